@@ -1,0 +1,138 @@
+"""Every error that tierwise raises on purpose.
+
+TierwiseError
+├── Misuse                      the command or call was wrong (exit code 2)
+│   ├── ConfigError             a project file is wrong: place, thing, remedy
+│   └── UnknownName             no model, step, flow or run of that name
+├── DocumentError               a document cannot be read; it becomes a deferred one
+├── ModelUnavailable            a model cannot be used here; says what to set
+│   └── WeightsError            the embedded model's weights are missing or damaged
+├── LedgerError                 the ledger cannot be opened, migrated or written
+├── BudgetExceeded              a call would break a budget
+└── CallError                   a call to a provider failed (what to do: `faults.DECISIONS`)
+    ├── RateLimited             429, with the seconds to wait when the server says
+    ├── Overloaded              503, 529
+    ├── ServerFault             500, 502, 504 and other faults on the provider's side
+    ├── CallTimeout             no complete answer in time
+    ├── Unreachable             refused, reset, DNS or TLS failure
+    ├── AuthenticationFailed    401, 403: the key is missing, wrong or not allowed
+    ├── ModelGone               404, 410: the provider no longer serves this model
+    ├── ContextTooLong          the prompt does not fit the model's window
+    ├── ContentRefused          the provider's filter or the model itself refused
+    ├── BadRequest              400, 409, 413, 422: this request will never work
+    └── BadReply                a 200 whose body is not a usable answer
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+class TierwiseError(Exception):
+    """Base of all errors that tierwise raises on purpose; its text is meant for people."""
+
+
+class Misuse(TierwiseError):
+    """The command or call was wrong; nothing was done."""
+
+
+class ConfigError(Misuse):
+    """A project file is wrong. The message reads `file:line: what is wrong; remedy`."""
+
+    def __init__(self, message: str, *, path: Path | str | None = None, line: int | None = None) -> None:
+        self.path, self.line, self.message = path, line, message
+        place = f"{path}:{line}: " if line else f"{path}: " if path else ""
+        super().__init__(place + message)
+
+
+class UnknownName(Misuse):
+    """Nothing of that name; suggests the nearest one and lists what there is."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name = kind, name
+        super().__init__(unknown_name(kind, name, known))
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown name: what was meant, or what is allowed."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
+    return f"no {kind} named '{name}'; {hint}"
+
+
+class DocumentError(TierwiseError):
+    """A document cannot be read; the text is the reason that a person sees."""
+
+
+class ModelUnavailable(TierwiseError):
+    """A model cannot be used here; the text says what to set or start."""
+
+
+class WeightsError(ModelUnavailable):
+    """An embedded model's weights are missing, damaged or cannot be fetched."""
+
+
+class LedgerError(TierwiseError):
+    """The ledger cannot be opened, migrated or written."""
+
+
+class BudgetExceeded(TierwiseError):
+    """A call would break a budget, or its worst-case cost is unknown."""
+
+
+class CallError(TierwiseError):
+    """A call to a provider failed. `model` names the catalog entry that was called."""
+
+    def __init__(self, message: str, *, model: str, retry_after: float | None = None) -> None:
+        self.model, self.retry_after = model, retry_after
+        super().__init__(f"{model}: {message}")
+
+
+class RateLimited(CallError):
+    """429. `retry_after` holds the seconds to wait when the server said so."""
+
+
+class Overloaded(CallError):
+    """503 or 529: the provider has no capacity now."""
+
+
+class ServerFault(CallError):
+    """500, 502, 504, or another fault on the provider's side."""
+
+
+class CallTimeout(CallError):
+    """No complete answer within the model's timeout; it may have been billed."""
+
+
+class Unreachable(CallError):
+    """Connection refused or reset, or DNS or TLS failed."""
+
+
+class AuthenticationFailed(CallError):
+    """401 or 403: the key is missing, wrong or not allowed to use this model."""
+
+
+class ModelGone(CallError):
+    """404 or 410: the provider does not serve this model."""
+
+
+class ContextTooLong(CallError):
+    """The prompt does not fit the model's context window."""
+
+
+class ContentRefused(CallError):
+    """The provider's content filter, or the model itself, refused."""
+
+
+class BadRequest(CallError):
+    """400, 409, 413 or 422: repeating this request will not help."""
+
+
+class BadReply(CallError):
+    """A 200 whose body is not a usable answer: not JSON, empty, or an error in disguise."""

@@ -1,0 +1,225 @@
+"""The frozen values that everything else passes around. No behaviour beyond deriving one from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+Sensitivity = Literal["public", "internal", "confidential", "restricted"]
+SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
+
+Status = Literal["accepted", "deferred", "skipped"]
+AttemptKind = Literal["first", "retry", "fallback", "escalation", "repair"]
+Role = Literal["system", "user", "assistant"]
+
+
+def rank(sensitivity: Sensitivity) -> int:
+    """Position in public < internal < confidential < restricted."""
+    return SENSITIVITIES.index(sensitivity)
+
+
+def highest(*sensitivities: Sensitivity) -> Sensitivity:
+    """The strictest of some sensitivities; none at all means restricted."""
+    return max(sensitivities, key=rank, default="restricted")
+
+
+def canonical_hash(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: the same on every machine and in every order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, as the server reported them. `cached_tokens` are part of `prompt_tokens`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request to one model, before anything is known about where it is served."""
+
+    model: str  # catalog name
+    identity: str  # what the answer depends on besides the prompt: provider's model name, weights
+    messages: tuple[Message, ...]
+    max_tokens: int
+    response_schema: Mapping[str, Any] | None = None
+    schema_name: str = "answer"
+    temperature: float = 0.0
+
+    @property
+    def hash(self) -> str:
+        """Identity of the call: an equal one that was paid once is never paid again."""
+        messages = [[m.role, m.content] for m in self.messages]
+        return canonical_hash([self.identity, messages, self.response_schema, self.max_tokens, self.temperature])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a model answered. `usage` is None when the server did not say."""
+
+    text: str
+    finish_reason: str
+    usage: Usage | None
+    latency_s: float
+    served_model: str | None = None  # the name that the server gave
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one check says of one output: passed, failed, or unscored (`passed is None`)."""
+
+    check: str
+    passed: bool | None
+    reason: str = ""
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One call that was or may have been billed, or a paid one that was reused (`reused`, cost 0)."""
+
+    id: str
+    step: str
+    document_id: str
+    document_hash: str
+    model: str
+    tier: str
+    kind: AttemptKind
+    call_hash: str
+    prompt: str  # "classify v1"
+    prompt_hash: str  # of the rendered messages
+    policy_hash: str
+    usage: Usage | None
+    cost: Decimal | None  # USD; None when the price or the usage is unknown
+    price_date: str | None  # ISO date of the price that was used
+    latency_s: float
+    started_at: float  # seconds since the epoch, UTC
+    reused: bool = False
+    error: str | None = None  # name of the error's class
+    error_text: str | None = None
+    finish_reason: str | None = None
+    text: str | None = None  # the answer
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A model that a route left out, and why."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The ordered models for one document and step, each rejected one with its reason."""
+
+    step: str
+    rule: str
+    models: tuple[str, ...]
+    rejected: tuple[Rejection, ...] = ()
+    review: Literal["human"] | None = None
+    reason: str = ""  # why this order, or why there is nothing to try
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a document got from a step. `value` is the accepted output as plain JSON data."""
+
+    step: str
+    status: Status
+    value: Any = None
+    reason: str = ""
+    model: str | None = None
+    sensitivity: Sensitivity = "restricted"
+    route: Route | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def cost(self) -> Decimal | None:
+        """USD of all attempts; None when any of them is unknown."""
+        costs = [attempt.cost for attempt in self.attempts]
+        return None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
+
+    @property
+    def escalated(self) -> bool:
+        """Whether a failed verdict sent the document on to another model."""
+        return any(attempt.kind == "escalation" for attempt in self.attempts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One input. Missing sensitivity means restricted.
+
+    `id` is stable and readable (path below the source folder, `#row` for rows). A document that
+    could not be read has empty text and a deferred outcome of the step `read`.
+    """
+
+    id: str
+    text: str
+    sensitivity: Sensitivity = "restricted"
+    language: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the text."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def deferred(self) -> Outcome | None:
+        """The outcome that this document waits on, if any."""
+        return next((o for o in self.outcomes.values() if o.status == "deferred"), None)
+
+    def value(self, step: str) -> Any:
+        """The accepted output of a step as plain data, or None."""
+        outcome = self.outcomes.get(step)
+        return outcome.value if outcome and outcome.status == "accepted" else None
+
+    def with_outcome(self, outcome: Outcome) -> Document:
+        """This document with one more outcome; what is derived is as sensitive as its source."""
+        return replace(self, outcomes={**self.outcomes, outcome.step: outcome})
+
+
+class Batch:
+    """Some documents that travel together: one Prefect task run per step and batch.
+
+    Deliberately neither a dataclass nor iterable, so that Prefect treats it as one opaque
+    value: it would otherwise walk every document to look for futures, and `.map` over it.
+    """
+
+    __slots__ = ("documents", "first", "total")
+
+    def __init__(self, documents: tuple[Document, ...], *, first: int = 1, total: int | None = None) -> None:
+        self.documents, self.first, self.total = documents, first, total
+
+    @property
+    def label(self) -> str:
+        """Such as `documents 51-100 of 640`."""
+        last = self.first + len(self.documents) - 1
+        return f"documents {self.first}-{last}" + (f" of {self.total}" if self.total else "")
+
+    def replace(self, documents: tuple[Document, ...]) -> Batch:
+        """The same place in the run with other documents."""
+        return Batch(documents, first=self.first, total=self.total)
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.label}>"

@@ -1,0 +1,120 @@
+"""The only door to YAML: a file becomes a validated model, and every error names file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tierwise.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+M = TypeVar("M", bound="BaseModel")
+Location = tuple[int | str, ...]
+
+
+class YamlData:
+    """Plain data from YAML together with the line of every key and item."""
+
+    def __init__(self, path: Path | str, node: Any, *, first_line: int = 1) -> None:
+        self.path, self.first_line = path, first_line
+        self._node = node
+        self.data = _plain(node)
+
+    def line(self, location: Location) -> int:
+        """The line of the deepest part of a location that the file has."""
+        node, line = self._node, self.first_line
+        for key in location:
+            positions = getattr(getattr(node, "lc", None), "data", None)
+            if not positions or key not in positions:
+                break
+            line = positions[key][0] + self.first_line
+            node = node[key]
+        return line
+
+    def error(self, message: str, location: Location = ()) -> ConfigError:
+        """A ConfigError at this place of the file."""
+        return ConfigError(message, path=self.path, line=self.line(location))
+
+    def validate(self, model: type[M]) -> M:
+        """The data as `model`. Raises ConfigError for the first thing that does not fit."""
+        from pydantic import ValidationError
+
+        try:
+            return model.model_validate(self.data)
+        except ValidationError as error:
+            # a misspelt setting explains a missing one, so it comes first
+            first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            place = " → ".join(str(part) for part in first["loc"])
+            raise self.error(f"{place + ': ' if place else ''}{_sentence(first, model)}{more}", first["loc"]) from None
+
+
+def read_yaml(path: Path | str) -> YamlData:
+    """Read a YAML file. Raises ConfigError when it is missing, unreadable, empty or not YAML."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("this file is missing; `tierwise doctor` shows what a project needs", path=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", path=path) from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path | str, *, first_line: int = 1) -> YamlData:
+    """Parse YAML text that stands in `path` from `first_line` on."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        node = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = (error.problem_mark.line if error.problem_mark else 0) + first_line
+        raise ConfigError(f"not valid YAML: {error.problem or error.context}", path=path, line=line) from None
+    except YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", path=path) from None
+    if node is None:
+        raise ConfigError("the file is empty", path=path, line=first_line)
+    return YamlData(path, node, first_line=first_line)
+
+
+def _plain(node: Any) -> Any:
+    """The annotated nodes as plain dicts, lists and scalars."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    for scalar in (int, float, str):
+        if isinstance(node, scalar):
+            return str(node) if scalar is float else scalar(node)  # floats keep their decimal digits
+    return node
+
+
+def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """One Pydantic error as a sentence with the remedy."""
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(model, error["loc"][:-1])
+        return unknown_name("setting", str(error["loc"][-1]), known) if known else "not a known setting"
+    value = error.get("input")
+    shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
+    return error["msg"].removeprefix("Value error, ") + shown
+
+
+def _fields_at(model: Any, location: Location) -> list[str]:
+    """Names of the settings allowed at a location, as far as the annotations tell."""
+    from collections.abc import Mapping
+    from typing import get_args, get_origin
+
+    from pydantic import BaseModel
+
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        if not location:
+            return [info.alias or name for name, info in model.model_fields.items()]
+        named = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+        return _fields_at(named.get(str(location[0])), location[1:])
+    inner = location[1:] if get_origin(model) in (dict, list, tuple, Mapping) else location
+    return next((known for argument in get_args(model) if (known := _fields_at(argument, inner))), [])
