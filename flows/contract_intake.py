@@ -1,0 +1,54 @@
+"""Read a folder of contracts: key terms with their quotations, a summary, and how risky each is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from tasks.classify import classify
+from tasks.extract import Facts, Quoted, extract
+from tasks.summarize import summarize
+from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, write_documents
+
+RISKS = {
+    "low": "ordinary terms, liability is limited, easy to leave",
+    "medium": "one unusual duty, a long term, or a clause that is missing or unclear",
+    "high": "unlimited liability, heavy penalties, or a term that cannot be left",
+}
+
+
+class ContractTerms(Facts):
+    """What the register of contracts needs."""
+
+    first_party: Quoted = Field(description="the full name of the first party")
+    second_party: Quoted = Field(description="the full name of the second party")
+    effective_date: Quoted = Field(description="the date on which the contract takes effect, as written")
+    governing_law: Quoted = Field(description="whose law governs the contract")
+    term: Quoted = Field(description="how long the contract runs")
+
+
+@flow(name="contract-intake", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+def contract_intake(
+    source: Path = Path("examples/contracts"),
+    sensitivity: Sensitivity = "internal",
+    budget_usd: float = 1.0,
+    out: Path = Path("out/contracts"),
+) -> RunSummary:
+    """Read a folder of contracts: key terms with their quotations, a summary, and how risky each is.
+
+    Args:
+        source: a folder or file of contracts.
+        sensitivity: of contracts that do not say it themselves; they can only say a higher one.
+        budget_usd: no call is made that could spend more than this in all.
+        out: folder for the results, one file a contract and one line each in outcomes.jsonl.
+    """
+    with recorded_run(budget_usd=budget_usd) as run:
+        contracts = read_documents(source, sensitivity=sensitivity)
+        terms = extract.map(contracts, returns=unmapped(ContractTerms), fields=unmapped(ContractTerms.questions()))
+        digests = summarize.map(terms, max_words=unmapped(90))
+        risks = classify.map(digests, labels=unmapped(list(RISKS)), descriptions=unmapped(RISKS))
+        write_documents(risks, out)
+    return run.summary()

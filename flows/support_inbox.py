@@ -1,0 +1,52 @@
+"""Sort, summarise and answer a folder of customer messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from tasks.classify import classify
+from tasks.draft import draft
+from tasks.summarize import summarize
+from tierwise import Document, RunSummary, Sensitivity, read_documents, recorded_run, write_documents
+
+TOPICS = {
+    "billing": "money is wrong: a charge, an invoice, a refund that is owed",
+    "delivery": "a parcel is late, lost, or sent to the wrong place",
+    "defect": "something is broken, faulty, or has a part missing or wrong",
+    "question": "asks for information or advice, before or after buying",
+    "praise": "only thanks or compliments; wants nothing done",
+}
+
+
+def needs_reply(message: Document) -> bool:
+    """Thanks need no answer; everything else does."""
+    return bool(message.value("classify")["label"] != "praise")
+
+
+@flow(name="support-inbox", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+def support_inbox(
+    source: Path = Path("examples/inbox"),
+    sensitivity: Sensitivity = "internal",
+    budget_usd: float = 1.0,
+    out: Path = Path("out/inbox"),
+) -> RunSummary:
+    """Sort, summarise and answer a folder of customer messages.
+
+    Args:
+        source: a folder or file of messages.
+        sensitivity: of messages that do not say it themselves; they can only say a higher one.
+        budget_usd: no call is made that could spend more than this in all.
+        out: folder for the results, one file a message and one line each in outcomes.jsonl.
+    """
+    with recorded_run(budget_usd=budget_usd) as run:
+        inbox = read_documents(source, sensitivity=sensitivity)
+        topics = classify.map(inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS))
+        digests = summarize.map(topics, max_words=unmapped(40))
+        replies = draft.map(
+            digests, sender=unmapped("the Larkfold support team"), max_words=unmapped(110), only=unmapped(needs_reply)
+        )
+        write_documents(replies, out)
+    return run.summary()

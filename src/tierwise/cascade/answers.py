@@ -1,0 +1,159 @@
+"""One model's answer for one document: call with retries, parse, repair once, check; in parts where it is too long."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from tierwise.cascade.calls import Calls, FailedCall, Work
+from tierwise.cascade.faults import decision
+from tierwise.catalog import Model
+from tierwise.ledger import Ledger
+from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict
+from tierwise.tokens import count_tokens, estimate_prompt_tokens
+
+TRIES = 3  # calls of one model that keeps failing, before the next model
+LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An output with its verdicts; no output when the answer could not be parsed, not even after the repair."""
+
+    output: BaseModel | None
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def failed(self) -> tuple[Verdict, ...]:
+        """The verdicts that speak against it."""
+        return tuple(verdict for verdict in self.verdicts if verdict.passed is False)
+
+
+class Answers:
+    """Asks one model for a step's output."""
+
+    def __init__(self, calls: Calls, ledger: Ledger) -> None:
+        self._calls, self._ledger = calls, ledger
+
+    async def ask(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
+        """The model's checked answer. Raises FailedCall when the model keeps failing, BudgetExceeded."""
+        if work.step.splits and _too_long(work, model, messages := _render(work)):
+            return await self._map_reduce(work, model, kind, _room(work, model, messages))
+        return await self._ask_once(work, model, kind)
+
+    async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
+        messages = _render(work)
+        reply, answer = await self._checked(work, model, messages, kind)
+        if answer.output is None and reply.finish_reason != "length":
+            _, answer = await self._checked(work, model, _repair(messages, reply, answer.verdicts[0]), "repair")
+        return answer
+
+    async def _checked(
+        self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
+    ) -> tuple[Reply, Answer]:
+        """A reply and what the checks say of it; the verdicts go onto the attempt and on record."""
+        reply, attempt = await self._call(work, model, messages, kind)
+        output = _parse(work, reply)
+        if isinstance(output, Verdict):
+            answer = Answer(None, (output,))
+        else:
+            answer = Answer(output, work.step.judge(output, work.document, work.parameters))
+        work.trail[work.trail.index(attempt)] = replace(attempt, verdicts=answer.verdicts)
+        await self._ledger.record_verdicts(work.run.id, attempt.id, answer.verdicts)
+        return reply, answer
+
+    async def _map_reduce(self, work: Work, model: Model, kind: AttemptKind, room: int) -> Answer:
+        """The step over each part of a long document, then over the joined results, until one call holds them."""
+        parts = _split(work.document.text, room)
+        works = [_part(work, part, f"part {n} of {len(parts)}") for n, part in enumerate(parts, 1)]
+        results = await asyncio.gather(*(self._ask_once(part, model, kind) for part in works), return_exceptions=True)
+        answers = [_raised(result) for result in results]
+        texts = [str(getattr(answer.output, work.step.splits or "", "")) for answer in answers if answer.output]
+        if len(texts) < len(parts):
+            return next(answer for answer in answers if answer.output is None)
+        return await self.ask(_part(work, "\n\n".join(texts), "all parts, summarised"), model, kind)
+
+    async def _call(
+        self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
+    ) -> tuple[Reply, Attempt]:
+        """A reply, after as many tries as a passing fault is worth."""
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(TRIES), retry=retry_if_exception(_passing), wait=_pause, reraise=True
+        )
+        async for attempt in retrying:
+            with attempt:
+                first = attempt.retry_state.attempt_number == 1
+                return await self._calls.make(work, model, messages, kind if first else "retry")
+        raise AssertionError("tenacity either returns or raises")
+
+
+def _raised(result: Answer | BaseException) -> Answer:
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _render(work: Work) -> tuple[Message, ...]:
+    return work.prompt.render(work.document, {"part": None, **work.parameters})
+
+
+def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:
+    if reply.finish_reason == "length":
+        return Verdict("schema", False, f"the answer was cut off at {work.prompt.head.max_output_tokens} tokens")
+    return work.step.parse(reply.text)
+
+
+def _repair(messages: tuple[Message, ...], reply: Reply, verdict: Verdict) -> tuple[Message, ...]:
+    """The conversation so far, with what is wrong with the answer."""
+    request = f"That answer is not valid: {verdict.reason}. Answer again with the corrected JSON object only."
+    return (*messages, Message("assistant", reply.text), Message("user", request))
+
+
+def _too_long(work: Work, model: Model, messages: tuple[Message, ...]) -> bool:
+    needed = estimate_prompt_tokens(messages, model.token_margin) + work.prompt.head.max_output_tokens
+    return needed > model.context_tokens
+
+
+def _room(work: Work, model: Model, messages: tuple[Message, ...]) -> int:
+    """Tokens of document text that fit into one call, by our own count."""
+    frame = estimate_prompt_tokens(messages) - count_tokens(work.document.text)
+    free = (model.context_tokens - work.prompt.head.max_output_tokens) / model.token_margin - frame
+    return max(200, int(free))
+
+
+def _split(text: str, room: int) -> list[str]:
+    from semantic_text_splitter import TextSplitter
+
+    parts: list[str] = TextSplitter.from_callback(count_tokens, room).chunks(text)
+    return parts
+
+
+def _part(work: Work, text: str, part: str) -> Work:
+    """The same work on another text; attempts go onto the same trail."""
+    derived = Document(
+        id=work.document.id,
+        text=text,
+        sensitivity=work.document.sensitivity,
+        language=work.document.language,
+        metadata=work.document.metadata,
+        outcomes=work.document.outcomes,
+    )
+    parameters: dict[str, Any] = {**work.parameters, "part": part}
+    return replace(work, document=derived, parameters=parameters)
+
+
+def _passing(error: BaseException) -> bool:
+    return isinstance(error, FailedCall) and decision(error.cause) == "retry"
+
+
+def _pause(state: RetryCallState) -> float:
+    """As long as the server asks for, else exponentially longer with jitter; at most LONGEST_PAUSE_S."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = getattr(error.cause, "retry_after", None) if isinstance(error, FailedCall) else None
+    if asked is not None:
+        return float(min(asked, LONGEST_PAUSE_S))
+    return float(wait_exponential_jitter(initial=0.5, max=LONGEST_PAUSE_S, jitter=0.5)(state))

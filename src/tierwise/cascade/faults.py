@@ -1,0 +1,43 @@
+"""What is done about each fault of a call: the one table."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tierwise import errors
+
+Decision = Literal["retry", "fallback", "stop"]
+
+# retry: the same model again, after a pause, and the next model when it keeps failing
+# fallback: the next model at once
+# stop: this model is out for the rest of the process; the next model at once
+DECISIONS: dict[type[errors.TierwiseError], Decision] = {
+    errors.RateLimited: "retry",
+    errors.Overloaded: "retry",
+    errors.ServerFault: "retry",
+    errors.CallTimeout: "retry",
+    errors.Unreachable: "retry",
+    errors.BadReply: "retry",
+    errors.ContextTooLong: "fallback",
+    errors.ContentRefused: "fallback",
+    errors.BadRequest: "fallback",
+    errors.AuthenticationFailed: "stop",
+    errors.ModelGone: "stop",
+    errors.ModelUnavailable: "stop",
+    errors.WeightsError: "stop",
+}
+
+# faults after which no provider charges; after any other the cost of the call is unknown
+NEVER_BILLED = (
+    errors.RateLimited,
+    errors.Overloaded,
+    errors.AuthenticationFailed,
+    errors.ModelGone,
+    errors.ContextTooLong,
+    errors.BadRequest,
+)
+
+
+def decision(error: errors.TierwiseError) -> Decision:
+    """What to do about an error of a call."""
+    return DECISIONS[type(error)]

@@ -1,0 +1,149 @@
+"""Checks: small functions of an output and its document that say whether the output holds.
+
+A check is written as a function that returns why the output fails, or None when it passes;
+`@check(name)` turns it into a Check that gives a Verdict. Keyword-only parameters are filled
+from the step's parameters, so that `labels=...` reaches both the prompt and the check.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from tierwise.records import Document, Verdict
+
+_PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
+_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
+
+
+@dataclass(frozen=True)
+class Check:
+    """A named check. Names are what `escalate.on` in rules.yaml lists."""
+
+    name: str
+    function: Callable[..., str | None]
+    parameters: tuple[str, ...]
+
+    def __call__(self, output: BaseModel, document: Document, parameters: Mapping[str, Any]) -> Verdict:
+        """The verdict; unscored when a parameter that the check needs was not given."""
+        missing = [name for name in self.parameters if name not in parameters]
+        if missing:
+            return Verdict(self.name, None, f"not scored: no `{missing[0]}` was given")
+        reason = self.function(output, document, **{name: parameters[name] for name in self.parameters})
+        return Verdict(self.name, reason is None, reason or "")
+
+
+def check(name: str) -> Callable[[Callable[..., str | None]], Check]:
+    """Make a Check of a function `(output, document, *, parameter, …) -> why it fails, or None`."""
+
+    def wrap(function: Callable[..., str | None]) -> Check:
+        parameters = inspect.signature(function).parameters.values()
+        return Check(name, function, tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
+
+    return wrap
+
+
+@check("label")
+def label_is_allowed(output: BaseModel, _: Document, *, labels: Sequence[str]) -> str | None:
+    """The output's `label` is one of the labels asked for."""
+    label = getattr(output, "label", None)
+    return None if label in labels else f"{label!r} is not one of {', '.join(labels)}"
+
+
+@check("grounding")
+def evidence_is_quoted(output: BaseModel, document: Document) -> str | None:
+    """The output's `evidence` occurs in the document, but for white space, case and kinds of quotes."""
+    return _unquoted("evidence", str(getattr(output, "evidence", "") or ""), document)
+
+
+@check("grounding")
+def fields_are_quoted(output: BaseModel, document: Document) -> str | None:
+    """Every field that has a value has a quotation that occurs in the document and holds the value."""
+    for name, value, quote in _quoted_fields(output.model_dump(mode="json")):
+        if not value:
+            continue
+        if not quote:
+            return f"`{name}` has a value but no quotation"
+        if reason := _unquoted(name, quote, document):
+            return reason
+        if not _holds(quote, value):
+            return f"`{name}`: the quotation does not hold the value {value!r}"
+    return None
+
+
+@check("placeholders")
+def no_placeholders(output: BaseModel, document: Document) -> str | None:
+    """No `[Your Name]` or `{{ name }}` that the document itself does not have."""
+    for text in _texts(output.model_dump(mode="json")):
+        for found in _PLACEHOLDER.findall(text):
+            if found not in document.text:
+                return f"left a placeholder: {found}"
+    return None
+
+
+@check("language")
+def same_language(output: BaseModel, document: Document) -> str | None:
+    """The output's text is in the document's language, where both are sure enough to tell."""
+    from tierwise.language import detect_language
+
+    spoken = detect_language(" ".join(_texts(output.model_dump(mode="json"))))
+    if spoken is None or document.language is None or spoken == document.language:
+        return None
+    return f"answers in '{spoken}', the document is in '{document.language}'"
+
+
+def at_most_words(field: str) -> Check:
+    """A check that a text field has at most `max_words` words (the step's parameter) and is not empty."""
+
+    def length(output: BaseModel, _: Document, *, max_words: int) -> str | None:
+        words = len(str(getattr(output, field) or "").split())
+        if words == 0:
+            return f"`{field}` is empty"
+        return None if words <= max_words else f"`{field}` has {words} words, more than {max_words}"
+
+    return check("length")(length)
+
+
+def _quoted_fields(data: Any, name: str = "") -> Iterator[tuple[str, str | None, str | None]]:
+    """All `{value, quote}` pairs in an output, with their names."""
+    if isinstance(data, dict) and set(data) == {"value", "quote"}:
+        yield name, data["value"], data["quote"]
+    elif isinstance(data, dict):
+        for key, item in data.items():
+            yield from _quoted_fields(item, f"{name}.{key}".lstrip("."))
+    elif isinstance(data, list):
+        for position, item in enumerate(data, 1):
+            yield from _quoted_fields(item, f"{name}[{position}]")
+
+
+def _texts(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for item in data.values() if isinstance(data, dict) else data:
+            yield from _texts(item)
+
+
+def _unquoted(name: str, quote: str, document: Document) -> str | None:
+    if not quote.strip():
+        return f"`{name}` quotes nothing"
+    if squeezed(quote.strip(" \"'.…“”")) in squeezed(document.text):
+        return None
+    return f"`{name}` quotes words that are not in the document: {quote[:80]!r}"
+
+
+def _holds(quote: str, value: str) -> bool:
+    from rapidfuzz.fuzz import partial_ratio
+
+    return partial_ratio(squeezed(value), squeezed(quote)) >= 85
+
+
+def squeezed(text: str) -> str:
+    """Text for comparison: no white space, one case, one kind of quotes and dashes."""
+    return "".join(unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold().split())

@@ -1,0 +1,127 @@
+"""The engine of one process: one event loop that owns connections, limits and the ledger's writer.
+
+Everything outside is synchronous and plain; async lives behind `run_batch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from decimal import Decimal
+from typing import Any
+
+from anyio.from_thread import start_blocking_portal
+
+from tierwise import __version__
+from tierwise.budget import Budget
+from tierwise.cascade import Cascade, RunContext
+from tierwise.gateway import Gateway
+from tierwise.ledger import Ledger, RunInfo
+from tierwise.local import LocalServers
+from tierwise.project import Project
+from tierwise.records import Batch, Document, Outcome
+from tierwise.steps import Step
+
+Watcher = Callable[[Document, Outcome], None]
+
+
+class Engine:
+    """Runs batches through steps. Thread-safe; one a process. Close it, or use it as a context manager."""
+
+    def __init__(self, project: Project, env: Mapping[str, str] | None = None) -> None:
+        self.project = project
+        self._env = os.environ if env is None else env
+        self.policy = project.policy(self._env)
+        self.prompts = project.prompts
+        self._watchers: list[Watcher] = []
+        with ExitStack() as stack:
+            self.ledger = Ledger.open(project.ledger_url, root=project.root)
+            stack.callback(self.ledger.close)
+            self._local = LocalServers()
+            stack.callback(self._local.close)
+            self._portal = stack.enter_context(start_blocking_portal("asyncio"))
+            self._gateway = Gateway(project.catalog, self._env, self._local)
+            stack.callback(self._portal.call, self._gateway.aclose)
+            self._cascade = Cascade(self._gateway, self.ledger)
+            self._closing = stack.pop_all()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections, stop embedded models, flush the ledger. May be called twice."""
+        self._closing.close()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have a function called with every outcome, on the engine's thread."""
+        self._watchers.append(watcher)
+
+    def start_run(
+        self,
+        flow: str,
+        *,
+        budget_usd: Decimal | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        fresh: bool = False,
+        flow_run_id: str | None = None,
+        flow_run_name: str | None = None,
+    ) -> RunContext:
+        """Put a new run on record. With `fresh`, answers paid in earlier runs are asked for again."""
+        run_id, now = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}", time.time()
+        self.ledger.start_run(
+            RunInfo(
+                id=run_id,
+                flow=flow,
+                flow_run_id=flow_run_id,
+                flow_run_name=flow_run_name,
+                policy_hash=self.policy.hash,
+                budget_usd=budget_usd,
+                parameters=dict(parameters or {}),
+                tierwise_version=__version__,
+                started_at=now,
+            )
+        )
+        return RunContext(id=run_id, policy=self.policy, budget=Budget(budget_usd), fresh_since=now if fresh else None)
+
+    def finish_run(self, run: RunContext, state: str) -> None:
+        """Close a run on record: completed, failed or cancelled."""
+        self.ledger.finish_run(run.id, state)
+
+    def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:
+        """Put an outcome on record that no step gave, such as that of reading."""
+        self._portal.call(self.ledger.record_outcome, run.id, document, outcome)
+        self._tell(document, outcome)
+
+    def run_batch(
+        self,
+        run: RunContext,
+        step: Step,
+        batch: Batch,
+        parameters: Mapping[str, Any] | None = None,
+        only: Callable[[Document], bool] | None = None,
+    ) -> Batch:
+        """The batch with every document's outcome of this step. Blocks; documents go concurrently."""
+        prompt = self.prompts[step.prompt]
+
+        async def run_one(document: Document) -> Document:
+            done = await self._cascade.run(run, step, prompt, document, parameters or {}, only)
+            self._tell(done, done.outcomes[step.name])
+            return done
+
+        async def run_all() -> tuple[Document, ...]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(run_one(document)) for document in batch.documents]
+            return tuple(task.result() for task in tasks)
+
+        return batch.replace(self._portal.call(run_all))
+
+    def _tell(self, document: Document, outcome: Outcome) -> None:
+        for watcher in self._watchers:
+            watcher(document, outcome)

@@ -1,0 +1,198 @@
+"""The only door to Prefect: steps as tasks, runs as recorded flow runs.
+
+Prefect shows and schedules; cost, completeness and resume come from the ledger alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run, task_run
+from pydantic import BaseModel
+
+from tierwise import documents
+from tierwise.cascade import RunContext
+from tierwise.checks import Check
+from tierwise.engine import Engine
+from tierwise.errors import Misuse
+from tierwise.orchestrate.server import publish_summary, wait_until_recorded
+from tierwise.project import Project
+from tierwise.records import Batch, Document, Sensitivity
+from tierwise.report import RunSummary, summarize_run
+from tierwise.steps import Stakes, Step
+
+_lock = threading.Lock()
+_engine: Engine | None = None
+_runs: dict[str | None, Run] = {}  # by flow run id; None outside Prefect
+
+
+def engine() -> Engine:
+    """The engine of this process, for the project around the current folder; made at the first call."""
+    global _engine  # noqa: PLW0603 - one event loop a process is the design
+    with _lock:
+        if _engine is None:
+            _engine = Engine(Project.find())
+            atexit.register(_engine.close)
+        return _engine
+
+
+class Run:
+    """A flow run on record. `summary()` tells what it did and cost."""
+
+    def __init__(self, engine: Engine, context: RunContext) -> None:
+        self.engine, self.context = engine, context
+        self.task_runs = 0
+
+    @property
+    def id(self) -> str:
+        """The run's id in the ledger: what `tierwise show` takes."""
+        return self.context.id
+
+    def summary(self) -> RunSummary:
+        """What the run did, by step, tier and model, from the ledger."""
+        return summarize_run(self.engine.ledger, self.id)
+
+
+@contextmanager
+def recorded_run(*, budget_usd: float | Decimal | None = None) -> Iterator[Run]:
+    """Record everything that steps do inside this block as one run, under one budget (USD, None: no limit).
+
+    TIERWISE_FRESH=1 asks again for answers that were paid in earlier runs.
+    """
+    flow_run_id = flow_run.get_id()
+    current = engine()
+    context = current.start_run(
+        flow_run.get_flow_name() or "script",
+        budget_usd=None if budget_usd is None else Decimal(str(budget_usd)),
+        parameters={k: str(v) for k, v in (flow_run.get_parameters() or {}).items()},
+        fresh=os.environ.get("TIERWISE_FRESH") == "1",
+        flow_run_id=flow_run_id,
+        flow_run_name=flow_run.get_name(),
+    )
+    run = _runs[flow_run_id] = Run(current, context)
+    try:
+        yield run
+    except BaseException as error:
+        current.finish_run(context, "failed" if isinstance(error, Exception) else "cancelled")
+        raise
+    else:
+        current.finish_run(context, "completed")
+        if flow_run_id:
+            publish_summary(run.summary())
+            wait_until_recorded(flow_run_id, run.task_runs)
+    finally:
+        del _runs[flow_run_id]
+
+
+def current_run() -> Run:
+    """The recorded run that this code is part of. Raises Misuse outside of one."""
+    run = _runs.get(flow_run.get_id())
+    if run is None:
+        raise Misuse("steps run inside `with recorded_run():`, so that their cost is on record")
+    return run
+
+
+def step(
+    name: str,
+    *,
+    returns: type[BaseModel],
+    checks: Sequence[Check] = (),
+    prompt: str | None = None,
+    choices: Mapping[str, str] | None = None,
+    splits: str | None = None,
+    stakes: Stakes = "normal",
+) -> Task[..., Batch]:
+    """A step as a Prefect task over a batch: `classify(batch, labels=[…])`, `classify.map(batches, labels=unmapped([…]))`.
+
+    Keyword arguments become parameters of the prompt and the checks. Two are taken by the task itself:
+    `only`, a function of a document that says whether the step applies to it, and `returns`, another
+    output model for this call. See `tierwise.steps.Step` for the rest.
+    """
+    spec = Step(
+        name=name,
+        returns=returns,
+        prompt=prompt or name,
+        checks=tuple(checks),
+        choices=dict(choices or {}),
+        splits=splits,
+        stakes=stakes,
+    )
+
+    def run_step(
+        batch: Batch,
+        *,
+        only: Callable[[Document], bool] | None = None,
+        returns: type[BaseModel] | None = None,
+        **parameters: Any,
+    ) -> Batch:
+        run = current_run()
+        run.task_runs += 1
+        done = run.engine.run_batch(
+            run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only
+        )
+        _log_batch(name, done)
+        return done
+
+    return task(
+        run_step,
+        name=name,
+        description=returns.__doc__,
+        task_run_name=_task_run_name(name),
+        cache_policy=NO_CACHE,  # the ledger is the memory: it outlives runs and knows what was paid
+        persist_result=False,  # document text stays out of Prefect's storage
+    )
+
+
+def read_documents(source: Path, *, sensitivity: Sensitivity = "restricted", batch_size: int = 50) -> list[Batch]:
+    """The documents of a folder or file in batches; those that cannot be read are on record as deferred.
+
+    Raises Misuse when there is nothing to read.
+    """
+    run = current_run()
+    batches = documents.read_documents(run.engine.project.root / source, sensitivity=sensitivity, batch_size=batch_size)
+    for document in (document for batch in batches for document in batch.documents):
+        if unread := document.outcomes.get("read"):
+            run.engine.record(run.context, document, unread)
+    return batches
+
+
+def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path) -> Path:
+    """Wait for the batches and write every document's outcomes below `folder`; gives the path of outcomes.jsonl."""
+    run = current_run()
+    done = (batch.result() if isinstance(batch, PrefectFuture) else batch for batch in batches)
+    return documents.write_documents(done, run.engine.project.root / folder)
+
+
+def _task_run_name(step_name: str) -> Callable[[], str]:
+    def name() -> str:
+        batch = task_run.get_parameters().get("batch")
+        return f"{step_name} · {batch.label}" if isinstance(batch, Batch) else step_name
+
+    return name
+
+
+def _log_batch(step_name: str, batch: Batch) -> None:
+    """One line a person can act on, and one for each document that waits."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:  # called without Prefect
+        return
+    outcomes = [(document.id, document.outcomes[step_name]) for document in batch.documents]
+    waiting = [(name, outcome.reason) for name, outcome in outcomes if outcome.status == "deferred"]
+    accepted = sum(outcome.status == "accepted" for _, outcome in outcomes)
+    escalated = sum(outcome.escalated for _, outcome in outcomes)
+    logger.info("%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(waiting))
+    for name, reason in waiting:
+        logger.warning("%s deferred %s: %s", step_name, name, reason)

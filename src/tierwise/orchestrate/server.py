@@ -1,0 +1,58 @@
+"""What tierwise asks of a Prefect server: a run's summary as an artifact, and proof that its task runs are recorded."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from uuid import UUID
+
+from tierwise.report import RunSummary
+
+log = logging.getLogger(__name__)
+PATIENCE_S = 60.0
+
+
+def publish_summary(summary: RunSummary) -> None:
+    """Show the summary on the flow run's page; its versions over the runs are the trend."""
+    from prefect.artifacts import create_table_artifact
+
+    create_table_artifact(
+        table=summary.cells(),
+        key=f"{re.sub(r'[^a-z0-9]+', '-', summary.flow.lower()).strip('-')}-summary",
+        description=summary.headline(),
+    )
+
+
+def wait_until_recorded(flow_run_id: str, expected: int) -> None:
+    """Wait until a temporary server has recorded all task runs of a flow run.
+
+    Its queue would be lost with the process, and task runs with it, while the flow run says Completed.
+    A server that stays is not waited for.
+    """
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is not None:
+        return
+    deadline = time.monotonic() + PATIENCE_S
+    while (recorded := _recorded(flow_run_id)) < expected:
+        if time.monotonic() > deadline:
+            log.warning("Prefect recorded %d of %d task runs; the ledger has them all", recorded, expected)
+            return
+        time.sleep(0.25)
+
+
+def _recorded(flow_run_id: str) -> int:
+    """How many task runs of a flow run have reached a final state on the server."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
+    count, page = 0, 200
+    with get_client(sync_client=True) as client:
+        for offset in range(0, 100_000, page):
+            found = client.read_task_runs(flow_run_filter=chosen, limit=page, offset=offset)
+            count += sum(bool(run.state and run.state.is_final()) for run in found)
+            if len(found) < page:
+                return count
+    return count

@@ -1,0 +1,101 @@
+"""A project on disk: finds its root, loads and validates its files."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tierwise.catalog import Catalog, Settings, load_catalog
+from tierwise.errors import ConfigError, Misuse, UnknownName
+from tierwise.prompts import Prompts, load_prompts
+from tierwise.router import Policy
+from tierwise.rules import Rules, load_rules
+
+CATALOG = Path("routing_rules/catalog.yaml")
+RULES = Path("routing_rules/rules.yaml")
+
+
+class ProjectSettings(Settings):
+    """`[tool.tierwise]` of a project's pyproject.toml."""
+
+    ledger_url: str | None = None  # default: SQLite at .tierwise/ledger.db
+
+
+@dataclass(frozen=True)
+class Project:
+    """The files of one project, loaded on first use. Loading raises ConfigError with file and line."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """The project around a folder (default: TIERWISE_PROJECT, else the current one). Raises Misuse."""
+        folder = (start or Path(os.environ.get("TIERWISE_PROJECT", "."))).resolve()
+        for candidate in (folder, *folder.parents):
+            if (candidate / "routing_rules").is_dir():
+                return cls(candidate)
+        raise Misuse(f"{folder} is in no tierwise project: no folder above it has a routing_rules/ folder")
+
+    @cached_property
+    def settings(self) -> ProjectSettings:
+        """The project's `[tool.tierwise]`, all defaults where there is none."""
+        path = self.root / "pyproject.toml"
+        if not path.exists():
+            return ProjectSettings()
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("tierwise", {})
+            return ProjectSettings.model_validate(table)
+        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            raise ConfigError(f"[tool.tierwise] is not valid: {error}", path=path) from None
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """routing_rules/catalog.yaml."""
+        return load_catalog(self.root / CATALOG)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """Every template in prompts/."""
+        return load_prompts(self.root / "prompts")
+
+    @cached_property
+    def rules(self) -> Rules:
+        """routing_rules/rules.yaml, its names checked against the catalog and the prompts' steps."""
+        return load_rules(self.root / RULES, self.catalog, {prompt.head.step for prompt in self.prompts})
+
+    @property
+    def ledger_url(self) -> str | None:
+        """TIERWISE_LEDGER_URL, else the setting, else None for the default."""
+        return os.environ.get("TIERWISE_LEDGER_URL") or self.settings.ledger_url
+
+    def policy(self, env: Mapping[str, str]) -> Policy:
+        """Catalog and rules with what cannot be used under these variables."""
+        reasons = {name: self.catalog.unavailable(model, env) for name, model in self.catalog.models.items()}
+        missing = {name: reason for name, reason in reasons.items() if reason}
+        return Policy(catalog=self.catalog, rules=self.rules, unavailable=missing)
+
+    def flow_names(self) -> list[str]:
+        """The modules in flows/."""
+        return sorted(p.stem for p in (self.root / "flows").glob("*.py") if not p.stem.startswith("_"))
+
+    def load_flow(self, name: str) -> Any:
+        """The Prefect flow in `flows/<name>.py`; dashes may stand for underscores. Raises UnknownName, ConfigError."""
+        module_name = name.replace("-", "_")
+        if module_name not in self.flow_names():
+            raise UnknownName("flow", name, self.flow_names())
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        module = importlib.import_module(f"flows.{module_name}")
+        found = getattr(module, module_name, None)
+        if not hasattr(found, "fn"):
+            raise ConfigError(f"has no flow function named '{module_name}'", path=f"flows/{module_name}.py")
+        return found

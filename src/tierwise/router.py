@@ -1,0 +1,99 @@
+"""The router: a pure decision. The same features, policy and purse always give the same route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+
+from tierwise.catalog import Catalog, Model
+from tierwise.records import Rejection, Route, Usage, canonical_hash
+from tierwise.rules import Features, RouteRule, Rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """All that a decision rests on. `unavailable` says per model why it cannot be used here."""
+
+    catalog: Catalog
+    rules: Rules
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of catalog and rules: what the ledger records as the policy."""
+        return canonical_hash([self.catalog.hash, self.rules.hash])
+
+
+def route(
+    f: Features, policy: Policy, *, max_output_tokens: int, splits: bool = False, budget_left: Decimal | None = None
+) -> Route:
+    """The ordered models for one document and step, and why each other one was left out.
+
+    `budget_left` is in USD, None without a budget. With `splits`, a document longer than a model's
+    window does not rule the model out.
+    """
+    rule = policy.rules.matching(f)
+    if rule is None:
+        return Route(step=f.step, rule="none", models=(), reason="no route matches; add one without a condition")
+    reasons = {
+        name: _against(
+            policy,
+            policy.catalog.models[name],
+            f,
+            max_output_tokens=max_output_tokens,
+            splits=splits,
+            budget_left=budget_left,
+        )
+        for name in _candidates(rule, policy.catalog)
+    }
+    models = tuple(name for name, reason in reasons.items() if reason is None)
+    return Route(
+        step=f.step,
+        rule=rule.name,
+        models=models,
+        rejected=tuple(Rejection(name, reason) for name, reason in reasons.items() if reason),
+        review=rule.review,
+        reason=_why(rule, models),
+    )
+
+
+def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:
+    """USD that one call can cost at most, None when the price is unknown. Prompt tokens are an estimate."""
+    return model.cost(Usage(round(prompt_tokens * model.token_margin), max_output_tokens))
+
+
+def _candidates(rule: RouteRule, catalog: Catalog) -> Iterator[str]:
+    if rule.candidates:
+        yield from rule.candidates
+    else:
+        yield from sorted(catalog.models, key=lambda name: (-catalog.models[name].strength, name))
+
+
+def _against(
+    policy: Policy, model: Model, f: Features, *, max_output_tokens: int, splits: bool, budget_left: Decimal | None
+) -> str | None:
+    """Why a model is left out, or None."""
+    if reason := policy.rules.forbidden(model.tier, f):
+        return reason
+    if reason := policy.unavailable.get(model.name):
+        return f"unavailable: {reason}"
+    needed = round(f.prompt_tokens * model.token_margin) + max_output_tokens
+    if needed > model.context_tokens and not splits:
+        return f"needs about {needed} tokens, its window has {model.context_tokens}"
+    if budget_left is not None:
+        worst = worst_case(model, f.prompt_tokens, max_output_tokens)
+        if worst is None and model.name not in policy.rules.budget.allow_unpriced:
+            return "its price is unknown; under a budget it must be named in budget.allow_unpriced"
+        if worst is not None and worst > budget_left:
+            return f"may cost {worst:.6f} USD, the budget has {budget_left:.6f} left"
+    return None
+
+
+def _why(rule: RouteRule, models: tuple[str, ...]) -> str:
+    if not models:
+        return "no acceptable model is left"
+    if rule.pick:
+        return "nothing is certified for this step yet, so the strongest allowed model comes first"
+    return "the order that the route names"

@@ -1,0 +1,23 @@
+"""classify: one label for a document, and the words that show it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from tierwise import step
+from tierwise.checks import evidence_is_quoted, label_is_allowed
+
+
+class Classification(BaseModel):
+    """The one label that fits the document, and the words that show it."""
+
+    evidence: str
+    label: str
+
+
+classify = step(
+    "classify",
+    returns=Classification,
+    choices={"label": "labels"},
+    checks=[label_is_allowed, evidence_is_quoted],
+)

@@ -1,0 +1,22 @@
+"""summarize: a short summary; documents longer than a model's window are summarised part by part."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from tierwise import step
+from tierwise.checks import at_most_words, same_language
+
+
+class Summary(BaseModel):
+    """What the document says, in a few sentences."""
+
+    summary: str
+
+
+summarize = step(
+    "summarize",
+    returns=Summary,
+    splits="summary",
+    checks=[at_most_words("summary"), same_language],
+)
