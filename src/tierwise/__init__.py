@@ -32,7 +32,7 @@ _HOMES = {
     "step": "orchestrate",
     "write_documents": "orchestrate",
 }
-__all__ = [  # noqa: F822 - loaded by __getattr__
+__all__ = [
     "Batch",
     "Check",
     "Document",

@@ -90,9 +90,9 @@ def no_placeholders(output: BaseModel, document: Document) -> str | None:
 @check("language")
 def same_language(output: BaseModel, document: Document) -> str | None:
     """The output's text is in the document's language, where both are sure enough to tell."""
-    from tierwise.language import detect_language
+    from tierwise.documents.language import detect
 
-    spoken = detect_language(" ".join(_texts(output.model_dump(mode="json"))))
+    spoken = detect(" ".join(_texts(output.model_dump(mode="json"))))
     if spoken is None or document.language is None or spoken == document.language:
         return None
     return f"answers in '{spoken}', the document is in '{document.language}'"

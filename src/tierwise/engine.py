@@ -20,7 +20,7 @@ from tierwise import __version__
 from tierwise.budget import Budget
 from tierwise.cascade import Cascade, RunContext
 from tierwise.gateway import Gateway
-from tierwise.ledger import Ledger, RunInfo
+from tierwise.ledger import Ledger, RunInfo, RunState
 from tierwise.local import LocalServers
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
@@ -37,6 +37,7 @@ class Engine:
         self._env = os.environ if env is None else env
         self.policy = project.policy(self._env)
         self.prompts = project.prompts
+        self.expected = 0  # documents that were read, for progress
         self._watchers: list[Watcher] = []
         with ExitStack() as stack:
             self.ledger = Ledger.open(project.ledger_url, root=project.root)
@@ -90,7 +91,7 @@ class Engine:
         )
         return RunContext(id=run_id, policy=self.policy, budget=Budget(budget_usd), fresh_since=now if fresh else None)
 
-    def finish_run(self, run: RunContext, state: str) -> None:
+    def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close a run on record: completed, failed or cancelled."""
         self.ledger.finish_run(run.id, state)
 

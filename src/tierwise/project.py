@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tierwise.catalog import Catalog, Settings, load_catalog
+from tierwise.catalog import Catalog, Model, Settings, load_catalog
 from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.prompts import Prompts, load_prompts
 from tierwise.router import Policy
@@ -79,7 +79,10 @@ class Project:
 
     def policy(self, env: Mapping[str, str]) -> Policy:
         """Catalog and rules with what cannot be used under these variables."""
-        reasons = {name: self.catalog.unavailable(model, env) for name, model in self.catalog.models.items()}
+        reasons = {
+            name: self.catalog.unavailable(model, env) or _without_weights(model, env)
+            for name, model in self.catalog.models.items()
+        }
         missing = {name: reason for name, reason in reasons.items() if reason}
         return Policy(catalog=self.catalog, rules=self.rules, unavailable=missing)
 
@@ -99,3 +102,13 @@ class Project:
         if not hasattr(found, "fn"):
             raise ConfigError(f"has no flow function named '{module_name}'", path=f"flows/{module_name}.py")
         return found
+
+
+def _without_weights(model: Model, env: Mapping[str, str]) -> str | None:
+    """What to do about an embedded model whose weights are not here."""
+    from tierwise.local import weights_present
+
+    if model.weights is None or weights_present(model.weights, env):
+        return None
+    own = model.weights.own_file(env)
+    return f"there is no file {own}" if own else f"its weights are not here; run `tierwise fetch {model.name}`"

@@ -156,4 +156,4 @@ def _pause(state: RetryCallState) -> float:
     asked = getattr(error.cause, "retry_after", None) if isinstance(error, FailedCall) else None
     if asked is not None:
         return float(min(asked, LONGEST_PAUSE_S))
-    return float(wait_exponential_jitter(initial=0.5, max=LONGEST_PAUSE_S, jitter=0.5)(state))
+    return float(wait_exponential_jitter(multiplier=0.5, max=LONGEST_PAUSE_S, jitter=0.5)(state))

@@ -108,7 +108,7 @@ class Calls:
             raise FailedCall(error) from error
         except (CallError, asyncio.CancelledError) as error:
             seconds = time.monotonic() - begun
-            await asyncio.shield(self._record(work, _failed(attempt, error, seconds), None, reserved))
+            await asyncio.shield(self._record(work, _failed(attempt, model, error, seconds), None, reserved))
             if isinstance(error, CallError):
                 raise FailedCall(error) from error
             raise
@@ -181,7 +181,8 @@ def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
     )
 
 
-def _failed(attempt: Attempt, error: BaseException, seconds: float) -> Attempt:
-    cost = Decimal(0) if isinstance(error, NEVER_BILLED) else None
+def _failed(attempt: Attempt, model: Model, error: BaseException, seconds: float) -> Attempt:
+    usage = error.usage if isinstance(error, CallError) else None
+    cost = Decimal(0) if isinstance(error, NEVER_BILLED) else model.cost(usage)
     text = str(error) or "stopped while the call was under way"
-    return replace(attempt, error=type(error).__name__, error_text=text, cost=cost, latency_s=seconds)
+    return replace(attempt, error=type(error).__name__, error_text=text, usage=usage, cost=cost, latency_s=seconds)

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, get_run_logger, task
+from prefect import Task, get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 from prefect.futures import PrefectFuture
@@ -34,18 +34,18 @@ from tierwise.report import RunSummary, summarize_run
 from tierwise.steps import Stakes, Step
 
 _lock = threading.Lock()
-_engine: Engine | None = None
+_engines: dict[Path, Engine] = {}  # by project root
 _runs: dict[str | None, Run] = {}  # by flow run id; None outside Prefect
 
 
 def engine() -> Engine:
-    """The engine of this process, for the project around the current folder; made at the first call."""
-    global _engine  # noqa: PLW0603 - one event loop a process is the design
+    """The engine of this process for the project around the current folder; made at the first call."""
+    project = Project.find()
     with _lock:
-        if _engine is None:
-            _engine = Engine(Project.find())
-            atexit.register(_engine.close)
-        return _engine
+        if project.root not in _engines:
+            _engines[project.root] = made = Engine(project)
+            atexit.register(made.close)
+        return _engines[project.root]
 
 
 class Run:
@@ -114,7 +114,7 @@ def step(
     splits: str | None = None,
     stakes: Stakes = "normal",
 ) -> Task[..., Batch]:
-    """A step as a Prefect task over a batch: `classify(batch, labels=[…])`, `classify.map(batches, labels=unmapped([…]))`.
+    """A step as a Prefect task over a batch: `classify.map(batches, labels=unmapped([…]))`.
 
     Keyword arguments become parameters of the prompt and the checks. Two are taken by the task itself:
     `only`, a function of a document that says whether the step applies to it, and `returns`, another
@@ -145,7 +145,7 @@ def step(
         _log_batch(name, done)
         return done
 
-    return task(
+    return Task(
         run_step,
         name=name,
         description=returns.__doc__,
@@ -162,6 +162,7 @@ def read_documents(source: Path, *, sensitivity: Sensitivity = "restricted", bat
     """
     run = current_run()
     batches = documents.read_documents(run.engine.project.root / source, sensitivity=sensitivity, batch_size=batch_size)
+    run.engine.expected += sum(len(batch.documents) for batch in batches)
     for document in (document for batch in batches for document in batch.documents):
         if unread := document.outcomes.get("read"):
             run.engine.record(run.context, document, unread)

@@ -1,0 +1,55 @@
+# Everything here needs only python3 (3.11 to 3.13) and make; the rest is set up in .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export DO_NOT_TRACK := 1
+
+.PHONY: help demo ui test real-model lint format types bench lock clean
+.DEFAULT_GOAL := help
+
+help:            ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "tierwise needs Python 3.11 to 3.13; set PYTHON=/path/to/one"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+demo: .venv/ready  ## Set everything up and run the main job on real local models
+	@$(BIN)/tierwise fetch qwen-0.5b qwen-1.5b
+	$(BIN)/tierwise run support_inbox --source examples/inbox
+
+ui: .venv/ready  ## Look at the runs in Prefect's UI
+	@$(BIN)/tierwise ui
+
+test: .venv/ready  ## Set everything up and run the tests (no key, no weights, no network)
+	$(BIN)/pytest -m "not real_model"
+
+real-model: .venv/ready  ## The test that goes through the real 0.5B model
+	@$(BIN)/tierwise fetch qwen-0.5b
+	$(BIN)/pytest -m real_model
+
+lint: .venv/ready  ## Lint and check the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/ready  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/ready  ## Check the types
+	$(BIN)/mypy
+
+bench: .venv/ready  ## Measure what we claim
+	$(BIN)/python -m benchmarks.startup
+
+lock: .venv/ready  ## Resolve the dependencies again
+	$(BIN)/uv pip compile -q pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
+		--no-emit-index-url --no-header -o requirements.lock
+
+clean:           ## Remove the environment and what runs left behind
+	rm -rf .venv .tierwise out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,62 @@
+"""The command line. Exit code 0: done; 1: something failed; 2: the command or a project file is wrong."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from tierwise import __version__
+from tierwise.cli.doctor import doctor
+from tierwise.cli.models import fetch, models
+from tierwise.cli.run import run
+from tierwise.cli.runs import runs, show
+from tierwise.cli.ui import ui
+from tierwise.errors import Misuse, TierwiseError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
+    "Start with `tierwise doctor`, then `tierwise run support_inbox`, then `tierwise show`.",
+)
+for command in (run, show, runs, models, fetch, doctor, ui):
+    own_help = command is run
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},
+        add_help_option=not own_help,
+    )(command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+) -> None:
+    if version:
+        typer.echo(f"tierwise {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line; our errors become one line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except Misuse as error:
+        _fail(error, 2)
+    except TierwiseError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        typer.echo("stopped; everything that was paid is on record, run it again to go on", err=True)
+        sys.exit(130)
+
+
+def _fail(error: TierwiseError, code: int) -> None:
+    typer.echo(f"tierwise: {error}", err=True)
+    sys.exit(code)

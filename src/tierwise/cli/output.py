@@ -1,0 +1,58 @@
+"""Terminal output: tables, JSON and CSV. The only place that prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NUMERIC = {"documents", "attempts", "reused", "escalations", "cost", "pass rate", "p50", "p95", "input", "output"}
+
+
+def console(*, err: bool = False) -> Console:
+    """A rich console that is wide enough for tables when the output is not a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    return Console(stderr=err, width=None if stream.isatty() else 160, highlight=False)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: str = "nothing to show") -> None:
+    """Rows of equal keys as a table; columns that are empty in every row are left out."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]
+    for name in columns:
+        table.add_column(name, justify="right" if name in NUMERIC else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in columns))
+    console().print(table)
+
+
+def print_json(data: Any) -> None:
+    """Data as indented JSON; decimals and dates as text."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as CSV with a header."""
+    if rows:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        typer.echo(text.getvalue(), nl=False)

@@ -1,0 +1,161 @@
+"""`tierwise run`: run a flow of the project, with progress, and show what it did."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tierwise.cli.output import console, print_json
+from tierwise.errors import Misuse, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tierwise.records import Document, Outcome
+    from tierwise.report import RunSummary
+
+
+def run(
+    context: typer.Context,
+    flow: Annotated[str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again for answers paid in earlier runs.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when any document was deferred.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+    wants_help: Annotated[
+        bool, typer.Option("--help", "-h", help="Show this message, and the flow's options.")
+    ] = False,
+) -> None:
+    """Run a flow and show what it did: `tierwise run support_inbox --source examples/inbox --budget-usd 1`.
+
+    The flow's own parameters are options: `tierwise run FLOW --help` lists them. Answers that were paid
+    before are reused, so a run that was stopped goes on where it was.
+    """
+    from tierwise.environment import prepare_prefect
+    from tierwise.project import Project
+
+    project = Project.find()
+    if flow is None:
+        typer.echo(context.get_help())
+        typer.echo(f"Flows here: {', '.join(project.flow_names()) or 'none'}")
+        raise typer.Exit(0 if wants_help else 2)
+    prepare_prefect(project.root, log_level="INFO" if verbose else "CRITICAL")
+    if wants_help:
+        typer.echo(context.get_help())
+        typer.echo(_describe(project.load_flow(flow)))
+        raise typer.Exit
+    if fresh:
+        os.environ["TIERWISE_FRESH"] = "1"
+    with console(err=True).status("starting"):
+        function = project.load_flow(flow)
+        parameters = _parameters(function, context.args)
+        project.rules  # noqa: B018 - a wrong project file is an error before anything starts
+    summary = _run(function, parameters)
+    _show(summary, as_json=as_json)
+    if summary.failed or (strict and summary.run.deferred):
+        raise typer.Exit(1)
+
+
+def _run(function: Any, parameters: Mapping[str, Any]) -> RunSummary:
+    from tierwise.orchestrate import engine
+    from tierwise.report import RunSummary
+
+    with _progress() as watcher:
+        engine().watch(watcher)
+        result = function(**parameters)
+    if not isinstance(result, RunSummary):
+        raise Misuse(f"the flow {function.name} returns {type(result).__name__}; end it with `return run.summary()`")
+    return result
+
+
+def _show(summary: RunSummary, *, as_json: bool) -> None:
+    from tierwise.cli.runs import print_summary
+
+    if as_json:
+        print_json(summary.data())
+        return
+    print_summary(summary)
+    typer.echo(f"More: tierwise show {summary.run.id} --documents")
+    typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar for each step on stderr, told of every outcome."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from tierwise.orchestrate import engine
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console(err=True), transient=True)
+    rows: dict[str, Any] = {}
+    counts: dict[str, dict[str, int]] = {}
+
+    def watcher(_: Document, outcome: Outcome) -> None:
+        count = counts.setdefault(outcome.step, {})
+        for word in (outcome.status, "escalated" if outcome.escalated else ""):
+            count[word] = count.get(word, 0) + 1
+        if outcome.step not in rows:
+            rows[outcome.step] = bar.add_task(outcome.step, total=engine().expected or None, note="")
+        words = [f"{count[w]} {w}" for w in ("escalated", "deferred", "skipped") if count.get(w)]
+        bar.update(rows[outcome.step], advance=1, note=", ".join(words))
+
+    with bar:
+        yield watcher
+
+
+def _parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
+    """`--budget-usd 2 --flag=x` as the flow's parameters. Raises Misuse; Prefect checks the types."""
+    known = inspect.signature(function.fn).parameters
+    parameters: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            raise Misuse(f"'{word}' does not belong to an option; write --name value")
+        option, has_value, value = word[2:].partition("=")
+        name = option.replace("-", "_")
+        if name not in known:
+            raise Misuse(unknown_name("option", f"--{option}", [f"--{k.replace('_', '-')}" for k in known]))
+        parameters[name] = _value(value if has_value else next(words, None), option)
+    _check_types(function, parameters)
+    return parameters
+
+
+def _value(text: str | None, option: str) -> Any:
+    if text is None:
+        raise Misuse(f"--{option} needs a value")
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise Misuse(f"--{option} is not valid JSON: {error}") from None
+    return text
+
+
+def _check_types(function: Any, parameters: Mapping[str, Any]) -> None:
+    from prefect.exceptions import ParameterBindError, ParameterTypeError
+
+    try:
+        defaults = {n: p.default for n, p in inspect.signature(function.fn).parameters.items()}
+        function.validate_parameters({**defaults, **parameters})
+    except (ParameterTypeError, ParameterBindError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip() and "For further" not in line]
+        raise Misuse(" ".join(lines)) from None
+
+
+def _describe(function: Any) -> str:
+    """The flow's own options, from its signature and docstring."""
+    lines = [f" Options of {function.name}: {function.description.splitlines()[0] if function.description else ''}"]
+    notes = dict(
+        line.strip().split(": ", 1) for line in (inspect.getdoc(function.fn) or "").splitlines() if ": " in line
+    )
+    for name, parameter in inspect.signature(function.fn).parameters.items():
+        default = "" if parameter.default is parameter.empty else f" [default: {parameter.default}]"
+        lines.append(f"   --{name.replace('_', '-'):<16}{notes.get(name, '')}{default}")
+    return "\n".join(lines)

@@ -1,0 +1,25 @@
+"""`tierwise ui`: Prefect's UI on what `tierwise run` recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 4200,
+) -> None:
+    """Start Prefect's server and UI on this project's runs; Ctrl-C stops it."""
+    from tierwise.environment import prepare_prefect
+    from tierwise.project import Project
+
+    prepare_prefect(Project.find().root, log_level="WARNING")
+    address = f"http://127.0.0.1:{port}"
+    os.environ["PREFECT_UI_API_URL"] = f"{address}/api"  # else the pages are empty on another port
+    typer.echo(f"Prefect's UI: {address}/runs   (Ctrl-C stops it)")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    raise typer.Exit(subprocess.call(command))  # noqa: S603 - our own interpreter and fixed arguments

@@ -1,0 +1,141 @@
+"""The house's rules, read off the code: imports point one way, and each third party has one door."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ENGINE = ROOT / "src" / "tierwise"
+
+# each may import those before it
+LAYERS = [
+    ["errors"],
+    ["records", "environment"],
+    ["yamlfile", "tokens", "documents"],
+    ["catalog", "checks", "budget"],
+    ["prompts", "steps"],
+    ["rules"],
+    ["router"],
+    ["ledger", "local"],
+    ["gateway", "project", "report"],
+    ["cascade"],
+    ["engine"],
+    ["orchestrate"],
+    ["cli"],
+]
+DOORS = {
+    "aiohttp": {"gateway"},
+    "alembic": {"ledger"},
+    "anyio": {"engine", "gateway"},
+    "jinja2": {"prompts"},
+    "litellm": {"gateway"},
+    "markitdown": {"documents"},
+    "prefect": {"orchestrate", "cli"},
+    "py3langid": {"documents"},
+    "rapidfuzz": {"checks"},
+    "rich": {"cli"},
+    "ruamel": {"yamlfile"},
+    "semantic_text_splitter": {"cascade"},
+    "sqlalchemy": {"ledger"},
+    "tenacity": {"cascade"},
+    "tiktoken": {"tokens"},
+    "typer": {"cli"},
+    "xllamacpp": {"local"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_of(path: Path) -> str:
+    """The engine's noun that a file belongs to: `ledger` for ledger/writer.py."""
+    return path.relative_to(ENGINE).parts[0].removesuffix(".py")
+
+
+FILES = [p for p in sorted(ENGINE.rglob("*.py")) if module_of(p) != "__init__"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ENGINE)))
+def test_an_engine_module_imports_only_what_stands_before_it(path: Path) -> None:
+    """The arrows point one way: errors and records know nobody, the command line knows all."""
+    level = {name: height for height, names in enumerate(LAYERS) for name in names}
+    own = module_of(path)
+    assert own in level, f"{own} has no layer; give it one in LAYERS"
+    for name in imports(path):
+        head, _, rest = name.partition(".")
+        other = rest.partition(".")[0]
+        if head == "tierwise" and other in level and other != own:
+            assert level[other] < level[own], f"{own} imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ENGINE)))
+def test_each_third_party_has_one_door(path: Path) -> None:
+    """A dependency is imported behind its door and nowhere else."""
+    for name in imports(path):
+        package = name.partition(".")[0]
+        if package in DOORS:
+            assert module_of(path) in DOORS[package], f"{package} is imported outside of its door"
+
+
+def test_the_engine_knows_no_flow_and_no_step() -> None:
+    """flows import tasks, tasks import tierwise, never back."""
+    for path in ENGINE.rglob("*.py"):
+        assert not {"flows", "tasks"} & {name.partition(".")[0] for name in imports(path)}, path
+    for path in (ROOT / "tasks").glob("*.py"):
+        assert "flows" not in {name.partition(".")[0] for name in imports(path)}, path
+
+
+def test_importing_tierwise_imports_nothing_heavy() -> None:
+    """LiteLLM, Prefect and the rest are loaded when they are used."""
+    heavy = ["litellm", "prefect", "sqlalchemy", "xllamacpp", "jinja2", "pydantic", "tiktoken", "markitdown"]
+    code = f"import sys, tierwise; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_lines_help_imports_neither_litellm_nor_prefect() -> None:
+    """`tierwise --help` answers at once."""
+    code = (
+        "import sys; sys.argv = ['tierwise', '--help']\n"
+        "from tierwise.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('litellm', 'prefect', 'sqlalchemy', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_the_public_names_are_these() -> None:
+    """A name in `__all__` is a promise."""
+    import tierwise
+
+    assert sorted(tierwise.__all__) == [
+        "Batch",
+        "Check",
+        "Document",
+        "Outcome",
+        "RunSummary",
+        "Sensitivity",
+        "TierwiseError",
+        "Verdict",
+        "check",
+        "read_documents",
+        "recorded_run",
+        "step",
+        "write_documents",
+    ]
+    assert all(getattr(tierwise, name) is not None for name in tierwise.__all__)

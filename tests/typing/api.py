@@ -1,0 +1,45 @@
+"""The public types, checked by mypy: what a flow's author can rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, assert_type
+
+from prefect import Task
+from pydantic import BaseModel
+
+from tierwise import (
+    Batch,
+    Check,
+    Document,
+    RunSummary,
+    Verdict,
+    check,
+    read_documents,
+    recorded_run,
+    step,
+    write_documents,
+)
+
+
+class Output(BaseModel):
+    text: str
+
+
+@check("length")
+def not_empty(output: Output, document: Document) -> str | None:
+    return None if output.text else "empty"
+
+
+def flow_body() -> RunSummary:
+    shout = step("shout", returns=Output, checks=[not_empty])
+    assert_type(shout, Task[..., Batch])
+    assert_type(not_empty, Check)
+    assert_type(not_empty(Output(text=""), Document(id="a", text=""), {}), Verdict)
+    with recorded_run(budget_usd=1.0) as run:
+        batches = read_documents(Path("in"), sensitivity="internal")
+        assert_type(batches, list[Batch])
+        assert_type(write_documents(batches, Path("out")), Path)
+        value: Any = batches[0].documents[0].value("shout")
+        assert_type(value, Any)
+    return run.summary()
