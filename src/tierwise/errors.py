@@ -27,7 +27,7 @@ TierwiseError
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,10 +92,10 @@ class GuardViolation(TierwiseError):
 
 
 class CallError(TierwiseError):
-    """A call to a provider failed. `model` names the catalog entry that was called."""
+    """A call to a provider failed. `model` names the catalog entry; `usage` is the records.Usage that came with it."""
 
-    def __init__(self, message: str, *, model: str, retry_after: float | None = None) -> None:
-        self.model, self.retry_after = model, retry_after
+    def __init__(self, message: str, *, model: str, retry_after: float | None = None, usage: Any = None) -> None:
+        self.model, self.retry_after, self.usage = model, retry_after, usage
         super().__init__(f"{model}: {message}")
 
 

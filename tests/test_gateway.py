@@ -1,0 +1,393 @@
+"""Calls go out in each provider's format, once, and come back as replies that claim only what the server said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.standin import NO_USAGE, Fault, Request, Standin
+from tierwise.catalog import Catalog, Model
+from tierwise.errors import BadReply, ModelUnavailable, UnknownName
+from tierwise.gateway import Gateway
+from tierwise.records import Call, Message, Reply, Usage
+
+DOCUMENT = "The invoice of March is still open. Please pay it by Friday."
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string", "enum": ["billing", "other"]}, "evidence": {"type": "string"}},
+    "required": ["label", "evidence"],
+    "additionalProperties": False,
+}
+CALL = Call(
+    model="openai",
+    identity="x",
+    messages=(
+        Message("system", "Sort the document."),
+        Message("user", f'Which label?\n\n<document id="1">\n{DOCUMENT}\n</document>'),
+    ),
+    max_tokens=50,
+)
+CLARIFAI_MODEL = "https://clarifai.com/mistralai/completion/models/Ministral-3-14B-Reasoning-2512"
+MODELS = {  # catalog name: LiteLLM's name, path of the address
+    "openai": ("openai/small", "/v1"),
+    "no-temperature": ("openai/gpt-6-luna", "/v1"),
+    "clarifai": (f"openai/{CLARIFAI_MODEL}", "/v2/ext/openai/v1"),
+    "vllm": ("hosted_vllm/qwen", "/v1"),
+    "mistral": ("mistral/mistral-small-2603", "/v1"),
+    "anthropic": ("anthropic/claude-haiku-5-5", ""),
+    "old-anthropic": ("anthropic/claude-3-haiku-20240307", ""),
+    "gemini": ("gemini/gemini-2.5-flash-lite", "/v1beta"),
+}
+FORMATS = sorted(MODELS)
+
+
+def entry(litellm_model: str, api_base: str | None, **settings: Any) -> dict[str, Any]:
+    params = {"model": litellm_model, "api_key": "${API_KEY}", **settings.pop("params", {})}
+    if api_base is not None:
+        params["api_base"] = api_base
+    defaults = {"tier": "elsewhere", "context_tokens": 8000, "max_output_tokens": 500, "price": "unknown"}
+    return {**defaults, "strength": 50, "litellm_params": params, **settings}
+
+
+def catalog(models: dict[str, dict[str, Any]]) -> Catalog:
+    tiers = {"elsewhere": {"description": "any provider"}, "local": {"description": "here", "stays_in_house": True}}
+    return Catalog.model_validate({"version": 1, "tiers": tiers, "models": models})
+
+
+def catalog_at(url: str, **settings: Any) -> Catalog:
+    """One model for each format, all at one address."""
+    return catalog({name: entry(model, url + path, **settings) for name, (model, path) in MODELS.items()})
+
+
+ENV = {"API_KEY": "sk-test-0123456789"}
+
+
+def ask(models: Catalog, *calls: Call, env: dict[str, str] | None = None, local: Any = None) -> list[Reply]:
+    """The replies to some calls, made together."""
+
+    async def go() -> list[Reply]:
+        gateway = Gateway(models, ENV if env is None else env, local)
+        try:
+            return await asyncio.gather(*map(gateway.complete, calls))
+        finally:
+            await gateway.aclose()
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_reply_carries_text_usage_and_what_served_it(standin: Standin, name: str) -> None:
+    standin.answer("billing")
+    [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
+    assert (reply.text, reply.finish_reason) == ("billing", "stop")
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens > reply.usage.completion_tokens > 0
+    assert reply.served_model == standin.last.model
+    assert reply.latency_s > 0
+    assert standin.count == 1
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_prompt_arrives_whole_with_its_limit(standin: Standin, name: str) -> None:
+    ask(catalog_at(standin.url), replace(CALL, model=name))
+    body = json.dumps(standin.last.body)
+    assert standin.last.document == DOCUMENT
+    assert "Sort the document." in body
+    assert any(f'"{limit}": 50' in body for limit in ("max_tokens", "max_completion_tokens", "max_output_tokens"))
+    assert '"stream": true' not in body
+
+
+def test_clarifai_is_called_under_its_own_path_with_the_models_address(standin: Standin) -> None:
+    ask(catalog_at(standin.url), replace(CALL, model="clarifai"))
+    assert standin.last.path == "/v2/ext/openai/v1/chat/completions"
+    assert standin.last.body["model"] == CLARIFAI_MODEL
+    assert standin.last.headers["authorization"] == "Bearer sk-test-0123456789"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_schema_reaches_every_provider_and_the_answer_comes_back_as_text(standin: Standin, name: str) -> None:
+    call = replace(CALL, model=name, response_schema=SCHEMA, schema_name="classify")
+    [reply] = ask(catalog_at(standin.url), call)
+    sent = standin.last.schema
+    assert sent is not None
+    assert sent["properties"]["label"]["enum"] == ["billing", "other"]
+    value = json.loads(reply.text)
+    jsonschema.validate(value, SCHEMA)
+    assert value["evidence"] in DOCUMENT
+
+
+def test_an_openai_schema_is_named_and_strict(standin: Standin) -> None:
+    ask(catalog_at(standin.url), replace(CALL, response_schema=SCHEMA, schema_name="classify"))
+    wanted = {"type": "json_schema", "json_schema": {"name": "classify", "schema": SCHEMA, "strict": True}}
+    assert standin.last.body["response_format"] == wanted
+
+
+def test_a_model_that_is_instructed_gets_no_schema(standin: Standin) -> None:
+    models = catalog_at(standin.url, structured_output="instruct")
+    ask(models, replace(CALL, response_schema=SCHEMA))
+    assert "response_format" not in standin.last.body
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_temperature_is_sent_as_given(standin: Standin, temperature: float) -> None:
+    ask(catalog_at(standin.url), replace(CALL, temperature=temperature))
+    assert standin.last.body["temperature"] == temperature
+
+
+def test_a_model_that_takes_no_temperature_is_sent_none(standin: Standin) -> None:
+    ask(catalog_at(standin.url), replace(CALL, model="no-temperature"))
+    assert "temperature" not in standin.last.body
+
+
+def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(standin: Standin) -> None:
+    params = {"temperature": 1, "top_p": 0.5, "max_tokens": 9999, "max_retries": 5, "num_retries": 5, "stream": True}
+    standin.faults([Fault(status=500, body=b"{}")])
+    models = catalog({"openai": entry("openai/small", standin.url + "/v1", params=params)})
+    with pytest.raises(Exception, match="500"):
+        ask(models, CALL)
+    sent = standin.last.body
+    assert (sent["temperature"], sent["top_p"], sent["max_tokens"]) == (1, 0.5, 50)
+    assert not sent.get("stream")
+    assert standin.count == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reported", "usage"),
+    [
+        ("openai", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
+        ("vllm", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
+        ("anthropic", {"input_tokens": 26, "cache_read_input_tokens": 64}, (90, 64)),
+        ("gemini", {"promptTokenCount": 90, "cachedContentTokenCount": 64}, (90, 64)),
+    ],
+)
+def test_cached_tokens_are_a_part_of_the_prompts(
+    standin: Standin, name: str, reported: dict[str, Any], usage: tuple[int, int]
+) -> None:
+    standin.faults([Fault(usage=reported)])
+    standin.answer("x" * 15)
+    [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
+    assert reply.usage == Usage(usage[0], 4, usage[1])
+
+
+@pytest.mark.parametrize("name", ["openai", "vllm", "mistral", "clarifai"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(NO_USAGE, id="none"),
+        pytest.param(Fault(usage={"prompt_tokens": None, "completion_tokens": None}), id="null"),
+        pytest.param(Fault(usage={"prompt_tokens": 0, "completion_tokens": 0}), id="zero"),
+        pytest.param(Fault(usage={"completion_tokens": 0}), id="no output though there is some"),
+        pytest.param(Fault(usage={"prompt_tokens": -5}), id="negative"),
+        pytest.param(Fault(usage={"prompt_tokens_details": {"cached_tokens": 10_000}}), id="more cached than sent"),
+    ],
+)
+def test_usage_that_the_server_did_not_properly_report_is_unknown(standin: Standin, name: str, fault: Fault) -> None:
+    """LiteLLM puts zeros there; a zero would be a pretended price."""
+    standin.faults([fault])
+    [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
+    assert reply.text
+    assert reply.usage is None
+
+
+def test_calls_that_run_together_do_not_mix(standin: Standin) -> None:
+    standin.answer(lambda request: request.document)
+    documents = [f"document number {n}" for n in range(60)]
+    calls = [
+        replace(CALL, model=FORMATS[n % len(FORMATS)], messages=(Message("user", f"<document>{text}</document>"),))
+        for n, text in enumerate(documents)
+    ]
+    assert [reply.text for reply in ask(catalog_at(standin.url), *calls)] == documents
+    assert standin.count == 60
+
+
+def test_a_cancelled_call_leaves_the_gateway_usable(standin: Standin) -> None:
+    async def go() -> str:
+        gateway = Gateway(catalog_at(standin.url), ENV)
+        await gateway.complete(CALL)
+        standin.faults([Fault(delay_s=30)])
+        slow = asyncio.create_task(gateway.complete(CALL))
+        while standin.count < 2:
+            await asyncio.sleep(0.01)
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        reply = await gateway.complete(CALL)
+        await gateway.aclose()
+        return reply.text
+
+    assert asyncio.run(go())
+    assert standin.count == 3
+
+
+def test_an_unknown_model_is_named(standin: Standin) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'openai'"):
+        ask(catalog_at(standin.url), replace(CALL, model="opena"))
+
+
+def test_a_model_without_its_key_is_unavailable_and_says_what_to_set(standin: Standin) -> None:
+    with pytest.raises(ModelUnavailable, match="openai: set API_KEY"):
+        ask(catalog_at(standin.url), CALL, env={})
+    assert standin.count == 0
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://", "/v1"])
+def test_an_address_that_is_none_is_said_to_be(address: str) -> None:
+    with pytest.raises(ModelUnavailable, match="must be an http address"):
+        ask(catalog({"openai": entry("openai/small", address)}), CALL)
+
+
+def test_azures_own_prefix_is_refused_with_the_way_that_works(standin: Standin) -> None:
+    with pytest.raises(ModelUnavailable, match="openai/<deployment>"):
+        ask(catalog({"openai": entry("azure/small", standin.url)}), CALL)
+    assert standin.count == 0
+
+
+def test_a_local_model_outside_the_house_is_never_called() -> None:
+    models = catalog({"openai": entry("openai/small", "https://api.example.com/v1", tier="local")})
+    with pytest.raises(ModelUnavailable, match=r"api\.example\.com is outside the house"):
+        ask(models, CALL)
+
+
+def test_a_local_model_without_an_address_is_never_called(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM would take one from the environment, or the provider's own."""
+    monkeypatch.setenv("OPENAI_BASE_URL", standin.url + "/v1")
+    with pytest.raises(ModelUnavailable, match="leave the house"):
+        ask(catalog({"openai": entry("openai/small", None, tier="local")}), CALL)
+    assert standin.count == 0
+
+
+def test_a_local_server_is_not_sent_another_providers_key(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-somebody-elses")
+    model = entry("openai/small", standin.url + "/v1", tier="local")
+    del model["litellm_params"]["api_key"]
+    ask(catalog({"openai": model}), CALL, env={})
+    assert "somebody" not in json.dumps(dict(standin.last.headers))
+
+
+@dataclass
+class Servers:
+    """Embedded models that all listen at one address, from the second start on if `fails_first`."""
+
+    api_base: str
+    api_key: str = "embedded-key"
+    fails_first: bool = False
+    threads: list[int] = field(default_factory=list)
+
+    def endpoint(self, model: Model, env: Any) -> Servers:
+        self.threads.append(threading.get_ident())
+        if self.fails_first and len(self.threads) == 1:
+            raise ModelUnavailable(f"{model.name}: no room")
+        return self
+
+
+def embedded() -> Catalog:
+    model = entry("openai/qwen", None, tier="local", weights={"file": "/models/qwen.gguf"})
+    del model["litellm_params"]["api_key"]
+    return catalog({"openai": model})
+
+
+def test_an_embedded_model_is_started_once_and_not_on_the_loop(standin: Standin) -> None:
+    servers = Servers(standin.url + "/v1")
+    ask(embedded(), *[replace(CALL, max_tokens=n) for n in range(1, 11)], local=servers)
+    assert standin.count == 10
+    assert standin.last.headers["authorization"] == "Bearer embedded-key"
+    assert len(servers.threads) == 1
+    assert threading.get_ident() not in servers.threads
+
+
+def test_an_embedded_model_that_did_not_start_may_start_later(standin: Standin) -> None:
+    servers = Servers(standin.url + "/v1", fails_first=True)
+
+    async def go() -> Reply:
+        gateway = Gateway(embedded(), {}, servers)
+        with pytest.raises(ModelUnavailable, match="no room"):
+            await gateway.complete(CALL)
+        reply = await gateway.complete(CALL)
+        await gateway.aclose()
+        return reply
+
+    assert asyncio.run(go()).text
+
+
+def test_an_embedded_model_needs_something_that_starts_it() -> None:
+    with pytest.raises(ModelUnavailable, match="no embedded models"):
+        ask(embedded(), CALL)
+
+
+def test_importing_the_gateway_imports_no_provider_library() -> None:
+    libraries = {"litellm", "httpx", "openai", "tiktoken"}
+    code = f"import sys, tierwise.gateway, tierwise.tokens; print({libraries} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+CALL_ALONE = """
+import asyncio, sys
+from tests.standin import unused_address
+from tests.test_gateway import CALL, ENV, Gateway, catalog_at, replace
+from tierwise.errors import Unreachable
+
+async def main():
+    gateway = Gateway(catalog_at(sys.argv[1]), ENV)
+    for model in ("openai", "anthropic", "gemini"):
+        await gateway.complete(replace(CALL, model=model))
+    await gateway.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_but_the_calls_goes_over_the_network_and_nothing_is_printed(standin: Standin) -> None:
+    """Everything else would have to pass the proxy, which is the stand-in too; open sessions would warn."""
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), standin.url)
+    env = {**os.environ, **proxies, "NO_PROXY": "127.0.0.1", "PYTHONWARNINGS": "default::ResourceWarning"}
+    done = subprocess.run(
+        [sys.executable, "-c", CALL_ALONE, standin.url], capture_output=True, text=True, env=env, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert standin.count == 3
+
+
+def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
+    schema = {
+        "$defs": {"Line": {"type": "object", "properties": {"amount": {"type": "number", "exclusiveMinimum": 0}}}},
+        "type": "object",
+        "properties": {
+            "lines": {"type": "array", "items": {"$ref": "#/$defs/Line"}, "minItems": 2},
+            "due": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]},
+            "kind": {"const": "invoice"},
+            "note": {"type": "string", "minLength": 80, "maxLength": 90},
+            "paid": {"type": ["boolean", "null"]},
+            "year": {"type": "integer", "minimum": 2000},
+        },
+        "required": ["lines", "due", "kind", "note", "paid", "year"],
+    }
+    from tests.standin import sensible_answer
+
+    body = {"messages": [{"role": "user", "content": DOCUMENT}]}
+    request = Request("/v1/chat/completions", {}, {**body, "response_format": {"json_schema": {"schema": schema}}})
+    jsonschema.validate(json.loads(sensible_answer(request)), schema)
+
+
+def test_an_empty_reply_still_says_what_it_cost(standin: Standin) -> None:
+    standin.answer("")
+    with pytest.raises(BadReply, match="empty") as caught:
+        ask(catalog_at(standin.url), CALL)
+    assert caught.value.usage is not None
+
+
+def test_a_reply_that_was_cut_off_before_its_first_word_is_a_reply(standin: Standin) -> None:
+    """A model may think away its whole limit: that is paid for, and a check will fail it."""
+    standin.faults([Fault(text="", finish_reason="length")])
+    [reply] = ask(catalog_at(standin.url), CALL)
+    assert (reply.text, reply.finish_reason) == ("", "length")
+    assert reply.usage is not None

@@ -1,0 +1,86 @@
+"""Tokens are counted offline, in time that grows with the length, and never fewer for being odd."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tiktoken
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.standin import unused_address
+from tierwise.records import Message
+from tierwise.tokens import count_tokens, estimate_prompt_tokens
+
+
+def test_two_words_are_two_tokens_and_an_empty_text_is_none() -> None:
+    assert count_tokens("") == 0
+    assert count_tokens("hello world") == 2
+
+
+@given(st.text(max_size=300))
+def test_short_texts_count_exactly_as_tiktoken_does(text: str) -> None:
+    count_tokens("")  # finds the tables
+    assert count_tokens(text) == len(tiktoken.get_encoding("o200k_base").encode(text, disallowed_special=()))
+
+
+def test_special_tokens_in_a_document_are_plain_text() -> None:
+    """A document about tokenizers must neither fail nor look shorter than it is."""
+    assert count_tokens("<|endoftext|>") > 3
+
+
+def test_half_of_a_surrogate_pair_can_be_counted() -> None:
+    assert count_tokens("broken \ud83d text") > 0
+
+
+@pytest.mark.parametrize("unit", ["a", " ", ".", "\n", "Qk1Y9+/a", "字", "\u00a0"])
+def test_a_megabyte_of_noise_is_counted(unit: str) -> None:
+    """tiktoken panics at a million spaces, and other unbroken runs take it seconds."""
+    text = unit * (1_000_000 // len(unit))
+    assert 0 < count_tokens(text) <= len(text.encode())
+    assert count_tokens(f"before {text} after") >= count_tokens(text)
+
+
+@given(st.lists(st.sampled_from(["word ", "x" * 999, " " * 1001, "y" * 2500, "\n" * 1000, "12.50 "]), max_size=6))
+def test_cutting_long_runs_changes_a_count_by_little(parts: list[str]) -> None:
+    count_tokens("")
+    text = "".join(parts)
+    whole = len(tiktoken.get_encoding("o200k_base").encode_ordinary(text))
+    assert whole <= count_tokens(text) <= whole + len(text) // 10 + 2 * len(parts)
+
+
+def test_a_prompt_counts_more_than_its_texts_and_grows_with_the_margin() -> None:
+    messages = (Message("system", "Sort this."), Message("user", "The invoice is open. " * 100))
+    texts = sum(count_tokens(message.content) for message in messages)
+    assert texts < estimate_prompt_tokens(messages) < texts + 30
+    assert estimate_prompt_tokens(messages, 1.3) >= 1.3 * estimate_prompt_tokens(messages)
+
+
+ALONE = """
+import os, sys
+from tierwise.tokens import count_tokens
+print(count_tokens("hello world"), "litellm" in sys.modules, os.environ.get("TIKTOKEN_CACHE_DIR"))
+"""
+
+
+def run_alone(**env: str) -> subprocess.CompletedProcess[str]:
+    """Count in a fresh process whose downloads must all fail."""
+    proxy = unused_address()
+    clean = {k: v for k, v in os.environ.items() if k not in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")}
+    env = {**clean, "HTTPS_PROXY": proxy, "https_proxy": proxy, **env}
+    return subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=env)
+
+
+def test_counting_needs_no_network_no_litellm_and_leaves_the_environment_alone() -> None:
+    done = run_alone()
+    assert (done.stdout, done.stderr) == ("2 False None\n", "")
+
+
+def test_a_users_own_folder_of_tables_is_used(tmp_path: object) -> None:
+    """It is empty here, so tiktoken tries to download and cannot."""
+    done = run_alone(TIKTOKEN_CACHE_DIR=str(tmp_path))
+    assert done.returncode != 0
+    assert "Connection" in done.stderr
