@@ -1,0 +1,138 @@
+"""A folder or a file becomes documents; what cannot be read becomes a deferred document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tierwise.documents.declared import front_matter, raised
+from tierwise.documents.decoding import decode
+from tierwise.documents.language import detect
+from tierwise.documents.rows import RowFile
+from tierwise.documents.sandbox import Sandbox
+from tierwise.documents.sources import ACCEPTED, FOREIGN, ROWS, Raw, SourceFile, find_files
+from tierwise.errors import DocumentError, Misuse
+from tierwise.records import Batch, Document, Outcome, Sensitivity
+
+_OWN = ("path", "format", "duplicate_of", "sensitivity_note")
+
+
+def read_documents(
+    source: Path,
+    *,
+    sensitivity: Sensitivity,
+    batch_size: int = 50,
+    max_bytes: int = 20_000_000,
+    text_column: str = "text",
+    max_seconds: int = 60,
+) -> list[Batch]:
+    """All documents of a folder or file, in batches. Arguments and errors as for `iter_documents`."""
+    if batch_size < 1:
+        raise Misuse(f"batch_size is {batch_size}; a batch holds at least 1 document")
+    documents = tuple(
+        iter_documents(
+            source, sensitivity=sensitivity, max_bytes=max_bytes, text_column=text_column, max_seconds=max_seconds
+        )
+    )
+    return [
+        Batch(documents[start : start + batch_size], first=start + 1, total=len(documents))
+        for start in range(0, len(documents), batch_size)
+    ]
+
+
+def iter_documents(
+    source: Path,
+    *,
+    sensitivity: Sensitivity,
+    max_bytes: int = 20_000_000,
+    text_column: str = "text",
+    max_seconds: int = 60,
+) -> Iterator[Document]:
+    """The documents of a folder (sorted, without hidden files) or of one file, one at a time.
+
+    A CSV or JSON Lines file gives a document a row, with its text from `text_column`. `sensitivity`
+    is the least that any document gets: what a document says of itself can raise it, never lower it.
+    A file or row over `max_bytes`, or one that takes longer than `max_seconds` to convert, is
+    deferred, as is whatever else cannot be read. Raises Misuse when `source` is missing or empty.
+    """
+    return _documents(find_files(Path(source)), sensitivity, max_bytes, text_column, max_seconds)
+
+
+def _documents(
+    files: Iterator[SourceFile], sensitivity: Sensitivity, max_bytes: int, text_column: str, max_seconds: int
+) -> Iterator[Document]:
+    ids: set[str] = set()
+    firsts: dict[str, str] = {}
+    with Sandbox(seconds=max_seconds) as sandbox:
+        for file in files:
+            for raw in _read(file, sandbox, max_bytes, text_column):
+                unique = _unique(raw.id, ids)
+                yield _document(replace(raw, id=unique), file, sensitivity, firsts)
+
+
+def _read(file: SourceFile, sandbox: Sandbox, max_bytes: int, text_column: str) -> Iterator[Raw]:
+    """What one file holds; its problem instead when it cannot be read, or cannot be read further."""
+    try:
+        if problem := file.problem or _unfit(file, max_bytes):
+            yield Raw(id=file.id, problem=problem)
+        elif file.suffix in ROWS:
+            yield from RowFile(file, text_column, max_bytes).documents()
+        else:
+            yield _whole(file, file.path.read_bytes(), sandbox)
+    except DocumentError as error:
+        yield Raw(id=file.id, problem=str(error))
+    except OSError as error:
+        yield Raw(id=file.id, problem=f"it cannot be opened: {error.strerror}; check its permissions")
+
+
+def _unfit(file: SourceFile, max_bytes: int) -> str:
+    """Why a file is not even opened; empty when it is."""
+    if file.suffix not in ACCEPTED:
+        return f"files like this are not read; save it as one of {', '.join(ACCEPTED)}"
+    size = file.path.stat().st_size
+    if size > max_bytes and file.suffix not in ROWS:
+        return f"it has {size:,} bytes, more than the limit of {max_bytes:,}; split it"
+    return "" if size else "the file is empty"
+
+
+def _whole(file: SourceFile, data: bytes, sandbox: Sandbox) -> Raw:
+    """A file that is one document."""
+    if file.suffix in FOREIGN:
+        found = sandbox.extract(data, file.suffix)
+        return Raw(id=file.id, text=found.text, metadata=found.metadata, declared=found.declared)
+    text, notes = decode(data)
+    fields, declared, body = front_matter(_clean(text))
+    return Raw(id=file.id, text=body, metadata=fields | notes, declared=declared)
+
+
+def _document(raw: Raw, file: SourceFile, base: Sensitivity, firsts: dict[str, str]) -> Document:
+    """The document of a Raw. `firsts` maps the hash of every text so far to the first id that had it."""
+    text = _clean(raw.text).strip()
+    problem = _clean(raw.problem) or ("" if text else "no text found in it")
+    level, note = raised(base, raw.declared)
+    own = {"path": file.id, "format": file.suffix[1:]} | ({"sensitivity_note": note} if note else {})
+    theirs = {f"{key}_" if key in _OWN else key: value for key, value in raw.metadata.items()}
+    metadata = {_clean(key): _clean(value) for key, value in (theirs | own).items()}
+    if problem:
+        outcome = Outcome(step="read", status="deferred", reason=problem, sensitivity=level)
+        return Document(id=raw.id, text="", sensitivity=level, metadata=metadata, outcomes={"read": outcome})
+    document = Document(id=raw.id, text=text, sensitivity=level, language=detect(text), metadata=metadata)
+    first = firsts.setdefault(document.hash, raw.id)
+    return document if first == raw.id else replace(document, metadata={**metadata, "duplicate_of": first})
+
+
+def _unique(wanted: str, ids: set[str]) -> str:
+    """An id that no document had before; `a.csv#1` may be a row and a file."""
+    number, unique = 1, wanted
+    while unique in ids:
+        number += 1
+        unique = f"{wanted}~{number}"
+    ids.add(unique)
+    return unique
+
+
+def _clean(text: str) -> str:
+    """One kind of line end, and nothing that a database or UTF-8 refuses."""
+    unified = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+    return unified.encode("utf-8", "replace").decode()
