@@ -1,0 +1,216 @@
+"""The frozen values that go into and come out of the ledger, and how they become rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from decimal import Decimal
+from typing import Any
+
+from tierwise.records import Attempt, Document, Outcome, Rejection, Reply, Route, Sensitivity, Usage, Verdict
+
+Row = dict[str, Any]
+
+_TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
+_ATTEMPT = tuple(f.name for f in fields(Attempt) if f.name not in ("usage", "text", "verdicts"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """One run of a flow as it starts. `started_at` is seconds since the epoch, UTC."""
+
+    id: str
+    flow: str
+    policy_hash: str
+    tierwise_version: str
+    started_at: float
+    flow_run_id: str | None = None
+    flow_run_name: str | None = None
+    budget_usd: Decimal | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A call that was paid before: its reply, and the attempt and cost (USD, None when unknown) that paid it."""
+
+    reply: Reply
+    attempt_id: str
+    cost: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run. Times are seconds since the epoch, UTC; costs are USD.
+
+    `documents` have an outcome; a document is `deferred` when any of its outcomes is, else `accepted`
+    when any is. `attempts` counts reused ones too. `cost` is None when that of any attempt is unknown:
+    then `cost_known` is the sum of the others, and `cost_unknown` counts those without.
+    """
+
+    id: str
+    flow: str
+    flow_run_id: str | None
+    flow_run_name: str | None
+    state: str
+    started_at: float
+    finished_at: float | None
+    documents: int
+    accepted: int
+    deferred: int
+    attempts: int
+    reused: int
+    cost_known: Decimal
+    cost_unknown: int
+    budget_usd: Decimal | None
+    parameters: dict[str, Any]
+    policy_hash: str
+    tierwise_version: str
+
+    @property
+    def cost(self) -> Decimal | None:
+        """USD, None when that of any attempt is unknown."""
+        return None if self.cost_unknown else self.cost_known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRow:
+    """One step on one model in one run.
+
+    `documents` were tried by this model, `accepted` are those whose outcome came from it, and
+    `escalations` are those that left it after a failed verdict. `attempts` counts reused ones too;
+    tokens and latencies (seconds) are those of calls that were made, so without reused ones.
+    """
+
+    step: str
+    tier: str
+    model: str
+    documents: int
+    accepted: int
+    attempts: int
+    reused: int
+    repairs: int
+    escalations: int
+    checks_failed: dict[str, int]
+    errors: dict[str, int]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_known: Decimal
+    cost_unknown: int
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+
+    @property
+    def cost(self) -> Decimal | None:
+        """USD, None when that of any attempt is unknown."""
+        return None if self.cost_unknown else self.cost_known
+
+    @property
+    def pass_rate(self) -> float:
+        """Accepted documents per document tried."""
+        return self.accepted / self.documents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRow:
+    """A document's outcome, without its attempts. `recorded_at` is seconds since the epoch, UTC."""
+
+    document_id: str
+    document_hash: str
+    outcome: Outcome
+    recorded_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferredRow:
+    """A document that waits for a person or money, and why."""
+
+    document_id: str
+    step: str
+    reason: str
+    model: str | None
+    sensitivity: Sensitivity
+
+
+def run_row(run: RunInfo) -> Row:
+    """A run's row."""
+    row = {f.name: getattr(run, f.name) for f in fields(RunInfo)}
+    return row | {"parameters": dict(run.parameters), "state": "running"}
+
+
+def attempt_row(run_id: str, attempt: Attempt) -> Row:
+    """An attempt's row; its verdicts have rows of their own."""
+    row = {name: getattr(attempt, name) for name in _ATTEMPT}
+    usage = attempt.usage
+    return row | {name: usage and getattr(usage, name) for name in _TOKENS} | {"run_id": run_id}
+
+
+def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
+    """The attempt of a row, without its text."""
+    known = row.prompt_tokens is not None
+    usage = Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens) if known else None
+    return Attempt(**{name: getattr(row, name) for name in _ATTEMPT}, usage=usage, verdicts=tuple(verdicts))
+
+
+def verdict_rows(attempt_id: str, verdicts: Sequence[Verdict]) -> list[Row]:
+    """One row a verdict, in the order of the checks."""
+    return [
+        {
+            "attempt_id": attempt_id,
+            "check": verdict.check,
+            "position": position,
+            "passed": verdict.passed,
+            "score": verdict.score,
+            "reason": verdict.reason,
+        }
+        for position, verdict in enumerate(verdicts)
+    ]
+
+
+def paid_row(attempt: Attempt, reply: Reply, now: float) -> Row:
+    """The row of a call that an attempt paid; nobody owns it any more."""
+    return {
+        "call_hash": attempt.call_hash,
+        "owner": None,
+        "lease_until": None,
+        "attempt_id": attempt.id,
+        "reply": asdict(reply),
+        "paid_at": now,
+    }
+
+
+def reply_of(data: Mapping[str, Any]) -> Reply:
+    """The reply of plain data."""
+    usage = data["usage"]
+    return Reply(**{**data, "usage": Usage(**usage) if usage else None})
+
+
+def outcome_row(run_id: str, document: Document, outcome: Outcome, now: float) -> Row:
+    """An outcome's row; its attempts are found by run, document and step."""
+    return {
+        "run_id": run_id,
+        "document_id": document.id,
+        "step": outcome.step,
+        "document_hash": document.hash,
+        "status": outcome.status,
+        "value": outcome.value,
+        "reason": outcome.reason,
+        "model": outcome.model,
+        "sensitivity": outcome.sensitivity,
+        "route": asdict(outcome.route) if outcome.route else None,
+        "recorded_at": now,
+    }
+
+
+def outcome_of(row: Any) -> Outcome:
+    """The outcome of a row, without its attempts."""
+    names = ("step", "status", "value", "reason", "model", "sensitivity")
+    return Outcome(**{name: getattr(row, name) for name in names}, route=_route_of(row.route))
+
+
+def _route_of(data: Mapping[str, Any] | None) -> Route | None:
+    if data is None:
+        return None
+    rejected = tuple(Rejection(**rejection) for rejection in data["rejected"])
+    return Route(**{**data, "models": tuple(data["models"]), "rejected": rejected})

@@ -1,0 +1,214 @@
+"""The ledger's tables. Times are seconds since the epoch, UTC; costs are exact."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, Boolean, Double, ForeignKey, Index, Integer, MetaData, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+USD_PLACES = 12
+_UNIT = Decimal(1).scaleb(-USD_PLACES)
+_EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN)
+_LARGEST = Decimal(2**63 - 1).scaleb(-USD_PLACES)
+
+
+class Usd(TypeDecorator[Decimal]):
+    """USD as a whole number of 1e-12 USD, so that sums in SQL are exact.
+
+    Further places are rounded half even. Raises ValueError for what is not a number or beyond
+    about 9.2 million USD.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        """USD to units."""
+        if value is None:
+            return None
+        try:
+            rounded = value.quantize(_UNIT, context=_EXACT)
+        except InvalidOperation:
+            rounded = Decimal("NaN")
+        if not rounded.is_finite() or abs(rounded) > _LARGEST:
+            raise ValueError(f"{value} USD is not an amount that the ledger can hold (at most {_LARGEST:.0f})")
+        return int(rounded.scaleb(USD_PLACES, context=_EXACT))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
+        """Units to USD; a sum may arrive as PostgreSQL's numeric."""
+        return None if value is None else Decimal(int(value)).scaleb(-USD_PLACES, context=_EXACT)
+
+
+# PostgreSQL refuses NUL and both databases refuse lone surrogates, which file names and replies can hold.
+_MARK = "\N{SYMBOL FOR ESCAPE}"
+_UNSTORABLE = re.compile(f"[\0\ud800-\udfff{_MARK}]")
+_ESCAPED = re.compile(f"{_MARK}([0-9a-f]{{4}})")
+
+
+class AnyText(TypeDecorator[str]):
+    """Text that may hold any character; the few that databases refuse are escaped, reversibly."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Escape what cannot be stored."""
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return _UNSTORABLE.sub(lambda match: f"{_MARK}{ord(match[0]):04x}", value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """The text as it was."""
+        if value is None or value.isascii():
+            return value
+        return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
+
+
+class Json(TypeDecorator[Any]):
+    """JSON in pure ASCII, so that any text inside it can be stored. None is NULL."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """JSON; what JSON does not know (a path, a date) becomes its text."""
+        return None if value is None else json.dumps(value, default=str)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Plain data."""
+        return None if value is None else json.loads(value)
+
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+_Counter = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only in an INTEGER key
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {str: AnyText, float: Double, Decimal: Usd, bool: Boolean, int: BigInteger}  # noqa: RUF012
+
+
+class Run(Base):
+    """One run of a flow."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index(None, "started_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    flow: Mapped[str]
+    flow_run_id: Mapped[str | None]
+    flow_run_name: Mapped[str | None]
+    policy_hash: Mapped[str]
+    budget_usd: Mapped[Decimal | None]
+    parameters: Mapped[Any] = mapped_column(Json)
+    tierwise_version: Mapped[str]
+    started_at: Mapped[float]
+    finished_at: Mapped[float | None]
+    state: Mapped[str]
+
+
+class AttemptRecord(Base):
+    """One attempt; `seq` is the order of recording. The answer is with its call."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index(None, "run_id", "document_id", "step"),)
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    step: Mapped[str]
+    document_id: Mapped[str]
+    document_hash: Mapped[str]
+    model: Mapped[str]
+    tier: Mapped[str]
+    kind: Mapped[str]
+    call_hash: Mapped[str]
+    prompt: Mapped[str]
+    prompt_hash: Mapped[str]
+    policy_hash: Mapped[str]
+    prompt_tokens: Mapped[int | None]
+    cached_tokens: Mapped[int | None]
+    completion_tokens: Mapped[int | None]
+    cost: Mapped[Decimal | None]
+    price_date: Mapped[str | None]
+    latency_s: Mapped[float]
+    started_at: Mapped[float]
+    reused: Mapped[bool]
+    error: Mapped[str | None]
+    error_text: Mapped[str | None]
+    finish_reason: Mapped[str | None]
+
+
+class CallRecord(Base):
+    """One call by its hash: claimed while it has an owner, paid once it has a reply."""
+
+    __tablename__ = "calls"
+
+    call_hash: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    attempt_id: Mapped[str | None] = mapped_column(ForeignKey("attempts.id"))
+    reply: Mapped[Any] = mapped_column(Json, nullable=True)
+    paid_at: Mapped[float | None]
+
+
+class VerdictRecord(Base):
+    """What one check said of one attempt's output; `position` keeps the order of the checks."""
+
+    __tablename__ = "verdicts"
+
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("attempts.id"), primary_key=True)
+    check: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    passed: Mapped[bool | None]
+    score: Mapped[float | None]
+    reason: Mapped[str]
+
+
+class OutcomeRecord(Base):
+    """What a document got from a step in a run."""
+
+    __tablename__ = "outcomes"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    document_id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[str] = mapped_column(primary_key=True)
+    document_hash: Mapped[str]
+    status: Mapped[str]
+    value: Mapped[Any] = mapped_column(Json, nullable=True)
+    reason: Mapped[str]
+    model: Mapped[str | None]
+    sensitivity: Mapped[str]
+    route: Mapped[Any] = mapped_column(Json, nullable=True)
+    recorded_at: Mapped[float]
+
+
+class ReviewRecord(Base):
+    """What a person decided about an outcome."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index(None, "run_id", "document_id", "step"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    document_id: Mapped[str]
+    step: Mapped[str]
+    decision: Mapped[str]
+    reviewer: Mapped[str]
+    reviewed_at: Mapped[float]
+    note: Mapped[str]

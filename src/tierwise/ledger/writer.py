@@ -1,0 +1,123 @@
+"""Group commit: one thread writes all operations that wait, in one transaction, then answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sqlalchemy.exc import OperationalError
+
+from tierwise.errors import LedgerError
+from tierwise.ledger.database import Database
+from tierwise.ledger.operations import Answer, Operation, apply
+
+_MOST = 500  # operations in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An operation and who waits for it: a future of an event loop, or of a thread (no loop)."""
+
+    operation: Operation
+    future: asyncio.Future[Answer] | Future[Answer]
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+class Writer:
+    """The one thread of a process that writes to the ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # nothing enters the queue after its end
+        self._open = True
+        self._thread = threading.Thread(target=self._run, name="tierwise-ledger", daemon=True)
+        self._thread.start()
+
+    async def write(self, operation: Operation) -> Answer:
+        """Write, and return after the commit. Raises LedgerError."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._put(_Waiting(operation, future, loop))
+        return await future
+
+    def submit(self, operation: Operation) -> Future[Answer]:
+        """Write soon; the result, or a LedgerError, is in the future after the commit."""
+        future: Future[Answer] = Future()
+        self._put(_Waiting(operation, future))
+        return future
+
+    def close(self) -> None:
+        """Write all that waits, then end. A second call does nothing."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._queue.put(None)
+        self._thread.join()
+
+    def _put(self, waiting: _Waiting) -> None:
+        with self._lock:
+            if not self._open:
+                raise LedgerError(f"the ledger {self._database.name} is closed")
+            self._queue.put(waiting)
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            _deliver(group, self._write([waiting.operation for waiting in group]))
+
+    def _next_group(self) -> list[_Waiting]:
+        """All that waits now, at least one; empty at the end."""
+        group: list[_Waiting] = []
+        item = self._queue.get()
+        while item is not None:
+            group.append(item)
+            if len(group) == _MOST:
+                return group
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return group
+        if group:
+            self._queue.put(None)  # the end, once more, for the next round
+        return group
+
+    def _write(self, operations: Sequence[Operation]) -> list[Answer | LedgerError]:
+        """Write as one transaction, or one by one when an operation spoils it."""
+        try:
+            with self._database.writing() as connection:
+                return [*apply(connection, operations)]
+        except OperationalError as error:  # locked, full, gone: the same for each of them
+            return [self._database.failed("written", error) for _ in operations]
+        except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told, and the thread lives on
+            if len(operations) == 1:
+                return [error if isinstance(error, LedgerError) else self._database.failed("written", error)]
+            return [answer for operation in operations for answer in self._write([operation])]
+
+
+def _deliver(group: Sequence[_Waiting], answers: Sequence[Answer | LedgerError]) -> None:
+    """Answer all, with one call into each event loop."""
+    loops = defaultdict(list)
+    for waiting, answer in zip(group, answers, strict=True):
+        loops[waiting.loop].append((waiting.future, answer))
+    for loop, pairs in loops.items():
+        if loop is None:
+            _resolve(pairs)
+            continue
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_resolve, pairs)
+
+
+def _resolve(pairs: Sequence[tuple[asyncio.Future[Answer] | Future[Answer], Answer | LedgerError]]) -> None:
+    for future, answer in pairs:
+        if future.done():  # its task was cancelled
+            continue
+        if isinstance(answer, LedgerError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
