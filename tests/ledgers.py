@@ -6,7 +6,10 @@ import asyncio
 import atexit
 import functools
 import shutil
+import subprocess
+import sys
 import tempfile
+import textwrap
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
@@ -102,3 +105,10 @@ def attempt(**changes: Any) -> Attempt:
         "finish_reason": "stop",
     }
     return Attempt(**usual | changes)
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """A process of its own."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
