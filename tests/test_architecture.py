@@ -49,10 +49,18 @@ DOORS = {
 }
 
 
-def imports(path: Path) -> set[str]:
+class WithoutTypes(ast.NodeTransformer):
+    """Takes `if TYPE_CHECKING:` out: what is imported for annotations alone is no arrow."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+
+def imports(path: Path, *, for_types: bool = True) -> set[str]:
     """Every module that a file imports, at its top or inside a function."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree: ast.AST = ast.parse(path.read_text())
+    for node in ast.walk(tree if for_types else WithoutTypes().visit(tree)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -74,7 +82,7 @@ def test_an_engine_module_imports_only_what_stands_before_it(path: Path) -> None
     level = {name: height for height, names in enumerate(LAYERS) for name in names}
     own = module_of(path)
     assert own in level, f"{own} has no layer; give it one in LAYERS"
-    for name in imports(path):
+    for name in imports(path, for_types=False):
         head, _, rest = name.partition(".")
         other = rest.partition(".")[0]
         if head == "tierwise" and other in level and other != own:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tierwise.errors import BudgetExceeded
+from tierwise.errors import BudgetExceeded, Misuse
 
 ZERO = Decimal(0)
 
@@ -13,9 +13,12 @@ class Budget:
     """Spending of one run, in USD. Lives on the engine's event loop, so it needs no lock.
 
     At any moment `spent + reserved <= limit`. A cost that stays unknown is settled at what was reserved for it.
+    Raises Misuse for a limit that is no amount of money.
     """
 
     def __init__(self, limit: Decimal | None) -> None:
+        if limit is not None and not (limit.is_finite() and limit >= 0):
+            raise Misuse(f"a budget is 0 USD or more, or none at all; not {limit}")
         self.limit, self.spent, self.reserved = limit, ZERO, ZERO
 
     @property
@@ -25,8 +28,10 @@ class Budget:
 
     @property
     def used(self) -> float:
-        """Share of the limit that is spent or reserved; 0 without a limit."""
-        return float((self.spent + self.reserved) / self.limit) if self.limit else 0.0
+        """Share of the limit that is spent or reserved; 0 without a limit, 1 with a limit of 0."""
+        if self.limit is None:
+            return 0.0
+        return float((self.spent + self.reserved) / self.limit) if self.limit else 1.0
 
     def reserve(self, worst: Decimal | None, *, unpriced_allowed: bool = False) -> Decimal:
         """Set the worst case of a call aside and give it back as the reservation.

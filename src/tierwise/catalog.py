@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from tierwise.errors import ModelUnavailable, UnknownName
 from tierwise.records import Usage, canonical_hash
-from tierwise.yamlfile import read_yaml
+from tierwise.yamlfile import YamlData, read_yaml
 
 MILLION = Decimal(1_000_000)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
+# Anything less plain (user-info, backslashes, white space, odd letters) is read differently by different clients.
+_PLAIN_ADDRESS = re.compile(r"(?ai:https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!-\[\]-~]*)?)")
+# Named, not `ip.is_private`: that also covers tunnels to the outside (2001::/23) and changes between Pythons.
+_HOUSE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "::1/128", "0.0.0.0/32"),  # this machine
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private networks
+    )
+)
+# Parameters of LiteLLM that would send a call to where no guard has looked.
+_DETOURS = {
+    "base_url": "write it as `api_base`",
+    "fallbacks": "name the models in a route",
+    "context_window_fallback_dict": "name the models in a route",
+}
 
 
 class Settings(BaseModel):
     """Base of everything that is read from a project file: strict and frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PriceBand(Settings):
@@ -107,7 +122,8 @@ class Model(Settings):
     litellm_params: Mapping[str, Any]
     context_tokens: Annotated[int, Field(gt=0)]
     max_output_tokens: Annotated[int, Field(gt=0)]
-    structured_output: Literal["schema", "instruct"] = "schema"
+    # grammar: the server enforces a whole JSON schema; schema: all but lengths and ranges; instruct: it is only told
+    structured_output: Literal["grammar", "schema", "instruct"] = "schema"
     price: Price | Literal["unknown"]
     strength: Annotated[int, Field(ge=0, le=100)]  # declared order of ability, used where there is no proof
     token_margin: Annotated[float, Field(ge=1)] = 1.1  # estimated tokens times this is never too few
@@ -137,23 +153,35 @@ class Model(Settings):
 
     def missing_variables(self, env: Mapping[str, str]) -> tuple[str, ...]:
         """Variables to set before this model can be used; `A|B` means either."""
-        settings = [*self.litellm_params.values(), self.weights.file if self.weights else None]
-        names = [name for value in settings if isinstance(value, str) for name in _VARIABLE.findall(value)]
+        settings = [self.litellm_params, self.weights.file if self.weights else None]
+        names = [name for text in _texts(settings) for name in _VARIABLE.findall(text)]
         return tuple(dict.fromkeys(name for name in names if _lookup(name, env) is None))
 
     def resolved_params(self, env: Mapping[str, str]) -> dict[str, Any]:
         """`litellm_params` with variables filled in. Raises ModelUnavailable when one is not set."""
         if missing := self.missing_variables(env):
             raise ModelUnavailable(f"{self.name}: set {' and '.join(m.replace('|', ' or ') for m in missing)}")
-        return {k: _filled(v, env) if isinstance(v, str) else v for k, v in self.litellm_params.items()}
+        return {name: _filled(value, env) for name, value in self.litellm_params.items()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _lookup(names: str, env: Mapping[str, str]) -> str | None:
     return next((env[name] for name in names.split("|") if env.get(name)), None)
 
 
-def _filled(text: str, env: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(lambda match: _lookup(match[1], env) or "", text)
+def _filled(value: Any, env: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _lookup(match[1], env) or "", value)
+    if isinstance(value, Mapping):
+        return {name: _filled(item, env) for name, item in value.items()}
+    return [_filled(item, env) for item in value] if isinstance(value, list) else value
 
 
 class Catalog(Settings):
@@ -191,22 +219,38 @@ class Catalog(Settings):
         except ModelUnavailable as error:
             return str(error).removeprefix(f"{model.name}: ")
         tier = self.tiers[model.tier]
-        if tier.stays_in_house and address and not in_house(address, tier.hosts):
-            host = urlsplit(address).hostname
+        if not tier.stays_in_house or (address is None and model.weights):
+            return None
+        if address is None:
+            return "set `api_base`, or its calls would leave the house"
+        if (host := _host(address)) is None:
+            return "`api_base` must be a plain http address, such as http://10.0.0.5:8000/v1, to stay in the house"
+        if not in_house(address, tier.hosts):
             return f"{host} is outside the house; list it under tiers.{model.tier}.hosts if it is yours"
         return None
 
 
 def in_house(address: str, hosts: tuple[str, ...] = ()) -> bool:
-    """Whether a URL points to this machine, a private network, or one of `hosts`."""
-    host = urlsplit(address).hostname or ""
-    if host in hosts or host == "localhost":
+    """Whether a plain http address points to this machine, a private network, or one of `hosts`.
+
+    Never resolves names, and says no whenever it is not sure.
+    """
+    host = _host(address)
+    if host is None:
+        return False
+    if host == "localhost" or host in (name.casefold() for name in hosts):
         return True
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return ip.is_loopback or ip.is_private
+    return any(ip in network for network in _HOUSE)
+
+
+def _host(address: Any) -> str | None:
+    """The host of a plain http address, as every client reads it; None for any other address."""
+    found = _PLAIN_ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    return found[1].strip("[]").casefold() if found else None
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -214,9 +258,22 @@ def load_catalog(path: Path) -> Catalog:
     source = read_yaml(path)
     catalog = source.validate(Catalog)
     for name, model in catalog.models.items():
+        if model.name != name:
+            raise source.error("a model's name is its key; leave `name` out", ("models", name, "name"))
         if model.tier not in catalog.tiers:
             message = str(UnknownName("tier", model.tier, catalog.tiers))
             raise source.error(message, ("models", name, "tier"))
-        if "model" not in model.litellm_params:
-            raise source.error("litellm_params needs `model`", ("models", name, "litellm_params"))
+        _check_params(source, model)
     return catalog
+
+
+def _check_params(source: YamlData, model: Model) -> None:
+    """Raises ConfigError at the first of `litellm_params` that cannot work, or would go around the guards."""
+    place = ("models", model.name, "litellm_params")
+    if not isinstance(model.litellm_params.get("model"), str):
+        raise source.error("litellm_params needs `model`", place)
+    for name, value in model.litellm_params.items():
+        if name in _DETOURS:
+            raise source.error(f"litellm_params cannot have `{name}`; {_DETOURS[name]}", (*place, name))
+        if any("${" in _VARIABLE.sub("", text) for text in _texts(value)):
+            raise source.error("a variable is written ${NAME} or ${NAME|OTHER}, in capitals", (*place, name))

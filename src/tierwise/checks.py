@@ -19,7 +19,16 @@ from pydantic import BaseModel
 from tierwise.records import Document, Verdict
 
 _PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
-_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
+_NUMBER = re.compile(r"\d+")
+SAME_WORDS = 92  # per cent of a long quotation's characters that have to stand in the document, in order
+_ALIKE = str.maketrans(
+    {
+        **dict.fromkeys("“”„‟«»", '"'),
+        **dict.fromkeys("‘’‚‛‹›′`", "'"),
+        **dict.fromkeys("‐‑‒–—―−", "-"),
+        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff", None),  # invisible, so copies lose them
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def label_is_allowed(output: BaseModel, _: Document, *, labels: Sequence[str]) -
 
 @check("grounding")
 def evidence_is_quoted(output: BaseModel, document: Document) -> str | None:
-    """The output's `evidence` occurs in the document, but for white space, case and kinds of quotes."""
+    """The output's `evidence` occurs in the document, but for white space, case and a slip in copying."""
     return _unquoted("evidence", str(getattr(output, "evidence", "") or ""), document)
 
 
@@ -66,7 +75,7 @@ def evidence_is_quoted(output: BaseModel, document: Document) -> str | None:
 def fields_are_quoted(output: BaseModel, document: Document) -> str | None:
     """Every field that has a value has a quotation that occurs in the document and holds the value."""
     for name, value, quote in _quoted_fields(output.model_dump(mode="json")):
-        if not value:
+        if value is None or value == "":
             continue
         if not quote:
             return f"`{name}` has a value but no quotation"
@@ -131,19 +140,34 @@ def _texts(data: Any) -> Iterator[str]:
 
 
 def _unquoted(name: str, quote: str, document: Document) -> str | None:
-    if not quote.strip():
+    wanted, text = squeezed(quote).strip("\"'."), squeezed(document.text)
+    if not wanted:
         return f"`{name}` quotes nothing"
-    if squeezed(quote.strip(" \"'.…“”")) in squeezed(document.text):
+    if wanted in text or (len(wanted) >= 20 and _with_a_slip(wanted, text)):
         return None
     return f"`{name}` quotes words that are not in the document: {quote[:80]!r}"
 
 
-def _holds(quote: str, value: str) -> bool:
-    from rapidfuzz.fuzz import partial_ratio
+def _with_a_slip(quote: str, text: str) -> bool:
+    """Whether a long quotation stands in a text but for small slips in its words, none in its numbers."""
+    from rapidfuzz.fuzz import partial_ratio_alignment
 
-    return partial_ratio(squeezed(value), squeezed(quote)) >= 85
+    found = partial_ratio_alignment(quote, text, score_cutoff=SAME_WORDS)
+    if found is None or len(quote) > len(text):
+        return False
+    around = text[max(0, found.dest_start - 9) : found.dest_end + 9]
+    return set(_NUMBER.findall(quote)) <= set(_NUMBER.findall(around))
+
+
+def _holds(quote: str, value: Any) -> bool:
+    """Whether a value stands in its quotation: small slips in words are forgiven, in numbers none."""
+    from rapidfuzz.fuzz import partial_ratio, ratio
+
+    wanted, words = squeezed(str(value)), squeezed(quote)
+    alike = partial_ratio if len(wanted) <= len(words) else ratio  # else one letter would hold any value
+    return alike(wanted, words) >= 85 and set(_NUMBER.findall(wanted)) <= set(_NUMBER.findall(words))
 
 
 def squeezed(text: str) -> str:
     """Text for comparison: no white space, one case, one kind of quotes and dashes."""
-    return "".join(unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold().split())
+    return "".join(unicodedata.normalize("NFKC", text).translate(_ALIKE).casefold().split())

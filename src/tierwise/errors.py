@@ -27,11 +27,13 @@ TierwiseError
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from tierwise.records import Usage
 
 
 class TierwiseError(Exception):
@@ -92,9 +94,11 @@ class GuardViolation(TierwiseError):
 
 
 class CallError(TierwiseError):
-    """A call to a provider failed. `model` names the catalog entry; `usage` is the records.Usage that came with it."""
+    """A call to a provider failed. `model` names the catalog entry; `usage` came with the failure, if any did."""
 
-    def __init__(self, message: str, *, model: str, retry_after: float | None = None, usage: Any = None) -> None:
+    def __init__(
+        self, message: str, *, model: str, retry_after: float | None = None, usage: Usage | None = None
+    ) -> None:
         self.model, self.retry_after, self.usage = model, retry_after, usage
         super().__init__(f"{model}: {message}")
 

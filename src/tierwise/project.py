@@ -12,13 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from tierwise.catalog import Catalog, Model, Settings, load_catalog
 from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.prompts import Prompts, load_prompts
 from tierwise.router import Policy
 from tierwise.rules import Rules, load_rules
+from tierwise.yamlfile import YamlData
 
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
@@ -52,10 +51,12 @@ class Project:
         if not path.exists():
             return ProjectSettings()
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("tierwise", {})
-            return ProjectSettings.model_validate(table)
-        except (tomllib.TOMLDecodeError, ValidationError) as error:
-            raise ConfigError(f"[tool.tierwise] is not valid: {error}", path=path) from None
+            text = path.read_text(encoding="utf-8")
+            table = tomllib.loads(text).get("tool", {}).get("tierwise", {})
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"cannot be read: {error}", path=path) from None
+        line = text.partition("[tool.tierwise]")[0].count("\n") + 1
+        return YamlData(path, table, first_line=line).validate(ProjectSettings)
 
     @cached_property
     def catalog(self) -> Catalog:

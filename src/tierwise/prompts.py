@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
@@ -29,8 +29,9 @@ SUFFIX = ".md.j2"
 _FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n(.*)\Z", re.DOTALL)
 # Control tokens of the usual chat formats: servers that parse them in plain text would obey a document.
 _CONTROL_TOKEN = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
-    r"|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|<｜[^<>\n]{1,40}｜>",
+    r"<\|[^|<>\n]{1,40}\|?>|<[^|<>\n]{1,40}\|>|<｜[^<>\n]{1,40}｜>|</?s>|<</?SYS>>|<(?:bos|eos|pad|unk)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK|IMG|AUDIO)\]"
+    r"|<(?:start|end)_of_(?:turn|image|audio)>|</?(?:think|tool_call|tool_response)>",
     re.IGNORECASE,
 )
 
@@ -42,12 +43,6 @@ class FrontMatter(Settings):
     version: Annotated[int, Field(ge=1)]
     max_output_tokens: Annotated[int, Field(ge=1)]
     description: str = ""
-
-
-class Block(str):
-    """Text that is already safe to stand in a prompt."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -81,10 +76,13 @@ class Prompt:
         }
         try:
             context = self.template.new_context(variables)
-            parts = {name: "".join(block(context)).strip() for name, block in self.template.blocks.items()}
-        except (TemplateError, TypeError, AttributeError) as error:
+            # neutral as a whole: a control token may also come about where two values meet
+            system, user = (
+                neutral("".join(self.template.blocks[name](context)).strip()) for name in ("system", "user")
+            )
+        except Exception as error:  # noqa: BLE001 - a template is code, so it may raise anything
             raise ConfigError(f"the prompt cannot be filled in: {error}", path=self.path) from None
-        return (Message("system", parts["system"]), Message("user", parts["user"]))
+        return (Message("system", system), Message("user", user))
 
 
 class Prompts:
@@ -105,7 +103,7 @@ class Prompts:
 def load_prompts(folder: Path) -> Prompts:
     """Load every `*.md.j2` of a folder. Raises ConfigError with file and line."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals = {"block": delimited}
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
@@ -133,7 +131,7 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
     return Prompt(path.name.removesuffix(SUFFIX), path, head, match[2], template)
 
 
-def delimited(name: str, value: Any) -> Block:
+def delimited(name: str, value: Any) -> str:
     """A value in a block of its own, whose delimiter does not occur in it.
 
     The delimiter derives from the content, so equal documents give equal prompts.
@@ -142,13 +140,9 @@ def delimited(name: str, value: Any) -> Block:
     tag = f"{name}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
     while tag in text:
         tag = f"{name}-{hashlib.sha256(tag.encode()).hexdigest()[:6]}"
-    return Block(f"<{tag}>\n{text}\n</{tag}>")
+    return f"<{tag}>\n{text}\n</{tag}>"
 
 
 def neutral(text: str) -> str:
     """Text whose control tokens are spaced out, so that no chat template takes them for its own."""
     return _CONTROL_TOKEN.sub(lambda match: " ".join(match[0]), text)
-
-
-def _finalize(value: Any) -> Any:
-    return neutral(value) if isinstance(value, str) and not isinstance(value, Block) else value

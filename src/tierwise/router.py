@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -61,7 +62,11 @@ def route(
 
 def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:
     """USD that one call can cost at most, None when the price is unknown. Prompt tokens are an estimate."""
-    return model.cost(Usage(round(prompt_tokens * model.token_margin), max_output_tokens))
+    return model.cost(Usage(_at_most(model, prompt_tokens), min(max_output_tokens, model.max_output_tokens)))
+
+
+def _at_most(model: Model, prompt_tokens: int) -> int:
+    return math.ceil(prompt_tokens * model.token_margin)
 
 
 def _candidates(rule: RouteRule, catalog: Catalog) -> Iterator[str]:
@@ -77,9 +82,9 @@ def _against(
     """Why a model is left out, or None."""
     if reason := policy.rules.forbidden(model.tier, f):
         return reason
-    if reason := policy.unavailable.get(model.name):
-        return f"unavailable: {reason}"
-    needed = round(f.prompt_tokens * model.token_margin) + max_output_tokens
+    if model.name in policy.unavailable:
+        return f"unavailable: {policy.unavailable[model.name]}"
+    needed = _at_most(model, f.prompt_tokens) + min(max_output_tokens, model.max_output_tokens)
     if needed > model.context_tokens and not splits:
         return f"needs about {needed} tokens, its window has {model.context_tokens}"
     if budget_left is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from tierwise.steps import Stakes, Step
 from tierwise.yamlfile import YamlData, read_yaml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Words = Annotated[tuple[str, ...], Field(min_length=1)]  # none at all would silently match nothing
 Trigger = Literal["schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"]
 
 
@@ -57,15 +59,15 @@ def _stakes(word: str | None) -> Stakes | None:
 class Condition(Settings):
     """What a document must be for a rule to apply. All that is named must hold; nothing named always holds."""
 
-    step: tuple[str, ...] | None = None
+    step: Words | None = None
     sensitivity_min: Sensitivity | None = None
     sensitivity_max: Sensitivity | None = None
     tokens_min: Annotated[int, Field(ge=0)] | None = None
     tokens_max: Annotated[int, Field(ge=0)] | None = None
-    language: tuple[str, ...] | None = None
-    stakes: tuple[Stakes, ...] | None = None
-    tags: Mapping[str, tuple[str, ...]] = {}
-    outcomes: Mapping[str, tuple[str, ...]] = {}  # "classify.label": [complaint]
+    language: Words | None = None
+    stakes: Annotated[tuple[Stakes, ...], Field(min_length=1)] | None = None
+    tags: Mapping[str, Words] = {}
+    outcomes: Mapping[str, Words] = {}  # "classify.label": [complaint]
     budget_used_min: Probability | None = None
 
     @model_validator(mode="before")
@@ -80,6 +82,15 @@ class Condition(Settings):
             if isinstance(data.get(name), dict):
                 data[name] = {k: [v] if isinstance(v, str) else v for k, v in data[name].items()}
         return data
+
+    @model_validator(mode="after")
+    def _can_hold(self) -> Condition:
+        """A range that is empty would switch a guard off without a word."""
+        if self.sensitivity_min and self.sensitivity_max and rank(self.sensitivity_min) > rank(self.sensitivity_max):
+            raise ValueError("`sensitivity_min` is above `sensitivity_max`, so this never holds")
+        if self.tokens_min is not None and self.tokens_max is not None and self.tokens_min > self.tokens_max:
+            raise ValueError("`tokens_min` is above `tokens_max`, so this never holds")
+        return self
 
     def holds(self, f: Features) -> bool:
         """Whether this condition holds for these features."""
@@ -98,11 +109,11 @@ class Condition(Settings):
 
 
 def _outcome(f: Features, path: str) -> str | None:
-    """`classify.label` in the outcomes so far, as text."""
+    """`classify.label` in the outcomes so far, as text: a string itself, anything else as JSON."""
     step, _, name = path.partition(".")
     value = f.outcomes.get(step)
     found = value.get(name) if name and isinstance(value, dict) else value
-    return None if found is None else str(found)
+    return found if found is None or isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
 class Guard(Settings):
@@ -177,7 +188,8 @@ class Rules(Settings):
         """Why a tier may not see a document, or None when it may. Asked again before every attempt."""
         for guard in self.guards:
             if tier not in guard.allow_tiers and guard.when.holds(f):
-                return f"guard {guard.name}: a {f.sensitivity} document may only go to {', '.join(guard.allow_tiers)}"
+                allowed = ", ".join(guard.allow_tiers) or "no model"
+                return f"guard {guard.name}: a {f.sensitivity} document may only go to {allowed}"
         return None
 
     def matching(self, f: Features) -> RouteRule | None:
@@ -188,14 +200,33 @@ class Rules(Settings):
 def load_rules(path: Path, catalog: Catalog, steps: Iterable[str] | None = None) -> Rules:
     """Read and validate rules.yaml against the catalog and the known steps (None: not known, not checked).
 
-    Raises ConfigError with file and line for the first name that does not exist.
+    Raises ConfigError with file and line for the first name that does not exist or is used twice, and for
+    routes that cannot be reached.
     """
     source = read_yaml(path)
     rules = source.validate(Rules)
     _check_names(source, rules, catalog, None if steps is None else frozenset(steps))
-    if rules.routes[-1].when != Condition():
-        raise source.error("the last route must have no condition, so that every document has one", ("routes",))
+    _check_once(source, "guards", [guard.name for guard in rules.guards])
+    _check_once(source, "routes", [rule.name for rule in rules.routes])
+    _check_reach(source, rules)
     return rules
+
+
+def _check_once(source: YamlData, kind: str, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise source.error(f"two {kind} are named '{name}'; reports would mix them up", (kind, i, "name"))
+
+
+def _check_reach(source: YamlData, rules: Rules) -> None:
+    last = len(rules.routes) - 1
+    if rules.routes[last].when != Condition():
+        message = "the last route must have no condition, so that every document has one"
+        raise source.error(message, ("routes", last, "when"))
+    for i, rule in enumerate(rules.routes[:last]):
+        if rule.when == Condition():
+            message = f"route '{rule.name}' has no condition, so no route after it is ever reached; move it to the end"
+            raise source.error(message, ("routes", i))
 
 
 def _check_names(source: YamlData, rules: Rules, catalog: Catalog, steps: frozenset[str] | None) -> None:
@@ -204,19 +235,23 @@ def _check_names(source: YamlData, rules: Rules, catalog: Catalog, steps: frozen
             raise source.error(str(UnknownName(kind, name, names)), place)
 
     def known_steps(names: Iterable[str], *place: int | str) -> None:
-        for name in names if steps is not None else ():
-            known("step", name, steps or (), *place)
+        for j, name in enumerate(names if steps is not None else ()):
+            known("step", name, steps or (), *place, j)
 
     for i, guard in enumerate(rules.guards):
         known_steps(guard.when.step or (), "guards", i, "when", "step")
-        for tier in guard.allow_tiers:
-            known("tier", tier, catalog.tiers, "guards", i, "allow_tiers")
+        known_steps([path.partition(".")[0] for path in guard.when.outcomes], "guards", i, "when", "outcomes")
+        for j, tier in enumerate(guard.allow_tiers):
+            known("tier", tier, catalog.tiers, "guards", i, "allow_tiers", j)
     for name in rules.floors:
         known_steps([name], "floors", name)
     for i, rule in enumerate(rules.routes):
         known_steps(rule.when.step or (), "routes", i, "when", "step")
         known_steps([path.partition(".")[0] for path in rule.when.outcomes], "routes", i, "when", "outcomes")
-        for model in rule.candidates:
-            known("model", model, catalog.models, "routes", i, "try")
-    for model in rules.budget.allow_unpriced:
-        known("model", model, catalog.models, "budget", "allow_unpriced")
+        for j, model in enumerate(rule.candidates):
+            known("model", model, catalog.models, "routes", i, "try", j)
+        for j, example in enumerate(rule.examples):
+            known_steps([example.step], "routes", i, "examples", j, "step")
+            known("model", example.routes_to, catalog.models, "routes", i, "examples", j, "routes_to")
+    for j, model in enumerate(rules.budget.allow_unpriced):
+        known("model", model, catalog.models, "budget", "allow_unpriced", j)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,8 +12,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from tierwise.checks import Check
+from tierwise.errors import UnknownName
 from tierwise.records import Document, Verdict, canonical_hash
 
+_LIMITS = {"minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 Stakes = Literal["low", "normal", "high"]
 
 
@@ -23,7 +25,8 @@ class Step:
 
     `choices` names output fields that may only take the values of a parameter: `{"label": "labels"}`
     puts the labels into the JSON schema. A step that `splits` runs documents longer than a model's
-    window part by part and then once more over the parts' results (map-reduce).
+    window part by part and then once more over the parts' results (map-reduce). Raises UnknownName when
+    either names a field that the output does not have.
     """
 
     name: str
@@ -33,6 +36,12 @@ class Step:
     choices: Mapping[str, str] = field(default_factory=dict)
     splits: str | None = None  # the output field whose texts are joined for the reduce call
     stakes: Stakes = "normal"
+
+    def __post_init__(self) -> None:
+        fields = self.returns.model_fields
+        for name in (*self.choices, *([self.splits] if self.splits else [])):
+            if name not in fields:
+                raise UnknownName(f"field of {self.returns.__name__}", name, fields)
 
     @cached_property
     def base_schema(self) -> dict[str, Any]:
@@ -55,20 +64,53 @@ class Step:
 
     def parse(self, text: str) -> BaseModel | Verdict:
         """The output that an answer holds, or the failed verdict `schema` that says what is wrong."""
-        try:
-            return self.returns.model_validate_json(json_part(text))
-        except ValidationError as error:
-            return Verdict("schema", False, _first_error(error))
+        verdict = Verdict("schema", False, "the answer holds no JSON object")
+        for part in _json_parts(text):
+            try:
+                return self.returns.model_validate_json(part)
+            except ValidationError as error:
+                verdict = Verdict("schema", False, _first_error(error))
+        return verdict
 
     def judge(self, output: BaseModel, document: Document, parameters: Mapping[str, Any]) -> tuple[Verdict, ...]:
         """The verdicts of all checks, `schema` first."""
         return (Verdict("schema", True), *(check(output, document, parameters) for check in self.checks))
 
 
-def json_part(text: str) -> str:
-    """The JSON object in an answer: models that are only told to answer in JSON like to wrap it."""
-    start, end = text.find("{"), text.rfind("}")
-    return text[start : end + 1] if 0 <= start < end else text
+def _json_parts(text: str) -> Iterator[str]:
+    """What may be the JSON object in an answer: its last whole one, then all from its first to its last brace.
+
+    Models that are only told to answer in JSON think aloud before it, and wrap it in prose or a code fence.
+    """
+    first, end = text.find("{"), text.rfind("}") + 1
+    last = _last_object(text)
+    if last is not None:
+        yield text[last]
+    if first >= 0 and (last is None or last.stop < end):
+        yield text[first:end] if end > first else text[first:]
+
+
+def _last_object(text: str) -> slice | None:
+    """Where the last whole JSON object stands."""
+    decoder, last, start = json.JSONDecoder(), None, text.find("{")
+    while start >= 0:
+        try:
+            _, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        else:
+            last = slice(start, end)
+        start = text.find("{", end)
+    return last
+
+
+def without_limits(node: Any) -> Any:
+    """A schema without the lengths and ranges that vendors' structured output refuses; answers are validated anyway."""
+    if isinstance(node, list):
+        return [without_limits(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {k: without_limits(v) for k, v in node.items() if k not in _LIMITS or isinstance(v, dict)}
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
-"""The only door to YAML: a file becomes a validated model, and every error names file and line."""
+"""The only door to YAML: a file becomes a validated model and back, and every error names file and line."""
 
 from __future__ import annotations
 
+import os
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="BaseModel")
 Location = tuple[int | str, ...]
+
+# a misspelt setting explains a missing one, so it is told first; that a word is no object says least
+_WORTH = {"extra_forbidden": 0, "model_type": 2}
 
 
 class YamlData:
@@ -45,11 +50,24 @@ class YamlData:
         try:
             return model.model_validate(self.data)
         except ValidationError as error:
-            # a misspelt setting explains a missing one, so it comes first
-            first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+            first = min(error.errors(include_url=False), key=lambda e: _WORTH.get(e["type"], 1))
             more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            place = " → ".join(str(part) for part in first["loc"])
-            raise self.error(f"{place + ': ' if place else ''}{_sentence(first, model)}{more}", first["loc"]) from None
+            location = self._written(first["loc"])
+            place = " → ".join(str(part) for part in location)
+            at = location if first["type"] == "model_type" else location[:-1]
+            sentence = _sentence(first, _fields_at(model, at))
+            raise self.error(f"{place + ': ' if place else ''}{sentence}{more}", location) from None
+
+    def _written(self, location: Location) -> Location:
+        """A location without what Pydantic adds to it: the names of a union's members."""
+        data, written = self.data, []
+        for position, key in enumerate(location):
+            inside = key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)
+            if inside:
+                data = data[key]
+            if inside or (position == len(location) - 1 and isinstance(data, dict)):
+                written.append(key)
+        return tuple(written)
 
 
 def read_yaml(path: Path | str) -> YamlData:
@@ -66,18 +84,51 @@ def read_yaml(path: Path | str) -> YamlData:
 def parse_yaml(text: str, path: Path | str, *, first_line: int = 1) -> YamlData:
     """Parse YAML text that stands in `path` from `first_line` on."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
 
     try:
         node = YAML(typ="rt", pure=True).load(text)
+        data = None if node is None else YamlData(path, node, first_line=first_line)
     except MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark else 0) + first_line
         raise ConfigError(f"not valid YAML: {error.problem or error.context}", path=path, line=line) from None
-    except YAMLError as error:
+    except Exception as error:  # noqa: BLE001 - odd text also brings ValueError, AttributeError, RecursionError
         raise ConfigError(f"not valid YAML: {error}", path=path) from None
-    if node is None:
+    if data is None:
         raise ConfigError("the file is empty", path=path, line=first_line)
-    return YamlData(path, node, first_line=first_line)
+    return data
+
+
+def write_yaml(path: Path | str, data: Any, *, header: str) -> None:
+    """Write plain data as YAML, all or nothing. Comments at the top of an older file stay in place of `header`.
+
+    Raises ConfigError when the file cannot be written.
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="rt", pure=True)
+    yaml.width = 120
+    yaml.representer.ignore_aliases = lambda _: True  # equal values are spelt out, not linked
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        header = _top_comments(path) or header
+        with draft.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(header)
+            yaml.dump(data, file)
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", path=path) from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _top_comments(path: Path) -> str:
+    """The comment lines that a file begins with."""
+    if not path.exists():
+        return ""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(takewhile(lambda line: line.startswith("#") or not line.strip(), lines))
 
 
 def _plain(node: Any) -> Any:
@@ -90,15 +141,16 @@ def _plain(node: Any) -> Any:
         return node
     for scalar in (int, float, str):
         if isinstance(node, scalar):
-            return str(node) if scalar is float else scalar(node)  # floats keep their decimal digits
+            return scalar(node)
     return node
 
 
-def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
+def _sentence(error: ErrorDetails, known: list[str]) -> str:
     """One Pydantic error as a sentence with the remedy."""
     if error["type"] == "extra_forbidden":
-        known = _fields_at(model, error["loc"][:-1])
         return unknown_name("setting", str(error["loc"][-1]), known) if known else "not a known setting"
+    if error["type"] == "model_type":
+        return f"expects settings (`name: value`), such as {', '.join(known[:3])}" if known else "expects settings"
     value = error.get("input")
     shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
     return error["msg"].removeprefix("Value error, ") + shown
