@@ -15,10 +15,10 @@ ENGINE = ROOT / "src" / "tierwise"
 # each may import those before it
 LAYERS = [
     ["errors"],
-    ["records", "environment"],
+    ["records", "environment", "audits"],
     ["yamlfile", "tokens", "documents"],
     ["catalog", "checks", "budget"],
-    ["prompts", "steps"],
+    ["prompts", "steps", "certificates"],
     ["rules"],
     ["router"],
     ["ledger", "local"],
@@ -40,6 +40,7 @@ DOORS = {
     "rapidfuzz": {"checks"},
     "rich": {"cli"},
     "ruamel": {"yamlfile"},
+    "scipy": {"certificates", "learned"},
     "semantic_text_splitter": {"cascade"},
     "sqlalchemy": {"ledger"},
     "tenacity": {"cascade"},
