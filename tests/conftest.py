@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.standin import Standin
+from tests.terminal import Terminal
 
 
 @pytest.fixture
@@ -14,3 +15,19 @@ def standin() -> Iterator[Standin]:
     """A provider on a real socket, fresh for each test."""
     with Standin() as server:
         yield server
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    """The command line."""
+    return Terminal()
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """A real Prefect server with a database of its own, one for all tests. Gives its address."""
+    from prefect.settings import get_current_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(get_current_settings().api.url)

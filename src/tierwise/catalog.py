@@ -20,7 +20,7 @@ from tierwise.yamlfile import YamlData, read_yaml
 MILLION = Decimal(1_000_000)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
 # Anything less plain (user-info, backslashes, white space, odd letters) is read differently by different clients.
-_PLAIN_ADDRESS = re.compile(r"(?ai:https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!-\[\]-~]*)?)")
+_PLAIN_ADDRESS = re.compile(r"(?ai:https?://([a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!-\[\]-~]*)?)")
 # Named, not `ip.is_private`: that also covers tunnels to the outside (2001::/23) and changes between Pythons.
 _HOUSE = tuple(
     ipaddress.ip_network(network)
