@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tierwise import step
 from tierwise.checks import evidence_is_quoted, label_is_allowed
@@ -11,8 +11,8 @@ from tierwise.checks import evidence_is_quoted, label_is_allowed
 class Classification(BaseModel):
     """The one label that fits the document, and the words that show it."""
 
-    evidence: str
     label: str
+    evidence: str = Field(max_length=90)
 
 
 classify = step(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.standin import Standin
 from tests.terminal import Terminal
+
+settings.register_profile("tierwise", deadline=None)  # no test is about time
+settings.load_profile("tierwise")
 
 
 @pytest.fixture

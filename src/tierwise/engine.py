@@ -9,8 +9,8 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -38,6 +38,7 @@ class Engine:
         self.policy = project.policy(self._env)
         self.prompts = project.prompts
         self.expected = 0  # documents that were read, for progress
+        self.fresh = self._env.get("TIERWISE_FRESH") == "1"  # ask again for answers paid in earlier runs
         self._watchers: list[Watcher] = []
         with ExitStack() as stack:
             self.ledger = Ledger.open(project.ledger_url, root=project.root)
@@ -60,9 +61,15 @@ class Engine:
         """Close connections, stop embedded models, flush the ledger. May be called twice."""
         self._closing.close()
 
-    def watch(self, watcher: Watcher) -> None:
+    @contextmanager
+    def watched_by(self, watcher: Watcher) -> Iterator[None]:
         """Have a function called with every outcome, on the engine's thread."""
+        self.expected = 0
         self._watchers.append(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.remove(watcher)
 
     def start_run(
         self,
@@ -70,11 +77,11 @@ class Engine:
         *,
         budget_usd: Decimal | None = None,
         parameters: Mapping[str, Any] | None = None,
-        fresh: bool = False,
+        fresh: bool | None = None,
         flow_run_id: str | None = None,
         flow_run_name: str | None = None,
     ) -> RunContext:
-        """Put a new run on record. With `fresh`, answers paid in earlier runs are asked for again."""
+        """Put a new run on record. With `fresh` (default: the engine's), answers paid earlier are asked for again."""
         run_id, now = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}", time.time()
         self.ledger.start_run(
             RunInfo(
@@ -89,7 +96,8 @@ class Engine:
                 started_at=now,
             )
         )
-        return RunContext(id=run_id, policy=self.policy, budget=Budget(budget_usd), fresh_since=now if fresh else None)
+        since = now if (self.fresh if fresh is None else fresh) else None
+        return RunContext(id=run_id, policy=self.policy, budget=Budget(budget_usd), fresh_since=since)
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close a run on record: completed, failed or cancelled."""

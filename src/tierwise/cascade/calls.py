@@ -19,7 +19,7 @@ from tierwise.prompts import Prompt
 from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Reply, canonical_hash
 from tierwise.router import Policy, worst_case
 from tierwise.rules import Features
-from tierwise.steps import Step, schema_instruction
+from tierwise.steps import Step, schema_instruction, without_limits
 from tierwise.tokens import estimate_prompt_tokens
 
 
@@ -138,6 +138,8 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
     if model.structured_output == "instruct":
         first, *rest = messages
         messages = (replace(first, content=f"{first.content}\n\n{schema_instruction(schema)}"), *rest)
+    if model.structured_output == "schema":
+        schema = without_limits(schema)
     return Call(
         model=model.name,
         identity=model.identity,

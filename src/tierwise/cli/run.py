@@ -50,24 +50,22 @@ def run(
         typer.echo(context.get_help())
         typer.echo(_describe(project.load_flow(flow)))
         raise typer.Exit
-    if fresh:
-        os.environ["TIERWISE_FRESH"] = "1"
     with console(err=True).status("starting"):
         function = project.load_flow(flow)
         parameters = _parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
-    summary = _run(function, parameters)
+    summary = _run(function, parameters, fresh=fresh)
     _show(summary, as_json=as_json)
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)
 
 
-def _run(function: Any, parameters: Mapping[str, Any]) -> RunSummary:
+def _run(function: Any, parameters: Mapping[str, Any], *, fresh: bool) -> RunSummary:
     from tierwise.orchestrate import engine
     from tierwise.report import RunSummary
 
-    with _progress() as watcher:
-        engine().watch(watcher)
+    engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
+    with _progress() as watcher, engine().watched_by(watcher):
         result = function(**parameters)
     if not isinstance(result, RunSummary):
         raise Misuse(f"the flow {function.name} returns {type(result).__name__}; end it with `return run.summary()`")

@@ -108,7 +108,7 @@ def build_request(call: Call, model: Model, params: Mapping[str, Any]) -> dict[s
         "drop_params": True,  # newer models take no temperature
         "stream": False,
     }
-    if call.response_schema is not None and model.structured_output == "schema":
+    if call.response_schema is not None and model.structured_output != "instruct":
         schema = {"name": call.schema_name, "schema": call.response_schema, "strict": True}
         request["response_format"] = {"type": "json_schema", "json_schema": schema}
     return request

@@ -6,7 +6,6 @@ Prefect shows and schedules; cost, completeness and resume come from the ledger 
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from prefect import Task, get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run, task_run
+from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from tierwise import documents
@@ -77,7 +76,6 @@ def recorded_run(*, budget_usd: float | Decimal | None = None) -> Iterator[Run]:
         flow_run.get_flow_name() or "script",
         budget_usd=None if budget_usd is None else Decimal(str(budget_usd)),
         parameters={k: str(v) for k, v in (flow_run.get_parameters() or {}).items()},
-        fresh=os.environ.get("TIERWISE_FRESH") == "1",
         flow_run_id=flow_run_id,
         flow_run_name=flow_run.get_name(),
     )
@@ -149,7 +147,7 @@ def step(
         run_step,
         name=name,
         description=returns.__doc__,
-        task_run_name=_task_run_name(name),
+        task_run_name=_task_run_name(name),  # type: ignore[arg-type] # Prefect asks for a class method of its own
         cache_policy=NO_CACHE,  # the ledger is the memory: it outlives runs and knows what was paid
         persist_result=False,  # document text stays out of Prefect's storage
     )
@@ -176,9 +174,9 @@ def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Pat
     return documents.write_documents(done, run.engine.project.root / folder)
 
 
-def _task_run_name(step_name: str) -> Callable[[], str]:
-    def name() -> str:
-        batch = task_run.get_parameters().get("batch")
+def _task_run_name(step_name: str) -> Callable[[dict[str, Any]], str]:
+    def name(parameters: dict[str, Any]) -> str:
+        batch = parameters.get("batch")
         return f"{step_name} · {batch.label}" if isinstance(batch, Batch) else step_name
 
     return name
