@@ -161,7 +161,7 @@ def guarded(*guards: dict[str, Any]) -> Rules:
 def test_a_guard_forbids_other_tiers_and_says_why() -> None:
     rules = guarded({"name": "g", "when": {"sensitivity_min": "confidential"}, "allow_tiers": ["local", "clarifai"]})
     secret, plain = replace(F, sensitivity="restricted"), replace(F, sensitivity="public")
-    assert rules.forbidden("proprietary", secret) == ("guard g: a restricted document may only go to local, clarifai")
+    assert rules.forbidden("proprietary", secret) == ("guard g: what is restricted may only go to local, clarifai")
     assert rules.forbidden("local", secret) is None
     assert rules.forbidden("proprietary", plain) is None
 
@@ -172,7 +172,7 @@ def test_a_guard_without_a_condition_always_forbids() -> None:
 
 def test_a_guard_that_allows_no_tier_forbids_all() -> None:
     assert guarded({"name": "g", "allow_tiers": []}).forbidden("local", F) == (
-        "guard g: a restricted document may only go to no model"
+        "guard g: what is restricted may only go to no model"
     )
 
 

@@ -189,7 +189,7 @@ class Rules(Settings):
         for guard in self.guards:
             if tier not in guard.allow_tiers and guard.when.holds(f):
                 allowed = ", ".join(guard.allow_tiers) or "no model"
-                return f"guard {guard.name}: a {f.sensitivity} document may only go to {allowed}"
+                return f"guard {guard.name}: what is {f.sensitivity} may only go to {allowed}"
         return None
 
     def matching(self, f: Features) -> RouteRule | None:
