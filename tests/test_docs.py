@@ -1,0 +1,105 @@
+"""The documentation cannot drift: its code runs, its commands exist, and every command is documented."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.projects import ROOT
+from tests.terminal import Terminal
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """All code blocks of a language: where they stand, and their text."""
+    return [
+        (f"{page.name}:{page.read_text()[: match.start()].count(chr(10)) + 1}", match[2])
+        for page in PAGES
+        for match in BLOCK.finditer(page.read_text())
+        if match[1] == language
+    ]
+
+
+def commands() -> set[str]:
+    """The commands that `tierwise --help` lists."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tierwise", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(re.findall(r"^│ ([a-z]+) ", done.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("place", "code"), blocks("python"))
+def test_python_in_the_documentation_is_valid(place: str, code: str) -> None:
+    ast.parse(code, filename=place)
+
+
+def test_the_developers_guides_modules_run(tmp_path: Path) -> None:
+    """The flow and the step of the guide are complete: they import and have the names that the guide says."""
+    guide = dict(enumerate(code for place, code in blocks("python") if place.startswith("developers.md")))
+    names: list[set[str]] = []
+    for code in guide.values():
+        space: dict[str, object] = {"__name__": "guide"}
+        exec(compile(code, "developers.md", "exec"), space)
+        names.append(set(space))
+    assert "digest" in names[0]
+    assert {"tone", "Tone", "reason_is_given"} <= names[1]
+
+
+def test_the_guides_prompt_and_model_load(tmp_path: Path) -> None:
+    from tierwise.catalog import load_catalog
+    from tierwise.prompts import load_prompts
+    from tierwise.records import Document
+
+    [(_, prompt)] = blocks("jinja")
+    (tmp_path / "tone.md.j2").write_text(prompt)
+    messages = load_prompts(tmp_path)["tone"].render(Document(id="a", text="hi"), {"labels": ["glad", "cross"]})
+    assert "glad, cross" in messages[0].content
+
+    entry = next(code for place, code in blocks("yaml") if place.startswith("developers.md"))
+    indented = "".join(f"  {line}\n" for line in entry.splitlines())
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(f"version: 1\ntiers:\n  local: {{description: x, stays_in_house: true}}\nmodels:\n{indented}")
+    assert load_catalog(catalog).model("my-server").structured_output == "grammar"
+
+
+def test_the_readmes_rules_are_part_of_the_shipped_ones() -> None:
+    shipped = " ".join((ROOT / "routing_rules" / "rules.yaml").read_text().split())
+    [(_, shown)] = [(place, code) for place, code in blocks("yaml") if place.startswith("README.md")]
+    for line in shown.splitlines():
+        part = line.partition("#")[0].strip()
+        assert part in shipped, part
+
+
+def test_every_command_is_documented_and_every_documented_command_exists() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    code = re.findall(r"`[^`\n]+`|^.*bin/tierwise.*$|^tierwise .*$", text, re.MULTILINE)
+    mentioned = set(re.findall(r"\btierwise ([a-z]+)\b", " ".join(code)))
+    known = commands()
+    assert known
+    assert known <= mentioned, f"not documented: {known - mentioned}"
+    assert mentioned <= known, f"documented, but there is no such command: {mentioned - known}"
+
+
+def test_every_make_target_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE)) <= targets
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("command", sorted(["run", "show", "runs", "models", "fetch", "doctor", "ui"]))
+def test_every_command_has_help_that_says_what_it_does(terminal: Terminal, command: str) -> None:
+    done = terminal(command, "--help", cwd=ROOT)
+    assert done.code == 0
+    assert len(done.out.strip().splitlines()) > 4
