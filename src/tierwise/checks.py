@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from tierwise.records import Document, Verdict
 
 _PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
-_NUMBER = re.compile(r"\d+")
+_DIGITS = re.compile(r"\d+")
+_NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
 SAME_WORDS = 92  # per cent of a long quotation's characters that have to stand in the document, in order
 _ALIKE = str.maketrans(
     {
@@ -156,7 +157,7 @@ def _with_a_slip(quote: str, text: str) -> bool:
     if found is None or len(quote) > len(text):
         return False
     around = text[max(0, found.dest_start - 9) : found.dest_end + 9]
-    return set(_NUMBER.findall(quote)) <= set(_NUMBER.findall(around))
+    return _has_numbers(around, quote)
 
 
 def _holds(quote: str, value: Any) -> bool:
@@ -165,7 +166,16 @@ def _holds(quote: str, value: Any) -> bool:
 
     wanted, words = squeezed(str(value)), squeezed(quote)
     alike = partial_ratio if len(wanted) <= len(words) else ratio  # else one letter would hold any value
-    return alike(wanted, words) >= 85 and set(_NUMBER.findall(wanted)) <= set(_NUMBER.findall(words))
+    return alike(wanted, words) >= 85 and _has_numbers(words, wanted)
+
+
+def _has_numbers(text: str, wanted: str) -> bool:
+    """Whether a text has all numbers of another, digit by digit or but for separators (2140 for 2,140)."""
+
+    def whole(text: str) -> set[str]:
+        return {re.sub(r"\D", "", number) for number in _NUMBER.findall(text)}
+
+    return set(_DIGITS.findall(wanted)) <= set(_DIGITS.findall(text)) or whole(wanted) <= whole(text)
 
 
 def squeezed(text: str) -> str:

@@ -1,0 +1,54 @@
+"""The table of faults: nothing that a call can raise is without a decision."""
+
+from __future__ import annotations
+
+import pytest
+
+from tierwise import errors
+from tierwise.cascade.faults import DECISIONS, NEVER_BILLED, decision
+from tierwise.errors import CallError, ModelUnavailable, TierwiseError
+
+
+def below(kind: type[TierwiseError]) -> list[type[TierwiseError]]:
+    """All subclasses, at any depth."""
+    return [found for child in kind.__subclasses__() for found in (child, *below(child))]
+
+
+FAULTS = [*below(CallError), ModelUnavailable, *below(ModelUnavailable)]
+
+
+def instance(kind: type[TierwiseError]) -> TierwiseError:
+    return kind("it failed", model="small") if issubclass(kind, CallError) else kind("it failed")
+
+
+@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)
+def test_every_fault_of_a_call_has_a_decision(kind: type[TierwiseError]) -> None:
+    assert decision(instance(kind)) in ("retry", "fallback", "stop")
+
+
+def test_there_is_no_decision_for_what_is_no_fault_of_a_call() -> None:
+    assert set(DECISIONS) == set(FAULTS)
+
+
+def test_what_may_have_been_billed_is_never_taken_for_free() -> None:
+    """A call that ran, or may have run, costs; its cost is unknown unless the provider says."""
+    may_cost = {
+        errors.BadReply,
+        errors.CallTimeout,
+        errors.ContentRefused,
+        errors.ServerFault,
+        errors.Unreachable,
+    }
+    assert may_cost.isdisjoint(NEVER_BILLED)
+    assert set(NEVER_BILLED) <= set(below(CallError))
+
+
+def test_a_fault_that_repeating_cannot_mend_is_not_repeated() -> None:
+    for kind in (errors.AuthenticationFailed, errors.ModelGone, errors.BadRequest, errors.ContextTooLong):
+        assert decision(instance(kind)) != "retry"
+
+
+def test_every_error_is_drawn_in_the_tree() -> None:
+    drawn = errors.__doc__ or ""
+    for kind in below(TierwiseError):
+        assert f"\u2500 {kind.__name__} " in drawn, kind.__name__
