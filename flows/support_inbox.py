@@ -13,11 +13,11 @@ from tasks.summarize import summarize
 from tierwise import Document, RunSummary, Sensitivity, read_documents, recorded_run, write_documents
 
 TOPICS = {
-    "billing": "money is wrong: a charge, an invoice, a refund that is owed",
-    "delivery": "a parcel is late, lost, or sent to the wrong place",
-    "defect": "something is broken, faulty, or has a part missing or wrong",
-    "question": "asks for information or advice, before or after buying",
-    "praise": "only thanks or compliments; wants nothing done",
+    "billing": "money, or a paper about money, should be put right, settled or sent",
+    "delivery": "goods should get to the right place at the right time, or be fetched from a wrong one",
+    "defect": "goods are here, but broken, faulty, incomplete or not the ones ordered",
+    "question": "something is asked, and nothing is wrong",
+    "praise": "there is nothing to do: only thanks or a compliment",
 }
 
 

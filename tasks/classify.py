@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from tierwise import step
 from tierwise.checks import evidence_is_quoted, label_is_allowed
+from tierwise.correctness import same
 
 
 class Classification(BaseModel):
@@ -20,4 +21,5 @@ classify = step(
     returns=Classification,
     choices={"label": "labels"},
     checks=[label_is_allowed, evidence_is_quoted],
+    correct=same("label"),
 )

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from tierwise import step
 from tierwise.checks import at_most_words, no_placeholders, same_language
+from tierwise.correctness import mentions
 
 
 class Draft(BaseModel):
@@ -18,4 +19,5 @@ draft = step(
     "draft",
     returns=Draft,
     checks=[at_most_words("reply"), no_placeholders, same_language],
+    correct=mentions("reply"),
 )

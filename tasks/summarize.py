@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from tierwise import step
 from tierwise.checks import at_most_words, same_language
+from tierwise.correctness import mentions
 
 
 class Summary(BaseModel):
@@ -19,4 +20,5 @@ summarize = step(
     returns=Summary,
     splits="summary",
     checks=[at_most_words("summary"), same_language],
+    correct=mentions("summary"),
 )

@@ -18,14 +18,14 @@ LAYERS = [
     ["records", "environment", "audits"],
     ["yamlfile", "tokens", "documents", "learned"],
     ["catalog", "checks", "budget"],
-    ["prompts", "steps", "certificates"],
-    ["rules"],
+    ["prompts", "steps", "certificates", "golden"],
+    ["rules", "correctness"],
     ["router"],
     ["ledger", "local"],
     ["gateway", "project", "report"],
     ["cascade"],
     ["engine"],
-    ["orchestrate"],
+    ["orchestrate", "certify"],
     ["cli"],
 ]
 DOORS = {

@@ -129,7 +129,9 @@ class Model(Settings):
     token_margin: Annotated[float, Field(ge=1)] = 1.1  # estimated tokens times this is never too few
     concurrency: Annotated[int, Field(gt=0)] = 8
     timeout_s: Annotated[float, Field(gt=0)] = 120
+    lane: Literal["auto", "lean", "litellm"] = "auto"  # lean: straight to a server that speaks OpenAI's format
     weights: Weights | None = None
+    examples: Annotated[int, Field(ge=0, le=50)] = 0  # nearest labelled examples that it is shown before it answers
     verified: bool = True  # False: the address or name could not be tried by us
     retires: date | None = None
 
@@ -184,6 +186,20 @@ def _filled(value: Any, env: Mapping[str, str]) -> Any:
     return [_filled(item, env) for item in value] if isinstance(value, list) else value
 
 
+def _entry(name: str, models: Mapping[str, Any]) -> Any:
+    """A model's settings with its name; `like: other` starts from another entry's."""
+    own = models[name]
+    if not isinstance(own, dict):
+        return own
+    other = own.get("like")
+    if other is None:
+        return {"name": name, **own}
+    base = models.get(str(other))
+    if not isinstance(base, dict) or "like" in base:
+        raise ValueError(f"{name} is like '{other}', which is no entry of its own")
+    return {**base, "name": name, **{key: value for key, value in own.items() if key != "like"}}
+
+
 class Catalog(Settings):
     """All tiers and models of a project."""
 
@@ -197,8 +213,7 @@ class Catalog(Settings):
     def _names(cls, data: Any) -> Any:
         models = data.get("models") if isinstance(data, dict) else None
         if isinstance(models, dict):
-            named = {k: {"name": k, **v} if isinstance(v, dict) else v for k, v in models.items()}
-            return {**data, "models": named}
+            return {**data, "models": {name: _entry(name, models) for name in models}}
         return data
 
     @cached_property

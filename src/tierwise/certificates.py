@@ -239,6 +239,11 @@ class Certificates(Settings):
             return f"below the floor of {floor:g}: {certificate.proof}"
         return None
 
+    def of(self, step: str, floor: float, current: Current) -> tuple[Certificate, ...]:
+        """All certificates of a step that hold and reach a floor."""
+        mine = (c for c in self.certificates if c.step == step and c.covers(floor))
+        return tuple(c for c in mine if c.void_reasons(current) is None)
+
     def certified(self, step: str, models: Sequence[str], floor: float, current: Current) -> Certificate | None:
         """The valid certificate that shows this chain capable of a floor, or None."""
         return None if self.against(step, models, floor, current) else self.find(step, models)

@@ -6,7 +6,9 @@ Everything outside is synchronous and plain; async lives behind `run_batch`.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +20,15 @@ from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
 from tierwise.budget import Budget
-from tierwise.cascade import Cascade, RunContext
+from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.catalog import Model
+from tierwise.certificates import Current
 from tierwise.gateway import Gateway
+from tierwise.golden import Teacher, load_golden
 from tierwise.ledger import Ledger, RunInfo, RunState
 from tierwise.local import LocalServers
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Outcome
+from tierwise.records import Batch, Document, Outcome, canonical_hash
 from tierwise.steps import Step
 
 Watcher = Callable[[Document, Outcome], None]
@@ -40,6 +45,8 @@ class Engine:
         self.expected = 0  # documents that were read, for progress
         self.fresh = self._env.get("TIERWISE_FRESH") == "1"  # ask again for answers paid in earlier runs
         self._watchers: list[Watcher] = []
+        self._teachers: dict[str, Teacher | None] = {}
+        self._lock = threading.Lock()
         with ExitStack() as stack:
             self.ledger = Ledger.open(project.ledger_url, root=project.root)
             stack.callback(self.ledger.close)
@@ -114,13 +121,18 @@ class Engine:
         step: Step,
         batch: Batch,
         parameters: Mapping[str, Any] | None = None,
+        *,
         only: Callable[[Document], bool] | None = None,
+        models: tuple[str, ...] = (),
     ) -> Batch:
-        """The batch with every document's outcome of this step. Blocks; documents go concurrently."""
-        prompt = self.prompts[step.prompt]
+        """The batch with every document's outcome of this step. Blocks; documents go concurrently.
+
+        `models` takes the place of the router's choice, to measure them; guards hold all the same.
+        """
+        job = self.job(run, step, parameters or {}, only=only, models=models)
 
         async def run_one(document: Document) -> Document:
-            done = await self._cascade.run(run, step, prompt, document, parameters or {}, only)
+            done = await self._cascade.run(job, document)
             self._tell(done, done.outcomes[step.name])
             return done
 
@@ -131,6 +143,53 @@ class Engine:
 
         return batch.replace(self._portal.call(run_all))
 
+    def job(
+        self,
+        run: RunContext,
+        step: Step,
+        parameters: Mapping[str, Any],
+        *,
+        only: Callable[[Document], bool] | None = None,
+        models: tuple[str, ...] = (),
+    ) -> Job:
+        """A step with all that its documents need."""
+        return Job(
+            run=run,
+            step=step,
+            prompt=self.prompts[step.prompt],
+            parameters=parameters,
+            current=self.current(step, parameters),
+            teacher=self._teacher(step.name),
+            only=only,
+            models=models,
+        )
+
+    def current(self, step: Step, parameters: Mapping[str, Any]) -> Current:
+        """What a certificate for this step with these parameters has to agree with today."""
+        teacher = self._teacher(step.name)
+        return Current(
+            identities={m.name: _identity(m, teacher) for m in self.policy.catalog.models.values()},
+            prompt_hash=self.prompts[step.prompt].hash,
+            step_hash=step.hash(parameters),
+            today=datetime.date.today(),
+        )
+
+    def _teacher(self, step: str) -> Teacher | None:
+        """The examples of a step, where there are some and a model is to be shown them."""
+        with self._lock:
+            if step not in self._teachers:
+                path = self.project.root / "golden" / f"{step}-examples.jsonl"
+                wanted = path.exists() and any(m.examples for m in self.policy.catalog.models.values())
+                self._teachers[step] = Teacher(load_golden(path)) if wanted else None
+            return self._teachers[step]
+
     def _tell(self, document: Document, outcome: Outcome) -> None:
         for watcher in self._watchers:
             watcher(document, outcome)
+
+
+def _identity(model: Model, teacher: Teacher | None) -> str:
+    """What a model's answers depend on; for one that is shown examples, those too."""
+    return (
+        canonical_hash([model.identity, model.examples, teacher.hash]) if model.examples and teacher else model.identity
+    )

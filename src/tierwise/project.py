@@ -10,17 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tierwise.catalog import Catalog, Model, Settings, load_catalog
+from tierwise.certificates import Certificates, load_certificates
 from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.prompts import Prompts, load_prompts
 from tierwise.router import Policy
 from tierwise.rules import Rules, load_rules
+from tierwise.steps import Step
 from tierwise.yamlfile import YamlData
 
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
+CERTIFICATES = Path("routing_rules/certificates.yaml")
 
 
 class ProjectSettings(Settings):
@@ -55,8 +59,8 @@ class Project:
             table = tomllib.loads(text).get("tool", {}).get("tierwise", {})
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot be read: {error}", path=path) from None
-        line = text.partition("[tool.tierwise]")[0].count("\n") + 1
-        return YamlData(path, table, first_line=line).validate(ProjectSettings)
+        before, found, _ = text.partition("[tool.tierwise]")
+        return YamlData(path, table, first_line=before.count("\n") + 1 if found else 1).validate(ProjectSettings)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -73,6 +77,11 @@ class Project:
         """routing_rules/rules.yaml, its names checked against the catalog and the prompts' steps."""
         return load_rules(self.root / RULES, self.catalog, {prompt.head.step for prompt in self.prompts})
 
+    @cached_property
+    def certificates(self) -> Certificates:
+        """routing_rules/certificates.yaml; none where there is no such file."""
+        return load_certificates(self.root / CERTIFICATES)
+
     @property
     def ledger_url(self) -> str | None:
         """TIERWISE_LEDGER_URL, else the setting, else None for the default."""
@@ -85,24 +94,38 @@ class Project:
             for name, model in self.catalog.models.items()
         }
         missing = {name: reason for name, reason in reasons.items() if reason}
-        return Policy(catalog=self.catalog, rules=self.rules, unavailable=missing)
+        return Policy(catalog=self.catalog, rules=self.rules, certificates=self.certificates, unavailable=missing)
 
     def flow_names(self) -> list[str]:
         """The modules in flows/."""
         return sorted(p.stem for p in (self.root / "flows").glob("*.py") if not p.stem.startswith("_"))
+
+    def load_step(self, name: str) -> Step:
+        """The step in `tasks/<name>.py`. Raises UnknownName, ConfigError."""
+        known = sorted(p.stem for p in (self.root / "tasks").glob("*.py") if not p.stem.startswith("_"))
+        module_name = name.replace("-", "_")
+        if module_name not in known:
+            raise UnknownName("step", name, known)
+        found = getattr(getattr(self._import(f"tasks.{module_name}"), module_name, None), "spec", None)
+        if not isinstance(found, Step):
+            raise ConfigError(f"has no step named '{module_name}'", path=f"tasks/{module_name}.py")
+        return found
 
     def load_flow(self, name: str) -> Any:
         """The Prefect flow in `flows/<name>.py`; dashes may stand for underscores. Raises UnknownName, ConfigError."""
         module_name = name.replace("-", "_")
         if module_name not in self.flow_names():
             raise UnknownName("flow", name, self.flow_names())
-        if str(self.root) not in sys.path:
-            sys.path.insert(0, str(self.root))
-        module = importlib.import_module(f"flows.{module_name}")
-        found = getattr(module, module_name, None)
+        found = getattr(self._import(f"flows.{module_name}"), module_name, None)
         if not hasattr(found, "fn"):
             raise ConfigError(f"has no flow function named '{module_name}'", path=f"flows/{module_name}.py")
         return found
+
+    def _import(self, module: str) -> ModuleType:
+        """A module of the project; its root comes first on the path."""
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        return importlib.import_module(module)
 
 
 def _without_weights(model: Model, env: Mapping[str, str]) -> str | None:

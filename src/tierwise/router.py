@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import cached_property
 
 from tierwise.catalog import Catalog, Model
+from tierwise.certificates import Certificates, Current
 from tierwise.records import Rejection, Route, Usage, canonical_hash
 from tierwise.rules import Features, RouteRule, Rules
 
@@ -19,21 +20,28 @@ class Policy:
 
     catalog: Catalog
     rules: Rules
+    certificates: Certificates = field(default_factory=Certificates)
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of catalog and rules: what the ledger records as the policy."""
-        return canonical_hash([self.catalog.hash, self.rules.hash])
+        """SHA-256 (hex) of catalog, rules and certificates: what the ledger records as the policy."""
+        return canonical_hash([self.catalog.hash, self.rules.hash, self.certificates.hash])
 
 
 def route(
-    f: Features, policy: Policy, *, max_output_tokens: int, splits: bool = False, budget_left: Decimal | None = None
+    f: Features,
+    policy: Policy,
+    *,
+    max_output_tokens: int,
+    splits: bool = False,
+    budget_left: Decimal | None = None,
+    current: Current | None = None,
 ) -> Route:
     """The ordered models for one document and step, and why each other one was left out.
 
     `budget_left` is in USD, None without a budget. With `splits`, a document longer than a model's
-    window does not rule the model out.
+    window does not rule the model out. `current` is what certificates must agree with; without it, none holds.
     """
     rule = policy.rules.matching(f)
     if rule is None:
@@ -50,13 +58,17 @@ def route(
         for name in _candidates(rule, policy.catalog)
     }
     models = tuple(name for name, reason in reasons.items() if reason is None)
+    why = "the order that the route names" if models else "no acceptable model is left"
+    if rule.pick and models:
+        models, why, dearer = _by_proof(f, policy, models, current)
+        reasons |= dearer
     return Route(
         step=f.step,
         rule=rule.name,
         models=models,
         rejected=tuple(Rejection(name, reason) for name, reason in reasons.items() if reason),
         review=rule.review,
-        reason=_why(rule, models),
+        reason=why,
     )
 
 
@@ -96,9 +108,27 @@ def _against(
     return None
 
 
-def _why(rule: RouteRule, models: tuple[str, ...]) -> str:
-    if not models:
-        return "no acceptable model is left"
-    if rule.pick:
-        return "nothing is certified for this step yet, so the strongest allowed model comes first"
-    return "the order that the route names"
+def _by_proof(
+    f: Features, policy: Policy, allowed: tuple[str, ...], current: Current | None
+) -> tuple[tuple[str, ...], str, dict[str, str]]:
+    """The cheapest certified choice, then what it escalates to; why; and why each other model is left out.
+
+    Without proof the strongest allowed model comes first: evidence buys cheapness.
+    """
+    strongest = max(allowed, key=lambda name: policy.catalog.models[name].strength)
+    floor = policy.rules.floors.get(f.step)
+    if floor is None or current is None:
+        missing = f"no floor is set for {f.step}" if floor is None else "nothing is certified here"
+        return allowed, f"{missing}, so the strongest allowed model comes first", {}
+    proven = sorted(
+        (c for c in policy.certificates.of(f.step, floor, current) if set(c.models) <= set(allowed)),
+        key=lambda c: (c.mean_cost is None, c.mean_cost, c.models),
+    )
+    reasons = {name: policy.certificates.against(f.step, [name], floor, current) for name in allowed}
+    if not proven:
+        return allowed, f"nothing is certified for {f.step}, so the strongest allowed model comes first", {}
+    best = proven[0]
+    models = (*best.models, *(() if strongest in best.models else (strongest,)))
+    why = f"the cheapest shown capable of {floor:g}: {' > '.join(best.models)}: {best.proof}"
+    dearer = "certified, but dearer than the one chosen"
+    return models, why, {name: reasons[name] or dearer for name in allowed if name not in models}

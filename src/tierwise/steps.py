@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +16,8 @@ from tierwise.errors import UnknownName
 from tierwise.records import Document, Verdict, canonical_hash
 
 _LIMITS = {"minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+# the output's fields, the expected fields of a golden example -> whether the output is right
+Correct = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
 Stakes = Literal["low", "normal", "high"]
 
 
@@ -36,6 +38,7 @@ class Step:
     choices: Mapping[str, str] = field(default_factory=dict)
     splits: str | None = None  # the output field whose texts are joined for the reduce call
     stakes: Stakes = "normal"
+    correct: Correct | None = None  # what a right answer is, for golden sets
 
     def __post_init__(self) -> None:
         fields = self.returns.model_fields
@@ -57,10 +60,9 @@ class Step:
                 schema["properties"][name]["enum"] = list(parameters[parameter])
         return schema
 
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 (hex) of the output's schema and the checks' names: a certificate holds for one of these."""
-        return canonical_hash([self.name, self.base_schema, [check.name for check in self.checks]])
+    def hash(self, parameters: Mapping[str, Any]) -> str:
+        """SHA-256 (hex) of the schema, the checks and the parameters: a certificate holds for one of these."""
+        return canonical_hash([self.name, self.schema(parameters), [c.name for c in self.checks], dict(parameters)])
 
     def parse(self, text: str) -> BaseModel | Verdict:
         """The output that an answer holds, or the failed verdict `schema` that says what is wrong."""

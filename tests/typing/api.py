@@ -33,7 +33,8 @@ def not_empty(output: Output, document: Document) -> str | None:
 
 def flow_body() -> RunSummary:
     shout = step("shout", returns=Output, checks=[not_empty])
-    assert_type(shout, Task[..., Batch])
+    shout_as_task: Task[..., Batch] = shout
+    assert_type(shout_as_task, Task[..., Batch])
     assert_type(not_empty, Check)
     assert_type(not_empty(Output(text=""), Document(id="a", text=""), {}), Verdict)
     with recorded_run(budget_usd=1.0) as run:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tierwise.cascade.answers import Answer, Answers
-from tierwise.cascade.calls import Calls, FailedCall, Provider, RunContext, Work
+from tierwise.cascade.calls import Calls, FailedCall, Job, Provider, RunContext, Work
 from tierwise.cascade.faults import decision
 from tierwise.errors import BudgetExceeded, TierwiseError
 from tierwise.ledger import Ledger
-from tierwise.prompts import Prompt
 from tierwise.records import AttemptKind, Document, Outcome, Route
 from tierwise.router import route
 from tierwise.rules import features
-from tierwise.steps import Step
 from tierwise.tokens import count_tokens, estimate_prompt_tokens
 
-__all__ = ["Cascade", "Provider", "RunContext", "Work"]
+__all__ = ["Cascade", "Job", "Provider", "RunContext"]
 
 log = logging.getLogger(__name__)
 
@@ -41,46 +38,28 @@ class Cascade:
         self._ledger = ledger
         self._stopped: dict[str, str] = {}  # models that are out for the rest of this process, and why
 
-    async def run(
-        self,
-        run: RunContext,
-        step: Step,
-        prompt: Prompt,
-        document: Document,
-        parameters: Mapping[str, Any],
-        only: Callable[[Document], bool] | None = None,
-    ) -> Document:
+    async def run(self, job: Job, document: Document) -> Document:
         """The document with this step's outcome, which is on record. Raises nothing for what a document can cause."""
-        outcome = _skipped(step, document, only)
+        outcome = _skipped(job, document)
         if outcome is None:
-            work = self._work(run, step, prompt, document, parameters)
+            work = _work(job, document)
             outcome = await self._walk(work, self._route(work))
-        await self._ledger.record_outcome(run.id, document, outcome)
+        await self._ledger.record_outcome(job.run.id, document, outcome)
         return document.with_outcome(outcome)
 
-    def _work(
-        self, run: RunContext, step: Step, prompt: Prompt, document: Document, parameters: Mapping[str, Any]
-    ) -> Work:
-        messages = prompt.render(document, {"part": None, **parameters})
-        f = features(
-            step,
-            document,
-            tokens=count_tokens(document.text),
-            prompt_tokens=estimate_prompt_tokens(messages),
-            budget_used=run.budget.used,
-        )
-        return Work(run=run, step=step, prompt=prompt, document=document, parameters=parameters, features=f)
-
     def _route(self, work: Work) -> Route:
-        policy = work.run.policy
+        job, policy = work.job, work.run.policy
+        if job.models:
+            return Route(step=job.step.name, rule="none", models=job.models, reason="the models that are measured")
         if self._stopped:
             policy = replace(policy, unavailable={**policy.unavailable, **self._stopped})
         return route(
             work.features,
             policy,
-            max_output_tokens=work.prompt.head.max_output_tokens,
-            splits=work.step.splits is not None,
-            budget_left=work.run.budget.left,
+            max_output_tokens=job.prompt.head.max_output_tokens,
+            splits=job.step.splits is not None,
+            budget_left=job.run.budget.left,
+            current=job.current,
         )
 
     async def _walk(self, work: Work, chosen: Route) -> Outcome:
@@ -114,14 +93,26 @@ class Cascade:
             log.warning("%s is out for this run: %s", name, self._stopped[name])
 
 
-def _skipped(step: Step, document: Document, only: Callable[[Document], bool] | None) -> Outcome | None:
+def _work(job: Job, document: Document) -> Work:
+    messages = job.prompt.render(document, {"part": None, **job.parameters})
+    f = features(
+        job.step,
+        document,
+        tokens=count_tokens(document.text),
+        prompt_tokens=estimate_prompt_tokens(messages),
+        budget_used=job.run.budget.used,
+    )
+    return Work(job=job, document=document, parameters=job.parameters, features=f)
+
+
+def _skipped(job: Job, document: Document) -> Outcome | None:
     if waiting := document.deferred:
         reason = f"{waiting.step} was deferred"
-    elif only and not only(document):
-        reason = f"{getattr(only, '__name__', 'the condition')} does not hold"
+    elif job.only and not job.only(document):
+        reason = f"{getattr(job.only, '__name__', 'the condition')} does not hold"
     else:
         return None
-    return Outcome(step=step.name, status="skipped", reason=reason, sensitivity=document.sensitivity)
+    return Outcome(step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity)
 
 
 def _accepted(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +13,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tierwise.cascade.calls import Calls, FailedCall, Work
 from tierwise.cascade.faults import decision
 from tierwise.catalog import Model
+from tierwise.golden import Example
 from tierwise.ledger import Ledger
-from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict
+from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict, rank
 from tierwise.tokens import count_tokens, estimate_prompt_tokens
 
 TRIES = 3  # calls of one model that keeps failing, before the next model
@@ -41,12 +43,12 @@ class Answers:
 
     async def ask(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
         """The model's checked answer. Raises FailedCall when the model keeps failing, BudgetExceeded."""
-        if work.step.splits and _too_long(work, model, messages := _render(work)):
+        if work.step.splits and _too_long(work, model, messages := _question(work)):
             return await self._map_reduce(work, model, kind, _room(work, model, messages))
         return await self._ask_once(work, model, kind)
 
     async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
-        messages = _render(work)
+        messages = _conversation(work, model)
         reply, answer = await self._checked(work, model, messages, kind)
         if answer.output is None and reply.finish_reason != "length":
             _, answer = await self._checked(work, model, _repair(messages, reply, answer.verdicts[0]), "repair")
@@ -75,7 +77,10 @@ class Answers:
         texts = [str(getattr(answer.output, work.step.splits or "", "")) for answer in answers if answer.output]
         if len(texts) < len(parts):
             return next(answer for answer in answers if answer.output is None)
-        return await self.ask(_part(work, "\n\n".join(texts), "all parts, summarised"), model, kind)
+        joined = "\n\n".join(texts)
+        if len(joined) >= len(work.document.text):
+            return Answer(None, (Verdict("length", False, "the parts' results are no shorter than the document"),))
+        return await self.ask(_part(work, joined, "all parts, summarised"), model, kind)
 
     async def _call(
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
@@ -97,8 +102,36 @@ def _raised(result: Answer | BaseException) -> Answer:
     return result
 
 
-def _render(work: Work) -> tuple[Message, ...]:
-    return work.prompt.render(work.document, {"part": None, **work.parameters})
+def _question(work: Work, document: Document | None = None) -> tuple[Message, ...]:
+    return work.prompt.render(document or work.document, {"part": None, **work.parameters})
+
+
+def _conversation(work: Work, model: Model) -> tuple[Message, ...]:
+    """The prompt, with as many of the nearest examples before the question as the window holds."""
+    system, *question = _question(work)
+    turns = [turn for example in _lessons(work, model) for turn in _lesson(work, example)]
+    while turns and _too_long(work, model, (system, *turns, *question)):
+        turns = turns[2:]  # the farthest one first
+    return (system, *turns, *question)
+
+
+def _lessons(work: Work, model: Model) -> list[Example]:
+    """The examples that this model may be shown beside this document: none more sensitive than the document."""
+    if not model.examples or work.job.teacher is None:
+        return []
+    rules, f = work.run.policy.rules, work.features
+    return [
+        example
+        for example in work.job.teacher.nearest(work.document, model.examples)
+        if rank(example.sensitivity) <= rank(f.sensitivity)
+        and rules.forbidden(model.tier, replace(f, sensitivity=example.sensitivity)) is None
+    ]
+
+
+def _lesson(work: Work, example: Example) -> tuple[Message, Message]:
+    """An example as an earlier turn: the question as it would be asked, and the right answer."""
+    answer = {name: example.expected[name] for name in work.step.returns.model_fields if name in example.expected}
+    return (_question(work, example.document())[1], Message("assistant", json.dumps(answer, ensure_ascii=False)))
 
 
 def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from tierwise.budget import Budget
 from tierwise.cascade.faults import NEVER_BILLED
 from tierwise.catalog import Model
+from tierwise.certificates import Current
 from tierwise.errors import BudgetExceeded, CallError, GuardViolation, ModelUnavailable, TierwiseError
+from tierwise.golden import Teacher
 from tierwise.ledger import Ledger, Paid
 from tierwise.prompts import Prompt
 from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Reply, canonical_hash
@@ -41,17 +43,44 @@ class RunContext:
     fresh_since: float | None = None
 
 
-@dataclass(kw_only=True)
-class Work:
-    """One document on its way through one step, with the trail of its attempts."""
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One step over some documents. `models` takes the place of the router's choice where something is measured."""
 
     run: RunContext
     step: Step
     prompt: Prompt
+    parameters: Mapping[str, Any]
+    current: Current  # what certificates must agree with
+    teacher: Teacher | None = None  # the examples that a model may be shown
+    models: tuple[str, ...] = ()
+    only: Callable[[Document], bool] | None = None
+
+
+@dataclass(kw_only=True)
+class Work:
+    """One document on its way through a job, with the trail of its attempts."""
+
+    job: Job
     document: Document
     parameters: Mapping[str, Any]
     features: Features
     trail: list[Attempt] = field(default_factory=list)
+
+    @property
+    def run(self) -> RunContext:
+        """The run that this is part of."""
+        return self.job.run
+
+    @property
+    def step(self) -> Step:
+        """The step that is done."""
+        return self.job.step
+
+    @property
+    def prompt(self) -> Prompt:
+        """The step's prompt."""
+        return self.job.prompt
 
 
 class FailedCall(Exception):

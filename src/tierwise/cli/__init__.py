@@ -8,6 +8,7 @@ import sys
 import typer
 
 from tierwise import __version__
+from tierwise.cli.certify import certify
 from tierwise.cli.doctor import doctor
 from tierwise.cli.models import fetch, models
 from tierwise.cli.run import run
@@ -23,7 +24,7 @@ app = typer.Typer(
     help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
     "Start with `tierwise doctor`, then `tierwise run support_inbox`, then `tierwise show`.",
 )
-for command in (run, show, runs, models, fetch, doctor, ui):
+for command in (run, show, runs, models, fetch, certify, doctor, ui):
     own_help = command is run
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},

@@ -68,7 +68,7 @@ class LocalServers:
         self,
         *,
         allow_fetch: bool = False,
-        remedy: str = "run `tierwise models --fetch`",
+        remedy: str = "run `tierwise fetch`",
         progress: Progress | None = None,
     ) -> None:
         self.allow_fetch, self.remedy, self.progress = allow_fetch, remedy, progress

@@ -30,7 +30,7 @@ from tierwise.orchestrate.server import publish_summary, wait_until_recorded
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
 from tierwise.report import RunSummary, summarize_run
-from tierwise.steps import Stakes, Step
+from tierwise.steps import Correct, Stakes, Step
 
 _lock = threading.Lock()
 _engines: dict[Path, Engine] = {}  # by project root
@@ -102,6 +102,12 @@ def current_run() -> Run:
     return run
 
 
+class StepTask(Task[..., Batch]):
+    """A Prefect task that runs a step over a batch. `spec` is the step itself."""
+
+    spec: Step
+
+
 def step(
     name: str,
     *,
@@ -111,7 +117,8 @@ def step(
     choices: Mapping[str, str] | None = None,
     splits: str | None = None,
     stakes: Stakes = "normal",
-) -> Task[..., Batch]:
+    correct: Correct | None = None,
+) -> StepTask:
     """A step as a Prefect task over a batch: `classify.map(batches, labels=unmapped([…]))`.
 
     Keyword arguments become parameters of the prompt and the checks. Two are taken by the task itself:
@@ -126,6 +133,7 @@ def step(
         choices=dict(choices or {}),
         splits=splits,
         stakes=stakes,
+        correct=correct,
     )
 
     def run_step(
@@ -138,12 +146,12 @@ def step(
         run = current_run()
         run.task_runs += 1
         done = run.engine.run_batch(
-            run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only
+            run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only=only
         )
         _log_batch(name, done)
         return done
 
-    return Task(
+    made = StepTask(
         run_step,
         name=name,
         description=returns.__doc__,
@@ -151,6 +159,8 @@ def step(
         cache_policy=NO_CACHE,  # the ledger is the memory: it outlives runs and knows what was paid
         persist_result=False,  # document text stays out of Prefect's storage
     )
+    made.spec = spec
+    return made
 
 
 def read_documents(source: Path, *, sensitivity: Sensitivity = "restricted", batch_size: int = 50) -> list[Batch]:
