@@ -21,7 +21,7 @@ _CHOICES = (1.0, 8.0, 64.0)  # accuracy hardly moves within a factor of 8
 def train(examples: Sequence[Labelled], *, seed: int = 0) -> Classifier:
     """A classifier for the labels that the examples have. Same data in any order, same classifier.
 
-    Takes seconds, for 77 labels and 2,400 examples about half a minute. Raises ConfigError when there are
+    Takes seconds, for 77 labels and 2,400 examples about a minute. Raises ConfigError when there are
     fewer than two labels or fewer than three examples of one.
     """
     from threadpoolctl import threadpool_limits
