@@ -46,6 +46,7 @@ types: .venv/ready  ## Check the types
 
 bench: .venv/ready  ## Measure what we claim
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.gateway
 
 lock: .venv/ready  ## Resolve the dependencies again
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \

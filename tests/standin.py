@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import re
 import socket
 import struct
@@ -136,6 +137,8 @@ class Standin:
     def __init__(self, *, port: int = 0, latency_s: float = 0, keep: bool = True) -> None:
         self.port, self.latency_s, self.keep = port, latency_s, keep
         self.requests: list[Request] = []
+        self._peers: set[object] = set()
+        self._together: asyncio.Barrier | None = None
         self._answers: deque[Answer] = deque([sensible_answer])
         self._faults: deque[Fault] = deque()
         self._ids = count(1)
@@ -149,6 +152,15 @@ class Standin:
     def faults(self, faults: Iterable[Fault]) -> None:
         """One fault a request, from the next one on; `OK` is a good reply."""
         self._faults = deque(faults)
+
+    def hold(self, number: int) -> None:
+        """Answer only when so many requests are waiting."""
+        self._together = asyncio.Barrier(number)
+
+    @property
+    def connections(self) -> int:
+        """How many connections the requests came over."""
+        return len(self._peers)
 
     @property
     def count(self) -> int:
@@ -192,9 +204,12 @@ class Standin:
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         body = await incoming.read()
         headers = {name.lower(): value for name, value in incoming.headers.items()}
-        request = Request(incoming.path, headers, orjson.loads(body) if body else {})
+        request = Request(incoming.path, headers, _parsed(body) if body else {})
         if self.keep:
             self.requests.append(request)
+            self._peers.add(incoming.transport and incoming.transport.get_extra_info("peername"))
+        if self._together:
+            await self._together.wait()
         encode = _encoder(request.path)
         if encode is None:
             return web.json_response({"error": {"message": f"no such path: {request.path}"}}, status=404)
@@ -236,6 +251,13 @@ async def _send(incoming: web.BaseRequest, body: bytes, fault: Fault) -> web.Str
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()
     return response
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:  # half characters
+        return json.loads(body)
 
 
 def _encoder(path: str) -> Callable[[Request, str, Fault, int], dict[str, Any]] | None:

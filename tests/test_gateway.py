@@ -7,15 +7,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 
 from tests.standin import NO_USAGE, Fault, Request, Standin
-from tierwise.catalog import Catalog, Model
+from tierwise.catalog import Catalog
 from tierwise.errors import BadReply, ModelUnavailable, UnknownName
 from tierwise.gateway import Gateway
 from tierwise.records import Call, Message, Reply, Usage
@@ -39,15 +38,20 @@ CALL = Call(
 CLARIFAI_MODEL = "https://clarifai.com/mistralai/completion/models/Ministral-3-14B-Reasoning-2512"
 MODELS = {  # catalog name: LiteLLM's name, path of the address
     "openai": ("openai/small", "/v1"),
+    "openai-litellm": ("openai/small", "/v1"),
     "no-temperature": ("openai/gpt-6-luna", "/v1"),
     "clarifai": (f"openai/{CLARIFAI_MODEL}", "/v2/ext/openai/v1"),
+    "clarifai-litellm": (f"openai/{CLARIFAI_MODEL}", "/v2/ext/openai/v1"),
     "vllm": ("hosted_vllm/qwen", "/v1"),
+    "vllm-litellm": ("hosted_vllm/qwen", "/v1"),
     "mistral": ("mistral/mistral-small-2603", "/v1"),
     "anthropic": ("anthropic/claude-haiku-5-5", ""),
     "old-anthropic": ("anthropic/claude-3-haiku-20240307", ""),
     "gemini": ("gemini/gemini-2.5-flash-lite", "/v1beta"),
 }
 FORMATS = sorted(MODELS)
+OPENAI_FORMAT = ["clarifai", "clarifai-litellm", "mistral", "openai", "openai-litellm", "vllm", "vllm-litellm"]
+BOTH_LANES = pytest.mark.parametrize("name", ["openai", "openai-litellm"])
 
 
 def entry(litellm_model: str, api_base: str | None, **settings: Any) -> dict[str, Any]:
@@ -64,8 +68,14 @@ def catalog(models: dict[str, dict[str, Any]]) -> Catalog:
 
 
 def catalog_at(url: str, **settings: Any) -> Catalog:
-    """One model for each format, all at one address."""
-    return catalog({name: entry(model, url + path, **settings) for name, (model, path) in MODELS.items()})
+    """One model for each format and lane, all at one address."""
+    models = {name: entry(model, url + path, **settings) for name, (model, path) in MODELS.items()}
+    return catalog({name: model | forced_lane(name) for name, model in models.items()})
+
+
+def forced_lane(name: str) -> dict[str, str]:
+    """The lane that a model's name asks for; else it is chosen."""
+    return {"lane": "litellm"} if name.endswith("-litellm") else {}
 
 
 ENV = {"API_KEY": "sk-test-0123456789"}
@@ -106,8 +116,9 @@ def test_the_prompt_arrives_whole_with_its_limit(standin: Standin, name: str) ->
     assert '"stream": true' not in body
 
 
-def test_clarifai_is_called_under_its_own_path_with_the_models_address(standin: Standin) -> None:
-    ask(catalog_at(standin.url), replace(CALL, model="clarifai"))
+@pytest.mark.parametrize("name", ["clarifai", "clarifai-litellm"])
+def test_clarifai_is_called_under_its_own_path_with_the_models_address(standin: Standin, name: str) -> None:
+    ask(catalog_at(standin.url), replace(CALL, model=name))
     assert standin.last.path == "/v2/ext/openai/v1/chat/completions"
     assert standin.last.body["model"] == CLARIFAI_MODEL
     assert standin.last.headers["authorization"] == "Bearer sk-test-0123456789"
@@ -125,21 +136,24 @@ def test_a_schema_reaches_every_provider_and_the_answer_comes_back_as_text(stand
     assert value["evidence"] in DOCUMENT
 
 
-def test_an_openai_schema_is_named_and_strict(standin: Standin) -> None:
-    ask(catalog_at(standin.url), replace(CALL, response_schema=SCHEMA, schema_name="classify"))
+@BOTH_LANES
+def test_an_openai_schema_is_named_and_strict(standin: Standin, name: str) -> None:
+    ask(catalog_at(standin.url), replace(CALL, model=name, response_schema=SCHEMA, schema_name="classify"))
     wanted = {"type": "json_schema", "json_schema": {"name": "classify", "schema": SCHEMA, "strict": True}}
     assert standin.last.body["response_format"] == wanted
 
 
-def test_a_model_that_is_instructed_gets_no_schema(standin: Standin) -> None:
+@BOTH_LANES
+def test_a_model_that_is_instructed_gets_no_schema(standin: Standin, name: str) -> None:
     models = catalog_at(standin.url, structured_output="instruct")
-    ask(models, replace(CALL, response_schema=SCHEMA))
+    ask(models, replace(CALL, model=name, response_schema=SCHEMA))
     assert "response_format" not in standin.last.body
 
 
+@BOTH_LANES
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_the_temperature_is_sent_as_given(standin: Standin, temperature: float) -> None:
-    ask(catalog_at(standin.url), replace(CALL, temperature=temperature))
+def test_the_temperature_is_sent_as_given(standin: Standin, name: str, temperature: float) -> None:
+    ask(catalog_at(standin.url), replace(CALL, model=name, temperature=temperature))
     assert standin.last.body["temperature"] == temperature
 
 
@@ -148,15 +162,18 @@ def test_a_model_that_takes_no_temperature_is_sent_none(standin: Standin) -> Non
     assert "temperature" not in standin.last.body
 
 
-def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(standin: Standin) -> None:
-    params = {"temperature": 1, "top_p": 0.5, "max_tokens": 9999, "max_retries": 5, "num_retries": 5, "stream": True}
+@BOTH_LANES
+def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(standin: Standin, name: str) -> None:
+    more = {"stream": True, "n": 5, "max_tokens": 9999, "max_completion_tokens": 9999}
+    params = {"temperature": 1, "top_p": 0.5, "max_retries": 5, "num_retries": 5, "extra_body": more, **more}
     standin.faults([Fault(status=500, body=b"{}")])
-    models = catalog({"openai": entry("openai/small", standin.url + "/v1", params=params)})
     with pytest.raises(Exception, match="500"):
-        ask(models, CALL)
+        ask(catalog_at(standin.url, params=params), replace(CALL, model=name))
     sent = standin.last.body
     assert (sent["temperature"], sent["top_p"], sent["max_tokens"]) == (1, 0.5, 50)
     assert not sent.get("stream")
+    assert "n" not in sent
+    assert "max_completion_tokens" not in sent
     assert standin.count == 1
 
 
@@ -164,6 +181,7 @@ def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(standin: Stan
     ("name", "reported", "usage"),
     [
         ("openai", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
+        ("openai-litellm", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
         ("vllm", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
         ("anthropic", {"input_tokens": 26, "cache_read_input_tokens": 64}, (90, 64)),
         ("gemini", {"promptTokenCount": 90, "cachedContentTokenCount": 64}, (90, 64)),
@@ -178,7 +196,7 @@ def test_cached_tokens_are_a_part_of_the_prompts(
     assert reply.usage == Usage(usage[0], 4, usage[1])
 
 
-@pytest.mark.parametrize("name", ["openai", "vllm", "mistral", "clarifai"])
+@pytest.mark.parametrize("name", OPENAI_FORMAT)
 @pytest.mark.parametrize(
     "fault",
     [
@@ -209,18 +227,21 @@ def test_calls_that_run_together_do_not_mix(standin: Standin) -> None:
     assert standin.count == 60
 
 
-def test_a_cancelled_call_leaves_the_gateway_usable(standin: Standin) -> None:
+@BOTH_LANES
+def test_a_cancelled_call_leaves_the_gateway_usable(standin: Standin, name: str) -> None:
+    call = replace(CALL, model=name)
+
     async def go() -> str:
         gateway = Gateway(catalog_at(standin.url), ENV)
-        await gateway.complete(CALL)
+        await gateway.complete(call)
         standin.faults([Fault(delay_s=30)])
-        slow = asyncio.create_task(gateway.complete(CALL))
+        slow = asyncio.create_task(gateway.complete(call))
         while standin.count < 2:
             await asyncio.sleep(0.01)
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
-        reply = await gateway.complete(CALL)
+        reply = await gateway.complete(call)
         await gateway.aclose()
         return reply.text
 
@@ -239,7 +260,7 @@ def test_a_model_without_its_key_is_unavailable_and_says_what_to_set(standin: St
     assert standin.count == 0
 
 
-@pytest.mark.parametrize("address", ["nonsense", "http://", "/v1"])
+@pytest.mark.parametrize("address", ["nonsense", "http://", "/v1", "http://host:70000/v1"])
 def test_an_address_that_is_none_is_said_to_be(address: str) -> None:
     with pytest.raises(ModelUnavailable, match="must be an http address"):
         ask(catalog({"openai": entry("openai/small", address)}), CALL)
@@ -265,66 +286,19 @@ def test_a_local_model_without_an_address_is_never_called(standin: Standin, monk
     assert standin.count == 0
 
 
-def test_a_local_server_is_not_sent_another_providers_key(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH_LANES
+def test_a_local_server_is_not_sent_another_providers_key(
+    standin: Standin, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-somebody-elses")
-    model = entry("openai/small", standin.url + "/v1", tier="local")
+    model = entry("openai/small", standin.url + "/v1", tier="local", **forced_lane(name))
     del model["litellm_params"]["api_key"]
-    ask(catalog({"openai": model}), CALL, env={})
+    ask(catalog({name: model}), replace(CALL, model=name), env={})
     assert "somebody" not in json.dumps(dict(standin.last.headers))
 
 
-@dataclass
-class Servers:
-    """Embedded models that all listen at one address, from the second start on if `fails_first`."""
-
-    api_base: str
-    api_key: str = "embedded-key"
-    fails_first: bool = False
-    threads: list[int] = field(default_factory=list)
-
-    def endpoint(self, model: Model, env: Any) -> Servers:
-        self.threads.append(threading.get_ident())
-        if self.fails_first and len(self.threads) == 1:
-            raise ModelUnavailable(f"{model.name}: no room")
-        return self
-
-
-def embedded() -> Catalog:
-    model = entry("openai/qwen", None, tier="local", weights={"file": "/models/qwen.gguf"})
-    del model["litellm_params"]["api_key"]
-    return catalog({"openai": model})
-
-
-def test_an_embedded_model_is_started_once_and_not_on_the_loop(standin: Standin) -> None:
-    servers = Servers(standin.url + "/v1")
-    ask(embedded(), *[replace(CALL, max_tokens=n) for n in range(1, 11)], local=servers)
-    assert standin.count == 10
-    assert standin.last.headers["authorization"] == "Bearer embedded-key"
-    assert len(servers.threads) == 1
-    assert threading.get_ident() not in servers.threads
-
-
-def test_an_embedded_model_that_did_not_start_may_start_later(standin: Standin) -> None:
-    servers = Servers(standin.url + "/v1", fails_first=True)
-
-    async def go() -> Reply:
-        gateway = Gateway(embedded(), {}, servers)
-        with pytest.raises(ModelUnavailable, match="no room"):
-            await gateway.complete(CALL)
-        reply = await gateway.complete(CALL)
-        await gateway.aclose()
-        return reply
-
-    assert asyncio.run(go()).text
-
-
-def test_an_embedded_model_needs_something_that_starts_it() -> None:
-    with pytest.raises(ModelUnavailable, match="no embedded models"):
-        ask(embedded(), CALL)
-
-
 def test_importing_the_gateway_imports_no_provider_library() -> None:
-    libraries = {"litellm", "httpx", "openai", "tiktoken"}
+    libraries = {"litellm", "httpx", "openai", "tiktoken", "aiohttp"}
     code = f"import sys, tierwise.gateway, tierwise.tokens; print({libraries} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -338,7 +312,7 @@ from tierwise.errors import Unreachable
 
 async def main():
     gateway = Gateway(catalog_at(sys.argv[1]), ENV)
-    for model in ("openai", "anthropic", "gemini"):
+    for model in ("openai", "openai-litellm", "anthropic", "gemini"):
         await gateway.complete(replace(CALL, model=model))
     await gateway.aclose()
 
@@ -354,7 +328,7 @@ def test_nothing_but_the_calls_goes_over_the_network_and_nothing_is_printed(stan
         [sys.executable, "-c", CALL_ALONE, standin.url], capture_output=True, text=True, env=env, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert standin.count == 3
+    assert standin.count == 4
 
 
 def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
@@ -378,16 +352,18 @@ def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
     jsonschema.validate(json.loads(sensible_answer(request)), schema)
 
 
-def test_an_empty_reply_still_says_what_it_cost(standin: Standin) -> None:
+@BOTH_LANES
+def test_an_empty_reply_still_says_what_it_cost(standin: Standin, name: str) -> None:
     standin.answer("")
     with pytest.raises(BadReply, match="empty") as caught:
-        ask(catalog_at(standin.url), CALL)
+        ask(catalog_at(standin.url), replace(CALL, model=name))
     assert caught.value.usage is not None
 
 
-def test_a_reply_that_was_cut_off_before_its_first_word_is_a_reply(standin: Standin) -> None:
+@BOTH_LANES
+def test_a_reply_that_was_cut_off_before_its_first_word_is_a_reply(standin: Standin, name: str) -> None:
     """A model may think away its whole limit: that is paid for, and a check will fail it."""
     standin.faults([Fault(text="", finish_reason="length")])
-    [reply] = ask(catalog_at(standin.url), CALL)
+    [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
     assert (reply.text, reply.finish_reason) == ("", "length")
     assert reply.usage is not None

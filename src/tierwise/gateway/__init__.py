@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
-from tierwise.catalog import Catalog, Model, in_house
-from tierwise.errors import ModelUnavailable
-from tierwise.gateway.litellm_lane import LiteLLMLane
+from tierwise.catalog import Catalog, Model
+from tierwise.errors import ModelUnavailable, Unreachable
+from tierwise.gateway.target import Target, target_of
 from tierwise.records import Call, Reply
+
+if TYPE_CHECKING:
+    from tierwise.gateway.connections import Connections
 
 __all__ = ["Endpoint", "Endpoints", "Gateway", "Lane"]
 
@@ -37,42 +40,63 @@ class Endpoints(Protocol):
 class Lane(Protocol):
     """One way to a provider."""
 
-    async def complete(self, call: Call, model: Model, params: Mapping[str, Any]) -> Reply:
-        """The reply to one request. Raises CallError."""
-
-    async def aclose(self) -> None:
-        """Close what is open."""
+    async def complete(self, call: Call, target: Target) -> Reply:
+        """The reply to one request. Raises CallError and ModelUnavailable."""
 
 
 class Gateway:
-    """Sends calls to the catalog's models. Belongs to one event loop."""
+    """Sends calls to the catalog's models, each on its lane. Belongs to one event loop."""
 
     def __init__(self, catalog: Catalog, env: Mapping[str, str], local: Endpoints | None = None) -> None:
         self._catalog, self._env, self._local = catalog, env, local
-        self._lane: Lane = LiteLLMLane()
-        self._params: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._targets: dict[str, asyncio.Task[Target]] = {}
 
     async def complete(self, call: Call) -> Reply:
         """The model's reply to one request, never repeated here. Raises CallError and ModelUnavailable."""
-        model = self._catalog.model(call.model)
-        return await self._lane.complete(call, model, await self._params_of(model))
+        target = await self._target(self._catalog.model(call.model))
+        lane = self._lean if target.lane == "lean" else self._litellm
+        try:
+            return await lane.complete(call, target)
+        except Unreachable:
+            if target.model.weights:  # its server may have died; asked again, it is started again
+                self._targets.pop(target.model.name, None)
+            raise
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._lane.aclose()
+        if "_connections" in vars(self):
+            await self._connections.aclose()
 
-    async def _params_of(self, model: Model) -> dict[str, Any]:
-        """LiteLLM's parameters, worked out once a model; a failure is forgotten, as its cause may be mended."""
-        if model.name not in self._params:
-            self._params[model.name] = asyncio.create_task(self._work_out(model))
-        task = self._params[model.name]
+    @cached_property
+    def _connections(self) -> Connections:
+        from tierwise.gateway.connections import Connections
+
+        return Connections()
+
+    @cached_property
+    def _lean(self) -> Lane:
+        from tierwise.gateway.lean_lane import LeanLane
+
+        return LeanLane(self._connections)
+
+    @cached_property
+    def _litellm(self) -> Lane:
+        from tierwise.gateway.litellm_lane import LiteLLMLane
+
+        return LiteLLMLane(self._connections)
+
+    async def _target(self, model: Model) -> Target:
+        """Worked out once a model; a failure is forgotten, as its cause may be mended."""
+        if model.name not in self._targets:
+            self._targets[model.name] = asyncio.create_task(self._work_out(model))
+        task = self._targets[model.name]
         try:
             return await asyncio.shield(task)  # a cancelled caller must not take the others along
         except ModelUnavailable:
-            self._params.pop(model.name, None)
+            self._targets.pop(model.name, None)
             raise
 
-    async def _work_out(self, model: Model) -> dict[str, Any]:
+    async def _work_out(self, model: Model) -> Target:
         if reason := self._catalog.unavailable(model, self._env):
             raise ModelUnavailable(f"{model.name}: {reason}")
         params = model.resolved_params(self._env)
@@ -81,11 +105,8 @@ class Gateway:
                 raise ModelUnavailable(f"{model.name}: no embedded models are started here")
             endpoint = await asyncio.to_thread(self._local.endpoint, model, self._env)
             params |= {"api_base": endpoint.api_base, "api_key": endpoint.api_key}
-        address, tier = params.get("api_base"), self._catalog.tiers[model.tier]
-        if address is not None and not re.match(r"https?://[^/]", address):
-            raise ModelUnavailable(f"{model.name}: `api_base` must be an http address (found {address!r})")
-        if tier.stays_in_house:
-            if not in_house(address or "", tier.hosts):
-                raise ModelUnavailable(f"{model.name}: set `api_base`, or the call would leave the house")
-            params.setdefault("api_key", "none")  # else LiteLLM sends the key of some other provider
-        return params
+        tier = self._catalog.tiers[model.tier]
+        target = target_of(model, params, tier.hosts)
+        if tier.stays_in_house and not target.direct:
+            raise ModelUnavailable(f"{model.name}: set `api_base`, or the call would leave the house")
+        return target

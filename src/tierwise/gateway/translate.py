@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlsplit
 
 from tierwise import errors
+from tierwise.catalog import Model
 from tierwise.errors import CallError
-
-if TYPE_CHECKING:
-    from tierwise.catalog import Model
-    from tierwise.gateway.wire import Exchange
-    from tierwise.records import Call
+from tierwise.gateway.wire import Exchange, TooLarge
+from tierwise.records import Call
 
 Kind = type[CallError]
 
@@ -84,11 +83,13 @@ SENTENCES: dict[Kind, str] = {
 }
 
 _TOO_LONG = re.compile(
-    r"exceed_context_size|context_length_exceeded|context (length|window|size)|prompt is too long|input token count"
+    r"context[ _](length|window|size|limit)|maximum (model|input) length|maximum number of tokens|prompt is too long"
+    r"|input tokens? (count|exceed)|max_new_tokens` must be|current length is \d+ while limit is"
 )
 _FILTERED = re.compile(r"content_filter|content_policy|content management policy|responsibleaipolicy")
 _NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit")
 _KEY = re.compile(r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+")
+_SECRET = re.compile(r"(?i)key|token|secret|password|auth")
 _OWN_PREFIX = re.compile(r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: \w+Error)?(?::| -) )+")
 
 
@@ -104,12 +105,12 @@ class Finding:
 
 @contextmanager
 def translated_errors(model: Model, call: Call, exchange: Exchange, params: Mapping[str, Any]) -> Iterator[None]:
-    """Everything that LiteLLM raises leaves as a CallError that holds neither a key nor the prompt."""
+    """Everything that a lane raises leaves as a CallError that holds neither a key nor the prompt."""
     try:
         yield
     except CallError:
         raise
-    except Exception as error:  # noqa: BLE001 - LiteLLM also lets IndexError, KeyError and others out
+    except Exception as error:  # noqa: BLE001 - a wrong body is an IndexError, KeyError or other, in LiteLLM as well
         finding = diagnose(error, model, exchange)
         words = fit_for_people(finding.words, call, params)
         text = SENTENCES[finding.kind] + (f" ({finding.detail})" if finding.detail else "")
@@ -120,14 +121,16 @@ def translated_errors(model: Model, call: Call, exchange: Exchange, params: Mapp
 def diagnose(error: Exception, model: Model, exchange: Exchange) -> Finding:
     """What happened; what came over the wire counts more than what LiteLLM made of it."""
     named = by_class(error)
-    if isinstance(error, TimeoutError) or "Timeout" in type(exchange.failure).__name__:
+    if isinstance(error, TimeoutError):
         return Finding(errors.CallTimeout, f"{model.timeout_s:g} s")
+    if isinstance(exchange.failure, TooLarge):
+        return Finding(errors.BadReply, "larger than any answer")
     if exchange.failure is not None:
         return Finding(errors.Unreachable, _lost(exchange))
-    if exchange.response is None:
+    if exchange.status is None:
         return _unsent(error, named)
-    if exchange.response.status_code >= 300:
-        return _refused(named, exchange)
+    if exchange.status >= 300:
+        return _refused(exchange.status, named, exchange)
     if named in (errors.ContentRefused, errors.ContextTooLong):
         return Finding(named)
     return Finding(errors.BadReply, "an error in a 200" if exchange.body.get("error") else "")
@@ -152,20 +155,16 @@ def by_status(status: int, text: str) -> Kind:
     return BY_STATUS.get(status, errors.BadRequest if status < 500 else errors.ServerFault)
 
 
-def _refused(named: Kind | None, exchange: Exchange) -> Finding:
-    response = exchange.response
-    assert response is not None  # noqa: S101 - the caller has checked
-    kind = by_status(response.status_code, response.text)
+def _refused(status: int, named: Kind | None, exchange: Exchange) -> Finding:
+    kind = by_status(status, exchange.content.decode(errors="replace"))
     if kind is errors.BadRequest and named in (errors.ContextTooLong, errors.ContentRefused):
         kind = named
-    detail = f"{response.status_code}"
-    if response.status_code < 400:
-        detail += ", a redirect, which is not followed"
-    return Finding(kind, detail, _server_words(exchange.body), retry_after(response.headers))
+    detail = f"{status}" if status >= 400 else f"{status}, a redirect, which is not followed"
+    return Finding(kind, detail, _server_words(exchange.body), retry_after(exchange.headers))
 
 
 def _unsent(error: Exception, named: Kind | None) -> Finding:
-    """LiteLLM gave up before anything was sent, or sent it by a client of its own."""
+    """It was given up before anything was sent, or LiteLLM sent it by a client of its own."""
     status = getattr(error, "status_code", None)
     if named in (errors.ServerFault, errors.BadRequest) and isinstance(status, int) and status >= 400:
         named = by_status(status, str(error))
@@ -188,8 +187,8 @@ def _lost(exchange: Exchange) -> str:
         "ConnectionRefused": "connection refused",
     }
     reason = next((text for mark, text in reasons.items() if mark in names), "connection lost")
-    url = exchange.request.url if exchange.request else None
-    return f"{url.host}{f':{url.port}' if url.port else ''}: {reason}" if url else reason
+    url = urlsplit(exchange.url or "")
+    return f"{url.hostname}{f':{url.port}' if url.port else ''}: {reason}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -219,8 +218,8 @@ def _server_words(body: Mapping[str, Any]) -> str:
 def fit_for_people(words: str, call: Call, params: Mapping[str, Any]) -> str:
     """One short line without keys; nothing at all when it quotes the prompt."""
     line = _OWN_PREFIX.sub("", " ".join(words.partition("\nTraceback")[0].split()))
-    for name, value in params.items():
-        if isinstance(value, str) and len(value) >= 8 and re.search("key|token|secret|password", name):
+    for name, value in (*params.items(), *(params.get("extra_headers") or {}).items()):
+        if isinstance(value, str) and len(value) >= 8 and _SECRET.search(name):
             line = line.replace(value, "***")
     line = _KEY.sub("***", line)
     line = line if len(line) <= 200 else line[:199] + "…"

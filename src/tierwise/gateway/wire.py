@@ -1,65 +1,41 @@
-"""What went over the wire in one call: exactly one request, and what came back.
-
-LiteLLM repeats a request after a lost connection, sends the documents again to wherever a redirect
-points, and loses statuses, headers and missing usage. So all its requests pass through `OneRequest`.
-"""
+"""What went over the wire in one call, whichever lane it took."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import httpx
 import orjson
+
+
+class TooLarge(Exception):
+    """A response's body is larger than any answer."""
+
+
+class ErrorStatus(Exception):
+    """The server answered with a status of 300 or more; the exchange says which."""
 
 
 @dataclass
 class Exchange:
-    """One call's request and its response or failure; all None when nothing was sent."""
+    """One call's request and its response or failure. `url` is None until something is sent, `status` until it is
+    answered. The names in `headers` may be asked for in any case.
+    """
 
-    request: httpx.Request | None = None
-    response: httpx.Response | None = None
-    failure: httpx.TransportError | None = None
+    direct: bool  # no proxy may see it
+    url: str | None = None
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes = b""
+    failure: Exception | None = None
 
     @cached_property
     def body(self) -> dict[str, Any]:
-        """The response's JSON object; empty when there is none."""
+        """The response's JSON object; empty when there is none. Ask only after the response has come."""
         try:
-            body = orjson.loads(self.response.content) if self.response else {}
+            body = orjson.loads(self.content)
         except orjson.JSONDecodeError:
             return {}
         return body if isinstance(body, dict) else {}
-
-
-CURRENT: ContextVar[Exchange] = ContextVar("tierwise_exchange")
-
-
-class OneRequest(httpx.AsyncBaseTransport):
-    """Sends the first request of the current exchange and keeps what came back; refuses any further one."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The whole response, body included. Raises httpx.TransportError."""
-        exchange = CURRENT.get()
-        if exchange.request is not None:
-            raise exchange.failure or httpx.ProtocolError("a call is one request", request=request)
-        exchange.request = request
-        try:
-            response = await self._inner.handle_async_request(request)
-            await response.aread()
-        except httpx.TransportError as error:
-            exchange.failure = error
-            raise
-        exchange.response = response
-        return response
-
-    async def aclose(self) -> None:
-        """Nothing: LiteLLM closes clients at will, and this one is shared."""
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._inner.aclose()
