@@ -22,7 +22,7 @@ GOLDEN = ROOT / "golden"
 LABELS = {"billing", "delivery", "defect", "question", "praise"}
 FIELDS = {
     "classify.jsonl": {"id", "text", "label", "difficulty"},
-    "classify-examples.jsonl": {"id", "text", "label", "difficulty"},
+    "classify-examples.jsonl": {"id", "text", "label", "difficulty", "evidence"},
     "extract.jsonl": {"id", "text", "expected"},
     "summarize.jsonl": {"id", "text", "reference", "must_mention"},
     "draft.jsonl": {"id", "text", "must_mention", "must_not"},
@@ -115,6 +115,15 @@ def test_every_topic_has_enough_labelled_messages_of_both_difficulties(name: str
 @pytest.mark.parametrize("name", CLASSIFY)
 def test_labelled_messages_are_of_the_length_that_was_promised(name: str) -> None:
     assert {e["id"]: words(e["text"]) for e in golden(name) if not 25 <= words(e["text"]) <= 90} == {}
+
+
+def test_the_evidence_of_a_teaching_example_is_a_short_quotation() -> None:
+    """A model copies what it's shown: whole words of the message, letter by letter, and few of them."""
+    for example in golden("classify-examples.jsonl"):
+        evidence = example["evidence"]
+        assert re.search(rf"(?<!\w){re.escape(evidence)}(?!\w)", example["text"]), (example["id"], evidence)
+        assert 3 <= words(evidence) <= 9, (example["id"], evidence)
+        assert len(evidence) <= 60, (example["id"], evidence)
 
 
 def test_a_prefix_of_a_classify_file_is_a_fair_sample() -> None:
