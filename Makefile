@@ -46,6 +46,8 @@ types: .venv/ready  ## Check the types
 
 bench: .venv/ready  ## Measure what we claim
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.routing
+	$(BIN)/python -m benchmarks.replay --data ../shared/data/outcomes/routellm_mmlu_train.csv.gz
 	$(BIN)/python -m benchmarks.gateway
 
 lock: .venv/ready  ## Resolve the dependencies again

@@ -15,7 +15,7 @@ ENGINE = ROOT / "src" / "tierwise"
 # each may import those before it
 LAYERS = [
     ["errors"],
-    ["records", "environment", "audits"],
+    ["records", "environment", "audits", "replay"],
     ["yamlfile", "tokens", "documents", "learned"],
     ["catalog", "checks", "budget"],
     ["prompts", "steps", "certificates", "golden"],
@@ -35,6 +35,7 @@ DOORS = {
     "jinja2": {"prompts"},
     "litellm": {"gateway"},
     "markitdown": {"documents"},
+    "numpy": {"learned", "replay"},
     "prefect": {"orchestrate", "cli"},
     "py3langid": {"documents"},
     "rapidfuzz": {"checks"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NUMERIC = {"documents", "attempts", "reused", "escalations", "cost", "pass rate", "p50", "p95", "input", "output"}
+NUMERIC |= {"labels", "floor", "strong share", "quality", "gap recovered", "CPT50", "CPT80", "APGR", "USD50"}
 
 
 def console(*, err: bool = False) -> Console:
