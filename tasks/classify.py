@@ -13,7 +13,7 @@ class Classification(BaseModel):
     """The one label that fits the document, and the words that show it."""
 
     label: str
-    evidence: str = Field(max_length=90)
+    evidence: str = Field(max_length=60)
 
 
 classify = step(

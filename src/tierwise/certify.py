@@ -52,7 +52,12 @@ class Measurement:
 def worst_cost(
     engine: Engine, step: Step, golden: GoldenSet, parameters: Mapping[str, Any], name: str
 ) -> Decimal | None:
-    """USD that measuring one model can cost at most; None when its price is unknown. Repairs are not counted."""
+    """USD that measuring one model can cost at most; None when its price is unknown. Repairs are not counted.
+
+    Raises Misuse when the step does not say what is right.
+    """
+    if step.correct is None:
+        raise Misuse(f"the step {step.name} does not say what a right answer is: give step(…, correct=…)")
     model, prompt = engine.policy.catalog.model(name), engine.prompts[step.prompt]
     tokens = [_prompt_tokens(prompt, example, parameters) for example in golden.examples]
     tokens = [count + model.examples * (sum(tokens) // len(tokens) // 2) for count in tokens]
@@ -72,10 +77,8 @@ def measure(
 ) -> Measurement:
     """Run the golden set through a model or a chain. `told` hears how many more examples are done.
 
-    Raises Misuse when the step does not say what is right, or a model may not see the golden set or is not available.
+    Raises Misuse when a model is not available.
     """
-    if step.correct is None:
-        raise Misuse(f"the step {step.name} does not say what a right answer is: give step(…, correct=…)")
     for name in models:
         if reason := engine.policy.unavailable.get(name):
             raise Misuse(f"{name} is unavailable: {reason}")
@@ -121,7 +124,7 @@ def certificate(
 def _measured(
     engine: Engine, step: Step, models: tuple[str, ...], outcomes: Sequence[tuple[Example, Outcome]]
 ) -> Measurement:
-    correct = step.correct or (lambda *_: False)
+    correct = step.correct or _never
     wrong = [e.id for e, o in outcomes if o.status != "accepted" or not correct(o.value, e.expected)]
     costs = [_full_cost(engine, outcome) for _, outcome in outcomes]
     known = [cost for cost in costs if cost is not None]
@@ -145,3 +148,7 @@ def _full_cost(engine: Engine, outcome: Outcome) -> Decimal | None:
 
 def _prompt_tokens(prompt: Any, example: Example, parameters: Mapping[str, Any]) -> int:
     return estimate_prompt_tokens(prompt.render(example.document(), {"part": None, **parameters}))
+
+
+def _never(_: Mapping[str, Any], __: Mapping[str, Any]) -> bool:
+    return False

@@ -21,7 +21,7 @@ from tierwise.records import Document, Verdict
 _PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
 _DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
-SAME_WORDS = 92  # per cent of a long quotation's characters that have to stand in the document, in order
+SAME_WORDS = 95  # per cent of a long quotation's characters that have to stand in the document, in order
 _ALIKE = str.maketrans(
     {
         **dict.fromkeys("“”„‟«»", '"'),

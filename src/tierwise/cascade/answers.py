@@ -15,6 +15,7 @@ from tierwise.cascade.faults import decision
 from tierwise.catalog import Model
 from tierwise.golden import Example
 from tierwise.ledger import Ledger
+from tierwise.prompts import neutral
 from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict, rank
 from tierwise.tokens import count_tokens, estimate_prompt_tokens
 
@@ -143,7 +144,7 @@ def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:
 def _repair(messages: tuple[Message, ...], reply: Reply, verdict: Verdict) -> tuple[Message, ...]:
     """The conversation so far, with what is wrong with the answer."""
     request = f"That answer is not valid: {verdict.reason}. Answer again with the corrected JSON object only."
-    return (*messages, Message("assistant", reply.text), Message("user", request))
+    return (*messages, Message("assistant", neutral(reply.text)), Message("user", neutral(request)))
 
 
 def _too_long(work: Work, model: Model, messages: tuple[Message, ...]) -> bool:
