@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +56,9 @@ def _stakes(word: str | None) -> Stakes | None:
     return word if word in ("low", "normal", "high") else None  # type: ignore[return-value]
 
 
+Test = Callable[[Features], bool]
+
+
 class Condition(Settings):
     """What a document must be for a rule to apply. All that is named must hold; nothing named always holds."""
 
@@ -94,18 +97,41 @@ class Condition(Settings):
 
     def holds(self, f: Features) -> bool:
         """Whether this condition holds for these features."""
-        return (
-            (self.step is None or f.step in self.step)
-            and (self.sensitivity_min is None or rank(f.sensitivity) >= rank(self.sensitivity_min))
-            and (self.sensitivity_max is None or rank(f.sensitivity) <= rank(self.sensitivity_max))
-            and (self.tokens_min is None or f.tokens >= self.tokens_min)
-            and (self.tokens_max is None or f.tokens <= self.tokens_max)
-            and (self.language is None or f.language in self.language)
-            and (self.stakes is None or f.stakes in self.stakes)
-            and all(f.tags.get(name) in allowed for name, allowed in self.tags.items())
-            and all(_outcome(f, path) in allowed for path, allowed in self.outcomes.items())
-            and (self.budget_used_min is None or f.budget_used >= self.budget_used_min)
-        )
+        return (self.step is None or f.step in self.step) and all(test(f) for test in self.beside_step)
+
+    @cached_property
+    def beside_step(self) -> tuple[Test, ...]:
+        """A test for each thing that is named beside the step: what is not named costs a decision nothing."""
+        return tuple(_tests(self))
+
+
+def _tests(c: Condition) -> Iterator[Test]:
+    if (least := c.sensitivity_min) is not None:
+        yield lambda f: rank(f.sensitivity) >= rank(least)
+    if (strictest := c.sensitivity_max) is not None:
+        yield lambda f: rank(f.sensitivity) <= rank(strictest)
+    if (fewest := c.tokens_min) is not None:
+        yield lambda f: f.tokens >= fewest
+    if (most := c.tokens_max) is not None:
+        yield lambda f: f.tokens <= most
+    if (languages := c.language) is not None:
+        yield lambda f: f.language in languages
+    if (stakes := c.stakes) is not None:
+        yield lambda f: f.stakes in stakes
+    for name, values in c.tags.items():
+        yield partial(_tagged, name, values)
+    for path, values in c.outcomes.items():
+        yield partial(_came_out, path, values)
+    if (used := c.budget_used_min) is not None:
+        yield lambda f: f.budget_used >= used
+
+
+def _tagged(name: str, values: Words, f: Features) -> bool:
+    return f.tags.get(name) in values
+
+
+def _came_out(path: str, values: Words, f: Features) -> bool:
+    return _outcome(f, path) in values
 
 
 def _outcome(f: Features, path: str) -> str | None:
@@ -194,7 +220,24 @@ class Rules(Settings):
 
     def matching(self, f: Features) -> RouteRule | None:
         """The first route whose condition holds."""
-        return next((rule for rule in self.routes if rule.when.holds(f)), None)
+        for rule, tests in self._of_step(f.step):
+            for test in tests:
+                if not test(f):
+                    break
+            else:
+                return rule
+        return None
+
+    def _of_step(self, step: str) -> tuple[tuple[RouteRule, tuple[Test, ...]], ...]:
+        """The routes that a step can take, each with its other tests: sorted out once, since every document asks."""
+        if step not in self._by_step:
+            allowed = (rule for rule in self.routes if rule.when.step is None or step in rule.when.step)
+            self._by_step[step] = tuple((rule, rule.when.beside_step) for rule in allowed)
+        return self._by_step[step]
+
+    @cached_property
+    def _by_step(self) -> dict[str, tuple[tuple[RouteRule, tuple[Test, ...]], ...]]:
+        return {}
 
 
 def load_rules(path: Path, catalog: Catalog, steps: Iterable[str] | None = None) -> Rules:
