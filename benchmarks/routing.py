@@ -4,7 +4,8 @@
 
 Each number is the median over rounds of one warm process, after the fastest of several tries of each round.
 "named" matches the last of the routes, which names every model: the longest way there is. "proof" does the same
-with a route that picks the cheapest certified among all models. Both under two guards and a budget.
+with a route that picks the cheapest certified among all models. Both under two guards and a budget that covers
+every model. "none fits" is "named" with a budget too small for any: every model needs an exact sum and a reason.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ SIZES = ((50, 30), (5, 30), (200, 30), (50, 5), (50, 100))
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print("| routes | models | named | proof |\n|---|---|---|---|")
+    print("| routes | models | named | proof | none fits |\n|---|---|---|---|---|")
     for routes, models in SIZES:
-        times = [decision_us(policy(routes, models, pick=pick), models) for pick in (False, True)]
+        ways = [(False, Decimal(1)), (True, Decimal(1)), (False, Decimal("0.00001"))]
+        times = [decision_us(policy(routes, models, pick=pick), models, left) for pick, left in ways]
         print(f"| {routes} | {models} | " + " | ".join(f"{us:.1f} us" for us in times) + " |")
     print(f"\nTarget: at most {TARGET_US} us with {SIZES[0][0]} routes and {SIZES[0][1]} models.")
 
 
-def decision_us(decided_by: Policy, models: int) -> float:
+def decision_us(decided_by: Policy, models: int, left: Decimal) -> float:
     """Microseconds for one decision."""
     current = Current(
         identities={m.name: m.identity for m in decided_by.catalog.models.values()},
@@ -52,7 +54,6 @@ def decision_us(decided_by: Policy, models: int) -> float:
         step_hash="s",
         today=TODAY,
     )
-    left = Decimal(1)
 
     def decide() -> None:
         route(FEATURES, decided_by, max_output_tokens=500, budget_left=left, current=current)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from dataclasses import replace
 from decimal import Decimal
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwise.catalog import Catalog
+from tierwise.certificates import Certificates, Current
 from tierwise.records import SENSITIVITIES, Rejection, Route, Usage
 from tierwise.router import Policy, route, worst_case
 from tierwise.rules import Features, Rules
@@ -216,6 +218,44 @@ def test_a_guard_is_named_before_anything_else() -> None:
 def test_what_fits_exactly_is_taken() -> None:
     fits = policy({"a": model(context_tokens=700)})
     assert only(fits, budget_left=Decimal("0.0008")).models == ("a",)
+
+
+def test_a_prompt_that_is_dear_for_its_length_is_held_against_the_purse() -> None:
+    """Above a length, some providers charge the whole call at another price."""
+    price = {**PRICE, "above": {"prompt_tokens": 600, "input": 10, "output": 20}}
+    fits = policy({"a": model(price=price)})
+    assert only(fits, budget_left=Decimal("0.0008")).models == ("a",)
+    assert only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.0008")).models == ()
+    assert only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.00801")).models == ("a",)
+
+
+def test_proof_counts_for_what_it_is_asked_about_and_no_longer() -> None:
+    """The same policy answers anew when a prompt has changed in between."""
+    certificate = {
+        "step": "draft",
+        "models": ["a"],
+        "prompt": "draft v1",
+        "prompt_hash": "p",
+        "step_hash": "s",
+        "golden": "draft.jsonl",
+        "golden_hash": "g",
+        "identities": {"a": "i"},
+        "n": 100,
+        "errors": 0,
+        "bound": 0.97,
+        "date": "2026-11-22",
+        "tierwise_version": "0",
+    }
+    routes = [{"name": "r", "pick": "cheapest_capable"}]
+    asked = replace(
+        policy({"a": model(), "b": model(strength=90)}, routes=routes, floors={"draft": 0.9}),
+        certificates=Certificates.model_validate({"certificates": [certificate]}),
+    )
+    now = Current(identities={"a": "i"}, prompt_hash="p", step_hash="s", today=datetime.date(2026, 11, 22))
+    assert only(asked, current=now).models == ("a", "b")
+    assert only(asked, current=replace(now, prompt_hash="other")).models == ("b", "a")
+    assert only(asked, current=None).models == ("b", "a")
+    assert only(asked, current=now).models == ("a", "b")
 
 
 def test_a_step_that_splits_takes_models_with_small_windows() -> None:

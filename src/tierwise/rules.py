@@ -97,7 +97,12 @@ class Condition(Settings):
 
     def holds(self, f: Features) -> bool:
         """Whether this condition holds for these features."""
-        return (self.step is None or f.step in self.step) and all(test(f) for test in self.beside_step)
+        if self.step is not None and f.step not in self.step:
+            return False
+        for test in self.beside_step:  # noqa: SIM110 - `all` takes three times as long
+            if not test(f):
+                return False
+        return True
 
     @cached_property
     def beside_step(self) -> tuple[Test, ...]:
