@@ -1,6 +1,6 @@
 """How fast the embedded models are here, and the price per million tokens that follows from a machine's price.
 
-    python -m benchmarks.local_models --usd-hour 0.08
+python -m benchmarks.local_models --usd-hour 0.08
 """
 
 from __future__ import annotations

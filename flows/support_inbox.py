@@ -46,7 +46,7 @@ def support_inbox(
         topics = classify.map(inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS))
         digests = summarize.map(topics, max_words=unmapped(40))
         replies = draft.map(
-            digests, sender=unmapped("the Larkfold support team"), max_words=unmapped(110), only=unmapped(needs_reply)
+            digests, sender=unmapped("the Larkfold support team"), max_words=unmapped(70), only=unmapped(needs_reply)
         )
         write_documents(replies, out)
     return run.summary()

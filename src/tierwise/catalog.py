@@ -131,7 +131,10 @@ class Model(Settings):
     timeout_s: Annotated[float, Field(gt=0)] = 120
     lane: Literal["auto", "lean", "litellm"] = "auto"  # lean: straight to a server that speaks OpenAI's format
     weights: Weights | None = None
-    examples: Annotated[int, Field(ge=0, le=50)] = 0  # nearest labelled examples that it is shown before it answers
+    # labelled examples that it is shown before it answers: the nearest to the document, and so many of each label,
+    # the same for every document, which servers keep from one call to the next
+    examples: Annotated[int, Field(ge=0, le=50)] = 0
+    fixed_examples: Annotated[int, Field(ge=0, le=50)] = 0
     verified: bool = True  # False: the address or name could not be tried by us
     retires: date | None = None
 
@@ -141,6 +144,11 @@ class Model(Settings):
         weights = self.weights and (self.weights.sha256 or self.weights.file)
         parameters = {k: v for k, v in self.litellm_params.items() if k not in ("api_key", "api_base")}
         return canonical_hash([self.tier, parameters, weights, self.structured_output])
+
+    @property
+    def taught(self) -> bool:
+        """Whether it is shown labelled examples."""
+        return self.examples + self.fixed_examples > 0
 
     @property
     def price_date(self) -> str | None:

@@ -60,7 +60,9 @@ def worst_cost(
         raise Misuse(f"the step {step.name} does not say what a right answer is: give step(…, correct=…)")
     model, prompt = engine.policy.catalog.model(name), engine.prompts[step.prompt]
     tokens = [_prompt_tokens(prompt, example, parameters) for example in golden.examples]
-    tokens = [count + model.examples * (sum(tokens) // len(tokens) // 2) for count in tokens]
+    tokens = [
+        count + (model.examples + model.fixed_examples * 5) * (sum(tokens) // len(tokens) // 2) for count in tokens
+    ]
     costs = [worst_case(model, count, prompt.head.max_output_tokens) for count in tokens]
     return None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
 

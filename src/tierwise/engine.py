@@ -179,7 +179,7 @@ class Engine:
         with self._lock:
             if step not in self._teachers:
                 path = self.project.root / "golden" / f"{step}-examples.jsonl"
-                wanted = path.exists() and any(m.examples for m in self.policy.catalog.models.values())
+                wanted = path.exists() and any(m.taught for m in self.policy.catalog.models.values())
                 self._teachers[step] = Teacher(load_golden(path)) if wanted else None
             return self._teachers[step]
 
@@ -190,6 +190,6 @@ class Engine:
 
 def _identity(model: Model, teacher: Teacher | None) -> str:
     """What a model's answers depend on; for one that is shown examples, those too."""
-    return (
-        canonical_hash([model.identity, model.examples, teacher.hash]) if model.examples and teacher else model.identity
-    )
+    if teacher is None or not model.taught:
+        return model.identity
+    return canonical_hash([model.identity, model.examples, model.fixed_examples, teacher.hash])

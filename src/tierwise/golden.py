@@ -56,15 +56,23 @@ class GoldenSet:
 
 
 class Teacher:
-    """The examples that a model may be shown for one step, nearest first found by their words."""
+    """The examples that a model may be shown for one step."""
 
     def __init__(self, examples: GoldenSet) -> None:
         self._neighbours: Neighbours[Example] = Neighbours(examples.examples)
+        self._by_length = sorted(examples.examples, key=lambda e: (len(e.text), e.id))
         self.hash = examples.hash
 
     def nearest(self, document: Document, k: int) -> tuple[Example, ...]:
         """Up to `k` examples, the nearest last; never the document itself."""
         return self._neighbours.nearest(document.text, k)
+
+    def fixed(self, k: int, field: str | None) -> tuple[Example, ...]:
+        """The `k` shortest examples for each value of an answer's field, in turn; the same for every document."""
+        groups: dict[str, list[Example]] = {}
+        for example in self._by_length:
+            groups.setdefault(str(example.expected.get(field or "")), []).append(example)
+        return tuple(group[n] for n in range(k) for _, group in sorted(groups.items()) if n < len(group))
 
 
 def load_golden(path: Path, *, at_least: int = FEWEST) -> GoldenSet:

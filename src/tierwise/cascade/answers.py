@@ -108,22 +108,25 @@ def _question(work: Work, document: Document | None = None) -> tuple[Message, ..
 
 
 def _conversation(work: Work, model: Model) -> tuple[Message, ...]:
-    """The prompt, with as many of the nearest examples before the question as the window holds."""
+    """The prompt, with as many examples before the question as the window holds; the nearest ones stay longest."""
     system, *question = _question(work)
     turns = [turn for example in _lessons(work, model) for turn in _lesson(work, example)]
     while turns and _too_long(work, model, (system, *turns, *question)):
-        turns = turns[2:]  # the farthest one first
+        turns = turns[2:]
     return (system, *turns, *question)
 
 
 def _lessons(work: Work, model: Model) -> list[Example]:
     """The examples that this model may be shown beside this document: none more sensitive than the document."""
-    if not model.examples or work.job.teacher is None:
+    teacher = work.job.teacher
+    if teacher is None or not model.taught:
         return []
+    fixed = teacher.fixed(model.fixed_examples, next(iter(work.step.choices), None))
+    nearest = teacher.nearest(work.document, model.examples)
     rules, f = work.run.policy.rules, work.features
     return [
         example
-        for example in work.job.teacher.nearest(work.document, model.examples)
+        for example in (*fixed, *nearest)
         if rank(example.sensitivity) <= rank(f.sensitivity)
         and rules.forbidden(model.tier, replace(f, sensitivity=example.sensitivity)) is None
     ]
