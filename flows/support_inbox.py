@@ -44,7 +44,7 @@ def support_inbox(
     with recorded_run(budget_usd=budget_usd) as run:
         inbox = read_documents(source, sensitivity=sensitivity)
         topics = classify.map(inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS))
-        digests = summarize.map(topics, max_words=unmapped(40))
+        digests = summarize.map(topics, max_words=unmapped(50))
         replies = draft.map(
             digests, sender=unmapped("the Larkfold support team"), max_words=unmapped(70), only=unmapped(needs_reply)
         )

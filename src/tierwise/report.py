@@ -33,6 +33,8 @@ class RunSummary:
         parts = [f"{run.documents} documents", f"{run.deferred} deferred", f"{run.attempts} calls"]
         if run.reused:
             parts.append(f"{run.reused} reused")
+        if run.finished_at:
+            parts.append(f"{run.finished_at - run.started_at:.0f} s")
         return f"{', '.join(parts)}, cost {usd(run.cost_known, run.cost_unknown)}"
 
     def cells(self) -> list[dict[str, Any]]:
