@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tierwise import step
-from tierwise.checks import at_most_words, no_placeholders, same_language
+from tierwise.checks import at_most_words, no_placeholders, numbers_are_in_the_document, same_language
 from tierwise.correctness import mentions
 
 
@@ -18,6 +18,6 @@ class Draft(BaseModel):
 draft = step(
     "draft",
     returns=Draft,
-    checks=[at_most_words("reply"), no_placeholders, same_language],
+    checks=[at_most_words("reply"), numbers_are_in_the_document, no_placeholders, same_language],
     correct=mentions("reply"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tierwise import step
-from tierwise.checks import at_most_words, same_language
+from tierwise.checks import at_most_words, numbers_are_in_the_document, same_language
 from tierwise.correctness import mentions
 
 
@@ -19,6 +19,6 @@ summarize = step(
     "summarize",
     returns=Summary,
     splits="summary",
-    checks=[at_most_words("summary"), same_language],
+    checks=[at_most_words("summary"), numbers_are_in_the_document, same_language],
     correct=mentions("summary"),
 )

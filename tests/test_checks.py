@@ -17,6 +17,7 @@ from tierwise.checks import (
     fields_are_quoted,
     label_is_allowed,
     no_placeholders,
+    numbers_are_in_the_document,
     same_language,
     squeezed,
 )
@@ -291,3 +292,18 @@ def test_a_text_has_at_most_so_many_words() -> None:
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_an_empty_text_is_no_answer(text: str) -> None:
     assert verdict(at_most_words("text"), Written(text=text), max_words=3).reason == "`text` is empty"
+
+
+ORDER = Document(id="d", text="On 2 October I ordered two desks for 1,298.00 pounds, order LF-20418.")
+
+
+@pytest.mark.parametrize("text", ["Two desks, order LF-20418", "They cost 1298.00", "Nothing but words", "2 October"])
+def test_numbers_of_the_document_may_be_repeated(text: str) -> None:
+    assert verdict(numbers_are_in_the_document, Written(text=text), ORDER).passed
+
+
+@pytest.mark.parametrize("text", ["order LF-20419", "They cost 1,299.00", "3 October", "in 14 days"])
+def test_a_number_that_the_document_does_not_have_is_invented(text: str) -> None:
+    found = verdict(numbers_are_in_the_document, Written(text=text), ORDER)
+    assert found.passed is False
+    assert "does not have" in found.reason

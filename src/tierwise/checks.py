@@ -87,6 +87,16 @@ def fields_are_quoted(output: BaseModel, document: Document) -> str | None:
     return None
 
 
+@check("grounding")
+def numbers_are_in_the_document(output: BaseModel, document: Document) -> str | None:
+    """Every number in the output, an amount, a date or an order, stands in the document too."""
+    for text in _texts(output.model_dump(mode="json")):
+        for number in _NUMBER.findall(text):
+            if not _has_numbers(document.text, number):
+                return f"has a number that the document does not have: {number}"
+    return None
+
+
 @check("placeholders")
 def no_placeholders(output: BaseModel, document: Document) -> str | None:
     """No `[Your Name]` or `{{ name }}` that the document itself does not have."""
