@@ -362,6 +362,5 @@ def test_a_garbled_body_is_retried_and_then_fallen_back_from(engine: Engine, sma
 
 
 def test_a_prompt_that_needs_a_missing_parameter_is_an_error_with_its_file(engine: Engine) -> None:
-    with pytest.raises((ConfigError, ExceptionGroup)) as caught:
+    with pytest.raises(ConfigError, match=r"summarize\.md\.j2"):
         engine.run_batch(engine.start_run("test"), SUMMARIZE, Batch((Document(id="a", text=TEXT),)), {})
-    assert "summarize.md.j2" in str(caught.value) or "summarize.md.j2" in str(caught.value.exceptions[0])

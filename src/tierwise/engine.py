@@ -23,6 +23,7 @@ from tierwise.budget import Budget
 from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.catalog import Model
 from tierwise.certificates import Current
+from tierwise.errors import TierwiseError
 from tierwise.gateway import Gateway
 from tierwise.golden import Teacher, load_golden
 from tierwise.ledger import Ledger, RunInfo, RunState
@@ -141,7 +142,12 @@ class Engine:
                 tasks = [group.create_task(run_one(document)) for document in batch.documents]
             return tuple(task.result() for task in tasks)
 
-        return batch.replace(self._portal.call(run_all))
+        try:
+            return batch.replace(self._portal.call(run_all))
+        except ExceptionGroup as group:  # a project file's error is met by every document: tell it once
+            if ours := group.subgroup(TierwiseError):
+                raise ours.exceptions[0] from None
+            raise
 
     def job(
         self,
