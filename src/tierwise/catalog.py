@@ -119,7 +119,7 @@ class Model(Settings):
     name: str = ""
     tier: str
     description: str = ""
-    litellm_params: Mapping[str, Any]
+    litellm_params: Mapping[str, Any] = {}
     context_tokens: Annotated[int, Field(gt=0)]
     max_output_tokens: Annotated[int, Field(gt=0)]
     # grammar: the server enforces a whole JSON schema; schema: all but lengths and ranges; instruct: it is only told
@@ -130,7 +130,9 @@ class Model(Settings):
     concurrency: Annotated[int, Field(gt=0)] = 8
     timeout_s: Annotated[float, Field(gt=0)] = 120
     lane: Literal["auto", "lean", "litellm"] = "auto"  # lean: straight to a server that speaks OpenAI's format
+    confidence: bool = False  # the server says how likely each token was, so that unsure answers can go on
     weights: Weights | None = None
+    learned: str | None = None  # the step whose trained classifier this is, in place of a language model
     # labelled examples that it is shown before it answers: the nearest to the document, and so many of each label,
     # the same for every document, which servers keep from one call to the next
     examples: Annotated[int, Field(ge=0, le=50)] = 0
@@ -293,6 +295,10 @@ def load_catalog(path: Path) -> Catalog:
 def _check_params(source: YamlData, model: Model) -> None:
     """Raises ConfigError at the first of `litellm_params` that cannot work, or would go around the guards."""
     place = ("models", model.name, "litellm_params")
+    if model.learned:
+        if model.litellm_params or model.weights or model.taught:
+            raise source.error("a learned model has no `litellm_params`, `weights` or examples", place[:2])
+        return
     if not isinstance(model.litellm_params.get("model"), str):
         raise source.error("litellm_params needs `model`", place)
     for name, value in model.litellm_params.items():

@@ -14,7 +14,7 @@ Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 
 Status = Literal["accepted", "deferred", "skipped"]
-AttemptKind = Literal["first", "retry", "fallback", "escalation", "repair"]
+AttemptKind = Literal["first", "retry", "fallback", "escalation", "repair", "judge", "shadow"]
 Role = Literal["system", "user", "assistant"]
 
 
@@ -62,12 +62,14 @@ class Call:
     response_schema: Mapping[str, Any] | None = None
     schema_name: str = "answer"
     temperature: float = 0.0
+    confidence: bool = False  # whether to ask how likely each token was
 
     @property
     def hash(self) -> str:
         """Identity of the call: an equal one that was paid once is never paid again."""
         messages = [[m.role, m.content] for m in self.messages]
-        return canonical_hash([self.identity, messages, self.response_schema, self.max_tokens, self.temperature])
+        parts = [self.identity, messages, self.response_schema, self.max_tokens, self.temperature]
+        return canonical_hash([*parts, "confidence"] if self.confidence else parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class Reply:
     usage: Usage | None
     latency_s: float
     served_model: str | None = None  # the name that the server gave
+    confidence: float | None = None  # 0 to 1: the least likely token of the answer; None where nobody says
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class Attempt:
     error: str | None = None  # name of the error's class
     error_text: str | None = None
     finish_reason: str | None = None
+    confidence: float | None = None  # of the answer, see Reply
     text: str | None = None  # the answer
     verdicts: tuple[Verdict, ...] = ()
 
@@ -127,9 +131,21 @@ class Rejection:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that a route names: what one call for this document should cost (USD, None: unknown), and its proof."""
+
+    model: str
+    expected_cost: Decimal | None
+    proof: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The ordered models for one document and step, each rejected one with its reason."""
+    """The ordered models for one document and step, each rejected one with its reason.
+
+    An answer of a model in `thresholds` whose confidence is lower goes on to the next one.
+    """
 
     step: str
     rule: str
@@ -137,6 +153,9 @@ class Route:
     rejected: tuple[Rejection, ...] = ()
     review: Literal["human"] | None = None
     reason: str = ""  # why this order, or why there is nothing to try
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()  # as recorded: one for each model
+    features: Mapping[str, Any] = field(default_factory=dict)  # as recorded: what the decision rested on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

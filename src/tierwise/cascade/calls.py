@@ -176,6 +176,7 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
         max_tokens=min(work.prompt.head.max_output_tokens, model.max_output_tokens),
         response_schema=schema,
         schema_name=work.step.name,
+        confidence=model.confidence,
     )
 
 
@@ -208,6 +209,7 @@ def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
         cost=model.cost(reply.usage),
         latency_s=reply.latency_s,
         finish_reason=reply.finish_reason,
+        confidence=reply.confidence,
         text=reply.text,
     )
 

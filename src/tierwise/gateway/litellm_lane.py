@@ -14,7 +14,7 @@ from typing import Any
 
 from tierwise.errors import ModelUnavailable
 from tierwise.gateway.connections import Connections
-from tierwise.gateway.openai_format import request_parts
+from tierwise.gateway.openai_format import confidence_of, request_parts
 from tierwise.gateway.replies import Answer, reply_of
 from tierwise.gateway.target import Target
 from tierwise.gateway.translate import translated_errors
@@ -127,4 +127,7 @@ def _answer(response: Any) -> Answer:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         cached_tokens=getattr(usage.prompt_tokens_details, "cached_tokens", None) or 0,
+        confidence=confidence_of(
+            [token.logprob for token in (getattr(choice, "logprobs", None) and choice.logprobs.content) or ()]
+        ),
     )

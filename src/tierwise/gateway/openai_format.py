@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tierwise.catalog import Model
@@ -28,6 +29,8 @@ def request_parts(call: Call, model: Model) -> dict[str, Any]:
     if call.response_schema is not None and model.structured_output != "instruct":
         schema = {"name": call.schema_name, "schema": call.response_schema, "strict": True}
         parts["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if call.confidence:
+        parts["logprobs"] = True
     return parts
 
 
@@ -43,4 +46,10 @@ def read_answer(body: Mapping[str, Any]) -> Answer:
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
         cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        confidence=confidence_of([token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()]),
     )
+
+
+def confidence_of(log_probabilities: Sequence[float]) -> float | None:
+    """The probability of the least likely token; None where there are none or a server sends nonsense."""
+    return math.exp(min(log_probabilities)) if log_probabilities and max(log_probabilities) <= 0 else None

@@ -24,6 +24,7 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    confidence: float | None = None
 
 
 def reply_of(answer: Answer, exchange: Exchange, model: Model, latency_s: float) -> Reply:
@@ -36,7 +37,14 @@ def reply_of(answer: Answer, exchange: Exchange, model: Model, latency_s: float)
     if not text.strip() and answer.finish_reason != "length":
         raise BadReply("the reply is empty", model=model.name, usage=usage)
     served = exchange.body.get("model") or exchange.body.get("modelVersion")
-    return Reply(text=text, finish_reason=answer.finish_reason, usage=usage, latency_s=latency_s, served_model=served)
+    return Reply(
+        text=text,
+        finish_reason=answer.finish_reason,
+        usage=usage,
+        latency_s=latency_s,
+        served_model=served,
+        confidence=answer.confidence,
+    )
 
 
 def usage_of(answer: Answer, exchange: Exchange) -> Usage | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-from tierwise.records import Attempt, Document, Outcome, Rejection, Reply, Route, Sensitivity, Usage, Verdict
+from tierwise.records import Attempt, Choice, Document, Outcome, Rejection, Reply, Route, Sensitivity, Usage, Verdict
 
 Row = dict[str, Any]
 
@@ -28,6 +28,8 @@ class RunInfo:
     flow_run_name: str | None = None
     budget_usd: Decimal | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    plan: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class RunRow:
     parameters: dict[str, Any]
     policy_hash: str
     tierwise_version: str
+    tags: dict[str, str] | None = None
+    plan: dict[str, Any] | None = None
 
     @property
     def cost(self) -> Decimal | None:
@@ -136,7 +140,7 @@ class DeferredRow:
 def run_row(run: RunInfo) -> Row:
     """A run's row."""
     row = {f.name: getattr(run, f.name) for f in fields(RunInfo)}
-    return row | {"parameters": dict(run.parameters), "state": "running"}
+    return row | {"parameters": dict(run.parameters), "tags": dict(run.tags), "state": "running"}
 
 
 def attempt_row(run_id: str, attempt: Attempt) -> Row:
@@ -213,4 +217,10 @@ def _route_of(data: Mapping[str, Any] | None) -> Route | None:
     if data is None:
         return None
     rejected = tuple(Rejection(**rejection) for rejection in data["rejected"])
-    return Route(**{**data, "models": tuple(data["models"]), "rejected": rejected})
+    choices = tuple(_choice_of(choice) for choice in data.get("choices", ()))
+    return Route(**{**data, "models": tuple(data["models"]), "rejected": rejected, "choices": choices})
+
+
+def _choice_of(data: Mapping[str, Any]) -> Choice:
+    cost = data["expected_cost"]
+    return Choice(data["model"], None if cost is None else Decimal(cost), data["proof"])

@@ -120,6 +120,8 @@ class Run(Base):
     started_at: Mapped[float]
     finished_at: Mapped[float | None]
     state: Mapped[str]
+    tags: Mapped[Any] = mapped_column(Json, nullable=True)  # such as {"team": "claims"}, for budgets and chargeback
+    plan: Mapped[Any] = mapped_column(Json, nullable=True)  # what `tierwise plan` expected
 
 
 class AttemptRecord(Base):
@@ -152,6 +154,7 @@ class AttemptRecord(Base):
     error: Mapped[str | None]
     error_text: Mapped[str | None]
     finish_reason: Mapped[str | None]
+    confidence: Mapped[float | None]
 
 
 class CallRecord(Base):
@@ -196,6 +199,29 @@ class OutcomeRecord(Base):
     sensitivity: Mapped[str]
     route: Mapped[Any] = mapped_column(Json, nullable=True)
     recorded_at: Mapped[float]
+
+
+class AuditRecord(Base):
+    """An accepted answer held against another: a shadow's (`model`), or a person's label."""
+
+    __tablename__ = "audits"
+    __table_args__ = (Index(None, "step", "model"), Index(None, "run_id"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    document_id: Mapped[str]
+    document_hash: Mapped[str]
+    step: Mapped[str]
+    model: Mapped[str]  # whose answer is audited: a shadow, or the model in use
+    identity: Mapped[str]  # of that model and the step's prompt and checks then: evidence ends when it changes
+    value: Mapped[Any] = mapped_column(Json, nullable=True)
+    accepted_model: Mapped[str]  # whose answer was used
+    accepted: Mapped[Any] = mapped_column(Json, nullable=True)
+    agreed: Mapped[bool | None]
+    right: Mapped[bool | None]  # what a person said of `value`; None while nobody did
+    reviewer: Mapped[str | None]
+    recorded_at: Mapped[float]
+    reviewed_at: Mapped[float | None]
 
 
 class ReviewRecord(Base):
