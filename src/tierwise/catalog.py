@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from tierwise.errors import ModelUnavailable, UnknownName
+from tierwise.errors import ConfigError, ModelUnavailable, UnknownName, unknown_name
 from tierwise.records import Usage, canonical_hash
 from tierwise.yamlfile import YamlData, read_yaml
 
@@ -140,6 +141,16 @@ class Model(Settings):
     verified: bool = True  # False: the address or name could not be tried by us
     retires: date | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _like_another(cls, data: Any) -> Any:
+        """What is like no other entry is told at `like`, instead of all that it lacks."""
+        if isinstance(data, dict) and "like" in data:
+            kind = PydanticCustomError("like", "{wrong}", {"wrong": str(data["like"])})
+            fault = InitErrorDetails(type=kind, loc=("like",), input=None)
+            raise ValidationError.from_exception_data("Model", [fault])
+        return data
+
     @property
     def identity(self) -> str:
         """What an answer depends on besides the prompt: the provider's name for it, or the weights."""
@@ -197,17 +208,17 @@ def _filled(value: Any, env: Mapping[str, str]) -> Any:
 
 
 def _entry(name: str, models: Mapping[str, Any]) -> Any:
-    """A model's settings with its name; `like: other` starts from another entry's."""
+    """A model's settings with its name; `like: other` starts from another entry's, and stays where there is none."""
     own = models[name]
     if not isinstance(own, dict):
         return own
     other = own.get("like")
     if other is None:
         return {"name": name, **own}
-    base = models.get(str(other))
-    if not isinstance(base, dict) or "like" in base:
-        raise ValueError(f"{name} is like '{other}', which is no entry of its own")
-    return {**base, "name": name, **{key: value for key, value in own.items() if key != "like"}}
+    entries = [key for key, entry in models.items() if isinstance(entry, dict) and "like" not in entry]
+    if str(other) not in entries:
+        return {"like": unknown_name("entry of its own", str(other), entries)}
+    return {**models[str(other)], "name": name, **{key: value for key, value in own.items() if key != "like"}}
 
 
 class Catalog(Settings):
@@ -282,27 +293,32 @@ def load_catalog(path: Path) -> Catalog:
     """Read and validate catalog.yaml. Raises ConfigError with file and line."""
     source = read_yaml(path)
     catalog = source.validate(Catalog)
-    for name, model in catalog.models.items():
-        if model.name != name:
-            raise source.error("a model's name is its key; leave `name` out", ("models", name, "name"))
-        if model.tier not in catalog.tiers:
-            message = str(UnknownName("tier", model.tier, catalog.tiers))
-            raise source.error(message, ("models", name, "tier"))
-        _check_params(source, model)
+    for fault in catalog_faults(source, catalog):
+        raise fault
     return catalog
 
 
-def _check_params(source: YamlData, model: Model) -> None:
-    """Raises ConfigError at the first of `litellm_params` that cannot work, or would go around the guards."""
-    place = ("models", model.name, "litellm_params")
+def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
+    """All that is wrong in a catalog whose every setting is right in itself."""
+    for name, model in catalog.models.items():
+        if model.name != name:
+            yield source.error("a model's name is its key; leave `name` out", ("models", name, "name"))
+        if model.tier not in catalog.tiers:
+            yield source.error(unknown_name("tier", model.tier, catalog.tiers), ("models", name, "tier"))
+        yield from _params_faults(source, name, model)
+
+
+def _params_faults(source: YamlData, key: str, model: Model) -> Iterator[ConfigError]:
+    """What of `litellm_params` cannot work, or would go around the guards."""
+    place = ("models", key, "litellm_params")
     if model.learned:
         if model.litellm_params or model.weights or model.taught:
-            raise source.error("a learned model has no `litellm_params`, `weights` or examples", place[:2])
+            yield source.error("a learned model has no `litellm_params`, `weights` or examples", place[:2])
         return
     if not isinstance(model.litellm_params.get("model"), str):
-        raise source.error("litellm_params needs `model`", place)
+        yield source.error("litellm_params needs `model`", place)
     for name, value in model.litellm_params.items():
         if name in _DETOURS:
-            raise source.error(f"litellm_params cannot have `{name}`; {_DETOURS[name]}", (*place, name))
+            yield source.error(f"litellm_params cannot have `{name}`; {_DETOURS[name]}", (*place, name))
         if any("${" in _VARIABLE.sub("", text) for text in _texts(value)):
-            raise source.error("a variable is written ${NAME} or ${NAME|OTHER}, in capitals", (*place, name))
+            yield source.error("a variable is written ${NAME} or ${NAME|OTHER}, in capitals", (*place, name))

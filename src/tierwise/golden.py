@@ -7,7 +7,7 @@ parameters that both are for. A row has `id`, `text`, optionally `sensitivity`, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,18 +79,38 @@ def load_golden(path: Path, *, at_least: int = FEWEST) -> GoldenSet:
     """Read a JSON Lines file of examples. Raises Misuse without the file, ConfigError with file and line."""
     if not path.exists():
         raise Misuse(f"{path} is missing: a golden set has a line of JSON with id, text and the right answer each")
+    examples, faults = read_golden(path, at_least=at_least)
+    for fault in faults:
+        raise fault
+    return GoldenSet(path, tuple(examples.values()))
+
+
+def read_golden(path: Path, *, at_least: int = FEWEST) -> tuple[dict[int, Example], list[ConfigError]]:
+    """The examples of a file by their lines, and all that is wrong with it."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [ConfigError(f"cannot be read: {error}", path=path)]
+    examples: dict[int, Example] = {}
     seen: dict[str, int] = {}
-    examples = []
-    for line, example in _rows(path):
+    faults: list[ConfigError] = []
+    for line, text in enumerate(lines, 1):
+        try:
+            example = _example(text, path, line) if text.strip() else None
+        except ConfigError as fault:
+            faults.append(fault)
+            continue
+        if example is None:
+            continue
         if example.id in seen:
-            raise ConfigError(f"the id '{example.id}' stands in line {seen[example.id]} too", path=path, line=line)
+            message = f"the id '{example.id}' stands in line {seen[example.id]} too"
+            faults.append(ConfigError(message, path=path, line=line))
         seen[example.id] = line
-        examples.append(example)
+        examples[line] = example
     if len(examples) < at_least:
-        raise ConfigError(
-            f"{len(examples)} examples are too few to prove anything; give at least {at_least}", path=path
-        )
-    return GoldenSet(path, tuple(examples))
+        message = f"{len(examples)} examples are too few to prove anything; give at least {at_least}"
+        faults.append(ConfigError(message, path=path))
+    return examples, faults
 
 
 def load_parameters(path: Path) -> dict[str, Any]:
@@ -98,17 +118,14 @@ def load_parameters(path: Path) -> dict[str, Any]:
     return dict(read_yaml(path).validate(GoldenSettings).parameters) if path.exists() else {}
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Example]]:
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-            example_id, body = str(row.pop("id")), row.pop("text")
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise ConfigError(f"not a line of JSON with id and text: {error}", path=path, line=line) from None
-        sensitivity = row.pop("sensitivity", "internal")
-        if sensitivity not in SENSITIVITIES or not isinstance(body, str) or not body.strip():
-            raise ConfigError("a text is empty, or its sensitivity is not a known one", path=path, line=line)
-        expected = row.pop("expected", None) or {k: v for k, v in row.items() if k != "difficulty"}
-        yield line, Example(example_id, body, expected, sensitivity)
+def _example(text: str, path: Path, line: int) -> Example:
+    try:
+        row = json.loads(text)
+        example_id, body = str(row.pop("id")), row.pop("text")
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(f"not a line of JSON with id and text: {error}", path=path, line=line) from None
+    sensitivity = row.pop("sensitivity", "internal")
+    if sensitivity not in SENSITIVITIES or not isinstance(body, str) or not body.strip():
+        raise ConfigError("a text is empty, or its sensitivity is not a known one", path=path, line=line)
+    expected = row.pop("expected", None) or {k: v for k, v in row.items() if k != "difficulty"}
+    return Example(example_id, body, expected, sensitivity)

@@ -102,13 +102,29 @@ class Prompts:
 
 def load_prompts(folder: Path) -> Prompts:
     """Load every `*.md.j2` of a folder. Raises ConfigError with file and line."""
+    prompts, faults = read_prompts(folder)
+    for fault in faults:
+        raise fault
+    return prompts
+
+
+def read_prompts(folder: Path) -> tuple[Prompts, list[ConfigError]]:
+    """The prompts of a folder that are right, and what is wrong with each other one."""
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals = {"block": delimited}
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
-    paths = sorted(folder.glob(f"*{SUFFIX}"))
-    return Prompts({prompt.name: prompt for path in paths if (prompt := _load(path, environment))})
+    prompts: dict[str, Prompt] = {}
+    faults: list[ConfigError] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            prompt = _load(path, environment)
+        except ConfigError as fault:
+            faults.append(fault)
+        else:
+            prompts[prompt.name] = prompt
+    return Prompts(prompts), faults
 
 
 def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:

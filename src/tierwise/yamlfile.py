@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +20,7 @@ Location = tuple[int | str, ...]
 
 # a misspelt setting explains a missing one, so it is told first; that a word is no object says least
 _WORTH = {"extra_forbidden": 0, "model_type": 2}
+_QUOTED = re.compile(r"'([^']*)'")
 
 
 class YamlData:
@@ -45,18 +48,27 @@ class YamlData:
 
     def validate(self, model: type[M]) -> M:
         """The data as `model`. Raises ConfigError for the first thing that does not fit."""
+        value, faults = self.fitted(model)
+        if value is None:
+            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+            raise ConfigError(faults[0].message + more, path=self.path, line=faults[0].line)
+        return value
+
+    def fitted(self, model: type[M]) -> tuple[M | None, list[ConfigError]]:
+        """The data as `model`; or None and all that does not fit, what explains most first."""
         from pydantic import ValidationError
 
         try:
-            return model.model_validate(self.data)
+            return model.model_validate(self.data), []
         except ValidationError as error:
-            first = min(error.errors(include_url=False), key=lambda e: _WORTH.get(e["type"], 1))
-            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            location = self._written(first["loc"])
-            place = " → ".join(str(part) for part in location)
-            at = location if first["type"] == "model_type" else location[:-1]
-            sentence = _sentence(first, _fields_at(model, at))
-            raise self.error(f"{place + ': ' if place else ''}{sentence}{more}", location) from None
+            found = sorted(error.errors(include_url=False), key=lambda e: _WORTH.get(e["type"], 1))
+            return None, [self._fault(e, model) for e in found]
+
+    def _fault(self, found: ErrorDetails, model: type[BaseModel]) -> ConfigError:
+        location = self._written(found["loc"])
+        place = " → ".join(str(part) for part in location)
+        at = location if found["type"] == "model_type" else location[:-1]
+        return self.error(f"{place + ': ' if place else ''}{_sentence(found, _fields_at(model, at))}", location)
 
     def _written(self, location: Location) -> Location:
         """A location without what Pydantic adds to it: the names of a union's members."""
@@ -153,7 +165,9 @@ def _sentence(error: ErrorDetails, known: list[str]) -> str:
         return f"expects settings (`name: value`), such as {', '.join(known[:3])}" if known else "expects settings"
     value = error.get("input")
     shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
-    return error["msg"].removeprefix("Value error, ") + shown
+    allowed = _QUOTED.findall(error.get("ctx", {}).get("expected", "")) if error["type"] == "literal_error" else []
+    near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
+    return error["msg"].removeprefix("Value error, ") + shown + (f"; did you mean '{near[0]}'?" if near else "")
 
 
 def _fields_at(model: Any, location: Location) -> list[str]:
