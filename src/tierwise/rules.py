@@ -9,16 +9,26 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tierwise.catalog import Catalog, Settings
-from tierwise.errors import UnknownName
+from tierwise.errors import ConfigError, unknown_name
 from tierwise.records import Document, Sensitivity, canonical_hash, highest, rank
 from tierwise.steps import Stakes, Step
-from tierwise.yamlfile import YamlData, read_yaml
+from tierwise.yamlfile import Location, YamlData, read_yaml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Words = Annotated[tuple[str, ...], Field(min_length=1)]  # none at all would silently match nothing
+SomeWords = Annotated[tuple[str, ...], Field(min_length=1)]  # none at all would silently match nothing
+SomeStakes = Annotated[tuple[Stakes, ...], Field(min_length=1)]
+
+
+def _listed(value: Any) -> Any:
+    """`step: draft` means `step: [draft]`."""
+    return [value] if isinstance(value, str) else value
+
+
+Words = Annotated[SomeWords, BeforeValidator(_listed, json_schema_input_type=str | SomeWords)]
+StakesWords = Annotated[SomeStakes, BeforeValidator(_listed, json_schema_input_type=Stakes | SomeStakes)]
 Trigger = Literal["schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"]
 
 
@@ -35,9 +45,18 @@ class Features:
     tags: Mapping[str, str] = field(default_factory=dict)
     outcomes: Mapping[str, Any] = field(default_factory=dict)  # step -> accepted value
     budget_used: float = 0.0  # share of the budget that is spent or reserved
+    minutes_left: float | None = None  # until the run's deadline; None without one
 
 
-def features(step: Step, document: Document, *, tokens: int, prompt_tokens: int, budget_used: float) -> Features:
+def features(
+    step: Step,
+    document: Document,
+    *,
+    tokens: int,
+    prompt_tokens: int,
+    budget_used: float,
+    minutes_left: float | None = None,
+) -> Features:
     """The features of a document before a step. What is derived is as sensitive as its sources."""
     return Features(
         step=step.name,
@@ -49,6 +68,7 @@ def features(step: Step, document: Document, *, tokens: int, prompt_tokens: int,
         tags=document.metadata,
         outcomes={name: o.value for name, o in document.outcomes.items() if o.status == "accepted"},
         budget_used=budget_used,
+        minutes_left=minutes_left,
     )
 
 
@@ -62,29 +82,31 @@ Test = Callable[[Features], bool]
 class Condition(Settings):
     """What a document must be for a rule to apply. All that is named must hold; nothing named always holds."""
 
-    step: Words | None = None
-    sensitivity_min: Sensitivity | None = None
-    sensitivity_max: Sensitivity | None = None
-    tokens_min: Annotated[int, Field(ge=0)] | None = None
-    tokens_max: Annotated[int, Field(ge=0)] | None = None
-    language: Words | None = None
-    stakes: Annotated[tuple[Stakes, ...], Field(min_length=1)] | None = None
-    tags: Mapping[str, Words] = {}
-    outcomes: Mapping[str, Words] = {}  # "classify.label": [complaint]
-    budget_used_min: Probability | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, data: Any) -> Any:
-        """`step: draft` means `step: [draft]`."""
-        if not isinstance(data, dict):
-            return data
-        single = ("step", "language", "stakes")
-        data = {k: [v] if k in single and isinstance(v, str) else v for k, v in data.items()}
-        for name in ("tags", "outcomes"):
-            if isinstance(data.get(name), dict):
-                data[name] = {k: [v] if isinstance(v, str) else v for k, v in data[name].items()}
-        return data
+    step: Words | None = Field(None, description="One of these steps: `draft`, or `[draft, summarize]`.")
+    sensitivity_min: Sensitivity | None = Field(
+        None, description="At least this sensitive: public < internal < confidential < restricted."
+    )
+    sensitivity_max: Sensitivity | None = Field(None, description="At most this sensitive.")
+    tokens_min: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="At least so many tokens of document text; the prompt around it is not counted."
+    )
+    tokens_max: Annotated[int, Field(ge=0)] | None = Field(None, description="At most so many tokens.")
+    language: Words | None = Field(None, description="One of these languages, such as `de`; unknown matches none.")
+    stakes: StakesWords | None = Field(
+        None, description="One of these: what a mistake costs, as the step or the document's `stakes` says."
+    )
+    tags: Mapping[str, Words] = Field(
+        {}, description="Values that the document's metadata has: `{desk: [legal, hr]}`. All the names must match."
+    )
+    outcomes: Mapping[str, Words] = Field(
+        {}, description="What earlier steps accepted: `{classify.label: [complaint]}`. All the names must match."
+    )
+    budget_used_min: Probability | None = Field(
+        None, description="At least this share of the run's budget is spent or reserved: 0.8 is four fifths."
+    )
+    minutes_left_max: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="At most so many minutes are left until the run's deadline; never holds without one."
+    )
 
     @model_validator(mode="after")
     def _can_hold(self) -> Condition:
@@ -129,6 +151,8 @@ def _tests(c: Condition) -> Iterator[Test]:
         yield partial(_came_out, path, values)
     if (used := c.budget_used_min) is not None:
         yield lambda f: f.budget_used >= used
+    if (minutes := c.minutes_left_max) is not None:
+        yield lambda f: f.minutes_left is not None and f.minutes_left <= minutes
 
 
 def _tagged(name: str, values: Words, f: Features) -> bool:
@@ -150,34 +174,42 @@ def _outcome(f: Features, path: str) -> str | None:
 class Guard(Settings):
     """A rule that only forbids: where it applies, other tiers than these may not see the document."""
 
-    name: str
-    when: Condition = Condition()
-    allow_tiers: tuple[str, ...]
+    name: str = Field(description="What reports call this guard.")
+    when: Condition = Field(Condition(), description="What it applies to; nothing named is everything.")
+    allow_tiers: tuple[str, ...] = Field(description="The only tiers that may see what it applies to; [] is none.")
 
 
 class Example(Settings):
     """What a route is meant to do, checked when the rules are checked."""
 
-    step: str
-    tokens: int = 500
-    sensitivity: Sensitivity = "internal"
-    language: str | None = None
-    stakes: Stakes = "normal"
-    tags: Mapping[str, str] = {}
-    outcomes: Mapping[str, Any] = {}
-    routes_to: str
+    step: str = Field(description="The step that such a document comes to.")
+    tokens: Annotated[int, Field(ge=0)] = Field(500, description="How long its text is.")
+    sensitivity: Sensitivity = Field("internal", description="How sensitive it is.")
+    language: str | None = Field(None, description="Its language, such as `de`; left out: unknown.")
+    stakes: Stakes = Field("normal", description="What a mistake costs.")
+    tags: Mapping[str, str] = Field({}, description="Its metadata: `{desk: legal}`.")
+    outcomes: Mapping[str, Any] = Field({}, description="What steps accepted so far: `{classify: {label: complaint}}`.")
+    routes_to: str = Field(description="The model that is to be tried first when every model is available.")
 
 
 class RouteRule(Settings):
     """Names the candidates for the documents that it matches, in order, or lets the router pick."""
 
-    name: str
-    when: Condition = Condition()
-    candidates: Annotated[tuple[str, ...], Field(alias="try")] = ()
-    pick: Literal["cheapest_capable"] | None = None
-    otherwise: Literal["defer"] = "defer"
-    review: Literal["human"] | None = None
-    examples: tuple[Example, ...] = ()
+    name: str = Field(description="What reports call this route.")
+    when: Condition = Field(Condition(), description="What it is for; the last route has none, and takes the rest.")
+    candidates: tuple[str, ...] = Field(
+        (),
+        alias="try",
+        description="Models in the order in which they are tried; those that may not or cannot are left out.",
+    )
+    pick: Literal["cheapest_capable"] | None = Field(
+        None, description="In place of `try`: the cheapest model that is shown capable of the step's floor."
+    )
+    otherwise: Literal["defer"] = Field("defer", description="What becomes of a document that no model is left for.")
+    review: Literal["human"] | None = Field(None, description="Every answer waits for a person who looks at it.")
+    examples: tuple[Example, ...] = Field(
+        (), description="What this route is meant to do; `tierwise check` tries them."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> RouteRule:
@@ -189,26 +221,41 @@ class RouteRule(Settings):
 class Escalation(Settings):
     """Which failed checks send a document on to the next model, and how often at most."""
 
-    on: tuple[Trigger, ...] = ("schema", "label", "length", "grounding", "placeholders", "language")
-    most: Annotated[int, Field(ge=0)] = 2
+    on: tuple[Trigger, ...] = Field(
+        ("schema", "label", "length", "grounding", "placeholders", "language"),
+        description="Checks whose failure sends a document on to the route's next model; any other defers it.",
+    )
+    most: Annotated[int, Field(ge=0)] = Field(2, description="How often at most, for one document and step.")
 
 
 class BudgetRules(Settings):
     """What happens when the purse is empty, and which unpriced models may be called under a budget."""
 
-    when_empty: Literal["defer", "fail"] = "defer"
-    allow_unpriced: tuple[str, ...] = ()
+    when_empty: Literal["defer", "fail"] = Field("defer", description="What happens when nothing is left to spend.")
+    allow_unpriced: tuple[str, ...] = Field(
+        (), description="Models that may be called under a budget although their price is unknown."
+    )
+
+
+class Shadow(Settings):
+    """What cheaper models that are not certified are also asked, to see how they would do. Guards hold all the same."""
+
+    share: Probability = Field(0.0, description="The share of the documents, chosen by chance.")
+    money: Probability = Field(0.1, description="They spend at most this share of what the run spent.")
 
 
 class Rules(Settings):
     """Everything that decides which model may and should do a step."""
 
-    version: Literal[1]
-    guards: tuple[Guard, ...] = ()
-    floors: Mapping[str, Probability] = {}
-    routes: Annotated[tuple[RouteRule, ...], Field(min_length=1)]
-    escalate: Escalation = Escalation()
-    budget: BudgetRules = BudgetRules()
+    version: Literal[1] = Field(description="The version of this file's format.")
+    guards: tuple[Guard, ...] = Field((), description="What only forbids, asked again before every attempt.")
+    floors: Mapping[str, Probability] = Field({}, description="The least pass rate that each step accepts, 0 to 1.")
+    routes: Annotated[tuple[RouteRule, ...], Field(min_length=1)] = Field(
+        description="Which models are tried; the first route that matches is taken."
+    )
+    escalate: Escalation = Field(Escalation(), description="When a failed check sends a document to the next model.")
+    budget: BudgetRules = Field(BudgetRules(), description="What a budget means; its amount belongs to a run.")
+    shadow: Shadow = Field(Shadow(), description="Whom to ask on the side, so that cheaper models can be proven.")
 
     @cached_property
     def hash(self) -> str:
@@ -253,53 +300,62 @@ def load_rules(path: Path, catalog: Catalog, steps: Iterable[str] | None = None)
     """
     source = read_yaml(path)
     rules = source.validate(Rules)
-    _check_names(source, rules, catalog, None if steps is None else frozenset(steps))
-    _check_once(source, "guards", [guard.name for guard in rules.guards])
-    _check_once(source, "routes", [rule.name for rule in rules.routes])
-    _check_reach(source, rules)
+    for fault in rules_faults(source, rules, catalog.models, catalog.tiers, steps):
+        raise fault
     return rules
 
 
-def _check_once(source: YamlData, kind: str, names: list[str]) -> None:
+def rules_faults(
+    source: YamlData, rules: Rules, models: Iterable[str], tiers: Iterable[str], steps: Iterable[str] | None
+) -> Iterator[ConfigError]:
+    """All that is wrong in rules whose every setting is right in itself, given the names that there are."""
+    names = {"model": frozenset(models), "tier": frozenset(tiers), "step": None if steps is None else frozenset(steps)}
+    for kind, name, place in _names(rules):
+        known = names[kind]
+        if known is not None and name not in known:
+            yield source.error(unknown_name(kind, name, known), place)
+    yield from _twice(source, "guards", [guard.name for guard in rules.guards])
+    yield from _twice(source, "routes", [rule.name for rule in rules.routes])
+    yield from _out_of_reach(source, rules)
+
+
+def _twice(source: YamlData, kind: str, names: list[str]) -> Iterator[ConfigError]:
+    seen: set[str] = set()
     for i, name in enumerate(names):
-        if name in names[:i]:
-            raise source.error(f"two {kind} are named '{name}'; reports would mix them up", (kind, i, "name"))
+        if name in seen:
+            yield source.error(f"two {kind} are named '{name}'; reports would mix them up", (kind, i, "name"))
+        seen.add(name)
 
 
-def _check_reach(source: YamlData, rules: Rules) -> None:
+def _out_of_reach(source: YamlData, rules: Rules) -> Iterator[ConfigError]:
     last = len(rules.routes) - 1
     if rules.routes[last].when != Condition():
         message = "the last route must have no condition, so that every document has one"
-        raise source.error(message, ("routes", last, "when"))
+        yield source.error(message, ("routes", last, "when"))
     for i, rule in enumerate(rules.routes[:last]):
         if rule.when == Condition():
             message = f"route '{rule.name}' has no condition, so no route after it is ever reached; move it to the end"
-            raise source.error(message, ("routes", i))
+            yield source.error(message, ("routes", i))
 
 
-def _check_names(source: YamlData, rules: Rules, catalog: Catalog, steps: frozenset[str] | None) -> None:
-    def known(kind: str, name: str, names: Iterable[str], *place: int | str) -> None:
-        if name not in (names := frozenset(names)):
-            raise source.error(str(UnknownName(kind, name, names)), place)
-
-    def known_steps(names: Iterable[str], *place: int | str) -> None:
-        for j, name in enumerate(names if steps is not None else ()):
-            known("step", name, steps or (), *place, j)
-
+def _names(rules: Rules) -> Iterator[tuple[str, str, Location]]:
+    """Every name in the rules that must exist elsewhere: its kind, itself, and where it stands."""
     for i, guard in enumerate(rules.guards):
-        known_steps(guard.when.step or (), "guards", i, "when", "step")
-        known_steps([path.partition(".")[0] for path in guard.when.outcomes], "guards", i, "when", "outcomes")
-        for j, tier in enumerate(guard.allow_tiers):
-            known("tier", tier, catalog.tiers, "guards", i, "allow_tiers", j)
-    for name in rules.floors:
-        known_steps([name], "floors", name)
+        yield from _names_in(guard.when, ("guards", i, "when"))
+        yield from (("tier", tier, ("guards", i, "allow_tiers", j)) for j, tier in enumerate(guard.allow_tiers))
+    yield from (("step", name, ("floors", name)) for name in rules.floors)
     for i, rule in enumerate(rules.routes):
-        known_steps(rule.when.step or (), "routes", i, "when", "step")
-        known_steps([path.partition(".")[0] for path in rule.when.outcomes], "routes", i, "when", "outcomes")
-        for j, model in enumerate(rule.candidates):
-            known("model", model, catalog.models, "routes", i, "try", j)
+        yield from _names_in(rule.when, ("routes", i, "when"))
+        yield from (("model", name, ("routes", i, "try", j)) for j, name in enumerate(rule.candidates))
         for j, example in enumerate(rule.examples):
-            known_steps([example.step], "routes", i, "examples", j, "step")
-            known("model", example.routes_to, catalog.models, "routes", i, "examples", j, "routes_to")
-    for j, model in enumerate(rules.budget.allow_unpriced):
-        known("model", model, catalog.models, "budget", "allow_unpriced", j)
+            place = ("routes", i, "examples", j)
+            yield "step", example.step, (*place, "step")
+            yield "model", example.routes_to, (*place, "routes_to")
+    for j, name in enumerate(rules.budget.allow_unpriced):
+        yield "model", name, ("budget", "allow_unpriced", j)
+
+
+def _names_in(when: Condition, place: Location) -> Iterator[tuple[str, str, Location]]:
+    yield from (("step", name, (*place, "step", j)) for j, name in enumerate(when.step or ()))
+    for path in when.outcomes:
+        yield "step", path.partition(".")[0], (*place, "outcomes", path)
