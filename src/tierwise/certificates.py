@@ -20,7 +20,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, PlainSerializer, model_validator
 
-from tierwise.catalog import Settings
+from tierwise.catalog import MILLION, Catalog, Model, Settings
 from tierwise.errors import Misuse
 from tierwise.records import canonical_hash
 from tierwise.yamlfile import read_yaml, write_yaml
@@ -126,6 +126,25 @@ class Current:
     today: datetime.date
 
 
+class MeanUsage(Settings):
+    """Tokens a document on average, documents that a model never saw included."""
+
+    prompt_tokens: Annotated[float, Field(ge=0)]
+    completion_tokens: Annotated[float, Field(ge=0)]
+    cached_tokens: Annotated[float, Field(ge=0)] = 0
+
+    def cost(self, model: Model) -> Decimal | None:
+        """USD a document at the model's price of today; None when it is unknown."""
+        if model.price == "unknown":
+            return None
+        price = model.price
+        prompt, cached, completion = (
+            Decimal(str(tokens)) for tokens in (self.prompt_tokens, self.cached_tokens, self.completion_tokens)
+        )
+        cached_price = price.input if price.cached_input is None else price.cached_input
+        return ((prompt - cached) * price.input + cached * cached_price + completion * price.output) / MILLION
+
+
 class Certificate(Settings):
     """Dated proof for one step and one model, or a chain in order, certified as what it delivers.
 
@@ -151,7 +170,8 @@ class Certificate(Settings):
     bound: Annotated[float, Field(ge=0, lt=1)]
     threshold: float | None = None  # below this confidence the first model hands the document on
     coverage: Share | None = None  # share of the golden set that the first model answers itself
-    mean_cost: Usd | None = None  # USD a document; None when unknown
+    mean_cost: Usd | None = None  # USD a document at the prices of that day; None when unknown
+    mean_usage: Mapping[str, MeanUsage] | None = None  # catalog name -> tokens a document, so that new prices re-rank
     latency_p50_s: Annotated[float, Field(ge=0)] | None = None
     judged_by: str | None = None  # the model that judged by a rubric
     human_labels: Count | None = None  # labels by people that the judge was held against
@@ -172,6 +192,8 @@ class Certificate(Settings):
             raise ValueError("`threshold` and `coverage` go together")
         if self.judged_by and not self.human_labels:
             raise ValueError("a judge never certifies alone: `judged_by` needs `human_labels`")
+        if self.mean_usage is not None and set(self.mean_usage) != set(self.models):
+            raise ValueError("`mean_usage` needs one entry for each of `models`")
         if self.expires <= self.date:
             raise ValueError("`expires` must be later than `date`")
         if self.bound and _tail(self.errors, self.n, self.bound) > self.alpha / self.compared * (1 + 1e-6):
@@ -188,6 +210,24 @@ class Certificate(Settings):
         """The evidence in a few words."""
         level = f"{1 - self.alpha:.0%} sure" + (f" among {self.compared} compared" if self.compared > 1 else "")
         return f"{_counted(self.errors, 'error')} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
+
+    @property
+    def passes(self) -> float:
+        """Share of the documents that need no further model: those that the first one keeps, and that got an answer."""
+        kept = self.coverage if self.partial and self.coverage is not None else 1.0
+        return kept * (1 - self.deferred / self.n)
+
+    @property
+    def partial(self) -> bool:
+        """Whether it proves something only for the documents that its one model is sure of."""
+        return self.threshold is not None and len(self.models) == 1
+
+    def cost(self, catalog: Catalog) -> Decimal | None:
+        """USD a document at the catalog's prices; None when unknown."""
+        if self.mean_usage is None:
+            return self.mean_cost
+        costs = [usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items()]
+        return None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
 
     def covers(self, floor: float) -> bool:
         """Whether the proven pass rate reaches a floor."""

@@ -88,8 +88,13 @@ class Engine:
         fresh: bool | None = None,
         flow_run_id: str | None = None,
         flow_run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        deadline: float | None = None,
     ) -> RunContext:
-        """Put a new run on record. With `fresh` (default: the engine's), answers paid earlier are asked for again."""
+        """Put a new run on record. With `fresh` (default: the engine's), answers paid earlier are asked for again.
+
+        `tags` say whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds.
+        """
         run_id, now = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}", time.time()
         self.ledger.start_run(
             RunInfo(
@@ -102,10 +107,12 @@ class Engine:
                 parameters=dict(parameters or {}),
                 tierwise_version=__version__,
                 started_at=now,
+                tags=tags or {},
             )
         )
         since = now if (self.fresh if fresh is None else fresh) else None
-        return RunContext(id=run_id, policy=self.policy, budget=Budget(budget_usd), fresh_since=since)
+        budget = Budget(budget_usd)
+        return RunContext(id=run_id, policy=self.policy, budget=budget, fresh_since=since, deadline=deadline)
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close a run on record: completed, failed or cancelled."""
@@ -125,12 +132,14 @@ class Engine:
         *,
         only: Callable[[Document], bool] | None = None,
         models: tuple[str, ...] = (),
+        thresholds: Mapping[str, float] | None = None,
     ) -> Batch:
         """The batch with every document's outcome of this step. Blocks; documents go concurrently.
 
-        `models` takes the place of the router's choice, to measure them; guards hold all the same.
+        `models` takes the place of the router's choice, to measure them, with the confidences in `thresholds`
+        that their answers need; guards hold all the same.
         """
-        job = self.job(run, step, parameters or {}, only=only, models=models)
+        job = self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds)
 
         async def run_one(document: Document) -> Document:
             done = await self._cascade.run(job, document)
@@ -157,6 +166,7 @@ class Engine:
         *,
         only: Callable[[Document], bool] | None = None,
         models: tuple[str, ...] = (),
+        thresholds: Mapping[str, float] | None = None,
     ) -> Job:
         """A step with all that its documents need."""
         return Job(
@@ -168,6 +178,7 @@ class Engine:
             teacher=self._teacher(step.name),
             only=only,
             models=models,
+            thresholds=thresholds or {},
         )
 
     def current(self, step: Step, parameters: Mapping[str, Any]) -> Current:

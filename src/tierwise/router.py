@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
 from tierwise.catalog import Catalog, Model
-from tierwise.certificates import Certificates, Current
-from tierwise.records import Rejection, Route, Usage, canonical_hash
+from tierwise.certificates import Candidate, Certificate, Certificates, Current, expected_cost
+from tierwise.records import Choice, Rejection, Route, Usage, canonical_hash
 from tierwise.rules import Features, Rules
 
+_NO_THRESHOLDS: Mapping[str, float] = {}
+_NAMED = "the order that the route names"
 _ROUNDING = 1e-9  # more than sums of floats can be off, less than anybody pays
 
 
@@ -31,7 +33,11 @@ class Proof(NamedTuple):
 
     models: tuple[str, ...]
     why: str
-    rejected: tuple[Rejection, ...]
+    rejected: tuple[Rejection, ...] = ()
+    thresholds: Mapping[str, float] = _NO_THRESHOLDS
+
+
+_NOBODY = Proof((), "no acceptable model is left")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +59,35 @@ class Policy:
         """All models, the strongest first."""
         return tuple(sorted(self.catalog.models, key=lambda name: (-self.catalog.models[name].strength, name)))
 
-    def ease(self, max_output_tokens: int) -> Mapping[str, Ease]:
+    def ease(self, step: str, max_output_tokens: int) -> Mapping[str, Ease]:
         """What each model certainly takes, worked out once for all documents of a step."""
-        if max_output_tokens not in self._eases:
-            self._eases[max_output_tokens] = {
-                model.name: _ease(model, max_output_tokens, usable=model.name not in self.unavailable)
+        if (step, max_output_tokens) not in self._eases:
+            self._eases[step, max_output_tokens] = {
+                model.name: _ease(model, max_output_tokens, usable=self.unusable(model, step) is None)
                 for model in self.catalog.models.values()
             }
-        return self._eases[max_output_tokens]
+        return self._eases[step, max_output_tokens]
 
-    def proof(self, step: str, allowed: tuple[str, ...], current: Current | None) -> Proof:
+    def unusable(self, model: Model, step: str) -> str | None:
+        """Why a model cannot do a step here, whatever the document; None when it can."""
+        if model.name in self.unavailable:
+            return f"unavailable: {self.unavailable[model.name]}"
+        return f"is trained for {model.learned} only" if model.learned not in (None, step) else None
+
+    def proof(self, step: str, allowed: tuple[str, ...], current: Current | None, *, named: bool) -> Proof:
         """What certificates make of these models, worked out once as long as `current` is the same object."""
-        known = self._proofs.get((step, allowed))
+        known = self._proofs.get((step, allowed, named))
         if known is None or known[0] is not current:
-            self._proofs[step, allowed] = known = (current, _by_proof(step, self, allowed, current))
+            decide = _as_named if named else _by_proof
+            self._proofs[step, allowed, named] = known = (current, decide(step, self, allowed, current))
         return known[1]
 
     @cached_property
-    def _eases(self) -> dict[int, Mapping[str, Ease]]:
+    def _eases(self) -> dict[tuple[str, int], Mapping[str, Ease]]:
         return {}
 
     @cached_property
-    def _proofs(self) -> dict[tuple[str, tuple[str, ...]], tuple[Current | None, Proof]]:
+    def _proofs(self) -> dict[tuple[str, tuple[str, ...], bool], tuple[Current | None, Proof]]:
         return {}
 
 
@@ -95,7 +108,7 @@ def route(
     rule = policy.rules.matching(f)
     if rule is None:
         return Route(step=f.step, rule="none", models=(), reason="no route matches; add one without a condition")
-    ease, tokens, purse = policy.ease(max_output_tokens), f.prompt_tokens, _purse(budget_left)
+    ease, tokens, purse = policy.ease(f.step, max_output_tokens), f.prompt_tokens, _purse(budget_left)
     barred = {tier: policy.rules.forbidden(tier, f) for tier in policy.catalog.tiers}
     allowed: dict[str, None] = {}  # ordered, and each once: a route may name a model twice
     rejected: dict[str, Rejection] = {}
@@ -103,21 +116,42 @@ def route(
         tier, most_tokens, usd_a_token, usd_besides = ease[name]
         if not (barred[tier] is None and tokens <= most_tokens and tokens * usd_a_token + usd_besides <= purse):
             model = policy.catalog.models[name]
-            reason = barred[tier] or _against(policy, model, tokens, max_output_tokens, splits, budget_left)
+            reason = barred[tier] or _against(policy, model, f, max_output_tokens, splits, budget_left)
             if reason is not None:
                 rejected[name] = Rejection(name, reason)
                 continue
         allowed[name] = None
-    named = Proof(tuple(allowed), "the order that the route names" if allowed else "no acceptable model is left", ())
-    models, why, dearer = policy.proof(f.step, named.models, current) if rule.pick and allowed else named
+    proof = policy.proof(f.step, tuple(allowed), current, named=rule.pick is None) if allowed else _NOBODY
     return Route(
         step=f.step,
         rule=rule.name,
-        models=models,
-        rejected=(*rejected.values(), *dearer),
+        models=proof.models,
+        rejected=(*rejected.values(), *proof.rejected),
         review=rule.review,
-        reason=why,
+        reason=proof.why,
+        thresholds=proof.thresholds,
     )
+
+
+def choices(
+    chosen: Route, f: Features, policy: Policy, *, max_output_tokens: int, current: Current | None = None
+) -> tuple[Choice, ...]:
+    """What each model of a route should cost for this document, and what is known of it: for the record."""
+    floor = policy.rules.floors.get(chosen.step)
+    return tuple(_choice(name, f, policy, floor, max_output_tokens, current) for name in chosen.models)
+
+
+def _choice(
+    name: str, f: Features, policy: Policy, floor: float | None, max_output_tokens: int, current: Current | None
+) -> Choice:
+    model, certificate = policy.catalog.model(name), policy.certificates.find(f.step, [name])
+    known = certificate.mean_usage[name] if certificate and certificate.mean_usage else None
+    answer = math.ceil(known.completion_tokens) if known else min(max_output_tokens, model.max_output_tokens)
+    cost = model.cost(Usage(f.prompt_tokens, answer))
+    if floor is None or current is None:
+        return Choice(name, cost, "no floor is set" if floor is None else "")
+    against = policy.certificates.against(f.step, [name], floor, current)
+    return Choice(name, cost, against or (certificate.proof if certificate else ""))
 
 
 def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:
@@ -147,11 +181,12 @@ def _ease(model: Model, max_output_tokens: int, *, usable: bool) -> Ease:
 
 
 def _against(
-    policy: Policy, model: Model, tokens: int, max_output_tokens: int, splits: bool, budget_left: Decimal | None
+    policy: Policy, model: Model, f: Features, max_output_tokens: int, splits: bool, budget_left: Decimal | None
 ) -> str | None:
     """Why a model that no guard forbids is left out, or None."""
-    if model.name in policy.unavailable:
-        return f"unavailable: {policy.unavailable[model.name]}"
+    if reason := policy.unusable(model, f.step):
+        return reason
+    tokens = f.prompt_tokens
     needed = _at_most(model, tokens) + min(max_output_tokens, model.max_output_tokens)
     if needed > model.context_tokens and not splits:
         return f"needs about {needed} tokens, its window has {model.context_tokens}"
@@ -164,26 +199,90 @@ def _against(
     return None
 
 
-def _by_proof(step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None) -> Proof:
-    """The cheapest certified choice, then what it escalates to; why; and why each other model is left out.
+def _as_named(step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None) -> Proof:
+    """The order that the route names; a model that is certified only where it is sure, hands on the rest."""
+    floor = policy.rules.floors.get(step)
+    if floor is None or current is None:
+        return Proof(allowed, _NAMED)
+    known = ((name, policy.certificates.certified(step, [name], floor, current)) for name in allowed)
+    thresholds = {name: c.threshold for name, c in known if c and c.threshold is not None}
+    return Proof(allowed, _NAMED, thresholds=thresholds)
 
-    Without proof the strongest allowed model comes first: evidence buys cheapness.
+
+def _by_proof(step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None) -> Proof:
+    """The certified choice that costs least, then what it escalates to; why; and why each other model is left out.
+
+    Without proof the strongest allowed model comes first: evidence buys cheapness. A trained classifier needs
+    proof to be asked at all, as nothing else tells where it may be trusted.
     """
     strongest = max(allowed, key=lambda name: policy.catalog.models[name].strength)
     floor = policy.rules.floors.get(step)
     if floor is None or current is None:
         missing = f"no floor is set for {step}" if floor is None else "nothing is certified here"
-        return Proof(allowed, f"{missing}, so the strongest allowed model comes first", ())
-    proven = sorted(
-        (c for c in policy.certificates.of(step, floor, current) if set(c.models) <= set(allowed)),
-        key=lambda c: (c.mean_cost is None, c.mean_cost, c.models),
-    )
+        return _unproven(policy, allowed, missing)
+    proven = [c for c in policy.certificates.of(step, floor, current) if set(c.models) <= set(allowed)]
+    if "low_confidence" not in policy.rules.escalate.on:
+        proven = [c for c in proven if c.threshold is None]
     if not proven:
-        return Proof(allowed, f"nothing is certified for {step}, so the strongest allowed model comes first", ())
-    best = proven[0]
-    models = (*best.models, *(() if strongest in best.models else (strongest,)))
-    why = f"the cheapest shown capable of {floor:g}: {' > '.join(best.models)}: {best.proof}"
+        return _unproven(policy, allowed, f"nothing is certified for {step}")
+    best = min(_ways(proven), key=lambda way: _price_of(way, policy, strongest))
+    models = tuple(dict.fromkeys((*(name for c in best for name in c.models), strongest)))
     dearer = "certified, but dearer than the one chosen"
     others = [name for name in allowed if name not in models]
     reasons = (policy.certificates.against(step, [name], floor, current) or dearer for name in others)
-    return Proof(models, why, tuple(map(Rejection, others, reasons)))
+    return Proof(
+        models,
+        f"the cheapest shown capable of {floor:g}: {', then '.join(_told(c) for c in best)}",
+        tuple(map(Rejection, others, reasons)),
+        {c.models[0]: c.threshold for c in best if c.threshold is not None},
+    )
+
+
+def _unproven(policy: Policy, allowed: tuple[str, ...], missing: str) -> Proof:
+    models = tuple(name for name in allowed if policy.catalog.models[name].learned is None)
+    untold = tuple(
+        Rejection(name, "nothing certifies it, so nobody knows where it may be trusted")
+        for name in allowed
+        if name not in models
+    )
+    return Proof(models, f"{missing}, so the strongest allowed model comes first", untold)
+
+
+def _ways(proven: Sequence[Certificate]) -> Iterator[tuple[Certificate, ...]]:
+    """Each certified choice alone; one that is proven only where it is sure, also before each that needs no limit."""
+    for certificate in proven:
+        yield (certificate,)
+        if certificate.partial:
+            yield from (
+                (certificate, rest) for rest in proven if not rest.partial and rest.models != certificate.models
+            )
+
+
+def _price_of(way: tuple[Certificate, ...], policy: Policy, strongest: str) -> tuple[float, Decimal, tuple[str, ...]]:
+    """What a way costs a document on average, what it leaves going to the strongest model.
+
+    Where that is unknown, the way comes later the more documents may have to pay it.
+    """
+    names = tuple(name for certificate in way for name in certificate.models)
+    chain = [Candidate(" > ".join(c.models), c.cost(policy.catalog), c.passes) for c in way]
+    if strongest not in names:
+        chain.append(Candidate(strongest, _typical(policy, way[0].step, strongest), 1.0))
+    cost = expected_cost(chain)
+    if cost is None:
+        return math.prod(1 - c.passes for c in way) or 1.0, expected_cost(chain[: len(way)]) or Decimal(0), names
+    return 0, cost, names
+
+
+def _typical(policy: Policy, step: str, name: str) -> Decimal | None:
+    """What a model costs a document where it was measured; else by the tokens that another one took."""
+    model = policy.catalog.model(name)
+    own = policy.certificates.find(step, [name])
+    if own and own.mean_usage:
+        return own.mean_usage[name].cost(model)
+    others = [c.mean_usage[c.models[0]] for c in policy.certificates.certificates if c.step == step and c.mean_usage]
+    return max((cost for u in others if (cost := u.cost(model)) is not None), default=None)
+
+
+def _told(certificate: Certificate) -> str:
+    sure = f" where it is at least {certificate.threshold:.2f} sure" if certificate.partial else ""
+    return f"{' > '.join(certificate.models)}{sure}: {certificate.proof}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+import time
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tierwise.cascade.answers import Answer, Answers
@@ -12,7 +13,7 @@ from tierwise.cascade.faults import decision
 from tierwise.errors import BudgetExceeded, TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.records import AttemptKind, Document, Outcome, Route
-from tierwise.router import route
+from tierwise.router import choices, route
 from tierwise.rules import features
 from tierwise.tokens import count_tokens, estimate_prompt_tokens
 
@@ -43,14 +44,15 @@ class Cascade:
         outcome = _skipped(job, document)
         if outcome is None:
             work = _work(job, document)
-            outcome = await self._walk(work, self._route(work))
+            outcome = await self._walk(work, _on_record(work, self._route(work)))
         await self._ledger.record_outcome(job.run.id, document, outcome)
         return document.with_outcome(outcome)
 
     def _route(self, work: Work) -> Route:
         job, policy = work.job, work.run.policy
         if job.models:
-            return Route(step=job.step.name, rule="none", models=job.models, reason="the models that are measured")
+            why = "the models that are measured"
+            return Route(step=job.step.name, rule="none", models=job.models, reason=why, thresholds=job.thresholds)
         if self._stopped:
             policy = replace(policy, unavailable={**policy.unavailable, **self._stopped})
         return route(
@@ -71,7 +73,7 @@ class Cascade:
                 continue
             model = work.run.policy.catalog.model(name)
             try:
-                answer = await self._answers.ask(work, model, progress.kind)
+                answer = await self._answers.ask(work, model, progress.kind, sure_from=chosen.thresholds.get(name))
             except FailedCall as failure:
                 self._after_fault(name, failure.cause, progress)
                 continue
@@ -101,8 +103,22 @@ def _work(job: Job, document: Document) -> Work:
         tokens=count_tokens(document.text),
         prompt_tokens=estimate_prompt_tokens(messages),
         budget_used=job.run.budget.used,
+        minutes_left=None if job.run.deadline is None else (job.run.deadline - time.time()) / 60,
     )
     return Work(job=job, document=document, parameters=job.parameters, features=f)
+
+
+def _on_record(work: Work, chosen: Route) -> Route:
+    """The route with what it rested on, so that it can be explained and replayed; outcomes have rows of their own."""
+    job, f = work.job, work.features
+    limit = job.prompt.head.max_output_tokens
+    plain = {field.name: getattr(f, field.name) for field in fields(f) if field.name not in ("step", "outcomes")}
+    left = None if job.run.budget.left is None else str(job.run.budget.left)
+    return replace(
+        chosen,
+        choices=choices(chosen, f, work.run.policy, max_output_tokens=limit, current=job.current),
+        features={**plain, "tags": dict(f.tags), "max_output_tokens": limit, "budget_left": left},
+    )
 
 
 def _skipped(job: Job, document: Document) -> Outcome | None:

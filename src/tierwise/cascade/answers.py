@@ -42,8 +42,12 @@ class Answers:
     def __init__(self, calls: Calls, ledger: Ledger) -> None:
         self._calls, self._ledger = calls, ledger
 
-    async def ask(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
-        """The model's checked answer. Raises FailedCall when the model keeps failing, BudgetExceeded."""
+    async def ask(self, work: Work, model: Model, kind: AttemptKind, *, sure_from: float | None = None) -> Answer:
+        """The model's checked answer; one that is less sure than `sure_from` fails `low_confidence`.
+
+        Raises FailedCall when the model keeps failing, BudgetExceeded.
+        """
+        work = replace(work, sure_from=sure_from)
         if work.step.splits and _too_long(work, model, messages := _question(work)):
             return await self._map_reduce(work, model, kind, _room(work, model, messages))
         return await self._ask_once(work, model, kind)
@@ -64,7 +68,8 @@ class Answers:
         if isinstance(output, Verdict):
             answer = Answer(None, (output,))
         else:
-            answer = Answer(output, work.step.judge(output, work.document, work.parameters))
+            verdicts = work.step.judge(output, work.document, work.parameters)
+            answer = Answer(output, (*verdicts, *_sureness(work, reply)))
         work.trail[work.trail.index(attempt)] = replace(attempt, verdicts=answer.verdicts)
         await self._ledger.record_verdicts(work.run.id, attempt.id, answer.verdicts)
         return reply, answer
@@ -142,6 +147,16 @@ def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:
     if reply.finish_reason == "length":
         return Verdict("schema", False, f"the answer was cut off at {work.prompt.head.max_output_tokens} tokens")
     return work.step.parse(reply.text)
+
+
+def _sureness(work: Work, reply: Reply) -> tuple[Verdict, ...]:
+    """The verdict on an answer's confidence, where the route asks for one. A server that says none is not sure."""
+    if work.sure_from is None:
+        return ()
+    passed = reply.confidence is not None and reply.confidence >= work.sure_from
+    sure = "an unknown confidence" if reply.confidence is None else f"confidence {reply.confidence:.3f}"
+    reason = "" if passed else f"{sure}, {work.sure_from:.3f} is needed"
+    return (Verdict("low_confidence", passed, reason, score=reply.confidence),)
 
 
 def _repair(messages: tuple[Message, ...], reply: Reply, verdict: Verdict) -> tuple[Message, ...]:

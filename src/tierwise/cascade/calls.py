@@ -41,6 +41,7 @@ class RunContext:
     policy: Policy
     budget: Budget
     fresh_since: float | None = None
+    deadline: float | None = None  # epoch seconds; rules may look at the minutes that are left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class Job:
     current: Current  # what certificates must agree with
     teacher: Teacher | None = None  # the examples that a model may be shown
     models: tuple[str, ...] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # with `models`
     only: Callable[[Document], bool] | None = None
 
 
@@ -65,6 +67,7 @@ class Work:
     document: Document
     parameters: Mapping[str, Any]
     features: Features
+    sure_from: float | None = None  # the confidence that an answer needs
     trail: list[Attempt] = field(default_factory=list)
 
     @property
