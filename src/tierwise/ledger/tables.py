@@ -238,3 +238,46 @@ class ReviewRecord(Base):
     reviewer: Mapped[str]
     reviewed_at: Mapped[float]
     note: Mapped[str]
+
+
+class BudgetRecord(Base):
+    """How one budget stands: a run's, a day's, a tag's. `spent` and `reserved` are the sums of its entries."""
+
+    __tablename__ = "budgets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    limit_usd: Mapped[Decimal]  # as the last call under it had it
+    granted_usd: Mapped[Decimal]  # what people added to the limit
+    spent_usd: Mapped[Decimal]
+    reserved_usd: Mapped[Decimal]
+
+
+class ReservationRecord(Base):
+    """Money set aside for a call that is under way, one row for each budget; its claim on the call is its lease."""
+
+    __tablename__ = "reservations"
+    __table_args__ = (Index(None, "budget"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # of the attempt that it is for
+    budget: Mapped[str] = mapped_column(ForeignKey("budgets.name"), primary_key=True)
+    call_hash: Mapped[str]
+    owner: Mapped[str]
+    usd: Mapped[Decimal]
+
+
+class BudgetEntry(Base):
+    """One change of one budget, and how it stood after it. Rows are only ever added."""
+
+    __tablename__ = "budget_entries"
+    __table_args__ = (Index(None, "budget", "seq"),)
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    budget: Mapped[str] = mapped_column(ForeignKey("budgets.name"))
+    kind: Mapped[str]  # reserved, settled, lost or granted
+    reservation: Mapped[str | None]
+    usd: Mapped[Decimal]  # set aside, spent or added
+    limit_usd: Mapped[Decimal]  # with what was granted
+    spent_usd: Mapped[Decimal]
+    reserved_usd: Mapped[Decimal]
+    at: Mapped[float]
+    note: Mapped[str]
