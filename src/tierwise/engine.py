@@ -139,11 +139,16 @@ class Engine:
         `models` takes the place of the router's choice, to measure them, with the confidences in `thresholds`
         that their answers need; guards hold all the same.
         """
-        job = self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds)
+        return self.run_job(
+            self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds), batch
+        )
+
+    def run_job(self, job: Job, batch: Batch) -> Batch:
+        """The batch with every document's outcome of a job's step. Blocks; documents go concurrently."""
 
         async def run_one(document: Document) -> Document:
             done = await self._cascade.run(job, document)
-            self._tell(done, done.outcomes[step.name])
+            self._tell(done, done.outcomes[job.step.name])
             return done
 
         async def run_all() -> tuple[Document, ...]:

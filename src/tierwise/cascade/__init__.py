@@ -10,6 +10,7 @@ from typing import Any
 from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.calls import Calls, FailedCall, Job, Provider, RunContext, Work
 from tierwise.cascade.faults import decision
+from tierwise.cascade.shadow import Shadows
 from tierwise.errors import BudgetExceeded, TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.records import AttemptKind, Document, Outcome, Route
@@ -36,16 +37,19 @@ class Cascade:
 
     def __init__(self, provider: Provider, ledger: Ledger) -> None:
         self._answers = Answers(Calls(provider, ledger), ledger)
+        self._shadows = Shadows(self._answers, ledger)
         self._ledger = ledger
         self._stopped: dict[str, str] = {}  # models that are out for the rest of this process, and why
 
     async def run(self, job: Job, document: Document) -> Document:
         """The document with this step's outcome, which is on record. Raises nothing for what a document can cause."""
-        outcome = _skipped(job, document)
+        outcome, work = _skipped(job, document), None
         if outcome is None:
             work = _work(job, document)
             outcome = await self._walk(work, _on_record(work, self._route(work)))
         await self._ledger.record_outcome(job.run.id, document, outcome)
+        if work and not job.models:
+            await self._shadows.follow(work, outcome, self._stopped)
         return document.with_outcome(outcome)
 
     def _route(self, work: Work) -> Route:
@@ -66,7 +70,7 @@ class Cascade:
 
     async def _walk(self, work: Work, chosen: Route) -> Outcome:
         """Try the route's models in order until one answer holds."""
-        progress = _Progress()
+        progress = _Progress(work.job.kind)
         escalate = work.run.policy.rules.escalate
         for name in chosen.models:
             if name in self._stopped:

@@ -56,6 +56,7 @@ class Job:
     teacher: Teacher | None = None  # the examples that a model may be shown
     models: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)  # with `models`
+    kind: AttemptKind = "first"  # of a document's first call
     only: Callable[[Document], bool] | None = None
 
 
