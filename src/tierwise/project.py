@@ -89,11 +89,7 @@ class Project:
 
     def policy(self, env: Mapping[str, str]) -> Policy:
         """Catalog and rules with what cannot be used under these variables."""
-        reasons = {
-            name: self.catalog.unavailable(model, env) or _without_weights(model, env)
-            for name, model in self.catalog.models.items()
-        }
-        missing = {name: reason for name, reason in reasons.items() if reason}
+        missing = unavailable(self.catalog, env)
         return Policy(catalog=self.catalog, rules=self.rules, certificates=self.certificates, unavailable=missing)
 
     def flow_names(self) -> list[str]:
@@ -126,6 +122,14 @@ class Project:
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
         return importlib.import_module(module)
+
+
+def unavailable(catalog: Catalog, env: Mapping[str, str]) -> dict[str, str]:
+    """Each model that cannot be used under these variables, and what to do about it."""
+    reasons = {
+        name: catalog.unavailable(model, env) or _without_weights(model, env) for name, model in catalog.models.items()
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _without_weights(model: Model, env: Mapping[str, str]) -> str | None:

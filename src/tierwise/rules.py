@@ -305,6 +305,12 @@ def load_rules(path: Path, catalog: Catalog, steps: Iterable[str] | None = None)
     return rules
 
 
+def rules_schema() -> dict[str, Any]:
+    """The JSON schema of rules.yaml, for editors: every setting with what it means."""
+    schema = Rules.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def rules_faults(
     source: YamlData, rules: Rules, models: Iterable[str], tiers: Iterable[str], steps: Iterable[str] | None
 ) -> Iterator[ConfigError]:
