@@ -19,6 +19,7 @@ their outcome. The pass rate itself may wander.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ ALPHA = 0.05
 HORIZON = 1000  # audits
 BETS = (1.5, 2.25, 4.0)  # the odds of failing are this many times, or this part of, those at the floor
 _AT_ONCE = 0.2  # share of alpha that `demotion` spends on `refutes`
+
+
+def drawn(share: float, *lot: str) -> bool:
+    """Whether chance picks this lot, of which it picks a share: the same answer whoever asks, and whenever."""
+    digest = hashlib.sha256("\0".join(lot).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -124,6 +124,7 @@ class Current:
     prompt_hash: str
     step_hash: str
     today: datetime.date
+    demoted: Mapping[tuple[str, ...], str] = field(default_factory=dict)  # models -> what audits say against them
 
 
 class MeanUsage(Settings):
@@ -246,6 +247,8 @@ class Certificate(Settings):
             reasons.append("the step's schema or checks changed")
         if current.today >= self.expires:
             reasons.append(f"it expired on {self.expires}")
+        if self.models in current.demoted:
+            reasons.append(current.demoted[self.models])
         return "; ".join(reasons) or None
 
 

@@ -48,11 +48,13 @@ class Policy:
     rules: Rules
     certificates: Certificates = field(default_factory=Certificates)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    demoted: Mapping[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)  # step, models -> why
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of catalog, rules and certificates: what the ledger records as the policy."""
-        return canonical_hash([self.catalog.hash, self.rules.hash, self.certificates.hash])
+        """SHA-256 (hex) of catalog, rules, certificates and demotions: what the ledger records as the policy."""
+        parts: list[object] = [self.catalog.hash, self.rules.hash, self.certificates.hash]
+        return canonical_hash([*parts, sorted(self.demoted.items())] if self.demoted else parts)
 
     @cached_property
     def by_strength(self) -> tuple[str, ...]:
@@ -152,6 +154,20 @@ def _choice(
         return Choice(name, cost, "no floor is set" if floor is None else "")
     against = policy.certificates.against(f.step, [name], floor, current)
     return Choice(name, cost, against or (certificate.proof if certificate else ""))
+
+
+def against(
+    policy: Policy,
+    model: Model,
+    f: Features,
+    *,
+    max_output_tokens: int,
+    splits: bool = False,
+    budget_left: Decimal | None = None,
+) -> str | None:
+    """Why a model may not be asked about a document, or None: by guard, availability, window or purse."""
+    barred = policy.rules.forbidden(model.tier, f)
+    return barred or _against(policy, model, f, max_output_tokens, splits, budget_left)
 
 
 def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:

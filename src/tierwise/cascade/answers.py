@@ -53,7 +53,7 @@ class Answers:
         return await self._ask_once(work, model, kind)
 
     async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
-        messages = _conversation(work, model)
+        messages = conversation(work, model)
         reply, answer = await self._checked(work, model, messages, kind)
         if answer.output is None and reply.finish_reason != "length":
             _, answer = await self._checked(work, model, _repair(messages, reply, answer.verdicts[0]), "repair")
@@ -112,7 +112,7 @@ def _question(work: Work, document: Document | None = None) -> tuple[Message, ..
     return work.prompt.render(document or work.document, {"part": None, **work.parameters})
 
 
-def _conversation(work: Work, model: Model) -> tuple[Message, ...]:
+def conversation(work: Work, model: Model) -> tuple[Message, ...]:
     """The prompt, with as many examples before the question as the window holds; the nearest ones stay longest."""
     system, *question = _question(work)
     turns = [turn for example in _lessons(work, model) for turn in _lesson(work, example)]

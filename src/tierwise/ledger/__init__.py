@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Self
 
+from tierwise.ledger.audits import Audits
 from tierwise.ledger.database import Database, open_database
 from tierwise.ledger.operations import Claim, Held, Kind, Operation, new_owner
 from tierwise.ledger.queries import Queries
@@ -46,6 +47,7 @@ class Ledger(Queries):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._writer = Writer(database)
+        self.audits = Audits(database, self._writer)
         self._owner = new_owner()
         self._counter = itertools.count()
         self._held: dict[str, str] = {}  # call hash -> owner of the claim

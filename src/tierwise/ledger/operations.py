@@ -19,12 +19,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.errors import LedgerError
 from tierwise.ledger.rows import Paid, Row, reply_of
-from tierwise.ledger.tables import AttemptRecord, Base, CallRecord, OutcomeRecord, Run, VerdictRecord
+from tierwise.ledger.tables import AttemptRecord, AuditRecord, Base, CallRecord, OutcomeRecord, Run, VerdictRecord
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
 
-Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "finish", "free"]
+Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "audit", "label", "finish", "free"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,13 @@ _FREE = (
 )
 
 
+_LABEL = (
+    update(AuditRecord)
+    .where(AuditRecord.id == bindparam("audit"))
+    .values(right=bindparam("word"), reviewer=bindparam("by"), reviewed_at=bindparam("at"))
+)
+
+
 @cache
 def _statements(dialect: str) -> dict[Kind, Executable]:
     """One statement a kind, in the order in which rows may refer to each other."""
@@ -91,6 +98,8 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
         "paid": _upsert(dialect, CallRecord, "owner", "lease_until", "attempt_id", "reply", "paid_at"),
         "verdict": _upsert(dialect, VerdictRecord, "position", "passed", "score", "reason"),
         "outcome": _upsert(dialect, OutcomeRecord, *_besides_key(OutcomeRecord)),
+        "audit": _upsert(dialect, AuditRecord),
+        "label": _LABEL,
         "finish": finish,
     }
 
@@ -100,9 +109,11 @@ def _besides_key(table: type[Base]) -> list[str]:
 
 
 def _upsert(dialect: str, table: type[Base], *columns: str) -> Executable:
-    """Insert, or replace these columns of the row with the same key."""
+    """Insert, or replace these columns of the row with the same key; without any, that row stays as it is."""
     build = sqlite.insert if dialect == "sqlite" else postgresql.insert
     statement = build(table)
+    if not columns:
+        return statement.on_conflict_do_nothing()
     key = [column.name for column in inspect(table).primary_key]
     return statement.on_conflict_do_update(index_elements=key, set_={c: statement.excluded[c] for c in columns})
 
