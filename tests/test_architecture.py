@@ -16,7 +16,7 @@ ENGINE = ROOT / "src" / "tierwise"
 LAYERS = [
     ["errors"],
     ["records", "environment", "audits", "replay"],
-    ["yamlfile", "tokens", "documents", "learned"],
+    ["yamlfile", "tokens", "documents", "learned", "redaction"],
     ["catalog", "checks", "budget"],
     ["prompts", "steps", "certificates", "golden"],
     ["rules", "correctness"],
@@ -36,6 +36,7 @@ DOORS = {
     "litellm": {"gateway"},
     "markitdown": {"documents"},
     "numpy": {"learned", "replay"},
+    "phonenumbers": {"redaction"},
     "prefect": {"orchestrate", "cli"},
     "py3langid": {"documents"},
     "rapidfuzz": {"checks"},
@@ -148,6 +149,7 @@ def test_the_public_names_are_these() -> None:
         "check",
         "read_documents",
         "recorded_run",
+        "redact",
         "step",
         "write_documents",
     ]

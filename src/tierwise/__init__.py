@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tierwise.checks import Check, check
     from tierwise.errors import TierwiseError
     from tierwise.orchestrate import read_documents, recorded_run, step, write_documents
+    from tierwise.orchestrate.redacting import redact
     from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
     from tierwise.report import RunSummary
 
@@ -29,6 +30,7 @@ _HOMES = {
     "check": "checks",
     "read_documents": "orchestrate",
     "recorded_run": "orchestrate",
+    "redact": "orchestrate.redacting",
     "step": "orchestrate",
     "write_documents": "orchestrate",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "check",
     "read_documents",
     "recorded_run",
+    "redact",
     "step",
     "write_documents",
 ]

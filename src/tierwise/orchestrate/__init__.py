@@ -6,7 +6,6 @@ Prefect shows and schedules; cost, completeness and resume come from the ledger 
 from __future__ import annotations
 
 import atexit
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,8 +30,7 @@ from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.orchestrate.server import publish_summary, wait_until_recorded
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Sensitivity, rank
-from tierwise.redaction import REGIONS, Redaction
+from tierwise.records import Batch, Document, Sensitivity
 from tierwise.report import RunSummary, summarize_run
 from tierwise.steps import Correct, Stakes, Step
 
@@ -176,29 +174,6 @@ def step(
     return made
 
 
-def _redact(
-    batch: Batch,
-    *,
-    to: Sensitivity,
-    restricted_to: Sensitivity | None = None,
-    also: Sequence[str | re.Pattern[str]] = (),
-    regions: Sequence[str] = REGIONS,
-) -> Batch:
-    """Take personal data out of a batch and lower what then passes a second look: `redact.map(inbox, to="internal")`.
-
-    No model is asked. A document that does not pass keeps its sensitivity and goes on, with the reason on record.
-    See `tierwise.redaction.Redaction` for the parameters.
-    """
-    run = current_run()
-    run.task_runs += 1
-    redaction = Redaction(to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions))
-    done = batch.replace(tuple(map(redaction.apply, batch.documents)))
-    for before, document in zip(batch.documents, done.documents, strict=True):
-        run.engine.record(run.context, before, document.outcomes["redact"])
-    _log_batch("redact", done)
-    return done
-
-
 def read_documents(source: Path, *, sensitivity: Sensitivity = "restricted", batch_size: int = 50) -> list[Batch]:
     """The documents of a folder or file in batches; those that cannot be read are on record as deferred.
 
@@ -226,11 +201,6 @@ def _task_run_name(step_name: str) -> Callable[[dict[str, Any]], str]:
         return f"{step_name} · {batch.label}" if isinstance(batch, Batch) else step_name
 
     return name
-
-
-redact = Task(
-    _redact, name="redact", task_run_name=_task_run_name("redact"), cache_policy=NO_CACHE, persist_result=False
-)
 
 
 def _log_batch(step_name: str, batch: Batch) -> None:

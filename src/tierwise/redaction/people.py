@@ -1,0 +1,57 @@
+"""Names where a letter or form says them: greeting, title, signature, `Name:`. In English, German and French."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+_GREETING = r"dear|hi|hello|hallo|liebe[rs]?|sehr geehrte[rs]?|cher|chere|bonjour|bonsoir"
+_TITLE = r"mrs?|ms|miss|mx|dr|prof|herrn?|frau|mme|mlle|madame|monsieur"
+_CLOSING = (
+    r"regards|sincerely|faithfully|yours|thanks|thank you|cheers|wishes|love|best"
+    r"|gru(?:ß|ss)(?:en?)?|danke|cordialement|salutations|amicalement|merci"
+)
+_FIELD = r"name|from|customer|kunde|kundin|von|nom"
+_PLACES = tuple(
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        rf"^(?:{_GREETING})\b[ ,]([^\n,!:]{{2,60}})",
+        rf"\b(?:{_TITLE})\b\.? ((?-i:[A-Z])[^\n,;:!?()]{{1,40}})",
+        rf"^[^\n]{{0,30}}\b(?:{_CLOSING})\b[^\n]{{0,40}}\n\s{{0,20}}([^\n]{{2,60}})$",
+        rf"^[^\n]{{0,30}}\b(?:{_CLOSING})[,.!] ([^\n]{{2,30}})$",
+        rf"^\W{{0,9}}(?:{_FIELD})\s{{0,9}}[:|]\s{{0,9}}([^\n|]{{2,60}})",
+    )
+)
+_WORD = re.compile(r"[^\W\d_][\w'’-]*\w")
+_NO_NAMES = {
+    *("dear", "sir", "sirs", "madam", "mr", "mrs", "ms", "miss", "mx", "dr", "prof", "team", "support", "service"),
+    *("customer", "all", "everyone", "there", "hello", "the", "this", "that", "and", "for", "from", "you", "your"),
+    *("thank", "thanks", "please", "order", "subject", "damen", "herren", "herr", "herrn", "frau", "sehr", "geehrte"),
+    *("madame", "monsieur", "messieurs", "bonjour"),
+}
+_MOST_WORDS = 5  # a longer phrase is a sentence
+
+
+def people(text: str) -> Iterator[str]:
+    """The phrases of a plain text that name somebody."""
+    for place in _PLACES:
+        for match in place.finditer(text):
+            yield " ".join(match[1].split()[:_MOST_WORDS])
+
+
+def names(phrases: Iterable[str]) -> re.Pattern[str] | None:
+    """A pattern for the names in phrases such as `Okafor, Ngozi <n@x.example>`: any of their words, in a row; or None.
+
+    As written or in capitals: `Will` is a name, `will` is none.
+    """
+    words = {
+        word
+        for phrase in phrases
+        for word in _WORD.findall(re.sub(r"<[^>]*>|\S+@\S+", " ", phrase))
+        if len(word) > 2 and word[0].isupper() and word.casefold() not in _NO_NAMES
+    }
+    if not words:
+        return None
+    spellings = sorted({*words, *map(str.upper, words)}, key=lambda word: (-len(word), word))
+    any_of = "|".join(map(re.escape, spellings))
+    return re.compile(rf"\b(?:[A-Z]\. ?)*(?:{any_of})(?:\s(?:{any_of}))*\b")
