@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import re
 import socket
 import struct
@@ -92,6 +93,7 @@ class Fault:
     cut_at: float | None = None  # share of the body after which the connection is reset
     truncate: bool = False  # half the body, properly ended
     trickle: bool = False  # a space now and then, for ever
+    probability: float = 1.0  # of the least likely token, for those who ask
 
 
 OK = Fault()
@@ -279,13 +281,16 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
     message: dict[str, Any] = {"role": "assistant", "content": text or None}
     if fault.refusal:
         message["refusal"] = fault.refusal
-    reply = {
+    reply: dict[str, Any] = {
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
         "created": 1,
         "model": request.model,
         "choices": [{"index": 0, "message": message, "finish_reason": fault.finish_reason}],
     }
+    if request.body.get("logprobs"):
+        tokens = [{"token": "a", "logprob": math.log(share), "top_logprobs": []} for share in (1.0, fault.probability)]
+        reply["choices"][0]["logprobs"] = {"content": tokens}
     if fault.usage is not None:
         prompt, completion = _tokens(request, text)
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
@@ -321,6 +326,9 @@ def _gemini(request: Request, text: str, fault: Fault, number: int) -> dict[str,
         "modelVersion": request.model,
         "responseId": str(number),
     }
+    if request.body.get("logprobs"):
+        tokens = [{"token": "a", "logprob": math.log(share), "top_logprobs": []} for share in (1.0, fault.probability)]
+        reply["choices"][0]["logprobs"] = {"content": tokens}
     if fault.usage is not None:
         prompt, completion = _tokens(request, text)
         usage = {"promptTokenCount": prompt, "candidatesTokenCount": completion, "totalTokenCount": prompt + completion}

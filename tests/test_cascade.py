@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.projects import RULES, make_project, model
-from tests.standin import CUT_OFF, NO_USAGE, NOT_JSON, Standin, status, unused_address
+from tests.standin import CUT_OFF, NO_USAGE, NOT_JSON, OK, Fault, Standin, status, unused_address
 from tierwise.cascade import RunContext
 from tierwise.checks import evidence_is_quoted, label_is_allowed
 from tierwise.engine import Engine
@@ -364,3 +364,63 @@ def test_a_garbled_body_is_retried_and_then_fallen_back_from(engine: Engine, sma
 def test_a_prompt_that_needs_a_missing_parameter_is_an_error_with_its_file(engine: Engine) -> None:
     with pytest.raises(ConfigError, match=r"summarize\.md\.j2"):
         engine.run_batch(engine.start_run("test"), SUMMARIZE, Batch((Document(id="a", text=TEXT),)), {})
+
+
+@pytest.fixture
+def telling(tmp_path: Path, small: Standin, large: Standin) -> Iterator[Engine]:
+    """A project whose small model says how likely its tokens were."""
+    tells = model("small", small.url) + "    confidence: true\n"
+    with Engine(Project(make_project(tmp_path, tells, model("large", large.url, strength=20))), env={}) as made:
+        yield made
+
+
+def measured(engine: Engine, *models: str, sure_from: float) -> Outcome:
+    """What a chain delivers whose first model hands on what it is less sure of."""
+    batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
+    thresholds = {models[0]: sure_from}
+    done = engine.run_batch(engine.start_run("test"), CLASSIFY, batch, LABELS, models=models, thresholds=thresholds)
+    return done.documents[0].outcomes["classify"]
+
+
+def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(telling: Engine, small: Standin) -> None:
+    """Confidence is the probability of the least likely token; it stands on the attempt and in its verdict."""
+    small.faults([Fault(probability=0.5)])
+    outcome = measured(telling, "small", "large", sure_from=0.8)
+    assert (outcome.status, outcome.model) == ("accepted", "large")
+    first, second = outcome.attempts
+    assert first.confidence == pytest.approx(0.5)
+    assert [(v.check, v.passed, v.reason) for v in first.verdicts if not v.passed] == [
+        ("low_confidence", False, "confidence 0.500, 0.800 is needed")
+    ]
+    assert second.kind == "escalation"
+    assert next(telling.ledger.attempts(telling.ledger.runs()[0].id)).confidence == pytest.approx(0.5)
+
+
+def test_an_answer_that_the_model_is_sure_of_stays(telling: Engine, small: Standin) -> None:
+    small.faults([OK])
+    assert measured(telling, "small", "large", sure_from=0.8).model == "small"
+
+
+def test_a_model_that_does_not_say_how_sure_it_is_counts_as_not_sure(engine: Engine) -> None:
+    outcome = measured(engine, "small", "large", sure_from=0.1)
+    assert outcome.model == "large"
+    assert outcome.attempts[0].verdicts[-1].reason == "an unknown confidence, 0.100 is needed"
+
+
+def test_without_another_model_an_unsure_answer_is_deferred(telling: Engine, small: Standin) -> None:
+    small.faults([Fault(probability=0.5)])
+    outcome = measured(telling, "small", sure_from=0.8)
+    assert (outcome.status, outcome.reason) == (
+        "deferred",
+        "small: low_confidence: confidence 0.500, 0.800 is needed",
+    )
+
+
+def test_a_route_is_on_record_with_all_that_it_rested_on(engine: Engine) -> None:
+    (outcome,) = classify(engine)
+    route = next(engine.ledger.outcomes(engine.ledger.runs()[0].id)).outcome.route
+    assert route == outcome.route
+    assert route is not None
+    assert [choice.model for choice in route.choices] == ["small", "large"]
+    assert route.features["sensitivity"] == "internal"
+    assert route.features["prompt_tokens"] > route.features["tokens"] > 0

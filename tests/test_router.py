@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tierwise.catalog import Catalog
 from tierwise.certificates import Certificates, Current
 from tierwise.records import SENSITIVITIES, Rejection, Route, Usage
-from tierwise.router import Policy, route, worst_case
+from tierwise.router import Policy, choices, route, worst_case
 from tierwise.rules import Features, Rules
 
 TIERS = ("local", "clarifai", "proprietary")
@@ -291,3 +291,117 @@ def test_the_policys_hash_is_of_both_files_and_not_of_this_machine() -> None:
     assert replace(before, unavailable={"a": "set KEY"}).hash == before.hash
     assert policy({"a": model(strength=11)}).hash != before.hash
     assert policy({"a": model()}, guards=[{"name": "g", "allow_tiers": []}]).hash != before.hash
+
+
+NOW = Current(
+    identities=dict.fromkeys(("cheap", "small", "large", "words"), "i"),
+    prompt_hash="p",
+    step_hash="s",
+    today=datetime.date(2026, 11, 22),
+)
+
+
+def proof(*names: str, **settings: Any) -> dict[str, Any]:
+    """A certificate at 0.97 for a model or a chain, each model taking 1,000 tokens in and 100 out."""
+    return {
+        "step": "draft",
+        "models": names,
+        "prompt": "draft v1",
+        "prompt_hash": "p",
+        "step_hash": "s",
+        "golden": "draft.jsonl",
+        "golden_hash": "g",
+        "identities": dict.fromkeys(names, "i"),
+        "n": 100,
+        "errors": 0,
+        "bound": 0.97,
+        "mean_usage": {name: {"prompt_tokens": 1000, "completion_tokens": 100} for name in names},
+        "date": "2026-11-22",
+        "tierwise_version": "0",
+        **settings,
+    }
+
+
+def priced(usd: float, **settings: Any) -> dict[str, Any]:
+    return model(price={**PRICE, "input": usd, "output": usd}, **settings)
+
+
+def proven(catalog: dict[str, Any], *proofs: dict[str, Any], **settings: Any) -> Policy:
+    made = policy(
+        catalog,
+        routes=[{"name": "r", "pick": "cheapest_capable"}],
+        **{"floors": {"draft": 0.9}, "escalate": {"on": ["low_confidence"]}, **settings},
+    )
+    return replace(made, certificates=Certificates.model_validate({"certificates": proofs}))
+
+
+LADDER = {"small": priced(1, strength=20), "large": priced(10, strength=90)}
+
+
+def test_a_new_price_ranks_anew_without_a_new_certificate() -> None:
+    """What was measured are tokens; what they cost is the catalog's business of today."""
+    proofs = (proof("small", mean_cost="0.0011"), proof("large", mean_cost="0.011"))
+    assert only(proven(LADDER, *proofs), current=NOW).models == ("small", "large")
+    dearer = {**LADDER, "small": priced(100, strength=20)}
+    assert only(proven(dearer, *proofs), current=NOW).models == ("large",)
+
+
+def test_the_cost_that_counts_is_that_of_the_whole_way() -> None:
+    """A small model that seldom gets an answer through costs its own call and the large one's."""
+    catalog = {**LADDER, "small": priced(8, strength=20)}
+    seldom = proof("small", n=100, errors=40, deferred=40, bound=0.48)
+    assert only(proven(catalog, seldom, proof("large"), floors={"draft": 0.4}), current=NOW).models == ("large",)
+    often = proof("small")
+    assert only(proven(catalog, often, proof("large"), floors={"draft": 0.4}), current=NOW).models == ("small", "large")
+
+
+WORDS = {**LADDER, "words": priced(0, learned="draft", strength=1, litellm_params={})}
+SURE = proof("words", threshold=0.8, coverage=0.6)
+
+
+def test_a_model_that_is_proven_only_where_it_is_sure_keeps_that_and_hands_on_the_rest() -> None:
+    chosen = only(proven(WORDS, SURE, proof("small"), proof("large")), current=NOW)
+    assert chosen.models == ("words", "small", "large")
+    assert chosen.thresholds == {"words": 0.8}
+    assert "words where it is at least 0.80 sure" in chosen.reason
+
+
+def test_without_escalation_on_low_confidence_a_threshold_is_worth_nothing() -> None:
+    chosen = only(proven(WORDS, SURE, proof("small"), escalate={"on": ["schema"]}), current=NOW)
+    assert chosen.models == ("small", "large")
+    assert chosen.thresholds == {}
+
+
+def test_a_chain_keeps_the_threshold_that_it_was_certified_with() -> None:
+    chain = proof("small", "large", threshold=0.7, coverage=0.9)
+    assert only(proven(LADDER, chain), current=NOW).thresholds == {"small": 0.7}
+
+
+def test_a_classifier_is_asked_only_with_proof_and_only_for_its_step() -> None:
+    """Nothing else tells where it may be trusted."""
+    unproven = only(proven(WORDS, proof("large")), current=NOW)
+    assert "words" not in unproven.models
+    without_any = only(proven(WORDS), current=NOW)
+    assert "words" not in without_any.models
+    other = only(proven({**WORDS, "words": priced(0, learned="classify", litellm_params={})}, SURE), current=NOW)
+    assert Rejection("words", "is trained for classify only") in other.rejected
+
+
+def test_a_named_order_stays_and_takes_only_the_threshold_from_a_certificate() -> None:
+    named = proven(WORDS, SURE)
+    routes = named.rules.model_copy(
+        update={"routes": policy(WORDS, routes=[{"name": "r", "try": ["words", "large"]}]).rules.routes}
+    )
+    chosen = only(replace(named, rules=routes), current=NOW)
+    assert (chosen.models, chosen.thresholds) == (("words", "large"), {"words": 0.8})
+
+
+def test_a_choice_tells_what_a_call_should_cost_and_what_is_proven() -> None:
+    asked = proven(LADDER, proof("small"))
+    small, large = choices(
+        only(asked, current=NOW), replace(F, prompt_tokens=500), asked, max_output_tokens=300, current=NOW
+    )
+    assert small.expected_cost == Decimal("0.0006")  # 500 in, and the 100 out that were measured
+    assert large.expected_cost == Decimal("0.008")  # nothing was measured: all 300 that are allowed
+    assert small.proof.startswith("0 errors in 100 show 0.970")
+    assert large.proof.startswith("nothing certifies it for draft")

@@ -218,7 +218,7 @@ def _against(
 def _as_named(step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None) -> Proof:
     """The order that the route names; a model that is certified only where it is sure, hands on the rest."""
     floor = policy.rules.floors.get(step)
-    if floor is None or current is None:
+    if floor is None or current is None or "low_confidence" not in policy.rules.escalate.on:
         return Proof(allowed, _NAMED)
     known = ((name, policy.certificates.certified(step, [name], floor, current)) for name in allowed)
     thresholds = {name: c.threshold for name, c in known if c and c.threshold is not None}

@@ -222,7 +222,7 @@ class Escalation(Settings):
     """Which failed checks send a document on to the next model, and how often at most."""
 
     on: tuple[Trigger, ...] = Field(
-        ("schema", "label", "length", "grounding", "placeholders", "language"),
+        ("schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"),
         description="Checks whose failure sends a document on to the route's next model; any other defers it.",
     )
     most: Annotated[int, Field(ge=0)] = Field(2, description="How often at most, for one document and step.")

@@ -20,6 +20,8 @@ from tierwise.tokens import count_tokens, estimate_prompt_tokens
 
 __all__ = ["Cascade", "Job", "Provider", "RunContext"]
 
+_ALWAYS = ("low_confidence",)  # a route has thresholds only where the rules escalate on them
+
 log = logging.getLogger(__name__)
 
 
@@ -86,7 +88,7 @@ class Cascade:
             if not answer.failed:
                 return _accepted(work, chosen, name, answer)
             progress.reasons.append(f"{name}: {answer.failed[0].check}: {answer.failed[0].reason}")
-            if progress.escalations == escalate.most or not {v.check for v in answer.failed} & set(escalate.on):
+            if progress.escalations == escalate.most or not {v.check for v in answer.failed} & {*escalate.on, *_ALWAYS}:
                 break
             progress.kind, progress.escalations = "escalation", progress.escalations + 1
         return _outcome(work, chosen, "deferred", reason="; ".join(progress.reasons) or _unroutable(chosen))
