@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tierwise.documents import write_documents
+from tierwise.documents import read_documents, write_documents
 from tierwise.errors import Misuse
 from tierwise.records import Attempt, Batch, Document, Outcome, Usage
 
@@ -76,7 +76,7 @@ def test_a_line_holds_all_that_a_document_got_in_input_order(tmp_path: Path) -> 
     assert one == {
         "id": "mail/b.eml",
         "hash": first.hash,
-        "sensitivity": "internal",
+        "sensitivity": "confidential",  # what the strictest of its outcomes is
         "language": "en",
         "metadata": {"from": "Ann"},
         "outcomes": {
@@ -95,9 +95,12 @@ def test_a_page_reads_well(tmp_path: Path) -> None:
     write_documents(batch(Document(id="mail/b.eml", text="x", metadata={"from": "Ann"}, outcomes=outcomes)), tmp_path)
     assert pages(tmp_path) == {
         "mail_b.eml.md": """\
+---
+sensitivity: restricted
+---
+
 # `mail/b.eml`
 
-- `sensitivity`: `restricted`
 - `language`: `unknown`
 - `from`: `Ann`
 
@@ -125,6 +128,15 @@ it is on its way.
 ```
 """
     }
+
+
+def test_what_was_written_is_as_sensitive_as_it_was_when_it_is_read_as_documents(tmp_path: Path) -> None:
+    """A page of what a confidential document gave must not pass for an internal one in the next flow."""
+    answer = accepted("summarize", {"summary": "she was dismissed"}, sensitivity="confidential")
+    write_documents(batch(Document(id="a.txt", text="x", sensitivity="internal", outcomes=answer)), tmp_path)
+    [again] = read_documents(tmp_path, sensitivity="public", text_column="id")
+    assert {document.id for document in again.documents} == {"a.txt.md", "outcomes.jsonl#a.txt"}
+    assert {document.sensitivity for document in again.documents} == {"confidential"}
 
 
 def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(tmp_path: Path) -> None:
@@ -229,7 +241,7 @@ def test_hostile_values_stay_text(tmp_path_factory: pytest.TempPathFactory, name
     outcome = Outcome(step=name, status="accepted", value=value, reason=reason)
     write_documents(batch(Document(id=name, text="x", metadata={name: reason}, outcomes={name: outcome})), folder)
     (page,) = pages(folder).values()
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).enable("table").parse(page)
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).enable("table").parse(page.split("---\n", 2)[2])
     inline = [child for token in tokens for child in token.children or []]
     blocks = {token.type for token in tokens}
     assert {child.type for child in inline} <= {"text", "code_inline"}

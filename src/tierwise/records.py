@@ -208,6 +208,11 @@ class Document:
         """The outcome that this document waits on, if any."""
         return next((o for o in self.outcomes.values() if o.status == "deferred"), None)
 
+    @property
+    def strictest(self) -> Sensitivity:
+        """The strictest of its own sensitivity and its outcomes': what is derived from all of it is as sensitive."""
+        return highest(self.sensitivity, *(outcome.sensitivity for outcome in self.outcomes.values()))
+
     def value(self, step: str) -> Any:
         """The accepted output of a step as plain data, or None."""
         outcome = self.outcomes.get(step)

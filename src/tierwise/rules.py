@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tierwise.catalog import Catalog, Settings
 from tierwise.errors import ConfigError, unknown_name
-from tierwise.records import Document, Sensitivity, canonical_hash, highest, rank
+from tierwise.records import Document, Sensitivity, canonical_hash, rank
 from tierwise.steps import Stakes, Step
 from tierwise.yamlfile import Location, YamlData, read_yaml
 
@@ -62,7 +62,7 @@ def features(
         step=step.name,
         tokens=tokens,
         prompt_tokens=prompt_tokens,
-        sensitivity=highest(document.sensitivity, *(o.sensitivity for o in document.outcomes.values())),
+        sensitivity=document.strictest,
         language=document.language,
         stakes=_stakes(document.metadata.get("stakes")) or step.stakes,
         tags=document.metadata,

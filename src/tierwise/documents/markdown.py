@@ -14,9 +14,13 @@ _DEEPEST = 6
 
 
 def page(document: Document) -> str:
-    """The readable page of one document: what it is, its steps, and the value of each step."""
-    facts = {"sensitivity": document.sensitivity, "language": document.language or "unknown", **document.metadata}
-    lines = [f"# {_span(document.id)}", "", *_fields(facts, 0), ""]
+    """The readable page of one document: what it is, its steps, and the value of each step.
+
+    Its front matter says how sensitive all this is, so that it still is when the page is read as a document.
+    """
+    facts = {"language": document.language or "unknown", **document.metadata}
+    lines = ["---", f"sensitivity: {document.strictest}", "---", ""]
+    lines += [f"# {_span(document.id)}", "", *_fields(facts, 0), ""]
     lines += ["| step | status | model | reason |", "|---|---|---|---|"]
     for outcome in document.outcomes.values():
         cells = (outcome.step, outcome.status, outcome.model, outcome.reason)

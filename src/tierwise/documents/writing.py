@@ -70,7 +70,7 @@ def _line(document: Document) -> str:
     line = {
         "id": document.id,
         "hash": document.hash,
-        "sensitivity": document.sensitivity,
+        "sensitivity": document.strictest,
         "language": document.language,
         "metadata": dict(document.metadata),
         "outcomes": steps,
