@@ -113,7 +113,8 @@ def _phones(text: str, regions: Iterable[str]) -> Iterator[Span]:
 
     for region in regions:
         for match in PhoneNumberMatcher(text, region, max_tries=sys.maxsize):
-            yield Span(match.start, match.end, "PHONE")
+            if not _DATE.fullmatch(match.raw_string):
+                yield Span(match.start, match.end, "PHONE")
 
 
 def _adds_up(number: str) -> bool:

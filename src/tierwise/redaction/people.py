@@ -11,13 +11,14 @@ _CLOSING = (
     r"regards|sincerely|faithfully|yours|thanks|thank you|cheers|wishes|love|best"
     r"|gru(?:ß|ss)(?:en?)?|danke|cordialement|salutations|amicalement|merci"
 )
+_ENDING = re.compile(rf"\b(?:{_CLOSING})\b", re.IGNORECASE)
 _FIELD = r"name|from|customer|kunde|kundin|von|nom"
 _PLACES = tuple(
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
         rf"^(?:{_GREETING})\b[ ,]([^\n,!:]{{2,60}})",
         rf"\b(?:{_TITLE})\b\.? ((?-i:[A-Z])[^\n,;:!?()]{{1,40}})",
-        rf"^[^\n]{{0,30}}\b(?:{_CLOSING})\b[^\n]{{0,40}}\n\s{{0,20}}([^\n]{{2,60}})$",
+        rf"^[^\n]{{0,30}}\b(?:{_CLOSING})\b[^\n]{{0,40}}\n\s{{0,20}}(?=([^\n]{{2,60}})$)",
         rf"^[^\n]{{0,30}}\b(?:{_CLOSING})[,.!] ([^\n]{{2,30}})$",
         rf"^\W{{0,9}}(?:{_FIELD})\s{{0,9}}[:|]\s{{0,9}}([^\n|]{{2,60}})",
     )
@@ -36,7 +37,8 @@ def people(text: str) -> Iterator[str]:
     """The phrases of a plain text that name somebody."""
     for place in _PLACES:
         for match in place.finditer(text):
-            yield " ".join(match[1].split()[:_MOST_WORDS])
+            if not _ENDING.search(match[1]):
+                yield " ".join(match[1].split()[:_MOST_WORDS])
 
 
 def names(phrases: Iterable[str]) -> re.Pattern[str] | None:
