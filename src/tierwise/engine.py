@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -27,10 +29,13 @@ from tierwise.errors import TierwiseError
 from tierwise.gateway import Gateway
 from tierwise.golden import Teacher, load_golden
 from tierwise.ledger import Ledger, RunInfo, RunState
+from tierwise.ledger.audits import demoted
 from tierwise.local import LocalServers
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, canonical_hash
 from tierwise.steps import Step
+
+log = logging.getLogger(__name__)
 
 Watcher = Callable[[Document, Outcome], None]
 
@@ -57,6 +62,7 @@ class Engine:
             self._gateway = Gateway(project.catalog, self._env, self._local)
             stack.callback(self._portal.call, self._gateway.aclose)
             self._cascade = Cascade(self._gateway, self.ledger)
+            self._demote()
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Engine:
@@ -95,6 +101,7 @@ class Engine:
 
         `tags` say whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds.
         """
+        self._demote()
         run_id, now = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}", time.time()
         self.ledger.start_run(
             RunInfo(
@@ -194,7 +201,16 @@ class Engine:
             prompt_hash=self.prompts[step.prompt].hash,
             step_hash=step.hash(parameters),
             today=datetime.date.today(),
+            demoted={models: why for (name, models), why in self.policy.demoted.items() if name == step.name},
         )
+
+    def _demote(self) -> None:
+        """Take out of the policy the certificates that labels speak against by now."""
+        found = demoted(self.ledger.audits, self.policy.certificates, self.policy.rules.floors)
+        for (step, models), why in found.items() - self.policy.demoted.items():
+            log.warning("the certificate of %s for %s no longer counts: %s", " > ".join(models), step, why)
+        if found != self.policy.demoted:
+            self.policy = replace(self.policy, demoted=found)
 
     def _teacher(self, step: str) -> Teacher | None:
         """The examples of a step, where there are some and a model is to be shown them."""

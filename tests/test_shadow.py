@@ -1,0 +1,475 @@
+"""Shadows and audits: a cheaper model is asked too, nothing changes by it, and labels can demote what is in use."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+from tasks.classify import classify
+from tasks.summarize import summarize
+from tests.ledgers import DATABASES, DOCUMENT, RUN, migrated_url, run
+from tests.projects import make_project, model
+from tests.standin import Standin, status
+from tests.test_cascade import LABELS
+from tests.test_certify import DEAR, lazy, right
+from tierwise.audits import Evidence, demotion, drawn, update
+from tierwise.cascade import RunContext
+from tierwise.cascade.shadow import agreement
+from tierwise.certificates import Certificate, lower_bound, save_certificates
+from tierwise.engine import Engine
+from tierwise.errors import Misuse, UnknownName
+from tierwise.ledger import Ledger
+from tierwise.ledger.audits import Audit, evidence_of, item_id
+from tierwise.project import CERTIFICATES, Project
+from tierwise.records import Batch, Document, Outcome
+
+CLASSIFY = classify.spec
+FREE = "{input: 0, output: 0, source: test, date: 2026-11-01}"
+RULES = """
+version: 1
+guards:
+  - {{name: confidential-stays-local, when: {{sensitivity_min: confidential}}, allow_tiers: [local]}}
+floors: {{classify: 0.9}}
+routes:
+  - {{name: named, try: [dear]}}
+shadow: {{share: {share}, money: {money}}}
+"""
+
+
+class Office:
+    """A project with a model in use, `dear`, and a cheaper one, `cheap`, each on a socket of its own."""
+
+    def __init__(self, root: Path, cheap: Standin, dear: Standin) -> None:
+        self.root, self.cheap, self.dear = root, cheap, dear
+
+    def made(self, *, share: float = 1, money: float = 1, cheap: str = "local", price: str = FREE) -> Office:
+        make_project(
+            self.root,
+            model("cheap", self.cheap.url, tier=cheap, strength=10, price=price),
+            model("dear", self.dear.url, strength=20, price=DEAR),
+            rules=RULES.format(share=share, money=money),
+        )
+        return self
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        with Engine(Project(self.root), env={}) as engine:
+            yield engine
+
+    def run(self, documents: tuple[Document, ...], budget: str | None = None) -> tuple[RunContext, list[Outcome]]:
+        with self.engine() as engine:
+            context = engine.start_run("test", budget_usd=None if budget is None else Decimal(budget))
+            done = engine.run_batch(context, CLASSIFY, Batch(documents), LABELS)
+            return context, [document.outcomes["classify"] for document in done.documents]
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        with Ledger.open(root=self.root) as ledger:
+            yield ledger
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    with Standin() as cheap, Standin() as dear:
+        cheap.answer(lazy)
+        dear.answer(right)
+        yield Office(tmp_path / "project", cheap, dear)
+
+
+def documents(count: int, **features: object) -> tuple[Document, ...]:
+    """Every other one is about a parcel, which `cheap` gets wrong."""
+    words = ("my invoice is wrong", "my parcel is late")
+    usual = {"sensitivity": "internal", **features}
+    return tuple(Document(id=f"d{n:03}", text=f"Message {n}: {words[n % 2]}.", **usual) for n in range(count))
+
+
+def kinds(ledger: Ledger, run_id: str) -> list[tuple[str, str]]:
+    return [(attempt.model, attempt.kind) for attempt in ledger.attempts(run_id)]
+
+
+def test_a_shadow_changes_no_outcome_and_is_on_record(office: Office) -> None:
+    context, [outcome] = office.made().run(documents(1))
+    assert (outcome.status, outcome.model) == ("accepted", "dear")
+    assert [attempt.model for attempt in outcome.attempts] == ["dear"]
+    with office.ledger() as ledger:
+        assert kinds(ledger, context.id) == [("dear", "first"), ("cheap", "shadow")]
+        [row] = ledger.outcomes(context.id)
+        assert (row.outcome.model, row.outcome.value) == ("dear", outcome.value)
+
+
+def test_without_the_setting_nothing_is_shadowed(office: Office) -> None:
+    context, _ = office.made(share=0).run(documents(4))
+    assert office.cheap.count == 0
+    with office.ledger() as ledger:
+        assert ledger.audits.queue() == []
+        assert len(kinds(ledger, context.id)) == 4
+
+
+def test_chance_picks_the_share_by_document_and_run(office: Office) -> None:
+    """The same documents in another run are another sample."""
+    office.made(share=0.5)
+    picked = [{request.document for request in office.cheap.requests} for _ in range(2) if office.run(documents(40))]
+    picked[1] -= picked[0]
+    assert 10 <= len(picked[0]) <= 30
+    assert picked[1]
+
+
+def test_a_shadow_never_reaches_a_tier_that_a_guard_forbids(office: Office) -> None:
+    office.made(cheap="clarifai").run((*documents(3, sensitivity="confidential"), *documents(1)))
+    assert [request.document for request in office.cheap.requests] == [documents(1)[0].text]
+
+
+def test_answers_without_a_shadow_are_still_put_up_for_labels(office: Office) -> None:
+    """What is learned of the model in use holds for the confidential documents too."""
+    office.made(cheap="clarifai").run(documents(6, sensitivity="confidential"))
+    with office.ledger() as ledger:
+        waiting = ledger.audits.queue()
+    assert all(item.shadow is None and item.accepted.model == "dear" for item in waiting)
+    assert all(item.words == ("accepted", "neither") for item in waiting)
+
+
+def test_shadows_stop_at_their_share_of_the_money(office: Office) -> None:
+    """A tenth as dear as the model in use: 30 documents pay for some shadows at 5 %, not for all."""
+    price = "{input: 1, output: 2, source: test, date: 2026-11-01}"
+    context, _ = office.made(money=0.05, price=price).run(documents(30))
+    with office.ledger() as ledger:
+        attempts = list(ledger.attempts(context.id))
+    shadows = sum((a.cost or Decimal(0) for a in attempts if a.kind == "shadow"), Decimal(0))
+    others = sum((a.cost or Decimal(0) for a in attempts if a.kind != "shadow"), Decimal(0))
+    assert 0 < shadows <= others * Decimal("0.05")
+    assert office.cheap.count < 30
+
+
+def test_a_free_shadow_needs_no_money(office: Office) -> None:
+    office.made(money=0).run(documents(5))
+    assert office.cheap.count == 5
+
+
+def test_a_dearer_model_is_no_shadow(office: Office) -> None:
+    office.made(price="{input: 11, output: 20, source: test, date: 2026-11-01}").run(documents(3))
+    assert office.cheap.count == 0
+
+
+def test_a_model_that_was_tried_is_no_shadow(office: Office) -> None:
+    """What failed on the way to the answer was seen already."""
+    office.made()
+    rules = office.root / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text().replace("try: [dear]", "try: [cheap, dear]"))
+    office.cheap.answer(json.dumps({"label": "weather", "evidence": "Message"}))
+    _, outcomes = office.run(documents(3))
+    assert {outcome.model for outcome in outcomes} == {"dear"}
+    assert office.cheap.count == 3
+
+
+def test_a_shadow_that_cannot_be_called_is_on_record_and_not_asked_again(office: Office) -> None:
+    office.cheap.faults([status(401)] * 9)
+    context, [outcome] = office.made().run(documents(1))
+    assert outcome.status == "accepted"
+    with office.ledger() as ledger:
+        assert [a.error for a in ledger.attempts(context.id)] == [None, "AuthenticationFailed"]
+        assert all(item.shadow is None for item in ledger.audits.queue())
+
+
+def test_a_budget_without_room_for_a_shadow_leaves_the_document_alone(office: Office) -> None:
+    office.made(price="{input: 9.9, output: 19.9, source: test, date: 2026-11-01}")
+    _, [waiting] = office.run(documents(1), budget="0.000001")
+    least = re.findall(r"dear: may cost ([0-9.]+) USD", waiting.reason)[0]
+    _, [outcome] = office.run(documents(1), budget=str(Decimal(least) + Decimal("0.000001")))
+    assert outcome.status == "accepted"
+    assert office.cheap.count == 0
+
+
+def test_an_answer_that_the_checks_refuse_counts_as_wrong_without_a_person(office: Office) -> None:
+    """As in certification, where an item without an answer is an error."""
+    office.cheap.answer(json.dumps({"label": "billing", "evidence": "words that are nowhere"}))
+    office.made().run(documents(1))
+    with office.ledger() as ledger:
+        audit = ledger.audits.item(_only_item(ledger)).shadow
+    assert audit is not None
+    assert (audit.value, audit.right, audit.reviewer) == (None, False, "checks")
+
+
+def _only_item(ledger: Ledger) -> str:
+    [run_row] = ledger.runs()
+    [row] = ledger.outcomes(run_row.id)
+    return item_id(run_row.id, "classify", row.document_hash)
+
+
+def test_disagreements_queue_up_first(office: Office) -> None:
+    """`cheap` says billing of every message; half are about a parcel."""
+    office.made().run(documents(20))
+    with office.ledger() as ledger:
+        queue = ledger.audits.queue()
+    disagreeing = [item for item in queue if item.disagrees]
+    assert queue[: len(disagreeing)] == disagreeing
+    assert len(disagreeing) == 10
+    assert all(item.accepted.counted for item in queue[10:])
+    assert {item.accepted.accepted["label"] for item in disagreeing} == {"delivery"}
+
+
+# ---- what is the same ---------------------------------------------------------------------------
+
+
+def test_agreement_is_the_steps_own_measure() -> None:
+    """Of a label the label counts, whatever the evidence."""
+    accepted = {"label": "billing", "evidence": "my invoice"}
+    assert agreement(CLASSIFY, {"label": "Billing", "evidence": "is wrong"}, accepted) is True
+    assert agreement(CLASSIFY, {"label": "delivery", "evidence": "my invoice"}, accepted) is False
+
+
+def test_a_measure_that_needs_more_than_an_answer_cannot_tell() -> None:
+    """A summary is right by what a golden set wants mentioned, and an answer wants nothing mentioned."""
+    assert agreement(summarize.spec, {"summary": "One."}, {"summary": "Another."}) is None
+    assert agreement(summarize.spec, {"summary": "One."}, {"summary": "One."}) is True
+
+
+def test_without_a_measure_equal_answers_agree() -> None:
+    plain = replace(CLASSIFY, correct=None)
+    assert agreement(plain, {"label": "a"}, {"label": "a"}) is True
+    assert agreement(plain, {"label": "a"}, {"label": "b"}) is False
+
+
+# ---- labels and evidence ------------------------------------------------------------------------
+
+
+@pytest.fixture(params=DATABASES)
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(migrated_url(request.param, tmp_path), root=tmp_path) as opened:
+        opened.start_run(RUN)
+        yield opened
+
+
+def audit(n: int = 0, role: str = "accepted", **changes: object) -> Audit:
+    """The audit of the n-th item."""
+    usual: dict[str, object] = {
+        "id": f"{item_id(RUN.id, 'classify', str(n))}.{role}",
+        "run_id": RUN.id,
+        "document_id": f"{n}.txt",
+        "document_hash": DOCUMENT.hash,
+        "step": "classify",
+        "model": "dear" if role == "accepted" else "cheap",
+        "identity": "i",
+        "value": {"label": "a"},
+        "accepted_model": "dear",
+        "accepted": {"label": "a"},
+        "agreed": None,
+        "recorded_at": float(n),
+    }
+    return Audit(**usual | changes)  # type: ignore[arg-type]
+
+
+def test_a_label_says_both_answers_are_right_or_wrong(ledger: Ledger) -> None:
+    run(ledger.audits.record([audit(), audit(role="shadow", agreed=False, value={"label": "b"})]))
+    item = ledger.audits.label(audit().item[:5], "shadow", "ann")
+    assert (item.accepted.right, item.accepted.reviewer) == (False, "ann")
+    assert item.shadow is not None
+    assert item.shadow.right is True
+    assert ledger.audits.queue() == []
+
+
+def test_a_later_word_replaces_an_earlier_one(ledger: Ledger) -> None:
+    run(ledger.audits.record([audit()]))
+    ledger.audits.label(audit().item, "neither", "ann")
+    assert ledger.audits.label(audit().item, "accepted", "bob").accepted.right is True
+
+
+def test_recording_an_audit_again_keeps_its_label(ledger: Ledger) -> None:
+    run(ledger.audits.record([audit()]))
+    ledger.audits.label(audit().item, "neither", "ann")
+    run(ledger.audits.record([audit()]))
+    assert ledger.audits.item(audit().item).accepted.right is False
+
+
+def test_a_word_that_does_not_fit_and_an_unknown_item_are_misuse(ledger: Ledger) -> None:
+    run(ledger.audits.record([audit(1)]))
+    with pytest.raises(Misuse, match="it takes accepted, neither"):
+        ledger.audits.label(audit(1).item, "shadow", "ann")
+    with pytest.raises(UnknownName):
+        ledger.audits.label("zzz", "accepted", "ann")
+
+
+def test_how_often_each_model_was_a_shadow(ledger: Ledger) -> None:
+    shadows = [audit(n, "shadow", model="cheap" if n else "cheaper") for n in range(3)]
+    run(ledger.audits.record([*(audit(n) for n in range(3)), *shadows]))
+    assert ledger.audits.shadowed("classify") == {"cheap": 2, "cheaper": 1}
+
+
+def test_evidence_counts_what_chance_marked_up_to_the_first_without_a_label() -> None:
+    """Labelling only what suits one does not help: what comes after a gap waits."""
+    counted = [audit(n, right=True) for n in range(60) if audit(n).counted]
+    others = [audit(n, right=False) for n in range(60) if not audit(n).counted]
+    mixed = sorted([*counted, *others], key=lambda a: a.recorded_at)
+    assert (evidence_of(mixed, 0.9).passed, evidence_of(mixed, 0.9).failed) == (len(counted), 0)
+    gap = counted[5].id
+    assert evidence_of([replace(a, right=None) if a.id == gap else a for a in mixed], 0.9).n == 5
+
+
+def test_half_of_the_items_are_counted() -> None:
+    assert 450 <= sum(audit(n).counted for n in range(1000)) <= 550
+
+
+def test_chance_is_the_same_for_everybody_and_nests() -> None:
+    """Who is picked at 5 % is picked at 10 % too."""
+    few, many = ({n for n in range(2000) if drawn(share, "run", str(n))} for share in (0.05, 0.1))
+    assert few < many
+    assert 60 <= len(few) <= 140
+    assert not drawn(0, "x")
+    assert drawn(1, "x")
+
+
+@pytest.mark.parametrize(("rate", "most"), [(0.95, 0.005), (0.90, 0.05)])
+def test_the_whole_path_rarely_demotes_a_model_at_its_floor(rate: float, most: float) -> None:
+    """100 models, about 300 picked documents each, wrong answers labelled first, looked at after every day."""
+    assert _share_demoted(rate, evidence_of) <= most
+
+
+def test_taking_labels_as_they_come_would_demote_most_of_the_models_at_their_floor() -> None:
+    """Why the rule is needed: who looks first at what seems wrong, sees more errors than there are."""
+
+    def as_they_come(audits: list[Audit], floor: float) -> Evidence:
+        return reduce(update, [a.right for a in audits if a.right is not None], Evidence(floor=floor))
+
+    assert _share_demoted(0.90, as_they_come) > 0.5
+
+
+def test_the_whole_path_demotes_a_model_that_is_clearly_below_its_floor() -> None:
+    assert _share_demoted(0.75, evidence_of) >= 0.9
+
+
+Counting = Callable[[list[Audit], float], Evidence]
+
+
+def _share_demoted(rate: float, counting: Counting) -> float:
+    chance = random.Random(7)
+    return sum(_ever_demoted(chance, rate, f"run-{n}", counting) for n in range(100)) / 100
+
+
+def _ever_demoted(chance: random.Random, rate: float, run_id: str, counting: Counting) -> bool:
+    """Six days of 100 documents; a wrong answer is labelled on the day itself, a right one on the next."""
+    picked = [n for n in range(600) if drawn(0.5, run_id, str(n), "classify")]
+    labelled = [
+        audit(n, id=f"{item_id(run_id, 'classify', str(n))}.accepted", right=chance.random() < rate) for n in picked
+    ]
+    for day in range(1, 8):
+        seen = [a for a in labelled if a.recorded_at < day * 100]
+        known = [replace(a, right=None) if a.right and a.recorded_at >= (day - 1) * 100 else a for a in seen]
+        if demotion(counting(known, 0.9)):
+            return True
+    return False
+
+
+# ---- demotion -----------------------------------------------------------------------------------
+
+
+def certify(office: Office, *models: str, n: int = 60) -> None:
+    """Write down that this chain was right on all of a golden set, yesterday."""
+    with office.engine() as engine:
+        current = engine.current(CLASSIFY, LABELS)
+        certificate = Certificate(
+            step="classify",
+            models=models,
+            identities={name: current.identities[name] for name in models},
+            prompt="classify v1",
+            prompt_hash=current.prompt_hash,
+            step_hash=current.step_hash,
+            golden="classify.jsonl",
+            golden_hash="g",
+            n=n,
+            errors=0,
+            bound=lower_bound(0, n),
+            mean_cost=Decimal(0) if models == ("cheap",) else Decimal(1),
+            date=datetime.date.today() - datetime.timedelta(days=1),
+            tierwise_version="test",
+        )
+    save_certificates(office.root / CERTIFICATES, [certificate])
+
+
+def proven(office: Office) -> Office:
+    """Both models are certified, and the router may pick."""
+    office.made()
+    rules = office.root / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text().replace("try: [dear]", "pick: cheapest_capable"))
+    certify(office, "cheap")
+    certify(office, "dear")
+    return office
+
+
+def label_all(office: Office) -> None:
+    """A person who knows: parcels are deliveries."""
+    with office.ledger() as ledger:
+        for item in ledger.audits.queue():
+            number = int(item.accepted.document_id[1:])
+            good = item.accepted.value["label"] == ("delivery" if number % 2 else "billing")
+            ledger.audits.label(item.id, "accepted" if good else "neither", "ann")
+
+
+def test_wrong_labels_demote_a_live_certificate_and_the_next_run_routes_elsewhere(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, outcomes = proven(office).run(documents(60))
+    assert {outcome.model for outcome in outcomes} == {"cheap"}
+    label_all(office)
+    after, [outcome] = office.run(documents(1))
+    assert outcome.model == "dear"
+    assert outcome.route is not None
+    reasons = {rejection.model: rejection.reason for rejection in outcome.route.rejected}
+    assert "its certificate is void" in reasons["cheap"]
+    assert "audits failed" in reasons["cheap"]
+    assert after.policy.hash != before.policy.hash
+    assert "the certificate of cheap for classify no longer counts" in caplog.text
+
+
+def test_right_labels_demote_nothing(office: Office) -> None:
+    office.cheap.answer(right)
+    proven(office).run(documents(60))
+    label_all(office)
+    assert office.run(documents(1))[1][0].model == "cheap"
+
+
+def test_audits_before_a_certificate_say_nothing_against_it(office: Office) -> None:
+    """A promotion is done by certifying, and a new certificate starts anew."""
+    proven(office).run(documents(60))
+    label_all(office)
+    certificates = office.root / CERTIFICATES
+    text = certificates.read_text()
+    tomorrow = datetime.date.today() + datetime.timedelta(days=1)
+    certificates.write_text(text.replace(str(tomorrow - datetime.timedelta(days=2)), str(tomorrow)))
+    assert office.run(documents(1))[1][0].model == "cheap"
+
+
+def test_what_a_model_makes_of_the_documents_that_others_failed_on_does_not_speak_against_it(office: Office) -> None:
+    """They are harder than those that it was certified on."""
+    proven(office)
+    office.cheap.answer(json.dumps({"label": "weather", "evidence": "Message"}))
+    office.dear.answer(lazy)
+    _, outcomes = office.run(documents(40))
+    assert {outcome.model for outcome in outcomes} == {"dear"}
+    label_all(office)
+    with office.engine() as engine:
+        assert engine.policy.demoted == {}
+
+
+def test_a_chain_is_audited_as_what_it_delivers(office: Office) -> None:
+    """Answers of its first model and those of its second count for the chain."""
+    office.made()
+    rules = office.root / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text().replace("try: [dear]", "pick: cheapest_capable"))
+    certify(office, "cheap", "dear")
+    office.cheap.answer(lambda request: lazy(request) if "invoice" in request.document else '{"label": "x"}')
+    office.dear.answer(lazy)
+    office.run(documents(60))
+    label_all(office)
+    with office.engine() as engine:
+        [(key, reason)] = engine.policy.demoted.items()
+    assert key == ("classify", ("cheap", "dear"))
+    assert "audits failed" in reason
