@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from tierwise import step
 from tierwise.checks import at_most_words, no_placeholders, numbers_are_in_the_document, same_language
-from tierwise.correctness import mentions
+from tierwise.correctness import mentions, rubric
 
 
 class Draft(BaseModel):
@@ -19,5 +19,10 @@ draft = step(
     "draft",
     returns=Draft,
     checks=[at_most_words("reply"), numbers_are_in_the_document, no_placeholders, same_language],
-    correct=mentions("reply"),
+    correct=rubric(
+        "The reply names what this customer wants, and gets it right.",
+        "The reply promises nothing: no refund, no date, no result.",
+        "The reply is polite, and written to the customer, not about the customer.",
+        needs=mentions("reply"),
+    ),
 )

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from tierwise import step
 from tierwise.checks import fields_are_quoted
+from tierwise.correctness import same_fields
 
 
 class Quoted(BaseModel):
@@ -27,4 +28,4 @@ class Facts(BaseModel):
         return {name: info.description or name for name, info in cls.model_fields.items()}
 
 
-extract = step("extract", returns=Facts, checks=[fields_are_quoted])
+extract = step("extract", returns=Facts, checks=[fields_are_quoted], correct=same_fields())

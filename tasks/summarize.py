@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from tierwise import step
 from tierwise.checks import at_most_words, numbers_are_in_the_document, same_language
-from tierwise.correctness import mentions
+from tierwise.correctness import mentions, rubric
 
 
 class Summary(BaseModel):
@@ -20,5 +20,10 @@ summarize = step(
     returns=Summary,
     splits="summary",
     checks=[at_most_words("summary"), numbers_are_in_the_document, same_language],
-    correct=mentions("summary"),
+    correct=rubric(
+        "Every statement in the summary is stated or plainly meant in the document.",
+        "The summary says what the writer wants, or what the text settles.",
+        "Nothing that changes what the reader has to do is left out.",
+        needs=mentions("summary"),
+    ),
 )

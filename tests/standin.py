@@ -130,7 +130,7 @@ WRONG_USAGE = Fault(usage={"prompt_tokens": -5, "completion_tokens": "many"})
 ERROR_INSIDE = raw('{"error": {"message": "upstream fell over", "code": 502}}')
 NO_CHOICES = raw('{"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}')
 
-Answer = str | Callable[[Request], str]
+Answer = str | Callable[[Request], str | Fault]
 
 
 class Standin:
@@ -148,7 +148,10 @@ class Standin:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     def answer(self, *answers: Answer) -> None:
-        """Texts, or functions of the request, in order; the last one answers all later requests."""
+        """Texts, or functions of the request, in order; the last one answers all later requests.
+
+        A function may give a fault with a text, to say how likely its tokens were.
+        """
         self._answers = deque(answers)
 
     def faults(self, faults: Iterable[Fault]) -> None:
@@ -220,11 +223,13 @@ class Standin:
             await asyncio.sleep(fault.delay_s or self.latency_s)
         reply = fault.body
         if reply is None:
-            text = self._text(request) if fault.text is None else fault.text
+            text = self._answer(request) if fault.text is None else fault.text
+            if isinstance(text, Fault):
+                fault, text = text, text.text or ""
             reply = orjson.dumps(encode(request, text, fault, next(self._ids)))
         return await _send(incoming, reply, fault)
 
-    def _text(self, request: Request) -> str:
+    def _answer(self, request: Request) -> str | Fault:
         answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
         return answer if isinstance(answer, str) else answer(request)
 

@@ -25,6 +25,7 @@ LAYERS = [
     ["gateway", "project", "report"],
     ["cascade"],
     ["engine"],
+    ["judge"],
     ["orchestrate", "certify"],
     ["cli"],
 ]
@@ -32,6 +33,7 @@ DOORS = {
     "aiohttp": {"gateway"},
     "alembic": {"ledger"},
     "anyio": {"engine", "gateway"},
+    "dateutil": {"correctness"},
     "jinja2": {"prompts"},
     "litellm": {"gateway"},
     "markitdown": {"documents"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,10 +91,10 @@ def route_one(root: Path, text: str = TEXT) -> Outcome:
     return done.documents[0].outcomes["classify"]
 
 
-def certify(terminal: Terminal, root: Path, *options: object) -> list[dict[str, object]]:
+def certify(terminal: Terminal, root: Path, *options: object) -> list[dict[str, Any]]:
     done = terminal("certify", "classify", "--yes", "--json", *options, cwd=root)
     assert done.code == 0, done.err
-    rows: list[dict[str, object]] = json.loads(done.out)
+    rows: list[dict[str, Any]] = json.loads(done.out)
     return rows
 
 
@@ -107,7 +108,7 @@ def test_without_proof_the_strongest_allowed_model_comes_first_and_the_route_say
 def test_certify_measures_each_model_and_writes_what_that_proves(terminal: Terminal, project: Path) -> None:
     """60 examples: one model is right on half of them, the other on all."""
     rows = certify(terminal, project)
-    assert [(row["model"], row["right"]) for row in rows] == [("cheap", "30 of 60"), ("dear", "60 of 60")]
+    assert [(row["candidate"], row["right"], row["n"]) for row in rows] == [("cheap", 30, 60), ("dear", 60, 60)]
     proofs = {c.models: c for c in load_certificates(project / CERTIFICATES).certificates}
     assert proofs["dear",].bound > 0.9
     assert proofs["cheap",].errors == 30
@@ -139,7 +140,7 @@ def test_a_chain_is_certified_as_what_it_delivers(
     certify(terminal, project, "-m", "cheap", "-m", "dear")
     paid = servers[0].count + servers[1].count
     rows = certify(terminal, project, "-m", "cheap > dear")
-    assert [(row["model"], row["right"]) for row in rows] == [("cheap > dear", "60 of 60")]
+    assert [(row["candidate"], row["right"], row["n"]) for row in rows] == [("cheap > dear", 60, 60)]
     assert servers[0].count + servers[1].count == paid
     outcome = route_one(project)
     assert outcome.route is not None

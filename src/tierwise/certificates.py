@@ -176,6 +176,7 @@ class Certificate(Settings):
     latency_p50_s: Annotated[float, Field(ge=0)] | None = None
     judged_by: str | None = None  # the model that judged by a rubric
     human_labels: Count | None = None  # labels by people that the judge was held against
+    false_passes: Count | None = None  # of those answers, the ones that it passed although they are wrong
     date: datetime.date
     expires: datetime.date = Field(default_factory=lambda data: data["date"] + VALID_FOR)  # void from this day on
     machine: str = ""

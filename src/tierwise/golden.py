@@ -2,24 +2,27 @@
 
 `golden/<step>.jsonl` is measured on; `golden/<step>-examples.jsonl` is shown; `golden/<step>.yaml` holds the
 parameters that both are for. A row has `id`, `text`, optionally `sensitivity`, and the fields of a right answer.
+A CSV file does too: its other columns are the fields, and a row without an `id` is called after its place.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from tierwise.catalog import Settings
-from tierwise.errors import ConfigError, Misuse
+from tierwise.errors import ConfigError, Misuse, unknown_name
 from tierwise.learned import Neighbours
 from tierwise.records import SENSITIVITIES, Document, Sensitivity, canonical_hash
 from tierwise.yamlfile import read_yaml
 
-FEWEST = 20  # fewer prove nothing worth writing down
+FEWEST = 5  # fewer say nothing about anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class GoldenSettings(Settings):
     """`golden/<step>.yaml`: the step's parameters, as a flow gives them."""
 
     parameters: Mapping[str, Any] = {}
+    returns: str | None = None  # the output model that a flow gives, such as flows.contract_intake:ContractTerms
+    rubric: tuple[str, ...] = ()  # criteria for a judge, in addition to what the step says is right
 
 
 @dataclass(frozen=True)
@@ -75,36 +80,38 @@ class Teacher:
         return tuple(group[n] for n in range(k) for _, group in sorted(groups.items()) if n < len(group))
 
 
-def load_golden(path: Path, *, at_least: int = FEWEST) -> GoldenSet:
-    """Read a JSON Lines file of examples. Raises Misuse without the file, ConfigError with file and line."""
+def load_golden(
+    path: Path, *, at_least: int = FEWEST, allowed: Mapping[str, Collection[Any]] | None = None
+) -> GoldenSet:
+    """Read a JSON Lines or CSV file of examples. `allowed` names fields that may only take certain values.
+
+    Raises Misuse without the file, ConfigError with file and line for what is damaged, repeated or not allowed.
+    """
     if not path.exists():
         raise Misuse(f"{path} is missing: a golden set has a line of JSON with id, text and the right answer each")
-    examples, faults = read_golden(path, at_least=at_least)
+    examples, faults = read_golden(path, at_least=at_least, allowed=allowed)
     for fault in faults:
         raise fault
     return GoldenSet(path, tuple(examples.values()))
 
 
-def read_golden(path: Path, *, at_least: int = FEWEST) -> tuple[dict[int, Example], list[ConfigError]]:
-    """The examples of a file by their lines, and all that is wrong with it."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return {}, [ConfigError(f"cannot be read: {error}", path=path)]
+def read_golden(
+    path: Path, *, at_least: int = FEWEST, allowed: Mapping[str, Collection[Any]] | None = None
+) -> tuple[dict[int, Example], list[ConfigError]]:
+    """The examples of a file by their lines, and all that is wrong with it: see `load_golden`."""
     examples: dict[int, Example] = {}
     seen: dict[str, int] = {}
     faults: list[ConfigError] = []
-    for line, text in enumerate(lines, 1):
-        try:
-            example = _example(text, path, line) if text.strip() else None
-        except ConfigError as fault:
-            faults.append(fault)
-            continue
-        if example is None:
+    for line, example in _rows(path):
+        if isinstance(example, ConfigError):
+            faults.append(example)
             continue
         if example.id in seen:
             message = f"the id '{example.id}' stands in line {seen[example.id]} too"
             faults.append(ConfigError(message, path=path, line=line))
+        for field, values in (allowed or {}).items():
+            if (value := example.expected.get(field)) not in values:
+                faults.append(ConfigError(unknown_name(field, str(value), map(str, values)), path=path, line=line))
         seen[example.id] = line
         examples[line] = example
     if len(examples) < at_least:
@@ -113,19 +120,54 @@ def read_golden(path: Path, *, at_least: int = FEWEST) -> tuple[dict[int, Exampl
     return examples, faults
 
 
-def load_parameters(path: Path) -> dict[str, Any]:
-    """The parameters in a `golden/<step>.yaml`; none where there is no such file."""
-    return dict(read_yaml(path).validate(GoldenSettings).parameters) if path.exists() else {}
+def load_settings(path: Path) -> GoldenSettings:
+    """What a `golden/<step>.yaml` says; nothing where there is no such file."""
+    return read_yaml(path).validate(GoldenSettings) if path.exists() else GoldenSettings()
 
 
-def _example(text: str, path: Path, line: int) -> Example:
+def _rows(path: Path) -> Iterator[tuple[int, Example | ConfigError]]:
+    """The examples of a file with their lines, and what is wrong with each other line."""
     try:
-        row = json.loads(text)
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        yield 0, ConfigError(f"cannot be read: {error}; save it as UTF-8", path=path)
+        return
+    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    for line, row in read(path, text):
+        yield line, row if isinstance(row, ConfigError) else _example(row, path, line)
+
+
+def _example(row: Any, path: Path, line: int) -> Example | ConfigError:
+    try:
         example_id, body = str(row.pop("id")), row.pop("text")
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(f"not a line of JSON with id and text: {error}", path=path, line=line) from None
+    except (AttributeError, KeyError, TypeError) as error:
+        return ConfigError(f"not an example with id and text: {error}", path=path, line=line)
     sensitivity = row.pop("sensitivity", "internal")
     if sensitivity not in SENSITIVITIES or not isinstance(body, str) or not body.strip():
-        raise ConfigError("a text is empty, or its sensitivity is not a known one", path=path, line=line)
+        return ConfigError("a text is empty, or its sensitivity is not a known one", path=path, line=line)
     expected = row.pop("expected", None) or {k: v for k, v in row.items() if k != "difficulty"}
     return Example(example_id, body, expected, sensitivity)
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    for line, raw in enumerate(text.split("\n"), 1):  # JSON may hold other line ends, unescaped
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw)
+        except json.JSONDecodeError as error:
+            row = ConfigError(f"not a line of JSON with id and text: {error}", path=path, line=line)
+        yield line, row
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for number, row in enumerate(reader, 1):
+            line = reader.line_num
+            fits = None not in row and None not in row.values()
+            message = "has another number of columns than the first line"
+            yield line, {"id": f"{path.name}#{number}", **row} if fits else ConfigError(message, path=path, line=line)
+    except csv.Error as error:
+        yield line, ConfigError(f"not valid CSV: {error}", path=path, line=line)

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tierwise.cli.output import console, print_json, print_table
-from tierwise.errors import Misuse
+from tierwise.errors import ConfigError, Misuse
 
 if TYPE_CHECKING:
-    from tierwise.certify import Measurement
+    from collections.abc import Sequence
+
+    from tierwise.certify import Exam, Result
     from tierwise.engine import Engine
     from tierwise.golden import GoldenSet
+    from tierwise.project import Project
     from tierwise.steps import Step
+
+
+class Threshold(StrEnum):
+    """What to do with models that tell how sure they are."""
+
+    auto = "auto"
+    fit = "fit"
+    none = "none"
 
 
 def certify(
@@ -25,117 +39,248 @@ def certify(
         list[str] | None,
         typer.Option("--models", "-m", help="A model, or a chain such as 'qwen-0.5b > qwen-1.5b'; may be repeated."),
     ] = None,
-    golden: Annotated[Path | None, typer.Option(help="Labelled examples; default golden/STEP.jsonl.")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help="Labelled examples, .jsonl or .csv; default golden/STEP.jsonl.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
+    threshold: Annotated[
+        Threshold,
+        typer.Option(
+            help="Whether a model that tells its confidence may hand on what it is unsure of: `auto` where it misses "
+            "the floor otherwise, `fit` always, `none` never."
+        ),
+    ] = Threshold.auto,
+    judge: Annotated[str | None, typer.Option(help="The stronger model that goes through the step's rubric.")] = None,
+    to_label: Annotated[
+        int, typer.Option(min=0, help="Put so many answers into golden/STEP-labels.jsonl, for a person to label.")
+    ] = 0,
+    budget_usd: Annotated[float | None, typer.Option(min=0, help="Never spend more than this in all.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask again for answers that were paid before.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything that was measured.")] = False,
 ) -> None:
     """Measure models on a step's golden set and write certificates: the proof that lets cheap models be chosen.
 
-    Runs through the same prompts, checks and gateway as production, and pays for each call once. Without
-    `--models`, all that are available and have a price are compared, each alone.
+    Runs through the same prompts, checks, repairs and gateway as production, and pays for each call once.
+    Without `--models`, all that are available and have a price are compared, each alone.
+
+    A step whose right answers need reading (`correct=rubric(…)`) takes `--judge`. A judge never certifies
+    alone: `--to-label 60` writes answers for a person to label, and the judge is held against those labels.
     """
+    from tierwise.budget import Budget
     from tierwise.certificates import save_certificates
-    from tierwise.certify import certificate, measure
+    from tierwise.certify import Exam, compare, releveled
     from tierwise.engine import Engine
     from tierwise.environment import prepare_prefect
+    from tierwise.judge import add_labels, load_labels
     from tierwise.project import CERTIFICATES, Project
 
     project = Project.find()
     prepare_prefect(project.root)
     with Engine(project) as engine:
-        spec = project.load_step(step)
-        examples, parameters = _golden(project.root, step, golden, limit)
-        candidates = [tuple(p.strip() for p in chain.split(">")) for chain in models or _available(engine)]
-        _ask(engine, spec, examples, parameters, candidates, yes=yes)
-        with _bar(len(candidates) * len(examples.examples)) as told:
-            measured = [
-                measure(engine, spec, examples, parameters, candidate, fresh=fresh, told=told)
-                for candidate in candidates
-            ]
-        compared = len(candidates)
-        proofs = [certificate(engine, spec, examples, parameters, m, compared) for m in measured]
-        path = project.root / CERTIFICATES
-        save_certificates(path, [*project.certificates.certificates, *proofs])
-        rows = [_cells(m, project.rules.floors.get(step), compared) for m in measured]
+        spec, examples, parameters = _step(project, step, golden, limit)
+        labels = examples.path.with_name(f"{examples.path.stem}-labels.jsonl")
+        candidates = _candidates(engine, step, models)
+        with _Bar() as told:
+            exam = Exam(
+                engine=engine,
+                step=spec,
+                golden=examples,
+                parameters=parameters,
+                judge=judge,
+                labels=load_labels(labels),
+                budget=Budget(None if budget_usd is None else Decimal(str(budget_usd))),
+                fresh_since=time.time() if fresh else None,
+                told=told,
+            )
+            _ask(exam, candidates, threshold.value, yes=yes)
+            known = project.certificates.certificates
+            results = compare(exam, candidates, thresholds=threshold.value, earlier=known, label=to_label)
+        proofs = [result.certificate for result in results if result.certificate]
+        save_certificates(project.root / CERTIFICATES, [*releveled(exam, known, results), *proofs])
+        new = add_labels(labels, (label for result in results for label in result.to_label)) if to_label else 0
+        rows = [_row(exam, result) for result in results]
     if as_json:
         print_json(rows)
-    else:
-        print_table(rows, title=f"{step} on {examples.path.name}: {len(examples.examples)} examples")
-        typer.echo(f"Written to {CERTIFICATES}")
+        return
+    _print(exam, results, rows)
+    if to_label:
+        typer.echo(f"{new} answers to label were added to {labels.name}: fill in `right` and `by`")
+    typer.echo(f"{len(proofs)} certificates written to {CERTIFICATES}" if proofs else "No certificate was written")
 
 
-def _golden(root: Path, step: str, path: Path | None, limit: int | None) -> tuple[GoldenSet, dict[str, Any]]:
-    from tierwise.golden import GoldenSet, load_golden, load_parameters
+def _step(project: Project, step: str, path: Path | None, limit: int | None) -> tuple[Step, GoldenSet, dict[str, Any]]:
+    """The step as its golden set is for, the golden set, and the step's parameters."""
+    from tierwise.correctness import rubric
+    from tierwise.golden import GoldenSet, load_golden, load_settings
 
-    golden = load_golden(path or root / "golden" / f"{step}.jsonl")
-    parameters = load_parameters(golden.path.with_suffix(".yaml"))
-    return GoldenSet(golden.path, golden.examples[:limit]), parameters
+    path = path or project.root / "golden" / f"{step}.jsonl"
+    spec, beside = project.load_step(step), path.with_suffix(".yaml")
+    beside = beside if beside.exists() else project.root / "golden" / f"{step}.yaml"
+    settings = load_settings(beside)
+    if settings.returns:
+        spec = replace(spec, returns=_returns(settings.returns, beside))
+    if settings.rubric:
+        spec = replace(spec, correct=rubric(*settings.rubric, needs=spec.correct))
+    allowed = {f: settings.parameters[name] for f, name in spec.choices.items() if name in settings.parameters}
+    found = load_golden(path, allowed=allowed)
+    return spec, GoldenSet(path, found.examples[:limit]), dict(settings.parameters)
 
 
-def _available(engine: Engine) -> list[str]:
-    """Every model that can be used here and has a price."""
-    models = engine.policy.catalog.models.values()
-    return [m.name for m in models if m.name not in engine.policy.unavailable and m.price != "unknown"]
+def _returns(name: str, path: Path) -> Any:
+    """An output model by its name, such as `flows.contract_intake:ContractTerms`."""
+    from pkgutil import resolve_name
+
+    from pydantic import BaseModel
+
+    try:
+        found = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"returns: there is no '{name}' ({error})", path=path) from None
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise ConfigError(f"returns: '{name}' is no output model", path=path)
+    return found
 
 
-def _ask(
-    engine: Engine,
-    step: Step,
-    golden: GoldenSet,
-    parameters: dict[str, Any],
-    candidates: list[tuple[str, ...]],
-    *,
-    yes: bool,
-) -> None:
-    from tierwise.certify import worst_cost
+def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tuple[str, ...]]:
+    """The chains that were asked for, else every model that can do the step here and has a price, alone."""
+    if models:
+        return list(dict.fromkeys(tuple(part.strip() for part in chain.split(">")) for chain in models))
+    policy = engine.policy
+    found = [m for m in policy.catalog.models.values() if policy.unusable(m, step) is None and m.price != "unknown"]
+    if not found:
+        raise Misuse("no model is available and has a price; `tierwise models` says what to set")
+    return [(model.name,) for model in found]
+
+
+def _ask(exam: Exam, candidates: list[tuple[str, ...]], thresholds: Any, *, yes: bool) -> None:
+    """Say what it can cost at most, and go on only if that is wanted."""
+    from tierwise.certify import estimate, refuse
     from tierwise.report import usd
 
-    if not candidates:
-        raise Misuse("no model is available and has a price; `tierwise models` says what to set")
-    names = dict.fromkeys(name for chain in candidates for name in chain)
-    costs = [worst_cost(engine, step, golden, parameters, name) for name in names]
-    total = usd(sum((c for c in costs if c is not None), Decimal(0)))
-    unknown = sum(cost is None for cost in costs)
-    typer.echo(f"{len(names)} models x {len(golden.examples)} examples, at most {total}", err=True, nl=False)
-    typer.echo(f", and {unknown} models of unknown price" if unknown else "", err=True)
+    refuse(exam, candidates, thresholds)
+    names = list(dict.fromkeys(name for chain in candidates for name in chain))
+    most = estimate(exam, names)
+    models = f"{len(names)} model{'s' if len(names) > 1 else ''}"
+    text = f"{models} x {len(exam.golden.examples)} examples: at most {usd(most.usd)}"
+    text += f" and what {', '.join(most.unknown)} cost{'s' if len(most.unknown) == 1 else ''}" if most.unknown else ""
+    limit = exam.budget.limit
+    text += f"; stops at {usd(limit)}" if limit is not None else ""
+    typer.echo(text, err=True)
     if not (yes or os.environ.get("TIERWISE_YES") == "1"):
         typer.confirm("Go on?", abort=True, err=True)
 
 
-def _cells(measured: Measurement, floor: float | None, compared: int) -> dict[str, Any]:
-    from tierwise.report import usd
-
-    short = measured.shortfall(floor, compared) if floor is not None else None
+def _row(exam: Exam, result: Result) -> dict[str, Any]:
+    """Everything that was measured of one candidate, as plain data."""
+    found, floor = result.measured, exam.floor
+    bound = found.bound(result.compared)
     return {
-        "model": measured.name,
-        "right": f"{measured.n - measured.errors} of {measured.n}",
-        "no answer": measured.deferred,
-        "pass rate": f"{1 - measured.errors / measured.n:.1%}",
-        "proves": f"{measured.bound(compared):.3f}",
-        "floor": "" if floor is None else f"{floor:g}",
-        "cost a document": "unknown" if measured.mean_cost is None else usd(measured.mean_cost),
-        "p50": "" if measured.latency_p50_s is None else f"{measured.latency_p50_s:.2f} s",
-        "verdict": short.sentence if short else "no floor is set for this step",
+        "candidate": found.name,
+        "models": list(found.models),
+        "threshold": found.threshold,
+        "coverage": found.coverage,
+        "n": found.n,
+        "right": found.n - found.errors,
+        "no_answer": found.deferred,
+        "pass_rate": 1 - found.errors / found.n if found.n else None,
+        "bound": bound,
+        "compared": result.compared,
+        "floor": floor,
+        "capable": floor is not None and bound >= floor,
+        "certified": result.certificate is not None,
+        "cost_a_document_usd": found.mean_cost,
+        "mean_usage": {name: usage.model_dump() for name, usage in (found.mean_usage or {}).items()},
+        "latency_p50_s": found.latency_p50_s,
+        "judged_by": found.judged and found.judged.by,
+        "unscored": found.judged and found.judged.unscored,
+        "human_labels": found.judged and found.judged.human_labels,
+        "false_passes": found.judged and found.judged.false_passes,
+        "wrong": list(found.wrong),
+        "no_answer_because": found.no_answer,
+        "says": _says(exam, result),
     }
 
 
-class _bar:  # noqa: N801 - reads as a function
-    """A progress bar on stderr, told how many more are done."""
+def _print(exam: Exam, results: Sequence[Result], rows: Sequence[dict[str, Any]]) -> None:
+    """A table to compare by, and under it a sentence for each candidate."""
+    from tierwise.certificates import shortened
+    from tierwise.report import usd
 
-    def __init__(self, total: int) -> None:
+    floor = "no floor" if exam.floor is None else f"floor {exam.floor:g}"
+    among = f", {results[0].compared} compared" if results[0].compared > 1 else ""
+    title = f"{exam.step.name} on {exam.golden.path.name}: {len(exam.golden.examples)} examples, {floor}{among}"
+    cells = [
+        {
+            "candidate": row["candidate"],
+            "keeps": "" if row["coverage"] is None else f"{row['coverage']:.0%}",
+            "right": f"{row['right']} of {row['n']}",
+            "proves": shortened(row["bound"]),
+            "capable": "yes" if row["capable"] else "no",
+            "cost a document": "unknown" if row["cost_a_document_usd"] is None else usd(row["cost_a_document_usd"]),
+            "p50": f"{row['latency_p50_s']:.2f} s",
+        }
+        for row in rows
+    ]
+    print_table(cells, title=title)
+    for row in rows:
+        typer.echo(f"{row['candidate']}: {row['says']}")
+
+
+def _says(exam: Exam, result: Result) -> str:
+    """What the result means, and what to do next."""
+    found, floor = result.measured, exam.floor
+    parts = [_proof(exam, result)]
+    if found.threshold is not None and result.certificate is None:
+        parts.append("so the certificate is for the candidate without a threshold")
+    if result.note:
+        parts.append(result.note)
+    if found.no_answer:
+        parts.append(f"{found.deferred} without an answer, most often: {found.no_answer}")
+    if floor is None:
+        parts.append(f"no floor is set for {exam.step.name} in rules.yaml")
+    return ". ".join(parts)
+
+
+def _proof(exam: Exam, result: Result) -> str:
+    found, floor, judged = result.measured, exam.floor, result.measured.judged
+    if exam.rubric and judged is None:
+        return "not certified: its rubric needs a judge, see --judge"
+    if judged is None:
+        goal = floor if floor is not None else 0.0
+        return found.shortfall(goal, result.compared).sentence if found.n else "kept nothing"
+    if judged.open_labels:
+        return f"not certified: {judged.open_labels} answers in {exam.golden.path.stem}-labels.jsonl wait for a person"
+    more = found.labels_for_the_judge(floor or 0.0, result.compared)
+    shown = f"{judged.by} passed {found.n - found.errors} of {found.n}" + (
+        f" ({judged.unscored} verdicts could not be read)" if judged.unscored else ""
+    )
+    people = f"{judged.false_passes} of {judged.human_labels} answers that people labelled pass although they are wrong"
+    if more == 0:
+        return f"{shown}; {people}"
+    needs = (
+        "no number of labels shows the floor" if more is None else f"{more} more labels by people would show the floor"
+    )
+    return f"{shown}; {people if judged.human_labels else 'a judge never certifies alone'}; {needs}, see --to-label"
+
+
+class _Bar:
+    """A progress bar on stderr for what is under way."""
+
+    def __init__(self) -> None:
         from rich.progress import Progress
 
         self._progress = Progress(console=console(err=True), transient=True)
-        self._task = self._progress.add_task("measuring", total=total)
+        self._tasks: dict[str, Any] = {}
 
-    def __enter__(self) -> _bar:
-        self._progress.start()
+    def __enter__(self) -> _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def __call__(self, more: int) -> None:
-        self._progress.advance(self._task, more)
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._progress.start()  # only now, as a question may stand before it
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done)

@@ -1,0 +1,20 @@
+"""Certify: measure candidates on a step's golden set, as production would run them, and say what that proves."""
+
+from __future__ import annotations
+
+from tierwise.certify.comparing import Result, Thresholds, compare, refuse, releveled
+from tierwise.certify.estimate import Estimate, estimate
+from tierwise.certify.measuring import Exam, Measurement, Scored
+
+__all__ = [
+    "Estimate",
+    "Exam",
+    "Measurement",
+    "Result",
+    "Scored",
+    "Thresholds",
+    "compare",
+    "estimate",
+    "refuse",
+    "releveled",
+]
