@@ -25,7 +25,7 @@ LAYERS = [
     ["gateway", "project", "report"],
     ["cascade"],
     ["engine"],
-    ["judge"],
+    ["judge", "plan"],
     ["orchestrate", "certify"],
     ["cli"],
 ]
@@ -37,7 +37,7 @@ DOORS = {
     "jinja2": {"prompts"},
     "litellm": {"gateway"},
     "markitdown": {"documents"},
-    "numpy": {"learned", "replay"},
+    "numpy": {"learned", "plan", "replay"},
     "phonenumbers": {"redaction"},
     "prefect": {"orchestrate", "cli"},
     "py3langid": {"documents"},

@@ -96,10 +96,12 @@ class Engine:
         flow_run_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
+        plan: Mapping[str, Any] | None = None,
     ) -> RunContext:
         """Put a new run on record. With `fresh` (default: the engine's), answers paid earlier are asked for again.
 
-        `tags` say whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds.
+        `tags` say whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds;
+        `plan` is what was expected of it.
         """
         self._demote()
         run_id, now = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}", time.time()
@@ -115,6 +117,7 @@ class Engine:
                 tierwise_version=__version__,
                 started_at=now,
                 tags=tags or {},
+                plan=plan,
             )
         )
         since = now if (self.fresh if fresh is None else fresh) else None

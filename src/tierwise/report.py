@@ -14,6 +14,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """What a plan expected of one step on one model, beside what came of it. Costs are USD, None when unknown.
+
+    Planned documents and calls are expected numbers; both count reused calls, as the ledger does.
+    """
+
+    step: str
+    tier: str
+    model: str
+    planned_documents: float
+    documents: int
+    planned_calls: float
+    calls: int
+    planned_cost: Decimal | None
+    cost: Decimal | None
+
+    @property
+    def deviation(self) -> float | None:
+        """Cost above (or, negative, below) the plan as a share of it; None where there is no telling."""
+        if not self.planned_cost or self.cost is None:
+            return None
+        return float(self.cost / self.planned_cost) - 1
+
+    def cells(self) -> dict[str, Any]:
+        """The row as it is shown."""
+        return {
+            "step": self.step,
+            "tier": self.tier,
+            "model": self.model,
+            "documents planned": rounded(self.planned_documents),
+            "documents": self.documents,
+            "calls planned": rounded(self.planned_calls),
+            "calls": self.calls,
+            "cost planned": "unknown" if self.planned_cost is None else usd(self.planned_cost),
+            "cost": "unknown" if self.cost is None else usd(self.cost),
+            "deviation": "" if self.deviation is None else f"{self.deviation:+.0%}",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run: its totals, a row for each step x tier x model, and what waits for a person or money."""
 
@@ -41,6 +81,27 @@ class RunSummary:
         """The rows as they are shown: one dict a row, in order."""
         return [_cells(row) for row in self.rows]
 
+    def against_plan(self) -> list[Against]:
+        """The plan of this run beside what came of it, by step and model, the total last; empty without a plan."""
+        plan = self.run.plan
+        if not plan:
+            return []
+        planned = {(row["step"], row["tier"], row["model"]): row for row in plan["rows"]}
+        actual = {(row.step, row.tier, row.model): row for row in self.rows}
+        rows = [_against(key, planned.get(key), actual.get(key)) for key in dict.fromkeys((*planned, *actual))]
+        total = Against(
+            step="total",
+            tier="",
+            model="",
+            planned_documents=plan["documents"],
+            documents=self.run.documents,
+            planned_calls=sum(row.planned_calls for row in rows),
+            calls=self.run.attempts,
+            planned_cost=_known(plan["expected"], plan["expected_unknown"]),
+            cost=self.run.cost,
+        )
+        return [*(row for row in rows if row.planned_calls or row.calls), total]
+
     @property
     def failed(self) -> bool:
         """Whether there were documents and not one was accepted by any step."""
@@ -58,6 +119,7 @@ class RunSummary:
             "rows": [asdict(row) for row in self.rows],
             "outcomes": {step: dict(counts) for step, counts in self.outcomes.items()},
             "deferred": [asdict(row) for row in self.deferred],
+            "against_plan": [asdict(row) | {"deviation": row.deviation} for row in self.against_plan()],
         }
 
 
@@ -69,6 +131,11 @@ def summarize_run(ledger: Ledger, run_id: str) -> RunSummary:
         outcomes=ledger.outcome_counts(run_id),
         deferred=ledger.deferred(run_id),
     )
+
+
+def rounded(number: float) -> str:
+    """An expected number of documents or calls: whole where it is one."""
+    return f"{number:.0f}" if abs(number - round(number)) < 0.05 else f"{number:.1f}"
 
 
 def usd(known: Decimal, unknown: int = 0) -> str:
@@ -92,6 +159,25 @@ def _cells(row: SummaryRow) -> dict[str, Any]:
         "p95": "" if row.latency_p95_s is None else f"{row.latency_p95_s:.2f} s",
         "failed checks": ", ".join(f"{name} {count}" for name, count in row.checks_failed.items()),
     }
+
+
+def _against(key: tuple[str, str, str], planned: Mapping[str, Any] | None, actual: SummaryRow | None) -> Against:
+    step, tier, model = key
+    return Against(
+        step=step,
+        tier=tier,
+        model=model,
+        planned_documents=planned["documents"] if planned else 0,
+        documents=actual.documents if actual else 0,
+        planned_calls=planned["calls"] if planned else 0,
+        calls=actual.attempts if actual else 0,
+        planned_cost=_known(planned["expected"], planned["expected_unknown"]) if planned else Decimal(0),
+        cost=actual.cost if actual else Decimal(0),
+    )
+
+
+def _known(amount: str, unknown: float) -> Decimal | None:
+    return None if unknown else Decimal(amount)
 
 
 def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from tierwise import __version__
 from tierwise.cli.certify import certify
 from tierwise.cli.doctor import doctor
 from tierwise.cli.models import fetch, models
+from tierwise.cli.plan import plan
 from tierwise.cli.replay import replay
 from tierwise.cli.run import run
 from tierwise.cli.runs import runs, show
@@ -25,8 +26,8 @@ app = typer.Typer(
     help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
     "Start with `tierwise doctor`, then `tierwise run support_inbox`, then `tierwise show`.",
 )
-for command in (run, show, runs, models, fetch, certify, replay, doctor, ui):
-    own_help = command is run
+for command in (plan, run, show, runs, models, fetch, certify, replay, doctor, ui):
+    own_help = command in (plan, run)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},
         add_help_option=not own_help,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NUMERIC = {"documents", "attempts", "reused", "escalations", "cost", "pass rate", "p50", "p95", "input", "output"}
+NUMERIC |= {"calls", "prompt tokens", "expected", "at most", "deviation"}
+NUMERIC |= {"documents planned", "calls planned", "cost planned"}
 NUMERIC |= {"labels", "floor", "strong share", "quality", "gap recovered", "CPT50", "CPT80", "APGR", "USD50"}
 
 

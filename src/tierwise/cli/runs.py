@@ -58,6 +58,8 @@ def print_summary(summary: RunSummary) -> None:
         rows = [{"document": d.document_id, "step": d.step, "reason": d.reason} for d in summary.deferred[:20]]
         more = len(summary.deferred) - len(rows)
         print_table(rows, title=f"Deferred: {len(summary.deferred)}" + (f" (the first {len(rows)})" if more else ""))
+    if against := summary.against_plan():
+        print_table([row.cells() for row in against], title="Planned, and what came of it")
     console().print(summary.headline(), markup=False)
 
 

@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, get_run_logger
+from prefect import get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 from prefect.futures import PrefectFuture
@@ -28,7 +28,9 @@ from tierwise.cascade import RunContext
 from tierwise.checks import Check
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
+from tierwise.orchestrate.planning import BatchTask, rehearsal
 from tierwise.orchestrate.server import publish_summary, wait_until_recorded
+from tierwise.plan import Planner, Sampler, take_plan
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
 from tierwise.report import RunSummary, summarize_run
@@ -41,6 +43,8 @@ _runs: dict[str | None, Run] = {}  # by flow run id; None outside Prefect
 
 def engine() -> Engine:
     """The engine of this process for the project around the current folder; made at the first call."""
+    if rehearsing := rehearsal():
+        return rehearsing
     project = Project.find()
     with _lock:
         if project.root not in _engines:
@@ -63,6 +67,8 @@ class Run:
 
     def summary(self) -> RunSummary:
         """What the run did, by step, tier and model, from the ledger."""
+        if isinstance(self.engine, Planner):
+            return self.engine.summary(self.context)
         return summarize_run(self.engine.ledger, self.id)
 
 
@@ -81,14 +87,16 @@ def recorded_run(
     """
     flow_run_id = flow_run.get_id()
     current = engine()
+    flow, parameters = flow_run.get_flow_name(), {k: str(v) for k, v in (flow_run.get_parameters() or {}).items()}
     context = current.start_run(
-        flow_run.get_flow_name() or "script",
+        flow or "script",
         budget_usd=None if budget_usd is None else Decimal(str(budget_usd)),
-        parameters={k: str(v) for k, v in (flow_run.get_parameters() or {}).items()},
+        parameters=parameters,
         flow_run_id=flow_run_id,
         flow_run_name=flow_run.get_name(),
         tags=tags,
         deadline=None if within is None else time.time() + within.total_seconds(),
+        plan=take_plan(current.project.root, flow, parameters) if flow else None,
     )
     run = _runs[flow_run_id] = Run(current, context)
     try:
@@ -113,7 +121,7 @@ def current_run() -> Run:
     return run
 
 
-class StepTask(Task[..., Batch]):
+class StepTask(BatchTask):
     """A Prefect task that runs a step over a batch. `spec` is the step itself."""
 
     spec: Step
@@ -181,6 +189,8 @@ def read_documents(source: Path, *, sensitivity: Sensitivity = "restricted", bat
     """
     run = current_run()
     batches = documents.read_documents(run.engine.project.root / source, sensitivity=sensitivity, batch_size=batch_size)
+    if isinstance(run.engine, Sampler):
+        batches = run.engine.selected(batches)
     run.engine.expected += sum(len(batch.documents) for batch in batches)
     for document in (document for batch in batches for document in batch.documents):
         if unread := document.outcomes.get("read"):
@@ -191,6 +201,8 @@ def read_documents(source: Path, *, sensitivity: Sensitivity = "restricted", bat
 def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path) -> Path:
     """Wait for the batches and write every document's outcomes below `folder`; gives the path of outcomes.jsonl."""
     run = current_run()
+    if rehearsal():
+        return run.engine.project.root / folder / "outcomes.jsonl"
     done = (batch.result() if isinstance(batch, PrefectFuture) else batch for batch in batches)
     return documents.write_documents(done, run.engine.project.root / folder)
 

@@ -6,11 +6,12 @@ import logging
 import re
 from collections.abc import Sequence
 
-from prefect import Task, get_run_logger
+from prefect import get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 
 from tierwise.orchestrate import _task_run_name, current_run
+from tierwise.orchestrate.planning import BatchTask
 from tierwise.records import Batch, Sensitivity
 from tierwise.redaction import REGIONS, STEP, Redaction
 
@@ -38,7 +39,7 @@ def _redact(
     return done
 
 
-redact: Task[..., Batch] = Task(
+redact = BatchTask(
     _redact,
     name=STEP,
     task_run_name=_task_run_name(STEP),  # type: ignore[arg-type] # Prefect asks for a class method of its own

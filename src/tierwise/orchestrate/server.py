@@ -17,11 +17,11 @@ def publish_summary(summary: RunSummary) -> None:
     """Show the summary on the flow run's page; its versions over the runs are the trend."""
     from prefect.artifacts import create_table_artifact
 
-    create_table_artifact(
-        table=summary.cells(),
-        key=f"{re.sub(r'[^a-z0-9]+', '-', summary.flow.lower()).strip('-')}-summary",
-        description=summary.headline(),
-    )
+    flow = re.sub(r"[^a-z0-9]+", "-", summary.flow.lower()).strip("-")
+    create_table_artifact(table=summary.cells(), key=f"{flow}-summary", description=summary.headline())
+    if against := summary.against_plan():
+        table = [row.cells() for row in against]
+        create_table_artifact(table=table, key=f"{flow}-plan", description="Planned, and what came of it")
 
 
 def wait_until_recorded(flow_run_id: str, expected: int) -> None:

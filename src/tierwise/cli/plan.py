@@ -1,0 +1,170 @@
+"""`tierwise plan`: what a run would do and cost, before it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tierwise.cli.output import console, print_json, print_table
+from tierwise.errors import Misuse
+
+if TYPE_CHECKING:
+    from tierwise.plan import Plan, Planner
+    from tierwise.project import Project
+
+
+def plan(
+    context: typer.Context,
+    flow: Annotated[str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Run so many documents for real, and estimate from what they cost.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which documents the sample takes: the same seed, the same ones.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the sample spends.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="As if no answer had been paid before.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    wants_help: Annotated[
+        bool, typer.Option("--help", "-h", help="Show this message, and the flow's options.")
+    ] = False,
+) -> None:
+    """Say what a run would do and cost: `tierwise plan support_inbox --source examples/inbox --budget-usd 1`.
+
+    Reads the documents and runs the flow without calling a model: which route each document takes, which
+    will be deferred and why, what it should cost and what it costs at most. Takes the flow's own options, like
+    `tierwise run`; the next run with the same options shows the plan beside what came of it.
+
+    `--sample 20` runs 20 documents by chance for real and says what the whole batch costs in half of all cases
+    (P50) and in 19 of 20 (P95); a later run reuses their answers.
+    """
+    from tierwise.cli.run import _describe, _parameters
+    from tierwise.environment import prepare_prefect
+    from tierwise.plan import save_plan
+    from tierwise.project import Project
+
+    project = Project.find()
+    if flow is None:
+        typer.echo(context.get_help())
+        typer.echo(f"Flows here: {', '.join(project.flow_names()) or 'none'}")
+        raise typer.Exit(0 if wants_help else 2)
+    prepare_prefect(project.root, log_level="CRITICAL")
+    if wants_help:
+        typer.echo(context.get_help())
+        typer.echo(_describe(project.load_flow(flow)))
+        raise typer.Exit
+    with console(err=True).status("starting"):
+        function = project.load_flow(flow)
+        parameters = function.validate_parameters(_with_defaults(function, _parameters(function, context.args)))
+    made, planner = _planned(project, function, parameters, fresh=fresh)
+    if sample:
+        made = _sampled(project, function, parameters, planner, sample, seed, yes=yes)
+    save_plan(project.root, made)
+    if as_json:
+        print_json(made.data())
+    else:
+        _show(made)
+
+
+def _with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
+    import inspect
+
+    return {name: p.default for name, p in inspect.signature(function.fn).parameters.items()} | given
+
+
+def _planned(project: Project, function: Any, parameters: dict[str, Any], *, fresh: bool) -> tuple[Plan, Planner]:
+    from tierwise.plan import Planner
+
+    with closing(Planner(project)) as planner:
+        planner.fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
+        _rehearse(function, parameters, planner)
+        return planner.plan(function.name, {name: str(value) for name, value in parameters.items()}), planner
+
+
+def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
+    from tierwise.cli.run import _progress
+    from tierwise.orchestrate.planning import rehearse
+
+    with _progress() as watcher, engine.watched_by(watcher):
+        rehearse(function, parameters, engine)
+
+
+def _sampled(
+    project: Project, function: Any, parameters: dict[str, Any], planner: Planner, number: int, seed: int, *, yes: bool
+) -> Plan:
+    """Run some documents for real, and plan again with what they showed."""
+    from tierwise.plan import Sampler, choose
+
+    ids = planner.tally.readable
+    if not ids:
+        raise Misuse("no document can be read, so there is nothing to sample")
+    chosen = choose(ids, number, seed)
+    _ask(planner, chosen, yes=yes)
+    with closing(Sampler(project, function.name, chosen)) as sampler:
+        sampler.fresh = planner.fresh
+        _rehearse(function, parameters, sampler)
+        found = sampler.sample(of=len(ids))
+    again, _ = _planned(project, function, parameters, fresh=planner.fresh)
+    return replace(again, sample=found)
+
+
+def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
+    from tierwise.plan.values import amount
+    from tierwise.report import usd
+
+    expected, most, unknown = planner.tally.of(chosen)
+    text = f"{len(chosen)} documents for real: about {amount(expected, unknown)}, at most {usd(most)}"
+    typer.echo(text, err=True)
+    if not (yes or os.environ.get("TIERWISE_YES") == "1"):
+        typer.confirm("Go on?", abort=True, err=True)
+
+
+def _show(made: Plan) -> None:
+    from tierwise.report import rounded
+
+    title = f"{made.flow} · plan for {made.documents} documents"
+    print_table([row.cells() for row in made.routes], title=title, empty="no document would reach a model")
+    if made.rows:
+        print_table([row.cells() for row in made.rows], title="Cost by step, tier and model")
+    if made.waiting:
+        rows = [
+            {"step": w.step, "documents": w.documents, "such as": ", ".join(w.first), "reason": w.reason}
+            for w in made.waiting
+        ]
+        print_table(rows, title=f"Deferred: {sum(w.documents for w in made.waiting)}")
+    say = _say()
+    for step, number in made.skipped.items():
+        say(f"Skipped by {step}: {number} documents")
+    for what, number in made.assumed.items():
+        say(f"Assumed for {number} documents: {what}")
+    for proof in made.missing:
+        say(f"Proof is missing: {proof}")
+    for reference in made.references:
+        say(reference.sentence)
+    if made.expected_deferred >= 0.05:
+        say(f"Expected to be deferred because no answer holds: {rounded(made.expected_deferred)} documents")
+    say(_time(made))
+    if made.sample:
+        say(made.sample.sentence)
+    say(made.headline())
+
+
+def _say() -> Callable[[str], None]:
+    out = console()
+    return lambda text: out.print(text, markup=False, soft_wrap=True)
+
+
+def _time(made: Plan) -> str:
+    if made.seconds_least is None or made.seconds_most is None:
+        return f"Time: unknown, since there is no earlier call of {', '.join(made.untimed)}; --sample makes some"
+    least, longest = _duration(made.seconds_least), _duration(made.seconds_most)
+    return f"Time: about {least if least == longest else f'{least} to {longest}'} of waiting for models"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,38 @@
+"""A plan waits for the next run of the same flow with the same parameters, which takes it onto its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tierwise.plan.values import Plan
+from tierwise.records import canonical_hash
+
+FOLDER = Path(".tierwise") / "plans"
+
+
+def save_plan(root: Path, plan: Plan) -> Path:
+    """Keep a plan for the next run; an earlier one for the same parameters gives way."""
+    path = _path(root, plan.flow, plan.parameters)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(plan.data(), default=str), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def take_plan(root: Path, flow: str, parameters: Mapping[str, str]) -> dict[str, Any] | None:
+    """The plan that waits for this run, which is then gone; None where there is none that can be read."""
+    path = _path(root, flow, parameters)
+    with suppress(FileNotFoundError, ValueError):
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink(missing_ok=True)
+        return plan if isinstance(plan, dict) else None
+    return None
+
+
+def _path(root: Path, flow: str, parameters: Mapping[str, str]) -> Path:
+    return root / FOLDER / f"{canonical_hash([flow, dict(parameters)])[:32]}.json"
