@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+from collections.abc import Mapping
+from copy import deepcopy
 from difflib import get_close_matches
+from functools import reduce
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,13 +125,45 @@ def write_yaml(path: Path | str, data: Any, *, header: str) -> None:
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 120
     yaml.representer.ignore_aliases = lambda _: True  # equal values are spelt out, not linked
-    path = Path(path)
+    path, text = Path(path), io.StringIO()
+    yaml.dump(data, text)
+    _replace(path, (_top_comments(path) or header) + text.getvalue())
+
+
+def replace_value(path: Path, location: Location, value: Mapping[str, Any]) -> None:
+    """Put a mapping, on one line, in the place of what a key of a file holds; all other lines stay as they are.
+
+    Raises ConfigError with the line to write by hand where the file's form does not allow it.
+    """
+    source, key = read_yaml(path), location[-1]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    at = source.line(location) - 1
+    indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+    written = f"{key}: {_one_line(value)}"
+    more = len(list(takewhile(lambda line: line.startswith(f"{indent} "), lines[at + 1 :])))
+    text = "".join([*lines[:at], f"{indent}{written}\n", *lines[at + 1 + more :]])
+    wanted = deepcopy(source.data)
+    reduce(lambda node, part: node[part], location[:-1], wanted)[key] = dict(value)
+    if not lines[at].lstrip().startswith(f"{key}:") or parse_yaml(text, path).data != wanted:
+        raise source.error(f"write this by hand, the file's form is not one that we change: {written}", location)
+    _replace(path, text)
+
+
+def _one_line(value: Mapping[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    yaml, text = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.default_flow_style, yaml.width = True, 4096
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment] # what it is declared as is its default
+    yaml.dump(dict(value), text)
+    return text.getvalue().strip()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file at once or not at all. Raises ConfigError."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        header = _top_comments(path) or header
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(header)
-            yaml.dump(data, file)
+        draft.write_text(text, encoding="utf-8", newline="\n")
         draft.replace(path)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", path=path) from None

@@ -1,0 +1,157 @@
+"""What a server of one's own costs: arithmetic that is known beforehand, and a real socket that is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.projects import make_project, model
+from tests.standin import NO_USAGE, Standin, status
+from tests.terminal import Terminal
+from tierwise.calibrate import Level, calibrate, knee_of, reading_only, token_prices
+from tierwise.catalog import Catalog
+from tierwise.errors import Misuse
+from tierwise.gateway import Gateway
+from tierwise.project import CATALOG, Project
+from tierwise.records import Call, Message
+
+
+def level(concurrency: int, replies: int, *, prompt: int = 0, completion: int = 0, seconds: float = 10) -> Level:
+    return Level(
+        concurrency=concurrency,
+        replies=replies,
+        failed=0,
+        seconds=seconds,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        latency_p50_s=1,
+        latency_p95_s=2,
+    )
+
+
+def test_the_knee_is_the_least_concurrency_that_gets_nearly_as_much_done() -> None:
+    assert knee_of([level(1, 10), level(2, 19), level(4, 30), level(8, 32), level(16, 31)]).concurrency == 4
+
+
+@given(reads=st.floats(1e-6, 1e-3), writes=st.floats(1e-6, 1e-2), hour=st.decimals("0.1", "20", places=2))
+def test_prices_are_those_that_explain_both_loads(reads: float, writes: float, hour: Decimal) -> None:
+    """A server that takes so long for a token read and so long for one written gets these prices back."""
+    mixed = level(8, 100, prompt=70_000, completion=4_000, seconds=70_000 * reads + 4_000 * writes)
+    reading = level(8, 100, prompt=70_000, completion=100, seconds=70_000 * reads + 100 * writes)
+    found = token_prices(mixed, reading, hour)
+    wanted = [s * float(hour) / 3600 * 1e6 for s in (reads, writes)]
+    assert [float(price) for price in found] == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+
+
+@given(st.floats(0.1, 100), st.floats(0.1, 100))
+def test_a_price_is_never_negative(mixed: float, reading: float) -> None:
+    """Not even where noise makes the shorter answers take longer."""
+    both = [level(1, 50, prompt=9_000, completion=c, seconds=s) for c, s in ((900, mixed), (50, reading))]
+    assert min(token_prices(both[0], both[1], Decimal(2))) >= 0
+
+
+def test_nothing_answered_is_no_price() -> None:
+    with pytest.raises(Misuse, match="no call was answered"):
+        knee_of([level(1, 0)])
+
+
+def calls() -> Iterator[Call]:
+    number = 0
+    while True:
+        number += 1
+        yield Call(model="own", identity="i", messages=(Message("user", f"{number} hello"),), max_tokens=50)
+
+
+def test_a_server_is_loaded_until_more_at_once_is_no_more_in_all() -> None:
+    """The stand-in answers each request after 50 ms, so that twice the concurrency is twice the throughput."""
+    with Standin(latency_s=0.05) as server:
+        entry = {"tier": "local", "litellm_params": {"model": "openai/own", "api_base": f"{server.url}/v1"}}
+        rest = {"context_tokens": 1000, "max_output_tokens": 100, "strength": 1, "price": "unknown"}
+        tiers = {"local": {"description": "here", "stays_in_house": True}}
+        catalog = Catalog.model_validate({"version": 1, "tiers": tiers, "models": {"own": {**entry, **rest}}})
+
+        async def run() -> list[Level]:
+            gateway = Gateway(catalog, {})
+            heard: list[Level] = []
+            try:
+                await calibrate(gateway, calls(), hour_usd=Decimal(1), seconds=0.4, levels=(1, 4), told=heard.append)
+            finally:
+                await gateway.aclose()
+            return heard
+
+        one, four, reading = asyncio.run(run())
+        assert four.replies > one.replies
+        assert reading.concurrency == 4
+        prompts = [request.prompt for request in server.requests]
+        assert len(set(prompts)) == len(prompts)  # no server answers from memory
+        assert {request.body["max_tokens"] for request in server.requests[-4:]} == {1}
+
+
+def test_reading_alone_asks_for_one_token_and_no_schema() -> None:
+    only = next(reading_only(calls()))
+    assert (only.max_tokens, only.response_schema) == (1, None)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A project with a server of its own, and two documents."""
+    with Standin() as server:
+        root = make_project(
+            tmp_path / "project",
+            model("small", server.url, price="unknown  # nobody knows"),
+            model("large", server.url, tier="proprietary"),
+        )
+        (root / "mine").mkdir()
+        for name in ("a", "b"):
+            (root / "mine" / f"{name}.txt").write_text(f"The parcel {name} has not arrived.")
+        (root / "golden").mkdir()
+        (root / "golden" / "classify.yaml").write_text("parameters: {labels: [billing, delivery], descriptions: {}}\n")
+        yield root
+
+
+ARGUMENTS = ("--gpu-hour-usd", "2.49", "--documents", "mine", "--seconds", "1", "--most", "2")
+
+
+def test_the_price_goes_into_the_catalog_and_nothing_else_changes(terminal: Terminal, project: Path) -> None:
+    before = (project / CATALOG).read_text().splitlines()
+    done = terminal("calibrate", "small", *ARGUMENTS, cwd=project)
+    assert done.code == 0, done.err
+    after = (project / CATALOG).read_text().splitlines()
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 1
+    price = Project(project).catalog.models["small"].price
+    assert price != "unknown"
+    assert price.input > 0
+    assert price.source.startswith("2.49 USD an hour at ")
+    assert "Knee: " in done.out
+
+
+def test_a_dry_run_leaves_the_catalog_as_it_is(terminal: Terminal, project: Path) -> None:
+    before = (project / CATALOG).read_text()
+    done = terminal("calibrate", "small", *ARGUMENTS, "--dry-run", "--json", cwd=project)
+    assert json.loads(done.out)["price"]["output"] >= 0
+    assert (project / CATALOG).read_text() == before
+
+
+def test_a_vendors_model_has_its_own_price(terminal: Terminal, project: Path) -> None:
+    done = terminal("calibrate", "large", *ARGUMENTS, cwd=project)
+    assert (done.code, "not served by a machine of yours" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(("fault", "says"), [(status(500), "no call was answered"), (NO_USAGE, "reports no usage")])
+def test_a_server_that_tells_nothing_gets_no_price(terminal: Terminal, project: Path, fault: object, says: str) -> None:
+    with Standin() as server:
+        server.faults([fault] * 10_000)
+        text = (project / CATALOG).read_text()
+        url = next(line.split('"')[1] for line in text.splitlines() if "api_base" in line)
+        (project / CATALOG).write_text(text.replace(url, f"{server.url}/v1"))
+        done = terminal("calibrate", "small", *ARGUMENTS, cwd=project)
+    assert done.code == 2
+    assert says in done.err
