@@ -151,6 +151,12 @@ class Model(Settings):
             raise ValidationError.from_exception_data("Model", [fault])
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fills_in(cls, data: Any) -> Any:
+        """A learned model fills in the schema itself, so it has to see the limits too."""
+        return {**data, "structured_output": "grammar"} if isinstance(data, dict) and data.get("learned") else data
+
     @property
     def identity(self) -> str:
         """What an answer depends on besides the prompt: the provider's name for it, or the weights."""
@@ -255,7 +261,7 @@ class Catalog(Settings):
         except ModelUnavailable as error:
             return str(error).removeprefix(f"{model.name}: ")
         tier = self.tiers[model.tier]
-        if not tier.stays_in_house or (address is None and model.weights):
+        if not tier.stays_in_house or (address is None and (model.weights or model.learned)):
             return None
         if address is None:
             return "set `api_base`, or its calls would leave the house"

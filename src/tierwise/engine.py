@@ -59,7 +59,7 @@ class Engine:
             self._local = LocalServers()
             stack.callback(self._local.close)
             self._portal = stack.enter_context(start_blocking_portal("asyncio"))
-            self._gateway = Gateway(project.catalog, self._env, self._local)
+            self._gateway = Gateway(project.catalog, self._env, self._local, root=project.root)
             stack.callback(self._portal.call, self._gateway.aclose)
             self._cascade = Cascade(self._gateway, self.ledger)
             self._demote()
@@ -200,7 +200,7 @@ class Engine:
         """What a certificate for this step with these parameters has to agree with today."""
         teacher = self._teacher(step.name)
         return Current(
-            identities={m.name: _identity(m, teacher) for m in self.policy.catalog.models.values()},
+            identities={m.name: _identity(self.project, m, teacher) for m in self.policy.catalog.models.values()},
             prompt_hash=self.prompts[step.prompt].hash,
             step_hash=step.hash(parameters),
             today=datetime.date.today(),
@@ -229,8 +229,8 @@ class Engine:
             watcher(document, outcome)
 
 
-def _identity(model: Model, teacher: Teacher | None) -> str:
+def _identity(project: Project, model: Model, teacher: Teacher | None) -> str:
     """What a model's answers depend on; for one that is shown examples, those too."""
     if teacher is None or not model.taught:
-        return model.identity
+        return project.identity(model)
     return canonical_hash([model.identity, model.examples, model.fixed_examples, teacher.hash])

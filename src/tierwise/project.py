@@ -16,6 +16,7 @@ from typing import Any
 from tierwise.catalog import Catalog, Model, Settings, load_catalog
 from tierwise.certificates import Certificates, load_certificates
 from tierwise.errors import ConfigError, Misuse, UnknownName
+from tierwise.learned import read_head, trained_file
 from tierwise.prompts import Prompts, load_prompts
 from tierwise.router import Policy
 from tierwise.rules import Rules, load_rules
@@ -89,8 +90,15 @@ class Project:
 
     def policy(self, env: Mapping[str, str]) -> Policy:
         """Catalog and rules with what cannot be used under these variables."""
-        missing = unavailable(self.catalog, env)
+        missing = unavailable(self.catalog, env, self.root)
         return Policy(catalog=self.catalog, rules=self.rules, certificates=self.certificates, unavailable=missing)
+
+    def identity(self, model: Model) -> str:
+        """What a model's answers depend on besides the prompt; for a learned one, what it was trained on."""
+        try:
+            return read_head(trained_file(self.root, model.name)).identity if model.learned else model.identity
+        except ConfigError:  # not trained, so not available either
+            return model.identity
 
     def flow_names(self) -> list[str]:
         """The modules in flows/."""
@@ -124,10 +132,11 @@ class Project:
         return importlib.import_module(module)
 
 
-def unavailable(catalog: Catalog, env: Mapping[str, str]) -> dict[str, str]:
-    """Each model that cannot be used under these variables, and what to do about it."""
+def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Each model that cannot be used in this project under these variables, and what to do about it."""
     reasons = {
-        name: catalog.unavailable(model, env) or _without_weights(model, env) for name, model in catalog.models.items()
+        name: catalog.unavailable(model, env) or _without_weights(model, env) or _untrained(model, root)
+        for name, model in catalog.models.items()
     }
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -140,3 +149,17 @@ def _without_weights(model: Model, env: Mapping[str, str]) -> str | None:
         return None
     own = model.weights.own_file(env)
     return f"there is no file {own}" if own else f"its weights are not here; run `tierwise fetch {model.name}`"
+
+
+def _untrained(model: Model, root: Path) -> str | None:
+    """What to do about a learned model that is not trained, or not by this version."""
+    if model.learned is None:
+        return None
+    path = trained_file(root, model.name)
+    if not path.exists():
+        return f"it is not trained yet; run `tierwise train {model.learned}`"
+    try:
+        read_head(path)
+    except ConfigError as error:
+        return error.message
+    return None

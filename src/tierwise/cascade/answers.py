@@ -55,7 +55,7 @@ class Answers:
     async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
         messages = conversation(work, model)
         reply, answer = await self._checked(work, model, messages, kind)
-        if answer.output is None and reply.finish_reason != "length":
+        if answer.output is None and reply.finish_reason != "length" and not model.learned:
             _, answer = await self._checked(work, model, _repair(messages, reply, answer.verdicts[0]), "repair")
         return answer
 
@@ -113,7 +113,12 @@ def _question(work: Work, document: Document | None = None) -> tuple[Message, ..
 
 
 def conversation(work: Work, model: Model) -> tuple[Message, ...]:
-    """The prompt, with as many examples before the question as the window holds; the nearest ones stay longest."""
+    """The prompt, with as many examples before the question as the window holds; the nearest ones stay longest.
+
+    A learned model knows its step: it gets nothing but the document's text.
+    """
+    if model.learned:
+        return (Message("user", work.document.text),)
     system, *question = _question(work)
     turns = [turn for example in _lessons(work, model) for turn in _lesson(work, example)]
     while turns and _too_long(work, model, (system, *turns, *question)):

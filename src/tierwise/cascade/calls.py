@@ -175,7 +175,7 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
         schema = without_limits(schema)
     return Call(
         model=model.name,
-        identity=model.identity,
+        identity=work.job.current.identities[model.name] if model.learned else model.identity,
         messages=messages,
         max_tokens=min(work.prompt.head.max_output_tokens, model.max_output_tokens),
         response_schema=schema,

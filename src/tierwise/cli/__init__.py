@@ -15,6 +15,7 @@ from tierwise.cli.plan import plan
 from tierwise.cli.replay import replay
 from tierwise.cli.run import run
 from tierwise.cli.runs import runs, show
+from tierwise.cli.train import train
 from tierwise.cli.ui import ui
 from tierwise.errors import Misuse, TierwiseError
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
     "Start with `tierwise doctor`, then `tierwise run support_inbox`, then `tierwise show`.",
 )
-for command in (plan, run, show, runs, models, fetch, certify, replay, doctor, ui):
+for command in (plan, run, show, runs, models, fetch, train, certify, replay, doctor, ui):
     own_help = command in (plan, run)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},

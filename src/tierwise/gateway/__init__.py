@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tierwise.catalog import Catalog, Model
@@ -14,6 +15,7 @@ from tierwise.records import Call, Reply
 
 if TYPE_CHECKING:
     from tierwise.gateway.connections import Connections
+    from tierwise.gateway.learned_lane import LearnedLane
 
 __all__ = ["Endpoint", "Endpoints", "Gateway", "Lane"]
 
@@ -47,13 +49,19 @@ class Lane(Protocol):
 class Gateway:
     """Sends calls to the catalog's models, each on its lane. Belongs to one event loop."""
 
-    def __init__(self, catalog: Catalog, env: Mapping[str, str], local: Endpoints | None = None) -> None:
-        self._catalog, self._env, self._local = catalog, env, local
+    def __init__(
+        self, catalog: Catalog, env: Mapping[str, str], local: Endpoints | None = None, *, root: Path = Path()
+    ) -> None:
+        """`root` is the project's: learned models lie below it."""
+        self._catalog, self._env, self._local, self._root = catalog, env, local, root
         self._targets: dict[str, asyncio.Task[Target]] = {}
 
     async def complete(self, call: Call) -> Reply:
         """The model's reply to one request, never repeated here. Raises CallError and ModelUnavailable."""
-        target = await self._target(self._catalog.model(call.model))
+        model = self._catalog.model(call.model)
+        if model.learned:
+            return await self._learned.complete(call, model)
+        target = await self._target(model)
         lane = self._lean if target.lane == "lean" else self._litellm
         try:
             return await lane.complete(call, target)
@@ -72,6 +80,12 @@ class Gateway:
         from tierwise.gateway.connections import Connections
 
         return Connections()
+
+    @cached_property
+    def _learned(self) -> LearnedLane:
+        from tierwise.gateway.learned_lane import LearnedLane
+
+        return LearnedLane(self._root)
 
     @cached_property
     def _lean(self) -> Lane:

@@ -6,23 +6,29 @@ trained on: its file holds their words.
 
 from __future__ import annotations
 
-from tierwise.learned.classifier import Classifier, Head, Prediction
-from tierwise.learned.files import load, read_head, save
+from tierwise.learned.classifier import Classifier, Head, Prediction, Surest
+from tierwise.learned.files import explain, load, read_head, save, trained_file
+from tierwise.learned.form import Form, form_of
 from tierwise.learned.labelled import Labelled, Text, data_hash, load_labelled, normalised, split
 from tierwise.learned.neighbours import Neighbours
 from tierwise.learned.threshold import Threshold, fit_threshold
-from tierwise.learned.training import train
+from tierwise.learned.training import identity_before, train
 
 __all__ = [
     "Classifier",
+    "Form",
     "Head",
     "Labelled",
     "Neighbours",
     "Prediction",
+    "Surest",
     "Text",
     "Threshold",
     "data_hash",
+    "explain",
     "fit_threshold",
+    "form_of",
+    "identity_before",
     "load",
     "load_labelled",
     "normalised",
@@ -30,4 +36,5 @@ __all__ = [
     "save",
     "split",
     "train",
+    "trained_file",
 ]

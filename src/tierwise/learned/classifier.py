@@ -13,11 +13,11 @@ from typing import Any
 from tierwise.errors import UnknownName
 from tierwise.learned.labelled import normalised
 from tierwise.learned.terms import RECIPE, Terms
-from tierwise.records import canonical_hash
+from tierwise.records import Sensitivity, canonical_hash
 
 WINDOW = 8  # words of evidence
-_LONGEST = 200  # characters of evidence
-_WORD = re.compile(r"\w+")
+LONGEST = 200  # characters of evidence
+_WORD = re.compile(r"[\w\u0300-\u036f]+")  # with accents that are characters of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,22 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Surest:
+    """How right the answers are that a classifier is surest of, on examples that it was not fitted to."""
+
+    share: float  # of the examples
+    confidence: float  # the least one among them
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """What there is to know of a classifier without loading it; the JSON file beside its weights."""
 
     labels: tuple[str, ...]
     n: int  # examples
+    surest: tuple[Surest, ...]  # by cross-validation, all examples first
+    sensitivity: Sensitivity  # the highest of the examples: the weights hold their words
     data_hash: str
     seed: int
     trained_on: str  # ISO date
@@ -50,8 +61,7 @@ class Head:
     @property
     def identity(self) -> str:
         """What its answers depend on: the data, the recipe, the seed and scikit-learn's version."""
-        parts = [self.data_hash, self.recipe, self.seed, self.scikit_learn]
-        return f"learned-{canonical_hash(parts)[:16]}"
+        return identity_of(self.data_hash, self.recipe, self.seed, self.scikit_learn)
 
 
 class Classifier:
@@ -91,19 +101,19 @@ class Classifier:
         ranked = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))
         return tuple(pair for pair in ranked[:most] if pair[1] > 0)
 
-    def evidence(self, text: str, label: str) -> str:
-        """The few words in a row that speak most for a label, verbatim from the text.
+    def evidence(self, text: str, label: str, *, longest: int = LONGEST) -> str:
+        """The few words in a row that speak most for a label, verbatim from the text: at most `longest` characters.
 
         Empty only for an empty text. Raises UnknownName when the classifier has no such label.
         """
         words = self._words(text, label)
         if not words:
-            return text.strip()[:_LONGEST]
+            return text.strip()[:longest]
         scores = [score for _, score in words]
-        starts = range(max(1, len(words) - WINDOW + 1))
-        start = max(starts, key=lambda first: sum(scores[first : first + WINDOW]))
-        last = words[min(start + WINDOW, len(words)) - 1][0]
-        return text[words[start][0].start() : last.end()][:_LONGEST]
+        spans = [(first, _last(words, first, longest)) for first in range(len(words))]
+        first, last = max(spans, key=lambda span: sum(scores[span[0] : span[1] + 1]))
+        start = words[first][0].start()
+        return text[start : min(words[last][0].end(), start + longest)]
 
     def _predict(self, text: str) -> Prediction:
         places, values = self.terms.of(text)
@@ -128,6 +138,19 @@ class Classifier:
             return sum(adds.get(place, 0.0) for place in self.terms.of(word)[0])
 
         return [(match, score(match[0])) for match in _WORD.finditer(text)]
+
+
+def _last(words: list[tuple[re.Match[str], float]], first: int, longest: int) -> int:
+    """The last word that evidence from the first one on can have."""
+    start, last = words[first][0].start(), first
+    while last + 1 < min(first + WINDOW, len(words)) and words[last + 1][0].end() - start <= longest:
+        last += 1
+    return last
+
+
+def identity_of(*parts: object) -> str:
+    """The identity of what is learned from these data, by this recipe, with this seed and version of scikit-learn."""
+    return f"learned-{canonical_hash(parts)[:16]}"
 
 
 def fingerprint(text: str) -> str:

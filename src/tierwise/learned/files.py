@@ -19,6 +19,11 @@ _TRUSTED: list[str] = []  # plain lists, strings and arrays of numbers need no t
 _ARRAYS, _STRINGS = ("rarity", "weights", "bias"), ("words", "characters", "seen")
 
 
+def trained_file(root: Path, model: str) -> Path:
+    """Where the weights of a learned model of the catalog are kept in a project."""
+    return root / "learned" / f"{model}.skops"
+
+
 def save(classifier: Classifier, path: Path) -> Head:
     """Write the weights to `path` and the head beside it, with the ending `.json`; returns the head.
 
@@ -86,6 +91,14 @@ def load(path: Path) -> Classifier:
         raise ConfigError(f"its parts don't fit each other; {_REMEDY}", path=path)
     terms = Terms(words, characters, parts["rarity"].tolist())
     return Classifier(head, terms, parts["weights"], parts["bias"].tolist(), parts["seen"].split("\n"))
+
+
+def explain(path: Path, text: str, label: str | None = None) -> tuple[tuple[str, float], ...]:
+    """The words of a text that spoke most for a label (default: the predicted one), see `Classifier.explain`.
+
+    Raises ConfigError like `load`, and UnknownName for a label that was never learned.
+    """
+    return load(path).explain(text, label)
 
 
 def _parts(data: bytes, path: Path) -> dict[str, Any]:
