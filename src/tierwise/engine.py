@@ -27,7 +27,7 @@ from tierwise.catalog import Model
 from tierwise.certificates import Current
 from tierwise.errors import TierwiseError
 from tierwise.gateway import Gateway
-from tierwise.golden import Teacher, load_golden
+from tierwise.golden import GoldenSet, Teacher, load_golden
 from tierwise.ledger import Ledger, RunInfo, RunState
 from tierwise.ledger.audits import demoted
 from tierwise.local import LocalServers
@@ -199,13 +199,9 @@ class Engine:
     def current(self, step: Step, parameters: Mapping[str, Any]) -> Current:
         """What a certificate for this step with these parameters has to agree with today."""
         teacher = self._teacher(step.name)
-        return Current(
-            identities={m.name: _identity(self.project, m, teacher) for m in self.policy.catalog.models.values()},
-            prompt_hash=self.prompts[step.prompt].hash,
-            step_hash=step.hash(parameters),
-            today=datetime.date.today(),
-            demoted={models: why for (name, models), why in self.policy.demoted.items() if name == step.name},
-        )
+        found = current_of(self.project, step, parameters, teacher.hash if teacher else None)
+        against = {models: why for (name, models), why in self.policy.demoted.items() if name == step.name}
+        return replace(found, demoted=against)
 
     def _demote(self) -> None:
         """Take out of the policy the certificates that labels speak against by now."""
@@ -219,9 +215,8 @@ class Engine:
         """The examples of a step, where there are some and a model is to be shown them."""
         with self._lock:
             if step not in self._teachers:
-                path = self.project.root / "golden" / f"{step}-examples.jsonl"
-                wanted = path.exists() and any(m.taught for m in self.policy.catalog.models.values())
-                self._teachers[step] = Teacher(load_golden(path)) if wanted else None
+                examples = examples_of(self.project, step)
+                self._teachers[step] = Teacher(examples) if examples else None
             return self._teachers[step]
 
     def _tell(self, document: Document, outcome: Outcome) -> None:
@@ -229,8 +224,25 @@ class Engine:
             watcher(document, outcome)
 
 
-def _identity(project: Project, model: Model, teacher: Teacher | None) -> str:
+def examples_of(project: Project, step: str) -> GoldenSet | None:
+    """The examples of a step, where there are some and a model is to be shown them."""
+    path = project.root / "golden" / f"{step}-examples.jsonl"
+    wanted = path.exists() and any(model.taught for model in project.catalog.models.values())
+    return load_golden(path) if wanted else None
+
+
+def current_of(project: Project, step: Step, parameters: Mapping[str, Any], examples_hash: str | None) -> Current:
+    """What a certificate for a step has to agree with today, by the project's files alone."""
+    return Current(
+        identities={model.name: _identity(project, model, examples_hash) for model in project.catalog.models.values()},
+        prompt_hash=project.prompts[step.prompt].hash,
+        step_hash=step.hash(parameters),
+        today=datetime.date.today(),
+    )
+
+
+def _identity(project: Project, model: Model, examples_hash: str | None) -> str:
     """What a model's answers depend on; for one that is shown examples, those too."""
-    if teacher is None or not model.taught:
+    if examples_hash is None or not model.taught:
         return project.identity(model)
-    return canonical_hash([model.identity, model.examples, model.fixed_examples, teacher.hash])
+    return canonical_hash([model.identity, model.examples, model.fixed_examples, examples_hash])
