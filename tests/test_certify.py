@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,13 @@ import pytest
 
 from tasks.classify import classify
 from tests.projects import make_project, model
-from tests.standin import Request, Standin
+from tests.standin import Request, Standin, status
 from tests.terminal import Terminal
 from tests.test_cascade import LABELS, TEXT
-from tierwise.certificates import load_certificates
+from tierwise.certificates import load_certificates, lower_bound
+from tierwise.certify import Exam, compare
 from tierwise.engine import Engine
-from tierwise.errors import ConfigError
+from tierwise.errors import Misuse
 from tierwise.golden import load_golden
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import Batch, Document, Outcome
@@ -91,8 +95,8 @@ def route_one(root: Path, text: str = TEXT) -> Outcome:
     return done.documents[0].outcomes["classify"]
 
 
-def certify(terminal: Terminal, root: Path, *options: object) -> list[dict[str, Any]]:
-    done = terminal("certify", "classify", "--yes", "--json", *options, cwd=root)
+def certify(terminal: Terminal, root: Path, *options: object, step: str = "classify") -> list[dict[str, Any]]:
+    done = terminal("certify", step, "--yes", "--json", *options, cwd=root)
     assert done.code == 0, done.err
     rows: list[dict[str, Any]] = json.loads(done.out)
     return rows
@@ -204,23 +208,114 @@ def test_examples_more_sensitive_than_the_document_are_not_shown(
     assert all(len(request.body["messages"]) == 2 for request in servers[1].requests)
 
 
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        (['{"id": "a", "text": "hi"}'] * 2, "golden.jsonl:2: the id 'a' stands in line 1 too"),
-        (['{"id": "a", "text": "hi", "label": "x"}'], "too few"),
-        (["not json"], "golden.jsonl:1"),
-        (['{"text": "no id"}'], "golden.jsonl:1"),
-        (['{"id": "a", "text": "  "}'], "golden.jsonl:1"),
-    ],
-    ids=["twice", "too few", "not json", "no id", "no text"],
-)
-def test_a_bad_golden_set_is_an_error_with_its_place(tmp_path: Path, lines: list[str], says: str) -> None:
-    path = tmp_path / "golden.jsonl"
-    path.write_text("\n".join(lines))
-    with pytest.raises(ConfigError) as caught:
-        load_golden(path)
-    assert says in str(caught.value)
+def test_what_production_repairs_is_repaired_in_the_measurement_and_counted(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+) -> None:
+    """A model that answers prose first and JSON when asked again is right, and takes two calls a document."""
+    servers[1].answer(lambda request: "It is plain." if len(request.body["messages"]) == 2 else repaired(request))
+    [row] = certify(terminal, project, "-m", "dear")
+    assert (row["right"], servers[1].count) == (60, 120)
+    asked = sum(len(m["content"]) // 4 for r in servers[1].requests for m in r.body["messages"]) / 60
+    assert row["mean_usage"]["dear"]["prompt_tokens"] == pytest.approx(asked, rel=0.05)
+    assert route_one(project).attempts[1].kind == "repair"
+
+
+def repaired(request: Request) -> str:
+    """The right answer to a conversation that ends with a request to repair."""
+    question = request.body["messages"][1]["content"]
+    words = question.split(">\n", 1)[1].split()[:6]
+    return json.dumps({"label": "billing" if "invoice" in question else "delivery", "evidence": " ".join(words)})
+
+
+def test_a_passing_fault_is_retried_and_leaves_the_cost_known(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+) -> None:
+    servers[1].faults([status(429, retry_after=0), status(500)])
+    [row] = certify(terminal, project, "-m", "dear")
+    assert (row["right"], row["no_answer"]) == (60, 0)
+    assert row["cost_a_document_usd"] is not None
+
+
+def test_a_certificate_has_the_mean_usage_so_that_new_prices_rank_anew(terminal: Terminal, project: Path) -> None:
+    """Both are certified at a floor of 0.3; once the cheap one costs more, the other is picked."""
+    rules = project / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text().replace("classify: 0.9", "classify: 0.3"))
+    certify(terminal, project)
+    assert route_one(project).model == "cheap"
+    catalog = project / "routing_rules" / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace("{input: 1, output: 2,", "{input: 100, output: 200,"))
+    assert route_one(project).model == "dear"
+
+
+def test_a_chains_usage_counts_the_documents_that_a_model_never_saw(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+) -> None:
+    servers[0].answer(lambda request: right(request) if "invoice" in request.document else json.dumps({"label": "x"}))
+    alone = certify(terminal, project, "-m", "dear")[0]["mean_usage"]["dear"]["completion_tokens"]
+    chain = certify(terminal, project, "-m", "cheap > dear")[0]["mean_usage"]["dear"]["completion_tokens"]
+    assert chain == pytest.approx(alone / 2, rel=0.05)
+
+
+def test_everything_that_was_tried_on_a_golden_set_counts_as_compared(terminal: Terminal, project: Path) -> None:
+    """Measured one after the other they prove no more than measured together."""
+    certify(terminal, project, "-m", "dear")
+    [alone] = load_certificates(project / CERTIFICATES).certificates
+    certify(terminal, project, "-m", "cheap")
+    proofs = {c.models: c for c in load_certificates(project / CERTIFICATES).certificates}
+    assert (alone.compared, proofs["dear",].compared, proofs["cheap",].compared) == (1, 2, 2)
+    assert proofs["dear",].bound == pytest.approx(lower_bound(0, 60, compared=2))
+    certify(terminal, project, "-m", "dear")
+    assert load_certificates(project / CERTIFICATES).find("classify", ["dear"]) == proofs["dear",]
+
+
+def test_a_budget_stops_the_measurement_and_what_is_paid_is_kept(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+) -> None:
+    """Half a measurement proves nothing, so nothing is written down."""
+    done = terminal("certify", "classify", "--yes", "-m", "cheap", "-m", "dear", "--budget-usd", "0.1", cwd=project)
+    assert done.code == 1
+    assert "answers are paid and kept" in done.err
+    assert not (project / CERTIFICATES).exists()
+    paid = servers[1].count
+    assert (servers[0].count, 0 < paid < 60) == (60, True)
+    certify(terminal, project, "-m", "cheap", "-m", "dear")
+    assert (servers[0].count, servers[1].count) == (60, 60)
+
+
+def test_the_estimate_covers_what_repairs_cost(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+) -> None:
+    """Nothing can cost more than what is said before, not even a model whose every answer is repaired in vain."""
+    servers[1].answer("no JSON at all, however often it is asked")
+    done = terminal("certify", "classify", "--yes", "--json", "-m", "dear", cwd=project)
+    told = float(done.err.partition("at most ")[2].split()[0])
+    [row] = json.loads(done.out)
+    assert servers[1].count == 120
+    assert told / 3 < 60 * float(row["cost_a_document_usd"]) <= told
+
+
+def test_who_says_no_pays_nothing(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    done = terminal("certify", "classify", cwd=project)
+    assert done.code == 1
+    assert "2 models x 60 examples: at most" in done.err
+    assert servers[0].count + servers[1].count == 0
+
+
+def test_the_table_fits_into_80_columns_and_says_what_to_do(
+    terminal: Terminal, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = terminal("certify", "classify", "--yes", cwd=project)
+    assert done.code == 0
+    table, _, sentences = done.out.partition("cheap: ")
+    assert max(map(len, table.splitlines())) <= 80
+    assert "classify on classify.jsonl: 60 examples, floor 0.9, 2 compared" in table
+    assert "30 of 60" in table
+    assert "0.9 needs fewer errors" in sentences
+    assert "2 certificates written to routing_rules/certificates.yaml" in sentences
 
 
 def test_certifying_without_a_golden_set_is_misuse(terminal: Terminal, project: Path) -> None:
@@ -230,14 +325,23 @@ def test_certifying_without_a_golden_set_is_misuse(terminal: Terminal, project: 
     assert "classify.jsonl is missing" in done.err
 
 
-def test_certifying_a_step_that_says_not_what_is_right_is_misuse(terminal: Terminal, project: Path) -> None:
-    write_golden(project, golden_rows(), "extract")
-    done = terminal("certify", "extract", "--yes", "-m", "dear", cwd=project)
-    assert done.code == 2
-    assert "does not say what a right answer is" in done.err
+def test_a_step_that_says_not_what_is_right_cannot_be_certified(project: Path) -> None:
+    with Engine(Project(project), env={}) as engine:
+        exam = Exam(
+            engine=engine,
+            step=replace(CLASSIFY, correct=None),
+            golden=load_golden(project / "golden" / "classify.jsonl"),
+            parameters=LABELS,
+        )
+        with pytest.raises(Misuse, match="does not say what a right answer is"):
+            compare(exam, [("dear",)])
 
 
-def test_an_unknown_model_is_misuse_with_a_suggestion(terminal: Terminal, project: Path) -> None:
-    done = terminal("certify", "classify", "--yes", "-m", "chaep", cwd=project)
+@pytest.mark.parametrize(
+    ("chain", "says"),
+    [("chaep", "did you mean 'cheap'"), ("cheap > cheap", "names a model twice"), ("", "no model named ''")],
+)
+def test_a_candidate_that_cannot_be_is_misuse(terminal: Terminal, project: Path, chain: str, says: str) -> None:
+    done = terminal("certify", "classify", "--yes", "-m", chain, cwd=project)
     assert done.code == 2
-    assert "did you mean 'cheap'" in done.err
+    assert says in done.err

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from tierwise.certify.comparing import Result, Thresholds, compare, refuse, releveled
 from tierwise.certify.estimate import Estimate, estimate
+from tierwise.certify.material import Material, load_material
 from tierwise.certify.measuring import Exam, Measurement, Scored
 
 __all__ = [
     "Estimate",
     "Exam",
+    "Material",
     "Measurement",
     "Result",
     "Scored",
     "Thresholds",
     "compare",
     "estimate",
+    "load_material",
     "refuse",
     "releveled",
 ]

@@ -13,7 +13,7 @@ from tierwise.certificates import ALPHA, Certificate
 from tierwise.certify.measuring import Exam, Measurement, Scored, answers, measured, proven, score
 from tierwise.errors import Misuse
 from tierwise.judge import Judged, Label
-from tierwise.learned import fit_threshold, split
+from tierwise.learned import fit_threshold, load, split, trained_file
 
 FIT = 0.4  # share of the golden set on which thresholds are fitted; they are certified on the rest
 Thresholds = Literal["auto", "fit", "none"]
@@ -74,6 +74,8 @@ def refuse(exam: Exam, candidates: Sequence[Chain], thresholds: Thresholds) -> N
         for name in chain:
             if reason := policy.unusable(policy.catalog.model(name), step.name):
                 raise Misuse(f"{name} cannot be measured: {reason}")
+            if seen := _seen(exam, name):
+                raise Misuse(f"{name} was trained on {seen} of these examples, and knows their answers; train it anew")
         if len(set(chain)) < len(chain):
             raise Misuse(f"{' > '.join(chain)} names a model twice")
     if exam.judge:
@@ -184,6 +186,15 @@ def _tells(exam: Exam, name: str) -> bool:
     model, rules = exam.engine.policy.catalog.model(name), exam.engine.policy.rules
     tells = model.confidence or model.learned is not None
     return tells and exam.floor is not None and exam.rubric is None and "low_confidence" in rules.escalate.on
+
+
+def _seen(exam: Exam, name: str) -> int:
+    """How many of the golden examples a learned model was trained on."""
+    engine = exam.engine
+    if not engine.policy.catalog.model(name).learned:
+        return 0
+    classifier = load(trained_file(engine.project.root, name))
+    return sum(classifier.saw(example.text) for example in exam.golden.examples)
 
 
 def _same_golden_set(exam: Exam, certificate: Certificate) -> bool:

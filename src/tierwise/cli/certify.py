@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -13,16 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tierwise.cli.output import console, print_json, print_table
-from tierwise.errors import ConfigError, Misuse
+from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tierwise.certify import Exam, Result
     from tierwise.engine import Engine
-    from tierwise.golden import GoldenSet
-    from tierwise.project import Project
-    from tierwise.steps import Step
 
 
 class Threshold(StrEnum):
@@ -69,7 +65,7 @@ def certify(
     """
     from tierwise.budget import Budget
     from tierwise.certificates import save_certificates
-    from tierwise.certify import Exam, compare, releveled
+    from tierwise.certify import Exam, compare, load_material, releveled
     from tierwise.engine import Engine
     from tierwise.environment import prepare_prefect
     from tierwise.judge import add_labels, load_labels
@@ -78,15 +74,15 @@ def certify(
     project = Project.find()
     prepare_prefect(project.root)
     with Engine(project) as engine:
-        spec, examples, parameters = _step(project, step, golden, limit)
-        labels = examples.path.with_name(f"{examples.path.stem}-labels.jsonl")
+        material = load_material(project, step, golden, limit=limit)
+        labels = material.golden.path.with_name(f"{material.golden.path.stem}-labels.jsonl")
         candidates = _candidates(engine, step, models)
         with _Bar() as told:
             exam = Exam(
                 engine=engine,
-                step=spec,
-                golden=examples,
-                parameters=parameters,
+                step=material.step,
+                golden=material.golden,
+                parameters=material.parameters,
                 judge=judge,
                 labels=load_labels(labels),
                 budget=Budget(None if budget_usd is None else Decimal(str(budget_usd))),
@@ -107,39 +103,6 @@ def certify(
     if to_label:
         typer.echo(f"{new} answers to label were added to {labels.name}: fill in `right` and `by`")
     typer.echo(f"{len(proofs)} certificates written to {CERTIFICATES}" if proofs else "No certificate was written")
-
-
-def _step(project: Project, step: str, path: Path | None, limit: int | None) -> tuple[Step, GoldenSet, dict[str, Any]]:
-    """The step as its golden set is for, the golden set, and the step's parameters."""
-    from tierwise.correctness import rubric
-    from tierwise.golden import GoldenSet, load_golden, load_settings
-
-    path = path or project.root / "golden" / f"{step}.jsonl"
-    spec, beside = project.load_step(step), path.with_suffix(".yaml")
-    beside = beside if beside.exists() else project.root / "golden" / f"{step}.yaml"
-    settings = load_settings(beside)
-    if settings.returns:
-        spec = replace(spec, returns=_returns(settings.returns, beside))
-    if settings.rubric:
-        spec = replace(spec, correct=rubric(*settings.rubric, needs=spec.correct))
-    allowed = {f: settings.parameters[name] for f, name in spec.choices.items() if name in settings.parameters}
-    found = load_golden(path, allowed=allowed)
-    return spec, GoldenSet(path, found.examples[:limit]), dict(settings.parameters)
-
-
-def _returns(name: str, path: Path) -> Any:
-    """An output model by its name, such as `flows.contract_intake:ContractTerms`."""
-    from pkgutil import resolve_name
-
-    from pydantic import BaseModel
-
-    try:
-        found = resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"returns: there is no '{name}' ({error})", path=path) from None
-    if not (isinstance(found, type) and issubclass(found, BaseModel)):
-        raise ConfigError(f"returns: '{name}' is no output model", path=path)
-    return found
 
 
 def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tuple[str, ...]]:
