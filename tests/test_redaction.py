@@ -155,12 +155,13 @@ def test_a_document_is_lowered_as_far_as_the_caller_says_and_never_raised(
     assert "4111" not in done.text
 
 
-def test_what_was_learnt_from_the_original_keeps_the_document_as_sensitive_as_it_was() -> None:
-    """Redact first: a label that a confidential text got is confidential."""
-    label = Outcome(step="classify", status="accepted", value={"label": "x"}, sensitivity="confidential")
+@pytest.mark.parametrize("level", ["confidential", "public"])
+def test_what_was_learnt_from_the_original_keeps_the_document_as_sensitive_as_it_was(level: Sensitivity) -> None:
+    """Redact first: a label that a confidential text got is confidential, whatever it calls itself."""
+    label = Outcome(step="classify", status="accepted", value={"label": "x"}, sensitivity=level)
     done = redact(document().with_outcome(label))
     assert done.sensitivity == "confidential"
-    assert outcome(done).reason == "its outcome of classify is confidential; redact before that step"
+    assert outcome(done).reason == "its outcome of classify is from the text as it was; redact before that step"
 
 
 def test_a_second_redaction_that_takes_out_the_rest_lowers_after_all() -> None:

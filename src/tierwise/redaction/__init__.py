@@ -160,8 +160,8 @@ def _against(document: Document, before: Sensitivity, goal: Sensitivity) -> str:
     if goal == before:
         return f"it is {before} already"
     for step, outcome in document.outcomes.items():
-        if step != STEP and rank(outcome.sensitivity) > rank(goal):
-            return f"its outcome of {step} is {outcome.sensitivity}; redact before that step"
+        if step != STEP and (outcome.value is not None or rank(outcome.sensitivity) > rank(goal)):
+            return f"its outcome of {step} is from the text as it was; redact before that step"
     return ""
 
 
