@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test real-model lint format types bench lock clean
+.PHONY: help demo ui test real-model check lint format types bench lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -32,6 +32,9 @@ test: .venv/ready  ## Set everything up and run the tests (no key, no weights, n
 real-model: .venv/ready  ## The test that goes through the real 0.5B model
 	@$(BIN)/tierwise fetch qwen-0.5b
 	$(BIN)/pytest -m real_model
+
+check: .venv/ready  ## Find what is wrong in rules, catalog, prompts, flows and evidence
+	@$(BIN)/tierwise check
 
 lint: .venv/ready  ## Lint and check the format
 	$(BIN)/ruff check .

@@ -106,7 +106,8 @@ def _unreachable(ground: Ground, i: int, layouts: Sequence[Layout]) -> Finding:
         some = [j for j, box in earlier.items() if meet(box, mine) is not None] if whole is None else [whole]
         takers |= dict.fromkeys(some)
     names = [f"'{ground.rules.routes[j].name}'" for j in sorted(takers)]
-    shown = " and ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} and {len(names) - 2} more"
+    named = names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]
+    shown = " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
     message = (
         f"route '{ground.rules.routes[i].name}' is never reached: {shown} before it "
         f"take{'s' if len(names) == 1 else ''} all that it matches; move it up, narrow them, or take it out"
