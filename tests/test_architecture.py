@@ -26,7 +26,7 @@ LAYERS = [
     ["cascade"],
     ["engine"],
     ["judge", "plan"],
-    ["orchestrate", "certify"],
+    ["orchestrate", "certify", "lint"],
     ["cli"],
 ]
 DOORS = {
