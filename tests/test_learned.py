@@ -310,6 +310,13 @@ def test_evidence_is_short_and_taken_from_where_the_label_shows(classifier: Clas
     assert len(classifier.evidence(text, "billing").split()) <= 8
 
 
+def test_evidence_cuts_no_number_in_two(classifier: Classifier) -> None:
+    text = "You charged 649.00 for the invoice of the 12.03.2026, so please refund 1,298.50 at once."
+    for longest in range(20, 80):
+        cut = classifier.evidence(text, "billing", longest=longest)
+        assert set(cut.split()) <= {word.strip(",.") for word in text.split()} | set(text.split())
+
+
 def test_an_explanation_names_words_of_the_text_strongest_first(classifier: Classifier) -> None:
     text = "Please refund the invoice. The refund is late."
     explained = classifier.explain(text, "billing")

@@ -25,8 +25,8 @@ from tests.test_certificates import certificate
 from tests.test_learned import Bomb, edited, forged
 from tierwise.catalog import load_catalog
 from tierwise.engine import Engine
-from tierwise.errors import Misuse, UnknownName
-from tierwise.learned import Classifier, Form, Labelled, explain, form_of, load, read_head, save, train, trained_file
+from tierwise.errors import Misuse
+from tierwise.learned import Classifier, Form, Labelled, form_of, load, read_head, save, train, trained_file
 from tierwise.project import CATALOG, Project
 from tierwise.records import Batch, Document, Outcome, Usage, canonical_hash
 from tierwise.steps import Step
@@ -302,14 +302,6 @@ def test_evidence_is_verbatim_and_never_longer_than_allowed(text: str, longest: 
     assert len(evidence) <= longest
 
 
-def test_the_words_that_spoke_for_an_answer_can_be_told(trained: Path) -> None:
-    path = trained_file(trained, "topics")
-    assert {word for word, _ in explain(path, TEXT)[:3]} & {"parcel", "late"}
-    assert explain(path, TEXT, "delivery") == explain(path, TEXT)
-    with pytest.raises(UnknownName, match="did you mean 'billing'"):
-        explain(path, TEXT, "biling")
-
-
 # --- tierwise train ------------------------------------------------------------------------------
 
 
@@ -373,6 +365,17 @@ def test_a_text_that_certifies_is_never_trained_on(labelled: Path, terminal: Ter
     classifier = load(trained_file(labelled, "topics"))
     assert classifier.head.n == 16
     assert not classifier.saw(again["text"])
+
+
+def test_a_model_is_not_certified_on_a_text_that_it_was_trained_on(labelled: Path, terminal: Terminal) -> None:
+    """Whatever came into the golden set after the training."""
+    terminal("train", "classify", cwd=labelled)
+    with (labelled / "golden" / "classify.jsonl").open("a") as file:
+        file.write(json.dumps(rows()[0]) + "\n")
+    done = terminal("certify", "classify", "--models", "topics", "--yes", cwd=labelled)
+    assert (done.code, "topics was trained on 1 of these examples" in done.err) == (2, True)
+    assert terminal("train", "classify", cwd=labelled).code == 0
+    assert terminal("certify", "classify", "--models", "topics", "--yes", cwd=labelled).code == 0
 
 
 def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(labelled: Path, terminal: Terminal) -> None:

@@ -7,7 +7,7 @@ trained on: its file holds their words.
 from __future__ import annotations
 
 from tierwise.learned.classifier import Classifier, Head, Prediction, Surest
-from tierwise.learned.files import explain, load, read_head, save, trained_file
+from tierwise.learned.files import load, read_head, save, trained_file
 from tierwise.learned.form import Form, form_of
 from tierwise.learned.labelled import Labelled, Text, data_hash, load_labelled, normalised, split
 from tierwise.learned.neighbours import Neighbours
@@ -25,7 +25,6 @@ __all__ = [
     "Text",
     "Threshold",
     "data_hash",
-    "explain",
     "fit_threshold",
     "form_of",
     "identity_before",

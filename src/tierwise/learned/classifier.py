@@ -17,7 +17,8 @@ from tierwise.records import Sensitivity, canonical_hash
 
 WINDOW = 8  # words of evidence
 LONGEST = 200  # characters of evidence
-_WORD = re.compile(r"[\w\u0300-\u036f]+")  # with accents that are characters of their own
+_LETTERS = r"[\w\u0300-\u036f]+"  # with accents that are characters of their own
+_WORD = re.compile(rf"{_LETTERS}(?:[.,:'’-]{_LETTERS})*")  # 649.00 and don't are one
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,14 +93,6 @@ def load(path: Path) -> Classifier:
     return Classifier(head, terms, parts["weights"], parts["bias"].tolist(), parts["seen"].split("\n"))
 
 
-def explain(path: Path, text: str, label: str | None = None) -> tuple[tuple[str, float], ...]:
-    """The words of a text that spoke most for a label (default: the predicted one), see `Classifier.explain`.
-
-    Raises ConfigError like `load`, and UnknownName for a label that was never learned.
-    """
-    return load(path).explain(text, label)
-
-
 def _parts(data: bytes, path: Path) -> dict[str, Any]:
     import numpy
     import skops.io
