@@ -163,7 +163,7 @@ def measured(
         deferred=unanswered.total(),
         threshold=threshold,
         coverage=None if threshold is None else kept / len(scored),
-        mean_cost=sum(known, Decimal(0)) / len(known) if len(known) == len(costs) else None,
+        mean_cost=round(sum(known, Decimal(0)) / len(known), 10) if len(known) == len(costs) else None,
         mean_usage=_mean_usage(models, scored),
         latency_p50_s=round(median(seconds), 3),
         wrong=tuple(s.example.id for s in counted if not s.right),

@@ -186,8 +186,9 @@ def _print(exam: Exam, results: Sequence[Result], rows: Sequence[dict[str, Any]]
         for row in rows
     ]
     print_table(cells, title=title)
-    for row in rows:
-        typer.echo(f"{row['candidate']}: {row['says']}")
+    for row, result in zip(rows, results, strict=True):
+        if not row["capable"] or result.note:
+            typer.echo(f"{row['candidate']}: {row['says']}")
 
 
 def _says(exam: Exam, result: Result) -> str:
@@ -231,10 +232,11 @@ class _Bar:
     """A progress bar on stderr for what is under way."""
 
     def __init__(self) -> None:
-        from rich.progress import Progress
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._progress = Progress(console=console(err=True), transient=True)
-        self._tasks: dict[str, Any] = {}
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._progress = Progress(*columns, console=console(err=True), transient=True)
+        self._task = self._progress.add_task("")
 
     def __enter__(self) -> _Bar:
         return self
@@ -243,7 +245,7 @@ class _Bar:
         self._progress.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if done == 0:
+            self._progress.reset(self._task, description=what, total=total)
         self._progress.start()  # only now, as a question may stand before it
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done)
+        self._progress.update(self._task, completed=done)
