@@ -242,9 +242,8 @@ def test_what_two_guards_forbid_between_them_is_always_deferred(project: Checked
         guards=GUARD + "  - {name: no-german-here, when: {language: de}, allow_tiers: [proprietary]}\n",
     )
     [line] = project.found("always deferred")
-    assert "with language de, sensitivity confidential or restricted" in line or (
-        "with sensitivity confidential or restricted, language de" in line
-    )
+    assert "sensitivity confidential or restricted" in line
+    assert "language de" in line
     assert "guards confidential-stays-local, no-german-here forbid every model" in line
 
 
@@ -382,7 +381,7 @@ def test_certificates_of_what_does_not_exist_are_errors(project: Checked) -> Non
     assert [line.partition(": ")[2] for line in project.found("certificate")] == [
         "no step named 'clasify'; did you mean 'classify'? Take the certificate out if it is gone",
         "no model named 'smal'; did you mean 'small'? Take the certificate out if it is gone",
-    ] or len(project.found("certificate")) == 2
+    ]
 
 
 def golden(*texts: str) -> str:
