@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.leaks import FREE, GUARD, Paper, World, run, worlds
 from tests.standin import Standin
+from tierwise.orchestrate.server import tellable
+from tierwise.records import Outcome, Sensitivity
 
 # making a failing world smaller takes longer than a test may
 FOUND_AS_IT_IS = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -100,3 +103,23 @@ def test_a_redacted_document_goes_out_without_what_was_found(inside: Standin, ou
     seen = run(World(rules("vendor-a"), (SECRET,), redact_to="internal"), inside, outside)
     assert seen.out == {"plain0x"}
     assert not seen.leaked
+
+
+@pytest.mark.parametrize(
+    ("url", "sensitivity", "told"),
+    [
+        ("https://api.prefect.cloud/api", "confidential", False),
+        ("https://api.prefect.cloud/api", "restricted", False),
+        ("https://api.prefect.cloud/api", "internal", True),
+        ("http://127.0.0.1:4200/api", "restricted", True),
+        (None, "restricted", True),
+    ],
+)
+def test_a_prefect_server_outside_the_house_is_told_no_reason_that_may_quote_a_confidential_document(
+    url: str | None, sensitivity: Sensitivity, told: bool
+) -> None:
+    """Checks quote what they complain of, and logs go to Prefect's server."""
+    quote = "quotes words that are not in the document: 'her diagnosis'"
+    outcome = Outcome(step="classify", status="deferred", reason=quote, sensitivity=sensitivity)
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert ("diagnosis" in tellable(outcome)) is told

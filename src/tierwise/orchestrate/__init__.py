@@ -29,12 +29,15 @@ from tierwise.checks import Check
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.orchestrate.planning import BatchTask, rehearsal
-from tierwise.orchestrate.server import publish_summary, wait_until_recorded
+from tierwise.orchestrate.server import publish_summary, tellable, wait_until_recorded
 from tierwise.plan import Planner, Sampler, take_plan
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
 from tierwise.report import RunSummary, summarize_run
+from tierwise.spool import Spool
 from tierwise.steps import Correct, Stakes, Step
+
+SPOOL = Path(".tierwise/spool")  # below the project's root
 
 _lock = threading.Lock()
 _engines: dict[Path, Engine] = {}  # by project root
@@ -59,6 +62,7 @@ class Run:
     def __init__(self, engine: Engine, context: RunContext) -> None:
         self.engine, self.context = engine, context
         self.task_runs = 0
+        self.spool = Spool(engine.project.root / SPOOL, context.id)
 
     @property
     def id(self) -> str:
@@ -110,6 +114,7 @@ def recorded_run(
             publish_summary(run.summary())
             wait_until_recorded(flow_run_id, run.task_runs)
     finally:
+        run.spool.close()
         del _runs[flow_run_id]
 
 
@@ -168,7 +173,7 @@ def step(
             run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only=only
         )
         _log_batch(name, done)
-        return done
+        return run.spool.put(done)
 
     made = StepTask(
         run_step,
@@ -182,20 +187,36 @@ def step(
     return made
 
 
-def read_documents(source: Path, *, sensitivity: Sensitivity = "restricted", batch_size: int = 50) -> list[Batch]:
+def read_documents(
+    source: Path,
+    *,
+    sensitivity: Sensitivity = "restricted",
+    batch_size: int = 50,
+    text_column: str = "text",
+    max_bytes: int = 20_000_000,
+) -> list[Batch]:
     """The documents of a folder or file in batches; those that cannot be read are on record as deferred.
 
-    Raises Misuse when there is nothing to read.
+    Batches are handles: their documents wait on disk until a task works on them. `text_column` holds the text in
+    CSV and JSON Lines files; what has more than `max_bytes` is deferred. Raises Misuse when there is nothing to read.
     """
     run = current_run()
-    batches = documents.read_documents(run.engine.project.root / source, sensitivity=sensitivity, batch_size=batch_size)
-    if isinstance(run.engine, Sampler):
-        batches = run.engine.selected(batches)
-    run.engine.expected += sum(len(batch.documents) for batch in batches)
-    for document in (document for batch in batches for document in batch.documents):
+    found = documents.iter_documents(
+        run.engine.project.root / source, sensitivity=sensitivity, text_column=text_column, max_bytes=max_bytes
+    )
+    batches = [run.spool.put(_recorded(run, batch)) for batch in documents.in_batches(found, batch_size)]
+    total = sum(batch.size for batch in batches)
+    run.engine.expected += total
+    batches = [batch.of(total) for batch in batches]
+    return run.engine.selected(batches) if isinstance(run.engine, Sampler) else batches
+
+
+def _recorded(run: Run, batch: Batch) -> Batch:
+    """The batch, after what could not be read is on record."""
+    for document in batch.documents:
         if unread := document.outcomes.get("read"):
             run.engine.record(run.context, document, unread)
-    return batches
+    return batch
 
 
 def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path) -> Path:
@@ -222,7 +243,7 @@ def _log_batch(step_name: str, batch: Batch) -> None:
     except MissingContextError:  # called without Prefect
         return
     outcomes = [(document.id, document.outcomes[step_name]) for document in batch.documents]
-    waiting = [(name, outcome.reason) for name, outcome in outcomes if outcome.status == "deferred"]
+    waiting = [(name, tellable(outcome)) for name, outcome in outcomes if outcome.status == "deferred"]
     accepted = sum(outcome.status == "accepted" for _, outcome in outcomes)
     escalated = sum(outcome.escalated for _, outcome in outcomes)
     logger.info("%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(waiting))

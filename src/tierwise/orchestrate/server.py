@@ -7,6 +7,8 @@ import re
 import time
 from uuid import UUID
 
+from tierwise.catalog import in_house
+from tierwise.records import Outcome, rank
 from tierwise.report import RunSummary
 
 log = logging.getLogger(__name__)
@@ -56,3 +58,13 @@ def _recorded(flow_run_id: str) -> int:
             if len(found) < page:
                 return count
     return count
+
+
+def tellable(outcome: Outcome) -> str:
+    """An outcome's reason as Prefect may hear it: it may quote the document, and the server may be elsewhere."""
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if url is None or in_house(url) or rank(outcome.sensitivity) < rank("confidential"):
+        return outcome.reason
+    return f"it is {outcome.sensitivity}, and Prefect's server is outside the house; `tierwise show` says why"
