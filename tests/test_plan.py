@@ -24,7 +24,7 @@ from tests.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url
 from tests.projects import ROOT, make_project, model
 from tests.standin import Standin
 from tests.terminal import Terminal
-from tierwise import Document, read_documents, recorded_run, write_documents
+from tierwise import Document, read_documents, recorded_run, redact, write_documents
 from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
 from tierwise.ledger import Ledger
@@ -338,6 +338,16 @@ def test_a_route_that_looks_at_unknown_outcomes_is_named(tmp_path: Path, inbox: 
         ("classify", "rest", "small"),
         ("draft", "thanks", "large"),
     }
+
+
+def test_what_is_redacted_is_planned_as_what_it_becomes(tmp_path: Path, inbox: Path, standin: Standin) -> None:
+    """Redaction runs for real, since it asks no model; then a tier outside of the house may see the document."""
+    hosted = model("small", standin.url, tier="proprietary")
+    root = make_project(tmp_path / "p", hosted, model("large", standin.url, tier="proprietary"))
+    (inbox / "secret.md").write_text("---\nsensitivity: confidential\n---\nMy number is +49 30 901820, call me.")
+    job = lambda batches: sort(redact.map(batches, to=unmapped("internal")))  # noqa: E731
+    [row] = planned(root, job, source=inbox).routes
+    assert (row.model, row.documents) == ("small", 4)
 
 
 def test_missing_proof_names_the_command(tmp_path: Path, inbox: Path, standin: Standin) -> None:

@@ -41,7 +41,7 @@ def plan(
     `--sample 20` runs 20 documents by chance for real and says what the whole batch costs in half of all cases
     (P50) and in 19 of 20 (P95); a later run reuses their answers.
     """
-    from tierwise.cli.run import _describe, _parameters
+    from tierwise.cli.run import describe_options, flow_parameters
     from tierwise.environment import prepare_prefect
     from tierwise.plan import save_plan
     from tierwise.project import Project
@@ -54,11 +54,11 @@ def plan(
     prepare_prefect(project.root, log_level="CRITICAL")
     if wants_help:
         typer.echo(context.get_help())
-        typer.echo(_describe(project.load_flow(flow)))
+        typer.echo(describe_options(project.load_flow(flow)))
         raise typer.Exit
     with console(err=True).status("starting"):
         function = project.load_flow(flow)
-        parameters = function.validate_parameters(_with_defaults(function, _parameters(function, context.args)))
+        parameters = function.validate_parameters(_with_defaults(function, flow_parameters(function, context.args)))
     made, planner = _planned(project, function, parameters, fresh=fresh)
     if sample:
         made = _sampled(project, function, parameters, planner, sample, seed, yes=yes)
@@ -85,10 +85,10 @@ def _planned(project: Project, function: Any, parameters: dict[str, Any], *, fre
 
 
 def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
-    from tierwise.cli.run import _progress
+    from tierwise.cli.run import progress
     from tierwise.orchestrate.planning import rehearse
 
-    with _progress() as watcher, engine.watched_by(watcher):
+    with progress() as watcher, engine.watched_by(watcher):
         rehearse(function, parameters, engine)
 
 
@@ -144,6 +144,8 @@ def _show(made: Plan) -> None:
         say(f"Proof is missing: {proof}")
     for reference in made.references:
         say(reference.sentence)
+    if made.shadow:
+        say(f"Shadows may spend up to {made.shadow:.0%} on top (rules.yaml: shadow)")
     if made.expected_deferred >= 0.05:
         say(f"Expected to be deferred because no answer holds: {rounded(made.expected_deferred)} documents")
     say(_time(made))

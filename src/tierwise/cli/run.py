@@ -48,11 +48,11 @@ def run(
     prepare_prefect(project.root, log_level="INFO" if verbose else "CRITICAL")
     if wants_help:
         typer.echo(context.get_help())
-        typer.echo(_describe(project.load_flow(flow)))
+        typer.echo(describe_options(project.load_flow(flow)))
         raise typer.Exit
     with console(err=True).status("starting"):
         function = project.load_flow(flow)
-        parameters = _parameters(function, context.args)
+        parameters = flow_parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
     summary = _run(function, parameters, fresh=fresh)
     _show(summary, as_json=as_json)
@@ -65,7 +65,7 @@ def _run(function: Any, parameters: Mapping[str, Any], *, fresh: bool) -> RunSum
     from tierwise.report import RunSummary
 
     engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
-    with _progress() as watcher, engine().watched_by(watcher):
+    with progress() as watcher, engine().watched_by(watcher):
         result = function(**parameters)
     if not isinstance(result, RunSummary):
         raise Misuse(f"the flow {function.name} returns {type(result).__name__}; end it with `return run.summary()`")
@@ -84,7 +84,7 @@ def _show(summary: RunSummary, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def progress() -> Iterator[Any]:
     """A bar for each step on stderr, told of every outcome."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -108,7 +108,7 @@ def _progress() -> Iterator[Any]:
         yield watcher
 
 
-def _parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
+def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
     """`--budget-usd 2 --flag=x` as the flow's parameters. Raises Misuse; Prefect checks the types."""
     known = inspect.signature(function.fn).parameters
     parameters: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def _check_types(function: Any, parameters: Mapping[str, Any]) -> None:
         raise Misuse(" ".join(lines)) from None
 
 
-def _describe(function: Any) -> str:
+def describe_options(function: Any) -> str:
     """The flow's own options, from its signature and docstring."""
     lines = [f" Options of {function.name}: {function.description.splitlines()[0] if function.description else ''}"]
     notes = dict(

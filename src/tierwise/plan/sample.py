@@ -49,14 +49,14 @@ class Sampler(Engine):
             full = model.cost(attempt.usage) if model else None
             if attempt.error and attempt.cost == 0:  # a fault that nobody bills
                 full = Decimal(0)
-            before = costs[attempt.document_id]
+            before = costs.get(attempt.document_id, Decimal(0))
             costs[attempt.document_id] = None if before is None or full is None else before + full
             paid += attempt.cost or Decimal(0)
         known = [cost for cost in costs.values() if cost is not None]
         p50, p95 = whole_batch(known, of)
         return Sample(
             run_id=", ".join(self.run_ids),
-            documents=len(costs),
+            documents=len(self.chosen),
             unknown=len(costs) - len(known),
             paid=paid,
             mean=sum(known, Decimal(0)) / len(known) if known else None,

@@ -93,7 +93,8 @@ class Reference:
     @property
     def sentence(self) -> str:
         """The reference in one line."""
-        return f"Always {self.what} ({', '.join(self.models) or 'none'}): {amount(self.cost, self.unknown)}"
+        models = ", ".join(self.models)
+        return f"Always {self.what} ({models}), for the same documents: {amount(self.cost, self.unknown)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,7 @@ class Plan:
     expected_deferred: float = 0.0  # documents that no model is expected to answer well, in any step
     missing: Sequence[str] = ()  # proof that would make a cheaper choice possible
     references: Sequence[Reference] = ()
+    shadow: float = 0.0  # shadows may spend this share of what the run spends, on top of it
     seconds_least: float | None = None  # when the busiest model decides; None when no latency is known
     seconds_most: float | None = None  # when one model waits for the other
     sample: Sample | None = None
@@ -153,7 +155,7 @@ class Plan:
     @property
     def most(self) -> Decimal:
         """USD that the run can cost at most, without calls of unknown price; never more than its budget."""
-        total = sum((row.most for row in self.rows), Decimal(0))
+        total = sum((row.most for row in self.rows), Decimal(0)) * Decimal(str(1 + self.shadow))
         return total if self.budget_usd is None else min(total, self.budget_usd)
 
     @property
@@ -166,7 +168,8 @@ class Plan:
         parts = [f"{self.documents} documents", f"about {rounded(sum(row.calls for row in self.rows))} calls"]
         if reused := sum(row.reused for row in self.rows):
             parts.append(f"{rounded(reused)} reused")
-        cost = f"expected cost {amount(self.expected, self.unknown)}, at most {usd(self.most)}"
+        most = amount(self.most, sum(row.most_unknown for row in self.rows))
+        cost = f"expected cost {amount(self.expected, self.unknown)}, at most {most}"
         within = " (the budget)" if self.budget_usd is not None and self.most == self.budget_usd else ""
         return f"{', '.join(parts)}; {cost}{within}"
 
