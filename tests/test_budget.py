@@ -1,4 +1,4 @@
-"""The purse: whatever calls do, and in whatever order they end, it never spends more than it holds."""
+"""What a plan reckons with: whatever calls do, and in whatever order they end, no more is spent than there is."""
 
 from __future__ import annotations
 

@@ -1,16 +1,114 @@
-"""A hard limit on spending: the worst case is reserved before a call, the actual cost settled after it."""
+"""Limits on spending: a run's own, and those of a day or month for runs with certain tags.
+
+The money itself is in the ledger, so that limits hold across processes and machines: the worst case of a call is
+reserved in the commit that claims the call, and what it cost is settled in the commit that records its attempt.
+Here is what a process knows of it.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from tierwise.errors import BudgetExceeded, Misuse
 
 ZERO = Decimal(0)
+Period = Literal["day", "month"]
+_DATES = {"day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
-class Budget:
-    """Spending of one run, in USD. Lives on the engine's event loop, so it needs no lock.
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `usd` for a subject: in all, or in each UTC day or month. Raises Misuse for what is no such amount."""
+
+    subject: str  # such as "run 20261105-101500-ab12" or "team=claims"; "" is everything
+    usd: Decimal
+    per: Period | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.usd.is_finite() and self.usd >= 0):
+            raise Misuse(f"a budget is 0 USD or more, or none at all; not {self.usd}")
+
+    def name(self, now: float) -> str:
+        """What the ledger calls the budget that this limits at a time: `day 2026-11-05 team=claims`."""
+        date = [self.per, time.strftime(_DATES[self.per], time.gmtime(now))] if self.per else []
+        return " ".join([*date, *filter(None, [self.subject])])
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """How a budget stands in the ledger, in USD; `limit` is with what people granted. `spent + reserved <= limit`."""
+
+    name: str
+    limit: Decimal
+    spent: Decimal
+    reserved: Decimal
+
+    @property
+    def left(self) -> Decimal:
+        """What is not spent yet. What calls under way have reserved is part of it: most of it comes back."""
+        return self.limit - self.spent
+
+    @property
+    def free(self) -> Decimal:
+        """What is neither spent nor reserved."""
+        return self.left - self.reserved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A reservation as it is asked for. `usd` is the call's worst case, None when its price is unknown."""
+
+    id: str  # of the attempt that it is for
+    usd: Decimal | None
+    limits: Mapping[str, Decimal]  # budget -> USD
+
+
+class Purse:
+    """What one run may spend. `states` is how budgets stood when this process last heard of them."""
+
+    def __init__(self, limits: Iterable[Limit] = (), states: Mapping[str, BudgetState] | None = None) -> None:
+        self.limits = tuple(limits)
+        self.spent = ZERO  # by this process, with or without limits; an unknown cost counts at its worst case
+        self.refused: str | None = None  # why a document was last left without money
+        self._states = {} if states is None else states
+
+    @property
+    def left(self) -> Decimal | None:
+        """USD that may still be spent under the tightest limit; None without a limit."""
+        return min((state.left for state in self.states()), default=None)
+
+    @property
+    def used(self) -> float:
+        """The greatest share of a limit that is spent or reserved; 0 without a limit, 1 with a limit of 0."""
+        return max((_used(state) for state in self.states()), default=0.0)
+
+    def states(self) -> list[BudgetState]:
+        """The budgets that this run draws on now; a new one is full."""
+        names = self._names()
+        return [self._states.get(name) or BudgetState(name, usd, ZERO, ZERO) for name, usd in names.items()]
+
+    def wish(self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False) -> Wish | None:
+        """What to reserve for a call that costs at most `worst` (None: unknown); None where there is no limit."""
+        if not self.limits:
+            return None
+        usd = ZERO if worst is None and unpriced_allowed else worst
+        return Wish(id=attempt_id, usd=usd, limits=self._names())
+
+    def _names(self) -> dict[str, Decimal]:
+        now = time.time()
+        return {limit.name(now): limit.usd for limit in self.limits}
+
+
+def _used(state: BudgetState) -> float:
+    return float((state.spent + state.reserved) / state.limit) if state.limit else 1.0
+
+
+class Budget(Purse):
+    """Spending that is only planned, in USD: nothing of it is in the ledger.
 
     At any moment `spent + reserved <= limit`. A cost that stays unknown is settled at what was reserved for it.
     Raises Misuse for a limit that is no amount of money.
@@ -19,7 +117,8 @@ class Budget:
     def __init__(self, limit: Decimal | None) -> None:
         if limit is not None and not (limit.is_finite() and limit >= 0):
             raise Misuse(f"a budget is 0 USD or more, or none at all; not {limit}")
-        self.limit, self.spent, self.reserved = limit, ZERO, ZERO
+        super().__init__()
+        self.limit, self.reserved = limit, ZERO
 
     @property
     def left(self) -> Decimal | None:

@@ -129,6 +129,8 @@ class Model(Settings):
     strength: Annotated[int, Field(ge=0, le=100)]  # declared order of ability, used where there is no proof
     token_margin: Annotated[float, Field(ge=1)] = 1.1  # estimated tokens times this is never too few
     concurrency: Annotated[int, Field(gt=0)] = 8
+    requests_per_minute: Annotated[int, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None  # prompt and answer together
     timeout_s: Annotated[float, Field(gt=0)] = 120
     lane: Literal["auto", "lean", "litellm"] = "auto"  # lean: straight to a server that speaks OpenAI's format
     confidence: bool = False  # the server says how likely each token was, so that unsure answers can go on

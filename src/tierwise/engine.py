@@ -21,11 +21,12 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
-from tierwise.budget import Budget
+from tierwise.budget import Limit
 from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.cascade.money import Appeal, Ask
 from tierwise.catalog import Model
 from tierwise.certificates import Current
-from tierwise.errors import TierwiseError
+from tierwise.errors import BudgetExceeded, TierwiseError
 from tierwise.gateway import Gateway
 from tierwise.golden import GoldenSet, Teacher, load_golden
 from tierwise.ledger import Ledger, RunInfo, RunState
@@ -90,6 +91,7 @@ class Engine:
         flow: str,
         *,
         budget_usd: Decimal | None = None,
+        budget_name: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         fresh: bool | None = None,
         flow_run_id: str | None = None,
@@ -97,14 +99,18 @@ class Engine:
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
         plan: Mapping[str, Any] | None = None,
+        ask: Ask | None = None,
     ) -> RunContext:
         """Put a new run on record. With `fresh` (default: the engine's), answers paid earlier are asked for again.
 
-        `tags` say whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds;
-        `plan` is what was expected of it.
+        `tags` say whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `plan` is what was
+        expected of it. Runs with the same `budget_name` share one budget. `ask` is asked for more money, in a thread
+        of its own, where the rules say `when_empty: pause`.
         """
         self._demote()
         run_id, now = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}", time.time()
+        own = [] if budget_usd is None else [Limit(budget_name or f"run {run_id}", budget_usd)]
+        purse = self.ledger.purse([*own, *self.policy.rules.budget.shared(tags or {})])
         self.ledger.start_run(
             RunInfo(
                 id=run_id,
@@ -120,9 +126,15 @@ class Engine:
                 plan=plan,
             )
         )
-        since = now if (self.fresh if fresh is None else fresh) else None
-        budget = Budget(budget_usd)
-        return RunContext(id=run_id, policy=self.policy, budget=budget, fresh_since=since, deadline=deadline)
+        pauses = ask if self.policy.rules.budget.when_empty == "pause" else None
+        return RunContext(
+            id=run_id,
+            policy=self.policy,
+            budget=purse,
+            fresh_since=now if (self.fresh if fresh is None else fresh) else None,
+            deadline=deadline,
+            appeal=Appeal(pauses, self.ledger) if pauses else None,
+        )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close a run on record: completed, failed or cancelled."""
@@ -154,7 +166,11 @@ class Engine:
         )
 
     def run_job(self, job: Job, batch: Batch) -> Batch:
-        """The batch with every document's outcome of a job's step. Blocks; documents go concurrently."""
+        """The batch with every document's outcome of a job's step. Blocks; documents go concurrently.
+
+        Raises BudgetExceeded where the rules say `when_empty: fail`, once all that was paid is on record.
+        """
+        _stop_without_money(job.run)
 
         async def run_one(document: Document) -> Document:
             done = await self._cascade.run(job, document)
@@ -167,11 +183,13 @@ class Engine:
             return tuple(task.result() for task in tasks)
 
         try:
-            return batch.replace(self._portal.call(run_all))
+            done = batch.replace(self._portal.call(run_all))
         except ExceptionGroup as group:  # a project file's error is met by every document: tell it once
             if ours := group.subgroup(TierwiseError):
                 raise ours.exceptions[0] from None
             raise
+        _stop_without_money(job.run)
+        return done
 
     def job(
         self,
@@ -222,6 +240,11 @@ class Engine:
     def _tell(self, document: Document, outcome: Outcome) -> None:
         for watcher in self._watchers:
             watcher(document, outcome)
+
+
+def _stop_without_money(run: RunContext) -> None:
+    if run.budget.refused and run.policy.rules.budget.when_empty == "fail":
+        raise BudgetExceeded(f"the run stops, as the rules say `when_empty: fail`: {run.budget.refused}")
 
 
 def examples_of(project: Project, step: str) -> GoldenSet | None:

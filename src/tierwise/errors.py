@@ -8,7 +8,7 @@ TierwiseError
 ├── ModelUnavailable            a model cannot be used here; says what to set
 │   └── WeightsError            the embedded model's weights are missing or damaged
 ├── LedgerError                 the ledger cannot be opened, migrated or written
-├── BudgetExceeded              a call would break a budget
+├── BudgetExceeded              a call would break a budget, or a run's purse is empty
 ├── GuardViolation              a call was about to break a guard; nothing was sent
 └── CallError                   a call to a provider failed (what to do: `faults.DECISIONS`)
     ├── RateLimited             429, with the seconds to wait when the server says
@@ -16,6 +16,7 @@ TierwiseError
     ├── ServerFault             500, 502, 504 and other faults on the provider's side
     ├── CallTimeout             no complete answer in time
     ├── Unreachable             refused, reset, DNS or TLS failure
+    ├── CoolingDown             not sent: the model kept failing, or asked for a longer rest
     ├── AuthenticationFailed    401, 403: the key is missing, wrong or not allowed
     ├── ModelGone               404, 410: the provider no longer serves this model
     ├── ContextTooLong          the prompt does not fit the model's window
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from decimal import Decimal
     from pathlib import Path
 
     from tierwise.records import Usage
@@ -86,7 +88,14 @@ class LedgerError(TierwiseError):
 
 
 class BudgetExceeded(TierwiseError):
-    """A call would break a budget, or its worst-case cost is unknown."""
+    """A call would break a budget, or its worst-case cost is unknown.
+
+    `budget` is what the ledger calls the budget that is short, and `left` the USD that it had left.
+    """
+
+    def __init__(self, message: str, *, budget: str | None = None, left: Decimal | None = None) -> None:
+        self.budget, self.left = budget, left
+        super().__init__(message)
 
 
 class GuardViolation(TierwiseError):
@@ -121,6 +130,10 @@ class CallTimeout(CallError):
 
 class Unreachable(CallError):
     """Connection refused or reset, or DNS or TLS failed."""
+
+
+class CoolingDown(CallError):
+    """Nothing was sent: the model kept failing, or asked for a rest; `retry_after` holds the seconds until its end."""
 
 
 class AuthenticationFailed(CallError):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tierwise.budget import Limit, Period
 from tierwise.catalog import Catalog, Settings
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.records import Document, Sensitivity, canonical_hash, rank
@@ -228,13 +230,40 @@ class Escalation(Settings):
     most: Annotated[int, Field(ge=0)] = Field(2, description="How often at most, for one document and step.")
 
 
-class BudgetRules(Settings):
-    """What happens when the purse is empty, and which unpriced models may be called under a budget."""
+class SpendingLimit(Settings):
+    """At most so much in each UTC day or month: for runs with these tags, or for all."""
 
-    when_empty: Literal["defer", "fail"] = Field("defer", description="What happens when nothing is left to spend.")
+    usd: Annotated[Decimal, Field(ge=0)] = Field(description="What may be spent.")
+    per: Period = Field(description="How often it may be spent: in each UTC day, or in each UTC month.")
+    tags: Mapping[str, str] = Field({}, description="The runs that share it: those with all of these tags.")
+
+    @property
+    def limit(self) -> Limit:
+        """As the ledger takes it."""
+        return Limit(" ".join(f"{name}={value}" for name, value in sorted(self.tags.items())), self.usd, self.per)
+
+
+class BudgetRules(Settings):
+    """How much may be spent in a day or month, what happens when nothing is left, and which unpriced models may run."""
+
+    when_empty: Literal["defer", "pause", "fail"] = Field(
+        "defer", description="Without money: documents wait, the run waits for a person, or the run fails."
+    )
     allow_unpriced: tuple[str, ...] = Field(
         (), description="Models that may be called under a budget although their price is unknown."
     )
+    limits: tuple[SpendingLimit, ...] = Field((), description="Limits that runs share, beside each run's own.")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> BudgetRules:
+        names = [limit.limit.name(0) for limit in self.limits]
+        if len(set(names)) < len(names):
+            raise ValueError("two limits are for the same period and tags; keep one of them")
+        return self
+
+    def shared(self, tags: Mapping[str, str]) -> tuple[Limit, ...]:
+        """The limits that a run with these tags is under."""
+        return tuple(limit.limit for limit in self.limits if limit.tags.items() <= tags.items())
 
 
 class Shadow(Settings):

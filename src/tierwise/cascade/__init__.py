@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from typing import Any
 
 from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.calls import Calls, FailedCall, Job, Provider, RunContext, Work
 from tierwise.cascade.faults import decision
 from tierwise.cascade.shadow import Shadows
-from tierwise.errors import BudgetExceeded, TierwiseError
+from tierwise.errors import BudgetExceeded, CoolingDown, TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.records import AttemptKind, Document, Outcome, Route
 from tierwise.router import choices, route
@@ -32,13 +34,15 @@ class _Progress:
     kind: AttemptKind = "first"
     escalations: int = 0
     reasons: list[str] = field(default_factory=list)
+    resting: list[str] = field(default_factory=list)  # models that were not asked as they rest
 
 
 class Cascade:
     """Runs documents through steps. Async; lives on the engine's event loop."""
 
     def __init__(self, provider: Provider, ledger: Ledger) -> None:
-        self._answers = Answers(Calls(provider, ledger), ledger)
+        self._calls = Calls(provider, ledger)
+        self._answers = Answers(self._calls, ledger)
         self._shadows = Shadows(self._answers, ledger)
         self._ledger = ledger
         self._stopped: dict[str, str] = {}  # models that are out for the rest of this process, and why
@@ -48,13 +52,35 @@ class Cascade:
         outcome, work = _skipped(job, document), None
         if outcome is None:
             work = _work(job, document)
-            outcome = await self._walk(work, _on_record(work, self._route(work)))
+            outcome = await self._outcome(work)
         await self._ledger.record_outcome(job.run.id, document, outcome)
         if work and not job.models:
             await self._shadows.follow(work, outcome, self._stopped)
         return document.with_outcome(outcome)
 
-    def _route(self, work: Work) -> Route:
+    async def _outcome(self, work: Work) -> Outcome:
+        """What the document gets; where money is wanting, once more for as long as a person grants some."""
+        while True:
+            chosen = self._route(work, work.run.budget.left)
+            outcome = await self._walk(work, _on_record(work, chosen))
+            if not chosen.models and work.run.budget.limits:
+                outcome = await self._for_free(work, outcome)
+            short, work.short = work.short, None
+            if outcome.status == "accepted" or short is None:
+                return outcome
+            if not (work.run.appeal and await work.run.appeal.more(short)):
+                work.run.budget.refused = str(short)
+                return outcome
+
+    async def _for_free(self, work: Work, deferred: Outcome) -> Outcome:
+        """Where the purse holds nothing for any model, an answer that was paid before may still be had."""
+        chosen = self._route(work, None)
+        if not chosen.models:
+            return deferred
+        outcome = await self._walk(work, _on_record(work, chosen))
+        return outcome if outcome.status == "accepted" else replace(outcome, route=deferred.route)
+
+    def _route(self, work: Work, budget_left: Decimal | None) -> Route:
         job, policy = work.job, work.run.policy
         if job.models:
             why = "the models that are measured"
@@ -66,7 +92,7 @@ class Cascade:
             policy,
             max_output_tokens=job.prompt.head.max_output_tokens,
             splits=job.step.splits is not None,
-            budget_left=job.run.budget.left,
+            budget_left=budget_left,
             current=job.current,
         )
 
@@ -74,27 +100,40 @@ class Cascade:
         """Try the route's models in order until one answer holds."""
         progress = _Progress(work.job.kind)
         escalate = work.run.policy.rules.escalate
-        for name in chosen.models:
-            if name in self._stopped:
-                continue
+        async for name in self._in_turn(work, chosen, progress):
             model = work.run.policy.catalog.model(name)
             try:
                 answer = await self._answers.ask(work, model, progress.kind, sure_from=chosen.thresholds.get(name))
             except FailedCall as failure:
                 self._after_fault(name, failure.cause, progress)
                 continue
-            except BudgetExceeded as error:
-                return _outcome(work, chosen, "deferred", reason=f"budget: {error}")
+            except BudgetExceeded as error:  # another model may cost less
+                work.short = error
+                progress.reasons.append(f"{name}: {error}")
+                continue
             if not answer.failed:
                 return _accepted(work, chosen, name, answer)
             progress.reasons.append(f"{name}: {answer.failed[0].check}: {answer.failed[0].reason}")
             if progress.escalations == escalate.most or not {v.check for v in answer.failed} & {*escalate.on, *_ALWAYS}:
                 break
             progress.kind, progress.escalations = "escalation", progress.escalations + 1
-        return _outcome(work, chosen, "deferred", reason="; ".join(progress.reasons) or _unroutable(chosen))
+        reason = "; ".join(progress.reasons) or _unroutable(chosen)
+        return _outcome(work, chosen, "deferred", reason=f"budget: {reason}" if work.short else reason)
+
+    async def _in_turn(self, work: Work, chosen: Route, progress: _Progress) -> AsyncIterator[str]:
+        """The route's models; then, where none of them answered, those that rest, after a rest worth waiting for."""
+        for name in chosen.models:
+            if name not in self._stopped:
+                yield name
+        while progress.resting and not progress.escalations:
+            name = progress.resting.pop(0)
+            if await self._calls.limits(work.run.policy.catalog.model(name)).rested():
+                yield name
 
     def _after_fault(self, name: str, cause: TierwiseError, progress: _Progress) -> None:
         progress.kind = "fallback"
+        if isinstance(cause, CoolingDown):
+            progress.resting.append(name)
         progress.reasons.append(str(cause) if str(cause).startswith(name) else f"{name}: {cause}")
         if decision(cause) == "stop" and name not in self._stopped:
             self._stopped[name] = str(cause).removeprefix(f"{name}: ")

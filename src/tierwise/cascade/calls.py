@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -10,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
 
-from tierwise.budget import Budget
+from tierwise.budget import Purse
 from tierwise.cascade.faults import NEVER_BILLED
+from tierwise.cascade.limits import ModelLimits, Turn
+from tierwise.cascade.money import Appeal
 from tierwise.catalog import Model
 from tierwise.certificates import Current
-from tierwise.errors import BudgetExceeded, CallError, GuardViolation, ModelUnavailable, TierwiseError
+from tierwise.errors import BudgetExceeded, CallError, CoolingDown, GuardViolation, ModelUnavailable, TierwiseError
 from tierwise.golden import Teacher
 from tierwise.ledger import Ledger, Paid
 from tierwise.prompts import Prompt
@@ -39,9 +42,10 @@ class RunContext:
 
     id: str
     policy: Policy
-    budget: Budget
+    budget: Purse
     fresh_since: float | None = None
     deadline: float | None = None  # epoch seconds; rules may look at the minutes that are left
+    appeal: Appeal | None = None  # whom to ask for more money
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,7 @@ class Work:
     features: Features
     sure_from: float | None = None  # the confidence that an answer needs
     trail: list[Attempt] = field(default_factory=list)
+    short: BudgetExceeded | None = None  # what the purse last refused
 
     @property
     def run(self) -> RunContext:
@@ -96,72 +101,82 @@ class FailedCall(Exception):
 
 
 class Calls:
-    """Makes calls: at most `model.concurrency` at a time for each model."""
+    """Makes calls within the limits of each model and of the run's budgets."""
 
     def __init__(self, provider: Provider, ledger: Ledger) -> None:
         self._provider, self._ledger = provider, ledger
-        self._limits: dict[str, asyncio.Semaphore] = {}
+        self._limits: dict[str, ModelLimits] = {}
+
+    def limits(self, model: Model) -> ModelLimits:
+        """What the model can take now."""
+        if model.name not in self._limits:
+            self._limits[model.name] = ModelLimits(model)
+        return self._limits[model.name]
 
     async def make(
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
     ) -> tuple[Reply, Attempt]:
         """One reply, paid or reused, and its attempt, which is on record and on the trail.
 
-        Raises FailedCall after a recorded failure, BudgetExceeded before any call is made.
+        Raises FailedCall after a recorded failure or when nothing was sent, BudgetExceeded before any call is made.
         """
         if reason := work.run.policy.rules.forbidden(model.tier, work.features):
             raise GuardViolation(f"{model.name}: {reason}")
         call = build_call(work, model, messages)
-        async with self._limit(model):
-            paid = await self._ledger.claim(call.hash, fresh_since=work.run.fresh_since)
+        tokens = estimate_prompt_tokens(call.messages)
+        worst, attempt_id = worst_case(model, tokens, call.max_tokens), uuid.uuid4().hex
+        allowed = model.name in work.run.policy.rules.budget.allow_unpriced
+        wish = work.run.budget.wish(attempt_id, worst, unpriced_allowed=allowed)
+        async with self.limits(model).slot():
+            paid = await self._ledger.claim(call.hash, fresh_since=work.run.fresh_since, wish=wish)
+            attempt = _attempt(work, model, call, kind, attempt_id)
             if paid:
-                return await self._reuse(work, model, call, kind, paid)
-            return await self._pay(work, model, call, kind)
+                return await self._reuse(work, model, attempt, paid)
+            with self._ledger.kept(call.hash):
+                turn = await self._turn(model, call, math.ceil(tokens * model.token_margin) + call.max_tokens)
+                return await self._pay(work, model, call, attempt, turn, worst or Decimal(0))
 
-    def _limit(self, model: Model) -> asyncio.Semaphore:
-        return self._limits.setdefault(model.name, asyncio.Semaphore(model.concurrency))
-
-    async def _reuse(
-        self, work: Work, model: Model, call: Call, kind: AttemptKind, paid: Paid
-    ) -> tuple[Reply, Attempt]:
-        answered = _answered(_attempt(work, model, call, kind), model, paid.reply)
-        attempt = replace(answered, reused=True, cost=Decimal(0))
+    async def _reuse(self, work: Work, model: Model, attempt: Attempt, paid: Paid) -> tuple[Reply, Attempt]:
+        attempt = replace(_answered(attempt, model, paid.reply), reused=True, cost=Decimal(0))
         await self._ledger.settle(work.run.id, attempt, None)
         work.trail.append(attempt)
         return paid.reply, attempt
 
-    async def _pay(self, work: Work, model: Model, call: Call, kind: AttemptKind) -> tuple[Reply, Attempt]:
-        reserved = await self._reserve(work, model, call)
-        attempt, begun = _attempt(work, model, call, kind), time.monotonic()
+    async def _turn(self, model: Model, call: Call, tokens: int) -> Turn:
+        try:
+            return await self.limits(model).turn(tokens)
+        except (CoolingDown, asyncio.CancelledError) as error:  # nothing was sent
+            await asyncio.shield(self._ledger.release(call.hash))
+            if isinstance(error, CoolingDown):
+                raise FailedCall(error) from error
+            raise
+
+    async def _pay(
+        self, work: Work, model: Model, call: Call, attempt: Attempt, turn: Turn, worst: Decimal
+    ) -> tuple[Reply, Attempt]:
+        begun = time.monotonic()
+        attempt = replace(attempt, started_at=time.time())
         try:
             reply = await self._provider.complete(call)
         except ModelUnavailable as error:  # nothing was sent
             await self._ledger.release(call.hash)
-            work.run.budget.settle(reserved, Decimal(0))
             raise FailedCall(error) from error
         except (CallError, asyncio.CancelledError) as error:
             seconds = time.monotonic() - begun
-            await asyncio.shield(self._record(work, _failed(attempt, model, error, seconds), None, reserved))
+            await asyncio.shield(self._record(work, _failed(attempt, model, error, seconds), None, worst))
             if isinstance(error, CallError):
+                turn.failed(error)
                 raise FailedCall(error) from error
             raise
+        turn.succeeded(reply.usage)
         attempt = _answered(attempt, model, reply)
-        await self._record(work, attempt, reply, reserved)
+        await self._record(work, attempt, reply, worst)
         return reply, attempt
 
-    async def _reserve(self, work: Work, model: Model, call: Call) -> Decimal:
-        worst = worst_case(model, estimate_prompt_tokens(call.messages), call.max_tokens)
-        allowed = model.name in work.run.policy.rules.budget.allow_unpriced
-        try:
-            return work.run.budget.reserve(worst, unpriced_allowed=allowed)
-        except BudgetExceeded:
-            await self._ledger.release(call.hash)
-            raise
-
-    async def _record(self, work: Work, attempt: Attempt, reply: Reply | None, reserved: Decimal) -> None:
-        """Commit an attempt; only then does anyone act on it."""
+    async def _record(self, work: Work, attempt: Attempt, reply: Reply | None, worst: Decimal) -> None:
+        """Commit an attempt with what it cost; only then does anyone act on it."""
         await self._ledger.settle(work.run.id, attempt, reply)
-        work.run.budget.settle(reserved, attempt.cost)
+        work.run.budget.spent += worst if attempt.cost is None else attempt.cost
         work.trail.append(attempt)
 
 
@@ -184,10 +199,10 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
     )
 
 
-def _attempt(work: Work, model: Model, call: Call, kind: AttemptKind) -> Attempt:
+def _attempt(work: Work, model: Model, call: Call, kind: AttemptKind, attempt_id: str) -> Attempt:
     """The attempt as it stands before there is an answer: all unknown, nothing zero."""
     return Attempt(
-        id=uuid.uuid4().hex,
+        id=attempt_id,
         step=work.step.name,
         document_id=work.document.id,
         document_hash=work.document.hash,

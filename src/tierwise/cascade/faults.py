@@ -18,6 +18,7 @@ DECISIONS: dict[type[errors.TierwiseError], Decision] = {
     errors.CallTimeout: "retry",
     errors.Unreachable: "retry",
     errors.BadReply: "retry",
+    errors.CoolingDown: "fallback",
     errors.ContextTooLong: "fallback",
     errors.ContentRefused: "fallback",
     errors.BadRequest: "fallback",

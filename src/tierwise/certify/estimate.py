@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tierwise import judge
+from tierwise.budget import Budget
 from tierwise.cascade import Job, RunContext
 from tierwise.cascade.answers import conversation
 from tierwise.cascade.calls import Work
@@ -31,7 +32,7 @@ class Estimate:
 
 def estimate(exam: Exam, models: Sequence[str]) -> Estimate:
     """The worst case of measuring these models: each answers each example once, and a judge looks at each answer."""
-    run = RunContext(id="estimate", policy=exam.engine.policy, budget=exam.budget)
+    run = RunContext(id="estimate", policy=exam.engine.policy, budget=Budget(None))
     job = exam.engine.job(run, exam.step, exam.parameters)
     catalog = exam.engine.policy.catalog
     documents = [example.document() for example in exam.golden.examples]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from statistics import median
 from typing import Any
 
 from tierwise import judge
-from tierwise.budget import Budget
 from tierwise.cascade import Job, RunContext
 from tierwise.certificates import ALPHA, MeanUsage, Shortfall, labels_needed, lower_bound
 from tierwise.correctness import Rubric
@@ -35,7 +35,8 @@ class Exam:
     parameters: Mapping[str, Any]
     judge: str | None = None  # catalog name
     labels: tuple[Label, ...] = ()  # by people, to hold the judge against
-    budget: Budget = field(default_factory=lambda: Budget(None))  # for everything that is measured
+    budget_usd: Decimal | None = None  # for everything that is measured
+    budget_name: str = field(default_factory=lambda: f"certify {uuid.uuid4().hex[:8]}")
     fresh_since: float | None = None  # epoch seconds: answers paid before are asked for again
     told: Told = lambda what, done, total: None  # noqa: ARG005
 
@@ -187,9 +188,11 @@ def answers(scored: Sequence[Scored]) -> dict[str, Mapping[str, Any]]:
 @contextmanager
 def _recorded(exam: Exam, what: str) -> Iterator[RunContext]:
     """A run of its own on record, on the exam's budget."""
-    run = exam.engine.start_run(f"certify {exam.step.name}: {what}", budget_usd=exam.budget.limit)
+    run = exam.engine.start_run(
+        f"certify {exam.step.name}: {what}", budget_usd=exam.budget_usd, budget_name=exam.budget_name
+    )
     try:
-        yield replace(run, budget=exam.budget, fresh_since=exam.fresh_since or run.fresh_since)
+        yield replace(run, fresh_since=exam.fresh_since or run.fresh_since)
     except BaseException as error:
         exam.engine.finish_run(run, "failed" if isinstance(error, Exception) else "cancelled")
         raise

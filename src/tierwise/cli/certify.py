@@ -63,7 +63,6 @@ def certify(
     A step whose right answers need reading (`correct=rubric(…)`) takes `--judge`. A judge never certifies
     alone: `--to-label 60` writes answers for a person to label, and the judge is held against those labels.
     """
-    from tierwise.budget import Budget
     from tierwise.certificates import save_certificates
     from tierwise.certify import Exam, compare, load_material, releveled
     from tierwise.engine import Engine
@@ -85,7 +84,7 @@ def certify(
                 parameters=material.parameters,
                 judge=judge,
                 labels=load_labels(labels),
-                budget=Budget(None if budget_usd is None else Decimal(str(budget_usd))),
+                budget_usd=None if budget_usd is None else Decimal(str(budget_usd)),
                 fresh_since=time.time() if fresh else None,
                 told=told,
             )
@@ -127,7 +126,7 @@ def _ask(exam: Exam, candidates: list[tuple[str, ...]], thresholds: Any, *, yes:
     models = f"{len(names)} model{'s' if len(names) > 1 else ''}"
     text = f"{models} x {len(exam.golden.examples)} examples: at most {usd(most.usd)}"
     text += f" and what {', '.join(most.unknown)} cost{'s' if len(most.unknown) == 1 else ''}" if most.unknown else ""
-    limit = exam.budget.limit
+    limit = exam.budget_usd
     text += f"; stops at {usd(limit)}" if limit is not None else ""
     typer.echo(text, err=True)
     if not (yes or os.environ.get("TIERWISE_YES") == "1"):

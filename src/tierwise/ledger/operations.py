@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tierwise.budget import Wish
 from tierwise.errors import LedgerError
+from tierwise.ledger.budgets import Accounts, Funds, Grant, Settlement
+from tierwise.ledger.owners import gone
 from tierwise.ledger.rows import Paid, Row, reply_of
 from tierwise.ledger.tables import AttemptRecord, AuditRecord, Base, CallRecord, OutcomeRecord, Run, VerdictRecord
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
 
-Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "audit", "label", "finish", "free"]
+Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "audit", "label", "finish", "renew", "free"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The wish to pay a call. A reply paid before `fresh_since` (seconds since the epoch) does not count."""
+    """The wish to pay a call. A reply paid before `fresh_since` (seconds since the epoch) does not count.
+
+    With `wish`, the claim is had only together with the money.
+    """
 
     call_hash: str
     owner: str
     lease_s: float
     fresh_since: float | None = None
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,19 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Rows that are written together or not at all, or a claim."""
+    """Rows that are written together or not at all, with the end of a reservation; or a claim, or a grant."""
 
     rows: Mapping[Kind, Sequence[Row]] = field(default_factory=dict)
     claim: Claim | None = None
+    settlement: Settlement | None = None
+    grant: Grant | None = None
 
 
-Answer = Paid | Held | None
+Answer = Paid | Held | Funds | None  # of a claim: None, or Funds that are neither short nor refused, when it is had
 
 
 def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
-    """Write all operations and answer each. Their order does not matter: nobody has seen an answer yet."""
+    """Write all operations and answer each. The order of rows does not matter: nobody has seen an answer yet."""
     rows: dict[Kind, list[Row]] = defaultdict(list)
     for operation in operations:
         for kind, more in operation.rows.items():
@@ -68,7 +72,7 @@ def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answe
             result = connection.execute(statement, rows[kind])
             if kind == "finish" and result.rowcount != len(rows[kind]):
                 raise LedgerError(f"no run {rows[kind][0]['run']} to finish; it was never started")
-    answers = _decide(connection, [operation.claim for operation in operations])
+    answers = _decide(connection, operations)
     if free:  # after the claims, so that a claim that was given up at once does not stay
         connection.execute(_FREE, free)
     return answers
@@ -78,6 +82,13 @@ _FREE = (
     update(CallRecord)
     .where(CallRecord.call_hash == bindparam("call"), CallRecord.owner == bindparam("holder"))
     .values(owner=None, lease_until=None)
+)
+
+
+_RENEW = (
+    update(CallRecord)
+    .where(CallRecord.call_hash == bindparam("call"), CallRecord.owner == bindparam("holder"))
+    .values(lease_until=bindparam("until"))
 )
 
 
@@ -101,6 +112,7 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
         "audit": _upsert(dialect, AuditRecord),
         "label": _LABEL,
         "finish": finish,
+        "renew": _RENEW,
     }
 
 
@@ -118,23 +130,59 @@ def _upsert(dialect: str, table: type[Base], *columns: str) -> Executable:
     return statement.on_conflict_do_update(index_elements=key, set_={c: statement.excluded[c] for c in columns})
 
 
-def _decide(connection: Connection, claims: Sequence[Claim | None]) -> list[Answer]:
-    """Who gets what: a paid reply, the claim (None), or the news that another holds it."""
-    wanted = {claim.call_hash for claim in claims if claim}
-    if not wanted:
-        return [None] * len(claims)
+def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
+    """Who gets what, in order: a paid reply, the claim, the money, or the news that another holds it."""
+    wanted = {operation.claim.call_hash for operation in operations if operation.claim}
+    accounts = _accounts(connection, operations)
+    if not wanted and accounts is None:
+        return [None] * len(operations)
     known = {row.call_hash: row for row in connection.execute(_CALLS.where(CallRecord.call_hash.in_(wanted)))}
     now, taken = time.time(), dict[str, Row]()
+    settlements = [operation.settlement for operation in operations if operation.settlement]
+    if accounts:
+        accounts.settle(settlements)  # first: its claim is gone already, so it would look lost
     answers: list[Answer] = []
-    for claim in claims:
-        answer = None if claim is None else _answer(claim, known.get(claim.call_hash), taken.get(claim.call_hash), now)
-        if claim and answer is None:
-            row = {"call_hash": claim.call_hash, "owner": claim.owner, "lease_until": now + claim.lease_s}
-            taken[claim.call_hash] = row
+    for operation in operations:
+        answer: Answer = None
+        if claim := operation.claim:
+            answer = _answer(claim, known.get(claim.call_hash), taken.get(claim.call_hash), now)
+            if answer is None and accounts and claim.wish:
+                answer = accounts.reserve(claim.wish, claim.call_hash, claim.owner)
+            if granted(answer):
+                row = {"call_hash": claim.call_hash, "owner": claim.owner, "lease_until": now + claim.lease_s}
+                taken[claim.call_hash] = row
+        elif accounts and operation.grant:
+            answer = accounts.grant(operation.grant)
         answers.append(answer)
     if taken:
         connection.execute(_claiming(connection.dialect.name), list(taken.values()))
+    if accounts:
+        accounts.settle(settlements)  # again: of claims that were given up at once
+        accounts.write()
+        for n, operation in enumerate(operations):
+            if operation.settlement:
+                answers[n] = accounts.funds(operation.settlement.budgets)
     return answers
+
+
+def granted(answer: Answer) -> bool:
+    """Whether this answer to a claim says that it is had, with the money if any was asked for."""
+    return answer is None or (isinstance(answer, Funds) and not answer.short and answer.refused is None)
+
+
+def _accounts(connection: Connection, operations: Sequence[Operation]) -> Accounts | None:
+    """The budgets that these operations touch; None where they touch none, so that nothing is asked."""
+    names: set[str] = set()
+    settled: set[str] = set()
+    for operation in operations:
+        if operation.claim and operation.claim.wish:
+            names.update(operation.claim.wish.limits)
+        if operation.settlement:
+            names.update(operation.settlement.budgets)
+            settled.add(operation.settlement.id)
+        if operation.grant:
+            names.add(operation.grant.budget)
+    return Accounts(connection, names, settled) if names else None
 
 
 @cache
@@ -159,35 +207,6 @@ def _answer(claim: Claim, row: Any, taken: Row | None, now: float) -> Answer:
         return Paid(reply_of(row.reply), row.attempt_id, row.cost)
     if taken:
         return Held(taken["lease_until"] - now)
-    if row and row.owner and row.lease_until > now and not _gone(row.owner):
+    if row and row.owner and row.lease_until > now and not gone(row.owner):
         return Held(row.lease_until - now)
     return None
-
-
-def new_owner() -> str:
-    """A name for this process as an owner, which lets others on this machine see whether it still lives."""
-    return f"{_place()} {os.getpid()} {uuid.uuid4().hex}"
-
-
-def _gone(owner: str) -> bool:
-    """Whether an owner certainly lives no more; where that cannot be known, its lease decides."""
-    place, _, process = owner.partition(" ")
-    pid = process.partition(" ")[0]
-    if os.name != "posix" or place != _place() or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-@cache
-def _place() -> str:
-    """Where a process id means the same process: the host, its boot, its container."""
-    parts = [socket.gethostname().replace(" ", "-")]
-    with suppress(OSError):  # not Linux: the host's name has to do
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    return "/".join(parts)

@@ -20,27 +20,26 @@ _EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN)
 _LARGEST = Decimal(2**63 - 1).scaleb(-USD_PLACES)
 
 
-class Usd(TypeDecorator[Decimal]):
-    """USD as a whole number of 1e-12 USD, so that sums in SQL are exact.
+def in_units(usd: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:
+    """An amount as the ledger keeps it, to 1e-12 USD. Raises ValueError for what it cannot hold."""
+    try:
+        rounded = usd.quantize(_UNIT, rounding=rounding, context=_EXACT)
+    except InvalidOperation:
+        rounded = Decimal("NaN")
+    if not rounded.is_finite() or abs(rounded) > _LARGEST:
+        raise ValueError(f"{usd} USD is not an amount that the ledger can hold (at most {_LARGEST:.0f})")
+    return rounded
 
-    Further places are rounded half even. Raises ValueError for what is not a number or beyond
-    about 9.2 million USD.
-    """
+
+class Usd(TypeDecorator[Decimal]):
+    """USD as a whole number of 1e-12 USD, so that sums in SQL are exact; see `in_units`."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:  # noqa: ARG002
         """USD to units."""
-        if value is None:
-            return None
-        try:
-            rounded = value.quantize(_UNIT, context=_EXACT)
-        except InvalidOperation:
-            rounded = Decimal("NaN")
-        if not rounded.is_finite() or abs(rounded) > _LARGEST:
-            raise ValueError(f"{value} USD is not an amount that the ledger can hold (at most {_LARGEST:.0f})")
-        return int(rounded.scaleb(USD_PLACES, context=_EXACT))
+        return None if value is None else int(in_units(value).scaleb(USD_PLACES, context=_EXACT))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
         """Units to USD; a sum may arrive as PostgreSQL's numeric."""

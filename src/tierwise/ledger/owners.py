@@ -1,0 +1,39 @@
+"""Who owns a claim: names for processes that let others on the same machine see whether one still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+
+def new_owner() -> str:
+    """A name for this process as an owner."""
+    return f"{_place()} {os.getpid()} {uuid.uuid4().hex}"
+
+
+def gone(owner: str) -> bool:
+    """Whether an owner certainly lives no more; where that cannot be known, its lease decides."""
+    place, _, process = owner.partition(" ")
+    pid = process.partition(" ")[0]
+    if os.name != "posix" or place != _place() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@cache
+def _place() -> str:
+    """Where a process id means the same process: the host, its boot, its container."""
+    parts = [socket.gethostname().replace(" ", "-")]
+    with suppress(OSError):  # not Linux: the host's name has to do
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return "/".join(parts)
