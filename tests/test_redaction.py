@@ -95,12 +95,12 @@ def test_the_outcome_tells_kinds_levels_and_hashes_and_nothing_that_was_taken_ou
 
 def test_names_in_a_mails_header_are_taken_out_of_its_text_and_its_metadata() -> None:
     given = document(
-        "It was Ngozi who called; ask OKAFOR. We will see.",
-        metadata={"from": "Ngozi Okafor <n.okafor@penhallow.example>", "path": "a.eml"},
+        "It was Jo who called; ask OSEI. We will see.",
+        metadata={"from": "Will, Jo Osei <jo.osei@post.example>", "path": "a.eml"},
     )
     done = redact(given)
     assert done.text == "It was <NAME_1> who called; ask <NAME_2>. We will see."
-    assert done.metadata == {"from": "<NAME_3> <<EMAIL_1>>", "path": "a.eml"}
+    assert done.metadata == {"from": "<NAME_3>, <NAME_4> <<EMAIL_1>>", "path": "a.eml"}
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
             "step": row.outcome.step,
             "status": row.outcome.status,
             "model": row.outcome.model or "",
-            "result": _short(row.outcome.value) if row.outcome.status == "accepted" else row.outcome.reason,
+            "result": row.outcome.reason or _short(row.outcome.value),
         }
         for row in ledger.outcomes(run_id)
     ]

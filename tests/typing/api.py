@@ -17,6 +17,7 @@ from tierwise import (
     check,
     read_documents,
     recorded_run,
+    redact,
     step,
     write_documents,
 )
@@ -35,6 +36,8 @@ def flow_body() -> RunSummary:
     shout = step("shout", returns=Output, checks=[not_empty])
     shout_as_task: Task[..., Batch] = shout
     assert_type(shout_as_task, Task[..., Batch])
+    redact_as_task: Task[..., Batch] = redact
+    assert_type(redact_as_task, Task[..., Batch])
     assert_type(not_empty, Check)
     assert_type(not_empty(Output(text=""), Document(id="a", text=""), {}), Verdict)
     with recorded_run(budget_usd=1.0) as run:

@@ -50,7 +50,7 @@ def names(phrases: Iterable[str]) -> re.Pattern[str] | None:
         word
         for phrase in phrases
         for word in _WORD.findall(re.sub(r"<[^>]*>|\S+@\S+", " ", phrase))
-        if len(word) > 2 and word[0].isupper() and word.casefold() not in _NO_NAMES
+        if word[0].isupper() and word.casefold() not in _NO_NAMES
     }
     if not words:
         return None
