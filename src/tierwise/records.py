@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
@@ -223,27 +223,58 @@ class Document:
         return replace(self, outcomes={**self.outcomes, outcome.step: outcome})
 
 
+class Holder(Protocol):
+    """Where the documents of a batch are while nobody works on them."""
+
+    def load(self) -> tuple[Document, ...]:
+        """Bring them into memory."""
+        ...
+
+
 class Batch:
     """Some documents that travel together: one Prefect task run per step and batch.
 
+    Its documents may be held elsewhere: then each look at them loads them anew, and nothing keeps them.
     Deliberately neither a dataclass nor iterable, so that Prefect treats it as one opaque
     value: it would otherwise walk every document to look for futures, and `.map` over it.
     """
 
-    __slots__ = ("documents", "first", "total")
+    __slots__ = ("_held", "first", "size", "total")
 
-    def __init__(self, documents: tuple[Document, ...], *, first: int = 1, total: int | None = None) -> None:
-        self.documents, self.first, self.total = documents, first, total
+    def __init__(
+        self,
+        documents: tuple[Document, ...] | Holder,
+        *,
+        first: int = 1,
+        total: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        """`size` is the number of documents; it has to be said for those that are held elsewhere."""
+        self._held, self.first, self.total = documents, first, total
+        self.size: int = len(documents) if isinstance(documents, tuple) else size or 0
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """The documents themselves."""
+        return self._held if isinstance(self._held, tuple) else self._held.load()
 
     @property
     def label(self) -> str:
         """Such as `documents 51-100 of 640`."""
-        last = self.first + len(self.documents) - 1
+        last = self.first + self.size - 1
         return f"documents {self.first}-{last}" + (f" of {self.total}" if self.total else "")
 
     def replace(self, documents: tuple[Document, ...]) -> Batch:
         """The same place in the run with other documents."""
         return Batch(documents, first=self.first, total=self.total)
+
+    def held_by(self, holder: Holder) -> Batch:
+        """The same batch, its documents held elsewhere."""
+        return Batch(holder, first=self.first, total=self.total, size=self.size)
+
+    def of(self, total: int) -> Batch:
+        """The same batch in a run of so many documents."""
+        return Batch(self._held, first=self.first, total=total, size=self.size)
 
     def __repr__(self) -> str:
         return f"<Batch {self.label}>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from tierwise.documents.declared import front_matter, raised
@@ -28,17 +29,22 @@ def read_documents(
     max_seconds: int = 60,
 ) -> list[Batch]:
     """All documents of a folder or file, in batches. Arguments and errors as for `iter_documents`."""
-    if batch_size < 1:
-        raise Misuse(f"batch_size is {batch_size}; a batch holds at least 1 document")
-    documents = tuple(
-        iter_documents(
-            source, sensitivity=sensitivity, max_bytes=max_bytes, text_column=text_column, max_seconds=max_seconds
-        )
+    documents = iter_documents(
+        source, sensitivity=sensitivity, max_bytes=max_bytes, text_column=text_column, max_seconds=max_seconds
     )
-    return [
-        Batch(documents[start : start + batch_size], first=start + 1, total=len(documents))
-        for start in range(0, len(documents), batch_size)
-    ]
+    batches = list(in_batches(documents, batch_size))
+    total = sum(batch.size for batch in batches)
+    return [batch.of(total) for batch in batches]
+
+
+def in_batches(documents: Iterator[Document], size: int) -> Iterator[Batch]:
+    """The documents in batches of `size`, one batch in memory at a time; their total is not known yet."""
+    if size < 1:
+        raise Misuse(f"batch_size is {size}; a batch holds at least 1 document")
+    first = 1
+    while documents_now := tuple(islice(documents, size)):
+        yield Batch(documents_now, first=first)
+        first += len(documents_now)
 
 
 def iter_documents(
@@ -63,7 +69,7 @@ def _documents(
     files: Iterator[SourceFile], sensitivity: Sensitivity, max_bytes: int, text_column: str, max_seconds: int
 ) -> Iterator[Document]:
     ids: set[str] = set()
-    firsts: dict[str, str] = {}
+    firsts: dict[bytes, str] = {}
     with Sandbox(seconds=max_seconds) as sandbox:
         for file in files:
             for raw in _read(file, sandbox, max_bytes, text_column):
@@ -106,7 +112,7 @@ def _whole(file: SourceFile, data: bytes, sandbox: Sandbox) -> Raw:
     return Raw(id=file.id, text=body, metadata=fields | notes, declared=declared)
 
 
-def _document(raw: Raw, file: SourceFile, base: Sensitivity, firsts: dict[str, str]) -> Document:
+def _document(raw: Raw, file: SourceFile, base: Sensitivity, firsts: dict[bytes, str]) -> Document:
     """The document of a Raw. `firsts` maps the hash of every text so far to the first id that had it."""
     text = _clean(raw.text).strip()
     problem = _clean(raw.problem) or ("" if text else "no text found in it")
@@ -118,7 +124,7 @@ def _document(raw: Raw, file: SourceFile, base: Sensitivity, firsts: dict[str, s
         outcome = Outcome(step="read", status="deferred", reason=problem, sensitivity=level)
         return Document(id=raw.id, text="", sensitivity=level, metadata=metadata, outcomes={"read": outcome})
     document = Document(id=raw.id, text=text, sensitivity=level, language=detect(text), metadata=metadata)
-    first = firsts.setdefault(document.hash, raw.id)
+    first = firsts.setdefault(bytes.fromhex(document.hash)[:16], raw.id)
     return document if first == raw.id else replace(document, metadata={**metadata, "duplicate_of": first})
 
 

@@ -62,12 +62,21 @@ class Run:
     def __init__(self, engine: Engine, context: RunContext) -> None:
         self.engine, self.context = engine, context
         self.task_runs = 0
-        self.spool = Spool(engine.project.root / SPOOL, context.id)
+        self._spool = None if rehearsal() else Spool(engine.project.root / SPOOL, context.id)
 
     @property
     def id(self) -> str:
         """The run's id in the ledger: what `tierwise show` takes."""
         return self.context.id
+
+    def hold(self, batch: Batch) -> Batch:
+        """The batch as a handle, its documents out of memory; in a rehearsal they stay as they are."""
+        return self._spool.put(batch) if self._spool else batch
+
+    def close(self) -> None:
+        """Let go of all documents."""
+        if self._spool:
+            self._spool.close()
 
     def summary(self) -> RunSummary:
         """What the run did, by step, tier and model, from the ledger."""
@@ -114,7 +123,7 @@ def recorded_run(
             publish_summary(run.summary())
             wait_until_recorded(flow_run_id, run.task_runs)
     finally:
-        run.spool.close()
+        run.close()
         del _runs[flow_run_id]
 
 
@@ -173,7 +182,7 @@ def step(
             run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only=only
         )
         _log_batch(name, done)
-        return run.spool.put(done)
+        return run.hold(done)
 
     made = StepTask(
         run_step,
@@ -204,7 +213,7 @@ def read_documents(
     found = documents.iter_documents(
         run.engine.project.root / source, sensitivity=sensitivity, text_column=text_column, max_bytes=max_bytes
     )
-    batches = [run.spool.put(_recorded(run, batch)) for batch in documents.in_batches(found, batch_size)]
+    batches = [run.hold(_recorded(run, batch)) for batch in documents.in_batches(found, batch_size)]
     total = sum(batch.size for batch in batches)
     run.engine.expected += total
     batches = [batch.of(total) for batch in batches]

@@ -32,11 +32,12 @@ def _redact(
     run = current_run()
     run.task_runs += 1
     redaction = Redaction(to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions))
-    done = batch.replace(tuple(map(redaction.apply, batch.documents)))
-    for before, document in zip(batch.documents, done.documents, strict=True):
+    originals = batch.documents
+    done = batch.replace(tuple(map(redaction.apply, originals)))
+    for before, document in zip(originals, done.documents, strict=True):
         run.engine.record(run.context, before, document.outcomes[STEP])
     _log_kept(done)
-    return done
+    return run.hold(done)
 
 
 redact = BatchTask(
