@@ -117,6 +117,12 @@ def test_what_only_may_be_personal_data_keeps_a_document_as_it_is_and_the_reason
     assert text.rsplit(maxsplit=1)[-1] not in outcome(done).reason
 
 
+def test_only_the_first_places_that_raise_doubt_are_told() -> None:
+    done = redact(document("\n".join(f"file 2026-11{n}" for n in range(5)), metadata={"case": "jo@intranet"}))
+    assert [place in outcome(done).reason for place in ("line 1", "line 2", "line 3", "line 4")] == [True] * 3 + [False]
+    assert outcome(done).reason.endswith("; 3 more")
+
+
 def test_doubt_in_the_metadata_counts_too() -> None:
     done = redact(document("Hello", metadata={"case": "jo@intranet"}))
     assert done.sensitivity == "confidential"

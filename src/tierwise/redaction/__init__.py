@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.records import SENSITIVITIES, Document, Outcome, Sensitivity, highest, rank
 from tierwise.redaction.patterns import Span, doubts, found, plain, spans
-from tierwise.redaction.people import names, people
+from tierwise.redaction.people import named, names, people
+
+Finder = Callable[[str], Iterator[Span]]
 
 STEP = "redact"
 REGIONS = ("GB", "US", "DE", "FR")
 _PEOPLE = ("from", "to", "cc", "reply-to", "sender", "author")  # metadata that names people
 _SEPARATORS = re.compile(r"[\s./()-]+")
-_NEW_LINE = "\n"
 _MOST_TOLD = 3  # of the places that raise doubt
 _GAP = "\0"  # stands where something was taken out, so that no match reaches across
 
@@ -62,7 +63,7 @@ class Redaction:
             return document.with_outcome(_skipped(document, waiting))
         before = highest(document.sensitivity, *_others(document))
         goal = self._goal(before)
-        eraser = _Eraser(self._patterns(document), self.regions)
+        eraser = _Eraser(self._finders(document))
         text = eraser.erase(document.text)
         metadata = {key: eraser.erase(value, f"`{key}`") for key, value in document.metadata.items()}
         reason = _against(document, before, goal) or eraser.left()
@@ -85,23 +86,27 @@ class Redaction:
             return self.restricted_to or before
         return min(before, self.to, key=rank)
 
-    def _patterns(self, document: Document) -> tuple[tuple[str, re.Pattern[str]], ...]:
-        """The kinds that are this document's or this call's own."""
+    def _finders(self, document: Document) -> tuple[Finder, ...]:
+        """What finds each kind in a plain text: the known forms, this call's own words, this document's people."""
         headers = (plain(value)[0] for key, value in document.metadata.items() if key.casefold() in _PEOPLE)
-        name = names((*headers, *people(plain(document.text)[0])))
-        return (*(("WORD", _pattern(word)) for word in self.also), *((("NAME", name),) if name else ()))
+        known = names((*headers, *people(plain(document.text)[0])))
+        return (
+            partial(found, regions=self.regions),
+            *(partial(spans, "WORD", _pattern(word)) for word in self.also),
+            partial(named, words=known),
+        )
 
 
 @dataclass
 class _Eraser:
     """Replaces what it finds, in one text after the other; remembers values only as long as it lives."""
 
-    own: tuple[tuple[str, re.Pattern[str]], ...]
-    regions: tuple[str, ...]
+    finders: tuple[Finder, ...]
     counts: Counter[str] = field(default_factory=Counter)
     _placeholders: dict[tuple[str, str], str] = field(default_factory=dict)
     _numbers: Counter[str] = field(default_factory=Counter)
     _left: list[str] = field(default_factory=list)
+    _untold: int = 0
 
     def erase(self, text: str, place: str = "") -> str:
         """The text with placeholders; what a second look finds in the rest is noted, by `place` or else by line."""
@@ -120,18 +125,17 @@ class _Eraser:
         """What may still be personal data, and where; empty when there is none."""
         if not self._left:
             return ""
-        more = f"; {len(self._left) - _MOST_TOLD} more" if len(self._left) > _MOST_TOLD else ""
-        return f"may still hold personal data, take it out with `also`: {'; '.join(self._left[:_MOST_TOLD])}{more}"
+        more = f"; {self._untold} more" if self._untold else ""
+        return f"may still hold personal data, take it out with `also`: {'; '.join(self._left)}{more}"
 
     def _found(self, bare: str) -> Iterator[Span]:
-        yield from found(bare, self.regions)
-        for kind, pattern in self.own:
-            yield from spans(kind, pattern, bare)
+        return (span for find in self.finders for span in find(bare))
 
     def _look_again(self, rest: str, place: str) -> None:
-        for span in _merged((*self._found(rest), *doubts(rest))):
-            where = place or f"line {rest.count(_NEW_LINE, 0, span.start) + 1}"
-            self._left.append(f"{where}: {span.kind}")
+        left = _merged((*self._found(rest), *doubts(rest)))
+        told = left[: _MOST_TOLD - len(self._left)]
+        self._left += [f"{place or _line(rest, span)}: {span.kind}" for span in told]
+        self._untold += len(left) - len(told)
 
     def _placeholder(self, kind: str, value: str) -> str:
         key = kind, _spelling(kind, value)
@@ -139,6 +143,11 @@ class _Eraser:
             self._numbers[kind] += 1
             self._placeholders[key] = f"<{kind}_{self._numbers[kind]}>"
         return self._placeholders[key]
+
+
+def _line(text: str, span: Span) -> str:
+    number = text.count("\n", 0, span.start) + 1
+    return f"line {number}"
 
 
 def _skipped(document: Document, waiting: Outcome) -> Outcome:
@@ -186,7 +195,7 @@ def _merged(found: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _spelling(kind: str, value: str) -> Any:
+def _spelling(kind: str, value: str) -> str:
     """What makes two values the same: the letters and digits of a number, any case and white space of a text."""
     if kind in ("URL", "EMAIL", "HANDLE", "NAME", "WORD"):
         return " ".join(value.split()).casefold()

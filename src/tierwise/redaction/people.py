@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+
+from tierwise.redaction.patterns import Span
 
 _GREETING = r"dear|hi|hello|hallo|liebe[rs]?|sehr geehrte[rs]?|cher|chere|bonjour|bonsoir"
 _TITLE = r"mrs?|ms|miss|mx|dr|prof|herrn?|frau|mme|mlle|madame|monsieur"
@@ -23,7 +25,9 @@ _PLACES = tuple(
         rf"^\W{{0,9}}(?:{_FIELD})\s{{0,9}}[:|]\s{{0,9}}([^\n|]{{2,60}})",
     )
 )
-_WORD = re.compile(r"[^\W\d_][\w'’-]*\w")
+_WORD = re.compile(r"[^\W\d_]\w+")
+_JOINT = re.compile(r"[\s'’-]{1,3}")
+_INITIALS = re.compile(r"\b(?:[A-Z]\. ?){1,3}\Z")
 _NO_NAMES = {
     *("dear", "sir", "sirs", "madam", "mr", "mrs", "ms", "miss", "mx", "dr", "prof", "team", "support", "service"),
     *("customer", "all", "everyone", "there", "hello", "the", "this", "that", "and", "for", "from", "you", "your"),
@@ -41,10 +45,10 @@ def people(text: str) -> Iterator[str]:
                 yield " ".join(match[1].split()[:_MOST_WORDS])
 
 
-def names(phrases: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern for the names in phrases such as `Okafor, Ngozi <n@x.example>`: any of their words, in a row; or None.
+def names(phrases: Iterable[str]) -> frozenset[str]:
+    """The names in phrases such as `Okafor, Ngozi <n@x.example>`: as written and in capitals.
 
-    As written or in capitals: `Will` is a name, `will` is none.
+    `Will` is a name, `will` is none.
     """
     words = {
         word
@@ -52,8 +56,23 @@ def names(phrases: Iterable[str]) -> re.Pattern[str] | None:
         for word in _WORD.findall(re.sub(r"<[^>]*>|\S+@\S+", " ", phrase))
         if word[0].isupper() and word.casefold() not in _NO_NAMES
     }
-    if not words:
-        return None
-    spellings = sorted({*words, *map(str.upper, words)}, key=lambda word: (-len(word), word))
-    any_of = "|".join(map(re.escape, spellings))
-    return re.compile(rf"\b(?:[A-Z]\. ?)*(?:{any_of})(?:\s(?:{any_of}))*\b")
+    return frozenset(words | {word.upper() for word in words})
+
+
+def named(text: str, words: Collection[str]) -> Iterator[Span]:
+    """Where names stand in a text; some in a row are one, with the initials before them.
+
+    Looked up word by word, since a pattern of all names would take for ever where a document has thousands.
+    """
+    start = end = -1
+    for match in _WORD.finditer(text) if words else ():
+        if match[0] not in words:
+            continue
+        if end < 0 or not _JOINT.fullmatch(text, end, match.start()):
+            if end >= 0:
+                yield Span(start, end, "NAME")
+            initials = _INITIALS.search(text, max(0, match.start() - 12), match.start())
+            start = initials.start() if initials else match.start()
+        end = match.end()
+    if end >= 0:
+        yield Span(start, end, "NAME")
