@@ -65,7 +65,7 @@ def outside() -> Iterator[Standin]:
         yield server
 
 
-@settings(max_examples=80, phases=FOUND_AS_IT_IS, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, phases=FOUND_AS_IT_IS, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 def test_no_confidential_document_reaches_a_socket_outside_the_house(
     inside: Standin, outside: Standin, world: World
