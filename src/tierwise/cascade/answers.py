@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from tierwise.cascade.calls import Calls, FailedCall, Work
 from tierwise.cascade.faults import decision
+from tierwise.cascade.limits import WORTH_WAITING_S
 from tierwise.catalog import Model
 from tierwise.golden import Example
 from tierwise.ledger import Ledger
@@ -20,7 +21,6 @@ from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Ver
 from tierwise.tokens import count_tokens, estimate_prompt_tokens
 
 TRIES = 3  # calls of one model that keeps failing, before the next model
-LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Answers:
         messages = conversation(work, model)
         reply, answer = await self._checked(work, model, messages, kind)
         if answer.output is None and reply.finish_reason != "length" and not model.learned:
-            _, answer = await self._checked(work, model, _repair(messages, reply, answer.verdicts[0]), "repair")
+            again = _repair(messages, reply, answer.verdicts[0])
+            _, answer = await self._checked(work, model, again, _further(kind, "repair"))
         return answer
 
     async def _checked(
@@ -98,8 +99,13 @@ class Answers:
         async for attempt in retrying:
             with attempt:
                 first = attempt.retry_state.attempt_number == 1
-                return await self._calls.make(work, model, messages, kind if first else "retry")
+                return await self._calls.make(work, model, messages, kind if first else _further(kind, "retry"))
         raise AssertionError("tenacity either returns or raises")
+
+
+def _further(kind: AttemptKind, how: AttemptKind) -> AttemptKind:
+    """What a further call for the same answer is; those for a shadow's are a shadow's."""
+    return kind if kind == "shadow" else how
 
 
 def _raised(result: Answer | BaseException) -> Answer:
@@ -204,13 +210,18 @@ def _part(work: Work, text: str, part: str) -> Work:
 
 
 def _passing(error: BaseException) -> bool:
-    return isinstance(error, FailedCall) and decision(error.cause) == "retry"
+    """Whether the same model may do better soon; a longer wait that a server asks for is not worth it."""
+    passing = isinstance(error, FailedCall) and decision(error.cause) == "retry"
+    return passing and (_asked(error) or 0) <= WORTH_WAITING_S
 
 
 def _pause(state: RetryCallState) -> float:
-    """As long as the server asks for, else exponentially longer with jitter; at most LONGEST_PAUSE_S."""
-    error = state.outcome.exception() if state.outcome else None
+    """As long as the server asks for, else exponentially longer with jitter."""
+    asked = _asked(state.outcome.exception() if state.outcome else None)
+    return asked if asked is not None else float(wait_exponential_jitter(multiplier=0.5, max=30, jitter=0.5)(state))
+
+
+def _asked(error: BaseException | None) -> float | None:
+    """The seconds to wait that a server asked for."""
     asked = getattr(error.cause, "retry_after", None) if isinstance(error, FailedCall) else None
-    if asked is not None:
-        return float(min(asked, LONGEST_PAUSE_S))
-    return float(wait_exponential_jitter(multiplier=0.5, max=LONGEST_PAUSE_S, jitter=0.5)(state))
+    return None if asked is None else float(asked)

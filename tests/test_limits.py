@@ -1,0 +1,273 @@
+"""What a model is asked for at once and a minute, and how it rests when it keeps failing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.ledgers import run
+from tests.projects import RULES, make_project, model
+from tests.standin import Request, Standin, status, unused_address
+from tests.test_cascade import GOOD, TEXT, classify, kinds
+from tierwise.cascade.limits import (
+    FAULTS_IN_A_ROW,
+    FIRST_REST_S,
+    LONGEST_ASKED_S,
+    LONGEST_REST_S,
+    MINUTE_S,
+    Health,
+    ModelLimits,
+    PerMinute,
+)
+from tierwise.catalog import Model
+from tierwise.engine import Engine
+from tierwise.errors import BadRequest, CallError, CoolingDown, RateLimited, ServerFault
+from tierwise.project import Project
+from tierwise.records import Document, Usage
+
+ALONE = RULES.replace("[small, large]", "[small]")
+
+
+def limits(**settings: object) -> ModelLimits:
+    usual = {"name": "small", "tier": "local", "context_tokens": 8000, "max_output_tokens": 100, "strength": 1}
+    return ModelLimits(Model.model_validate({**usual, "price": "unknown", **settings}))
+
+
+def fault(kind: type[CallError] = ServerFault, retry_after: float | None = None) -> CallError:
+    return kind("it failed", model="small", retry_after=retry_after)
+
+
+@pytest.fixture
+def small() -> Iterator[Standin]:
+    with Standin() as server:
+        server.answer(GOOD)
+        yield server
+
+
+def documents(number: int) -> list[Document]:
+    return [Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal") for n in range(number)]
+
+
+# ---- so much a minute
+
+
+@given(
+    most=st.integers(1, 50),
+    calls=st.lists(st.tuples(st.floats(0, 40), st.integers(1, 60), st.none() | st.integers(0, 60)), max_size=30),
+)
+def test_no_60_seconds_ever_hold_more_than_a_minute_may(most: int, calls: list[tuple[float, int, int | None]]) -> None:
+    """Whatever comes when, and though it turns out to have been less; more than a minute holds goes alone."""
+    meter, now, taken = PerMinute(most), 0.0, []
+    for pause, amount, truth in calls:
+        now += pause
+        while (wait := meter.wait(amount, now)) > 0:
+            now += wait
+        mine = meter.take(amount, now)
+        taken.append(mine)
+        within = sum(t.amount for t in taken if t.at + MINUTE_S > now)
+        assert within <= most or within == amount
+        if truth is not None and truth <= amount:
+            meter.correct(mine, truth)
+
+
+def test_what_fits_does_not_wait() -> None:
+    meter = PerMinute(3)
+    for now in (0.0, 1.0, 2.0):
+        assert meter.wait(1, now) == 0
+        meter.take(1, now)
+    assert meter.wait(1, 10) == 50
+    assert meter.wait(2, 10) == 51
+    assert meter.wait(1, 60) == 0
+
+
+def test_tokens_that_were_not_used_are_there_for_others() -> None:
+    async def story() -> None:
+        model = limits(tokens_per_minute=1000)
+        turn = await model.turn(900)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(model.turn(900), 0.05)
+        turn.succeeded(Usage(80, 20))
+        await model.turn(900)
+
+    run(story())
+
+
+def test_a_minutes_requests_are_held_to() -> None:
+    async def story() -> None:
+        model = limits(requests_per_minute=2)
+        await model.turn(1)
+        await model.turn(1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(model.turn(1), 0.05)
+
+    run(story())
+
+
+# ---- so many at once
+
+
+def test_a_429_halves_how_many_go_at_once_and_a_round_of_successes_adds_one() -> None:
+    health = Health(8, 8).after_fault(fault(RateLimited), begun=0, now=1)
+    assert health.width == 4
+    for width in (5, 6):
+        for _ in range(health.width):
+            health = health.after_success()
+        assert health.width == width
+
+
+def test_many_429s_of_one_moment_count_once() -> None:
+    health = Health(8, 8)
+    for now in (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7):  # all began before the first came back
+        health = health.after_fault(fault(RateLimited), begun=0.5, now=now)
+    assert (health.width, health.faults) == (4, 1)
+    assert health.after_fault(fault(RateLimited), begun=2, now=3).width == 2
+
+
+@given(st.lists(st.booleans(), max_size=200))
+def test_there_is_always_one_slot_and_never_more_than_the_catalog_says(outcomes: list[bool]) -> None:
+    health = Health(6, 6)
+    for now, good in enumerate(outcomes):
+        health = health.after_success() if good else health.after_fault(fault(RateLimited), begun=now, now=now)
+        assert 1 <= health.width <= 6
+
+
+def test_calls_wait_for_a_slot_when_there_are_fewer() -> None:
+    async def story() -> int:
+        model = limits(concurrency=4)
+        (await model.turn(1)).failed(fault(RateLimited))
+        inside, most = 0, 0
+
+        async def call() -> None:
+            nonlocal inside, most
+            async with model.slot():
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0.01)
+                inside -= 1
+
+        await asyncio.gather(*(call() for _ in range(10)))
+        return most
+
+    assert run(story()) == 2
+
+
+# ---- rests
+
+
+def test_a_model_that_keeps_failing_rests_longer_each_time_until_it_answers() -> None:
+    health, now, rests = Health(8, 8), 0.0, []
+    for _ in range(FAULTS_IN_A_ROW - 1):
+        health = health.after_fault(fault(), begun=now, now=now)
+        assert health.resting_until <= now
+    for _ in range(6):
+        health = health.after_fault(fault(), begun=now, now=now)
+        rests.append(health.resting_until - now)
+        now = health.resting_until
+    assert rests == [30, 60, 120, 240, 300, 300]
+    assert (rests[0], rests[-1]) == (FIRST_REST_S, LONGEST_REST_S)
+    health = health.after_success().after_fault(fault(), begun=now, now=now)
+    assert health.resting_until <= now
+
+
+def test_a_fault_that_shows_life_breaks_the_row() -> None:
+    health = Health(8, 8)
+    for _ in range(20):
+        for kind in (ServerFault, ServerFault, BadRequest):
+            health = health.after_fault(fault(kind), begun=0, now=0)
+    assert health.resting_until < 0
+
+
+def test_a_short_wait_that_a_server_asks_for_is_waited_and_a_long_one_is_a_rest() -> None:
+    short = Health(8, 8).after_fault(fault(RateLimited, 7), begun=0, now=100)
+    assert (short.not_before, short.resting_until < 0) == (107, True)
+    long = Health(8, 8).after_fault(fault(RateLimited, 90), begun=0, now=100)
+    assert (long.not_before < 0, long.resting_until) == (True, 190)
+    endless = Health(8, 8).after_fault(fault(RateLimited, 1e9), begun=0, now=100)
+    assert endless.resting_until == 100 + LONGEST_ASKED_S
+
+
+def test_a_resting_model_is_not_asked_and_says_for_how_long() -> None:
+    async def story() -> None:
+        model = limits()
+        (await model.turn(1)).failed(fault(RateLimited, 90))
+        with pytest.raises(CoolingDown, match=r"small: rests for \d\d s more") as caught:
+            await model.turn(1)
+        assert 80 < (caught.value.retry_after or 0) <= 90
+        assert not await model.rested(), "that is not worth waiting for"
+        model.health = replace(model.health, resting_until=time.monotonic() + 0.05)
+        assert await model.rested()
+        await model.turn(1)
+
+    run(story())
+
+
+# ---- through the socket
+
+
+def test_the_wait_that_one_call_was_asked_for_holds_for_the_others(tmp_path: Path, small: Standin) -> None:
+    came: list[float] = []
+
+    def answer(request: Request) -> str:
+        came.append(time.monotonic())
+        return GOOD
+
+    small.answer(answer)
+    small.faults([status(429, retry_after=1)])
+    root = make_project(tmp_path, model("small", small.url) + "    concurrency: 1\n", rules=ALONE)
+    with Engine(Project(root), env={}) as engine:
+        begun = time.monotonic()
+        outcomes = classify(engine, *documents(3))
+    assert [outcome.status for outcome in outcomes] == ["accepted"] * 3
+    assert min(came) - begun >= 1
+
+
+def test_the_documents_of_a_model_that_keeps_failing_take_the_next_one_at_once(tmp_path: Path, small: Standin) -> None:
+    with Standin() as large:
+        large.answer(GOOD)
+        small.faults([status(503, retry_after=0)] * 100)
+        root = make_project(
+            tmp_path, model("small", small.url) + "    concurrency: 1\n", model("large", large.url, strength=20)
+        )
+        with Engine(Project(root), env={}) as engine:
+            outcomes = classify(engine, *documents(12))
+    assert {(outcome.status, outcome.model) for outcome in outcomes} == {("accepted", "large")}
+    assert small.count == FAULTS_IN_A_ROW
+    assert (large.count, sum(len(o.attempts) for o in outcomes)) == (12, 12 + FAULTS_IN_A_ROW)
+
+
+def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(tmp_path: Path, small: Standin) -> None:
+    small.faults([status(503, retry_after=600)])
+    root = make_project(tmp_path, model("small", small.url), rules=ALONE)
+    with Engine(Project(root), env={}) as engine:
+        [outcome] = classify(engine, documents(1)[0])
+        [later] = classify(engine, documents(2)[1])
+    assert (outcome.status, later.status) == ("deferred", "deferred")
+    assert "small: rests for" in later.reason
+    assert kinds(outcome) == [("small", "first", "Overloaded")]
+    assert (small.count, later.attempts) == (1, ())
+
+
+def test_what_was_paid_before_is_had_while_the_model_rests(tmp_path: Path, small: Standin) -> None:
+    root = make_project(tmp_path, model("small", small.url), rules=ALONE)
+    with Engine(Project(root), env={}) as engine:
+        known, new = documents(2)
+        classify(engine, known)
+        small.faults([status(429, retry_after=600)])
+        classify(engine, new)
+        [again] = classify(engine, known)
+    assert (again.status, again.attempts[0].reused) == ("accepted", True)
+
+
+def test_a_server_that_is_gone_is_left_alone_after_a_few_tries(tmp_path: Path, small: Standin) -> None:
+    root = make_project(tmp_path, model("small", unused_address()) + "    concurrency: 2\n", model("large", small.url))
+    with Engine(Project(root), env={}) as engine:
+        outcomes = classify(engine, *documents(20))
+    assert all((o.status, o.model) == ("accepted", "large") for o in outcomes)
+    assert sum(a.error == "Unreachable" for o in outcomes for a in o.attempts) <= FAULTS_IN_A_ROW + 1
