@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +23,7 @@ from tasks.summarize import summarize
 from tests.ledgers import DATABASES, DOCUMENT, RUN, migrated_url, run
 from tests.projects import make_project, model
 from tests.standin import Standin, status
+from tests.terminal import Terminal
 from tests.test_cascade import LABELS
 from tests.test_certify import DEAR, lazy, right
 from tierwise.audits import Evidence, demotion, drawn, update
@@ -78,12 +82,19 @@ class Office:
             yield ledger
 
 
-@pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
+@contextmanager
+def opened(root: Path) -> Iterator[Office]:
+    """`cheap` says billing of every message, `dear` reads them."""
     with Standin() as cheap, Standin() as dear:
         cheap.answer(lazy)
         dear.answer(right)
-        yield Office(tmp_path / "project", cheap, dear)
+        yield Office(root, cheap, dear)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    with opened(tmp_path / "project") as made:
+        yield made
 
 
 def documents(count: int, **features: object) -> tuple[Document, ...]:
@@ -150,6 +161,15 @@ def test_shadows_stop_at_their_share_of_the_money(office: Office) -> None:
     assert office.cheap.count < 30
 
 
+def test_a_runs_summary_shows_shadows_apart(terminal: Terminal, office: Office) -> None:
+    """With what they cost, and without a pass rate: no outcome could come from them."""
+    office.cheap.answer("no JSON", lazy)
+    office.made().run(documents(2))
+    rows = json.loads(terminal("show", "--json", cwd=office.root).out)["rows"]
+    told = [(row["model"], row["documents"], row["attempts"], row["accepted"], row["repairs"]) for row in rows]
+    assert told == [("dear", 2, 2, 2, 0), ("cheap (shadow)", 2, 3, 0, 0)]
+
+
 def test_a_free_shadow_needs_no_money(office: Office) -> None:
     office.made(money=0).run(documents(5))
     assert office.cheap.count == 5
@@ -183,7 +203,7 @@ def test_a_shadow_that_cannot_be_called_is_on_record_and_not_asked_again(office:
 def test_a_budget_without_room_for_a_shadow_leaves_the_document_alone(office: Office) -> None:
     office.made(price="{input: 9.9, output: 19.9, source: test, date: 2026-11-01}")
     _, [waiting] = office.run(documents(1), budget="0.000001")
-    least = re.findall(r"dear: may cost ([0-9.]+) USD", waiting.reason)[0]
+    least = re.findall(r"dear: the call may cost ([0-9.]+) USD", waiting.reason)[0]
     _, [outcome] = office.run(documents(1), budget=str(Decimal(least) + Decimal("0.000001")))
     assert outcome.status == "accepted"
     assert office.cheap.count == 0
@@ -473,3 +493,85 @@ def test_a_chain_is_audited_as_what_it_delivers(office: Office) -> None:
         [(key, reason)] = engine.policy.demoted.items()
     assert key == ("classify", ("cheap", "dear"))
     assert "audits failed" in reason
+
+
+# ---- the command --------------------------------------------------------------------------------
+
+
+def test_the_queue_shows_both_answers_and_takes_a_word(terminal: Terminal, office: Office) -> None:
+    office.made().run(documents(12))
+    listed = terminal("label", cwd=office.root)
+    assert listed.code == 0
+    first, *_ = re.findall(r"^([0-9a-f]{12})  classify of d\d+  disagree", listed.out, re.MULTILINE)
+    assert 'accepted  dear: {"label": "delivery"' in listed.out
+    assert 'shadow    cheap: {"label": "billing"' in listed.out
+    assert "agrees with 6 of 12 accepted answers, which proves nothing" in " ".join(listed.out.split())
+    done = terminal("label", first[:6], "--right", "accepted", "--by", "ann", cwd=office.root)
+    assert done.code == 0
+    assert "(right)" in done.out
+    assert "(wrong)" in done.out
+    assert first not in terminal("label", cwd=office.root).out
+
+
+def test_the_queue_is_there_as_data(terminal: Terminal, office: Office) -> None:
+    office.made().run(documents(12))
+    found = json.loads(terminal("label", "--json", cwd=office.root).out)
+    assert [item["disagree"] for item in found["queue"]][:6] == [True] * 6
+    assert {row["model"] for row in found["evidence"]} == {"cheap", "dear"}
+
+
+def test_without_audits_it_says_how_to_get_some(terminal: Terminal, office: Office) -> None:
+    office.made(share=0)
+    assert "shadow: {share: 0.05}" in terminal("label", cwd=office.root).out
+
+
+def test_a_label_that_demotes_says_so(terminal: Terminal, office: Office) -> None:
+    proven(office).run(documents(30))
+    with office.ledger() as ledger:
+        waiting = ledger.audits.queue()
+    said = "".join(terminal("label", item.id, "--right", "neither", cwd=office.root).err for item in waiting)
+    assert said.count("The certificate of cheap for classify no longer counts:") == 1
+    assert "DEMOTED" in terminal("label", cwd=office.root).out
+
+
+def test_a_shadow_whose_labels_are_good_is_worth_certifying(terminal: Terminal, office: Office) -> None:
+    """Its agreement alone is not enough, however often."""
+    office.cheap.answer(right)
+    office.made().run(documents(130))
+    wanted = "worth certifying: tierwise certify classify -m cheap"
+    assert wanted not in " ".join(terminal("label", cwd=office.root).out.split())
+    with office.ledger() as ledger:
+        for item in ledger.audits.queue():
+            ledger.audits.label(item.id, "both", "ann")
+    assert wanted in " ".join(terminal("label", cwd=office.root).out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["zzz", "--right", "accepted"], "no audit named 'zzz'"),
+        (["--right", "accepted"], "--right needs an ID"),
+    ],
+)
+def test_a_label_for_nothing_is_misuse(terminal: Terminal, office: Office, arguments: list[str], says: str) -> None:
+    done = terminal("label", *arguments, cwd=office.made().root)
+    assert done.code == 2
+    assert says in done.err
+
+
+def test_on_a_terminal_it_asks_one_by_one(office: Office) -> None:
+    """A wrong key is asked again; q stops; what was said until then is on record."""
+    pty = pytest.importorskip("pty")
+    office.made().run(documents(6))
+    with office.ledger() as ledger:
+        before = len(ledger.audits.queue())
+    ours, theirs = pty.openpty()
+    os.write(ours, b"x\na\nb\nq\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tierwise", "label", "--by", "ann"],
+        stdin=theirs, capture_output=True, text=True, cwd=office.root, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "right: [s]hadow, [a]ccepted, [b]oth, [n]either, [q]uit?" in done.stdout
+    with office.ledger() as ledger:
+        assert len(ledger.audits.queue()) == before - 2

@@ -162,7 +162,13 @@ def _on_record(work: Work, chosen: Route) -> Route:
     return replace(
         chosen,
         choices=choices(chosen, f, work.run.policy, max_output_tokens=limit, current=job.current),
-        features={**plain, "tags": dict(f.tags), "max_output_tokens": limit, "budget_left": left},
+        features={
+            **plain,
+            "tags": dict(f.tags),
+            "max_output_tokens": limit,
+            "budget_left": left,
+            "step_hash": job.current.step_hash,
+        },
     )
 
 

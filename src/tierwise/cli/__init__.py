@@ -10,7 +10,10 @@ import typer
 from tierwise import __version__
 from tierwise.cli.certify import certify
 from tierwise.cli.check import check
+from tierwise.cli.diff import diff
 from tierwise.cli.doctor import doctor
+from tierwise.cli.explain import explain
+from tierwise.cli.label import label
 from tierwise.cli.models import fetch, models
 from tierwise.cli.plan import plan
 from tierwise.cli.replay import replay
@@ -28,7 +31,7 @@ app = typer.Typer(
     help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
     "Start with `tierwise doctor`, then `tierwise run support_inbox`, then `tierwise show`.",
 )
-for command in (plan, run, show, runs, models, fetch, train, certify, check, replay, doctor, ui):
+for command in (plan, run, show, runs, explain, label, models, fetch, train, certify, check, diff, replay, doctor, ui):
     own_help = command in (plan, run)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},

@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.rows import DeferredRow, OutcomeRow, RunRow, SummaryRow, attempt_of, outcome_of, reply_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1000  # rows fetched at once where many are read
 _Key = tuple[str, str, str]  # step, tier, model
+_Of = tuple[ColumnElement[bool], ...]  # which attempts
 _Query = Select[*tuple[Any, ...]]
 
 
@@ -54,27 +55,11 @@ class Queries:
             raise Misuse(f"'{name}' fits several runs: {', '.join(run.id for run in found)}; give more of the id")
 
     def summary(self, run_id: str) -> list[SummaryRow]:
-        """One row per step, tier and model: steps in the order of their first attempt, models too."""
+        """One row per step, tier and model: steps in the order of their first attempt, models too; shadows last."""
         with self._database.reading() as connection:
-            totals = _totals(connection, run_id)
-            accepted = _accepted(connection, run_id)
-            escalations = _escalations(connection, run_id)
-            checks_failed = _checks_failed(connection, run_id)
-            errors = _errors(connection, run_id)
-            latencies = _latencies(connection, run_id)
-        steps = list(dict.fromkeys(step for step, _, _ in totals))
-        return [
-            SummaryRow(
-                **totals[key],
-                accepted=accepted.get((key[0], key[2]), 0),
-                escalations=escalations.get(key, 0),
-                checks_failed=checks_failed.get(key, {}),
-                errors=errors.get(key, {}),
-                latency_p50_s=latencies.get(key, {}).get(50),
-                latency_p95_s=latencies.get(key, {}).get(95),
-            )
-            for key in sorted(totals, key=lambda key: steps.index(key[0]))
-        ]
+            rows = [*_summary(connection, run_id, shadow=False), *_summary(connection, run_id, shadow=True)]
+        steps = list(dict.fromkeys(row.step for row in rows))
+        return sorted(rows, key=lambda row: steps.index(row.step))
 
     def outcome_counts(self, run_id: str) -> dict[str, dict[Status, int]]:
         """How many documents got which status, by step, in the order in which steps were first recorded."""
@@ -212,7 +197,34 @@ def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
     )
 
 
-def _totals(connection: Connection, run_id: str) -> dict[_Key, dict[str, Any]]:
+def _summary(connection: Connection, run_id: str, *, shadow: bool) -> list[SummaryRow]:
+    """The rows of what was asked for outcomes, or of the shadows."""
+    is_shadow = AttemptRecord.kind == "shadow"
+    of = (AttemptRecord.run_id == run_id, is_shadow if shadow else ~is_shadow)
+    totals = _totals(connection, of)
+    if not totals:
+        return []
+    accepted = {} if shadow else _accepted(connection, run_id)
+    escalations = _escalations(connection, of)
+    checks_failed = _checks_failed(connection, of)
+    errors = _errors(connection, of)
+    latencies = _latencies(connection, of)
+    return [
+        SummaryRow(
+            **total | ({"model": f"{key[2]} (shadow)"} if shadow else {}),
+            accepted=accepted.get((key[0], key[2]), 0),
+            escalations=escalations.get(key, 0),
+            checks_failed=checks_failed.get(key, {}),
+            errors=errors.get(key, {}),
+            latency_p50_s=latencies.get(key, {}).get(50),
+            latency_p95_s=latencies.get(key, {}).get(95),
+            shadow=shadow,
+        )
+        for key, total in totals.items()
+    ]
+
+
+def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
     """Sums per step, tier and model, in the order of the first attempt."""
 
     def spent(tokens: Any) -> Any:
@@ -231,7 +243,7 @@ def _totals(connection: Connection, run_id: str) -> dict[_Key, dict[str, Any]]:
             func.sum(AttemptRecord.cost).label("cost_known"),
             _UNKNOWN.label("cost_unknown"),
         )
-        .where(AttemptRecord.run_id == run_id)
+        .where(*of)
         .group_by(*_GROUP)
         .order_by(func.min(AttemptRecord.seq))
     )
@@ -254,16 +266,12 @@ def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]
     return {(row.step, row.model): row.documents for row in connection.execute(query)}
 
 
-def _escalations(connection: Connection, run_id: str) -> dict[_Key, int]:
+def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
     """Documents whose next attempt after this model was an escalation."""
     next_kind = func.lead(AttemptRecord.kind).over(
         partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq
     )
-    steps = (
-        select(*_GROUP, AttemptRecord.document_id, next_kind.label("next_kind"))
-        .where(AttemptRecord.run_id == run_id)
-        .subquery()
-    )
+    steps = select(*_GROUP, AttemptRecord.document_id, next_kind.label("next_kind")).where(*of).subquery()
     query = (
         select(steps.c.step, steps.c.tier, steps.c.model, func.count(steps.c.document_id.distinct()).label("documents"))
         .where(steps.c.next_kind == "escalation")
@@ -272,23 +280,23 @@ def _escalations(connection: Connection, run_id: str) -> dict[_Key, int]:
     return {_key(row): row.documents for row in connection.execute(query)}
 
 
-def _checks_failed(connection: Connection, run_id: str) -> dict[_Key, dict[str, int]]:
+def _checks_failed(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
     """How many attempts failed which check."""
     query = (
         select(*_GROUP, VerdictRecord.check.label("name"), func.count().label("times"))
         .join(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
-        .where(AttemptRecord.run_id == run_id, VerdictRecord.passed.is_(False))
+        .where(*of, VerdictRecord.passed.is_(False))
         .group_by(*_GROUP, VerdictRecord.check)
         .order_by(VerdictRecord.check)
     )
     return _named_counts(connection, query)
 
 
-def _errors(connection: Connection, run_id: str) -> dict[_Key, dict[str, int]]:
+def _errors(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
     """How many attempts ended in which error."""
     query = (
         select(*_GROUP, AttemptRecord.error.label("name"), func.count().label("times"))
-        .where(AttemptRecord.run_id == run_id, AttemptRecord.error.is_not(None))
+        .where(*of, AttemptRecord.error.is_not(None))
         .group_by(*_GROUP, AttemptRecord.error)
         .order_by(AttemptRecord.error)
     )
@@ -302,7 +310,7 @@ def _named_counts(connection: Connection, query: _Query) -> dict[_Key, dict[str,
     return counts
 
 
-def _latencies(connection: Connection, run_id: str) -> dict[_Key, dict[int, float]]:
+def _latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
     """The nearest-rank 50th and 95th percentiles of the latencies (seconds) of the calls that were made."""
     ranked = (
         select(
@@ -311,7 +319,7 @@ def _latencies(connection: Connection, run_id: str) -> dict[_Key, dict[int, floa
             func.row_number().over(partition_by=_GROUP, order_by=AttemptRecord.latency_s).label("rank"),
             func.count().over(partition_by=_GROUP).label("total"),
         )
-        .where(AttemptRecord.run_id == run_id, AttemptRecord.reused.is_(False))
+        .where(*of, AttemptRecord.reused.is_(False))
         .subquery()
     )
     places = {percent: (ranked.c.total * percent + 99) // 100 for percent in (50, 95)}

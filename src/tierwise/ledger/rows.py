@@ -104,6 +104,7 @@ class SummaryRow:
     cost_unknown: int
     latency_p50_s: float | None
     latency_p95_s: float | None
+    shadow: bool = False  # asked to see how it does; no outcome comes from it
 
     @property
     def cost(self) -> Decimal | None:
@@ -111,9 +112,9 @@ class SummaryRow:
         return None if self.cost_unknown else self.cost_known
 
     @property
-    def pass_rate(self) -> float:
-        """Accepted documents per document tried."""
-        return self.accepted / self.documents
+    def pass_rate(self) -> float | None:
+        """Accepted documents per document tried; None for a shadow."""
+        return None if self.shadow else self.accepted / self.documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
