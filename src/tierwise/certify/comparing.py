@@ -16,6 +16,7 @@ from tierwise.judge import Judged, Label
 from tierwise.learned import fit_threshold, load, split, trained_file
 
 FIT = 0.4  # share of the golden set on which thresholds are fitted; they are certified on the rest
+STRICT = (0.0005, 0.005)  # levels to fit at first: what barely shows the floor on one part often misses it on the other
 Thresholds = Literal["auto", "fit", "none"]
 Chain = tuple[str, ...]  # catalog names, in order
 
@@ -138,7 +139,8 @@ def _with_threshold(exam: Exam, chain: Chain, scored: Sequence[Scored], compared
         return f"{chain[0]} told no confidence"
     confidences, right = [confidence for confidence, _ in told], [ok for _, ok in told]
     level = ALPHA / compared
-    for alpha in (level, level ** (len(fit) / len(rest))):  # else what would show the floor on the larger part
+    levels = (*STRICT, level, level ** (len(fit) / len(rest)))  # the last shows the floor on more of the like
+    for alpha in levels:
         found = fit_threshold(confidences, right, exam.floor, alpha=alpha)
         if found:
             return measured(exam, chain, score(exam, chain, rest, found.threshold), found.threshold)
