@@ -326,6 +326,17 @@ def test_a_bad_label_is_an_error_with_its_place(tmp_path: Path, line: str, says:
     assert says in str(caught.value)
 
 
+def test_labels_are_checked_with_the_project_and_are_no_golden_set(terminal: Terminal, project: Path) -> None:
+    measured(terminal, project, "--judge", "chair", "--to-label", 10)
+    label(project)
+    rows = json.loads(terminal("check", "--json", cwd=project).out)
+    assert "draft-labels" not in json.dumps(rows)
+    labels_file(project).write_text('{"id": "a"}')
+    done = terminal("check", cwd=project)
+    assert done.code != 0
+    assert "golden/draft-labels.jsonl:1: error: not a label" in done.out + done.err
+
+
 def chance_of_too_high_a_claim(n: int, labelled: int, right: float, wrongly_passed: float) -> float:
     """Exactly: how often the bound is above the true share of right answers."""
     passed = right + wrongly_passed  # a judge that passes all that is right, and some of what is not

@@ -13,7 +13,7 @@ from tierwise.learned import normalised
 from tierwise.lint.findings import Finding, at, of_error
 from tierwise.yamlfile import YamlData
 
-EXAMPLES = "-examples"
+EXAMPLES, LABELS = "-examples", "-labels"  # the latter: what people say of answers
 
 
 def certificate_findings(
@@ -45,6 +45,9 @@ def golden_findings(folder: Path, choices: Mapping[str, Mapping[str, str]]) -> I
     """What is wrong with a project's golden sets. `choices` holds, by step, the parameter of each closed field."""
     sets: dict[str, dict[int, Example]] = {}
     for path in sorted(folder.glob("*.jsonl")):
+        if path.stem.endswith(LABELS):
+            yield from _label_faults(folder, path)
+            continue
         shown = path.stem.endswith(EXAMPLES)
         sets[path.stem], faults = read_golden(path, at_least=FEWEST if shown else 0)
         yield from (of_error(fault, folder, "golden set") for fault in faults)
@@ -62,6 +65,15 @@ def golden_findings(folder: Path, choices: Mapping[str, Mapping[str, str]]) -> I
         yield from _outside(folder / f"{name}.jsonl", examples, choices.get(step, {}), parameters)
         if name != step and step in sets:
             yield from _in_both(folder, step, sets[step], examples)
+
+
+def _label_faults(folder: Path, path: Path) -> Iterator[Finding]:
+    from tierwise.judge import load_labels
+
+    try:
+        load_labels(path)
+    except ConfigError as error:
+        yield of_error(error, folder, "label")
 
 
 def _outside(
