@@ -457,13 +457,26 @@ def test_right_labels_demote_nothing(office: Office) -> None:
 
 
 def test_audits_before_a_certificate_say_nothing_against_it(office: Office) -> None:
-    """A promotion is done by certifying, and a new certificate starts anew."""
+    office.made(price=DEAR)
+    rules = office.root / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text().replace("try: [dear]", "try: [cheap]"))
+    office.run(documents(60))
+    label_all(office)
+    certify(office, "cheap")
+    with office.engine() as engine:
+        assert engine.policy.demoted == {}
+
+
+def test_certifying_again_on_the_same_golden_set_forgets_nothing(office: Office) -> None:
+    """Not on another day either; a golden set with more in it starts anew."""
     proven(office).run(documents(60))
     label_all(office)
     certificates = office.root / CERTIFICATES
     text = certificates.read_text()
-    tomorrow = datetime.date.today() + datetime.timedelta(days=1)
-    certificates.write_text(text.replace(str(tomorrow - datetime.timedelta(days=2)), str(tomorrow)))
+    today = datetime.date.today()
+    certificates.write_text(text.replace(f"date: {today - datetime.timedelta(days=1)}", f"date: {today}"))
+    assert office.run(documents(1))[1][0].model == "dear"
+    certificates.write_text(text.replace("golden_hash: g", "golden_hash: h"))
     assert office.run(documents(1))[1][0].model == "cheap"
 
 
@@ -532,6 +545,7 @@ def test_a_label_that_demotes_says_so(terminal: Terminal, office: Office) -> Non
     said = "".join(terminal("label", item.id, "--right", "neither", cwd=office.root).err for item in waiting)
     assert said.count("The certificate of cheap for classify no longer counts:") == 1
     assert "DEMOTED" in terminal("label", cwd=office.root).out
+    assert "cheap for classify no longer counts" in terminal("doctor", "--json", cwd=office.root).out
 
 
 def test_a_shadow_whose_labels_are_good_is_worth_certifying(terminal: Terminal, office: Office) -> None:

@@ -166,7 +166,11 @@ def _asks_nothing(step: Step, accepted: Mapping[str, Any]) -> bool:
 
 def _of_accepted(work: Work, outcome: Outcome) -> Audit:
     asked = tuple(dict.fromkeys(attempt.model for attempt in outcome.attempts))
-    return _audit(work, outcome, "accepted", asked, value=outcome.value, agreed=None)
+    certificates = work.run.policy.certificates.certificates  # sorted: the one of these models before longer chains
+    known = (c for c in certificates if c.step == work.step.name and c.models[: len(asked)] == asked)
+    audit = _audit(work, outcome, "accepted", asked, value=outcome.value, agreed=None)
+    golden = next((c.golden_hash for c in known), "")
+    return replace(audit, identity=_identity(work, asked, golden))
 
 
 def _of_shadow(work: Work, outcome: Outcome, model: Model, answer: Answer) -> Audit:
@@ -181,8 +185,6 @@ def _of_shadow(work: Work, outcome: Outcome, model: Model, answer: Answer) -> Au
 def _audit(
     work: Work, outcome: Outcome, role: str, asked: tuple[str, ...], *, value: Any, agreed: bool | None
 ) -> Audit:
-    current = work.job.current
-    identities = {name: current.identities[name] for name in asked}
     return Audit(
         id=f"{item_id(work.run.id, work.step.name, work.document.hash)}.{role}",
         run_id=work.run.id,
@@ -190,10 +192,16 @@ def _audit(
         document_hash=work.document.hash,
         step=work.step.name,
         model=" > ".join(asked),
-        identity=identity_of(identities, current.prompt_hash, current.step_hash),
+        identity=_identity(work, asked),
         value=value,
         accepted_model=outcome.model or asked[-1],
         accepted=outcome.value,
         agreed=agreed,
         recorded_at=time.time(),
     )
+
+
+def _identity(work: Work, asked: tuple[str, ...], golden_hash: str = "") -> str:
+    current = work.job.current
+    identities = {name: current.identities[name] for name in asked}
+    return identity_of(identities, current.prompt_hash, current.step_hash, golden_hash)

@@ -52,9 +52,10 @@ def _findings() -> Iterator[Finding]:
     ]
     yield from files
     yield _tried("flows", lambda: ", ".join(project.flow_names()) or "none")
-    yield _tried("ledger", lambda: _ledger(project))
+    yield (ledger := _tried("ledger", lambda: _ledger(project)))
     if all(finding.ok for finding in files):
         yield from _models(project)
+        yield from _demotions(project) if ledger.ok else ()
     address = os.environ.get("PREFECT_API_URL")
     yield Finding("Prefect", None, address or "no server set; runs start a temporary one and keep what it recorded")
 
@@ -73,6 +74,15 @@ def _ledger(project: Project) -> str:
 
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
         return f"{len(ledger.runs(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
+
+
+def _demotions(project: Project) -> Iterator[Finding]:
+    from tierwise.ledger import Ledger
+    from tierwise.ledger.audits import demoted
+
+    with Ledger.open(project.ledger_url, root=project.root) as ledger:
+        for (step, models), why in demoted(ledger.audits, project.certificates, project.rules.floors).items():
+            yield Finding("certificate", None, f"{' > '.join(models)} for {step} no longer counts: {why}")
 
 
 def _models(project: Project) -> Iterator[Finding]:

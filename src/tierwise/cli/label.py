@@ -111,7 +111,9 @@ def _item_lines(ledger: Ledger, item: Item) -> Iterator[str]:
     marks = [mark for mark, holds in (("disagree", item.disagrees), ("counts", audit.counted)) if holds]
     yield f"{item.id}  {audit.step} of {audit.document_id}  {' · '.join(marks)}".rstrip()
     run = ledger.resolve_run(audit.run_id)
-    rows = [("run", f"{run.id}, of {run.parameters.get('source', 'no folder on record')}")]
+    rows = [("run", run.id)]
+    if source := run.parameters.get("source"):
+        rows.append(("from", str(source)))
     rows.append(("accepted", f"{audit.accepted_model}: {short(audit.accepted)}{_label_of(audit.right)}"))
     if shadow:
         said = short(shadow.value) if item.asks_both else "no answer that the checks let pass"

@@ -8,7 +8,6 @@ recording, up to the first that has no label yet. Nobody can make it better or w
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -159,10 +158,10 @@ class Audits:
         rest = [item for item in waiting if item.accepted.counted and not item.disagrees]
         return [*reversed(disagreements), *rest]
 
-    def of(self, step: str, models: str, identity: str, *, since: float = 0.0) -> list[Audit]:
+    def of(self, step: str, models: str, identity: str) -> list[Audit]:
         """The audits of one model, or of models asked in turn, as they were then; in the order of recording."""
         same = (AuditRecord.model == models, AuditRecord.identity == identity)
-        return self._read(AuditRecord.step == step, *same, AuditRecord.recorded_at >= since)
+        return self._read(AuditRecord.step == step, *same)
 
     def shadowed(self, step: str) -> dict[str, int]:
         """How often each model was a step's shadow."""
@@ -198,9 +197,12 @@ def item_id(run_id: str, step: str, document_hash: str) -> str:
     return canonical_hash([run_id, step, document_hash])[:12]
 
 
-def identity_of(identities: Mapping[str, str], prompt_hash: str, step_hash: str) -> str:
-    """What the answers of some models depend on: evidence ends when it changes, as a certificate does."""
-    return canonical_hash([sorted(identities.items()), prompt_hash, step_hash])
+def identity_of(identities: Mapping[str, str], prompt_hash: str, step_hash: str, golden_hash: str = "") -> str:
+    """What the answers of some models depend on, and the golden set that let them be used: evidence ends with either.
+
+    So to certify again on the same golden set, or to let a certificate be renewed every night, forgets nothing.
+    """
+    return canonical_hash([sorted(identities.items()), prompt_hash, step_hash, golden_hash])
 
 
 def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
@@ -216,7 +218,7 @@ def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
 
 
 def demoted(audits: Audits, certificates: Certificates, floors: Mapping[str, float]) -> Demoted:
-    """The certificates that audits since their date speak against, and why."""
+    """The certificates that audits speak against, and why."""
     reasons = {}
     for certificate in certificates.certificates:
         floor = floors.get(certificate.step, 0.0)
@@ -227,12 +229,11 @@ def demoted(audits: Audits, certificates: Certificates, floors: Mapping[str, flo
 
 def _of(audits: Audits, certificate: Certificate) -> list[Audit]:
     """The audits of what a certified model or chain delivered: its first model, or its first two, and so on."""
-    since = datetime.datetime.combine(certificate.date, datetime.time()).timestamp()
     found = []
     for asked in range(1, len(certificate.models) + 1):
         identities = {name: certificate.identities[name] for name in certificate.models[:asked]}
-        identity = identity_of(identities, certificate.prompt_hash, certificate.step_hash)
-        found += audits.of(certificate.step, " > ".join(identities), identity, since=since)
+        identity = identity_of(identities, certificate.prompt_hash, certificate.step_hash, certificate.golden_hash)
+        found += audits.of(certificate.step, " > ".join(identities), identity)
     return sorted((audit for audit in found if not audit.shadow), key=lambda audit: (audit.recorded_at, audit.id))
 
 
