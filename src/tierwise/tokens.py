@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,14 @@ def count_tokens(text: str) -> int:
 
 def estimate_prompt_tokens(messages: Iterable[Message], margin: float = 1.0) -> int:
     """Tokens of a prompt, its chat template included, times a model's `token_margin`, rounded up."""
-    return math.ceil(margin * (PER_PROMPT + sum(PER_MESSAGE + count_tokens(m.content) for m in messages)))
+    return math.ceil(margin * (PER_PROMPT + sum(PER_MESSAGE + _tokens_of(m) for m in messages)))
+
+
+def _tokens_of(message: Message) -> int:
+    return _tokens_of_system(message.content) if message.role == "system" else count_tokens(message.content)
+
+
+_tokens_of_system = lru_cache(maxsize=64)(count_tokens)  # it is the same for all documents of a step
 
 
 def _pieces(text: str) -> Iterable[str]:

@@ -150,7 +150,7 @@ def _work(job: Job, document: Document) -> Work:
         budget_used=job.run.budget.used,
         minutes_left=None if job.run.deadline is None else (job.run.deadline - time.time()) / 60,
     )
-    return Work(job=job, document=document, parameters=job.parameters, features=f)
+    return Work(job=job, document=document, parameters=job.parameters, features=f, question=messages)
 
 
 def _on_record(work: Work, chosen: Route) -> Route:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from tierwise.cascade.calls import Calls, FailedCall, Work
+from tierwise.cascade.calls import Calls, FailedCall, Work, prompt_tokens
 from tierwise.cascade.faults import decision
 from tierwise.cascade.limits import WORTH_WAITING_S
 from tierwise.catalog import Model
@@ -18,7 +19,7 @@ from tierwise.golden import Example
 from tierwise.ledger import Ledger
 from tierwise.prompts import neutral
 from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict, rank
-from tierwise.tokens import count_tokens, estimate_prompt_tokens
+from tierwise.tokens import count_tokens
 
 TRIES = 3  # calls of one model that keeps failing, before the next model
 
@@ -114,8 +115,12 @@ def _raised(result: Answer | BaseException) -> Answer:
     return result
 
 
-def _question(work: Work, document: Document | None = None) -> tuple[Message, ...]:
-    return work.prompt.render(document or work.document, {"part": None, **work.parameters})
+def _question(work: Work) -> tuple[Message, ...]:
+    return work.question or _asked_of(work, work.document)
+
+
+def _asked_of(work: Work, document: Document) -> tuple[Message, ...]:
+    return work.prompt.render(document, {"part": None, **work.parameters})
 
 
 def conversation(work: Work, model: Model) -> tuple[Message, ...]:
@@ -151,7 +156,7 @@ def _lessons(work: Work, model: Model) -> list[Example]:
 def _lesson(work: Work, example: Example) -> tuple[Message, Message]:
     """An example as an earlier turn: the question as it would be asked, and the right answer."""
     answer = {name: example.expected[name] for name in work.step.returns.model_fields if name in example.expected}
-    return (_question(work, example.document())[1], Message("assistant", json.dumps(answer, ensure_ascii=False)))
+    return (_asked_of(work, example.document())[1], Message("assistant", json.dumps(answer, ensure_ascii=False)))
 
 
 def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:
@@ -177,13 +182,13 @@ def _repair(messages: tuple[Message, ...], reply: Reply, verdict: Verdict) -> tu
 
 
 def _too_long(work: Work, model: Model, messages: tuple[Message, ...]) -> bool:
-    needed = estimate_prompt_tokens(messages, model.token_margin) + work.prompt.head.max_output_tokens
+    needed = math.ceil(prompt_tokens(work, messages) * model.token_margin) + work.prompt.head.max_output_tokens
     return needed > model.context_tokens
 
 
 def _room(work: Work, model: Model, messages: tuple[Message, ...]) -> int:
     """Tokens of document text that fit into one call, by our own count."""
-    frame = estimate_prompt_tokens(messages) - count_tokens(work.document.text)
+    frame = prompt_tokens(work, messages) - count_tokens(work.document.text)
     free = (model.context_tokens - work.prompt.head.max_output_tokens) / model.token_margin - frame
     return max(200, int(free))
 
@@ -206,7 +211,7 @@ def _part(work: Work, text: str, part: str) -> Work:
         outcomes=work.document.outcomes,
     )
     parameters: dict[str, Any] = {**work.parameters, "part": part}
-    return replace(work, document=derived, parameters=parameters)
+    return replace(work, document=derived, parameters=parameters, question=())
 
 
 def _passing(error: BaseException) -> bool:

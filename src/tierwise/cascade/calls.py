@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Protocol
 
 from tierwise.budget import Purse
@@ -63,6 +64,17 @@ class Job:
     kind: AttemptKind = "first"  # of a document's first call
     only: Callable[[Document], bool] | None = None
 
+    @cached_property
+    def schema(self) -> Mapping[str, Any]:
+        """What answers must look like, worked out once for all documents."""
+        return self.step.schema(self.parameters)
+
+    @cached_property
+    def schema_without_limits(self) -> Mapping[str, Any]:
+        """The same for servers that refuse lengths and ranges."""
+        found: Mapping[str, Any] = without_limits(dict(self.schema))
+        return found
+
 
 @dataclass(kw_only=True)
 class Work:
@@ -72,6 +84,7 @@ class Work:
     document: Document
     parameters: Mapping[str, Any]
     features: Features
+    question: tuple[Message, ...] = ()  # the prompt filled in, whose tokens `features` has
     sure_from: float | None = None  # the confidence that an answer needs
     trail: list[Attempt] = field(default_factory=list)
     short: BudgetExceeded | None = None  # what the purse last refused
@@ -123,7 +136,7 @@ class Calls:
         if reason := work.run.policy.rules.forbidden(model.tier, work.features):
             raise GuardViolation(f"{model.name}: {reason}")
         call = build_call(work, model, messages)
-        tokens = estimate_prompt_tokens(call.messages)
+        tokens = prompt_tokens(work, call.messages)
         worst, attempt_id = worst_case(model, tokens, call.max_tokens), uuid.uuid4().hex
         allowed = model.name in work.run.policy.rules.budget.allow_unpriced
         wish = work.run.budget.wish(attempt_id, worst, unpriced_allowed=allowed)
@@ -180,14 +193,19 @@ class Calls:
         work.trail.append(attempt)
 
 
+def prompt_tokens(work: Work, messages: tuple[Message, ...]) -> int:
+    """An estimate of a prompt's tokens, counted once a document where it is the question alone."""
+    return work.features.prompt_tokens if messages == work.question else estimate_prompt_tokens(messages)
+
+
 def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
     """The call that asks a model for a step's output."""
-    schema = work.step.schema(work.parameters)
+    schema = work.job.schema
     if model.structured_output == "instruct":
         first, *rest = messages
         messages = (replace(first, content=f"{first.content}\n\n{schema_instruction(schema)}"), *rest)
     if model.structured_output == "schema":
-        schema = without_limits(schema)
+        schema = work.job.schema_without_limits
     return Call(
         model=model.name,
         identity=work.job.current.identities[model.name] if model.learned else model.identity,
