@@ -159,7 +159,7 @@ class Model(Settings):
         """A learned model fills in the schema itself, so it has to see the limits too."""
         return {**data, "structured_output": "grammar"} if isinstance(data, dict) and data.get("learned") else data
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """What an answer depends on besides the prompt: the provider's name for it, or the weights."""
         weights = self.weights and (self.weights.sha256 or self.weights.file)

@@ -51,7 +51,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """One request to one model, before anything is known about where it is served."""
 
@@ -64,7 +64,7 @@ class Call:
     temperature: float = 0.0
     confidence: bool = False  # whether to ask how likely each token was
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Identity of the call: an equal one that was paid once is never paid again."""
         messages = [[m.role, m.content] for m in self.messages]
