@@ -34,6 +34,7 @@ from tierwise.ledger.audits import demoted
 from tierwise.local import LocalServers
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, canonical_hash
+from tierwise.review import Retry, known_outcomes
 from tierwise.steps import Step
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Engine:
         self.prompts = project.prompts
         self.expected = 0  # documents that were read, for progress
         self.fresh = self._env.get("TIERWISE_FRESH") == "1"  # ask again for answers paid in earlier runs
+        self.retry: Retry | None = None  # an earlier run that is gone through once more
+        self._questions: set[str] = set()  # those on record
         self._watchers: list[Watcher] = []
         self._teachers: dict[str, Teacher | None] = {}
         self._lock = threading.Lock()
@@ -137,8 +140,10 @@ class Engine:
         )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
-        """Close a run on record: completed, failed or cancelled."""
+        """Close a run on record: completed, failed or cancelled. Where no text is kept, it goes at completion."""
         self.ledger.finish_run(run.id, state)
+        if state == "completed" and self.project.settings.keep_text == "never":
+            self.ledger.retention.forget_ended(by="keep_text = never")
 
     def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:
         """Put an outcome on record that no step gave, such as that of reading."""
@@ -161,9 +166,8 @@ class Engine:
         `models` takes the place of the router's choice, to measure them, with the confidences in `thresholds`
         that their answers need; guards hold all the same.
         """
-        return self.run_job(
-            self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds), batch
-        )
+        job = self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds)
+        return self.run_job(job if models else self._remembered(job, batch), batch)
 
     def run_job(self, job: Job, batch: Batch) -> Batch:
         """The batch with every document's outcome of a job's step. Blocks; documents go concurrently.
@@ -236,6 +240,16 @@ class Engine:
                 examples = examples_of(self.project, step)
                 self._teachers[step] = Teacher(examples) if examples else None
             return self._teachers[step]
+
+    def _remembered(self, job: Job, batch: Batch) -> Job:
+        """The job with what need not be asked any more. What is asked, and texts that are to be kept, go on record."""
+        if job.question not in self._questions:
+            self.ledger.reviews.ask(job.question, job.step.name, job.step.schema(job.parameters))
+            self._questions.add(job.question)
+        if self.project.settings.keep_text == "all":
+            self.ledger.retention.keep(batch.documents)
+        known = known_outcomes(self.ledger, job.step.name, job.question, batch.documents, self.retry)
+        return replace(job, known=known)
 
     def _tell(self, document: Document, outcome: Outcome) -> None:
         for watcher in self._watchers:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from tierwise.catalog import Catalog, Model, Settings, load_catalog
 from tierwise.certificates import Certificates, load_certificates
@@ -32,6 +32,7 @@ class ProjectSettings(Settings):
     """`[tool.tierwise]` of a project's pyproject.toml."""
 
     ledger_url: str | None = None  # default: SQLite at .tierwise/ledger.db
+    keep_text: Literal["never", "outputs", "all"] = "outputs"  # what texts the ledger holds, see docs/audit.md
 
 
 @dataclass(frozen=True)

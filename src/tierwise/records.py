@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 
-Status = Literal["accepted", "deferred", "skipped"]
+Status = Literal["accepted", "deferred", "skipped", "rejected"]
 AttemptKind = Literal["first", "retry", "fallback", "escalation", "repair", "judge", "shadow"]
 Role = Literal["system", "user", "assistant"]
 
@@ -30,7 +30,11 @@ def highest(*sensitivities: Sensitivity) -> Sensitivity:
 
 def canonical_hash(value: Any) -> str:
     """SHA-256 (hex) of a value's canonical JSON: the same on every machine and in every order of keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return text_hash(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str))
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 (hex) of a text, whatever characters it holds."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -194,6 +198,7 @@ class Document:
     id: str
     text: str
     sensitivity: Sensitivity = "restricted"
+    sensitivity_source: str = "flow"  # who set it: the flow, or the document itself
     language: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
@@ -201,12 +206,17 @@ class Document:
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of the text."""
-        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+        return text_hash(self.text)
 
     @property
     def deferred(self) -> Outcome | None:
         """The outcome that this document waits on, if any."""
         return next((o for o in self.outcomes.values() if o.status == "deferred"), None)
+
+    @property
+    def stopped(self) -> Outcome | None:
+        """The outcome that keeps later steps from this document, if any: one that waits, or a person's no."""
+        return next((o for o in self.outcomes.values() if o.status in ("deferred", "rejected")), None)
 
     @property
     def strictest(self) -> Sensitivity:

@@ -64,10 +64,14 @@ class Step:
         """SHA-256 (hex) of the schema, the checks and the parameters: a certificate holds for one of these."""
         return canonical_hash([self.name, self.schema(parameters), [c.name for c in self.checks], dict(parameters)])
 
+    def question(self, parameters: Mapping[str, Any]) -> str:
+        """SHA-256 (hex) of what is asked: a person's answer to it holds, whatever the prompt, checks and models."""
+        return canonical_hash([self.name, self.schema(parameters), dict(parameters)])
+
     def parse(self, text: str) -> BaseModel | Verdict:
         """The output that an answer holds, or the failed verdict `schema` that says what is wrong."""
         verdict = Verdict("schema", False, "the answer holds no JSON object")
-        for part in _json_parts(text):
+        for part in json_parts(text):
             try:
                 return self.returns.model_validate_json(part)
             except ValidationError as error:
@@ -79,7 +83,7 @@ class Step:
         return (Verdict("schema", True), *(check(output, document, parameters) for check in self.checks))
 
 
-def _json_parts(text: str) -> Iterator[str]:
+def json_parts(text: str) -> Iterator[str]:
     """What may be the JSON object in an answer: its last whole one, then all from its first to its last brace.
 
     Models that are only told to answer in JSON think aloud before it, and wrap it in prose or a code fence.

@@ -15,7 +15,7 @@ from tierwise.cascade.faults import decision
 from tierwise.cascade.shadow import Shadows
 from tierwise.errors import BudgetExceeded, CoolingDown, TierwiseError
 from tierwise.ledger import Ledger
-from tierwise.records import AttemptKind, Document, Outcome, Route
+from tierwise.records import AttemptKind, Document, Outcome, Route, highest
 from tierwise.router import choices, route
 from tierwise.rules import features
 from tierwise.tokens import count_tokens, estimate_prompt_tokens
@@ -49,11 +49,11 @@ class Cascade:
 
     async def run(self, job: Job, document: Document) -> Document:
         """The document with this step's outcome, which is on record. Raises nothing for what a document can cause."""
-        outcome, work = _skipped(job, document), None
+        outcome, work = _skipped(job, document) or _known(job, document), None
         if outcome is None:
             work = _work(job, document)
             outcome = await self._outcome(work)
-        await self._ledger.record_outcome(job.run.id, document, outcome)
+        await self._ledger.record_outcome(job.run.id, document, outcome, job.question)
         if work and not job.models:
             await self._shadows.follow(work, outcome, self._stopped)
         return document.with_outcome(outcome)
@@ -173,13 +173,20 @@ def _on_record(work: Work, chosen: Route) -> Route:
 
 
 def _skipped(job: Job, document: Document) -> Outcome | None:
-    if waiting := document.deferred:
-        reason = f"{waiting.step} was deferred"
+    if stopped := document.stopped:
+        reason = f"{stopped.step} was {stopped.status}"
     elif job.only and not job.only(document):
         reason = f"{getattr(job.only, '__name__', 'the condition')} does not hold"
     else:
         return None
     return Outcome(step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity)
+
+
+def _known(job: Job, document: Document) -> Outcome | None:
+    """What is known without a call, as sensitive as what it is derived from now."""
+    if outcome := job.known.get(document.id):
+        return replace(outcome, sensitivity=highest(outcome.sensitivity, document.strictest))
+    return None
 
 
 def _accepted(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:

@@ -22,7 +22,7 @@ from tierwise.errors import BudgetExceeded, CallError, CoolingDown, GuardViolati
 from tierwise.golden import Teacher
 from tierwise.ledger import Ledger, Paid
 from tierwise.prompts import Prompt
-from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Reply, canonical_hash
+from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Outcome, Reply, canonical_hash
 from tierwise.router import Policy, worst_case
 from tierwise.rules import Features
 from tierwise.steps import Step, schema_instruction, without_limits
@@ -63,6 +63,12 @@ class Job:
     thresholds: Mapping[str, float] = field(default_factory=dict)  # with `models`
     kind: AttemptKind = "first"  # of a document's first call
     only: Callable[[Document], bool] | None = None
+    known: Mapping[str, Outcome] = field(default_factory=dict)  # by document id: what need not be asked any more
+
+    @cached_property
+    def question(self) -> str:
+        """What the documents are asked, whoever answers; see `Step.question`."""
+        return self.step.question(self.parameters)
 
     @cached_property
     def schema(self) -> Mapping[str, Any]:

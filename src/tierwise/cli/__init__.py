@@ -8,15 +8,20 @@ import sys
 import typer
 
 from tierwise import __version__
+from tierwise.cli.audit import audit
 from tierwise.cli.certify import certify
 from tierwise.cli.check import check
 from tierwise.cli.diff import diff
 from tierwise.cli.doctor import doctor
 from tierwise.cli.explain import explain
+from tierwise.cli.golden import golden
 from tierwise.cli.label import label
 from tierwise.cli.models import fetch, models
 from tierwise.cli.plan import plan
 from tierwise.cli.replay import replay
+from tierwise.cli.retention import retention
+from tierwise.cli.retry import retry
+from tierwise.cli.review import review
 from tierwise.cli.run import run
 from tierwise.cli.runs import runs, show
 from tierwise.cli.train import train
@@ -31,12 +36,33 @@ app = typer.Typer(
     help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
     "Start with `tierwise doctor`, then `tierwise run support_inbox`, then `tierwise show`.",
 )
-for command in (plan, run, show, runs, explain, label, models, fetch, train, certify, check, diff, replay, doctor, ui):
+for command in (
+    plan,
+    run,
+    show,
+    runs,
+    explain,
+    review,
+    retry,
+    label,
+    models,
+    fetch,
+    train,
+    certify,
+    check,
+    diff,
+    replay,
+    doctor,
+    ui,
+    retention,
+):
     own_help = command in (plan, run)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},
         add_help_option=not own_help,
     )(command)
+for name, group in (("golden", golden), ("audit", audit)):
+    app.add_typer(group, name=name)
 
 
 @app.callback(invoke_without_command=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tierwise.records import Document, Outcome
     from tierwise.report import RunSummary
+    from tierwise.review import Retry
 
 
 def run(
@@ -54,17 +55,19 @@ def run(
         function = project.load_flow(flow)
         parameters = flow_parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
-    summary = _run(function, parameters, fresh=fresh)
-    _show(summary, as_json=as_json)
+    summary = run_flow(function, parameters, fresh=fresh)
+    show_summary(summary, as_json=as_json)
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)
 
 
-def _run(function: Any, parameters: Mapping[str, Any], *, fresh: bool) -> RunSummary:
+def run_flow(function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry: Retry | None = None) -> RunSummary:
+    """Run a flow with progress. Raises Misuse when it gives no summary."""
     from tierwise.orchestrate import engine
     from tierwise.report import RunSummary
 
     engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
+    engine().retry = retry
     with progress() as watcher, engine().watched_by(watcher):
         result = function(**parameters)
     if not isinstance(result, RunSummary):
@@ -72,7 +75,8 @@ def _run(function: Any, parameters: Mapping[str, Any], *, fresh: bool) -> RunSum
     return result
 
 
-def _show(summary: RunSummary, *, as_json: bool) -> None:
+def show_summary(summary: RunSummary, *, as_json: bool) -> None:
+    """What a run did, and where to look next."""
     from tierwise.cli.runs import print_summary
 
     if as_json:

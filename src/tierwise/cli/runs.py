@@ -21,7 +21,7 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List the runs on record, the newest first."""
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         rows = [_run_cells(row) for row in ledger.runs(limit)]
     if as_json:
         print_json(rows)
@@ -38,7 +38,7 @@ def show(
     """Show what a run cost and how good it was, by step, tier and model."""
     from tierwise.report import document_cells, summarize_run
 
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         summary = summarize_run(ledger, ledger.resolve_run(run).id)
         lines = document_cells(ledger, summary.run.id) if documents else []
     if as_json:
@@ -63,7 +63,8 @@ def print_summary(summary: RunSummary) -> None:
     console().print(summary.headline(), markup=False)
 
 
-def _ledger() -> Ledger:
+def open_ledger() -> Ledger:
+    """The ledger of the project around the current folder. Raises Misuse, LedgerError."""
     from tierwise.ledger import Ledger
     from tierwise.project import Project
 

@@ -120,10 +120,12 @@ def _document(raw: Raw, file: SourceFile, base: Sensitivity, firsts: dict[bytes,
     own = {"path": file.id, "format": file.suffix[1:]} | ({"sensitivity_note": note} if note else {})
     theirs = {f"{key}_" if key in _OWN else key: value for key, value in raw.metadata.items()}
     metadata = {_clean(key): _clean(value) for key, value in (theirs | own).items()}
+    setter = "flow" if level == base else "document"
+    unread = Document(id=raw.id, text="", sensitivity=level, sensitivity_source=setter, metadata=metadata)
     if problem:
         outcome = Outcome(step="read", status="deferred", reason=problem, sensitivity=level)
-        return Document(id=raw.id, text="", sensitivity=level, metadata=metadata, outcomes={"read": outcome})
-    document = Document(id=raw.id, text=text, sensitivity=level, language=detect(text), metadata=metadata)
+        return replace(unread, outcomes={"read": outcome})
+    document = replace(unread, text=text, language=detect(text))
     first = firsts.setdefault(bytes.fromhex(document.hash)[:16], raw.id)
     return document if first == raw.id else replace(document, metadata={**metadata, "duplicate_of": first})
 

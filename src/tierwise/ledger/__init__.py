@@ -20,6 +20,8 @@ from tierwise.ledger.database import Database, open_database
 from tierwise.ledger.operations import Answer, Claim, Held, Kind, Operation, granted
 from tierwise.ledger.owners import new_owner
 from tierwise.ledger.queries import Queries
+from tierwise.ledger.retention import Retention
+from tierwise.ledger.reviews import Decision, Reviews
 from tierwise.ledger.rows import (
     DeferredRow,
     OutcomeRow,
@@ -34,10 +36,22 @@ from tierwise.ledger.rows import (
     run_row,
     verdict_rows,
 )
+from tierwise.ledger.trail import Trail
 from tierwise.ledger.writer import Writer
 from tierwise.records import Attempt, Document, Outcome, Reply, Verdict
 
-__all__ = ["BudgetChange", "DeferredRow", "Ledger", "OutcomeRow", "Paid", "RunInfo", "RunRow", "RunState", "SummaryRow"]
+__all__ = [
+    "BudgetChange",
+    "Decision",
+    "DeferredRow",
+    "Ledger",
+    "OutcomeRow",
+    "Paid",
+    "RunInfo",
+    "RunRow",
+    "RunState",
+    "SummaryRow",
+]
 
 RunState = Literal["completed", "failed", "cancelled"]
 LEASE_S = 300.0
@@ -69,6 +83,9 @@ class Ledger(Queries):
         super().__init__(database)
         self._writer = Writer(database)
         self.audits = Audits(database, self._writer)
+        self.reviews = Reviews(database)
+        self.trail = Trail(database)
+        self.retention = Retention(database)
         self._owner = new_owner()
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._grant)
@@ -113,9 +130,10 @@ class Ledger(Queries):
         self._writer.submit(Operation(rows={"start": [run_row(run)]})).result()
 
     def finish_run(self, run_id: str, state: RunState) -> None:
-        """Record how a run ended."""
+        """Record how a run ended, and seal what is on record of it."""
         row = {"run": run_id, "end": state, "at": time.time()}
         self._writer.submit(Operation(rows={"finish": [row]})).result()
+        self.trail.seal_run(run_id)
 
     async def claim(
         self,
@@ -231,9 +249,14 @@ class Ledger(Queries):
         if verdicts:
             await self._writer.write(Operation(rows={"verdict": verdict_rows(attempt_id, verdicts)}))
 
-    async def record_outcome(self, run_id: str, document: Document, outcome: Outcome) -> None:
-        """Record what a document got from a step, in place of an earlier outcome in the same run."""
-        row = outcome_row(run_id, document, outcome, time.time())
+    async def record_outcome(
+        self, run_id: str, document: Document, outcome: Outcome, question: str | None = None
+    ) -> None:
+        """Record what a document got from a step, in place of an earlier outcome in the same run.
+
+        `question` tells what was asked (see `Step.question`), so that a person's answer to it can be reused.
+        """
+        row = outcome_row(run_id, document, outcome, time.time(), question)
         await self._writer.write(Operation(rows={"outcome": [row]}))
 
     def _give_up(self, call_hash: str, holding: _Holding, *, cost: Decimal | None) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, Select, case, func, select
 
 from tierwise.errors import Misuse, UnknownName
+from tierwise.ledger.reviews import CURRENT
 from tierwise.ledger.rows import DeferredRow, OutcomeRow, RunRow, SummaryRow, attempt_of, outcome_of, reply_of
-from tierwise.ledger.tables import AttemptRecord, CallRecord, OutcomeRecord, Run, VerdictRecord
+from tierwise.ledger.tables import AttemptRecord, CallRecord, Run, VerdictRecord
 from tierwise.records import Attempt, Reply, Status, Verdict
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ class Queries:
     def outcome_counts(self, run_id: str) -> dict[str, dict[Status, int]]:
         """How many documents got which status, by step, in the order in which steps were first recorded."""
         query = (
-            select(OutcomeRecord.step, OutcomeRecord.status, func.count().label("documents"))
-            .where(OutcomeRecord.run_id == run_id)
-            .group_by(OutcomeRecord.step, OutcomeRecord.status)
-            .order_by(func.min(OutcomeRecord.recorded_at))
+            select(CURRENT.c.step, CURRENT.c.status, func.count().label("documents"))
+            .where(CURRENT.c.run_id == run_id)
+            .group_by(CURRENT.c.step, CURRENT.c.status)
+            .order_by(func.min(CURRENT.c.recorded_at))
         )
         counts: dict[str, dict[Status, int]] = {}
         with self._database.reading() as connection:
@@ -78,13 +79,13 @@ class Queries:
     def outcomes(
         self, run_id: str, document_id: str | None = None, step: str | None = None, status: Status | None = None
     ) -> Iterator[OutcomeRow]:
-        """The outcomes of a run, by document and step; all of them, or those that fit."""
+        """The outcomes of a run as they stand now, by document and step; all of them, or those that fit."""
         wanted = {"document_id": document_id, "step": step, "status": status}
         query = (
-            select(OutcomeRecord.__table__)
-            .where(OutcomeRecord.run_id == run_id)
-            .where(*(getattr(OutcomeRecord, name) == value for name, value in wanted.items() if value is not None))
-            .order_by(OutcomeRecord.document_id, OutcomeRecord.recorded_at)
+            select(CURRENT)
+            .where(CURRENT.c.run_id == run_id)
+            .where(*(CURRENT.c[name] == value for name, value in wanted.items() if value is not None))
+            .order_by(CURRENT.c.document_id, CURRENT.c.recorded_at)
         )
         for row in self._stream(query):
             yield OutcomeRow(
@@ -92,6 +93,7 @@ class Queries:
                 document_hash=row.document_hash,
                 outcome=outcome_of(row),
                 recorded_at=row.recorded_at,
+                question=row.question,
             )
 
     def deferred(self, run_id: str) -> list[DeferredRow]:
@@ -167,12 +169,12 @@ def _spending(run_ids: list[str]) -> _Query:
 
 def _documents(run_ids: list[str]) -> _Query:
     def any_is(status: Status) -> Any:
-        return func.max(case((OutcomeRecord.status == status, 1), else_=0))
+        return func.max(case((CURRENT.c.status == status, 1), else_=0))
 
     one = (
-        select(OutcomeRecord.run_id, any_is("accepted").label("accepted"), any_is("deferred").label("deferred"))
-        .where(OutcomeRecord.run_id.in_(run_ids))
-        .group_by(OutcomeRecord.run_id, OutcomeRecord.document_id)
+        select(CURRENT.c.run_id, any_is("accepted").label("accepted"), any_is("deferred").label("deferred"))
+        .where(CURRENT.c.run_id.in_(run_ids))
+        .group_by(CURRENT.c.run_id, CURRENT.c.document_id)
         .subquery()
     )
     return select(
@@ -259,9 +261,9 @@ def _numbers(row: Any) -> dict[str, Any]:
 def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]:
     """Documents whose outcome was accepted, by step and model."""
     query = (
-        select(OutcomeRecord.step, OutcomeRecord.model, func.count().label("documents"))
-        .where(OutcomeRecord.run_id == run_id, OutcomeRecord.status == "accepted")
-        .group_by(OutcomeRecord.step, OutcomeRecord.model)
+        select(CURRENT.c.step, CURRENT.c.model, func.count().label("documents"))
+        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "accepted")
+        .group_by(CURRENT.c.step, CURRENT.c.model)
     )
     return {(row.step, row.model): row.documents for row in connection.execute(query)}
 

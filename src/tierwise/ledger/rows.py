@@ -7,7 +7,20 @@ from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-from tierwise.records import Attempt, Choice, Document, Outcome, Rejection, Reply, Route, Sensitivity, Usage, Verdict
+from tierwise.records import (
+    Attempt,
+    Choice,
+    Document,
+    Outcome,
+    Rejection,
+    Reply,
+    Route,
+    Sensitivity,
+    Usage,
+    Verdict,
+    canonical_hash,
+    text_hash,
+)
 
 Row = dict[str, Any]
 
@@ -119,12 +132,16 @@ class SummaryRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeRow:
-    """A document's outcome, without its attempts. `recorded_at` is seconds since the epoch, UTC."""
+    """A document's outcome, without its attempts. `recorded_at` is seconds since the epoch, UTC.
+
+    `question` is what was asked (see `Step.question`), None where nothing was.
+    """
 
     document_id: str
     document_hash: str
     outcome: Outcome
     recorded_at: float
+    question: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +165,8 @@ def attempt_row(run_id: str, attempt: Attempt) -> Row:
     """An attempt's row; its verdicts have rows of their own."""
     row = {name: getattr(attempt, name) for name in _ATTEMPT}
     usage = attempt.usage
-    return row | {name: usage and getattr(usage, name) for name in _TOKENS} | {"run_id": run_id}
+    hashed = None if attempt.text is None else text_hash(attempt.text)
+    return row | {name: usage and getattr(usage, name) for name in _TOKENS} | {"run_id": run_id, "answer_hash": hashed}
 
 
 def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
@@ -191,8 +209,9 @@ def reply_of(data: Mapping[str, Any]) -> Reply:
     return Reply(**{**data, "usage": Usage(**usage) if usage else None})
 
 
-def outcome_row(run_id: str, document: Document, outcome: Outcome, now: float) -> Row:
+def outcome_row(run_id: str, document: Document, outcome: Outcome, now: float, question: str | None = None) -> Row:
     """An outcome's row; its attempts are found by run, document and step."""
+    own = outcome.sensitivity == document.sensitivity
     return {
         "run_id": run_id,
         "document_id": document.id,
@@ -205,6 +224,9 @@ def outcome_row(run_id: str, document: Document, outcome: Outcome, now: float) -
         "sensitivity": outcome.sensitivity,
         "route": asdict(outcome.route) if outcome.route else None,
         "recorded_at": now,
+        "question": question,
+        "sensitivity_source": document.sensitivity_source if own else "an earlier step",
+        "value_hash": None if outcome.value is None else canonical_hash(outcome.value),
     }
 
 

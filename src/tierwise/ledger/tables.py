@@ -7,7 +7,7 @@ import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Boolean, Double, ForeignKey, Index, Integer, MetaData, Text
+from sqlalchemy import BigInteger, Boolean, Double, ForeignKey, Index, Integer, MetaData, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -154,6 +154,7 @@ class AttemptRecord(Base):
     error_text: Mapped[str | None]
     finish_reason: Mapped[str | None]
     confidence: Mapped[float | None]
+    answer_hash: Mapped[str | None]  # SHA-256 of the answer: stays when the answer is deleted
 
 
 class CallRecord(Base):
@@ -198,6 +199,9 @@ class OutcomeRecord(Base):
     sensitivity: Mapped[str]
     route: Mapped[Any] = mapped_column(Json, nullable=True)
     recorded_at: Mapped[float]
+    question: Mapped[str | None]  # see `Step.question`
+    sensitivity_source: Mapped[str | None]
+    value_hash: Mapped[str | None]  # stays when the value is deleted
 
 
 class AuditRecord(Base):
@@ -224,19 +228,74 @@ class AuditRecord(Base):
 
 
 class ReviewRecord(Base):
-    """What a person decided about an outcome."""
+    """What a person decided about an outcome; the last one of an outcome counts. Rows are only ever added."""
 
     __tablename__ = "reviews"
-    __table_args__ = (Index(None, "run_id", "document_id", "step"),)
+    __table_args__ = (Index(None, "run_id", "document_id", "step"), Index(None, "question", "document_hash"))
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     document_id: Mapped[str]
+    document_hash: Mapped[str]
     step: Mapped[str]
-    decision: Mapped[str]
+    question: Mapped[str | None]  # see `Step.question`
+    decision: Mapped[str]  # approved, edited, rejected or reopened
+    value: Mapped[Any] = mapped_column(Json, nullable=True)
+    value_hash: Mapped[str | None]
+    model: Mapped[str | None]  # whose answer was approved
+    sensitivity: Mapped[str]
     reviewer: Mapped[str]
     reviewed_at: Mapped[float]
     note: Mapped[str]
+    note_hash: Mapped[str | None]
+
+
+class QuestionRecord(Base):
+    """What a step was asked for: the JSON schema that an answer has to fit, a person's too."""
+
+    __tablename__ = "questions"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[str]
+    schema: Mapped[Any] = mapped_column(Json)
+
+
+class TextRecord(Base):
+    """A document's text, where the project keeps texts."""
+
+    __tablename__ = "texts"
+
+    document_hash: Mapped[str] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    kept_at: Mapped[float]  # when a run last had it
+
+
+class DeletionRecord(Base):
+    """A deletion of texts: what was to go, and how much went."""
+
+    __tablename__ = "deletions"
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    scope: Mapped[Any] = mapped_column(Json)
+    removed: Mapped[Any] = mapped_column(Json)
+    by: Mapped[str]
+    deleted_at: Mapped[float]
+
+
+class SealRecord(Base):
+    """The head of the chain of a run's records, or of one decision or deletion; seals are a chain themselves."""
+
+    __tablename__ = "seals"
+    __table_args__ = (UniqueConstraint("kind", "subject"),)
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    kind: Mapped[str]  # run, decision or deletion
+    subject: Mapped[str]  # the run's id, or the row's number
+    records: Mapped[int]
+    head: Mapped[str]
+    sealed_at: Mapped[float]
+    previous: Mapped[str]  # the hash of the seal before
+    hash: Mapped[str]
 
 
 class BudgetRecord(Base):

@@ -100,16 +100,17 @@ def recorded_run(
     """
     flow_run_id = flow_run.get_id()
     current = engine()
-    flow, parameters = flow_run.get_flow_name(), {k: str(v) for k, v in (flow_run.get_parameters() or {}).items()}
+    flow, given = flow_run.get_flow_name(), flow_run.get_parameters() or {}
+    told = {name: str(value) for name, value in given.items()}
     context = current.start_run(
         flow or "script",
         budget_usd=None if budget_usd is None else Decimal(str(budget_usd)),
-        parameters=parameters,
+        parameters={name: _plain(value) for name, value in given.items()},
         flow_run_id=flow_run_id,
         flow_run_name=flow_run.get_name(),
         tags=tags,
         deadline=None if within is None else time.time() + within.total_seconds(),
-        plan=take_plan(current.project.root, flow, parameters) if flow else None,
+        plan=take_plan(current.project.root, flow, told) if flow else None,
     )
     run = _runs[flow_run_id] = Run(current, context)
     try:
@@ -213,6 +214,8 @@ def read_documents(
     found = documents.iter_documents(
         run.engine.project.root / source, sensitivity=sensitivity, text_column=text_column, max_bytes=max_bytes
     )
+    if retry := run.engine.retry:
+        found = (document for document in found if document.id in retry.documents)
     batches = [run.hold(_recorded(run, batch)) for batch in documents.in_batches(found, batch_size)]
     total = sum(batch.size for batch in batches)
     run.engine.expected += total
@@ -235,6 +238,11 @@ def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Pat
         return run.engine.project.root / folder / "outcomes.jsonl"
     done = (batch.result() if isinstance(batch, PrefectFuture) else batch for batch in batches)
     return documents.write_documents(done, run.engine.project.root / folder)
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as it can be given again: JSON's own types as they are, a path and the like as text."""
+    return value if value is None or isinstance(value, bool | int | float | str | list | dict) else str(value)
 
 
 def _task_run_name(step_name: str) -> Callable[[dict[str, Any]], str]:
