@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tierwise.errors import raised
 from tierwise.records import Document, Verdict
 
 _PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
@@ -41,11 +42,14 @@ class Check:
     parameters: tuple[str, ...]
 
     def __call__(self, output: BaseModel, document: Document, parameters: Mapping[str, Any]) -> Verdict:
-        """The verdict; unscored when a parameter that the check needs was not given."""
+        """The verdict; unscored when a parameter that the check needs was not given, failed when the check raises."""
         missing = [name for name in self.parameters if name not in parameters]
         if missing:
             return Verdict(self.name, None, f"not scored: no `{missing[0]}` was given")
-        reason = self.function(output, document, **{name: parameters[name] for name in self.parameters})
+        try:
+            reason = self.function(output, document, **{name: parameters[name] for name in self.parameters})
+        except Exception as error:  # noqa: BLE001 - a check is the project's code, and one document must not stop a run
+            return Verdict(self.name, False, f"the check raised {raised(error)}")
         return Verdict(self.name, reason is None, reason or "")
 
 

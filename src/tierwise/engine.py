@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,7 @@ from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.money import Appeal, Ask
 from tierwise.catalog import Model
 from tierwise.certificates import Current
-from tierwise.errors import BudgetExceeded, TierwiseError
+from tierwise.errors import BudgetExceeded, TierwiseError, raised
 from tierwise.gateway import Gateway
 from tierwise.golden import GoldenSet, Teacher, load_golden
 from tierwise.ledger import Ledger, RunInfo, RunState
@@ -189,9 +190,8 @@ class Engine:
         try:
             done = batch.replace(self._portal.call(run_all))
         except ExceptionGroup as group:  # a project file's error is met by every document: tell it once
-            if ours := group.subgroup(TierwiseError):
-                raise ours.exceptions[0] from None
-            raise
+            ours = group.subgroup(TierwiseError)
+            raise ours.exceptions[0] if ours else _foreign(job.step, group.exceptions[0]) from None
         _stop_without_money(job.run)
         return done
 
@@ -254,6 +254,13 @@ class Engine:
     def _tell(self, document: Document, outcome: Outcome) -> None:
         for watcher in self._watchers:
             watcher(document, outcome)
+
+
+def _foreign(step: Step, error: Exception) -> TierwiseError:
+    """What a project's own function raised, such as the one behind `only`; its words may quote the document."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s raised %s\n%s", step.name, type(error).__name__, frames)
+    return TierwiseError(f"{step.name} raised {raised(error)}; its words are left out, as they may quote a document")
 
 
 def _stop_without_money(run: RunContext) -> None:

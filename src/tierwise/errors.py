@@ -28,12 +28,12 @@ TierwiseError
 from __future__ import annotations
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
-    from pathlib import Path
 
     from tierwise.records import Usage
 
@@ -158,3 +158,17 @@ class BadRequest(CallError):
 
 class BadReply(CallError):
     """A 200 whose body is not a usable answer: not JSON, empty, or an error in disguise."""
+
+
+def raised(error: BaseException) -> str:
+    """What foreign code raised, and where, without its words: these may quote a document or a key.
+
+    Such as `ValueError at classify.py:31`: the innermost place outside of Python itself and installed packages.
+    """
+    import sysconfig
+    from traceback import extract_tb
+
+    foreign = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib"))
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(foreign)]
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
+    return " at ".join([type(error).__name__, *places[-1:]])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -30,8 +30,8 @@ class Example:
     """A document with what a right answer has."""
 
     id: str
-    text: str
-    expected: Mapping[str, Any]
+    text: str = field(repr=False)
+    expected: Mapping[str, Any] = field(repr=False)
     sensitivity: Sensitivity = "internal"
 
     def document(self) -> Document:
@@ -109,9 +109,9 @@ def read_golden(
         if example.id in seen:
             message = f"the id '{example.id}' stands in line {seen[example.id]} too"
             faults.append(ConfigError(message, path=path, line=line))
-        for field, values in (allowed or {}).items():
-            if (value := example.expected.get(field)) not in values:
-                faults.append(ConfigError(unknown_name(field, str(value), map(str, values)), path=path, line=line))
+        for name, values in (allowed or {}).items():
+            if (value := example.expected.get(name)) not in values:
+                faults.append(ConfigError(unknown_name(name, str(value), map(str, values)), path=path, line=line))
         seen[example.id] = line
         examples[line] = example
     if len(examples) < at_least:

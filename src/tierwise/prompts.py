@@ -7,6 +7,7 @@ can reuse it; the document stands last, in a delimited block whose name its own 
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import re
@@ -16,17 +17,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
 from tierwise.catalog import Settings
-from tierwise.errors import ConfigError, UnknownName
+from tierwise.errors import ConfigError, UnknownName, raised
 from tierwise.records import Document, Message, canonical_hash
 from tierwise.yamlfile import parse_yaml
 
 SUFFIX = ".md.j2"
 _FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n(.*)\Z", re.DOTALL)
+_QUOTED = re.compile(r"'([^']*)'")
 # Control tokens of the usual chat formats: servers that parse them in plain text would obey a document.
 _CONTROL_TOKEN = re.compile(
     r"<\|[^|<>\n]{1,40}\|?>|<[^|<>\n]{1,40}\|>|<｜[^<>\n]{1,40}｜>|</?s>|<</?SYS>>|<(?:bos|eos|pad|unk)>"
@@ -81,8 +83,14 @@ class Prompt:
                 neutral("".join(self.template.blocks[name](context)).strip()) for name in ("system", "user")
             )
         except Exception as error:  # noqa: BLE001 - a template is code, so it may raise anything
-            raise ConfigError(f"the prompt cannot be filled in: {error}", path=self.path) from None
+            raise ConfigError(f"the prompt cannot be filled in: {self._told(error)}", path=self.path) from None
         return (Message("system", system), Message("user", user))
+
+    def _told(self, error: Exception) -> str:
+        """What went wrong, in its own words where they quote no more than the template and names of types."""
+        known = (word.removesuffix(" object") for word in _QUOTED.findall(str(error)))
+        own = isinstance(error, TemplateError) and all(word in self.source or hasattr(builtins, word) for word in known)
+        return str(error) if own else raised(error)
 
 
 class Prompts:

@@ -1,4 +1,7 @@
-"""The frozen values that everything else passes around. No behaviour beyond deriving one from another."""
+"""The frozen values that everything else passes around. No behaviour beyond deriving one from another.
+
+Their `repr` leaves out texts, answers and metadata, so that these are in no log and in no traceback.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class Message:
     """One chat message."""
 
     role: Role
-    content: str
+    content: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,7 @@ class Call:
 class Reply:
     """What a model answered. `usage` is None when the server did not say."""
 
-    text: str
+    text: str = field(repr=False)
     finish_reason: str
     usage: Usage | None
     latency_s: float
@@ -123,7 +126,7 @@ class Attempt:
     error_text: str | None = None
     finish_reason: str | None = None
     confidence: float | None = None  # of the answer, see Reply
-    text: str | None = None  # the answer
+    text: str | None = field(default=None, repr=False)  # the answer
     verdicts: tuple[Verdict, ...] = ()
 
 
@@ -159,7 +162,7 @@ class Route:
     reason: str = ""  # why this order, or why there is nothing to try
     thresholds: Mapping[str, float] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()  # as recorded: one for each model
-    features: Mapping[str, Any] = field(default_factory=dict)  # as recorded: what the decision rested on
+    features: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as recorded: what the decision rested on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +171,7 @@ class Outcome:
 
     step: str
     status: Status
-    value: Any = None
+    value: Any = field(default=None, repr=False)
     reason: str = ""
     model: str | None = None
     sensitivity: Sensitivity = "restricted"
@@ -196,11 +199,11 @@ class Document:
     """
 
     id: str
-    text: str
+    text: str = field(repr=False)
     sensitivity: Sensitivity = "restricted"
     sensitivity_source: str = "flow"  # who set it: the flow, or the document itself
     language: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
     @cached_property

@@ -44,8 +44,8 @@ class Features:
     sensitivity: Sensitivity = "restricted"
     language: str | None = None
     stakes: Stakes = "normal"
-    tags: Mapping[str, str] = field(default_factory=dict)
-    outcomes: Mapping[str, Any] = field(default_factory=dict)  # step -> accepted value
+    tags: Mapping[str, str] = field(default_factory=dict, repr=False)
+    outcomes: Mapping[str, Any] = field(default_factory=dict, repr=False)  # step -> accepted value
     budget_used: float = 0.0  # share of the budget that is spent or reserved
     minutes_left: float | None = None  # until the run's deadline; None without one
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from tierwise.checks import Check
-from tierwise.errors import UnknownName
+from tierwise.errors import UnknownName, raised
 from tierwise.records import Document, Verdict, canonical_hash
 
 _LIMITS = {"minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
@@ -76,6 +76,8 @@ class Step:
                 return self.returns.model_validate_json(part)
             except ValidationError as error:
                 verdict = Verdict("schema", False, _first_error(error))
+            except Exception as error:  # noqa: BLE001 - a validator is the project's code, so it may raise anything
+                verdict = Verdict("schema", False, f"{self.returns.__name__} raised {raised(error)}")
         return verdict
 
     def judge(self, output: BaseModel, document: Document, parameters: Mapping[str, Any]) -> tuple[Verdict, ...]:

@@ -36,8 +36,8 @@ _REASONS = {  # by the class of the foreign error; its text may quote the docume
 class Extracted:
     """Text, metadata, and what the document says of its own sensitivity."""
 
-    text: str
-    metadata: dict[str, str] = field(default_factory=dict)
+    text: str = field(repr=False)
+    metadata: dict[str, str] = field(default_factory=dict, repr=False)
     declared: tuple[str, ...] = ()
 
 

@@ -39,8 +39,8 @@ class Raw:
     """
 
     id: str
-    text: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    text: str = field(default="", repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     declared: tuple[str, ...] = ()
     problem: str = ""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tierwise.catalog import Catalog, Model
-from tierwise.errors import ModelUnavailable, Unreachable
+from tierwise.errors import BadReply, ModelUnavailable, Unreachable
 from tierwise.gateway.target import Target, target_of
 from tierwise.records import Call, Reply
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tierwise.gateway.learned_lane import LearnedLane
 
 __all__ = ["Endpoint", "Endpoints", "Gateway", "Lane"]
+
+_LONG = 16  # characters of a secret that no answer holds by chance
 
 
 class Endpoint(Protocol):
@@ -64,11 +66,13 @@ class Gateway:
         target = await self._target(model)
         lane = self._lean if target.lane == "lean" else self._litellm
         try:
-            return await lane.complete(call, target)
+            reply = await lane.complete(call, target)
         except Unreachable:
             if target.model.weights:  # its server may have died; asked again, it is started again
                 self._targets.pop(target.model.name, None)
             raise
+        _check_secrets(reply, target)
+        return reply
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -124,3 +128,10 @@ class Gateway:
         if tier.stays_in_house and not target.direct:
             raise ModelUnavailable(f"{model.name}: set `api_base`, or the call would leave the house")
         return target
+
+
+def _check_secrets(reply: Reply, target: Target) -> None:
+    """Raises BadReply for a server that repeats what it was sent: answers are kept, keys are not."""
+    said = f"{reply.text}\n{reply.served_model}"
+    if any(secret in said for secret in target.secrets if len(secret) >= _LONG):
+        raise BadReply("the reply repeats a key that was sent", model=target.model.name, usage=reply.usage)

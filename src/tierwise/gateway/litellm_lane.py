@@ -6,6 +6,7 @@ Its retries, router, costs, callbacks, telemetry and own connections are not use
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ _QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches prices over the network
     "LITELLM_LOG": "ERROR",
 }
+_TALKATIVE = ("LiteLLM", "openai._base_client", "httpx", "httpcore.http11")  # write whole requests into their debug log
 # Whose requests are known to pass through our connections, and so by no proxy. Others of LiteLLM's have clients
 # of their own, which would take a document in the house to the proxy outside.
 IN_HOUSE = frozenset(
@@ -52,10 +54,17 @@ def _open(connections: Connections) -> _Door:
 
     from tierwise.gateway.one_request import OneRequest
 
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_no_debug)
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     client = AsyncHTTPHandler(transport=OneRequest(connections), follow_redirects=False)
     return _Door(litellm.acompletion, client)
+
+
+def _no_debug(record: logging.LogRecord) -> bool:
+    """Documents and headers stay out of logs, however loud those are set."""
+    return record.levelno >= logging.WARNING
 
 
 class LiteLLMLane:
@@ -76,7 +85,7 @@ class LiteLLMLane:
         exchange, request = Exchange(target.direct), build_request(call, target)
         token, begun = CURRENT.set(exchange), time.monotonic()
         try:
-            with translated_errors(model, call, exchange, target.params):
+            with translated_errors(model, call, exchange, target.secrets):
                 async with asyncio.timeout(model.timeout_s):
                     response = await door.acompletion(**request, client=door.client)
                 return reply_of(_answer(response), exchange, model, time.monotonic() - begun)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tierwise.catalog import Model
 from tierwise.errors import BadReply, ContentRefused
@@ -18,9 +18,9 @@ _THOUGHT = re.compile(r"\A\s*<(think|thinking)>.*?</\1>", re.DOTALL)
 class Answer:
     """What a lane found in a response. Tokens that were not reported are 0; what is not checked yet may be nonsense."""
 
-    text: str
+    text: str = field(repr=False)
     finish_reason: str
-    refusal: str | None
+    refusal: str | None = field(repr=False)
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
@@ -42,7 +42,7 @@ def reply_of(answer: Answer, exchange: Exchange, model: Model, latency_s: float)
         finish_reason=answer.finish_reason,
         usage=usage,
         latency_s=latency_s,
-        served_model=served,
+        served_model=served if isinstance(served, str) else None,
         confidence=answer.confidence,
     )
 

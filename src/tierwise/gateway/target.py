@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ BODY_PARAMS = {
     *("repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "reasoning_effort", "response_format"),
     *("service_tier", "user"),
 }
+_SECRET = re.compile(r"(?i)key|token|secret|password|auth")
+_SHOWN = ("model", "api_base")  # also where they come from a variable
+_SHORTEST_SECRET = 8  # characters; shorter ones stand in ordinary words
 _UNDERSTOOD = BODY_PARAMS | {"model", "api_base", "api_key", "extra_headers", "extra_body", "drop_params"}
 
 
@@ -35,16 +39,22 @@ class Target:
     """A model as it is called. `params` are `litellm_params` with all variables filled in."""
 
     model: Model
-    params: Mapping[str, Any]
+    params: Mapping[str, Any] = field(repr=False)  # keys among them
     direct: bool  # the address is in the house: no proxy may see the call
     lane: Literal["lean", "litellm"]
+
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """What nobody may be shown: keys, and what came from variables beside the model and its address."""
+        found = set(_secrets(self.model.litellm_params, self.params))
+        return tuple(sorted(found, key=len, reverse=True))
 
 
 def target_of(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -> Target:
     """The target for filled-in parameters; `hosts` count as in the house. Raises ModelUnavailable."""
     address = params.get("api_base")
     if address is not None and not _is_http(address):
-        raise ModelUnavailable(f"{model.name}: `api_base` must be an http address (found {address!r})")
+        raise ModelUnavailable(f"{model.name}: `api_base` must be an http address, such as http://10.0.0.5:8000/v1")
     for name in ("extra_body", "extra_headers"):
         if not isinstance(params.get(name) or {}, Mapping):
             raise ModelUnavailable(f"{model.name}: `{name}` must be names with values")
@@ -76,6 +86,24 @@ def _fits_lean(params: Mapping[str, Any]) -> bool:
     if _OPENAIS_MODELS.match(params["model"]):
         return False
     return not f".{urlsplit(address).hostname}".endswith(_OPENAIS_HOSTS)
+
+
+def _secrets(written: Any, filled: Any, name: str = "") -> Iterator[str]:
+    """The values below `filled` that are secret by their name, or that the catalog does not hold as they are."""
+    if isinstance(filled, Mapping):
+        for key, value in filled.items():
+            own = written.get(key) if isinstance(written, Mapping) else None
+            yield from _secrets(own, value, str(key))
+    elif isinstance(filled, list):
+        for place, value in enumerate(filled):
+            own = written[place] if isinstance(written, list) and place < len(written) else None
+            yield from _secrets(own, value, name)
+    elif isinstance(filled, str) and len(filled) >= _SHORTEST_SECRET and _is_secret(name, written, filled):
+        yield filled
+
+
+def _is_secret(name: str, written: Any, filled: str) -> bool:
+    return bool(_SECRET.search(name)) or (filled != written and name not in _SHOWN)
 
 
 def _is_http(address: Any) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -89,7 +89,9 @@ _TOO_LONG = re.compile(
 _FILTERED = re.compile(r"content_filter|content_policy|content management policy|responsibleaipolicy")
 _NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit")
 _KEY = re.compile(r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+")
-_SECRET = re.compile(r"(?i)key|token|secret|password|auth")
+_ADDRESS = re.compile(r"(?i)(https?://)(?:[^/@\s]*@)?([^\s?#]*)[^\s]*")  # without its password and its parameters
+_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[nrt\"\\/])")
+_QUOTED = 12  # letters and digits in a row that stand in a prompt too
 _OWN_PREFIX = re.compile(r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: \w+Error)?(?::| -) )+")
 
 
@@ -99,12 +101,12 @@ class Finding:
 
     kind: Kind
     detail: str = ""  # ours: a status, a reason
-    words: str = ""  # the server's or LiteLLM's: not trusted to be fit for people
+    words: str = field(default="", repr=False)  # the server's or LiteLLM's: not trusted to be fit for people
     retry_after: float | None = None
 
 
 @contextmanager
-def translated_errors(model: Model, call: Call, exchange: Exchange, params: Mapping[str, Any]) -> Iterator[None]:
+def translated_errors(model: Model, call: Call, exchange: Exchange, secrets: Iterable[str]) -> Iterator[None]:
     """Everything that a lane raises leaves as a CallError that holds neither a key nor the prompt."""
     try:
         yield
@@ -112,7 +114,7 @@ def translated_errors(model: Model, call: Call, exchange: Exchange, params: Mapp
         raise
     except Exception as error:  # noqa: BLE001 - a wrong body is an IndexError, KeyError or other, in LiteLLM as well
         finding = diagnose(error, model, exchange)
-        words = fit_for_people(finding.words, call, params)
+        words = fit_for_people(finding.words, call, secrets)
         text = SENTENCES[finding.kind] + (f" ({finding.detail})" if finding.detail else "")
         message = f"{text}: {words}" if words else text
         raise finding.kind(message, model=model.name, retry_after=finding.retry_after) from None
@@ -215,13 +217,28 @@ def _server_words(body: Mapping[str, Any]) -> str:
     return next((words for words in candidates if isinstance(words, str)), "")
 
 
-def fit_for_people(words: str, call: Call, params: Mapping[str, Any]) -> str:
-    """One short line without keys; nothing at all when it quotes the prompt."""
-    line = _OWN_PREFIX.sub("", " ".join(words.partition("\nTraceback")[0].split()))
-    for name, value in (*params.items(), *(params.get("extra_headers") or {}).items()):
-        if isinstance(value, str) and len(value) >= 8 and _SECRET.search(name):
-            line = line.replace(value, "***")
-    line = _KEY.sub("***", line)
+def fit_for_people(words: str, call: Call, secrets: Iterable[str]) -> str:
+    """One short line without secrets and keys; nothing at all when it quotes the prompt."""
+    line = hidden(_OWN_PREFIX.sub("", " ".join(words.partition("\nTraceback")[0].split())), secrets)
+    line = _KEY.sub("***", _ADDRESS.sub(r"\1\2", line))
     line = line if len(line) <= 200 else line[:199] + "…"
-    quotes = (line[i : i + 24] in m.content for m in call.messages for i in range(len(line) - 23))
-    return "" if any(quotes) else line
+    line = "".join(c if c.isprintable() else " " for c in line)
+    return "" if _quotes(line, call) else line
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """A text with asterisks in the place of secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _quotes(line: str, call: Call) -> bool:
+    """Whether a line holds some of the prompt: in other letters, on one line or escaped, it still does."""
+    plain = _letters(_ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else " ", line))
+    pieces = {plain[i : i + _QUOTED] for i in range(len(plain) - _QUOTED + 1)}
+    return any(piece in text for text in map(_letters, (m.content for m in call.messages)) for piece in pieces)
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())

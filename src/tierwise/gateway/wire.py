@@ -25,10 +25,10 @@ class Exchange:
     """
 
     direct: bool  # no proxy may see it
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    content: bytes = field(default=b"", repr=False)
     failure: Exception | None = None
 
     @cached_property

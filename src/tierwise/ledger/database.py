@@ -128,13 +128,14 @@ def _address(url: str | None, root: Path) -> URL:
 
 
 def _engine(address: URL) -> Engine:
+    """The engine; values are hidden, so that answers are in no log of SQL and in no traceback."""
     if address.get_backend_name() == "sqlite":
         timeout = {} if "timeout" in address.query else {"timeout": _BUSY_S}
-        engine = create_engine(address, connect_args=timeout)
+        engine = create_engine(address, connect_args=timeout, hide_parameters=True)
         event.listen(engine, "connect", _on_connect_sqlite)
     else:
         options = {"connect_timeout": 10, "options": f"-c lock_timeout={int(_BUSY_S * 1000)}"}
-        engine = create_engine(address, connect_args=options, pool_pre_ping=True)
+        engine = create_engine(address, connect_args=options, pool_pre_ping=True, hide_parameters=True)
     event.listen(engine, "begin", _on_begin)
     return engine
 
