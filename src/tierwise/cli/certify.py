@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from decimal import Decimal
 from enum import StrEnum
@@ -101,7 +102,8 @@ def certify(
     _print(exam, results, rows)
     if to_label:
         typer.echo(f"{new} answers to label were added to {labels.name}: fill in `right` and `by`")
-    typer.echo(f"{len(proofs)} certificates written to {CERTIFICATES}" if proofs else "No certificate was written")
+    number = f"{len(proofs)} certificate{'' if len(proofs) == 1 else 's'}" if proofs else "No certificate"
+    typer.echo(f"{number} written to {CERTIFICATES}")
 
 
 def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tuple[str, ...]]:
@@ -199,32 +201,29 @@ def _says(exam: Exam, result: Result) -> str:
     if result.note:
         parts.append(result.note)
     if found.no_answer:
-        parts.append(f"{found.deferred} without an answer, most often: {found.no_answer}")
+        parts.append(f"{found.deferred} without an answer, most often: {textwrap.shorten(found.no_answer, 120)}")
     if floor is None:
         parts.append(f"no floor is set for {exam.step.name} in rules.yaml")
     return ". ".join(parts)
 
 
 def _proof(exam: Exam, result: Result) -> str:
-    found, floor, judged = result.measured, exam.floor, result.measured.judged
+    found, judged, goal = result.measured, result.measured.judged, exam.floor or 0.0
     if exam.rubric and judged is None:
         return "not certified: its rubric needs a judge, see --judge"
     if judged is None:
-        goal = floor if floor is not None else 0.0
         return found.shortfall(goal, result.compared).sentence if found.n else "kept nothing"
     if judged.open_labels:
         return f"not certified: {judged.open_labels} answers in {exam.golden.path.stem}-labels.jsonl wait for a person"
-    more = found.labels_for_the_judge(floor or 0.0, result.compared)
-    shown = f"{judged.by} passed {found.n - found.errors} of {found.n}" + (
-        f" ({judged.unscored} verdicts could not be read)" if judged.unscored else ""
-    )
-    people = f"{judged.false_passes} of {judged.human_labels} answers that people labelled pass although they are wrong"
-    if more == 0:
-        return f"{shown}; {people}"
-    needs = (
-        "no number of labels shows the floor" if more is None else f"{more} more labels by people would show the floor"
-    )
-    return f"{shown}; {people if judged.human_labels else 'a judge never certifies alone'}; {needs}, see --to-label"
+    shown = f"{judged.by} passed {found.n - found.errors} of {found.n}"
+    if judged.unscored:
+        shown += f", and {judged.unscored} of its verdicts could not be read"
+    people = f"of {judged.human_labels} answers that people labelled, it passed {judged.false_passes} that are wrong"
+    shown += f"; {people if judged.human_labels else 'a judge never certifies alone'}"
+    more = found.labels_for_the_judge(goal, result.compared)
+    if more is None:
+        return f"{shown}; too few passed for {goal:g}, however many labels people give"
+    return f"{shown}; {goal:g} needs {more} more labels by people, see --to-label" if more else shown
 
 
 class _Bar:
