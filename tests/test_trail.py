@@ -17,8 +17,11 @@ from sqlalchemy import create_engine, text
 
 from tests.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, run
 from tests.terminal import Terminal
+from tierwise.documents import iter_documents
 from tierwise.ledger import Decision, Ledger
-from tierwise.records import Choice, Outcome, Rejection, Route, Verdict
+from tierwise.records import Batch, Choice, Outcome, Rejection, Route, Verdict
+from tierwise.redaction import Redaction
+from tierwise.spool import Spool
 from tierwise.trail import START, Scope, digest
 from tierwise.trail.files import read_trail, write_trail
 from tierwise.trail.verify import verify_file
@@ -128,6 +131,36 @@ def test_every_run_attempt_outcome_and_decision_has_a_record_that_explains_it(
     assert outcome["rejected"][0][0] == "large"
     assert outcome["policy"] == RUN.policy_hash
     assert (lines[6]["decision"], lines[6]["by"], lines[6]["run"]) == ("edited", "ada", "run-1")
+
+
+def test_who_set_a_sensitivity_is_on_record(ledger: Ledger, tmp_path: Path) -> None:
+    """The flow, the document itself, a redaction or an earlier step; also after a wait on disk."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "a.txt").write_text("The desk is late.")
+    (inbox / "b.txt").write_text("---\nsensitivity: confidential\n---\nThe desk of my patient is late.")
+    flow, own = iter_documents(inbox, sensitivity="internal")
+    lowered = Redaction(to="internal").apply(own)
+    batch = Spool(tmp_path / "spool", "run-1").put(Batch((flow, own, lowered)))
+    ledger.start_run(RUN)
+
+    async def story() -> None:
+        for number, document in enumerate(batch.documents):
+            level = document.strictest
+            outcome = Outcome(step="classify", status="accepted", value=1, sensitivity=level)
+            await ledger.record_outcome(RUN.id, replace(document, id=str(number)), outcome)
+        derived = Outcome(step="classify", status="accepted", value=1, sensitivity="restricted")
+        await ledger.record_outcome(RUN.id, replace(flow, id="3"), derived)
+
+    run(story())
+    [block] = ledger.trail.blocks()
+    told = [(r["sensitivity"], r["sensitivity_source"]) for r in block.records if r["record"] == "outcome"]
+    assert told == [
+        ("internal", "flow"),
+        ("confidential", "document"),
+        ("internal", "redact"),
+        ("restricted", "an earlier step"),
+    ]
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

@@ -85,6 +85,7 @@ def _plain(document: Document) -> dict[str, Any]:
         "id": document.id,
         "text": document.text,
         "sensitivity": document.sensitivity,
+        "sensitivity_source": document.sensitivity_source,
         "language": document.language,
         "metadata": dict(document.metadata),
         "outcomes": outcomes,

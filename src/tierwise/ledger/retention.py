@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, false, func, insert, or_, select, tuple_, update
+from sqlalchemy import Text, bindparam, delete, false, func, insert, or_, select, tuple_, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.errors import UnknownName
@@ -225,11 +225,11 @@ def _plain_reasons(connection: Connection, meant: _Scope) -> None:
 def _plain_routes(connection: Connection, meant: _Scope) -> None:
     """Routes hold the document's metadata, such as its subject."""
     o = OutcomeRecord
-    query = select(o.run_id, o.document_id, o.step, o.route).where(meant(o), o.route.is_not(None))
+    some = type_coerce(o.route, Text).contains('"tags": {"')
+    query = select(o.run_id, o.document_id, o.step, o.route).where(meant(o), some)
     rows = [
-        {**_key(row), "plain": {**row.route, "features": {**features, "tags": {}}}}
+        {**_key(row), "plain": {**row.route, "features": {**row.route["features"], "tags": {}}}}
         for row in connection.execute(query)
-        if (features := row.route.get("features") or {}).get("tags")
     ]
     _rewrite(connection, rows, route=bindparam("plain", type_=o.route.type))
 

@@ -59,15 +59,17 @@ class Redaction:
 
         Where the second look finds anything, it keeps its sensitivity, and the outcome says why.
         """
-        if waiting := document.deferred:
-            return document.with_outcome(_skipped(document, waiting))
+        if stopped := document.stopped:
+            return document.with_outcome(_skipped(document, stopped))
         before = highest(document.sensitivity, *_others(document))
         goal = self._goal(before)
         eraser = _Eraser(self._finders(document))
         text = eraser.erase(document.text)
         metadata = {key: eraser.erase(value, f"`{key}`") for key, value in document.metadata.items()}
         reason = _against(document, before, goal) or eraser.left()
-        derived = replace(document, text=text, metadata=metadata, sensitivity=document.sensitivity if reason else goal)
+        derived = replace(document, text=text, metadata=metadata)
+        if not reason:
+            derived = replace(derived, sensitivity=goal, sensitivity_source=STEP)
         value = {
             "lowered": not reason,
             "from": before,
@@ -150,8 +152,8 @@ def _line(text: str, span: Span) -> str:
     return f"line {number}"
 
 
-def _skipped(document: Document, waiting: Outcome) -> Outcome:
-    reason = f"{waiting.step} was deferred"
+def _skipped(document: Document, stopped: Outcome) -> Outcome:
+    reason = f"{stopped.step} was {stopped.status}"
     return Outcome(step=STEP, status="skipped", reason=reason, sensitivity=document.sensitivity)
 
 
