@@ -34,7 +34,7 @@ DOORS = {
     "alembic": {"ledger"},
     "anyio": {"cascade", "engine", "gateway"},
     "dateutil": {"correctness"},
-    "jinja2": {"prompts"},
+    "jinja2": {"prompts", "report"},
     "jsonschema": {"review"},
     "litellm": {"gateway"},
     "markitdown": {"documents"},
