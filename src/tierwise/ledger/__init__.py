@@ -56,6 +56,7 @@ __all__ = [
 RunState = Literal["completed", "failed", "cancelled"]
 LEASE_S = 300.0
 _FIRST_POLL_S, _LAST_POLL_S = 0.05, 1.0
+_MONEY_POLL_S = 0.2  # one caller a process asks
 _MONEY = "money"  # news that some came back
 
 
@@ -175,7 +176,7 @@ class Ledger(Queries):
                     await line.enter_async_context(self._short.setdefault(tuple(wish.limits), asyncio.Lock()))
                     continue
                 else:
-                    await self._wait_for_news(_MONEY, delay)
+                    await self._wait_for_news(_MONEY, min(delay, _MONEY_POLL_S))
                 delay = min(delay * 2, _LAST_POLL_S)
 
     async def _ask(self, call_hash: str, holding: _Holding, fresh_since: float | None) -> Answer:

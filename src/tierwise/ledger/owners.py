@@ -27,6 +27,13 @@ def gone(owner: str) -> bool:
         return True
     except OSError:
         return False
+    return _unburied(pid)
+
+
+def _unburied(pid: str) -> bool:
+    """Whether a process is dead, but its parent has not taken notice yet; where that can be seen."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     return False
 
 

@@ -28,6 +28,7 @@ from tierwise.cascade import RunContext
 from tierwise.checks import Check
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
+from tierwise.orchestrate.asking import ask_by_pausing
 from tierwise.orchestrate.planning import BatchTask, rehearsal
 from tierwise.orchestrate.server import publish_summary, tellable, wait_until_recorded
 from tierwise.plan import Planner, Sampler, take_plan
@@ -95,7 +96,7 @@ def recorded_run(
     """Record everything that steps do inside this block as one run, under one budget (USD, None: no limit).
 
     `within` sets a deadline that routes may look at (`minutes_left_max`); `tags` say whose run it is, such as
-    {"team": "claims"}.
+    {"team": "claims"}: limits in the rules may be for the runs with a tag.
     TIERWISE_FRESH=1 asks again for answers that were paid in earlier runs.
     """
     flow_run_id = flow_run.get_id()
@@ -111,6 +112,7 @@ def recorded_run(
         tags=tags,
         deadline=None if within is None else time.time() + within.total_seconds(),
         plan=take_plan(current.project.root, flow, told) if flow else None,
+        ask=ask_by_pausing() if flow_run_id else None,
     )
     run = _runs[flow_run_id] = Run(current, context)
     try:
