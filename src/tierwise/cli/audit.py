@@ -16,6 +16,7 @@ from tierwise.errors import Misuse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_NOTES = 5  # shown at most
 audit = typer.Typer(no_args_is_help=True, help="Write the audit trail to a file, and verify it against the ledger.")
 
 
@@ -79,8 +80,10 @@ def verify(
     else:
         for fault in report.faults:
             typer.echo(fault)
-        for note in report.notes:
+        for note in report.notes[:_NOTES]:
             typer.echo(f"note: {note}", err=True)
+        if more := len(report.notes[_NOTES:]):
+            typer.echo(f"note: and {more} more like this; --json lists all", err=True)
         against = "by itself" if alone else "against the ledger and its seals" if file else "against its seals"
         found = f"{len(report.faults)} faults" if report.faults else "nothing is wrong"
         typer.echo(
