@@ -14,7 +14,7 @@ ENGINE = ROOT / "src" / "tierwise"
 
 # each may import those before it
 LAYERS = [
-    ["errors"],
+    ["errors", "plain"],
     ["records", "environment", "audits", "replay"],
     ["yamlfile", "tokens", "documents", "learned", "redaction", "spool", "trail"],
     ["catalog", "checks", "budget"],

@@ -120,7 +120,7 @@ class Model(Settings):
     name: str = ""
     tier: str
     description: str = ""
-    litellm_params: Mapping[str, Any] = {}
+    litellm_params: Mapping[str, Any] = Field({}, repr=False)
     context_tokens: Annotated[int, Field(gt=0)]
     max_output_tokens: Annotated[int, Field(gt=0)]
     # grammar: the server enforces a whole JSON schema; schema: all but lengths and ranges; instruct: it is only told

@@ -17,6 +17,7 @@ from tierwise.cli.explain import explain
 from tierwise.cli.golden import golden
 from tierwise.cli.label import label
 from tierwise.cli.models import fetch, models
+from tierwise.cli.output import plain_output
 from tierwise.cli.plan import plan
 from tierwise.cli.replay import replay
 from tierwise.cli.retention import retention
@@ -27,6 +28,7 @@ from tierwise.cli.runs import runs, show
 from tierwise.cli.train import train
 from tierwise.cli.ui import ui
 from tierwise.errors import Misuse, TierwiseError
+from tierwise.plain import plain
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,7 +83,8 @@ def main() -> None:
     """Run the command line; our errors become one line and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        app()
+        with plain_output():
+            app()
     except Misuse as error:
         _fail(error, 2)
     except TierwiseError as error:
@@ -92,5 +95,5 @@ def main() -> None:
 
 
 def _fail(error: TierwiseError, code: int) -> None:
-    typer.echo(f"tierwise: {error}", err=True)
+    typer.echo(plain(f"tierwise: {error}"), err=True)
     sys.exit(code)

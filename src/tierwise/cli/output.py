@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
+
+from tierwise.plain import cell, plain, with_colours
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +21,40 @@ NUMERIC = {"documents", "attempts", "reused", "escalations", "cost", "pass rate"
 NUMERIC |= {"calls", "prompt tokens", "expected", "at most", "deviation"}
 NUMERIC |= {"documents planned", "calls planned", "cost planned"}
 NUMERIC |= {"labels", "floor", "strong share", "quality", "gap recovered", "CPT50", "CPT80", "APGR", "USD50"}
+NUMERIC |= {"passed", "unscored", "95 % interval", "would have cost", "saved", "share"}
+
+
+class PlainStream(io.TextIOBase):
+    """Standard output or error, through which no text of others controls the terminal."""
+
+    def __init__(self, stream: TextIO, clean: Callable[[str], str] = plain) -> None:
+        self.stream, self._clean = stream, clean
+
+    def write(self, text: str) -> int:
+        """Write a text, its control characters spelt out."""
+        return self.stream.write(self._clean(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def flush(self) -> None:
+        """Flush the stream behind."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person is looking."""
+        return self.stream.isatty()
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """Let nothing that a document, a name or a server holds control the terminal."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = PlainStream(sys.stdout), PlainStream(sys.stderr, with_colours)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def console(*, err: bool = False) -> Console:
@@ -25,7 +62,8 @@ def console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
-    return Console(stderr=err, width=None if stream.isatty() else 160, highlight=False)
+    raw = stream.stream if isinstance(stream, PlainStream) else stream  # colours and bars are rich's own
+    return Console(file=raw, width=None if stream.isatty() else 160, highlight=False)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: str = "nothing to show") -> None:
@@ -37,12 +75,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: st
     if not rows:
         typer.echo(empty)
         return
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=Text(plain(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     columns = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]
     for name in columns:
         table.add_column(name, justify="right" if name in NUMERIC else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in columns))
+        table.add_row(*(Text("" if row[name] is None else plain(str(row[name]))) for name in columns))
     console().print(table)
 
 
@@ -52,10 +92,10 @@ def print_json(data: Any) -> None:
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as CSV with a header."""
+    """Rows as CSV with a header; what a spreadsheet would take for a formula is marked as text."""
     if rows:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
         typer.echo(text.getvalue(), nl=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -130,7 +131,8 @@ def _encoding(file: SourceFile) -> tuple[str, dict[str, str]]:
 def _unambiguous(header: list[str]) -> list[str]:
     """The header. Raises DocumentError when two columns share a name: one would hide the other."""
     names = [name.strip().casefold() for name in header if name.strip()]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if len(set(names)) < len(names):
+        [(twice, _)] = Counter(names).most_common(1)
         raise DocumentError(f"two of its columns are called '{twice[:40]}'; rename one")
     return header
 

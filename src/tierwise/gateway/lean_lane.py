@@ -31,7 +31,7 @@ class LeanLane:
     async def complete(self, call: Call, target: Target) -> Reply:
         """The reply to one request. Raises CallError."""
         exchange, model, begun = Exchange(target.direct), target.model, time.monotonic()
-        with translated_errors(model, call, exchange, target.secrets):
+        with translated_errors(model, call, exchange, target.private):
             body = _encoded(build_body(call, target))
             async with asyncio.timeout(model.timeout_s):
                 await self._connections.post(exchange, address_of(target), build_headers(target), body)

@@ -85,7 +85,7 @@ class LiteLLMLane:
         exchange, request = Exchange(target.direct), build_request(call, target)
         token, begun = CURRENT.set(exchange), time.monotonic()
         try:
-            with translated_errors(model, call, exchange, target.secrets):
+            with translated_errors(model, call, exchange, target.private):
                 async with asyncio.timeout(model.timeout_s):
                     response = await door.acompletion(**request, client=door.client)
                 return reply_of(_answer(response), exchange, model, time.monotonic() - begun)

@@ -49,6 +49,12 @@ class Target:
         found = set(_secrets(self.model.litellm_params, self.params))
         return tuple(sorted(found, key=len, reverse=True))
 
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What no error may show: the secrets, and every header, whose name may say little."""
+        headers = map(str, (self.params.get("extra_headers") or {}).values())
+        return (*self.secrets, *(value for value in headers if len(value) >= _SHORTEST_SECRET))
+
 
 def target_of(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -> Target:
     """The target for filled-in parameters; `hosts` count as in the house. Raises ModelUnavailable."""
