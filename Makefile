@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test real-model check lint format types bench lock clean
+.PHONY: help demo ui test real-model check lint format types bench bench-large lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -52,6 +52,12 @@ bench: .venv/ready  ## Measure what we claim
 	$(BIN)/python -m benchmarks.routing
 	$(BIN)/python -m benchmarks.replay --data ../shared/data/outcomes/routellm_mmlu_train.csv.gz
 	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.overhead --documents 256 --in-flight 32
+
+bench-large: .venv/ready  ## Measure what takes long: kills, overhead, memory
+	$(BIN)/python -m benchmarks.kill
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.memory
 
 lock: .venv/ready  ## Resolve the dependencies again
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
