@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test real-model check lint format types bench bench-large lock clean
+.PHONY: help demo ui test real-model check lint format types bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -58,6 +58,9 @@ bench-large: .venv/ready  ## Measure what takes long: kills, overhead, memory
 	$(BIN)/python -m benchmarks.kill
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.memory
+
+fuzz: .venv/ready  ## Feed damaged input to all that reads, SECONDS=60 each
+	$(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),60)
 
 lock: .venv/ready  ## Resolve the dependencies again
 	$(BIN)/uv pip compile -q pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \

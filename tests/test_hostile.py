@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
+from benchmarks.fuzz import readers, try_out
 from tests.ledgers import DATABASES, migrated_url
 from tests.projects import make_project, model
 from tests.standin import Standin, status
@@ -18,6 +20,8 @@ from tests.terminal import Terminal
 from tests.test_cascade import CLASSIFY, LABELS, SUMMARIZE
 from tierwise.documents import iter_documents
 from tierwise.engine import Engine
+from tierwise.errors import ConfigError
+from tierwise.golden import load_golden
 from tierwise.plain import cell, plain
 from tierwise.project import Project
 from tierwise.records import Batch, Document
@@ -154,8 +158,14 @@ def test_file_names_and_answers_stay_text_in_prefect_and_on_disk(
     with get_client(sync_client=True) as client:
         artifacts = client.read_artifacts(flow_run_filter=chosen)
         names = [run.name for run in client.read_task_runs(flow_run_filter=chosen)]
-    assert artifacts
-    assert "img" not in json.dumps([[a.key, a.data, a.description] for a in artifacts]) + json.dumps(names)
+    pages = [str(artifact.data) for artifact in artifacts if artifact.type == "markdown"]
+    tokens = [
+        t for page in pages for token in MarkdownIt("gfm-like").parse(page) for t in (token, *(token.children or ()))
+    ]
+    assert not {token.type for token in tokens} & {"html_block", "html_inline", "image", "link_open"}
+    tables = [[a.key, a.data, a.description] for a in artifacts if a.type != "markdown"]
+    assert tables
+    assert "img" not in json.dumps([tables, names])
     assert {path.parent for path in tmp_path.rglob("*.md") if project not in path.parents} == {tmp_path / "out"}
 
 
@@ -195,3 +205,17 @@ def _read(folder: Path) -> Iterator[Document]:
 def test_plain_text_is_json_and_keeps_what_people_write() -> None:
     assert json.loads(f'"{plain(COMMANDS)}"') == COMMANDS
     assert plain("Größe\t👩‍👩‍👧\n1\u00a0000") == "Größe\t👩‍👩‍👧\n1\u00a0000"
+
+
+@pytest.mark.parametrize("name", readers())
+def test_damaged_input_raises_nothing_but_our_errors(name: str) -> None:
+    """A little of what `make fuzz` does for longer."""
+    assert try_out(readers()[name], examples=8 if name == "document.docx" else 20)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000], ids=["deep", "long"])
+def test_a_golden_set_whose_line_is_too_deep_or_too_long_is_an_error_with_its_place(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "g.jsonl"
+    path.write_text('{"id": 1, "text": "x", "label": ' + value + "}")
+    with pytest.raises(ConfigError, match=r"g\.jsonl:1: not a line of JSON"):
+        load_golden(path)

@@ -155,7 +155,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             continue
         try:
             row = json.loads(raw)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also of numbers and nestings that are too long
             row = ConfigError(f"not a line of JSON with id and text: {error}", path=path, line=line)
         yield line, row
 

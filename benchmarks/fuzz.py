@@ -1,0 +1,263 @@
+"""Feed damaged and random input to everything that reads: it may raise our errors, and nothing else.
+
+    python -m benchmarks.fuzz                     # a minute each
+    python -m benchmarks.fuzz --seconds 10 rules  # one, for ten seconds
+
+Stops at the first finding of each reader, makes it small, prints it, and exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from tests.projects import ROOT
+from tests.test_cascade import CLASSIFY, GOOD, LABELS, TEXT
+from tests.test_documents_formats import mail, pdf, word
+from tierwise.catalog import Catalog, Model, load_catalog
+from tierwise.certificates import load_certificates
+from tierwise.checks import fields_are_quoted, no_placeholders, numbers_are_in_the_document, same_language
+from tierwise.documents import iter_documents
+from tierwise.documents.formats import extract
+from tierwise.errors import TierwiseError
+from tierwise.gateway.openai_format import read_answer
+from tierwise.gateway.replies import reply_of
+from tierwise.gateway.translate import translated_errors
+from tierwise.gateway.wire import ErrorStatus, Exchange
+from tierwise.golden import load_golden, load_settings
+from tierwise.records import Call, Document, Message
+from tierwise.replay import read_outcomes
+from tierwise.rules import load_rules
+from tierwise.steps import Step
+
+# what tends to break readers of text: ends, quotes, numbers that are none, references to oneself
+NASTY = [
+    *(b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b"\r", b"\t", b'"', b"'", b"{", b"}", b"[", b"]", b":", b",", b"-", b"#"),
+    *(b"null", b"true", b"1e999", b"-1", b"NaN", b".inf", b"9" * 5000, b"2026-13-45", b"0x", b"1_0", b"\\ud800"),
+    *(b"&a ", b"*a", b"<<: ", b"!!python/object:os.system ", b"? ", b"|\n", b"%", b"---\n", b"...\n", b"[" * 3000),
+    *(b'{"a":' * 2000, "\N{ZERO WIDTH JOINER}\N{RIGHT-TO-LEFT OVERRIDE}ß".encode(), b"${A|B}", b"{{", b"<|im_start|>"),
+]
+CERTIFICATES = """version: 1
+certificates:
+- {step: classify, models: [a, b], identities: {a: x, b: y}, prompt: classify v1, prompt_hash: h, step_hash: h,
+   golden: g.jsonl, golden_hash: h, n: 100, errors: 1, bound: 0.9, date: 2026-11-01, tierwise_version: 0.1.0}
+"""
+OUTCOMES = "item,step,prompt_tokens,model,tier,score,cost_usd\n" + "".join(
+    f"{item},s,10,{model},t,1,0.1\n" for item in "xy" for model in "ab"
+)
+GOLDEN = '{"id": "1", "text": "x", "label": "a"}\n{"id": "2", "text": "y", "expected": {"label": "b"}}\n'
+REPLY = {
+    "model": "m",
+    "choices": [
+        {
+            "message": {"content": GOOD, "refusal": None},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"logprob": -1}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}},
+}
+
+
+class Value(BaseModel):
+    value: str | None
+    quote: str | None
+
+
+class Terms(BaseModel):
+    party: Value
+    amounts: list[Value]
+    share: float
+    urgent: bool | None = None
+
+
+EXTRACT = Step(
+    name="extract",
+    returns=Terms,
+    prompt="extract",
+    checks=(fields_are_quoted, numbers_are_in_the_document, no_placeholders, same_language),
+)
+TERMS = '{"party": {"value": "Ann", "quote": "Ann"}, "amounts": [{"value": "2,140", "quote": "2140"}], "share": 0.5}'
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One way in, and good input that is damaged for it."""
+
+    read: Callable[[bytes], object]
+    good: tuple[bytes, ...]
+
+
+def _in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """A reader of files, given bytes."""
+
+    def from_bytes(data: bytes) -> object:
+        with tempfile.TemporaryDirectory(prefix="tierwise-fuzz-") as folder:
+            path = Path(folder) / name
+            path.write_bytes(data)
+            return read(path)
+
+    return from_bytes
+
+
+def _documents(path: Path) -> object:
+    documents = list(iter_documents(path, sensitivity="internal"))
+    for document in documents:
+        json.dumps([document.id, document.text, dict(document.metadata)], ensure_ascii=False).encode()
+    assert documents, "a file vanished"
+    return documents
+
+
+@cache
+def _catalog() -> Catalog:
+    return load_catalog(ROOT / "routing_rules" / "catalog.yaml")
+
+
+def _answer(step: Step, parameters: Mapping[str, object]) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        output = step.parse(data.decode("utf-8", "replace"))
+        return step.judge(output, Document(id="a", text=TEXT), parameters) if isinstance(output, BaseModel) else output
+
+    return read
+
+
+def _reply(data: bytes) -> object:
+    model = Model.model_validate(_MODEL)
+    call = Call(model="m", identity="m", messages=(Message("user", TEXT),), max_tokens=9)
+    for code in (200, 400):
+        exchange = Exchange(direct=True, url="http://127.0.0.1", status=code, content=data)
+        with translated_errors(model, call, exchange, ()):
+            if code == 400:
+                raise ErrorStatus
+            json.dumps(reply_of(read_answer(exchange.body), exchange, model, 0.0).served_model)
+    return None
+
+
+_MODEL = {
+    "name": "m",
+    "tier": "t",
+    "litellm_params": {"model": "openai/m"},
+    "context_tokens": 9,
+    "max_output_tokens": 9,
+    "price": "unknown",
+    "strength": 1,
+}
+
+
+def _golden(path: Path) -> object:
+    return load_golden(path, at_least=1)
+
+
+def _shipped(name: str) -> bytes:
+    return (ROOT / "routing_rules" / name).read_bytes()
+
+
+def readers() -> dict[str, Reader]:
+    """Everything that reads what others wrote."""
+    rows = (b"text,id,sensitivity\nhello,1,internal\n", b'{"text": "hello", "id": 1}\n{"text": "x"}\n')
+    texts = (b"---\nsensitivity: internal\ntopic: x\n---\nHello there\n", "Größe".encode("utf-16"))
+    return {
+        **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), rows) for suffix in (".csv", ".jsonl")},
+        **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), texts) for suffix in (".txt", ".md")},
+        "document.pdf": Reader(lambda data: extract(data, ".pdf"), (pdf("Hello there"),)),
+        "document.docx": Reader(lambda data: extract(data, ".docx"), (word(),)),
+        "document.html": Reader(lambda data: extract(data, ".html"), (b"<table><tr><td>a<p>b</table><a href=x>y</a>",)),
+        "document.eml": Reader(lambda data: extract(data, ".eml"), (bytes(mail()),)),
+        "rules": Reader(_in_file("rules.yaml", lambda path: load_rules(path, _catalog())), (_shipped("rules.yaml"),)),
+        "catalog": Reader(_in_file("catalog.yaml", load_catalog), (_shipped("catalog.yaml")[:3000],)),
+        "certificates": Reader(_in_file("certificates.yaml", load_certificates), (CERTIFICATES.encode(),)),
+        "label": Reader(_answer(CLASSIFY, LABELS), (GOOD.encode(), b"Well: ```json\n" + GOOD.encode() + b"\n```")),
+        "terms": Reader(_answer(EXTRACT, {}), (TERMS.encode(),)),
+        "reply": Reader(_reply, (json.dumps(REPLY).encode(), b'{"error": {"message": "no", "code": 1}}')),
+        "outcomes": Reader(_in_file("o.csv", read_outcomes), (OUTCOMES.encode(),)),
+        "packed-outcomes": Reader(_in_file("o.csv.gz", read_outcomes), (b"\x1f\x8b\x08\0" + b"\0" * 30,)),
+        "golden.jsonl": Reader(_in_file("g.jsonl", _golden), (GOLDEN.encode(),)),
+        "golden.csv": Reader(_in_file("g.csv", _golden), (b"id,text,label\n1,x,a\n",)),
+        "golden.yaml": Reader(_in_file("g.yaml", load_settings), (b"parameters: {labels: [a, b]}\nrubric: [x]\n",)),
+    }  # fmt: skip
+
+
+def damaged(good: bytes) -> st.SearchStrategy[bytes]:
+    """Good input with some of it gone, repeated, or replaced by what is nasty."""
+    piece = st.sampled_from(NASTY) | st.binary(max_size=6)
+    edit = st.tuples(st.integers(0, len(good)), st.integers(0, 12), piece, st.sampled_from([0, 0, 20]))
+
+    def apply(edits: list[tuple[int, int, bytes, int]]) -> bytes:
+        data = good
+        for place, gone, added, again in edits:
+            data = data[:place] + added + data[max(0, place + gone - again) :]
+        return data
+
+    return st.lists(edit, min_size=1, max_size=6).map(apply)
+
+
+def try_out(reader: Reader, *, examples: int, number: int | None = None) -> int:
+    """Read so many inputs; how many were read. Raises whatever is no error of ours."""
+    count = 0
+    inputs = st.one_of(*(damaged(good) for good in reader.good), st.binary(max_size=200), st.text().map(_encoded))
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+    )
+    @given(inputs)
+    def one(data: bytes) -> None:
+        nonlocal count
+        count += 1
+        with suppress(TierwiseError):
+            reader.read(data)
+
+    (one if number is None else seed(number)(one))()
+    return count
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def main() -> int:
+    """Try out the readers, each for some seconds."""
+    known = readers()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="READER", help=f"default: all of {', '.join(known)}")
+    parser.add_argument("--seconds", type=float, default=60, help="for each reader")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(known):
+        parser.error(f"no reader named {', '.join(unknown)}; there are {', '.join(known)}")
+    logging.disable()  # parsers complain of what they are given
+    found = [name for name in options.names or known if not _for_a_while(name, known[name], options.seconds)]
+    return int(bool(found))
+
+
+def _for_a_while(name: str, reader: Reader, seconds: float) -> bool:
+    """Whether a reader went without a finding for some seconds."""
+    end, tried, number = time.monotonic() + seconds, 0, time.time_ns()
+    try:
+        while time.monotonic() < end:
+            tried += try_out(reader, examples=50, number=number + tried)
+    except Exception:  # noqa: BLE001 - any error but ours is what we are looking for
+        traceback.print_exc()
+        print(f"{name}: a finding after {tried} inputs, see above", flush=True)
+        return False
+    print(f"{name}: {tried} inputs", flush=True)
+    return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
