@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test real-model check lint format types bench bench-large fuzz lock clean
+.PHONY: help demo ui test ui-test real-model check lint format types bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -27,7 +27,10 @@ ui: .venv/ready  ## Look at the runs in Prefect's UI
 	@$(BIN)/tierwise ui
 
 test: .venv/ready  ## Set everything up and run the tests (no key, no weights, no network)
-	$(BIN)/pytest -m "not real_model"
+	$(BIN)/pytest -m "not real_model and not ui"
+
+ui-test: .venv/ready  ## Open the HTML report in a browser (needs chromium; skipped without it)
+	$(BIN)/pytest -m ui tests/ui
 
 real-model: .venv/ready  ## The test that goes through the real 0.5B model
 	@$(BIN)/tierwise fetch qwen-0.5b

@@ -20,6 +20,7 @@ from tierwise.cli.models import fetch, models
 from tierwise.cli.output import plain_output
 from tierwise.cli.plan import plan
 from tierwise.cli.replay import replay
+from tierwise.cli.report import report
 from tierwise.cli.retention import retention
 from tierwise.cli.retry import retry
 from tierwise.cli.review import review
@@ -43,6 +44,7 @@ for command in (
     run,
     show,
     runs,
+    report,
     explain,
     review,
     retry,

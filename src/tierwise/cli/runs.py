@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +14,8 @@ from tierwise.cli.output import console, print_csv, print_json, print_table
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger, RunRow
     from tierwise.report import RunSummary
+    from tierwise.report.figures import CheckRate, Saving
+    from tierwise.report.gathering import Report
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -22,11 +26,11 @@ def runs(
 ) -> None:
     """List the runs on record, the newest first."""
     with open_ledger() as ledger:
-        rows = [_run_cells(row) for row in ledger.runs(limit)]
+        rows = ledger.runs(limit)
     if as_json:
-        print_json(rows)
+        print_json([_run_data(row) for row in rows])
     else:
-        print_table(rows, empty="no runs yet; start with: tierwise run support_inbox")
+        print_table([_run_cells(row) for row in rows], empty="no runs yet; start with: tierwise run support_inbox")
 
 
 def show(
@@ -35,25 +39,42 @@ def show(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
 ) -> None:
-    """Show what a run cost and how good it was, by step, tier and model."""
-    from tierwise.report import document_cells, summarize_run
+    """Show what a run cost and how good it was, by step, tier and model; what it saved, and what needs attention.
+
+    `tierwise report` writes the same as a page, with the trends and a receipt for every document.
+    """
+    from tierwise.cli.report import read
+    from tierwise.project import Project
+    from tierwise.report import document_cells
 
     with open_ledger() as ledger:
-        summary = summarize_run(ledger, ledger.resolve_run(run).id)
+        report = read(ledger, [ledger.resolve_run(run)], Project.find())
+        [summary] = report.summaries
         lines = document_cells(ledger, summary.run.id) if documents else []
     if as_json:
-        print_json(summary.data() | ({"documents": lines} if documents else {}))
+        print_json(summary.data() | report.data() | ({"documents": lines} if documents else {}))
     elif as_csv:
-        print_csv(lines if documents else summary.cells())
+        print_csv(lines if documents else _with_intervals(summary))
     else:
-        print_summary(summary)
+        told = "failed checks"  # by the table of checks
+        rows = [{name: cell for name, cell in row.items() if name != told} for row in _with_intervals(summary)]
+        print_table(rows, **_heading(summary))
+        _print_figures(report)
+        _print_rest(summary)
+        if report.attention:
+            print_table([{"attention": item.text, "command": item.command} for item in report.attention])
         if documents:
             print_table(lines, title="Documents")
 
 
 def print_summary(summary: RunSummary) -> None:
     """A run's table, what waits, and its totals."""
-    print_table(summary.cells(), title=f"{summary.flow} · run {summary.run.id}", empty="no calls were made")
+    print_table(summary.cells(), **_heading(summary))
+    _print_rest(summary)
+
+
+def _print_rest(summary: RunSummary) -> None:
+    """What waits in a run, its plan, and its totals."""
     if summary.deferred:
         rows = [{"document": d.document_id, "step": d.step, "reason": d.reason} for d in summary.deferred[:20]]
         more = len(summary.deferred) - len(rows)
@@ -63,6 +84,65 @@ def print_summary(summary: RunSummary) -> None:
     console().print(summary.headline(), markup=False)
 
 
+def _print_figures(report: Report) -> None:
+    """What answers passed, which calls failed, and what was saved at which quality."""
+    if report.checks:
+        print_table([_check_cells(row) for row in report.checks], title="Checks, with the exact 95 % interval")
+    if report.errors:
+        print_table([asdict(row) for row in report.errors], title="Errors")
+    if report.savings:
+        print_table([_saving_cells(row) for row in report.savings], title=f"Against always {report.best}")
+
+
+def _heading(summary: RunSummary) -> dict[str, str]:
+    return {"title": f"{summary.flow} · run {summary.run.id}", "empty": "no calls were made"}
+
+
+def _with_intervals(summary: RunSummary) -> list[dict[str, Any]]:
+    """The summary's rows, each pass rate followed by its exact 95 % interval."""
+    from tierwise.report.figures import interval
+
+    found = []
+    for cells, row in zip(summary.cells(), summary.rows, strict=True):
+        told = "" if row.shadow else _range(interval(row.accepted, row.documents))
+        names = [part for name in cells for part in ([name, "95 % interval"] if name == "pass rate" else [name])]
+        found.append({name: cells.get(name, told) for name in names})
+    return found
+
+
+def _range(found: tuple[float, float] | None) -> str:
+    return f"{found[0]:.0%} to {found[1]:.0%}" if found else ""
+
+
+def _check_cells(row: CheckRate) -> dict[str, Any]:
+    return {
+        "step": row.step,
+        "model": row.model,
+        "check": row.check,
+        "passed": f"{row.passed} of {row.scored}",
+        "unscored": row.unscored or "",
+        "pass rate": "" if row.rate is None else f"{row.rate:.0%}",
+        "95 % interval": _range(row.interval),
+    }
+
+
+def _saving_cells(row: Saving) -> dict[str, Any]:
+    from tierwise.report import usd
+
+    def amount(value: Decimal | None) -> str:
+        return "unknown" if value is None else usd(value)
+
+    return {
+        "step": row.step,
+        "cost": amount(row.cost),
+        "would have cost": amount(row.best_cost),
+        "saved": amount(row.saved),
+        "share": "" if row.share is None else f"{row.share:.0%}",
+        "quality": "unknown" if row.quality is None else f"{100 * row.quality:+.1f} points",
+        "quality rests on": row.evidence,
+    }
+
+
 def open_ledger() -> Ledger:
     """The ledger of the project around the current folder. Raises Misuse, LedgerError."""
     from tierwise.ledger import Ledger
@@ -70,6 +150,11 @@ def open_ledger() -> Ledger:
 
     project = Project.find()
     return Ledger.open(project.ledger_url, root=project.root)
+
+
+def _run_data(row: RunRow) -> dict[str, Any]:
+    """A run as plain data, without its plan: `tierwise show --json` has that."""
+    return {name: value for name, value in asdict(row).items() if name != "plan"} | {"cost": row.cost}
 
 
 def _run_cells(row: RunRow) -> dict[str, Any]:

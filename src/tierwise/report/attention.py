@@ -35,7 +35,7 @@ def attention(
     found += _setup(errors)
     found += _evidence([row for summary in summaries for row in summary.rows], ground, today)
     if ground.labels_wanted:
-        found.append(Attention(f"{_counted(ground.labels_wanted, 'answer')} wait for a label", "tierwise label"))
+        found.append(Attention(f"waiting for a label: {_counted(ground.labels_wanted, 'answer')}", "tierwise label"))
     return list(dict.fromkeys(found))
 
 
@@ -43,7 +43,8 @@ def command_of(run: RunRow, command: str = "run", **changes: str) -> str:
     """The command that runs this flow again with the same parameters, or with other ones; else one that shows it."""
     if run.flow_run_id is None:
         return f"tierwise show {run.id}"
-    parameters = {name: value for name, value in run.parameters.items() if value not in (None, "None")} | changes
+    unset = (None, "None", False, "False")
+    parameters = {name: value for name, value in run.parameters.items() if value not in unset} | changes
     options = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in parameters.items()]
     return " ".join([f"tierwise {command} {run.flow.replace('-', '_')}", *options])
 
@@ -72,9 +73,9 @@ def _deferred(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attention]:
     for kind, mine in kinds.items():
         documents, first = _counted(len(mine), "document"), mine[0]
         if kind == "budget":
-            yield Attention(f"{documents} wait for money", command_of(run, **_more_money(run)))
+            yield Attention(f"waiting for money: {documents}", command_of(run, **_more_money(run)))
         elif kind == "review":
-            yield Attention(f"{documents} wait for a person's review in {first.step}", review)
+            yield Attention(f"waiting for a person's review in {first.step}: {documents}", review)
         elif kind == "read":
             yield Attention(f"{documents} could not be read", f"tierwise show {run.id} --documents")
         else:
@@ -90,7 +91,11 @@ def _kind(row: DeferredRow) -> str:
 
 
 def _more_money(run: RunRow) -> dict[str, str]:
-    return {"budget_usd": f"{2 * run.budget_usd:f}"} if run.budget_usd and "budget_usd" in run.parameters else {}
+    return (
+        {"budget_usd": f"{(2 * run.budget_usd).normalize():f}"}
+        if run.budget_usd and "budget_usd" in run.parameters
+        else {}
+    )
 
 
 def _setup(errors: Sequence[ErrorRow]) -> Iterator[Attention]:

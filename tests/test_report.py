@@ -1,0 +1,414 @@
+"""The report: figures from a real ledger whose every number is known, and the page that shows them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url, run
+from tests.projects import make_project, model
+from tests.standin import Standin
+from tests.terminal import Terminal
+from tests.test_explain import classify, letter
+from tierwise.catalog import load_catalog
+from tierwise.certificates import Certificate
+from tierwise.ledger import Ledger
+from tierwise.ledger.reporting import runs_since
+from tierwise.records import Outcome, Rejection, Route, Usage, Verdict
+from tierwise.report.figures import Ground, Proof, interval
+from tierwise.report.gathering import Report, gather
+from tierwise.report.page import page
+from tierwise.report.receipts import receipts
+
+TODAY = datetime.date(2026, 11, 22)
+CENT = Decimal("0.01")
+SMALL = {"model": "small", "tier": "local", "usage": Usage(1000, 100), "cost": CENT}
+LARGE = {"model": "large", "tier": "proprietary", "usage": Usage(1000, 100), "cost": 10 * CENT}
+BAD, GOOD = Verdict("length", False, "the secret is 41 words long"), Verdict("length", True)
+BARRED = Route(
+    step="classify", rule="r", models=("small",), rejected=(Rejection("large", "guard stays-local: only local"),)
+)
+CHAIN = Route(step="classify", rule="r", models=("small", "large"))
+ON_SQLITE = pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)  # what no database could change
+
+
+@pytest.fixture(params=DATABASES)
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(migrated_url(request.param, tmp_path), root=tmp_path) as opened:
+        yield opened
+
+
+def record(ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.id, **outcome: Any) -> None:
+    """A document's attempts with their verdicts, then its outcome of the step classify."""
+
+    async def story() -> None:
+        for changes in attempts:
+            made = attempt(document_id=document_id, **changes)
+            await ledger.settle(run_id, replace(made, verdicts=()), None)
+            await ledger.record_verdicts(run_id, made.id, made.verdicts)
+        usual = {"status": "accepted", "model": "small", "value": "?", "sensitivity": "internal", "route": CHAIN}
+        await ledger.record_outcome(
+            run_id, replace(DOCUMENT, id=document_id), Outcome(step="classify", **usual | outcome)
+        )
+
+    run(story())
+
+
+def record_a_run(ledger: Ledger, run_id: str = RUN.id, **changes: Any) -> None:
+    """One answer at once, one after an escalation, one that a guard keeps at home, one reused, one failed call."""
+    ledger.start_run(replace(RUN, id=run_id, **changes))
+    record(ledger, "a", {**SMALL, "verdicts": (GOOD,)}, run_id=run_id)
+    escalated = ({**SMALL, "verdicts": (BAD,)}, {**LARGE, "kind": "escalation", "verdicts": (GOOD,)})
+    record(ledger, "b", *escalated, run_id=run_id, model="large")
+    record(ledger, "c", {**SMALL, "verdicts": (GOOD,)}, run_id=run_id, route=BARRED, sensitivity="confidential")
+    record(ledger, "d", {**SMALL, "reused": True, "cost": Decimal(0)}, run_id=run_id)
+    failed = {**SMALL, "error": "RateLimited", "usage": None, "cost": Decimal(0), "error_text": "small: slow down"}
+    record(ledger, "e", failed, {**SMALL, "kind": "retry"}, run_id=run_id)
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    """`small` at 1 and 2 USD for a million tokens, `large` at 10 and 50, `mystery` stronger and without a price."""
+    dear = "{input: 10, output: 50, source: test, date: 2026-11-01}"
+    root = make_project(
+        tmp_path / "project",
+        model("small", "http://127.0.0.1:1"),
+        model("large", "http://127.0.0.1:1", strength=50, price=dear),
+        model("mystery", "http://127.0.0.1:1", strength=90, price="unknown"),
+    )
+    return Ground(catalog=load_catalog(root / "routing_rules" / "catalog.yaml"))
+
+
+def proof(*models: str, errors: int, void: str | None = None, golden: str = "g" * 64) -> Proof:
+    """A certificate of 100 labels."""
+    made = Certificate(
+        step="classify",
+        models=models,
+        identities=dict.fromkeys(models, "i"),
+        prompt="classify v1",
+        prompt_hash="p",
+        step_hash="s",
+        golden="classify.jsonl",
+        golden_hash=golden,
+        n=100,
+        errors=errors,
+        bound=0.5,
+        date=datetime.date(2026, 11, 1),
+        tierwise_version="0.1.0",
+    )
+    return Proof(made, void)
+
+
+def gathered(ledger: Ledger, ground: Ground, *run_ids: str) -> Report:
+    return gather(ledger, [ledger.resolve_run(run_id) for run_id in run_ids or (RUN.id,)], ground, TODAY)
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+def test_savings_price_each_needed_call_once_at_the_strongest_model_with_a_price(
+    ledger: Ledger, ground: Ground
+) -> None:
+    """Escalations, reused answers and failed calls are not priced again; what a guard keeps home costs the same."""
+    record_a_run(ledger)
+    report = gathered(ledger, ground)
+    [row] = report.savings
+    one = (1000 * 10 + 100 * 50) / Decimal(1_000_000)
+    assert report.best == "large"
+    assert row.cost == 14 * CENT  # four answers of small, one of large
+    assert row.best_cost == 3 * one + CENT  # a, b and e there; c stays at home
+    assert (row.calls, row.barred, row.uncounted) == (4, 1, 0)
+    assert row.saved == row.best_cost - row.cost
+    assert report.saving is not None
+    assert report.saving.saved == row.saved
+
+
+def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, ground: Ground) -> None:
+    record_a_run(ledger)
+    record(ledger, "f", {**SMALL, "cost": None})
+    [row] = gathered(ledger, ground).savings
+    assert row.cost is None
+    assert row.saved is None
+    assert row.share is None
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("proofs", "quality", "evidence"),
+    [
+        ((), None, "no certificate in force for large"),
+        ((proof("large", errors=2),), None, "no certificate in force for small"),
+        ((proof("large", errors=2), proof("small", errors=7, void="it expired")), None, "no certificate in force"),
+        ((proof("large", errors=2), proof("small", errors=7, golden="h" * 64)), None, "on different examples"),
+        ((proof("large", errors=2), proof("small", errors=7)), -0.05 * 4 / 5, "large 98.0% of 100; small 93.0% of 100"),
+    ],
+)
+def test_the_quality_that_a_saving_costs_is_known_only_from_certificates_in_force(
+    ledger: Ledger, ground: Ground, proofs: tuple[Proof, ...], quality: float | None, evidence: str
+) -> None:
+    """An answer of the strongest model is as good as its own; the others count by their certified pass rates."""
+    record_a_run(ledger)
+    [row] = gathered(ledger, replace(ground, proofs=proofs)).savings
+    assert row.quality == (None if quality is None else pytest.approx(quality))
+    assert evidence in row.evidence
+
+
+def test_check_rates_have_exact_intervals(ledger: Ledger, ground: Ground) -> None:
+    """Clopper and Pearson for 2 of 3: 9.4 to 99.2 %."""
+    record_a_run(ledger)
+    small, large = gathered(ledger, ground).checks
+    assert (small.model, small.passed, small.scored) == ("small", 2, 3)
+    assert small.interval == pytest.approx((0.0943, 0.9916), abs=1e-4)
+    assert (large.model, large.passed, large.scored) == ("large", 1, 1)
+    assert interval(0, 0) is None
+    assert interval(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
+
+
+def test_several_runs_add_up_and_are_charged_to_their_tags(ledger: Ledger, ground: Ground) -> None:
+    """A document counts once a run, and a run under each of its tags."""
+    record_a_run(ledger, "one", tags={"team": "claims"})
+    record_a_run(ledger, "two", tags={"team": "claims", "site": "Oslo"}, started_at=RUN.started_at + 60)
+    record_a_run(ledger, "three", started_at=RUN.started_at + 120)
+    report = gathered(ledger, ground, "three", "two", "one")
+    small, large = report.rows
+    assert (small.documents, small.cost_known, large.escalations) == (15, 12 * CENT, 0)
+    assert small.escalations == 3
+    assert small.errors == {"RateLimited": 3}
+    assert [(c.tag, c.value, c.runs, c.cost_known) for c in report.charges] == [
+        ("site", "Oslo", 1, 14 * CENT),
+        ("team", "claims", 2, 28 * CENT),
+        ("", "", 1, 14 * CENT),
+    ]
+    assert [point.run_id for point in report.trend] == ["one", "two", "three"]
+    assert [r.id for r in runs_since(ledger, RUN.started_at + 60)] == ["three", "two"]
+
+
+def test_the_trend_of_a_run_is_that_of_its_flow_until_then(ledger: Ledger, ground: Ground) -> None:
+    record_a_run(ledger, "one")
+    ledger.start_run(replace(RUN, id="other", flow="contracts", started_at=RUN.started_at + 1))
+    record_a_run(ledger, "two", started_at=RUN.started_at + 60)
+    record_a_run(ledger, "later", started_at=RUN.started_at + 120)
+    points = gathered(ledger, ground, "two").trend
+    assert [point.run_id for point in points] == ["one", "two"]
+    assert points[0].cost == 14 * CENT / 5
+    assert points[0].passed == pytest.approx(3 / 4)
+
+
+def test_what_needs_attention_comes_with_its_command(ledger: Ledger, ground: Ground) -> None:
+    """A stopped run, money, a person, setup, evidence, labels."""
+    parameters = {"source": "my inbox", "budget_usd": "0.1", "only": "None"}
+    ledger.start_run(
+        replace(RUN, flow="support-inbox", flow_run_id="f", parameters=parameters, budget_usd=Decimal("0.1"))
+    )
+    away = {**SMALL, "error": "AuthenticationFailed", "usage": None, "cost": Decimal(0)}
+    record(ledger, "a", {**SMALL, "cost": None}, away, status="deferred", reason="budget: small: too dear")
+    record(ledger, "b", {**LARGE}, status="deferred", reason="small: length: 41 words")
+    wanted = replace(ground, floors={"classify": 0.9, "draft": 0.9}, labels_wanted=2)
+    found = {item.text: item.command for item in gathered(ledger, wanted).attention}
+    again = "tierwise run support_inbox --source 'my inbox' --budget-usd"
+    assert found == {
+        f"run {RUN.id} has no end on record: it still runs, or it was stopped; what was paid is reused": f"{again} 0.1",
+        "waiting for money: 1 document": f"{again} 0.2",
+        "1 document got no acceptable answer in classify": f"tierwise review {RUN.id}",
+        "1 call of unknown cost: a price is missing": "tierwise models",
+        "0.100000 USD of a budget of 0.100000 USD are spent": f"{again} 0.2",
+        "1 call to small ended in AuthenticationFailed": "tierwise doctor",
+        "no certificate is in force for classify": "tierwise certify classify",
+        "waiting for a label: 2 answers": "tierwise label",
+    }
+
+
+# ---- the page -----------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, and the text of scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "script" and self.cdata_elem == "script":
+            self.scripts.append(data)
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.scripts[0])
+
+
+def shown(ledger: Ledger, ground: Ground, **options: Any) -> str:
+    runs = [ledger.resolve_run(RUN.id)]
+    return page(gather(ledger, runs, ground, TODAY), receipts(ledger, runs, **options))
+
+
+@ON_SQLITE
+def test_the_page_loads_nothing_and_its_policy_forbids_it(ledger: Ledger, ground: Ground) -> None:
+    record_a_run(ledger)
+    found = Page(shown(ledger, ground))
+    [policy] = [a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert re.fullmatch(
+        r"default-src 'none'; style-src 'sha256-\S{44}'; script-src 'sha256-\S{44}'; "
+        r"base-uri 'none'; form-action 'none'",
+        str(policy),
+    )
+    assert {tag for tag, a in found.tags if "src" in a or tag in ("link", "img", "iframe", "base", "object")} == set()
+    assert all(str(a["href"]).startswith("#") for tag, a in found.tags if "href" in a)
+    assert not [a for _, a in found.tags if "style" in a or any(name.startswith("on") for name in a)]
+
+
+@ON_SQLITE
+def test_what_looks_like_markup_stays_text(ledger: Ledger, ground: Ground) -> None:
+    """In a flow's name, a tag, a document's id and an answer; a lone surrogate does not stop the page."""
+    attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    ledger.start_run(replace(RUN, flow=attack, tags={attack: attack}))
+    record(ledger, f"{attack}\udcff", {**SMALL, "verdicts": (Verdict("length", False, attack),)}, value={"a": attack})
+    html = shown(ledger, ground)
+    html.encode()
+    found = Page(html)
+    assert sum(tag == "script" for tag, _ in found.tags) == 2
+    assert "img" not in {tag for tag, _ in found.tags}
+    assert found.data["documents"][0][0].startswith(attack)
+    assert json.dumps({"a": attack}) in found.data["texts"]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("level", ["confidential", "restricted"])
+def test_what_may_quote_a_confidential_document_is_left_out_unless_asked_for(
+    ledger: Ledger, ground: Ground, level: str
+) -> None:
+    """The id, the route, the model and the checks' names stay; answers and reasons go."""
+    ledger.start_run(RUN)
+    failed = {"error": "BadReply", "error_text": "small: said my secret"}
+    tried = ({**SMALL, "verdicts": (BAD,)}, {**SMALL, "kind": "retry", **failed})
+    record(ledger, "memo", *tried, sensitivity=level, value="my secret", reason="small: length: the secret is long")
+    record(ledger, "open", {**SMALL, "verdicts": (GOOD,)}, value="not hidden")
+    html = shown(ledger, ground)
+    assert "secret" not in html
+    for kept in ("memo", "length", "BadReply", "not hidden", level):
+        assert kept in html
+    everything = shown(ledger, ground, with_answers=True)
+    assert all(part in everything for part in ("my secret", "the secret is 41 words long", "the secret is long"))
+
+
+@ON_SQLITE
+def test_a_confidential_document_that_no_model_saw_still_says_why(ledger: Ledger, ground: Ground) -> None:
+    """The reason is then the router's own, which quotes nothing."""
+    ledger.start_run(RUN)
+    why = "no acceptable model is left (route r)"
+    record(ledger, "memo", sensitivity="restricted", status="deferred", model=None, value=None, reason=why)
+    assert why in shown(ledger, ground)
+
+
+@ON_SQLITE
+def test_a_run_without_anything_has_a_page_that_says_so(ledger: Ledger) -> None:
+    ledger.start_run(RUN)
+    html = shown(ledger, Ground())
+    for told in ("No model was asked", "No answer was checked", "No call ended in an error", "One run so far"):
+        assert told in html
+
+
+# ---- the commands -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, standin: Standin) -> Path:
+    """A project with one run on record: a document answered, and one that is confidential."""
+    answer = json.dumps({"label": "billing", "evidence": "my invoice is wrong"})
+    standin.answer(answer)
+    root = make_project(tmp_path, model("small", standin.url), model("large", standin.url, strength=20))
+    classify(root, letter(), letter("memo.txt", sensitivity="confidential"))
+    return root
+
+
+def test_report_writes_one_file_and_prints_its_path(terminal: Terminal, project: Path) -> None:
+    done = terminal("report", cwd=project)
+    assert done.code == 0, done.err
+    path = Path(done.out.strip())
+    assert path.parent == project / ".tierwise" / "reports"
+    assert "mail-07.txt" in path.read_text()
+    assert path.read_text().count("my invoice is wrong") == 1
+
+
+def test_answers_of_confidential_documents_come_with_with_answers(terminal: Terminal, project: Path) -> None:
+    out = project / "r.html"
+    terminal("report", "latest", "-o", out, "--with-answers", cwd=project)
+    memo = next(d for d in Page(out.read_text()).data["documents"] if d[0] == "memo.txt")
+    assert memo[3][0][8] >= 0
+    terminal("report", "latest", "-o", out, cwd=project)
+    memo = next(d for d in Page(out.read_text()).data["documents"] if d[0] == "memo.txt")
+    assert memo[3][0][8] == -2
+
+
+def test_report_since_takes_all_runs_of_a_span(terminal: Terminal, project: Path) -> None:
+    classify(project, letter("new.txt"))
+    out = project / "week.html"
+    done = terminal("report", "--since", "7d", "-o", out, cwd=project)
+    assert done.code == 0, done.err
+    assert len(Page(out.read_text()).data["runs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--since", "a week"), "--since takes a span such as 12h, 7d or 4w; not 'a week'"),
+        (("latest", "--since", "7d"), "name a run or give --since, not both"),
+        (("nothing",), "no run named 'nothing'"),
+    ],
+)
+def test_a_wrong_report_command_says_what_is_right(
+    terminal: Terminal, project: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    done = terminal("report", *arguments, cwd=project)
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_a_broken_catalog_takes_the_savings_not_the_past(terminal: Terminal, project: Path) -> None:
+    (project / "routing_rules" / "catalog.yaml").write_text("version: 1\n")
+    done = terminal("show", "--json", cwd=project)
+    assert done.code == 0
+    assert "without savings and certificates:" in done.err
+    data = json.loads(done.out)
+    assert data["savings"]["steps"] == []
+    assert data["run"]["documents"] == 2
+
+
+def test_show_tells_checks_savings_and_what_needs_attention(terminal: Terminal, project: Path) -> None:
+    """In the terminal with intervals; as JSON with numbers."""
+    text = terminal("show", cwd=project).out
+    for part in (
+        "95 % interval",
+        "2 of 2",
+        "16% to 100%",
+        "Against always large",
+        "unknown",
+        "no certificate in force",
+    ):
+        assert part in text
+    data = json.loads(terminal("show", "--json", cwd=project).out)
+    assert data["checks"][0]["interval"] == pytest.approx([0.1581, 1.0], abs=1e-4)
+    assert data["savings"]["against"] == "large"
+    assert data["attention"]
+    head = terminal("show", "--csv", cwd=project).out.splitlines()[0]
+    assert ",pass rate,95 % interval," in head
+
+
+def test_runs_gives_scripts_numbers(terminal: Terminal, project: Path) -> None:
+    [row] = json.loads(terminal("runs", "--json", cwd=project).out)
+    assert row["documents"] == 2
+    assert Decimal(row["cost"]) == Decimal(row["cost_known"]) > 0
