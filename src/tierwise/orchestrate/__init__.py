@@ -32,6 +32,7 @@ from tierwise.errors import Misuse
 from tierwise.orchestrate.asking import ask_by_pausing
 from tierwise.orchestrate.planning import BatchTask, rehearsal
 from tierwise.orchestrate.server import publish_summary, tellable, wait_until_recorded
+from tierwise.plain import plain
 from tierwise.plan import Planner, Sampler, take_plan
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
@@ -269,4 +270,4 @@ def _log_batch(step_name: str, batch: Batch) -> None:
     escalated = sum(outcome.escalated for _, outcome in outcomes)
     logger.info("%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(waiting))
     for name, reason in waiting:
-        logger.warning("%s deferred %s: %s", step_name, name, reason)
+        logger.warning("%s deferred %s: %s", step_name, plain(name), plain(reason))
