@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test ui-test real-model check lint format types bench bench-large fuzz lock clean
+.PHONY: help demo ui test ui-test real-model server-test check lint format types bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -35,6 +35,9 @@ ui-test: .venv/ready  ## Open the HTML report in a browser (needs chromium; skip
 real-model: .venv/ready  ## The test that goes through the real 0.5B model
 	@$(BIN)/tierwise fetch qwen-0.5b
 	$(BIN)/pytest -m real_model
+
+server-test: .venv/ready  ## The test that starts a real server and worker and runs deployments
+	TIERWISE_SERVER_TEST=1 $(BIN)/pytest tests/test_up.py
 
 check: .venv/ready  ## Find what is wrong in rules, catalog, prompts, flows and evidence
 	@$(BIN)/tierwise check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -34,8 +35,9 @@ class ContractTerms(Facts):
 def contract_intake(
     source: Path = Path("examples/contracts"),
     sensitivity: Sensitivity = "internal",
-    budget_usd: float = 1.0,
+    budget_usd: Annotated[float, Field(ge=0, le=10_000)] = 1.0,
     out: Path = Path("out/contracts"),
+    only_new: bool = False,
 ) -> RunSummary:
     """Read a folder of contracts: key terms with their quotations, a summary, and how risky each is.
 
@@ -44,9 +46,10 @@ def contract_intake(
         sensitivity: of contracts that do not say it themselves; they can only say a higher one.
         budget_usd: no call is made that could spend more than this in all.
         out: folder for the results, one file a contract and one line each in outcomes.jsonl.
+        only_new: leave out contracts that an earlier run brought to an end; for a folder that is watched.
     """
     with recorded_run(budget_usd=budget_usd) as run:
-        contracts = read_documents(source, sensitivity=sensitivity)
+        contracts = read_documents(source, sensitivity=sensitivity, only_new=only_new)
         terms = extract.map(contracts, returns=unmapped(ContractTerms), fields=unmapped(ContractTerms.questions()))
         digests = summarize.map(terms, max_words=unmapped(90))
         risks = classify.map(digests, labels=unmapped(list(RISKS)), descriptions=unmapped(RISKS))

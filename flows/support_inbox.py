@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from tasks.classify import classify
 from tasks.draft import draft
@@ -30,8 +32,9 @@ def needs_reply(message: Document) -> bool:
 def support_inbox(
     source: Path = Path("examples/inbox"),
     sensitivity: Sensitivity = "internal",
-    budget_usd: float = 1.0,
+    budget_usd: Annotated[float, Field(ge=0, le=10_000)] = 1.0,
     out: Path = Path("out/inbox"),
+    only_new: bool = False,
 ) -> RunSummary:
     """Sort, summarise and answer a folder of customer messages.
 
@@ -40,9 +43,10 @@ def support_inbox(
         sensitivity: of messages that do not say it themselves; they can only say a higher one.
         budget_usd: no call is made that could spend more than this in all.
         out: folder for the results, one file a message and one line each in outcomes.jsonl.
+        only_new: leave out messages that an earlier run brought to an end; for a folder that is watched.
     """
     with recorded_run(budget_usd=budget_usd) as run:
-        inbox = read_documents(source, sensitivity=sensitivity)
+        inbox = read_documents(source, sensitivity=sensitivity, only_new=only_new)
         topics = classify.map(inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS))
         digests = summarize.map(topics, max_words=unmapped(50))
         replies = draft.map(

@@ -15,8 +15,8 @@ ENGINE = ROOT / "src" / "tierwise"
 # each may import those before it
 LAYERS = [
     ["errors", "plain"],
-    ["records", "environment", "audits", "replay"],
-    ["yamlfile", "tokens", "documents", "learned", "redaction", "spool", "trail"],
+    ["records", "services", "audits", "replay"],
+    ["environment", "yamlfile", "tokens", "documents", "learned", "redaction", "spool", "trail"],
     ["catalog", "checks", "budget"],
     ["prompts", "steps", "certificates", "golden"],
     ["rules", "correctness", "calibrate"],

@@ -1,13 +1,15 @@
 """Variables that Prefect reads when it is imported: quiet, private to the project, and able to keep up.
 
-Whatever is set already stays. A Prefect server that is already there (PREFECT_API_URL, or a profile
-with an address) is used as it is.
+Whatever is set already stays. A Prefect server that is already there (PREFECT_API_URL, else the one that
+`tierwise up` started, else a profile's address) is used as it is.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from tierwise.services import address
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -37,5 +39,7 @@ def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
         "PREFECT_LOGGING_LEVEL": log_level,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
     }
+    if url := address(root):
+        wanted["PREFECT_API_URL"] = f"{url}/api"
     for name, value in wanted.items():
         os.environ.setdefault(name, value)

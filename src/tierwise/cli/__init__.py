@@ -13,6 +13,7 @@ from tierwise.cli.certify import certify
 from tierwise.cli.check import check
 from tierwise.cli.diff import diff
 from tierwise.cli.doctor import doctor
+from tierwise.cli.down import down
 from tierwise.cli.explain import explain
 from tierwise.cli.golden import golden
 from tierwise.cli.label import label
@@ -28,6 +29,7 @@ from tierwise.cli.run import run
 from tierwise.cli.runs import runs, show
 from tierwise.cli.train import train
 from tierwise.cli.ui import ui
+from tierwise.cli.up import up
 from tierwise.errors import Misuse, TierwiseError
 from tierwise.plain import plain
 
@@ -57,6 +59,8 @@ for command in (
     diff,
     replay,
     doctor,
+    up,
+    down,
     ui,
     retention,
 ):

@@ -55,7 +55,11 @@ def run(
         function = project.load_flow(flow)
         parameters = flow_parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
-    summary = run_flow(function, parameters, fresh=fresh)
+    try:
+        summary = run_flow(function, parameters, fresh=fresh)
+    except KeyboardInterrupt:  # typer would end without a word
+        typer.echo("stopped; everything that was paid is on record, run it again to go on", err=True)
+        raise typer.Exit(130) from None
     show_summary(summary, as_json=as_json)
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)
@@ -84,7 +88,10 @@ def show_summary(summary: RunSummary, *, as_json: bool) -> None:
         return
     print_summary(summary)
     typer.echo(f"More: tierwise show {summary.run.id} --documents")
-    typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
+    if server := os.environ.get("PREFECT_API_URL"):
+        typer.echo(f"In Prefect's UI: {server.removesuffix('/api')}/runs/flow-run/{summary.run.flow_run_id}")
+    else:
+        typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
 
 
 @contextmanager

@@ -13,13 +13,18 @@ import typer
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 4200,
 ) -> None:
-    """Start Prefect's server and UI on this project's runs; Ctrl-C stops it."""
+    """Start Prefect's server and UI on this project's runs; Ctrl-C stops it. `tierwise up` starts one that stays."""
     from tierwise.environment import prepare_prefect
     from tierwise.project import Project
+    from tierwise.services import address
 
-    prepare_prefect(Project.find().root, log_level="WARNING")
-    address = f"http://127.0.0.1:{port}"
-    os.environ["PREFECT_UI_API_URL"] = f"{address}/api"  # else the pages are empty on another port
-    typer.echo(f"Prefect's UI: {address}/runs   (Ctrl-C stops it)")
+    root = Project.find().root
+    if running := address(root):
+        typer.echo(f"Prefect's UI: {running}/runs   (`tierwise down` ends it)")
+        return
+    prepare_prefect(root, log_level="WARNING")
+    url = f"http://127.0.0.1:{port}"
+    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"  # else the pages are empty on another port
+    typer.echo(f"Prefect's UI: {url}/runs   (Ctrl-C stops it)")
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     raise typer.Exit(subprocess.call(command))  # noqa: S603 - our own interpreter and fixed arguments

@@ -20,14 +20,14 @@ def page(document: Document) -> str:
     """
     facts = {"language": document.language or "unknown", **document.metadata}
     lines = ["---", f"sensitivity: {document.strictest}", "---", ""]
-    lines += [f"# {_span(document.id)}", "", *_fields(facts, 0), ""]
+    lines += [f"# {span(document.id)}", "", *_fields(facts, 0), ""]
     lines += ["| step | status | model | reason |", "|---|---|---|---|"]
     for outcome in document.outcomes.values():
         cells = (outcome.step, outcome.status, outcome.model, outcome.reason)
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     for outcome in document.outcomes.values():
         if outcome.value is not None:
-            lines += ["", f"## {_span(outcome.step)}", "", *_block(outcome.value, 0)]
+            lines += ["", f"## {span(outcome.step)}", "", *_block(outcome.value, 0)]
     return "\n".join(lines) + "\n"
 
 
@@ -41,7 +41,7 @@ def _block(value: Any, depth: int) -> Iterator[str]:
 
 def _fields(fields: dict[str, Any], depth: int) -> Iterator[str]:
     for name, value in fields.items():
-        yield from _entry(f"{'  ' * depth}- {_span(str(name))}:", value, depth)
+        yield from _entry(f"{'  ' * depth}- {span(str(name))}:", value, depth)
 
 
 def _items(items: list[Any], depth: int) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _entry(start: str, value: Any, depth: int) -> Iterator[str]:
     if nested or (isinstance(value, str) and "\n" in value):
         yield from (start, "", *_block(value, depth + 1), "")
     else:
-        yield f"{start} {_span(value if isinstance(value, str) else _json(value))}"
+        yield f"{start} {span(value if isinstance(value, str) else _json(value))}"
 
 
 def _fence(text: str, depth: int) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _fence(text: str, depth: int) -> Iterator[str]:
     yield f"{indent}{fence}"
 
 
-def _span(text: str) -> str:
+def span(text: str) -> str:
     """A text on one line as code, in which Markdown and HTML mean nothing."""
     if not text.strip() or not text.isprintable():
         text = json.dumps(text)
@@ -77,7 +77,7 @@ def _span(text: str) -> str:
 
 def _cell(text: str | None) -> str:
     """A text in a table, where a bar would end the cell even in code."""
-    return _span(text).replace("|", r"\|") if text else ""
+    return span(text).replace("|", r"\|") if text else ""
 
 
 def _longest_run(text: str) -> int:

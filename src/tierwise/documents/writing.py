@@ -19,27 +19,38 @@ LINES = "outcomes.jsonl"
 _LONGEST_NAME = 150  # bytes; file systems end at 255
 
 
-def write_documents(batches: Iterable[Batch], folder: Path) -> Path:
+def write_documents(batches: Iterable[Batch], folder: Path, *, keep: bool = False) -> Path:
     """Write `outcomes.jsonl` and a Markdown page for each document into `folder`; returns the former's path.
 
     Nothing in the files depends on when, or at what price, they were made. `outcomes.jsonl` appears
-    only when it is complete. Raises Misuse when the folder cannot be used.
+    only when it is complete; with `keep`, the lines of other documents stay in it, after the new ones.
+    Raises Misuse when the folder cannot be used.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken: set[str] = set()
+        written: set[str] = set()
         with _replacing(folder / LINES) as lines:
             for batch in batches:
                 for document in batch.documents:
                     lines.write(_line(document))
+                    written.add(document.id)
                     with _replacing(folder / _file_name(document.id, taken)) as file:
                         file.write(page(document))
+            if keep and (folder / LINES).exists():
+                lines.writelines(_others(folder / LINES, written))
     except (FileExistsError, NotADirectoryError):
         raise Misuse(f"{folder}: a file is in the way; name a folder") from None
     except PermissionError as error:
         raise Misuse(f"{error.filename or folder}: cannot be written: {error.strerror}; name another folder") from None
     return folder / LINES
+
+
+def _others(path: Path, written: set[str]) -> Iterator[str]:
+    """The lines of an earlier file but for these documents'."""
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        yield from (line for line in lines if json.loads(line)["id"] not in written)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, case, func, select
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.reviews import CURRENT
 from tierwise.ledger.rows import DeferredRow, OutcomeRow, RunRow, SummaryRow, attempt_of, outcome_of, reply_of
-from tierwise.ledger.tables import AttemptRecord, CallRecord, Run, VerdictRecord
+from tierwise.ledger.tables import AttemptRecord, CallRecord, OutcomeRecord, Run, VerdictRecord
 from tierwise.records import Attempt, Reply, Status, Verdict
 
 if TYPE_CHECKING:
@@ -95,6 +95,16 @@ class Queries:
                 recorded_at=row.recorded_at,
                 question=row.question,
             )
+
+    def settled(self, flow: str) -> frozenset[tuple[str, str]]:
+        """Id and hash of every document that a completed run of this flow had: it went through all steps, or waits."""
+        query = (
+            select(OutcomeRecord.document_id, OutcomeRecord.document_hash)
+            .join(Run, Run.id == OutcomeRecord.run_id)
+            .where(Run.flow == flow, Run.state == "completed")
+            .distinct()
+        )
+        return frozenset((row.document_id, row.document_hash) for row in self._stream(query))
 
     def deferred(self, run_id: str) -> list[DeferredRow]:
         """The documents of a run that wait, by document."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -29,9 +30,19 @@ from tierwise.cascade import RunContext
 from tierwise.checks import Check
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
+from tierwise.orchestrate.artifacts import publish_summary
 from tierwise.orchestrate.asking import ask_by_pausing
-from tierwise.orchestrate.planning import BatchTask, rehearsal
-from tierwise.orchestrate.server import publish_summary, tellable, wait_until_recorded
+from tierwise.orchestrate.planning import BatchTask, rehearsal, rehearsed_flow
+from tierwise.orchestrate.server import tellable, wait_until_recorded
+from tierwise.orchestrate.watching import (
+    NEEDS_ATTENTION,
+    NOTHING_NEW,
+    Progress,
+    end_in,
+    only_shown,
+    tag_task_run,
+    tell_foreseen_in_one_line,
+)
 from tierwise.plain import plain
 from tierwise.plan import Planner, Sampler, take_plan
 from tierwise.project import Project
@@ -45,6 +56,7 @@ SPOOL = Path(".tierwise/spool")  # below the project's root
 _lock = threading.Lock()
 _engines: dict[Path, Engine] = {}  # by project root
 _runs: dict[str | None, Run] = {}  # by flow run id; None outside Prefect
+_over: set[str | None] = set()  # flow runs whose block has ended
 
 
 def engine() -> Engine:
@@ -56,7 +68,7 @@ def engine() -> Engine:
         if project.root not in _engines:
             _engines[project.root] = made = Engine(project)
             atexit.register(made.close)
-            gc.freeze()  # else each full collection walks through all that was imported: a tenth of a document's CPU
+            gc.freeze()  # else full collections walk through all that was imported: a tenth of a document's CPU
         return _engines[project.root]
 
 
@@ -66,6 +78,8 @@ class Run:
     def __init__(self, engine: Engine, context: RunContext) -> None:
         self.engine, self.context = engine, context
         self.task_runs = 0
+        self.progress = Progress()
+        self.only_new, self.settled = False, 0  # whether what was done before is left out, and how much that is
         self._spool = None if rehearsal() else Spool(engine.project.root / SPOOL, context.id)
 
     @property
@@ -78,9 +92,10 @@ class Run:
         return self._spool.put(batch) if self._spool else batch
 
     def close(self) -> None:
-        """Let go of all documents."""
-        if self._spool:
-            self._spool.close()
+        """Let go of all documents; what tasks still bring stays with them."""
+        spool, self._spool = self._spool, None
+        if spool:
+            spool.close()
 
     def summary(self) -> RunSummary:
         """What the run did, by step, tier and model, from the ledger."""
@@ -103,6 +118,7 @@ def recorded_run(
     TIERWISE_FRESH=1 asks again for answers that were paid in earlier runs.
     """
     flow_run_id = flow_run.get_id()
+    tell_foreseen_in_one_line()
     current = engine()
     flow, given = flow_run.get_flow_name(), flow_run.get_parameters() or {}
     told = {name: str(value) for name, value in given.items()}
@@ -126,16 +142,32 @@ def recorded_run(
     else:
         current.finish_run(context, "completed")
         if flow_run_id:
-            publish_summary(run.summary())
+            _show(run, flow_run_id)
             wait_until_recorded(flow_run_id, run.task_runs)
     finally:
         run.close()
         del _runs[flow_run_id]
+        _over.add(flow_run_id)
+
+
+def _show(run: Run, flow_run_id: str) -> None:
+    """Put what came of the run where operators look; a look that found nothing new leaves no trace but its state."""
+    summary = run.summary()
+    if run.settled and not summary.run.documents:
+        end_in(flow_run_id, NOTHING_NEW, f"nothing new: {run.settled} documents were done before")
+        return
+    with only_shown():
+        publish_summary(summary)
+    if waiting := summary.run.deferred:
+        message = f"{waiting} of {summary.run.documents} documents wait; the artifact …-attention says for what"
+        end_in(flow_run_id, NEEDS_ATTENTION, message)
 
 
 def current_run() -> Run:
     """The recorded run that this code is part of. Raises Misuse outside of one."""
     run = _runs.get(flow_run.get_id())
+    if run is None and flow_run.get_id() in _over:
+        raise Misuse("the run is over, so nothing more is asked; run it again to go on")
     if run is None:
         raise Misuse("steps run inside `with recorded_run():`, so that their cost is on record")
     return run
@@ -188,6 +220,9 @@ def step(
             run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only=only
         )
         _log_batch(name, done)
+        if not rehearsal():
+            tag_task_run(name, done)
+            run.progress.add(name, done.size)
         return run.hold(done)
 
     made = StepTask(
@@ -209,23 +244,49 @@ def read_documents(
     batch_size: int = 50,
     text_column: str = "text",
     max_bytes: int = 20_000_000,
+    only_new: bool = False,
 ) -> list[Batch]:
     """The documents of a folder or file in batches; those that cannot be read are on record as deferred.
 
     Batches are handles: their documents wait on disk until a task works on them. `text_column` holds the text in
     CSV and JSON Lines files; what has more than `max_bytes` is deferred. Raises Misuse when there is nothing to read.
+    `only_new` leaves out what an earlier run of this flow brought to an end, accepted or deferred, under the same
+    id and with the same text; then no documents at all are fine.
     """
     run = current_run()
-    found = documents.iter_documents(
-        run.engine.project.root / source, sensitivity=sensitivity, text_column=text_column, max_bytes=max_bytes
-    )
+    folder = run.engine.project.root / source
+    run.only_new = only_new
+    if only_new and _is_empty(folder):
+        return []
+    found = documents.iter_documents(folder, sensitivity=sensitivity, text_column=text_column, max_bytes=max_bytes)
+    if only_new:
+        found = _new(run, found)
     if retry := run.engine.retry:
         found = (document for document in found if document.id in retry.documents)
     batches = [run.hold(_recorded(run, batch)) for batch in documents.in_batches(found, batch_size)]
     total = sum(batch.size for batch in batches)
     run.engine.expected += total
+    run.progress.total += total
+    if only_new:
+        _log("%d documents are new, %d were done before", total, run.settled)
     batches = [batch.of(total) for batch in batches]
     return run.engine.selected(batches) if isinstance(run.engine, Sampler) else batches
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether there is a folder, but no file in it."""
+    return folder.is_dir() and not any(path.is_file() for path in folder.rglob("[!.]*"))
+
+
+def _new(run: Run, found: Iterable[Document]) -> Iterator[Document]:
+    """Those that no earlier run of the flow brought to an end; the others are counted."""
+    flow = flow_run.get_flow_name() or rehearsed_flow()
+    settled = run.engine.ledger.settled(flow) if flow else frozenset()
+    for document in found:
+        if (document.id, document.hash) in settled:
+            run.settled += 1
+        else:
+            yield document
 
 
 def _recorded(run: Run, batch: Batch) -> Batch:
@@ -237,12 +298,15 @@ def _recorded(run: Run, batch: Batch) -> Batch:
 
 
 def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path) -> Path:
-    """Wait for the batches and write every document's outcomes below `folder`; gives the path of outcomes.jsonl."""
+    """Wait for the batches and write every document's outcomes below `folder`; gives the path of outcomes.jsonl.
+
+    After `read_documents(…, only_new=True)` the results of earlier runs stay in it.
+    """
     run = current_run()
     if rehearsal():
         return run.engine.project.root / folder / "outcomes.jsonl"
     done = (batch.result() if isinstance(batch, PrefectFuture) else batch for batch in batches)
-    return documents.write_documents(done, run.engine.project.root / folder)
+    return documents.write_documents(done, run.engine.project.root / folder, keep=run.only_new)
 
 
 def _plain(value: Any) -> Any:
@@ -258,16 +322,18 @@ def _task_run_name(step_name: str) -> Callable[[dict[str, Any]], str]:
     return name
 
 
+def _log(message: str, *values: object, level: int = logging.INFO) -> None:
+    """A line in the log of the flow or task run; none without Prefect."""
+    with suppress(MissingContextError):
+        get_run_logger().log(level, message, *values)
+
+
 def _log_batch(step_name: str, batch: Batch) -> None:
     """One line a person can act on, and one for each document that waits."""
-    try:
-        logger = get_run_logger()
-    except MissingContextError:  # called without Prefect
-        return
     outcomes = [(document.id, document.outcomes[step_name]) for document in batch.documents]
     waiting = [(name, tellable(outcome)) for name, outcome in outcomes if outcome.status == "deferred"]
     accepted = sum(outcome.status == "accepted" for _, outcome in outcomes)
     escalated = sum(outcome.escalated for _, outcome in outcomes)
-    logger.info("%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(waiting))
+    _log("%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(waiting))
     for name, reason in waiting:
-        logger.warning("%s deferred %s: %s", step_name, plain(name), plain(reason))
+        _log("%s deferred %s: %s", step_name, plain(name), plain(reason), level=logging.WARNING)

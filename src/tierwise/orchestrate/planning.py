@@ -18,17 +18,22 @@ from tierwise.plan import Planner, Sampler
 from tierwise.records import Batch
 
 Rehearsal = Planner | Sampler
-_current: list[Rehearsal] = []  # the engine of the rehearsal that is on, if any
+_current: list[tuple[Rehearsal, str]] = []  # the engine of the rehearsal that is on, if any, and the flow's name
 
 
 def rehearsal() -> Rehearsal | None:
     """What stands in for the engine while a flow is rehearsed; None otherwise."""
-    return _current[-1] if _current else None
+    return _current[-1][0] if _current else None
+
+
+def rehearsed_flow() -> str | None:
+    """The name of the flow that is rehearsed; None otherwise."""
+    return _current[-1][1] if _current else None
 
 
 def rehearse(flow: Any, parameters: Mapping[str, Any], engine: Rehearsal) -> None:
     """Run a Prefect flow's function with this engine. Raises TierwiseError, also for what the flow itself raises."""
-    _current.append(engine)
+    _current.append((engine, flow.name))
     try:
         with disable_run_logger():
             flow.fn(**parameters)

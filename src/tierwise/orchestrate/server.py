@@ -1,29 +1,50 @@
-"""What tierwise asks of a Prefect server: a run's summary as an artifact, and proof that its task runs are recorded."""
+"""What tierwise asks of a Prefect server: who runs, whether all is recorded, and what may be told to it."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
-from uuid import UUID
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import (
+    TERMINAL_STATES,
+    DeploymentSchedule,
+    FlowRun,
+    StateType,
+    WorkerStatus,
+)
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Cancelling
 
 from tierwise.catalog import in_house
-from tierwise.records import Outcome, rank
-from tierwise.report import RunSummary
+from tierwise.records import Sensitivity, rank
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 60.0
+POOL = "tierwise"  # the work pool of `tierwise up`, as prefect.yaml has it
+_UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_QUIET_LOOKS = 3  # a second apart: the server writes its queue out every second
+_STUCK_LOOKS = 8  # task runs of a run that was killed never end
 
 
-def publish_summary(summary: RunSummary) -> None:
-    """Show the summary on the flow run's page; its versions over the runs are the trend."""
-    from prefect.artifacts import create_table_artifact
+class Tellable(Protocol):
+    """What `tellable` needs of an outcome."""
 
-    flow = re.sub(r"[^a-z0-9]+", "-", summary.flow.lower()).strip("-")
-    create_table_artifact(table=summary.cells(), key=f"{flow}-summary", description=summary.headline())
-    if against := summary.against_plan():
-        table = [row.cells() for row in against]
-        create_table_artifact(table=table, key=f"{flow}-plan", description="Planned, and what came of it")
+    @property
+    def reason(self) -> str:
+        """It may quote the document."""
+        ...
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """Of the outcome."""
+        ...
 
 
 def wait_until_recorded(flow_run_id: str, expected: int) -> None:
@@ -37,30 +58,67 @@ def wait_until_recorded(flow_run_id: str, expected: int) -> None:
     if get_current_settings().api.url is not None:
         return
     deadline = time.monotonic() + PATIENCE_S
-    while (recorded := _recorded(flow_run_id)) < expected:
-        if time.monotonic() > deadline:
-            log.warning("Prefect recorded %d of %d task runs; the ledger has them all", recorded, expected)
-            return
-        time.sleep(0.25)
-
-
-def _recorded(flow_run_id: str) -> int:
-    """How many task runs of a flow run have reached a final state on the server."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
-    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
-    count, page = 0, 200
     with get_client(sync_client=True) as client:
-        for offset in range(0, 100_000, page):
-            found = client.read_task_runs(flow_run_filter=chosen, limit=page, offset=offset)
-            count += sum(bool(run.state and run.state.is_final()) for run in found)
-            if len(found) < page:
-                return count
-    return count
+        while (recorded := _count(client, {"id": {"any_": [flow_run_id]}}, list(TERMINAL_STATES))) < expected:
+            if time.monotonic() > deadline:
+                log.warning("Prefect recorded %d of %d task runs; the ledger has them all", recorded, expected)
+                return
+            time.sleep(0.25)
 
 
-def tellable(outcome: Outcome) -> str:
+def wait_until_drained(seconds: float = PATIENCE_S) -> bool:
+    """Wait until the server has written down what it was told of runs that are over; False if it takes longer."""
+    over = {"state": {"type": {"any_": list(TERMINAL_STATES)}}}
+    deadline, seen, quiet = time.monotonic() + seconds, (-1, -1), 0
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            now = _count(client, over), _count(client, over, _UNDER_WAY)
+            seen, quiet = now, quiet + 1 if now == seen else 0
+            if quiet == (_STUCK_LOOKS if now[1] else _QUIET_LOOKS):
+                return True
+            time.sleep(1)
+    return False
+
+
+def runs_under_way() -> list[FlowRun]:
+    """The flow runs that a process works on now, whoever started them."""
+    kinds = FlowRunFilterStateType(any_=_UNDER_WAY)
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=kinds)))
+
+
+def cancel(run: FlowRun) -> None:
+    """Ask whoever runs it to stop it."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Cancelling())
+
+
+def hold_back(paused: bool) -> None:
+    """Stop the work pool from handing out runs, or let it go on. A pool that is not there stays so."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.update_work_pool(POOL, WorkPoolUpdate(is_paused=paused))
+        except ObjectNotFound:
+            return
+
+
+def healthy() -> bool:
+    """Whether the server answers."""
+    with get_client(sync_client=True) as client:
+        return client.api_healthcheck() is None
+
+
+def has_worker() -> bool:
+    """Whether a worker looks after the work pool."""
+    with get_client(sync_client=True) as client:
+        try:
+            workers = client.read_workers_for_work_pool(POOL)
+        except PrefectHTTPStatusError:  # no pool yet: the worker makes it
+            return False
+    return any(worker.status == WorkerStatus.ONLINE for worker in workers)
+
+
+def tellable(outcome: Tellable) -> str:
     """An outcome's reason as Prefect may hear it: it may quote the document, and the server may be elsewhere."""
     from prefect.settings import get_current_settings
 
@@ -68,3 +126,47 @@ def tellable(outcome: Outcome) -> str:
     if url is None or in_house(url) or rank(outcome.sensitivity) < rank("confidential"):
         return outcome.reason
     return f"it is {outcome.sensitivity}, and Prefect's server is outside the house; `tierwise show` says why"
+
+
+def deployments() -> list[str]:
+    """The names of all deployments, such as `support-inbox/support-inbox`."""
+    with get_client(sync_client=True) as client:
+        flows = {flow.id: flow.name for flow in client.read_flows()}
+        return sorted(f"{flows.get(found.flow_id)}/{found.name}" for found in client.read_deployments())
+
+
+@contextmanager
+def schedules_kept() -> Iterator[None]:
+    """Deployments may be made anew in here; schedules that were there are on or off as before."""
+    with get_client(sync_client=True) as client:
+        before = {(deployment.id, s.slug): s.active for deployment, s in _schedules(client)}
+        yield
+        for deployment, schedule in _schedules(client):
+            active = before.get((deployment.id, schedule.slug), schedule.active)
+            if active != schedule.active:
+                own = schedule.parameters  # Prefect would forget them
+                client.update_deployment_schedule(deployment.id, schedule.id, active=active, parameters=own)
+
+
+def wait_for(ready: Callable[[], bool], alive: Callable[[], bool], seconds: float) -> bool:
+    """Wait until `ready`; False when it is not `alive` any more, or takes longer."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if not alive() or time.monotonic() > deadline:
+            return False
+        time.sleep(0.25)
+    return True
+
+
+def _schedules(client: SyncPrefectClient) -> Iterator[tuple[DeploymentResponse, DeploymentSchedule]]:
+    """Every schedule with a name, and its deployment."""
+    for deployment in client.read_deployments():
+        yield from ((deployment, schedule) for schedule in deployment.schedules if schedule.slug)
+
+
+def _count(client: SyncPrefectClient, flow_runs: Mapping[str, Any], states: Sequence[StateType] = ()) -> int:
+    """How many task runs of these flow runs there are, in these states or in all."""
+    body: dict[str, Any] = {"flow_runs": flow_runs}
+    if states:
+        body["task_runs"] = {"state": {"type": {"any_": states}}}
+    return int(client.request("POST", "/task_runs/count", json=body).json())

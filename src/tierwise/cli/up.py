@@ -1,0 +1,153 @@
+"""`tierwise up`: what one machine needs for scheduled runs: Prefect's server, a worker, the deployments."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tierwise.cli.output import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tierwise.services import Service
+
+_PREFECT = (sys.executable, "-m", "prefect")
+_STARTS_IN_S = 120.0
+
+
+def up(
+    port: Annotated[int | None, typer.Option(help="Port on this machine; 4200 unless it runs already.")] = None,
+    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="A worker runs deployments.")] = True,
+) -> None:
+    """Start Prefect's server, a worker and the deployments of prefect.yaml, and leave them running.
+
+    From then on `tierwise run` reports to this server too. A second `up` mends what died and deploys again;
+    `tierwise down` ends it. Pids and logs are in .tierwise/services/.
+    """
+    from filelock import FileLock, Timeout
+
+    from tierwise.errors import Misuse
+    from tierwise.project import Project
+    from tierwise.services import FOLDER
+
+    root = Project.find().root
+    (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with FileLock(root / FOLDER / "up.lock", timeout=0):
+            _up(root, port, worker=worker)
+    except Timeout:
+        raise Misuse("another `tierwise up` or `down` is at work in this project") from None
+
+
+def _up(root: Path, port: int | None, *, worker: bool) -> None:
+    from tierwise.services import server_of, worker_of
+
+    started: list[Service] = []
+    try:
+        url = _server(root, port, started)
+        if worker:
+            _worker(root, worker_of(root), started)
+        _deploy(root)
+    except BaseException:
+        for service in reversed(started):
+            service.stop()
+        if started:
+            typer.echo(f"ended again: {', '.join(service.name for service in started)}", err=True)
+        raise
+    typer.echo(f"Look: {url}/deployments   (logs: {server_of(root).folder})")
+    typer.echo("Next: run or schedule a deployment there, or `tierwise run support_inbox` here.")
+    typer.echo("End:  tierwise down")
+
+
+def _server(root: Path, port: int | None, started: list[Service]) -> str:
+    """The address of the project's server, after it answers."""
+    from tierwise.environment import prepare_prefect
+    from tierwise.errors import Misuse
+    from tierwise.services import address, server_of, write_address
+
+    service, url = server_of(root), address(root)
+    if url and port and not url.endswith(f":{port}"):
+        raise Misuse(f"the server runs already at {url}; `tierwise down` ends it")
+    if url:
+        typer.echo(f"server: runs already at {url}")
+    else:
+        url = f"http://127.0.0.1:{port or 4200}"
+        _refuse_taken(port or 4200)
+        write_address(root, url)
+    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"  # else the pages are empty on another port
+    prepare_prefect(root, log_level="WARNING")
+    if service.pid() is None:
+        command = (*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", url.rpartition(":")[2])
+        service.start(command, os.environ, root)
+        started.append(service)
+        from tierwise.orchestrate.server import healthy  # imports Prefect, while the server starts
+
+        _await(service, healthy)
+        typer.echo(f"server: started at {url}")
+    return url
+
+
+def _worker(root: Path, service: Service, started: list[Service]) -> None:
+    from tierwise.orchestrate.server import POOL, has_worker, hold_back
+
+    if service.pid() is not None:
+        typer.echo(f"worker: runs already on the work pool {POOL}")
+    else:
+        env = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
+        service.start((*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"), env, root)
+        started.append(service)
+        _await(service, has_worker)
+        typer.echo(f"worker: started on the work pool {POOL}")
+    hold_back(paused=False)
+
+
+def _deploy(root: Path) -> None:
+    """Deploy all of prefect.yaml; a schedule that someone paused or resumed stays so."""
+    from tierwise.errors import TierwiseError
+    from tierwise.services import FOLDER
+
+    if not (root / "prefect.yaml").exists():
+        typer.echo("deployments: none, as there is no prefect.yaml")
+        return
+    from tierwise.orchestrate.server import deployments, schedules_kept
+
+    log = root / FOLDER / "deploy.log"
+    with console(err=True).status("deploying"), schedules_kept(), log.open("wb") as out:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and fixed arguments
+            [*_PREFECT, "--no-prompt", "deploy", "--all"],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            check=False,
+        )
+    if done.returncode:
+        raise TierwiseError(f"prefect.yaml could not be deployed; see {log}")
+    typer.echo(f"deployments: {', '.join(deployments()) or 'none in prefect.yaml'}")
+
+
+def _await(service: Service, ready: Callable[[], bool]) -> None:
+    """Wait until a service is ready. Raises TierwiseError when it ends first, or takes too long."""
+    from tierwise.errors import TierwiseError
+    from tierwise.orchestrate.server import wait_for
+
+    with console(err=True).status(f"starting the {service.name}"):
+        ended = not wait_for(ready, lambda: service.pid() is not None, _STARTS_IN_S)
+    if ended:
+        raise TierwiseError(f"the {service.name} did not start: {service.last_words()}; see {service.log}")
+
+
+def _refuse_taken(port: int) -> None:
+    from tierwise.errors import Misuse
+
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise Misuse(f"port {port} is taken; choose another one: tierwise up --port {port + 1}")

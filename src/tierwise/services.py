@@ -1,0 +1,130 @@
+"""Processes that stay: started detached from the terminal, found again by the lock they hold, and ended.
+
+A service holds the lock of its pid file as long as it lives, so no other process that got its number is taken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tierwise.errors import Misuse
+
+FOLDER = Path(".tierwise/services")  # below the project's root
+_ADDRESS = "server.url"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of a project, with its pid and its log in `folder`."""
+
+    folder: Path
+    name: str
+
+    @property
+    def log(self) -> Path:
+        """What it printed, all its lives one after the other."""
+        return self.folder / f"{self.name}.log"
+
+    def pid(self) -> int | None:
+        """Its process id while it lives."""
+        try:
+            with self._file.open("rb") as file:
+                return int(file.read() or 0) if _is_locked(file.fileno()) else None
+        except FileNotFoundError:
+            return None
+
+    def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        """Start it, out of reach of this terminal's Ctrl-C. Raises Misuse where the system has no such locks."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._file.open("a+b") as file, self.log.open("ab") as log:
+            _lock(file.fileno())
+            process = subprocess.Popen(  # noqa: S603 - the caller's own command
+                list(command),
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[file.fileno()],
+            )
+            file.truncate(0)
+            file.write(str(process.pid).encode())
+
+    def stop(self, seconds: float = 20) -> None:
+        """End it and what it started: kindly, and after `seconds` by force. One that has ended stays so."""
+        pid = self.pid()
+        if not pid:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            if not self._ended_within(seconds):
+                os.killpg(pid, signal.SIGKILL)
+                self._ended_within(5)
+
+    def last_words(self) -> str:
+        """The last line of its log that says something."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"{self.name}.pid"
+
+    def _ended_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.pid() is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.pid() is None
+
+
+def server_of(root: Path) -> Service:
+    """Prefect's server of a project."""
+    return Service(root / FOLDER, "server")
+
+
+def worker_of(root: Path) -> Service:
+    """The worker that runs the deployments of a project."""
+    return Service(root / FOLDER, "worker")
+
+
+def address(root: Path) -> str | None:
+    """Where the project's own Prefect server listens, such as `http://127.0.0.1:4200`; None while it is down."""
+    file = root / FOLDER / _ADDRESS
+    if not file.exists() or server_of(root).pid() is None:
+        return None
+    return file.read_text().strip()
+
+
+def write_address(root: Path, url: str) -> None:
+    """Note where the server will listen, for `address`."""
+    (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+    (root / FOLDER / _ADDRESS).write_text(url + "\n")
+
+
+def _lock(descriptor: int) -> None:
+    """Hold a file's lock until every copy of this descriptor is closed."""
+    try:
+        import fcntl
+    except ImportError:
+        raise Misuse("services need Linux or macOS; elsewhere start Prefect's server and worker by hand") from None
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except ImportError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
