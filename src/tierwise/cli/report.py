@@ -30,7 +30,7 @@ def report(
         str | None, typer.Option(metavar="SPAN", help="All runs of the last 12h, 7d or 4w, in place of one.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file; default: .tierwise/reports/<run>.html.")
+        Path | None, typer.Option("--out", "-o", help="The file; default: .tierwise/reports/RUN.html.")
     ] = None,
     with_answers: Annotated[
         bool, typer.Option("--with-answers", help="Show the answers for confidential and restricted documents too.")
