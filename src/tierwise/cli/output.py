@@ -50,7 +50,7 @@ class PlainStream(io.TextIOBase):
 def plain_output() -> Iterator[None]:
     """Let nothing that a document, a name or a server holds control the terminal."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = PlainStream(sys.stdout), PlainStream(sys.stderr, with_colours)
+    sys.stdout, sys.stderr = (PlainStream(stream, with_colours if stream.isatty() else plain) for stream in before)
     try:
         yield
     finally:
