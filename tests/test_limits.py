@@ -118,7 +118,7 @@ def test_a_429_halves_how_many_go_at_once_and_a_round_of_successes_adds_one() ->
     assert health.width == 4
     for width in (5, 6):
         for _ in range(health.width):
-            health = health.after_success()
+            health = health.after_success(begun=2)
         assert health.width == width
 
 
@@ -134,7 +134,7 @@ def test_many_429s_of_one_moment_count_once() -> None:
 def test_there_is_always_one_slot_and_never_more_than_the_catalog_says(outcomes: list[bool]) -> None:
     health = Health(6, 6)
     for now, good in enumerate(outcomes):
-        health = health.after_success() if good else health.after_fault(fault(RateLimited), begun=now, now=now)
+        health = health.after_success(now) if good else health.after_fault(fault(RateLimited), begun=now, now=now)
         assert 1 <= health.width <= 6
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_keeps_failing_rests_longer_each_time_until_it_answers() ->
         now = health.resting_until
     assert rests == [30, 60, 120, 240, 300, 300]
     assert (rests[0], rests[-1]) == (FIRST_REST_S, LONGEST_REST_S)
-    health = health.after_success().after_fault(fault(), begun=now, now=now)
+    health = health.after_success(now).after_fault(fault(), begun=now, now=now)
     assert health.resting_until <= now
 
 
@@ -182,6 +182,14 @@ def test_a_fault_that_shows_life_breaks_the_row() -> None:
         for kind in (ServerFault, ServerFault, BadRequest):
             health = health.after_fault(fault(kind), begun=0, now=0)
     assert health.resting_until < 0
+
+
+def test_slow_faults_of_a_model_that_answers_younger_calls_are_no_reason_to_rest() -> None:
+    """Time-outs come late and together: when they come, the model may long be well."""
+    health = Health(8, 8).after_success(begun=10)
+    for _ in range(20):
+        health = health.after_fault(fault(), begun=9, now=40)
+    assert (health.faults, health.resting_until < 0) == (0, True)
 
 
 def test_a_short_wait_that_a_server_asks_for_is_waited_and_a_long_one_is_a_rest() -> None:
@@ -252,6 +260,19 @@ def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(tmp_path:
     assert "small: rests for" in later.reason
     assert kinds(outcome) == [("small", "first", "Overloaded")]
     assert (small.count, later.attempts) == (1, ())
+
+
+def test_who_waits_for_a_model_that_turns_out_to_be_out_of_order_does_not_ask_it(
+    tmp_path: Path, small: Standin
+) -> None:
+    with Standin() as large:
+        large.answer(GOOD)
+        small.faults([status(401)] * 100)
+        root = make_project(tmp_path, model("small", small.url) + "    concurrency: 2\n", model("large", large.url))
+        with Engine(Project(root), env={}) as engine:
+            outcomes = classify(engine, *documents(20))
+    assert {(outcome.status, outcome.model) for outcome in outcomes} == {("accepted", "large")}
+    assert small.count <= 2
 
 
 def test_what_was_paid_before_is_had_while_the_model_rests(tmp_path: Path, small: Standin) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.ledgers import DATABASES, RUN, migrated_url, python
 from tests.projects import PRICE, RULES, make_project, model
-from tests.standin import Standin
+from tests.standin import NO_USAGE, Fault, Standin
 from tests.test_cascade import CLASSIFY, GOOD, INVENTED, LABELS, TEXT
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded, ConfigError
@@ -287,13 +287,16 @@ def test_repairs_and_escalations_draw_on_the_purse_too(make: Make, provider: Sta
     assert state.spent == outcome.cost == run.budget.spent
 
 
-def test_a_call_whose_cost_stays_unknown_counts_at_its_worst(make: Make, provider: Standin) -> None:
-    from tests.standin import NO_USAGE
-
+@pytest.mark.parametrize(
+    "fault", [NO_USAGE, Fault(usage={"prompt_tokens": 10**17})], ids=["no usage", "more than any window holds"]
+)
+def test_a_call_whose_cost_stays_unknown_counts_at_its_worst(make: Make, provider: Standin, fault: Fault) -> None:
+    """Figures that cannot be true are no figures, and no reason to lose the answer."""
     engine = make()
-    provider.faults([NO_USAGE])
+    provider.faults([fault])
     run = engine.start_run("test", budget_usd=Decimal(1))
-    engine.run_batch(run, CLASSIFY, documents(1), LABELS)
+    [outcome] = outcomes(engine.run_batch(run, CLASSIFY, documents(1), LABELS))
+    assert (outcome.status, outcome.cost) == ("accepted", None)
     [state] = engine.ledger.budgets.states()
     [reserved, settled] = engine.ledger.budgets.history(state.name)
     assert settled.usd == reserved.usd == state.spent == run.budget.spent > 0

@@ -22,11 +22,13 @@ from tierwise.errors import BudgetExceeded, CallError, CoolingDown, GuardViolati
 from tierwise.golden import Teacher
 from tierwise.ledger import Ledger, Paid
 from tierwise.prompts import Prompt
-from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Outcome, Reply, canonical_hash
+from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Outcome, Reply, Usage, canonical_hash
 from tierwise.router import Policy, worst_case
 from tierwise.rules import Features
 from tierwise.steps import Step, schema_instruction, without_limits
 from tierwise.tokens import estimate_prompt_tokens
+
+_NONSENSE = 10  # times a model's window, which the catalog may state too small
 
 
 class Provider(Protocol):
@@ -164,11 +166,11 @@ class Calls:
     async def _turn(self, model: Model, call: Call, tokens: int) -> Turn:
         try:
             return await self.limits(model).turn(tokens)
-        except (CoolingDown, asyncio.CancelledError) as error:  # nothing was sent
+        except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:  # nothing was sent
             await asyncio.shield(self._ledger.release(call.hash))
-            if isinstance(error, CoolingDown):
-                raise FailedCall(error) from error
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise FailedCall(error) from error
 
     async def _pay(
         self, work: Work, model: Model, call: Call, attempt: Attempt, turn: Turn, worst: Decimal
@@ -182,13 +184,14 @@ class Calls:
             raise FailedCall(error) from error
         except (CallError, asyncio.CancelledError) as error:
             seconds = time.monotonic() - begun
-            await asyncio.shield(self._record(work, _failed(attempt, model, error, seconds), None, worst))
+            attempt = _failed(attempt, model, error, seconds)
+            await asyncio.shield(self._record(work, attempt, None, worst))
             if isinstance(error, CallError):
-                turn.failed(error)
+                turn.failed(error, attempt.usage)
                 raise FailedCall(error) from error
             raise
-        turn.succeeded(reply.usage)
         attempt = _answered(attempt, model, reply)
+        turn.succeeded(attempt.usage)
         await self._record(work, attempt, reply, worst)
         return reply, attempt
 
@@ -246,10 +249,11 @@ def _attempt(work: Work, model: Model, call: Call, kind: AttemptKind, attempt_id
 
 
 def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
+    usage = _believable(reply.usage, model)
     return replace(
         attempt,
-        usage=reply.usage,
-        cost=model.cost(reply.usage),
+        usage=usage,
+        cost=model.cost(usage),
         latency_s=reply.latency_s,
         finish_reason=reply.finish_reason,
         confidence=reply.confidence,
@@ -258,7 +262,14 @@ def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
 
 
 def _failed(attempt: Attempt, model: Model, error: BaseException, seconds: float) -> Attempt:
-    usage = error.usage if isinstance(error, CallError) else None
+    usage = _believable(error.usage, model) if isinstance(error, CallError) else None
     cost = Decimal(0) if isinstance(error, NEVER_BILLED) else model.cost(usage)
     text = str(error) or "stopped while the call was under way"
     return replace(attempt, error=type(error).__name__, error_text=text, usage=usage, cost=cost, latency_s=seconds)
+
+
+def _believable(usage: Usage | None, model: Model) -> Usage | None:
+    """The usage that a server reported; None, so unknown, where it is far more than the model's window holds."""
+    if usage is None or usage.prompt_tokens + usage.completion_tokens > _NONSENSE * model.context_tokens:
+        return None
+    return usage

@@ -18,7 +18,7 @@ from anyio import CapacityLimiter
 
 from tierwise.cascade.faults import decision
 from tierwise.catalog import Model
-from tierwise.errors import CallError, CoolingDown, RateLimited
+from tierwise.errors import CallError, CoolingDown, ModelUnavailable, RateLimited
 from tierwise.records import Usage
 
 FAULTS_IN_A_ROW = 5  # then a model rests
@@ -80,16 +80,17 @@ class Health:
     width: int  # calls at once, now
     round: int = 0  # successes since `width` last changed
     narrowed_at: float = float("-inf")
-    faults: int = 0  # in a row
+    alive_at: float = float("-inf")  # when the latest call began that succeeded
+    faults: int = 0  # in a row, of calls that began later than that
     rests: int = 0  # in a row
     not_before: float = float("-inf")  # no call begins earlier
     resting_until: float = float("-inf")
 
-    def after_success(self) -> Health:
+    def after_success(self, begun: float) -> Health:
         """One more slot after each full round of successes."""
-        if self.width < self.most and self.round + 1 >= self.width:
-            return replace(self, width=self.width + 1, round=0, faults=0, rests=0)
-        return replace(self, round=self.round + 1, faults=0, rests=0)
+        wider = self.width < self.most and self.round + 1 >= self.width
+        width, done = (self.width + 1, 0) if wider else (self.width, self.round + 1)
+        return replace(self, width=width, round=done, faults=0, rests=0, alive_at=max(self.alive_at, begun))
 
     def after_fault(self, error: CallError, begun: float, now: float) -> Health:
         """What a fault of a call that began at `begun` changes."""
@@ -100,6 +101,8 @@ class Health:
             if begun < health.narrowed_at:
                 return health  # one of many that met the same refusal
             health = replace(health, width=max(1, health.width // 2), round=0, narrowed_at=now)
+        if begun < health.alive_at:  # it has answered younger calls: this one says nothing about now
+            return health
         health = replace(health, faults=health.faults + 1)
         return health._rest(now) if health.faults >= FAULTS_IN_A_ROW and health.resting_until <= now else health
 
@@ -122,6 +125,7 @@ class ModelLimits:
         self._name = model.name
         self._slots = CapacityLimiter(model.concurrency)
         self._turn = asyncio.Lock()  # first come, first served
+        self._out: str | None = None  # why the model is out for the rest of the process
         self._requests = PerMinute(model.requests_per_minute) if model.requests_per_minute else None
         self._tokens = PerMinute(model.tokens_per_minute) if model.tokens_per_minute else None
 
@@ -136,7 +140,10 @@ class ModelLimits:
             self._slots.release_on_behalf_of(borrower)
 
     async def turn(self, tokens: int) -> Turn:
-        """Wait until a call of at most so many tokens may begin. Raises CoolingDown while the model rests."""
+        """Wait until a call of at most so many tokens may begin.
+
+        Raises CoolingDown while the model rests, ModelUnavailable when it was found to be out of order meanwhile.
+        """
         async with self._turn:
             while (wait := self._wait(tokens, time.monotonic())) > 0:
                 await asyncio.sleep(min(wait, _LOOK_AGAIN_S))
@@ -154,6 +161,8 @@ class ModelLimits:
         return True
 
     def _wait(self, tokens: int, now: float) -> float:
+        if self._out is not None:
+            raise ModelUnavailable(self._out)
         if (rest := self.health.resting_until - now) > 0:
             reason = f"rests for {rest:.0f} s more, as it kept failing or asked for it"
             raise CoolingDown(reason, model=self._name, retry_after=rest)
@@ -180,14 +189,16 @@ class Turn:
 
     def succeeded(self, usage: Usage | None) -> None:
         """The model answered."""
-        self.limits._became(self.limits.health.after_success())
+        self.limits._became(self.limits.health.after_success(self.begun))
         self._used(usage)
 
-    def failed(self, error: CallError) -> None:
+    def failed(self, error: CallError, usage: Usage | None = None) -> None:
         """The call failed."""
         now = time.monotonic()
         self.limits._became(self.limits.health.after_fault(error, self.begun, now))
-        self._used(error.usage)
+        if decision(error) == "stop":
+            self.limits._out = str(error)
+        self._used(usage)
 
     def _used(self, usage: Usage | None) -> None:
         if self.tokens and usage and self.limits._tokens:
