@@ -22,6 +22,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "summarize": {"max_words": 40, "part": None},
     "extract": {"fields": {"term": "how long it runs"}},
     "draft": {"sender": "the team", "max_words": 110},
+    "judge": {"criteria": {"tone": "The answer is kind."}, "judged": "classify"},
 }
 TOPIC = Outcome(step="classify", status="accepted", value={"label": "billing", "evidence": "charged twice"})
 TOKENS = [
