@@ -377,6 +377,13 @@ def test_a_run_sees_its_tightest_limit(ledger: Ledger) -> None:
     assert ledger.purse([Limit("run 3", Decimal(0))]).used == 1.0
 
 
+def test_a_limit_that_was_changed_in_the_rules_holds_at_once_with_what_was_granted(ledger: Ledger) -> None:
+    run(Caller(ledger, "0.6", {"run 1": Decimal(1)}).begin())
+    ledger.budgets.grant("run 1", Decimal(2))
+    [state] = ledger.purse([Limit("run 1", Decimal(5))]).states()
+    assert (state.limit, state.granted, state.reserved) == (7, 2, Decimal("0.6"))
+
+
 def test_a_run_without_limits_asks_for_no_money_and_writes_none_down(ledger: Ledger) -> None:
     budget = ledger.purse([])
     assert (budget.left, budget.used) == (None, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ import pytest
 from tests.ledgers import DATABASES, RUN, migrated_url, python
 from tests.projects import PRICE, RULES, make_project, model
 from tests.standin import NO_USAGE, Fault, Standin
+from tests.terminal import Terminal
 from tests.test_cascade import CLASSIFY, GOOD, INVENTED, LABELS, TEXT
+from tierwise.budget import Limit
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded, ConfigError
 from tierwise.ledger import Ledger
@@ -322,3 +325,32 @@ def test_a_limit_that_makes_no_sense_is_refused_with_its_place(make: Make, budge
     with pytest.raises(ConfigError, match=r"rules\.yaml:\d+: ") as caught:
         make(budget)
     assert message in str(caught.value)
+
+
+# ---- on the command line
+
+
+def test_budgets_are_shown_with_their_changes_and_more_can_be_added(make: Make, terminal: Terminal) -> None:
+    engine = make("{limits: [{usd: 2, per: month, tags: {team: claims}}]}")
+    root = engine.project.root
+    month = Limit("team=claims", Decimal(2), "month").name(time.time())
+    assert f"{month} 2.00 USD 0.000000 USD" in " ".join(terminal("budgets", cwd=root).out.split())
+    run = engine.start_run("test", tags={"team": "claims"}, budget_usd=Decimal(1))
+    engine.run_batch(run, CLASSIFY, documents(1), LABELS)
+    listed = terminal("budgets", cwd=root).out
+    assert month in listed
+    assert f"run {run.id}" in listed
+    added = terminal("budgets", month, "--add", "3", "--note", "year's end", cwd=root)
+    assert added.code == 0
+    assert [word in added.out for word in ("reserved", "settled", "granted", "year's end", "5.00 USD")] == [True] * 5
+    [state] = json.loads(terminal("budgets", "--json", cwd=root).out)[:1]
+    assert (state["name"], Decimal(state["limit"])) == (month, 5)
+
+
+def test_a_budget_that_nobody_knows_is_refused_with_the_nearest(make: Make, terminal: Terminal) -> None:
+    engine = make("{limits: [{usd: 2, per: day}]}")
+    today = Limit("", Decimal(2), "day").name(time.time())
+    unknown = terminal("budgets", "day", "--add", "3", cwd=engine.project.root)
+    assert (unknown.code, today in unknown.err) == (2, True)
+    unnamed = terminal("budgets", "--add", "3", cwd=engine.project.root)
+    assert (unnamed.code, "name the budget" in unnamed.err) == (2, True)

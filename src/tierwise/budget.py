@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -44,8 +44,9 @@ class BudgetState:
 
     name: str
     limit: Decimal
-    spent: Decimal
-    reserved: Decimal
+    spent: Decimal = ZERO
+    reserved: Decimal = ZERO
+    granted: Decimal = ZERO  # the part of the limit that people added
 
     @property
     def left(self) -> Decimal:
@@ -88,8 +89,8 @@ class Purse:
 
     def states(self) -> list[BudgetState]:
         """The budgets that this run draws on now; a new one is full."""
-        names = self._names()
-        return [self._states.get(name) or BudgetState(name, usd, ZERO, ZERO) for name, usd in names.items()]
+        known = ((self._states.get(name) or BudgetState(name, usd), usd) for name, usd in self._names().items())
+        return [replace(state, limit=usd + state.granted) for state, usd in known]
 
     def wish(self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False) -> Wish | None:
         """What to reserve for a call that costs at most `worst` (None: unknown); None where there is no limit."""

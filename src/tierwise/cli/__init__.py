@@ -9,6 +9,7 @@ import typer
 
 from tierwise import __version__
 from tierwise.cli.audit import audit
+from tierwise.cli.budgets import budgets
 from tierwise.cli.certify import certify
 from tierwise.cli.check import check
 from tierwise.cli.diff import diff
@@ -50,6 +51,7 @@ for command in (
     explain,
     review,
     retry,
+    budgets,
     label,
     models,
     fetch,

@@ -222,7 +222,8 @@ _HELD = select(ReservationRecord.__table__, CallRecord.owner.label("holder"), Ca
 
 
 def _state(row: Mapping[str, Any]) -> BudgetState:
-    return BudgetState(row["name"], row["limit_usd"] + row["granted_usd"], row["spent_usd"], row["reserved_usd"])
+    limit = row["limit_usd"] + row["granted_usd"]
+    return BudgetState(row["name"], limit, row["spent_usd"], row["reserved_usd"], row["granted_usd"])
 
 
 class Budgets:
