@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CHUNK = 1000  # rows fetched at once where many are read
 _Key = tuple[str, str, str]  # step, tier, model
 _Of = tuple[ColumnElement[bool], ...]  # which attempts
-_Query = Select[*tuple[Any, ...]]
+_Query = Select[Any]
 
 
 class Queries:
