@@ -10,6 +10,7 @@ import typer
 from tierwise import __version__
 from tierwise.cli.audit import audit
 from tierwise.cli.budgets import budgets
+from tierwise.cli.calibrate import calibrate
 from tierwise.cli.certify import certify
 from tierwise.cli.check import check
 from tierwise.cli.diff import diff
@@ -60,6 +61,7 @@ for command in (
     check,
     diff,
     replay,
+    calibrate,
     doctor,
     up,
     down,
