@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -223,11 +225,38 @@ def test_after_a_no_documents_wait_and_nobody_is_asked_again(make: Make) -> None
     assert len(asked) == 1
 
 
+def test_a_run_that_is_stopped_while_it_waits_for_a_person_does_not_wait_on(make: Make) -> None:
+    engine, asked, answered = make("{when_empty: pause}"), threading.Event(), threading.Event()
+
+    def ask(error: BudgetExceeded) -> Decimal:
+        asked.set()
+        answered.wait(60)
+        return Decimal(1)
+
+    run = engine.start_run("test", budget_usd=Decimal(0), ask=ask)
+    with ThreadPoolExecutor() as pool:
+        batch = pool.submit(engine.run_batch, run, CLASSIFY, documents(3), LABELS)
+        assert asked.wait(30)
+        engine.finish_run(run, "cancelled")
+        assert accepted(batch.result(timeout=30)) == 0
+    answered.set()
+
+
+def test_a_review_by_a_person_is_no_want_of_money(tmp_path: Path, provider: Standin) -> None:
+    """Though a dearer model was refused on the way."""
+    dear = "{input: 1000, output: 1000, source: test, date: 2026-11-01}"
+    rules = RULES.replace("try: [small, large]", "try: [small, large], review: human")
+    entries = model("small", provider.url, price=dear), model("large", provider.url)
+    with Engine(Project(make_project(tmp_path / "p", *entries, rules=rules)), env={}) as engine:
+        run = engine.start_run("test", budget_usd=Decimal("0.01"))
+        [outcome] = outcomes(engine.run_batch(run, CLASSIFY, documents(1), LABELS))
+    assert (outcome.status, outcome.model, run.budget.refused) == ("deferred", "large", None)
+    assert outcome.reason.startswith("waits for a person's review")
+
+
 def test_a_run_on_prefect_pauses_and_goes_on_when_it_is_resumed_with_money(
     prefect_server: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.flow_runs import resume_flow_run

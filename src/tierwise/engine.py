@@ -142,6 +142,8 @@ class Engine:
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close a run on record: completed, failed or cancelled. Where no text is kept, it goes at completion."""
+        if run.appeal:
+            run.appeal.close()
         self.ledger.finish_run(run.id, state)
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")

@@ -52,13 +52,13 @@ class Cascade:
         outcome, work = _skipped(job, document) or _known(job, document), None
         if outcome is None:
             work = _work(job, document)
-            outcome = await self._outcome(work)
+            outcome = await self._funded(work)
         await self._ledger.record_outcome(job.run.id, document, outcome, job.question)
         if work and not job.models:
             await self._shadows.follow(work, outcome, self._stopped)
         return document.with_outcome(outcome)
 
-    async def _outcome(self, work: Work) -> Outcome:
+    async def _funded(self, work: Work) -> Outcome:
         """What the document gets; where money is wanting, once more for as long as a person grants some."""
         while True:
             chosen = self._route(work, work.run.budget.left)
@@ -66,7 +66,7 @@ class Cascade:
             if not chosen.models and work.run.budget.limits:
                 outcome = await self._for_free(work, outcome)
             short, work.short = work.short, None
-            if outcome.status == "accepted" or short is None:
+            if short is None:
                 return outcome
             if not (work.run.appeal and await work.run.appeal.more(short)):
                 work.run.budget.refused = str(short)
@@ -112,6 +112,7 @@ class Cascade:
                 progress.reasons.append(f"{name}: {error}")
                 continue
             if not answer.failed:
+                work.short = None
                 return _accepted(work, chosen, name, answer)
             progress.reasons.append(f"{name}: {answer.failed[0].check}: {answer.failed[0].reason}")
             if progress.escalations == escalate.most or not {v.check for v in answer.failed} & {*escalate.on, *_ALWAYS}:
