@@ -21,6 +21,7 @@ help:            ## Show this list
 
 demo: .venv/ready  ## Set everything up and run the main job on real local models
 	@$(BIN)/tierwise fetch qwen-0.5b qwen-1.5b
+	@$(BIN)/tierwise train classify > /dev/null
 	$(BIN)/tierwise run support_inbox --source examples/inbox
 
 ui: .venv/ready  ## Look at the runs in Prefect's UI

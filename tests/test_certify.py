@@ -195,6 +195,19 @@ def test_a_taught_model_is_shown_the_nearest_examples_as_earlier_turns(
     assert question in turns[5]["content"]
 
 
+def test_examples_with_answers_of_another_flow_are_not_shown(project: Path, servers: tuple[Standin, Standin]) -> None:
+    """Who sorts by risk learns nothing from messages that were sorted by topic."""
+    catalog = project / "routing_rules" / "catalog.yaml"
+    catalog.write_text(catalog.read_text() + "  taught: {like: dear, examples: 2, strength: 30}\n")
+    write_golden(project, golden_rows(24), "classify-examples")
+    servers[1].answer(json.dumps({"label": "high", "evidence": "my late parcel"}))
+    with Engine(Project(project), env={}) as engine:
+        document = Document(id="a", text="Where is my late parcel?", sensitivity="internal")
+        risks = {"labels": ["high", "low"], "descriptions": {}}
+        engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), risks)
+    assert [turn["role"] for turn in servers[1].last.body["messages"]] == ["system", "user"]
+
+
 def test_examples_more_sensitive_than_the_document_are_not_shown(
     project: Path, servers: tuple[Standin, Standin]
 ) -> None:

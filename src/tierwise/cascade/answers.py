@@ -138,7 +138,10 @@ def conversation(work: Work, model: Model) -> tuple[Message, ...]:
 
 
 def _lessons(work: Work, model: Model) -> list[Example]:
-    """The examples that this model may be shown beside this document: none more sensitive than the document."""
+    """The examples that this model may be shown beside this document.
+
+    None is more sensitive than the document, and none has an answer that this flow does not allow.
+    """
     teacher = work.job.teacher
     if teacher is None or not model.taught:
         return []
@@ -149,8 +152,15 @@ def _lessons(work: Work, model: Model) -> list[Example]:
         example
         for example in (*fixed, *nearest)
         if rank(example.sensitivity) <= rank(f.sensitivity)
+        and _answers_here(work, example)
         and rules.forbidden(model.tier, replace(f, sensitivity=example.sensitivity)) is None
     ]
+
+
+def _answers_here(work: Work, example: Example) -> bool:
+    """Whether an example's answer is one that the step's parameters allow: another flow's labels teach nothing."""
+    allowed = ((field, work.parameters.get(parameter)) for field, parameter in work.step.choices.items())
+    return all(values is None or example.expected.get(field) in values for field, values in allowed)
 
 
 def _lesson(work: Work, example: Example) -> tuple[Message, Message]:
