@@ -297,6 +297,15 @@ def test_a_budget_that_runs_out_defers_the_rest(root: Path, inbox: Path) -> None
     assert plan.most <= plan.budget_usd
 
 
+def test_a_limit_that_runs_share_holds_for_a_plan_too(root: Path, inbox: Path) -> None:
+    most = planned(root, sort, source=inbox).most
+    rules = root / "routing_rules" / "rules.yaml"
+    rules.write_text(f"{rules.read_text()}budget: {{limits: [{{usd: {most / 6:f}, per: day}}]}}\n")
+    [waiting] = planned(root, sort, source=inbox).waiting
+    assert 0 < waiting.documents < 3
+    assert "the budget has" in waiting.reason
+
+
 def test_what_no_model_may_see_is_deferred_with_the_reason(tmp_path: Path, inbox: Path, standin: Standin) -> None:
     """A guard, a variable that is not set, and a window that is too small."""
     keyed = model("large", standin.url).replace("api_key: test", 'api_key: "${NO_SUCH_KEY}"')

@@ -59,11 +59,20 @@ class Planner(Engine):
         super().close()
 
     def start_run(
-        self, flow: str, *, budget_usd: Decimal | None = None, deadline: float | None = None, **_: Any
+        self,
+        flow: str,
+        *,
+        budget_usd: Decimal | None = None,
+        tags: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        **_: Any,
     ) -> RunContext:
-        """A run that is on no record."""
+        """A run that is on no record, under its own budget and what the limits of the rules leave now."""
         self.budget_usd = budget_usd
-        return RunContext(id=f"plan of {flow}", policy=self.policy, budget=Budget(budget_usd), deadline=deadline)
+        shared = self.ledger.purse(self.policy.rules.budget.shared(tags or {})).left
+        left = min((usd for usd in (budget_usd, shared) if usd is not None), default=None)
+        budget = Budget(None if left is None else max(left, ZERO))
+        return RunContext(id=f"plan of {flow}", policy=self.policy, budget=budget, deadline=deadline)
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Nothing: there was no run."""
