@@ -392,9 +392,10 @@ def test_a_run_without_limits_asks_for_no_money_and_writes_none_down(ledger: Led
     assert ledger.budgets.states() == []
 
 
-def test_an_unpriced_call_that_is_allowed_asks_for_nothing() -> None:
-    budget = Purse([Limit("run 1", Decimal(1))])
-    allowed, barred = budget.wish("a", None, unpriced_allowed=True), budget.wish("a", None)
-    assert allowed is not None
+def test_what_is_free_or_unpriced_and_allowed_asks_for_nothing() -> None:
+    purse = Purse([Limit("run 1", Decimal(1))])
+    assert purse.wish("a", Decimal(0)) is None
+    assert purse.wish("a", None, unpriced_allowed=True) is None
+    barred = purse.wish("a", None)
     assert barred is not None
-    assert (allowed.usd, barred.usd) == (0, None)
+    assert barred.usd is None

@@ -93,10 +93,10 @@ class Purse:
         return [replace(state, limit=usd + state.granted) for state, usd in known]
 
     def wish(self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False) -> Wish | None:
-        """What to reserve for a call that costs at most `worst` (None: unknown); None where there is no limit."""
-        if not self.limits:
-            return None
+        """What to reserve for a call that costs at most `worst` (None: unknown); None where that is nothing."""
         usd = ZERO if worst is None and unpriced_allowed else worst
+        if not self.limits or usd == 0:
+            return None
         return Wish(id=attempt_id, usd=usd, limits=self._names())
 
     def _names(self) -> dict[str, Decimal]:
