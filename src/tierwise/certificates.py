@@ -35,7 +35,7 @@ _MOST_LABELS = 1_000_000  # a floor that needs more than this is out of reach
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-Usd = Annotated[Decimal, Field(ge=0), PlainSerializer(str)]
+Usd = Annotated[Decimal, Field(ge=0), PlainSerializer(lambda usd: f"{usd.normalize():f}", return_type=str)]
 
 
 def lower_bound(errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1) -> float:
