@@ -204,7 +204,7 @@ def test_the_next_run_shows_the_plan_beside_what_came_of_it(
     chosen = FlowRunFilter(id={"any_": [done["run"]["flow_run_id"]]})  # type: ignore[arg-type]
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts(flow_run_filter=chosen)}
-    assert keys == {"support-inbox-summary", "support-inbox-plan"}
+    assert keys >= {"support-inbox-summary", "support-inbox-plan"}
 
 
 # ---- what is planned -----------------------------------------------------------------------------
