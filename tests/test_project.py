@@ -68,7 +68,7 @@ def test_a_project_reads_its_files_once(project: Project) -> None:
     assert set(project.catalog.models) == {"small", "large"}
     assert project.rules is project.rules
     assert project.catalog is project.catalog
-    assert {prompt.name for prompt in project.prompts} == {"classify", "draft", "extract", "summarize"}
+    assert {prompt.name for prompt in project.prompts} == {"classify", "draft", "extract", "judge", "summarize"}
 
 
 def test_rules_are_checked_against_the_catalog_and_the_prompts(project: Project) -> None:
@@ -91,10 +91,10 @@ def test_a_file_that_is_missing_is_named(project: Project, name: str) -> None:
 
 
 def test_this_repositorys_own_project_loads() -> None:
-    """Without any variable set, only embedded models could be available, and each other one says why."""
+    """Without any variable set, only what runs here could be available, and each other one says why."""
     policy = Project(ROOT).policy({})
     for name, entry in policy.catalog.models.items():
-        assert entry.weights or policy.unavailable[name]
+        assert entry.weights or entry.learned or policy.unavailable[name]
 
 
 def test_a_policy_says_which_models_cannot_be_used_and_why(tmp_path: Path) -> None:

@@ -388,9 +388,11 @@ def sort_inbox(
 
 @pytest.mark.parametrize("project", ["sqlite"], indirect=True)
 def test_retry_runs_the_flow_again_with_the_same_parameters(
-    prefect_server: str, project: Path, terminal: Terminal, provider: Standin
+    prefect_server: str, project: Path, terminal: Terminal, provider: Standin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lists and missing values are given again as they were; the results hold every document of the run."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "flows"]:
+        monkeypatch.delitem(sys.modules, name)  # those of another test's project
     (project / "flows" / "sort_inbox.py").write_text(FLOW)
     provider.answer(lambda r: INVENTED if "invoice" in r.document else answer(r.document))
     done = terminal("run", "sort_inbox", "--labels", '["billing", "delivery", "praise"]', cwd=project)
