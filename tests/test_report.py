@@ -132,6 +132,19 @@ def test_savings_price_each_needed_call_once_at_the_strongest_model_with_a_price
     assert report.saving.saved == row.saved
 
 
+def test_where_a_classifier_was_asked_first_the_call_that_followed_is_the_needed_one(
+    ledger: Ledger, ground: Ground
+) -> None:
+    """Its own answers took no tokens, so what it kept is not priced anywhere else, and is said to be missing."""
+    ledger.start_run(RUN)
+    words = {"model": "words", "tier": "local", "usage": Usage(0, 0), "cost": Decimal(0)}
+    record(ledger, "kept", words)
+    record(ledger, "handed-on", words, {**SMALL, "kind": "escalation"}, {**LARGE, "kind": "escalation"})
+    [row] = gathered(ledger, ground).savings
+    assert row.best_cost == (1000 * 10 + 100 * 50) / Decimal(1_000_000)
+    assert (row.calls, row.uncounted) == (1, 1)
+
+
 def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, ground: Ground) -> None:
     record_a_run(ledger)
     record(ledger, "f", {**SMALL, "cost": None})

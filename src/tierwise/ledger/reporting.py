@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from sqlalchemy import Text, and_, case, false, func, select, type_coerce
+from sqlalchemy import Text, and_, case, false, func, or_, select, type_coerce
 
 from tierwise.ledger.queries import Queries, _latencies, _runs
 from tierwise.ledger.rows import RunRow, SummaryRow
@@ -157,12 +157,18 @@ def error_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ErrorRow]:
 def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[NeededRow]:
     """What was spent, and the calls that would have been made had every document gone to `model`.
 
-    Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no reused answers.
+    Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no reused answers. Where a
+    document's first answer took no tokens, as a trained classifier's does, the first escalation that did stands for it.
     `long_from` is the prompt length (tokens) above which the model's price is another. Raises LedgerError.
     """
     tokens = (AttemptRecord.prompt_tokens, AttemptRecord.completion_tokens, AttemptRecord.cached_tokens)
     needed = and_(AttemptRecord.kind.in_(_NEEDED), AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
     has_tokens = func.coalesce(tokens[0], 0) + func.coalesce(tokens[1], 0) > 0
+    document = (AttemptRecord.run_id, AttemptRecord.document_id, AttemptRecord.step)
+    told = func.max(case((and_(needed, has_tokens), 1), else_=0)).over(partition_by=document)
+    went_on = and_(AttemptRecord.kind == "escalation", AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
+    first_on = func.min(case((and_(went_on, has_tokens), AttemptRecord.seq))).over(partition_by=document)
+    stands = and_(told == 0, AttemptRecord.seq == first_on)
     rejected = type_coerce(OutcomeRecord.route, Text)
     barred = rejected.contains(f'{{"model": {json.dumps(model)}, "reason": "guard ', autoescape=True)
     is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
@@ -173,8 +179,8 @@ def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: 
             AttemptRecord.cost,
             case((barred, 1), else_=0).label("barred"),
             case((is_long, 1), else_=0).label("long"),
-            case((and_(needed, has_tokens), 1), else_=0).label("counted"),
-            case((and_(needed, ~has_tokens), 1), else_=0).label("uncounted"),
+            case((or_(and_(needed, has_tokens), stands), 1), else_=0).label("counted"),
+            case((and_(needed, ~has_tokens, first_on.is_(None)), 1), else_=0).label("uncounted"),
             *(func.coalesce(column, 0).label(column.key) for column in tokens),
         )
         .outerjoin(
