@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from sqlalchemy import Text, and_, case, false, func, or_, select, type_coerce
+from sqlalchemy import Subquery, Text, and_, case, false, func, or_, select, type_coerce
 
 from tierwise.ledger.queries import Queries, _latencies, _runs
 from tierwise.ledger.rows import RunRow, SummaryRow
 from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, Run, VerdictRecord
 from tierwise.records import Usage
 
+_TOKENS = (AttemptRecord.prompt_tokens, AttemptRecord.completion_tokens, AttemptRecord.cached_tokens)
 _NEEDED = ("first", "retry", "fallback")  # every call that a document needs is answered first as one of these
 
 
@@ -154,14 +155,9 @@ def error_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ErrorRow]:
         return [ErrorRow(**row._mapping) for row in connection.execute(query)]
 
 
-def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[NeededRow]:
-    """What was spent, and the calls that would have been made had every document gone to `model`.
-
-    Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no reused answers. Where a
-    document's first answer took no tokens, as a trained classifier's does, the first escalation that did stands for it.
-    `long_from` is the prompt length (tokens) above which the model's price is another. Raises LedgerError.
-    """
-    tokens = (AttemptRecord.prompt_tokens, AttemptRecord.completion_tokens, AttemptRecord.cached_tokens)
+def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subquery:
+    """Every attempt with whether it is needed, whether a guard keeps `model` from it, and its tokens."""
+    tokens = _TOKENS
     needed = and_(AttemptRecord.kind.in_(_NEEDED), AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
     has_tokens = func.coalesce(tokens[0], 0) + func.coalesce(tokens[1], 0) > 0
     document = (AttemptRecord.run_id, AttemptRecord.document_id, AttemptRecord.step)
@@ -172,7 +168,7 @@ def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: 
     rejected = type_coerce(OutcomeRecord.route, Text)
     barred = rejected.contains(f'{{"model": {json.dumps(model)}, "reason": "guard ', autoescape=True)
     is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
-    marked = (
+    return (
         select(
             AttemptRecord.step,
             AttemptRecord.seq,
@@ -194,13 +190,23 @@ def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: 
         .where(AttemptRecord.run_id.in_(run_ids))
         .subquery()
     )
+
+
+def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[NeededRow]:
+    """What was spent, and the calls that would have been made had every document gone to `model`.
+
+    Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no reused answers. Where a
+    document's first answer took no tokens, as a trained classifier's does, the first escalation that did stands for it.
+    `long_from` is the prompt length (tokens) above which the model's price is another. Raises LedgerError.
+    """
+    marked = _marked(run_ids, model, long_from)
     key = (marked.c.step, marked.c.barred, marked.c.long)
     query = (
         select(
             *key,
             func.sum(marked.c.counted).label("counted"),
             func.sum(marked.c.uncounted).label("uncounted"),
-            *(func.sum(marked.c[column.key] * marked.c.counted).label(column.key) for column in tokens),
+            *(func.sum(marked.c[column.key] * marked.c.counted).label(column.key) for column in _TOKENS),
             func.sum(marked.c.cost).label("cost_known"),
             func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label("cost_unknown"),
         )
