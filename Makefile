@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+LOCKING := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 export DO_NOT_TRACK := 1
 
 .PHONY: help demo ui test ui-test real-model server-test check lint format types bench bench-large fuzz lock clean
@@ -70,8 +71,8 @@ fuzz: .venv/ready  ## Feed damaged input to all that reads, SECONDS=60 each
 	$(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),60)
 
 lock: .venv/ready  ## Resolve the dependencies again
-	$(BIN)/uv pip compile -q pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
-		--no-emit-index-url --no-header -o requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra postgres --extra dev $(LOCKING) -o requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra dask --extra ray -c requirements.lock $(LOCKING) -o requirements-scale.lock
 
 clean:           ## Remove the environment and what runs left behind
 	rm -rf .venv .tierwise out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
