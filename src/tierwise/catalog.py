@@ -47,9 +47,11 @@ class Settings(BaseModel):
 class PriceBand(Settings):
     """USD per million tokens."""
 
-    input: Annotated[Decimal, Field(ge=0)]
-    output: Annotated[Decimal, Field(ge=0)]
-    cached_input: Annotated[Decimal, Field(ge=0)] | None = None
+    input: Annotated[Decimal, Field(ge=0)] = Field(description="A million tokens of prompt.")
+    output: Annotated[Decimal, Field(ge=0)] = Field(description="A million tokens of answer.")
+    cached_input: Annotated[Decimal, Field(ge=0)] | None = Field(
+        None, description="A million tokens of prompt that the provider kept from an earlier call; else as `input`."
+    )
 
     def cost(self, usage: Usage) -> Decimal:
         """USD for a call; cached tokens cost the full price where no cached price is known."""
@@ -62,15 +64,15 @@ class PriceBand(Settings):
 class LongPromptPrice(PriceBand):
     """The price of the whole call once its prompt is longer than `prompt_tokens`."""
 
-    prompt_tokens: Annotated[int, Field(gt=0)]
+    prompt_tokens: Annotated[int, Field(gt=0)] = Field(description="The longest prompt with the usual price.")
 
 
 class Price(PriceBand):
     """A price with its source and the day it was read there."""
 
-    source: str
-    date: date
-    above: LongPromptPrice | None = None
+    source: str = Field(description="Where the price was read.")
+    date: Annotated[date, Field(description="When it was read there.")]
+    above: LongPromptPrice | None = Field(None, description="The price of a call with a longer prompt.")
 
     def cost(self, usage: Usage) -> Decimal:
         """USD for a call with this usage."""
@@ -86,12 +88,12 @@ class Weights(Settings):
     in order, are the file. Whatever the way, `sha256` and `size` (bytes) are what is trusted.
     """
 
-    file: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    size: Annotated[int, Field(gt=0)] | None = None
-    wheels: str | None = None
-    parts: Annotated[int, Field(gt=0)] = 1
-    version: str | None = None
+    file: str | None = Field(None, description="The path of a GGUF file of your own.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="The file's hash.")
+    size: Annotated[int, Field(gt=0)] | None = Field(None, description="The file's size in bytes.")
+    wheels: str | None = Field(None, description="The packages, with `{part}` for the number: `my-weights-{part}`.")
+    parts: Annotated[int, Field(gt=0)] = Field(1, description="How many packages there are.")
+    version: str | None = Field(None, description="The packages' version.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Weights:
@@ -109,39 +111,63 @@ class Weights(Settings):
 class Tier(Settings):
     """Where data goes. Only a tier that stays in the house may see what a guard keeps local."""
 
-    description: str
-    stays_in_house: bool = False
-    hosts: tuple[str, ...] = ()  # further host names that count as in the house
+    description: str = Field(description="For people.")
+    stays_in_house: bool = Field(
+        False, description="Its models run on this machine or in a private network, and their addresses are held to it."
+    )
+    hosts: tuple[str, ...] = Field((), description="Further host names that count as in the house.")
 
 
 class Model(Settings):
     """One catalog entry. `litellm_params` are LiteLLM's, verbatim; `${NAME}` stands for a variable."""
 
-    name: str = ""
-    tier: str
-    description: str = ""
-    litellm_params: Mapping[str, Any] = Field({}, repr=False)
-    context_tokens: Annotated[int, Field(gt=0)]
-    max_output_tokens: Annotated[int, Field(gt=0)]
-    # grammar: the server enforces a whole JSON schema; schema: all but lengths and ranges; instruct: it is only told
-    structured_output: Literal["grammar", "schema", "instruct"] = "schema"
-    price: Price | Literal["unknown"]
-    strength: Annotated[int, Field(ge=0, le=100)]  # declared order of ability, used where there is no proof
-    token_margin: Annotated[float, Field(ge=1)] = 1.1  # estimated tokens times this is never too few
-    concurrency: Annotated[int, Field(gt=0)] = 8
-    requests_per_minute: Annotated[int, Field(gt=0)] | None = None
-    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None  # prompt and answer together
-    timeout_s: Annotated[float, Field(gt=0)] = 120
-    lane: Literal["auto", "lean", "litellm"] = "auto"  # lean: straight to a server that speaks OpenAI's format
-    confidence: bool = False  # the server says how likely each token was, so that unsure answers can go on
-    weights: Weights | None = None
-    learned: str | None = None  # the step whose trained classifier this is, in place of a language model
-    # labelled examples that it is shown before it answers: the nearest to the document, and so many of each label,
-    # the same for every document, which servers keep from one call to the next
-    examples: Annotated[int, Field(ge=0, le=50)] = 0
-    fixed_examples: Annotated[int, Field(ge=0, le=50)] = 0
-    verified: bool = True  # False: the address or name could not be tried by us
-    retires: date | None = None
+    name: str = Field("", description="Set from the entry's key; leave it out.")
+    tier: str = Field(description="The tier that it belongs to.")
+    description: str = Field("", description="For people; `tierwise models` shows it.")
+    litellm_params: Mapping[str, Any] = Field(
+        {}, repr=False, description="LiteLLM's parameters: `model`, and often `api_base` and `api_key`."
+    )
+    context_tokens: Annotated[int, Field(gt=0)] = Field(description="The window: prompt and answer together.")
+    max_output_tokens: Annotated[int, Field(gt=0)] = Field(description="The longest answer that may be asked for.")
+    structured_output: Literal["grammar", "schema", "instruct"] = Field(
+        "schema",
+        description="`grammar`: the server enforces a whole JSON schema; `schema`: all but lengths and ranges; "
+        "`instruct`: it is only told.",
+    )
+    price: Price | Literal["unknown"] = Field(description="USD per million tokens; `unknown` is never taken for free.")
+    strength: Annotated[int, Field(ge=0, le=100)] = Field(
+        description="A declared order of ability, used where there is no proof."
+    )
+    token_margin: Annotated[float, Field(ge=1)] = Field(
+        1.1, description="Estimated tokens times this are never too few."
+    )
+    concurrency: Annotated[int, Field(gt=0)] = Field(8, description="How many calls a process makes at once.")
+    requests_per_minute: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="At most so many calls in any 60 seconds, for each process."
+    )
+    tokens_per_minute: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="At most so many tokens in any 60 seconds, prompt and answer together, for each process."
+    )
+    timeout_s: Annotated[float, Field(gt=0)] = Field(120, description="Seconds until a call is given up.")
+    lane: Literal["auto", "lean", "litellm"] = Field(
+        "auto", description="`lean`: straight to a server that speaks OpenAI's format; `auto`: lean where that works."
+    )
+    confidence: bool = Field(
+        False, description="The server says how likely each token was, so that unsure answers can go on."
+    )
+    weights: Weights | None = Field(None, description="Of an embedded model.")
+    learned: str | None = Field(
+        None, description="The step whose trained classifier this is, in place of a language model."
+    )
+    examples: Annotated[int, Field(ge=0, le=50)] = Field(
+        0, description="Labelled examples that it is shown before it answers: so many, the nearest to the document."
+    )
+    fixed_examples: Annotated[int, Field(ge=0, le=50)] = Field(
+        0,
+        description="So many of each label, the same for every document, which servers keep from one call to the next.",
+    )
+    verified: bool = Field(True, description="`false`: the address or name could not be tried by us.")
+    retires: date | None = Field(None, description="When the provider stops serving it.")
 
     @model_validator(mode="before")
     @classmethod
@@ -232,9 +258,11 @@ def _entry(name: str, models: Mapping[str, Any]) -> Any:
 class Catalog(Settings):
     """All tiers and models of a project."""
 
-    version: Literal[1]
-    tiers: Mapping[str, Tier]
-    models: Mapping[str, Model]
+    version: Literal[1] = Field(description="The version of this file's format.")
+    tiers: Mapping[str, Tier] = Field(description="Each tier by its name.")
+    models: Mapping[str, Model] = Field(
+        description="Each model by its name. `like: other` starts from another entry's settings."
+    )
     _path: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")

@@ -16,6 +16,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tierwise.catalog import Settings
 from tierwise.errors import ConfigError, Misuse, unknown_name
 from tierwise.learned import Neighbours
@@ -42,9 +44,11 @@ class Example:
 class GoldenSettings(Settings):
     """`golden/<step>.yaml`: the step's parameters, as a flow gives them."""
 
-    parameters: Mapping[str, Any] = {}
-    returns: str | None = None  # the output model that a flow gives, such as flows.contract_intake:ContractTerms
-    rubric: tuple[str, ...] = ()  # criteria for a judge, in addition to what the step says is right
+    parameters: Mapping[str, Any] = Field({}, description="The step's parameters, as in `step.map(…, labels=…)`.")
+    returns: str | None = Field(
+        None, description="The output model that a flow gives, such as `flows.contract_intake:ContractTerms`."
+    )
+    rubric: tuple[str, ...] = Field((), description="Criteria for a judge, beside what the step says is right.")
 
 
 @dataclass(frozen=True)

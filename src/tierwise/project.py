@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from pydantic import Field
+
 from tierwise.catalog import Catalog, Model, Settings, load_catalog
 from tierwise.certificates import Certificates, load_certificates
 from tierwise.errors import ConfigError, Misuse, UnknownName
@@ -31,8 +33,12 @@ CERTIFICATES = Path("routing_rules/certificates.yaml")
 class ProjectSettings(Settings):
     """`[tool.tierwise]` of a project's pyproject.toml."""
 
-    ledger_url: str | None = None  # default: SQLite at .tierwise/ledger.db
-    keep_text: Literal["never", "outputs", "all"] = "outputs"  # what texts the ledger holds, see docs/audit.md
+    ledger_url: str | None = Field(
+        None, description="An SQLAlchemy address of the ledger; left out: SQLite at `.tierwise/ledger.db`."
+    )
+    keep_text: Literal["never", "outputs", "all"] = Field(
+        "outputs", description="What texts the ledger holds: none, answers, or the documents' as well."
+    )
 
 
 @dataclass(frozen=True)
