@@ -6,8 +6,11 @@ another. Each document carries words of its own; those of them that the outside 
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import functools
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,9 +28,12 @@ from tierwise.certificates import Certificate, lower_bound, save_certificates
 from tierwise.documents import read_documents
 from tierwise.engine import Engine, current_of, examples_of
 from tierwise.errors import GuardViolation
+from tierwise.learned import Labelled, save, train, trained_file
+from tierwise.plan import Planner, Sampler
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import SENSITIVITIES, Batch, Document, Outcome, Sensitivity, highest, rank
 from tierwise.redaction import Redaction
+from tierwise.review import Retry, edit, waiting
 
 TIERS = {  # what is outside first, as hypothesis likes the first best
     "vendor-a": "proprietary",
@@ -35,12 +41,23 @@ TIERS = {  # what is outside first, as hypothesis likes the first best
     "hosted": "clarifai",
     "local-a": "local",
     "local-b": "local",
+    "trained": "local",
 }
+LEARNED = """
+  trained:
+    tier: local
+    learned: classify
+    context_tokens: 100000
+    max_output_tokens: 64
+"""
 INSIDE = [name for name, tier in TIERS.items() if tier == "local"]
 OUTSIDE = [name for name, tier in TIERS.items() if tier != "local"]
 STEPS = {step.name: step for step in (CLASSIFY, SUMMARIZE)}
 LABELS = ["billing", "delivery"]
-PARAMETERS = {"classify": {"labels": LABELS, "descriptions": {}}, "summarize": {"max_words": 50}}
+PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "classify": {"labels": LABELS, "descriptions": {}},
+    "summarize": {"max_words": 50},
+}
 GUARD = {"name": "confidential-stays-local", "when": {"sensitivity_min": "confidential"}, "allow_tiers": ["local"]}
 FREE = "{input: 0, output: 0, source: test, date: 2026-11-01}"
 # everything that a prompt can see, so that nothing stays in only because a prompt does not ask for it
@@ -102,6 +119,8 @@ class World:
     measured: tuple[str, ...] = ()  # in place of the router's choice
     redact_to: Sensitivity | None = None
     steps: tuple[str, ...] = ("classify", "summarize")  # in order
+    by: str = "run"  # or "plan", or "sample"
+    again: bool = False  # a person answers what waits, in the document's words, and all is retried
 
 
 @dataclass(frozen=True)
@@ -128,8 +147,12 @@ def run(world: World, inside: Standin, outside: Standin) -> Seen:
         root = _project(Path(folder) / "project", world, inside, outside)
         documents = _documents(Path(folder) / "inbox", world)
         secret = {word for d, p, n in documents for word in _secret(d, p, n, world)}
-        with Engine(Project(root), env={}) as engine:
-            _go_through(engine, world, tuple(_derived(d, world) for d, _, _ in documents))
+        derived = tuple(_derived(d, world) for d, _, _ in documents)
+        with _engine(world.by, Project(root), derived) as engine:
+            run_id = _go_through(engine, world, derived)
+            if world.again:
+                engine.retry = _answered(engine, run_id, derived)
+                _go_through(engine, world, derived)
     bodies = "\n".join(json.dumps(request.body, ensure_ascii=False) for request in outside.requests)
     words = {word for _, p, n in documents for word in p.words(n)} | set(_example_words(world))
     secret |= {w for w, level in _example_words(world).items() if rank(level) >= rank("confidential")}
@@ -144,13 +167,33 @@ def echo(request: Request) -> str:
     return json.dumps({name: LABELS[0] if name == "label" else words for name in properties})
 
 
-def _go_through(engine: Engine, world: World, documents: tuple[Document, ...]) -> None:
+def _go_through(engine: Engine, world: World, documents: tuple[Document, ...]) -> str:
+    """The run's id."""
     run, batch = engine.start_run("leaks"), Batch(documents)
     for name in world.steps:
         try:
             batch = engine.run_batch(run, STEPS[name], batch, PARAMETERS[name], models=world.measured)
         except GuardViolation:  # what is measured may not see a document: stopped before anything was sent
-            return
+            break
+    return run.id
+
+
+def _engine(by: str, project: Project, documents: tuple[Document, ...]) -> Engine:
+    """The engine, or what stands in for it while a flow is planned or some of its documents are tried."""
+    if by == "sample":
+        return Sampler(project, "leaks", (document.id for document in documents), env={})
+    return (Planner if by == "plan" else Engine)(project, env={})
+
+
+def _answered(engine: Engine, run_id: str, documents: tuple[Document, ...]) -> Retry:
+    """A retry of all, after a person answered what waits with the words of each document."""
+    words = {document.id: " ".join(document.text.split()[:6]) for document in documents}
+    asked = [item for item in waiting(engine.ledger, run_id) if item.question and item.step in STEPS]
+    for item in asked:
+        answer = {"label": LABELS[0], "evidence": words[item.document_id], "summary": words[item.document_id]}
+        fields = STEPS[item.step].returns.model_fields
+        edit(engine.ledger, item, json.dumps({name: answer[name] for name in fields}), by="Ann")
+    return Retry(run_id, frozenset(words), frozenset(item.document_id for item in asked))
 
 
 def _project(root: Path, world: World, inside: Standin, outside: Standin) -> Path:
@@ -158,6 +201,7 @@ def _project(root: Path, world: World, inside: Standin, outside: Standin) -> Pat
     make_project(root, *entries, rules=json.dumps(world.rules))  # JSON is YAML
     for step in STEPS:
         (root / "prompts" / f"{step}.md.j2").write_text(PROMPT.format(step=step))
+    shutil.copytree(_trained(), root / "learned")
     (root / ".tierwise").mkdir()
     migrated_url("sqlite", root / ".tierwise")
     if world.examples:
@@ -166,9 +210,26 @@ def _project(root: Path, world: World, inside: Standin, outside: Standin) -> Pat
     return root
 
 
+@functools.cache
+def _trained() -> Path:
+    """A folder with a classifier that knows both labels."""
+    folder = Path(tempfile.mkdtemp(prefix="tierwise-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    texts = [
+        (f"My {what} number {n}", label)
+        for n in range(9)
+        for what, label in zip(("bill", "parcel"), LABELS, strict=True)
+    ]
+    examples = [Labelled(str(place), text, label) for place, (text, label) in enumerate(texts)]
+    save(train(examples), trained_file(folder, "trained"))
+    return folder / "learned"
+
+
 def _entry(name: str, url: str, world: World) -> str:
     settings = dict(world.settings.get(name, {}))
     strength, price = settings.pop("strength", 10), settings.pop("price", PRICE)
+    if name == "trained":
+        return LEARNED + f"    strength: {strength}\n    price: {FREE}\n"
     entry = model(name, url, tier=TIERS[name], context=700, strength=strength, price=price)
     return entry + "".join(f"    {key}: {value}\n" for key, value in settings.items())
 
@@ -207,6 +268,8 @@ def _certificate(project: Project, step: str, chain: tuple[str, ...]) -> Certifi
         n=100,
         errors=0,
         bound=lower_bound(0, 100),
+        threshold=1.0 if chain == ("trained",) else None,  # it is never that sure, and hands everything on
+        coverage=0.5 if chain == ("trained",) else None,
         date=datetime.date.today(),
         tierwise_version=__version__,
     )
@@ -338,4 +401,6 @@ def worlds() -> st.SearchStrategy[World]:
         measured=st.just(()) | st.just(()) | st.just(()) | chain,
         steps=st.permutations(list(STEPS)).map(tuple),
         redact_to=st.none() | st.sampled_from(["public", "internal", "confidential"]),
+        by=st.sampled_from(["run", "run", "run", "run", "sample", "plan"]),
+        again=st.sampled_from([False, False, True]),
     )

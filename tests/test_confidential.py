@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.leaks import FREE, GUARD, Paper, World, run, worlds
-from tests.standin import Standin
+from tests.leaks import FREE, GUARD, LABELS, PARAMETERS, Paper, World, run, worlds
+from tests.ledgers import migrated_url
+from tests.projects import make_project, model
+from tests.standin import Request, Standin
+from tests.test_cascade import CLASSIFY
+from tierwise.certify import Exam, compare
+from tierwise.certify.measuring import score
+from tierwise.correctness import rubric
+from tierwise.engine import Engine
+from tierwise.errors import GuardViolation, Misuse
+from tierwise.golden import load_golden
 from tierwise.orchestrate.server import tellable
-from tierwise.records import Outcome, Sensitivity
+from tierwise.project import Project
+from tierwise.records import SENSITIVITIES, Outcome, Sensitivity, rank
 
 # making a failing world smaller takes longer than a test may
 FOUND_AS_IT_IS = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -47,6 +62,26 @@ WAYS = {
     "a shadow": World(
         rules("local-a", shadow={"share": 1.0, "money": 1.0}), (SECRET,), settings={"vendor-a": {"price": FREE}}
     ),
+    "what a trained classifier is unsure of": World(
+        {
+            **rules("trained", "vendor-a"),
+            "floors": {"classify": 0.9},
+            "escalate": {"on": ["low_confidence"], "most": 1},
+        },
+        (SECRET,),
+        certified=(("classify", ("trained",)),),
+    ),
+    "a retry with a person's answer": World(
+        rules(
+            routes=[
+                {"name": "asked", "when": {"step": ["classify"]}, "try": ["local-b"], "review": "human"},
+                {"name": "rest", "try": ["vendor-a"]},
+            ]
+        ),
+        (SECRET,),
+        again=True,
+    ),
+    "a sample": World(rules("vendor-a"), (SECRET,), by="sample"),
     "a redaction in vain": World(
         rules("vendor-a"), (Paper(declared="confidential", learnt="confidential"),), redact_to="internal"
     ),
@@ -65,12 +100,16 @@ def outside() -> Iterator[Standin]:
         yield server
 
 
-@settings(max_examples=60, phases=FOUND_AS_IT_IS, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, phases=FOUND_AS_IT_IS, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 def test_no_confidential_document_reaches_a_socket_outside_the_house(
     inside: Standin, outside: Standin, world: World
 ) -> None:
-    """With one guard among the rules, and all else at random: routes, proof, shadows, examples, redaction, faults."""
+    """With one guard among the rules, and all else at random.
+
+    That is routes, proof, classifiers, shadows, examples, redaction, faults, plans, samples, and retries after a
+    person's answer.
+    """
     assert not run(world, inside, outside).leaked
 
 
@@ -83,6 +122,11 @@ def test_without_the_guard_it_would_get_out_and_with_it_nothing_does(
     assert run(unguarded, inside, outside).leaked
     guarded = run(world, inside, outside)
     assert (guarded.leaked, guarded.requests) == (frozenset(), 0)
+
+
+def test_a_plan_asks_nobody_not_even_where_no_guard_forbids_it(inside: Standin, outside: Standin) -> None:
+    world = World({**rules("vendor-a"), "guards": []}, (SECRET,), by="plan")
+    assert run(world, inside, outside).requests == 0
 
 
 def test_an_example_is_shown_outside_only_as_far_as_its_own_sensitivity_allows(
@@ -103,6 +147,92 @@ def test_a_redacted_document_goes_out_without_what_was_found(inside: Standin, ou
     seen = run(World(rules("vendor-a"), (SECRET,), redact_to="internal"), inside, outside)
     assert seen.out == {"plain0x"}
     assert not seen.leaked
+
+
+CHAINS = (("local-a",), ("vendor-a",), ("local-a", "vendor-a"))
+JUDGES = (None, "judge-in", "judge-out")
+LEVELS = st.lists(st.sampled_from(SENSITIVITIES), min_size=5, max_size=8)
+
+
+def exam_project(root: Path, inside: Standin, outside: Standin, levels: Sequence[Sensitivity]) -> Project:
+    """Candidates and judges on both sides, a golden set with these sensitivities, and examples with the same."""
+    entries = [
+        model("local-a", inside.url) + "    examples: 3\n",
+        model("vendor-a", outside.url, tier="proprietary") + "    examples: 3\n",
+        model("judge-in", inside.url, strength=90),
+        model("judge-out", outside.url, tier="proprietary", strength=90),
+    ]
+    make_project(root, *entries, rules=json.dumps(rules("local-a", floors={"classify": 0.9})))
+    (root / "golden").mkdir()
+    for name in ("classify", "classify-examples"):
+        rows = (
+            {"id": f"{name}{n}x", "text": f"My parcel {name}{n}x is late.", "label": LABELS[0], "sensitivity": level}
+            for n, level in enumerate(levels)
+        )
+        (root / "golden" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / ".tierwise").mkdir()
+    migrated_url("sqlite", root / ".tierwise")
+    return Project(root)
+
+
+def secrets_seen(outside: Standin, levels: Sequence[Sensitivity]) -> set[str]:
+    """The confidential examples that the outside saw."""
+    bodies = "\n".join(json.dumps(request.body) for request in outside.requests)
+    secret = [n for n, level in enumerate(levels) if rank(level) >= rank("confidential")]
+    return {word for n in secret for name in ("classify", "classify-examples") if (word := f"{name}{n}x") in bodies}
+
+
+@settings(max_examples=15, phases=FOUND_AS_IT_IS, deadline=None)
+@given(LEVELS, st.sampled_from(CHAINS), st.sampled_from(JUDGES))
+def test_no_confidential_example_reaches_a_socket_outside_the_house_when_models_are_certified_and_judged(
+    inside: Standin, outside: Standin, levels: list[Sensitivity], chain: tuple[str, ...], judge: str | None
+) -> None:
+    """Neither as what is measured or judged, nor as what is shown; not even where nobody refuses beforehand."""
+    with tempfile.TemporaryDirectory(prefix="tierwise-test-") as folder:
+        for server in (inside, outside):
+            server.requests.clear()
+            server.answer(_late_parcel)
+        project = exam_project(Path(folder) / "project", inside, outside, levels)
+        with Engine(project, env={}) as engine:
+            exam = Exam(
+                engine=engine,
+                step=replace(CLASSIFY, correct=rubric("The label fits.")),
+                golden=load_golden(project.root / "golden" / "classify.jsonl"),
+                parameters=PARAMETERS["classify"],
+                judge=judge,
+            )
+            with suppress(Misuse):
+                compare(exam, [chain])
+            with suppress(GuardViolation):
+                score(exam, chain, exam.golden.examples)
+    assert not secrets_seen(outside, levels)
+
+
+def test_what_may_not_be_seen_is_told_before_anything_is_measured(
+    inside: Standin, outside: Standin, tmp_path: Path
+) -> None:
+    """Of a candidate and of a judge: how many examples, which one, by which guard, and what helps."""
+    inside.requests.clear()
+    outside.requests.clear()
+    project = exam_project(tmp_path / "project", inside, outside, ("internal",) * 4 + ("confidential",))
+    with Engine(project, env={}) as engine:
+        golden = load_golden(project.root / "golden" / "classify.jsonl")
+        step = replace(CLASSIFY, correct=rubric("The label fits."))
+        exam = Exam(engine=engine, step=step, golden=golden, parameters=PARAMETERS["classify"])
+        told = "may not see 1 of 5 examples, such as 'classify4x': guard confidential-stays-local.*--golden"
+        with pytest.raises(Misuse, match=f"vendor-a {told}"):
+            compare(exam, [("local-a",), ("vendor-a",)])
+        with pytest.raises(Misuse, match=f"judge-out {told}"):
+            compare(replace(exam, judge="judge-out"), [("local-a",)])
+    assert (inside.count, outside.count) == (0, 0)
+
+
+def _late_parcel(request: Request) -> str:
+    """A right answer with words of the document, or a judge's yes."""
+    found = {"reason": "it fits", "met": True}
+    names = (request.schema or {})["properties"]
+    words = " ".join(request.document.split()[:3])
+    return json.dumps({n: words if n == "evidence" else LABELS[0] if n == "label" else found for n in names})
 
 
 @pytest.mark.parametrize(

@@ -293,9 +293,8 @@ def test_guards_hold_for_judges(terminal: Terminal, project: Path, servers: tupl
     """A guard on the step keeps its confidential documents from a judge outside too."""
     write_golden(project, rows(sensitivity="confidential"))
     done = certify(terminal, project, "--judge", "chair")
-    assert done.code == 1
-    assert "guard confidential-stays-local" in done.err
-    assert servers[1].count == 0
+    assert (done.code, servers[0].count, servers[1].count) == (2, 0, 0)
+    assert "chair may not see 60 of 60 examples, such as 'g0': guard confidential-stays-local" in done.err
 
 
 def test_a_judge_where_there_is_no_rubric_is_misuse(terminal: Terminal, project: Path) -> None:

@@ -14,6 +14,8 @@ from tierwise.certify.measuring import Exam, Measurement, Scored, answers, measu
 from tierwise.errors import Misuse
 from tierwise.judge import Judged, Label
 from tierwise.learned import fit_threshold, load, split, trained_file
+from tierwise.rules import features
+from tierwise.tokens import count_tokens
 
 FIT = 0.4  # share of the golden set on which thresholds are fitted; they are certified on the rest
 STRICT = (0.0005, 0.005)  # levels to fit at first: what barely shows the floor on one part often misses it on the other
@@ -77,17 +79,33 @@ def refuse(exam: Exam, candidates: Sequence[Chain], thresholds: Thresholds) -> N
                 raise Misuse(f"{name} cannot be measured: {reason}")
             if seen := _seen(exam, name):
                 raise Misuse(f"{name} was trained on {seen} of these examples, and knows their answers; train it anew")
+            _refuse_withheld(exam, name)
         if len(set(chain)) < len(chain):
             raise Misuse(f"{' > '.join(chain)} names a model twice")
     if exam.judge:
         if exam.rubric is None:
             raise Misuse(f"there is nothing to judge: {step.name} has no rubric (correct=rubric(…), or golden/*.yaml)")
         judge.refuse_weak(exam.engine, exam.judge, dict.fromkeys(name for chain in candidates for name in chain))
+        _refuse_withheld(exam, exam.judge)
     if thresholds == "fit" and not any(_tells(exam, chain[0]) for chain in candidates):
         raise Misuse(
             "no threshold can be fitted: that takes a first model with `confidence: true` or a trained one, a floor "
             "for the step, `low_confidence` under escalate.on in rules.yaml, and no rubric"
         )
+
+
+def _refuse_withheld(exam: Exam, name: str) -> None:
+    """Raises Misuse where a guard keeps examples from a model: half a golden set would prove nothing."""
+    policy, withheld = exam.engine.policy, {}
+    for example in exam.golden.examples:
+        tokens = count_tokens(example.text)
+        f = features(exam.step, example.document(), tokens=tokens, prompt_tokens=0, budget_used=0)
+        if reason := policy.rules.forbidden(policy.catalog.model(name).tier, f):
+            withheld[example.id] = reason
+    if withheld:
+        first, reason = next(iter(withheld.items()))
+        told = f"{name} may not see {len(withheld)} of {len(exam.golden.examples)} examples, such as '{first}'"
+        raise Misuse(f"{told}: {reason}; leave {name} out, or give --golden a set without them")
 
 
 def releveled(exam: Exam, certificates: Iterable[Certificate], results: Sequence[Result]) -> list[Certificate]:
