@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.projects import make_project, model
-from tests.standin import NO_USAGE, Standin, status
+from tests.standin import NO_USAGE, OK, Standin, status
 from tests.terminal import Terminal
-from tierwise.calibrate import Level, calibrate, knee_of, reading_only, token_prices
+from tierwise.calibrate import Level, calibrate, knee_of, load, reading_only, token_prices
 from tierwise.catalog import Catalog
 from tierwise.errors import Misuse
 from tierwise.gateway import Gateway
@@ -23,7 +23,9 @@ from tierwise.project import CATALOG, Project
 from tierwise.records import Call, Message
 
 
-def level(concurrency: int, replies: int, *, prompt: int = 0, completion: int = 0, seconds: float = 10) -> Level:
+def level(
+    concurrency: int, replies: int, *, prompt: int = 0, completion: int = 0, seconds: float = 10, uncounted: int = 0
+) -> Level:
     return Level(
         concurrency=concurrency,
         replies=replies,
@@ -33,6 +35,7 @@ def level(concurrency: int, replies: int, *, prompt: int = 0, completion: int = 
         completion_tokens=completion,
         latency_p50_s=1,
         latency_p95_s=2,
+        uncounted=uncounted,
     )
 
 
@@ -57,6 +60,22 @@ def test_a_price_is_never_negative(mixed: float, reading: float) -> None:
     assert min(token_prices(both[0], both[1], Decimal(2))) >= 0
 
 
+@pytest.mark.parametrize("uncounted", range(11))
+def test_replies_without_usage_make_no_server_dearer(uncounted: int) -> None:
+    """They took their time, so they are taken to be as long as the others."""
+    told = 100 - uncounted
+    mixed, reading = (
+        level(8, 100, prompt=700 * told, completion=each * told, seconds=each, uncounted=uncounted) for each in (40, 10)
+    )
+    whole, first = (level(8, 100, prompt=70_000, completion=each * 100, seconds=each) for each in (40, 10))
+    assert token_prices(mixed, reading, Decimal(2)) == token_prices(whole, first, Decimal(2))
+
+
+def test_where_many_replies_lack_usage_the_rest_is_not_gone_by() -> None:
+    with pytest.raises(Misuse, match="left usage out of 11 of 100 replies"):
+        token_prices(level(8, 100, prompt=1, completion=1), level(8, 100, prompt=1, uncounted=11), Decimal(2))
+
+
 def test_nothing_answered_is_no_price() -> None:
     with pytest.raises(Misuse, match="no call was answered"):
         knee_of([level(1, 0)])
@@ -69,16 +88,36 @@ def calls() -> Iterator[Call]:
         yield Call(model="own", identity="i", messages=(Message("user", f"{number} hello"),), max_tokens=50)
 
 
+def catalog_of(server: Standin) -> Catalog:
+    entry = {"tier": "local", "litellm_params": {"model": "openai/own", "api_base": f"{server.url}/v1"}}
+    rest = {"context_tokens": 1000, "max_output_tokens": 100, "strength": 1, "price": "unknown"}
+    tiers = {"local": {"description": "here", "stays_in_house": True}}
+    return Catalog.model_validate({"version": 1, "tiers": tiers, "models": {"own": {**entry, **rest}}})
+
+
+def test_replies_without_usage_are_counted() -> None:
+    """By a server that leaves it out of every third reply."""
+    with Standin() as server:
+        server.faults([OK, OK, NO_USAGE] * 10_000)
+
+        async def run() -> Level:
+            gateway = Gateway(catalog_of(server), {})
+            try:
+                return await load(gateway, calls(), 1, 0.2)
+            finally:
+                await gateway.aclose()
+
+        found = asyncio.run(run())
+    assert found.uncounted == found.replies // 3 > 0
+    assert found.prompt_tokens_each == found.prompt_tokens / (found.replies - found.uncounted)
+
+
 def test_a_server_is_loaded_until_more_at_once_is_no_more_in_all() -> None:
     """The stand-in answers each request after 50 ms, so that twice the concurrency is twice the throughput."""
     with Standin(latency_s=0.05) as server:
-        entry = {"tier": "local", "litellm_params": {"model": "openai/own", "api_base": f"{server.url}/v1"}}
-        rest = {"context_tokens": 1000, "max_output_tokens": 100, "strength": 1, "price": "unknown"}
-        tiers = {"local": {"description": "here", "stays_in_house": True}}
-        catalog = Catalog.model_validate({"version": 1, "tiers": tiers, "models": {"own": {**entry, **rest}}})
 
         async def run() -> list[Level]:
-            gateway = Gateway(catalog, {})
+            gateway = Gateway(catalog_of(server), {})
             heard: list[Level] = []
             try:
                 await calibrate(gateway, calls(), hour_usd=Decimal(1), seconds=0.4, levels=(1, 4), told=heard.append)
@@ -128,7 +167,7 @@ def test_the_price_goes_into_the_catalog_and_nothing_else_changes(terminal: Term
     assert len(changed) == 1
     price = Project(project).catalog.models["small"].price
     assert price != "unknown"
-    assert price.input > 0
+    assert price.input + price.output > 0
     assert price.source.startswith("2.49 USD an hour at ")
     assert "Knee: " in done.out
 
@@ -143,6 +182,26 @@ def test_a_dry_run_leaves_the_catalog_as_it_is(terminal: Terminal, project: Path
 def test_a_vendors_model_has_its_own_price(terminal: Terminal, project: Path) -> None:
     done = terminal("calibrate", "large", *ARGUMENTS, cwd=project)
     assert (done.code, "not served by a machine of yours" in done.err) == (2, True)
+
+
+def test_guards_hold_for_a_server_of_ones_own_too(terminal: Terminal, project: Path) -> None:
+    """What may only go to one tier is not sent to another one, although that stays in the house as well."""
+    path = project / CATALOG
+    tiers = "  local: {description: here, stays_in_house: true}\n"
+    text = path.read_text().replace(tiers, f"{tiers}  lab: {{description: shared, stays_in_house: true}}\n")
+    with Standin() as server:
+        path.write_text(text + model("lab", server.url, tier="lab"))
+        done = terminal("calibrate", "lab", *ARGUMENTS, cwd=project)
+        assert (done.code, server.count) == (2, 0)
+        assert "lab may not see a.txt: guard confidential-stays-local" in done.err
+        (project / "mine" / "b.txt").write_text("---\nsensitivity: confidential\n---\nThe parcel has not arrived.")
+        more = terminal("calibrate", "lab", *ARGUMENTS, "--sensitivity", "internal", cwd=project)
+        assert (more.code, server.count) == (2, 0)
+        assert "lab may not see b.txt" in more.err
+        (project / "mine" / "b.txt").unlink()
+        assert terminal("calibrate", "lab", *ARGUMENTS, "--sensitivity", "internal", cwd=project).code == 0
+    misspelt = terminal("calibrate", "lab", *ARGUMENTS, "--sensitivity", "intern", cwd=project)
+    assert (misspelt.code, "did you mean 'internal'?" in misspelt.err) == (2, True)
 
 
 @pytest.mark.parametrize(("fault", "says"), [(status(500), "no call was answered"), (NO_USAGE, "reports no usage")])

@@ -23,6 +23,7 @@ from tierwise.steps import Step
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 NEAR = 0.9  # the knee is the least concurrency with this share of the most throughput
 GAIN = 1.05  # twice less than this from one level to the next, and the curve is flat
+UNCOUNTED = 0.1  # of the replies may lack usage; more, and the rest may be other ones
 SECOND = Decimal(1) / 3600
 
 
@@ -36,7 +37,10 @@ class Server(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """What came back at one concurrency within `seconds`. Tokens are what the server reported."""
+    """What came back at one concurrency within `seconds`.
+
+    Tokens are what the server reported, which it did not for `uncounted` of the replies.
+    """
 
     concurrency: int
     replies: int
@@ -46,6 +50,17 @@ class Level:
     completion_tokens: int
     latency_p50_s: float | None
     latency_p95_s: float | None
+    uncounted: int = 0
+
+    @property
+    def prompt_tokens_each(self) -> float:
+        """Tokens of a prompt, on average over the replies with usage."""
+        return self.prompt_tokens / max(1, self.replies - self.uncounted)
+
+    @property
+    def completion_tokens_each(self) -> float:
+        """Tokens of an answer, on average over the replies with usage."""
+        return self.completion_tokens / max(1, self.replies - self.uncounted)
 
     @property
     def per_second(self) -> float:
@@ -113,6 +128,7 @@ async def load(server: Server, calls: Iterator[Call], concurrency: int, seconds:
         completion_tokens=sum(usage.completion_tokens for usage in usages),
         latency_p50_s=marks[9] if marks else None,
         latency_p95_s=marks[18] if marks else None,
+        uncounted=len(replies) - len(usages),
     )
 
 
@@ -155,14 +171,20 @@ def token_prices(knee: Level, reading: Level, hour_usd: Decimal) -> tuple[Decima
     """USD for a million tokens in and out, so that both loads together cost what their seconds cost.
 
     Seconds of the whole server = tokens in x a + tokens out x b, solved for both loads with a and b of at least 0
-    (Lawson and Hanson's NNLS, "Solving Least Squares Problems", 1974). Raises Misuse without reported usage.
+    (Lawson and Hanson's NNLS, "Solving Least Squares Problems", 1974). Replies without usage are taken to be like
+    the others. Raises Misuse where more than a tenth, or all, are without.
     """
     from scipy.optimize import nnls
 
     if not (knee.prompt_tokens and knee.completion_tokens and reading.prompt_tokens):
         raise Misuse("the server reports no usage, so nothing can be said of its tokens")
+    for level in (knee, reading):
+        if level.uncounted > UNCOUNTED * level.replies:
+            raise Misuse(
+                f"the server left usage out of {level.uncounted} of {level.replies} replies, too many to go by the rest"
+            )
     # both loads in seconds a reply, so that neither weighs more for having run longer
-    rows = [[level.prompt_tokens / level.replies, level.completion_tokens / level.replies] for level in (knee, reading)]
+    rows = [[level.prompt_tokens_each, level.completion_tokens_each] for level in (knee, reading)]
     solved, _ = nnls(rows, [level.seconds / level.replies for level in (knee, reading)])
     read, written = (round(Decimal(float(s)) * SECOND * hour_usd * 1_000_000, 6) for s in solved)
     return read, written

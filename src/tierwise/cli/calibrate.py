@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tierwise.cli.output import print_json, print_table
-from tierwise.errors import Misuse
+from tierwise.errors import Misuse, UnknownName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tierwise.calibrate import Calibration, Level
     from tierwise.project import Project
+    from tierwise.records import Document
+    from tierwise.steps import Step
 
 
 def calibrate(
@@ -25,6 +29,10 @@ def calibrate(
         float, typer.Option(min=0, help="What an hour of the machine costs, idle or busy, in USD.")
     ],
     documents: Annotated[Path, typer.Option(help="Your own documents: a folder or a file.")] = Path("examples/inbox"),
+    sensitivity: Annotated[
+        str,
+        typer.Option(help="Of documents that do not say it themselves: public, internal, confidential or restricted."),
+    ] = "restricted",
     step: Annotated[str, typer.Option(help="The step whose prompt is used.")] = "classify",
     seconds: Annotated[float, typer.Option(min=1, help="How long each concurrency is held.")] = 15,
     most: Annotated[int, typer.Option(min=1, help="The highest concurrency that is tried.")] = 256,
@@ -45,8 +53,10 @@ def calibrate(
     project = Project.find()
     prepare_prefect(project.root)
     _check(project, model)
+    spec = project.load_step(step)
+    texts = _texts(project, model, spec, documents, sensitivity)
     levels = [level for level in LEVELS if level <= most]
-    found = asyncio.run(_measure(project, model, documents, step, Decimal(str(gpu_hour_usd)), seconds, levels))
+    found = asyncio.run(_measure(project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels))
     price = {
         "input": float(found.input),
         "output": float(found.output),
@@ -75,30 +85,48 @@ def _check(project: Project, name: str) -> None:
         raise Misuse(f"{name} is unavailable: {reason}")
 
 
+def _texts(project: Project, name: str, step: Step, folder: Path, sensitivity: str) -> list[Document]:
+    """The documents that can be read. Raises Misuse where a guard keeps any of them from the model."""
+    from tierwise.documents import read_documents
+    from tierwise.records import SENSITIVITIES
+    from tierwise.rules import features
+    from tierwise.tokens import count_tokens
+
+    if sensitivity not in SENSITIVITIES:
+        raise UnknownName("sensitivity", sensitivity, SENSITIVITIES)
+    batches = read_documents(project.root / folder, sensitivity=sensitivity)
+    texts = [document for batch in batches for document in batch.documents if document.text]
+    if not texts:
+        raise Misuse(f"{folder} has no document that can be read")
+    tier = project.catalog.model(name).tier
+    for document in texts:
+        f = features(step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0)
+        if reason := project.rules.forbidden(tier, f):
+            raise Misuse(f"{name} may not see {document.id}: {reason}; give --documents that it may, or --sensitivity")
+    return texts
+
+
 async def _measure(
     project: Project,
     model: str,
-    folder: Path,
-    step: str,
+    texts: Sequence[Document],
+    step: Step,
     hour_usd: Decimal,
     seconds: float,
     levels: list[int],
 ) -> Calibration:
     from tierwise.calibrate import calibrate, calls_of
-    from tierwise.documents import read_documents
     from tierwise.gateway import Gateway
     from tierwise.golden import load_settings
     from tierwise.local import LocalServers
 
-    spec, parameters = project.load_step(step), load_settings(project.root / "golden" / f"{step}.yaml").parameters
-    batches = read_documents(project.root / folder, sensitivity="restricted")
-    texts = [document for batch in batches for document in batch.documents if document.text]
-    prompt, servers = project.prompts[spec.prompt], LocalServers()
+    parameters = load_settings(project.root / "golden" / f"{step.name}.yaml").parameters
+    prompt, servers = project.prompts[step.prompt], LocalServers()
     gateway = Gateway(project.catalog, os.environ, servers)
     try:
         return await calibrate(
             gateway,
-            calls_of(spec, prompt, texts, parameters, model),
+            calls_of(step, prompt, texts, parameters, model),
             hour_usd=hour_usd,
             seconds=seconds,
             levels=levels,
@@ -111,16 +139,19 @@ async def _measure(
 
 def _tell(level: Level) -> None:
     """One line a level, on stderr."""
-    typer.echo(f"{level.concurrency} at once: {level.per_second:.2f} a second, {level.failed} failed", err=True)
+    uncounted = f", {level.uncounted} without usage" if level.uncounted else ""
+    told = f"{level.concurrency} at once: {level.per_second:.2f} a second, {level.failed} failed{uncounted}"
+    typer.echo(told, err=True)
 
 
 def _cells(level: Level) -> dict[str, Any]:
     return {
         "at once": level.concurrency,
         "a second": f"{level.per_second:.2f}",
-        "tokens in a second": f"{level.prompt_tokens / level.seconds:.0f}",
-        "tokens out a second": f"{level.completion_tokens / level.seconds:.0f}",
+        "tokens in a second": f"{level.prompt_tokens_each * level.per_second:.0f}",
+        "tokens out a second": f"{level.completion_tokens_each * level.per_second:.0f}",
         "p50": "" if level.latency_p50_s is None else f"{level.latency_p50_s:.2f} s",
         "p95": "" if level.latency_p95_s is None else f"{level.latency_p95_s:.2f} s",
         "failed": level.failed,
+        "without usage": level.uncounted,
     }
