@@ -17,6 +17,7 @@ from tierwise.cli.diff import diff
 from tierwise.cli.doctor import doctor
 from tierwise.cli.down import down
 from tierwise.cli.explain import explain
+from tierwise.cli.export import export
 from tierwise.cli.golden import golden
 from tierwise.cli.label import label
 from tierwise.cli.models import fetch, models
@@ -62,6 +63,7 @@ for command in (
     diff,
     replay,
     calibrate,
+    export,
     doctor,
     up,
     down,

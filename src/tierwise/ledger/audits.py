@@ -158,6 +158,10 @@ class Audits:
         rest = [item for item in waiting if item.accepted.counted and not item.disagrees]
         return [*reversed(disagreements), *rest]
 
+    def labelled(self, step: str) -> list[Audit]:
+        """The audits of a step that a person gave a word on, in the order of recording."""
+        return self._read(AuditRecord.step == step, AuditRecord.right.is_not(None))
+
     def of(self, step: str, models: str, identity: str) -> list[Audit]:
         """The audits of one model, or of models asked in turn, as they were then; in the order of recording."""
         same = (AuditRecord.model == models, AuditRecord.identity == identity)
