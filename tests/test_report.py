@@ -48,7 +48,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def record(ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.id, **outcome: Any) -> None:
-    """A document's attempts with their verdicts, then its outcome of the step classify."""
+    """A document's attempts with their verdicts, then its outcome, of the step classify unless said otherwise."""
 
     async def story() -> None:
         for changes in attempts:
@@ -56,9 +56,8 @@ def record(ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.i
             await ledger.settle(run_id, replace(made, verdicts=()), None)
             await ledger.record_verdicts(run_id, made.id, made.verdicts)
         usual = {"status": "accepted", "model": "small", "value": "?", "sensitivity": "internal", "route": CHAIN}
-        await ledger.record_outcome(
-            run_id, replace(DOCUMENT, id=document_id), Outcome(step="classify", **usual | outcome)
-        )
+        made = Outcome(**{"step": "classify", **usual} | outcome)
+        await ledger.record_outcome(run_id, replace(DOCUMENT, id=document_id), made)
 
     run(story())
 

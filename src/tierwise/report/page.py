@@ -8,6 +8,8 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +17,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from tierwise import __version__
+from tierwise.plain import plain
 from tierwise.report.figures import TrendPoint
 from tierwise.report.gathering import Report
 from tierwise.report.summary import usd
@@ -34,27 +37,45 @@ class Line(NamedTuple):
 
 def page(report: Report, receipts: Mapping[str, Any]) -> str:
     """The report as HTML. All text is escaped, and its policy forbids every load and every script but its own."""
-    loader = PackageLoader("tierwise.report")
+    templates = files("tierwise.report") / "templates"
+    style, script = ((templates / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            style=Markup(style),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+            receipts=htmlsafe_json_dumps(receipts, dumps=_compact),
+            left_out=receipts["left_out"],
+            lines=trend_lines(report.trend),
+            width=_WIDTH,
+            height=_HEIGHT,
+            made=when(time.time()),
+            version=__version__,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("tierwise.report"),
+        autoescape=True,
+        finalize=_spelt_out,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"share": share, "cost": cost, "seconds": seconds, "when": when, "number": number}
-    style, script = (loader.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
-    html = environment.get_template("report.html.j2").render(
-        report=report,
-        style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        receipts=htmlsafe_json_dumps(receipts, dumps=_compact),
-        left_out=receipts["left_out"],
-        lines=trend_lines(report.trend),
-        width=_WIDTH,
-        height=_HEIGHT,
-        made=when(time.time()),
-        version=__version__,
-    )
-    return html.encode("utf-8", "replace").decode()  # a lone surrogate of a file's name has no bytes
+    return environment
+
+
+def _spelt_out(value: Any) -> Any:
+    """A text without what turns its direction or has no bytes; markup is ours already."""
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def trend_lines(points: Sequence[TrendPoint]) -> list[Line]:

@@ -8,6 +8,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from tierwise.ledger.rows import RunRow
+from tierwise.plain import plain
 from tierwise.records import Attempt, Outcome, Route, highest, rank
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ MOST = 20_000  # documents on one page: more would open slowly
 
 
 class _Texts:
-    """Texts by number, each stored once."""
+    """Texts by number, each stored once, its control characters spelt out."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
     def __call__(self, text: str | None) -> int:
-        return -1 if text is None else self.numbers.setdefault(text, len(self.numbers))
+        return -1 if text is None else self.numbers.setdefault(plain(text), len(self.numbers))
 
 
 def receipts(ledger: Ledger, runs: Sequence[RunRow], *, with_answers: bool = False) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def _documents(
     for document_id, group in groupby(ledger.outcomes(run.id), key=lambda row: row.document_id):
         outcomes = [row.outcome for row in group]
         steps = [_step(o, attempts.get((document_id, o.step), ()), texts, routes, with_answers) for o in outcomes]
-        yield [document_id, number, texts(highest(*(o.sensitivity for o in outcomes))), steps]
+        yield [plain(document_id), number, texts(highest(*(o.sensitivity for o in outcomes))), steps]
 
 
 def _step(
