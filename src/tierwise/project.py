@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tierwise.catalog import Catalog, Model, Settings, load_catalog
 from tierwise.certificates import Certificates, load_certificates
@@ -39,6 +40,20 @@ class ProjectSettings(Settings):
     keep_text: Literal["never", "outputs", "all"] = Field(
         "outputs", description="What texts the ledger holds: none, answers, or the documents' as well."
     )
+    secrets: Mapping[str, str] = Field(
+        {}, description="The Prefect secret blocks that variables come from where they are not set."
+    )
+
+    @field_validator("secrets")
+    @classmethod
+    def _names_alone(cls, secrets: Mapping[str, str]) -> Mapping[str, str]:
+        """Who writes a key here by mistake does not get to see it again."""
+        for variable, block in secrets.items():
+            if not re.fullmatch("[A-Z][A-Z0-9_]*", variable):
+                raise ValueError(f"'{variable}' is not a variable's name; write it in capitals, such as CLARIFAI_PAT")
+            if not re.fullmatch("[a-z0-9-]+", block):
+                raise ValueError(f"{variable} takes the name of a Prefect secret block (a-z, 0-9, -), never the key")
+        return secrets
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,17 @@ class Project:
         """Catalog and rules with what cannot be used under these variables."""
         missing = unavailable(self.catalog, env, self.root)
         return Policy(catalog=self.catalog, rules=self.rules, certificates=self.certificates, unavailable=missing)
+
+    def promised(self, env: Mapping[str, str]) -> Mapping[str, str]:
+        """`env` as a flow run has it, to ask what can be used, not to call it: a word for what a secret block holds."""
+        words = {name: f"from the Prefect secret block {block}" for name, block in self.settings.secrets.items()}
+        return {**words, **{name: value for name, value in env.items() if value or name not in words}}
+
+    def promises(self, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
+        """The Prefect secret blocks that a model's missing variables come from in a flow run."""
+        secrets = self.settings.secrets
+        missing = (name for names in model.missing_variables(env) for name in names.split("|"))
+        return tuple(dict.fromkeys(secrets[name] for name in missing if name in secrets))
 
     def identity(self, model: Model) -> str:
         """What a model's answers depend on besides the prompt; for a learned one, what it was trained on."""

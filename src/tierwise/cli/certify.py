@@ -69,11 +69,12 @@ def certify(
     from tierwise.engine import Engine
     from tierwise.environment import prepare_prefect
     from tierwise.judge import add_labels, load_labels
+    from tierwise.orchestrate.secrets import variables
     from tierwise.project import CERTIFICATES, Project
 
     project = Project.find()
     prepare_prefect(project.root)
-    with Engine(project) as engine:
+    with Engine(project, variables(project)) as engine:
         material = load_material(project, step, golden, limit=limit)
         labels = material.golden.path.with_name(f"{material.golden.path.stem}-labels.jsonl")
         candidates = _candidates(engine, step, models)

@@ -41,7 +41,7 @@ def check(
     from tierwise.project import Project
 
     project = Project.find()
-    report = check_project(project, os.environ, datetime.date.today(), flows=flows)
+    report = check_project(project, project.promised(os.environ), datetime.date.today(), flows=flows)
     if as_json:
         print_json({**_summary(report), "findings": [finding.data(project.root) for finding in report.findings]})
     else:

@@ -86,12 +86,18 @@ def _demotions(project: Project) -> Iterator[Finding]:
 
 
 def _models(project: Project) -> Iterator[Finding]:
-    unavailable = project.policy(os.environ).unavailable
+    unavailable = project.policy(project.promised(os.environ)).unavailable
     for tier in project.catalog.tiers:
         names = [name for name, model in project.catalog.models.items() if model.tier == tier]
-        ready = [name for name in names if name not in unavailable]
+        ready = [_ready(project, name) for name in names if name not in unavailable]
         remedies = dict.fromkeys(unavailable[name] for name in names if name in unavailable)
         detail = ", ".join(ready) or "; ".join(remedies)
         yield Finding(f"tier {tier}", True if ready else None, detail)
     if len(unavailable) == len(project.catalog.models):
         yield Finding("models", False, "none is available; run `tierwise fetch` for the embedded ones")
+
+
+def _ready(project: Project, name: str) -> str:
+    """A model that can be used, with where its key comes from in a flow run if it is no variable."""
+    blocks = project.promises(project.catalog.model(name), os.environ)
+    return f"{name} (from the Prefect secret block {' and '.join(blocks)})" if blocks else name

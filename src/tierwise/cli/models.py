@@ -18,8 +18,11 @@ def models(
     from tierwise.project import Project
 
     project = Project.find()
-    unavailable = project.policy(os.environ).unavailable
-    rows = [_cells(model, unavailable.get(name)) for name, model in project.catalog.models.items()]
+    unavailable = project.policy(project.promised(os.environ)).unavailable
+    rows = [
+        _cells(model, unavailable.get(name), project.promises(model, os.environ))
+        for name, model in project.catalog.models.items()
+    ]
     if as_json:
         print_json(rows)
     else:
@@ -50,12 +53,13 @@ def fetch(
         typer.echo(f"{model.name}: verified, {path}")
 
 
-def _cells(model: Any, reason: str | None) -> dict[str, Any]:
+def _cells(model: Any, reason: str | None, blocks: tuple[str, ...]) -> dict[str, Any]:
     price = None if model.price == "unknown" else model.price
+    ready = f"from the Prefect secret block {' and '.join(blocks)}" if blocks else "yes"
     return {
         "model": model.name,
         "tier": model.tier,
-        "available": "yes" if reason is None else f"no: {reason}",
+        "available": ready if reason is None else f"no: {reason}",
         "input": _amount(price.input) if price else "unknown",
         "output": _amount(price.output) if price else "unknown",
         "price of": price.date.isoformat() if price else "",

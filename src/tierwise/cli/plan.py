@@ -78,7 +78,7 @@ def _with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
 def _planned(project: Project, function: Any, parameters: dict[str, Any], *, fresh: bool) -> tuple[Plan, Planner]:
     from tierwise.plan import Planner
 
-    with closing(Planner(project)) as planner:
+    with closing(Planner(project, project.promised(os.environ))) as planner:
         planner.fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
         _rehearse(function, parameters, planner)
         return planner.plan(function.name, {name: str(value) for name, value in parameters.items()}), planner
@@ -96,6 +96,7 @@ def _sampled(
     project: Project, function: Any, parameters: dict[str, Any], planner: Planner, number: int, seed: int, *, yes: bool
 ) -> Plan:
     """Run some documents for real, and plan again with what they showed."""
+    from tierwise.orchestrate.secrets import variables
     from tierwise.plan import Sampler, choose
 
     ids = planner.tally.readable
@@ -103,7 +104,7 @@ def _sampled(
         raise Misuse("no document can be read, so there is nothing to sample")
     chosen = choose(ids, number, seed)
     _ask(planner, chosen, yes=yes)
-    with closing(Sampler(project, function.name, chosen)) as sampler:
+    with closing(Sampler(project, function.name, chosen, variables(project))) as sampler:
         sampler.fresh = planner.fresh
         _rehearse(function, parameters, sampler)
         found = sampler.sample(of=len(ids))

@@ -33,6 +33,7 @@ from tierwise.errors import Misuse
 from tierwise.orchestrate.artifacts import publish_summary
 from tierwise.orchestrate.asking import ask_by_pausing
 from tierwise.orchestrate.planning import BatchTask, rehearsal, rehearsed_flow
+from tierwise.orchestrate.secrets import variables
 from tierwise.orchestrate.server import tellable, wait_until_recorded
 from tierwise.orchestrate.watching import (
     NEEDS_ATTENTION,
@@ -66,7 +67,7 @@ def engine() -> Engine:
     project = Project.find()
     with _lock:
         if project.root not in _engines:
-            _engines[project.root] = made = Engine(project)
+            _engines[project.root] = made = Engine(project, variables(project))
             atexit.register(made.close)
             gc.freeze()  # else full collections walk through all that was imported: a tenth of a document's CPU
         return _engines[project.root]
