@@ -198,7 +198,7 @@ def _documents(run_ids: list[str]) -> _Query:
 def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
     """The parts as one value; a run without attempts or outcomes has no row there."""
     return RunRow(
-        **run._mapping,
+        **{name: value for name, value in run._mapping.items() if name not in ("owner", "lease_until")},
         documents=documents.documents if documents else 0,
         accepted=int(documents.accepted) if documents else 0,
         deferred=int(documents.deferred) if documents else 0,
@@ -217,6 +217,7 @@ def _summary(connection: Connection, run_id: str, *, shadow: bool) -> list[Summa
     if not totals:
         return []
     accepted = {} if shadow else _accepted(connection, run_id)
+    deferred = {} if shadow else _deferred(connection, run_id)
     escalations = _escalations(connection, of)
     checks_failed = _checks_failed(connection, of)
     errors = _errors(connection, of)
@@ -230,6 +231,7 @@ def _summary(connection: Connection, run_id: str, *, shadow: bool) -> list[Summa
             errors=errors.get(key, {}),
             latency_p50_s=latencies.get(key, {}).get(50),
             latency_p95_s=latencies.get(key, {}).get(95),
+            deferred=deferred.get(key, 0),
             shadow=shadow,
         )
         for key, total in totals.items()
@@ -276,6 +278,22 @@ def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]
         .group_by(CURRENT.c.step, CURRENT.c.model)
     )
     return {(row.step, row.model): row.documents for row in connection.execute(query)}
+
+
+def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
+    """Documents that wait, by the step, tier and model of the last attempt for their outcome."""
+    age = func.row_number().over(
+        partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq.desc()
+    )
+    of = (AttemptRecord.run_id == run_id, AttemptRecord.kind != "shadow")
+    last = select(*_GROUP, AttemptRecord.document_id, age.label("age")).where(*of).subquery()
+    query = (
+        select(last.c.step, last.c.tier, last.c.model, func.count().label("documents"))
+        .join(CURRENT, (CURRENT.c.document_id == last.c.document_id) & (CURRENT.c.step == last.c.step))
+        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "deferred", last.c.age == 1)
+        .group_by(last.c.step, last.c.tier, last.c.model)
+    )
+    return {_key(row): row.documents for row in connection.execute(query)}
 
 
 def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:

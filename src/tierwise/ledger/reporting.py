@@ -243,7 +243,8 @@ def chain_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ChainRow]:
 
 def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> SummaryRow:
     """Rows of the same step, tier and model as one."""
-    counts = ("documents", "accepted", "attempts", "reused", "repairs", "escalations", "cost_known", "cost_unknown")
+    outcomes = ("documents", "accepted", "escalations", "deferred")
+    counts = (*outcomes, "attempts", "reused", "repairs", "cost_known", "cost_unknown")
     tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
     return replace(
         rows[0],

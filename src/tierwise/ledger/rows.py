@@ -95,7 +95,8 @@ class SummaryRow:
     """One step on one model in one run.
 
     `documents` were tried by this model, `accepted` are those whose outcome came from it, and
-    `escalations` are those that left it after a failed verdict. `attempts` counts reused ones too;
+    `escalations` are those that left it after a failed verdict; `deferred` are those that wait since it was asked
+    last. `attempts` counts reused ones too;
     tokens and latencies (seconds) are those of calls that were made, so without reused ones.
     """
 
@@ -117,6 +118,7 @@ class SummaryRow:
     cost_unknown: int
     latency_p50_s: float | None
     latency_p95_s: float | None
+    deferred: int = 0
     shadow: bool = False  # asked to see how it does; no outcome comes from it
 
     @property

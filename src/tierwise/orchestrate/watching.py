@@ -112,6 +112,11 @@ _foreseen = _Foreseen()
 
 
 def tell_foreseen_in_one_line() -> None:
-    """Have Prefect log our errors without stack traces. May be called again."""
+    """Have Prefect log our errors without stack traces, and all lines to its server. May be called again."""
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logging.getLogger(name).addFilter(_foreseen)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logger = logging.getLogger(name)
+        if not logger.isEnabledFor(logging.INFO):  # the terminal is to be quiet; the run's page is not
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
