@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCKING := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test ui-test real-model server-test check lint format types bench bench-large fuzz lock clean
+.PHONY: help demo ui test ui-test real-model server-test wheel wheel-test check lint format types bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -40,6 +40,12 @@ real-model: .venv/ready  ## The test that goes through the real 0.5B model
 
 server-test: .venv/ready  ## The test that starts a real server and worker and runs deployments
 	TIERWISE_SERVER_TEST=1 $(BIN)/pytest tests/test_up.py
+
+wheel: .venv/ready  ## Build the wheel into dist/: the engine and the starter project
+	$(BIN)/python -m build --wheel --no-isolation
+
+wheel-test: .venv/ready  ## Fresh environments with the wheel alone: init, demo, test, and the tutorial typed in
+	TIERWISE_WHEEL_TEST=1 $(BIN)/pytest tests/test_wheel.py
 
 check: .venv/ready  ## Find what is wrong in rules, catalog, prompts, flows and evidence
 	@$(BIN)/tierwise check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import textwrap
 from collections.abc import Mapping
 from copy import deepcopy
 from difflib import get_close_matches
@@ -45,6 +46,11 @@ class YamlData:
             line = positions[key][0] + self.first_line
             node = node[key]
         return line
+
+    def column(self, location: Location) -> int:
+        """The column, from 0, at which what stands at a location of the file begins."""
+        *outer, last = location
+        return int(reduce(lambda node, key: node[key], outer, self._node).lc.data[last][1])
 
     def error(self, message: str, location: Location = ()) -> ConfigError:
         """A ConfigError at this place of the file."""
@@ -147,6 +153,45 @@ def replace_value(path: Path, location: Location, value: Mapping[str, Any]) -> N
     if not lines[at].lstrip().startswith(f"{key}:") or parse_yaml(text, path).data != wanted:
         raise source.error(f"write this by hand, the file's form is not one that we change: {written}", location)
     _replace(path, text)
+
+
+def add_item(path: Path, key: str, item: str) -> None:
+    """Put an item, as it is written, at the end of the list that a file ends with; all other lines stay as they are.
+
+    Raises ConfigError with what to write by hand where the file's form does not allow it.
+    """
+    source, added = read_yaml(path), parse_yaml(item, path).data
+    held: dict[str, Any] = source.data if isinstance(source.data, dict) else {}
+    listed = held.get(key) or []
+    indent = source.column((key, 0)) - 2 if listed else 0  # after the dash and its blank
+    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + textwrap.indent(item, " " * indent)
+    if not _reads_as(text, {**held, key: [*listed, *added]}):
+        raise source.error(
+            f"write this under `{key}` by hand, the file's form is not one that we change:\n{item}", (key,)
+        )
+    _replace(path, text)
+
+
+def add_entry(path: Path, key: str, entry: Mapping[str, Any]) -> None:
+    """Add to a mapping that stands on one line, `key: {…}`; all else stays as it is.
+
+    Raises ConfigError with what to write by hand where the file's form does not allow it.
+    """
+    source = read_yaml(path)
+    written = _one_line(entry)[1:-1]
+    before_it = re.compile(rf"^({key}: \{{.*?)\}}", re.MULTILINE)
+    text = before_it.sub(rf"\1, {written}}}", path.read_text(encoding="utf-8"), count=1)
+    held: dict[str, Any] = source.data if isinstance(source.data, dict) else {}
+    if not _reads_as(text, {**held, key: {**(held.get(key) or {}), **entry}}):
+        raise source.error(f"write this under `{key}` by hand, the file's form is not one that we change: {written}")
+    _replace(path, text)
+
+
+def _reads_as(text: str, wanted: Any) -> bool:
+    try:
+        return bool(parse_yaml(text, "").data == wanted)
+    except ConfigError:
+        return False
 
 
 def _one_line(value: Mapping[str, Any]) -> str:

@@ -19,8 +19,10 @@ from tierwise.cli.down import down
 from tierwise.cli.explain import explain
 from tierwise.cli.export import export
 from tierwise.cli.golden import golden
+from tierwise.cli.init import init
 from tierwise.cli.label import label
 from tierwise.cli.models import fetch, models
+from tierwise.cli.new import new
 from tierwise.cli.output import plain_output
 from tierwise.cli.plan import plan
 from tierwise.cli.replay import replay
@@ -42,9 +44,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
-    "Start with `tierwise doctor`, then `tierwise run support_inbox`, then `tierwise show`.",
+    "Start a project with `tierwise init DIR`. In one: `tierwise doctor`, then `tierwise run`, then `tierwise show`.",
 )
 for command in (
+    init,
     plan,
     run,
     show,
@@ -75,7 +78,7 @@ for command in (
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},
         add_help_option=not own_help,
     )(command)
-for name, group in (("golden", golden), ("audit", audit)):
+for name, group in (("new", new), ("golden", golden), ("audit", audit)):
     app.add_typer(group, name=name)
 
 

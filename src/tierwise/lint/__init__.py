@@ -12,6 +12,7 @@ from tierwise.lint.evidence import certificate_findings, golden_findings
 from tierwise.lint.examples import example_findings
 from tierwise.lint.files import Files, read_files
 from tierwise.lint.findings import Finding, of_error
+from tierwise.lint.hiding import hiding_findings
 from tierwise.lint.models import catalog_findings, routed_findings
 from tierwise.lint.proof import Proof, leak_findings, proven
 from tierwise.lint.routes import Ground, guard_findings, route_findings
@@ -53,6 +54,7 @@ def check_project(project: Project, env: Mapping[str, str], today: datetime.date
     found = [
         *(of_error(fault, files.root) for fault in files.faults),
         *layout_findings(files.root),
+        *hiding_findings(files.root),
         *code.findings,
         *_of_files(files, code, today),
         *(_of_rules(files, ground, code) if ground else ()),

@@ -87,9 +87,10 @@ def layout_findings(root: Path) -> Iterator[Finding]:
         if shadow.exists():
             message = "hides tasks/ from the flows, since Prefect looks in a flow's own folder first; rename it"
             yield Finding("error", "shadowed", shadow, None, message)
-    if (root / "tasks").is_dir() and not (root / "tasks" / "__init__.py").exists():
-        message = "is missing, so an installed package called tasks would be taken instead; add an empty one"
-        yield Finding("error", "shadowed", root / "tasks" / "__init__.py", None, message)
+    for name in ("flows", "tasks"):
+        if (root / name).is_dir() and not (file := root / name / "__init__.py").exists():
+            message = f"is missing, so an installed package called {name} would be taken instead; add an empty one"
+            yield Finding("error", "shadowed", file, None, message)
 
 
 def prompt_findings(prompts: Prompts, broken: Sequence[str], steps: Sequence[StepInfo]) -> Iterator[Finding]:

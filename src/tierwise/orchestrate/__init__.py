@@ -73,6 +73,22 @@ def engine() -> Engine:
         return _engines[project.root]
 
 
+@contextmanager
+def using(made: Engine) -> Iterator[None]:
+    """Have steps and flows of a project use this engine, in this block, in place of their own."""
+    root = made.project.root
+    with _lock:
+        before = _engines.get(root)
+        _engines[root] = made
+    try:
+        yield
+    finally:
+        with _lock:
+            del _engines[root]
+            if before:
+                _engines[root] = before
+
+
 class Run:
     """A flow run on record. `summary()` tells what it did and cost."""
 

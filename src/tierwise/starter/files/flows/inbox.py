@@ -1,0 +1,46 @@
+"""Sort a folder of post, and say in a sentence or two what each letter wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from tasks.classify import classify
+from tasks.summarize import summarize
+from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, write_documents
+
+KINDS = {
+    "invoice": "the writer has worked or delivered something and wants to be paid",
+    "order": "the writer wants to buy something, have something made, or know what it would cost",
+    "complaint": "something that we sold or did is broken, late or wrong",
+    "application": "the writer wants to work here",
+}
+
+
+@flow(name="inbox", task_runner=ThreadPoolTaskRunner(max_workers=8))
+def inbox(
+    source: Path = Path("examples/inbox"),
+    sensitivity: Sensitivity = "internal",
+    budget_usd: Annotated[float, Field(ge=0)] = 1.0,
+    out: Path = Path("out/inbox"),
+    only_new: bool = False,
+) -> RunSummary:
+    """Sort a folder of post, and say in a sentence or two what each letter wants.
+
+    Args:
+        source: a folder or file of letters.
+        sensitivity: of letters that do not say it themselves; they can only say a higher one.
+        budget_usd: no call is made that could spend more than this in all.
+        out: folder for the results, one file a letter and one line each in outcomes.jsonl.
+        only_new: leave out letters that an earlier run brought to an end; for a folder that is watched.
+    """
+    with recorded_run(budget_usd=budget_usd) as run:
+        letters = read_documents(source, sensitivity=sensitivity, only_new=only_new)
+        kinds = classify.map(letters, labels=unmapped(list(KINDS)), descriptions=unmapped(KINDS))
+        digests = summarize.map(kinds, max_words=unmapped(50))
+        write_documents(digests, out)
+    return run.summary()

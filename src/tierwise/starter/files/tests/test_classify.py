@@ -1,0 +1,26 @@
+"""The step classify: labelled examples say what is right, and a stand-in answers in place of the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tierwise.golden import load_golden
+from tierwise.testing import StandIn
+
+GOLDEN = load_golden(Path(__file__).parent.parent / "golden/classify.jsonl", at_least=1)
+
+
+def test_every_right_answer_is_accepted() -> None:
+    """The prompt holds the document, the schema has room for the answer, and the checks let it pass."""
+    right = {example.text: example.expected for example in GOLDEN.examples}
+    with StandIn(lambda request: right[request.document]) as models:
+        outcomes = models.ask("classify", *right)
+    assert [outcome.reason for outcome in outcomes if outcome.status != "accepted"] == []
+    assert [outcome.value["label"] for outcome in outcomes] == [wanted["label"] for wanted in right.values()]
+
+
+def test_a_label_that_does_not_exist_is_never_accepted() -> None:
+    with StandIn({"label": "no such label"}) as models:
+        [outcome] = models.ask("classify", GOLDEN.examples[0].text)
+    assert outcome.status == "deferred"
+    assert "no such label" in outcome.reason

@@ -1,0 +1,93 @@
+"""The wheel: what is in it; and, by `make wheel-test`, that a fresh environment with nothing else can work with it.
+
+The latter installs everything twice, runs the real 0.5B model and types in the tutorial, so it takes some minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.projects import ROOT
+from tests.standin import unused_address
+
+ENGINE = ROOT / "src/tierwise"
+TUTORIAL = ROOT / "docs/tutorial.md"
+# a file that the tutorial shows, or a command that it gives
+TYPED = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```|^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+slow = pytest.mark.skipif("TIERWISE_WHEEL_TEST" not in os.environ, reason="make wheel-test runs it")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This repository's wheel, built without the network."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_engine_and_the_starter_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"tierwise", "tierwise-0.1.0.dist-info"}
+    package = {name.removeprefix("tierwise/") for name in names if name.startswith("tierwise/")}
+    here = (path for path in ENGINE.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert package == {path.relative_to(ENGINE).as_posix() for path in here}
+    assert {"learned/__init__.py", "starter/files/.gitignore", "starter/files/.github/workflows/ci.yml"} <= package
+
+
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an environment in which nothing but the wheel was installed."""
+    folder = tmp_path_factory.mktemp("fresh")
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    subprocess.run([folder / "venv/bin/pip", "install", "-q", wheel], check=True)
+    return folder
+
+
+def typed(folder: Path, commands: str) -> str:
+    """Type commands into a shell in which the environment is active; gives what they printed."""
+    keep = ("HOME", "LANG", "TMPDIR", "SSL_CERT_FILE")
+    env = {name: value for name, value in os.environ.items() if name in keep or name.startswith(("PIP_", "UV_"))}
+    env["PATH"] = f"{folder / 'venv/bin'}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-e", "-c", commands], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@slow
+@pytest.mark.timeout(1500)
+def test_a_project_from_the_wheel_runs_its_demo_and_its_tests(fresh: Path) -> None:
+    printed = typed(fresh, "tierwise init x && cd x && make demo && make test")
+    assert "6 documents" in printed
+    assert re.search(r"\d+ passed", printed)
+
+
+def typing(page: str) -> Iterator[str]:
+    """The page as commands: files are written as they are shown, at the place where they are shown."""
+    for path, text, commands in TYPED.findall(page):
+        yield f"cat > {path} << 'THE END'\n{text}THE END\n" if path else commands
+
+
+@slow
+@pytest.mark.timeout(2400)
+def test_the_tutorial_works_as_it_stands(fresh: Path) -> None:
+    """Typed in from top to bottom; only the port is another one, since 4200 may be taken here."""
+    port = unused_address().rpartition(":")[2]
+    commands = "\n".join(typing(TUTORIAL.read_text()))
+    commands = commands.replace("4200", port).replace("tierwise up", f"tierwise up --port {port}")
+    try:
+        printed = typed(fresh, commands)
+    finally:
+        typed(fresh, "cd post && tierwise down --now")
+    assert "inbox/inbox" in printed
