@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCKING := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test ui-test real-model server-test wheel wheel-test check lint format types bench bench-large fuzz lock clean
+.PHONY: help demo ui test ui-test real-model server-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -61,6 +61,15 @@ format: .venv/ready  ## Format the code
 types: .venv/ready  ## Check the types
 	$(BIN)/mypy
 
+docs: .venv/ready  ## Build the documentation into site/; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: .venv/ready  ## Read the documentation on http://127.0.0.1:8000 while you write it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-reference: .venv/ready  ## Write docs/reference/ anew from the code
+	$(BIN)/python -m docs.reference
+
 bench: .venv/ready  ## Measure what we claim
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.routing
@@ -81,4 +90,4 @@ lock: .venv/ready  ## Resolve the dependencies again
 	$(BIN)/uv pip compile -q pyproject.toml --extra dask --extra ray -c requirements.lock $(LOCKING) -o requirements-scale.lock
 
 clean:           ## Remove the environment and what runs left behind
-	rm -rf .venv .tierwise out dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tierwise out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

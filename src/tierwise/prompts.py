@@ -41,10 +41,10 @@ _CONTROL_TOKEN = re.compile(
 class FrontMatter(Settings):
     """The head of a prompt file."""
 
-    step: str
-    version: Annotated[int, Field(ge=1)]
-    max_output_tokens: Annotated[int, Field(ge=1)]
-    description: str = ""
+    step: str = Field(description="The step that it is for.")
+    version: Annotated[int, Field(ge=1)] = Field(description="Yours to count: the ledger records it as `tone v2`.")
+    max_output_tokens: Annotated[int, Field(ge=1)] = Field(description="The longest answer that is asked for.")
+    description: str = Field("", description="For people.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,335 @@
+"""Writes docs/reference/*.md from the models, the command line and the public names: `make docs-reference`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+HERE = Path(__file__).parent / "reference"
+MARK = "<!-- `make docs-reference` writes this page from the code; change it there. -->\n\n"
+WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
+MEMBERS = {
+    "Batch": ("documents",),
+    "Document": ("value", "deferred", "strictest"),
+    "Outcome": ("cost", "escalated"),
+    "Run": ("id", "summary"),
+    "RunSummary": ("headline", "cells", "data", "failed"),
+}
+
+RULES = """# The rules file
+
+`routing_rules/rules.yaml` says which model may and should do a step. [How a model is chosen](../routing.md) tells what
+follows from it. `tierwise check` finds every fault with its line; a setting that is not on this page is an error.
+
+```yaml
+version: 1
+guards:
+  - {name: confidential-stays-local, when: {sensitivity_min: confidential}, allow_tiers: [local]}
+floors: {classify: 0.90, draft: 0.90}
+routes:
+  - name: contracts
+    when: {step: draft, stakes: high, sensitivity_max: internal, tags: {desk: [legal, hr]}}
+    try: [claude-large, gpt-large]
+    review: human
+    examples:
+      - {step: draft, stakes: high, tags: {desk: legal}, routes_to: claude-large}
+  - {name: sorting, when: {step: classify}, pick: cheapest_capable}
+  - {name: default, try: [qwen-1.5b, gpt-mini]}
+escalate: {on: [schema, label, length], most: 1}
+budget:
+  when_empty: defer
+  limits:
+    - {usd: 50, per: day}
+shadow: {share: 0.02}
+```
+"""
+CATALOG = """# The catalog
+
+`routing_rules/catalog.yaml` lists the tiers and models: where they are, what they cost and what they take. A setting
+that is not on this page is an error, and is told with its line.
+
+```yaml
+version: 1
+tiers:
+  local: {description: Runs in this house, stays_in_house: true, hosts: [gpu.example.internal]}
+  proprietary: {description: Vendors' own APIs}
+models:
+  my-server:
+    tier: local
+    litellm_params: {model: openai/my-model, api_base: "http://gpu.example.internal:8000/v1", api_key: none}
+    context_tokens: 16384
+    max_output_tokens: 2048
+    structured_output: grammar
+    strength: 40
+    price: unknown
+  my-server-shown: {like: my-server, strength: 45, fixed_examples: 1}
+  vendor:
+    tier: proprietary
+    litellm_params: {model: openai/gpt-6-luna, api_key: "${OPENAI_API_KEY}"}
+    context_tokens: 922000
+    max_output_tokens: 16384
+    strength: 70
+    price: {input: 0.1, output: 0.5, cached_input: 0.01, source: the vendor's price list, date: 2026-11-22}
+```
+
+`${NAME}` is filled from the environment, `${NAME|OTHER}` from the first that is set. A model whose variable is not set
+is unavailable, which is no error until nothing else is left.
+"""
+SETTINGS = """# Other settings
+
+## `pyproject.toml`
+
+```toml
+[tool.tierwise]
+keep_text = "outputs"
+```
+
+{project}
+What each `keep_text` means is in [the audit trail](../audit.md#what-texts-the-ledger-keeps).
+
+## `prompts/<name>.md.j2`
+
+The front matter of a prompt; [for developers](../developers.md#a-prompt) shows a whole one.
+
+```yaml
+step: tone
+version: 1
+max_output_tokens: 80
+```
+
+{prompt}
+## `golden/<step>.yaml`
+
+How a flow uses the step that a golden set measures; see [certificates](../certificates.md#the-golden-set).
+
+```yaml
+parameters: {{labels: [billing, delivery]}}
+rubric: ["The reply promises nothing."]
+```
+
+{golden}
+## Variables
+
+| name | what it does |
+|---|---|
+| `TIERWISE_PROJECT` | the project's folder, for commands that are not run inside it |
+| `TIERWISE_LEDGER_URL` | the ledger's address; goes before `ledger_url` |
+| `TIERWISE_CACHE_DIR` | where weights are kept; left out: the cache folder of your system |
+| `TIERWISE_FRESH` | `1`: ask again for answers that were paid in earlier runs, as `--fresh` does |
+| `TIERWISE_YES` | `1`: ask nobody before a command spends money, as `--yes` does |
+| `PREFECT_API_URL` | a Prefect server that is there already |
+
+Keys and addresses of models have the names that the [catalog](catalog.md) gives them. `tierwise models` says which are
+missing.
+"""
+PYTHON = """# Python
+
+What `tierwise` exports, then what a step's `correct=` takes. [For developers](../developers.md) shows how it fits
+together.
+"""
+
+
+@cache
+def pages() -> dict[str, str]:
+    """The text of every page by its file name."""
+    from tierwise.catalog import Catalog
+    from tierwise.golden import GoldenSettings
+    from tierwise.project import ProjectSettings
+    from tierwise.prompts import FrontMatter
+    from tierwise.rules import Rules
+
+    settings = SETTINGS.format(
+        project=_table(ProjectSettings), prompt=_table(FrontMatter), golden=_table(GoldenSettings)
+    )
+    written = {
+        "rules.md": RULES + _settings(Rules),
+        "catalog.md": CATALOG + _settings(Catalog),
+        "settings.md": settings,
+        "commands.md": _commands(),
+        "python.md": PYTHON + "".join(_python()),
+    }
+    return {name: MARK + text for name, text in written.items()}
+
+
+# ---- settings: a table for each model -----------------------------------------------------------
+
+
+def _settings(root: type[BaseModel]) -> str:
+    """The file's own settings, then each kind of entry under the name that it has in the file."""
+    schema = root.model_json_schema(by_alias=True)
+    names = _names(schema)
+    parts = [f"\n## The file\n\n{_rows(schema, names)}"]
+    for kind, name in names.items():
+        entry = schema["$defs"][kind]
+        parts.append(f"\n## `{name}`\n\n{entry['description']}\n\n{_rows(entry, names)}")
+    return "".join(parts)
+
+
+def _table(model: type[BaseModel]) -> str:
+    return _rows(model.model_json_schema(by_alias=True), {})
+
+
+def _names(schema: dict[str, Any]) -> dict[str, str]:
+    """Each kind of entry and the setting under which it is met first."""
+    found: dict[str, str] = {}
+
+    def visit(entry: dict[str, Any]) -> None:
+        for name, setting in entry["properties"].items():
+            for kind in re.findall(r"'#/\$defs/(\w+)'", str(setting)):
+                if kind not in found:
+                    found[kind] = name
+                    visit(schema["$defs"][kind])
+
+    visit(schema)
+    return found
+
+
+def _rows(entry: dict[str, Any], names: dict[str, str]) -> str:
+    """A table of settings."""
+    required = entry.get("required", [])
+    lines = ["| setting | value | left out | meaning |", "|---|---|---|---|"]
+    for name, setting in entry["properties"].items():
+        default = "*required*" if name in required else _default(setting.get("default"))
+        lines.append(f"| `{name}` | {_value(setting, names)} | {default} | {setting['description']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: Any) -> str:
+    if value in (None, "", [], {}):
+        return ""
+    if isinstance(value, dict):
+        return "its own defaults"
+    listed = value if isinstance(value, list) else [value]
+    return ", ".join(f"`{str(item).lower() if isinstance(item, bool) else item}`" for item in listed)
+
+
+def _value(s: dict[str, Any], names: dict[str, str]) -> str:
+    """What a setting takes, in words."""
+    if "$ref" in s:
+        name = names[s["$ref"].rpartition("/")[2]]
+        return f"[settings](#{name})"
+    if "const" in s or "enum" in s:
+        return _either([f"`{value}`" for value in s.get("enum", [s.get("const")])])
+    if "anyOf" in s:
+        ways = [way for way in s["anyOf"] if way.get("type") != "null"]
+        if "number" in (kinds := [way.get("type") for way in ways]):
+            ways = [ways[kinds.index("number")]]  # a decimal, which JSON may also write as text
+        if kinds[1:] == ["array"] and ways[1]["items"] == ways[0]:
+            return f"{_value(ways[0], names)}, or a list of these"
+        return _either([_value(way, names) for way in ways])
+    if s["type"] == "array":
+        return f"list of {_value(s['items'], names)}"
+    if s["type"] == "object":
+        inner = s.get("additionalProperties")
+        return f"names, each with {_value(inner, names)}" if isinstance(inner, dict) else "names and values"
+    return "date" if s.get("format") == "date" else WORDS[s["type"]] + _bounds(s)
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _bounds(s: dict[str, Any]) -> str:
+    least, above, most = (s.get(name) for name in ("minimum", "exclusiveMinimum", "maximum"))
+    if most is not None:
+        return f", {least or 0:g} to {most:g}"
+    return f", {least:g} or more" if least is not None else f", above {above:g}" if above is not None else ""
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+def _commands() -> str:
+    """All commands as Typer itself writes them down, without its shortened list of them."""
+    import typer
+    from typer.cli import get_docs_for_click
+
+    from tierwise.cli import app
+
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="tierwise", title="Commands")
+    return re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n", "", text).rstrip() + "\n"
+
+
+# ---- Python -------------------------------------------------------------------------------------
+
+
+def _python() -> Iterator[str]:
+    """A section for every public name, then for the ways of saying what a right answer is."""
+    import tierwise
+    from tierwise import correctness
+    from tierwise.orchestrate import Run
+
+    shown = {name: getattr(tierwise, name) for name in tierwise.__all__}
+    functions = [name for name in shown if name.islower()]
+    for name in functions:
+        yield _section(name, shown[name])
+        if name == "recorded_run":
+            yield _section("Run", Run)
+    for name, value in shown.items():
+        if name not in functions:
+            yield _section(name, value)
+    for name in ("same", "same_fields", "mentions", "rubric"):
+        yield _section(f"tierwise.correctness.{name}", getattr(correctness, name))
+
+
+def _section(name: str, value: Any) -> str:
+    """A public name: how it is written, and what it says of itself."""
+    if words := get_args(value):
+        return f"\n## `{name}`\n\nOne of {_either([f'`{word}`' for word in words])}, the least first.\n"
+    code = _class(name, value) if inspect.isclass(value) else _function(name.rpartition(".")[2], value)
+    return f"\n## `{name}`\n\n```python\n{code}\n```\n\n{inspect.getdoc(value)}\n{_members(value)}"
+
+
+def _function(name: str, value: Callable[..., Any]) -> str:
+    """The signature, a parameter a line where there are many."""
+    signature = inspect.signature(getattr(value, "fn", value))
+    parts: list[str] = []
+    for p in signature.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
+            parts.append("*")
+        star = "*" if p.kind is p.VAR_POSITIONAL else ""
+        parts.append(f"{star}{p.name}: {p.annotation}" + ("" if p.default is p.empty else f" = {_code(p.default)}"))
+    line = f"def {name}({', '.join(parts)}) -> {signature.return_annotation}: ..."
+    if len(line) <= 100:
+        return line
+    return f"def {name}(\n    " + ",\n    ".join(parts) + f",\n) -> {signature.return_annotation}: ..."
+
+
+def _class(name: str, value: type) -> str:
+    lines = [f"class {name}{'(Exception)' if issubclass(value, Exception) else ''}:"]
+    if is_dataclass(value):
+        for f in fields(value):
+            default = "" if f.default is MISSING and f.default_factory is MISSING else f" = {_written(f)}"
+            lines.append(f"    {f.name}: {f.type}{default}")
+    return "\n".join(lines if len(lines) > 1 else [lines[0] + " ..."])
+
+
+def _written(f: Field[Any]) -> str:
+    return _code(f.default) if f.default_factory is MISSING else f"{f.default_factory.__name__}()"
+
+
+def _code(value: Any) -> str:
+    return repr(value).replace("'", '"')
+
+
+def _members(value: Any) -> str:
+    """What else a class gives, a line each."""
+    lines = []
+    for name in MEMBERS.get(getattr(value, "__name__", ""), ()):
+        member = vars(value)[name]
+        shown = name if isinstance(member, property) else f"{name}()"
+        lines.append(f"| `{shown}` | {(inspect.getdoc(member) or '').splitlines()[0]} |\n")
+    return "\n| beside | what it gives |\n|---|---|\n" + "".join(lines) if lines else ""
+
+
+if __name__ == "__main__":
+    for file, written in pages().items():
+        (HERE / file).write_text(written)
