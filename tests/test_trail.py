@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
-from tests.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, run
+from tests.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, python, run
 from tests.terminal import Terminal
 from tierwise.documents import iter_documents
 from tierwise.ledger import Decision, Ledger
+from tierwise.ledger.audits import Audit
 from tierwise.records import Batch, Choice, Outcome, Rejection, Route, Verdict
 from tierwise.redaction import Redaction
 from tierwise.spool import Spool
@@ -400,3 +401,162 @@ def test_a_run_is_sealed_once(ledger: Ledger) -> None:
     ledger.trail.seal_run("run-1")
     ledger.finish_run("run-1", "failed")
     assert list(ledger.trail.seals()) == before
+
+
+DIES = """
+import sys
+from pathlib import Path
+from tests.test_trail import record
+from tierwise.ledger import Ledger
+
+ledger = Ledger.open(sys.argv[1], root=Path(sys.argv[2]))
+record(ledger, "run-3", started=1_790_090_000.0, ends=False)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+AGED = "UPDATE outcomes SET recorded_at = recorded_at - 3600 WHERE run_id = 'run-3'"
+
+
+def killed(url: str, folder: Path) -> None:
+    """A process that started a run, and was killed."""
+    process = python(DIES, url, str(folder))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", process.communicate()[1]
+    process.kill()
+    process.wait()
+
+
+def lines_of(path: Path, record_kind: str) -> list[dict[str, Any]]:
+    return [row for row in map(json.loads, path.read_text().splitlines()) if row["record"] == record_kind]
+
+
+def verify(project: Path, terminal: Terminal) -> list[str]:
+    """The ledger's faults."""
+    faults: list[str] = json.loads(terminal("audit", "verify", "--json", cwd=project).out)["faults"]
+    return faults
+
+
+def test_a_run_whose_process_was_killed_is_ended_on_record_and_sealed(
+    project: Path, url: str, terminal: Terminal, tmp_path: Path
+) -> None:
+    """At the next export, or when the next run starts, such as the one that goes on with its work."""
+    killed(url, tmp_path)
+    path = exported(project, terminal)
+    assert lines_of(path, "run")[-1]["state"] == "running", "others may have worked for it a moment ago"
+    sql(url, AGED)
+    done = terminal("audit", "export", "-o", path, cwd=project)
+    assert "run run-3: its process is gone; it is now on record as crashed, and sealed" in done.err
+    dead = lines_of(path, "run")[-1]
+    assert (dead["run"], dead["state"], "ended" in dead) == ("run-3", "crashed", True)
+    assert "crashed" not in terminal("audit", "export", "-o", path, cwd=project).err, "once is enough"
+    with Ledger.open(url, root=tmp_path) as ledger:
+        record(ledger, "run-4", started=1_790_095_000.0)
+    assert verify(project, terminal) == []
+    exported(project, terminal)
+    with Ledger.open(url, root=tmp_path) as ledger:
+        report = verify_file(path, ledger.trail)
+    assert (report.faults, report.notes) == ([], [])
+    sql(url, "UPDATE attempts SET cost = 1 WHERE run_id = 'run-3'")
+    assert verify(project, terminal) == ["run run-3: a record in the ledger was changed after it was sealed"]
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_the_next_runs_start_ends_what_crashed(project: Path, url: str, tmp_path: Path) -> None:
+    killed(url, tmp_path)
+    sql(url, AGED)
+    with Ledger.open(url, root=tmp_path) as ledger:
+        record(ledger, "run-4", started=1_790_095_000.0)
+        assert (ledger.resolve_run("run-3").state, ledger.resolve_run("run-4").state) == ("crashed", "completed")
+        assert [(seal.kind, seal.subject) for seal in ledger.trail.seals()][-2:] == [
+            ("crash", "run-3"),
+            ("run", "run-4"),
+        ]
+
+
+def test_a_run_elsewhere_lives_as_long_as_its_lease(
+    project: Path, url: str, terminal: Terminal, tmp_path: Path
+) -> None:
+    """One that comes back all the same ends as any other, and the seal of that end counts."""
+    with Ledger.open(url, root=tmp_path) as ledger:
+        record(ledger, "run-3", started=1_790_090_000.0, ends=False)
+        sql(url, AGED)
+        assert ledger.trail.end_crashed() == [], "this process lives, however long nothing is recorded"
+        sql(url, "UPDATE runs SET owner = 'elsewhere 1 a' WHERE id = 'run-3'")
+        assert ledger.trail.end_crashed() == []
+        sql(url, "UPDATE runs SET lease_until = 1790090000 WHERE id = 'run-3'")
+        assert ledger.trail.end_crashed() == ["run-3"]
+        assert verify(project, terminal) == []
+
+        async def goes_on() -> None:
+            outcome = Outcome(step="draft", status="accepted", value=1, sensitivity="internal")
+            await ledger.record_outcome("run-3", DOCUMENT, outcome)
+
+        run(goes_on())
+        [fault] = verify(project, terminal)
+        assert "run run-3: the ledger has 4 records, 3 were sealed; its process was taken for gone" in fault
+        ledger.finish_run("run-3", "completed")
+        assert ledger.resolve_run("run-3").state == "completed"
+    assert verify(project, terminal) == []
+
+
+def labelled(ledger: Ledger) -> None:
+    """One answer that a person called right, and a second person called wrong."""
+    audit = Audit(
+        id="a1.accepted",
+        run_id="run-1",
+        document_id=DOCUMENT.id,
+        document_hash=DOCUMENT.hash,
+        step="classify",
+        model="small",
+        identity="i" * 64,
+        value={"note": SECRET},
+        accepted_model="small",
+        accepted={"note": SECRET},
+        agreed=None,
+        recorded_at=1_790_000_050.0,
+    )
+    shadow = replace(audit, id="a1.shadow", model="tiny", agreed=False, value={"note": "else"})
+    run(ledger.audits.record([audit, shadow]))
+    ledger.audits.label("a1", "accepted", "ada")
+    ledger.audits.label("a1", "shadow", "bob")
+
+
+def test_every_word_of_a_person_on_an_audit_is_in_the_trail(
+    project: Path, url: str, terminal: Terminal, tmp_path: Path
+) -> None:
+    """Who said what, when, of which answers: the later word replaces the first one, and both stay on record."""
+    with Ledger.open(url, root=tmp_path) as ledger:
+        labelled(ledger)
+    path = exported(project, terminal)
+    words = lines_of(path, "label")
+    assert [(row["decision"], row["by"], row["item"]) for row in words] == [
+        ("accepted", "ada", "a1"),
+        ("shadow", "bob", "a1"),
+    ]
+    assert (words[0]["model"], words[0]["shadow"], words[0]["document"]) == ("small", "tiny", DOCUMENT.hash)
+    assert words[0]["time"] <= words[1]["time"]
+    assert SECRET not in path.read_text()
+    for form in ("jsonl", "csv"):
+        assert terminal("audit", "verify", exported(project, terminal, form=form), cwd=project).code == 0
+    assert verify(project, terminal) == []
+
+
+CHANGED_LABELS = [
+    ("UPDATE labels SET reviewer = 'eve' WHERE seq = 1", "label 1: a record in the ledger was changed"),
+    ("UPDATE labels SET word = 'both' WHERE seq = 2", "label 2: a record in the ledger was changed"),
+    ("DELETE FROM labels WHERE seq = 1", "label 1 was sealed, and is no longer in the ledger"),
+    ("UPDATE audits SET \"right\" = true WHERE id = 'a1.accepted'", "audit a1.accepted: its label is not the one on"),
+    ("UPDATE audits SET \"right\" = NULL WHERE id = 'a1.accepted'", "audit a1.accepted: its label is not the one on"),
+    ("UPDATE audits SET reviewer = 'ada' WHERE id = 'a1.shadow'", "audit a1.shadow: its label is not the one on"),
+]
+
+
+@pytest.mark.parametrize(("statement", "told"), CHANGED_LABELS, ids=[statement for statement, _ in CHANGED_LABELS])
+def test_a_label_that_was_changed_is_found(
+    project: Path, url: str, terminal: Terminal, tmp_path: Path, statement: str, told: str
+) -> None:
+    """Also where evidence reads it: there it decides which certificates count."""
+    with Ledger.open(url, root=tmp_path) as ledger:
+        labelled(ledger)
+    sql(url, statement)
+    assert any(told in fault for fault in verify(project, terminal))

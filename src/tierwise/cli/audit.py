@@ -29,7 +29,7 @@ def export(
     form: Annotated[str, typer.Option("--format", help="`jsonl`, or `csv` for a spreadsheet.")] = "jsonl",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; without one, standard output.")] = None,
 ) -> None:
-    """Write one record for every run, attempt, outcome, decision and deletion.
+    """Write one record for every run, attempt, outcome, decision, label and deletion.
 
     Each record carries the SHA-256 of the one before, and the last one counts them and names the ledger's newest
     seal: `tierwise audit verify FILE` finds whatever was changed since, in the file or in the ledger. Documents,
@@ -43,6 +43,8 @@ def export(
         raise Misuse(f"there is no format '{form}'; use jsonl or csv")
     with open_ledger() as ledger, _opened(output) as file:
         scope = Scope(ledger.resolve_run(run).id if run else None, _seconds(since))
+        for crashed in ledger.trail.end_crashed():
+            typer.echo(f"run {crashed}: its process is gone; it is now on record as crashed, and sealed", err=True)
         last = None
         for last in ledger.trail.seals():  # noqa: B007 - the newest one is wanted
             pass

@@ -17,6 +17,7 @@ from tierwise.errors import BudgetExceeded, LedgerError
 from tierwise.ledger.audits import Audits
 from tierwise.ledger.budgets import BudgetChange, Budgets, Funds, Grant, Settlement
 from tierwise.ledger.database import Database, open_database
+from tierwise.ledger.lives import Lives
 from tierwise.ledger.operations import Answer, Claim, Held, Kind, Operation, granted
 from tierwise.ledger.owners import new_owner
 from tierwise.ledger.queries import Queries
@@ -88,6 +89,7 @@ class Ledger(Queries):
         self.trail = Trail(database)
         self.retention = Retention(database)
         self._owner = new_owner()
+        self._lives = Lives(self._writer, self._owner)
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._grant)
         self.budget_states: dict[str, BudgetState] = {}  # as this process last heard of them
@@ -112,6 +114,7 @@ class Ledger(Queries):
 
     def close(self) -> None:
         """Write all that waits, give up the claims still held, and close. A second call does nothing."""
+        self._lives.close()
         while self._held:
             call_hash, holding = self._held.popitem()
             self._give_up(call_hash, holding, cost=None)
@@ -127,13 +130,15 @@ class Ledger(Queries):
         return purse
 
     def start_run(self, run: RunInfo) -> None:
-        """Record that a run started."""
-        self._writer.submit(Operation(rows={"start": [run_row(run)]})).result()
+        """Record that a run started; the runs of processes that are gone get their end."""
+        self._writer.submit(Operation(rows={"start": [run_row(run) | self._lives.begin(run.id)]})).result()
+        self.trail.end_crashed()
 
     def finish_run(self, run_id: str, state: RunState) -> None:
         """Record how a run ended, and seal what is on record of it."""
         row = {"run": run_id, "end": state, "at": time.time()}
         self._writer.submit(Operation(rows={"finish": [row]})).result()
+        self._lives.end(run_id)
         self.trail.seal_run(run_id)
 
     async def claim(

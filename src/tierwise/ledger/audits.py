@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
+from sqlalchemy import update as sql_update
 
 from tierwise.audits import Evidence, demotion, drawn, update
 from tierwise.certificates import Certificate, Certificates
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.operations import Operation
-from tierwise.ledger.tables import AuditRecord
+from tierwise.ledger.rows import Row
+from tierwise.ledger.tables import AuditRecord, LabelRecord
+from tierwise.ledger.trail import label_record, seal_row
 from tierwise.records import canonical_hash
 
 if TYPE_CHECKING:
@@ -127,18 +130,23 @@ class Audits:
         await self._writer.write(Operation(rows={"audit": [asdict(audit) for audit in audits]}))
 
     def label(self, item_id: str, right: Right, reviewer: str) -> Item:
-        """Record a person's word on the item whose id is or starts with this; a later word replaces it.
+        """Record a person's word on the item whose id is or starts with this, and seal it; a later one replaces it.
 
         Raises UnknownName, and Misuse for an unclear id or a word that does not fit.
         """
         item = self.item(item_id)
         if right not in item.words:
             raise Misuse(f"{item.id} cannot be labelled '{right}'; it takes {', '.join(item.words)}")
-        labels = [{"audit": item.accepted.id, "word": right in ("accepted", "both")}]
+        labelled = {item.accepted.id: right in ("accepted", "both")}
         if item.shadow and item.asks_both:
-            labels.append({"audit": item.shadow.id, "word": right in ("shadow", "both")})
-        rows = [{**label, "by": reviewer, "at": time.time()} for label in labels]
-        self._writer.submit(Operation(rows={"label": rows})).result()
+            labelled[item.shadow.id] = right in ("shadow", "both")
+        row = _label_row(item, right, reviewer)
+        with self._database.translated_errors("written"), self._database.writing() as connection:
+            for audit, word in labelled.items():
+                values = {"right": word, "reviewer": reviewer, "reviewed_at": row["labelled_at"]}
+                connection.execute(sql_update(AuditRecord).where(AuditRecord.id == audit).values(values))
+            stored = connection.execute(insert(LabelRecord).values(row).returning(LabelRecord.__table__)).one()
+            seal_row(connection, "label", stored.seq, label_record(stored))
         return self.item(item.id)
 
     def item(self, item_id: str) -> Item:
@@ -239,6 +247,22 @@ def _of(audits: Audits, certificate: Certificate) -> list[Audit]:
         identity = identity_of(identities, certificate.prompt_hash, certificate.step_hash, certificate.golden_hash)
         found += audits.of(certificate.step, " > ".join(identities), identity)
     return sorted((audit for audit in found if not audit.shadow), key=lambda audit: (audit.recorded_at, audit.id))
+
+
+def _label_row(item: Item, right: Right, reviewer: str) -> Row:
+    used = item.accepted
+    return {
+        "item": item.id,
+        "run_id": used.run_id,
+        "document_hash": used.document_hash,
+        "step": used.step,
+        "model": used.model,
+        "shadow": item.shadow.model if item.shadow and item.asks_both else None,
+        "word": right,
+        "value_hash": None if used.value is None else canonical_hash(used.value),
+        "reviewer": reviewer,
+        "labelled_at": time.time(),
+    }
 
 
 def _items(audits: Iterable[Audit]) -> list[Item]:

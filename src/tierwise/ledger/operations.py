@@ -22,7 +22,7 @@ from tierwise.ledger.tables import AttemptRecord, AuditRecord, Base, CallRecord,
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
 
-Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "audit", "label", "finish", "renew", "free"]
+Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "audit", "finish", "alive", "renew", "free"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +92,7 @@ _RENEW = (
 )
 
 
-_LABEL = (
-    update(AuditRecord)
-    .where(AuditRecord.id == bindparam("audit"))
-    .values(right=bindparam("word"), reviewer=bindparam("by"), reviewed_at=bindparam("at"))
-)
+_ALIVE = update(Run).where(Run.id == bindparam("run")).values(lease_until=bindparam("until"))
 
 
 @cache
@@ -110,8 +106,8 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
         "verdict": _upsert(dialect, VerdictRecord, "position", "passed", "score", "reason"),
         "outcome": _upsert(dialect, OutcomeRecord, *_besides_key(OutcomeRecord)),
         "audit": _upsert(dialect, AuditRecord),
-        "label": _LABEL,
         "finish": finish,
+        "alive": _ALIVE,
         "renew": _RENEW,
     }
 

@@ -17,9 +17,8 @@ def new_owner() -> str:
 
 def gone(owner: str) -> bool:
     """Whether an owner certainly lives no more; where that cannot be known, its lease decides."""
-    place, _, process = owner.partition(" ")
-    pid = process.partition(" ")[0]
-    if os.name != "posix" or place != _place() or not pid.isdecimal():
+    pid = _pid(owner)
+    if pid is None:
         return False
     try:
         os.kill(int(pid), 0)
@@ -28,6 +27,18 @@ def gone(owner: str) -> bool:
     except OSError:
         return False
     return _unburied(pid)
+
+
+def is_here(owner: str) -> bool:
+    """Whether an owner ran where this process runs, so that `gone` knows whether it lives."""
+    return _pid(owner) is not None
+
+
+def _pid(owner: str) -> str | None:
+    """An owner's process id where it means something here."""
+    place, _, process = owner.partition(" ")
+    pid = process.partition(" ")[0]
+    return pid if os.name == "posix" and place == _place() and pid.isdecimal() else None
 
 
 def _unburied(pid: str) -> bool:

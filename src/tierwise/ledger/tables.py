@@ -121,6 +121,8 @@ class Run(Base):
     state: Mapped[str]
     tags: Mapped[Any] = mapped_column(Json, nullable=True)  # such as {"team": "claims"}, for budgets and chargeback
     plan: Mapped[Any] = mapped_column(Json, nullable=True)  # what `tierwise plan` expected
+    owner: Mapped[str | None]  # the process that runs it, see `owners`
+    lease_until: Mapped[float | None]  # how long it lives without another word of that process
 
 
 class AttemptRecord(Base):
@@ -227,6 +229,24 @@ class AuditRecord(Base):
     reviewed_at: Mapped[float | None]
 
 
+class LabelRecord(Base):
+    """A person's word on one audited item; the last one of an item counts. Rows are only ever added."""
+
+    __tablename__ = "labels"
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    item: Mapped[str]
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    document_hash: Mapped[str]
+    step: Mapped[str]
+    model: Mapped[str]  # whose answer was used
+    shadow: Mapped[str | None]  # whose other answer the word is about too
+    word: Mapped[str]  # which is right: accepted, shadow, both or neither
+    value_hash: Mapped[str | None]  # of the answer that was used
+    reviewer: Mapped[str]
+    labelled_at: Mapped[float]
+
+
 class ReviewRecord(Base):
     """What a person decided about an outcome; the last one of an outcome counts. Rows are only ever added."""
 
@@ -289,7 +309,7 @@ class SealRecord(Base):
     __table_args__ = (UniqueConstraint("kind", "subject"),)
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
-    kind: Mapped[str]  # run, decision or deletion
+    kind: Mapped[str]  # see `trail.Kind`
     subject: Mapped[str]  # the run's id, or the row's number
     records: Mapped[int]
     head: Mapped[str]

@@ -10,13 +10,16 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import collate, insert, select
+from sqlalchemy import collate, func, insert, select, update
 
+from tierwise.ledger.lives import is_over
 from tierwise.ledger.rows import reply_of
 from tierwise.ledger.tables import (
     AttemptRecord,
+    AuditRecord,
     CallRecord,
     DeletionRecord,
+    LabelRecord,
     OutcomeRecord,
     ReviewRecord,
     Run,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1000  # rows fetched at once
 _ALL = Scope()
+_QUIET_S = 60.0  # what worked for a run in other processes may be a little behind its end
 
 
 class Trail:
@@ -47,22 +51,59 @@ class Trail:
         with self._database.translated_errors("written"), self._database.writing() as connection:
             add_seal(connection, "run", run_id, count, head)
 
+    def end_crashed(self) -> list[str]:
+        """End on record, and seal, the runs whose process is gone; their ids. Their last record is their end.
+
+        A process that comes back all the same ends its run as any other, and the seal of that end counts.
+        """
+        now = time.time()
+        with self._database.reading() as connection:
+            running = connection.execute(select(Run.__table__).where(Run.state == "running")).all()
+        return [row.id for row in running if is_over(row.owner, row.lease_until, now) and self._end_crashed(row, now)]
+
+    def _end_crashed(self, row: Any, now: float) -> bool:
+        """Whether this run got its end now, and not from another process meanwhile."""
+        ended = max(row.started_at, self._last_sign(row.id))
+        if ended > now - _QUIET_S:
+            return False
+        count, head = chained(self._run(row.id, state="crashed", ended=_time(ended)))
+        mine = (Run.id == row.id, Run.state == "running")
+        with self._database.translated_errors("written"), self._database.writing() as connection:
+            end = update(Run).where(*mine).values(state="crashed", finished_at=ended)
+            if not connection.execute(end).rowcount:
+                return False
+            add_seal(connection, "crash", row.id, count, head)
+        return True
+
+    def _last_sign(self, run_id: str) -> float:
+        """When something of a run was last recorded (seconds since the epoch); 0 for nothing."""
+        attempts = select(func.max(AttemptRecord.started_at + AttemptRecord.latency_s))
+        outcomes = select(func.max(OutcomeRecord.recorded_at)).where(OutcomeRecord.run_id == run_id)
+        with self._database.reading() as connection:
+            tried = connection.scalar(attempts.where(AttemptRecord.run_id == run_id))
+            return max(tried or 0.0, connection.scalar(outcomes) or 0.0)
+
     def seals(self) -> Iterator[Seal]:
         """All seals, in order."""
         for row in self._stream(select(SealRecord.__table__).order_by(SealRecord.seq)):
             yield _seal(row)
 
     def blocks(self, scope: Scope = _ALL) -> Iterator[Block]:
-        """What is on record: runs in the order of their start, then decisions, then deletions."""
+        """What is on record: runs in the order of their start, then decisions, labels and deletions."""
         seals = {(seal.kind, seal.subject): seal for seal in self.seals()}
         runs = select(Run.id, Run.finished_at).where(*_within(scope, Run.id, Run.started_at))
         for row in self._stream(runs.order_by(Run.started_at, Run.id)):
             records = _Late(partial(self._run, row.id))
-            yield Block("run", row.id, records, row.finished_at, seals.get(("run", row.id)))
+            seal = seals.get(("run", row.id)) or seals.get(("crash", row.id))
+            yield Block("run", row.id, records, row.finished_at, seal)
         decided = select(ReviewRecord.__table__).where(*_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at))
         for row in self._stream(decided.order_by(ReviewRecord.seq)):
             number, record = str(row.seq), decision_record(row)
             yield Block("decision", number, (record,), row.reviewed_at, seals.get(("decision", number)))
+        labels = select(LabelRecord.__table__).where(*_within(scope, LabelRecord.run_id, LabelRecord.labelled_at))
+        for row in self._stream(labels.order_by(LabelRecord.seq)):
+            number, record = str(row.seq), label_record(row)
+            yield Block("label", number, (record,), row.labelled_at, seals.get(("label", number)))
         if scope.run is None:
             since = () if scope.since is None else (DeletionRecord.deleted_at >= scope.since,)
             for row in self._stream(select(DeletionRecord.__table__).where(*since).order_by(DeletionRecord.seq)):
@@ -92,12 +133,31 @@ class Trail:
             if changed or (row.note and text_hash(row.note) != row.note_hash):
                 yield f"decision {row.seq}: its value or note was changed"
 
-    def _run(self, run_id: str) -> Iterator[Record]:
+    def altered_labels(self) -> Iterator[str]:
+        """Audited answers whose label is not the last one on record; older ones than the first record are no fault."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(LabelRecord.__table__).order_by(LabelRecord.seq)).all()
+        last = {row.item: row for row in rows}
+        first = min((row.labelled_at for row in rows), default=None)
+        columns = (AuditRecord.id, AuditRecord.right, AuditRecord.reviewer, AuditRecord.reviewed_at)
+        for row in self._stream(select(*columns)):
+            item, _, answer = row.id.partition(".")
+            label = last.get(item)
+            if label is None:
+                wrong = first is not None and row.right is not None and (row.reviewed_at or first) >= first
+            elif row.right is None:
+                wrong = answer == "accepted"
+            else:
+                wrong = row.right is not (label.word in (answer, "both")) or row.reviewer != label.reviewer
+            if wrong:
+                yield f"audit {row.id}: its label is not the one on record"
+
+    def _run(self, run_id: str, **instead: Any) -> Iterator[Record]:
         """A run, its attempts as they were recorded, its outcomes as they were recorded."""
         with self._database.reading() as connection:
             run = connection.execute(select(Run.__table__).where(Run.id == run_id)).one()
             byte_order = "BINARY" if connection.dialect.name == "sqlite" else "C"
-        yield _run_record(run)
+        yield {**_run_record(run), **instead}
         attempts = (
             select(AttemptRecord.__table__, VerdictRecord.check, VerdictRecord.passed, VerdictRecord.score)
             .outerjoin(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
@@ -141,7 +201,7 @@ def add_seal(connection: Connection, kind: str, subject: str, records: int, head
 
 
 def seal_row(connection: Connection, kind: str, number: int, record: Record) -> None:
-    """Seal one decision or deletion in the transaction that records it."""
+    """Seal one decision, label or deletion in the transaction that records it."""
     add_seal(connection, kind, str(number), *chained([record]))
 
 
@@ -160,6 +220,24 @@ def decision_record(row: Any) -> Record:
         "model": row.model,
         "value_hash": row.value_hash,
         "note_hash": row.note_hash,
+    }
+
+
+def label_record(row: Any) -> Record:
+    """A person's word on an answer that was used, and perhaps on a shadow's."""
+    return {
+        "record": "label",
+        "number": row.seq,
+        "time": _time(row.labelled_at),
+        "run": row.run_id,
+        "step": row.step,
+        "document": row.document_hash,
+        "item": row.item,
+        "decision": row.word,
+        "by": row.reviewer,
+        "model": row.model,
+        "shadow": row.shadow,
+        "value_hash": row.value_hash,
     }
 
 

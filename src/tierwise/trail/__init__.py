@@ -1,4 +1,4 @@
-"""The audit trail: one record for each run, attempt, outcome, decision and deletion, each tied to the one before.
+"""The audit trail: one record for each run, attempt, outcome, decision, label and deletion, each tied to the last.
 
 A record is a flat mapping. It holds no text of a document, a prompt or an answer, only SHA-256 hashes of them, so
 texts can be deleted and the trail still holds. Its digest is the same in every format that it is written in.
@@ -14,7 +14,9 @@ from typing import Any, Literal
 from tierwise.records import canonical_hash, text_hash
 
 Record = Mapping[str, Any]
-Kind = Literal["run", "decision", "deletion"]
+# a crash is the end of a run whose process is gone; the run's own end, if it comes all the same, counts instead
+Kind = Literal["run", "crash", "decision", "label", "deletion"]
+_NUMBERED = ("decision", "label", "deletion")
 START = "0" * 64  # what the first record of a chain follows
 
 
@@ -32,6 +34,11 @@ class Seal:
     hash: str
 
     @property
+    def block(self) -> str:
+        """The name of the block that it vouches for."""
+        return f"{'run' if self.kind == 'crash' else self.kind} {self.subject}"
+
+    @property
     def holds(self) -> bool:
         """Whether the hash fits what it was made of."""
         return self.hash == seal_hash(
@@ -41,7 +48,7 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The records that one seal covers: a run's, or a decision or a deletion alone.
+    """The records that one seal covers: a run's, or a decision, a label or a deletion alone.
 
     `ended` is in seconds since the epoch, None for a run that has not ended; such a one has no seal.
     """
@@ -97,7 +104,7 @@ def seal_hash(kind: str, subject: str, records: int, head: str, *, sealed_at: fl
 def block_name(record: Record) -> str:
     """The block that a record belongs to, such as `run 20261101-101500-ab12` or `decision 3`."""
     kind = record.get("record")
-    return f"{kind} {record.get('number')}" if kind in ("decision", "deletion") else f"run {record.get('run')}"
+    return f"{kind} {record.get('number')}" if kind in _NUMBERED else f"run {record.get('run')}"
 
 
 def _cell(value: Any) -> str:

@@ -22,7 +22,7 @@ COLUMNS = (
     *("checks", "cost_usd", "price_date", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_s", "reused"),
     *("error", "finish_reason", "confidence", "prompt", "prompt_hash", "call_hash", "answer_hash", "question"),
     *("value_hash", "note_hash", "number", "flow", "state", "ended", "budget_usd", "parameters_hash", "tierwise"),
-    *("scope", "removed", "records", "scope_run", "scope_since", "sealed", "seal", *_LINKS),
+    *("item", "shadow", "scope", "removed", "records", "scope_run", "scope_since", "sealed", "seal", *_LINKS),
 )
 
 

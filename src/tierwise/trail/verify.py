@@ -26,6 +26,10 @@ class Sealed(Protocol):
         """Texts that do not fit their hashes."""
         ...
 
+    def altered_labels(self) -> Iterator[str]:
+        """Audits whose label is not the one on record."""
+        ...
+
 
 @dataclass
 class Report:
@@ -58,7 +62,7 @@ def verify_ledger(ledger: Sealed) -> Report:
     """Check all rows of a ledger against its seals, and the texts that it keeps against their hashes."""
     report = Report()
     seals = _seals(ledger, report)
-    gone = {f"{seal.kind} {seal.subject}" for seal in seals.values()}
+    gone = {seal.block for seal in seals.values()}
     for block in ledger.blocks():
         gone.discard(block.name)
         digests = [digest(record) for record in block.records]
@@ -66,6 +70,7 @@ def verify_ledger(ledger: Sealed) -> Report:
         _check(block, digests, seals, report)
     report.faults += (f"{name} was sealed, and is no longer in the ledger" for name in sorted(gone))
     report.faults += ledger.altered_texts()
+    report.faults += ledger.altered_labels()
     return report
 
 
@@ -114,7 +119,8 @@ def _broken(block: Block, digests: Sequence[str]) -> str | None:
     if block.seal is None:
         return None
     if len(digests) != block.seal.records:
-        return f"{block.name}: the ledger has {len(digests)} records, {block.seal.records} were sealed"
+        lives = "; its process was taken for gone, perhaps it goes on" if block.seal.kind == "crash" else ""
+        return f"{block.name}: the ledger has {len(digests)} records, {block.seal.records} were sealed{lives}"
     if _head(digests) != block.seal.head:
         return f"{block.name}: a record in the ledger was changed after it was sealed"
     return None

@@ -1,0 +1,62 @@
+"""Which runs still live: their process says so now and then, and others can tell when it is gone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tierwise.errors import LedgerError
+from tierwise.ledger.operations import Operation
+from tierwise.ledger.owners import gone, is_here
+
+if TYPE_CHECKING:
+    from tierwise.ledger.rows import Row
+    from tierwise.ledger.writer import Writer
+
+LEASE_S = 3600.0  # without a word for so long, a process elsewhere is taken for dead
+
+
+def is_over(owner: str | None, lease_until: float | None, now: float) -> bool:
+    """Whether a run's process is gone: seen where it ran, else by its lease (seconds since the epoch)."""
+    if owner and is_here(owner):
+        return gone(owner)
+    return (lease_until or 0) < now
+
+
+class Lives:
+    """The runs of this process that are under way; a thread renews their leases while there are any."""
+
+    def __init__(self, writer: Writer, owner: str) -> None:
+        self._writer, self._owner = writer, owner
+        self._runs: set[str] = set()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, run_id: str) -> Row:
+        """What goes with the run's row: whose it is, and until when it lives without another word."""
+        with self._lock:
+            self._runs.add(run_id)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew, name="tierwise-lives", daemon=True)
+                self._thread.start()
+        return {"owner": self._owner, "lease_until": time.time() + LEASE_S}
+
+    def end(self, run_id: str) -> None:
+        """The run is over."""
+        with self._lock:
+            self._runs.discard(run_id)
+
+    def close(self) -> None:
+        """Renew nothing any more. A second call does nothing."""
+        self._closed.set()
+
+    def _renew(self) -> None:
+        while not self._closed.wait(LEASE_S / 3):
+            with self._lock:
+                rows: list[Row] = [{"run": run_id, "until": time.time() + LEASE_S} for run_id in self._runs]
+            if rows:
+                with suppress(LedgerError):  # closed meanwhile
+                    self._writer.submit(Operation(rows={"alive": rows}))
