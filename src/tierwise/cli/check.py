@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tierwise.cli.output import print_json
+from tierwise.errors import ConfigError
 
 if TYPE_CHECKING:
     from tierwise.lint import Finding, Report
+    from tierwise.project import Project
 
 MOST_ALIKE = 20  # findings of one kind that are printed before the rest is only counted
 
@@ -41,7 +43,7 @@ def check(
     from tierwise.project import Project
 
     project = Project.find()
-    report = check_project(project, project.promised(os.environ), datetime.date.today(), flows=flows)
+    report = check_project(project, _variables(project), datetime.date.today(), flows=flows)
     if as_json:
         print_json({**_summary(report), "findings": [finding.data(project.root) for finding in report.findings]})
     else:
@@ -49,6 +51,13 @@ def check(
             typer.echo(line)
     if report.errors or (strict and report.warnings):
         raise typer.Exit(1)
+
+
+def _variables(project: Project) -> Mapping[str, str]:
+    try:
+        return project.promised(os.environ)
+    except ConfigError:  # the check tells it, with everything else
+        return os.environ
 
 
 def _print_schema() -> None:

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tierwise.lint.asked import drift_findings
 from tierwise.lint.code import Code, imported, layout_findings, prompt_findings, step_order
 from tierwise.lint.dependencies import dependency_findings, field_findings
 from tierwise.lint.evidence import certificate_findings, golden_findings
@@ -86,6 +87,7 @@ def _of_files(files: Files, code: Code, today: datetime.date) -> Iterator[Findin
         )
     if code.steps:
         yield from prompt_findings(files.prompts, files.broken_prompts, code.steps)
+    yield from drift_findings(code.asked, {certificate.step for certificate in files.certificates.certificates})
     yield from golden_findings(files.root / "golden", {step.name: step.choices for step in code.steps})
 
 

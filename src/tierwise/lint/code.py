@@ -15,6 +15,7 @@ from typing import Any
 
 from tierwise.certificates import Current
 from tierwise.errors import unknown_name
+from tierwise.lint.asked import Asked
 from tierwise.lint.findings import Finding
 from tierwise.prompts import SUFFIX, Prompts
 
@@ -36,10 +37,11 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class Code:
-    """The steps of a project, as its modules define them, and what is wrong with the modules."""
+    """The steps of a project, as its modules define them, their calls in flows, and what is wrong with the modules."""
 
     steps: tuple[StepInfo, ...] = ()
     findings: tuple[Finding, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
     @property
     def currents(self) -> dict[str, Current]:
@@ -73,7 +75,8 @@ def imported(root: Path, today: datetime.date) -> Code:
         return Code(findings=(Finding("error", "import", root / "flows", None, message),))
     faults = {(f["path"], f["line"], f["message"]): None for f in found["faults"]}
     findings = tuple(Finding("error", "import", Path(path), line, message) for path, line, message in faults)
-    return Code(tuple(_step(step, today) for step in found["steps"]), findings)
+    asked = (Asked(a["step"], Path(a["path"]), a["line"], tuple(a["differences"])) for a in found["asked"])
+    return Code(tuple(_step(step, today) for step in found["steps"]), findings, tuple(asked))
 
 
 def _step(told: Mapping[str, Any], today: datetime.date) -> StepInfo:

@@ -19,12 +19,14 @@ from typing import Any
 
 from tierwise.certificates import Current
 from tierwise.errors import ConfigError, TierwiseError
+from tierwise.golden import load_settings
+from tierwise.lint.asked import calls_of, differences
 from tierwise.project import Project
 from tierwise.steps import Step
 
 
 def told(root: Path) -> dict[str, Any]:
-    """All steps in tasks/, what certificates of each must agree with, and each module that cannot be imported."""
+    """All steps in tasks/ and the calls of them in flows, what certificates must agree with, and what is no module."""
     project = Project(root)
     steps: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
@@ -41,9 +43,11 @@ def told(root: Path) -> dict[str, Any]:
         for step in _steps(module) if module else ():
             current = tried(_settings_file(project, step), _current, project, step)
             steps.append(_told(step, path, current))
+    asked: list[dict[str, Any]] = []
     for path in _modules(root / "flows"):
-        tried(path, project.load_flow, path.stem)
-    return {"steps": steps, "faults": faults}
+        if tried(path, project.load_flow, path.stem):
+            asked += _asked(project, path)
+    return {"steps": steps, "faults": faults, "asked": asked}
 
 
 def _modules(folder: Path) -> list[Path]:
@@ -72,7 +76,6 @@ def _told(step: Step, path: Path, current: Current | None) -> dict[str, Any]:
 def _current(project: Project, step: Step) -> Current | None:
     """What certificates of a step must agree with; None where a file is wrong that its own check tells."""
     from tierwise.engine import current_of, examples_of
-    from tierwise.golden import load_settings
 
     try:
         settings = load_settings(_settings_file(project, step))
@@ -82,6 +85,23 @@ def _current(project: Project, step: Step) -> Current | None:
         return current_of(project, step, dict(settings.parameters), examples.hash if examples else None)
     except TierwiseError:
         return None
+
+
+def _asked(project: Project, path: Path) -> list[dict[str, Any]]:
+    """The calls of steps with a golden set in a flow, each with what it has otherwise than that set's settings."""
+    found = []
+    for call in calls_of(sys.modules[f"flows.{path.stem}"], path):
+        step, settings_file = call.step, _settings_file(project, call.step)
+        if not settings_file.with_suffix(".jsonl").exists():
+            continue
+        try:
+            settings = load_settings(settings_file)
+            measured = replace(step, returns=resolve_name(settings.returns)) if settings.returns else step
+        except (TierwiseError, ImportError, AttributeError, ValueError):  # told by who reads the golden set
+            continue
+        other = differences(call, measured, settings)
+        found.append({"step": step.name, "path": str(path), "line": call.line, "differences": other})
+    return found
 
 
 def _settings_file(project: Project, step: Step) -> Path:
