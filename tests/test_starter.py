@@ -7,12 +7,14 @@ import datetime
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from tests.projects import ROOT
 from tests.terminal import Done, Terminal
+from tests.tutorial import shown, typed_in
 from tierwise.catalog import load_catalog
 from tierwise.lint import check_project
 from tierwise.project import Project
@@ -316,3 +318,21 @@ def test_a_folder_that_an_installed_package_could_take_the_place_of_is_found(pro
     (project / folder / "__init__.py").unlink()
     [found] = errors(project)
     assert found.startswith(f"{folder}/__init__.py: is missing")
+
+
+def test_the_tutorials_project_comes_about_as_the_page_shows_it(tmp_path: Path) -> None:
+    """Typed in, but for what needs a model or a server: `make wheel-test` types all of it."""
+    quick = ("tierwise init", "cd", "tierwise new", "cat > ")
+    parts = [
+        part if part.startswith("cat > ") else "\n".join(line for line in part.splitlines() if line.startswith(quick))
+        for part in typed_in()
+    ]
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", "-e", "-c", "\n".join(parts)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for block in shown("text"):
+        assert block in done.stdout
+    [part] = shown("python")
+    assert textwrap.indent(part, " " * 4) in (tmp_path / "post/flows/triage.py").read_text()
+    assert errors(tmp_path / "post") == []

@@ -10,18 +10,15 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.projects import ROOT
 from tests.standin import unused_address
+from tests.tutorial import typed_in
 
 ENGINE = ROOT / "src/tierwise"
-TUTORIAL = ROOT / "docs/tutorial.md"
-# a file that the tutorial shows, or a command that it gives
-TYPED = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```|^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 slow = pytest.mark.skipif("TIERWISE_WHEEL_TEST" not in os.environ, reason="make wheel-test runs it")
 
 
@@ -73,18 +70,12 @@ def test_a_project_from_the_wheel_runs_its_demo_and_its_tests(fresh: Path) -> No
     assert re.search(r"\d+ passed", printed)
 
 
-def typing(page: str) -> Iterator[str]:
-    """The page as commands: files are written as they are shown, at the place where they are shown."""
-    for path, text, commands in TYPED.findall(page):
-        yield f"cat > {path} << 'THE END'\n{text}THE END\n" if path else commands
-
-
 @slow
 @pytest.mark.timeout(2400)
 def test_the_tutorial_works_as_it_stands(fresh: Path) -> None:
     """Typed in from top to bottom; only the port is another one, since 4200 may be taken here."""
     port = unused_address().rpartition(":")[2]
-    commands = "\n".join(typing(TUTORIAL.read_text()))
+    commands = "\n".join(typed_in())
     commands = commands.replace("4200", port).replace("tierwise up", f"tierwise up --port {port}")
     try:
         printed = typed(fresh, commands)
