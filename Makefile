@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCKING := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo ui test ui-test real-model server-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
+.PHONY: help demo ui test ui-test real-model server-test scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -46,6 +46,10 @@ wheel: .venv/ready  ## Build the wheel into dist/: the engine and the starter pr
 
 wheel-test: .venv/ready  ## Fresh environments with the wheel alone: init, demo, test, and the tutorial typed in
 	TIERWISE_WHEEL_TEST=1 $(BIN)/pytest tests/test_wheel.py
+
+scale-test: .venv/ready  ## A worker killed half-way on Dask and on Ray, with PostgreSQL; installs both first
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-scale.lock
+	TIERWISE_SCALE_TEST=1 $(BIN)/pytest tests/test_scale.py
 
 check: .venv/ready  ## Find what is wrong in rules, catalog, prompts, flows and evidence
 	@$(BIN)/tierwise check

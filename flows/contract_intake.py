@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, unmapped
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from tasks.classify import classify
 from tasks.extract import Facts, Quoted, extract
 from tasks.summarize import summarize
-from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, write_documents
+from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
 
 RISKS = {
     "low": "ordinary terms, liability is limited, easy to leave",
@@ -31,13 +30,14 @@ class ContractTerms(Facts):
     term: Quoted = Field(description="how long the contract runs")
 
 
-@flow(name="contract-intake", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+@flow(name="contract-intake", task_runner=task_runner())
 def contract_intake(
     source: Path = Path("examples/contracts"),
     sensitivity: Sensitivity = "internal",
     budget_usd: Annotated[float, Field(ge=0, le=10_000)] = 1.0,
     out: Path = Path("out/contracts"),
     only_new: bool = False,
+    shard: str = "1/1",
 ) -> RunSummary:
     """Read a folder of contracts: key terms with their quotations, a summary, and how risky each is.
 
@@ -47,9 +47,10 @@ def contract_intake(
         budget_usd: no call is made that could spend more than this in all.
         out: folder for the results, one file a contract and one line each in outcomes.jsonl.
         only_new: leave out contracts that an earlier run brought to an end; for a folder that is watched.
+        shard: the part of the contracts that this run takes, such as 2/8; each part has an `out` of its own.
     """
     with recorded_run(budget_usd=budget_usd) as run:
-        contracts = read_documents(source, sensitivity=sensitivity, only_new=only_new)
+        contracts = read_documents(source, sensitivity=sensitivity, only_new=only_new, shard=shard)
         terms = extract.map(contracts, returns=unmapped(ContractTerms), fields=unmapped(ContractTerms.questions()))
         digests = summarize.map(terms, max_words=unmapped(90))
         risks = classify.map(digests, labels=unmapped(list(RISKS)), descriptions=unmapped(RISKS))

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, unmapped
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from tasks.classify import classify
 from tasks.draft import draft
 from tasks.summarize import summarize
-from tierwise import Document, RunSummary, Sensitivity, read_documents, recorded_run, write_documents
+from tierwise import Document, RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
 
 TOPICS = {
     "billing": "money, or a paper about money, should be put right, settled or sent",
@@ -28,13 +27,14 @@ def needs_reply(message: Document) -> bool:
     return bool(message.value("classify")["label"] != "praise")
 
 
-@flow(name="support-inbox", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+@flow(name="support-inbox", task_runner=task_runner())
 def support_inbox(
     source: Path = Path("examples/inbox"),
     sensitivity: Sensitivity = "internal",
     budget_usd: Annotated[float, Field(ge=0, le=10_000)] = 1.0,
     out: Path = Path("out/inbox"),
     only_new: bool = False,
+    shard: str = "1/1",
 ) -> RunSummary:
     """Sort, summarise and answer a folder of customer messages.
 
@@ -44,9 +44,10 @@ def support_inbox(
         budget_usd: no call is made that could spend more than this in all.
         out: folder for the results, one file a message and one line each in outcomes.jsonl.
         only_new: leave out messages that an earlier run brought to an end; for a folder that is watched.
+        shard: the part of the messages that this run takes, such as 2/8; each part has an `out` of its own.
     """
     with recorded_run(budget_usd=budget_usd) as run:
-        inbox = read_documents(source, sensitivity=sensitivity, only_new=only_new)
+        inbox = read_documents(source, sensitivity=sensitivity, only_new=only_new, shard=shard)
         topics = classify.map(inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS))
         digests = summarize.map(topics, max_words=unmapped(50))
         replies = draft.map(

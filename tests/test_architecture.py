@@ -41,7 +41,10 @@ DOORS = {
     "numpy": {"learned", "plan", "replay"},
     "phonenumbers": {"redaction"},
     "prefect": {"orchestrate", "cli"},
+    "prefect_dask": {"orchestrate"},
+    "prefect_ray": {"orchestrate"},
     "py3langid": {"documents"},
+    "ray": {"orchestrate"},
     "rapidfuzz": {"checks", "export"},
     "rich": {"cli"},
     "ruamel": {"yamlfile"},
@@ -159,6 +162,7 @@ def test_the_public_names_are_these() -> None:
         "recorded_run",
         "redact",
         "step",
+        "task_runner",
         "write_documents",
     ]
     assert all(getattr(tierwise, name) is not None for name in tierwise.__all__)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tierwise.errors import TierwiseError
     from tierwise.orchestrate import read_documents, recorded_run, step, write_documents
     from tierwise.orchestrate.redacting import redact
+    from tierwise.orchestrate.runners import task_runner
     from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
     from tierwise.report import RunSummary
 
@@ -32,6 +33,7 @@ _HOMES = {
     "recorded_run": "orchestrate",
     "redact": "orchestrate.redacting",
     "step": "orchestrate",
+    "task_runner": "orchestrate.runners",
     "write_documents": "orchestrate",
 }
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "recorded_run",
     "redact",
     "step",
+    "task_runner",
     "write_documents",
 ]
 

@@ -202,6 +202,12 @@ class Model(Settings):
         """ISO date of the price, None when it is unknown."""
         return None if self.price == "unknown" else self.price.date.isoformat()
 
+    def shared_by(self, processes: int) -> Model:
+        """With the limits that each of so many processes keeps, so that they hold for all; none falls below 1."""
+        names = ("concurrency", "requests_per_minute", "tokens_per_minute")
+        limits = {name: getattr(self, name) for name in names}
+        return self.model_copy(update={name: max(1, most // processes) for name, most in limits.items() if most})
+
     def cost(self, usage: Usage | None) -> Decimal | None:
         """USD for a call; None when the price or the usage is unknown."""
         if usage is None or self.price == "unknown":

@@ -66,7 +66,7 @@ class Engine:
             self._portal = stack.enter_context(start_blocking_portal("asyncio"))
             self._gateway = Gateway(project.catalog, self._env, self._local, root=project.root)
             stack.callback(self._portal.call, self._gateway.aclose)
-            self._cascade = Cascade(self._gateway, self.ledger)
+            self._cascade = Cascade(self._gateway, self.ledger, project.scale.workers)
             self._demote()
             self._closing = stack.pop_all()
 
@@ -138,6 +138,7 @@ class Engine:
             fresh_since=now if (self.fresh if fresh is None else fresh) else None,
             deadline=deadline,
             appeal=Appeal(pauses, self.ledger) if pauses else None,
+            retry=self.retry,
         )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
@@ -250,7 +251,7 @@ class Engine:
             self._questions.add(job.question)
         if self.project.settings.keep_text == "all":
             self.ledger.retention.keep(batch.documents)
-        known = known_outcomes(self.ledger, job.step.name, job.question, batch.documents, self.retry)
+        known = known_outcomes(self.ledger, job.step.name, job.question, batch.documents, job.run.retry)
         return replace(job, known=known)
 
     def _tell(self, document: Document, outcome: Outcome) -> None:

@@ -27,9 +27,10 @@ TierwiseError
 
 from __future__ import annotations
 
+import copyreg
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 class TierwiseError(Exception):
     """Base of all errors that tierwise raises on purpose; its text is meant for people."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, not made anew: so it crosses to another process whatever its class asks for."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class Misuse(TierwiseError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from tierwise.catalog import Catalog, Model, Settings, load_catalog
 from tierwise.certificates import Certificates, load_certificates
@@ -31,7 +31,30 @@ RULES = Path("routing_rules/rules.yaml")
 CERTIFICATES = Path("routing_rules/certificates.yaml")
 
 
-class ProjectSettings(Settings):
+class Scale(Settings):
+    """How work is spread over processes; the part of `[tool.tierwise]` that variables can take the place of."""
+
+    task_runner: Literal["threads", "dask", "ray"] = Field(
+        "threads", description="Where task runs go: threads of the flow's process, or worker processes of Dask or Ray."
+    )
+    workers: int = Field(
+        1, ge=1, description="Processes that share the models' limits; Dask and Ray start as many on this machine."
+    )
+    cluster: str | None = Field(
+        None, description="The address of a Dask scheduler or a Ray cluster that runs already; none is started then."
+    )
+
+    def under(self, env: Mapping[str, str]) -> Scale:
+        """With what TIERWISE_TASK_RUNNER, TIERWISE_WORKERS and TIERWISE_CLUSTER say instead. Raises Misuse."""
+        given = {name: env.get(f"TIERWISE_{name.upper()}") or getattr(self, name) for name in Scale.model_fields}
+        try:
+            return Scale.model_validate(given)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise Misuse(f"TIERWISE_{str(fault['loc'][0]).upper()} is '{fault['input']}': {fault['msg']}") from None
+
+
+class ProjectSettings(Scale):
     """`[tool.tierwise]` of a project's pyproject.toml."""
 
     ledger_url: str | None = Field(
@@ -109,6 +132,11 @@ class Project:
     def ledger_url(self) -> str | None:
         """TIERWISE_LEDGER_URL, else the setting, else None for the default."""
         return os.environ.get("TIERWISE_LEDGER_URL") or self.settings.ledger_url
+
+    @property
+    def scale(self) -> Scale:
+        """How work is spread: the settings, or variables in their place. Raises Misuse for a wrong variable."""
+        return self.settings.under(os.environ)
 
     def policy(self, env: Mapping[str, str]) -> Policy:
         """Catalog and rules with what cannot be used under these variables."""

@@ -1,7 +1,8 @@
 """Where documents wait between steps: on disk, so that memory does not grow with their number.
 
 A batch in a flow is a handle on a file; its documents are in memory only while a task works on them. The files
-live as long as the run, in a folder that only its owner can read.
+live as long as the run, in a folder that only its owner can read. Other processes that work for the run put their
+batches there, too; only the run itself removes them.
 """
 
 from __future__ import annotations
@@ -29,37 +30,47 @@ class Spooled:
     path: Path
 
     def load(self) -> tuple[Document, ...]:
-        """Read them. Raises Misuse after the end of their run."""
+        """Read them. Raises Misuse after the end of their run, and where its folder cannot be seen."""
         try:
             lines = self.path.read_text(encoding="utf-8", errors="surrogatepass").splitlines()
         except FileNotFoundError:
-            raise Misuse("this run is over; its documents are in what `write_documents` wrote") from None
+            elsewhere = f"a worker elsewhere has to share {self.path.parent.parent}"
+            raise Misuse(f"this run is over; its documents are in what `write_documents` wrote ({elsewhere})") from None
         return tuple(_document(json.loads(line)) for line in lines)
 
 
-class Spool:
-    """The folder of one run. Close it, and its files are gone; those of runs that died go with the next one."""
+class Folder:
+    """The folder of a run that goes on, perhaps in another process."""
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        self._folder = folder / run_id
-        self._folder.mkdir(parents=True, mode=0o700)
-        self._alive = FileLock(self._folder / _LOCK)
-        self._alive.acquire()
-        for other in folder.iterdir():
-            if other != self._folder:
-                _remove_if_dead(other)
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def put(self, batch: Batch) -> Batch:
         """The same batch as a handle. Attempts and routes are left out: they are in the ledger."""
-        path = self._folder / f"{uuid.uuid4().hex}.jsonl"
+        path = self.path / f"{uuid.uuid4().hex}.jsonl"
         lines = "".join(json.dumps(_plain(document)) + "\n" for document in batch.documents)
-        path.write_text(lines, encoding="ascii")
+        path.write_text(lines, encoding="ascii")  # nobody knows of it before it is complete
         return batch.held_by(Spooled(path))
+
+
+class Spool(Folder):
+    """The folder of one run. Close it, and its files are gone; those of runs that died go with the next one."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        super().__init__(folder / run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._alive = FileLock(self.path / _LOCK)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):  # a folder without a lock yet would look dead
+            self.path.mkdir(mode=0o700)
+            self._alive.acquire()
+            for other in folder.iterdir():
+                if other != self.path:
+                    _remove_if_dead(other)
 
     def close(self) -> None:
         """Remove all files."""
         self._alive.release()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _remove_if_dead(folder: Path) -> None:

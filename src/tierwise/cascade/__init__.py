@@ -40,8 +40,9 @@ class _Progress:
 class Cascade:
     """Runs documents through steps. Async; lives on the engine's event loop."""
 
-    def __init__(self, provider: Provider, ledger: Ledger) -> None:
-        self._calls = Calls(provider, ledger)
+    def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
+        """`workers` are the processes that share the limits of every model; this is one of them."""
+        self._calls = Calls(provider, ledger, workers)
         self._answers = Answers(self._calls, ledger)
         self._shadows = Shadows(self._answers, ledger)
         self._ledger = ledger

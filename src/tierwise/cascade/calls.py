@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tierwise.budget import Purse
 from tierwise.cascade.faults import NEVER_BILLED
@@ -27,6 +27,9 @@ from tierwise.router import Policy, worst_case
 from tierwise.rules import Features
 from tierwise.steps import Step, schema_instruction, without_limits
 from tierwise.tokens import estimate_prompt_tokens
+
+if TYPE_CHECKING:
+    from tierwise.review import Retry
 
 _NONSENSE = 10  # times a model's window, which the catalog may state too small
 
@@ -49,6 +52,7 @@ class RunContext:
     fresh_since: float | None = None
     deadline: float | None = None  # epoch seconds; rules may look at the minutes that are left
     appeal: Appeal | None = None  # whom to ask for more money
+    retry: Retry | None = None  # an earlier run that is gone through once more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +128,14 @@ class FailedCall(Exception):
 class Calls:
     """Makes calls within the limits of each model and of the run's budgets."""
 
-    def __init__(self, provider: Provider, ledger: Ledger) -> None:
-        self._provider, self._ledger = provider, ledger
+    def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
+        self._provider, self._ledger, self._workers = provider, ledger, workers
         self._limits: dict[str, ModelLimits] = {}
 
     def limits(self, model: Model) -> ModelLimits:
-        """What the model can take now."""
+        """What the model can take now, as far as this process may use it."""
         if model.name not in self._limits:
-            self._limits[model.name] = ModelLimits(model)
+            self._limits[model.name] = ModelLimits(model.shared_by(self._workers))
         return self._limits[model.name]
 
     async def make(

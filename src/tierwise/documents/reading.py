@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +18,29 @@ from tierwise.documents.sources import ACCEPTED, FOREIGN, ROWS, Raw, SourceFile,
 from tierwise.errors import DocumentError, Misuse
 from tierwise.records import Batch, Document, Outcome, Sensitivity
 
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `of` parts of a source, counted from 1. Each document is in one of them, whatever else there is."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Such as `2/8`. Raises Misuse."""
+        found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
+        if not found or int(found[1]) > int(found[2]):
+            raise Misuse(f"shard is '{text}'; write 2/8 for the second of eight parts")
+        return cls(int(found[1]), int(found[2]))
+
+    def holds(self, id: str) -> bool:  # noqa: A002 - the document's
+        """Whether a document is in this part, by a hash of its id that is the same everywhere."""
+        hashed = hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()
+        return int.from_bytes(hashed[:8]) % self.of == self.number - 1
+
+
+_ALL = Shard()
 _OWN = ("path", "format", "duplicate_of", "sensitivity_note")
 
 
@@ -54,27 +79,36 @@ def iter_documents(
     max_bytes: int = 20_000_000,
     text_column: str = "text",
     max_seconds: int = 60,
+    shard: Shard = _ALL,
 ) -> Iterator[Document]:
     """The documents of a folder (sorted, without hidden files) or of one file, one at a time.
 
     A CSV or JSON Lines file gives a document a row, with its text from `text_column`. `sensitivity`
     is the least that any document gets: what a document says of itself can raise it, never lower it.
     A file or row over `max_bytes`, or one that takes longer than `max_seconds` to convert, is
-    deferred, as is whatever else cannot be read. Raises Misuse when `source` is missing or empty.
+    deferred, as is whatever else cannot be read. Files of other shards are not opened. Raises Misuse
+    when `source` is missing or empty.
     """
-    return _documents(find_files(Path(source)), sensitivity, max_bytes, text_column, max_seconds)
+    return _documents(find_files(Path(source)), sensitivity, max_bytes, text_column, max_seconds, shard)
 
 
 def _documents(
-    files: Iterator[SourceFile], sensitivity: Sensitivity, max_bytes: int, text_column: str, max_seconds: int
+    files: Iterator[SourceFile],
+    sensitivity: Sensitivity,
+    max_bytes: int,
+    text_column: str,
+    max_seconds: int,
+    shard: Shard,
 ) -> Iterator[Document]:
     ids: set[str] = set()
     firsts: dict[bytes, str] = {}
     with Sandbox(seconds=max_seconds) as sandbox:
         for file in files:
+            if file.suffix not in ROWS and not shard.holds(file.id):
+                continue
             for raw in _read(file, sandbox, max_bytes, text_column):
-                unique = _unique(raw.id, ids)
-                yield _document(replace(raw, id=unique), file, sensitivity, firsts)
+                if shard.holds(raw.id):  # those with the same id are together, so that they are told apart as ever
+                    yield _document(replace(raw, id=_unique(raw.id, ids)), file, sensitivity, firsts)
 
 
 def _read(file: SourceFile, sandbox: Sandbox, max_bytes: int, text_column: str) -> Iterator[Raw]:

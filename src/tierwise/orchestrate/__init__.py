@@ -20,6 +20,7 @@ from typing import Any
 
 from prefect import get_run_logger
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
@@ -32,7 +33,8 @@ from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.orchestrate.artifacts import publish_summary
 from tierwise.orchestrate.asking import ask_by_pausing
-from tierwise.orchestrate.planning import BatchTask, rehearsal, rehearsed_flow
+from tierwise.orchestrate.attaching import SPOOL, find_note, join, leave_note
+from tierwise.orchestrate.planning import BatchTask, rehearsal, rehearsed_flow, submitted
 from tierwise.orchestrate.secrets import variables
 from tierwise.orchestrate.server import tellable, wait_until_recorded
 from tierwise.orchestrate.watching import (
@@ -49,15 +51,14 @@ from tierwise.plan import Planner, Sampler, take_plan
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
 from tierwise.report import RunSummary, summarize_run
-from tierwise.spool import Spool
+from tierwise.spool import Folder, Spool
 from tierwise.steps import Correct, Stakes, Step
-
-SPOOL = Path(".tierwise/spool")  # below the project's root
 
 _lock = threading.Lock()
 _engines: dict[Path, Engine] = {}  # by project root
 _runs: dict[str | None, Run] = {}  # by flow run id; None outside Prefect
 _over: set[str | None] = set()  # flow runs whose block has ended
+_joined: dict[Path, Run] = {}  # runs of other processes that this one works for, by their note
 
 
 def engine() -> Engine:
@@ -92,12 +93,12 @@ def using(made: Engine) -> Iterator[None]:
 class Run:
     """A flow run on record. `summary()` tells what it did and cost."""
 
-    def __init__(self, engine: Engine, context: RunContext) -> None:
+    def __init__(self, engine: Engine, context: RunContext, folder: Folder | None = None) -> None:
+        """`folder` is that of another process's run, for which this one works."""
         self.engine, self.context = engine, context
-        self.task_runs = 0
-        self.progress = Progress()
+        self.progress = None if folder else Progress()
         self.only_new, self.settled = False, 0  # whether what was done before is left out, and how much that is
-        self._spool = None if rehearsal() else Spool(engine.project.root / SPOOL, context.id)
+        self._spool = folder or (None if rehearsal() else Spool(engine.project.root / SPOOL, context.id))
 
     @property
     def id(self) -> str:
@@ -111,8 +112,13 @@ class Run:
     def close(self) -> None:
         """Let go of all documents; what tasks still bring stays with them."""
         spool, self._spool = self._spool, None
-        if spool:
+        if isinstance(spool, Spool):
             spool.close()
+
+    def open_to_others(self, flow_run_id: str) -> None:
+        """Let the processes that share the project's folder work for this run."""
+        if self._spool:
+            leave_note(self._spool.path, flow_run_id, self.engine, self.context)
 
     def summary(self) -> RunSummary:
         """What the run did, by step, tier and model, from the ledger."""
@@ -152,6 +158,8 @@ def recorded_run(
     )
     run = _runs[flow_run_id] = Run(current, context)
     try:
+        if flow_run_id:
+            run.open_to_others(flow_run_id)
         yield run
     except BaseException as error:
         current.finish_run(context, "failed" if isinstance(error, Exception) else "cancelled")
@@ -160,7 +168,7 @@ def recorded_run(
         current.finish_run(context, "completed")
         if flow_run_id:
             _show(run, flow_run_id)
-            wait_until_recorded(flow_run_id, run.task_runs)
+            wait_until_recorded(flow_run_id, submitted.pop(flow_run_id, 0))
     finally:
         run.close()
         del _runs[flow_run_id]
@@ -181,13 +189,28 @@ def _show(run: Run, flow_run_id: str) -> None:
 
 
 def current_run() -> Run:
-    """The recorded run that this code is part of. Raises Misuse outside of one."""
+    """The recorded run that this code is part of, perhaps in another process. Raises Misuse outside of one."""
+    flow = FlowRunContext.get()
+    if flow and flow.detached and flow.flow_run:
+        return _run_elsewhere(str(flow.flow_run.id))
     run = _runs.get(flow_run.get_id())
     if run is None and flow_run.get_id() in _over:
         raise Misuse("the run is over, so nothing more is asked; run it again to go on")
     if run is None:
         raise Misuse("steps run inside `with recorded_run():`, so that their cost is on record")
     return run
+
+
+def _run_elsewhere(flow_run_id: str) -> Run:
+    """The run of a flow that another process runs. Raises Misuse when it is over, or is not for this process."""
+    current = engine()
+    note = find_note(current.project.root, flow_run_id)
+    with _lock:
+        for over in [known for known in _joined if not known.exists()]:
+            del _joined[over]
+        if note not in _joined:
+            _joined[note] = Run(current, join(note, current), Folder(note.parent))
+        return _joined[note]
 
 
 class StepTask(BatchTask):
@@ -232,13 +255,13 @@ def step(
         **parameters: Any,
     ) -> Batch:
         run = current_run()
-        run.task_runs += 1
         done = run.engine.run_batch(
             run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only=only
         )
         _log_batch(name, done)
         if not rehearsal():
             tag_task_run(name, done)
+        if run.progress and not rehearsal():
             run.progress.add(name, done.size)
         return run.hold(done)
 
@@ -262,20 +285,28 @@ def read_documents(
     text_column: str = "text",
     max_bytes: int = 20_000_000,
     only_new: bool = False,
+    shard: str = "1/1",
 ) -> list[Batch]:
     """The documents of a folder or file in batches; those that cannot be read are on record as deferred.
 
     Batches are handles: their documents wait on disk until a task works on them. `text_column` holds the text in
     CSV and JSON Lines files; what has more than `max_bytes` is deferred. Raises Misuse when there is nothing to read.
     `only_new` leaves out what an earlier run of this flow brought to an end, accepted or deferred, under the same
-    id and with the same text; then no documents at all are fine.
+    id and with the same text; then no documents at all are fine. `shard` takes the documents of one part alone:
+    with "2/8", those of the second of eight, which together hold every document once.
     """
     run = current_run()
     folder = run.engine.project.root / source
     run.only_new = only_new
     if only_new and _is_empty(folder):
         return []
-    found = documents.iter_documents(folder, sensitivity=sensitivity, text_column=text_column, max_bytes=max_bytes)
+    found = documents.iter_documents(
+        folder,
+        sensitivity=sensitivity,
+        text_column=text_column,
+        max_bytes=max_bytes,
+        shard=documents.Shard.parse(shard),
+    )
     if only_new:
         found = _new(run, found)
     if retry := run.engine.retry:
@@ -283,7 +314,8 @@ def read_documents(
     batches = [run.hold(_recorded(run, batch)) for batch in documents.in_batches(found, batch_size)]
     total = sum(batch.size for batch in batches)
     run.engine.expected += total
-    run.progress.total += total
+    if run.progress:
+        run.progress.total += total
     if only_new:
         _log("%d documents are new, %d were done before", total, run.settled)
     batches = [batch.of(total) for batch in batches]

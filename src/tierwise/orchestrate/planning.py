@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from prefect import Task
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
 from prefect.logging import disable_run_logger
+from prefect.runtime import flow_run
 from prefect.utilities.callables import call_with_parameters, expand_mapping_parameters, get_call_parameters
 
 from tierwise.errors import TierwiseError
@@ -18,6 +20,7 @@ from tierwise.plan import Planner, Sampler
 from tierwise.records import Batch
 
 Rehearsal = Planner | Sampler
+submitted: Counter[str] = Counter()  # by flow run: how many of its task runs were asked for, wherever they run
 _current: list[tuple[Rehearsal, str]] = []  # the engine of the rehearsal that is on, if any, and the flow's name
 
 
@@ -53,7 +56,9 @@ class BatchTask(Task[..., Batch]):
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """As Prefect's; in a rehearsal one call after the other."""
         if not rehearsal():
-            return super().map(*args, **kwargs)
+            futures = super().map(*args, **kwargs)
+            submitted[flow_run.get_id() or ""] += len(futures)
+            return futures
         given = get_call_parameters(self.fn, args, _of_the_task(kwargs), apply_defaults=False)
         calls = expand_mapping_parameters(self.fn, {name: _settled(value) for name, value in given.items()})
         return PrefectFutureList(_done(self.fn, call) for call in calls)  # type: ignore[abstract] # as Prefect does
@@ -61,12 +66,14 @@ class BatchTask(Task[..., Batch]):
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """As Prefect's; in a rehearsal a call."""
         if not rehearsal():
+            submitted[flow_run.get_id() or ""] += 1
             return super().submit(*args, **kwargs)
         return _done(self.fn, get_call_parameters(self.fn, args, _of_the_task(kwargs)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As Prefect's; in a rehearsal a plain call."""
         if not rehearsal():
+            submitted[flow_run.get_id() or ""] += 1
             return super().__call__(*args, **kwargs)
         return _done(self.fn, get_call_parameters(self.fn, args, _of_the_task(kwargs))).result()
 

@@ -30,7 +30,6 @@ def _redact(
     those of `tierwise.redaction.Redaction`.
     """
     run = current_run()
-    run.task_runs += 1
     redaction = Redaction(to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions))
     originals = batch.documents
     done = batch.replace(tuple(map(redaction.apply, originals)))
