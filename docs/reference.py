@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -22,6 +23,11 @@ MEMBERS = {
     "Run": ("id", "summary"),
     "RunSummary": ("headline", "cells", "data", "failed"),
 }
+ELSEWHERE = (
+    "tierwise.steps.Step",
+    "tierwise.redaction.Redaction",
+    *(f"tierwise.correctness.{name}" for name in ("same", "same_fields", "mentions", "rubric")),
+)
 
 RULES = """# The rules file
 
@@ -131,8 +137,7 @@ missing.
 """
 PYTHON = """# Python
 
-What `tierwise` exports, then what a step's `correct=` takes. [For developers](../developers.md) shows how it fits
-together.
+What `tierwise` exports, then what that refers to. [For developers](../developers.md) shows how it fits together.
 """
 
 
@@ -192,10 +197,12 @@ def _names(schema: dict[str, Any]) -> dict[str, str]:
 
 
 def _rows(entry: dict[str, Any], names: dict[str, str]) -> str:
-    """A table of settings."""
+    """A table of settings. Raises ValueError for one that does not say what it means."""
     required = entry.get("required", [])
     lines = ["| setting | value | left out | meaning |", "|---|---|---|---|"]
     for name, setting in entry["properties"].items():
+        if "description" not in setting:
+            raise ValueError(f"{entry['title']}.{name} has no description; write Field(description=…)")
         default = "*required*" if name in required else _default(setting.get("default"))
         lines.append(f"| `{name}` | {_value(setting, names)} | {default} | {setting['description']} |")
     return "\n".join(lines) + "\n"
@@ -262,9 +269,8 @@ def _commands() -> str:
 
 
 def _python() -> Iterator[str]:
-    """A section for every public name, then for the ways of saying what a right answer is."""
+    """A section for every public name, then for what they refer to."""
     import tierwise
-    from tierwise import correctness
     from tierwise.orchestrate import Run
 
     shown = {name: getattr(tierwise, name) for name in tierwise.__all__}
@@ -276,15 +282,16 @@ def _python() -> Iterator[str]:
     for name, value in shown.items():
         if name not in functions:
             yield _section(name, value)
-    for name in ("same", "same_fields", "mentions", "rubric"):
-        yield _section(f"tierwise.correctness.{name}", getattr(correctness, name))
+    for name in ELSEWHERE:
+        yield _section(name, resolve_name(name))
 
 
 def _section(name: str, value: Any) -> str:
     """A public name: how it is written, and what it says of itself."""
     if words := get_args(value):
         return f"\n## `{name}`\n\nOne of {_either([f'`{word}`' for word in words])}, the least first.\n"
-    code = _class(name, value) if inspect.isclass(value) else _function(name.rpartition(".")[2], value)
+    last = name.rpartition(".")[2]
+    code = _class(last, value) if inspect.isclass(value) else _function(last, value)
     return f"\n## `{name}`\n\n```python\n{code}\n```\n\n{inspect.getdoc(value)}\n{_members(value)}"
 
 
