@@ -28,6 +28,7 @@ from tierwise.report.figures import Ground, Proof, interval
 from tierwise.report.gathering import Report, gather
 from tierwise.report.page import page
 from tierwise.report.receipts import receipts
+from tierwise.tokens import count_tokens
 
 TODAY = datetime.date(2026, 11, 22)
 CENT = Decimal("0.01")
@@ -142,6 +143,29 @@ def test_where_a_classifier_was_asked_first_the_call_that_followed_is_the_needed
     [row] = gathered(ledger, ground).savings
     assert row.best_cost == (1000 * 10 + 100 * 50) / Decimal(1_000_000)
     assert (row.calls, row.uncounted) == (1, 1)
+
+
+def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(ledger: Ledger, ground: Ground) -> None:
+    """By the tokens on record in its route and those of the answer; what a guard keeps at home or is gone is not."""
+    ledger.start_run(RUN)
+    words = {"model": "words", "tier": "local", "usage": Usage(0, 0), "cost": Decimal(0)}
+    known = replace(CHAIN, features={"prompt_tokens": 700})
+    value = {"label": "billing", "evidence": "my invoice is wrong"}
+    record(ledger, "kept", words, value=value, route=known)
+    record(ledger, "kept too", words, value=value, route=known)
+    record(ledger, "at home", words, value=value, route=replace(BARRED, features={"prompt_tokens": 700}))
+    record(ledger, "gone", words, value=None, route=known)
+    record(ledger, "handed-on", words, {**LARGE, "kind": "escalation"})
+    [row] = gathered(ledger, ground).savings
+    answer = count_tokens(json.dumps(value))
+    one = Decimal(700 * 10 + answer * 50) / 1_000_000
+    assert row.best_cost == 2 * one + Decimal(1000 * 10 + 100 * 50) / 1_000_000
+    assert (row.calls, row.estimated, row.uncounted) == (1, 2, 1)
+    assert row.saved == row.best_cost - 10 * CENT
+    html = shown(ledger, ground)
+    assert "about 0.0" in html
+    assert "2 documents have no token counts" in html
+    assert "1 calls have no token counts and are missing there" in html
 
 
 def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, ground: Ground) -> None:

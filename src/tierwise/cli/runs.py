@@ -92,6 +92,13 @@ def _print_figures(report: Report) -> None:
         print_table([asdict(row) for row in report.errors], title="Errors")
     if report.savings:
         print_table([_saving_cells(row) for row in report.savings], title=f"Against always {report.best}")
+    if report.saving and report.saving.estimated:
+        told = f"{report.saving.estimated} documents have no token counts, as a trained classifier answered them"
+        typer.echo(f"{told}: what they would have cost is estimated from prompt and answer.")
+    if report.saving and report.saving.uncounted:
+        typer.echo(
+            f"{report.saving.uncounted} calls have no token counts and are left out of what would have been paid."
+        )
 
 
 def _heading(summary: RunSummary) -> dict[str, str]:
@@ -135,7 +142,7 @@ def _saving_cells(row: Saving) -> dict[str, Any]:
     return {
         "step": row.step,
         "cost": amount(row.cost),
-        "would have cost": amount(row.best_cost),
+        "would have cost": ("about " if row.estimated and row.best_cost is not None else "") + amount(row.best_cost),
         "saved": amount(row.saved),
         "share": "" if row.share is None else f"{row.share:.0%}",
         "quality": "unknown" if row.quality is None else f"{100 * row.quality:+.1f} points",

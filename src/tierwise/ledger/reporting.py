@@ -14,6 +14,7 @@ from tierwise.ledger.queries import Queries, _latencies, _runs
 from tierwise.ledger.rows import RunRow, SummaryRow
 from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, Run, VerdictRecord
 from tierwise.records import Usage
+from tierwise.tokens import count_tokens
 
 _TOKENS = (AttemptRecord.prompt_tokens, AttemptRecord.completion_tokens, AttemptRecord.cached_tokens)
 _NEEDED = ("first", "retry", "fallback")  # every call that a document needs is answered first as one of these
@@ -57,6 +58,21 @@ class NeededRow:
     usage: Usage
     cost_known: Decimal  # USD, of everything: repairs, escalations, judges and shadows too
     cost_unknown: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateRow:
+    """Documents of a step whose needed calls have no token counts, and the tokens that they would have taken.
+
+    That is the prompt as it was estimated for routing, and the accepted answer as it is. `long` as in NeededRow;
+    documents that a guard keeps from the model are left out.
+    """
+
+    step: str
+    long: bool
+    documents: int
+    calls: int
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +186,8 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
     is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
     return (
         select(
+            AttemptRecord.run_id,
+            AttemptRecord.document_id,
             AttemptRecord.step,
             AttemptRecord.seq,
             AttemptRecord.cost,
@@ -227,6 +245,39 @@ def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: 
             cost_unknown=int(row.cost_unknown),
         )
         for row in rows
+    ]
+
+
+def estimate_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[EstimateRow]:
+    """What the uncounted calls of `needed_rows` would have taken, as far as it can be estimated. Raises LedgerError."""
+    marked = _marked(run_ids, model, long_from)
+    document = (marked.c.run_id, marked.c.document_id, marked.c.step)
+    calls = (
+        select(*document, func.count().label("calls"))
+        .where(marked.c.uncounted == 1, marked.c.barred == 0)
+        .group_by(*document)
+        .subquery()
+    )
+    outcome = (OutcomeRecord.run_id, OutcomeRecord.document_id, OutcomeRecord.step)
+    same = (mine == other for mine, other in zip(outcome, calls.c, strict=False))  # all but the count
+    query = select(calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value).join(calls, and_(*same))
+    found: dict[tuple[str, bool], list[tuple[int, Usage]]] = {}
+    with ledger._database.reading() as connection:
+        for row in connection.execute(query, execution_options={"yield_per": 1000}):
+            prompt = ((row.route or {}).get("features") or {}).get("prompt_tokens")
+            if prompt and row.value is not None:
+                usage = Usage(prompt, count_tokens(json.dumps(row.value, ensure_ascii=False)))
+                key = (row.step, long_from is not None and prompt > long_from)
+                found.setdefault(key, []).append((row.calls, usage))
+    return [
+        EstimateRow(
+            step=step,
+            long=long,
+            documents=len(rows),
+            calls=sum(calls for calls, _ in rows),
+            usage=Usage(sum(u.prompt_tokens for _, u in rows), sum(u.completion_tokens for _, u in rows)),
+        )
+        for (step, long), rows in found.items()
     ]
 
 

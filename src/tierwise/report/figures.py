@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from tierwise.catalog import Catalog, Model, PriceBand
 from tierwise.certificates import Certificate, lower_bound
-from tierwise.ledger.reporting import ChainRow, CheckRow, NeededRow
+from tierwise.ledger.reporting import ChainRow, CheckRow, EstimateRow, NeededRow
 from tierwise.ledger.rows import RunRow
 
 _BOTH_SIDES = 0.05  # one-sided at half of it each: a 95 % interval
@@ -81,9 +81,10 @@ def check_rate(row: CheckRow) -> CheckRate:
 class Saving:
     """What a step cost, and what the same documents would have cost at the best model. USD; None: unknown.
 
-    Documents that a guard keeps from the best model cost the same on both sides (`barred` calls). Calls without
-    token counts (`uncounted`) are in the cost alone. `quality` is the certified pass rate of what was used less
-    that of the best model, as shares; None where certificates don't give both.
+    Documents that a guard keeps from the best model cost the same on both sides (`barred` calls). Of calls without
+    token counts, such as a trained classifier's, those of `estimated` documents are in the best model's cost by the
+    tokens of the prompt and of the answer; the `uncounted` others are in the cost alone. `quality` is the certified
+    pass rate of what was used less that of the best model, as shares; None where certificates don't give both.
     """
 
     step: str
@@ -92,6 +93,7 @@ class Saving:
     calls: int
     barred: int
     uncounted: int
+    estimated: int
     quality: float | None
     evidence: str
 
@@ -107,14 +109,28 @@ class Saving:
 
 
 def savings(
-    rows: Iterable[NeededRow], chains: Iterable[ChainRow], best: Model, proofs: Sequence[Proof]
+    rows: Iterable[NeededRow],
+    estimates: Sequence[EstimateRow],
+    chains: Iterable[ChainRow],
+    best: Model,
+    proofs: Sequence[Proof],
 ) -> list[Saving]:
     """Each step against always the best model, by step."""
     steps: dict[str, list[NeededRow]] = {}
     for row in rows:
         steps.setdefault(row.step, []).append(row)
     used = list(chains)
-    return [_saving(step, mine, [c for c in used if c.step == step], best, proofs) for step, mine in steps.items()]
+    return [
+        _saving(
+            step,
+            mine,
+            [row for row in estimates if row.step == step],
+            [c for c in used if c.step == step],
+            best,
+            proofs,
+        )
+        for step, mine in steps.items()
+    ]
 
 
 def total(rows: Sequence[Saving]) -> Saving:
@@ -126,30 +142,38 @@ def total(rows: Sequence[Saving]) -> Saving:
         calls=sum(row.calls for row in rows),
         barred=sum(row.barred for row in rows),
         uncounted=sum(row.uncounted for row in rows),
+        estimated=sum(row.estimated for row in rows),
         quality=None,
         evidence="",
     )
 
 
 def _saving(
-    step: str, rows: Sequence[NeededRow], chains: Sequence[ChainRow], best: Model, proofs: Sequence[Proof]
+    step: str,
+    rows: Sequence[NeededRow],
+    estimates: Sequence[EstimateRow],
+    chains: Sequence[ChainRow],
+    best: Model,
+    proofs: Sequence[Proof],
 ) -> Saving:
     quality, evidence = _quality(step, chains, best.name, proofs)
     barred = _sum(_spent(row) for row in rows if row.barred)
     there = sum((_price(best, row) for row in rows if not row.barred), Decimal(0))
+    there += sum((_price(best, row) for row in estimates), Decimal(0))
     return Saving(
         step=step,
         cost=_sum(_spent(row) for row in rows),
         best_cost=None if barred is None else barred + there,
         calls=sum(row.counted for row in rows),
         barred=sum(row.counted for row in rows if row.barred),
-        uncounted=sum(row.uncounted for row in rows if not row.barred),
+        uncounted=sum(row.uncounted for row in rows if not row.barred) - sum(row.calls for row in estimates),
+        estimated=sum(row.documents for row in estimates),
         quality=quality,
         evidence=evidence,
     )
 
 
-def _price(best: Model, row: NeededRow) -> Decimal:
+def _price(best: Model, row: NeededRow | EstimateRow) -> Decimal:
     """USD of the row's calls at a model whose price is known; the calls together are no long prompt."""
     if best.price == "unknown":
         raise ValueError(f"{best.name} has no price")

@@ -102,7 +102,8 @@ def _savings(ledger: Ledger, ids: Sequence[str], ground: Ground) -> list[Saving]
         return []
     long_from = best.price.above.prompt_tokens if best.price.above else None
     needed = reporting.needed_rows(ledger, ids, best.name, long_from)
-    return savings(needed, reporting.chain_rows(ledger, ids), best, ground.proofs)
+    estimates = reporting.estimate_rows(ledger, ids, best.name, long_from) if any(r.uncounted for r in needed) else []
+    return savings(needed, estimates, reporting.chain_rows(ledger, ids), best, ground.proofs)
 
 
 def _saving(row: Saving) -> dict[str, Any]:
