@@ -130,6 +130,7 @@ rubric: ["The reply promises nothing."]
 | `TIERWISE_CACHE_DIR` | where weights are kept; left out: the cache folder of your system |
 | `TIERWISE_FRESH` | `1`: ask again for answers that were paid in earlier runs, as `--fresh` does |
 | `TIERWISE_YES` | `1`: ask nobody before a command spends money, as `--yes` does |
+| `TIERWISE_TASK_RUNNER`, `TIERWISE_WORKERS`, `TIERWISE_CLUSTER` | in place of these settings of `pyproject.toml` |
 | `PREFECT_API_URL` | a Prefect server that is there already |
 
 Keys and addresses of models have the names that the [catalog](catalog.md) gives them. `tierwise models` says which are
