@@ -22,8 +22,8 @@ def init(
 ) -> None:
     """Start a project: `tierwise init post` makes a folder with a flow, steps, rules, prompts, golden sets and tests.
 
-    It runs as it stands: `make demo` sorts six letters on a small local model, without a key or a GPU. Change it
-    from there; `tierwise new step` and `tierwise new flow` add to it. A file that is there already is never
+    It runs as it stands: `make demo` sorts and summarises six letters on small local models, without a key or a GPU.
+    Change it from there; `tierwise new step` and `tierwise new flow` add to it. A file that is there already is never
     overwritten.
     """
     from tierwise.rules import rules_schema
@@ -43,7 +43,7 @@ def init(
         typer.echo(f"Its pyproject.toml takes tierwise from where this one came: {source}")
     typer.echo("Next:")
     typer.echo(f"  cd {folder}")
-    typer.echo("  make demo      # sets up .venv and runs the flow on a real local model")
+    typer.echo("  make demo      # sets up .venv and runs the flow on real local models")
     typer.echo("  make test      # no key, no weights, no network")
 
 
