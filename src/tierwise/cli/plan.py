@@ -59,6 +59,7 @@ def plan(
     with console(err=True).status("starting"):
         function = project.load_flow(flow)
         parameters = function.validate_parameters(_with_defaults(function, flow_parameters(function, context.args)))
+    _tell_what_runs(function)
     made, planner = _planned(project, function, parameters, fresh=fresh)
     if sample:
         made = _sampled(project, function, parameters, planner, sample, seed, yes=yes)
@@ -67,6 +68,14 @@ def plan(
         print_json(made.data())
     else:
         _show(made)
+
+
+def _tell_what_runs(function: Any) -> None:
+    """Planning goes through the flow itself, and only steps know that."""
+    from tierwise.orchestrate.planning import plain_tasks
+
+    if names := plain_tasks(function):
+        typer.echo(f"Runs for real while planning, as only steps are planned: {', '.join(names)}", err=True)
 
 
 def _with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _print_figures(report: Report) -> None:
     if report.savings:
         print_table([_saving_cells(row) for row in report.savings], title=f"Against always {report.best}")
     if report.saving and report.saving.estimated:
-        told = f"{report.saving.estimated} documents have no token counts, as a trained classifier answered them"
+        told = f"{report.saving.estimated} documents have no token counts, like all that a trained classifier answers"
         typer.echo(f"{told}: what they would have cost is estimated from prompt and answer.")
     if report.saving and report.saving.uncounted:
         typer.echo(

@@ -7,9 +7,10 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from types import CodeType
 from typing import Any
 
-from prefect import Task
+from prefect import Flow, Task
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
 from prefect.logging import disable_run_logger
 from prefect.runtime import flow_run
@@ -48,6 +49,18 @@ def rehearse(flow: Any, parameters: Mapping[str, Any], engine: Rehearsal) -> Non
         raise TierwiseError(f"the flow {flow.name} raised {what} ({place.filename}:{place.lineno})") from error
     finally:
         _current.pop()
+
+
+def plain_tasks(flow: Any) -> tuple[str, ...]:
+    """What a flow calls that no rehearsal stands in for, by the names in its text: other Prefect tasks, and flows."""
+    known = (flow.fn.__globals__.get(name) for name in _names(flow.fn.__code__))
+    return tuple(found.name for found in known if isinstance(found, Task | Flow) and not isinstance(found, BatchTask))
+
+
+def _names(code: CodeType) -> dict[str, None]:
+    """The global names in a function's code, what is defined inside it included."""
+    inner = (name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part))
+    return dict.fromkeys((*code.co_names, *inner))
 
 
 class BatchTask(Task[..., Batch]):

@@ -1,0 +1,72 @@
+"""What a flow does besides its steps while it is planned: it runs for real, so it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, task
+
+from tasks.classify import classify
+from tests.projects import make_project, model
+from tests.terminal import Terminal
+from tierwise import redact
+from tierwise.orchestrate.planning import plain_tasks
+
+FLOW = """
+from pathlib import Path
+from prefect import flow, task, unmapped
+from tasks.classify import classify
+from tierwise import read_documents, recorded_run
+
+@task
+def tell_the_desk(text):
+    raise SystemExit("only where the flow calls it")
+
+@flow
+def told(source: Path = Path("inbox"), tell: bool = False):
+    with recorded_run() as run:
+        batches = read_documents(source, sensitivity="internal")
+        classify.map(batches, labels=unmapped(["a", "b"]), descriptions=unmapped({}))
+        if tell:
+            tell_the_desk("done")
+    return run.summary()
+"""
+
+
+@task
+def tell() -> None: ...
+
+
+@flow
+def beneath() -> None: ...
+
+
+@flow
+def mixed() -> None:
+    redact.map([])
+    classify.map([])
+    for _ in [tell() for _ in range(2)]:
+        beneath()
+
+
+@flow
+def steps_alone() -> None:
+    classify.map([])
+
+
+def test_plain_tasks_and_flows_that_a_flow_calls_are_told_apart_from_steps() -> None:
+    assert set(plain_tasks(mixed)) == {"tell", "beneath"}
+    assert plain_tasks(steps_alone) == ()
+
+
+def test_plan_names_what_runs_for_real(terminal: Terminal, tmp_path: Path) -> None:
+    """Before it begins; a flow of steps alone is not talked about."""
+    root = make_project(tmp_path / "project", *(model(name, "http://127.0.0.1:9") for name in ("small", "large")))
+    (root / "flows" / "told.py").write_text(FLOW)
+    (root / "inbox").mkdir()
+    (root / "inbox" / "a.txt").write_text("My parcel has not arrived.")
+    done = terminal("plan", "told", cwd=root)
+    assert done.code == 0, done.err
+    assert "Runs for real while planning, as only steps are planned: tell_the_desk" in done.err
+    quiet = terminal("plan", "support_inbox", "--source", "inbox", cwd=root)
+    assert "for real" not in quiet.err
