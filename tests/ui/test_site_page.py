@@ -29,8 +29,8 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    handler = functools.partial(Files, directory=str(built_site()))
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    handler = functools.partial(Files, directory=str(built_site(tmp_path_factory)))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
