@@ -31,7 +31,7 @@ ui: .venv/ready  ## Look at the runs in Prefect's UI
 test: .venv/ready  ## Set everything up and run the tests (no key, no weights, no network)
 	$(BIN)/pytest -m "not real_model and not ui"
 
-ui-test: .venv/ready  ## Open the HTML report in a browser (needs chromium; skipped without it)
+ui-test: .venv/ready  ## Open Prefect's pages and the HTML report in a browser (needs chromium; skipped without it)
 	$(BIN)/pytest -m ui tests/ui
 
 real-model: .venv/ready  ## The test that goes through the real 0.5B model
@@ -81,10 +81,11 @@ bench: .venv/ready  ## Measure what we claim
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.overhead --documents 256 --in-flight 32
 
-bench-large: .venv/ready  ## Measure what takes long: kills, overhead, memory
+bench-large: .venv/ready  ## Measure what takes long: kills, overhead, memory, a large deployment
 	$(BIN)/python -m benchmarks.kill
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.deployment
 
 fuzz: .venv/ready  ## Feed damaged input to all that reads, SECONDS=60 each
 	$(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),60)
