@@ -314,17 +314,16 @@ class Paper:
     value: Any
 
 
-VALUES = st.fixed_dictionaries(
-    {"label": st.sampled_from(["billing", "delivery", "no such label"]), "evidence": st.text(max_size=80)}
-) | st.just({"label": "billing"})
+RIGHT = {"label": "billing", "evidence": "has not arrived"}
+VALUES = st.sampled_from([RIGHT, RIGHT, RIGHT, RIGHT | {"label": "no such label"}, {"label": "billing"}])
 PAPERS = st.builds(
     Paper,
-    number=st.integers(0, 5),
+    number=st.integers(0, 9),
     levels=st.lists(st.sampled_from(SENSITIVITIES), min_size=1, max_size=2).map(tuple),
     golden=st.booleans(),
     kept=st.booleans(),
-    declares=st.none() | st.sampled_from(SENSITIVITIES),
-    word=st.none() | st.sampled_from(["approved", "edited", "rejected"]),
+    declares=st.sampled_from([None, None, *SENSITIVITIES]),
+    word=st.sampled_from([None, None, "approved", "edited", "rejected"]),
     value=VALUES,
 )
 
@@ -340,7 +339,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-@given(papers=st.lists(PAPERS, min_size=1, max_size=8), most=st.sampled_from(SENSITIVITIES), share=st.floats(0, 0.9))
+@given(papers=st.lists(PAPERS, min_size=3, max_size=8), most=st.sampled_from(SENSITIVITIES), share=st.floats(0, 0.9))
 def test_whatever_is_on_record_only_what_may_be_learnt_is_exported(
     empty: Path, papers: list[Paper], most: Sensitivity, share: float
 ) -> None:
