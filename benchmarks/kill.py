@@ -32,6 +32,8 @@ from tests.standin import Standin
 
 LABELS = ["billing", "delivery", "praise"]
 LATENCY_S = 0.03
+PRELOAD = ["benchmarks.kill", "tasks.classify", "tasks.summarize", "tierwise.gateway.lean_lane", "tiktoken"]
+PRELOAD += ["py3langid", "ruamel.yaml", "alembic.command"]  # what a run imports when it first needs it
 RULES = "{version: 1, routes: [{name: default, try: [small]}]}"
 
 Work = Callable[[Path, Path], None]  # source, where results go
@@ -130,7 +132,7 @@ def killed(work: Work, database: str, folder: Path, *, documents: int, kills: in
 def started(work: Work, project: Path, source: Path, out: Path, ledger_url: str) -> BaseProcess:
     """The work in a process of its own, forked from one that has imported everything."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tierwise.orchestrate", "tasks.classify", "tasks.summarize"])
+    context.set_forkserver_preload(PRELOAD)
     process = context.Process(target=in_process, args=(work, project, source, out, ledger_url))
     process.start()
     return process

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.ledgers import RUN, migrated_url, stop_postgresql
 from tests.standin import Standin
 from tests.terminal import Terminal
+from tierwise.ledger import Ledger
 
 settings.register_profile("tierwise", deadline=None)  # no test is about time
 settings.load_profile("tierwise")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n` each test goes to a free process, but all with Prefect's server to one, so that only one is started."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, name = nodeid.partition("[")[0].partition("::")
+            return "prefect" if name in _tests_with("prefect_server", config.rootpath / path) else nodeid
+
+    return Scheduling(config, log)
+
+
+def pytest_sessionfinish() -> None:
+    """A process of pytest-xdist may be killed at its exit, before it has cleaned up."""
+    stop_postgresql()
+
+
+@functools.cache
+def _tests_with(fixture: str, path: Path) -> set[str]:
+    """The functions of a file that take a fixture."""
+    functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return {function.name for function in functions if fixture in {arg.arg for arg in function.args.args}}
 
 
 @pytest.fixture
@@ -19,6 +50,33 @@ def standin() -> Iterator[Standin]:
     """A provider on a real socket, fresh for each test."""
     with Standin() as server:
         yield server
+
+
+@pytest.fixture(params=("sqlite", "postgresql"))
+def database(request: pytest.FixtureRequest) -> str:
+    """Both kinds of database."""
+    return str(request.param)
+
+
+@pytest.fixture
+def url(database: str, tmp_path: Path) -> str:
+    """The address of a ledger that nobody has used."""
+    return migrated_url(database, tmp_path)
+
+
+@pytest.fixture
+def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger with one run."""
+    with Ledger.open(url, root=tmp_path) as opened:
+        opened.start_run(RUN)
+        yield opened
+
+
+@pytest.fixture
+def other(url: str, ledger: Ledger, tmp_path: Path) -> Iterator[Ledger]:
+    """A second ledger on the same database: another owner, as far as budgets go another process."""
+    with Ledger.open(url, root=tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -33,5 +91,5 @@ def prefect_server() -> Iterator[str]:
     from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=240):
         yield str(get_current_settings().api.url)

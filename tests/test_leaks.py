@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from pydantic import BaseModel, field_validator
@@ -47,12 +46,12 @@ REASONS = {("verdicts", "reason"), ("outcomes", "reason")}
 
 def catalog(url: str, **changes: str) -> list[str]:
     """Two models whose entries hold every kind of secret: `small` on the lean lane, `large` through LiteLLM."""
-    host = urlsplit(url).netloc
     safe = f'"{url}/v1", api_key: test'
-    kept = f'api_key: "${{STANDIN_KEY}}", extra_headers: {{X-Tenant: "${{STANDIN_TENANT}}", X-Desk: {LITERAL}}}'
+    headers = f'{{X-Tenant: "${{STANDIN_TENANT}}", X-Word: "${{STANDIN_PASSWORD}}", X-Desk: {LITERAL}}}'
+    kept = f'api_key: "${{STANDIN_KEY}}", extra_headers: {headers}'
     small = model("small", url, tier="proprietary").replace(safe, f'"{url}/v1", {kept}')
     large = model("large", url, tier="clarifai", strength=20).replace("openai/large", "anthropic/large")
-    large = large.replace(safe, f'"http://user:${{STANDIN_PASSWORD}}@{host}", {kept}')
+    large = large.replace(safe, f'"{url}", {kept}')
     return [small, large]
 
 
@@ -125,7 +124,7 @@ FAULTS: dict[str, list[Fault]] = {
     "a garbled body": [raw(f"<html>{ECHO} {TEXT}</html>")] * 6,
     "an error in a 200": [raw(json.dumps({"error": {"message": f"{ECHO} {TEXT}"}}))] * 6,
     "an error that is a list": [raw(json.dumps([ECHO, TEXT]), 400)] * 2,
-    "an answer that repeats the key": [Fault(text=f"{KEY}")] * 6,
+    "an answer that repeats the key": [Fault(text=json.dumps({"label": KEY}))] * 6,
     "a name of the model that is a key": [raw(json.dumps({"model": KEY, "choices": [{"message": {"content": GOOD}}]}))]
     * 6,
     "a name of the model that is no name": [

@@ -7,7 +7,6 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from pathlib import Path
@@ -16,37 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, python, run
+from tests.ledgers import DOCUMENT, REPLY, RUN, attempt, python, run
 from tierwise.errors import LedgerError
 from tierwise.ledger import Ledger, Paid
 from tierwise.records import Outcome, Rejection, Route, Verdict
 
 ANY_TEXT = st.text(st.sampled_from("\0\ud800\udfff␛a0") | st.characters(exclude_categories=()), max_size=12)
 few = settings(max_examples=40, deadline=None)
-
-
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def url(database: str, tmp_path: Path) -> str:
-    return migrated_url(database, tmp_path)
-
-
-@pytest.fixture
-def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(url, root=tmp_path) as opened:
-        opened.start_run(RUN)
-        yield opened
-
-
-@pytest.fixture
-def other(url: str, ledger: Ledger, tmp_path: Path) -> Iterator[Ledger]:
-    """A second ledger on the same database: another owner."""
-    with Ledger.open(url, root=tmp_path) as opened:
-        yield opened
 
 
 # ---- runs

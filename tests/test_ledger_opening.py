@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from tests.ledgers import DATABASES, RUN, fresh_url, migrated_url, python
+from tests.ledgers import RUN, fresh_url, python
 from tierwise.errors import LedgerError
 from tierwise.ledger import Ledger
-
-
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def url(database: str, tmp_path: Path) -> str:
-    return migrated_url(database, tmp_path)
-
-
-@pytest.fixture
-def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(url, root=tmp_path) as opened:
-        opened.start_run(RUN)
-        yield opened
 
 
 def test_the_default_ledger_lies_in_the_projects_hidden_folder(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,32 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from tests.ledgers import DATABASES, REPLY, RUN, attempt, migrated_url, python, run
+from tests.ledgers import REPLY, RUN, attempt, migrated_url, python, run
 from tierwise.budget import Limit, Purse, Wish
 from tierwise.errors import BudgetExceeded, Misuse
 from tierwise.ledger import Ledger
 
 ONE = {"run 1": Decimal(1)}
 numbers = itertools.count()
-
-
-@pytest.fixture(params=DATABASES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return migrated_url(request.param, tmp_path)
-
-
-@pytest.fixture
-def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(url, root=tmp_path) as opened:
-        opened.start_run(RUN)
-        yield opened
-
-
-@pytest.fixture
-def other(url: str, ledger: Ledger, tmp_path: Path) -> Iterator[Ledger]:
-    """A second ledger on the same database: another process, as far as budgets go."""
-    with Ledger.open(url, root=tmp_path) as opened:
-        yield opened
 
 
 class Caller:

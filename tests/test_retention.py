@@ -11,7 +11,6 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import create_engine, inspect, text
 
-from tests.ledgers import DATABASES, migrated_url
 from tests.projects import make_project, model
 from tests.standin import Request, Standin
 from tests.terminal import Terminal
@@ -58,11 +57,6 @@ def provider() -> Iterator[Standin]:
     with Standin() as server:
         server.answer(quoting)
         yield server
-
-
-@pytest.fixture(params=DATABASES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return migrated_url(request.param, tmp_path)
 
 
 @pytest.fixture
