@@ -29,7 +29,7 @@ ui: .venv/ready  ## Look at the runs in Prefect's UI
 	@$(BIN)/tierwise ui
 
 test: .venv/ready  ## Set everything up and run the tests (no key, no weights, no network)
-	$(BIN)/pytest -m "not real_model and not ui"
+	$(BIN)/pytest -n 4 --maxfail=10 -m "not real_model and not ui"
 
 ui-test: .venv/ready  ## Open Prefect's pages and the HTML report in a browser (needs chromium; skipped without it)
 	$(BIN)/pytest -m ui tests/ui
