@@ -20,6 +20,7 @@ from flows.contract_intake import ContractTerms
 ROOT = Path(__file__).parents[1]
 INBOX = ROOT / "examples" / "inbox"
 CONTRACTS = ROOT / "examples" / "contracts"
+MEETINGS = ROOT / "examples" / "meetings"
 GOLDEN = ROOT / "golden"
 LABELS = {"billing", "delivery", "defect", "question", "praise"}
 FIELDS = {
@@ -28,6 +29,7 @@ FIELDS = {
     "extract.jsonl": {"id", "text", "expected"},
     "summarize.jsonl": {"id", "text", "reference", "must_mention"},
     "draft.jsonl": {"id", "text", "must_mention", "must_not"},
+    "actions.jsonl": {"id", "text", "expected"},
 }
 CLASSIFY = ("classify.jsonl", "classify-examples.jsonl")
 NEAR = 80  # token-set ratio; texts written apart stay below 72, one text with every ninth word changed is above 95
@@ -222,7 +224,15 @@ def test_one_contract_names_no_law_and_one_has_no_limit_of_liability() -> None:
     assert {name for name, text in texts.items() if "not limited in amount" in text} == {"freelance-services"}
 
 
-@pytest.mark.parametrize(("folder", "sensitivity"), [(INBOX, 2), (CONTRACTS, 5)])
+def test_what_was_agreed_is_told_in_words_of_the_transcript() -> None:
+    for example in golden("actions.jsonl"):
+        expected = example["expected"]
+        for words_of_it in (*expected["decisions"], *(action["words"] for action in expected["actions"])):
+            assert words_of_it in example["text"], example["id"]
+        assert all(f"{action['who']}: " in example["text"] for action in expected["actions"])
+
+
+@pytest.mark.parametrize(("folder", "sensitivity"), [(INBOX, 2), (CONTRACTS, 5), (MEETINGS, 3)])
 def test_the_examples_readme_lists_every_file_with_its_sensitivity(folder: Path, sensitivity: int) -> None:
     table = rows(folder.name)
     assert set(table) == {path.name for path in folder.iterdir()}

@@ -14,6 +14,7 @@ from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.project import Project
 
 HERE = "http://127.0.0.1:9"
+PROMPTS = ["actions", "classify", "digest", "draft", "extract", "judge", "minutes", "notes", "summarize"]
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_project_reads_its_files_once(project: Project) -> None:
     assert set(project.catalog.models) == {"small", "large"}
     assert project.rules is project.rules
     assert project.catalog is project.catalog
-    assert {prompt.name for prompt in project.prompts} == {"classify", "draft", "extract", "judge", "summarize"}
+    assert {prompt.name for prompt in project.prompts} == set(PROMPTS)
 
 
 def test_rules_are_checked_against_the_catalog_and_the_prompts(project: Project) -> None:
@@ -159,7 +160,7 @@ def test_settings_that_are_no_text_are_a_config_error(project: Project) -> None:
 def test_flows_are_listed_by_their_files(project: Project) -> None:
     (project.root / "flows" / "_helpers.py").write_text("")
     (project.root / "flows" / "notes.md").write_text("")
-    assert project.flow_names() == ["contract_intake", "support_inbox"]
+    assert project.flow_names() == ["contract_intake", "meeting_digest", "support_inbox"]
 
 
 def test_a_project_without_flows_has_none(tmp_path: Path) -> None:

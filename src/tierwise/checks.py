@@ -91,6 +91,19 @@ def fields_are_quoted(output: BaseModel, document: Document) -> str | None:
     return None
 
 
+def taken_from_the_document(*fields: str) -> Check:
+    """A check that every one of these fields that has a value, however deep in the output, occurs in the document.
+
+    As in `evidence_is_quoted`, white space, case and a slip in copying are forgiven.
+    """
+
+    def taken(output: BaseModel, document: Document) -> str | None:
+        found = _named(output.model_dump(mode="json"), frozenset(fields))
+        return next((reason for name, value in found if (reason := _unquoted(name, value, document))), None)
+
+    return check("grounding")(taken)
+
+
 @check("grounding")
 def numbers_are_in_the_document(output: BaseModel, document: Document) -> str | None:
     """Every number in the output, an amount, a date or an order, stands in the document too."""
@@ -144,6 +157,17 @@ def _quoted_fields(data: Any, name: str = "") -> Iterator[tuple[str, str | None,
     elif isinstance(data, list):
         for position, item in enumerate(data, 1):
             yield from _quoted_fields(item, f"{name}[{position}]")
+
+
+def _named(data: Any, names: frozenset[str], place: str = "") -> Iterator[tuple[str, str]]:
+    """All texts under these names in an output, but for empty ones, each with its place."""
+    items = data.items() if isinstance(data, dict) else enumerate(data, 1) if isinstance(data, list) else ()
+    for key, item in items:
+        here = f"{place}[{key}]" if isinstance(data, list) else f"{place}.{key}".lstrip(".")
+        if key in names and isinstance(item, str) and item:
+            yield here, item
+        else:
+            yield from _named(item, names, here)
 
 
 def _texts(data: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +18,7 @@ from tierwise.records import Document, Verdict, canonical_hash
 _LIMITS = {"minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 # the output's fields, the expected fields of a golden example -> whether the output is right
 Correct = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+Gather = Callable[[Sequence[Any]], BaseModel]  # the outputs for a document's parts, in order -> the document's
 Stakes = Literal["low", "normal", "high"]
 
 
@@ -27,8 +28,10 @@ class Step:
 
     `choices` names output fields that may only take the values of a parameter: `{"label": "labels"}`
     puts the labels into the JSON schema. A step that `splits` runs documents longer than a model's
-    window part by part and then once more over the parts' results (map-reduce). Raises UnknownName when
-    either names a field that the output does not have.
+    window part by part and then once more over the parts' results (map-reduce). One that `gathers` takes
+    the parameter `part_tokens`: a longer document is asked about in parts, each routed, checked and paid
+    like a document of its own, and `gathers` makes one output of theirs. Raises UnknownName when `choices`
+    or `splits` names a field that the output does not have.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Step:
     checks: tuple[Check, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
     splits: str | None = None  # the output field whose texts are joined for the reduce call
+    gathers: Gather | None = None
     stakes: Stakes = "normal"
     correct: Correct | None = None  # what a right answer is, for golden sets
 
@@ -79,6 +83,12 @@ class Step:
             except Exception as error:  # noqa: BLE001 - a validator is the project's code, so it may raise anything
                 verdict = Verdict("schema", False, f"{self.returns.__name__} raised {raised(error)}")
         return verdict
+
+    def gathered(self, values: Sequence[Any]) -> Any:
+        """The outputs for a document's parts, as plain data, as one."""
+        if self.gathers is None:
+            raise TypeError(f"{self.name} gathers nothing")
+        return self.gathers([self.returns.model_validate(value) for value in values]).model_dump(mode="json")
 
     def judge(self, output: BaseModel, document: Document, parameters: Mapping[str, Any]) -> tuple[Verdict, ...]:
         """The verdicts of all checks, `schema` first."""

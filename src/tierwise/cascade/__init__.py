@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.calls import Calls, FailedCall, Job, Provider, RunContext, Work
 from tierwise.cascade.faults import decision
+from tierwise.cascade.parts import gathered, parts_of
 from tierwise.cascade.shadow import Shadows
 from tierwise.errors import BudgetExceeded, CoolingDown, TierwiseError
 from tierwise.ledger import Ledger
@@ -52,12 +54,23 @@ class Cascade:
         """The document with this step's outcome, which is on record. Raises nothing for what a document can cause."""
         outcome, work = _skipped(job, document) or _known(job, document), None
         if outcome is None:
-            work = _work(job, document)
-            outcome = await self._funded(work)
+            parts = parts_of(job, document)
+            work = _work(job, document) if len(parts) == 1 else None
+            outcome = await (self._funded(work) if work else self._in_parts(job, parts))
         await self._ledger.record_outcome(job.run.id, document, outcome, job.question)
         if work and not job.models:
             await self._shadows.follow(work, outcome, self._stopped)
         return document.with_outcome(outcome)
+
+    async def _in_parts(self, job: Job, parts: Sequence[Document]) -> Outcome:
+        """What the document gets, each part of it routed and answered by itself."""
+        asked = (self._funded(_work(job, part)) for part in parts)
+        outcomes = []
+        for result in await asyncio.gather(*asked, return_exceptions=True):  # all end before an error is told
+            if isinstance(result, BaseException):
+                raise result
+            outcomes.append(result)
+        return gathered(job.step, outcomes)
 
     async def _funded(self, work: Work) -> Outcome:
         """What the document gets; where money is wanting, once more for as long as a person grants some."""

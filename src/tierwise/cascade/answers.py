@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tierwise.cascade.calls import Calls, FailedCall, Work, prompt_tokens
 from tierwise.cascade.faults import decision
 from tierwise.cascade.limits import WORTH_WAITING_S
+from tierwise.cascade.parts import split
 from tierwise.catalog import Model
 from tierwise.golden import Example
 from tierwise.ledger import Ledger
@@ -78,7 +79,7 @@ class Answers:
 
     async def _map_reduce(self, work: Work, model: Model, kind: AttemptKind, room: int) -> Answer:
         """The step over each part of a long document, then over the joined results, until one call holds them."""
-        parts = _split(work.document.text, room)
+        parts = split(work.document.text, room)
         works = [_part(work, part, f"part {n} of {len(parts)}") for n, part in enumerate(parts, 1)]
         results = await asyncio.gather(*(self._ask_once(part, model, kind) for part in works), return_exceptions=True)
         answers = [_raised(result) for result in results]
@@ -201,13 +202,6 @@ def _room(work: Work, model: Model, messages: tuple[Message, ...]) -> int:
     frame = prompt_tokens(work, messages) - count_tokens(work.document.text)
     free = (model.context_tokens - work.prompt.head.max_output_tokens) / model.token_margin - frame
     return max(200, int(free))
-
-
-def _split(text: str, room: int) -> list[str]:
-    from semantic_text_splitter import TextSplitter
-
-    parts: list[str] = TextSplitter.from_callback(count_tokens, room).chunks(text)
-    return parts
 
 
 def _part(work: Work, text: str, part: str) -> Work:

@@ -12,6 +12,7 @@ from tierwise.budget import Budget
 from tierwise.cascade import Job, RunContext
 from tierwise.cascade.answers import conversation
 from tierwise.cascade.calls import Work
+from tierwise.cascade.parts import parts_of
 from tierwise.catalog import Model
 from tierwise.certify.measuring import Exam
 from tierwise.records import Document, Outcome
@@ -35,7 +36,7 @@ def estimate(exam: Exam, models: Sequence[str]) -> Estimate:
     run = RunContext(id="estimate", policy=exam.engine.policy, budget=Budget(None))
     job = exam.engine.job(run, exam.step, exam.parameters)
     catalog = exam.engine.policy.catalog
-    documents = [example.document() for example in exam.golden.examples]
+    documents = [part for example in exam.golden.examples for part in parts_of(job, example.document())]
     worst = {name: _worst(job, catalog.model(name), documents) for name in models}
     if exam.judge and exam.rubric:
         sitting = judge.judging(exam.engine, run, exam.step, exam.rubric, exam.judge)

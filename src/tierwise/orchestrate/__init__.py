@@ -31,7 +31,7 @@ from tierwise.cascade import RunContext
 from tierwise.checks import Check
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
-from tierwise.orchestrate.artifacts import publish_summary
+from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.asking import ask_by_pausing
 from tierwise.orchestrate.attaching import SPOOL, find_note, join, leave_note
 from tierwise.orchestrate.planning import BatchTask, rehearsal, rehearsed_flow, submitted
@@ -52,7 +52,7 @@ from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
 from tierwise.report import RunSummary, summarize_run
 from tierwise.spool import Folder, Spool
-from tierwise.steps import Correct, Stakes, Step
+from tierwise.steps import Correct, Gather, Stakes, Step
 
 _lock = threading.Lock()
 _engines: dict[Path, Engine] = {}  # by project root
@@ -184,7 +184,8 @@ def _show(run: Run, flow_run_id: str) -> None:
     with only_shown():
         publish_summary(summary)
     if waiting := summary.run.deferred:
-        message = f"{waiting} of {summary.run.documents} documents wait; the artifact …-attention says for what"
+        where = key_of(summary.flow, "attention")
+        message = f"{waiting} of {summary.run.documents} documents wait: see {where}"
         end_in(flow_run_id, NEEDS_ATTENTION, message)
 
 
@@ -227,6 +228,7 @@ def step(
     prompt: str | None = None,
     choices: Mapping[str, str] | None = None,
     splits: str | None = None,
+    gathers: Gather | None = None,
     stakes: Stakes = "normal",
     correct: Correct | None = None,
 ) -> StepTask:
@@ -243,6 +245,7 @@ def step(
         checks=tuple(checks),
         choices=dict(choices or {}),
         splits=splits,
+        gathers=gathers,
         stakes=stakes,
         correct=correct,
     )

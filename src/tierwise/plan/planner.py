@@ -15,6 +15,7 @@ from tierwise.budget import Budget
 from tierwise.cascade import Job, RunContext
 from tierwise.cascade.answers import conversation
 from tierwise.cascade.calls import Work, build_call
+from tierwise.cascade.parts import parts_of
 from tierwise.catalog import Model
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded
@@ -24,7 +25,7 @@ from tierwise.plan.expectations import Expectation, expect, most, prompts_of
 from tierwise.plan.paid import Unpaid, paid_cascade
 from tierwise.plan.proof import missing_proof
 from tierwise.plan.tally import ZERO, Tally
-from tierwise.plan.unknown import Assumed, applies, assumed_steps, chance, stand_in
+from tierwise.plan.unknown import Assumed, applies, assumed_of, assumed_steps, chance, stand_in
 from tierwise.plan.values import Plan
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Message, Outcome, Route
@@ -138,7 +139,7 @@ class Planner(Engine):
         self.tally.documents.add(document.id)
         if "read" not in document.outcomes:
             self.tally.readable.add(document.id)
-        outcome = self._skipped(job, document) or self._outcome(job, document)
+        outcome = self._skipped(job, document) or self._in_parts(job, document)
         if outcome.status == "skipped":
             self.tally.skipped[job.step.name] += 1
         if outcome.status == "deferred":
@@ -157,6 +158,11 @@ class Planner(Engine):
                 return None
             reason = f"{_name(job.only)} does not hold"
         return Outcome(step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity)
+
+    def _in_parts(self, job: Job, document: Document) -> Outcome:
+        """The outcome of a document; of its parts, where its step gathers and it is long."""
+        outcomes = [self._outcome(job, part) for part in parts_of(job, document)]
+        return assumed_of(job.step, outcomes) if len(outcomes) > 1 else outcomes[0]
 
     def _outcome(self, job: Job, document: Document) -> Outcome:
         messages = job.prompt.render(document, {"part": None, **job.parameters})
@@ -269,7 +275,7 @@ class Planner(Engine):
     def _asked(self, work: Work, model: Model, reach: float, messages: tuple[Message, ...]) -> Decimal:
         """Put on the tally what one model costs; gives the expected USD."""
         expectation, step = self._expect(work, model.name), work.step.name
-        identity = hash((step, model.name, messages))
+        identity = hash((step, model.name, messages, work.document.hash))  # assumed outcomes are all alike
         if identity in self._seen and not self.fresh:  # an equal document: paid once
             self.tally.reused(step, model, expectation, reach, 1)
             return ZERO

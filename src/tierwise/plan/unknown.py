@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tierwise.cascade.parts import gathered
 from tierwise.records import Document, Outcome
+from tierwise.steps import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,14 @@ def assumed_steps(document: Document) -> frozenset[str]:
     return frozenset(step for step, outcome in document.outcomes.items() if isinstance(outcome, Assumed))
 
 
+def assumed_of(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of a document in parts: assumed, where a part's is, and as likely as all of them together."""
+    whole, assumed = gathered(step, outcomes), [outcome for outcome in outcomes if isinstance(outcome, Assumed)]
+    if whole.status != "accepted" or not assumed:
+        return whole
+    return replace(assumed[0], value=whole.value, chance=math.prod(outcome.chance for outcome in assumed))
+
+
 def stand_in(schema: Mapping[str, Any], tokens: int) -> Any:
     """A value of a schema's shape that is about `tokens` long, so that later prompts render and can be counted."""
     texts = max(1, _texts(schema, schema.get("$defs") or {}))
@@ -80,6 +91,8 @@ def _texts(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> int:
     node = _plain(node, definitions)
     if node.get("type") == "object":
         return sum(_texts(part, definitions) for part in (node.get("properties") or {}).values())
+    if node.get("type") == "array":
+        return _texts(node.get("items") or {}, definitions)
     return int(node.get("type") == "string" and "enum" not in node and "const" not in node)
 
 
@@ -93,7 +106,7 @@ def _value(node: Mapping[str, Any], definitions: Mapping[str, Any], words: int) 
         case "object":
             return {name: _value(part, definitions, words) for name, part in (node.get("properties") or {}).items()}
         case "array":
-            return [_value(node.get("items") or {}, definitions, words)] * int(node.get("minItems", 0))
+            return [_value(node.get("items") or {}, definitions, words)] * int(node.get("minItems", 1))
         case "integer" | "number":
             return node.get("minimum", 0)
         case "boolean":

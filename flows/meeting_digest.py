@@ -1,0 +1,50 @@
+"""Read a folder of meeting transcripts: notes, a digest, who does what in whose words, and draft minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow, unmapped
+from pydantic import Field
+
+from tasks.actions import actions
+from tasks.digest import digest
+from tasks.minutes import minutes
+from tasks.notes import notes
+from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
+
+QUERIES = ("What was decided, and why?", "What is still open?")
+
+
+@flow(name="meeting-digest", task_runner=task_runner())
+def meeting_digest(
+    source: Path = Path("examples/meetings"),
+    sensitivity: Sensitivity = "internal",
+    budget_usd: Annotated[float, Field(ge=0, le=10_000)] = 1.0,
+    out: Path = Path("out/meetings"),
+    only_new: bool = False,
+    shard: str = "1/1",
+    queries: tuple[str, ...] = QUERIES,
+    part_tokens: Annotated[int, Field(ge=200)] = 1500,
+) -> RunSummary:
+    """Read a folder of meeting transcripts: notes, a digest, who does what in whose words, and draft minutes.
+
+    Args:
+        source: a folder or file of transcripts, a line or paragraph a turn.
+        sensitivity: of transcripts that do not say it themselves; they can only say a higher one.
+        budget_usd: no call is made that could spend more than this in all.
+        out: folder for the results, one file a meeting and one line each in outcomes.jsonl.
+        only_new: leave out transcripts that an earlier run brought to an end; for a folder that is watched.
+        shard: the part of the transcripts that this run takes, such as 2/8; each part has an `out` of its own.
+        queries: what to answer about every meeting, a JSON list; a transcript may bring `queries` of its own.
+        part_tokens: longer transcripts are read in parts of at most so many tokens.
+    """
+    with recorded_run(budget_usd=budget_usd) as run:
+        meetings = read_documents(source, sensitivity=sensitivity, only_new=only_new, shard=shard)
+        noted = notes.map(meetings, queries=unmapped(queries), part_tokens=unmapped(part_tokens))
+        digests = digest.map(noted, queries=unmapped(queries), max_words=unmapped(120))
+        agreed = actions.map(digests, part_tokens=unmapped(part_tokens))
+        drafts = minutes.map(agreed, max_words=unmapped(240))
+        write_documents(drafts, out)
+    return run.summary()

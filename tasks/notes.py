@@ -1,0 +1,62 @@
+"""notes: what was said in a meeting, point by point; a long transcript is read part by part."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field
+
+from tierwise import Document, check, step
+from tierwise.checks import same_language
+from tierwise.correctness import mentions, rubric
+
+
+class Notes(BaseModel):
+    """What was said in a meeting, point by point."""
+
+    notes: list[str] = Field(json_schema_extra={"minItems": 1, "maxItems": 5})  # of one part
+
+
+def all_notes(parts: Sequence[Notes]) -> Notes:
+    """The notes on all parts of a meeting, in order, each once."""
+    return Notes(notes=list(dict.fromkeys(note for part in parts for note in part.notes)))
+
+
+def own_queries(meeting: Document) -> list[str]:
+    """The queries that came with a transcript: its `queries`, a JSON list of texts or one text."""
+    told = meeting.metadata.get("queries", "")
+    try:
+        found = json.loads(told)
+    except ValueError:
+        found = told
+    return [str(query) for query in (found if isinstance(found, list) else [found]) if query]
+
+
+def letters(text: str) -> str:
+    """A text for comparison: its letters and digits alone, in one case."""
+    return re.sub(r"[\W_]", "", text).casefold()
+
+
+@check("grounding")
+def notes_say_something(output: Notes, document: Document, *, queries: Sequence[str]) -> str | None:
+    """There are notes, and none of them only repeats a query."""
+    asked = {letters(query) for query in (*queries, *own_queries(document))}
+    repeated = [note for note in output.notes if letters(note) in asked]
+    if repeated:
+        return f"a note only repeats a query: {repeated[0]!r}"
+    return None if any(map(letters, output.notes)) else "there are no notes"
+
+
+notes = step(
+    "notes",
+    returns=Notes,
+    gathers=all_notes,
+    checks=[notes_say_something, same_language],  # not the numbers: in speech they are words
+    correct=rubric(
+        "Every note is stated or plainly meant in the transcript.",
+        "Nothing that was decided, promised or left open is missing.",
+        needs=mentions("notes"),
+    ),
+)
