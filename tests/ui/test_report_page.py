@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,6 @@ from tierwise.report.gathering import gather
 from tierwise.report.page import page as page_of
 from tierwise.report.receipts import receipts
 
-CHROMIUM = os.environ.get("TIERWISE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-IMAGES = os.environ.get("TIERWISE_IMAGES")  # a folder: keep a screenshot of every theme there
-pytestmark = [
-    pytest.mark.ui,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"),
-]
 DEAR_PRICE = "{input: 10, output: 20, source: test, date: 2026-11-01}"
 LEVELS: tuple[Sensitivity, ...] = ("internal", "internal", "confidential")
 
@@ -88,16 +80,6 @@ def documents(start: int) -> tuple[Document, ...]:
         )
         for number in range(start, start + 60)
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -204,15 +186,15 @@ def test_landmarks_and_headers_are_named(page: Any) -> None:
     assert page.locator("figure svg title").count() > 2
 
 
-def test_both_themes_are_readable(page: Any) -> None:
+def test_both_themes_are_readable(page: Any, images: Path | None) -> None:
     """Text has a contrast of at least 4.5 with what it stands on (WCAG AA), soft text, links and states too."""
     ratios = page.evaluate(CONTRAST)
     assert {name: ratio for name, ratio in ratios.items() if ratio < 4.5} == {}
-    if IMAGES:
+    if images:
         dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
         page.get_by_role("button", name="mail-00.txt").click()
         part = {"x": 0, "y": 0, "width": 1280, "height": 2300}
-        page.screenshot(path=Path(IMAGES) / f"report-{'dark' if dark else 'light'}.png", full_page=True, clip=part)
+        page.screenshot(path=images / f"report-{'dark' if dark else 'light'}.png", full_page=True, clip=part)
 
 
 def test_ten_thousand_documents_are_found_and_paged(browser: Any, report: Path) -> None:

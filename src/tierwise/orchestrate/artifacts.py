@@ -58,12 +58,17 @@ _FAILED = _Kind(
 
 def publish_summary(summary: RunSummary) -> None:
     """Show the summary on the flow run's page; its versions over the runs are the trend."""
-    flow = re.sub(r"[^a-z0-9]+", "-", summary.flow.lower()).strip("-")
-    create_table_artifact(table=table(summary), key=f"{flow}-summary", description=_described(summary))
-    create_markdown_artifact(markdown=attention(summary), key=f"{flow}-attention", description="What waits")
+    flow = summary.flow
+    create_table_artifact(table=table(summary), key=key_of(flow, "summary"), description=_described(summary))
+    create_markdown_artifact(markdown=attention(summary), key=key_of(flow, "attention"), description="What waits")
     if against := summary.against_plan():
         told = "Planned → what came of it; the deviation is that of the cost. Reused answers count as calls."
-        create_table_artifact(table=[*map(_against_cells, against)], key=f"{flow}-plan", description=told)
+        create_table_artifact(table=[*map(_against_cells, against)], key=key_of(flow, "plan"), description=told)
+
+
+def key_of(flow: str, what: str) -> str:
+    """The key of a flow's artifact: the same in every run."""
+    return f"{re.sub(r'[^a-z0-9]+', '-', flow.lower()).strip('-')}-{what}"
 
 
 def table(summary: RunSummary) -> list[dict[str, Any]]:
