@@ -37,6 +37,7 @@ from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, canonical_hash
 from tierwise.review import Retry, known_outcomes
 from tierwise.steps import Step
+from tierwise.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,9 @@ class Engine:
         Raises BudgetExceeded where the rules say `when_empty: fail`, once all that was paid is on record.
         """
         _stop_without_money(job.run)
+        documents = batch.documents
+        asked = (d for d in documents if not (d.stopped or d.id in job.known))
+        job = replace(job, tokens={d.id: count_tokens(d.text) for d in asked})  # here, as the event loop has enough to do
 
         async def run_one(document: Document) -> Document:
             done = await self._cascade.run(job, document)
@@ -187,7 +191,7 @@ class Engine:
 
         async def run_all() -> tuple[Document, ...]:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(run_one(document)) for document in batch.documents]
+                tasks = [group.create_task(run_one(document)) for document in documents]
             return tuple(task.result() for task in tasks)
 
         try:

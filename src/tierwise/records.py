@@ -13,6 +13,10 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
 
+import orjson
+
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 
@@ -33,7 +37,15 @@ def highest(*sensitivities: Sensitivity) -> Sensitivity:
 
 def canonical_hash(value: Any) -> str:
     """SHA-256 (hex) of a value's canonical JSON: the same on every machine and in every order of keys."""
-    return text_hash(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str))
+    return hashlib.sha256(_canonical_json(value)).hexdigest()
+
+
+def _canonical_json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, default=str, option=_CANONICAL)
+    except TypeError:  # half a character, a key that is no text, or a number beyond 64 bits: slower, but as good
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+        return text.encode("utf-8", "surrogatepass")
 
 
 def text_hash(text: str) -> str:

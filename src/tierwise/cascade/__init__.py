@@ -45,7 +45,7 @@ class Cascade:
     def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
         """`workers` are the processes that share the limits of every model; this is one of them."""
         self._calls = Calls(provider, ledger, workers)
-        self._answers = Answers(self._calls, ledger)
+        self._answers = Answers(self._calls)
         self._shadows = Shadows(self._answers, ledger)
         self._ledger = ledger
         self._stopped: dict[str, str] = {}  # models that are out for the rest of this process, and why
@@ -157,11 +157,12 @@ class Cascade:
 
 def _work(job: Job, document: Document) -> Work:
     messages = job.prompt.render(document, {"part": None, **job.parameters})
+    tokens = job.tokens[document.id] if document.id in job.tokens else count_tokens(document.text)
     f = features(
         job.step,
         document,
-        tokens=count_tokens(document.text),
-        prompt_tokens=estimate_prompt_tokens(messages),
+        tokens=tokens,
+        prompt_tokens=estimate_prompt_tokens(messages, known={document.text: tokens}),
         budget_used=job.run.budget.used,
         minutes_left=None if job.run.deadline is None else (job.run.deadline - time.time()) / 60,
     )

@@ -17,7 +17,6 @@ from tierwise.cascade.limits import WORTH_WAITING_S
 from tierwise.cascade.parts import split
 from tierwise.catalog import Model
 from tierwise.golden import Example
-from tierwise.ledger import Ledger
 from tierwise.prompts import neutral
 from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict, rank
 from tierwise.tokens import count_tokens
@@ -41,8 +40,8 @@ class Answer:
 class Answers:
     """Asks one model for a step's output."""
 
-    def __init__(self, calls: Calls, ledger: Ledger) -> None:
-        self._calls, self._ledger = calls, ledger
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     async def ask(self, work: Work, model: Model, kind: AttemptKind, *, sure_from: float | None = None) -> Answer:
         """The model's checked answer; one that is less sure than `sure_from` fails `low_confidence`.
@@ -65,7 +64,7 @@ class Answers:
     async def _checked(
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
     ) -> tuple[Reply, Answer]:
-        """A reply and what the checks say of it; the verdicts go onto the attempt and on record."""
+        """A reply and what the checks say of it; the verdicts go onto the attempt, and on record with the outcome."""
         reply, attempt = await self._call(work, model, messages, kind)
         output = _parse(work, reply)
         if isinstance(output, Verdict):
@@ -74,7 +73,6 @@ class Answers:
             verdicts = work.step.judge(output, work.document, work.parameters)
             answer = Answer(output, (*verdicts, *_sureness(work, reply)))
         work.trail[work.trail.index(attempt)] = replace(attempt, verdicts=answer.verdicts)
-        await self._ledger.record_verdicts(work.run.id, attempt.id, answer.verdicts)
         return reply, answer
 
     async def _map_reduce(self, work: Work, model: Model, kind: AttemptKind, room: int) -> Answer:

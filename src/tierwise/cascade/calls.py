@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tierwise.budget import Purse
 from tierwise.cascade.faults import NEVER_BILLED
-from tierwise.cascade.limits import ModelLimits, Turn
+from tierwise.cascade.limits import Leave, ModelLimits, Turn
 from tierwise.cascade.money import Appeal
 from tierwise.catalog import Model
 from tierwise.certificates import Current
@@ -70,6 +70,7 @@ class Job:
     kind: AttemptKind = "first"  # of a document's first call
     only: Callable[[Document], bool] | None = None
     known: Mapping[str, Outcome] = field(default_factory=dict)  # by document id: what need not be asked any more
+    tokens: Mapping[str, int] = field(default_factory=dict)  # by document id, of the texts that were counted already
 
     @cached_property
     def question(self) -> str:
@@ -152,13 +153,14 @@ class Calls:
         worst, attempt_id = worst_case(model, tokens, call.max_tokens), uuid.uuid4().hex
         allowed = model.name in work.run.policy.rules.budget.allow_unpriced
         wish = work.run.budget.wish(attempt_id, worst, unpriced_allowed=allowed)
-        async with self.limits(model).slot():
+        async with self.limits(model).slot() as leave:
             paid = await self._ledger.claim(call.hash, fresh_since=work.run.fresh_since, wish=wish)
             attempt = _attempt(work, model, call, kind, attempt_id)
             if paid:
+                leave()
                 return await self._reuse(work, model, attempt, paid)
             with self._ledger.kept(call.hash):
-                turn = await self._turn(model, call, math.ceil(tokens * model.token_margin) + call.max_tokens)
+                turn = await self._turn(model, call, math.ceil(tokens * model.token_margin) + call.max_tokens, leave)
                 return await self._pay(work, model, call, attempt, turn, worst or Decimal(0))
 
     async def _reuse(self, work: Work, model: Model, attempt: Attempt, paid: Paid) -> tuple[Reply, Attempt]:
@@ -167,9 +169,9 @@ class Calls:
         work.trail.append(attempt)
         return paid.reply, attempt
 
-    async def _turn(self, model: Model, call: Call, tokens: int) -> Turn:
+    async def _turn(self, model: Model, call: Call, tokens: int, leave: Leave) -> Turn:
         try:
-            return await self.limits(model).turn(tokens)
+            return await self.limits(model).turn(tokens, leave)
         except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:  # nothing was sent
             await asyncio.shield(self._ledger.release(call.hash))
             if isinstance(error, asyncio.CancelledError):
@@ -189,9 +191,10 @@ class Calls:
         except (CallError, asyncio.CancelledError) as error:
             seconds = time.monotonic() - begun
             attempt = _failed(attempt, model, error, seconds)
-            await asyncio.shield(self._record(work, attempt, None, worst))
             if isinstance(error, CallError):
                 turn.failed(error, attempt.usage)
+            await asyncio.shield(self._record(work, attempt, None, worst))
+            if isinstance(error, CallError):
                 raise FailedCall(error) from error
             raise
         attempt = _answered(attempt, model, reply)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -20,6 +20,8 @@ from tierwise.cascade.faults import decision
 from tierwise.catalog import Model
 from tierwise.errors import CallError, CoolingDown, ModelUnavailable, RateLimited
 from tierwise.records import Usage
+
+Leave = Callable[[], None]
 
 FAULTS_IN_A_ROW = 5  # then a model rests
 FIRST_REST_S, LONGEST_REST_S = 30.0, 300.0
@@ -130,17 +132,24 @@ class ModelLimits:
         self._tokens = PerMinute(model.tokens_per_minute) if model.tokens_per_minute else None
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """One of the calls that may go at once."""
-        borrower = object()  # one task may hold a slot while another of its calls waits for one
+    async def slot(self) -> AsyncIterator[Leave]:
+        """One of the calls that may go at once; it ends with the block, or with a call of what this gives."""
+        borrower: object | None = object()  # one task may hold a slot while another of its calls waits for one
         await self._slots.acquire_on_behalf_of(borrower)
-        try:
-            yield
-        finally:
-            self._slots.release_on_behalf_of(borrower)
 
-    async def turn(self, tokens: int) -> Turn:
-        """Wait until a call of at most so many tokens may begin.
+        def leave() -> None:
+            nonlocal borrower
+            if borrower is not None:
+                self._slots.release_on_behalf_of(borrower)
+                borrower = None
+
+        try:
+            yield leave
+        finally:
+            leave()
+
+    async def turn(self, tokens: int, leave: Leave = lambda: None) -> Turn:
+        """Wait until a call of at most so many tokens may begin; its end lets another take its slot.
 
         Raises CoolingDown while the model rests, ModelUnavailable when it was found to be out of order meanwhile.
         """
@@ -150,7 +159,7 @@ class ModelLimits:
             now = time.monotonic()
             if self._requests:
                 self._requests.take(1, now)
-            return Turn(self, now, self._tokens.take(tokens, now) if self._tokens else None)
+            return Turn(self, now, self._tokens.take(tokens, now) if self._tokens else None, leave)
 
     async def rested(self) -> bool:
         """Wait for the end of a rest that is worth waiting for; whether it was."""
@@ -186,11 +195,12 @@ class Turn:
     limits: ModelLimits
     begun: float
     tokens: Taken | None
+    leave: Leave
 
     def succeeded(self, usage: Usage | None) -> None:
         """The model answered."""
         self.limits._became(self.limits.health.after_success(self.begun))
-        self._used(usage)
+        self._end(usage)
 
     def failed(self, error: CallError, usage: Usage | None = None) -> None:
         """The call failed."""
@@ -198,8 +208,9 @@ class Turn:
         self.limits._became(self.limits.health.after_fault(error, self.begun, now))
         if decision(error) == "stop":
             self.limits._out = str(error)
-        self._used(usage)
+        self._end(usage)
 
-    def _used(self, usage: Usage | None) -> None:
+    def _end(self, usage: Usage | None) -> None:
+        self.leave()
         if self.tokens and usage and self.limits._tokens:
             self.limits._tokens.correct(self.tokens, usage.prompt_tokens + usage.completion_tokens)

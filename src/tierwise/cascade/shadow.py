@@ -91,6 +91,8 @@ class Shadows:
         except BudgetExceeded:  # nothing was sent
             pass
         finally:
+            for attempt in shadow.trail:
+                await self._ledger.record_verdicts(work.run.id, attempt.id, attempt.verdicts)
             purse.promised -= cost
             purse.spent += sum((_paid(work, model, attempt) for attempt in shadow.trail), ZERO)
         return None

@@ -258,12 +258,14 @@ class Ledger(Queries):
     async def record_outcome(
         self, run_id: str, document: Document, outcome: Outcome, question: str | None = None
     ) -> None:
-        """Record what a document got from a step, in place of an earlier outcome in the same run.
+        """Record what a document got from a step, in place of an earlier outcome in the same run, with all verdicts.
 
         `question` tells what was asked (see `Step.question`), so that a person's answer to it can be reused.
         """
-        row = outcome_row(run_id, document, outcome, time.time(), question)
-        await self._writer.write(Operation(rows={"outcome": [row]}))
+        rows: dict[Kind, Sequence[Row]] = {"outcome": [outcome_row(run_id, document, outcome, time.time(), question)]}
+        if verdicts := [row for attempt in outcome.attempts for row in verdict_rows(attempt.id, attempt.verdicts)]:
+            rows["verdict"] = verdicts
+        await self._writer.write(Operation(rows=rows))
 
     def _give_up(self, call_hash: str, holding: _Holding, *, cost: Decimal | None) -> None:
         operation = Operation(rows=_free(call_hash, holding.token), settlement=holding.ends(cost))

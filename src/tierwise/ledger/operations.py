@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, insert, inspect, select, update
@@ -20,7 +20,7 @@ from tierwise.ledger.rows import Paid, Row, reply_of
 from tierwise.ledger.tables import AttemptRecord, AuditRecord, Base, CallRecord, OutcomeRecord, Run, VerdictRecord
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Executable
+    from sqlalchemy import Connection, CursorResult, Dialect, Executable
 
 Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "audit", "finish", "alive", "renew", "free"]
 
@@ -69,13 +69,23 @@ def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answe
     free = rows.pop("free", [])
     for kind, statement in statements.items():
         if rows[kind]:
-            result = connection.execute(statement, rows[kind])
+            result = _execute(connection, statement, rows[kind])
             if kind == "finish" and result.rowcount != len(rows[kind]):
                 raise LedgerError(f"no run {rows[kind][0]['run']} to finish; it was never started")
     answers = _decide(connection, operations)
     if free:  # after the claims, so that a claim that was given up at once does not stay
         connection.execute(_FREE, free)
     return answers
+
+
+def _execute(connection: Connection, statement: Executable, rows: Sequence[Row]) -> CursorResult[Any]:
+    """Execute a statement for rows of the same columns; SQLAlchemy itself would compile an upsert anew each time."""
+    return connection.execute(_compiled(statement, connection.dialect, tuple(rows[0])), rows)
+
+
+@lru_cache(maxsize=100)
+def _compiled(statement: Any, dialect: Dialect, columns: tuple[str, ...]) -> Any:
+    return statement.compile(dialect=dialect, column_keys=columns)
 
 
 _FREE = (
@@ -151,7 +161,7 @@ def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Ans
             answer = accounts.grant(operation.grant)
         answers.append(answer)
     if taken:
-        connection.execute(_claiming(connection.dialect.name), list(taken.values()))
+        _execute(connection, _claiming(connection.dialect.name), list(taken.values()))
     if accounts:
         accounts.settle(settlements)  # again: of claims that were given up at once
         accounts.write()

@@ -46,9 +46,6 @@ class _PaidOnly(Ledger):
     async def settle(self, *_: Any) -> None:
         pass
 
-    async def record_verdicts(self, *_: Any) -> None:
-        pass
-
     async def record_outcome(self, *_: Any) -> None:
         pass
 
