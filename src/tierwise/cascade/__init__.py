@@ -64,6 +64,7 @@ class Cascade:
 
     async def _in_parts(self, job: Job, parts: Sequence[Document]) -> Outcome:
         """What the document gets, each part of it routed and answered by itself."""
+        job = replace(job, tokens={})  # those of the whole documents
         asked = (self._funded(_work(job, part)) for part in parts)
         outcomes = []
         for result in await asyncio.gather(*asked, return_exceptions=True):  # all end before an error is told
