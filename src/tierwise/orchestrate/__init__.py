@@ -31,7 +31,7 @@ from tierwise.cascade import RunContext
 from tierwise.checks import Check
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
-from tierwise.orchestrate.artifacts import publish_summary
+from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.asking import ask_by_pausing
 from tierwise.orchestrate.attaching import SPOOL, find_note, join, leave_note
 from tierwise.orchestrate.planning import BatchTask, rehearsal, rehearsed_flow, submitted
@@ -184,7 +184,8 @@ def _show(run: Run, flow_run_id: str) -> None:
     with only_shown():
         publish_summary(summary)
     if waiting := summary.run.deferred:
-        message = f"{waiting} of {summary.run.documents} documents wait; the artifact …-attention says for what"
+        where = key_of(summary.flow, "attention")
+        message = f"{waiting} of {summary.run.documents} documents wait: see {where}"
         end_in(flow_run_id, NEEDS_ATTENTION, message)
 
 
