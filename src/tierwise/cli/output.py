@@ -45,6 +45,10 @@ class PlainStream(io.TextIOBase):
         """Whether a person is looking."""
         return self.stream.isatty()
 
+    def fileno(self) -> int:
+        """The number of the file behind; rich needs it where a reader goes, as in `… | head`."""
+        return self.stream.fileno()
+
 
 @contextmanager
 def plain_output() -> Iterator[None]:
