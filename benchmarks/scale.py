@@ -14,13 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -64,18 +67,22 @@ def killed(kind: str, folder: Path, prefect_url: str, prefect_database: Path, do
     url, word = migrated_url("postgresql", folder), "kennwort-zander"
     source = written(folder / "letters.jsonl", documents)
     source.write_text(source.read_text().replace("telephone", word))
-    with Standin(latency_s=0.05) as provider, (folder / "log.txt").open("w") as log:
+    with Standin(latency_s=0.05) as provider, (folder / "log.txt").open("w") as log, ExitStack() as stack:
         root = make_project(folder / "project", model("small", provider.url), rules=RULES)
+        env = {
+            **os.environ,
+            **variables(kind, url),
+            "PREFECT_API_URL": prefect_url,
+            "PREFECT_HOME": str(folder / "home"),
+        }
+        if kind == "ray":
+            env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+            env["TIERWISE_CLUSTER"] = stack.enter_context(ray_cluster(env))
         begun = time.monotonic()
         flow = subprocess.Popen(
             [*FLOW, "--source", str(source), "--out", "out", "--sensitivity", "confidential"],
             cwd=root,
-            env={
-                **os.environ,
-                **variables(kind, url),
-                "PREFECT_API_URL": prefect_url,
-                "PREFECT_HOME": str(folder / "home"),
-            },
+            env=env,
             stdout=log,
             stderr=log,
         )
@@ -84,6 +91,8 @@ def killed(kind: str, folder: Path, prefect_url: str, prefect_database: Path, do
             workers = claimants(url, lambda found: len(found) > 1 and provider.count >= half, flow)
             in_flight = kill(min(workers - {flow.pid}), url)
             done = flow.wait(timeout=400)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            raise SystemExit(f"{error}\n{(folder / 'log.txt').read_text()[-5000:]}") from None
         finally:
             flow.kill()
         seconds = time.monotonic() - begun
@@ -109,6 +118,30 @@ def killed(kind: str, folder: Path, prefect_url: str, prefect_database: Path, do
 FLOW = [sys.executable, "-m", "tierwise", "run", "support_inbox"]
 
 
+@contextmanager
+def ray_cluster(env: Mapping[str, str]) -> Iterator[str]:
+    """A Ray cluster of two workers with these variables. Gives its address.
+
+    With ports of its own choice Ray waits 15 s for its agents to tell them, which is too short for a busy machine.
+    """
+    own = ("port", "dashboard-agent-grpc-port", "dashboard-agent-listen-port", "runtime-env-agent-port")
+    ports = {name: unused_address().rpartition(":")[2] for name in (*own, "metrics-export-port")}
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    flags = [
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+        *(f"--{name}={port}" for name, port in ports.items()),
+    ]
+    with subprocess.Popen([*start, *flags], env=dict(env), stdout=subprocess.PIPE, text=True) as cluster:
+        assert cluster.stdout is not None
+        try:
+            address = next(found[1] for line in cluster.stdout if (found := re.search(r"--address='(.+?)'", line)))
+            threading.Thread(target=cluster.stdout.read, daemon=True).start()
+            yield address
+        finally:
+            cluster.terminate()
+
+
 def variables(kind: str, ledger_url: str) -> dict[str, str]:
     """What makes a flow run on two workers."""
     return {"TIERWISE_TASK_RUNNER": kind, "TIERWISE_WORKERS": "2", "TIERWISE_LEDGER_URL": ledger_url}
@@ -132,7 +165,7 @@ def claimants(ledger_url: str, enough: Callable[[set[int]], bool], flow: subproc
     try:
         while not enough(found):
             if flow.poll() is not None:
-                raise SystemExit(f"the flow ended early, after these had worked: {found}")
+                raise RuntimeError(f"the flow ended early, after these had worked: {found}")
             with database.connect() as connection:
                 owners = connection.execute(text("SELECT owner FROM calls WHERE owner IS NOT NULL")).scalars()
                 found |= {int(owner.split()[1]) for owner in owners}
