@@ -172,3 +172,27 @@ def test_lines_count_from_where_the_text_stands() -> None:
 def test_a_merged_mapping_is_read_as_one() -> None:
     text = "version: 1\nnamed:\n  a: &a {amount: 1, count: 2}\n  b: {<<: *a, count: 3}\n"
     assert parse(text).validate(Outer).named["b"] == Inner(amount=Decimal(1), count=3)
+
+
+SPELLINGS = (
+    *("010", "0x1F", "0o17", "1_000", "1:30", "+1", "1e3", "1.", ".inf", ".nan", "9" * 400, "yes", "True", "~", "null"),
+    *("2026-11-01", "'q''r'", '"d\\n\\u00e9"', "a b #c", "http://x:1/y", "[a, 'b: c', {d: 1}]", "{a: , b: 2}"),
+    *("|\n  x\n\n  y", ">-\n  x\n  y", "[]", "{}", '""', "-1", "- 1", "a: b", "\t", "é☃", "@x", "`x", "%x", "? x"),
+)
+KEYS = ("a", "b", "'c d'", "1", "1.50", "true", "~", "é")
+
+
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(SPELLINGS)), min_size=1, max_size=5), st.booleans())
+def test_the_quick_way_reads_what_the_careful_way_reads(pairs: list[tuple[str, str]], listed: bool) -> None:
+    """The same values on the same lines, errors included; a mark in a comment makes it read with care."""
+    text = "".join(f"{'- ' if listed else ''}{key}: {spelling}\n" for key, spelling in pairs)
+    assert _read(text) == _read(f"{text}# <<\n")
+
+
+def _read(text: str) -> Any:
+    try:
+        found = parse(text)
+    except ConfigError as error:
+        return str(error)
+    places = found.data if isinstance(found.data, dict) else range(len(found.data))
+    return repr(found.data), [found.line((place,)) for place in places]
