@@ -62,7 +62,7 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
             typer.echo(f"ended again: {', '.join(service.name for service in started)}", err=True)
         raise
     typer.echo(f"Look: {url}/deployments   (logs: {server_of(root).folder})")
-    typer.echo("Next: run or schedule a deployment there, or `tierwise run support_inbox` here.")
+    typer.echo("Next: run or schedule a deployment there, or `tierwise run FLOW` here.")
     typer.echo("End:  tierwise down")
 
 
@@ -96,7 +96,7 @@ def _server(root: Path, port: int | None, started: list[Service]) -> str:
 
 
 def _worker(root: Path, service: Service, started: list[Service]) -> None:
-    from tierwise.orchestrate.server import POOL, has_worker, hold_back
+    from tierwise.orchestrate.server import POOL, hand_out_again, has_worker, hold_back
 
     if service.pid() is not None:
         typer.echo(f"worker: runs already on the work pool {POOL}")
@@ -107,6 +107,8 @@ def _worker(root: Path, service: Service, started: list[Service]) -> None:
         _await(service, has_worker)
         typer.echo(f"worker: started on the work pool {POOL}")
     hold_back(paused=False)
+    if again := hand_out_again():
+        typer.echo(f"handed out again, as a worker died before it began them: {', '.join(again)}")
 
 
 def _deploy(root: Path) -> None:

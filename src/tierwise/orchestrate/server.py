@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import (
 )
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Scheduled
 
 from tierwise.catalog import in_house
 from tierwise.records import Sensitivity, rank
@@ -30,6 +30,7 @@ PATIENCE_S = 60.0
 POOL = "tierwise"  # the work pool of `tierwise up`, as prefect.yaml has it
 _UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _QUIET_LOOKS = 3  # a second apart: the server writes its queue out every second
+_BEGINS_IN_S = 90.0  # from a worker's taking a run to its first line; what takes longer has lost its worker
 _STUCK_LOOKS = 8  # task runs of a run that was killed never end
 
 
@@ -82,9 +83,17 @@ def wait_until_drained(seconds: float = PATIENCE_S) -> bool:
 
 def runs_under_way() -> list[FlowRun]:
     """The flow runs that a process works on now, whoever started them."""
-    kinds = FlowRunFilterStateType(any_=_UNDER_WAY)
     with get_client(sync_client=True) as client:
-        return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=kinds)))
+        return [run for run in _runs_in(client, *_UNDER_WAY) if not _is_lost(run)]
+
+
+def hand_out_again() -> list[str]:
+    """Have the runs that a worker took and never began handed out again: it died. Gives their names."""
+    with get_client(sync_client=True) as client:
+        lost = [run for run in _runs_in(client, StateType.PENDING) if _is_lost(run)]
+        for run in lost:
+            client.set_flow_run_state(run.id, Scheduled())  # unforced, so that its place among parallel runs is free
+        return [run.name for run in lost]
 
 
 def cancel(run: FlowRun) -> None:
@@ -137,10 +146,13 @@ def deployments() -> list[str]:
 
 @contextmanager
 def schedules_kept() -> Iterator[None]:
-    """Deployments may be made anew in here; schedules that were there are on or off as before."""
+    """Deployments may be made anew in here; they and the schedules that were there are on or off as before."""
     with get_client(sync_client=True) as client:
+        paused = [deployment.id for deployment in client.read_deployments() if deployment.paused]
         before = {(deployment.id, s.slug): s.active for deployment, s in _schedules(client)}
         yield
+        for deployment_id in paused:
+            client.pause_deployment(deployment_id)
         for deployment, schedule in _schedules(client):
             active = before.get((deployment.id, schedule.slug), schedule.active)
             if active != schedule.active:
@@ -162,6 +174,18 @@ def _schedules(client: SyncPrefectClient) -> Iterator[tuple[DeploymentResponse, 
     """Every schedule with a name, and its deployment."""
     for deployment in client.read_deployments():
         yield from ((deployment, schedule) for schedule in deployment.schedules if schedule.slug)
+
+
+def _runs_in(client: SyncPrefectClient, *kinds: StateType) -> list[FlowRun]:
+    """The flow runs in states of these kinds."""
+    wanted = FlowRunFilterState(type=FlowRunFilterStateType(any_=[*kinds]))
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=wanted))
+
+
+def _is_lost(run: FlowRun) -> bool:
+    """Whether a worker took the run and has not begun it for too long."""
+    state = run.state
+    return bool(state and state.is_pending() and time.time() - state.timestamp.timestamp() > _BEGINS_IN_S)
 
 
 def _count(client: SyncPrefectClient, flow_runs: Mapping[str, Any], states: Sequence[StateType] = ()) -> int:
