@@ -48,7 +48,8 @@ class Answers:
 
         Raises FailedCall when the model keeps failing, BudgetExceeded.
         """
-        work = replace(work, sure_from=sure_from)
+        if work.sure_from != sure_from:
+            work = replace(work, sure_from=sure_from)
         if work.step.splits and _too_long(work, model, messages := _question(work)):
             return await self._map_reduce(work, model, kind, _room(work, model, messages))
         return await self._ask_once(work, model, kind)

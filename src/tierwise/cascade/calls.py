@@ -155,12 +155,12 @@ class Calls:
         wish = work.run.budget.wish(attempt_id, worst, unpriced_allowed=allowed)
         async with self.limits(model).slot() as leave:
             paid = await self._ledger.claim(call.hash, fresh_since=work.run.fresh_since, wish=wish)
-            attempt = _attempt(work, model, call, kind, attempt_id)
             if paid:
                 leave()
-                return await self._reuse(work, model, attempt, paid)
+                return await self._reuse(work, model, _attempt(work, model, call, kind, attempt_id), paid)
             with self._ledger.kept(call.hash):
                 turn = await self._turn(model, call, math.ceil(tokens * model.token_margin) + call.max_tokens, leave)
+                attempt = _attempt(work, model, call, kind, attempt_id)
                 return await self._pay(work, model, call, attempt, turn, worst or Decimal(0))
 
     async def _reuse(self, work: Work, model: Model, attempt: Attempt, paid: Paid) -> tuple[Reply, Attempt]:
@@ -182,7 +182,6 @@ class Calls:
         self, work: Work, model: Model, call: Call, attempt: Attempt, turn: Turn, worst: Decimal
     ) -> tuple[Reply, Attempt]:
         begun = time.monotonic()
-        attempt = replace(attempt, started_at=time.time())
         try:
             reply = await self._provider.complete(call)
         except ModelUnavailable as error:  # nothing was sent

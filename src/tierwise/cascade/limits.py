@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, WouldBlock
 
 from tierwise.cascade.faults import decision
 from tierwise.catalog import Model
@@ -135,7 +135,10 @@ class ModelLimits:
     async def slot(self) -> AsyncIterator[Leave]:
         """One of the calls that may go at once; it ends with the block, or with a call of what this gives."""
         borrower: object | None = object()  # one task may hold a slot while another of its calls waits for one
-        await self._slots.acquire_on_behalf_of(borrower)
+        try:
+            self._slots.acquire_on_behalf_of_nowait(borrower)
+        except WouldBlock:
+            await self._slots.acquire_on_behalf_of(borrower)
 
         def leave() -> None:
             nonlocal borrower
