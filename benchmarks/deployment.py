@@ -37,6 +37,7 @@ from tierwise.services import server_of, worker_of
 BATCH, STEPS = 50, 3
 IN_FLIGHT = 32
 SETTLED_S = 20.0  # the number of ended task runs has to stand still so long
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 DEPLOYMENT = """
 name: bench
 deployments:
@@ -59,9 +60,19 @@ class Place:
     failed: int = 0
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One request to the server's API."""
+        """One request to the server's API. Raises HTTPError."""
         reply = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=60)
         return reply.raise_for_status().json()
+
+    def insist(self, method: str, path: str, body: Any = None) -> Any:
+        """The same, again and again while the server's database is busy, as Prefect's own client does."""
+        while True:
+            try:
+                return self.ask(method, path, body)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    raise
+                time.sleep(1)
 
     def sample(self, run_id: str) -> None:
         """Ask once for everything that a flow run's page shows, and note how long each took."""
@@ -138,16 +149,16 @@ def measured(place: Place, number: int) -> dict[str, str]:
         size(place.root, "prefect"),
         size(place.root, "ledger"),
     )
-    [deployment] = place.ask("POST", "/deployments/filter", {})
+    [deployment] = place.insist("POST", "/deployments/filter", {})
     begun = time.perf_counter()
-    run_id = place.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
-    while (run := place.ask("GET", f"/flow_runs/{run_id}"))["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+    run_id = place.insist("POST", f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
+    while (run := place.insist("GET", f"/flow_runs/{run_id}"))["state"]["type"] not in ENDED:
         place.sample(run_id)
         time.sleep(1)
     ended = time.perf_counter() - begun
     at_once = recorded(place, run_id)
     drained = until_settled(place, run_id)
-    [artifact] = place.ask("POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["support-inbox-summary"]}}})
+    [artifact] = place.insist("POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["support-inbox-summary"]}}})
     batches = -(-number // BATCH)
     return {
         "documents": f"{number:,}",
@@ -177,7 +188,7 @@ def recorded(place: Place, run_id: str) -> int:
         "flow_runs": {"id": {"any_": [run_id]}},
         "task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
     }
-    return int(place.ask("POST", "/task_runs/count", body))
+    return int(place.insist("POST", "/task_runs/count", body))
 
 
 def until_settled(place: Place, run_id: str) -> float:
