@@ -204,7 +204,7 @@ def test_guards_hold_for_a_server_of_ones_own_too(terminal: Terminal, project: P
     assert (misspelt.code, "did you mean 'internal'?" in misspelt.err) == (2, True)
 
 
-@pytest.mark.parametrize(("fault", "says"), [(status(500), "no call was answered"), (NO_USAGE, "reports no usage")])
+@pytest.mark.parametrize(("fault", "says"), [(status(500), "the first call failed"), (NO_USAGE, "reports no usage")])
 def test_a_server_that_tells_nothing_gets_no_price(terminal: Terminal, project: Path, fault: object, says: str) -> None:
     with Standin() as server:
         server.faults([fault] * 10_000)

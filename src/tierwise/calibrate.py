@@ -143,9 +143,12 @@ async def calibrate(
 ) -> Calibration:
     """Load a server at rising concurrency, find the knee, and price its tokens there. `calls` never end.
 
-    Raises Misuse when hardly anything comes back, or the server does not report usage.
+    Raises Misuse when the first call fails, hardly anything comes back, or the server does not report usage.
     """
-    await load(server, calls, 1, 0)  # a first call may load the model
+    try:
+        await server.complete(next(calls))  # not counted, as it may load the model
+    except CallError as error:
+        raise Misuse(f"the first call failed: {error}; `tierwise doctor` and the server's own log say more") from None
     curve: list[Level] = []
     for concurrency in levels:
         curve.append(await load(server, calls, concurrency, seconds))
@@ -163,7 +166,7 @@ def knee_of(levels: Sequence[Level]) -> Level:
     """The least concurrency that gets nearly as much done as the best one. Raises Misuse when nothing came back."""
     best = max(level.per_second for level in levels)
     if best == 0:
-        raise Misuse("no call was answered; `tierwise doctor` and the server's own log say more")
+        raise Misuse("no call was answered; the server's own log says more")
     return next(level for level in levels if level.per_second >= NEAR * best)
 
 
