@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from prefect import Task
+from prefect.task_runners import TaskRunner
 from pydantic import BaseModel
 
 from tierwise import (
@@ -19,6 +20,7 @@ from tierwise import (
     recorded_run,
     redact,
     step,
+    task_runner,
     write_documents,
 )
 
@@ -33,6 +35,7 @@ def not_empty(output: Output, document: Document) -> str | None:
 
 
 def flow_body() -> RunSummary:
+    assert_type(task_runner(), TaskRunner[Any])
     shout = step("shout", returns=Output, checks=[not_empty])
     shout_as_task: Task[..., Batch] = shout
     assert_type(shout_as_task, Task[..., Batch])
