@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, unmapped
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from tasks.classify import classify
 from tasks.summarize import summarize
-from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, write_documents
+from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
 
 KINDS = {
     "invoice": "the writer has worked or delivered something and wants to be paid",
@@ -21,7 +20,7 @@ KINDS = {
 }
 
 
-@flow(name="inbox", task_runner=ThreadPoolTaskRunner(max_workers=8))
+@flow(name="inbox", task_runner=task_runner())
 def inbox(
     source: Path = Path("examples/inbox"),
     sensitivity: Sensitivity = "internal",

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, unmapped
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from tasks.example_step import example_step
-from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, write_documents
+from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
 
 
-@flow(name="example-flow", task_runner=ThreadPoolTaskRunner(max_workers=8))
+@flow(name="example-flow", task_runner=task_runner())
 def example_flow(
     source: Path = Path("examples"),
     sensitivity: Sensitivity = "internal",
