@@ -63,7 +63,7 @@ class Place:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=1024, help="at most, for each way in each turn")
+    parser.add_argument("--documents", type=int, default=1024, help="for each way in each turn; up to four times as many where the server takes its time")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--in-flight", type=int, nargs="+", default=IN_FLIGHT)
     parser.add_argument("--latency-ms", type=int, nargs="+", default=LATENCIES_MS)
@@ -84,8 +84,8 @@ def main() -> None:
 
 
 def documents_for(latency_ms: int, in_flight: int, most: int) -> int:
-    """As many as take about three seconds where the latency decides, and whole rounds of those in flight."""
-    number = min(most, 3000 * in_flight // latency_ms) if latency_ms else most // (4 if in_flight == 1 else 1)
+    """As many as take about seven seconds where the latency decides, and whole rounds of those in flight."""
+    number = min(4 * most, 7000 * in_flight // latency_ms) if latency_ms else most // (4 if in_flight == 1 else 1)
     return max(1, number // in_flight) * in_flight
 
 

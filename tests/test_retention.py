@@ -221,7 +221,7 @@ def test_a_document_and_its_copies_are_deleted_from_all_runs(
     assert PRIVATE in everything(url, project), "a later run asks again: the decision's answer went too"
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_what_is_deleted_leaves_no_bytes_in_the_file(project: Path, terminal: Terminal, tmp_path: Path) -> None:
     run(project)
     run(project, replace(DOCUMENTS[0], text=DOCUMENTS[0].text * 300))
@@ -247,7 +247,7 @@ def test_the_trail_holds_after_a_deletion_and_tells_of_it(
     assert (told["by"], told["scope"], told["removed"]["replies"]) == ("ada", {"documents": [DOCUMENTS[0].hash]}, 1)
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

@@ -369,7 +369,8 @@ def test_the_hash_is_of_the_meaning_not_the_spelling(tmp_path: Path) -> None:
 def test_the_shipped_rules_load() -> None:
     """Confidential documents stay in the house, whatever the route."""
     catalog = load_catalog(ROOT / "routing_rules" / "catalog.yaml")
-    rules = load_rules(ROOT / "routing_rules" / "rules.yaml", catalog, ("classify", "extract", "summarize", "draft"))
+    steps = [path.name.split(".")[0] for path in (ROOT / "prompts").glob("*.md.j2")]
+    rules = load_rules(ROOT / "routing_rules" / "rules.yaml", catalog, steps)
     for sensitivity in ("confidential", "restricted"):
         for name, tier in catalog.tiers.items():
             forbidden = rules.forbidden(name, replace(F, sensitivity=sensitivity))

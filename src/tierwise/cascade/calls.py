@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tierwise.budget import Purse
 from tierwise.cascade.faults import NEVER_BILLED
-from tierwise.cascade.limits import Leave, ModelLimits, Turn
+from tierwise.cascade.limits import ModelLimits
 from tierwise.cascade.money import Appeal
 from tierwise.catalog import Model
 from tierwise.certificates import Current
@@ -153,15 +153,14 @@ class Calls:
         worst, attempt_id = worst_case(model, tokens, call.max_tokens), uuid.uuid4().hex
         allowed = model.name in work.run.policy.rules.budget.allow_unpriced
         wish = work.run.budget.wish(attempt_id, worst, unpriced_allowed=allowed)
-        async with self.limits(model).slot() as leave:
+        tokens = math.ceil(tokens * model.token_margin) + call.max_tokens
+        async with self.limits(model).place():
             paid = await self._ledger.claim(call.hash, fresh_since=work.run.fresh_since, wish=wish)
+            attempt = _attempt(work, model, call, kind, attempt_id)
             if paid:
-                leave()
-                return await self._reuse(work, model, _attempt(work, model, call, kind, attempt_id), paid)
+                return await self._reuse(work, model, attempt, paid)
             with self._ledger.kept(call.hash):
-                turn = await self._turn(model, call, math.ceil(tokens * model.token_margin) + call.max_tokens, leave)
-                attempt = _attempt(work, model, call, kind, attempt_id)
-                return await self._pay(work, model, call, attempt, turn, worst or Decimal(0))
+                return await self._pay(work, model, call, attempt, tokens, worst or Decimal(0))
 
     async def _reuse(self, work: Work, model: Model, attempt: Attempt, paid: Paid) -> tuple[Reply, Attempt]:
         attempt = replace(_answered(attempt, model, paid.reply), reused=True, cost=Decimal(0))
@@ -169,37 +168,36 @@ class Calls:
         work.trail.append(attempt)
         return paid.reply, attempt
 
-    async def _turn(self, model: Model, call: Call, tokens: int, leave: Leave) -> Turn:
+    async def _pay(
+        self, work: Work, model: Model, call: Call, attempt: Attempt, tokens: int, worst: Decimal
+    ) -> tuple[Reply, Attempt]:
         try:
-            return await self.limits(model).turn(tokens, leave)
+            async with self.limits(model).slot():
+                turn = await self.limits(model).turn(tokens)
+                attempt, begun = replace(attempt, started_at=time.time()), time.monotonic()
+                sent = await self._send(call)
         except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:  # nothing was sent
             await asyncio.shield(self._ledger.release(call.hash))
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise FailedCall(error) from error
+        if isinstance(sent, Reply):
+            attempt = _answered(attempt, model, sent)
+            turn.succeeded(attempt.usage)
+            await self._record(work, attempt, sent, worst)
+            return sent, attempt
+        attempt = _failed(attempt, model, sent, time.monotonic() - begun)
+        if isinstance(sent, CallError):  # told before anything is waited for, so that the next call knows
+            turn.failed(sent, attempt.usage)
+        await asyncio.shield(self._record(work, attempt, None, worst))
+        raise FailedCall(sent) if isinstance(sent, CallError) else sent
 
-    async def _pay(
-        self, work: Work, model: Model, call: Call, attempt: Attempt, turn: Turn, worst: Decimal
-    ) -> tuple[Reply, Attempt]:
-        begun = time.monotonic()
+    async def _send(self, call: Call) -> Reply | CallError | asyncio.CancelledError:
+        """What came of it. Raises ModelUnavailable when nothing was sent."""
         try:
-            reply = await self._provider.complete(call)
-        except ModelUnavailable as error:  # nothing was sent
-            await self._ledger.release(call.hash)
-            raise FailedCall(error) from error
+            return await self._provider.complete(call)
         except (CallError, asyncio.CancelledError) as error:
-            seconds = time.monotonic() - begun
-            attempt = _failed(attempt, model, error, seconds)
-            if isinstance(error, CallError):
-                turn.failed(error, attempt.usage)
-            await asyncio.shield(self._record(work, attempt, None, worst))
-            if isinstance(error, CallError):
-                raise FailedCall(error) from error
-            raise
-        attempt = _answered(attempt, model, reply)
-        turn.succeeded(attempt.usage)
-        await self._record(work, attempt, reply, worst)
-        return reply, attempt
+            return error
 
     async def _record(self, work: Work, attempt: Attempt, reply: Reply | None, worst: Decimal) -> None:
         """Commit an attempt with what it cost; only then does anyone act on it."""

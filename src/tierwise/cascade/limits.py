@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from anyio import CapacityLimiter, WouldBlock
@@ -20,8 +20,6 @@ from tierwise.cascade.faults import decision
 from tierwise.catalog import Model
 from tierwise.errors import CallError, CoolingDown, ModelUnavailable, RateLimited
 from tierwise.records import Usage
-
-Leave = Callable[[], None]
 
 FAULTS_IN_A_ROW = 5  # then a model rests
 FIRST_REST_S, LONGEST_REST_S = 30.0, 300.0
@@ -126,33 +124,22 @@ class ModelLimits:
         self.health = Health(model.concurrency, model.concurrency)
         self._name = model.name
         self._slots = CapacityLimiter(model.concurrency)
+        self._places = CapacityLimiter(_with_those_ahead(model.concurrency))
         self._turn = asyncio.Lock()  # first come, first served
         self._out: str | None = None  # why the model is out for the rest of the process
         self._requests = PerMinute(model.requests_per_minute) if model.requests_per_minute else None
         self._tokens = PerMinute(model.tokens_per_minute) if model.tokens_per_minute else None
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[Leave]:
-        """One of the calls that may go at once; it ends with the block, or with a call of what this gives."""
-        borrower: object | None = object()  # one task may hold a slot while another of its calls waits for one
-        try:
-            self._slots.acquire_on_behalf_of_nowait(borrower)
-        except WouldBlock:
-            await self._slots.acquire_on_behalf_of(borrower)
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """One of the calls that may be claimed: a quarter more than go at once, so that no slot waits for a commit."""
+        return _one_of(self._places)
 
-        def leave() -> None:
-            nonlocal borrower
-            if borrower is not None:
-                self._slots.release_on_behalf_of(borrower)
-                borrower = None
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """One of the calls that may go at once."""
+        return _one_of(self._slots)
 
-        try:
-            yield leave
-        finally:
-            leave()
-
-    async def turn(self, tokens: int, leave: Leave = lambda: None) -> Turn:
-        """Wait until a call of at most so many tokens may begin; its end lets another take its slot.
+    async def turn(self, tokens: int) -> Turn:
+        """Wait until a call of at most so many tokens may begin.
 
         Raises CoolingDown while the model rests, ModelUnavailable when it was found to be out of order meanwhile.
         """
@@ -162,7 +149,7 @@ class ModelLimits:
             now = time.monotonic()
             if self._requests:
                 self._requests.take(1, now)
-            return Turn(self, now, self._tokens.take(tokens, now) if self._tokens else None, leave)
+            return Turn(self, now, self._tokens.take(tokens, now) if self._tokens else None)
 
     async def rested(self) -> bool:
         """Wait for the end of a rest that is worth waiting for; whether it was."""
@@ -188,7 +175,25 @@ class ModelLimits:
     def _became(self, health: Health) -> None:
         if health.width != self.health.width:
             self._slots.total_tokens = health.width
+            self._places.total_tokens = _with_those_ahead(health.width)
         self.health = health
+
+
+@asynccontextmanager
+async def _one_of(limiter: CapacityLimiter) -> AsyncIterator[None]:
+    borrower = object()  # one task may hold one while another of its calls waits for one
+    try:
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    except WouldBlock:
+        await limiter.acquire_on_behalf_of(borrower)
+    try:
+        yield
+    finally:
+        limiter.release_on_behalf_of(borrower)
+
+
+def _with_those_ahead(width: int) -> int:
+    return width + max(1, width // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +203,11 @@ class Turn:
     limits: ModelLimits
     begun: float
     tokens: Taken | None
-    leave: Leave
 
     def succeeded(self, usage: Usage | None) -> None:
         """The model answered."""
         self.limits._became(self.limits.health.after_success(self.begun))
-        self._end(usage)
+        self._used(usage)
 
     def failed(self, error: CallError, usage: Usage | None = None) -> None:
         """The call failed."""
@@ -211,9 +215,8 @@ class Turn:
         self.limits._became(self.limits.health.after_fault(error, self.begun, now))
         if decision(error) == "stop":
             self.limits._out = str(error)
-        self._end(usage)
+        self._used(usage)
 
-    def _end(self, usage: Usage | None) -> None:
-        self.leave()
+    def _used(self, usage: Usage | None) -> None:
         if self.tokens and usage and self.limits._tokens:
             self.limits._tokens.correct(self.tokens, usage.prompt_tokens + usage.completion_tokens)

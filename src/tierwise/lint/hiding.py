@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tierwise.lint.findings import Finding
 
-_OWN = {"flows", "tasks", "tests"}  # what a project is made of; flows/tasks.py is told elsewhere
+_OWN = {"flows", "tasks", "tests", "__init__"}  # what a project is made of; flows/tasks.py is told elsewhere
 
 
 def hidden_by(name: str, root: Path) -> str | None:
