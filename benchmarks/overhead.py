@@ -63,7 +63,7 @@ class Place:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=1024, help="for each way in each turn; up to four times as many where the server takes its time")
+    parser.add_argument("--documents", type=int, default=1024, help="of each way; up to four times as many at 200 ms")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--in-flight", type=int, nargs="+", default=IN_FLIGHT)
     parser.add_argument("--latency-ms", type=int, nargs="+", default=LATENCIES_MS)

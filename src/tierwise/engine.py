@@ -182,7 +182,7 @@ class Engine:
         _stop_without_money(job.run)
         documents = batch.documents
         asked = (d for d in documents if not (d.stopped or d.id in job.known))
-        job = replace(job, tokens={d.id: count_tokens(d.text) for d in asked})  # here, as the event loop has enough to do
+        job = replace(job, tokens={d.id: count_tokens(d.text) for d in asked})  # here, beside the busy event loop
 
         async def run_one(document: Document) -> Document:
             done = await self._cascade.run(job, document)
