@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import keyword
 import re
 import textwrap
@@ -148,12 +149,19 @@ def _arguments(project: Project, step: str) -> str:
     from tierwise.golden import load_settings
 
     given: Mapping[str, Any] = load_settings(project.root / "golden" / f"{step}.yaml").parameters
-    return textwrap.indent("".join(f"{name}=unmapped({_literal(value)}),\n" for name, value in given.items()), _MARGIN)
+    return textwrap.indent("".join(f"{name}={_unmapped(value)},\n" for name, value in given.items()), _MARGIN)
+
+
+def _unmapped(value: Any) -> str:
+    """The argument, laid out as formatters do."""
+    text = _literal(value)
+    return f"unmapped(\n{textwrap.indent(text, '    ')}\n)" if "\n" in text else f"unmapped({text})"
 
 
 def _literal(value: Any) -> str:
     """A value as Python text: as JSON writes it, where that means the same."""
     text = json.dumps(value, ensure_ascii=False, default=str, indent=4 if isinstance(value, dict) else None)
+    text = re.sub(r"(?<![\[{])(?=\n *[\]}])", ",", text)
     try:
         return text if ast.literal_eval(text) == value else repr(value)
     except ValueError:
