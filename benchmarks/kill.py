@@ -64,7 +64,7 @@ class Report:
 
 def main() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ |= {"DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore::RuntimeWarning"}  # of processes that know this module
+    os.environ |= {"DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore::RuntimeWarning"}  # for those it starts
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=500)
     parser.add_argument("--kills", type=int, default=20)
