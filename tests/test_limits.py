@@ -138,6 +138,31 @@ def test_there_is_always_one_slot_and_never_more_than_the_catalog_says(outcomes:
         assert 1 <= health.width <= 6
 
 
+@pytest.mark.parametrize(("concurrency", "claimed"), [(1, 2), (4, 5), (128, 160)])
+def test_no_more_is_claimed_than_a_quarter_ahead_of_what_goes_at_once(concurrency: int, claimed: int) -> None:
+    """A kill can make no more calls be paid again than are claimed."""
+
+    async def run() -> int:
+        model, there, most, all_in = limits(concurrency=concurrency), 0, 0, asyncio.Event()
+
+        async def claim() -> None:
+            nonlocal there, most
+            async with model.place():
+                there += 1
+                most = max(most, there)
+                await all_in.wait()
+                there -= 1
+
+        tasks = [asyncio.create_task(claim()) for _ in range(2 * claimed)]
+        for _ in range(4 * claimed):
+            await asyncio.sleep(0)
+        all_in.set()
+        await asyncio.gather(*tasks)
+        return most
+
+    assert asyncio.run(run()) == claimed
+
+
 def test_calls_wait_for_a_slot_when_there_are_fewer() -> None:
     async def story() -> int:
         model = limits(concurrency=4)
