@@ -29,20 +29,23 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tierwise.certificates import Certificates, save_certificates, shortened
-from tierwise.certify import Exam, Result, compare
-from tierwise.certify.measuring import score
-from tierwise.checks import label_is_allowed
-from tierwise.correctness import same, same_fields
 from tierwise.engine import Engine
-from tierwise.golden import Example, load_golden
-from tierwise.learned import Labelled, normalised, save, train, trained_file
+from tierwise.evidence.certify import Exam, Result, compare
+from tierwise.evidence.certify.measure import score
+from tierwise.evidence.training.labelled import Labelled
+from tierwise.evidence.training.train import train
+from tierwise.gateway.learned.files import save, trained_file
+from tierwise.policy.certificates import Certificates, save_certificates, shortened
+from tierwise.policy.router import route
+from tierwise.policy.rules import Features
 from tierwise.project import CATALOG, CERTIFICATES, RULES, Project
-from tierwise.report import usd
-from tierwise.router import route
-from tierwise.rules import Features
-from tierwise.steps import Step
-from tierwise.yamlfile import write_yaml
+from tierwise.steps.checks import label_is_allowed
+from tierwise.steps.correctness import same, same_fields
+from tierwise.steps.examples import Example, load_golden
+from tierwise.steps.step import Step
+from tierwise.text.amounts import usd
+from tierwise.text.terms import normalised
+from tierwise.text.yaml import write_yaml
 
 EMBEDDED = ("qwen-0.5b", "qwen-1.5b")
 HEADER = "# Made by `python -m benchmarks.capability`.\n"

@@ -30,9 +30,9 @@ import httpx
 
 from benchmarks.gateway import serving
 from benchmarks.overhead import MODEL, RULES
-from tests.projects import make_project
-from tests.standin import unused_address
-from tierwise.services import server_of, worker_of
+from tests.kit.projects import make_project
+from tests.kit.standin import unused_address
+from tierwise.orchestrate.services import server_of, worker_of
 
 BATCH, STEPS = 50, 3
 IN_FLIGHT = 32

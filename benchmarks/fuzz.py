@@ -24,24 +24,25 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tests.projects import ROOT
+from tests.kit.projects import ROOT
 from tests.test_cascade import CLASSIFY, GOOD, LABELS, TEXT
 from tests.test_documents_formats import mail, pdf, word
-from tierwise.catalog import Catalog, Model, load_catalog
-from tierwise.certificates import load_certificates
-from tierwise.checks import fields_are_quoted, no_placeholders, numbers_are_in_the_document, same_language
 from tierwise.documents import iter_documents
 from tierwise.documents.formats import extract
 from tierwise.errors import TierwiseError
+from tierwise.evidence.golden import load_settings
+from tierwise.evidence.replay import read_outcomes
 from tierwise.gateway.openai_format import read_answer
 from tierwise.gateway.replies import reply_of
 from tierwise.gateway.translate import translated_errors
 from tierwise.gateway.wire import ErrorStatus, Exchange
-from tierwise.golden import load_golden, load_settings
+from tierwise.policy.catalog import Catalog, Model, load_catalog
+from tierwise.policy.certificates import load_certificates
+from tierwise.policy.rules import load_rules
 from tierwise.records import Call, Document, Message
-from tierwise.replay import read_outcomes
-from tierwise.rules import load_rules
-from tierwise.steps import Step
+from tierwise.steps.checks import fields_are_quoted, no_placeholders, numbers_are_in_the_document, same_language
+from tierwise.steps.examples import load_golden
+from tierwise.steps.step import Step
 
 # what tends to break readers of text: ends, quotes, numbers that are none, references to oneself
 NASTY = [

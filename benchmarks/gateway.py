@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.standin import unused_address
-from tierwise.catalog import Catalog
+from tests.kit.standin import unused_address
 from tierwise.gateway import Gateway
+from tierwise.policy.catalog import Catalog
 from tierwise.records import Call, Message
 
 PROMPT = "Please sort this message. " + "The invoice of March is still open and should be paid by Friday. " * 43
@@ -179,7 +179,15 @@ def text_of(body: Any) -> str:
 def serving(latency_ms: int) -> Iterator[str]:
     """The stand-in provider in a process of its own; gives its address up to `/v1`."""
     url = unused_address()
-    command = [sys.executable, "-m", "tests.standin", "--port", url.rpartition(":")[2], "--latency-ms", str(latency_ms)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.kit.standin",
+        "--port",
+        url.rpartition(":")[2],
+        "--latency-ms",
+        str(latency_ms),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
             wait_for(url)

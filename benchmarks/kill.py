@@ -26,9 +26,9 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.ledgers import DATABASES, migrated_url
-from tests.projects import make_project, model
-from tests.standin import Standin
+from tests.kit.ledgers import DATABASES, migrated_url
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin
 
 LABELS = ["billing", "delivery", "praise"]
 LATENCY_S = 0.03
@@ -141,7 +141,7 @@ def started(work: Work, project: Path, source: Path, out: Path, ledger_url: str)
 
 def in_process(work: Work, project: Path, source: Path, out: Path, ledger_url: str) -> None:
     """Where the work is done."""
-    from tierwise.orchestrate import engine
+    from tierwise.orchestrate.flows import engine
 
     os.environ["TIERWISE_LEDGER_URL"] = ledger_url
     os.chdir(project)

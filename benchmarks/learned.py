@@ -18,9 +18,12 @@ from pathlib import Path
 from statistics import mean
 from time import perf_counter
 
-from tierwise.certificates import lower_bound
-from tierwise.learned import Labelled, Neighbours, Prediction, fit_threshold, load_labelled, split, train
-from tierwise.learned.training import LEAST_PER_LABEL
+from tierwise.evidence.training.labelled import Labelled, load_labelled, split
+from tierwise.evidence.training.thresholds import fit_threshold
+from tierwise.evidence.training.train import LEAST_PER_LABEL, train
+from tierwise.gateway.learned.classifier import Prediction
+from tierwise.policy.certificates import lower_bound
+from tierwise.text.neighbours import Neighbours
 
 SIZES = (770, 1500, 2400)
 HALVES = 20

@@ -12,7 +12,7 @@ import urllib.request
 from statistics import median
 from typing import Any
 
-from tierwise.local import LocalServers, weights_present
+from tierwise.gateway.local import LocalServers, weights_present
 from tierwise.project import Project
 
 PARAGRAPH = (

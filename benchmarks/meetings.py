@@ -22,10 +22,10 @@ from tasks.digest import digest
 from tasks.minutes import minutes
 from tasks.notes import notes
 from tierwise.engine import Engine
-from tierwise.orchestrate import StepTask
+from tierwise.orchestrate.flows import StepTask
 from tierwise.project import Project
 from tierwise.records import Attempt, Batch, Document
-from tierwise.tokens import count_tokens
+from tierwise.text.tokens import count_tokens
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.gateway import serving
-from tests.projects import make_project, model
+from tests.kit.projects import make_project, model
 
 LABELS = ["billing", "delivery", "praise"]
 RULES = "{version: 1, routes: [{name: default, try: [small]}]}"

@@ -14,9 +14,9 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
-from tests.ledgers import REPLY, RUN, attempt
-from tierwise.budget import Wish
+from tests.kit.ledgers import REPLY, RUN, attempt
 from tierwise.ledger import Ledger
+from tierwise.policy.budget import Wish
 
 IN_FLIGHT = 128
 

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gateway import serving
-from tests.projects import make_project
-from tierwise.environment import prepare_prefect
+from tests.kit.projects import make_project
+from tierwise.orchestrate.environment import prepare_prefect
 
 IN_FLIGHT = (1, 32, 128)
 LATENCIES_MS = (0, 200)
@@ -200,7 +200,7 @@ def without_prefect(lane: str) -> Way:
     """Batches through the engine, from as many threads as a flow has."""
 
     def way(place: Place, source: Path) -> float:
-        from tierwise.orchestrate import read_documents, recorded_run
+        from tierwise.orchestrate.flows import read_documents, recorded_run
 
         with chdir(place.projects[lane]), recorded_run() as run, ThreadPoolExecutor(WORKERS) as pool:
             batches = read_documents(source, sensitivity="internal")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from tests.pii import CASES, HARMLESS
+from tests.kit.pii import CASES, HARMLESS
+from tierwise.documents.redaction.redact import Redaction
 from tierwise.records import Document
-from tierwise.redaction import Redaction
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy
 
-from tierwise.replay import Measures, Outcomes, fit, measure, read_outcomes, sweep, true_quality
+from tierwise.evidence.replay import Measures, Outcomes, fit, measure, read_outcomes, sweep, true_quality
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from decimal import Decimal
 from statistics import median
 from typing import Any
 
-from tierwise.catalog import Catalog
-from tierwise.certificates import Certificate, Certificates, Current, lower_bound
-from tierwise.router import Policy, route
-from tierwise.rules import Features, Rules
+from tierwise.policy.catalog import Catalog
+from tierwise.policy.certificates import Certificate, Certificates, Current, lower_bound
+from tierwise.policy.router import Policy, route
+from tierwise.policy.rules import Features, Rules
 
 TARGET_US = 20
 TODAY = datetime.date(2026, 11, 22)

@@ -29,9 +29,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.kill import RULES, ids, made, open_claims, prefect, written
-from tests.ledgers import DATABASES, migrated_url
-from tests.projects import make_project, model
-from tests.standin import Standin, unused_address
+from tests.kit.ledgers import DATABASES, migrated_url
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin, unused_address
 
 LETTER = (
     "Dear Larkfold team, the desk number {n} that I ordered three weeks ago has not arrived, and the tracking page "
@@ -280,7 +280,7 @@ def in_process(project: Path, source: Path, out: Path, ledger_url: str, shard: s
     from tasks.draft import draft
     from tasks.summarize import summarize
     from tierwise import Batch, read_documents, recorded_run, write_documents
-    from tierwise.orchestrate import engine
+    from tierwise.orchestrate.flows import engine
 
     def steps(batch: Batch) -> Batch:
         sorted_ = classify.fn(batch, labels=list(TOPICS), descriptions=TOPICS)
@@ -320,7 +320,7 @@ def tell_shards(counts: list[int], documents: int) -> None:
 
 def tell_prefect(task_runs: int) -> None:
     """What task runs cost a Prefect server of their own, tuned as `tierwise up` does. Linux only."""
-    from tierwise.environment import prepare_prefect
+    from tierwise.orchestrate.environment import prepare_prefect
 
     with tempfile.TemporaryDirectory() as name:
         root, url = Path(name), unused_address()

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from tests import standin as faults
-from tests.projects import make_project, model
-from tests.standin import OK, Fault, Standin, late, status, unused_address
+from tests.kit import standin as faults
+from tests.kit.projects import make_project, model
+from tests.kit.standin import OK, Fault, Standin, late, status, unused_address
 from tests.test_cascade import CLASSIFY, GOOD, LABELS
 from tierwise.engine import Engine
 from tierwise.project import Project

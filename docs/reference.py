@@ -24,9 +24,9 @@ MEMBERS = {
     "RunSummary": ("headline", "cells", "data", "failed"),
 }
 ELSEWHERE = (
-    "tierwise.steps.Step",
-    "tierwise.redaction.Redaction",
-    *(f"tierwise.correctness.{name}" for name in ("same", "same_fields", "mentions", "rubric")),
+    "tierwise.steps.step.Step",
+    "tierwise.documents.redaction.Redaction",
+    *(f"tierwise.steps.correctness.{name}" for name in ("same", "same_fields", "mentions", "rubric")),
 )
 
 RULES = """# The rules file
@@ -145,11 +145,11 @@ What `tierwise` exports, then what that refers to. [For developers](../developer
 @cache
 def pages() -> dict[str, str]:
     """The text of every page by its file name."""
-    from tierwise.catalog import Catalog
-    from tierwise.golden import GoldenSettings
+    from tierwise.evidence.golden import GoldenSettings
+    from tierwise.policy.catalog import Catalog
+    from tierwise.policy.rules import Rules
     from tierwise.project import ProjectSettings
-    from tierwise.prompts import FrontMatter
-    from tierwise.rules import Rules
+    from tierwise.steps.prompts import FrontMatter
 
     settings = SETTINGS.format(
         project=_table(ProjectSettings), prompt=_table(FrontMatter), golden=_table(GoldenSettings)
@@ -272,7 +272,7 @@ def _commands() -> str:
 def _python() -> Iterator[str]:
     """A section for every public name, then for what they refer to."""
     import tierwise
-    from tierwise.orchestrate import Run
+    from tierwise.orchestrate.flows import Run
 
     shown = {name: getattr(tierwise, name) for name in tierwise.__all__}
     functions = [name for name in shown if name.islower()]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field
 
 from tierwise import step
-from tierwise.checks import squeezed, taken_from_the_document
+from tierwise.steps.checks import squeezed, taken_from_the_document
 
 
 class Decision(BaseModel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from tierwise import step
-from tierwise.checks import evidence_is_quoted, label_is_allowed
-from tierwise.correctness import same
+from tierwise.steps.checks import evidence_is_quoted, label_is_allowed
+from tierwise.steps.correctness import same
 
 
 class Classification(BaseModel):

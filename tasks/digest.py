@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tasks.notes import letters, own_queries
 from tierwise import Document, check, step
-from tierwise.checks import at_most_words, numbers_are_in_the_document, same_language
+from tierwise.steps.checks import at_most_words, numbers_are_in_the_document, same_language
 
 
 class Answer(BaseModel):

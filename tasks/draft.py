@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tierwise import step
-from tierwise.checks import at_most_words, no_placeholders, numbers_are_in_the_document, same_language
-from tierwise.correctness import mentions, rubric
+from tierwise.steps.checks import at_most_words, no_placeholders, numbers_are_in_the_document, same_language
+from tierwise.steps.correctness import mentions, rubric
 
 
 class Draft(BaseModel):

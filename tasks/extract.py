@@ -8,8 +8,8 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tierwise import step
-from tierwise.checks import fields_are_quoted
-from tierwise.correctness import same_fields
+from tierwise.steps.checks import fields_are_quoted
+from tierwise.steps.correctness import same_fields
 
 
 class Quoted(BaseModel):

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from tasks.digest import numbers_are_known
 from tierwise import Document, check, step
-from tierwise.checks import at_most_words, no_placeholders, same_language, squeezed
+from tierwise.steps.checks import at_most_words, no_placeholders, same_language, squeezed
 
 
 class Minutes(BaseModel):

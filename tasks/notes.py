@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from tierwise import Document, check, step
-from tierwise.checks import same_language
-from tierwise.correctness import mentions, rubric
+from tierwise.steps.checks import same_language
+from tierwise.steps.correctness import mentions, rubric
 
 
 class Notes(BaseModel):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.ledgers import RUN, migrated_url, stop_postgresql
-from tests.standin import Standin
-from tests.terminal import Terminal
+from tests.kit.ledgers import RUN, migrated_url, stop_postgresql
+from tests.kit.standin import Standin
+from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger
 
 settings.register_profile("tierwise", deadline=None)  # no test is about time

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import make_project, model
-from tests.standin import Request, Standin, unused_address
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin, unused_address
 from tests.test_cascade import CLASSIFY, LABELS
 from tierwise.engine import Engine
 from tierwise.orchestrate.artifacts import attention, table

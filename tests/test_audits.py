@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwise.audits import Evidence, demotion, update
-from tierwise.certificates import lower_bound
 from tierwise.errors import Misuse
+from tierwise.policy.certificates import lower_bound
+from tierwise.policy.sequential_test import Evidence, demotion, update
 
 FLOORS = st.floats(0.02, 0.98)
 COUNTS = st.integers(0, 5_000)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from tierwise.budget import Budget
 from tierwise.errors import BudgetExceeded, Misuse
+from tierwise.policy.budget import Budget
 
 amounts = st.decimals(min_value=0, max_value=2, places=9)
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.projects import make_project, model
-from tests.standin import NO_USAGE, OK, Standin, status
-from tests.terminal import Terminal
-from tierwise.calibrate import Level, calibrate, knee_of, load, reading_only, token_prices
-from tierwise.catalog import Catalog
+from tests.kit.projects import make_project, model
+from tests.kit.standin import NO_USAGE, OK, Standin, status
+from tests.kit.terminal import Terminal
 from tierwise.errors import Misuse
 from tierwise.gateway import Gateway
+from tierwise.gateway.calibrate import Level, calibrate, knee_of, load, reading_only, token_prices
+from tierwise.policy.catalog import Catalog
 from tierwise.project import CATALOG, Project
 from tierwise.records import Call, Message
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.capability import main
-from tests.standin import Fault, Request, Standin
+from tests.kit.standin import Fault, Request, Standin
 
 INTENTS = [f"lost_{thing}" for thing in ("card", "pin", "phone", "cheque", "key", "code", "app", "bill", "loan", "fee")]
 RECEIPT = {"company": "Blue Heron", "date": "25/12/2018", "address": "9 Weir Street", "total": "9.00"}

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tests.projects import RULES, make_project, model
-from tests.standin import CUT_OFF, NO_USAGE, NOT_JSON, OK, Fault, Standin, status, unused_address
+from tests.kit.projects import RULES, make_project, model
+from tests.kit.standin import CUT_OFF, NO_USAGE, NOT_JSON, OK, Fault, Standin, status, unused_address
 from tierwise.cascade import RunContext
-from tierwise.checks import evidence_is_quoted, label_is_allowed
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
-from tierwise.steps import Step
+from tierwise.steps.checks import evidence_is_quoted, label_is_allowed
+from tierwise.steps.step import Step
 
 TEXT = "The parcel with my desk has not arrived and nobody answers the phone."
 LABELS = {"labels": ["billing", "delivery"], "descriptions": {}}

@@ -15,9 +15,9 @@ from httpx import URL
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.projects import ROOT
-from tierwise.catalog import Catalog, Model, Price, Weights, in_house, load_catalog
+from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError, ModelUnavailable, UnknownName
+from tierwise.policy.catalog import Catalog, Model, Price, Weights, in_house, load_catalog
 from tierwise.records import Usage
 
 SHIPPED = load_catalog(ROOT / "routing_rules" / "catalog.yaml")

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import binom
 
-from tierwise.certificates import (
+from tierwise.errors import ConfigError, Misuse
+from tierwise.policy.certificates import (
     Candidate,
     Certificate,
     Certificates,
@@ -29,7 +30,6 @@ from tierwise.certificates import (
     order_by_expected_cost,
     save_certificates,
 )
-from tierwise.errors import ConfigError, Misuse
 
 TODAY = datetime.date(2026, 3, 1)
 ANCHORS = [
@@ -327,7 +327,7 @@ def test_using_certificates_needs_no_scipy(tmp_path: Path) -> None:
     save_certificates(path, [certificate()])
     code = (
         "import datetime, pathlib, sys\n"
-        "from tierwise.certificates import Current, load_certificates\n"
+        "from tierwise.policy.certificates import Current, load_certificates\n"
         "now = Current(identities={'small': 'small-1'}, prompt_hash='p1', step_hash='s1',"
         " today=datetime.date(2026, 3, 1))\n"
         f"held = load_certificates(pathlib.Path({str(path)!r})).certified('classify', ['small'], 0.9, now)\n"

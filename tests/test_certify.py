@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 from tasks.classify import classify
-from tests.projects import make_project, model
-from tests.standin import Request, Standin, status
-from tests.terminal import Terminal
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin, status
+from tests.kit.terminal import Terminal
 from tests.test_cascade import LABELS, TEXT
-from tierwise.certificates import load_certificates, lower_bound
-from tierwise.certify import Exam, compare
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
-from tierwise.golden import load_golden
+from tierwise.evidence.certify import Exam, compare
+from tierwise.policy.certificates import load_certificates, lower_bound
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import Batch, Document, Outcome
+from tierwise.steps.examples import load_golden
 
 CLASSIFY = classify.spec
 DEAR = "{input: 10, output: 20, source: test, date: 2026-11-01}"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import make_project, model
-from tests.standin import Fault, Request, Standin
-from tests.terminal import Terminal
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Fault, Request, Standin
+from tests.kit.terminal import Terminal
 from tests.test_certify import DEAR, RULES, WORDS, certify, right, route_one, write_golden
-from tierwise.certificates import load_certificates
-from tierwise.certify.comparing import FIT
-from tierwise.golden import load_golden
-from tierwise.learned import split
+from tierwise.evidence.certify.compare import FIT
+from tierwise.evidence.training.labelled import split
+from tierwise.policy.certificates import load_certificates
 from tierwise.project import CERTIFICATES
+from tierwise.steps.examples import load_golden
 
 COUNT = 150
 

@@ -16,20 +16,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.projects import ROOT, make_project, model
-from tests.terminal import Terminal
-from tierwise.catalog import Catalog
-from tierwise.certificates import Certificate, Certificates, lower_bound, save_certificates
-from tierwise.golden import FEWEST
-from tierwise.lint import check_project
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.terminal import Terminal
 from tierwise.lint.boxes import reached
+from tierwise.lint.project import check_project
 from tierwise.lint.proof import proven
 from tierwise.lint.routes import Ground, Layout
 from tierwise.lint.space import Space
+from tierwise.policy.catalog import Catalog
+from tierwise.policy.certificates import Certificate, Certificates, lower_bound, save_certificates
+from tierwise.policy.rules import Condition, Features, Rules
 from tierwise.project import Project
 from tierwise.records import SENSITIVITIES
-from tierwise.rules import Condition, Features, Rules
-from tierwise.yamlfile import parse_yaml, read_yaml
+from tierwise.steps.examples import FEWEST
+from tierwise.text.yaml import parse_yaml, read_yaml
 
 HERE = "http://127.0.0.1:9"
 GUARD = "  - {name: confidential-stays-local, when: {sensitivity_min: confidential}, allow_tiers: [local]}\n"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tasks.classify import classify
-from tests.projects import make_project, model
-from tests.terminal import Terminal
-from tierwise.golden import GoldenSettings
+from tests.kit.projects import make_project, model
+from tests.kit.terminal import Terminal
+from tierwise.evidence.golden import GoldenSettings
 from tierwise.lint.asked import Asked, calls_of, differences, drift_findings
-from tierwise.yamlfile import parse_yaml
+from tierwise.text.yaml import parse_yaml
 
 MEASURED = GoldenSettings(parameters={"labels": ["billing", "delivery"], "max_words": 50, "descriptions": {"a": "b"}})
 HEAD = """

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tierwise.checks import (
+from tierwise.records import Document, Verdict
+from tierwise.steps.checks import (
     Check,
     at_most_words,
     check,
@@ -21,7 +22,6 @@ from tierwise.checks import (
     same_language,
     squeezed,
 )
-from tierwise.records import Document, Verdict
 
 
 class Labelled(BaseModel):

@@ -15,20 +15,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.leaks import FREE, GUARD, LABELS, PARAMETERS, Paper, World, run, worlds
-from tests.ledgers import migrated_url
-from tests.projects import make_project, model
-from tests.standin import Request, Standin
+from tests.kit.leaks import FREE, GUARD, LABELS, PARAMETERS, Paper, World, run, worlds
+from tests.kit.ledgers import migrated_url
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin
 from tests.test_cascade import CLASSIFY
-from tierwise.certify import Exam, compare
-from tierwise.certify.measuring import score
-from tierwise.correctness import rubric
 from tierwise.engine import Engine
 from tierwise.errors import GuardViolation, Misuse
-from tierwise.golden import load_golden
+from tierwise.evidence.certify import Exam, compare
+from tierwise.evidence.certify.measure import score
 from tierwise.orchestrate.server import tellable
 from tierwise.project import Project
 from tierwise.records import SENSITIVITIES, Outcome, Sensitivity, rank
+from tierwise.steps.correctness import rubric
+from tierwise.steps.examples import load_golden
 
 # making a failing world smaller takes longer than a test may
 FOUND_AS_IT_IS = (Phase.explicit, Phase.reuse, Phase.generate)

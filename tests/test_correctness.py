@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwise.correctness import mentions, rubric, same, same_fields
 from tierwise.errors import Misuse
+from tierwise.steps.correctness import mentions, rubric, same, same_fields
 
 ANYTHING = st.one_of(st.none(), st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
 

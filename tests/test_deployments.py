@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.projects import ROOT, make_project, model
-from tests.standin import Standin
-from tests.terminal import Terminal
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import Standin
+from tests.kit.terminal import Terminal
 from tierwise.project import Project
-from tierwise.yamlfile import read_yaml
+from tierwise.text.yaml import read_yaml
 
 DEPLOYMENTS: list[dict[str, Any]] = read_yaml(ROOT / "prefect.yaml").data["deployments"]
 

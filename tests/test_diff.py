@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.projects import make_project, model
-from tests.standin import Standin
-from tests.terminal import Terminal
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin
+from tests.kit.terminal import Terminal
 from tests.test_cascade import LABELS, SUMMARIZE
 from tests.test_certify import DEAR, right
 from tests.test_shadow import CLASSIFY, Office, certify

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import ROOT
-from tests.terminal import Terminal
+from tests.kit.projects import ROOT
+from tests.kit.terminal import Terminal
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -53,9 +53,9 @@ def test_the_developers_guides_modules_run(tmp_path: Path) -> None:
 
 
 def test_the_guides_prompt_and_model_load(tmp_path: Path) -> None:
-    from tierwise.catalog import load_catalog
-    from tierwise.prompts import load_prompts
+    from tierwise.policy.catalog import load_catalog
     from tierwise.records import Document
+    from tierwise.steps.prompts import load_prompts
 
     [(_, prompt)] = blocks("jinja")
     (tmp_path / "tone.md.j2").write_text(prompt)

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.projects import ROOT, make_project, model
-from tests.standin import Standin, status
-from tests.terminal import Terminal
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import Standin, status
+from tests.kit.terminal import Terminal
 from tests.test_cascade import LABELS
 from tests.test_certify import DEAR, right
 from tests.test_shadow import CLASSIFY, FREE, Office, documents, label_all, opened, proven
 from tierwise.documents import read_documents
 from tierwise.engine import Engine
-from tierwise.learned import Labelled, train, trained_file
-from tierwise.learned import save as save_classifier
+from tierwise.evidence.training.labelled import Labelled
+from tierwise.evidence.training.train import train
+from tierwise.gateway.learned.files import save as save_classifier
+from tierwise.gateway.learned.files import trained_file
 from tierwise.project import Project
 from tierwise.records import Batch, Document
 

@@ -13,19 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import validate
 
-from tests.ledgers import RUN, migrated_url
-from tests.ledgers import run as awaited
-from tests.projects import make_project, model
-from tests.standin import Request, Standin
-from tests.terminal import Done, Terminal
+from tests.kit.ledgers import RUN, migrated_url
+from tests.kit.ledgers import run as awaited
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin
+from tests.kit.terminal import Done, Terminal
 from tests.test_cascade import CLASSIFY
 from tierwise.engine import Engine
-from tierwise.export import Export, Wanted, collect
+from tierwise.export.collect import Export, Wanted, collect
 from tierwise.ledger import Decision, Ledger
-from tierwise.ledger.audits import item_id
+from tierwise.ledger.people.samples import item_id
 from tierwise.project import Project
 from tierwise.records import SENSITIVITIES, Batch, Document, Outcome, Route, Sensitivity, rank
-from tierwise.review import edit, find_item, reject
+from tierwise.review.queue import edit, find_item, reject
 
 LABELS = {"labels": ["billing", "delivery"], "descriptions": {}}
 RULES = """

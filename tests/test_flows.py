@@ -10,9 +10,9 @@ from textwrap import dedent
 
 import pytest
 
-from tests.projects import ROOT, make_project, model
-from tests.standin import Standin, status, unused_address
-from tests.terminal import Terminal
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import Standin, status, unused_address
+from tests.kit.terminal import Terminal
 
 INBOX = {
     "a.txt": "The parcel with my desk has not arrived, the tracking page says nothing since Monday.",

@@ -13,10 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.standin import NO_USAGE, Fault, Request, Standin
-from tierwise.catalog import Catalog
+from tests.kit.standin import NO_USAGE, Fault, Request, Standin
 from tierwise.errors import BadReply, ModelUnavailable, UnknownName
 from tierwise.gateway import Gateway
+from tierwise.policy.catalog import Catalog
 from tierwise.records import Call, Message, Reply, Usage
 
 DOCUMENT = "The invoice of March is still open. Please pay it by Friday."
@@ -299,14 +299,14 @@ def test_a_local_server_is_not_sent_another_providers_key(
 
 def test_importing_the_gateway_imports_no_provider_library() -> None:
     libraries = {"litellm", "httpx", "openai", "tiktoken", "aiohttp"}
-    code = f"import sys, tierwise.gateway, tierwise.tokens; print({libraries} & {{*sys.modules}})"
+    code = f"import sys, tierwise.gateway, tierwise.text.tokens; print({libraries} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
 CALL_ALONE = """
 import asyncio, sys
-from tests.standin import unused_address
+from tests.kit.standin import unused_address
 from tests.test_gateway import CALL, ENV, Gateway, catalog_at, replace
 from tierwise.errors import Unreachable
 
@@ -345,7 +345,7 @@ def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
         },
         "required": ["lines", "due", "kind", "note", "paid", "year"],
     }
-    from tests.standin import sensible_answer
+    from tests.kit.standin import sensible_answer
 
     body = {"messages": [{"role": "user", "content": DOCUMENT}]}
     request = Request("/v1/chat/completions", {}, {**body, "response_format": {"json_schema": {"schema": schema}}})

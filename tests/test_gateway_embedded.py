@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.standin import Standin, unused_address
+from tests.kit.standin import Standin, unused_address
 from tests.test_gateway import CALL, ask, catalog, entry
-from tierwise.catalog import Catalog, Model
 from tierwise.errors import ModelUnavailable, Unreachable
 from tierwise.gateway import Gateway
+from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import Reply
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import standin as faults
-from tests.standin import Fault, Standin, status, unused_address
+from tests.kit import standin as faults
+from tests.kit.standin import Fault, Standin, status, unused_address
 from tests.test_gateway import CALL, DOCUMENT, ENV, OPENAI_FORMAT, ask, catalog_at
 from tierwise import errors
 from tierwise.errors import CallError

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.standin import Fault, Standin
+from tests.kit.standin import Fault, Standin
 from tests.test_gateway import BOTH_LANES, CALL, DOCUMENT, ENV, ask, catalog, catalog_at, entry, forced_lane
-from tierwise.catalog import Model
 from tierwise.errors import BadReply, CallError, ModelUnavailable, Unreachable
 from tierwise.gateway import Gateway
 from tierwise.gateway.litellm_lane import IN_HOUSE
 from tierwise.gateway.target import Target, target_of
+from tierwise.policy.catalog import Model
 from tierwise.records import Message
 
 HERE = "http://127.0.0.1:8000/v1"

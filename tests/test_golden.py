@@ -13,14 +13,15 @@ from flows.contract_intake import ContractTerms
 from flows.support_inbox import TOPICS
 from tasks.classify import classify
 from tasks.extract import extract
-from tests.projects import ROOT, make_project, model
-from tests.standin import Request, Standin
-from tests.terminal import Terminal
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import Request, Standin
+from tests.kit.terminal import Terminal
 from tests.test_certify import RULES, certify, golden_rows, lazy, write_golden
-from tierwise.certify import load_material
 from tierwise.errors import ConfigError
-from tierwise.golden import load_golden, load_settings
+from tierwise.evidence.certify import load_material
+from tierwise.evidence.golden import load_settings
 from tierwise.project import Project
+from tierwise.steps.examples import load_golden
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ import pytest
 from markdown_it import MarkdownIt
 
 from benchmarks.fuzz import readers, try_out
-from tests.ledgers import DATABASES, migrated_url
-from tests.projects import make_project, model
-from tests.standin import Standin, status
-from tests.terminal import Terminal
+from tests.kit.ledgers import DATABASES, migrated_url
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin, status
+from tests.kit.terminal import Terminal
 from tests.test_cascade import CLASSIFY, LABELS, SUMMARIZE
 from tierwise.documents import iter_documents
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
-from tierwise.golden import load_golden
-from tierwise.plain import cell, plain
 from tierwise.project import Project
 from tierwise.records import Batch, Document
+from tierwise.steps.examples import load_golden
+from tierwise.text.escape import cell, plain
 
 COMMANDS = "\x1b[2J\x1b]0;title\x07\x9b31m\r\x08\u202e\u2066\u2028"  # clear, retitle, colour, go back, turn round
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028]")

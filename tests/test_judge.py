@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.projects import make_project, model
-from tests.standin import Request, Standin
-from tests.terminal import Done, Terminal
-from tierwise.certificates import ALPHA, Certificate, load_certificates, lower_bound
-from tierwise.certify.measuring import proven
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin
+from tests.kit.terminal import Done, Terminal
 from tierwise.errors import ConfigError
-from tierwise.judge import Judged, load_labels
+from tierwise.evidence.certify.measure import proven
+from tierwise.evidence.judge import Judged, load_labels
 from tierwise.ledger import Ledger
+from tierwise.policy.certificates import ALPHA, Certificate, load_certificates, lower_bound
 from tierwise.project import CERTIFICATES
 
 RULES = """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kill import job, killed
-from tests.ledgers import DATABASES
+from tests.kit.ledgers import DATABASES
 
 
 @pytest.mark.parametrize("database", DATABASES)

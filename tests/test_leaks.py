@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, field_validator
 
-from tests.ledgers import DATABASES, migrated_url
-from tests.projects import make_project, model
-from tests.standin import OK, Fault, Standin, raw, status
-from tests.terminal import Terminal
+from tests.kit.ledgers import DATABASES, migrated_url
+from tests.kit.projects import make_project, model
+from tests.kit.standin import OK, Fault, Standin, raw, status
+from tests.kit.terminal import Terminal
 from tests.test_cascade import CLASSIFY, GOOD, LABELS
-from tierwise.checks import check
 from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
 from tierwise.gateway.target import target_of
-from tierwise.golden import Example, GoldenSet
+from tierwise.policy.rules import Features
 from tierwise.project import Project
 from tierwise.records import Batch, Call, Document, Message, Reply
-from tierwise.rules import Features
+from tierwise.steps.checks import check
+from tierwise.steps.examples import Example, GoldenSet
 
 KEY = "planted-key-0123456789"  # in a variable
 TENANT = "planted-tenant-0123456789"  # in a variable, in a header whose name says nothing

@@ -17,22 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierwise.errors import ConfigError, Misuse, UnknownName
-from tierwise.learned import (
-    Classifier,
-    Labelled,
-    Neighbours,
-    data_hash,
-    fit_threshold,
-    load,
-    load_labelled,
-    normalised,
-    read_head,
-    save,
-    split,
-    train,
-)
-from tierwise.learned.terms import Terms, vectorisers
+from tierwise.evidence.training.labelled import Labelled, data_hash, load_labelled, split
+from tierwise.evidence.training.thresholds import fit_threshold
+from tierwise.evidence.training.train import train
+from tierwise.gateway.learned.classifier import Classifier
+from tierwise.gateway.learned.files import load, read_head, save
 from tierwise.records import Document
+from tierwise.text.neighbours import Neighbours
+from tierwise.text.terms import Terms, normalised, vectorisers
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = load_labelled(ROOT / "golden" / "classify-examples.jsonl")

@@ -18,18 +18,22 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, create_model
 
 from tasks.classify import classify
-from tests.projects import ROOT, make_project, model
-from tests.standin import Standin
-from tests.terminal import Terminal
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import Standin
+from tests.kit.terminal import Terminal
 from tests.test_certificates import certificate
 from tests.test_learned import Bomb, edited, forged
-from tierwise.catalog import load_catalog
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
-from tierwise.learned import Classifier, Form, Labelled, form_of, load, read_head, save, train, trained_file
+from tierwise.evidence.training.labelled import Labelled
+from tierwise.evidence.training.train import train
+from tierwise.gateway.learned.classifier import Classifier
+from tierwise.gateway.learned.files import load, read_head, save, trained_file
+from tierwise.gateway.learned.form import Form, form_of
+from tierwise.policy.catalog import load_catalog
 from tierwise.project import CATALOG, Project
 from tierwise.records import Batch, Document, Outcome, Usage, canonical_hash
-from tierwise.steps import Step
+from tierwise.steps.step import Step
 
 CLASSIFY = classify.spec
 LABELS = ["billing", "delivery"]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.ledgers import DOCUMENT, REPLY, RUN, attempt, python, run
+from tests.kit.ledgers import DOCUMENT, REPLY, RUN, attempt, python, run
 from tierwise.errors import LedgerError
 from tierwise.ledger import Ledger, Paid
 from tierwise.records import Outcome, Rejection, Route, Verdict
@@ -383,7 +383,7 @@ def test_what_was_committed_survives_the_death_of_the_process(url: str, ledger: 
     """Every attempt whose settling returned before `kill -9` is in the ledger."""
     code = """
         import asyncio, pathlib, sys
-        from tests.ledgers import REPLY, RUN, attempt
+        from tests.kit.ledgers import REPLY, RUN, attempt
         from tierwise.ledger import Ledger
 
         async def settle_for_ever(ledger, lane):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from tests.ledgers import RUN, fresh_url, python
+from tests.kit.ledgers import RUN, fresh_url, python
 from tierwise.errors import LedgerError
 from tierwise.ledger import Ledger
 

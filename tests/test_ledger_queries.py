@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url, run
+from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url, run
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger import DeferredRow, Ledger
 from tierwise.records import Outcome, Status, Usage, Verdict

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ledgers import run
-from tests.projects import RULES, make_project, model
-from tests.standin import Request, Standin, status, unused_address
+from tests.kit.ledgers import run
+from tests.kit.projects import RULES, make_project, model
+from tests.kit.standin import Request, Standin, status, unused_address
 from tests.test_cascade import GOOD, TEXT, classify, kinds
 from tierwise.cascade.limits import (
     FAULTS_IN_A_ROW,
@@ -26,9 +26,9 @@ from tierwise.cascade.limits import (
     ModelLimits,
     PerMinute,
 )
-from tierwise.catalog import Model
 from tierwise.engine import Engine
 from tierwise.errors import BadRequest, CallError, CoolingDown, RateLimited, ServerFault
+from tierwise.policy.catalog import Model
 from tierwise.project import Project
 from tierwise.records import Document, Usage
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tierwise.catalog import Model, Weights
 from tierwise.errors import WeightsError
-from tierwise.local import Endpoint, LocalServers, weights_path, weights_present
+from tierwise.gateway.local import Endpoint, LocalServers, weights_path, weights_present
+from tierwise.policy.catalog import Model, Weights
 
 from .tiny_gguf import write_tiny_gguf
 from .wheels import pip_environment, write_wheel

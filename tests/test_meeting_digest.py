@@ -19,16 +19,16 @@ from tasks.actions import Action, Agreed, Decision, actions, all_agreed, same_ag
 from tasks.digest import digest
 from tasks.minutes import minutes
 from tasks.notes import Notes, all_notes, notes, own_queries
-from tests.projects import make_project, model
-from tests.standin import Request, Standin, status
-from tests.terminal import Terminal
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin, status
+from tests.kit.terminal import Terminal
 from tierwise.cascade.parts import split
 from tierwise.engine import Engine
 from tierwise.orchestrate.planning import rehearse
 from tierwise.plan import Planner
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
-from tierwise.tokens import count_tokens
+from tierwise.text.tokens import count_tokens
 
 PEOPLE = ("Ines", "Tobias", "Farah")
 QUERIES = ("What was decided?",)

@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from tests.ledgers import REPLY, RUN, attempt, migrated_url, python, run
-from tierwise.budget import Limit, Purse, Wish
+from tests.kit.ledgers import REPLY, RUN, attempt, migrated_url, python, run
 from tierwise.errors import BudgetExceeded, Misuse
 from tierwise.ledger import Ledger
+from tierwise.policy.budget import Limit, Purse, Wish
 
 ONE = {"run 1": Decimal(1)}
 numbers = itertools.count()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledgers import RUN, migrated_url
-from tests.projects import ROOT, make_project, model
+from tests.kit.ledgers import RUN, migrated_url
+from tests.kit.projects import ROOT, make_project, model
 from tierwise.ledger import Ledger, RunInfo
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()

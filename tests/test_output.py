@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.projects import ROOT
+from tests.kit.projects import ROOT
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["models"], ["check", "--help"]])

@@ -20,15 +20,15 @@ from prefect import flow, unmapped
 from tasks.classify import classify
 from tasks.draft import draft
 from tasks.summarize import summarize
-from tests.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, run
-from tests.projects import ROOT, make_project, model
-from tests.standin import Standin
-from tests.terminal import Terminal
+from tests.kit.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, run
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import Standin
+from tests.kit.terminal import Terminal
 from tierwise import Document, read_documents, recorded_run, redact, write_documents
 from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
 from tierwise.ledger import Ledger
-from tierwise.ledger.history import history, paid_calls
+from tierwise.ledger.views.history import history, paid_calls
 from tierwise.orchestrate.planning import rehearse
 from tierwise.plan import Plan, Planner, Sampler, choose, save_plan, take_plan
 from tierwise.plan.sample import whole_batch

@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow, task
 
 from tasks.classify import classify
-from tests.projects import make_project, model
+from tests.kit.projects import make_project, model
 from tierwise import redact
 from tierwise.orchestrate.planning import plain_tasks
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import ROOT, make_project, model
+from tests.kit.projects import ROOT, make_project, model
 from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.project import Project
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.projects import ROOT
+from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError, UnknownName
-from tierwise.prompts import Prompt, Prompts, delimited, load_prompts, neutral
 from tierwise.records import Document, Outcome
+from tierwise.steps.prompts import Prompt, Prompts, delimited, load_prompts, neutral
 
 SHIPPED = load_prompts(ROOT / "prompts")
 PARAMETERS: dict[str, dict[str, Any]] = {

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from tests.ledgers import DATABASES, RUN, migrated_url, python
-from tests.projects import PRICE, RULES, make_project, model
-from tests.standin import NO_USAGE, Fault, Standin
-from tests.terminal import Terminal
+from tests.kit.ledgers import DATABASES, RUN, migrated_url, python
+from tests.kit.projects import PRICE, RULES, make_project, model
+from tests.kit.standin import NO_USAGE, Fault, Standin
+from tests.kit.terminal import Terminal
 from tests.test_cascade import CLASSIFY, GOOD, INVENTED, LABELS, TEXT
-from tierwise.budget import Limit
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded, ConfigError
 from tierwise.ledger import Ledger
+from tierwise.policy.budget import Limit
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
 
@@ -33,7 +33,7 @@ LIMITS = {"run-1": "0.4", "run-2": "0.5", "day": "0.6", "day team=claims": "0.2"
 PROCESS = """
     import asyncio, pathlib, random, sys
     from decimal import Decimal
-    from tests.ledgers import REPLY, attempt
+    from tests.kit.ledgers import REPLY, attempt
     from tierwise.budget import Wish
     from tierwise.errors import BudgetExceeded
     from tierwise.ledger import Ledger
@@ -262,7 +262,7 @@ def test_a_run_on_prefect_pauses_and_goes_on_when_it_is_resumed_with_money(
     from prefect.flow_runs import resume_flow_run
     from prefect.runtime import flow_run
 
-    from tierwise.orchestrate import current_run, recorded_run
+    from tierwise.orchestrate.flows import current_run, recorded_run
 
     engine = make("{when_empty: pause}")
     monkeypatch.setenv("TIERWISE_PROJECT", str(engine.project.root))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import ROOT, make_project
-from tierwise.checks import label_is_allowed
+from tests.kit.projects import ROOT, make_project
 from tierwise.engine import Engine
-from tierwise.local import weights_present
+from tierwise.gateway.local import weights_present
 from tierwise.project import Project
 from tierwise.records import Batch, Document
-from tierwise.steps import Step
+from tierwise.steps.checks import label_is_allowed
+from tierwise.steps.step import Step
 
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(600)]
 

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from prefect import flow, unmapped
 
 from tasks.classify import classify
-from tests.pii import CASES, HARMLESS, NOT_FOUND, Case
-from tests.projects import RULES, make_project, model
-from tests.standin import Standin
+from tests.kit.pii import CASES, HARMLESS, NOT_FOUND, Case
+from tests.kit.projects import RULES, make_project, model
+from tests.kit.standin import Standin
 from tests.test_cascade import GOOD, LABELS
 from tierwise import RunSummary, read_documents, recorded_run, write_documents
 from tierwise import redact as redact_step
+from tierwise.documents.redaction.redact import Redaction
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger import Ledger
 from tierwise.records import SENSITIVITIES, Document, Outcome, Sensitivity, rank
-from tierwise.redaction import Redaction
 
 LETTER = """Dear Ms Varga,
 

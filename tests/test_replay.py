@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.projects import ROOT
-from tests.terminal import Terminal
+from tests.kit.projects import ROOT
+from tests.kit.terminal import Terminal
 from tierwise.errors import ConfigError, Misuse
-from tierwise.replay import COLUMNS, RANDOM, Outcomes, fit, measure, read_outcomes, replay, sweep, true_quality
+from tierwise.evidence.replay import COLUMNS, RANDOM, Outcomes, fit, measure, read_outcomes, replay, sweep, true_quality
 
 RECORDED = ROOT.parent / "shared" / "data" / "outcomes" / "routellm_mmlu_train.csv.gz"
 HEADER = ",".join(COLUMNS)

@@ -14,21 +14,21 @@ from typing import Any
 
 import pytest
 
-from tests.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url, run
-from tests.projects import make_project, model
-from tests.standin import Standin
-from tests.terminal import Terminal
+from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url, run
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin
+from tests.kit.terminal import Terminal
 from tests.test_explain import classify, letter
-from tierwise.catalog import load_catalog
-from tierwise.certificates import Certificate
 from tierwise.ledger import Ledger
-from tierwise.ledger.reporting import runs_since
+from tierwise.ledger.views.summary import runs_since
+from tierwise.policy.catalog import load_catalog
+from tierwise.policy.certificates import Certificate
 from tierwise.records import Outcome, Rejection, Route, Usage, Verdict
 from tierwise.report.figures import Ground, Proof, interval
 from tierwise.report.gathering import Report, gather
 from tierwise.report.page import page
 from tierwise.report.receipts import receipts
-from tierwise.tokens import count_tokens
+from tierwise.text.tokens import count_tokens
 
 TODAY = datetime.date(2026, 11, 22)
 CENT = Decimal("0.01")

@@ -13,17 +13,17 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.ledgers import RUN, migrated_url
-from tests.projects import make_project, model
+from tests.kit.ledgers import RUN, migrated_url
+from tests.kit.projects import make_project, model
 from tests.test_report import LARGE, SMALL, TODAY, Page, proof, record
-from tierwise.catalog import Catalog, load_catalog
 from tierwise.ledger import Ledger
-from tierwise.plain import plain
+from tierwise.policy.catalog import Catalog, load_catalog
 from tierwise.records import Choice, Rejection, Route, Verdict
 from tierwise.report.figures import Ground
 from tierwise.report.gathering import gather
 from tierwise.report.page import page
 from tierwise.report.receipts import receipts
+from tierwise.text.escape import plain
 
 BREAKOUTS = (
     "</script><script>alert(1)</script>",

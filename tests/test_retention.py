@@ -11,16 +11,16 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import create_engine, inspect, text
 
-from tests.projects import make_project, model
-from tests.standin import Request, Standin
-from tests.terminal import Terminal
-from tierwise.checks import evidence_is_quoted
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin
+from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
 from tierwise.ledger import Ledger
 from tierwise.project import Project
 from tierwise.records import Batch, Document
-from tierwise.review import edit, find_item
-from tierwise.steps import Step
+from tierwise.review.queue import edit, find_item
+from tierwise.steps.checks import evidence_is_quoted
+from tierwise.steps.step import Step
 
 DAY = 86_400.0
 PRIVATE = "Mrs Abendroth"

@@ -17,17 +17,18 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tests.ledgers import DATABASES, migrated_url
-from tests.projects import make_project, model
-from tests.standin import Standin
-from tests.terminal import Done, Terminal
-from tierwise.checks import evidence_is_quoted, label_is_allowed
+from tests.kit.ledgers import DATABASES, migrated_url
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin
+from tests.kit.terminal import Done, Terminal
+from tierwise.cascade.known_outcomes import Retry
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.project import Project
 from tierwise.records import Batch, Document
-from tierwise.review import Retry, edit, find_item, plan_retry, reject
-from tierwise.steps import Step
+from tierwise.review.queue import edit, find_item, plan_retry, reject
+from tierwise.steps.checks import evidence_is_quoted, label_is_allowed
+from tierwise.steps.step import Step
 
 LABELS = {"labels": ["billing", "delivery"], "descriptions": {}}
 TEXTS = {
@@ -446,7 +447,7 @@ def test_decisions_become_golden_rows_once_and_confidential_ones_only_when_asked
 
 
 def test_golden_rows_are_read_as_examples_whatever_the_answer_holds(project: Path, terminal: Terminal) -> None:
-    from tierwise.golden import load_golden
+    from tierwise.steps.examples import load_golden
 
     first, _ = run(project, "a.txt", "b.txt")
     (project / "golden").mkdir()

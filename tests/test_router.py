@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwise.catalog import Catalog
-from tierwise.certificates import Certificates, Current
+from tierwise.policy.catalog import Catalog
+from tierwise.policy.certificates import Certificates, Current
+from tierwise.policy.router import Policy, choices, route, worst_case
+from tierwise.policy.rules import Features, Rules
 from tierwise.records import SENSITIVITIES, Rejection, Route, Usage
-from tierwise.router import Policy, choices, route, worst_case
-from tierwise.rules import Features, Rules
 
 TIERS = ("local", "clarifai", "proprietary")
 NAMES = ("a", "b", "c", "d", "e")

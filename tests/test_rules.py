@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from tests.projects import ROOT
-from tierwise.catalog import Catalog, load_catalog
+from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError
+from tierwise.policy.catalog import Catalog, load_catalog
+from tierwise.policy.rules import Condition, Features, Guard, RouteRule, Rules, features, load_rules
 from tierwise.records import SENSITIVITIES, Document, Outcome
-from tierwise.rules import Condition, Features, Guard, RouteRule, Rules, features, load_rules
-from tierwise.steps import Step
+from tierwise.steps.step import Step
 
 STEPS = ("classify", "summarize", "draft")
 CATALOG = Catalog.model_validate(

@@ -18,17 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.scale import killed, server
-from tests.ledgers import python
-from tests.projects import make_project, model
-from tests.standin import Request, Standin, sensible_answer
+from tests.kit.ledgers import python
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin, sensible_answer
 from tierwise.documents import Shard, iter_documents
+from tierwise.documents.spool import Folder, Spool
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError, Misuse, RateLimited, TierwiseError, UnknownName
 from tierwise.orchestrate.attaching import SPOOL, find_note, join, leave_note
 from tierwise.orchestrate.runners import task_runner
 from tierwise.project import Project
 from tierwise.records import Batch, Document
-from tierwise.spool import Folder, Spool
 
 RULES = "{version: 1, routes: [{name: default, try: [small]}]}"
 
@@ -146,7 +146,7 @@ def test_processes_share_the_limits_of_a_model(
 def test_shares_are_never_more_than_the_whole_and_never_nothing(
     concurrency: int, per_minute: int | None, workers: int
 ) -> None:
-    from tierwise.catalog import Model
+    from tierwise.policy.catalog import Model
 
     whole = Model(
         tier="local",
@@ -264,7 +264,7 @@ def test_a_worker_without_a_key_that_the_run_has_is_refused(
 
 def test_a_retry_goes_on_in_another_process(project: Path) -> None:
     """What the earlier run settled is not asked again there either."""
-    from tierwise.review import Retry
+    from tierwise.cascade.known_outcomes import Retry
 
     with Engine(Project(project), env={}) as engine:
         engine.retry = Retry("before", frozenset({"a", "b"}), frozenset({"b"}))

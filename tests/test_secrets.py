@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import make_project, model
-from tests.standin import Fault, Request, Standin, status
-from tests.terminal import Terminal
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Fault, Request, Standin, status
+from tests.kit.terminal import Terminal
 from tests.test_leaks import Everything, columns, found, log, prefects_database
 from tierwise.errors import ConfigError
 from tierwise.project import Project

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tierwise.services import Service, address, server_of, write_address
+from tierwise.orchestrate.services import Service, address, server_of, write_address
 
 SLEEPS = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"

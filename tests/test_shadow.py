@@ -20,20 +20,20 @@ import pytest
 
 from tasks.classify import classify
 from tasks.summarize import summarize
-from tests.ledgers import DATABASES, DOCUMENT, RUN, migrated_url, run
-from tests.projects import make_project, model
-from tests.standin import Standin, status
-from tests.terminal import Terminal
+from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, migrated_url, run
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin, status
+from tests.kit.terminal import Terminal
 from tests.test_cascade import LABELS
 from tests.test_certify import DEAR, lazy, right
-from tierwise.audits import Evidence, demotion, drawn, update
 from tierwise.cascade import RunContext
 from tierwise.cascade.shadow import agreement
-from tierwise.certificates import Certificate, lower_bound, save_certificates
 from tierwise.engine import Engine
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger import Ledger
-from tierwise.ledger.audits import Audit, evidence_of, item_id
+from tierwise.ledger.people.samples import Audit, evidence_of, item_id
+from tierwise.policy.certificates import Certificate, lower_bound, save_certificates
+from tierwise.policy.sequential_test import Evidence, demotion, drawn, update
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import Batch, Document, Outcome
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from docs.reference import HERE, pages
-from tests.projects import ROOT
-from tests.site import built_site
+from tests.kit.projects import ROOT
+from tests.kit.site import built_site
 from tests.test_docs import BLOCK
-from tierwise.catalog import load_catalog
-from tierwise.golden import load_settings
+from tierwise.evidence.golden import load_settings
+from tierwise.policy.catalog import load_catalog
+from tierwise.policy.rules import load_rules
 from tierwise.project import Project
-from tierwise.prompts import load_prompts
-from tierwise.rules import load_rules
+from tierwise.steps.prompts import load_prompts
 
 DOCS = ROOT / "docs"
 SOURCES = sorted(path.relative_to(DOCS) for path in DOCS.rglob("*.md"))

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierwise.documents.spool import Spool
 from tierwise.errors import Misuse
 from tierwise.records import SENSITIVITIES, Batch, Document, Outcome
-from tierwise.spool import Spool
 
 json_data = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -79,7 +79,7 @@ def test_nobody_else_can_look_into_the_folder(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_goes_with_the_next_one_and_what_lives_stays(tmp_path: Path) -> None:
     """The lock of a dead process is free; that of a living one is not."""
     code = (
-        "import sys, time; from pathlib import Path; from tierwise.spool import Spool\n"
+        "import sys, time; from pathlib import Path; from tierwise.documents.spool import Spool\n"
         "spool = Spool(Path(sys.argv[1]), 'killed'); print('ready', flush=True); time.sleep(60)"
     )
     living = Spool(tmp_path, "living")

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import ROOT
-from tests.terminal import Done, Terminal
-from tests.tutorial import shown, typed_in
-from tierwise.catalog import load_catalog
-from tierwise.lint import check_project
+from tests.kit.projects import ROOT
+from tests.kit.terminal import Done, Terminal
+from tests.kit.tutorial import shown, typed_in
+from tierwise.lint.project import check_project
+from tierwise.policy.catalog import load_catalog
 from tierwise.project import Project
-from tierwise.yamlfile import read_yaml
+from tierwise.text.yaml import read_yaml
 
 FLOWS = """
 from pathlib import Path

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
-from tierwise.checks import check
 from tierwise.errors import Misuse
 from tierwise.records import Document, Verdict
-from tierwise.steps import Step, schema_instruction
+from tierwise.steps.checks import check
+from tierwise.steps.step import Step, schema_instruction
 
 
 class Quoted(BaseModel):

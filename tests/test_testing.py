@@ -8,14 +8,14 @@ from textwrap import dedent
 import pytest
 from pydantic import BaseModel
 
-from tests.projects import ROOT, make_project, model
-from tests.standin import unused_address
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import unused_address
 from tierwise.engine import current_of
 from tierwise.errors import UnknownName
-from tierwise.orchestrate import engine, using
+from tierwise.orchestrate.flows import engine, using
 from tierwise.project import Project
 from tierwise.records import Document
-from tierwise.steps import Step
+from tierwise.steps.step import Step
 from tierwise.testing import Request, StandIn
 
 TEXT = "The parcel with my desk has not arrived and nobody answers the phone."

@@ -11,9 +11,9 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.standin import unused_address
+from tests.kit.standin import unused_address
 from tierwise.records import Message
-from tierwise.tokens import count_tokens, estimate_prompt_tokens
+from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 
 def test_two_words_are_two_tokens_and_an_empty_text_is_none() -> None:

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
-from tests.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, python, run
-from tests.terminal import Terminal
+from tests.kit.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, python, run
+from tests.kit.terminal import Terminal
+from tierwise.audit.files import read_trail, write_trail
+from tierwise.audit.verify import verify_file
 from tierwise.documents import iter_documents
+from tierwise.documents.redaction.redact import Redaction
+from tierwise.documents.spool import Spool
 from tierwise.ledger import Decision, Ledger
-from tierwise.ledger.audits import Audit
+from tierwise.ledger.people.chain import START, Scope, digest
+from tierwise.ledger.people.samples import Audit
 from tierwise.records import Batch, Choice, Outcome, Rejection, Route, Verdict
-from tierwise.redaction import Redaction
-from tierwise.spool import Spool
-from tierwise.trail import START, Scope, digest
-from tierwise.trail.files import read_trail, write_trail
-from tierwise.trail.verify import verify_file
 
 SECRET = "the patient has a fever"
 ROUTE = Route(

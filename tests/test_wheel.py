@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.projects import ROOT
-from tests.standin import unused_address
-from tests.tutorial import typed_in
+from tests.kit.projects import ROOT
+from tests.kit.standin import unused_address
+from tests.kit.tutorial import typed_in
 
 ENGINE = ROOT / "src/tierwise"
 slow = pytest.mark.skipif("TIERWISE_WHEEL_TEST" not in os.environ, reason="make wheel-test runs it")

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from tierwise.catalog import Settings
 from tierwise.errors import ConfigError
-from tierwise.yamlfile import YamlData, parse_yaml, read_yaml
+from tierwise.text.settings import Settings
+from tierwise.text.yaml import YamlData, parse_yaml, read_yaml
 
 
 class Inner(Settings):

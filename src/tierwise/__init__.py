@@ -9,32 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tierwise.checks import Check, check
     from tierwise.errors import TierwiseError
-    from tierwise.orchestrate import read_documents, recorded_run, step, write_documents
+    from tierwise.orchestrate.flows import read_documents, recorded_run, step, write_documents
     from tierwise.orchestrate.redacting import redact
     from tierwise.orchestrate.runners import task_runner
     from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
     from tierwise.report import RunSummary
+    from tierwise.steps.checks import Check, check
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "records",
-    "Check": "checks",
+    "Check": "steps.checks",
     "Document": "records",
     "Outcome": "records",
     "RunSummary": "report",
     "Sensitivity": "records",
     "TierwiseError": "errors",
     "Verdict": "records",
-    "check": "checks",
-    "read_documents": "orchestrate",
-    "recorded_run": "orchestrate",
+    "check": "steps.checks",
+    "read_documents": "orchestrate.flows",
+    "recorded_run": "orchestrate.flows",
     "redact": "orchestrate.redacting",
-    "step": "orchestrate",
+    "step": "orchestrate.flows",
     "task_runner": "orchestrate.runners",
-    "write_documents": "orchestrate",
+    "write_documents": "orchestrate.flows",
 }
 __all__ = [
     "Batch",

@@ -22,22 +22,22 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
-from tierwise.budget import Limit
 from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.cascade.money import Appeal, Ask
-from tierwise.catalog import Model
-from tierwise.certificates import Current
 from tierwise.errors import BudgetExceeded, TierwiseError, raised
 from tierwise.gateway import Gateway
-from tierwise.golden import GoldenSet, Teacher, load_golden
+from tierwise.gateway.local import LocalServers
 from tierwise.ledger import Ledger, RunInfo, RunState
-from tierwise.ledger.audits import demoted
-from tierwise.local import LocalServers
+from tierwise.ledger.people.samples import demoted
+from tierwise.policy.budget import Limit
+from tierwise.policy.catalog import Model
+from tierwise.policy.certificates import Current
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, canonical_hash
-from tierwise.review import Retry, known_outcomes
-from tierwise.steps import Step
-from tierwise.tokens import count_tokens
+from tierwise.steps.examples import GoldenSet, Teacher, load_golden
+from tierwise.steps.step import Step
+from tierwise.text.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,16 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from tierwise.catalog import Catalog, Model, Settings, load_catalog
-from tierwise.certificates import Certificates, load_certificates
 from tierwise.errors import ConfigError, Misuse, UnknownName
-from tierwise.learned import read_head, trained_file
-from tierwise.prompts import Prompts, load_prompts
-from tierwise.router import Policy
-from tierwise.rules import Rules, load_rules
-from tierwise.steps import Step
-from tierwise.yamlfile import YamlData
+from tierwise.gateway.learned.files import read_head, trained_file
+from tierwise.policy.catalog import Catalog, Model, load_catalog
+from tierwise.policy.certificates import Certificates, load_certificates
+from tierwise.policy.router import Policy
+from tierwise.policy.rules import Rules, load_rules
+from tierwise.steps.prompts import Prompts, load_prompts
+from tierwise.steps.step import Step
+from tierwise.text.settings import Settings
+from tierwise.text.yaml import YamlData
 
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
@@ -204,7 +205,7 @@ def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[st
 
 def _without_weights(model: Model, env: Mapping[str, str]) -> str | None:
     """What to do about an embedded model whose weights are not here."""
-    from tierwise.local import weights_present
+    from tierwise.gateway.local import weights_present
 
     if model.weights is None or weights_present(model.weights, env):
         return None

@@ -24,13 +24,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from tierwise.catalog import Catalog, Model
-from tierwise.documents.language import detect
 from tierwise.engine import Engine
-from tierwise.golden import load_settings
+from tierwise.evidence.golden import load_settings
+from tierwise.policy.catalog import Catalog, Model
+from tierwise.policy.router import Policy
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, Sensitivity
-from tierwise.router import Policy
+from tierwise.text.language import detect
 
 _DOCUMENT = re.compile(r"<document\b[^>]*>(.*?)</document\b[^>]*>", re.DOTALL)
 
@@ -69,7 +69,7 @@ class StandIn:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        from tierwise.orchestrate import using
+        from tierwise.orchestrate.flows import using
 
         with ExitStack() as stack:
             url = stack.enter_context(_Server(self._reply))

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.standin import Standin, unused_address
-from tests.ui.inbox import House, made
+from tests.kit.inbox import House, made
+from tests.kit.standin import Standin, unused_address
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a server and two runs
 MISSING_ICONS = ("/favicon.ico", "/ico/undefined.svg")  # Prefect 3.8.8 lacks them

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.projects import make_project, model
-from tests.standin import Request, Standin
-from tests.terminal import Terminal
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin
+from tests.kit.terminal import Terminal
 from tests.test_cascade import LABELS
 from tests.test_shadow import CLASSIFY
 from tierwise.engine import Engine

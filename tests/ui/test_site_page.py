@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.site import built_site
+from tests.kit.site import built_site
 
 CHROMIUM = os.environ.get("TIERWISE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [

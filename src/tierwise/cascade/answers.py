@@ -15,11 +15,11 @@ from tierwise.cascade.calls import Calls, FailedCall, Work, prompt_tokens
 from tierwise.cascade.faults import decision
 from tierwise.cascade.limits import WORTH_WAITING_S
 from tierwise.cascade.parts import split
-from tierwise.catalog import Model
-from tierwise.golden import Example
-from tierwise.prompts import neutral
+from tierwise.policy.catalog import Model
 from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict, rank
-from tierwise.tokens import count_tokens
+from tierwise.steps.examples import Example
+from tierwise.steps.prompts import neutral
+from tierwise.text.tokens import count_tokens
 
 TRIES = 3  # calls of one model that keeps failing, before the next model
 

@@ -12,24 +12,24 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tierwise.budget import Purse
 from tierwise.cascade.faults import NEVER_BILLED
 from tierwise.cascade.limits import ModelLimits
 from tierwise.cascade.money import Appeal
-from tierwise.catalog import Model
-from tierwise.certificates import Current
 from tierwise.errors import BudgetExceeded, CallError, CoolingDown, GuardViolation, ModelUnavailable, TierwiseError
-from tierwise.golden import Teacher
 from tierwise.ledger import Ledger, Paid
-from tierwise.prompts import Prompt
+from tierwise.policy.budget import Purse
+from tierwise.policy.catalog import Model
+from tierwise.policy.certificates import Current
+from tierwise.policy.router import Policy, worst_case
+from tierwise.policy.rules import Features
 from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Outcome, Reply, Usage, canonical_hash
-from tierwise.router import Policy, worst_case
-from tierwise.rules import Features
-from tierwise.steps import Step, schema_instruction, without_limits
-from tierwise.tokens import estimate_prompt_tokens
+from tierwise.steps.examples import Teacher
+from tierwise.steps.prompts import Prompt
+from tierwise.steps.step import Step, schema_instruction, without_limits
+from tierwise.text.tokens import estimate_prompt_tokens
 
 if TYPE_CHECKING:
-    from tierwise.review import Retry
+    from tierwise.cascade.known_outcomes import Retry
 
 _NONSENSE = 10  # times a model's window, which the catalog may state too small
 

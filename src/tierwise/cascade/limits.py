@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from anyio import CapacityLimiter, WouldBlock
 
 from tierwise.cascade.faults import decision
-from tierwise.catalog import Model
 from tierwise.errors import CallError, CoolingDown, ModelUnavailable, RateLimited
+from tierwise.policy.catalog import Model
 from tierwise.records import Usage
 
 FAULTS_IN_A_ROW = 5  # then a model rests

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from tierwise.cascade.calls import Job
 from tierwise.records import Document, Outcome, highest
-from tierwise.steps import Step
-from tierwise.tokens import count_tokens
+from tierwise.steps.step import Step
+from tierwise.text.tokens import count_tokens
 
 OVERLAP = 0.1  # of a part, at most: what is said across a cut stands whole in one of the two
 

@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from tierwise.audits import drawn
 from tierwise.cascade.answers import Answer, Answers, conversation
 from tierwise.cascade.calls import FailedCall, Work
-from tierwise.catalog import Model
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import Ledger
-from tierwise.ledger.audits import Audit, identity_of, item_id
+from tierwise.ledger.people.samples import Audit, identity_of, item_id
+from tierwise.policy.catalog import Model
+from tierwise.policy.router import against, worst_case
+from tierwise.policy.sequential_test import drawn
 from tierwise.records import Attempt, Outcome, Usage
-from tierwise.router import against, worst_case
-from tierwise.steps import Step
-from tierwise.tokens import estimate_prompt_tokens
+from tierwise.steps.step import Step
+from tierwise.text.tokens import estimate_prompt_tokens
 
 ZERO = Decimal(0)
 

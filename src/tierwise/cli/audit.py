@@ -35,9 +35,9 @@ def export(
     seal: `tierwise audit verify FILE` finds whatever was changed since, in the file or in the ledger. Documents,
     prompts and answers are not in it, only their hashes.
     """
+    from tierwise.audit.files import write_trail
     from tierwise.cli.runs import open_ledger
-    from tierwise.trail import Scope
-    from tierwise.trail.files import write_trail
+    from tierwise.ledger.people.chain import Scope
 
     if form not in ("jsonl", "csv"):
         raise Misuse(f"there is no format '{form}'; use jsonl or csv")
@@ -67,8 +67,8 @@ def verify(
     The file's own chain comes first, then the file against the ledger, then the ledger against the seals that it
     got at the end of each run. Exit code 1 when anything is wrong.
     """
+    from tierwise.audit.verify import verify_file, verify_ledger
     from tierwise.cli.runs import open_ledger
-    from tierwise.trail.verify import verify_file, verify_ledger
 
     if file is None and alone:
         raise Misuse("name the file that is to be looked at alone")

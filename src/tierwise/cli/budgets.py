@@ -11,8 +11,8 @@ import typer
 from tierwise.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from tierwise.budget import BudgetState
     from tierwise.ledger import BudgetChange, Ledger
+    from tierwise.policy.budget import BudgetState
 
 _SHOWN = 20  # besides those of now
 
@@ -53,7 +53,7 @@ def budgets(
 
 def _states(ledger: Ledger) -> list[BudgetState]:
     """The limits of the rules now, then what else there is, the newest first."""
-    from tierwise.budget import Purse
+    from tierwise.policy.budget import Purse
     from tierwise.project import Project
 
     known = {state.name: state for state in ledger.budgets.states()}
@@ -76,7 +76,7 @@ def _changes(ledger: Ledger, name: str, states: list[BudgetState], add: float | 
 
 
 def _state_cells(state: BudgetState) -> dict[str, Any]:
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     return {
         "budget": state.name,
@@ -88,7 +88,7 @@ def _state_cells(state: BudgetState) -> dict[str, Any]:
 
 
 def _change_cells(change: BudgetChange) -> dict[str, Any]:
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     return {
         "at (UTC)": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(change.at)),

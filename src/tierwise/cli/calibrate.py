@@ -17,10 +17,10 @@ from tierwise.errors import Misuse, UnknownName
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierwise.calibrate import Calibration, Level
+    from tierwise.gateway.calibrate import Calibration, Level
     from tierwise.project import Project
     from tierwise.records import Document
-    from tierwise.steps import Step
+    from tierwise.steps.step import Step
 
 
 def calibrate(
@@ -45,10 +45,10 @@ def calibrate(
     what an hour costs by what an hour gets done there. A price for a machine that is busy: one that idles half of
     the time costs twice as much a token.
     """
-    from tierwise.calibrate import LEVELS
-    from tierwise.environment import prepare_prefect
+    from tierwise.gateway.calibrate import LEVELS
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import CATALOG, Project
-    from tierwise.yamlfile import replace_value
+    from tierwise.text.yaml import replace_value
 
     project = Project.find()
     prepare_prefect(project.root)
@@ -88,9 +88,9 @@ def _check(project: Project, name: str) -> None:
 def _texts(project: Project, name: str, step: Step, folder: Path, sensitivity: str) -> list[Document]:
     """The documents that can be read. Raises Misuse where a guard keeps any of them from the model."""
     from tierwise.documents import read_documents
+    from tierwise.policy.rules import features
     from tierwise.records import SENSITIVITIES
-    from tierwise.rules import features
-    from tierwise.tokens import count_tokens
+    from tierwise.text.tokens import count_tokens
 
     if sensitivity not in SENSITIVITIES:
         raise UnknownName("sensitivity", sensitivity, SENSITIVITIES)
@@ -115,10 +115,10 @@ async def _measure(
     seconds: float,
     levels: list[int],
 ) -> Calibration:
-    from tierwise.calibrate import calibrate, calls_of
+    from tierwise.evidence.golden import load_settings
     from tierwise.gateway import Gateway
-    from tierwise.golden import load_settings
-    from tierwise.local import LocalServers
+    from tierwise.gateway.calibrate import calibrate, calls_of
+    from tierwise.gateway.local import LocalServers
 
     parameters = load_settings(project.root / "golden" / f"{step.name}.yaml").parameters
     prompt, servers = project.prompts[step.prompt], LocalServers()

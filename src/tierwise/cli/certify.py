@@ -18,8 +18,8 @@ from tierwise.errors import Misuse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierwise.certify import Exam, Result
     from tierwise.engine import Engine
+    from tierwise.evidence.certify import Exam, Result
 
 
 class Threshold(StrEnum):
@@ -64,12 +64,12 @@ def certify(
     A step whose right answers need reading (`correct=rubric(…)`) takes `--judge`. A judge never certifies
     alone: `--to-label 60` writes answers for a person to label, and the judge is held against those labels.
     """
-    from tierwise.certificates import save_certificates
-    from tierwise.certify import Exam, compare, load_material, releveled
     from tierwise.engine import Engine
-    from tierwise.environment import prepare_prefect
-    from tierwise.judge import add_labels, load_labels
+    from tierwise.evidence.certify import Exam, compare, load_material, releveled
+    from tierwise.evidence.judge import add_labels, load_labels
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.secrets import variables
+    from tierwise.policy.certificates import save_certificates
     from tierwise.project import CERTIFICATES, Project
 
     project = Project.find()
@@ -120,8 +120,8 @@ def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tup
 
 def _ask(exam: Exam, candidates: list[tuple[str, ...]], thresholds: Any, *, yes: bool) -> None:
     """Say what it can cost at most, and go on only if that is wanted."""
-    from tierwise.certify import estimate, refuse
-    from tierwise.report import usd
+    from tierwise.evidence.certify import estimate, refuse
+    from tierwise.text.amounts import usd
 
     refuse(exam, candidates, thresholds)
     names = list(dict.fromkeys(name for chain in candidates for name in chain))
@@ -169,8 +169,8 @@ def _row(exam: Exam, result: Result) -> dict[str, Any]:
 
 def _print(exam: Exam, results: Sequence[Result], rows: Sequence[dict[str, Any]]) -> None:
     """A table to compare by, and under it a sentence for each candidate."""
-    from tierwise.certificates import shortened
-    from tierwise.report import usd
+    from tierwise.policy.certificates import shortened
+    from tierwise.text.amounts import usd
 
     floor = "no floor" if exam.floor is None else f"floor {exam.floor:g}"
     among = f", {results[0].compared} compared" if results[0].compared > 1 else ""

@@ -14,7 +14,7 @@ from tierwise.cli.output import print_json
 from tierwise.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tierwise.lint import Finding, Report
+    from tierwise.lint.project import Finding, Report
     from tierwise.project import Project
 
 MOST_ALIKE = 20  # findings of one kind that are printed before the rest is only counted
@@ -39,7 +39,7 @@ def check(
         return
     import datetime
 
-    from tierwise.lint import check_project
+    from tierwise.lint.project import check_project
     from tierwise.project import Project
 
     project = Project.find()
@@ -61,7 +61,7 @@ def _variables(project: Project) -> Mapping[str, str]:
 
 
 def _print_schema() -> None:
-    from tierwise.rules import rules_schema
+    from tierwise.policy.rules import rules_schema
 
     print_json(rules_schema())
 

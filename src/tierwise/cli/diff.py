@@ -16,11 +16,11 @@ from tierwise.cli.output import print_json, print_table
 from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
-    from tierwise.catalog import Catalog
-    from tierwise.diff import Difference, Past
+    from tierwise.explain.diff import Difference, Past
     from tierwise.ledger import Ledger, RunRow
+    from tierwise.policy.catalog import Catalog
+    from tierwise.policy.rules import Rules
     from tierwise.project import Project
-    from tierwise.rules import Rules
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MOST_RUNS = 10_000
@@ -41,9 +41,9 @@ def diff(
     house, which fall below their floor, which would wait, and what the first models cost for the tokens of then at the
     prices of now. Nothing is called. Models that could not be used then count as such.
     """
-    from tierwise.diff import Replay, compare, past
-    from tierwise.environment import prepare_prefect
+    from tierwise.explain.diff import Replay, compare, past
     from tierwise.ledger import Ledger
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
 
     project = Project.find()
@@ -64,13 +64,13 @@ def diff(
 
 
 def _catalog(project: Project, path: Path | None) -> Catalog:
-    from tierwise.catalog import load_catalog
+    from tierwise.policy.catalog import load_catalog
 
     return load_catalog(path) if path else project.catalog
 
 
 def _rules(project: Project, catalog: Catalog, name: str) -> Rules:
-    from tierwise.rules import load_rules
+    from tierwise.policy.rules import load_rules
 
     with _file(project.root, name) as path:
         return load_rules(path, catalog, {prompt.head.step for prompt in project.prompts})
@@ -146,7 +146,7 @@ def _of(floor: float | None) -> str:
 
 
 def _money(found: Difference) -> str:
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     saved = found.cost_before - found.cost_after
     verb = "saves" if saved >= 0 else "costs"

@@ -78,7 +78,7 @@ def _ledger(project: Project) -> str:
 
 def _demotions(project: Project) -> Iterator[Finding]:
     from tierwise.ledger import Ledger
-    from tierwise.ledger.audits import demoted
+    from tierwise.ledger.people.samples import demoted
 
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
         for (step, models), why in demoted(ledger.audits, project.certificates, project.rules.floors).items():

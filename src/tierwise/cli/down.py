@@ -26,10 +26,10 @@ def down(
     """
     from filelock import FileLock, Timeout
 
-    from tierwise.environment import prepare_prefect
     from tierwise.errors import Misuse
+    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.orchestrate.services import FOLDER, address, worker_of
     from tierwise.project import Project
-    from tierwise.services import FOLDER, address, worker_of
 
     root = Project.find().root
     if address(root) is None:
@@ -46,7 +46,7 @@ def down(
 
 def _down(root: Path, *, now: bool) -> None:
     from tierwise.orchestrate.server import healthy, hold_back, wait_until_drained
-    from tierwise.services import server_of, worker_of
+    from tierwise.orchestrate.services import server_of, worker_of
 
     if healthy():
         hold_back(paused=True)

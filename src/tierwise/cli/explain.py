@@ -15,7 +15,7 @@ from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
-    from tierwise.explain import Explanation
+    from tierwise.explain.decisions import Explanation
     from tierwise.project import Project
     from tierwise.records import Attempt, Verdict
 
@@ -89,8 +89,8 @@ def explain(
 
 
 def _past(project: Project, run: str, document: str, only: str | None) -> list[Explanation]:
-    from tierwise.explain import explain as explained
-    from tierwise.explain import with_words
+    from tierwise.explain.decisions import explain as explained
+    from tierwise.explain.decisions import with_words
     from tierwise.ledger import Ledger
 
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
@@ -102,9 +102,9 @@ def _now(project: Project, step: str, features: dict[str, Any], budget_left: str
     from pydantic import TypeAdapter, ValidationError
 
     from tierwise.engine import Engine
-    from tierwise.environment import prepare_prefect
-    from tierwise.explain import decide
-    from tierwise.rules import Features
+    from tierwise.explain.decisions import decide
+    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.policy.rules import Features
 
     prepare_prefect(project.root)
     try:
@@ -305,6 +305,6 @@ def _outcome(found: Explanation) -> str:
 
 
 def _cost(cost: Decimal | None, about: str = "") -> str:
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     return "cost unknown" if cost is None else "free" if cost == 0 else f"{about}{usd(cost)}"

@@ -52,9 +52,9 @@ def export(
     providers' terms forbid training other models on their answers: --model and --tier choose whose answers are taken.
     """
     from tierwise.cli.runs import open_ledger
-    from tierwise.environment import prepare_prefect
-    from tierwise.export import Wanted, collect
+    from tierwise.export.collect import Wanted, collect
     from tierwise.export.files import refuse_to_overwrite, write_export
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
 
     project = Project.find()

@@ -26,8 +26,8 @@ def init(
     Change it from there; `tierwise new step` and `tierwise new flow` add to it. A file that is there already is never
     overwritten.
     """
-    from tierwise.rules import rules_schema
-    from tierwise.starter import copies, write
+    from tierwise.policy.rules import rules_schema
+    from tierwise.starter.copying import copies, write
 
     if folder.exists() and not folder.is_dir():
         raise Misuse(f"{folder} is a file; name a new or an empty folder")

@@ -17,7 +17,7 @@ from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
-    from tierwise.ledger.audits import Demoted, Item, Standing
+    from tierwise.ledger.people.samples import Demoted, Item, Standing
     from tierwise.project import Project
 
 MOST = 20  # items in the list
@@ -137,7 +137,7 @@ def _evidence(project: Project, ledger: Ledger) -> Iterator[str]:
 
 
 def _standing(s: Standing, demoted: Demoted, shadows: int) -> str:
-    from tierwise.audits import ALPHA
+    from tierwise.policy.sequential_test import ALPHA
 
     parts = ["a shadow" if s.shadow else "in use"]
     if s.compared:
@@ -163,7 +163,7 @@ def _news_of_demotion(project: Project, ledger: Ledger) -> Iterator[None]:
 
 
 def _demoted(project: Project, ledger: Ledger) -> Demoted:
-    from tierwise.ledger.audits import demoted
+    from tierwise.ledger.people.samples import demoted
 
     return demoted(ledger.audits, project.certificates, project.rules.floors)
 

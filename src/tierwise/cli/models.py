@@ -37,7 +37,7 @@ def fetch(
     Goes on where an earlier download stopped. Nothing is installed or executed: weights are data.
     """
     from tierwise.errors import Misuse
-    from tierwise.local import fetch_weights, weights_present
+    from tierwise.gateway.local import fetch_weights, weights_present
     from tierwise.project import Project
 
     catalog = Project.find().catalog

@@ -45,8 +45,8 @@ def new_step(
     put labelled documents of yours into golden/NAME.jsonl. Nothing that is there already is overwritten.
     """
     from tierwise.project import RULES, Project
-    from tierwise.starter import copies, write
-    from tierwise.yamlfile import add_entry
+    from tierwise.starter.copying import copies, write
+    from tierwise.text.yaml import add_entry
 
     project = Project.find()
     _check_name("step", name)
@@ -75,8 +75,8 @@ def new_flow(
     overwritten.
     """
     from tierwise.project import Project
-    from tierwise.starter import copies, write
-    from tierwise.yamlfile import add_item
+    from tierwise.starter.copying import copies, write
+    from tierwise.text.yaml import add_item
 
     project = Project.find()
     _check_name("flow", name)
@@ -145,7 +145,7 @@ def _step(project: Project, name: str | None) -> str:
 
 def _arguments(project: Project, step: str) -> str:
     """The parameters of a step's golden set as lines of a call."""
-    from tierwise.golden import load_settings
+    from tierwise.evidence.golden import load_settings
 
     given: Mapping[str, Any] = load_settings(project.root / "golden" / f"{step}.yaml").parameters
     return textwrap.indent("".join(f"{name}={_unmapped(value)},\n" for name, value in given.items()), _MARGIN)

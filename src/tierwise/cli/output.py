@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from tierwise.plain import cell, plain, with_colours
+from tierwise.text.escape import cell, plain, with_colours
 
 if TYPE_CHECKING:
     from rich.console import Console

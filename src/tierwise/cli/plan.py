@@ -42,7 +42,7 @@ def plan(
     (P50) and in 19 of 20 (P95); a later run reuses their answers.
     """
     from tierwise.cli.run import describe_options, flow_parameters
-    from tierwise.environment import prepare_prefect
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.plan import save_plan
     from tierwise.project import Project
 
@@ -123,7 +123,7 @@ def _sampled(
 
 def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
     from tierwise.plan.values import amount
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     expected, most, unknown = planner.tally.of(chosen)
     text = f"{len(chosen)} documents for real: about {amount(expected, unknown)}, at most {usd(most)}"
@@ -133,7 +133,7 @@ def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
 
 
 def _show(made: Plan) -> None:
-    from tierwise.report import rounded
+    from tierwise.text.amounts import rounded
 
     title = f"{made.flow} · plan for {made.documents} documents"
     print_table([row.cells() for row in made.routes], title=title, empty="no document would reach a model")

@@ -11,7 +11,7 @@ import typer
 from tierwise.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from tierwise.replay import Measures, Policy, Replay
+    from tierwise.evidence.replay import Measures, Policy, Replay
 
 
 def replay(
@@ -50,7 +50,7 @@ def replay(
 
     Example: `tierwise replay --fit past.csv.gz --labels 1500 --on new.csv.gz --curve curve.csv`
     """
-    from tierwise.replay import read_outcomes, replay, write_curve
+    from tierwise.evidence.replay import read_outcomes, replay, write_curve
 
     with console(err=True).status("reading"):
         fitted = read_outcomes(fit)

@@ -14,8 +14,8 @@ import typer
 from tierwise.errors import ConfigError, LedgerError, Misuse, TierwiseError
 
 if TYPE_CHECKING:
-    from tierwise.certificates import Current
     from tierwise.ledger import Ledger, RunRow
+    from tierwise.policy.certificates import Current
     from tierwise.project import Project
     from tierwise.report.figures import Ground, Proof
     from tierwise.report.gathering import Report
@@ -107,9 +107,9 @@ def _current(project: Project, ledger: Ledger, name: str) -> Current:
     from dataclasses import replace
 
     from tierwise.engine import current_of, examples_of
-    from tierwise.environment import prepare_prefect
-    from tierwise.explain import step_of
-    from tierwise.ledger.audits import demoted
+    from tierwise.explain.decisions import step_of
+    from tierwise.ledger.people.samples import demoted
+    from tierwise.orchestrate.environment import prepare_prefect
 
     prepare_prefect(project.root)
     step, parameters = step_of(project, name)
@@ -122,7 +122,7 @@ def _current(project: Project, ledger: Ledger, name: str) -> Current:
 
 
 def _since(ledger: Ledger, span: str) -> list[RunRow]:
-    from tierwise.ledger.reporting import runs_since
+    from tierwise.ledger.views.summary import runs_since
 
     match = _SPAN.fullmatch(span)
     if match is None:

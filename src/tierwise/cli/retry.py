@@ -9,8 +9,8 @@ import typer
 from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
+    from tierwise.cascade.known_outcomes import Retry
     from tierwise.ledger import RunRow
-    from tierwise.review import Retry
 
 
 def retry(
@@ -29,10 +29,10 @@ def retry(
     that were paid are reused and persons' decisions count: after a review, this goes on with the later steps.
     """
     from tierwise.cli.run import run_flow, show_summary
-    from tierwise.environment import prepare_prefect
     from tierwise.ledger import Ledger
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
-    from tierwise.review import plan_retry
+    from tierwise.review.queue import plan_retry
 
     project = Project.find()
     with Ledger.open(project.ledger_url, root=project.root) as ledger:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, RunRow
     from tierwise.project import Project
     from tierwise.records import Attempt
-    from tierwise.review import Item
+    from tierwise.review.queue import Item
 
 
 def review(
@@ -55,7 +55,7 @@ def review(
     failed; `--approve`, `--edit`, `--reject` decide. A decision counts at once, and in all later runs that ask the
     same of the same text: `tierwise retry RUN` goes on from there.
     """
-    from tierwise.review import find_item, waiting
+    from tierwise.review.queue import find_item, waiting
 
     chosen = [approve, edit is not None, editor, reject, reopen]
     if sum(chosen) > 1:
@@ -99,13 +99,13 @@ def _decide(
     by: str,
     note: str,
 ) -> Decision:
-    from tierwise import review
+    from tierwise.review import queue
 
     if approve:
-        return review.approve(ledger, item, attempt, by=by, note=note)
+        return queue.approve(ledger, item, attempt, by=by, note=note)
     if text is not None:
-        return review.edit(ledger, item, text, by=by, note=note)
-    return (review.reject if reject else review.reopen)(ledger, item, by=by, note=note)
+        return queue.edit(ledger, item, text, by=by, note=note)
+    return (queue.reject if reject else queue.reopen)(ledger, item, by=by, note=note)
 
 
 def _tell(decision: Decision, *, as_json: bool = False) -> None:
@@ -130,7 +130,7 @@ def _list(items: list[Item], run: RunRow, *, as_json: bool) -> None:
 
 
 def _cells(item: Item) -> dict[str, Any]:
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     costs = [attempt.cost for attempt in item.outcome.attempts]
     return {
@@ -151,7 +151,7 @@ def _short(value: Any) -> str:
 
 
 def _show(project: Project, ledger: Ledger, run: RunRow, item: Item, *, as_json: bool = False) -> None:
-    from tierwise.review import answer_text, find_texts
+    from tierwise.review.queue import answer_text, find_texts
 
     text = find_texts(ledger, project, run, [item.document_hash]).get(item.document_hash)
     answers = [answer_text(ledger, attempt) for attempt in item.outcome.attempts]
@@ -191,11 +191,11 @@ def _no_answer(attempt: Attempt) -> str:
 
 def _one_by_one(project: Project, ledger: Ledger, run: RunRow, step: str | None, by: str) -> None:
     """Show what waits, one after the other, and do what the keys say."""
-    from tierwise import review
+    from tierwise.review import queue
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Misuse("-i asks at a terminal; in a script, name the document and give --approve, --edit or --reject")
-    items = list(review.waiting(ledger, run.id, step))
+    items = list(queue.waiting(ledger, run.id, step))
     decided = 0
     for number, item in enumerate(items, 1):
         _show(project, ledger, run, item)
@@ -203,11 +203,11 @@ def _one_by_one(project: Project, ledger: Ledger, run: RunRow, step: str | None,
         while key in "aer":
             try:
                 if key == "a":
-                    decision = review.approve(ledger, item, None, by=by)
+                    decision = queue.approve(ledger, item, None, by=by)
                 elif key == "e":
-                    decision = review.edit(ledger, item, _edited(item), by=by)
+                    decision = queue.edit(ledger, item, _edited(item), by=by)
                 else:
-                    decision = review.reject(
+                    decision = queue.reject(
                         ledger, item, by=by, note=typer.prompt("Why", default="", show_default=False)
                     )
             except Misuse as error:

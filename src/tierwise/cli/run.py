@@ -17,9 +17,9 @@ from tierwise.errors import Misuse, unknown_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tierwise.cascade.known_outcomes import Retry
     from tierwise.records import Document, Outcome
     from tierwise.report import RunSummary
-    from tierwise.review import Retry
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
     The flow's own parameters are options: `tierwise run FLOW --help` lists them. Answers that were paid
     before are reused, so a run that was stopped goes on where it was.
     """
-    from tierwise.environment import prepare_prefect
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
 
     project = Project.find()
@@ -67,7 +67,7 @@ def run(
 
 def run_flow(function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry: Retry | None = None) -> RunSummary:
     """Run a flow with progress. Raises Misuse when it gives no summary."""
-    from tierwise.orchestrate import engine
+    from tierwise.orchestrate.flows import engine
     from tierwise.report import RunSummary
 
     engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
@@ -99,7 +99,7 @@ def progress() -> Iterator[Any]:
     """A bar for each step on stderr, told of every outcome."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tierwise.orchestrate import engine
+    from tierwise.orchestrate.flows import engine
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console(err=True), transient=True)

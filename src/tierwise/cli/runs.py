@@ -134,7 +134,7 @@ def _check_cells(row: CheckRate) -> dict[str, Any]:
 
 
 def _saving_cells(row: Saving) -> dict[str, Any]:
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     def amount(value: Decimal | None) -> str:
         return "unknown" if value is None else usd(value)
@@ -165,7 +165,7 @@ def _run_data(row: RunRow) -> dict[str, Any]:
 
 
 def _run_cells(row: RunRow) -> dict[str, Any]:
-    from tierwise.report import usd
+    from tierwise.text.amounts import usd
 
     return {
         "run": row.id,

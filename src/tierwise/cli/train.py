@@ -14,9 +14,11 @@ from tierwise.cli.output import print_json, print_table
 from tierwise.errors import ConfigError, Misuse
 
 if TYPE_CHECKING:
-    from tierwise.golden import Example
-    from tierwise.learned import Form, Head, Labelled
+    from tierwise.evidence.training.labelled import Labelled
+    from tierwise.gateway.learned.classifier import Head
+    from tierwise.gateway.learned.form import Form
     from tierwise.project import Project
+    from tierwise.steps.examples import Example
 
 ENTRY = """\
   {step}-learned:
@@ -45,10 +47,12 @@ def train(
     It learns from labelled examples, never from those in golden/STEP.jsonl that it is certified on. The same
     examples give the same model; others give another one, which has to be certified anew.
     """
-    from tierwise import learned
-    from tierwise.environment import prepare_prefect
+    from tierwise.evidence.training.labelled import Labelled
+    from tierwise.gateway.learned import trained_file
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
     from tierwise.records import highest
+    from tierwise.text.terms import normalised
 
     project = Project.find()
     prepare_prefect(project.root)
@@ -57,10 +61,10 @@ def train(
     paths = golden or [project.root / "golden" / f"{step}-examples.jsonl"]
     found = [example for path in paths for example in _examples(project, step, path, form)]
     measured = _measured(project, step)
-    kept = [example for example in found if learned.normalised(example.text) not in measured]
-    labelled = [learned.Labelled(e.id, e.text, str(e.expected[form.field])) for e in kept]
+    kept = [example for example in found if normalised(example.text) not in measured]
+    labelled = [Labelled(e.id, e.text, str(e.expected[form.field])) for e in kept]
     _check_labels(labelled, form, paths)
-    path = learned.trained_file(project.root, name)
+    path = trained_file(project.root, name)
     head = _trained(path, labelled, highest(*(e.sensitivity for e in kept)))
     told = _told(name, path.relative_to(project.root), head, labelled, left_out=len(found) - len(kept))
     if as_json:
@@ -90,8 +94,8 @@ def _model(project: Project, step: str, wanted: str | None) -> str:
 
 def _form(project: Project, step: str) -> Form:
     """What the step wants, with the labels that golden/STEP.yaml gives."""
-    from tierwise.golden import load_settings
-    from tierwise.learned import form_of
+    from tierwise.evidence.golden import load_settings
+    from tierwise.gateway.learned.form import form_of
 
     path = project.root / "golden" / f"{step}.yaml"
     spec, parameters = project.load_step(step), load_settings(path).parameters
@@ -101,7 +105,7 @@ def _form(project: Project, step: str) -> Form:
 
 
 def _examples(project: Project, step: str, path: Path, form: Form) -> Sequence[Example]:
-    from tierwise.golden import load_golden
+    from tierwise.steps.examples import load_golden
 
     if path.resolve() == (project.root / "golden" / f"{step}.jsonl").resolve():
         raise Misuse(f"{path} is what models are certified on; what is trained on it knows the answers")
@@ -110,8 +114,8 @@ def _examples(project: Project, step: str, path: Path, form: Form) -> Sequence[E
 
 def _measured(project: Project, step: str) -> set[str]:
     """The texts that models are certified on."""
-    from tierwise.golden import load_golden
-    from tierwise.learned import normalised
+    from tierwise.steps.examples import load_golden
+    from tierwise.text.terms import normalised
 
     path = project.root / "golden" / f"{step}.jsonl"
     return {normalised(e.text) for e in load_golden(path, at_least=0).examples} if path.exists() else set()
@@ -126,16 +130,18 @@ def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path
 
 def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Head:
     """The classifier's head; trains only where the file does not hold that very classifier already."""
-    from tierwise import learned
+    from tierwise.evidence.training.train import identity_before
+    from tierwise.evidence.training.train import train as fit
+    from tierwise.gateway.learned import load, save
 
     try:
-        head = learned.load(path).head
-        if head.identity == learned.identity_before(labelled) and head.sensitivity == sensitivity:
+        head = load(path).head
+        if head.identity == identity_before(labelled) and head.sensitivity == sensitivity:
             typer.echo("Nothing has changed since it was trained.", err=True)
             return head
     except ConfigError:  # not there yet, damaged, or of another version: all the more reason to train
         pass
-    return learned.save(learned.train(labelled, sensitivity=sensitivity), path)
+    return save(fit(labelled, sensitivity=sensitivity), path)
 
 
 def _told(name: str, path: Path, head: Head, labelled: Sequence[Labelled], *, left_out: int) -> dict[str, Any]:

@@ -14,9 +14,9 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 4200,
 ) -> None:
     """Start Prefect's server and UI on this project's runs; Ctrl-C stops it. `tierwise up` starts one that stays."""
-    from tierwise.environment import prepare_prefect
+    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.orchestrate.services import address
     from tierwise.project import Project
-    from tierwise.services import address
 
     root = Project.find().root
     if running := address(root):

@@ -16,7 +16,7 @@ from tierwise.cli.output import console
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tierwise.services import Service
+    from tierwise.orchestrate.services import Service
 
 _PREFECT = (sys.executable, "-m", "prefect")
 _STARTS_IN_S = 120.0
@@ -34,8 +34,8 @@ def up(
     from filelock import FileLock, Timeout
 
     from tierwise.errors import Misuse
+    from tierwise.orchestrate.services import FOLDER
     from tierwise.project import Project
-    from tierwise.services import FOLDER
 
     root = Project.find().root
     (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -47,7 +47,7 @@ def up(
 
 
 def _up(root: Path, port: int | None, *, worker: bool) -> None:
-    from tierwise.services import server_of, worker_of
+    from tierwise.orchestrate.services import server_of, worker_of
 
     started: list[Service] = []
     try:
@@ -68,9 +68,9 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
 
 def _server(root: Path, port: int | None, started: list[Service]) -> str:
     """The address of the project's server, after it answers."""
-    from tierwise.environment import prepare_prefect
     from tierwise.errors import Misuse
-    from tierwise.services import address, server_of, write_address
+    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.orchestrate.services import address, server_of, write_address
 
     service, url = server_of(root), address(root)
     if url and port and not url.endswith(f":{port}"):
@@ -114,7 +114,7 @@ def _worker(root: Path, service: Service, started: list[Service]) -> None:
 def _deploy(root: Path) -> None:
     """Deploy all of prefect.yaml; a schedule that someone paused or resumed stays so."""
     from tierwise.errors import TierwiseError
-    from tierwise.services import FOLDER
+    from tierwise.orchestrate.services import FOLDER
 
     if not (root / "prefect.yaml").exists():
         typer.echo("deployments: none, as there is no prefect.yaml")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tierwise.documents.declared import front_matter, raised
 from tierwise.documents.decoding import decode
-from tierwise.documents.language import detect
 from tierwise.documents.rows import RowFile
 from tierwise.documents.sandbox import Sandbox
 from tierwise.documents.sources import ACCEPTED, FOREIGN, ROWS, Raw, SourceFile, find_files
 from tierwise.errors import DocumentError, Misuse
 from tierwise.records import Batch, Document, Outcome, Sensitivity
+from tierwise.text.language import detect
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tierwise import __version__
 from tierwise.errors import Misuse
-from tierwise.export import Example, Export, Wanted
+from tierwise.export.collect import Example, Export, Wanted
 
 TRAIN, VALIDATION, MANIFEST = "train.jsonl", "validation.jsonl", "export.json"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tierwise.golden import load_golden
-from tierwise.learned import normalised
+from tierwise.steps.examples import load_golden
+from tierwise.text.terms import normalised
 
 NEARLY = 90.0  # of 100: how equal two texts are, from the characters that one has to change
 _QUOTED_WORDS = 12  # a golden text of so many words is not to stand inside of another text either

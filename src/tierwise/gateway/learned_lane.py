@@ -8,9 +8,11 @@ import threading
 import time
 from pathlib import Path
 
-from tierwise.catalog import Model
 from tierwise.errors import BadRequest, ConfigError, Misuse, ModelUnavailable
-from tierwise.learned import Classifier, Form, form_of, load, trained_file
+from tierwise.gateway.learned.classifier import Classifier
+from tierwise.gateway.learned.files import load, trained_file
+from tierwise.gateway.learned.form import Form, form_of
+from tierwise.policy.catalog import Model
 from tierwise.records import Call, Reply, Usage
 
 _KEPT = 2  # classifiers in memory: a run may still ask the one from before a training

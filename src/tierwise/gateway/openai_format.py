@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tierwise.catalog import Model
 from tierwise.gateway.replies import Answer
+from tierwise.policy.catalog import Model
 from tierwise.records import Call
 
 # finish reasons in OpenAI's words; all others, such as `eos_token`, mean that the model came to its end

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tierwise.catalog import Model
 from tierwise.errors import BadReply, ContentRefused
 from tierwise.gateway.wire import Exchange
+from tierwise.policy.catalog import Model
 from tierwise.records import Reply, Usage
 
 _USAGE_FIELDS = ("usage", "usageMetadata", "prompt_eval_count")

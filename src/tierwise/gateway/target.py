@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from tierwise.catalog import Model, in_house
 from tierwise.errors import ModelUnavailable
+from tierwise.policy.catalog import Model, in_house
 
 # what a catalog entry cannot change: a call is one request for one answer, with the limits that we set
 _FIXED = {

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tierwise import errors
-from tierwise.catalog import Model
 from tierwise.errors import CallError
 from tierwise.gateway.wire import Exchange, TooLarge
+from tierwise.policy.catalog import Model
 from tierwise.records import Call
 
 Kind = type[CallError]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from tierwise.budget import ZERO, BudgetState, Wish
 from tierwise.ledger.owners import gone
 from tierwise.ledger.rows import Row
 from tierwise.ledger.tables import BudgetEntry, BudgetRecord, CallRecord, ReservationRecord, in_units
+from tierwise.policy.budget import ZERO, BudgetState, Wish
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

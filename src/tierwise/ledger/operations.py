@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import bindparam, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tierwise.budget import Wish
 from tierwise.errors import LedgerError
 from tierwise.ledger.budgets import Accounts, Funds, Grant, Settlement
 from tierwise.ledger.owners import gone
 from tierwise.ledger.rows import Paid, Row, reply_of
 from tierwise.ledger.tables import AttemptRecord, AuditRecord, Base, CallRecord, OutcomeRecord, Run, VerdictRecord
+from tierwise.policy.budget import Wish
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Dialect, Executable

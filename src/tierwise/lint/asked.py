@@ -18,10 +18,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from tierwise.errors import UnknownName
-from tierwise.golden import GoldenSettings
+from tierwise.evidence.golden import GoldenSettings
 from tierwise.lint.findings import Finding
 from tierwise.records import canonical_hash
-from tierwise.steps import Step
+from tierwise.steps.step import Step
 
 _OF_THE_TASK = {"only", "wait_for", "return_state", "deferred"}  # what no prompt sees
 _PLAIN = {list, tuple, set, dict, sorted, str, int, float}  # what a call in a parameter may make

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tierwise.certificates import Current
 from tierwise.errors import unknown_name
 from tierwise.lint.asked import Asked
 from tierwise.lint.findings import Finding
-from tierwise.prompts import SUFFIX, Prompts
+from tierwise.policy.certificates import Current
+from tierwise.steps.prompts import SUFFIX, Prompts
 
 PATIENCE_S = 120  # for importing all flows and tasks
 OUR_OWN = {"judge"}  # prompts that tierwise itself uses, for no step in tasks/

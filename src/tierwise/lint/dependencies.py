@@ -7,8 +7,8 @@ from graphlib import CycleError, TopologicalSorter
 
 from tierwise.errors import unknown_name
 from tierwise.lint.findings import Finding, at
-from tierwise.rules import Condition, Rules
-from tierwise.yamlfile import Location, YamlData
+from tierwise.policy.rules import Condition, Rules
+from tierwise.text.yaml import Location, YamlData
 
 
 def dependency_findings(source: YamlData, rules: Rules, flows: Mapping[str, Sequence[str]]) -> Iterator[Finding]:

@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tierwise.certificates import Certificates, Current
 from tierwise.errors import ConfigError, unknown_name
-from tierwise.golden import FEWEST, Example, load_settings, read_golden
-from tierwise.learned import normalised
+from tierwise.evidence.golden import load_settings
 from tierwise.lint.findings import Finding, at, of_error
-from tierwise.yamlfile import YamlData
+from tierwise.policy.certificates import Certificates, Current
+from tierwise.steps.examples import FEWEST, Example, read_golden
+from tierwise.text.terms import normalised
+from tierwise.text.yaml import YamlData
 
 EXAMPLES, LABELS = "-examples", "-labels"  # the latter: what people say of answers
 
@@ -68,7 +69,7 @@ def golden_findings(folder: Path, choices: Mapping[str, Mapping[str, str]]) -> I
 
 
 def _label_faults(folder: Path, path: Path) -> Iterator[Finding]:
-    from tierwise.judge import load_labels
+    from tierwise.evidence.judge import load_labels
 
     try:
         load_labels(path)

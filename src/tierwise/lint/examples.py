@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tierwise.certificates import Current
 from tierwise.lint.findings import Finding, at
 from tierwise.lint.routes import Ground
-from tierwise.prompts import Prompts
+from tierwise.policy.certificates import Current
+from tierwise.policy.router import Policy, route
+from tierwise.policy.rules import Example, Features
 from tierwise.records import Route
-from tierwise.router import Policy, route
-from tierwise.rules import Example, Features
+from tierwise.steps.prompts import Prompts
 
 
 def example_findings(

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from tierwise.catalog import Catalog, catalog_faults
-from tierwise.certificates import Certificates, load_certificates
 from tierwise.errors import ConfigError
+from tierwise.policy.catalog import Catalog, catalog_faults
+from tierwise.policy.certificates import Certificates, load_certificates
+from tierwise.policy.rules import Rules, rules_faults
 from tierwise.project import CATALOG, CERTIFICATES, RULES, Project
-from tierwise.prompts import SUFFIX, Prompts, read_prompts
-from tierwise.rules import Rules, rules_faults
-from tierwise.yamlfile import YamlData, read_yaml
+from tierwise.steps.prompts import SUFFIX, Prompts, read_prompts
+from tierwise.text.yaml import YamlData, read_yaml
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tierwise.errors import ConfigError
-from tierwise.yamlfile import Location, YamlData
+from tierwise.text.yaml import Location, YamlData
 
 Level = Literal["error", "warning"]
 

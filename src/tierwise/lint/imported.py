@@ -17,12 +17,12 @@ from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
-from tierwise.certificates import Current
 from tierwise.errors import ConfigError, TierwiseError
-from tierwise.golden import load_settings
+from tierwise.evidence.golden import load_settings
 from tierwise.lint.asked import calls_of, differences
+from tierwise.policy.certificates import Current
 from tierwise.project import Project
-from tierwise.steps import Step
+from tierwise.steps.step import Step
 
 
 def told(root: Path) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Mapping
 
-from tierwise.catalog import Catalog, Model
 from tierwise.lint.findings import Finding, at
-from tierwise.rules import Rules
-from tierwise.yamlfile import YamlData
+from tierwise.policy.catalog import Catalog, Model
+from tierwise.policy.rules import Rules
+from tierwise.text.yaml import YamlData
 
 PRICE_DAYS = 90  # older prices are worth a look
 NOTICE_DAYS = 30  # before a model retires

@@ -6,13 +6,13 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tierwise.catalog import Catalog
-from tierwise.certificates import Certificate, Certificates, Current
 from tierwise.lint.boxes import meet
 from tierwise.lint.findings import Finding, at
 from tierwise.lint.routes import Ground, Layout
-from tierwise.router import Policy, route
-from tierwise.rules import Features, Guard, Rules
+from tierwise.policy.catalog import Catalog
+from tierwise.policy.certificates import Certificate, Certificates, Current
+from tierwise.policy.router import Policy, route
+from tierwise.policy.rules import Features, Guard, Rules
 
 MOST_COMBINATIONS = 200_000
 MOST_TESTS = 20_000_000  # combinations times routes: each combination may have to ask every route

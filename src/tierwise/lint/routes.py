@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tierwise.catalog import Catalog
 from tierwise.lint.boxes import Box, covers, in_all, meet, reached, without
 from tierwise.lint.findings import Finding, at
 from tierwise.lint.space import Space
-from tierwise.rules import RouteRule, Rules
-from tierwise.yamlfile import YamlData
+from tierwise.policy.catalog import Catalog
+from tierwise.policy.rules import RouteRule, Rules
+from tierwise.text.yaml import YamlData
 
 
 class Layout:

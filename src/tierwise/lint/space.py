@@ -11,9 +11,9 @@ from math import prod
 from typing import Any, get_args
 
 from tierwise.lint.boxes import Box
+from tierwise.policy.rules import Condition, Features
 from tierwise.records import SENSITIVITIES
-from tierwise.rules import Condition, Features
-from tierwise.steps import Stakes
+from tierwise.steps.step import Stakes
 
 STAKES: tuple[Stakes, ...] = get_args(Stakes)
 TAG, OUTCOME = "tag ", "outcome "

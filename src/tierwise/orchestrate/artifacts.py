@@ -15,12 +15,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tierwise.documents.markdown import span
 from tierwise.ledger import SummaryRow
-from tierwise.ledger.reporting import ErrorRow
+from tierwise.ledger.views.summary import ErrorRow
 from tierwise.orchestrate.server import tellable
-from tierwise.report import Against, RunSummary, rounded, usd
+from tierwise.report import Against, RunSummary
 from tierwise.report.attention import Attention
 from tierwise.report.attention import attention as worth_a_look
 from tierwise.report.figures import Ground, interval
+from tierwise.text.amounts import rounded, usd
 
 _MOST = 20  # documents named of each kind
 _COLUMNS = (

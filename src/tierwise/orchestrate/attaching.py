@@ -12,12 +12,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tierwise.budget import Limit
 from tierwise.cascade import RunContext
+from tierwise.cascade.known_outcomes import Retry
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
+from tierwise.policy.budget import Limit
 from tierwise.records import canonical_hash
-from tierwise.review import Retry
 
 SPOOL = Path(".tierwise/spool")  # below the project's root
 

@@ -10,10 +10,10 @@ from prefect import get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 
-from tierwise.orchestrate import _task_run_name, current_run
+from tierwise.documents.redaction.redact import REGIONS, STEP, Redaction
+from tierwise.orchestrate.flows import _task_run_name, current_run
 from tierwise.orchestrate.planning import BatchTask
 from tierwise.records import Batch, Sensitivity
-from tierwise.redaction import REGIONS, STEP, Redaction
 
 
 def _redact(
@@ -27,7 +27,7 @@ def _redact(
     """Take personal data out of documents, and lower those that then pass a second look.
 
     One that does not pass keeps its sensitivity and goes on, with the reason on record. The parameters are
-    those of `tierwise.redaction.Redaction`.
+    those of `tierwise.documents.redaction.Redaction`.
     """
     run = current_run()
     redaction = Redaction(to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions))

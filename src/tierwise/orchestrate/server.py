@@ -22,7 +22,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
 
-from tierwise.catalog import in_house
+from tierwise.policy.catalog import in_house
 from tierwise.records import Sensitivity, rank
 
 log = logging.getLogger(__name__)

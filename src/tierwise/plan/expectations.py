@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from tierwise.catalog import Model
-from tierwise.certificates import Certificate
-from tierwise.ledger.history import Past
+from tierwise.ledger.views.history import Past
+from tierwise.policy.catalog import Model
+from tierwise.policy.certificates import Certificate
+from tierwise.policy.router import worst_case
 from tierwise.records import Usage
-from tierwise.router import worst_case
 
 ENOUGH = 5  # documents; fewer say nothing about how often answers hold
 _REPAIR_TOKENS = 40  # what is wrong with the answer, and that it should be given again

@@ -11,28 +11,28 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from tierwise.budget import Budget
 from tierwise.cascade import Job, RunContext
 from tierwise.cascade.answers import conversation
 from tierwise.cascade.calls import Work, build_call
 from tierwise.cascade.parts import parts_of
-from tierwise.catalog import Model
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import RunRow, RunState
-from tierwise.ledger.history import Key, Past, history, paid_calls
+from tierwise.ledger.views.history import Key, Past, history, paid_calls
 from tierwise.plan.expectations import Expectation, expect, most, prompts_of
 from tierwise.plan.paid import Unpaid, paid_cascade
 from tierwise.plan.proof import missing_proof
 from tierwise.plan.tally import ZERO, Tally
 from tierwise.plan.unknown import Assumed, applies, assumed_of, assumed_steps, chance, stand_in
 from tierwise.plan.values import Plan
+from tierwise.policy.budget import Budget
+from tierwise.policy.catalog import Model
+from tierwise.policy.router import Policy, route, worst_case
+from tierwise.policy.rules import Features, RouteRule, Rules, features
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Message, Outcome, Route
 from tierwise.report import RunSummary
-from tierwise.router import Policy, route, worst_case
-from tierwise.rules import Features, RouteRule, Rules, features
-from tierwise.tokens import PER_MESSAGE, count_tokens, estimate_prompt_tokens
+from tierwise.text.tokens import PER_MESSAGE, count_tokens, estimate_prompt_tokens
 
 _LESSONS = 5  # documents whose examples are counted; the others' are taken to be as long
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from tierwise.catalog import Model
 from tierwise.plan.expectations import Expectation
 from tierwise.plan.values import CostRow, Reference, RouteRow, Waiting
+from tierwise.policy.catalog import Model
 from tierwise.records import Route
 
 ZERO = Decimal(0)

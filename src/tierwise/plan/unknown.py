@@ -9,7 +9,7 @@ from typing import Any
 
 from tierwise.cascade.parts import gathered
 from tierwise.records import Document, Outcome
-from tierwise.steps import Step
+from tierwise.steps.step import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

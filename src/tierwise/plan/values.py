@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from tierwise.report import rounded, usd
+from tierwise.text.amounts import rounded, usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

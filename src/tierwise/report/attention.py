@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from tierwise.ledger.reporting import ErrorRow
 from tierwise.ledger.rows import DeferredRow, RunRow, SummaryRow
+from tierwise.ledger.views.summary import ErrorRow
 from tierwise.report.figures import Ground
-from tierwise.report.summary import RunSummary, usd
+from tierwise.report.summary import RunSummary
+from tierwise.text.amounts import usd
 
 SOON = datetime.timedelta(days=30)  # a certificate that ends sooner is told
 _MOST_OVER = 0.25  # of the plan

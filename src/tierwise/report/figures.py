@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from tierwise.catalog import Catalog, Model, PriceBand
-from tierwise.certificates import Certificate, lower_bound
-from tierwise.ledger.reporting import ChainRow, CheckRow, EstimateRow, NeededRow
 from tierwise.ledger.rows import RunRow
+from tierwise.ledger.views.summary import ChainRow, CheckRow, EstimateRow, NeededRow
+from tierwise.policy.catalog import Catalog, Model, PriceBand
+from tierwise.policy.certificates import Certificate, lower_bound
 
 _BOTH_SIDES = 0.05  # one-sided at half of it each: a 95 % interval
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tierwise.ledger import reporting
-from tierwise.ledger.reporting import ErrorRow
 from tierwise.ledger.rows import RunRow, SummaryRow
+from tierwise.ledger.views import summary as reporting
+from tierwise.ledger.views.summary import ErrorRow
 from tierwise.report.attention import Attention, attention
 from tierwise.report.figures import (
     Charge,

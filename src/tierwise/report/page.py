@@ -17,10 +17,10 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from tierwise import __version__
-from tierwise.plain import plain
 from tierwise.report.figures import TrendPoint
 from tierwise.report.gathering import Report
-from tierwise.report.summary import usd
+from tierwise.text.amounts import usd
+from tierwise.text.escape import plain
 
 _WIDTH, _HEIGHT, _EDGE = 320, 72, 6  # of a trend's drawing
 

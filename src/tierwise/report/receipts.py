@@ -8,8 +8,8 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from tierwise.ledger.rows import RunRow
-from tierwise.plain import plain
 from tierwise.records import Attempt, Outcome, Route, highest, rank
+from tierwise.text.escape import plain
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from tierwise.records import Status
+from tierwise.text.amounts import rounded, usd
 
 if TYPE_CHECKING:
     from tierwise.ledger import DeferredRow, Ledger, RunRow, SummaryRow
@@ -131,17 +132,6 @@ def summarize_run(ledger: Ledger, run_id: str) -> RunSummary:
         outcomes=ledger.outcome_counts(run_id),
         deferred=ledger.deferred(run_id),
     )
-
-
-def rounded(number: float) -> str:
-    """An expected number of documents or calls: whole where it is one."""
-    return f"{number:.0f}" if abs(number - round(number)) < 0.05 else f"{number:.1f}"
-
-
-def usd(known: Decimal, unknown: int = 0) -> str:
-    """An amount, and how many calls are not in it because nobody knows what they cost."""
-    amount = f"{known:.6f} USD" if known < 1 else f"{known:.2f} USD"
-    return f"{amount} + {unknown} of unknown cost" if unknown else amount
 
 
 def _cells(row: SummaryRow) -> dict[str, Any]:

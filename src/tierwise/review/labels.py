@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tierwise.errors import Misuse
-from tierwise.golden import Example, read_golden
 from tierwise.records import rank, text_hash
-from tierwise.review import find_texts
+from tierwise.review.queue import find_texts
+from tierwise.steps.examples import Example, read_golden
 
 if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, RunRow

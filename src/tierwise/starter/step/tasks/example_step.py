@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tierwise import step
-from tierwise.checks import label_is_allowed
-from tierwise.correctness import same
+from tierwise.steps.checks import label_is_allowed
+from tierwise.steps.correctness import same
 
 
 class ExampleStep(BaseModel):

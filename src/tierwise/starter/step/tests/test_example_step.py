@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tierwise.golden import load_golden
+from tierwise.steps.examples import load_golden
 from tierwise.testing import StandIn
 
 GOLDEN = load_golden(Path(__file__).parent.parent / "golden/example_step.jsonl", at_least=1)

@@ -1,0 +1,1 @@
+"""The tamper-evident audit trail as files, and its verification."""

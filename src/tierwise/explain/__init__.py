@@ -1,0 +1,1 @@
+"""Explanations of routing: the decisions on record, and those that other rules would make."""

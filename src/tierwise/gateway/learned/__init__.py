@@ -1,0 +1,12 @@
+"""Trained classifiers as models at price 0. The only door to skops.
+
+A trained classifier is as confidential as the messages it was trained on: its file holds their words.
+"""
+
+from __future__ import annotations
+
+from tierwise.gateway.learned.classifier import Classifier, Head, Prediction, Surest
+from tierwise.gateway.learned.files import load, read_head, save, trained_file
+from tierwise.gateway.learned.form import Form, form_of
+
+__all__ = ["Classifier", "Form", "Head", "Prediction", "Surest", "form_of", "load", "read_head", "save", "trained_file"]

@@ -1,0 +1,1 @@
+"""Records that people cause: reviews, sampled answers and their labels, deletions, seals."""

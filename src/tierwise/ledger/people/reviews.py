@@ -1,0 +1,184 @@
+"""What persons decided about outcomes. Decisions are only ever added; the last one of an outcome counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import case, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tierwise.ledger.people.seals import decision_record, seal_row
+from tierwise.ledger.rows import outcome_of
+from tierwise.ledger.tables import OutcomeRecord, QuestionRecord, ReviewRecord
+from tierwise.records import Outcome, Sensitivity, Status, canonical_hash, text_hash
+
+if TYPE_CHECKING:
+    from tierwise.ledger.database import Database
+
+Word = Literal["approved", "edited", "rejected", "reopened"]
+_STATUS: Mapping[Word, Status] = {"approved": "accepted", "edited": "accepted", "rejected": "rejected"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a person decided about one outcome. `reopened` takes an earlier decision back.
+
+    `value` is the answer that counts from now on, plain JSON data; `model` says whose answer was approved.
+    `reviewed_at` is seconds since the epoch, UTC; `question` is what was asked (see `Step.question`).
+    """
+
+    run_id: str
+    document_id: str
+    document_hash: str
+    step: str
+    question: str | None
+    decision: Word
+    value: Any = None
+    model: str | None = None
+    sensitivity: Sensitivity = "restricted"
+    reviewer: str
+    reviewed_at: float
+    note: str = ""
+
+    @property
+    def says(self) -> str:
+        """Such as `edited by ada: wrong label`."""
+        return f"{self.decision} by {self.reviewer}" + (f": {self.note}" if self.note else "")
+
+    @property
+    def known(self) -> bool:
+        """Whether it gives an outcome: it was not taken back, and its value is still kept."""
+        return self.decision == "rejected" or (self.decision in _STATUS and self.value is not None)
+
+    def outcome(self) -> Outcome:
+        """The outcome that a document has by this decision, which must be known."""
+        return Outcome(
+            step=self.step,
+            status=_STATUS[self.decision],
+            value=self.value,
+            reason=f"{self.says} (run {self.run_id})",
+            model=self.model,
+            sensitivity=self.sensitivity,
+        )
+
+
+_FIELDS = tuple(f.name for f in fields(Decision))
+_LAST = (
+    select(
+        ReviewRecord.__table__,
+        func.row_number()
+        .over(
+            partition_by=(ReviewRecord.run_id, ReviewRecord.document_id, ReviewRecord.step),
+            order_by=ReviewRecord.seq.desc(),
+        )
+        .label("age"),
+    )
+).subquery("last")
+_SAYS = _LAST.c.decision + " by " + _LAST.c.reviewer + case((_LAST.c.note != "", ": " + _LAST.c.note), else_="")
+
+
+def _unless_decided(decided: Any, recorded: Any) -> Any:
+    return case((_LAST.c.decision.is_not(None), decided), else_=recorded).label(recorded.key)
+
+
+# Outcomes as they stand now: as recorded, but where a person decided, as decided.
+CURRENT = (
+    select(
+        *(c for c in OutcomeRecord.__table__.c if c.key not in ("status", "value", "reason", "model")),
+        _unless_decided(case((_LAST.c.decision == "rejected", "rejected"), else_="accepted"), OutcomeRecord.status),
+        _unless_decided(_LAST.c.value, OutcomeRecord.value),
+        _unless_decided(_SAYS, OutcomeRecord.reason),
+        _unless_decided(_LAST.c.model, OutcomeRecord.model),
+    )
+    .outerjoin(
+        _LAST,
+        (_LAST.c.run_id == OutcomeRecord.run_id)
+        & (_LAST.c.document_id == OutcomeRecord.document_id)
+        & (_LAST.c.step == OutcomeRecord.step)
+        & (_LAST.c.age == 1)
+        & (_LAST.c.decision != "reopened"),
+    )
+    .subquery("current")
+)
+
+
+class Reviews:
+    """Decisions on record. All raise LedgerError when the database fails."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def decide(self, decision: Decision) -> None:
+        """Record a decision, and seal it."""
+        row = {name: getattr(decision, name) for name in _FIELDS}
+        row["value_hash"] = None if decision.value is None else canonical_hash(decision.value)
+        row["note_hash"] = text_hash(decision.note) if decision.note else None
+        with self._database.translated_errors("written"), self._database.writing() as connection:
+            added = insert(ReviewRecord).values(row).returning(ReviewRecord.__table__)
+            stored = connection.execute(added).one()
+            seal_row(connection, "decision", stored.seq, decision_record(stored))
+
+    def history(self, run_id: str, document_id: str, step: str) -> list[Decision]:
+        """All decisions about one outcome, the first one first."""
+        one = (ReviewRecord.run_id == run_id, ReviewRecord.document_id == document_id, ReviewRecord.step == step)
+        return self._decisions(select(ReviewRecord.__table__).where(*one).order_by(ReviewRecord.seq))
+
+    def standing(self, run_id: str, step: str | None = None) -> list[Decision]:
+        """The decisions about a run's outcomes that count now, in the order in which they were made."""
+        wanted = [_LAST.c.run_id == run_id, _LAST.c.age == 1, _LAST.c.decision != "reopened"]
+        if step is not None:
+            wanted.append(_LAST.c.step == step)
+        return self._decisions(select(_LAST).where(*wanted).order_by(_LAST.c.seq))
+
+    def answers(self, question: str, document_hashes: Iterable[str]) -> dict[str, Decision]:
+        """By document hash, what was decided last when the same was asked of the same text, in whatever run."""
+        same = (ReviewRecord.question == question, ReviewRecord.document_hash.in_(set(document_hashes)))
+        rows = self._decisions(select(ReviewRecord.__table__).where(*same).order_by(ReviewRecord.seq))
+        last = {decision.document_hash: decision for decision in rows}
+        return {key: decision for key, decision in last.items() if decision.known}
+
+    def as_in(
+        self, run_id: str, step: str, question: str, document_ids: Iterable[str]
+    ) -> dict[tuple[str, str], Outcome]:
+        """By document id and hash, what documents got in a run when the same was asked of them."""
+        c = CURRENT.c
+        same = (c.run_id == run_id, c.step == step, c.question == question, c.document_id.in_(set(document_ids)))
+        with self._database.reading() as connection:
+            rows = connection.execute(select(CURRENT).where(*same)).all()
+        return {(row.document_id, row.document_hash): outcome_of(row) for row in rows}
+
+    def waited(self, run_id: str, step: str | None = None) -> list[tuple[str, str, str]]:
+        """Document, step and reason of all that waited when the run ended, decided by now or not."""
+        o = OutcomeRecord
+        wanted = [o.run_id == run_id, o.status == "deferred", *([] if step is None else [o.step == step])]
+        query = select(o.document_id, o.step, o.reason).where(*wanted).order_by(o.document_id)
+        with self._database.reading() as connection:
+            return [(row.document_id, row.step, row.reason) for row in connection.execute(query)]
+
+    def documents(self, run_id: str) -> set[str]:
+        """The ids of all documents of a run."""
+        query = select(OutcomeRecord.document_id).distinct().where(OutcomeRecord.run_id == run_id)
+        with self._database.reading() as connection:
+            return set(connection.scalars(query))
+
+    def ask(self, question: str, step: str, schema: Mapping[str, Any]) -> None:
+        """Put on record what an answer to a question has to fit."""
+        with self._database.translated_errors("written"), self._database.writing() as connection:
+            build = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+            row = {"hash": question, "step": step, "schema": dict(schema)}
+            connection.execute(build(QuestionRecord).values(row).on_conflict_do_nothing())
+
+    def schema(self, question: str) -> dict[str, Any] | None:
+        """The JSON schema that an answer to a question has to fit, or None when the question is unknown."""
+        with self._database.reading() as connection:
+            found: dict[str, Any] | None = connection.scalar(
+                select(QuestionRecord.schema).where(QuestionRecord.hash == question)
+            )
+        return found
+
+    def _decisions(self, query: Any) -> list[Decision]:
+        with self._database.reading() as connection:
+            rows: Sequence[Any] = connection.execute(query).all()
+        return [Decision(**{name: getattr(row, name) for name in _FIELDS}) for row in rows]

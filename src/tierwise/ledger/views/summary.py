@@ -1,0 +1,312 @@
+"""What a report asks the ledger about one or more runs. Read-only; counted and summed by the database."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from sqlalchemy import Subquery, Text, and_, case, false, func, or_, select, type_coerce
+
+from tierwise.ledger.rows import RunRow, SummaryRow
+from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, Run, VerdictRecord
+from tierwise.ledger.views.runs import Queries, _latencies, _runs
+from tierwise.records import Usage
+from tierwise.text.tokens import count_tokens
+
+_TOKENS = (AttemptRecord.prompt_tokens, AttemptRecord.completion_tokens, AttemptRecord.cached_tokens)
+_NEEDED = ("first", "retry", "fallback")  # every call that a document needs is answered first as one of these
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRow:
+    """How one check judged the answers of one model in one step; shadows are left out."""
+
+    step: str
+    model: str
+    check: str
+    passed: int
+    failed: int
+    unscored: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRow:
+    """How many calls of a step to a model ended in one kind of error, shadows included."""
+
+    step: str
+    model: str
+    error: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeededRow:
+    """What a step spent, and the calls that one model would have had to answer in place of all others.
+
+    `barred`: a guard kept that model from these documents. `long`: the prompt is above its long-prompt limit.
+    `usage` holds the tokens of the `counted` calls together; those of the `uncounted` ones nobody knows.
+    """
+
+    step: str
+    barred: bool
+    long: bool
+    counted: int
+    uncounted: int
+    usage: Usage
+    cost_known: Decimal  # USD, of everything: repairs, escalations, judges and shadows too
+    cost_unknown: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateRow:
+    """Documents of a step whose needed calls have no token counts, and the tokens that they would have taken.
+
+    That is the prompt as it was estimated for routing, and the accepted answer as it is. `long` as in NeededRow;
+    documents that a guard keeps from the model are left out.
+    """
+
+    step: str
+    long: bool
+    documents: int
+    calls: int
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRow:
+    """How many outcomes of a step were accepted from `model`, one of the `models` of their route."""
+
+    step: str
+    models: tuple[str, ...]
+    model: str
+    documents: int
+
+
+def runs_since(ledger: Queries, started: float) -> list[RunRow]:
+    """The runs that started at or after `started` (seconds since the epoch), newest first. Raises LedgerError."""
+    with ledger._database.reading() as connection:
+        newest = select(Run).where(Run.started_at >= started).order_by(Run.started_at.desc(), Run.id)
+        return _runs(connection, newest)
+
+
+def runs_before(ledger: Queries, run: RunRow, limit: int = 20) -> list[RunRow]:
+    """A run and the ones of the same flow before it, oldest first. Raises LedgerError."""
+    with ledger._database.reading() as connection:
+        earlier = select(Run).where(Run.flow == run.flow, Run.started_at <= run.started_at)
+        return _runs(connection, earlier.order_by(Run.started_at.desc(), Run.id).limit(limit))[::-1]
+
+
+def summary_of(ledger: Queries, run_ids: Sequence[str]) -> list[SummaryRow]:
+    """`Queries.summary` of several runs, added up: a document counts once a run. Raises LedgerError."""
+    found: dict[tuple[str, str, str], list[SummaryRow]] = {}
+    for run_id in run_ids:
+        for row in ledger.summary(run_id):
+            found.setdefault((row.step, row.tier, row.model), []).append(row)
+    if len(run_ids) == 1:
+        return [rows[0] for rows in found.values()]
+    with ledger._database.reading() as connection:
+        latencies = _latencies(connection, (AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow"))
+    return [_added(rows, latencies.get(key, {})) for key, rows in found.items()]
+
+
+def check_rows(ledger: Queries, run_ids: Sequence[str]) -> list[CheckRow]:
+    """The verdicts by step, model and check, in the order of recording. Raises LedgerError."""
+    key = (AttemptRecord.step, AttemptRecord.model, VerdictRecord.check)
+    query = (
+        select(
+            *key,
+            func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
+            func.sum(case((VerdictRecord.passed.is_(False), 1), else_=0)).label("failed"),
+            func.sum(case((VerdictRecord.passed.is_(None), 1), else_=0)).label("unscored"),
+        )
+        .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
+        .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
+        .group_by(*key)
+        .order_by(func.min(AttemptRecord.seq), func.min(VerdictRecord.position), VerdictRecord.check)
+    )
+    with ledger._database.reading() as connection:
+        rows = connection.execute(query).all()
+    return [
+        CheckRow(
+            step=r.step,
+            model=r.model,
+            check=r.check,
+            passed=int(r.passed),
+            failed=int(r.failed),
+            unscored=int(r.unscored),
+        )
+        for r in rows
+    ]
+
+
+def verdict_counts(ledger: Queries, run_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """How many verdicts of each run passed, and how many were scored at all. Raises LedgerError."""
+    query = (
+        select(
+            AttemptRecord.run_id,
+            func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
+            func.count().label("scored"),
+        )
+        .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
+        .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow", VerdictRecord.passed.is_not(None))
+        .group_by(AttemptRecord.run_id)
+    )
+    with ledger._database.reading() as connection:
+        return {row.run_id: (int(row.passed), row.scored) for row in connection.execute(query)}
+
+
+def error_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ErrorRow]:
+    """The calls that ended in an error, the most frequent first. Raises LedgerError."""
+    key = (AttemptRecord.step, AttemptRecord.model, AttemptRecord.error)
+    query = (
+        select(*key, func.count().label("calls"))
+        .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.error.is_not(None))
+        .group_by(*key)
+        .order_by(func.count().desc(), *key)
+    )
+    with ledger._database.reading() as connection:
+        return [ErrorRow(**row._mapping) for row in connection.execute(query)]
+
+
+def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subquery:
+    """Every attempt with whether it is needed, whether a guard keeps `model` from it, and its tokens."""
+    tokens = _TOKENS
+    needed = and_(AttemptRecord.kind.in_(_NEEDED), AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
+    has_tokens = func.coalesce(tokens[0], 0) + func.coalesce(tokens[1], 0) > 0
+    document = (AttemptRecord.run_id, AttemptRecord.document_id, AttemptRecord.step)
+    told = func.max(case((and_(needed, has_tokens), 1), else_=0)).over(partition_by=document)
+    went_on = and_(AttemptRecord.kind == "escalation", AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
+    first_on = func.min(case((and_(went_on, has_tokens), AttemptRecord.seq))).over(partition_by=document)
+    stands = and_(told == 0, AttemptRecord.seq == first_on)
+    rejected = type_coerce(OutcomeRecord.route, Text)
+    barred = rejected.contains(f'{{"model": {json.dumps(model)}, "reason": "guard ', autoescape=True)
+    is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
+    return (
+        select(
+            AttemptRecord.run_id,
+            AttemptRecord.document_id,
+            AttemptRecord.step,
+            AttemptRecord.seq,
+            AttemptRecord.cost,
+            case((barred, 1), else_=0).label("barred"),
+            case((is_long, 1), else_=0).label("long"),
+            case((or_(and_(needed, has_tokens), stands), 1), else_=0).label("counted"),
+            case((and_(needed, ~has_tokens, first_on.is_(None)), 1), else_=0).label("uncounted"),
+            *(func.coalesce(column, 0).label(column.key) for column in tokens),
+        )
+        .outerjoin(
+            OutcomeRecord,
+            and_(
+                OutcomeRecord.run_id == AttemptRecord.run_id,
+                OutcomeRecord.document_id == AttemptRecord.document_id,
+                OutcomeRecord.step == AttemptRecord.step,
+            ),
+        )
+        .where(AttemptRecord.run_id.in_(run_ids))
+        .subquery()
+    )
+
+
+def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[NeededRow]:
+    """What was spent, and the calls that would have been made had every document gone to `model`.
+
+    Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no reused answers. Where a
+    document's first answer took no tokens, as a trained classifier's does, the first escalation that did stands for it.
+    `long_from` is the prompt length (tokens) above which the model's price is another. Raises LedgerError.
+    """
+    marked = _marked(run_ids, model, long_from)
+    key = (marked.c.step, marked.c.barred, marked.c.long)
+    query = (
+        select(
+            *key,
+            func.sum(marked.c.counted).label("counted"),
+            func.sum(marked.c.uncounted).label("uncounted"),
+            *(func.sum(marked.c[column.key] * marked.c.counted).label(column.key) for column in _TOKENS),
+            func.sum(marked.c.cost).label("cost_known"),
+            func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label("cost_unknown"),
+        )
+        .group_by(*key)
+        .order_by(func.min(marked.c.seq))
+    )
+    with ledger._database.reading() as connection:
+        rows = connection.execute(query).all()
+    return [
+        NeededRow(
+            step=row.step,
+            barred=bool(row.barred),
+            long=bool(row.long),
+            counted=int(row.counted),
+            uncounted=int(row.uncounted),
+            usage=Usage(int(row.prompt_tokens), int(row.completion_tokens), int(row.cached_tokens)),
+            cost_known=row.cost_known or Decimal(0),
+            cost_unknown=int(row.cost_unknown),
+        )
+        for row in rows
+    ]
+
+
+def estimate_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[EstimateRow]:
+    """What the uncounted calls of `needed_rows` would have taken, as far as it can be estimated. Raises LedgerError."""
+    marked = _marked(run_ids, model, long_from)
+    document = (marked.c.run_id, marked.c.document_id, marked.c.step)
+    calls = (
+        select(*document, func.count().label("calls"))
+        .where(marked.c.uncounted == 1, marked.c.barred == 0)
+        .group_by(*document)
+        .subquery()
+    )
+    outcome = (OutcomeRecord.run_id, OutcomeRecord.document_id, OutcomeRecord.step)
+    same = (mine == other for mine, other in zip(outcome, calls.c, strict=False))  # all but the count
+    query = select(calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value).join(calls, and_(*same))
+    found: dict[tuple[str, bool], list[tuple[int, Usage]]] = {}
+    with ledger._database.reading() as connection:
+        for row in connection.execute(query, execution_options={"yield_per": 1000}):
+            prompt = ((row.route or {}).get("features") or {}).get("prompt_tokens")
+            if prompt and row.value is not None:
+                usage = Usage(prompt, count_tokens(json.dumps(row.value, ensure_ascii=False)))
+                key = (row.step, long_from is not None and prompt > long_from)
+                found.setdefault(key, []).append((row.calls, usage))
+    return [
+        EstimateRow(
+            step=step,
+            long=long,
+            documents=len(rows),
+            calls=sum(calls for calls, _ in rows),
+            usage=Usage(sum(u.prompt_tokens for _, u in rows), sum(u.completion_tokens for _, u in rows)),
+        )
+        for (step, long), rows in found.items()
+    ]
+
+
+def chain_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ChainRow]:
+    """Which routes the accepted outcomes had, and whose answers they are. Raises LedgerError."""
+    query = select(OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model).where(
+        OutcomeRecord.run_id.in_(run_ids), OutcomeRecord.status == "accepted", OutcomeRecord.model.is_not(None)
+    )
+    with ledger._database.reading() as connection:
+        rows = connection.execute(query, execution_options={"yield_per": 1000})
+        counts = Counter((row.step, tuple((row.route or {}).get("models", ())), row.model) for row in rows)
+    return [ChainRow(step=s, models=m, model=by, documents=n) for (s, m, by), n in counts.items()]
+
+
+def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> SummaryRow:
+    """Rows of the same step, tier and model as one."""
+    outcomes = ("documents", "accepted", "escalations", "deferred")
+    counts = (*outcomes, "attempts", "reused", "repairs", "cost_known", "cost_unknown")
+    tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
+    return replace(
+        rows[0],
+        **{name: sum(getattr(row, name) for row in rows) for name in (*counts, *tokens)},
+        checks_failed=_counted([row.checks_failed for row in rows]),
+        errors=_counted([row.errors for row in rows]),
+        latency_p50_s=latencies.get(50),
+        latency_p95_s=latencies.get(95),
+    )
+
+
+def _counted(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = dict.fromkeys(name for count in counts for name in count)
+    return {name: sum(count.get(name, 0) for count in counts) for name in names}

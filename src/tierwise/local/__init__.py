@@ -1,6 +1,0 @@
-"""Models that run in the house, embedded: their weights, and llama.cpp's own server for them."""
-
-from tierwise.local.server import Endpoint, LocalServers
-from tierwise.local.weights import Progress, cache_folder, fetch_weights, weights_path, weights_present
-
-__all__ = ["Endpoint", "LocalServers", "Progress", "cache_folder", "fetch_weights", "weights_path", "weights_present"]

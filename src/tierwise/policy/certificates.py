@@ -1,0 +1,386 @@
+"""Certificates: dated proof that a model, or a chain of models, meets a floor on a golden set.
+
+The proof is one number: the exact one-sided lower bound of the pass rate (Clopper and Pearson, "The use
+of confidence or fiducial limits", Biometrika 1934), its alpha divided by the number of candidates that
+were compared on the same golden set (Bonferroni). The bound stands in the file, so that only making a
+certificate needs SciPy, never using one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, PlainSerializer, model_validator
+
+from tierwise.errors import Misuse
+from tierwise.policy.catalog import MILLION, Catalog, Model
+from tierwise.records import canonical_hash
+from tierwise.text.settings import Settings
+from tierwise.text.yaml import read_yaml, write_yaml
+
+ALPHA = 0.05
+VALID_FOR = datetime.timedelta(days=180)
+HEADER = """\
+# Which model, or chain of models, was shown to meet a floor, and on what evidence.
+# Written by `tierwise certify`: commit it, don't edit it. These lines on top are yours and stay.
+"""
+_MOST_LABELS = 1_000_000  # a floor that needs more than this is out of reach
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Usd = Annotated[Decimal, Field(ge=0), PlainSerializer(lambda usd: f"{usd.normalize():f}", return_type=str)]
+
+
+def lower_bound(errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1) -> float:
+    """The pass rate that `errors` among `n` labels prove: at most one such claim in 1/alpha is too high.
+
+    With `compared` candidates on the same golden set, that holds for all of them together.
+    Raises Misuse when the counts make no sense.
+    """
+    if not (0 <= errors <= n and 0 < alpha < 1 and compared >= 1):
+        raise Misuse(f"no bound for {errors} errors in {n} labels, alpha {alpha}, {compared} candidates compared")
+    return _bound(errors, n, alpha / compared)
+
+
+def _bound(errors: float, n: int, alpha: float) -> float:
+    from scipy.special import betaincinv
+
+    return float(betaincinv(n - errors, errors + 1, alpha)) if errors < n else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """How many more labels would prove a floor. Both are 0 when it is proven already."""
+
+    errors: int
+    n: int
+    floor: float
+    bound: float
+    at_this_rate: int | None  # when the further labels go like the ones so far; None: never
+    if_all_right: int | None  # when every further label passes; None: more than can be asked for
+
+    @property
+    def sentence(self) -> str:
+        """What to tell the person who labels."""
+        so_far = f"{_counted(self.errors, 'error')} in {_counted(self.n, 'label')}"
+        shown = f"{so_far}: a pass rate of at least {shortened(self.bound)} is shown"
+        if self.if_all_right == 0:
+            return f"{shown}, which covers the floor of {self.floor:g}"
+        if self.if_all_right is None:
+            return f"{shown}; no number of labels shows {self.floor:g}"
+        best = f"{self.if_all_right} more without an error"
+        if self.n == 0:
+            return f"there are no labels yet; {self.floor:g} needs {best}"
+        if self.at_this_rate is None:
+            return f"{shown}; {self.floor:g} needs fewer errors: {best} would show it, more like these never will"
+        return f"{shown}; {self.floor:g} needs about {self.at_this_rate} more like these, or {best}"
+
+
+def labels_needed(errors: int, n: int, floor: float, *, alpha: float = ALPHA, compared: int = 1) -> Shortfall:
+    """How many more labels would prove `floor`, counted from `errors` among `n`. Raises Misuse like `lower_bound`."""
+    bound = lower_bound(errors, n, alpha=alpha, compared=compared)
+    reachable = n > 0 and (n - errors) / n > floor
+    return Shortfall(
+        errors=errors,
+        n=n,
+        floor=floor,
+        bound=bound,
+        at_this_rate=_further(errors, n, floor, alpha / compared, rate=errors / n) if reachable else None,
+        if_all_right=_further(errors, n, floor, alpha / compared, rate=0.0) if floor < 1 else None,
+    )
+
+
+def _further(errors: int, n: int, floor: float, alpha: float, *, rate: float) -> int | None:
+    """The least number of further labels, with errors at `rate`, whose bound reaches the floor."""
+
+    def proves(more: int) -> bool:
+        return _bound(errors + rate * more, n + more, alpha) >= floor
+
+    if proves(0):
+        return 0
+    high = 1
+    while not proves(high):
+        if (high := high * 2) > _MOST_LABELS:
+            return None
+    low = high // 2  # does not prove it, `high` does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if proves(middle) else (middle, high)
+    return high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """What a certificate must still agree with: the project as it is now."""
+
+    identities: Mapping[str, str]  # catalog name -> Model.identity
+    prompt_hash: str
+    step_hash: str
+    today: datetime.date
+    demoted: Mapping[tuple[str, ...], str] = field(default_factory=dict)  # models -> what audits say against them
+
+
+class MeanUsage(Settings):
+    """Tokens a document on average, documents that a model never saw included."""
+
+    prompt_tokens: Annotated[float, Field(ge=0)]
+    completion_tokens: Annotated[float, Field(ge=0)]
+    cached_tokens: Annotated[float, Field(ge=0)] = 0
+
+    def cost(self, model: Model) -> Decimal | None:
+        """USD a document at the model's price of today; None when it is unknown."""
+        if model.price == "unknown":
+            return None
+        price = model.price
+        prompt, cached, completion = (
+            Decimal(str(tokens)) for tokens in (self.prompt_tokens, self.cached_tokens, self.completion_tokens)
+        )
+        cached_price = price.input if price.cached_input is None else price.cached_input
+        return ((prompt - cached) * price.input + cached * cached_price + completion * price.output) / MILLION
+
+
+class Certificate(Settings):
+    """Dated proof for one step and one model, or a chain in order, certified as what it delivers.
+
+    `n` counts the items that it had to answer: the whole golden set, or, for a single model with a
+    `threshold`, the items that reach it, since the rest go on to another model. An item without an
+    answer (`deferred`) counts as an error: the pass rate is over all `n`. `compared` counts everything
+    that was tried on this golden set and could have been chosen, each threshold included.
+    """
+
+    step: str
+    models: Annotated[tuple[str, ...], Field(min_length=1)]  # catalog names
+    identities: Mapping[str, str]  # catalog name -> Model.identity
+    prompt: str  # label, such as "classify v1"
+    prompt_hash: str
+    step_hash: str  # of the output's schema and the checks
+    golden: str  # file name
+    golden_hash: str
+    n: Annotated[int, Field(ge=1)]
+    errors: Count
+    deferred: Count = 0  # of the errors, those without an answer
+    compared: Annotated[int, Field(ge=1)] = 1
+    alpha: Annotated[float, Field(gt=0, lt=1)] = ALPHA
+    bound: Annotated[float, Field(ge=0, lt=1)]
+    threshold: float | None = None  # below this confidence the first model hands the document on
+    coverage: Share | None = None  # share of the golden set that the first model answers itself
+    mean_cost: Usd | None = None  # USD a document at the prices of that day; None when unknown
+    mean_usage: Mapping[str, MeanUsage] | None = None  # catalog name -> tokens a document, so that new prices re-rank
+    latency_p50_s: Annotated[float, Field(ge=0)] | None = None
+    judged_by: str | None = None  # the model that judged by a rubric
+    human_labels: Count | None = None  # labels by people that the judge was held against
+    false_passes: Count | None = None  # of those answers, the ones that it passed although they are wrong
+    date: datetime.date
+    expires: datetime.date = Field(default_factory=lambda data: data["date"] + VALID_FOR)  # void from this day on
+    machine: str = ""
+    tierwise_version: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Certificate:
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("a chain names each model once")
+        if set(self.identities) != set(self.models):
+            raise ValueError("`identities` needs one entry for each of `models`")
+        if not self.deferred <= self.errors <= self.n:
+            raise ValueError("`deferred` items are among the `errors`, and those among the `n` items")
+        if (self.threshold is None) != (self.coverage is None):
+            raise ValueError("`threshold` and `coverage` go together")
+        if self.judged_by and not self.human_labels:
+            raise ValueError("a judge never certifies alone: `judged_by` needs `human_labels`")
+        if self.mean_usage is not None and set(self.mean_usage) != set(self.models):
+            raise ValueError("`mean_usage` needs one entry for each of `models`")
+        if self.expires <= self.date:
+            raise ValueError("`expires` must be later than `date`")
+        if self.bound and _tail(self.errors, self.n, self.bound) > self.alpha / self.compared * (1 + 1e-6):
+            raise ValueError("`bound` claims more than `errors` and `n` prove; run `tierwise certify` again")
+        return self
+
+    @property
+    def pass_rate(self) -> float:
+        """Share of the `n` items that passed."""
+        return (self.n - self.errors) / self.n
+
+    @property
+    def proof(self) -> str:
+        """The evidence in a few words."""
+        level = f"{1 - self.alpha:.0%} sure" + (f" among {self.compared} compared" if self.compared > 1 else "")
+        return f"{_counted(self.errors, 'error')} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
+
+    @property
+    def passes(self) -> float:
+        """Share of the documents that need no further model: those that the first one keeps, and that got an answer."""
+        kept = self.coverage if self.partial and self.coverage is not None else 1.0
+        return kept * (1 - self.deferred / self.n)
+
+    @property
+    def partial(self) -> bool:
+        """Whether it proves something only for the documents that its one model is sure of."""
+        return self.threshold is not None and len(self.models) == 1
+
+    def cost(self, catalog: Catalog) -> Decimal | None:
+        """USD a document at the catalog's prices; None when unknown."""
+        if self.mean_usage is None:
+            return self.mean_cost
+        costs = [usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items()]
+        return None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
+
+    def covers(self, floor: float) -> bool:
+        """Whether the proven pass rate reaches a floor."""
+        return self.bound >= floor
+
+    def void_reasons(self, current: Current) -> str | None:
+        """Every change that voids this certificate, in one line, or None while it holds. Prices never do."""
+        reasons = [
+            f"model {name} changed" if name in current.identities else f"the catalog has no model '{name}'"
+            for name, identity in self.identities.items()
+            if current.identities.get(name) != identity
+        ]
+        if self.prompt_hash != current.prompt_hash:
+            reasons.append(f"the prompt is no longer the one measured ({self.prompt})")
+        if self.step_hash != current.step_hash:
+            reasons.append("the step's schema or checks changed")
+        if current.today >= self.expires:
+            reasons.append(f"it expired on {self.expires}")
+        if self.models in current.demoted:
+            reasons.append(current.demoted[self.models])
+        return "; ".join(reasons) or None
+
+
+class Certificates(Settings):
+    """All certificates of a project, one for each step and chain, in the order of these names."""
+
+    version: Literal[1] = 1
+    certificates: tuple[Certificate, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of everything that routing may depend on."""
+        return canonical_hash(self.model_dump(mode="json"))
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, tuple[str, ...]], Certificate]:
+        return {(c.step, c.models): c for c in self.certificates}
+
+    def find(self, step: str, models: Sequence[str]) -> Certificate | None:
+        """The certificate of this chain, valid or not."""
+        return self._by_key.get((step, tuple(models)))
+
+    def against(self, step: str, models: Sequence[str], floor: float, current: Current) -> str | None:
+        """Why this chain is not shown capable of a floor, or None when it is."""
+        certificate = self.find(step, models)
+        if certificate is None:
+            return f"nothing certifies it for {step}; `tierwise certify {step}` measures it"
+        if reasons := certificate.void_reasons(current):
+            return f"its certificate is void: {reasons}"
+        if not certificate.covers(floor):
+            return f"below the floor of {floor:g}: {certificate.proof}"
+        return None
+
+    def of(self, step: str, floor: float, current: Current) -> tuple[Certificate, ...]:
+        """All certificates of a step that hold and reach a floor."""
+        mine = (c for c in self.certificates if c.step == step and c.covers(floor))
+        return tuple(c for c in mine if c.void_reasons(current) is None)
+
+    def certified(self, step: str, models: Sequence[str], floor: float, current: Current) -> Certificate | None:
+        """The valid certificate that shows this chain capable of a floor, or None."""
+        return None if self.against(step, models, floor, current) else self.find(step, models)
+
+    def with_certificate(self, certificate: Certificate) -> Certificates:
+        """These with one more, which takes the place of the one for the same step and chain."""
+        known = {**self._by_key, (certificate.step, certificate.models): certificate}
+        return Certificates(certificates=tuple(known[key] for key in sorted(known)))
+
+
+def load_certificates(path: Path) -> Certificates:
+    """Read certificates.yaml; no file means no certificates. Raises ConfigError with file and line."""
+    if not Path(path).exists():
+        return Certificates()
+    source = read_yaml(path)
+    certificates = source.validate(Certificates)
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for i, certificate in enumerate(certificates.certificates):
+        if (key := (certificate.step, certificate.models)) in seen:
+            names = ", ".join(certificate.models)
+            raise source.error(f"a second certificate of {certificate.step} for {names}; keep one", ("certificates", i))
+        seen.add(key)
+    return certificates
+
+
+def save_certificates(path: Path, certificates: Iterable[Certificate]) -> Certificates:
+    """Add certificates to the file, each in place of the one for its step and chain; returns what it then holds.
+
+    The file is replaced at once or not at all. Raises ConfigError when it is not valid or cannot be written.
+    """
+    known = load_certificates(path)
+    for certificate in certificates:
+        known = known.with_certificate(certificate)
+    write_yaml(path, known.model_dump(exclude_none=True), header=HEADER)
+    return known
+
+
+class Candidate(NamedTuple):
+    """A model with what it costs to try (USD a document, None: unknown) and how often its answer is accepted."""
+
+    name: str
+    cost: Decimal | None
+    passes: float
+
+
+def order_by_expected_cost(candidates: Iterable[Candidate], *, last: Candidate | None = None) -> tuple[Candidate, ...]:
+    """The order that costs least until an answer is accepted: by cost per acceptance, cost / passes.
+
+    Exact when the candidates fail independently of each other. With `last`, whose answer is taken in
+    any case, only those remain that pay: trying 1 before `last` pays when c1 < p1 * c_last (Chen,
+    Zaharia and Zou, "FrugalGPT", 2023, made the cascade; the ratio rule is that of least-cost testing).
+    An unknown cost comes last, and pays for nothing before a `last`. Ties go by name.
+    """
+    ordered = sorted(candidates, key=_ratio)
+    if last is None:
+        return tuple(ordered)
+    limit = math.inf if last.cost is None else Fraction(last.cost)
+    return (*(c for c in ordered if c.cost is not None and Fraction(c.cost) < Fraction(c.passes) * limit), last)
+
+
+def expected_cost(chain: Iterable[Candidate]) -> Decimal | None:
+    """USD that a document costs on average when tried in this order; None when a cost that may arise is unknown."""
+    total, reached = Decimal(0), Decimal(1)
+    for candidate in chain:
+        if reached == 0:
+            break
+        if candidate.cost is None:
+            return None
+        total += reached * candidate.cost
+        reached *= 1 - Decimal(str(candidate.passes))
+    return total
+
+
+def _ratio(candidate: Candidate) -> tuple[bool, bool, Fraction, str]:
+    if candidate.cost is None or not candidate.passes:
+        return candidate.cost is None, True, Fraction(candidate.cost or 0), candidate.name
+    return False, False, Fraction(candidate.cost) / Fraction(candidate.passes), candidate.name
+
+
+def shortened(bound: float) -> str:
+    """A bound with three decimals, rounded down: what is shown is never more than what is proven."""
+    return f"{math.floor(bound * 1000) / 1000:.3f}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _tail(errors: int, n: int, pass_rate: float) -> float:
+    """The chance of at most `errors` errors in `n` at this pass rate: what a bound promises to keep small."""
+    passes, fails, all_ways = math.log(pass_rate), math.log1p(-pass_rate), math.lgamma(n + 1)
+    return math.fsum(
+        math.exp(all_ways - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * fails + (n - k) * passes)
+        for k in range(errors + 1)
+    )

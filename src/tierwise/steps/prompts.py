@@ -1,0 +1,172 @@
+"""The only door to Jinja2: prompt templates become chat messages, and document text stays data.
+
+A prompt is `prompts/<name>.md.j2`: YAML front matter (step, version, max_output_tokens) and two
+Jinja blocks, `system` and `user`. What is common to all documents stands first, so that servers
+can reuse it; the document stands last, in a delimited block whose name its own text cannot contain.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import Field
+
+from tierwise.errors import ConfigError, UnknownName, raised
+from tierwise.records import Document, Message, canonical_hash
+from tierwise.text.settings import Settings
+from tierwise.text.yaml import parse_yaml
+
+SUFFIX = ".md.j2"
+_FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n(.*)\Z", re.DOTALL)
+_QUOTED = re.compile(r"'([^']*)'")
+# Control tokens of the usual chat formats: servers that parse them in plain text would obey a document.
+_CONTROL_TOKEN = re.compile(
+    r"<\|[^|<>\n]{1,40}\|?>|<[^|<>\n]{1,40}\|>|<｜[^<>\n]{1,40}｜>|</?s>|<</?SYS>>|<(?:bos|eos|pad|unk)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK|IMG|AUDIO)\]"
+    r"|<(?:start|end)_of_(?:turn|image|audio)>|</?(?:think|tool_call|tool_response)>",
+    re.IGNORECASE,
+)
+
+
+class FrontMatter(Settings):
+    """The head of a prompt file."""
+
+    step: str = Field(description="The step that it is for.")
+    version: Annotated[int, Field(ge=1)] = Field(description="Yours to count: the ledger records it as `tone v2`.")
+    max_output_tokens: Annotated[int, Field(ge=1)] = Field(description="The longest answer that is asked for.")
+    description: str = Field("", description="For people.")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One loaded prompt template."""
+
+    name: str
+    path: Path
+    head: FrontMatter
+    source: str
+    template: Template
+
+    @property
+    def label(self) -> str:
+        """Name and version, such as `classify v1`: what the ledger records."""
+        return f"{self.name} v{self.head.version}"
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the template and its head: a certificate holds for one of these."""
+        return canonical_hash([self.head.model_dump(mode="json"), self.source])
+
+    def render(self, document: Document, parameters: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The messages for one document. Raises ConfigError when the template uses an unknown variable."""
+        variables = {
+            **parameters,
+            "document": delimited("document", document.text),
+            "language": document.language,
+            "metadata": dict(document.metadata),
+            "outcomes": {step: o.value for step, o in document.outcomes.items() if o.status == "accepted"},
+        }
+        try:
+            context = self.template.new_context(variables)
+            # neutral as a whole: a control token may also come about where two values meet
+            system, user = (
+                neutral("".join(self.template.blocks[name](context)).strip()) for name in ("system", "user")
+            )
+        except Exception as error:  # noqa: BLE001 - a template is code, so it may raise anything
+            raise ConfigError(f"the prompt cannot be filled in: {self._told(error)}", path=self.path) from None
+        return (Message("system", system), Message("user", user))
+
+    def _told(self, error: Exception) -> str:
+        """What went wrong, in its own words where they quote no more than the template and names of types."""
+        known = (word.removesuffix(" object") for word in _QUOTED.findall(str(error)))
+        own = isinstance(error, TemplateError) and all(word in self.source or hasattr(builtins, word) for word in known)
+        return str(error) if own else raised(error)
+
+
+class Prompts:
+    """All prompts of a project, by name."""
+
+    def __init__(self, prompts: Mapping[str, Prompt]) -> None:
+        self._prompts = dict(prompts)
+
+    def __getitem__(self, name: str) -> Prompt:
+        if name not in self._prompts:
+            raise UnknownName("prompt", name, self._prompts)
+        return self._prompts[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._prompts.values())
+
+
+def load_prompts(folder: Path) -> Prompts:
+    """Load every `*.md.j2` of a folder. Raises ConfigError with file and line."""
+    prompts, faults = read_prompts(folder)
+    for fault in faults:
+        raise fault
+    return prompts
+
+
+def read_prompts(folder: Path) -> tuple[Prompts, list[ConfigError]]:
+    """The prompts of a folder that are right, and what is wrong with each other one."""
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals = {"block": delimited}
+    environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
+    prompts: dict[str, Prompt] = {}
+    faults: list[ConfigError] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            prompt = _load(path, environment)
+        except ConfigError as fault:
+            faults.append(fault)
+        else:
+            prompts[prompt.name] = prompt
+    return Prompts(prompts), faults
+
+
+def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
+    try:
+        match = _FRONT_MATTER.match(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", path=path) from None
+    if not match:
+        raise ConfigError("a prompt starts with front matter between two lines of ---", path=path, line=1)
+    head = parse_yaml(match[1], path, first_line=2).validate(FrontMatter)
+    body_line = match[1].count("\n") + 3
+    try:
+        template = environment.from_string(match[2])
+    except TemplateSyntaxError as error:
+        raise ConfigError(
+            f"not a valid template: {error.message}", path=path, line=error.lineno + body_line - 1
+        ) from None
+    if missing := {"system", "user"} - set(template.blocks):
+        raise ConfigError(f"the template needs a block named '{min(missing)}'", path=path, line=body_line)
+    return Prompt(path.name.removesuffix(SUFFIX), path, head, match[2], template)
+
+
+def delimited(name: str, value: Any) -> str:
+    """A value in a block of its own, whose delimiter does not occur in it.
+
+    The delimiter derives from the content, so equal documents give equal prompts.
+    """
+    text = neutral(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    tag = f"{name}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+    while tag in text:
+        tag = f"{name}-{hashlib.sha256(tag.encode()).hexdigest()[:6]}"
+    return f"<{tag}>\n{text}\n</{tag}>"
+
+
+def neutral(text: str) -> str:
+    """Text whose control tokens are spaced out, so that no chat template takes them for its own."""
+    return _CONTROL_TOKEN.sub(lambda match: " ".join(match[0]), text)
