@@ -25,7 +25,7 @@ MEMBERS = {
 }
 ELSEWHERE = (
     "tierwise.steps.step.Step",
-    "tierwise.documents.redaction.Redaction",
+    "tierwise.documents.redaction.redact.Redaction",
     *(f"tierwise.steps.correctness.{name}" for name in ("same", "same_fields", "mentions", "rubric")),
 )
 
@@ -259,7 +259,7 @@ def _commands() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from tierwise.cli import app
+    from tierwise.cli.commands import app
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="tierwise", title="Commands")

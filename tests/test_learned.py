@@ -374,8 +374,8 @@ def test_the_head_tells_what_was_learned(saved: Path) -> None:
 def test_reading_a_head_loads_neither_weights_nor_scikit_learn(saved: Path) -> None:
     saved.unlink()
     code = (
-        "import sys; from pathlib import Path; from tierwise.learned import read_head\n"
-        "print([m for m in ('pydantic', 'numpy', 'sklearn', 'skops', 'scipy') if m in sys.modules])\n"
+        "import sys; from pathlib import Path; from tierwise.gateway.learned import read_head\n"
+        "print([m for m in ('numpy', 'sklearn', 'skops', 'scipy') if m in sys.modules])\n"
         "read_head(Path(sys.argv[1])); print([m for m in ('numpy', 'sklearn', 'skops') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True)

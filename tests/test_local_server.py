@@ -19,12 +19,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from tests.kit.tiny_gguf import write_tiny_gguf
+from tests.kit.wheels import pip_environment, write_wheel
 from tierwise.errors import WeightsError
 from tierwise.gateway.local import Endpoint, LocalServers, weights_path, weights_present
 from tierwise.policy.catalog import Model, Weights
-
-from .tiny_gguf import write_tiny_gguf
-from .wheels import pip_environment, write_wheel
 
 
 def embedded(weights: dict[str, Any] | None, *, name: str = "tiny", **changes: Any) -> Model:
@@ -226,8 +225,8 @@ def test_what_documents_say_does_not_reach_the_log(servers: LocalServers, gguf: 
 PROGRAM = """
 import os, sys, time
 from http.client import HTTPConnection
-from tierwise.catalog import Model
-from tierwise.local import LocalServers
+from tierwise.policy.catalog import Model
+from tierwise.gateway.local import LocalServers
 servers = LocalServers()
 endpoint = servers.endpoint(Model.model_validate_json(sys.argv[1]), os.environ)
 print(endpoint.api_base, endpoint.api_key, flush=True)

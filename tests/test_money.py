@@ -239,7 +239,7 @@ def test_what_a_killed_process_had_reserved_counts_as_spent(url: str, ledger: Le
     code = """
         import asyncio, pathlib, sys, time
         from decimal import Decimal
-        from tierwise.budget import Wish
+        from tierwise.policy.budget import Wish
         from tierwise.ledger import Ledger
         ledger = Ledger.open(sys.argv[1], root=pathlib.Path(sys.argv[2]))
         asyncio.run(ledger.claim("dead", wish=Wish(id="dead", usd=Decimal("0.6"), limits={"run 1": Decimal(1)})))

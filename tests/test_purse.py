@@ -34,7 +34,7 @@ PROCESS = """
     import asyncio, pathlib, random, sys
     from decimal import Decimal
     from tests.kit.ledgers import REPLY, attempt
-    from tierwise.budget import Wish
+    from tierwise.policy.budget import Wish
     from tierwise.errors import BudgetExceeded
     from tierwise.ledger import Ledger
 

