@@ -48,7 +48,7 @@ def export(
     in golden/, which models are certified on, is never there. What is left out is counted by the reason. The prompt is
     today's, without examples: that is how the tuned model is to be asked.
 
-    A fine-tuned model is one more entry in the catalog, to be certified like any other: see docs/fine-tuning.md. Some
+    A fine-tuned model is one more entry in the catalog, to be certified like any other: see docs/training.md. Some
     providers' terms forbid training other models on their answers: --model and --tier choose whose answers are taken.
     """
     from tierwise.cli.runs import open_ledger
