@@ -135,7 +135,11 @@ class Task:
     @property
     def labels(self) -> list[str]:
         """The labels that occur; none where fields are extracted."""
-        return sorted({str(item.expected["label"]) for item in self.items}) if self.step is INTENT else []
+        return (
+            sorted({str(item.expected["label"]) for item in self.items})
+            if self.step is INTENT
+            else []
+        )
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -147,8 +151,12 @@ def main(words: Sequence[str] | None = None) -> None:
         root = make_project(task, options)
         with Engine(Project(root), env=os.environ) as engine:
             exam = make_exam(engine, task, root)
-            results = compare(exam, chosen(task, options), thresholds=options.threshold, machine=options.machine)
-            save_certificates(root / CERTIFICATES, [r.certificate for r in results if r.certificate])
+            results = compare(
+                exam, chosen(task, options), thresholds=options.threshold, machine=options.machine
+            )
+            save_certificates(
+                root / CERTIFICATES, [r.certificate for r in results if r.certificate]
+            )
             rows += [row(task, result, options.machine) for result in results]
             if task.step is RECEIPT:
                 notes += fields(exam, chosen(task, options))
@@ -162,16 +170,26 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS), help="of " + ",".join(SETS))
+    parser.add_argument(
+        "--sets", type=lambda text: text.split(","), default=list(SETS), help="of " + ",".join(SETS)
+    )
     parser.add_argument("--items", type=int, default=200, help="golden items a set, at most half")
-    parser.add_argument("--models", action="append", help="a candidate or a chain such as 'learned > qwen-0.5b'")
+    parser.add_argument(
+        "--models", action="append", help="a candidate or a chain such as 'learned > qwen-0.5b'"
+    )
     parser.add_argument("--floor", type=float, default=0.95)
     parser.add_argument("--threshold", choices=["auto", "fit", "none"], default="auto")
-    parser.add_argument("--server", action="append", default=[], metavar="MODEL=URL", help="serves the same weights")
+    parser.add_argument(
+        "--server", action="append", default=[], metavar="MODEL=URL", help="serves the same weights"
+    )
     parser.add_argument("--machine", default=f"{os.cpu_count()} cores, {platform.machine()}")
-    parser.add_argument("--project", type=Path, default=Path("out/capability"), help="where the projects are made")
+    parser.add_argument(
+        "--project", type=Path, default=Path("out/capability"), help="where the projects are made"
+    )
     parser.add_argument("--out", type=Path, help="write the tables there too")
     options = parser.parse_args(words)
     options.server = dict(pair.split("=", 1) for pair in options.server)
@@ -183,7 +201,10 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 def banking(folder: Path, most: int | None) -> Iterator[Example]:
     """Customer messages with their intents, as words; of the `most` frequent ones only."""
     with (folder / "banking77" / "messages.csv").open(encoding="utf-8", newline="") as file:
-        found = [(row["text"], row["intent"].strip("?").replace("_", " ").lower()) for row in csv.DictReader(file)]
+        found = [
+            (row["text"], row["intent"].strip("?").replace("_", " ").lower())
+            for row in csv.DictReader(file)
+        ]
     kept = {intent for intent, _ in Counter(intent for _, intent in found).most_common(most)}
     for number, (text, intent) in enumerate(found):
         if intent in kept:
@@ -220,15 +241,28 @@ def make_project(task: Task, options: argparse.Namespace) -> Path:
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "prompts" / f"{step}.md.j2").write_text(PROMPTS[step])
     for name, items in ((step, golden), (f"{step}-examples", examples)):
-        lines = [{"id": e.id, "text": e.text, "sensitivity": e.sensitivity, "expected": e.expected} for e in items]
+        lines = [
+            {"id": e.id, "text": e.text, "sensitivity": e.sensitivity, "expected": e.expected}
+            for e in items
+        ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (root / "golden" / f"{name}.jsonl").write_text(text, encoding="utf-8")
     write_yaml(root / CATALOG, catalog(task, options.server), header=HEADER)
     routes = [{"name": "proven", "pick": "cheapest_capable"}]
-    write_yaml(root / RULES, {"version": 1, "floors": {step: options.floor}, "routes": routes}, header=HEADER)
+    write_yaml(
+        root / RULES,
+        {"version": 1, "floors": {step: options.floor}, "routes": routes},
+        header=HEADER,
+    )
     path = trained_file(root, "learned")
     if task.labels and not path.exists():
-        save(train([Labelled(e.id, e.text, e.expected["label"]) for e in examples], sensitivity="public"), path)
+        save(
+            train(
+                [Labelled(e.id, e.text, e.expected["label"]) for e in examples],
+                sensitivity="public",
+            ),
+            path,
+        )
     return root
 
 
@@ -237,19 +271,33 @@ def catalog(task: Task, servers: Mapping[str, str]) -> dict[str, Any]:
     house = Project(Path(__file__).parent.parent).catalog
     models: dict[str, Any] = {}
     for name in EMBEDDED:
-        entry = house.models[name].model_dump(mode="json", exclude_unset=True, exclude={"name"}) | {"confidence": True}
+        entry = house.models[name].model_dump(mode="json", exclude_unset=True, exclude={"name"}) | {
+            "confidence": True
+        }
         if name in servers:
             del entry["weights"]
             served = served_name(servers[name]) or name
             params = {"model": f"openai/{served}", "api_base": servers[name], "api_key": "none"}
             entry |= {"litellm_params": params, "concurrency": 32}
         models[name] = entry
-        models[f"{name}-nearest"] = entry | {"examples": task.shown, "strength": entry["strength"] + 5}
+        models[f"{name}-nearest"] = entry | {
+            "examples": task.shown,
+            "strength": entry["strength"] + 5,
+        }
     if task.labels:
-        price = {"input": 0, "output": 0, "source": "microseconds of this machine", "date": "2026-11-22"}
+        price = {
+            "input": 0,
+            "output": 0,
+            "source": "microseconds of this machine",
+            "date": "2026-11-22",
+        }
         limits = {"context_tokens": 1_000_000, "max_output_tokens": 64, "strength": 5}
         models["learned"] = {"tier": "local", "learned": task.step.name, "price": price, **limits}
-    tiers = {name: tier.model_dump(exclude_unset=True) for name, tier in house.tiers.items() if name == "local"}
+    tiers = {
+        name: tier.model_dump(exclude_unset=True)
+        for name, tier in house.tiers.items()
+        if name == "local"
+    }
     return {"version": 1, "tiers": tiers, "models": models}
 
 
@@ -272,7 +320,9 @@ def chosen(task: Task, options: argparse.Namespace) -> list[tuple[str, ...]]:
 def make_exam(engine: Engine, task: Task, root: Path) -> Exam:
     def told(what: str, done: int, total: int) -> None:
         if done % max(1, total // 20) == 0:
-            print(f"\r{task.name}: {what}: {done} of {total}    ", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{task.name}: {what}: {done} of {total}    ", end="", file=sys.stderr, flush=True
+            )
 
     golden = load_golden(root / "golden" / f"{task.step.name}.jsonl")
     parameters = {"labels": task.labels} if task.labels else {}
@@ -297,7 +347,18 @@ def row(task: Task, result: Result, machine: str) -> list[str]:
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Every candidate; a date where a certificate was written."""
-    heads = ["set", "candidate", "n", "right", "bound", "keeps", "cost a document", "p50 s", "machine", "date"]
+    heads = [
+        "set",
+        "candidate",
+        "n",
+        "right",
+        "bound",
+        "keeps",
+        "cost a document",
+        "p50 s",
+        "machine",
+        "date",
+    ]
     return markdown(heads, rows)
 
 
@@ -311,7 +372,10 @@ def fields(exam: Exam, candidates: Sequence[tuple[str, ...]]) -> list[str]:
     rows = []
     for chain in candidates:
         scored = score(exam, chain, exam.golden.examples)
-        right = (sum(s.answered and same_fields(n)(s.outcome.value, s.example.expected) for s in scored) for n in names)
+        right = (
+            sum(s.answered and same_fields(n)(s.outcome.value, s.example.expected) for s in scored)
+            for n in names
+        )
         rows.append([" > ".join(chain), *(f"{count / len(scored):.3f}" for count in right)])
     return [*markdown(["fields right", *names], rows), ""]
 

@@ -34,7 +34,8 @@ from tests.kit.projects import make_project
 from tests.kit.standin import unused_address
 from tierwise.orchestrate.services import server_of, worker_of
 
-BATCH, STEPS = 50, 3
+BATCH = 50
+STEPS = 3
 IN_FLIGHT = 32
 SETTLED_S = 20.0  # the number of ended task runs has to stand still so long
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -46,8 +47,15 @@ deployments:
     work_pool: {name: tierwise}
     parameters: {source: inbox.jsonl, sensitivity: internal, budget_usd: 1000, out: out}
 """
-OPENINGS = ("The parcel with my desk has not arrived.", "The invoice is still open.", "How is the shelf put up?")
-REST = "I have written to you twice about it, and nobody has answered so far. Please tell me what happens next. " * 4
+OPENINGS = (
+    "The parcel with my desk has not arrived.",
+    "The invoice is still open.",
+    "How is the shelf put up?",
+)
+REST = (
+    "I have written to you twice about it, and nobody has answered so far. Please tell me what happens next. "
+    * 4
+)
 
 
 @dataclass
@@ -96,10 +104,14 @@ class Place:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=10_000)
     number = parser.parse_args().documents
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load()}\n")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load()}\n"
+    )
     with tempfile.TemporaryDirectory() as folder, serving(0) as url:
         root = prepared(Path(folder) / "project", url, number)
         with up(root) as place:
@@ -116,7 +128,10 @@ def prepared(root: Path, url: str, number: int) -> Path:
     (root / "prefect.yaml").write_text(DEPLOYMENT)
     with (root / "inbox.jsonl").open("w") as out:
         for n in range(number):
-            out.write(json.dumps({"id": f"mail-{n:05}", "text": f"{OPENINGS[n % 3]} Order {n}. {REST}"}) + "\n")
+            out.write(
+                json.dumps({"id": f"mail-{n:05}", "text": f"{OPENINGS[n % 3]} Order {n}. {REST}"})
+                + "\n"
+            )
     return root
 
 
@@ -139,7 +154,8 @@ def tierwise(root: Path, *arguments: str) -> None:
 
 def measured(place: Place, number: int) -> dict[str, str]:
     """Run the deployment once, and say what it took."""
-    server, worker = server_of(place.root).pid(), worker_of(place.root).pid()
+    server = server_of(place.root).pid()
+    worker = worker_of(place.root).pid()
     assert server
     assert worker
     before = (
@@ -158,7 +174,9 @@ def measured(place: Place, number: int) -> dict[str, str]:
     ended = time.perf_counter() - begun
     at_once = recorded(place, run_id)
     drained = until_settled(place, run_id)
-    [artifact] = place.insist("POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["support-inbox-summary"]}}})
+    [artifact] = place.insist(
+        "POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["support-inbox-summary"]}}}
+    )
     batches = -(-number // BATCH)
     return {
         "documents": f"{number:,}",
@@ -197,7 +215,8 @@ def until_settled(place: Place, run_id: str) -> float:
     seen = -1
     while time.perf_counter() - changed < SETTLED_S:
         if (now := recorded(place, run_id)) != seen:
-            seen, changed = now, time.perf_counter()
+            seen = now
+            changed = time.perf_counter()
         time.sleep(1)
     return changed - begun
 
@@ -220,7 +239,10 @@ def _times(pid: int) -> list[int]:
 
 def peak_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1000
+    return (
+        int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+        / 1000
+    )
 
 
 def size(root: Path, name: str) -> int:

@@ -40,16 +40,67 @@ from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import load_certificates
 from tierwise.policy.rules import load_rules
 from tierwise.records import Call, Document, Message
-from tierwise.steps.checks import fields_are_quoted, no_placeholders, numbers_are_in_the_document, same_language
+from tierwise.steps.checks import (
+    fields_are_quoted,
+    no_placeholders,
+    numbers_are_in_the_document,
+    same_language,
+)
 from tierwise.steps.examples import load_golden
 from tierwise.steps.step import Step
 
 # what tends to break readers of text: ends, quotes, numbers that are none, references to oneself
 NASTY = [
-    *(b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b"\r", b"\t", b'"', b"'", b"{", b"}", b"[", b"]", b":", b",", b"-", b"#"),
-    *(b"null", b"true", b"1e999", b"-1", b"NaN", b".inf", b"9" * 5000, b"2026-13-45", b"0x", b"1_0", b"\\ud800"),
-    *(b"&a ", b"*a", b"<<: ", b"!!python/object:os.system ", b"? ", b"|\n", b"%", b"---\n", b"...\n", b"[" * 3000),
-    *(b'{"a":' * 2000, "\N{ZERO WIDTH JOINER}\N{RIGHT-TO-LEFT OVERRIDE}ß".encode(), b"${A|B}", b"{{", b"<|im_start|>"),
+    *(
+        b"\0",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"\n",
+        b"\r",
+        b"\t",
+        b'"',
+        b"'",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b":",
+        b",",
+        b"-",
+        b"#",
+    ),
+    *(
+        b"null",
+        b"true",
+        b"1e999",
+        b"-1",
+        b"NaN",
+        b".inf",
+        b"9" * 5000,
+        b"2026-13-45",
+        b"0x",
+        b"1_0",
+        b"\\ud800",
+    ),
+    *(
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"!!python/object:os.system ",
+        b"? ",
+        b"|\n",
+        b"%",
+        b"---\n",
+        b"...\n",
+        b"[" * 3000,
+    ),
+    *(
+        b'{"a":' * 2000,
+        "\N{ZERO WIDTH JOINER}\N{RIGHT-TO-LEFT OVERRIDE}ß".encode(),
+        b"${A|B}",
+        b"{{",
+        b"<|im_start|>",
+    ),
 ]
 CERTIFICATES = """version: 1
 certificates:
@@ -59,7 +110,9 @@ certificates:
 OUTCOMES = "item,step,prompt_tokens,model,tier,score,cost_usd\n" + "".join(
     f"{item},s,10,{model},t,1,0.1\n" for item in "xy" for model in "ab"
 )
-GOLDEN = '{"id": "1", "text": "x", "label": "a"}\n{"id": "2", "text": "y", "expected": {"label": "b"}}\n'
+GOLDEN = (
+    '{"id": "1", "text": "x", "label": "a"}\n{"id": "2", "text": "y", "expected": {"label": "b"}}\n'
+)
 REPLY = {
     "model": "m",
     "choices": [
@@ -69,7 +122,11 @@ REPLY = {
             "logprobs": {"content": [{"logprob": -1}]},
         }
     ],
-    "usage": {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}},
+    "usage": {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": 1},
+    },
 }
 
 
@@ -117,7 +174,9 @@ def _in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], obj
 def _documents(path: Path) -> object:
     documents = list(iter_documents(path, sensitivity="internal"))
     for document in documents:
-        json.dumps([document.id, document.text, dict(document.metadata)], ensure_ascii=False).encode()
+        json.dumps(
+            [document.id, document.text, dict(document.metadata)], ensure_ascii=False
+        ).encode()
     assert documents, "a file vanished"
     return documents
 
@@ -130,7 +189,11 @@ def _catalog() -> Catalog:
 def _answer(step: Step, parameters: Mapping[str, object]) -> Callable[[bytes], object]:
     def read(data: bytes) -> object:
         output = step.parse(data.decode("utf-8", "replace"))
-        return step.judge(output, Document(id="a", text=TEXT), parameters) if isinstance(output, BaseModel) else output
+        return (
+            step.judge(output, Document(id="a", text=TEXT), parameters)
+            if isinstance(output, BaseModel)
+            else output
+        )
 
     return read
 
@@ -168,7 +231,10 @@ def _shipped(name: str) -> bytes:
 
 def readers() -> dict[str, Reader]:
     """Everything that reads what others wrote."""
-    rows = (b"text,id,sensitivity\nhello,1,internal\n", b'{"text": "hello", "id": 1}\n{"text": "x"}\n')
+    rows = (
+        b"text,id,sensitivity\nhello,1,internal\n",
+        b'{"text": "hello", "id": 1}\n{"text": "x"}\n',
+    )
     texts = (b"---\nsensitivity: internal\ntopic: x\n---\nHello there\n", "Größe".encode("utf-16"))
     return {
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), rows) for suffix in (".csv", ".jsonl")},
@@ -194,7 +260,9 @@ def readers() -> dict[str, Reader]:
 def damaged(good: bytes) -> st.SearchStrategy[bytes]:
     """Good input with some of it gone, repeated, or replaced by what is nasty."""
     piece = st.sampled_from(NASTY) | st.binary(max_size=6)
-    edit = st.tuples(st.integers(0, len(good)), st.integers(0, 12), piece, st.sampled_from([0, 0, 20]))
+    edit = st.tuples(
+        st.integers(0, len(good)), st.integers(0, 12), piece, st.sampled_from([0, 0, 20])
+    )
 
     def apply(edits: list[tuple[int, int, bytes, int]]) -> bytes:
         data = good
@@ -208,7 +276,9 @@ def damaged(good: bytes) -> st.SearchStrategy[bytes]:
 def try_out(reader: Reader, *, examples: int, number: int | None = None) -> int:
     """Read so many inputs; how many were read. Raises whatever is no error of ours."""
     count = 0
-    inputs = st.one_of(*(damaged(good) for good in reader.good), st.binary(max_size=200), st.text().map(_encoded))
+    inputs = st.one_of(
+        *(damaged(good) for good in reader.good), st.binary(max_size=200), st.text().map(_encoded)
+    )
 
     @settings(
         max_examples=examples,
@@ -236,19 +306,27 @@ def main() -> int:
     """Try out the readers, each for some seconds."""
     known = readers()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="READER", help=f"default: all of {', '.join(known)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="READER", help=f"default: all of {', '.join(known)}"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="for each reader")
     options = parser.parse_args()
     if unknown := set(options.names) - set(known):
         parser.error(f"no reader named {', '.join(unknown)}; there are {', '.join(known)}")
     logging.disable()  # parsers complain of what they are given
-    found = [name for name in options.names or known if not _for_a_while(name, known[name], options.seconds)]
+    found = [
+        name
+        for name in options.names or known
+        if not _for_a_while(name, known[name], options.seconds)
+    ]
     return int(bool(found))
 
 
 def _for_a_while(name: str, reader: Reader, seconds: float) -> bool:
     """Whether a reader went without a finding for some seconds."""
-    end, tried, number = time.monotonic() + seconds, 0, time.time_ns()
+    end = time.monotonic() + seconds
+    tried = 0
+    number = time.time_ns()
     try:
         while time.monotonic() < end:
             tried += try_out(reader, examples=50, number=number + tried)

@@ -27,7 +27,10 @@ from tierwise.gateway import Gateway
 from tierwise.policy.catalog import Catalog
 from tierwise.records import Call, Message
 
-PROMPT = "Please sort this message. " + "The invoice of March is still open and should be paid by Friday. " * 43
+PROMPT = (
+    "Please sort this message. "
+    + "The invoice of March is still open and should be paid by Friday. " * 43
+)
 MESSAGES = [{"role": "user", "content": PROMPT}]
 BODY = {"model": "small", "messages": MESSAGES, "max_tokens": 50, "temperature": 0}
 IN_FLIGHT = (1, 32, 128)
@@ -53,11 +56,15 @@ class Measured:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="of each way in each turn")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
-    print("| server's latency | in flight | way | calls/s | CPU ms a call | calls/s to LiteLLM's | CPU to LiteLLM's |")
+    print(
+        "| server's latency | in flight | way | calls/s | CPU ms a call | calls/s to LiteLLM's | CPU to LiteLLM's |"
+    )
     print("|---|---|---|---|---|---|---|")
     for latency_ms in LATENCIES_MS:
         with serving(latency_ms) as url:
@@ -76,14 +83,16 @@ async def compare(url: str, latency_ms: int, turns: int, seconds: float) -> None
         for name, it in found.items():
             ratios = f"{it.rate / reference.rate:.2f} | {it.cpu_ms / reference.cpu_ms:.2f}"
             print(
-                f"| {latency_ms} ms | {in_flight} | {name} | {it.rate:,.0f} | {it.cpu_ms:.2f} | {ratios} |", flush=True
+                f"| {latency_ms} ms | {in_flight} | {name} | {it.rate:,.0f} | {it.cpu_ms:.2f} | {ratios} |",
+                flush=True,
             )
 
 
 async def measure(ask: Ask, in_flight: int, seconds: float, into: Measured) -> None:
     """Keep so many calls in flight for so long, after as many to warm up."""
     await asyncio.gather(*(ask() for _ in range(in_flight)))
-    begun, cpu = time.perf_counter(), time.process_time()
+    begun = time.perf_counter()
+    cpu = time.process_time()
 
     async def worker() -> int:
         done = 0
@@ -125,12 +134,19 @@ async def bare_aiohttp(url: str) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def bare_litellm(url: str) -> AsyncIterator[Ask]:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches prices meanwhile
+    os.environ.setdefault(
+        "LITELLM_LOCAL_MODEL_COST_MAP", "True"
+    )  # else it fetches prices meanwhile
     import litellm
 
     async def ask() -> str:
         reply = await litellm.acompletion(
-            model="hosted_vllm/small", api_base=url, api_key="none", max_retries=0, messages=MESSAGES, max_tokens=50
+            model="hosted_vllm/small",
+            api_base=url,
+            api_key="none",
+            max_retries=0,
+            messages=MESSAGES,
+            max_tokens=50,
         )
         return str(reply.choices[0].message.content)
 
@@ -145,7 +161,9 @@ def through_gateway(lane: str) -> Callable[[str], AbstractAsyncContextManager[As
         gateway = Gateway(catalog(url, lane), {})
 
         async def ask() -> str:
-            call = Call(model="small", identity="small", messages=(Message("user", PROMPT),), max_tokens=50)
+            call = Call(
+                model="small", identity="small", messages=(Message("user", PROMPT),), max_tokens=50
+            )
             return (await gateway.complete(call)).text
 
         yield ask
@@ -166,7 +184,12 @@ WAYS: dict[str, Callable[[str], AbstractAsyncContextManager[Ask]]] = {
 def catalog(url: str, lane: str) -> Catalog:
     """One local model."""
     sizes = {"context_tokens": 8000, "max_output_tokens": 500, "strength": 50, "price": "unknown"}
-    model = {"tier": "local", "lane": lane, "litellm_params": {"model": "hosted_vllm/small", "api_base": url}, **sizes}
+    model = {
+        "tier": "local",
+        "lane": lane,
+        "litellm_params": {"model": "hosted_vllm/small", "api_base": url},
+        **sizes,
+    }
     tiers = {"local": {"description": "here", "stays_in_house": True}}
     return Catalog.model_validate({"version": 1, "tiers": tiers, "models": {"small": model}})
 
@@ -198,7 +221,8 @@ def serving(latency_ms: int) -> Iterator[str]:
 
 def wait_for(url: str) -> None:
     """Until the server answers. Raises TimeoutError after 30 s."""
-    parts, deadline = urlsplit(url), time.monotonic() + 30
+    parts = urlsplit(url)
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             socket.create_connection((parts.hostname, parts.port)).close()

@@ -32,8 +32,18 @@ from tests.kit.standin import Standin
 
 LABELS = ["billing", "delivery", "praise"]
 LATENCY_S = 0.03
-PRELOAD = ["benchmarks.kill", "tasks.classify", "tasks.summarize", "tierwise.gateway.lean_lane", "tiktoken"]
-PRELOAD += ["py3langid", "ruamel.yaml", "alembic.command"]  # what a run imports when it first needs it
+PRELOAD = [
+    "benchmarks.kill",
+    "tasks.classify",
+    "tasks.summarize",
+    "tierwise.gateway.lean_lane",
+    "tiktoken",
+]
+PRELOAD += [
+    "py3langid",
+    "ruamel.yaml",
+    "alembic.command",
+]  # what a run imports when it first needs it
 RULES = "{version: 1, routes: [{name: default, try: [small]}]}"
 
 Work = Callable[[Path, Path], None]  # source, where results go
@@ -64,11 +74,18 @@ class Report:
 
 def main() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ |= {"DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore::RuntimeWarning"}  # for those it starts
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    os.environ |= {
+        "DO_NOT_TRACK": "1",
+        "PYTHONWARNINGS": "ignore::RuntimeWarning",
+    }  # for those it starts
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=500)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--flow-kills", type=int, default=4, help="of the flow, with a fifth of the documents")
+    parser.add_argument(
+        "--flow-kills", type=int, default=4, help="of the flow, with a fifth of the documents"
+    )
     parser.add_argument("--database", choices=DATABASES, nargs="+", default=DATABASES)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -77,11 +94,18 @@ def main() -> None:
         end="",
     )
     print("| results | each document |\n|---|---|---|---|---|---|---|---|---|---|")
-    held = [told("job", job, d, options.documents, options.kills, options.seed) for d in options.database]
+    held = [
+        told("job", job, d, options.documents, options.kills, options.seed)
+        for d in options.database
+    ]
     if options.flow_kills:
         with prefect() as url:
-            work, number = partial(flow, url), max(10, options.documents // 5)
-            held += [told("flow", work, d, number, options.flow_kills, options.seed) for d in options.database]
+            work = partial(flow, url)
+            number = max(10, options.documents // 5)
+            held += [
+                told("flow", work, d, number, options.flow_kills, options.seed)
+                for d in options.database
+            ]
     raise SystemExit(not all(held))
 
 
@@ -96,7 +120,9 @@ def told(what: str, work: Work, database: str, documents: int, kills: int, seed:
     return r.holds
 
 
-def killed(work: Work, database: str, folder: Path, *, documents: int, kills: int, seed: int = 1) -> Report:
+def killed(
+    work: Work, database: str, folder: Path, *, documents: int, kills: int, seed: int = 1
+) -> Report:
     """Run some work undisturbed and, with a ledger of its own, killed at so many random moments."""
     source = written(folder / "letters.jsonl", documents)
     with Standin(latency_s=LATENCY_S) as standin:
@@ -105,7 +131,9 @@ def killed(work: Work, database: str, folder: Path, *, documents: int, kills: in
         distinct = standin.count
         standin.requests.clear()
         url = migrated_url(database, made(folder / "stormy-ledger"))
-        moments, in_flight, made_kills = random.Random(seed), 0, 0
+        moments = random.Random(seed)
+        in_flight = 0
+        made_kills = 0
         for after in sorted(moments.randrange(distinct) for _ in range(kills)):
             process = started(work, project, source, folder / "stormy", url)
             wait_until(process, standin, after)
@@ -159,7 +187,9 @@ def job(source: Path, out: Path) -> None:
         return summarize.fn(classify.fn(batch, labels=LABELS), max_words=40)
 
     with recorded_run(), ThreadPoolExecutor(4) as pool:
-        write_documents(pool.map(steps, read_documents(source, sensitivity="internal", batch_size=10)), out)
+        write_documents(
+            pool.map(steps, read_documents(source, sensitivity="internal", batch_size=10)), out
+        )
 
 
 def flow(prefect_url: str, source: Path, out: Path) -> None:
@@ -185,7 +215,9 @@ def prefect() -> Iterator[str]:
 def written(path: Path, documents: int) -> Path:
     """A JSON Lines file of letters, no two the same."""
     text = "The desk number {n} has not arrived, and nobody at your office answers the telephone."
-    path.write_text("".join(json.dumps({"id": n, "text": text.format(n=n)}) + "\n" for n in range(documents)))
+    path.write_text(
+        "".join(json.dumps({"id": n, "text": text.format(n=n)}) + "\n" for n in range(documents))
+    )
     return path
 
 
@@ -210,7 +242,9 @@ def open_claims(ledger_url: str, pid: int | None) -> int:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a folder; what a killed process left behind half written is not one."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")
+    }
 
 
 def ids(folder: Path) -> list[str]:

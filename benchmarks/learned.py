@@ -44,7 +44,9 @@ class Measured:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--floor", type=float, default=0.95)
     parser.add_argument("--folds", type=int, default=5, help="how many of the five folds to run")
@@ -93,15 +95,21 @@ def measure(examples: list[Labelled], held_out: list[Labelled]) -> Measured:
         right=[p.label == m.label for p, m in zip(predictions, held_out, strict=True)],
         train_s=train_s,
         predict_s=predict_s,
-        first_right=mean(near[-1].label == m.label for near, m in zip(shown, held_out, strict=True)),
-        among_shown=mean(m.label in {e.label for e in near} for near, m in zip(shown, held_out, strict=True)),
+        first_right=mean(
+            near[-1].label == m.label for near, m in zip(shown, held_out, strict=True)
+        ),
+        among_shown=mean(
+            m.label in {e.label for e in near} for near, m in zip(shown, held_out, strict=True)
+        ),
         nearest_s=nearest_s,
     )
 
 
 def surest(run: Measured, share: float) -> float:
     """Accuracy on the share that the classifier is surest of."""
-    ranked = sorted(zip(run.predictions, run.right, strict=True), key=lambda pair: -pair[0].confidence)
+    ranked = sorted(
+        zip(run.predictions, run.right, strict=True), key=lambda pair: -pair[0].confidence
+    )
     return mean(ok for _, ok in ranked[: round(share * len(ranked))])
 
 
@@ -109,8 +117,12 @@ def delivered(run: Measured, floor: float) -> Iterator[tuple[int, int, int] | No
     """For many halvings: how many are measured, answered and right; None where no threshold was found."""
     numbered = [Labelled(str(n), str(n), "") for n in range(len(run.right))]
     for half in range(HALVES):
-        fit, rest = ([int(item.id) for item in part] for part in split(numbered, 0.5, f"half {half}"))
-        fitted = fit_threshold([run.predictions[n].confidence for n in fit], [run.right[n] for n in fit], floor)
+        fit, rest = (
+            [int(item.id) for item in part] for part in split(numbered, 0.5, f"half {half}")
+        )
+        fitted = fit_threshold(
+            [run.predictions[n].confidence for n in fit], [run.right[n] for n in fit], floor
+        )
         if fitted is None:
             yield None
             continue
@@ -125,11 +137,17 @@ def report(runs: dict[int, list[Measured]], floor: float) -> None:
     for size, some in runs.items():
         accuracy = mean(mean(run.right) for run in some)
         stated = mean(p.confidence for run in some for p in run.predictions)
-        sure = " / ".join(f"{mean(surest(run, share) for run in some):.3f}" for share in (0.75, 0.5))
+        sure = " / ".join(
+            f"{mean(surest(run, share) for run in some):.3f}" for share in (0.75, 0.5)
+        )
         speed = mean(run.predict_s for run in some) * 1e6
         seconds = mean(run.train_s for run in some)
-        print(f"| {size} | {accuracy:.3f} | {stated:.3f} | {sure} | {speed:.0f} us | {seconds:.0f} s |")
-    print(f"\n| labels | threshold found | traffic kept | delivered | at least {floor:g} | certified |")
+        print(
+            f"| {size} | {accuracy:.3f} | {stated:.3f} | {sure} | {speed:.0f} us | {seconds:.0f} s |"
+        )
+    print(
+        f"\n| labels | threshold found | traffic kept | delivered | at least {floor:g} | certified |"
+    )
     print("|---|---|---|---|---|---|")
     for size, some in runs.items():
         tries = [result for run in some for result in delivered(run, floor)]
@@ -141,12 +159,19 @@ def report(runs: dict[int, list[Measured]], floor: float) -> None:
         right = sum(ok for _, _, ok in found) / sum(answered for _, answered, _ in found)
         met = sum(ok / answered >= floor for _, answered, ok in found)
         proven = sum(lower_bound(answered - ok, answered) >= floor for _, answered, ok in found)
-        print(f"| {size} | {len(found)} of {len(tries)} | {kept:.3f} | {right:.3f} | {met} | {proven} |")
-    print(f"\n| labels | the nearest one is right | the right label is among {SHOWN} | a document |")
+        print(
+            f"| {size} | {len(found)} of {len(tries)} | {kept:.3f} | {right:.3f} | {met} | {proven} |"
+        )
+    print(
+        f"\n| labels | the nearest one is right | the right label is among {SHOWN} | a document |"
+    )
     print("|---|---|---|---|")
     for size, some in runs.items():
-        first, among = mean(run.first_right for run in some), mean(run.among_shown for run in some)
-        print(f"| {size} | {first:.3f} | {among:.3f} | {mean(run.nearest_s for run in some) * 1e6:.0f} us |")
+        first = mean(run.first_right for run in some)
+        among = mean(run.among_shown for run in some)
+        print(
+            f"| {size} | {first:.3f} | {among:.3f} | {mean(run.nearest_s for run in some) * 1e6:.0f} us |"
+        )
 
 
 if __name__ == "__main__":

@@ -38,11 +38,15 @@ def ask(endpoint: Any, number: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--usd-hour", type=float, default=0.08, help="what this machine costs an hour")
+    parser.add_argument(
+        "--usd-hour", type=float, default=0.08, help="what this machine costs an hour"
+    )
     parser.add_argument("--requests", type=int, default=5)
     options = parser.parse_args()
     servers = LocalServers()
-    print("| model | prompt tokens/s | output tokens/s | USD per million prompt | USD per million output |")
+    print(
+        "| model | prompt tokens/s | output tokens/s | USD per million prompt | USD per million output |"
+    )
     print("|---|---|---|---|---|")
     for model in Project.find().catalog.models.values():
         if not model.weights or model.examples or not weights_present(model.weights, os.environ):
@@ -50,9 +54,14 @@ def main() -> None:
         endpoint = servers.endpoint(model, os.environ)
         ask(endpoint, 0)
         timings = [ask(endpoint, number) for number in range(1, options.requests + 1)]
-        speeds = [median(t[name] for t in timings) for name in ("prompt_per_second", "predicted_per_second")]
+        speeds = [
+            median(t[name] for t in timings)
+            for name in ("prompt_per_second", "predicted_per_second")
+        ]
         prices = [options.usd_hour / 3600 / speed * 1_000_000 for speed in speeds]
-        print(f"| {model.name} | {speeds[0]:.0f} | {speeds[1]:.0f} | {prices[0]:.2f} | {prices[1]:.2f} |")
+        print(
+            f"| {model.name} | {speeds[0]:.0f} | {speeds[1]:.0f} | {prices[0]:.2f} | {prices[1]:.2f} |"
+        )
     servers.close()
 
 

@@ -36,10 +36,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def document(meeting: Mapping[str, Any], queries: int) -> Document:
     """A meeting as the flow would read it: with queries, without people's answers to them."""
-    own = [asked["query"] for asked in meeting["queries"] if not is_general(asked["query"])][:queries]
+    own = [asked["query"] for asked in meeting["queries"] if not is_general(asked["query"])][
+        :queries
+    ]
     metadata = {"queries": json.dumps(own)} if own else {}
     return Document(
-        id=meeting["id"], text=meeting["text"], sensitivity="confidential", language="en", metadata=metadata
+        id=meeting["id"],
+        text=meeting["text"],
+        sensitivity="confidential",
+        language="en",
+        metadata=metadata,
     )
 
 
@@ -58,7 +64,9 @@ def run(engine: Engine, meeting: Document, models: Sequence[str], part_tokens: i
         (minutes, {"max_words": 240}),
     )
     for step, parameters in steps:
-        [meeting] = engine.run_batch(context, step.spec, Batch((meeting,)), parameters, models=tuple(models)).documents
+        [meeting] = engine.run_batch(
+            context, step.spec, Batch((meeting,)), parameters, models=tuple(models)
+        ).documents
     engine.finish_run(context, "completed")
     return meeting
 
@@ -66,11 +74,20 @@ def run(engine: Engine, meeting: Document, models: Sequence[str], part_tokens: i
 def show(done: Document) -> None:
     """What each step took and gave, as a table and in full. Seconds are those of the calls, one after the other."""
     print(f"\n{done.id}: {count_tokens(done.text)} tokens\n")
-    print("| step | status | calls | prompt tokens | output tokens | seconds |\n|---|---|---|---|---|---|")
+    print(
+        "| step | status | calls | prompt tokens | output tokens | seconds |\n|---|---|---|---|---|---|"
+    )
     for outcome in done.outcomes.values():
         prompt, answer = tokens(outcome.attempts)
         seconds = sum(attempt.latency_s for attempt in outcome.attempts)
-        cells = (outcome.step, outcome.status, len(outcome.attempts), prompt, answer, f"{seconds:.0f}")
+        cells = (
+            outcome.step,
+            outcome.status,
+            len(outcome.attempts),
+            prompt,
+            answer,
+            f"{seconds:.0f}",
+        )
         print(f"| {' | '.join(map(str, cells))} |")
     for outcome in done.outcomes.values():
         told = outcome.reason or json.dumps(outcome.value, ensure_ascii=False)
@@ -87,10 +104,14 @@ def tokens(attempts: Iterable[Attempt]) -> tuple[int, int]:
 def pairs(meeting: Mapping[str, Any], done: Document) -> list[tuple[str, str, str]]:
     """Of what is answered: the kind of query, a person's answer, and the digest's."""
     found = done.value("digest") or {"summary": "", "answers": []}
-    answers = {answer["query"]: answer["answer"] for answer in found["answers"]} | {"": found["summary"]}
+    answers = {answer["query"]: answer["answer"] for answer in found["answers"]} | {
+        "": found["summary"]
+    }
     asked = [("", q) if is_general(q["query"]) else (q["query"], q) for q in meeting["queries"]]
     return [
-        ("specific" if query else "general", q["summary"], answers[query]) for query, q in asked if answers.get(query)
+        ("specific" if query else "general", q["summary"], answers[query])
+        for query, q in asked
+        if answers.get(query)
     ]
 
 
@@ -104,28 +125,41 @@ def rouge(scored: Sequence[tuple[str, str, str]]) -> None:
     print("| queries | answered | ROUGE-1 | ROUGE-2 | ROUGE-L |\n|---|---|---|---|---|")
     for kind in dict.fromkeys(kind for kind, _, _ in scored):
         scores = [scorer.score(person, answer) for other, person, answer in scored if other == kind]
-        means = " | ".join(f"{mean(score[name].fmeasure for score in scores):.3f}" for name in kinds)
+        means = " | ".join(
+            f"{mean(score[name].fmeasure for score in scores):.3f}" for name in kinds
+        )
         print(f"| {kind} | {len(scores)} | {means} |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with meetings.jsonl")
     parser.add_argument("--meetings", type=int, default=2, help="how many, the shortest first")
     parser.add_argument("--models", nargs="+", default=["qwen-0.5b"], help="asked in this order")
-    parser.add_argument("--queries", type=int, default=2, help="of each meeting's specific queries, how many")
+    parser.add_argument(
+        "--queries", type=int, default=2, help="of each meeting's specific queries, how many"
+    )
     parser.add_argument("--part-tokens", type=int, default=1500)
     options = parser.parse_args()
     if not (options.data / "meetings.jsonl").exists():
         raise SystemExit(f"skipped: there is no {options.data / 'meetings.jsonl'}")
     scored: list[tuple[str, str, str]] = []
     with Engine(Project.find()) as engine:
-        for meeting in sorted(read(options.data), key=lambda meeting: len(meeting["text"]))[: options.meetings]:
-            done = run(engine, document(meeting, options.queries), options.models, options.part_tokens)
+        for meeting in sorted(read(options.data), key=lambda meeting: len(meeting["text"]))[
+            : options.meetings
+        ]:
+            done = run(
+                engine, document(meeting, options.queries), options.models, options.part_tokens
+            )
             show(done)
             first = " ".join(meeting["text"].split()[:80])
             general = [q["summary"] for q in meeting["queries"] if is_general(q["query"])]
-            scored += [*pairs(meeting, done), *(("general, by the first 80 words", q, first) for q in general)]
+            scored += [
+                *pairs(meeting, done),
+                *(("general, by the first 80 words", q, first) for q in general),
+            ]
     rouge(scored)
 
 

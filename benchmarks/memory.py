@@ -29,21 +29,28 @@ AT_ONCE = 8  # batches
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--one-run", nargs=2, metavar=("PROJECT", "SOURCE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_run:
         run(*map(Path, options.one_run))
         return
-    print("| documents | minutes | MB at the start | MB at most | to the first row |\n|---|---|---|---|---|")
+    print(
+        "| documents | minutes | MB at the start | MB at most | to the first row |\n|---|---|---|---|---|"
+    )
     first = None
     for number in options.documents:
         begun = time.perf_counter()
         start, peak = measured(number)
         first = first or peak
         minutes = (time.perf_counter() - begun) / 60
-        print(f"| {number:,} | {minutes:.1f} | {start:.0f} | {peak:.0f} | {peak / first:.2f} |", flush=True)
+        print(
+            f"| {number:,} | {minutes:.1f} | {start:.0f} | {peak:.0f} | {peak / first:.2f} |",
+            flush=True,
+        )
 
 
 def measured(number: int) -> tuple[float, float]:
@@ -52,10 +59,19 @@ def measured(number: int) -> tuple[float, float]:
         entry = model("small", url.removesuffix("/v1")) + "    lane: lean\n    concurrency: 64\n"
         project = make_project(Path(folder) / "project", entry, rules=RULES)
         source = Path(folder) / "lines.jsonl"
-        lines = (json.dumps({"text": f"Invoice {n} is still open, please look."}) for n in range(number))
+        lines = (
+            json.dumps({"text": f"Invoice {n} is still open, please look."}) for n in range(number)
+        )
         with source.open("w") as file:
             file.writelines(f"{line}\n" for line in lines)
-        command = [sys.executable, "-m", "benchmarks.memory", "--one-run", str(project), str(source)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.memory",
+            "--one-run",
+            str(project),
+            str(source),
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     start, peak = done.stdout.split()
     return float(start), float(peak)

@@ -29,13 +29,17 @@ async def calls(ledger: Ledger, series: str, number: int, limits: dict[str, Deci
         for name in names:
             wish = Wish(id=name, usd=Decimal("0.001"), limits=limits) if limits else None
             await ledger.claim(name, wish=wish)
-            await ledger.settle(RUN.id, attempt(id=name, call_hash=name, cost=Decimal("0.0004")), REPLY)
+            await ledger.settle(
+                RUN.id, attempt(id=name, call_hash=name, cost=Decimal("0.0004")), REPLY
+            )
 
     await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--calls", type=int, default=5000)
     options = parser.parse_args()
     print("| budgets | calls/s | CPU ms a call | ledger, bytes a call |\n|---|---|---|---|")
@@ -45,11 +49,16 @@ def main() -> None:
             ledger.start_run(RUN)
             asyncio.run(calls(ledger, "first", 500, limits))
             file = Path(folder) / ".tierwise" / "ledger.db"
-            before, cpu, begun = file.stat().st_size, time.process_time(), time.monotonic()
+            before = file.stat().st_size
+            cpu = time.process_time()
+            begun = time.monotonic()
             asyncio.run(calls(ledger, "measured", options.calls, limits))
-            seconds, busy = time.monotonic() - begun, time.process_time() - cpu
+            seconds = time.monotonic() - begun
+            busy = time.process_time() - cpu
             size = (file.stat().st_size - before) / options.calls
-            print(f"| {budgets} | {options.calls / seconds:.0f} | {busy / options.calls * 1000:.2f} | {size:.0f} |")
+            print(
+                f"| {budgets} | {options.calls / seconds:.0f} | {busy / options.calls * 1000:.2f} | {size:.0f} |"
+            )
 
 
 if __name__ == "__main__":

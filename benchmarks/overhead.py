@@ -33,7 +33,10 @@ from tierwise.orchestrate.environment import prepare_prefect
 IN_FLIGHT = (1, 32, 128)
 LATENCIES_MS = (0, 200)
 LABELS = ["billing", "delivery", "praise"]
-TEXT = "The invoice of March is still open and should be paid by Friday, as my colleague has told you before. " * 20
+TEXT = (
+    "The invoice of March is still open and should be paid by Friday, as my colleague has told you before. "
+    * 20
+)
 WORKERS = 8  # batches at once, as in our flows
 MODEL = """
   small:
@@ -62,8 +65,15 @@ class Place:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=1024, help="of each way; up to four times as many at 200 ms")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=1024,
+        help="of each way; up to four times as many at 200 ms",
+    )
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--in-flight", type=int, nargs="+", default=IN_FLIGHT)
     parser.add_argument("--latency-ms", type=int, nargs="+", default=LATENCIES_MS)
@@ -73,19 +83,27 @@ def main() -> None:
         from prefect.testing.utilities import prefect_test_harness
 
         print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-        print("| server's latency | in flight | way | documents | documents/s | to LiteLLM's loop | to the limit |")
+        print(
+            "| server's latency | in flight | way | documents | documents/s | to LiteLLM's loop | to the limit |"
+        )
         print("|---|---|---|---|---|---|---|")
         with prefect_test_harness(server_startup_timeout=120):
             for latency_ms, in_flight in itertools.product(options.latency_ms, options.in_flight):
                 with serving(latency_ms) as url:
                     number = documents_for(latency_ms, in_flight, options.documents)
-                    place = prepared(made(Path(folder), f"{latency_ms}-{in_flight}"), url, in_flight)
+                    place = prepared(
+                        made(Path(folder), f"{latency_ms}-{in_flight}"), url, in_flight
+                    )
                     report(latency_ms, place, number, compare(place, number, options.turns))
 
 
 def documents_for(latency_ms: int, in_flight: int, most: int) -> int:
     """As many as take about seven seconds where the latency decides, and whole rounds of those in flight."""
-    number = min(4 * most, 7000 * in_flight // latency_ms) if latency_ms else most // (4 if in_flight == 1 else 1)
+    number = (
+        min(4 * most, 7000 * in_flight // latency_ms)
+        if latency_ms
+        else most // (4 if in_flight == 1 else 1)
+    )
     return max(1, number // in_flight) * in_flight
 
 
@@ -103,7 +121,12 @@ def compare(place: Place, number: int, turns: int) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     for turn in range(turns + 1):
         for name, way in WAYS.items():
-            taken = way(place, written(place, f"{turn} {name}", number if turn else min(number, 2 * place.in_flight)))
+            taken = way(
+                place,
+                written(
+                    place, f"{turn} {name}", number if turn else min(number, 2 * place.in_flight)
+                ),
+            )
             seconds[name] += taken if turn else 0
     return {name: taken / turns for name, taken in seconds.items()}
 
@@ -111,7 +134,9 @@ def compare(place: Place, number: int, turns: int) -> dict[str, float]:
 def report(latency_ms: int, place: Place, number: int, seconds: dict[str, float]) -> None:
     """Print one row for each way."""
     for name, taken in seconds.items():
-        limit = f"{number / taken / (place.in_flight * 1000 / latency_ms):.2f}" if latency_ms else ""
+        limit = (
+            f"{number / taken / (place.in_flight * 1000 / latency_ms):.2f}" if latency_ms else ""
+        )
         row = f"{latency_ms} ms | {place.in_flight} | {name} | {number} | {number / taken:,.0f}"
         print(f"| {row} | {seconds[LITELLM] / taken:.2f} | {limit} |", flush=True)
 
@@ -119,7 +144,9 @@ def report(latency_ms: int, place: Place, number: int, seconds: dict[str, float]
 def written(place: Place, turn: str, number: int) -> Path:
     """A JSON Lines file of documents that no other turn has, so that none is reused."""
     path = place.projects["lean"] / f"{turn.replace(' ', '-')}.jsonl"
-    path.write_text("".join(json.dumps({"text": f"{turn} {n}: {TEXT}"}) + "\n" for n in range(number)))
+    path.write_text(
+        "".join(json.dumps({"text": f"{turn} {n}: {TEXT}"}) + "\n" for n in range(number))
+    )
     return path
 
 
@@ -132,7 +159,8 @@ def requests(place: Place, source: Path, lane: str) -> list[dict[str, Any]]:
     from tierwise.project import Project
     from tierwise.records import Call
 
-    project, step = Project(place.projects[lane]), classify().spec
+    project = Project(place.projects[lane])
+    step = classify().spec
     model = project.catalog.model("small")
     target = target_of(model, model.resolved_params({}), ())
     build = build_body if lane == "lean" else build_request
@@ -154,7 +182,9 @@ def bare_httpx(place: Place, source: Path) -> float:
     import httpx
 
     async def loop() -> float:
-        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
+        async with httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=None), timeout=60
+        ) as client:
 
             async def ask(body: dict[str, Any]) -> str:
                 response = await client.post(f"{place.url}/chat/completions", json=body)
@@ -167,7 +197,9 @@ def bare_httpx(place: Place, source: Path) -> float:
 
 
 def bare_litellm(place: Place, source: Path) -> float:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches prices meanwhile
+    os.environ.setdefault(
+        "LITELLM_LOCAL_MODEL_COST_MAP", "True"
+    )  # else it fetches prices meanwhile
     import litellm
 
     async def ask(arguments: dict[str, Any]) -> str:
@@ -176,7 +208,9 @@ def bare_litellm(place: Place, source: Path) -> float:
     return asyncio.run(timed(ask, requests(place, source, "litellm"), place.in_flight))
 
 
-async def timed(ask: Callable[[dict[str, Any]], Awaitable[str]], bodies: list[dict[str, Any]], in_flight: int) -> float:
+async def timed(
+    ask: Callable[[dict[str, Any]], Awaitable[str]], bodies: list[dict[str, Any]], in_flight: int
+) -> float:
     """Seconds until all are answered, so many at once."""
     waiting = iter(bodies)
 
@@ -202,14 +236,20 @@ def without_prefect(lane: str) -> Way:
     def way(place: Place, source: Path) -> float:
         from tierwise.orchestrate.flows import read_documents, recorded_run
 
-        with chdir(place.projects[lane]), recorded_run() as run, ThreadPoolExecutor(WORKERS) as pool:
+        with (
+            chdir(place.projects[lane]),
+            recorded_run() as run,
+            ThreadPoolExecutor(WORKERS) as pool,
+        ):
             batches = read_documents(source, sensitivity="internal")
             begun = time.perf_counter()
             list(pool.map(lambda batch: engine_run(run, batch), batches))
             return time.perf_counter() - begun
 
     def engine_run(run: Any, batch: Any) -> None:
-        accepted_all(run.hold(run.engine.run_batch(run.context, classify().spec, batch, {"labels": LABELS})))
+        accepted_all(
+            run.hold(run.engine.run_batch(run.context, classify().spec, batch, {"labels": LABELS}))
+        )
 
     return way
 

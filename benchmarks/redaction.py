@@ -17,7 +17,10 @@ def main() -> None:
     redaction = Redaction(to="internal")
     redaction.apply(Document(id="warm", text="up"))
     begun = time.perf_counter()
-    done = [redaction.apply(Document(id="a", text=case.text, sensitivity="confidential")) for case in CASES]
+    done = [
+        redaction.apply(Document(id="a", text=case.text, sensitivity="confidential"))
+        for case in CASES
+    ]
     seconds = time.perf_counter() - begun
     gone = Counter(c.kind for c, d in zip(CASES, done, strict=True) if c.secret not in d.text)
     print(f"{'kind':<24} taken out")
@@ -26,7 +29,9 @@ def main() -> None:
     changed = sum(redaction.apply(Document(id="a", text=text)).text != text for text in HARMLESS)
     print(f"{'harmless sentences':<24} {changed} of {len(HARMLESS)} changed")
     characters = sum(len(case.text) for case in CASES)
-    print(f"{seconds / len(CASES) * 1e3:.1f} ms a sentence, {characters / seconds / 1e3:.0f} characters a millisecond")
+    print(
+        f"{seconds / len(CASES) * 1e3:.1f} ms a sentence, {characters / seconds / 1e3:.0f} characters a millisecond"
+    )
 
 
 if __name__ == "__main__":

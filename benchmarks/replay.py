@@ -18,23 +18,37 @@ from typing import Any
 
 import numpy
 
-from tierwise.evidence.replay import Measures, Outcomes, fit, measure, read_outcomes, sweep, true_quality
+from tierwise.evidence.replay import (
+    Measures,
+    Outcomes,
+    fit,
+    measure,
+    read_outcomes,
+    sweep,
+    true_quality,
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
     if not options.data.exists():
-        raise SystemExit(f"skipped: {options.data} is not there; --data names a file of recorded outcomes")
+        raise SystemExit(
+            f"skipped: {options.data} is not there; --data names a file of recorded outcomes"
+        )
     outcomes = read_outcomes(options.data)
     found: dict[str, list[Measures]] = defaultdict(list)
     for seed in range(options.seeds):
         for policy, measures in compare(outcomes, options.labels, seed).items():
             found[policy].append(measures)
-    print(f"| policy, {options.labels} labels | CPT50 | CPT80 | APGR | USD50 |\n|---|---|---|---|---|")
+    print(
+        f"| policy, {options.labels} labels | CPT50 | CPT80 | APGR | USD50 |\n|---|---|---|---|---|"
+    )
     for policy, runs in found.items():
         print(f"| {policy} | {' | '.join(cells(runs))} |")
 
@@ -43,9 +57,11 @@ def compare(outcomes: Outcomes, labels: int, seed: int) -> dict[str, Measures]:
     """Every policy on one half of the items, learned from labels in the other."""
     random = numpy.random.default_rng(seed)
     order = random.permutation(len(outcomes)).tolist()
-    first, on = outcomes.part(order[: len(order) // 2]), outcomes.part(order[len(order) // 2 :])
+    first = outcomes.part(order[: len(order) // 2])
+    on = outcomes.part(order[len(order) // 2 :])
     labelled = first.draw(labels, seed)
-    estimate, whole = fit(labelled), fit(first)
+    estimate = fit(labelled)
+    whole = fit(first)
     beliefs = {
         "random": of_two(on, random.random(len(on))),
         "prompt length alone, the longest go up": of_two(on, -on.prompt_tokens),

@@ -37,11 +37,15 @@ SIZES = ((50, 30), (5, 30), (200, 30), (50, 5), (50, 100))
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print("| routes | models | named | proof | none fits |\n|---|---|---|---|---|")
     for routes, models in SIZES:
         ways = [(False, Decimal(1)), (True, Decimal(1)), (False, Decimal("0.00001"))]
-        times = [decision_us(policy(routes, models, pick=pick), models, left) for pick, left in ways]
+        times = [
+            decision_us(policy(routes, models, pick=pick), models, left) for pick, left in ways
+        ]
         print(f"| {routes} | {models} | " + " | ".join(f"{us:.1f} us" for us in times) + " |")
     print(f"\nTarget: at most {TARGET_US} us with {SIZES[0][0]} routes and {SIZES[0][1]} models.")
 
@@ -79,18 +83,33 @@ def policy(routes: int, models: int, *, pick: bool) -> Policy:
     rules = {
         "version": 1,
         "guards": [
-            {"name": "confidential", "when": {"sensitivity_min": "confidential"}, "allow_tiers": ["local"]},
-            {"name": "medical", "when": {"tags": {"desk": "medical"}}, "allow_tiers": ["local", "clarifai"]},
+            {
+                "name": "confidential",
+                "when": {"sensitivity_min": "confidential"},
+                "allow_tiers": ["local"],
+            },
+            {
+                "name": "medical",
+                "when": {"tags": {"desk": "medical"}},
+                "allow_tiers": ["local", "clarifai"],
+            },
         ],
         "floors": {"draft": 0.9},
         "routes": [*(condition(i) for i in range(routes - 1)), {"name": "last", **last}],
     }
-    certificates = Certificates(certificates=tuple(proof(name, catalog) for name in list(catalog.models)[::3]))
+    certificates = Certificates(
+        certificates=tuple(proof(name, catalog) for name in list(catalog.models)[::3])
+    )
     return Policy(catalog=catalog, rules=Rules.model_validate(rules), certificates=certificates)
 
 
 def entry(number: int, tier: str) -> dict[str, Any]:
-    price = {"input": 0.1 + number, "output": 0.4 + number, "source": "benchmark", "date": TODAY.isoformat()}
+    price = {
+        "input": 0.1 + number,
+        "output": 0.4 + number,
+        "source": "benchmark",
+        "date": TODAY.isoformat(),
+    }
     return {
         "tier": tier,
         "litellm_params": {"model": f"openai/model-{number}"},

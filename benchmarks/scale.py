@@ -62,12 +62,19 @@ class Killed:
         return self.requests - self.distinct
 
 
-def killed(kind: str, folder: Path, prefect_url: str, prefect_database: Path, documents: int = 400) -> Killed:
+def killed(
+    kind: str, folder: Path, prefect_url: str, prefect_database: Path, documents: int = 400
+) -> Killed:
     """Run support_inbox over confidential letters with a task runner's two workers, and kill one half-way."""
-    url, word = migrated_url("postgresql", folder), "kennwort-zander"
+    url = migrated_url("postgresql", folder)
+    word = "kennwort-zander"
     source = written(folder / "letters.jsonl", documents)
     source.write_text(source.read_text().replace("telephone", word))
-    with Standin(latency_s=0.05) as provider, (folder / "log.txt").open("w") as log, ExitStack() as stack:
+    with (
+        Standin(latency_s=0.05) as provider,
+        (folder / "log.txt").open("w") as log,
+        ExitStack() as stack,
+    ):
         root = make_project(folder / "project", model("small", provider.url), rules=RULES)
         env = {
             **os.environ,
@@ -99,7 +106,9 @@ def killed(kind: str, folder: Path, prefect_url: str, prefect_database: Path, do
     if done != 0:
         raise SystemExit((folder / "log.txt").read_text()[-5000:])
     bodies = {json.dumps(request.body, sort_keys=True) for request in provider.requests}
-    lines = [json.loads(line) for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()
+    ]
     accepted = all(o["status"] == "accepted" for line in lines for o in line["outcomes"].values())
     each_once = ids(root / "out") == [f"letters.jsonl#{n}" for n in range(documents)]
     return Killed(
@@ -124,18 +133,35 @@ def ray_cluster(env: Mapping[str, str]) -> Iterator[str]:
 
     With ports of its own choice Ray waits 15 s for its agents to tell them, which is too short for a busy machine.
     """
-    own = ("port", "dashboard-agent-grpc-port", "dashboard-agent-listen-port", "runtime-env-agent-port")
+    own = (
+        "port",
+        "dashboard-agent-grpc-port",
+        "dashboard-agent-listen-port",
+        "runtime-env-agent-port",
+    )
     ports = {name: unused_address().rpartition(":")[2] for name in (*own, "metrics-export-port")}
-    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    start = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+    ]
     flags = [
         "--include-dashboard=false",
         "--disable-usage-stats",
         *(f"--{name}={port}" for name, port in ports.items()),
     ]
-    with subprocess.Popen([*start, *flags], env=dict(env), stdout=subprocess.PIPE, text=True) as cluster:
+    with subprocess.Popen(
+        [*start, *flags], env=dict(env), stdout=subprocess.PIPE, text=True
+    ) as cluster:
         assert cluster.stdout is not None
         try:
-            address = next(found[1] for line in cluster.stdout if (found := re.search(r"--address='(.+?)'", line)))
+            address = next(
+                found[1]
+                for line in cluster.stdout
+                if (found := re.search(r"--address='(.+?)'", line))
+            )
             threading.Thread(target=cluster.stdout.read, daemon=True).start()
             yield address
         finally:
@@ -144,7 +170,11 @@ def ray_cluster(env: Mapping[str, str]) -> Iterator[str]:
 
 def variables(kind: str, ledger_url: str) -> dict[str, str]:
     """What makes a flow run on two workers."""
-    return {"TIERWISE_TASK_RUNNER": kind, "TIERWISE_WORKERS": "2", "TIERWISE_LEDGER_URL": ledger_url}
+    return {
+        "TIERWISE_TASK_RUNNER": kind,
+        "TIERWISE_WORKERS": "2",
+        "TIERWISE_LEDGER_URL": ledger_url,
+    }
 
 
 def kill(pid: int, ledger_url: str) -> int:
@@ -156,7 +186,9 @@ def kill(pid: int, ledger_url: str) -> int:
     return in_flight
 
 
-def claimants(ledger_url: str, enough: Callable[[set[int]], bool], flow: subprocess.Popen[bytes]) -> set[int]:
+def claimants(
+    ledger_url: str, enough: Callable[[set[int]], bool], flow: subprocess.Popen[bytes]
+) -> set[int]:
     """The processes that claim calls, watched until there are enough of them."""
     from sqlalchemy import create_engine, text
 
@@ -167,7 +199,9 @@ def claimants(ledger_url: str, enough: Callable[[set[int]], bool], flow: subproc
             if flow.poll() is not None:
                 raise RuntimeError(f"the flow ended early, after these had worked: {found}")
             with database.connect() as connection:
-                owners = connection.execute(text("SELECT owner FROM calls WHERE owner IS NOT NULL")).scalars()
+                owners = connection.execute(
+                    text("SELECT owner FROM calls WHERE owner IS NOT NULL")
+                ).scalars()
                 found |= {int(owner.split()[1]) for owner in owners}
             time.sleep(0.02)
     finally:
@@ -179,7 +213,11 @@ def holding(word: str, *places: Path) -> Iterator[str]:
     """The files at these places that hold a word; a database comes with its side files, and the ledger is left out."""
     for place in places:
         for path in place.rglob("*") if place.is_dir() else place.parent.glob(f"{place.name}*"):
-            if path.is_file() and not path.name.startswith("ledger.db") and word.encode() in path.read_bytes():
+            if (
+                path.is_file()
+                and not path.name.startswith("ledger.db")
+                and word.encode() in path.read_bytes()
+            ):
                 yield str(path)
 
 
@@ -196,7 +234,9 @@ def server() -> Iterator[tuple[str, Path]]:
 
 def main() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["killed", "ledger", "prefect", "shards", "reading"])
     parser.add_argument("--kind", choices=["dask", "ray"], nargs="+", default=["dask", "ray"])
     parser.add_argument("--documents", type=int, default=400)
@@ -222,7 +262,11 @@ def tell_killed(kinds: list[str], documents: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 r = killed(kind, Path(folder), url, database, documents)
             row = f"{r.kind} | {r.documents} | {r.distinct} | {r.requests} | {r.again} | {r.in_flight}"
-            print(f"| {row} | {'once' if r.complete else 'MISSING'} | {r.seconds:.0f} |", *r.left, flush=True)
+            print(
+                f"| {row} | {'once' if r.complete else 'MISSING'} | {r.seconds:.0f} |",
+                *r.left,
+                flush=True,
+            )
 
 
 def tell_ledger(documents: int) -> None:
@@ -236,7 +280,8 @@ def tell_ledger(documents: int) -> None:
             before = size(url)
             share(root, letters(folder / "a.jsonl", documents), folder / "out", url, "1/1")
             print(
-                f"| {database} | {documents} | {provider.count} | {(size(url) - before) / documents:.0f} |", flush=True
+                f"| {database} | {documents} | {provider.count} | {(size(url) - before) / documents:.0f} |",
+                flush=True,
             )
 
 
@@ -251,27 +296,37 @@ def size(url: str) -> int:
                 connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
                 return Path(str(database.url.database)).stat().st_size
             connection.execute(text("CHECKPOINT"))
-            return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+            return int(
+                connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+            )
     finally:
         database.dispose()
 
 
 def letters(path: Path, number: int) -> Path:
     """A JSON Lines file of letters of about 110 tokens, no two the same."""
-    path.write_text("".join(json.dumps({"id": n, "text": LETTER.format(n=n)}) + "\n" for n in range(number)))
+    path.write_text(
+        "".join(json.dumps({"id": n, "text": LETTER.format(n=n)}) + "\n" for n in range(number))
+    )
     return path
 
 
-def share(project: Path, source: Path, out: Path, ledger_url: str, shard: str, workers: int = 1) -> None:
+def share(
+    project: Path, source: Path, out: Path, ledger_url: str, shard: str, workers: int = 1
+) -> None:
     """One shard of the three steps of support_inbox, without Prefect, in a process of its own."""
-    process = get_context("spawn").Process(target=in_process, args=(project, source, out, ledger_url, shard, workers))
+    process = get_context("spawn").Process(
+        target=in_process, args=(project, source, out, ledger_url, shard, workers)
+    )
     process.start()
     process.join()
     if process.exitcode:
         raise SystemExit(f"a shard ended with {process.exitcode}")
 
 
-def in_process(project: Path, source: Path, out: Path, ledger_url: str, shard: str, workers: int) -> None:
+def in_process(
+    project: Path, source: Path, out: Path, ledger_url: str, shard: str, workers: int
+) -> None:
     """Where a shard is done."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -284,12 +339,16 @@ def in_process(project: Path, source: Path, out: Path, ledger_url: str, shard: s
 
     def steps(batch: Batch) -> Batch:
         sorted_ = classify.fn(batch, labels=list(TOPICS), descriptions=TOPICS)
-        return draft.fn(summarize.fn(sorted_, max_words=50), sender="us", max_words=70, only=needs_reply)
+        return draft.fn(
+            summarize.fn(sorted_, max_words=50), sender="us", max_words=70, only=needs_reply
+        )
 
     os.environ |= {"TIERWISE_LEDGER_URL": ledger_url, "TIERWISE_WORKERS": str(workers)}
     os.chdir(project)
     with recorded_run(), ThreadPoolExecutor(8) as pool:
-        write_documents(pool.map(steps, read_documents(source, sensitivity="internal", shard=shard)), out)
+        write_documents(
+            pool.map(steps, read_documents(source, sensitivity="internal", shard=shard)), out
+        )
     engine().close()
 
 
@@ -301,10 +360,13 @@ def tell_shards(counts: list[int], documents: int) -> None:
             url = migrated_url("postgresql", folder)
             fast = model("small", provider.url) + "    concurrency: 64\n"
             root = make_project(folder / "project", fast, rules=RULES)
-            source, context = letters(folder / "a.jsonl", documents), get_context("spawn")
+            source = letters(folder / "a.jsonl", documents)
+            context = get_context("spawn")
             shards = [f"{k}/{count}" for k in range(1, count + 1)]
             all_ = [
-                context.Process(target=in_process, args=(root, source, folder / s.replace("/", "-"), url, s, 1))
+                context.Process(
+                    target=in_process, args=(root, source, folder / s.replace("/", "-"), url, s, 1)
+                )
                 for s in shards
             ]
             for process in all_:
@@ -315,7 +377,10 @@ def tell_shards(counts: list[int], documents: int) -> None:
             for process in all_:
                 process.join()
             seconds = time.monotonic() - begun
-            print(f"| {count} | {documents} | {documents / seconds:.0f} | {provider.count / seconds:.0f} |", flush=True)
+            print(
+                f"| {count} | {documents} | {documents / seconds:.0f} | {provider.count / seconds:.0f} |",
+                flush=True,
+            )
 
 
 def tell_prefect(task_runs: int) -> None:
@@ -323,15 +388,27 @@ def tell_prefect(task_runs: int) -> None:
     from tierwise.orchestrate.environment import prepare_prefect
 
     with tempfile.TemporaryDirectory() as name:
-        root, url = Path(name), unused_address()
+        root = Path(name)
+        url = unused_address()
         prepare_prefect(root)
-        start = [sys.executable, "-m", "prefect", "server", "start", "--port", url.rpartition(":")[2]]
-        serving = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True)
+        start = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--port",
+            url.rpartition(":")[2],
+        ]
+        serving = subprocess.Popen(
+            start, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
+        )
         os.environ["PREFECT_API_URL"] = f"{url}/api"
         try:
             run = [sys.executable, "-c", FLOW_OF_NOTHING]
             subprocess.run([*run, "1"], check=True)  # waits for the server, too
-            seconds, before = cpu(serving.pid), database_bytes(root)
+            seconds = cpu(serving.pid)
+            before = database_bytes(root)
             subprocess.run([*run, str(task_runs)], check=True)
             each = 1000 * (cpu(serving.pid) - seconds) / task_runs
             print(f"{task_runs} task runs: {each:.0f} ms of server CPU each", end=", ")
@@ -379,7 +456,9 @@ def database_bytes(root: Path) -> int:
     import sqlite3
 
     with sqlite3.connect(root / ".tierwise" / "prefect.db") as database:
-        pages, size_ = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        pages, size_ = (
+            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+        )
     return int(pages * size_)
 
 
@@ -391,9 +470,13 @@ def tell_reading() -> None:
         source = letters(made(Path(name) / "in") / "a.jsonl", 20_000)
         for of in (1, 8, 100):
             begun = time.process_time()
-            found = sum(1 for _ in iter_documents(source, sensitivity="internal", shard=Shard(1, of)))
+            found = sum(
+                1 for _ in iter_documents(source, sensitivity="internal", shard=Shard(1, of))
+            )
             seconds = time.process_time() - begun
-            print(f"shard 1/{of}: {found} of 20000 rows, {1e6 * seconds / 20_000:.0f} us of CPU a row of the file")
+            print(
+                f"shard 1/{of}: {found} of 20000 rows, {1e6 * seconds / 20_000:.0f} us of CPU a row of the file"
+            )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ WRONG_LANGUAGE = Fault(text='{"evidence": "ist nicht angekommen", "label": "Lief
 def passing(timeout_s: float) -> dict[str, Fault]:
     """Faults that a model may get over, or that concern one document."""
     return {
-        "400 too long": status(400, "This model's maximum context length is 4096 tokens. You requested 5000 tokens."),
+        "400 too long": status(
+            400, "This model's maximum context length is 4096 tokens. You requested 5000 tokens."
+        ),
         "408": status(408),
         "409": status(409),
         "413": status(413),
@@ -85,7 +87,10 @@ class Weathered:
     @property
     def unexplained(self) -> int:
         """Documents that are neither accepted nor deferred with a reason."""
-        return sum(not (o.status == "accepted" or (o.status == "deferred" and o.reason)) for o in self.outcomes)
+        return sum(
+            not (o.status == "accepted" or (o.status == "deferred" and o.reason))
+            for o in self.outcomes
+        )
 
     @property
     def sent(self) -> int:
@@ -115,11 +120,18 @@ def weather(
         entries = (model(name, url) for name, url in addresses.items())
         settings = f"    concurrency: {concurrency}\n"
         make_project(
-            root, *(_with(entry, timeout_s) + settings for entry in entries), rules=RULES.format(models=models)
+            root,
+            *(_with(entry, timeout_s) + settings for entry in entries),
+            rules=RULES.format(models=models),
         )
         engine = stack.enter_context(Engine(Project(root), env={}))
-        texts = (f"My parcel number {n} has not arrived, the page says nothing since Monday." for n in range(documents))
-        batch = Batch(tuple(Document(id=str(n), text=t, sensitivity="internal") for n, t in enumerate(texts)))
+        texts = (
+            f"My parcel number {n} has not arrived, the page says nothing since Monday."
+            for n in range(documents)
+        )
+        batch = Batch(
+            tuple(Document(id=str(n), text=t, sensitivity="internal") for n, t in enumerate(texts))
+        )
         run = engine.start_run("storm", budget_usd=Decimal(1000))
         begun = time.monotonic()
         done = engine.run_batch(run, CLASSIFY, batch, LABELS)
@@ -136,7 +148,9 @@ def weather(
         )
 
 
-def _drawn(dice: random.Random, number: int, share: float, timeout_s: float, fatal: int | None) -> Iterator[Fault]:
+def _drawn(
+    dice: random.Random, number: int, share: float, timeout_s: float, fatal: int | None
+) -> Iterator[Fault]:
     """Faults and good answers by chance; after a third of the documents, one that puts the model out for good."""
     kinds = list(passing(timeout_s).values())
     for n in range(number):
@@ -151,14 +165,17 @@ def _with(entry: str, timeout_s: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--concurrency", type=int, default=128)
     options = parser.parse_args()
     ask: Callable[[float], Weathered] = lambda share: weather(  # noqa: E731
         options.documents, share=share, concurrency=options.concurrency
     )
-    calm, storm = ask(0), ask(SHARE)
+    calm = ask(0)
+    storm = ask(SHARE)
     print("| | without faults | every fifth answer a fault |\n|---|---|---|")
     for name, tell in {
         "documents": lambda w: len(w.outcomes),
@@ -171,7 +188,10 @@ def main() -> None:
         "USD spent, still reserved": lambda w: f"{w.spent:.4f}, {w.reserved:.4f}",
     }.items():
         print(f"| {name} | {tell(calm)} | {tell(storm)} |")
-    print("\nErrors of attempts:", dict(Counter(a.error for a in storm.attempts if a.error).most_common()))
+    print(
+        "\nErrors of attempts:",
+        dict(Counter(a.error for a in storm.attempts if a.error).most_common()),
+    )
     print("Attempts by model:", dict(Counter(a.model for a in storm.attempts)))
     last = (o.reason.rpartition("third: ")[2] for o in storm.outcomes if o.status == "deferred")
     for reason, times in Counter(reason.partition("; ")[0] for reason in last).most_common():

@@ -15,7 +15,12 @@ from pydantic import BaseModel
 
 HERE = Path(__file__).parent / "reference"
 MARK = "<!-- `make docs-reference` writes this page from the code; change it there. -->\n\n"
-WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
+WORDS = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "`true` or `false`",
+}
 MEMBERS = {
     "Batch": ("documents",),
     "Document": ("value", "deferred", "strictest"),
@@ -26,7 +31,10 @@ MEMBERS = {
 ELSEWHERE = (
     "tierwise.steps.step.Step",
     "tierwise.documents.redaction.redact.Redaction",
-    *(f"tierwise.steps.correctness.{name}" for name in ("same", "same_fields", "mentions", "rubric")),
+    *(
+        f"tierwise.steps.correctness.{name}"
+        for name in ("same", "same_fields", "mentions", "rubric")
+    ),
 )
 
 RULES = """# The rules file
@@ -203,9 +211,13 @@ def _rows(entry: dict[str, Any], names: dict[str, str]) -> str:
     lines = ["| setting | value | left out | meaning |", "|---|---|---|---|"]
     for name, setting in entry["properties"].items():
         if "description" not in setting:
-            raise ValueError(f"{entry['title']}.{name} has no description; write Field(description=…)")
+            raise ValueError(
+                f"{entry['title']}.{name} has no description; write Field(description=…)"
+            )
         default = "*required*" if name in required else _default(setting.get("default"))
-        lines.append(f"| `{name}` | {_value(setting, names)} | {default} | {setting['description']} |")
+        lines.append(
+            f"| `{name}` | {_value(setting, names)} | {default} | {setting['description']} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -215,7 +227,9 @@ def _default(value: Any) -> str:
     if isinstance(value, dict):
         return "its own defaults"
     listed = value if isinstance(value, list) else [value]
-    return ", ".join(f"`{str(item).lower() if isinstance(item, bool) else item}`" for item in listed)
+    return ", ".join(
+        f"`{str(item).lower() if isinstance(item, bool) else item}`" for item in listed
+    )
 
 
 def _value(s: dict[str, Any], names: dict[str, str]) -> str:
@@ -236,7 +250,11 @@ def _value(s: dict[str, Any], names: dict[str, str]) -> str:
         return f"list of {_value(s['items'], names)}"
     if s["type"] == "object":
         inner = s.get("additionalProperties")
-        return f"names, each with {_value(inner, names)}" if isinstance(inner, dict) else "names and values"
+        return (
+            f"names, each with {_value(inner, names)}"
+            if isinstance(inner, dict)
+            else "names and values"
+        )
     return "date" if s.get("format") == "date" else WORDS[s["type"]] + _bounds(s)
 
 
@@ -248,7 +266,13 @@ def _bounds(s: dict[str, Any]) -> str:
     least, above, most = (s.get(name) for name in ("minimum", "exclusiveMinimum", "maximum"))
     if most is not None:
         return f", {least or 0:g} to {most:g}"
-    return f", {least:g} or more" if least is not None else f", above {above:g}" if above is not None else ""
+    return (
+        f", {least:g} or more"
+        if least is not None
+        else f", above {above:g}"
+        if above is not None
+        else ""
+    )
 
 
 # ---- commands -----------------------------------------------------------------------------------
@@ -262,7 +286,9 @@ def _commands() -> str:
     from tierwise.cli.commands import app
 
     command = typer.main.get_command(app)
-    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="tierwise", title="Commands")
+    text = get_docs_for_click(
+        obj=command, ctx=typer.Context(command), name="tierwise", title="Commands"
+    )
     return re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n", "", text).rstrip() + "\n"
 
 
@@ -304,18 +330,25 @@ def _function(name: str, value: Callable[..., Any]) -> str:
         if p.kind is p.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
             parts.append("*")
         star = "*" if p.kind is p.VAR_POSITIONAL else ""
-        parts.append(f"{star}{p.name}: {p.annotation}" + ("" if p.default is p.empty else f" = {_code(p.default)}"))
+        parts.append(
+            f"{star}{p.name}: {p.annotation}"
+            + ("" if p.default is p.empty else f" = {_code(p.default)}")
+        )
     line = f"def {name}({', '.join(parts)}) -> {signature.return_annotation}: ..."
     if len(line) <= 100:
         return line
-    return f"def {name}(\n    " + ",\n    ".join(parts) + f",\n) -> {signature.return_annotation}: ..."
+    return (
+        f"def {name}(\n    " + ",\n    ".join(parts) + f",\n) -> {signature.return_annotation}: ..."
+    )
 
 
 def _class(name: str, value: type) -> str:
     lines = [f"class {name}{'(Exception)' if issubclass(value, Exception) else ''}:"]
     if is_dataclass(value):
         for f in fields(value):
-            default = "" if f.default is MISSING and f.default_factory is MISSING else f" = {_written(f)}"
+            default = (
+                "" if f.default is MISSING and f.default_factory is MISSING else f" = {_written(f)}"
+            )
             lines.append(f"    {f.name}: {f.type}{default}")
     return "\n".join(lines if len(lines) > 1 else [lines[0] + " ..."])
 

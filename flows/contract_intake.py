@@ -11,7 +11,14 @@ from pydantic import Field
 from tasks.classify import classify
 from tasks.extract import Facts, Quoted, extract
 from tasks.summarize import summarize
-from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
+from tierwise import (
+    RunSummary,
+    Sensitivity,
+    read_documents,
+    recorded_run,
+    task_runner,
+    write_documents,
+)
 
 RISKS = {
     "low": "ordinary terms, liability is limited, easy to leave",
@@ -25,7 +32,9 @@ class ContractTerms(Facts):
 
     first_party: Quoted = Field(description="the full name of the first party")
     second_party: Quoted = Field(description="the full name of the second party")
-    effective_date: Quoted = Field(description="the date on which the contract takes effect, as written")
+    effective_date: Quoted = Field(
+        description="the date on which the contract takes effect, as written"
+    )
     governing_law: Quoted = Field(description="whose law governs the contract")
     term: Quoted = Field(description="how long the contract runs")
 
@@ -51,7 +60,9 @@ def contract_intake(
     """
     with recorded_run(budget_usd=budget_usd) as run:
         contracts = read_documents(source, sensitivity=sensitivity, only_new=only_new, shard=shard)
-        terms = extract.map(contracts, returns=unmapped(ContractTerms), fields=unmapped(ContractTerms.questions()))
+        terms = extract.map(
+            contracts, returns=unmapped(ContractTerms), fields=unmapped(ContractTerms.questions())
+        )
         digests = summarize.map(terms, max_words=unmapped(90))
         risks = classify.map(digests, labels=unmapped(list(RISKS)), descriptions=unmapped(RISKS))
         write_documents(risks, out)

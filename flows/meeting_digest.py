@@ -12,7 +12,14 @@ from tasks.actions import actions
 from tasks.digest import digest
 from tasks.minutes import minutes
 from tasks.notes import notes
-from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
+from tierwise import (
+    RunSummary,
+    Sensitivity,
+    read_documents,
+    recorded_run,
+    task_runner,
+    write_documents,
+)
 
 QUERIES = ("What was decided, and why?", "What is still open?")
 

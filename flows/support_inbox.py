@@ -11,7 +11,15 @@ from pydantic import Field
 from tasks.classify import classify
 from tasks.draft import draft
 from tasks.summarize import summarize
-from tierwise import Document, RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
+from tierwise import (
+    Document,
+    RunSummary,
+    Sensitivity,
+    read_documents,
+    recorded_run,
+    task_runner,
+    write_documents,
+)
 
 TOPICS = {
     "billing": "money, or a paper about money, should be put right, settled or sent",
@@ -51,7 +59,10 @@ def support_inbox(
         topics = classify.map(inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS))
         digests = summarize.map(topics, max_words=unmapped(50))
         replies = draft.map(
-            digests, sender=unmapped("the Larkfold support team"), max_words=unmapped(70), only=unmapped(needs_reply)
+            digests,
+            sender=unmapped("the Larkfold support team"),
+            max_words=unmapped(70),
+            only=unmapped(needs_reply),
         )
         write_documents(replies, out)
     return run.summary()

@@ -30,7 +30,9 @@ class Action(BaseModel):
 class Agreed(BaseModel):
     """What a meeting decided, and who does what by when."""
 
-    decisions: list[Decision] = Field(json_schema_extra={"maxItems": 2})  # of one part; all parts' may be more
+    decisions: list[Decision] = Field(
+        json_schema_extra={"maxItems": 2}
+    )  # of one part; all parts' may be more
     actions: list[Action] = Field(json_schema_extra={"maxItems": 3})
 
 
@@ -58,7 +60,11 @@ def _alike(one: Item, other: Item) -> bool:
     if getattr(one, "who", None) != getattr(other, "who", None):
         return False
     quotes = squeezed(one.quote), squeezed(other.quote)
-    return squeezed(one.what) == squeezed(other.what) or quotes[0] in quotes[1] or quotes[1] in quotes[0]
+    return (
+        squeezed(one.what) == squeezed(other.what)
+        or quotes[0] in quotes[1]
+        or quotes[1] in quotes[0]
+    )
 
 
 def same_agreed(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
@@ -66,11 +72,16 @@ def same_agreed(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
     Expected are `{"decisions": [words, …], "actions": [{"who": …, "words": …}, …]}`: words out of its quotation.
     """
-    found = [("", d["quote"]) for d in output["decisions"]] + [(a["who"] or "", a["quote"]) for a in output["actions"]]
+    found = [("", d["quote"]) for d in output["decisions"]] + [
+        (a["who"] or "", a["quote"]) for a in output["actions"]
+    ]
     wanted = [("", words) for words in expected["decisions"]]
     wanted += [(action["who"] or "", action["words"]) for action in expected["actions"]]
     return len(found) == len(wanted) and all(
-        any(squeezed(who) == squeezed(name) and squeezed(words) in squeezed(quote) for name, quote in found)
+        any(
+            squeezed(who) == squeezed(name) and squeezed(words) in squeezed(quote)
+            for name, quote in found
+        )
         for who, words in wanted
     )
 

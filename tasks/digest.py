@@ -28,9 +28,12 @@ class Digest(BaseModel):
 
 
 @check("length")
-def each_query_is_answered(output: Digest, document: Document, *, queries: Sequence[str]) -> str | None:
+def each_query_is_answered(
+    output: Digest, document: Document, *, queries: Sequence[str]
+) -> str | None:
     """There is an answer to each query, in their order, and to nothing else."""
-    asked, answered = [*queries, *own_queries(document)], [answer.query for answer in output.answers]
+    asked = [*queries, *own_queries(document)]
+    answered = [answer.query for answer in output.answers]
     if [letters(query) for query in asked] != [letters(query) for query in answered]:
         return f"answers {len(answered)} queries, not the {len(asked)} that were asked"
     empty = [answer.query for answer in output.answers if not answer.answer.strip()]
@@ -41,9 +44,13 @@ def each_query_is_answered(output: Digest, document: Document, *, queries: Seque
 def numbers_are_known(output: BaseModel, document: Document) -> str | None:
     """Every number stands in the transcript, in what earlier steps made of it, or in a query."""
     queries = [answer.query for answer in getattr(output, "answers", ())]
-    values = [outcome.value for outcome in document.outcomes.values() if outcome.status == "accepted"]
+    values = [
+        outcome.value for outcome in document.outcomes.values() if outcome.status == "accepted"
+    ]
     known = json.dumps([queries, values], ensure_ascii=False)
-    return numbers_are_in_the_document.function(output, replace(document, text=f"{document.text}\n{known}"))
+    return numbers_are_in_the_document.function(
+        output, replace(document, text=f"{document.text}\n{known}")
+    )
 
 
 digest = step(

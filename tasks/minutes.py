@@ -27,5 +27,11 @@ def everybody_is_named(output: Minutes, document: Document) -> str | None:
 minutes = step(
     "minutes",
     returns=Minutes,
-    checks=[everybody_is_named, at_most_words("minutes"), numbers_are_known, no_placeholders, same_language],
+    checks=[
+        everybody_is_named,
+        at_most_words("minutes"),
+        numbers_are_known,
+        no_placeholders,
+        same_language,
+    ],
 )

@@ -28,7 +28,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path, _, name = nodeid.partition("[")[0].partition("::")
-            return "prefect" if name in _tests_with("prefect_server", config.rootpath / path) else nodeid
+            return (
+                "prefect"
+                if name in _tests_with("prefect_server", config.rootpath / path)
+                else nodeid
+            )
 
     return Scheduling(config, log)
 
@@ -41,8 +45,14 @@ def pytest_sessionfinish() -> None:
 @functools.cache
 def _tests_with(fixture: str, path: Path) -> set[str]:
     """The functions of a file that take a fixture."""
-    functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
-    return {function.name for function in functions if fixture in {arg.arg for arg in function.args.args}}
+    functions = [
+        node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
+    return {
+        function.name
+        for function in functions
+        if fixture in {arg.arg for arg in function.args.args}
+    }
 
 
 @pytest.fixture

@@ -18,7 +18,16 @@ BANDS = {
     "decide": ["steps", "policy"],
     "edges": ["documents", "ledger", "gateway"],
     "act": ["cascade", "project", "engine"],
-    "prove and show": ["report", "evidence", "plan", "review", "explain", "audit", "export", "lint"],
+    "prove and show": [
+        "report",
+        "evidence",
+        "plan",
+        "review",
+        "explain",
+        "audit",
+        "export",
+        "lint",
+    ],
     "surfaces": ["starter", "orchestrate", "testing", "cli"],
 }
 ROOMS = [room for band in BANDS.values() for room in band]
@@ -58,7 +67,9 @@ class WithoutTypes(ast.NodeTransformer):
     """Takes `if TYPE_CHECKING:` out: what is imported for annotations alone is no arrow."""
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+        return (
+            node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+        )
 
 
 def imports(path: Path, *, for_types: bool = True) -> set[str]:
@@ -83,7 +94,11 @@ def is_copied(path: Path) -> bool:
     return module_of(path) == "starter" and path.parent != ENGINE / "starter"
 
 
-FILES = [p for p in sorted(ENGINE.rglob("*.py")) if not module_of(p).startswith("__") and not is_copied(p)]
+FILES = [
+    p
+    for p in sorted(ENGINE.rglob("*.py"))
+    if not module_of(p).startswith("__") and not is_copied(p)
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ENGINE)))
@@ -117,7 +132,16 @@ def test_the_engine_knows_no_flow_and_no_step() -> None:
 
 def test_importing_tierwise_imports_nothing_heavy() -> None:
     """LiteLLM, Prefect and the rest are loaded when they are used."""
-    heavy = ["litellm", "prefect", "sqlalchemy", "xllamacpp", "jinja2", "pydantic", "tiktoken", "markitdown"]
+    heavy = [
+        "litellm",
+        "prefect",
+        "sqlalchemy",
+        "xllamacpp",
+        "jinja2",
+        "pydantic",
+        "tiktoken",
+        "markitdown",
+    ]
     code = f"import sys, tierwise; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -16,20 +16,25 @@ from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
 from tierwise.report import RunSummary, summarize_run
 
-NOT_READ = Outcome(step="read", status="deferred", reason="the file is empty", sensitivity="internal")
+NOT_READ = Outcome(
+    step="read", status="deferred", reason="the file is empty", sensitivity="internal"
+)
 
 
 def answered(request: Request) -> str:
     """The small model is wrong about four documents, the large one about one of them."""
     number = int(request.document.split()[1])
     right = number >= (4 if request.model == "small" else 1)
-    return json.dumps({"label": "delivery", "evidence": "has not arrived" if right else "words of its own"})
+    return json.dumps(
+        {"label": "delivery", "evidence": "has not arrived" if right else "words of its own"}
+    )
 
 
 def summary_of(project: Path, *, runs: int = 1) -> RunSummary:
     """The last of some runs over the same ten documents, after one that could not be read."""
     documents = tuple(
-        Document(id=f"{n}.txt", text=f"Parcel {n} has not arrived", sensitivity="internal") for n in range(10)
+        Document(id=f"{n}.txt", text=f"Parcel {n} has not arrived", sensitivity="internal")
+        for n in range(10)
     )
     with Engine(Project(project), env={}) as engine:
         for _ in range(runs):
@@ -43,10 +48,14 @@ def summary_of(project: Path, *, runs: int = 1) -> RunSummary:
 @pytest.fixture
 def project(tmp_path: Path, standin: Standin) -> Path:
     standin.answer(answered)
-    return make_project(tmp_path / "p", model("small", standin.url), model("large", standin.url, price="unknown"))
+    return make_project(
+        tmp_path / "p", model("small", standin.url), model("large", standin.url, price="unknown")
+    )
 
 
-def test_each_model_has_its_pass_rate_with_the_exact_interval_and_what_waits_since_it_was_asked(project: Path) -> None:
+def test_each_model_has_its_pass_rate_with_the_exact_interval_and_what_waits_since_it_was_asked(
+    project: Path,
+) -> None:
     """6 of 10 and 3 of 4 with the bounds of Clopper and Pearson; what was never asked has a row of its own."""
     rows = table(summary_of(project))
     assert [(row["step"], row["model"], row["pass rate"], row["deferred"]) for row in rows] == [
@@ -55,7 +64,9 @@ def test_each_model_has_its_pass_rate_with_the_exact_interval_and_what_waits_sin
         ("read", "none was asked", "", 1),
     ]
     assert [row["escalations"] for row in rows] == [4, 0, ""]
-    assert all(row.keys() == rows[0].keys() for row in rows), "a table needs the same columns in each row"
+    assert all(row.keys() == rows[0].keys() for row in rows), (
+        "a table needs the same columns in each row"
+    )
 
 
 def test_reused_answers_and_unknown_costs_are_told(project: Path) -> None:
@@ -81,5 +92,7 @@ def test_each_kind_of_waiting_has_its_remedy_and_the_rest_its_command(project: P
 
 
 def test_a_server_that_is_away_is_worth_a_look(tmp_path: Path) -> None:
-    away = make_project(tmp_path / "p", model("small", unused_address()), model("large", unused_address()))
+    away = make_project(
+        tmp_path / "p", model("small", unused_address()), model("large", unused_address())
+    )
     assert "ended in Unreachable: `tierwise doctor`" in attention(summary_of(away))

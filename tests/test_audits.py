@@ -92,7 +92,10 @@ def test_peeking_after_every_label_rarely_refutes_a_model_at_the_floor(floor: fl
 
 def test_peeking_at_the_bound_of_a_golden_set_would_not_be_safe() -> None:
     """Why audits need evidence of their own: that bound holds for one look at a number of labels fixed before."""
-    looks = [np.array([lower_bound(errors, n) >= 0.9 for errors in range(n, -1, -1)]) for n in range(1, 301)]
+    looks = [
+        np.array([lower_bound(errors, n) >= 0.9 for errors in range(n, -1, -1)])
+        for n in range(1, 301)
+    ]
     assert chance(0.9, looks) > 0.1
 
 
@@ -129,12 +132,16 @@ def test_at_the_floor_no_bet_gains_on_average(floor: float, passed: int, failed:
     now = Evidence(floor=floor, passed=passed, failed=failed)
     won, lost = update(now, True), update(now, False)
     for side in ("log_for", "log_against"):
-        expected = floor * math.exp(getattr(won, side)) + (1 - floor) * math.exp(getattr(lost, side))
+        expected = floor * math.exp(getattr(won, side)) + (1 - floor) * math.exp(
+            getattr(lost, side)
+        )
         assert math.isclose(expected, math.exp(getattr(now, side)), rel_tol=1e-9)
 
 
 @given(floor=FLOORS, labels=st.lists(st.booleans(), max_size=60))
-def test_at_the_floor_the_detector_gains_only_the_unit_that_is_staked(floor: float, labels: list[bool]) -> None:
+def test_at_the_floor_the_detector_gains_only_the_unit_that_is_staked(
+    floor: float, labels: list[bool]
+) -> None:
     now = after(labels, floor)
     won, lost = update(now, True), update(now, False)
     expected = floor * math.exp(won.log_drop) + (1 - floor) * math.exp(lost.log_drop)
@@ -142,7 +149,9 @@ def test_at_the_floor_the_detector_gains_only_the_unit_that_is_staked(floor: flo
 
 
 @given(floor=FLOORS, passed=COUNTS, failed=COUNTS)
-def test_a_pass_never_speaks_against_and_a_failure_never_for(floor: float, passed: int, failed: int) -> None:
+def test_a_pass_never_speaks_against_and_a_failure_never_for(
+    floor: float, passed: int, failed: int
+) -> None:
     now = Evidence(floor=floor, passed=passed, failed=failed)
     won, lost = update(now, True), update(now, False)
     assert won.log_for > now.log_for > lost.log_for
@@ -153,7 +162,9 @@ def test_a_pass_never_speaks_against_and_a_failure_never_for(floor: float, passe
 def test_no_labels_say_nothing() -> None:
     evidence = Evidence(floor=0.9)
     assert evidence.log_for == evidence.log_against == evidence.log_drop == 0
-    assert not any([evidence.certifies(), evidence.refutes(), evidence.dropped(), demotion(evidence)])
+    assert not any(
+        [evidence.certifies(), evidence.refutes(), evidence.dropped(), demotion(evidence)]
+    )
 
 
 @given(labels=st.lists(st.booleans(), max_size=60))
@@ -173,9 +184,15 @@ def test_years_of_audits_stay_finite() -> None:
 
 
 def test_a_model_that_was_never_capable_is_told_apart_from_one_that_dropped() -> None:
-    assert demotion(after([False] * 8)) == "8 of 8 audits failed: the pass rate is below the floor of 0.9"
+    assert (
+        demotion(after([False] * 8))
+        == "8 of 8 audits failed: the pass rate is below the floor of 0.9"
+    )
     fell = demotion(after([True] * 500 + [False] * 12))
-    assert fell == "the pass rate fell below the floor of 0.9 (12 of 512 audits failed, most of them lately)"
+    assert (
+        fell
+        == "the pass rate fell below the floor of 0.9 (12 of 512 audits failed, most of them lately)"
+    )
 
 
 @pytest.mark.parametrize("floor", [0.0, 1.0, 1.2])

@@ -47,7 +47,9 @@ class Calls(RuleBasedStateMachine):
             with pytest.raises(BudgetExceeded, match="price is unknown"):
                 self.budget.reserve(None)
 
-    @rule(call=consumes(open_calls), share=st.none() | st.decimals(min_value=0, max_value=1, places=3))
+    @rule(
+        call=consumes(open_calls), share=st.none() | st.decimals(min_value=0, max_value=1, places=3)
+    )
     def settle(self, call: tuple[Decimal, Decimal], share: Decimal | None) -> None:
         reservation, worst = call
         actual = None if share is None else worst * share
@@ -71,7 +73,9 @@ TestCalls = Calls.TestCase
 
 def test_a_refused_call_reserves_nothing_and_says_what_is_left() -> None:
     budget = Budget(Decimal("0.5"))
-    with pytest.raises(BudgetExceeded, match=r"may cost 0\.600000 USD, the budget has 0\.500000 left"):
+    with pytest.raises(
+        BudgetExceeded, match=r"may cost 0\.600000 USD, the budget has 0\.500000 left"
+    ):
         budget.reserve(Decimal("0.6"))
     assert budget.left == Decimal("0.5")
 

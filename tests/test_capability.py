@@ -11,8 +11,16 @@ import pytest
 from benchmarks.capability import main
 from tests.kit.standin import Fault, Request, Standin
 
-INTENTS = [f"lost_{thing}" for thing in ("card", "pin", "phone", "cheque", "key", "code", "app", "bill", "loan", "fee")]
-RECEIPT = {"company": "Blue Heron", "date": "25/12/2018", "address": "9 Weir Street", "total": "9.00"}
+INTENTS = [
+    f"lost_{thing}"
+    for thing in ("card", "pin", "phone", "cheque", "key", "code", "app", "bill", "loan", "fee")
+]
+RECEIPT = {
+    "company": "Blue Heron",
+    "date": "25/12/2018",
+    "address": "9 Weir Street",
+    "total": "9.00",
+}
 
 
 @pytest.fixture
@@ -23,7 +31,11 @@ def data(tmp_path: Path) -> Path:
     with (tmp_path / "data" / "banking77" / "messages.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "intent"])
-        rows.writerows([f"Where is my {intent[5:]}, case {n}?", intent] for n in range(10) for intent in INTENTS)
+        rows.writerows(
+            [f"Where is my {intent[5:]}, case {n}?", intent]
+            for n in range(10)
+            for intent in INTENTS
+        )
     with (tmp_path / "data" / "sroie" / "receipts.jsonl").open("w") as lines:
         for n in range(30):
             text = f"BLUE HERON\n9 WEIR STREET\n25-12-2018\nno {n}\nTOTAL RM 9.00"
@@ -48,9 +60,23 @@ def run(data: Path, small: Standin, large: Standin, *words: str) -> list[list[st
     """The rows of the tables that it printed."""
     out = data.parent / "table.md"
     servers = [f"--server=qwen-0.5b={small.url}/v1", f"--server=qwen-1.5b={large.url}/v1"]
-    main(["--data", str(data), "--project", str(data.parent / "projects"), "--out", str(out), *servers, *words])
+    main(
+        [
+            "--data",
+            str(data),
+            "--project",
+            str(data.parent / "projects"),
+            "--out",
+            str(out),
+            *servers,
+            *words,
+        ]
+    )
     lines = out.read_text().splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] if "|" in line else [line] for line in lines]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] if "|" in line else [line]
+        for line in lines
+    ]
 
 
 def asked(server: Standin) -> int:
@@ -67,15 +93,27 @@ def test_it_certifies_every_candidate_and_says_what_the_router_picks(data: Path)
     with Standin() as small, Standin() as large:
         small.answer(guesses)
         large.answer(reads)
-        rows = run(data, small, large, "--sets", "banking10", "--items", "40", "--machine", "a test")
+        rows = run(
+            data, small, large, "--sets", "banking10", "--items", "40", "--machine", "a test"
+        )
         table = {row[1]: row for row in rows if row[0] == "banking10"}
-        assert set(table) >= {"learned", "qwen-0.5b", "qwen-0.5b-nearest", "qwen-1.5b", "qwen-1.5b-nearest"}
+        assert set(table) >= {
+            "learned",
+            "qwen-0.5b",
+            "qwen-0.5b-nearest",
+            "qwen-1.5b",
+            "qwen-1.5b-nearest",
+        }
         assert table["qwen-1.5b"][2:4] == ["40", "1.000"]
         assert float(table["qwen-0.5b"][3]) < 0.3
         assert table["qwen-1.5b"][8] == "a test"
-        assert picks(rows) == ["qwen-0.5b"]  # at the low floor; nothing tells the two good ones apart
+        assert picks(rows) == [
+            "qwen-0.5b"
+        ]  # at the low floor; nothing tells the two good ones apart
         assert asked(small) + asked(large) == 4 * 40
-        assert any(len(request.body.get("messages", ())) == 18 for request in large.requests)  # eight nearest examples
+        assert any(
+            len(request.body.get("messages", ())) == 18 for request in large.requests
+        )  # eight nearest examples
 
         run(data, small, large, "--sets", "banking10", "--items", "40", "--machine", "a test")
         assert asked(small) + asked(large) == 4 * 40

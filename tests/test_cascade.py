@@ -11,7 +11,16 @@ import pytest
 from pydantic import BaseModel
 
 from tests.kit.projects import RULES, make_project, model
-from tests.kit.standin import CUT_OFF, NO_USAGE, NOT_JSON, OK, Fault, Standin, status, unused_address
+from tests.kit.standin import (
+    CUT_OFF,
+    NO_USAGE,
+    NOT_JSON,
+    OK,
+    Fault,
+    Standin,
+    status,
+    unused_address,
+)
 from tierwise.cascade import RunContext
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
@@ -81,7 +90,9 @@ def kinds(outcome: Outcome) -> list[tuple[str, str, str | None]]:
     return [(a.model, a.kind, a.error) for a in outcome.attempts]
 
 
-def test_a_good_answer_is_accepted_from_the_first_model(engine: Engine, small: Standin, large: Standin) -> None:
+def test_a_good_answer_is_accepted_from_the_first_model(
+    engine: Engine, small: Standin, large: Standin
+) -> None:
     [outcome] = classify(engine)
     assert (outcome.status, outcome.model) == ("accepted", "small")
     assert outcome.value == {"evidence": "has not arrived", "label": "delivery"}
@@ -96,9 +107,13 @@ def test_the_labels_reach_the_model_as_a_schema(engine: Engine, small: Standin) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "check"), [(INVENTED, "grounding"), (WRONG_LABEL, "label")], ids=["invented", "unknown label"]
+    ("answer", "check"),
+    [(INVENTED, "grounding"), (WRONG_LABEL, "label")],
+    ids=["invented", "unknown label"],
 )
-def test_a_failed_check_escalates_to_the_next_model(engine: Engine, small: Standin, answer: str, check: str) -> None:
+def test_a_failed_check_escalates_to_the_next_model(
+    engine: Engine, small: Standin, answer: str, check: str
+) -> None:
     small.answer(answer)
     [outcome] = classify(engine)
     assert (outcome.status, outcome.model, outcome.escalated) == ("accepted", "large", True)
@@ -106,7 +121,9 @@ def test_a_failed_check_escalates_to_the_next_model(engine: Engine, small: Stand
     assert [v.check for v in outcome.attempts[0].verdicts if v.passed is False] == [check]
 
 
-def test_an_answer_that_is_not_json_is_repaired_once_with_the_reason_shown(engine: Engine, small: Standin) -> None:
+def test_an_answer_that_is_not_json_is_repaired_once_with_the_reason_shown(
+    engine: Engine, small: Standin
+) -> None:
     small.answer("I think it is about delivery.", GOOD)
     [outcome] = classify(engine)
     assert kinds(outcome) == [("small", "first", None), ("small", "repair", None)]
@@ -126,7 +143,9 @@ def test_an_answer_that_stays_malformed_escalates(engine: Engine, small: Standin
     ]
 
 
-def test_an_answer_that_is_cut_off_is_not_repaired_but_escalated(engine: Engine, small: Standin) -> None:
+def test_an_answer_that_is_cut_off_is_not_repaired_but_escalated(
+    engine: Engine, small: Standin
+) -> None:
     small.faults([CUT_OFF])
     [outcome] = classify(engine)
     assert kinds(outcome) == [("small", "first", None), ("large", "escalation", None)]
@@ -150,7 +169,9 @@ def test_a_deferred_document_is_skipped_by_later_steps_and_costs_no_call(
     small.answer(INVENTED)
     large.answer(INVENTED)
     run = engine.start_run("test")
-    batch = engine.run_batch(run, CLASSIFY, Batch((Document(id="a", text=TEXT, sensitivity="internal"),)), LABELS)
+    batch = engine.run_batch(
+        run, CLASSIFY, Batch((Document(id="a", text=TEXT, sensitivity="internal"),)), LABELS
+    )
     before = small.count + large.count
     done = engine.run_batch(run, SUMMARIZE, batch, {"max_words": 40})
     assert done.documents[0].outcomes["summarize"].status == "skipped"
@@ -183,14 +204,18 @@ def test_a_rejected_key_stops_that_model_for_all_documents_but_not_the_run(
     small.faults([status(401)] * 50)
     [first] = classify(engine)
     assert kinds(first) == [("small", "first", "AuthenticationFailed"), ("large", "fallback", None)]
-    [second] = classify(engine, Document(id="b", text=TEXT + " Please help.", sensitivity="internal"))
+    [second] = classify(
+        engine, Document(id="b", text=TEXT + " Please help.", sensitivity="internal")
+    )
     assert kinds(second) == [("large", "first", None)]
     assert second.route is not None
     assert second.route.rejected[0].model == "small"
     assert small.count == 1
 
 
-def test_a_server_that_refuses_connections_is_fallen_back_from(tmp_path: Path, large: Standin) -> None:
+def test_a_server_that_refuses_connections_is_fallen_back_from(
+    tmp_path: Path, large: Standin
+) -> None:
     root = make_project(tmp_path, model("small", unused_address()), model("large", large.url))
     with Engine(Project(root), env={}) as engine:
         [outcome] = classify(engine)
@@ -198,7 +223,9 @@ def test_a_server_that_refuses_connections_is_fallen_back_from(tmp_path: Path, l
     assert kinds(outcome)[-1] == ("large", "fallback", None)
 
 
-def test_an_identical_call_is_paid_once_within_a_batch_and_across_runs(engine: Engine, small: Standin) -> None:
+def test_an_identical_call_is_paid_once_within_a_batch_and_across_runs(
+    engine: Engine, small: Standin
+) -> None:
     twins = [Document(id=name, text=TEXT, sensitivity="internal") for name in "abc"]
     outcomes = [*classify(engine, *twins), *classify(engine, twins[0])]
     assert small.count == 1
@@ -207,7 +234,9 @@ def test_an_identical_call_is_paid_once_within_a_batch_and_across_runs(engine: E
     assert all(o.attempts[0].cost == 0 for o in outcomes if o.attempts[0].reused)
 
 
-def test_a_fresh_run_asks_again_but_still_pays_its_own_duplicates_once(engine: Engine, small: Standin) -> None:
+def test_a_fresh_run_asks_again_but_still_pays_its_own_duplicates_once(
+    engine: Engine, small: Standin
+) -> None:
     classify(engine)
     twins = [Document(id=name, text=TEXT, sensitivity="internal") for name in "ab"]
     classify(engine, *twins, run=engine.start_run("test", fresh=True))
@@ -225,7 +254,9 @@ def test_what_a_call_cost_follows_from_the_catalogs_price_and_the_reported_usage
     assert attempt.price_date == "2026-11-01"
 
 
-def test_a_call_without_reported_usage_has_an_unknown_cost_not_zero(engine: Engine, small: Standin) -> None:
+def test_a_call_without_reported_usage_has_an_unknown_cost_not_zero(
+    engine: Engine, small: Standin
+) -> None:
 
     small.faults([NO_USAGE])
     [outcome] = classify(engine)
@@ -238,7 +269,9 @@ def test_a_confidential_document_never_reaches_a_tier_outside_the_house(
     tmp_path: Path, small: Standin, large: Standin
 ) -> None:
     """Not by route, and not by fallback when the local model fails."""
-    root = make_project(tmp_path, model("small", small.url), model("large", large.url, tier="proprietary"))
+    root = make_project(
+        tmp_path, model("small", small.url), model("large", large.url, tier="proprietary")
+    )
     small.faults([status(500)] * 50)
     with Engine(Project(root), env={}) as engine:
         [outcome] = classify(engine, Document(id="a", text=TEXT, sensitivity="confidential"))
@@ -248,15 +281,21 @@ def test_a_confidential_document_never_reaches_a_tier_outside_the_house(
     assert "confidential-stays-local" in outcome.route.rejected[0].reason
 
 
-def test_a_document_without_a_sensitivity_counts_as_restricted(tmp_path: Path, small: Standin, large: Standin) -> None:
-    root = make_project(tmp_path, model("small", small.url), model("large", large.url, tier="proprietary"))
+def test_a_document_without_a_sensitivity_counts_as_restricted(
+    tmp_path: Path, small: Standin, large: Standin
+) -> None:
+    root = make_project(
+        tmp_path, model("small", small.url), model("large", large.url, tier="proprietary")
+    )
     small.answer(INVENTED)
     with Engine(Project(root), env={}) as engine:
         [outcome] = classify(engine, Document(id="a", text=TEXT))
     assert (outcome.status, outcome.sensitivity, large.count) == ("deferred", "restricted", 0)
 
 
-def test_a_budget_stops_calls_before_they_are_made(engine: Engine, small: Standin, large: Standin) -> None:
+def test_a_budget_stops_calls_before_they_are_made(
+    engine: Engine, small: Standin, large: Standin
+) -> None:
     run = engine.start_run("test", budget_usd=Decimal("0.000001"))
     [outcome] = classify(engine, run=run)
     assert outcome.status == "deferred"
@@ -265,7 +304,9 @@ def test_a_budget_stops_calls_before_they_are_made(engine: Engine, small: Standi
 
 
 def test_a_budget_is_never_exceeded_whatever_goes_at_once(engine: Engine, small: Standin) -> None:
-    documents = [Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal") for n in range(40)]
+    documents = [
+        Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal") for n in range(40)
+    ]
     run = engine.start_run("test", budget_usd=Decimal("0.004"))
     outcomes = classify(engine, *documents, run=run)
     spent = sum(o.cost or Decimal(0) for o in outcomes)
@@ -276,7 +317,9 @@ def test_a_budget_is_never_exceeded_whatever_goes_at_once(engine: Engine, small:
     assert run.budget.spent == spent
 
 
-def test_a_model_of_unknown_price_is_refused_under_a_budget_unless_it_is_named(tmp_path: Path, small: Standin) -> None:
+def test_a_model_of_unknown_price_is_refused_under_a_budget_unless_it_is_named(
+    tmp_path: Path, small: Standin
+) -> None:
     rules = RULES.replace("[small, large]", "[small]")
     root = make_project(tmp_path / "a", model("small", small.url, price="unknown"), rules=rules)
     with Engine(Project(root), env={}) as engine:
@@ -294,7 +337,9 @@ def test_a_model_of_unknown_price_is_refused_under_a_budget_unless_it_is_named(t
 def test_a_model_whose_key_is_not_set_is_left_out_with_the_variable_to_set(
     tmp_path: Path, small: Standin, large: Standin
 ) -> None:
-    keyed = model("small", small.url).replace("api_key: test", 'api_key: "${CLARIFAI_PAT|CLARIFAI_API_KEY}"')
+    keyed = model("small", small.url).replace(
+        "api_key: test", 'api_key: "${CLARIFAI_PAT|CLARIFAI_API_KEY}"'
+    )
     root = make_project(tmp_path, keyed, model("large", large.url))
     with Engine(Project(root), env={}) as engine:
         [outcome] = classify(engine)
@@ -303,10 +348,16 @@ def test_a_model_whose_key_is_not_set_is_left_out_with_the_variable_to_set(
     assert outcome.route.rejected[0].reason == "unavailable: set CLARIFAI_PAT or CLARIFAI_API_KEY"
 
 
-def test_a_long_document_is_summarised_in_parts_and_then_as_a_whole(tmp_path: Path, small: Standin) -> None:
-    root = make_project(tmp_path, model("small", small.url, context=1200), model("large", small.url))
+def test_a_long_document_is_summarised_in_parts_and_then_as_a_whole(
+    tmp_path: Path, small: Standin
+) -> None:
+    root = make_project(
+        tmp_path, model("small", small.url, context=1200), model("large", small.url)
+    )
     small.answer(lambda request: json.dumps({"summary": f"{len(request.document.split())} words"}))
-    text = "\n\n".join(f"Paragraph {n}: the desk was delivered late and one leg was missing." for n in range(150))
+    text = "\n\n".join(
+        f"Paragraph {n}: the desk was delivered late and one leg was missing." for n in range(150)
+    )
     with Engine(Project(root), env={}) as engine:
         run = engine.start_run("test")
         batch = Batch((Document(id="a", text=text, sensitivity="internal"),))
@@ -319,7 +370,9 @@ def test_a_long_document_is_summarised_in_parts_and_then_as_a_whole(tmp_path: Pa
     assert all(f"Paragraph {n}:" in shown for n in range(150))
 
 
-def test_a_long_document_is_left_out_where_a_step_cannot_split(tmp_path: Path, small: Standin, large: Standin) -> None:
+def test_a_long_document_is_left_out_where_a_step_cannot_split(
+    tmp_path: Path, small: Standin, large: Standin
+) -> None:
     root = make_project(tmp_path, model("small", small.url, context=600), model("large", large.url))
     with Engine(Project(root), env={}) as engine:
         [outcome] = classify(engine, Document(id="a", text=TEXT * 100, sensitivity="internal"))
@@ -354,7 +407,9 @@ def test_everything_is_on_record(engine: Engine, small: Standin) -> None:
     assert rows[0].checks_failed == {"grounding": 1}
 
 
-def test_a_garbled_body_is_retried_and_then_fallen_back_from(engine: Engine, small: Standin) -> None:
+def test_a_garbled_body_is_retried_and_then_fallen_back_from(
+    engine: Engine, small: Standin
+) -> None:
     small.faults([NOT_JSON] * 3)
     [outcome] = classify(engine)
     assert outcome.status == "accepted"
@@ -364,14 +419,18 @@ def test_a_garbled_body_is_retried_and_then_fallen_back_from(engine: Engine, sma
 
 def test_a_prompt_that_needs_a_missing_parameter_is_an_error_with_its_file(engine: Engine) -> None:
     with pytest.raises(ConfigError, match=r"summarize\.md\.j2"):
-        engine.run_batch(engine.start_run("test"), SUMMARIZE, Batch((Document(id="a", text=TEXT),)), {})
+        engine.run_batch(
+            engine.start_run("test"), SUMMARIZE, Batch((Document(id="a", text=TEXT),)), {}
+        )
 
 
 @pytest.fixture
 def telling(tmp_path: Path, small: Standin, large: Standin) -> Iterator[Engine]:
     """A project whose small model says how likely its tokens were."""
     tells = model("small", small.url) + "    confidence: true\n"
-    with Engine(Project(make_project(tmp_path, tells, model("large", large.url, strength=20))), env={}) as made:
+    with Engine(
+        Project(make_project(tmp_path, tells, model("large", large.url, strength=20))), env={}
+    ) as made:
         yield made
 
 
@@ -379,11 +438,15 @@ def measured(engine: Engine, *models: str, sure_from: float) -> Outcome:
     """What a chain delivers whose first model hands on what it is less sure of."""
     batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
     thresholds = {models[0]: sure_from}
-    done = engine.run_batch(engine.start_run("test"), CLASSIFY, batch, LABELS, models=models, thresholds=thresholds)
+    done = engine.run_batch(
+        engine.start_run("test"), CLASSIFY, batch, LABELS, models=models, thresholds=thresholds
+    )
     return done.documents[0].outcomes["classify"]
 
 
-def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(telling: Engine, small: Standin) -> None:
+def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(
+    telling: Engine, small: Standin
+) -> None:
     """Confidence is the probability of the least likely token; it stands on the attempt and in its verdict."""
     small.faults([Fault(probability=0.5)])
     outcome = measured(telling, "small", "large", sure_from=0.8)
@@ -394,7 +457,9 @@ def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(telling: En
         ("low_confidence", False, "confidence 0.500, 0.800 is needed")
     ]
     assert second.kind == "escalation"
-    assert next(telling.ledger.attempts(telling.ledger.runs()[0].id)).confidence == pytest.approx(0.5)
+    assert next(telling.ledger.attempts(telling.ledger.runs()[0].id)).confidence == pytest.approx(
+        0.5
+    )
 
 
 def test_an_answer_that_the_model_is_sure_of_stays(telling: Engine, small: Standin) -> None:
@@ -408,7 +473,9 @@ def test_a_model_that_does_not_say_how_sure_it_is_counts_as_not_sure(engine: Eng
     assert outcome.attempts[0].verdicts[-1].reason == "an unknown confidence, 0.100 is needed"
 
 
-def test_without_another_model_an_unsure_answer_is_deferred(telling: Engine, small: Standin) -> None:
+def test_without_another_model_an_unsure_answer_is_deferred(
+    telling: Engine, small: Standin
+) -> None:
     small.faults([Fault(probability=0.5)])
     outcome = measured(telling, "small", sure_from=0.8)
     assert (outcome.status, outcome.reason) == (

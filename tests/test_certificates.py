@@ -82,7 +82,9 @@ def test_so_many_labels_certify_and_one_fewer_do_not(errors: int, n: int, floor:
 
 
 @given(n=st.integers(1, 1_000), rate=st.floats(0.01, 0.99), compared=st.integers(1, 20))
-def test_the_chance_of_a_false_certificate_is_at_most_alpha(n: int, rate: float, compared: int) -> None:
+def test_the_chance_of_a_false_certificate_is_at_most_alpha(
+    n: int, rate: float, compared: int
+) -> None:
     """Exactly, whatever the pass rate, the number of labels and the candidates compared."""
     # the most errors whose bound claims at least `rate`, by bisection on the falling bound
     low, high = -1, n + 1
@@ -96,10 +98,14 @@ def test_the_chance_of_a_false_certificate_is_at_most_alpha(n: int, rate: float,
 @pytest.mark.parametrize("floor", [0.80, 0.90, 0.95])
 @pytest.mark.parametrize("n", [60, 185, 600])
 @pytest.mark.parametrize("compared", [1, 8])
-def test_choosing_among_candidates_at_the_floor_rarely_certifies_any(floor: float, n: int, compared: int) -> None:
+def test_choosing_among_candidates_at_the_floor_rarely_certifies_any(
+    floor: float, n: int, compared: int
+) -> None:
     """2,000 synthetic golden sets; the candidates share the hard items, as real ones do."""
     random = np.random.default_rng(7)
-    failing = np.array([floor - 0.15, min(1.0, floor + 0.15)])  # pass rates on the hard and the easy items
+    failing = np.array(
+        [floor - 0.15, min(1.0, floor + 0.15)]
+    )  # pass rates on the hard and the easy items
     hard = random.random((2_000, n, 1)) < (failing[1] - floor) / (failing[1] - failing[0])
     errors = (random.random((2_000, n, compared)) >= np.where(hard, *failing)).sum(axis=1)
     bounds = np.array([lower_bound(k, n, compared=compared) for k in range(n + 1)])
@@ -114,8 +120,12 @@ def test_choosing_the_best_of_many_without_paying_for_it_would_mislead() -> None
     assert (bounds[errors] >= 0.90).any(axis=1).mean() > 0.2
 
 
-@pytest.mark.parametrize(("errors", "n", "alpha", "compared"), [(-1, 5, 0.05, 1), (6, 5, 0.05, 1), (0, 5, 0, 1)])
-def test_counts_that_make_no_sense_have_no_bound(errors: int, n: int, alpha: float, compared: int) -> None:
+@pytest.mark.parametrize(
+    ("errors", "n", "alpha", "compared"), [(-1, 5, 0.05, 1), (6, 5, 0.05, 1), (0, 5, 0, 1)]
+)
+def test_counts_that_make_no_sense_have_no_bound(
+    errors: int, n: int, alpha: float, compared: int
+) -> None:
     with pytest.raises(Misuse, match="no bound"):
         lower_bound(errors, n, alpha=alpha, compared=compared)
 
@@ -143,8 +153,13 @@ def test_a_shortfall_says_what_to_label_next() -> None:
         "6 errors in 60 labels: a pass rate of at least 0.812 is shown; "
         "0.9 needs fewer errors: 56 more without an error would show it, more like these never will"
     )
-    assert labels_needed(0, 0, 0.90).sentence == "there are no labels yet; 0.9 needs 29 more without an error"
-    assert labels_needed(3, 76, 0.90).sentence.endswith("0.901 is shown, which covers the floor of 0.9")
+    assert (
+        labels_needed(0, 0, 0.90).sentence
+        == "there are no labels yet; 0.9 needs 29 more without an error"
+    )
+    assert labels_needed(3, 76, 0.90).sentence.endswith(
+        "0.901 is shown, which covers the floor of 0.9"
+    )
     assert labels_needed(0, 9, 1.0).sentence.endswith("no number of labels shows 1")
 
 
@@ -170,13 +185,17 @@ def test_a_rate_at_or_below_the_floor_never_gets_there() -> None:
         ({"expires": TODAY}, "later than"),
     ],
 )
-def test_a_certificate_that_contradicts_itself_is_refused(changed: dict[str, Any], reason: str) -> None:
+def test_a_certificate_that_contradicts_itself_is_refused(
+    changed: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(ValidationError, match=reason):
         certificate(**changed)
 
 
 @given(data=st.data(), n=st.integers(1, 3_000), compared=st.integers(1, 30))
-def test_every_bound_that_we_compute_is_one_that_we_accept(data: st.DataObject, n: int, compared: int) -> None:
+def test_every_bound_that_we_compute_is_one_that_we_accept(
+    data: st.DataObject, n: int, compared: int
+) -> None:
     """And one that is a little higher is not."""
     errors = data.draw(st.integers(0, n))
     bound = lower_bound(errors, n, compared=compared)
@@ -189,7 +208,9 @@ def test_a_certificate_holds_for_180_days_unless_it_says_otherwise() -> None:
     holds = certificate()
     assert holds.expires == datetime.date(2026, 8, 28)
     assert holds.void_reasons(current(today=datetime.date(2026, 8, 27))) is None
-    assert holds.void_reasons(current(today=datetime.date(2026, 8, 28))) == "it expired on 2026-08-28"
+    assert (
+        holds.void_reasons(current(today=datetime.date(2026, 8, 28))) == "it expired on 2026-08-28"
+    )
 
 
 @pytest.mark.parametrize(
@@ -248,16 +269,23 @@ def test_certificates_come_back_from_the_file_as_they_were(tmp_path: Path) -> No
         machine="2 cores: 'one', #two",
     )
     save_certificates(tmp_path / "certificates.yaml", [full, certificate("small")])
-    assert load_certificates(tmp_path / "certificates.yaml").certificates == (certificate("small"), full)
+    assert load_certificates(tmp_path / "certificates.yaml").certificates == (
+        certificate("small"),
+        full,
+    )
 
 
 def test_no_file_means_no_certificates(tmp_path: Path) -> None:
     assert load_certificates(tmp_path / "certificates.yaml") == Certificates()
 
 
-def test_a_new_certificate_takes_the_place_of_the_one_for_its_step_and_chain(tmp_path: Path) -> None:
+def test_a_new_certificate_takes_the_place_of_the_one_for_its_step_and_chain(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "certificates.yaml"
-    save_certificates(path, [certificate("small"), certificate("large"), certificate("small", step="draft")])
+    save_certificates(
+        path, [certificate("small"), certificate("large"), certificate("small", step="draft")]
+    )
     newer = certificate("small", errors=3, n=76)
     held = save_certificates(path, [newer])
     assert held == load_certificates(path)
@@ -266,19 +294,29 @@ def test_a_new_certificate_takes_the_place_of_the_one_for_its_step_and_chain(tmp
 
 
 def test_the_order_of_saving_leaves_no_trace(tmp_path: Path) -> None:
-    some = [certificate("small"), certificate("large"), certificate("large", "small"), certificate("small", step="a")]
+    some = [
+        certificate("small"),
+        certificate("large"),
+        certificate("large", "small"),
+        certificate("small", step="a"),
+    ]
     save_certificates(tmp_path / "one.yaml", some)
     for each in reversed(some):
         save_certificates(tmp_path / "two.yaml", [each])
     assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
-    assert load_certificates(tmp_path / "one.yaml").hash == load_certificates(tmp_path / "two.yaml").hash
+    assert (
+        load_certificates(tmp_path / "one.yaml").hash
+        == load_certificates(tmp_path / "two.yaml").hash
+    )
 
 
 def test_the_comment_on_top_belongs_to_people(tmp_path: Path) -> None:
     path = tmp_path / "certificates.yaml"
     save_certificates(path, [certificate()])
     assert path.read_text().startswith("# Which model")
-    path.write_text("# Ask Ines before you trust these.\n\n" + path.read_text().partition("stay.\n")[2])
+    path.write_text(
+        "# Ask Ines before you trust these.\n\n" + path.read_text().partition("stay.\n")[2]
+    )
     save_certificates(path, [certificate("large")])
     assert path.read_text().startswith("# Ask Ines before you trust these.\n\nversion: 1\n")
 
@@ -317,7 +355,9 @@ def test_two_certificates_for_one_chain_are_one_too_many(tmp_path: Path) -> None
     save_certificates(path, [certificate()])
     text = path.read_text()
     path.write_text(text + text.partition("certificates:\n")[2])
-    with pytest.raises(ConfigError, match=r"yaml:25: a second certificate of classify for small; keep one"):
+    with pytest.raises(
+        ConfigError, match=r"yaml:25: a second certificate of classify for small; keep one"
+    ):
         load_certificates(path)
 
 
@@ -353,10 +393,14 @@ def test_no_other_order_costs_less_until_an_answer_is_accepted(candidates: list[
 
 
 @given(candidates=CANDIDATES, last=COSTS)
-def test_no_other_choice_or_order_before_a_last_model_costs_less(candidates: list[Candidate], last: Decimal) -> None:
+def test_no_other_choice_or_order_before_a_last_model_costs_less(
+    candidates: list[Candidate], last: Decimal
+) -> None:
     """Brute force over every subset in every order: which models pay at all before one that must deliver."""
     end = Candidate("end", last, 1.0)
-    subsets = chain.from_iterable(combinations(candidates, size) for size in range(len(candidates) + 1))
+    subsets = chain.from_iterable(
+        combinations(candidates, size) for size in range(len(candidates) + 1)
+    )
     orders = chain.from_iterable(permutations(subset) for subset in subsets)
     ours = expected_cost(order_by_expected_cost(candidates, last=end))
     assert ours == min(expected_cost([*order, end]) for order in orders)  # type: ignore[type-var]

@@ -42,7 +42,11 @@ def golden_rows(count: int = 60) -> list[dict[str, str]]:
     """Messages whose label follows from their words."""
     labels = list(WORDS)
     return [
-        {"id": f"g{n}", "text": f"Message {n}: {WORDS[labels[n % 2]]}, please help.", "label": labels[n % 2]}
+        {
+            "id": f"g{n}",
+            "text": f"Message {n}: {WORDS[labels[n % 2]]}, please help.",
+            "label": labels[n % 2],
+        }
         for n in range(count)
     ]
 
@@ -51,7 +55,9 @@ def write_golden(root: Path, rows: list[dict[str, str]], name: str = "classify")
     (root / "golden").mkdir(exist_ok=True)
     path = root / "golden" / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "golden" / "classify.yaml").write_text("parameters: {labels: [billing, delivery], descriptions: {}}\n")
+    (root / "golden" / "classify.yaml").write_text(
+        "parameters: {labels: [billing, delivery], descriptions: {}}\n"
+    )
     return path
 
 
@@ -95,24 +101,33 @@ def route_one(root: Path, text: str = TEXT) -> Outcome:
     return done.documents[0].outcomes["classify"]
 
 
-def certify(terminal: Terminal, root: Path, *options: object, step: str = "classify") -> list[dict[str, Any]]:
+def certify(
+    terminal: Terminal, root: Path, *options: object, step: str = "classify"
+) -> list[dict[str, Any]]:
     done = terminal("certify", step, "--yes", "--json", *options, cwd=root)
     assert done.code == 0, done.err
     rows: list[dict[str, Any]] = json.loads(done.out)
     return rows
 
 
-def test_without_proof_the_strongest_allowed_model_comes_first_and_the_route_says_so(project: Path) -> None:
+def test_without_proof_the_strongest_allowed_model_comes_first_and_the_route_says_so(
+    project: Path,
+) -> None:
     outcome = route_one(project)
     assert outcome.route is not None
     assert outcome.route.models[0] == "dear"
     assert "nothing is certified" in outcome.route.reason
 
 
-def test_certify_measures_each_model_and_writes_what_that_proves(terminal: Terminal, project: Path) -> None:
+def test_certify_measures_each_model_and_writes_what_that_proves(
+    terminal: Terminal, project: Path
+) -> None:
     """60 examples: one model is right on half of them, the other on all."""
     rows = certify(terminal, project)
-    assert [(row["candidate"], row["right"], row["n"]) for row in rows] == [("cheap", 30, 60), ("dear", 60, 60)]
+    assert [(row["candidate"], row["right"], row["n"]) for row in rows] == [
+        ("cheap", 30, 60),
+        ("dear", 60, 60),
+    ]
     proofs = {c.models: c for c in load_certificates(project / CERTIFICATES).certificates}
     assert proofs["dear",].bound > 0.9
     assert proofs["cheap",].errors == 30
@@ -140,11 +155,17 @@ def test_a_chain_is_certified_as_what_it_delivers(
     terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
 ) -> None:
     """Calls that the single models were measured with are not paid again."""
-    servers[0].answer(lambda request: right(request) if "invoice" in request.document else json.dumps({"label": "x"}))
+    servers[0].answer(
+        lambda request: (
+            right(request) if "invoice" in request.document else json.dumps({"label": "x"})
+        )
+    )
     certify(terminal, project, "-m", "cheap", "-m", "dear")
     paid = servers[0].count + servers[1].count
     rows = certify(terminal, project, "-m", "cheap > dear")
-    assert [(row["candidate"], row["right"], row["n"]) for row in rows] == [("cheap > dear", 60, 60)]
+    assert [(row["candidate"], row["right"], row["n"]) for row in rows] == [
+        ("cheap > dear", 60, 60)
+    ]
     assert servers[0].count + servers[1].count == paid
     outcome = route_one(project)
     assert outcome.route is not None
@@ -160,7 +181,9 @@ def test_a_changed_prompt_voids_the_certificates(terminal: Terminal, project: Pa
     assert "nothing is certified" in outcome.route.reason
 
 
-def test_other_labels_than_the_certified_ones_are_not_covered(terminal: Terminal, project: Path) -> None:
+def test_other_labels_than_the_certified_ones_are_not_covered(
+    terminal: Terminal, project: Path
+) -> None:
     """A certificate for sorting topics says nothing about sorting risks."""
     certify(terminal, project)
     with Engine(Project(project), env={}) as engine:
@@ -189,13 +212,25 @@ def test_a_taught_model_is_shown_the_nearest_examples_as_earlier_turns(
     outcome = done.documents[0].outcomes["classify"]
     assert (outcome.status, outcome.model) == ("accepted", "taught")
     turns = servers[1].last.body["messages"]
-    assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [turn["role"] for turn in turns] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert rows[3]["text"] in turns[3]["content"]
-    assert json.loads(turns[4]["content"]) == {"label": rows[3]["label"], "evidence": WORDS[rows[3]["label"]]}
+    assert json.loads(turns[4]["content"]) == {
+        "label": rows[3]["label"],
+        "evidence": WORDS[rows[3]["label"]],
+    }
     assert question in turns[5]["content"]
 
 
-def test_examples_with_answers_of_another_flow_are_not_shown(project: Path, servers: tuple[Standin, Standin]) -> None:
+def test_examples_with_answers_of_another_flow_are_not_shown(
+    project: Path, servers: tuple[Standin, Standin]
+) -> None:
     """Who sorts by risk learns nothing from messages that were sorted by topic."""
     catalog = project / "routing_rules" / "catalog.yaml"
     catalog.write_text(catalog.read_text() + "  taught: {like: dear, examples: 2, strength: 30}\n")
@@ -225,10 +260,14 @@ def test_what_production_repairs_is_repaired_in_the_measurement_and_counted(
     terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
 ) -> None:
     """A model that answers prose first and JSON when asked again is right, and takes two calls a document."""
-    servers[1].answer(lambda request: "It is plain." if len(request.body["messages"]) == 2 else repaired(request))
+    servers[1].answer(
+        lambda request: "It is plain." if len(request.body["messages"]) == 2 else repaired(request)
+    )
     [row] = certify(terminal, project, "-m", "dear")
     assert (row["right"], servers[1].count) == (60, 120)
-    asked = sum(len(m["content"]) // 4 for r in servers[1].requests for m in r.body["messages"]) / 60
+    asked = (
+        sum(len(m["content"]) // 4 for r in servers[1].requests for m in r.body["messages"]) / 60
+    )
     assert row["mean_usage"]["dear"]["prompt_tokens"] == pytest.approx(asked, rel=0.05)
     assert route_one(project).attempts[1].kind == "repair"
 
@@ -237,7 +276,9 @@ def repaired(request: Request) -> str:
     """The right answer to a conversation that ends with a request to repair."""
     question = request.body["messages"][1]["content"]
     words = question.split(">\n", 1)[1].split()[:6]
-    return json.dumps({"label": "billing" if "invoice" in question else "delivery", "evidence": " ".join(words)})
+    return json.dumps(
+        {"label": "billing" if "invoice" in question else "delivery", "evidence": " ".join(words)}
+    )
 
 
 def test_a_passing_fault_is_retried_and_leaves_the_cost_known(
@@ -249,27 +290,39 @@ def test_a_passing_fault_is_retried_and_leaves_the_cost_known(
     assert row["cost_a_document_usd"] is not None
 
 
-def test_a_certificate_has_the_mean_usage_so_that_new_prices_rank_anew(terminal: Terminal, project: Path) -> None:
+def test_a_certificate_has_the_mean_usage_so_that_new_prices_rank_anew(
+    terminal: Terminal, project: Path
+) -> None:
     """Both are certified at a floor of 0.3; once the cheap one costs more, the other is picked."""
     rules = project / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text().replace("classify: 0.9", "classify: 0.3"))
     certify(terminal, project)
     assert route_one(project).model == "cheap"
     catalog = project / "routing_rules" / "catalog.yaml"
-    catalog.write_text(catalog.read_text().replace("{input: 1, output: 2,", "{input: 100, output: 200,"))
+    catalog.write_text(
+        catalog.read_text().replace("{input: 1, output: 2,", "{input: 100, output: 200,")
+    )
     assert route_one(project).model == "dear"
 
 
 def test_a_chains_usage_counts_the_documents_that_a_model_never_saw(
     terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
 ) -> None:
-    servers[0].answer(lambda request: right(request) if "invoice" in request.document else json.dumps({"label": "x"}))
+    servers[0].answer(
+        lambda request: (
+            right(request) if "invoice" in request.document else json.dumps({"label": "x"})
+        )
+    )
     alone = certify(terminal, project, "-m", "dear")[0]["mean_usage"]["dear"]["completion_tokens"]
-    chain = certify(terminal, project, "-m", "cheap > dear")[0]["mean_usage"]["dear"]["completion_tokens"]
+    chain = certify(terminal, project, "-m", "cheap > dear")[0]["mean_usage"]["dear"][
+        "completion_tokens"
+    ]
     assert chain == pytest.approx(alone / 2, rel=0.05)
 
 
-def test_everything_that_was_tried_on_a_golden_set_counts_as_compared(terminal: Terminal, project: Path) -> None:
+def test_everything_that_was_tried_on_a_golden_set_counts_as_compared(
+    terminal: Terminal, project: Path
+) -> None:
     """Measured one after the other they prove no more than measured together."""
     certify(terminal, project, "-m", "dear")
     [alone] = load_certificates(project / CERTIFICATES).certificates
@@ -285,7 +338,18 @@ def test_a_budget_stops_the_measurement_and_what_is_paid_is_kept(
     terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
 ) -> None:
     """Half a measurement proves nothing, so nothing is written down."""
-    done = terminal("certify", "classify", "--yes", "-m", "cheap", "-m", "dear", "--budget-usd", "0.1", cwd=project)
+    done = terminal(
+        "certify",
+        "classify",
+        "--yes",
+        "-m",
+        "cheap",
+        "-m",
+        "dear",
+        "--budget-usd",
+        "0.1",
+        cwd=project,
+    )
     assert done.code == 1
     assert "answers are paid and kept" in done.err
     assert not (project / CERTIFICATES).exists()
@@ -308,7 +372,10 @@ def test_the_estimate_covers_what_repairs_cost(
 
 
 def test_who_says_no_pays_nothing(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin], monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal,
+    project: Path,
+    servers: tuple[Standin, Standin],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     done = terminal("certify", "classify", cwd=project)
@@ -352,9 +419,15 @@ def test_a_step_that_says_not_what_is_right_cannot_be_certified(project: Path) -
 
 @pytest.mark.parametrize(
     ("chain", "says"),
-    [("chaep", "did you mean 'cheap'"), ("cheap > cheap", "names a model twice"), ("", "no model named ''")],
+    [
+        ("chaep", "did you mean 'cheap'"),
+        ("cheap > cheap", "names a model twice"),
+        ("", "no model named ''"),
+    ],
 )
-def test_a_candidate_that_cannot_be_is_misuse(terminal: Terminal, project: Path, chain: str, says: str) -> None:
+def test_a_candidate_that_cannot_be_is_misuse(
+    terminal: Terminal, project: Path, chain: str, says: str
+) -> None:
     done = terminal("certify", "classify", "--yes", "-m", chain, cwd=project)
     assert done.code == 2
     assert says in done.err

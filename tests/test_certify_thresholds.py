@@ -36,7 +36,9 @@ def rows() -> list[dict[str, str]]:
 
 def wrong(request: Request) -> str:
     answer = json.loads(right(request))
-    return json.dumps({**answer, "label": "delivery" if answer["label"] == "billing" else "billing"})
+    return json.dumps(
+        {**answer, "label": "delivery" if answer["label"] == "billing" else "billing"}
+    )
 
 
 def unsure(request: Request) -> Fault:
@@ -68,7 +70,12 @@ def project(tmp_path: Path, servers: tuple[Standin, Standin]) -> Path:
 
 def measured_part(root: Path) -> list[str]:
     """The texts on which no threshold is fitted."""
-    return [e.text for e in split(load_golden(root / "golden" / "classify.jsonl").examples, FIT, "threshold")[1]]
+    return [
+        e.text
+        for e in split(load_golden(root / "golden" / "classify.jsonl").examples, FIT, "threshold")[
+            1
+        ]
+    ]
 
 
 def test_what_a_model_is_sure_of_is_certified_where_the_whole_misses_the_floor(
@@ -76,7 +83,12 @@ def test_what_a_model_is_sure_of_is_certified_where_the_whole_misses_the_floor(
 ) -> None:
     """Fitted on one part of the golden set, certified on the other, and both tries count as compared."""
     plain, sure = certify(terminal, project, "-m", "cheap")
-    assert (plain["right"], plain["n"], plain["capable"], plain["certified"]) == (120, 150, False, False)
+    assert (plain["right"], plain["n"], plain["capable"], plain["certified"]) == (
+        120,
+        150,
+        False,
+        False,
+    )
     easy = [text for text in measured_part(project) if "hard" not in text]
     assert (sure["right"], sure["n"], sure["certified"]) == (len(easy), len(easy), True)
     [found] = load_certificates(project / CERTIFICATES).certificates
@@ -147,7 +159,9 @@ def test_a_model_that_is_sure_of_wrong_answers_is_not_certified_by_a_lucky_thres
     """On the part for fitting it is right wherever it is sure, on the other part it is not."""
     rest = set(measured_part(project))
     servers[0].answer(
-        lambda request: Fault(text=wrong(request) if request.document in rest else right(request), probability=0.9)
+        lambda request: Fault(
+            text=wrong(request) if request.document in rest else right(request), probability=0.9
+        )
     )
     plain, sure = certify(terminal, project, "-m", "cheap")
     assert (sure["capable"], sure["certified"], plain["certified"]) == (False, False, True)
@@ -168,10 +182,14 @@ def test_what_fails_a_check_is_handed_on_and_is_no_error_of_what_is_kept(
     assert sure["right"] == sure["n"]
 
 
-def test_a_threshold_that_the_rules_do_not_escalate_on_is_misuse(terminal: Terminal, project: Path) -> None:
+def test_a_threshold_that_the_rules_do_not_escalate_on_is_misuse(
+    terminal: Terminal, project: Path
+) -> None:
     rules = project / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text() + "escalate: {on: [schema, label]}\n")
-    done = terminal("certify", "classify", "--yes", "-m", "cheap", "--threshold", "fit", cwd=project)
+    done = terminal(
+        "certify", "classify", "--yes", "-m", "cheap", "--threshold", "fit", cwd=project
+    )
     assert done.code == 2
     assert "`low_confidence` under escalate.on" in done.err
 

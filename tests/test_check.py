@@ -49,7 +49,9 @@ class Checked:
     def rules(self, routes: str, *, guards: str = GUARD, rest: str = "") -> None:
         """Rules with these routes, which begin in line 5 when there is one guard."""
         body = "".join(f"  - {line}\n" for line in routes.strip().splitlines())
-        self.write("routing_rules/rules.yaml", f"version: 1\nguards:\n{guards}routes:\n{body}{rest}")
+        self.write(
+            "routing_rules/rules.yaml", f"version: 1\nguards:\n{guards}routes:\n{body}{rest}"
+        )
 
     def __call__(self, *arguments: str) -> list[str]:
         """The lines that `check` prints, the summary last."""
@@ -60,7 +62,9 @@ class Checked:
 
     def found(self, kind: str) -> list[str]:
         """The findings of one kind as `level line: message`."""
-        findings = json.loads(self.terminal("check", "--no-flows", "--json", cwd=self.root).out)["findings"]
+        findings = json.loads(self.terminal("check", "--no-flows", "--json", cwd=self.root).out)[
+            "findings"
+        ]
         return [f"{f['level']} {f['line']}: {f['message']}" for f in findings if f["kind"] == kind]
 
 
@@ -92,12 +96,19 @@ def test_a_sound_project_is_one_line(project: Checked) -> None:
 def test_all_files_are_checked_although_each_is_broken(project: Checked) -> None:
     """One finding a fault, in the order of files and lines, and none hides another."""
     project.write(
-        "routing_rules/catalog.yaml", "version: 1\ntiers: {local: {description: x}}\nmodels: {a: {tier: lokal}}"
+        "routing_rules/catalog.yaml",
+        "version: 1\ntiers: {local: {description: x}}\nmodels: {a: {tier: lokal}}",
     )
-    project.write("routing_rules/rules.yaml", "version: 1\nroutes:\n  - {name: a, try: [b]}\n  - {name: c, trys: [a]}")
+    project.write(
+        "routing_rules/rules.yaml",
+        "version: 1\nroutes:\n  - {name: a, try: [b]}\n  - {name: c, trys: [a]}",
+    )
     project.write("routing_rules/certificates.yaml", "version: 7\n")
     project.write("prompts/classify.md.j2", "no front matter")
-    project.write("prompts/draft.md.j2", "---\nstep: draft\nversion: 1\nmax_output_tokens: 9\n---\n{% block system %}")
+    project.write(
+        "prompts/draft.md.j2",
+        "---\nstep: draft\nversion: 1\nmax_output_tokens: 9\n---\n{% block system %}",
+    )
     project.write("golden/draft.jsonl", "not json\n")
     project.write("pyproject.toml", "[tool.tierwise]\nledger = 1\n")
     lines = project()
@@ -129,7 +140,9 @@ def test_outside_of_a_project_the_command_is_wrong(terminal: Terminal, tmp_path:
 
 def test_paths_are_told_from_where_the_terminal_is(project: Checked) -> None:
     project.rules("{name: default, try: [larg]}")
-    lines = project.terminal("check", "--no-flows", cwd=project.root / "routing_rules").out.splitlines()
+    lines = project.terminal(
+        "check", "--no-flows", cwd=project.root / "routing_rules"
+    ).out.splitlines()
     assert lines[0].startswith("rules.yaml:5: error: no model named 'larg'; did you mean 'large'?")
 
 
@@ -150,7 +163,9 @@ def test_every_misspelt_name_is_told_with_what_was_meant(project: Checked) -> No
         rest="floors: {drapht: 0.9}\nbudget: {allow_unpriced: [lrge]}\n",
     )
     told = [line.split(": error: ") for line in project()[:-1]]
-    assert {(place.rpartition(":")[2], what.split("; did you mean ")[1]) for place, what in told} == {
+    assert {
+        (place.rpartition(":")[2], what.split("; did you mean ")[1]) for place, what in told
+    } == {
         ("3", "'summarize'?"),
         ("3", "'local'?"),
         ("5", "'draft'?"),
@@ -174,7 +189,11 @@ def test_a_misspelt_check_says_which_one_was_meant(project: Checked) -> None:
 def test_an_entry_that_is_like_no_other_names_its_line_and_what_was_meant(project: Checked) -> None:
     catalog = project.root / "routing_rules" / "catalog.yaml"
     lines = catalog.read_text().splitlines()
-    catalog.write_text("\n".join([*lines, "  other:", "    strength: 5", "    like: smal", "  third: {like: other}\n"]))
+    catalog.write_text(
+        "\n".join(
+            [*lines, "  other:", "    strength: 5", "    like: smal", "  third: {like: other}\n"]
+        )
+    )
     assert project()[:2] == [
         f"routing_rules/catalog.yaml:{len(lines) + 3}: error: models → other → like: "
         "no entry of its own named 'smal'; did you mean 'small'?",
@@ -198,7 +217,9 @@ def test_a_route_behind_one_that_takes_all_of_it_is_never_reached(project: Check
     ]
 
 
-def test_a_route_behind_several_that_take_all_of_it_together_is_never_reached(project: Checked) -> None:
+def test_a_route_behind_several_that_take_all_of_it_together_is_never_reached(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: open, when: {sensitivity_max: internal}, try: [small]}\n"
         "{name: german, when: {sensitivity_min: confidential, language: de}, try: [small]}\n"
@@ -207,11 +228,15 @@ def test_a_route_behind_several_that_take_all_of_it_together_is_never_reached(pr
         "{name: default, try: [small]}"
     )
     [line] = project.found("unreachable")
-    assert line.startswith("error 7: route 'german-drafts' is never reached: 'open' and 'german' before it take all")
+    assert line.startswith(
+        "error 7: route 'german-drafts' is never reached: 'open' and 'german' before it take all"
+    )
 
 
 def test_the_last_route_may_be_for_what_is_left_over_alone(project: Checked) -> None:
-    project.rules("{name: rest, when: {language: [de, en]}, try: [small]}\n{name: default, try: [small]}")
+    project.rules(
+        "{name: rest, when: {language: [de, en]}, try: [small]}\n{name: default, try: [small]}"
+    )
     assert project.found("unreachable") == []
 
 
@@ -229,7 +254,9 @@ def test_a_candidate_that_a_guard_always_forbids_is_told_where_it_stands(project
 
 
 def test_what_no_model_of_a_route_may_see_is_told_as_always_deferred(project: Checked) -> None:
-    project.rules("{name: drafts, when: {step: draft}, try: [large]}\n{name: default, try: [small, large]}")
+    project.rules(
+        "{name: drafts, when: {step: draft}, try: [large]}\n{name: default, try: [small, large]}"
+    )
     assert project.found("always deferred") == [
         "warning 5: documents for draft with sensitivity confidential or restricted are always deferred: guard "
         "confidential-stays-local forbids every model of route 'drafts'; add a model that may see them"
@@ -239,7 +266,8 @@ def test_what_no_model_of_a_route_may_see_is_told_as_always_deferred(project: Ch
 def test_what_two_guards_forbid_between_them_is_always_deferred(project: Checked) -> None:
     project.rules(
         "{name: default, pick: cheapest_capable}",
-        guards=GUARD + "  - {name: no-german-here, when: {language: de}, allow_tiers: [proprietary]}\n",
+        guards=GUARD
+        + "  - {name: no-german-here, when: {language: de}, allow_tiers: [proprietary]}\n",
     )
     [line] = project.found("always deferred")
     assert "sensitivity confidential or restricted" in line
@@ -250,8 +278,12 @@ def test_what_two_guards_forbid_between_them_is_always_deferred(project: Checked
 def test_what_no_model_here_can_do_says_what_to_set(project: Checked) -> None:
     catalog = project.root / "routing_rules" / "catalog.yaml"
     head, small, large = catalog.read_text().partition("  large:")
-    catalog.write_text(head + small + large.replace("api_key: test", "api_key: '${TIERWISE_TEST_KEY_OF_NOBODY}'"))
-    project.rules("{name: drafts, when: {step: draft}, try: [large]}\n{name: default, try: [small, large]}")
+    catalog.write_text(
+        head + small + large.replace("api_key: test", "api_key: '${TIERWISE_TEST_KEY_OF_NOBODY}'")
+    )
+    project.rules(
+        "{name: drafts, when: {step: draft}, try: [large]}\n{name: default, try: [small, large]}"
+    )
     assert project.found("deferred here") == [
         "warning 5: documents for draft with sensitivity public or internal will be deferred here: no model of route "
         "'drafts' is available for them; set TIERWISE_TEST_KEY_OF_NOBODY"
@@ -262,13 +294,18 @@ def test_what_no_model_here_can_do_says_what_to_set(project: Checked) -> None:
 
 
 def test_a_guard_that_forbids_nothing_is_told(project: Checked) -> None:
-    project.rules("{name: default, try: [small]}", guards="  - {name: g, allow_tiers: [proprietary, local]}\n")
-    assert [line[:39] for line in project.found("void guard")] == ["warning 3: guard 'g' forbids nothing: i"]
+    project.rules(
+        "{name: default, try: [small]}", guards="  - {name: g, allow_tiers: [proprietary, local]}\n"
+    )
+    assert [line[:39] for line in project.found("void guard")] == [
+        "warning 3: guard 'g' forbids nothing: i"
+    ]
 
 
 def test_a_guard_that_leaves_a_tier_without_models_is_an_error(project: Checked) -> None:
     project.rules(
-        "{name: default, try: [small]}", guards="  - {name: g, when: {language: de}, allow_tiers: [clarifai]}\n"
+        "{name: default, try: [small]}",
+        guards="  - {name: g, when: {language: de}, allow_tiers: [clarifai]}\n",
     )
     assert [line[:30] for line in project.found("empty tier")] == ["error 3: no model is in clarif"]
 
@@ -295,7 +332,8 @@ def test_a_route_that_waits_for_its_own_steps_outcome_is_circular(project: Check
     project.rules(
         "{name: again, when: {step: [draft, classify], outcomes: {classify.label: x}}, try: [small]}\n"
         "{name: default, try: [small]}",
-        guards=GUARD + "  - {name: g, when: {step: draft, outcomes: {draft: x}}, allow_tiers: [local]}\n",
+        guards=GUARD
+        + "  - {name: g, when: {step: draft, outcomes: {draft: x}}, allow_tiers: [local]}\n",
     )
     assert [line[:60] for line in project.found("circular")] == [
         "error 4: guard 'g' waits for what draft has yet to give: at ",
@@ -312,7 +350,11 @@ def test_routes_that_wait_for_each_others_outcomes_are_circular(project: Checked
     )
     [line] = project.found("circular")
     steps = line.partition(": ")[2].partition(": ")[0].split(", which waits for ")
-    assert set(pairwise(steps)) == {("draft", "classify"), ("classify", "extract"), ("extract", "draft")}
+    assert set(pairwise(steps)) == {
+        ("draft", "classify"),
+        ("classify", "extract"),
+        ("extract", "draft"),
+    }
 
 
 def test_an_outcome_that_no_flow_has_by_then_is_told(project: Checked) -> None:
@@ -342,24 +384,41 @@ def test_prices_grow_old_and_models_retire(project: Checked) -> None:
     assert findings(project, datetime.date(2026, 12, 1)) == []
     january = findings(project, datetime.date(2027, 1, 31))
     assert [kind for _, kind, _ in january] == ["old price", "old price", "retiring"]
-    assert january[0][2] == "the price of small is 91 days old (2026-11-01); look it up and write today's date"
+    assert (
+        january[0][2]
+        == "the price of small is 91 days old (2026-11-01); look it up and write today's date"
+    )
     [gone] = [f for f in findings(project, datetime.date(2027, 2, 15)) if f[1] == "retired"]
-    assert gone == ("error", "retired", "large retired on 2027-02-15; take it out, or name its successor")
+    assert gone == (
+        "error",
+        "retired",
+        "large retired on 2027-02-15; take it out, or name its successor",
+    )
 
 
 def test_a_routed_model_of_unknown_price_must_be_allowed(project: Checked) -> None:
     catalog = project.root / "routing_rules" / "catalog.yaml"
-    catalog.write_text(catalog.read_text().replace("price: {input: 1", "price: unknown # {input: 1", 1))
-    assert [line[:40] for line in project.found("unpriced")] == ["warning 6: the price of small is unknown"]
+    catalog.write_text(
+        catalog.read_text().replace("price: {input: 1", "price: unknown # {input: 1", 1)
+    )
+    assert [line[:40] for line in project.found("unpriced")] == [
+        "warning 6: the price of small is unknown"
+    ]
     project.rules("{name: default, try: [small]}", rest="budget: {allow_unpriced: [small]}\n")
     assert project.found("unpriced") == []
 
 
-def certificate(project: Project, step: str = "classify", name: str = "small", **changed: Any) -> Certificate:
+def certificate(
+    project: Project, step: str = "classify", name: str = "small", **changed: Any
+) -> Certificate:
     fields = {
         "step": step,
         "models": (name,),
-        "identities": {name: project.catalog.models[name].identity if name in project.catalog.models else "gone"},
+        "identities": {
+            name: project.catalog.models[name].identity
+            if name in project.catalog.models
+            else "gone"
+        },
         "prompt": f"{step} v1",
         "prompt_hash": project.prompts["classify"].hash,
         "step_hash": "other",
@@ -391,14 +450,23 @@ def golden(*texts: str) -> str:
 
 def test_a_text_that_is_both_shown_and_measured_is_an_error(project: Checked) -> None:
     project.write("golden/classify.jsonl", golden(*(f"message {i}" for i in range(20))))
-    project.write("golden/classify-examples.jsonl", golden(*(f"letter {i}" for i in range(20)), "Message   7!"))
+    project.write(
+        "golden/classify-examples.jsonl",
+        golden(*(f"letter {i}" for i in range(20)), "Message   7!"),
+    )
     [line] = project.found("shown and measured")
     assert line.startswith("error 21: the text of 'e20' stands in classify.jsonl, line 8, too")
 
 
 def test_every_line_of_a_golden_set_that_is_wrong_is_told(project: Checked) -> None:
-    project.write("golden/classify.jsonl", golden("a", "b") + "{}\n" + golden("c") + '{"id": 9, "text": ""}\n')
-    assert [line.partition(":")[0] for line in project.found("golden set")] == ["error 3", "error 4", "error 5"]
+    project.write(
+        "golden/classify.jsonl", golden("a", "b") + "{}\n" + golden("c") + '{"id": 9, "text": ""}\n'
+    )
+    assert [line.partition(":")[0] for line in project.found("golden set")] == [
+        "error 3",
+        "error 4",
+        "error 5",
+    ]
     assert project.found("few examples") == [
         f"warning None: 3 examples are too few to certify anything; label at least {FEWEST}"
     ]
@@ -415,9 +483,12 @@ def test_code_is_imported_apart_and_told_with_its_line(project: Checked) -> None
     project.write("golden/extract.yaml", "returns: flows.nowhere:Terms\n")
     project.write("golden/classify.yaml", "parameters: {labels: [billing, praise]}\n")
     project.write(
-        "golden/classify.jsonl", golden(*map(str, range(20))) + '{"id": "x", "text": "x", "label": "prais"}\n'
+        "golden/classify.jsonl",
+        golden(*map(str, range(20))) + '{"id": "x", "text": "x", "label": "prais"}\n',
     )
-    save_certificates(project.root / "routing_rules" / "certificates.yaml", [certificate(Project(project.root))])
+    save_certificates(
+        project.root / "routing_rules" / "certificates.yaml", [certificate(Project(project.root))]
+    )
     done = project.terminal("check", cwd=project.root)
     assert done.code == 1
     for line in (
@@ -450,14 +521,27 @@ MOST_POINTS = 500
 SETTINGS = [  # what a condition may say, one thing each
     st.just({"step": ["draft"]}),
     st.tuples(SENSITIVITY, SENSITIVITY).map(
-        lambda two: dict(zip(("sensitivity_min", "sensitivity_max"), sorted(two, key=SENSITIVITIES.index), strict=True))
+        lambda two: dict(
+            zip(
+                ("sensitivity_min", "sensitivity_max"),
+                sorted(two, key=SENSITIVITIES.index),
+                strict=True,
+            )
+        )
     ),
-    st.sampled_from(["sensitivity_min", "sensitivity_max"]).flatmap(lambda name: said(name, SENSITIVITY)),
-    st.sampled_from(["tokens_min", "tokens_max"]).flatmap(lambda name: said(name, st.integers(0, 3))),
+    st.sampled_from(["sensitivity_min", "sensitivity_max"]).flatmap(
+        lambda name: said(name, SENSITIVITY)
+    ),
+    st.sampled_from(["tokens_min", "tokens_max"]).flatmap(
+        lambda name: said(name, st.integers(0, 3))
+    ),
     said("language", WORDS),
     said("stakes", st.lists(st.sampled_from(["low", "high"]), min_size=1, unique=True)),
     said("tags", st.dictionaries(st.sampled_from(["x", "y"]), WORDS, max_size=2)),
-    said("outcomes", st.dictionaries(st.sampled_from(["sort.f", "sort.g", "read"]), WORDS, max_size=2)),
+    said(
+        "outcomes",
+        st.dictionaries(st.sampled_from(["sort.f", "sort.g", "read"]), WORDS, max_size=2),
+    ),
     said("budget_used_min", st.sampled_from([0.0, 0.5])),
     said("minutes_left_max", st.sampled_from([5.0, 9.0])),
 ]
@@ -515,11 +599,15 @@ def test_the_space_knows_every_setting_of_a_condition() -> None:
     }
     assert set(whole) == set(Condition.model_fields)
     condition = Condition.model_validate(whole)
-    assert len(Space("draft", [condition]).box(condition)) == 8  # tokens and sensitivity have two settings each
+    assert (
+        len(Space("draft", [condition]).box(condition)) == 8
+    )  # tokens and sensitivity have two settings each
 
 
 @given(st.lists(CONDITIONS, min_size=1, max_size=4))
-def test_what_is_left_for_a_route_is_what_no_earlier_one_holds_for(found: list[dict[str, Any]]) -> None:
+def test_what_is_left_for_a_route_is_what_no_earlier_one_holds_for(
+    found: list[dict[str, Any]],
+) -> None:
     conditions = [Condition.model_validate(data) for data in found]
     space = Space("draft", conditions)
     for condition in conditions:
@@ -533,7 +621,9 @@ def test_what_is_left_for_a_route_is_what_no_earlier_one_holds_for(found: list[d
 
 
 @given(st.lists(CONDITIONS, min_size=1, max_size=3), POINTS)
-def test_every_document_is_like_some_point_of_the_space(found: list[dict[str, Any]], f: Features) -> None:
+def test_every_document_is_like_some_point_of_the_space(
+    found: list[dict[str, Any]], f: Features
+) -> None:
     """Whatever features a document has, a point of the space answers every condition as they do."""
     conditions = [Condition.model_validate(data) for data in found]
     answers = [condition.holds(f) for condition in conditions]
@@ -544,14 +634,18 @@ def test_every_document_is_like_some_point_of_the_space(found: list[dict[str, An
 
 
 def rules_of(conditions: list[dict[str, Any]], guards: list[dict[str, Any]]) -> Rules:
-    routes = [{"name": f"r{i}", "when": c, "try": ["large", "small"]} for i, c in enumerate(conditions)]
+    routes = [
+        {"name": f"r{i}", "when": c, "try": ["large", "small"]} for i, c in enumerate(conditions)
+    ]
     last = {"name": "last", "pick": "cheapest_capable"}
     closed = [{"name": f"g{i}", "when": c, "allow_tiers": ["local"]} for i, c in enumerate(guards)]
     return Rules.model_validate({"version": 1, "guards": closed, "routes": [*routes, last]})
 
 
 @given(st.lists(CONDITIONS, max_size=4))
-def test_a_route_is_unreachable_exactly_when_no_document_ever_takes_it(found: list[dict[str, Any]]) -> None:
+def test_a_route_is_unreachable_exactly_when_no_document_ever_takes_it(
+    found: list[dict[str, Any]],
+) -> None:
     rules = rules_of(found, [])
     layout = Layout(rules, "draft")
     assume(layout.space.size <= MOST_POINTS)
@@ -585,11 +679,15 @@ def ground(rules: Rules) -> Ground:
 
 def proof_of_large() -> Certificates:
     whole = Project(ROOT)
-    return Certificates(certificates=(certificate(whole, "draft", "large"), certificate(whole, "draft", "small")))
+    return Certificates(
+        certificates=(certificate(whole, "draft", "large"), certificate(whole, "draft", "small"))
+    )
 
 
 @given(st.lists(CONDITIONS, max_size=2), st.lists(CONDITIONS, min_size=1, max_size=2))
-def test_no_guard_can_be_passed_whatever_the_rules(found: list[dict[str, Any]], guards: list[dict[str, Any]]) -> None:
+def test_no_guard_can_be_passed_whatever_the_rules(
+    found: list[dict[str, Any]], guards: list[dict[str, Any]]
+) -> None:
     rules = rules_of(found, guards)
     size = Layout(rules, "draft").space.size
     assume(size <= MOST_POINTS)
@@ -613,7 +711,9 @@ def test_a_router_that_forgot_a_guard_would_be_found_out(many: bool) -> None:
     proof = proven(ground(Leaky.model_validate(honest.model_dump(by_alias=True))), proof_of_large())
     assert proof
     assert bool(proof.combinations) is not many
-    assert any("large see" in leak or "is not asked for tier proprietary" in leak for leak in proof.leaks)
+    assert any(
+        "large see" in leak or "is not asked for tier proprietary" in leak for leak in proof.leaks
+    )
     held = proven(ground(honest), proof_of_large())
     assert held
     assert held.leaks == ()
@@ -628,8 +728,13 @@ def test_ten_thousand_routes_are_loaded_and_checked(project: Checked) -> None:
     again = "{name: again, when: {language: l7}, try: [small]}"
     project.rules("\n".join([*routes, again, "{name: default, try: [small]}"]))
     finding, summary = project()
-    assert finding.startswith("routing_rules/rules.yaml:10005: error: route 'again' is never reached: 'r7' before it")
-    assert "10,002 routes against 1 guard (too many combinations to try each): no guard can be passed" in summary
+    assert finding.startswith(
+        "routing_rules/rules.yaml:10005: error: route 'again' is never reached: 'r7' before it"
+    )
+    assert (
+        "10,002 routes against 1 guard (too many combinations to try each): no guard can be passed"
+        in summary
+    )
 
 
 def test_what_no_counting_tells_is_still_told_where_one_route_takes_all() -> None:
@@ -647,7 +752,9 @@ def test_an_empty_file_says_so(project: Checked) -> None:
 
 
 def test_many_findings_of_one_kind_are_counted(project: Checked) -> None:
-    project.rules("\n".join(f"{{name: r{i}, when: {{language: l{i}}}, try: [nobody]}}" for i in range(30)))
+    project.rules(
+        "\n".join(f"{{name: r{i}, when: {{language: l{i}}}, try: [nobody]}}" for i in range(30))
+    )
     lines = project()
     assert (len(lines), sum("nobody" in line for line in lines)) == (22, 20)
     assert "--json shows all" in lines[-2]

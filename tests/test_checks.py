@@ -52,7 +52,9 @@ LETTER = (
 DOCUMENT = Document(id="d", text=LETTER, language="en")
 
 
-def verdict(wanted: Check, output: BaseModel, document: Document = DOCUMENT, **parameters: Any) -> Verdict:
+def verdict(
+    wanted: Check, output: BaseModel, document: Document = DOCUMENT, **parameters: Any
+) -> Verdict:
     return wanted(output, document, parameters)
 
 
@@ -149,7 +151,9 @@ def test_invented_evidence_fails_and_is_shown(words: str) -> None:
     assert found.reason == f"`evidence` quotes words that are not in the document: {words[:80]!r}"
 
 
-@pytest.mark.parametrize("words", ["", None, "  ", "...", "\u2026", '""', "'.'", "\u201c \u201d", "\u200b", "\ufeff."])
+@pytest.mark.parametrize(
+    "words", ["", None, "  ", "...", "\u2026", '""', "'.'", "\u201c \u201d", "\u200b", "\ufeff."]
+)
 def test_evidence_of_nothing_fails(words: str | None) -> None:
     assert evidence(words) == Verdict("grounding", False, "`evidence` quotes nothing")
 
@@ -159,7 +163,9 @@ def test_a_long_quotation_may_hold_a_slip_in_copying() -> None:
     assert evidence("chargd").passed is False
 
 
-LETTERS = st.characters(max_codepoint=0x2FF) | st.sampled_from("\u201c\u201d\u2019\u2013\u2014\u2026\u200b\ufb01\u03a3")
+LETTERS = st.characters(max_codepoint=0x2FF) | st.sampled_from(
+    "\u201c\u201d\u2019\u2013\u2014\u2026\u200b\ufb01\u03a3"
+)
 
 
 @given(st.text(LETTERS, min_size=1), st.data())
@@ -203,11 +209,31 @@ def test_a_value_that_stands_in_its_quotation_passes(value: Any, quote: str) -> 
         (0.0, None, "`price` has a value but no quotation"),
         (False, None, "`price` has a value but no quotation"),
         ("49.99 euros", "   ", "`price` quotes nothing"),
-        ("50 euros", "charged 50 euros", "`price` quotes words that are not in the document: 'charged 50 euros'"),
-        ("50 euros", "charged 49.99 euros", "`price`: the quotation does not hold the value '50 euros'"),
-        ("49.95 euros", "charged 49.99 euros", "`price`: the quotation does not hold the value '49.95 euros'"),
-        ("4 May 2026", "on 3 May 2026", "`price`: the quotation does not hold the value '4 May 2026'"),
-        ("13 May 2026", "on 3 May 2026", "`price`: the quotation does not hold the value '13 May 2026'"),
+        (
+            "50 euros",
+            "charged 50 euros",
+            "`price` quotes words that are not in the document: 'charged 50 euros'",
+        ),
+        (
+            "50 euros",
+            "charged 49.99 euros",
+            "`price`: the quotation does not hold the value '50 euros'",
+        ),
+        (
+            "49.95 euros",
+            "charged 49.99 euros",
+            "`price`: the quotation does not hold the value '49.95 euros'",
+        ),
+        (
+            "4 May 2026",
+            "on 3 May 2026",
+            "`price`: the quotation does not hold the value '4 May 2026'",
+        ),
+        (
+            "13 May 2026",
+            "on 3 May 2026",
+            "`price`: the quotation does not hold the value '13 May 2026'",
+        ),
         ("the wife", "3 May 2026", "`price`: the quotation does not hold the value 'the wife'"),
         (
             "2,440 pounds",
@@ -244,20 +270,26 @@ def test_fields_in_lists_are_checked_and_named() -> None:
 # ---- placeholders -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["Yours, [Your Name]", "Dear {{ name }}", "Dear {name}", "<Company Name> thanks you"])
+@pytest.mark.parametrize(
+    "text", ["Yours, [Your Name]", "Dear {{ name }}", "Dear {name}", "<Company Name> thanks you"]
+)
 def test_a_placeholder_that_was_left_fails(text: str) -> None:
     for output in (Written(text=text), Written(text="fine", more=["fine", text])):
         assert verdict(no_placeholders, output).reason.startswith("left a placeholder: ")
 
 
-@pytest.mark.parametrize("text", ["Dear Ms Osei, all is well.", "5 < 6", "a [1] b", "i <3 you", "{}"])
+@pytest.mark.parametrize(
+    "text", ["Dear Ms Osei, all is well.", "5 < 6", "a [1] b", "i <3 you", "{}"]
+)
 def test_ordinary_text_is_no_placeholder(text: str) -> None:
     assert verdict(no_placeholders, Written(text=text)).passed
 
 
 def test_brackets_of_the_document_itself_are_no_placeholders() -> None:
     output = Written(text="You ask about [Project Alpha].")
-    assert verdict(no_placeholders, output, Document(id="d", text="Regarding [Project Alpha]: when?")).passed
+    assert verdict(
+        no_placeholders, output, Document(id="d", text="Regarding [Project Alpha]: when?")
+    ).passed
     assert verdict(no_placeholders, output).passed is False
 
 
@@ -274,8 +306,12 @@ def test_an_answer_is_in_the_documents_language() -> None:
 
 
 def test_the_language_is_not_judged_where_it_is_not_known() -> None:
-    assert verdict(same_language, Written(text=GERMAN), Document(id="d", text="t", language=None)).passed
-    assert verdict(same_language, Written(text="ok"), Document(id="d", text="t", language="de")).passed
+    assert verdict(
+        same_language, Written(text=GERMAN), Document(id="d", text="t", language=None)
+    ).passed
+    assert verdict(
+        same_language, Written(text="ok"), Document(id="d", text="t", language="de")
+    ).passed
 
 
 # ---- length -------------------------------------------------------------------------------------
@@ -291,18 +327,26 @@ def test_a_text_has_at_most_so_many_words() -> None:
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_an_empty_text_is_no_answer(text: str) -> None:
-    assert verdict(at_most_words("text"), Written(text=text), max_words=3).reason == "`text` is empty"
+    assert (
+        verdict(at_most_words("text"), Written(text=text), max_words=3).reason == "`text` is empty"
+    )
 
 
-ORDER = Document(id="d", text="On 2 October I ordered two desks for 1,298.00 pounds, order LF-20418.")
+ORDER = Document(
+    id="d", text="On 2 October I ordered two desks for 1,298.00 pounds, order LF-20418."
+)
 
 
-@pytest.mark.parametrize("text", ["Two desks, order LF-20418", "They cost 1298.00", "Nothing but words", "2 October"])
+@pytest.mark.parametrize(
+    "text", ["Two desks, order LF-20418", "They cost 1298.00", "Nothing but words", "2 October"]
+)
 def test_numbers_of_the_document_may_be_repeated(text: str) -> None:
     assert verdict(numbers_are_in_the_document, Written(text=text), ORDER).passed
 
 
-@pytest.mark.parametrize("text", ["order LF-20419", "They cost 1,299.00", "3 October", "in 14 days"])
+@pytest.mark.parametrize(
+    "text", ["order LF-20419", "They cost 1,299.00", "3 October", "in 14 days"]
+)
 def test_a_number_that_the_document_does_not_have_is_invented(text: str) -> None:
     found = verdict(numbers_are_in_the_document, Written(text=text), ORDER)
     assert found.passed is False

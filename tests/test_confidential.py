@@ -37,7 +37,12 @@ SECRET = Paper(declared="confidential")
 
 def rules(*models: str, **more: Any) -> dict[str, Any]:
     """The guard, and one route that tries these models."""
-    return {"version": 1, "guards": [GUARD], "routes": [{"name": "only", "try": list(models)}], **more}
+    return {
+        "version": 1,
+        "guards": [GUARD],
+        "routes": [{"name": "only", "try": list(models)}],
+        **more,
+    }
 
 
 # every way in which a document gets to a model, each led outside
@@ -124,7 +129,9 @@ def test_without_the_guard_it_would_get_out_and_with_it_nothing_does(
     assert (guarded.leaked, guarded.requests) == (frozenset(), 0)
 
 
-def test_a_plan_asks_nobody_not_even_where_no_guard_forbids_it(inside: Standin, outside: Standin) -> None:
+def test_a_plan_asks_nobody_not_even_where_no_guard_forbids_it(
+    inside: Standin, outside: Standin
+) -> None:
     world = World({**rules("vendor-a"), "guards": []}, (SECRET,), by="plan")
     assert run(world, inside, outside).requests == 0
 
@@ -135,14 +142,20 @@ def test_an_example_is_shown_outside_only_as_far_as_its_own_sensitivity_allows(
     """Beside an internal document the internal examples are, and no confidential one."""
     taught = {"vendor-a": {"examples": 20}}
     world = World(
-        rules("vendor-a"), (Paper(),), base="internal", settings=taught, examples=("internal", "confidential")
+        rules("vendor-a"),
+        (Paper(),),
+        base="internal",
+        settings=taught,
+        examples=("internal", "confidential"),
     )
     seen = run(world, inside, outside)
     assert any(word.startswith("example") for word in seen.out)
     assert not seen.leaked
 
 
-def test_a_redacted_document_goes_out_without_what_was_found(inside: Standin, outside: Standin) -> None:
+def test_a_redacted_document_goes_out_without_what_was_found(
+    inside: Standin, outside: Standin
+) -> None:
     """What redaction cannot know, such as a word without any form, goes with it: the guide says so."""
     seen = run(World(rules("vendor-a"), (SECRET,), redact_to="internal"), inside, outside)
     assert seen.out == {"plain0x"}
@@ -154,7 +167,9 @@ JUDGES = (None, "judge-in", "judge-out")
 LEVELS = st.lists(st.sampled_from(SENSITIVITIES), min_size=5, max_size=8)
 
 
-def exam_project(root: Path, inside: Standin, outside: Standin, levels: Sequence[Sensitivity]) -> Project:
+def exam_project(
+    root: Path, inside: Standin, outside: Standin, levels: Sequence[Sensitivity]
+) -> Project:
     """Candidates and judges on both sides, a golden set with these sensitivities, and examples with the same."""
     entries = [
         model("local-a", inside.url) + "    examples: 3\n",
@@ -166,10 +181,17 @@ def exam_project(root: Path, inside: Standin, outside: Standin, levels: Sequence
     (root / "golden").mkdir()
     for name in ("classify", "classify-examples"):
         rows = (
-            {"id": f"{name}{n}x", "text": f"My parcel {name}{n}x is late.", "label": LABELS[0], "sensitivity": level}
+            {
+                "id": f"{name}{n}x",
+                "text": f"My parcel {name}{n}x is late.",
+                "label": LABELS[0],
+                "sensitivity": level,
+            }
             for n, level in enumerate(levels)
         )
-        (root / "golden" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (root / "golden" / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
     (root / ".tierwise").mkdir()
     migrated_url("sqlite", root / ".tierwise")
     return Project(root)
@@ -179,13 +201,22 @@ def secrets_seen(outside: Standin, levels: Sequence[Sensitivity]) -> set[str]:
     """The confidential examples that the outside saw."""
     bodies = "\n".join(json.dumps(request.body) for request in outside.requests)
     secret = [n for n, level in enumerate(levels) if rank(level) >= rank("confidential")]
-    return {word for n in secret for name in ("classify", "classify-examples") if (word := f"{name}{n}x") in bodies}
+    return {
+        word
+        for n in secret
+        for name in ("classify", "classify-examples")
+        if (word := f"{name}{n}x") in bodies
+    }
 
 
 @settings(max_examples=15, phases=FOUND_AS_IT_IS, deadline=None)
 @given(LEVELS, st.sampled_from(CHAINS), st.sampled_from(JUDGES))
 def test_no_confidential_example_reaches_a_socket_outside_the_house_when_models_are_certified_and_judged(
-    inside: Standin, outside: Standin, levels: list[Sensitivity], chain: tuple[str, ...], judge: str | None
+    inside: Standin,
+    outside: Standin,
+    levels: list[Sensitivity],
+    chain: tuple[str, ...],
+    judge: str | None,
 ) -> None:
     """Neither as what is measured or judged, nor as what is shown; not even where nobody refuses beforehand."""
     with tempfile.TemporaryDirectory(prefix="tierwise-test-") as folder:
@@ -214,7 +245,9 @@ def test_what_may_not_be_seen_is_told_before_anything_is_measured(
     """Of a candidate and of a judge: how many examples, which one, by which guard, and what helps."""
     inside.requests.clear()
     outside.requests.clear()
-    project = exam_project(tmp_path / "project", inside, outside, ("internal",) * 4 + ("confidential",))
+    project = exam_project(
+        tmp_path / "project", inside, outside, ("internal",) * 4 + ("confidential",)
+    )
     with Engine(project, env={}) as engine:
         golden = load_golden(project.root / "golden" / "classify.jsonl")
         step = replace(CLASSIFY, correct=rubric("The label fits."))
@@ -232,7 +265,9 @@ def _late_parcel(request: Request) -> str:
     found = {"reason": "it fits", "met": True}
     names = (request.schema or {})["properties"]
     words = " ".join(request.document.split()[:3])
-    return json.dumps({n: words if n == "evidence" else LABELS[0] if n == "label" else found for n in names})
+    return json.dumps(
+        {n: words if n == "evidence" else LABELS[0] if n == "label" else found for n in names}
+    )
 
 
 @pytest.mark.parametrize(

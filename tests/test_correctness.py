@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tierwise.errors import Misuse
 from tierwise.steps.correctness import mentions, rubric, same, same_fields
 
-ANYTHING = st.one_of(st.none(), st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
+ANYTHING = st.one_of(
+    st.none(), st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text())
+)
 
 
 def right(given: object, expected: object) -> bool:
@@ -69,7 +71,9 @@ def test_these_do_not(given: object, expected: object) -> None:
 
 
 @given(ANYTHING, ANYTHING)
-def test_every_value_says_the_same_as_itself_and_any_two_can_be_compared(one: object, other: object) -> None:
+def test_every_value_says_the_same_as_itself_and_any_two_can_be_compared(
+    one: object, other: object
+) -> None:
     assert right(one, one)
     assert right(one, other) in (True, False)
 

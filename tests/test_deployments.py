@@ -45,7 +45,11 @@ def watch(terminal: Terminal, root: Path, folder: str = "inbox") -> list[str]:
     done = terminal(*command, cwd=root)
     assert done.code == 0, done.err
     lines = root / "out" / "outcomes.jsonl"
-    return [json.loads(line)["id"] for line in lines.read_text().splitlines()] if lines.exists() else []
+    return (
+        [json.loads(line)["id"] for line in lines.read_text().splitlines()]
+        if lines.exists()
+        else []
+    )
 
 
 def test_a_watched_folder_is_asked_only_for_what_is_new(
@@ -71,17 +75,23 @@ def test_a_document_that_changed_is_new_and_its_results_take_the_old_ones_place(
     assert "broken" in (project / "out" / "outcomes.jsonl").read_text()
 
 
-def test_two_documents_of_the_same_text_are_both_there(prefect_server: str, terminal: Terminal, project: Path) -> None:
+def test_two_documents_of_the_same_text_are_both_there(
+    prefect_server: str, terminal: Terminal, project: Path
+) -> None:
     """Another one who writes the same words is not left out."""
     watch(terminal, project)
     (project / "inbox" / "b.txt").write_text("My desk has not arrived.")
     assert watch(terminal, project) == ["b.txt", "a.txt"]
 
 
-def test_a_watched_folder_may_be_empty_but_not_missing(prefect_server: str, terminal: Terminal, project: Path) -> None:
+def test_a_watched_folder_may_be_empty_but_not_missing(
+    prefect_server: str, terminal: Terminal, project: Path
+) -> None:
     (project / "nothing").mkdir()
     assert watch(terminal, project, "nothing") == []
-    done = terminal("run", "support_inbox", "--source", "no/such", "--only-new", "true", cwd=project)
+    done = terminal(
+        "run", "support_inbox", "--source", "no/such", "--only-new", "true", cwd=project
+    )
     assert done.code == 2
 
 

@@ -36,7 +36,11 @@ routes:
 @pytest.fixture
 def project(tmp_path: Path, standin: Standin) -> Path:
     """Three messages sorted by `small`, two of them summarised by `large`; `away` is not local."""
-    standin.answer(lambda request: right(request) if "label" in str(request.schema) else '{"summary": "Of a parcel."}')
+    standin.answer(
+        lambda request: (
+            right(request) if "label" in str(request.schema) else '{"summary": "Of a parcel."}'
+        )
+    )
     root = make_project(
         tmp_path / "project",
         model("small", standin.url),
@@ -70,7 +74,9 @@ def rules(root: Path, *changes: tuple[str, str], name: str = "new.yaml") -> Path
 
 
 def diff(terminal: Terminal, root: Path, new: object, *options: object) -> dict[str, Any]:
-    done = terminal("diff", root / "routing_rules" / "rules.yaml", new, "--json", *options, cwd=root)
+    done = terminal(
+        "diff", root / "routing_rules" / "rules.yaml", new, "--json", *options, cwd=root
+    )
     assert done.code == 0, done.err
     return dict(json.loads(done.out))
 
@@ -82,11 +88,15 @@ def test_the_same_rules_change_nothing(terminal: Terminal, project: Path) -> Non
     assert found["cost_before"] == found["cost_after"]
 
 
-def test_moves_are_counted_by_step_with_what_they_save(terminal: Terminal, project: Path, standin: Standin) -> None:
+def test_moves_are_counted_by_step_with_what_they_save(
+    terminal: Terminal, project: Path, standin: Standin
+) -> None:
     """Summaries go to the model that costs a tenth: the tokens of then at the prices of now."""
     calls = standin.count
     found = diff(terminal, project, rules(project, ("try: [large]", "try: [small]")))
-    assert found["moves"] == [{"step": "summarize", "before": "large", "after": "small", "decisions": 2}]
+    assert found["moves"] == [
+        {"step": "summarize", "before": "large", "after": "small", "decisions": 2}
+    ]
     assert found["moved_documents"] == 2
     with Ledger.open(root=project) as ledger:
         attempts = list(ledger.attempts(ledger.resolve_run("latest").id))
@@ -119,7 +129,9 @@ def test_what_would_wait_is_counted(terminal: Terminal, project: Path) -> None:
     assert {"step": "classify", "before": "small", "after": None, "decisions": 1} in found["moves"]
 
 
-def test_what_falls_below_its_floor_is_counted(terminal: Terminal, project: Path, standin: Standin) -> None:
+def test_what_falls_below_its_floor_is_counted(
+    terminal: Terminal, project: Path, standin: Standin
+) -> None:
     """`small` is certified for 0.9 and not for 0.99, `large` not at all; a floor that differs is named."""
     certify(Office(project, standin, standin), "small")
     moved = diff(terminal, project, rules(project, ("try: [small, away]", "try: [large]")))
@@ -141,7 +153,9 @@ def test_earlier_outcomes_are_part_of_what_was_known(terminal: Terminal, project
     assert diff(terminal, project, new)["moves"][0]["decisions"] == 2
 
 
-def test_a_model_that_could_not_be_used_then_is_not_used_now(terminal: Terminal, project: Path) -> None:
+def test_a_model_that_could_not_be_used_then_is_not_used_now(
+    terminal: Terminal, project: Path
+) -> None:
     """Wherever the comparison is made."""
     with Engine(Project(project), env={}) as engine:
         path = project / "routing_rules" / "rules.yaml"
@@ -149,19 +163,31 @@ def test_a_model_that_could_not_be_used_then_is_not_used_now(terminal: Terminal,
     with Engine(Project(project), env={}) as engine:
         document = Document(id="later", text="my invoice is wrong", sensitivity="internal")
         engine.run_batch(engine.start_run("inbox"), CLASSIFY, Batch((document,)), LABELS)
-    found = diff(terminal, project, rules(project, ("[unset, small]", "[unset, large]")), "--run", "latest")
-    assert found["moves"] == [{"step": "classify", "before": "small", "after": "large", "decisions": 1}]
+    found = diff(
+        terminal, project, rules(project, ("[unset, small]", "[unset, large]")), "--run", "latest"
+    )
+    assert found["moves"] == [
+        {"step": "classify", "before": "small", "after": "large", "decisions": 1}
+    ]
     assert list(found["unavailable"]) == ["unset"]
 
 
 def test_prices_come_from_the_catalog_that_is_named(terminal: Terminal, project: Path) -> None:
     catalog = project / "dearer.yaml"
-    catalog.write_text((project / "routing_rules" / "catalog.yaml").read_text().replace("output: 2,", "output: 200,"))
-    usual, dearer = (diff(terminal, project, rules(project), *more) for more in ([], ["--catalog", catalog]))
+    catalog.write_text(
+        (project / "routing_rules" / "catalog.yaml")
+        .read_text()
+        .replace("output: 2,", "output: 200,")
+    )
+    usual, dearer = (
+        diff(terminal, project, rules(project), *more) for more in ([], ["--catalog", catalog])
+    )
     assert float(dearer["cost_after"]) > 2 * float(usual["cost_after"])
 
 
-def test_an_unknown_price_is_counted_and_not_taken_for_nothing(terminal: Terminal, project: Path) -> None:
+def test_an_unknown_price_is_counted_and_not_taken_for_nothing(
+    terminal: Terminal, project: Path
+) -> None:
     catalog = project / "routing_rules" / "catalog.yaml"
     catalog.write_text(catalog.read_text().replace(f"price: {DEAR}", "price: unknown"))
     found = diff(terminal, project, rules(project, ("try: [large]", "try: [small]")))
@@ -173,18 +199,26 @@ def test_only_runs_since_a_time_count(terminal: Terminal, project: Path) -> None
     with Ledger.open(root=project) as ledger:
         [now] = ledger.runs()
         old = time.time() - 3 * 86400
-        ledger.start_run(RunInfo(id="old", flow="x", policy_hash="p", tierwise_version="t", started_at=old))
+        ledger.start_run(
+            RunInfo(id="old", flow="x", policy_hash="p", tierwise_version="t", started_at=old)
+        )
     assert diff(terminal, project, rules(project), "--since", "2d")["runs"] == [now.id]
     assert diff(terminal, project, rules(project), "--since", "1w")["runs"] == [now.id, "old"]
     assert terminal("diff", rules(project), rules(project), "--run", "old", cwd=project).code == 2
 
 
 def test_git_gives_the_rules_of_a_revision(terminal: Terminal, project: Path) -> None:
-    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"],
+    ):
         subprocess.run(["git", *command], cwd=project, check=True)
     path = project / "routing_rules" / "rules.yaml"
     path.write_text(path.read_text().replace("try: [large]", "try: [small]"))
-    done = terminal("diff", "HEAD:routing_rules/rules.yaml", "routing_rules/rules.yaml", cwd=project)
+    done = terminal(
+        "diff", "HEAD:routing_rules/rules.yaml", "routing_rules/rules.yaml", cwd=project
+    )
     assert done.code == 0, done.err
     assert "2 documents move" in done.out
     assert "which saves" in done.out
@@ -198,7 +232,9 @@ def test_git_gives_the_rules_of_a_revision(terminal: Terminal, project: Path) ->
         ("broken.yaml", "no model named 'smal'; did you mean 'small'?"),
     ],
 )
-def test_rules_that_cannot_be_read_are_misuse(terminal: Terminal, project: Path, new: str, says: str) -> None:
+def test_rules_that_cannot_be_read_are_misuse(
+    terminal: Terminal, project: Path, new: str, says: str
+) -> None:
     rules(project, ("small, away", "smal, away"), name="broken.yaml")
     done = terminal("diff", "routing_rules/rules.yaml", new, cwd=project)
     assert done.code == 2
@@ -206,6 +242,8 @@ def test_rules_that_cannot_be_read_are_misuse(terminal: Terminal, project: Path,
 
 
 def test_a_time_that_is_none_is_misuse(terminal: Terminal, project: Path) -> None:
-    done = terminal("diff", "new.yaml", "new.yaml", "--since", "yesterday", cwd=rules(project).parent)
+    done = terminal(
+        "diff", "new.yaml", "new.yaml", "--since", "yesterday", cwd=rules(project).parent
+    )
     assert done.code == 2
     assert "30m, 12h, 7d or 4w" in done.err

@@ -30,7 +30,11 @@ def blocks(language: str) -> list[tuple[str, str]]:
 def commands() -> set[str]:
     """The commands that `tierwise --help` lists."""
     done = subprocess.run(
-        [sys.executable, "-m", "tierwise", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-m", "tierwise", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     return set(re.findall(r"^│ ([a-z]+) ", done.stdout, re.MULTILINE))
 
@@ -42,7 +46,9 @@ def test_python_in_the_documentation_is_valid(place: str, code: str) -> None:
 
 def test_the_developers_guides_modules_run(tmp_path: Path) -> None:
     """The flow and the step of the guide are complete: they import and have the names that the guide says."""
-    guide = dict(enumerate(code for place, code in blocks("python") if place.startswith("developers.md")))
+    guide = dict(
+        enumerate(code for place, code in blocks("python") if place.startswith("developers.md"))
+    )
     names: list[set[str]] = []
     for code in guide.values():
         space: dict[str, object] = {"__name__": "guide"}
@@ -59,19 +65,25 @@ def test_the_guides_prompt_and_model_load(tmp_path: Path) -> None:
 
     [(_, prompt)] = blocks("jinja")
     (tmp_path / "tone.md.j2").write_text(prompt)
-    messages = load_prompts(tmp_path)["tone"].render(Document(id="a", text="hi"), {"labels": ["glad", "cross"]})
+    messages = load_prompts(tmp_path)["tone"].render(
+        Document(id="a", text="hi"), {"labels": ["glad", "cross"]}
+    )
     assert "glad, cross" in messages[0].content
 
     entry = next(code for place, code in blocks("yaml") if place.startswith("developers.md"))
     indented = "".join(f"  {line}\n" for line in entry.splitlines())
     catalog = tmp_path / "catalog.yaml"
-    catalog.write_text(f"version: 1\ntiers:\n  local: {{description: x, stays_in_house: true}}\nmodels:\n{indented}")
+    catalog.write_text(
+        f"version: 1\ntiers:\n  local: {{description: x, stays_in_house: true}}\nmodels:\n{indented}"
+    )
     assert load_catalog(catalog).model("my-server").structured_output == "grammar"
 
 
 def test_the_readmes_rules_are_part_of_the_shipped_ones() -> None:
     shipped = " ".join((ROOT / "routing_rules" / "rules.yaml").read_text().split())
-    [(_, shown)] = [(place, code) for place, code in blocks("yaml") if place.startswith("README.md")]
+    [(_, shown)] = [
+        (place, code) for place, code in blocks("yaml") if place.startswith("README.md")
+    ]
     for line in shown.splitlines():
         part = line.partition("#")[0].strip()
         assert part in shipped, part
@@ -90,7 +102,10 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
 
 def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE)) <= targets
+    assert (
+        set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+        <= targets
+    )
 
 
 def test_links_lead_somewhere() -> None:
@@ -99,7 +114,9 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("command", sorted(["run", "show", "runs", "models", "fetch", "doctor", "ui"]))
+@pytest.mark.parametrize(
+    "command", sorted(["run", "show", "runs", "models", "fetch", "doctor", "ui"])
+)
 def test_every_command_has_help_that_says_what_it_does(terminal: Terminal, command: str) -> None:
     done = terminal(command, "--help", cwd=ROOT)
     assert done.code == 0

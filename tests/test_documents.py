@@ -17,7 +17,9 @@ from tierwise.records import SENSITIVITIES, Document, Sensitivity, rank
 IN_PROCESS = (".txt", ".md", ".csv", ".jsonl", ".xyz", "")
 
 
-def read(source: Path, sensitivity: Sensitivity = "internal", **options: object) -> dict[str, Document]:
+def read(
+    source: Path, sensitivity: Sensitivity = "internal", **options: object
+) -> dict[str, Document]:
     documents = list(iter_documents(source, sensitivity=sensitivity, **options))  # type: ignore[arg-type]
     assert len({document.id for document in documents}) == len(documents)
     return {document.id: document for document in documents}
@@ -27,7 +29,11 @@ def reason(document: Document) -> str:
     """Why a document was deferred, after checking that it was deferred properly."""
     assert document.text == ""
     outcome = document.outcomes["read"]
-    assert (outcome.step, outcome.status, outcome.sensitivity) == ("read", "deferred", document.sensitivity)
+    assert (outcome.step, outcome.status, outcome.sensitivity) == (
+        "read",
+        "deferred",
+        document.sensitivity,
+    )
     return outcome.reason
 
 
@@ -42,7 +48,9 @@ def write(folder: Path, **files: str | bytes) -> Path:
 # --- what is found -------------------------------------------------------------------------------
 
 
-def test_a_folder_is_read_in_sorted_order_with_paths_as_ids_and_without_hidden_files(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_sorted_order_with_paths_as_ids_and_without_hidden_files(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "b" / ".git").mkdir(parents=True)
     for name in ("c.txt", "a.md", "b/inner.txt", ".hidden.txt", "b/.git/x.txt"):
         (tmp_path / name).write_text(f"This is {name}")
@@ -60,8 +68,14 @@ def test_one_file_is_a_source_too(tmp_path: Path) -> None:
 def test_batches_carry_their_place_in_the_run(tmp_path: Path) -> None:
     write(tmp_path, rows__csv="text\n" + "".join(f"row {n}\n" for n in range(1, 6)))
     batches = read_documents(tmp_path, sensitivity="public", batch_size=2)
-    assert [batch.label for batch in batches] == ["documents 1-2 of 5", "documents 3-4 of 5", "documents 5-5 of 5"]
-    assert [d.text for batch in batches for d in batch.documents] == [f"row {n}" for n in range(1, 6)]
+    assert [batch.label for batch in batches] == [
+        "documents 1-2 of 5",
+        "documents 3-4 of 5",
+        "documents 5-5 of 5",
+    ]
+    assert [d.text for batch in batches for d in batch.documents] == [
+        f"row {n}" for n in range(1, 6)
+    ]
 
 
 def test_a_missing_source_is_refused_at_once_with_what_is_accepted(tmp_path: Path) -> None:
@@ -94,7 +108,15 @@ def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:
     (folder / "nothing.txt").symlink_to("gone.txt")
     (folder / "loop.txt").symlink_to("loop.txt")
     documents = read(folder)
-    assert set(documents) == {"away.txt", "up", "near.txt", "nothing.txt", "loop.txt", "real.txt", "sub/x.txt"}
+    assert set(documents) == {
+        "away.txt",
+        "up",
+        "near.txt",
+        "nothing.txt",
+        "loop.txt",
+        "real.txt",
+        "sub/x.txt",
+    }
     assert "leads out of the folder" in reason(documents["away.txt"])
     assert "leads out of the folder" in reason(documents["up"])
     assert "check the link" in reason(documents["nothing.txt"])
@@ -148,7 +170,9 @@ def test_unicode_is_read_whatever_its_byte_order_mark(tmp_path: Path, encoding: 
         ("これは日本語のテキストです。注文が届きません。", "cp932"),
     ],
 )
-def test_an_old_encoding_is_guessed_and_the_guess_is_said(tmp_path: Path, text: str, encoding: str) -> None:
+def test_an_old_encoding_is_guessed_and_the_guess_is_said(
+    tmp_path: Path, text: str, encoding: str
+) -> None:
     document = read(write(tmp_path, a__txt=text.encode(encoding)))["a.txt"]
     assert document.text == text
     assert document.metadata["encoding"] == encoding
@@ -193,12 +217,16 @@ def test_endings_are_read_in_any_case(tmp_path: Path) -> None:
         ("def f(x): return x+1\nimport os", None),
     ],
 )
-def test_the_language_is_told_and_left_open_where_it_is_unsure(tmp_path: Path, text: str, language: str | None) -> None:
+def test_the_language_is_told_and_left_open_where_it_is_unsure(
+    tmp_path: Path, text: str, language: str | None
+) -> None:
     assert read(write(tmp_path, a__txt=text))["a.txt"].language == language
 
 
 def test_a_text_that_came_before_is_marked(tmp_path: Path) -> None:
-    folder = write(tmp_path, a__txt="same\r\ntext\n", b__txt="other", c__md="same\ntext", d__txt="", e__txt="")
+    folder = write(
+        tmp_path, a__txt="same\r\ntext\n", b__txt="other", c__md="same\ntext", d__txt="", e__txt=""
+    )
     documents = read(folder)
     assert documents["c.md"].metadata["duplicate_of"] == "a.txt"
     assert [d.id for d in documents.values() if "duplicate_of" in d.metadata] == ["c.md"]
@@ -241,14 +269,26 @@ def test_a_slip_of_form_in_the_front_matter_does_not_lower_the_sensitivity(tmp_p
         g__md="sensitivity: confidential\nis what they said",
     )
     levels = {name: document.sensitivity for name, document in read(folder).items()}
-    expected = ["restricted", "confidential", "restricted", "confidential", "confidential", "confidential", "internal"]
+    expected = [
+        "restricted",
+        "confidential",
+        "restricted",
+        "confidential",
+        "confidential",
+        "confidential",
+        "internal",
+    ]
     assert list(levels.values()) == expected
 
 
 def test_an_unknown_sensitivity_means_restricted_and_is_noted(tmp_path: Path) -> None:
-    document = read(write(tmp_path, a__md="---\nsensitivity: top secret\n---\ntext"), "public")["a.md"]
+    document = read(write(tmp_path, a__md="---\nsensitivity: top secret\n---\ntext"), "public")[
+        "a.md"
+    ]
     assert document.sensitivity == "restricted"
-    assert document.metadata["sensitivity_note"].startswith("'top secret' is not one of public, internal")
+    assert document.metadata["sensitivity_note"].startswith(
+        "'top secret' is not one of public, internal"
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -288,7 +328,9 @@ def test_a_csv_row_is_a_document_and_its_other_columns_are_metadata(tmp_path: Pa
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-def test_csv_is_read_with_the_delimiter_and_encoding_that_it_has(tmp_path: Path, delimiter: str, encoding: str) -> None:
+def test_csv_is_read_with_the_delimiter_and_encoding_that_it_has(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
     rows = [("id", "body"), ("x", "Schöne Grüße aus der Königsstraße, wir hören voneinander")]
     text = "".join(delimiter.join(f'"{cell}"' for cell in row) + "\r\n" for row in rows)
     document = read(write(tmp_path, a__csv=text.encode(encoding)), text_column="body")["a.csv#x"]
@@ -297,10 +339,28 @@ def test_csv_is_read_with_the_delimiter_and_encoding_that_it_has(tmp_path: Path,
 
 
 def test_the_id_column_names_a_row_where_it_is_unique_and_printable(tmp_path: Path) -> None:
-    rows = [{"id": "A"}, {"id": 7}, {"id": "A"}, {"id": "x\ny"}, {"id": "4"}, {"id": ["b"]}, {"id": "y" * 101}, {}]
+    rows = [
+        {"id": "A"},
+        {"id": 7},
+        {"id": "A"},
+        {"id": "x\ny"},
+        {"id": "4"},
+        {"id": ["b"]},
+        {"id": "y" * 101},
+        {},
+    ]
     lines = "".join(json.dumps({**row, "text": "hi"}) + "\n" for row in rows)
     documents = read(write(tmp_path, a__jsonl=lines))
-    assert [name.removeprefix("a.jsonl#") for name in documents] == ["A", "7", "3", "4", "5", "6", "7~2", "8"]
+    assert [name.removeprefix("a.jsonl#") for name in documents] == [
+        "A",
+        "7",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7~2",
+        "8",
+    ]
     assert documents["a.jsonl#3"].metadata["id"] == "A"
 
 
@@ -314,7 +374,15 @@ def test_a_broken_csv_row_defers_that_row_only(tmp_path: Path) -> None:
     good = {name: document.text for name, document in documents.items() if not document.deferred}
     assert good == {"a.csv#1": "good", "a.csv#5": "über", "a.csv#9": "last"}
     reasons = [reason(documents[f"a.csv#{n}"]) for n in (2, 3, 4, 6, 7, 8, 10)]
-    expected = ["row is broken", "3 cells", "1 cells", "not all utf-8", "no 'text'", "longer than 100", "row is broken"]
+    expected = [
+        "row is broken",
+        "3 cells",
+        "1 cells",
+        "not all utf-8",
+        "no 'text'",
+        "longer than 100",
+        "row is broken",
+    ]
     assert [want for want, found in zip(expected, reasons, strict=True) if want not in found] == []
 
 
@@ -358,7 +426,10 @@ def test_a_file_of_rows_that_cannot_be_read_is_one_deferred_document(tmp_path: P
     assert "no rows" in reason(documents["header.csv"])
     assert "binary" in reason(documents["binary.csv"])
     assert "no rows" in reason(documents["blank.jsonl"])
-    assert "from here on" in [reason(d) for d in documents.values() if d.id.startswith("cut.csv") and d.deferred][-1]
+    assert (
+        "from here on"
+        in [reason(d) for d in documents.values() if d.id.startswith("cut.csv") and d.deferred][-1]
+    )
 
 
 def test_rows_are_read_one_at_a_time(tmp_path: Path) -> None:
@@ -388,14 +459,20 @@ def test_ids_stay_unique_when_a_file_is_called_like_a_row(tmp_path: Path) -> Non
     | st.binary(max_size=100).map(lambda data: b"text,id,sensitivity\n" + data)
     | st.binary(max_size=100).map(lambda data: b"---\nsensitivity: internal\n" + data + b"\n---\n")
 )
-def test_any_bytes_under_any_ending_become_documents(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_under_any_ending_become_documents(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     """No exception, nothing lost, and every text can be encoded."""
     folder = tmp_path_factory.mktemp("in")
     for number, suffix in enumerate(IN_PROCESS):
         (folder / f"{number}{suffix}").write_bytes(content)
     documents = read(folder)
     for number, suffix in enumerate(IN_PROCESS):
-        assert any(document.metadata["path"] == f"{number}{suffix}" for document in documents.values())
+        assert any(
+            document.metadata["path"] == f"{number}{suffix}" for document in documents.values()
+        )
     for document in documents.values():
         assert bool(document.text) != bool(document.deferred)
-        json.dumps([document.id, document.text, dict(document.metadata)], ensure_ascii=False).encode()
+        json.dumps(
+            [document.id, document.text, dict(document.metadata)], ensure_ascii=False
+        ).encode()

@@ -53,17 +53,24 @@ def pdf_with_page(content: bytes) -> bytes:
     for number, content_ in enumerate(objects, 1):
         places.append(len(file))
         file += b"%d 0 obj\n" % number + content_ + b"\nendobj\n"
-    table = b"xref\n0 5\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
+    table = b"xref\n0 5\n0000000000 65535 f \n" + b"".join(
+        b"%010d 00000 n \n" % place for place in places
+    )
     return file + table + b"trailer\n<</Root 1 0 R/Size 5>>\nstartxref\n%d\n%%%%EOF" % len(file)
 
 
-def word(*, replaced: dict[str, tuple[bytes, bytes]] | None = None, added: dict[str, bytes] | None = None) -> bytes:
+def word(
+    *, replaced: dict[str, tuple[bytes, bytes]] | None = None, added: dict[str, bytes] | None = None
+) -> bytes:
     """A Word file with a heading and a paragraph; parts can be changed and added."""
     document = docx.Document()
     document.add_heading("Offer", 1)
     document.add_paragraph("We deliver on Monday.")
     document.save(original := io.BytesIO())
-    with zipfile.ZipFile(original) as old, zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(original) as old,
+        zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for name in old.namelist():
             new.writestr(name, old.read(name).replace(*(replaced or {}).get(name, (b"", b"")), 1))
         for name, content in (added or {}).items():
@@ -73,14 +80,23 @@ def word(*, replaced: dict[str, tuple[bytes, bytes]] | None = None, added: dict[
 
 def word_with_entities(declarations: bytes, use: bytes) -> bytes:
     part = "word/document.xml"
-    changed = word(replaced={part: (b"<w:document", b"<!DOCTYPE x [" + declarations + b"]><w:document")})
-    with zipfile.ZipFile(io.BytesIO(changed)) as old, zipfile.ZipFile(file := io.BytesIO(), "w") as new:
+    changed = word(
+        replaced={part: (b"<w:document", b"<!DOCTYPE x [" + declarations + b"]><w:document")}
+    )
+    with (
+        zipfile.ZipFile(io.BytesIO(changed)) as old,
+        zipfile.ZipFile(file := io.BytesIO(), "w") as new,
+    ):
         for name in old.namelist():
-            new.writestr(name, old.read(name).replace(b"on Monday", use) if name == part else old.read(name))
+            new.writestr(
+                name, old.read(name).replace(b"on Monday", use) if name == part else old.read(name)
+            )
     return file.getvalue()
 
 
-def mail(plain: str | None = "Where is my order?", html: str | None = None, **headers: str) -> EmailMessage:
+def mail(
+    plain: str | None = "Where is my order?", html: str | None = None, **headers: str
+) -> EmailMessage:
     message = EmailMessage()
     for name, value in (
         {"Subject": "Order 7", "From": "Ann <ann@example.com>", "To": "us@example.com"} | headers
@@ -145,22 +161,35 @@ def test_what_cannot_be_read_is_deferred_and_says_what_to_do(tmp_path: Path) -> 
         "scan.pdf": (pdf(), "it may be a scan"),
         "junk.pdf": (b"%PDF-1.4 junk", "damaged"),
         "cut.pdf": (pdf("hello")[:400], "damaged"),
-        "locked.docx": (ole + "EncryptedPackage".encode("utf-16-le"), "encrypted; save a copy without a password"),
+        "locked.docx": (
+            ole + "EncryptedPackage".encode("utf-16-le"),
+            "encrypted; save a copy without a password",
+        ),
         "old.docx": (ole, "save it as .docx"),
         "cut.docx": (word()[:3000], "damaged"),
         "other.docx": (b"hello", "damaged"),
-        "bomb.docx": (word(added={"word/media/x.bin": many}), "would unpack to more than 50,000,000 bytes"),
+        "bomb.docx": (
+            word(added={"word/media/x.bin": many}),
+            "would unpack to more than 50,000,000 bytes",
+        ),
         "empty.docx": (b"", "the file is empty"),
         "bare.html": (b"<p></p>", "no text found"),
         "binary.html": (b"\x00\x01", "binary"),
         "none.eml": (b"just some words", "none of an e-mail's headers"),
-        "sealed.eml": (b"Subject: x\nContent-Type: multipart/encrypted; boundary=a\n\n--a--", "encrypted"),
+        "sealed.eml": (
+            b"Subject: x\nContent-Type: multipart/encrypted; boundary=a\n\n--a--",
+            "encrypted",
+        ),
     }
     for name, (content, _) in files.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "zz.eml").write_bytes(bytes(mail()))
     documents = read(tmp_path)
-    assert {n: reason(documents[n]) for n, (_, want) in files.items() if want not in reason(documents[n])} == {}
+    assert {
+        n: reason(documents[n])
+        for n, (_, want) in files.items()
+        if want not in reason(documents[n])
+    } == {}
     assert documents["zz.eml"].text.endswith("Where is my order?")
 
 
@@ -183,7 +212,9 @@ def test_a_file_that_needs_too_much_memory_is_deferred() -> None:
         assert sandbox.extract(pdf("small"), ".pdf").text.strip() == "small"
 
 
-def test_nothing_is_fetched_and_no_other_file_is_read(tmp_path: Path, visits: tuple[str, list[str]]) -> None:
+def test_nothing_is_fetched_and_no_other_file_is_read(
+    tmp_path: Path, visits: tuple[str, list[str]]
+) -> None:
     """Images, style sheets, frames, linked pictures and external entities stay where they are."""
     address, paths = visits
     secret = tmp_path / "secret"
@@ -211,7 +242,9 @@ def test_nothing_is_fetched_and_no_other_file_is_read(tmp_path: Path, visits: tu
         "b.eml": bytes(mail(plain=None, html=page)),
         "c.docx": linked,
         "d.docx": word_with_entities(entities, b"&f; &w;"),
-        "e.docx": word_with_entities(f'<!ENTITY % p SYSTEM "{address}/f"> %p;'.encode(), b"on Monday"),
+        "e.docx": word_with_entities(
+            f'<!ENTITY % p SYSTEM "{address}/f"> %p;'.encode(), b"on Monday"
+        ),
     }
     folder = tmp_path / "in"
     folder.mkdir()
@@ -237,7 +270,9 @@ def test_nested_entities_do_not_fill_the_memory() -> None:
 
 def test_an_e_mails_headers_are_metadata_and_its_attachments_are_named(tmp_path: Path) -> None:
     message = mail(Date="Mon, 02 Nov 2026 10:00:00 +0000", html="<p>Where is <b>it</b>?")
-    message.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="Rechnung März.pdf")
+    message.add_attachment(
+        b"%PDF", maintype="application", subtype="pdf", filename="Rechnung März.pdf"
+    )
     message.add_attachment(mail("Inner text"))
     (tmp_path / "a.eml").write_bytes(bytes(message))
     document = read(tmp_path)["a.eml"]
@@ -260,14 +295,25 @@ def eml(*lines: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (bytes(mail(plain=None, html="<p>Where is <b>it</b>?")), "Subject: Order 7\n\nWhere is **it**?"),
+        (
+            bytes(mail(plain=None, html="<p>Where is <b>it</b>?")),
+            "Subject: Order 7\n\nWhere is **it**?",
+        ),
         (bytes(mail(plain="  \n", html="<p>Only HTML")), "Subject: Order 7\n\nOnly HTML"),
         (
-            eml(b"Content-Type: text/plain; charset=iso-2022-jp", b"", "注文".encode("iso-2022-jp")),
+            eml(
+                b"Content-Type: text/plain; charset=iso-2022-jp", b"", "注文".encode("iso-2022-jp")
+            ),
             "Subject: Grüße\n\n注文",
         ),
-        (eml(b"Content-Type: text/plain; charset=no-such", b"", "Größe".encode()), "Subject: Grüße\n\nGröße"),
-        (eml(b"Content-Type: text/plain; charset=us-ascii", b"", "Größe".encode()), "Subject: Grüße\n\nGröße"),
+        (
+            eml(b"Content-Type: text/plain; charset=no-such", b"", "Größe".encode()),
+            "Subject: Grüße\n\nGröße",
+        ),
+        (
+            eml(b"Content-Type: text/plain; charset=us-ascii", b"", "Größe".encode()),
+            "Subject: Grüße\n\nGröße",
+        ),
         (eml(b"Content-Transfer-Encoding: base64", b"", b"SGVsbG8="), "Subject: Grüße\n\nHello"),
         (b"From: a@example.com\n\nHello", "Subject: (none)\n\nHello"),
         (b"Subject: only a subject\n\n", "Subject: only a subject\n\n"),
@@ -278,7 +324,8 @@ def test_an_e_mails_body_is_found_and_decoded(data: bytes, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "level"), [("Company-Confidential", "confidential"), ("Private", "confidential"), ("normal", "internal")]
+    ("header", "level"),
+    [("Company-Confidential", "confidential"), ("Private", "confidential"), ("normal", "internal")],
 )
 def test_an_e_mails_sensitivity_header_raises(tmp_path: Path, header: str, level: str) -> None:
     (tmp_path / "a.eml").write_bytes(bytes(mail(Sensitivity=header)))
@@ -305,7 +352,19 @@ def damaged(original: bytes) -> st.SearchStrategy[bytes]:
 
 HEADER_BYTES = st.lists(
     st.sampled_from(
-        [b"To: ", b"Date: ", b"Content-Type: ", b"=?utf-8?q?", b"(", b"<", b'"', b"a@b", b";", b"\n", b"\xff"]
+        [
+            b"To: ",
+            b"Date: ",
+            b"Content-Type: ",
+            b"=?utf-8?q?",
+            b"(",
+            b"<",
+            b'"',
+            b"a@b",
+            b";",
+            b"\n",
+            b"\xff",
+        ]
     )
 )
 CONTENTS: dict[str, Callable[[], st.SearchStrategy[bytes]]] = {
@@ -313,7 +372,9 @@ CONTENTS: dict[str, Callable[[], st.SearchStrategy[bytes]]] = {
     ".docx": lambda: st.binary() | damaged(word()),
     ".html": lambda: st.binary() | st.text("<>/=\"' apdivtable&;!-").map(str.encode),
     ".eml": lambda: (
-        st.binary() | HEADER_BYTES.map(lambda parts: b"Subject: x\n" + b"".join(parts)) | damaged(bytes(mail()))
+        st.binary()
+        | HEADER_BYTES.map(lambda parts: b"Subject: x\n" + b"".join(parts))
+        | damaged(bytes(mail()))
     ),
 }
 

@@ -24,7 +24,11 @@ NASTY = [
     "| a | b |\n|---|---|\n| 1 | 2 |",
     "`", "``", " ` ", "a`b``c", "\\|", "a\\`|b", "\n", "", " ", "\u202eevil", "---", "&lt;b&gt;", "- item\n\n    code",
 ]  # fmt: skip
-TEXTS = st.sampled_from(NASTY) | st.text(max_size=30) | st.text("`|\\\n\r<>*_[]()#-~ \t!&x", max_size=30)
+TEXTS = (
+    st.sampled_from(NASTY)
+    | st.text(max_size=30)
+    | st.text("`|\\\n\r<>*_[]()#-~ \t!&x", max_size=30)
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
@@ -45,7 +49,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def pages(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_bytes().decode() for path in folder.iterdir() if path.suffix == ".md"}
+    return {
+        path.name: path.read_bytes().decode() for path in folder.iterdir() if path.suffix == ".md"
+    }
 
 
 def literals(value: Any) -> Iterator[str]:
@@ -61,14 +67,19 @@ def literals(value: Any) -> Iterator[str]:
 
 
 def test_a_line_holds_all_that_a_document_got_in_input_order(tmp_path: Path) -> None:
-    deferred = Outcome(step="draft", status="deferred", reason="no model may see it", sensitivity="confidential")
+    deferred = Outcome(
+        step="draft", status="deferred", reason="no model may see it", sensitivity="confidential"
+    )
     first = Document(
         id="mail/b.eml",
         text="Where is it?",
         sensitivity="internal",
         language="en",
         metadata={"from": "Ann"},
-        outcomes={**accepted("classify", {"label": "order"}, sensitivity="internal"), "draft": deferred},
+        outcomes={
+            **accepted("classify", {"label": "order"}, sensitivity="internal"),
+            "draft": deferred,
+        },
     )
     path = write_documents(batch(first, Document(id="a.txt", text="")), tmp_path / "out" / "deep")
     assert path == tmp_path / "out" / "deep" / "outcomes.jsonl"
@@ -80,8 +91,18 @@ def test_a_line_holds_all_that_a_document_got_in_input_order(tmp_path: Path) -> 
         "language": "en",
         "metadata": {"from": "Ann"},
         "outcomes": {
-            "classify": {"status": "accepted", "value": {"label": "order"}, "reason": "", "model": "small"},
-            "draft": {"status": "deferred", "value": None, "reason": "no model may see it", "model": None},
+            "classify": {
+                "status": "accepted",
+                "value": {"label": "order"},
+                "reason": "",
+                "model": "small",
+            },
+            "draft": {
+                "status": "deferred",
+                "value": None,
+                "reason": "no model may see it",
+                "model": None,
+            },
         },
     }
     assert (two["id"], two["sensitivity"], two["outcomes"]) == ("a.txt", "restricted", {})
@@ -92,7 +113,10 @@ def test_a_page_reads_well(tmp_path: Path) -> None:
         **accepted("classify", {"label": "order", "sure": True, "words": ["late", "lost"]}),
         **accepted("draft", "Dear Ann,\n\nit is on its way."),
     }
-    write_documents(batch(Document(id="mail/b.eml", text="x", metadata={"from": "Ann"}, outcomes=outcomes)), tmp_path)
+    write_documents(
+        batch(Document(id="mail/b.eml", text="x", metadata={"from": "Ann"}, outcomes=outcomes)),
+        tmp_path,
+    )
     assert pages(tmp_path) == {
         "mail_b.eml.md": """\
 ---
@@ -130,10 +154,14 @@ it is on its way.
     }
 
 
-def test_what_was_written_is_as_sensitive_as_it_was_when_it_is_read_as_documents(tmp_path: Path) -> None:
+def test_what_was_written_is_as_sensitive_as_it_was_when_it_is_read_as_documents(
+    tmp_path: Path,
+) -> None:
     """A page of what a confidential document gave must not pass for an internal one in the next flow."""
     answer = accepted("summarize", {"summary": "she was dismissed"}, sensitivity="confidential")
-    write_documents(batch(Document(id="a.txt", text="x", sensitivity="internal", outcomes=answer)), tmp_path)
+    write_documents(
+        batch(Document(id="a.txt", text="x", sensitivity="internal", outcomes=answer)), tmp_path
+    )
     [again] = read_documents(tmp_path, sensitivity="public", text_column="id")
     assert {document.id for document in again.documents} == {"a.txt.md", "outcomes.jsonl#a.txt"}
     assert {document.sensitivity for document in again.documents} == {"confidential"}
@@ -147,7 +175,9 @@ def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(tmp_path: Path
             price_date=None, latency_s=started_at, started_at=started_at,
         )  # fmt: skip
         outcomes = accepted("s", {"a": [1, "x"]}, attempts=(attempt,))
-        write_documents(batch(Document(id="a", text="t", outcomes=outcomes), Document(id="A", text="u")), folder)
+        write_documents(
+            batch(Document(id="a", text="t", outcomes=outcomes), Document(id="A", text="u")), folder
+        )
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     first = files(tmp_path / "one", 1.0, 10)
@@ -187,7 +217,9 @@ def test_a_link_in_the_output_folder_is_replaced_not_followed(tmp_path: Path) ->
 
 
 def test_values_that_utf_8_and_json_lack_are_written_all_the_same(tmp_path: Path) -> None:
-    path = write_documents(batch(Document(id="a", text="x", outcomes=accepted("s", "half a pair: \ud83d"))), tmp_path)
+    path = write_documents(
+        batch(Document(id="a", text="x", outcomes=accepted("s", "half a pair: \ud83d"))), tmp_path
+    )
     assert lines(path)[0]["outcomes"]["s"]["value"] == "half a pair: \ud83d"
 
 
@@ -230,18 +262,28 @@ def test_every_document_gets_a_page_of_its_own_inside_the_folder(
     assert [child.name for child in root.iterdir()] == ["out"]
     written = [child for child in (root / "out").iterdir() if child != path]
     assert len(written) == len({child.name.casefold() for child in written}) == len(ids)
-    assert all(child.is_file() and child.suffix == ".md" and not child.name.startswith(".") for child in written)
+    assert all(
+        child.is_file() and child.suffix == ".md" and not child.name.startswith(".")
+        for child in written
+    )
 
 
 @settings(max_examples=150, deadline=None)
 @given(name=TEXTS, reason=TEXTS, value=VALUES)
-def test_hostile_values_stay_text(tmp_path_factory: pytest.TempPathFactory, name: str, reason: str, value: Any) -> None:
+def test_hostile_values_stay_text(
+    tmp_path_factory: pytest.TempPathFactory, name: str, reason: str, value: Any
+) -> None:
     """A Markdown reader finds our headings, lists and table, and every value in code, unchanged."""
     folder = tmp_path_factory.mktemp("out")
     outcome = Outcome(step=name, status="accepted", value=value, reason=reason)
-    write_documents(batch(Document(id=name, text="x", metadata={name: reason}, outcomes={name: outcome})), folder)
+    write_documents(
+        batch(Document(id=name, text="x", metadata={name: reason}, outcomes={name: outcome})),
+        folder,
+    )
     (page,) = pages(folder).values()
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).enable("table").parse(page.split("---\n", 2)[2])
+    tokens = (
+        MarkdownIt("gfm-like", {"linkify": False}).enable("table").parse(page.split("---\n", 2)[2])
+    )
     inline = [child for token in tokens for child in token.children or []]
     blocks = {token.type for token in tokens}
     assert {child.type for child in inline} <= {"text", "code_inline"}
@@ -249,10 +291,16 @@ def test_hostile_values_stay_text(tmp_path_factory: pytest.TempPathFactory, name
     assert sum(token.type == "heading_open" for token in tokens) == 1 + (value is not None)
     assert sum(token.type == "td_open" for token in tokens) == 4
     assert (
-        "".join(c.content for c in inline if c.type == "text").translate(str.maketrans("", "", ":0123456789 "))
+        "".join(c.content for c in inline if c.type == "text").translate(
+            str.maketrans("", "", ":0123456789 ")
+        )
         == "stepstatusmodelreason"
     )
-    code = [token.content.removesuffix("\n") for token in [*tokens, *inline] if token.type in ("fence", "code_inline")]
+    code = [
+        token.content.removesuffix("\n")
+        for token in [*tokens, *inline]
+        if token.type in ("fence", "code_inline")
+    ]
     for text in literals(value):
         clean = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
         assert text in code or json.dumps(text) in code or clean in code

@@ -55,7 +55,9 @@ def without_front_matter(text: str) -> str:
 def message_text(path: Path) -> str:
     """What the customer wrote: no headers, markup or front matter."""
     if path.suffix == ".eml":
-        body = email.message_from_bytes(path.read_bytes(), policy=policy.default).get_body(("plain",))
+        body = email.message_from_bytes(path.read_bytes(), policy=policy.default).get_body(
+            ("plain",)
+        )
         assert body is not None
         return str(body.get_content())
     text = path.read_text(encoding="utf-8")
@@ -83,10 +85,15 @@ def confidential(folder: Path) -> set[str]:
 def rows(folder: str) -> dict[str, list[str]]:
     """The cells of a table in examples/README.md, by file name."""
     section = (
-        (ROOT / "examples" / "README.md").read_text(encoding="utf-8").split(f"## `{folder}/`")[1].split("\n## ")[0]
+        (ROOT / "examples" / "README.md")
+        .read_text(encoding="utf-8")
+        .split(f"## `{folder}/`")[1]
+        .split("\n## ")[0]
     )
     cells = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:3] == "| `"
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line[:3] == "| `"
     ]
     return {row[0].strip("`"): row[1:] for row in cells}
 
@@ -106,26 +113,37 @@ def test_no_id_and_no_text_is_used_twice() -> None:
         assert [value for value, count in Counter(values).items() if count > 1] == []
 
 
-@pytest.mark.parametrize(("name", "least"), [("classify.jsonl", 170), ("classify-examples.jsonl", 120)])
-def test_every_topic_has_enough_labelled_messages_of_both_difficulties(name: str, least: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "least"), [("classify.jsonl", 170), ("classify-examples.jsonl", 120)]
+)
+def test_every_topic_has_enough_labelled_messages_of_both_difficulties(
+    name: str, least: int
+) -> None:
     examples = golden(name)
     topics = Counter(example["label"] for example in examples)
     assert len(examples) >= least
     assert set(topics) == LABELS
     assert min(topics.values()) >= 25
-    assert {(e["label"], e["difficulty"]) for e in examples} == {(x, d) for x in LABELS for d in ("easy", "hard")}
+    assert {(e["label"], e["difficulty"]) for e in examples} == {
+        (x, d) for x in LABELS for d in ("easy", "hard")
+    }
 
 
 @pytest.mark.parametrize("name", CLASSIFY)
 def test_labelled_messages_are_of_the_length_that_was_promised(name: str) -> None:
-    assert {e["id"]: words(e["text"]) for e in golden(name) if not 25 <= words(e["text"]) <= 90} == {}
+    assert {
+        e["id"]: words(e["text"]) for e in golden(name) if not 25 <= words(e["text"]) <= 90
+    } == {}
 
 
 def test_the_evidence_of_a_teaching_example_is_a_short_quotation() -> None:
     """A model copies what it's shown: whole words of the message, letter by letter, and few of them."""
     for example in golden("classify-examples.jsonl"):
         evidence = example["evidence"]
-        assert re.search(rf"(?<!\w){re.escape(evidence)}(?!\w)", example["text"]), (example["id"], evidence)
+        assert re.search(rf"(?<!\w){re.escape(evidence)}(?!\w)", example["text"]), (
+            example["id"],
+            evidence,
+        )
         assert 3 <= words(evidence) <= 9, (example["id"], evidence)
         assert len(evidence) <= 60, (example["id"], evidence)
 
@@ -143,7 +161,9 @@ def test_nothing_that_is_measured_resembles_what_is_shown_or_the_inbox() -> None
     texts = {e["id"]: normalised(e["text"]) for name in CLASSIFY for e in golden(name)}
     texts |= {path.name: normalised(message_text(path)) for path in INBOX.iterdir()}
     ids = list(texts)
-    scores = process.cdist(texts.values(), texts.values(), scorer=fuzz.token_set_ratio, score_cutoff=NEAR)
+    scores = process.cdist(
+        texts.values(), texts.values(), scorer=fuzz.token_set_ratio, score_cutoff=NEAR
+    )
     assert [(ids[i], ids[j]) for i, j in zip(*scores.nonzero(), strict=True) if i < j] == []
 
 
@@ -158,8 +178,14 @@ def test_what_extraction_expects_stands_in_the_text_letter_by_letter() -> None:
     for example in golden("extract.jsonl"):
         expected = example["expected"]
         assert set(expected) == set(ContractTerms.model_fields)
-        stated = [ways if isinstance(ways, list) else [ways] for ways in expected.values() if ways is not None]
-        assert [way for ways in stated for way in ways if way not in example["text"]] == [], example["id"]
+        stated = [
+            ways if isinstance(ways, list) else [ways]
+            for ways in expected.values()
+            if ways is not None
+        ]
+        assert [way for ways in stated for way in ways if way not in example["text"]] == [], (
+            example["id"]
+        )
 
 
 def test_some_contracts_leave_each_optional_term_out() -> None:
@@ -183,8 +209,12 @@ def test_a_reply_can_mention_what_it_must_without_saying_what_it_must_not() -> N
         wanted = " ".join(example["must_mention"]).casefold()
         assert example["must_mention"], example["id"]
         assert example["must_not"], example["id"]
-        assert [word for word in example["must_not"] if word.casefold() in wanted] == [], example["id"]
-        assert [word for word in example["must_mention"] if word not in example["text"]] == [], example["id"]
+        assert [word for word in example["must_not"] if word.casefold() in wanted] == [], example[
+            "id"
+        ]
+        assert [word for word in example["must_mention"] if word not in example["text"]] == [], (
+            example["id"]
+        )
 
 
 def test_the_inbox_has_twelve_messages_of_mixed_kinds() -> None:
@@ -196,7 +226,10 @@ def test_the_inbox_has_twelve_messages_of_mixed_kinds() -> None:
 
 
 def test_the_mails_are_well_formed_and_one_has_an_html_part() -> None:
-    mails = [email.message_from_bytes(p.read_bytes(), policy=policy.default) for p in sorted(INBOX.glob("*.eml"))]
+    mails = [
+        email.message_from_bytes(p.read_bytes(), policy=policy.default)
+        for p in sorted(INBOX.glob("*.eml"))
+    ]
     for mail in mails:
         assert mail.defects == []
         assert mail["Date"].datetime is not None
@@ -206,7 +239,11 @@ def test_the_mails_are_well_formed_and_one_has_an_html_part() -> None:
 
 def test_one_message_attacks_the_prompt() -> None:
     """It closes the document, sends a template expression and asks for another label."""
-    attacks = [path for path in INBOX.iterdir() if "{{ 7*7 }}" in path.read_text(encoding="utf-8", errors="replace")]
+    attacks = [
+        path
+        for path in INBOX.iterdir()
+        if "{{ 7*7 }}" in path.read_text(encoding="utf-8", errors="replace")
+    ]
     assert len(attacks) == 1
     assert "</document>" in attacks[0].read_text(encoding="utf-8")
 
@@ -220,23 +257,36 @@ def test_there_are_four_contracts_that_fit_a_small_window() -> None:
 
 def test_one_contract_names_no_law_and_one_has_no_limit_of_liability() -> None:
     texts = {path.stem: " ".join(contract_text(path).split()) for path in CONTRACTS.iterdir()}
-    assert {name for name, text in texts.items() if not re.search(r"governed by|law of .* applies", text)} == {"nda"}
-    assert {name for name, text in texts.items() if "not limited in amount" in text} == {"freelance-services"}
+    assert {
+        name
+        for name, text in texts.items()
+        if not re.search(r"governed by|law of .* applies", text)
+    } == {"nda"}
+    assert {name for name, text in texts.items() if "not limited in amount" in text} == {
+        "freelance-services"
+    }
 
 
 def test_what_was_agreed_is_told_in_words_of_the_transcript() -> None:
     for example in golden("actions.jsonl"):
         expected = example["expected"]
-        for words_of_it in (*expected["decisions"], *(action["words"] for action in expected["actions"])):
+        for words_of_it in (
+            *expected["decisions"],
+            *(action["words"] for action in expected["actions"]),
+        ):
             assert words_of_it in example["text"], example["id"]
         assert all(f"{action['who']}: " in example["text"] for action in expected["actions"])
 
 
 @pytest.mark.parametrize(("folder", "sensitivity"), [(INBOX, 2), (CONTRACTS, 5), (MEETINGS, 3)])
-def test_the_examples_readme_lists_every_file_with_its_sensitivity(folder: Path, sensitivity: int) -> None:
+def test_the_examples_readme_lists_every_file_with_its_sensitivity(
+    folder: Path, sensitivity: int
+) -> None:
     table = rows(folder.name)
     assert set(table) == {path.name for path in folder.iterdir()}
-    assert {name for name, row in table.items() if row[sensitivity] == "confidential"} == confidential(folder)
+    assert {
+        name for name, row in table.items() if row[sensitivity] == "confidential"
+    } == confidential(folder)
 
 
 def test_the_inbox_has_every_topic() -> None:

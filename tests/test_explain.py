@@ -60,7 +60,9 @@ def classify(root: Path, *documents: Document) -> None:
 
 
 def letter(name: str = "mail-07.txt", **features: Any) -> Document:
-    return Document(id=name, text="my invoice is wrong, please help", **{"sensitivity": "internal", **features})
+    return Document(
+        id=name, text="my invoice is wrong, please help", **{"sensitivity": "internal", **features}
+    )
 
 
 def explained(terminal: Terminal, root: Path, *arguments: object) -> str:
@@ -80,10 +82,14 @@ def data(terminal: Terminal, root: Path, *arguments: object) -> dict[str, Any]:
 # ---- what happened ------------------------------------------------------------------------------
 
 
-def test_it_tells_a_decision_in_its_order(terminal: Terminal, project: Path, standin: Standin) -> None:
+def test_it_tells_a_decision_in_its_order(
+    terminal: Terminal, project: Path, standin: Standin
+) -> None:
     """Features, guards, route, candidates, what was left out, calls with their checks, outcome."""
     standin.answer(json.dumps({"label": "billing", "evidence": "words of its own"}), right)
-    classify(project, letter(sensitivity="confidential", language="en", metadata={"desk": "claims"}))
+    classify(
+        project, letter(sensitivity="confidential", language="en", metadata={"desk": "claims"})
+    )
     text = explained(terminal, project, "mail-07")
     parts = [
         "classify of mail-07.txt, as it was in run",
@@ -110,12 +116,16 @@ def test_it_tells_a_decision_in_its_order(terminal: Terminal, project: Path, sta
     assert places == sorted(places)
 
 
-def test_it_is_what_happened_and_not_what_would_happen_now(terminal: Terminal, project: Path) -> None:
+def test_it_is_what_happened_and_not_what_would_happen_now(
+    terminal: Terminal, project: Path
+) -> None:
     """With other rules, and a model less, the run of yesterday stays as it was."""
     classify(project, letter())
     before = explained(terminal, project, "mail-07")
     rules = project / "routing_rules" / "rules.yaml"
-    rules.write_text(rules.read_text().replace("try: [away, small, large]", "try: [large]").replace("0.9", "0.5"))
+    rules.write_text(
+        rules.read_text().replace("try: [away, small, large]", "try: [large]").replace("0.9", "0.5")
+    )
     assert explained(terminal, project, "mail-07") == before
 
 
@@ -144,10 +154,14 @@ def test_a_fault_and_a_fallback_are_told_apart_from_an_escalation(
 def test_an_answer_that_was_paid_before_says_so(terminal: Terminal, project: Path) -> None:
     classify(project, letter())
     classify(project, letter())
-    assert "1. away  asked first: an answer paid before, used again" in explained(terminal, project, "mail-07")
+    assert "1. away  asked first: an answer paid before, used again" in explained(
+        terminal, project, "mail-07"
+    )
 
 
-def test_a_deferred_document_says_what_it_waits_for(terminal: Terminal, project: Path, standin: Standin) -> None:
+def test_a_deferred_document_says_what_it_waits_for(
+    terminal: Terminal, project: Path, standin: Standin
+) -> None:
     standin.answer("no JSON at all")
     classify(project, letter())
     text = explained(terminal, project, "mail-07")
@@ -167,7 +181,9 @@ def test_a_shadow_is_told_apart(terminal: Terminal, office: Office) -> None:
     assert [attempt["model"] for attempt in found["shadow"]] == ["cheap"]
 
 
-def test_a_demoted_certificate_is_the_reason_that_is_shown(terminal: Terminal, office: Office) -> None:
+def test_a_demoted_certificate_is_the_reason_that_is_shown(
+    terminal: Terminal, office: Office
+) -> None:
     proven(office).run(documents(60))
     label_all(office)
     office.run(documents(1))
@@ -180,13 +196,19 @@ def test_a_demoted_certificate_is_the_reason_that_is_shown(terminal: Terminal, o
     ("arguments", "says"),
     [
         (["mail-99"], "known: mail-07.txt, mail-08.txt"),
-        (["mail-"], "'mail-' fits several documents: mail-07.txt, mail-08.txt; give more of the id"),
+        (
+            ["mail-"],
+            "'mail-' fits several documents: mail-07.txt, mail-08.txt; give more of the id",
+        ),
         (["mail-07", "clasify"], "did you mean 'classify'?"),
         (["mail-07", "--run", "1999"], "no run named '1999'"),
         ([], "name a document"),
         (["mail-07", "--step", "classify"], "name a document"),
         (["--step", "clasify"], "did you mean 'classify'?"),
-        (["--step", "classify", "--sensitivity", "secret"], "--sensitivity: Input should be 'public', 'internal'"),
+        (
+            ["--step", "classify", "--sensitivity", "secret"],
+            "--sensitivity: Input should be 'public', 'internal'",
+        ),
         (["--step", "classify", "--tag", "desk"], "--tag takes NAME=VALUE, not 'desk'"),
         (["--step", "classify", "--outcome", "label=x"], "--outcome takes STEP.FIELD=VALUE"),
         (["--step", "classify", "--budget-left", "much"], "--budget-left takes an amount of USD"),
@@ -202,12 +224,18 @@ def test_a_question_that_cannot_be_answered_is_misuse(
     assert says in done.err
 
 
-def test_the_words_that_decided_are_shown_for_a_trained_classifier(terminal: Terminal, tmp_path: Path) -> None:
+def test_the_words_that_decided_are_shown_for_a_trained_classifier(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     """Read again from the document's file, since the ledger holds no text."""
-    root = make_project(tmp_path / "p", rules="version: 1\nroutes:\n  - {name: all, try: [trained]}\n")
+    root = make_project(
+        tmp_path / "p", rules="version: 1\nroutes:\n  - {name: all, try: [trained]}\n"
+    )
     catalog = root / "routing_rules" / "catalog.yaml"
     settings = f"context_tokens: 9000, max_output_tokens: 100, price: {FREE}, strength: 5"
-    catalog.write_text(f"{catalog.read_text()}  trained: {{tier: local, learned: classify, {settings}}}\n")
+    catalog.write_text(
+        f"{catalog.read_text()}  trained: {{tier: local, learned: classify, {settings}}}\n"
+    )
     about = {"billing": "my invoice is wrong", "delivery": "my parcel is late"}
     texts = [
         Labelled(f"{n} {label}", f"Hello, {words}, number {n}", label)
@@ -219,7 +247,9 @@ def test_the_words_that_decided_are_shown_for_a_trained_classifier(terminal: Ter
     (root / "inbox" / "a.txt").write_text("Hello, my parcel is late again")
     with Engine(Project(root), env={}) as engine:
         [batch] = read_documents(root / "inbox", sensitivity="internal")
-        engine.run_batch(engine.start_run("inbox", parameters={"source": "inbox"}), CLASSIFY, batch, LABELS)
+        engine.run_batch(
+            engine.start_run("inbox", parameters={"source": "inbox"}), CLASSIFY, batch, LABELS
+        )
     text = explained(terminal, root, "a.txt")
     assert "Accepted from trained, 1 call, free." in text
     assert "words that decided: " in text
@@ -237,7 +267,9 @@ def unlisted(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     catalog = project / "routing_rules" / "catalog.yaml"
     text = catalog.read_text()
     start = text.index("  away:")
-    catalog.write_text(text[:start] + text[start:].replace("api_key: test", 'api_key: "${AWAY_KEY}"', 1))
+    catalog.write_text(
+        text[:start] + text[start:].replace("api_key: test", 'api_key: "${AWAY_KEY}"', 1)
+    )
     monkeypatch.delenv("AWAY_KEY", raising=False)
     return project
 
@@ -249,21 +281,47 @@ def test_now_it_says_what_is_not_available_here(terminal: Terminal, unlisted: Pa
     assert "Guards    none applies" in text
 
 
-def test_now_without_a_word_on_sensitivity_the_document_is_restricted(terminal: Terminal, project: Path) -> None:
+def test_now_without_a_word_on_sensitivity_the_document_is_restricted(
+    terminal: Terminal, project: Path
+) -> None:
     found = data(terminal, project, "--step", "classify")
-    assert (found["features"]["sensitivity"], found["guards"]) == ("restricted", ["confidential-stays-local"])
+    assert (found["features"]["sensitivity"], found["guards"]) == (
+        "restricted",
+        ["confidential-stays-local"],
+    )
     assert [choice["model"] for choice in found["choices"]] == ["small", "large"]
 
 
 def test_now_every_feature_may_decide(terminal: Terminal, project: Path) -> None:
     """An earlier outcome takes another route; a small budget leaves the dear model out; nothing left is deferred."""
-    complaint = ("--step", "classify", "--sensitivity", "internal", "--outcome", "extract.kind=complaint")
-    found = data(terminal, project, *complaint, "--tag", "desk=claims", "--language", "de", "--stakes", "high")
+    complaint = (
+        "--step",
+        "classify",
+        "--sensitivity",
+        "internal",
+        "--outcome",
+        "extract.kind=complaint",
+    )
+    found = data(
+        terminal,
+        project,
+        *complaint,
+        "--tag",
+        "desk=claims",
+        "--language",
+        "de",
+        "--stakes",
+        "high",
+    )
     assert (found["rule"], found["earlier"]) == ("complaints", {"extract": {"kind": "complaint"}})
     assert found["features"]["tags"] == {"desk": "claims"}
-    poor = explained(terminal, project, "--step", "classify", "--budget-left", "0.003", "--tokens", "100")
+    poor = explained(
+        terminal, project, "--step", "classify", "--budget-left", "0.003", "--tokens", "100"
+    )
     assert "large\n    may cost" in poor
-    assert "It would be deferred" in explained(terminal, project, "--step", "classify", "--budget-left", "0")
+    assert "It would be deferred" in explained(
+        terminal, project, "--step", "classify", "--budget-left", "0"
+    )
 
 
 def test_now_it_calls_nobody(terminal: Terminal, project: Path, standin: Standin) -> None:

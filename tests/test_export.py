@@ -37,8 +37,34 @@ routes:
   - {name: dear, when: {tags: {dear: ["yes"]}}, try: [large]}
   - {name: default, try: [small]}
 """
-SUBJECTS = ["parcel", "desk", "invoice", "lamp", "chair", "letter", "refund", "box", "mirror", "order", "shelf", "bed"]
-PLACES = ["Antwerp", "Bergen", "Cadiz", "Dresden", "Eger", "Faro", "Genoa", "Hull", "Izmir", "Jena", "Kiel", "Lund"]
+SUBJECTS = [
+    "parcel",
+    "desk",
+    "invoice",
+    "lamp",
+    "chair",
+    "letter",
+    "refund",
+    "box",
+    "mirror",
+    "order",
+    "shelf",
+    "bed",
+]
+PLACES = [
+    "Antwerp",
+    "Bergen",
+    "Cadiz",
+    "Dresden",
+    "Eger",
+    "Faro",
+    "Genoa",
+    "Hull",
+    "Izmir",
+    "Jena",
+    "Kiel",
+    "Lund",
+]
 
 
 def text(number: int) -> str:
@@ -53,7 +79,10 @@ def right(request: Request) -> str:
 @pytest.fixture
 def project(tmp_path: Path, standin: Standin) -> Path:
     standin.answer(right)
-    entries = [model("small", standin.url), model("large", standin.url, tier="proprietary", strength=20)]
+    entries = [
+        model("small", standin.url),
+        model("large", standin.url, tier="proprietary", strength=20),
+    ]
     root = make_project(tmp_path / "project", *entries, rules=RULES)
     (root / "golden").mkdir()
     (root / "golden" / "classify.yaml").write_text(json.dumps({"parameters": LABELS}))
@@ -74,28 +103,42 @@ def message(project: Path, number: int, **changes: Any) -> Document:
     """A document that also lies in the project's inbox."""
     (project / "inbox").mkdir(exist_ok=True)
     (project / "inbox" / f"{number}.txt").write_text(text(number))
-    return replace(Document(id=f"{number}.txt", text=text(number), sensitivity="internal", language="en"), **changes)
+    return replace(
+        Document(id=f"{number}.txt", text=text(number), sensitivity="internal", language="en"),
+        **changes,
+    )
 
 
-def exported(terminal: Terminal, project: Path, *arguments: object) -> tuple[Done, list[dict[str, Any]]]:
+def exported(
+    terminal: Terminal, project: Path, *arguments: object
+) -> tuple[Done, list[dict[str, Any]]]:
     done = terminal("export", "--step", "classify", "--force", *arguments, cwd=project)
     folder = project / "out" / "export" / "classify"
-    files = [folder / name for name in ("train.jsonl", "validation.jsonl") if (folder / name).exists()]
+    files = [
+        folder / name for name in ("train.jsonl", "validation.jsonl") if (folder / name).exists()
+    ]
     return done, [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def told(project: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((project / "out" / "export" / "classify" / "export.json").read_text())
+    found: dict[str, Any] = json.loads(
+        (project / "out" / "export" / "classify" / "export.json").read_text()
+    )
     return found
 
 
-def test_each_line_is_the_conversation_that_the_tuned_model_will_have(project: Path, terminal: Terminal) -> None:
+def test_each_line_is_the_conversation_that_the_tuned_model_will_have(
+    project: Path, terminal: Terminal
+) -> None:
     """System and user message as the prompt renders them today, and the answer as JSON in the order of the schema."""
     documents = [message(project, number) for number in range(12)]
     classified(project, *documents)
     done, lines = exported(terminal, project, "--validation", "0.4")
     assert done.code == 0, done.err
-    asked = {d.text: Project(project).prompts["classify"].render(d, {"part": None, **LABELS}) for d in documents}
+    asked = {
+        d.text: Project(project).prompts["classify"].render(d, {"part": None, **LABELS})
+        for d in documents
+    }
     assert len(lines) == 12
     for line in lines:
         roles, contents = zip(*((m["role"], m["content"]) for m in line["messages"]), strict=True)
@@ -112,7 +155,9 @@ def test_what_is_held_out_hangs_on_the_text_alone(project: Path, terminal: Termi
     """More documents move none of the others to the other side."""
 
     def held_out() -> set[str]:
-        lines = (project / "out" / "export" / "classify" / "validation.jsonl").read_text().splitlines()
+        lines = (
+            (project / "out" / "export" / "classify" / "validation.jsonl").read_text().splitlines()
+        )
         return {json.loads(line)["messages"][1]["content"] for line in lines}
 
     documents = [message(project, number) for number in range(24)]
@@ -181,10 +226,14 @@ def test_a_persons_answer_is_the_one_to_learn(project: Path, terminal: Terminal)
     assert [json.loads(line["messages"][2]["content"]) for line in lines] == [
         {"label": "billing", "evidence": "I paid"}
     ]
-    assert list(json.loads(lines[0]["messages"][2]["content"])) == ["label", "evidence"], "the schema's order"
+    assert list(json.loads(lines[0]["messages"][2]["content"])) == ["label", "evidence"], (
+        "the schema's order"
+    )
 
 
-def test_an_answer_that_a_person_labelled_as_wrong_is_not_learnt(project: Path, terminal: Terminal) -> None:
+def test_an_answer_that_a_person_labelled_as_wrong_is_not_learnt(
+    project: Path, terminal: Terminal
+) -> None:
     rules = project / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text() + "shadow: {share: 1}\n")
     documents = message(project, 1), message(project, 2)
@@ -198,7 +247,9 @@ def test_an_answer_that_a_person_labelled_as_wrong_is_not_learnt(project: Path, 
     assert told(project)["persons"] == {"labelled right": 1}
 
 
-def test_answers_of_some_models_or_tiers_can_be_asked_for(project: Path, terminal: Terminal) -> None:
+def test_answers_of_some_models_or_tiers_can_be_asked_for(
+    project: Path, terminal: Terminal
+) -> None:
     """What a person edited counts as the answer of the models that the person saw."""
     dear = message(project, 2, metadata={"dear": "yes"})
     first = classified(project, message(project, 1), dear)
@@ -223,7 +274,9 @@ def test_answers_of_some_models_or_tiers_can_be_asked_for(project: Path, termina
     assert "1  of other tiers than named" in done.err
 
 
-def test_what_is_confidential_does_not_leave_without_being_named(project: Path, terminal: Terminal) -> None:
+def test_what_is_confidential_does_not_leave_without_being_named(
+    project: Path, terminal: Terminal
+) -> None:
     """And what a guard keeps in the house only for a training in the house."""
     secret = message(project, 2, sensitivity="confidential")
     private = message(project, 3, metadata={"private": "yes"})
@@ -244,11 +297,22 @@ def test_what_is_confidential_does_not_leave_without_being_named(project: Path, 
 
 @pytest.mark.parametrize(
     "changed",
-    [lambda t: t, str.upper, lambda t: t.replace("paid", "pay"), lambda t: f"> {t}\n\nSee above. Where is it? Tom"],
+    [
+        lambda t: t,
+        str.upper,
+        lambda t: t.replace("paid", "pay"),
+        lambda t: f"> {t}\n\nSee above. Where is it? Tom",
+    ],
 )
-def test_golden_texts_are_left_out_and_what_is_nearly_one(project: Path, terminal: Terminal, changed: Any) -> None:
+def test_golden_texts_are_left_out_and_what_is_nearly_one(
+    project: Path, terminal: Terminal, changed: Any
+) -> None:
     """Another spelling, a word more or less, a quotation; the golden sets of other steps count too."""
-    golden = {"id": "g", "text": changed(text(1)) if changed is str.upper else text(1), "reply": "x"}
+    golden = {
+        "id": "g",
+        "text": changed(text(1)) if changed is str.upper else text(1),
+        "reply": "x",
+    }
     (project / "golden" / "draft.jsonl").write_text(json.dumps(golden) + "\n")
     document = message(project, 1, text=changed(text(1)))
     (project / "inbox" / "1.txt").write_text(document.text)
@@ -261,7 +325,9 @@ def test_golden_texts_are_left_out_and_what_is_nearly_one(project: Path, termina
 def test_answers_to_another_question_are_left_out(project: Path, terminal: Terminal) -> None:
     """With other labels the same answer means something else."""
     classified(project, message(project, 1))
-    (project / "golden" / "classify.yaml").write_text(json.dumps({"parameters": {**LABELS, "labels": ["delivery"]}}))
+    (project / "golden" / "classify.yaml").write_text(
+        json.dumps({"parameters": {**LABELS, "labels": ["delivery"]}})
+    )
     done, lines = exported(terminal, project)
     assert (done.code, lines) == (1, [])
     assert "another question" in done.err
@@ -272,11 +338,15 @@ def test_measured_answers_are_no_material(project: Path, terminal: Terminal) -> 
     document = message(project, 1)
     spec = Project(project).load_step("classify")
     with Engine(Project(project), env={}) as engine:
-        engine.run_batch(engine.start_run("certify"), spec, Batch((document,)), LABELS, models=("small",))
+        engine.run_batch(
+            engine.start_run("certify"), spec, Batch((document,)), LABELS, models=("small",)
+        )
     assert exported(terminal, project)[0].code == 1
 
 
-def test_an_earlier_export_is_not_overwritten_unless_wanted(project: Path, terminal: Terminal) -> None:
+def test_an_earlier_export_is_not_overwritten_unless_wanted(
+    project: Path, terminal: Terminal
+) -> None:
     classified(project, message(project, 1))
     exported(terminal, project)
     done = terminal("export", "--step", "classify", cwd=project)
@@ -291,12 +361,17 @@ def test_an_earlier_export_is_not_overwritten_unless_wanted(project: Path, termi
     [
         (("--step", "clasify"), "no step named 'clasify'; did you mean 'classify'?"),
         (("--step", "classify", "--sensitivity-max", "secret"), "no sensitivity named 'secret'"),
-        (("--step", "classify", "--tier", "locals"), "no tier named 'locals'; did you mean 'local'?"),
+        (
+            ("--step", "classify", "--tier", "locals"),
+            "no tier named 'locals'; did you mean 'local'?",
+        ),
         (("--step", "classify", "--source", "nowhere"), "there is no such folder"),
         (("--step", "classify", "--validation", "1"), "is no share"),
     ],
 )
-def test_a_wrong_command_says_what_is_right(project: Path, terminal: Terminal, arguments: Any, why: str) -> None:
+def test_a_wrong_command_says_what_is_right(
+    project: Path, terminal: Terminal, arguments: Any, why: str
+) -> None:
     done = terminal("export", *arguments, cwd=project)
     assert (done.code, why in done.err) == (2, True), done.err
 
@@ -315,7 +390,9 @@ class Paper:
 
 
 RIGHT = {"label": "billing", "evidence": "has not arrived"}
-VALUES = st.sampled_from([RIGHT, RIGHT, RIGHT, RIGHT | {"label": "no such label"}, {"label": "billing"}])
+VALUES = st.sampled_from(
+    [RIGHT, RIGHT, RIGHT, RIGHT | {"label": "no such label"}, {"label": "billing"}]
+)
 PAPERS = st.builds(
     Paper,
     number=st.integers(0, 9),
@@ -332,21 +409,34 @@ PAPERS = st.builds(
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project to be filled anew for each example."""
     root = tmp_path_factory.mktemp("export") / "project"
-    make_project(root, model("small", "http://127.0.0.1:1"), model("large", "http://127.0.0.1:1", tier="proprietary"))
+    make_project(
+        root,
+        model("small", "http://127.0.0.1:1"),
+        model("large", "http://127.0.0.1:1", tier="proprietary"),
+    )
     (root / "golden").mkdir()
     (root / "golden" / "classify.yaml").write_text(json.dumps({"parameters": LABELS}))
     return root
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-@given(papers=st.lists(PAPERS, min_size=3, max_size=8), most=st.sampled_from(SENSITIVITIES), share=st.floats(0, 0.9))
+@given(
+    papers=st.lists(PAPERS, min_size=3, max_size=8),
+    most=st.sampled_from(SENSITIVITIES),
+    share=st.floats(0, 0.9),
+)
 def test_whatever_is_on_record_only_what_may_be_learnt_is_exported(
     empty: Path, papers: list[Paper], most: Sensitivity, share: float
 ) -> None:
     """No golden text, nothing above the sensitivity; disjoint parts; every line parses and fits the step's schema."""
     with tempfile.TemporaryDirectory(prefix="tierwise-test-") as folder:
         found = _exported(empty, Path(folder), papers, most, share)
-    inside = {paper.number for paper in papers for example in found.examples if example.text == text(paper.number)}
+    inside = {
+        paper.number
+        for paper in papers
+        for example in found.examples
+        if example.text == text(paper.number)
+    }
     assert len(inside) == len(found.examples), "each text once"
     for paper in papers:
         if paper.number in inside:
@@ -359,13 +449,21 @@ def test_whatever_is_on_record_only_what_may_be_learnt_is_exported(
         validate(answer, Project(empty).load_step("classify").schema(LABELS))
 
 
-def _exported(root: Path, folder: Path, papers: list[Paper], most: Sensitivity, share: float) -> Export:
+def _exported(
+    root: Path, folder: Path, papers: list[Paper], most: Sensitivity, share: float
+) -> Export:
     project = Project(root)
     question = project.load_step("classify").question(LABELS)
     inbox = folder / "inbox"
     inbox.mkdir()
-    golden = [{"id": str(n), "text": text(p.number), "label": "billing"} for n, p in enumerate(papers) if p.golden]
-    (root / "golden" / "classify.jsonl").write_text("".join(json.dumps(row) + "\n" for row in golden))
+    golden = [
+        {"id": str(n), "text": text(p.number), "label": "billing"}
+        for n, p in enumerate(papers)
+        if p.golden
+    ]
+    (root / "golden" / "classify.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in golden)
+    )
     with Ledger.open(migrated_url("sqlite", folder), root=folder) as ledger:
         for place, paper in enumerate(papers):
             head = f"---\nsensitivity: {paper.declares}\n---\n" if paper.declares else ""
@@ -387,7 +485,13 @@ def _exported(root: Path, folder: Path, papers: list[Paper], most: Sensitivity, 
                 awaited(ledger.record_outcome(run.id, document, outcome, question))
             if paper.word:
                 ledger.reviews.decide(_decision(run.id, document, paper, question))
-        return collect(project, ledger, "classify", Wanted(sensitivity_max=most, sources=(inbox,)), validation=share)
+        return collect(
+            project,
+            ledger,
+            "classify",
+            Wanted(sensitivity_max=most, sources=(inbox,)),
+            validation=share,
+        )
 
 
 def _decision(run_id: str, document: Document, paper: Paper, question: str) -> Decision:

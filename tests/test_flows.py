@@ -50,18 +50,30 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, provider: Standin) -> Path:
-    return make_project(tmp_path / "project", model("small", provider.url), model("large", provider.url, strength=20))
+    return make_project(
+        tmp_path / "project",
+        model("small", provider.url),
+        model("large", provider.url, strength=20),
+    )
 
 
 def test_a_folder_of_messages_is_sorted_summarised_and_answered(
     prefect_server: str, terminal: Terminal, project: Path, inbox: Path, provider: Standin
 ) -> None:
     """The main job from the command line: files in, files and a table out, exit code 0."""
-    done = terminal("run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project)
+    done = terminal(
+        "run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project
+    )
     assert done.code == 0, done.err
-    lines = [json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
+    ]
     assert [line["id"] for line in lines] == ["a.txt", "b.txt", "c.md"]
-    assert all(line["outcomes"][step]["status"] == "accepted" for line in lines for step in line["outcomes"])
+    assert all(
+        line["outcomes"][step]["status"] == "accepted"
+        for line in lines
+        for step in line["outcomes"]
+    )
     assert "classify" in done.out
     assert "9" in done.out
     assert "3 documents, 0 deferred, 9 calls" in done.out
@@ -78,7 +90,9 @@ def test_a_second_run_pays_nothing_and_a_fresh_one_pays_again(
     again = terminal(*command, project / "two", cwd=project)
     assert provider.count == 9
     assert "9 reused" in again.out
-    assert (project / "one/outcomes.jsonl").read_bytes() == (project / "two/outcomes.jsonl").read_bytes()
+    assert (project / "one/outcomes.jsonl").read_bytes() == (
+        project / "two/outcomes.jsonl"
+    ).read_bytes()
     terminal(*command, project / "three", "--fresh", cwd=project)
     assert provider.count == 18
 
@@ -103,7 +117,9 @@ def test_prefect_shows_task_runs_named_for_people_and_the_summary(
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    done = terminal("run", "support_inbox", "--source", inbox, "--out", project / "out", "--json", cwd=project)
+    done = terminal(
+        "run", "support_inbox", "--source", inbox, "--out", project / "out", "--json", cwd=project
+    )
     flow_run_id = json.loads(done.out)["run"]["flow_run_id"]
     with get_client(sync_client=True) as client:
         chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
@@ -119,7 +135,11 @@ def test_prefect_shows_task_runs_named_for_people_and_the_summary(
 
 
 def test_the_same_flow_goes_to_three_tiers_by_configuration_alone(
-    prefect_server: str, terminal: Terminal, tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+    prefect_server: str,
+    terminal: Terminal,
+    tmp_path: Path,
+    inbox: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """classify to a local server, summarize to a Clarifai-hosted model, draft to Anthropic: seen at the sockets."""
     (inbox / "c.md").unlink()
@@ -128,7 +148,9 @@ def test_the_same_flow_goes_to_three_tiers_by_configuration_alone(
     with Standin() as local, Standin() as clarifai, Standin() as anthropic:
         for server in (local, clarifai, anthropic):
             server.answer(answer("delivery"))
-        hosted = "openai/https://clarifai.com/mistralai/completion/models/Ministral-3-3B-Instruct-2512"
+        hosted = (
+            "openai/https://clarifai.com/mistralai/completion/models/Ministral-3-3B-Instruct-2512"
+        )
         root = make_project(
             tmp_path / "project",
             model("house", local.url),
@@ -175,13 +197,25 @@ def test_contracts_give_terms_with_quotations_a_summary_and_a_risk(
         properties = request.schema["properties"]  # type: ignore[attr-defined]
         words = " ".join(request.document.split()[:5])  # type: ignore[attr-defined]
         values = {"label": "low", "evidence": words, "summary": words}
-        return json.dumps({name: values.get(name, {"quote": words, "value": words}) for name in properties})
+        return json.dumps(
+            {name: values.get(name, {"quote": words, "value": words}) for name in properties}
+        )
 
     provider.answer(reply)
     shutil.copytree(ROOT / "examples" / "contracts", tmp_path / "contracts")
-    done = terminal("run", "contract_intake", "--source", tmp_path / "contracts", "--out", project / "out", cwd=project)
+    done = terminal(
+        "run",
+        "contract_intake",
+        "--source",
+        tmp_path / "contracts",
+        "--out",
+        project / "out",
+        cwd=project,
+    )
     assert done.code == 0, done.err
-    lines = [json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
+    ]
     assert len(lines) == 4
     for line in lines:
         assert {step: o["status"] for step, o in line["outcomes"].items()} == {
@@ -203,14 +237,18 @@ def test_a_file_that_cannot_be_read_is_deferred_with_its_reason_and_the_rest_goe
 ) -> None:
     (inbox / "broken.pdf").write_bytes(b"%PDF-1.4 not really")
     (inbox / "empty.txt").write_text("")
-    done = terminal("run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project)
+    done = terminal(
+        "run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project
+    )
     assert done.code == 0, done.err
     lines = {
         line["id"]: line["outcomes"]
         for line in map(json.loads, (project / "out" / "outcomes.jsonl").read_text().splitlines())
     }
     assert len(lines) == 5
-    assert lines["broken.pdf"]["read"]["status"] == lines["empty.txt"]["read"]["status"] == "deferred"
+    assert (
+        lines["broken.pdf"]["read"]["status"] == lines["empty.txt"]["read"]["status"] == "deferred"
+    )
     assert lines["a.txt"]["draft"]["status"] == "accepted"
     assert "5 documents, 2 deferred" in done.out
     assert "broken.pdf" in done.out
@@ -235,7 +273,9 @@ def test_a_server_that_refuses_connections_defers_everything_and_fails(
     prefect_server: str, terminal: Terminal, tmp_path: Path, inbox: Path
 ) -> None:
     """Nothing is lost: every document is in the results, with the reason."""
-    (inbox / "b.txt").unlink()  # one document a model: one that fails five times in a row rests for half a minute
+    (
+        inbox / "b.txt"
+    ).unlink()  # one document a model: one that fails five times in a row rests for half a minute
     rules = """
     version: 1
     routes:
@@ -247,14 +287,18 @@ def test_a_server_that_refuses_connections_defers_everything_and_fails(
     done = terminal("run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root)
     assert done.code == 1
     assert "Deferred: 2" in done.out
-    lines = [json.loads(line) for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()
+    ]
     assert [line["outcomes"]["classify"]["status"] for line in lines] == ["deferred"] * 2
 
 
 def test_an_unset_key_defers_with_the_variable_to_set(
     prefect_server: str, terminal: Terminal, tmp_path: Path, inbox: Path, provider: Standin
 ) -> None:
-    keyed = model("small", provider.url, tier="proprietary").replace("api_key: test", 'api_key: "${NO_SUCH_KEY}"')
+    keyed = model("small", provider.url, tier="proprietary").replace(
+        "api_key: test", 'api_key: "${NO_SUCH_KEY}"'
+    )
     root = make_project(tmp_path / "p", keyed, rules=RULES_SMALL)
     done = terminal("run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root)
     assert done.code == 1
@@ -275,7 +319,9 @@ def test_answers_of_every_bad_kind_end_in_an_accepted_or_deferred_document(
 ) -> None:
     """Faults in a row through the whole flow: nothing is lost."""
     provider.faults([status(500), status(429, retry_after=0), status(400), status(503)])
-    done = terminal("run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project)
+    done = terminal(
+        "run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project
+    )
     assert done.code == 0, done.err
     lines = (project / "out" / "outcomes.jsonl").read_text().splitlines()
     assert len(lines) == 3

@@ -22,7 +22,10 @@ from tierwise.records import Call, Message, Reply, Usage
 DOCUMENT = "The invoice of March is still open. Please pay it by Friday."
 SCHEMA = {
     "type": "object",
-    "properties": {"label": {"type": "string", "enum": ["billing", "other"]}, "evidence": {"type": "string"}},
+    "properties": {
+        "label": {"type": "string", "enum": ["billing", "other"]},
+        "evidence": {"type": "string"},
+    },
     "required": ["label", "evidence"],
     "additionalProperties": False,
 }
@@ -50,7 +53,15 @@ MODELS = {  # catalog name: LiteLLM's name, path of the address
     "gemini": ("gemini/gemini-2.5-flash-lite", "/v1beta"),
 }
 FORMATS = sorted(MODELS)
-OPENAI_FORMAT = ["clarifai", "clarifai-litellm", "mistral", "openai", "openai-litellm", "vllm", "vllm-litellm"]
+OPENAI_FORMAT = [
+    "clarifai",
+    "clarifai-litellm",
+    "mistral",
+    "openai",
+    "openai-litellm",
+    "vllm",
+    "vllm-litellm",
+]
 BOTH_LANES = pytest.mark.parametrize("name", ["openai", "openai-litellm"])
 
 
@@ -58,12 +69,20 @@ def entry(litellm_model: str, api_base: str | None, **settings: Any) -> dict[str
     params = {"model": litellm_model, "api_key": "${API_KEY}", **settings.pop("params", {})}
     if api_base is not None:
         params["api_base"] = api_base
-    defaults = {"tier": "elsewhere", "context_tokens": 8000, "max_output_tokens": 500, "price": "unknown"}
+    defaults = {
+        "tier": "elsewhere",
+        "context_tokens": 8000,
+        "max_output_tokens": 500,
+        "price": "unknown",
+    }
     return {**defaults, "strength": 50, "litellm_params": params, **settings}
 
 
 def catalog(models: dict[str, dict[str, Any]]) -> Catalog:
-    tiers = {"elsewhere": {"description": "any provider"}, "local": {"description": "here", "stays_in_house": True}}
+    tiers = {
+        "elsewhere": {"description": "any provider"},
+        "local": {"description": "here", "stays_in_house": True},
+    }
     return Catalog.model_validate({"version": 1, "tiers": tiers, "models": models})
 
 
@@ -81,7 +100,9 @@ def forced_lane(name: str) -> dict[str, str]:
 ENV = {"API_KEY": "sk-test-0123456789"}
 
 
-def ask(models: Catalog, *calls: Call, env: dict[str, str] | None = None, local: Any = None) -> list[Reply]:
+def ask(
+    models: Catalog, *calls: Call, env: dict[str, str] | None = None, local: Any = None
+) -> list[Reply]:
     """The replies to some calls, made together."""
 
     async def go() -> list[Reply]:
@@ -112,12 +133,17 @@ def test_the_prompt_arrives_whole_with_its_limit(standin: Standin, name: str) ->
     body = json.dumps(standin.last.body)
     assert standin.last.document == DOCUMENT
     assert "Sort the document." in body
-    assert any(f'"{limit}": 50' in body for limit in ("max_tokens", "max_completion_tokens", "max_output_tokens"))
+    assert any(
+        f'"{limit}": 50' in body
+        for limit in ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    )
     assert '"stream": true' not in body
 
 
 @pytest.mark.parametrize("name", ["clarifai", "clarifai-litellm"])
-def test_clarifai_is_called_under_its_own_path_with_the_models_address(standin: Standin, name: str) -> None:
+def test_clarifai_is_called_under_its_own_path_with_the_models_address(
+    standin: Standin, name: str
+) -> None:
     ask(catalog_at(standin.url), replace(CALL, model=name))
     assert standin.last.path == "/v2/ext/openai/v1/chat/completions"
     assert standin.last.body["model"] == CLARIFAI_MODEL
@@ -125,7 +151,9 @@ def test_clarifai_is_called_under_its_own_path_with_the_models_address(standin: 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_schema_reaches_every_provider_and_the_answer_comes_back_as_text(standin: Standin, name: str) -> None:
+def test_a_schema_reaches_every_provider_and_the_answer_comes_back_as_text(
+    standin: Standin, name: str
+) -> None:
     call = replace(CALL, model=name, response_schema=SCHEMA, schema_name="classify")
     [reply] = ask(catalog_at(standin.url), call)
     sent = standin.last.schema
@@ -138,8 +166,14 @@ def test_a_schema_reaches_every_provider_and_the_answer_comes_back_as_text(stand
 
 @BOTH_LANES
 def test_an_openai_schema_is_named_and_strict(standin: Standin, name: str) -> None:
-    ask(catalog_at(standin.url), replace(CALL, model=name, response_schema=SCHEMA, schema_name="classify"))
-    wanted = {"type": "json_schema", "json_schema": {"name": "classify", "schema": SCHEMA, "strict": True}}
+    ask(
+        catalog_at(standin.url),
+        replace(CALL, model=name, response_schema=SCHEMA, schema_name="classify"),
+    )
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": "classify", "schema": SCHEMA, "strict": True},
+    }
     assert standin.last.body["response_format"] == wanted
 
 
@@ -163,9 +197,18 @@ def test_a_model_that_takes_no_temperature_is_sent_none(standin: Standin) -> Non
 
 
 @BOTH_LANES
-def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(standin: Standin, name: str) -> None:
+def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(
+    standin: Standin, name: str
+) -> None:
     more = {"stream": True, "n": 5, "max_tokens": 9999, "max_completion_tokens": 9999}
-    params = {"temperature": 1, "top_p": 0.5, "max_retries": 5, "num_retries": 5, "extra_body": more, **more}
+    params = {
+        "temperature": 1,
+        "top_p": 0.5,
+        "max_retries": 5,
+        "num_retries": 5,
+        "extra_body": more,
+        **more,
+    }
     standin.faults([Fault(status=500, body=b"{}")])
     with pytest.raises(Exception, match="500"):
         ask(catalog_at(standin.url, params=params), replace(CALL, model=name))
@@ -181,7 +224,11 @@ def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(standin: Stan
     ("name", "reported", "usage"),
     [
         ("openai", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
-        ("openai-litellm", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
+        (
+            "openai-litellm",
+            {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}},
+            (90, 64),
+        ),
         ("vllm", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
         ("anthropic", {"input_tokens": 26, "cache_read_input_tokens": 64}, (90, 64)),
         ("gemini", {"promptTokenCount": 90, "cachedContentTokenCount": 64}, (90, 64)),
@@ -205,10 +252,15 @@ def test_cached_tokens_are_a_part_of_the_prompts(
         pytest.param(Fault(usage={"prompt_tokens": 0, "completion_tokens": 0}), id="zero"),
         pytest.param(Fault(usage={"completion_tokens": 0}), id="no output though there is some"),
         pytest.param(Fault(usage={"prompt_tokens": -5}), id="negative"),
-        pytest.param(Fault(usage={"prompt_tokens_details": {"cached_tokens": 10_000}}), id="more cached than sent"),
+        pytest.param(
+            Fault(usage={"prompt_tokens_details": {"cached_tokens": 10_000}}),
+            id="more cached than sent",
+        ),
     ],
 )
-def test_usage_that_the_server_did_not_properly_report_is_unknown(standin: Standin, name: str, fault: Fault) -> None:
+def test_usage_that_the_server_did_not_properly_report_is_unknown(
+    standin: Standin, name: str, fault: Fault
+) -> None:
     """LiteLLM puts zeros there; a zero would be a pretended price."""
     standin.faults([fault])
     [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
@@ -220,7 +272,11 @@ def test_calls_that_run_together_do_not_mix(standin: Standin) -> None:
     standin.answer(lambda request: request.document)
     documents = [f"document number {n}" for n in range(60)]
     calls = [
-        replace(CALL, model=FORMATS[n % len(FORMATS)], messages=(Message("user", f"<document>{text}</document>"),))
+        replace(
+            CALL,
+            model=FORMATS[n % len(FORMATS)],
+            messages=(Message("user", f"<document>{text}</document>"),),
+        )
         for n, text in enumerate(documents)
     ]
     assert [reply.text for reply in ask(catalog_at(standin.url), *calls)] == documents
@@ -278,7 +334,9 @@ def test_a_local_model_outside_the_house_is_never_called() -> None:
         ask(models, CALL)
 
 
-def test_a_local_model_without_an_address_is_never_called(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_model_without_an_address_is_never_called(
+    standin: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LiteLLM would take one from the environment, or the provider's own."""
     monkeypatch.setenv("OPENAI_BASE_URL", standin.url + "/v1")
     with pytest.raises(ModelUnavailable, match="leave the house"):
@@ -299,7 +357,9 @@ def test_a_local_server_is_not_sent_another_providers_key(
 
 def test_importing_the_gateway_imports_no_provider_library() -> None:
     libraries = {"litellm", "httpx", "openai", "tiktoken", "aiohttp"}
-    code = f"import sys, tierwise.gateway, tierwise.text.tokens; print({libraries} & {{*sys.modules}})"
+    code = (
+        f"import sys, tierwise.gateway, tierwise.text.tokens; print({libraries} & {{*sys.modules}})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -320,12 +380,23 @@ asyncio.run(main())
 """
 
 
-def test_nothing_but_the_calls_goes_over_the_network_and_nothing_is_printed(standin: Standin) -> None:
+def test_nothing_but_the_calls_goes_over_the_network_and_nothing_is_printed(
+    standin: Standin,
+) -> None:
     """Everything else would have to pass the proxy, which is the stand-in too; open sessions would warn."""
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), standin.url)
-    env = {**os.environ, **proxies, "NO_PROXY": "127.0.0.1", "PYTHONWARNINGS": "default::ResourceWarning"}
+    env = {
+        **os.environ,
+        **proxies,
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONWARNINGS": "default::ResourceWarning",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", CALL_ALONE, standin.url], capture_output=True, text=True, env=env, timeout=60
+        [sys.executable, "-c", CALL_ALONE, standin.url],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert standin.count == 4
@@ -333,7 +404,12 @@ def test_nothing_but_the_calls_goes_over_the_network_and_nothing_is_printed(stan
 
 def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
     schema = {
-        "$defs": {"Line": {"type": "object", "properties": {"amount": {"type": "number", "exclusiveMinimum": 0}}}},
+        "$defs": {
+            "Line": {
+                "type": "object",
+                "properties": {"amount": {"type": "number", "exclusiveMinimum": 0}},
+            }
+        },
         "type": "object",
         "properties": {
             "lines": {"type": "array", "items": {"$ref": "#/$defs/Line"}, "minItems": 2},
@@ -348,7 +424,9 @@ def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
     from tests.kit.standin import sensible_answer
 
     body = {"messages": [{"role": "user", "content": DOCUMENT}]}
-    request = Request("/v1/chat/completions", {}, {**body, "response_format": {"json_schema": {"schema": schema}}})
+    request = Request(
+        "/v1/chat/completions", {}, {**body, "response_format": {"json_schema": {"schema": schema}}}
+    )
     jsonschema.validate(json.loads(sensible_answer(request)), schema)
 
 
@@ -361,7 +439,9 @@ def test_an_empty_reply_still_says_what_it_cost(standin: Standin, name: str) -> 
 
 
 @BOTH_LANES
-def test_a_reply_that_was_cut_off_before_its_first_word_is_a_reply(standin: Standin, name: str) -> None:
+def test_a_reply_that_was_cut_off_before_its_first_word_is_a_reply(
+    standin: Standin, name: str
+) -> None:
     """A model may think away its whole limit: that is paid for, and a check will fail it."""
     standin.faults([Fault(text="", finish_reason="length")])
     [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))

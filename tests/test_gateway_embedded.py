@@ -104,6 +104,8 @@ print({"litellm", "httpx", "openai"} & {*sys.modules})
 
 def test_a_run_on_local_models_never_imports_litellm(standin: Standin) -> None:
     """That would take it 5 s and 190 MB."""
-    done = subprocess.run([sys.executable, "-c", LOCAL_RUN, standin.url], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL_RUN, standin.url], capture_output=True, text=True, timeout=60
+    )
     assert (done.stdout, done.stderr) == ("set()\n", "")
     assert standin.count == 2

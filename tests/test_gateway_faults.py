@@ -21,9 +21,15 @@ from tierwise.gateway.translate import BY_CLASS, by_status, fit_for_people, retr
 
 FORMATS = ["anthropic", "gemini", *OPENAI_FORMAT]
 
-VLLM_TOO_LONG = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."
-VLLM_TOO_LONG_NOW = "The decoder prompt (length 5000) is longer than the maximum model length of 4096."
-LLAMA_TOO_LONG = status(400, "the request exceeds the available context size", type="exceed_context_size_error")
+VLLM_TOO_LONG = (
+    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."
+)
+VLLM_TOO_LONG_NOW = (
+    "The decoder prompt (length 5000) is longer than the maximum model length of 4096."
+)
+LLAMA_TOO_LONG = status(
+    400, "the request exceeds the available context size", type="exceed_context_size_error"
+)
 EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
     ("400", status(400), errors.BadRequest),
     ("401", status(401), errors.AuthenticationFailed),
@@ -50,7 +56,11 @@ EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
     ("vLLM, later: prompt too long", status(400, VLLM_TOO_LONG_NOW), errors.ContextTooLong),
     ("vLLM: prompt too long", status(400, VLLM_TOO_LONG), errors.ContextTooLong),
     ("llama.cpp: prompt too long", LLAMA_TOO_LONG, errors.ContextTooLong),
-    ("413: prompt too long", status(413, "prompt is too long: 210000 tokens > 200000"), errors.ContextTooLong),
+    (
+        "413: prompt too long",
+        status(413, "prompt is too long: 210000 tokens > 200000"),
+        errors.ContextTooLong,
+    ),
     ("filtered prompt", status(400, "no", code="content_filter"), errors.ContentRefused),
     ("filtered answer", faults.CONTENT_FILTER, errors.ContentRefused),
     ("reset", faults.RESET, errors.Unreachable),
@@ -77,7 +87,9 @@ def fail(standin: Standin, fault: Fault, model: str = "openai", **settings: obje
 
 
 @pytest.mark.parametrize("model", FORMATS)
-@pytest.mark.parametrize(("fault", "kind"), [(f, k) for _, f, k in EVERYWHERE], ids=[name for name, *_ in EVERYWHERE])
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(f, k) for _, f, k in EVERYWHERE], ids=[name for name, *_ in EVERYWHERE]
+)
 def test_a_fault_is_translated_after_one_request(
     standin: Standin, model: str, fault: Fault, kind: type[CallError]
 ) -> None:
@@ -89,7 +101,9 @@ def test_a_fault_is_translated_after_one_request(
 
 
 @pytest.mark.parametrize("model", FORMATS)
-@pytest.mark.parametrize("fault", [faults.TRICKLE, faults.late(30)], ids=["a body that trickles for ever", "silence"])
+@pytest.mark.parametrize(
+    "fault", [faults.TRICKLE, faults.late(30)], ids=["a body that trickles for ever", "silence"]
+)
 def test_a_timeout_is_for_the_whole_call(standin: Standin, model: str, fault: Fault) -> None:
     error = fail(standin, fault, model, timeout_s=0.25)
     assert type(error) is errors.CallTimeout
@@ -153,7 +167,9 @@ def test_usage_that_is_no_number_makes_a_bad_reply(standin: Standin, model: str)
 
 @pytest.mark.parametrize("model", FORMATS)
 @pytest.mark.parametrize("code", [429, 503, 529])
-def test_the_wait_that_a_server_asks_for_is_passed_on(standin: Standin, model: str, code: int) -> None:
+def test_the_wait_that_a_server_asks_for_is_passed_on(
+    standin: Standin, model: str, code: int
+) -> None:
     assert fail(standin, status(code, retry_after=7), model).retry_after == 7.0
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     wait = fail(standin, status(code, retry_after=soon), model).retry_after
@@ -177,7 +193,9 @@ def test_every_exception_of_litellm_is_mapped() -> None:
     """A new release of LiteLLM that brings a new exception fails here."""
     from litellm import exceptions
 
-    classes = [c for c in vars(exceptions).values() if inspect.isclass(c) and issubclass(c, Exception)]
+    classes = [
+        c for c in vars(exceptions).values() if inspect.isclass(c) and issubclass(c, Exception)
+    ]
     assert {c.__name__ for c in classes} == set(BY_CLASS)
 
 
@@ -186,7 +204,11 @@ def test_an_error_shows_no_key_and_no_document(standin: Standin, model: str) -> 
     """Providers quote both, and error texts end up in logs, in the ledger and on the screen."""
     key = ENV["API_KEY"]
     errors_seen = [
-        fail(standin, status(401, f"Incorrect API key provided: {key}. Find yours at example.com."), model),
+        fail(
+            standin,
+            status(401, f"Incorrect API key provided: {key}. Find yours at example.com."),
+            model,
+        ),
         fail(standin, status(403, "Bad key sk-other-98765432101234 and Bearer abcdefgh"), model),
         fail(standin, status(400, f"Cannot work with: {DOCUMENT}"), model),
         fail(standin, faults.raw(f"<html>{key} {DOCUMENT}</html>"), model),
@@ -201,14 +223,18 @@ def test_an_error_shows_no_key_and_no_document(standin: Standin, model: str) -> 
 
 @pytest.mark.parametrize("model", FORMATS)
 def test_what_the_server_said_is_kept_short(standin: Standin, model: str) -> None:
-    error = fail(standin, status(400, "max_tokens\nmust be smaller. " + "So much more to say. " * 50), model)
+    error = fail(
+        standin, status(400, "max_tokens\nmust be smaller. " + "So much more to say. " * 50), model
+    )
     assert "max_tokens must be smaller." in str(error)
     assert len(str(error)) < 300
     assert "\n" not in str(error)
 
 
 @given(
-    before=st.text(max_size=40), after=st.text(max_size=2000), key=st.from_regex(r"[A-Za-z0-9]{8,60}", fullmatch=True)
+    before=st.text(max_size=40),
+    after=st.text(max_size=2000),
+    key=st.from_regex(r"[A-Za-z0-9]{8,60}", fullmatch=True),
 )
 def test_no_error_text_holds_the_key_or_is_long(before: str, after: str, key: str) -> None:
     words = fit_for_people(f"{before} {key} {after}", CALL, [key])
@@ -217,7 +243,9 @@ def test_no_error_text_holds_the_key_or_is_long(before: str, after: str, key: st
 
 
 @pytest.mark.parametrize("model", ["openai", "openai-litellm"])
-def test_a_failing_call_prints_nothing(standin: Standin, model: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_call_prints_nothing(
+    standin: Standin, model: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """LiteLLM likes to print where to give feedback, and whole requests with their documents."""
     for fault in (status(500), status(422), faults.NOT_JSON, faults.RESET):
         fail(standin, fault, model)

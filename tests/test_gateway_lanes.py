@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from tests.kit.standin import Fault, Standin
-from tests.test_gateway import BOTH_LANES, CALL, DOCUMENT, ENV, ask, catalog, catalog_at, entry, forced_lane
+from tests.test_gateway import (
+    BOTH_LANES,
+    CALL,
+    DOCUMENT,
+    ENV,
+    ask,
+    catalog,
+    catalog_at,
+    entry,
+    forced_lane,
+)
 from tierwise.errors import BadReply, CallError, ModelUnavailable, Unreachable
 from tierwise.gateway import Gateway
 from tierwise.gateway.litellm_lane import IN_HOUSE
@@ -24,7 +34,9 @@ from tierwise.records import Message
 HERE = "http://127.0.0.1:8000/v1"
 
 
-def target(litellm_model: str, api_base: str | None, hosts: tuple[str, ...] = (), **settings: Any) -> Target:
+def target(
+    litellm_model: str, api_base: str | None, hosts: tuple[str, ...] = (), **settings: Any
+) -> Target:
     model = Model.model_validate({"name": "it", **entry(litellm_model, api_base, **settings)})
     return target_of(model, model.resolved_params(ENV), hosts)
 
@@ -37,7 +49,11 @@ def target(litellm_model: str, api_base: str | None, hosts: tuple[str, ...] = ()
         ("lm_studio/qwen", HERE, "lean"),
         ("llamafile/qwen", HERE, "lean"),
         ("openai/gpt-oss-20b", HERE, "lean"),
-        ("openai/https://clarifai.com/a/b/models/c", "https://api.clarifai.com/v2/ext/openai/v1", "lean"),
+        (
+            "openai/https://clarifai.com/a/b/models/c",
+            "https://api.clarifai.com/v2/ext/openai/v1",
+            "lean",
+        ),
         ("openai/small", None, "litellm"),
         ("openai/small", "https://api.openai.com/v1", "litellm"),
         ("openai/small", "https://eu.api.openai.com/v1", "litellm"),
@@ -66,7 +82,9 @@ def test_a_parameter_that_only_litellm_knows_takes_its_lane() -> None:
 
 
 def test_the_lean_lane_refuses_what_it_does_not_know_and_says_what_to_do() -> None:
-    with pytest.raises(ModelUnavailable, match=r"`api_version`, `mock_response`; put it under `extra_body`"):
+    with pytest.raises(
+        ModelUnavailable, match=r"`api_version`, `mock_response`; put it under `extra_body`"
+    ):
         target("openai/qwen", HERE, lane="lean", params={"mock_response": "x", "api_version": "1"})
     with pytest.raises(ModelUnavailable, match="needs `api_base`"):
         target("openai/qwen", None, lane="lean")
@@ -88,7 +106,9 @@ def test_extras_without_names_are_refused(name: str) -> None:
         (None, False),
     ],
 )
-def test_an_address_in_the_house_is_called_past_any_proxy(api_base: str | None, direct: bool) -> None:
+def test_an_address_in_the_house_is_called_past_any_proxy(
+    api_base: str | None, direct: bool
+) -> None:
     assert target("openai/qwen", api_base, hosts=("gpu.house",)).direct is direct
 
 
@@ -118,12 +138,17 @@ def test_both_lanes_honour_the_catalogs_parameters_alike(standin: Standin, name:
 @BOTH_LANES
 @pytest.mark.parametrize("end", ["/v1", "/v1/", "/v1/chat/completions"])
 def test_an_address_may_end_as_it_likes(standin: Standin, name: str, end: str) -> None:
-    ask(catalog({name: entry("openai/small", standin.url + end, **forced_lane(name))}), replace(CALL, model=name))
+    ask(
+        catalog({name: entry("openai/small", standin.url + end, **forced_lane(name))}),
+        replace(CALL, model=name),
+    )
     assert standin.last.path == "/v1/chat/completions"
 
 
 @BOTH_LANES
-@pytest.mark.parametrize("text", ["half a character: \ud83d", "naïve – 文書 🙂", 'quotes " and \\ and \x00'])
+@pytest.mark.parametrize(
+    "text", ["half a character: \ud83d", "naïve – 文書 🙂", 'quotes " and \\ and \x00']
+)
 def test_any_text_arrives_as_it_is(standin: Standin, name: str, text: str) -> None:
     standin.answer("billing")
     ask(catalog_at(standin.url), replace(CALL, model=name, messages=(Message("user", text),)))
@@ -131,8 +156,12 @@ def test_any_text_arrives_as_it_is(standin: Standin, name: str, text: str) -> No
 
 
 @BOTH_LANES
-@pytest.mark.parametrize("thought", ["<think>Who knows?</think>\n", "<thinking>\nA {brace}.\n</thinking>"])
-def test_what_a_model_thinks_aloud_first_is_no_part_of_its_answer(standin: Standin, name: str, thought: str) -> None:
+@pytest.mark.parametrize(
+    "thought", ["<think>Who knows?</think>\n", "<thinking>\nA {brace}.\n</thinking>"]
+)
+def test_what_a_model_thinks_aloud_first_is_no_part_of_its_answer(
+    standin: Standin, name: str, thought: str
+) -> None:
     standin.answer(thought + "billing")
     [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
     assert reply.text.strip() == "billing"
@@ -141,9 +170,12 @@ def test_what_a_model_thinks_aloud_first_is_no_part_of_its_answer(standin: Stand
 
 @BOTH_LANES
 @pytest.mark.parametrize(
-    ("said", "meant"), [("max_tokens", "length"), ("eos_token", "stop"), (None, "stop"), ("odd", "stop")]
+    ("said", "meant"),
+    [("max_tokens", "length"), ("eos_token", "stop"), (None, "stop"), ("odd", "stop")],
 )
-def test_finish_reasons_are_put_in_openais_words(standin: Standin, name: str, said: str, meant: str) -> None:
+def test_finish_reasons_are_put_in_openais_words(
+    standin: Standin, name: str, said: str, meant: str
+) -> None:
     standin.faults([Fault(finish_reason=said)])
     [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
     assert reply.finish_reason == meant
@@ -152,18 +184,43 @@ def test_finish_reasons_are_put_in_openais_words(standin: Standin, name: str, sa
 @BOTH_LANES
 def test_a_secret_among_the_headers_is_not_shown(standin: Standin, name: str) -> None:
     secret = "opensesame-1234"
-    standin.faults([Fault(status=401, body=json.dumps({"error": {"message": f"Bad {secret}, sorry"}}).encode())])
+    standin.faults(
+        [
+            Fault(
+                status=401, body=json.dumps({"error": {"message": f"Bad {secret}, sorry"}}).encode()
+            )
+        ]
+    )
     with pytest.raises(CallError) as caught:
-        ask(catalog_at(standin.url, params={"extra_headers": {"X-Auth": secret}}), replace(CALL, model=name))
+        ask(
+            catalog_at(standin.url, params={"extra_headers": {"X-Auth": secret}}),
+            replace(CALL, model=name),
+        )
     assert "sorry" in str(caught.value)
     assert secret not in str(caught.value)
 
 
 @BOTH_LANES
 def test_a_packed_reply_is_unpacked(standin: Standin, name: str) -> None:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "billing"}, "finish_reason": "stop"}
-    reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    standin.faults([Fault(body=gzip.compress(json.dumps(reply).encode()), headers={"Content-Encoding": "gzip"})])
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "billing"},
+        "finish_reason": "stop",
+    }
+    reply = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+    }
+    standin.faults(
+        [
+            Fault(
+                body=gzip.compress(json.dumps(reply).encode()), headers={"Content-Encoding": "gzip"}
+            )
+        ]
+    )
     assert ask(catalog_at(standin.url), replace(CALL, model=name))[0].text == "billing"
 
 
@@ -176,7 +233,9 @@ def test_a_packed_reply_that_unpacks_to_very_much_is_no_answer(standin: Standin,
 
 
 @BOTH_LANES
-def test_a_connection_is_used_again_and_lost_without_a_second_request(standin: Standin, name: str) -> None:
+def test_a_connection_is_used_again_and_lost_without_a_second_request(
+    standin: Standin, name: str
+) -> None:
     """HTTP clients like to repeat a request when a connection that was kept turns out to be dead."""
     call = replace(CALL, model=name)
 
@@ -224,7 +283,9 @@ def test_a_model_outside_is_reached_through_the_proxy(proxy: Standin, name: str)
 
 
 @BOTH_LANES
-def test_an_exception_from_the_proxy_is_kept(proxy: Standin, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_from_the_proxy_is_kept(
+    proxy: Standin, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("no_proxy", "provider.invalid")
     outside = entry("openai/small", "http://provider.invalid/v1", **forced_lane(name))
     with pytest.raises(Unreachable, match="no such host"):
@@ -240,7 +301,9 @@ def test_no_proxy_sees_a_document_that_stays_in_the_house(
 ) -> None:
     """Whichever way LiteLLM talks to a local server, and whatever the environment says."""
     model = entry(f"{provider}/small", standin.url + "/v1", tier="local", lane=lane)
-    foreign = provider.startswith("ollama") and lane == "litellm"  # a format that the stand-in does not speak
+    foreign = (
+        provider.startswith("ollama") and lane == "litellm"
+    )  # a format that the stand-in does not speak
     with pytest.raises(CallError) if foreign else nullcontext():
         ask(catalog({"openai": model}), CALL)
     assert standin.last.document == DOCUMENT or DOCUMENT in json.dumps(standin.last.body)
@@ -253,5 +316,7 @@ def test_a_provider_with_a_client_of_its_own_is_not_called_in_the_house(
 ) -> None:
     """Those clients would take the document to the proxy."""
     with pytest.raises(ModelUnavailable, match="write `openai/<model>`"):
-        ask(catalog({"openai": entry(f"{provider}/small", standin.url + "/v1", tier="local")}), CALL)
+        ask(
+            catalog({"openai": entry(f"{provider}/small", standin.url + "/v1", tier="local")}), CALL
+        )
     assert (standin.count, proxy.count) == (0, 0)

@@ -41,7 +41,9 @@ def test_a_golden_set_may_be_a_csv_file(terminal: Terminal, project: Path) -> No
     assert row["wrong"][0] == "mine.csv#2"
 
 
-def test_a_label_that_is_not_among_the_parameters_is_an_error_with_its_place(terminal: Terminal, project: Path) -> None:
+def test_a_label_that_is_not_among_the_parameters_is_an_error_with_its_place(
+    terminal: Terminal, project: Path
+) -> None:
     rows = golden_rows()
     rows[6]["label"] = "bililng"
     write_golden(project, rows)
@@ -53,7 +55,10 @@ def test_a_label_that_is_not_among_the_parameters_is_an_error_with_its_place(ter
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ("returns: flows.contract_intake:Terms", "returns: there is no 'flows.contract_intake:Terms'"),
+        (
+            "returns: flows.contract_intake:Terms",
+            "returns: there is no 'flows.contract_intake:Terms'",
+        ),
         ("returns: flows.contract_intake:RISKS", "is no output model"),
         ("rubrik: [kind]", "did you mean 'rubric'?"),
     ],
@@ -74,8 +79,16 @@ ROW = '{"id": "a", "text": "hi", "label": "x"}'
 @pytest.mark.parametrize(
     ("name", "lines", "says"),
     [
-        ("golden.jsonl", ['{"id": "a", "text": "hi"}'] * 2, "golden.jsonl:2: the id 'a' stands in line 1 too"),
-        ("golden.jsonl", [ROW.replace('"a"', f'"{n}"') for n in range(3)], "3 examples are too few"),
+        (
+            "golden.jsonl",
+            ['{"id": "a", "text": "hi"}'] * 2,
+            "golden.jsonl:2: the id 'a' stands in line 1 too",
+        ),
+        (
+            "golden.jsonl",
+            [ROW.replace('"a"', f'"{n}"') for n in range(3)],
+            "3 examples are too few",
+        ),
         ("golden.jsonl", [ROW, "not json"], "golden.jsonl:2"),
         ("golden.jsonl", ["[1]"], "golden.jsonl:1"),
         ("golden.jsonl", ['{"text": "no id"}'], "golden.jsonl:1"),
@@ -85,7 +98,9 @@ ROW = '{"id": "a", "text": "hi", "label": "x"}'
         ("golden.csv", ["text,label", '"hi,x'], "golden.csv"),
     ],
 )
-def test_a_bad_golden_set_is_an_error_with_its_place(tmp_path: Path, name: str, lines: list[str], says: str) -> None:
+def test_a_bad_golden_set_is_an_error_with_its_place(
+    tmp_path: Path, name: str, lines: list[str], says: str
+) -> None:
     path = tmp_path / name
     path.write_text("\n".join(lines))
     with pytest.raises(ConfigError) as caught:
@@ -96,23 +111,34 @@ def test_a_bad_golden_set_is_an_error_with_its_place(tmp_path: Path, name: str, 
 def test_the_shipped_golden_sets_are_for_what_the_flows_do() -> None:
     """A certificate holds for one schema and one set of parameters: these have to be the flows'."""
     topics = load_settings(ROOT / "golden" / "classify.yaml").parameters
-    assert classify.spec.hash(topics) == classify.spec.hash({"labels": list(TOPICS), "descriptions": TOPICS})
+    assert classify.spec.hash(topics) == classify.spec.hash(
+        {"labels": list(TOPICS), "descriptions": TOPICS}
+    )
     terms = replace(extract.spec, returns=ContractTerms)
     found = load_material(Project(ROOT), "extract")
     assert found.step.hash(found.parameters) == terms.hash({"fields": ContractTerms.questions()})
 
 
-def test_the_shipped_contracts_can_be_certified_on(terminal: Terminal, tmp_path: Path, standin: Standin) -> None:
+def test_the_shipped_contracts_can_be_certified_on(
+    terminal: Terminal, tmp_path: Path, standin: Standin
+) -> None:
     """What is expected is right, as the flow's output model has it; twelve examples prove little, and it says so."""
-    root = make_project(tmp_path / "project", model("cheap", standin.url), rules=RULES.replace("classify", "extract"))
+    root = make_project(
+        tmp_path / "project",
+        model("cheap", standin.url),
+        rules=RULES.replace("classify", "extract"),
+    )
     shutil.copytree(ROOT / "golden", root / "golden")
     answers = {e.text: e.expected for e in load_material(Project(root), "extract").golden.examples}
 
     def copied(request: Request) -> str:
         expected = {
-            name: ways[0] if isinstance(ways, list) else ways for name, ways in answers[request.document].items()
+            name: ways[0] if isinstance(ways, list) else ways
+            for name, ways in answers[request.document].items()
         }
-        return json.dumps({name: {"quote": value, "value": value} for name, value in expected.items()})
+        return json.dumps(
+            {name: {"quote": value, "value": value} for name, value in expected.items()}
+        )
 
     standin.answer(copied)
     [row] = certify(terminal, root, "-m", "cheap", step="extract")

@@ -35,8 +35,14 @@ CRITERIA = ("The reply is kind.", "The reply promises nothing.")
 
 def rows(count: int = 60, **changes: str) -> list[dict[str, Any]]:
     """Messages that each want a word to be mentioned."""
-    texts = (f"Dear team, my chair number {n} is broken, please write to me about it. Ann" for n in range(count))
-    return [{"id": f"g{n}", "text": text, "must_mention": ["chair"], **changes} for n, text in enumerate(texts)]
+    texts = (
+        f"Dear team, my chair number {n} is broken, please write to me about it. Ann"
+        for n in range(count)
+    )
+    return [
+        {"id": f"g{n}", "text": text, "must_mention": ["chair"], **changes}
+        for n, text in enumerate(texts)
+    ]
 
 
 def reply(request: Request) -> str:
@@ -54,7 +60,9 @@ def verdict(request: Request, *, kind: bool) -> str:
     found = {"reason": "the words of the answer", "met": True}
     assert request.schema is not None
     names = list(request.schema["properties"])
-    return json.dumps({name: {**found, "met": kind} if name == names[0] else found for name in names})
+    return json.dumps(
+        {name: {**found, "met": kind} if name == names[0] else found for name in names}
+    )
 
 
 def strict(request: Request) -> str:
@@ -90,9 +98,13 @@ def project(tmp_path: Path, servers: tuple[Standin, Standin]) -> Path:
 
 def write_golden(root: Path, examples: list[dict[str, Any]]) -> None:
     (root / "golden").mkdir(exist_ok=True)
-    (root / "golden" / "draft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in examples))
+    (root / "golden" / "draft.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in examples)
+    )
     parameters = {"sender": "The team", "max_words": 60}
-    (root / "golden" / "draft.yaml").write_text(json.dumps({"parameters": parameters, "rubric": CRITERIA}))
+    (root / "golden" / "draft.yaml").write_text(
+        json.dumps({"parameters": parameters, "rubric": CRITERIA})
+    )
 
 
 def certify(terminal: Terminal, root: Path, *options: object) -> Done:
@@ -116,7 +128,10 @@ def label(root: Path) -> int:
     path = labels_file(root)
     asked = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text(
-        "".join(json.dumps({**row, "right": "not care" not in row["answer"], "by": "Ann"}) + "\n" for row in asked)
+        "".join(
+            json.dumps({**row, "right": "not care" not in row["answer"], "by": "Ann"}) + "\n"
+            for row in asked
+        )
     )
     return len(asked)
 
@@ -125,21 +140,29 @@ def certificates(root: Path) -> tuple[Certificate, ...]:
     return load_certificates(root / CERTIFICATES).certificates
 
 
-def test_a_rubric_without_a_judge_is_measured_and_certifies_nothing(terminal: Terminal, project: Path) -> None:
+def test_a_rubric_without_a_judge_is_measured_and_certifies_nothing(
+    terminal: Terminal, project: Path
+) -> None:
     row = measured(terminal, project)
     assert (row["right"], row["certified"]) == (60, False)
     assert "its rubric needs a judge" in row["says"]
     assert certificates(project) == ()
 
 
-def test_a_judge_alone_certifies_nothing_and_says_how_many_labels_it_takes(terminal: Terminal, project: Path) -> None:
+def test_a_judge_alone_certifies_nothing_and_says_how_many_labels_it_takes(
+    terminal: Terminal, project: Path
+) -> None:
     """A quarter is rude: no number of labels shows 0.8. With a floor of 0.5, some do."""
     row = measured(terminal, project, "--judge", "chair")
     assert (row["right"], row["n"], row["judged_by"], row["human_labels"]) == (45, 60, "chair", 0)
     assert "a judge never certifies alone; too few passed for 0.8" in row["says"]
     rules = project / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text().replace("draft: 0.8", "draft: 0.5"))
-    needed = int(measured(terminal, project, "--judge", "chair")["says"].partition("0.5 needs ")[2].split()[0])
+    needed = int(
+        measured(terminal, project, "--judge", "chair")["says"]
+        .partition("0.5 needs ")[2]
+        .split()[0]
+    )
     judge_s = lower_bound(15, 60, alpha=ALPHA / 2)
     assert judge_s - (1 - lower_bound(0, needed, alpha=ALPHA / 2)) >= 0.5
     assert judge_s - (1 - lower_bound(0, needed - 1, alpha=ALPHA / 2)) < 0.5
@@ -153,7 +176,12 @@ def test_with_labels_by_people_a_judge_certifies(terminal: Terminal, project: Pa
     row = measured(terminal, project, "--judge", "chair")
     assert (row["human_labels"], row["false_passes"], row["certified"]) == (40, 0, True)
     [found] = certificates(project)
-    assert (found.judged_by, found.human_labels, found.false_passes, found.errors) == ("chair", 40, 0, 15)
+    assert (found.judged_by, found.human_labels, found.false_passes, found.errors) == (
+        "chair",
+        40,
+        0,
+        15,
+    )
     expected = lower_bound(15, 60, alpha=ALPHA / 2) - (1 - lower_bound(0, 40, alpha=ALPHA / 2))
     assert found.bound == pytest.approx(expected)
 
@@ -171,7 +199,9 @@ def test_labels_take_off_what_a_kind_judge_passes(
     assert row["bound"] < 0.75
 
 
-def test_answers_that_wait_for_a_person_hold_the_certificate_back(terminal: Terminal, project: Path) -> None:
+def test_answers_that_wait_for_a_person_hold_the_certificate_back(
+    terminal: Terminal, project: Path
+) -> None:
     """Who leaves out the hard ones would not be labelling by chance."""
     measured(terminal, project, "--judge", "chair", "--to-label", 40)
     label(project)
@@ -204,7 +234,10 @@ def test_answers_to_label_are_chosen_once_by_their_ids(terminal: Terminal, proje
     assert both.startswith(first)
     added = [json.loads(line) for line in both.removeprefix(first).splitlines()]
     assert len(added) == 5
-    assert all(set(row) == {"id", "answer", "right", "by", "text"} and row["right"] is None for row in added)
+    assert all(
+        set(row) == {"id", "answer", "right", "by", "text"} and row["right"] is None
+        for row in added
+    )
 
 
 def test_a_label_may_hold_the_answers_hash(terminal: Terminal, project: Path) -> None:
@@ -214,7 +247,9 @@ def test_a_label_may_hold_the_answers_hash(terminal: Terminal, project: Path) ->
     measured(terminal, project, "--judge", "chair", "--to-label", 40)
     label(project)
     asked = [json.loads(line) for line in labels_file(project).read_text().splitlines()]
-    hashed = [{**row, "text": "", "answer": sha256(row["answer"].encode()).hexdigest()} for row in asked]
+    hashed = [
+        {**row, "text": "", "answer": sha256(row["answer"].encode()).hexdigest()} for row in asked
+    ]
     labels_file(project).write_text("".join(json.dumps(row) + "\n" for row in hashed))
     assert measured(terminal, project, "--judge", "chair")["human_labels"] == 40
 
@@ -222,7 +257,9 @@ def test_a_label_may_hold_the_answers_hash(terminal: Terminal, project: Path) ->
 def test_a_verdict_that_cannot_be_read_is_unscored_and_does_not_count_as_passed(
     terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
 ) -> None:
-    servers[1].answer(lambda request: "I like it!" if "number 1 " in str(request.body) else strict(request))
+    servers[1].answer(
+        lambda request: "I like it!" if "number 1 " in str(request.body) else strict(request)
+    )
     row = measured(terminal, project, "--judge", "chair")
     assert (row["unscored"], row["right"]) == (1, 44)
 
@@ -275,7 +312,9 @@ def test_a_judge_sees_document_and_answer_as_data(
     ],
     ids=["the same weights under another name", "no stronger"],
 )
-def test_a_judge_is_another_and_a_stronger_model(terminal: Terminal, project: Path, entry: str, says: str) -> None:
+def test_a_judge_is_another_and_a_stronger_model(
+    terminal: Terminal, project: Path, entry: str, says: str
+) -> None:
     catalog = project / "routing_rules" / "catalog.yaml"
     catalog.write_text(catalog.read_text() + entry)
     done = certify(terminal, project, "--judge", "other")
@@ -283,23 +322,34 @@ def test_a_judge_is_another_and_a_stronger_model(terminal: Terminal, project: Pa
     assert says in done.err
 
 
-def test_nobody_judges_in_their_own_case(terminal: Terminal, project: Path, servers: tuple[Standin, Standin]) -> None:
-    done = terminal("certify", "draft", "--yes", "-m", "writer > chair", "--judge", "chair", cwd=project)
+def test_nobody_judges_in_their_own_case(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+) -> None:
+    done = terminal(
+        "certify", "draft", "--yes", "-m", "writer > chair", "--judge", "chair", cwd=project
+    )
     assert (done.code, servers[0].count) == (2, 0)
     assert "chair would judge itself" in done.err
 
 
-def test_guards_hold_for_judges(terminal: Terminal, project: Path, servers: tuple[Standin, Standin]) -> None:
+def test_guards_hold_for_judges(
+    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+) -> None:
     """A guard on the step keeps its confidential documents from a judge outside too."""
     write_golden(project, rows(sensitivity="confidential"))
     done = certify(terminal, project, "--judge", "chair")
     assert (done.code, servers[0].count, servers[1].count) == (2, 0, 0)
-    assert "chair may not see 60 of 60 examples, such as 'g0': guard confidential-stays-local" in done.err
+    assert (
+        "chair may not see 60 of 60 examples, such as 'g0': guard confidential-stays-local"
+        in done.err
+    )
 
 
 def test_a_judge_where_there_is_no_rubric_is_misuse(terminal: Terminal, project: Path) -> None:
     (project / "golden" / "classify.jsonl").write_text(
-        "".join(json.dumps({"id": f"{n}", "text": f"text {n}", "label": "a"}) + "\n" for n in range(20))
+        "".join(
+            json.dumps({"id": f"{n}", "text": f"text {n}", "label": "a"}) + "\n" for n in range(20)
+        )
     )
     (project / "golden" / "classify.yaml").write_text("parameters: {labels: [a, b]}")
     done = terminal("certify", "classify", "--yes", "-m", "writer", "--judge", "chair", cwd=project)
@@ -312,7 +362,10 @@ def test_a_judge_where_there_is_no_rubric_is_misuse(terminal: Terminal, project:
     [
         ("no json", "draft-labels.jsonl:2: not a label"),
         ('{"id": "a"}', "answer: Field required"),
-        ('{"id": "a", "answer": "x", "right": "yes", "by": "Ann"}', "right: Input should be a valid boolean"),
+        (
+            '{"id": "a", "answer": "x", "right": "yes", "by": "Ann"}',
+            "right: Input should be a valid boolean",
+        ),
         ('{"id": "a", "answer": "x", "right": true}', "say in `by` who looked"),
         ('{"id": "b", "answer": "x", "right": false, "by": "Bo"}', "stands in line 1 too"),
     ],
@@ -325,7 +378,9 @@ def test_a_bad_label_is_an_error_with_its_place(tmp_path: Path, line: str, says:
     assert says in str(caught.value)
 
 
-def test_labels_are_checked_with_the_project_and_are_no_golden_set(terminal: Terminal, project: Path) -> None:
+def test_labels_are_checked_with_the_project_and_are_no_golden_set(
+    terminal: Terminal, project: Path
+) -> None:
     measured(terminal, project, "--judge", "chair", "--to-label", 10)
     label(project)
     rows = json.loads(terminal("check", "--no-flows", "--json", cwd=project).out)
@@ -338,7 +393,9 @@ def test_labels_are_checked_with_the_project_and_are_no_golden_set(terminal: Ter
 
 def chance_of_too_high_a_claim(n: int, labelled: int, right: float, wrongly_passed: float) -> float:
     """Exactly: how often the bound is above the true share of right answers."""
-    passed = right + wrongly_passed  # a judge that passes all that is right, and some of what is not
+    passed = (
+        right + wrongly_passed
+    )  # a judge that passes all that is right, and some of what is not
 
     def likely(k: int, of: int, share: float) -> float:
         return comb(of, k) * share**k * (1 - share) ** (of - k)
@@ -348,7 +405,9 @@ def chance_of_too_high_a_claim(n: int, labelled: int, right: float, wrongly_pass
         for false_passes in range(labelled + 1):
             judged = Judged(by="chair", human_labels=labelled, false_passes=false_passes)
             if proven(errors, n, judged, 1) > right:
-                total += likely(errors, n, 1 - passed) * likely(false_passes, labelled, wrongly_passed)
+                total += likely(errors, n, 1 - passed) * likely(
+                    false_passes, labelled, wrongly_passed
+                )
     return total
 
 

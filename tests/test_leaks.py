@@ -47,10 +47,14 @@ REASONS = {("verdicts", "reason"), ("outcomes", "reason")}
 def catalog(url: str, **changes: str) -> list[str]:
     """Two models whose entries hold every kind of secret: `small` on the lean lane, `large` through LiteLLM."""
     safe = f'"{url}/v1", api_key: test'
-    headers = f'{{X-Tenant: "${{STANDIN_TENANT}}", X-Word: "${{STANDIN_PASSWORD}}", X-Desk: {LITERAL}}}'
+    headers = (
+        f'{{X-Tenant: "${{STANDIN_TENANT}}", X-Word: "${{STANDIN_PASSWORD}}", X-Desk: {LITERAL}}}'
+    )
     kept = f'api_key: "${{STANDIN_KEY}}", extra_headers: {headers}'
     small = model("small", url, tier="proprietary").replace(safe, f'"{url}/v1", {kept}')
-    large = model("large", url, tier="clarifai", strength=20).replace("openai/large", "anthropic/large")
+    large = model("large", url, tier="clarifai", strength=20).replace(
+        "openai/large", "anthropic/large"
+    )
     large = large.replace(safe, f'"{url}", {kept}')
     return [small, large]
 
@@ -62,7 +66,12 @@ def project(tmp_path: Path, standin: Standin) -> Path:
 
 
 def document(number: int = 0) -> Document:
-    return Document(id=f"file-{number}.txt", text=TEXT + "\n" * number, sensitivity="internal", metadata=METADATA)
+    return Document(
+        id=f"file-{number}.txt",
+        text=TEXT + "\n" * number,
+        sensitivity="internal",
+        metadata=METADATA,
+    )
 
 
 def columns(url: str) -> Iterator[tuple[str, str, str]]:
@@ -111,7 +120,9 @@ def log() -> Iterator[Everything]:
         logger.setLevel(level)
 
 
-ECHO = f"cannot work with {KEY} {TENANT} {LITERAL} http://user:{PASSWORD}@example.com/v1?key={KEY} for"
+ECHO = (
+    f"cannot work with {KEY} {TENANT} {LITERAL} http://user:{PASSWORD}@example.com/v1?key={KEY} for"
+)
 ONE_LINE = " ".join(TEXT.split())
 FAULTS: dict[str, list[Fault]] = {
     "a refused key": [status(401, ECHO)] * 2,
@@ -140,7 +151,9 @@ def test_no_fault_takes_a_key_or_a_document_anywhere(
 ) -> None:
     """Not into the ledger, not into any log however loud, not into what the outcome says."""
     (project / "prompts" / "classify.md.j2").write_text(
-        (project / "prompts" / "classify.md.j2").read_text().replace("{{ document }}", "{{ metadata }} {{ document }}")
+        (project / "prompts" / "classify.md.j2")
+        .read_text()
+        .replace("{{ document }}", "{{ metadata }} {{ document }}")
     )
     standin.answer(GOOD)
     standin.faults([replace(fault, headers={"Retry-After": "0"}) for fault in FAULTS[name]])
@@ -151,7 +164,9 @@ def test_no_fault_takes_a_key_or_a_document_anywhere(
     assert standin.count
     everywhere = [text for _, _, text in columns(url)] + log.lines + [repr(done.documents[0])]
     assert found(KEYS, *everywhere) == set()
-    places = {(table, column, text) for table, column, text in columns(url) if (table, column) not in KEPT}
+    places = {
+        (table, column, text) for table, column, text in columns(url) if (table, column) not in KEPT
+    }
     assert found(TEXTS, *log.lines, repr(done.documents[0])) == set()
     assert {place[:2] for place in places if found(TEXTS, place[2])} <= {ROUTES}
     assert found(BODY, *(text for _, _, text in places)) == set()
@@ -163,20 +178,34 @@ def test_no_fault_takes_a_key_or_a_document_anywhere(
     [("never", False, False), ("outputs", True, False), ("all", True, True)],
 )
 def test_the_ledger_keeps_the_texts_that_the_setting_says(
-    project: Path, standin: Standin, tmp_path: Path, database: str, keep: str, answers: bool, texts: bool
+    project: Path,
+    standin: Standin,
+    tmp_path: Path,
+    database: str,
+    keep: str,
+    answers: bool,
+    texts: bool,
 ) -> None:
     """With `never` not even what a check quotes, with `all` the document in the one place for it."""
     url = migrated_url(database, tmp_path)
-    (project / "pyproject.toml").write_text(f'[tool.tierwise]\nledger_url = "{url}"\nkeep_text = "{keep}"\n')
+    (project / "pyproject.toml").write_text(
+        f'[tool.tierwise]\nledger_url = "{url}"\nkeep_text = "{keep}"\n'
+    )
     wrong = json.dumps({"label": "delivery", "evidence": "a planted quotation"})
-    standin.answer(json.dumps({"label": "delivery", "evidence": "My parcel has not arrived"}), wrong)
+    standin.answer(
+        json.dumps({"label": "delivery", "evidence": "My parcel has not arrived"}), wrong
+    )
     with Engine(Project(project), env=ENV) as engine:
         run = engine.start_run("leaks")
         batch = engine.run_batch(run, CLASSIFY, Batch((document(1),)), LABELS)
         batch = engine.run_batch(run, CLASSIFY, Batch((document(2),)), LABELS)
         assert batch.documents[0].outcomes["classify"].status == "deferred"
         engine.finish_run(run, "completed")
-    places = {(table, column) for table, column, text in columns(url) if found((*TEXTS, "planted quotation"), text)}
+    places = {
+        (table, column)
+        for table, column, text in columns(url)
+        if found((*TEXTS, "planted quotation"), text)
+    }
     kept = {(table, column) for table, column in places if table != "texts"}
     assert bool(kept) is answers
     assert kept <= {*KEPT, *REASONS, ROUTES}
@@ -216,17 +245,26 @@ def test_a_check_that_raises_fails_without_its_words_and_the_others_go_on(
     """A bug in a check that one document finds neither stops the batch nor lets the answer pass."""
     with Engine(Project(project), env=ENV) as engine:
         run = engine.start_run("leaks")
-        done = engine.run_batch(run, replace(CLASSIFY, checks=(quotes_in_its_error,)), Batch((document(),)), LABELS)
+        done = engine.run_batch(
+            run, replace(CLASSIFY, checks=(quotes_in_its_error,)), Batch((document(),)), LABELS
+        )
         own = engine.run_batch(run, replace(CLASSIFY, returns=Fussy), Batch((document(1),)), LABELS)
     raised = done.documents[0].outcomes["classify"]
     assert raised.status == "deferred"
     assert "own: the check raised ValueError at test_leaks.py:" in raised.reason
     assert "Fussy raised KeyError at test_leaks.py:" in own.documents[0].outcomes["classify"].reason
-    assert found(TEXTS, raised.reason, own.documents[0].outcomes["classify"].reason, *log.lines) == set()
+    assert (
+        found(TEXTS, raised.reason, own.documents[0].outcomes["classify"].reason, *log.lines)
+        == set()
+    )
 
 
-@pytest.mark.parametrize("wrong", ["only", *WRONG_TEMPLATES.values()], ids=["only", *WRONG_TEMPLATES])
-def test_what_a_projects_own_code_raises_is_told_without_its_words(project: Path, log: Everything, wrong: str) -> None:
+@pytest.mark.parametrize(
+    "wrong", ["only", *WRONG_TEMPLATES.values()], ids=["only", *WRONG_TEMPLATES]
+)
+def test_what_a_projects_own_code_raises_is_told_without_its_words(
+    project: Path, log: Everything, wrong: str
+) -> None:
     """Nor does the traceback of our error show them: not one of the errors behind it."""
     if wrong != "only":
         path = project / "prompts" / "classify.md.j2"
@@ -241,19 +279,29 @@ def test_what_a_projects_own_code_raises_is_told_without_its_words(project: Path
     assert ("test_leaks.py" if wrong == "only" else "classify.md.j2") in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["ftp://user:{}@example.com", "http://user:{}@127.0.0.1:1/v1", "{}"])
+@pytest.mark.parametrize(
+    "address", ["ftp://user:{}@example.com", "http://user:{}@127.0.0.1:1/v1", "{}"]
+)
 @pytest.mark.parametrize("tier", ["local", "proprietary"])
-def test_a_password_in_an_address_is_never_told(tmp_path: Path, log: Everything, tier: str, address: str) -> None:
+def test_a_password_in_an_address_is_never_told(
+    tmp_path: Path, log: Everything, tier: str, address: str
+) -> None:
     """Whether the address cannot be used, or nobody answers there."""
     entries = [
-        model(name, "http://x", tier=tier).replace('"http://x/v1"', '"${STANDIN_URL}"').replace("openai/", prefix)
+        model(name, "http://x", tier=tier)
+        .replace('"http://x/v1"', '"${STANDIN_URL}"')
+        .replace("openai/", prefix)
         for name, prefix in (("small", "openai/"), ("large", "anthropic/"))
     ]
     root = make_project(tmp_path / "project", *entries)
     env = {"STANDIN_URL": address.format(PASSWORD)}
     with Engine(Project(root), env=env) as engine:
-        done = engine.run_batch(engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS, models=("small",))
-        more = engine.run_batch(engine.start_run("leaks"), CLASSIFY, Batch((document(1),)), LABELS, models=("large",))
+        done = engine.run_batch(
+            engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS, models=("small",)
+        )
+        more = engine.run_batch(
+            engine.start_run("leaks"), CLASSIFY, Batch((document(1),)), LABELS, models=("large",)
+        )
     told = [repr(batch.documents[0].outcomes) for batch in (done, more)]
     assert all("deferred" in text for text in told)
     assert found(KEYS, *told, *log.lines) == set()
@@ -280,7 +328,11 @@ def test_no_repr_shows_a_text_or_a_key(project: Path, standin: Standin) -> None:
         features,
         GoldenSet(project, (example,)),
     ]
-    values += [Reply(text=TEXT, finish_reason="stop", usage=None, latency_s=0), engine, engine.policy]
+    values += [
+        Reply(text=TEXT, finish_reason="stop", usage=None, latency_s=0),
+        engine,
+        engine.policy,
+    ]
     shown = [repr(value) for value in values]
     assert "file-0.txt" in shown[0], "what it is can still be told"
     assert found((*TEXTS, *KEYS, "has not arrived"), *shown) == set()
@@ -300,17 +352,32 @@ def test_prefect_and_the_command_line_show_no_key_and_no_document(
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     for number in range(3):
-        (inbox / f"file-{number}.txt").write_text(f"---\npatient: Ottoline Brask\n---\n{TEXT} {number}")
-    faults = ("the prompt in one line", "a line of the prompt", "the prompt as JSON in JSON", "a refused key")
+        (inbox / f"file-{number}.txt").write_text(
+            f"---\npatient: Ottoline Brask\n---\n{TEXT} {number}"
+        )
+    faults = (
+        "the prompt in one line",
+        "a line of the prompt",
+        "the prompt as JSON in JSON",
+        "a refused key",
+    )
     standin.faults([fault for name in faults for fault in FAULTS[name]])
     commands = [
         ("run", "support_inbox", "--source", inbox, "--out", tmp_path / "out", "--verbose"),
-        *(("show", "--documents"), ("show", "--json"), ("show", "--csv"), ("doctor",), ("explain", "file-0.txt")),
+        *(
+            ("show", "--documents"),
+            ("show", "--json"),
+            ("show", "--csv"),
+            ("doctor",),
+            ("explain", "file-0.txt"),
+        ),
         ("audit", "export", "-o", tmp_path / "trail.jsonl"),
     ]
     printed = {command[:2]: terminal(*command, cwd=project) for command in commands}
     assert "deferred" in printed["show", "--documents"].out
-    texts = [done.out + done.err for done in printed.values()] + [(tmp_path / "trail.jsonl").read_text()]
+    texts = [done.out + done.err for done in printed.values()] + [
+        (tmp_path / "trail.jsonl").read_text()
+    ]
     assert found((*KEYS, *BODY), *texts) == set()
     stored = prefects_database()
     assert "deferred file-0.txt: " in stored, "the log is there"
@@ -325,7 +392,9 @@ def prefects_database() -> str:
     assert url is not None
     path = Path(url.get_secret_value().partition("///")[2].partition("?")[0])
     for _ in range(100):
-        stored = "".join(p.read_bytes().decode("latin-1") for p in path.parent.glob(f"{path.name}*"))
+        stored = "".join(
+            p.read_bytes().decode("latin-1") for p in path.parent.glob(f"{path.name}*")
+        )
         if "deferred file-0.txt: " in stored:
             break
         time.sleep(0.1)

@@ -31,7 +31,22 @@ EXAMPLES = load_labelled(ROOT / "golden" / "classify-examples.jsonl")
 GOLDEN = load_labelled(ROOT / "golden" / "classify.jsonl")
 MESSAGES = ROOT.parent / "shared" / "data" / "banking77" / "messages.csv"
 
-WORDS = ["a", "refund", "of", "the", "broken", "desk", "lamp", "late", "Thanks!", "wrong?", "12", "Straße", "ÉTÉ", "\n"]
+WORDS = [
+    "a",
+    "refund",
+    "of",
+    "the",
+    "broken",
+    "desk",
+    "lamp",
+    "late",
+    "Thanks!",
+    "wrong?",
+    "12",
+    "Straße",
+    "ÉTÉ",
+    "\n",
+]
 words = st.sampled_from(WORDS)
 texts = st.lists(words, max_size=8).map(" ".join)
 
@@ -55,7 +70,10 @@ def lines(*rows: dict[str, Any]) -> str:
 
 
 def test_json_lines_are_read_and_other_fields_ignored(tmp_path: Path) -> None:
-    path = written(tmp_path, "\ufeff" + lines({"id": "a", "text": "Hello", "label": "x", "difficulty": "hard"}) + "\n")
+    path = written(
+        tmp_path,
+        "\ufeff" + lines({"id": "a", "text": "Hello", "label": "x", "difficulty": "hard"}) + "\n",
+    )
     assert load_labelled(path, at_least=1) == (Labelled("a", "Hello", "x"),)
 
 
@@ -88,15 +106,29 @@ GOOD = {"id": "a", "text": "Hello", "label": "praise"}
         (lines(GOOD) + "{oops\n", r"labels.jsonl:2: not valid JSON: .*each line holds one example"),
         (lines(GOOD) + "[1]\n", r"labels.jsonl:2: not an example; write"),
         (lines({"id": "a", "label": "praise"}), r"labels.jsonl:1: has no 'text'; found: id, label"),
-        (lines({**GOOD, "text": " \n"}), r"labels.jsonl:1: 'text' must be a text that is not empty"),
+        (
+            lines({**GOOD, "text": " \n"}),
+            r"labels.jsonl:1: 'text' must be a text that is not empty",
+        ),
         (lines({**GOOD, "id": 7}), r"labels.jsonl:1: 'id' must be a text .*found 7"),
-        (lines(GOOD, {**GOOD, "text": "Hi"}), r"labels.jsonl:2: the id 'a' is that of line 1 already"),
-        (lines({**GOOD, "label": "priase"}), r"labels.jsonl:1: no label named 'priase'; did you mean 'praise'\?"),
-        (lines({**GOOD, "label": "zzz"}), r"labels.jsonl:1: no label named 'zzz'; known: billing, praise"),
+        (
+            lines(GOOD, {**GOOD, "text": "Hi"}),
+            r"labels.jsonl:2: the id 'a' is that of line 1 already",
+        ),
+        (
+            lines({**GOOD, "label": "priase"}),
+            r"labels.jsonl:1: no label named 'priase'; did you mean 'praise'\?",
+        ),
+        (
+            lines({**GOOD, "label": "zzz"}),
+            r"labels.jsonl:1: no label named 'zzz'; known: billing, praise",
+        ),
         (lines(GOOD), r"labels.jsonl: 1 examples are not evidence; label at least 20"),
     ],
 )
-def test_a_wrong_file_is_refused_with_place_thing_and_remedy(tmp_path: Path, content: str, message: str) -> None:
+def test_a_wrong_file_is_refused_with_place_thing_and_remedy(
+    tmp_path: Path, content: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_labelled(written(tmp_path, content), ["praise", "billing"])
 
@@ -149,7 +181,12 @@ def test_a_split_has_about_the_share_asked_for_and_another_salt_splits_otherwise
     fit, certify = split(GOLDEN, 0.4, "one")
     assert 0.3 < len(fit) / len(GOLDEN) < 0.5
     assert split(GOLDEN, 0.4, "two") != (fit, certify)
-    assert [len(part) for share in (0, 1) for part in split(GOLDEN, share)] == [0, len(GOLDEN), len(GOLDEN), 0]
+    assert [len(part) for share in (0, 1) for part in split(GOLDEN, share)] == [
+        0,
+        len(GOLDEN),
+        len(GOLDEN),
+        0,
+    ]
 
 
 # --- neighbours ----------------------------------------------------------------------------------
@@ -157,7 +194,9 @@ def test_a_split_has_about_the_share_asked_for_and_another_salt_splits_otherwise
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(texts.filter(str.strip), min_size=1, max_size=8), texts)
-def test_the_terms_of_one_text_are_those_that_scikit_learn_gives(collection: list[str], text: str) -> None:
+def test_the_terms_of_one_text_are_those_that_scikit_learn_gives(
+    collection: list[str], text: str
+) -> None:
     """One text at a time is weighed by our own sum; it has to agree with the library's."""
     union = vectorisers().fit(collection)
     row = union.transform([text]).toarray()[0]
@@ -168,7 +207,11 @@ def test_the_terms_of_one_text_are_those_that_scikit_learn_gives(collection: lis
 
 def test_the_nearest_example_comes_last() -> None:
     neighbours = Neighbours(
-        few(("The lamp is broken", "defect"), ("Where is my parcel?", "delivery"), ("Where is my lamp?", "delivery"))
+        few(
+            ("The lamp is broken", "defect"),
+            ("Where is my parcel?", "delivery"),
+            ("Where is my lamp?", "delivery"),
+        )
     )
     assert [e.text for e in neighbours.nearest("where is my parcel now", 2)] == [
         "Where is my lamp?",
@@ -177,10 +220,18 @@ def test_the_nearest_example_comes_last() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Where is my parcel?", "where  is my\nPARCEL", "Where is my parcel!!", "“Where is my parcel?”"]
+    "text",
+    [
+        "Where is my parcel?",
+        "where  is my\nPARCEL",
+        "Where is my parcel!!",
+        "“Where is my parcel?”",
+    ],
 )
 def test_an_example_with_the_questions_own_text_is_never_shown(text: str) -> None:
-    neighbours = Neighbours(few(("Where is my parcel?", "delivery"), ("The lamp is broken", "defect")))
+    neighbours = Neighbours(
+        few(("Where is my parcel?", "delivery"), ("The lamp is broken", "defect"))
+    )
     assert [e.label for e in neighbours.nearest(text, 2)] == ["defect"]
 
 
@@ -196,12 +247,18 @@ def test_excluded_ids_and_text_hashes_are_never_shown_and_others_take_their_plac
 def test_equally_near_examples_come_in_an_order_that_does_not_hang_on_the_files() -> None:
     examples = [Labelled(f"e{n}", f"late parcel {n}", "x") for n in range(9)]
     forward, backward = Neighbours(examples), Neighbours(examples[::-1])
-    assert forward.nearest("late parcel", 3) == backward.nearest("late parcel", 3) == tuple(examples[2::-1])
+    assert (
+        forward.nearest("late parcel", 3)
+        == backward.nearest("late parcel", 3)
+        == tuple(examples[2::-1])
+    )
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(texts.filter(str.strip), min_size=1, max_size=20), texts, st.integers(0, 9))
-def test_as_many_neighbours_come_as_there_are_and_none_twice(collection: list[str], text: str, k: int) -> None:
+def test_as_many_neighbours_come_as_there_are_and_none_twice(
+    collection: list[str], text: str, k: int
+) -> None:
     examples = few(*((item, "x") for item in collection))
     shown = Neighbours(examples).nearest(text, k, exclude={"e1"})
     allowed = [e for e in examples[1:] if normalised(e.text) != normalised(text)]
@@ -236,23 +293,32 @@ def classifier() -> Classifier:
     return train(EXAMPLES)
 
 
-def test_it_is_right_far_more_often_than_chance_and_about_as_often_as_it_says(classifier: Classifier) -> None:
+def test_it_is_right_far_more_often_than_chance_and_about_as_often_as_it_says(
+    classifier: Classifier,
+) -> None:
     """Five labels, 130 examples, messages it never saw: six in ten right, and its confidence says so."""
     predictions = classifier.predict(golden.text for golden in GOLDEN)
-    accuracy = sum(p.label == g.label for p, g in zip(predictions, GOLDEN, strict=True)) / len(GOLDEN)
+    accuracy = sum(p.label == g.label for p, g in zip(predictions, GOLDEN, strict=True)) / len(
+        GOLDEN
+    )
     stated = sum(p.confidence for p in predictions) / len(GOLDEN)
     assert accuracy > 0.58
     assert abs(stated - accuracy) < 0.12
 
 
 def test_what_it_is_surer_of_is_right_more_often(classifier: Classifier) -> None:
-    pairs = sorted(zip(classifier.predict(g.text for g in GOLDEN), GOLDEN, strict=True), key=lambda p: p[0].confidence)
+    pairs = sorted(
+        zip(classifier.predict(g.text for g in GOLDEN), GOLDEN, strict=True),
+        key=lambda p: p[0].confidence,
+    )
     right = [prediction.label == golden.label for prediction, golden in pairs]
     half = len(right) // 2
     assert sum(right[half:]) / len(right[half:]) > sum(right[:half]) / half + 0.15
 
 
-def test_training_on_the_same_data_in_another_order_gives_the_same_predictions(classifier: Classifier) -> None:
+def test_training_on_the_same_data_in_another_order_gives_the_same_predictions(
+    classifier: Classifier,
+) -> None:
     again = train(EXAMPLES[::-1])
     texts = [golden.text for golden in GOLDEN]
     assert again.predict(texts) == classifier.predict(texts)
@@ -261,7 +327,11 @@ def test_training_on_the_same_data_in_another_order_gives_the_same_predictions(c
 
 def test_other_data_or_another_seed_is_another_identity() -> None:
     examples = few(*[("good", "x"), ("bad", "y")] * 3)
-    identities = {train(examples).identity, train(examples, seed=1).identity, train(examples * 2).identity}
+    identities = {
+        train(examples).identity,
+        train(examples, seed=1).identity,
+        train(examples * 2).identity,
+    }
     assert len(identities) == 3
 
 
@@ -280,7 +350,9 @@ def test_a_text_without_a_known_term_gets_no_confidence(classifier: Classifier, 
 
 @settings(deadline=None)
 @given(st.text())
-def test_any_text_gets_two_different_labels_and_a_share_as_confidence(classifier: Classifier, text: str) -> None:
+def test_any_text_gets_two_different_labels_and_a_share_as_confidence(
+    classifier: Classifier, text: str
+) -> None:
     prediction = classifier.predict([text])[0]
     assert 0 <= prediction.confidence <= 1
     assert {prediction.label, prediction.runner_up} <= set(classifier.labels)
@@ -289,7 +361,9 @@ def test_any_text_gets_two_different_labels_and_a_share_as_confidence(classifier
 
 @settings(deadline=None)
 @given(st.text() | texts, st.sampled_from(["billing", "praise"]))
-def test_evidence_stands_word_for_word_in_the_text(classifier: Classifier, text: str, label: str) -> None:
+def test_evidence_stands_word_for_word_in_the_text(
+    classifier: Classifier, text: str, label: str
+) -> None:
     evidence = classifier.evidence(text, label)
     assert evidence in text
     assert bool(evidence) == bool(text.strip())
@@ -298,12 +372,16 @@ def test_evidence_stands_word_for_word_in_the_text(classifier: Classifier, text:
 def test_evidence_is_short_and_taken_from_where_the_label_shows(classifier: Classifier) -> None:
     filler = "We moved here in spring and like the town. " * 20
     text = f"{filler}Please refund the invoice that was charged twice. {filler}"
-    assert "refund" in classifier.evidence(text, "billing") or "charged" in classifier.evidence(text, "billing")
+    assert "refund" in classifier.evidence(text, "billing") or "charged" in classifier.evidence(
+        text, "billing"
+    )
     assert len(classifier.evidence(text, "billing").split()) <= 8
 
 
 def test_evidence_cuts_no_number_in_two(classifier: Classifier) -> None:
-    text = "You charged 649.00 for the invoice of the 12.03.2026, so please refund 1,298.50 at once."
+    text = (
+        "You charged 649.00 for the invoice of the 12.03.2026, so please refund 1,298.50 at once."
+    )
     for longest in range(20, 80):
         cut = classifier.evidence(text, "billing", longest=longest)
         assert set(cut.split()) <= {word.strip(",.") for word in text.split()} | set(text.split())
@@ -314,7 +392,9 @@ def test_an_explanation_names_words_of_the_text_strongest_first(classifier: Clas
     explained = classifier.explain(text, "billing")
     assert {word for word, _ in explained} <= {"please", "refund", "the", "invoice", "is", "late"}
     assert {"refund", "invoice"} <= {word for word, _ in explained[:3]}
-    assert [score for _, score in explained] == sorted((score for _, score in explained), reverse=True)
+    assert [score for _, score in explained] == sorted(
+        (score for _, score in explained), reverse=True
+    )
     assert classifier.explain(text) == classifier.explain(text, classifier.predict([text])[0].label)
 
 
@@ -357,12 +437,17 @@ def forged(path: Path, data: bytes) -> None:
     edited(path, file_hash=hashlib.sha256(data).hexdigest())
 
 
-def test_a_saved_classifier_predicts_the_same_after_loading(classifier: Classifier, saved: Path) -> None:
+def test_a_saved_classifier_predicts_the_same_after_loading(
+    classifier: Classifier, saved: Path
+) -> None:
     loaded, texts = load(saved), [golden.text for golden in GOLDEN]
     assert loaded.predict(texts) == classifier.predict(texts)
     assert loaded.identity == classifier.identity == read_head(saved).identity
     assert loaded.saw(EXAMPLES[0].text)
-    assert sorted(file.name for file in saved.parent.iterdir()) == ["classify.json", "classify.skops"]
+    assert sorted(file.name for file in saved.parent.iterdir()) == [
+        "classify.json",
+        "classify.skops",
+    ]
 
 
 def test_the_head_tells_what_was_learned(saved: Path) -> None:
@@ -378,14 +463,17 @@ def test_reading_a_head_loads_neither_weights_nor_scikit_learn(saved: Path) -> N
         "print([m for m in ('numpy', 'sklearn', 'skops', 'scipy') if m in sys.modules])\n"
         "read_head(Path(sys.argv[1])); print([m for m in ('numpy', 'sklearn', 'skops') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]
 
 
 def test_a_classifier_of_another_scikit_learn_is_refused_with_the_remedy(saved: Path) -> None:
     edited(saved, scikit_learn="1.2.3")
     with pytest.raises(
-        ConfigError, match=r"classify.json: trained with scikit-learn 1\.2\.3, here is .*`tierwise train"
+        ConfigError,
+        match=r"classify.json: trained with scikit-learn 1\.2\.3, here is .*`tierwise train",
     ):
         load(saved)
 
@@ -411,10 +499,14 @@ def test_weights_that_do_not_fit_the_labels_are_refused(saved: Path) -> None:
 
 
 def test_a_missing_head_missing_weights_and_a_broken_head_are_refused(saved: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing.json: this classifier's head is missing; `tierwise train"):
+    with pytest.raises(
+        ConfigError, match=r"nothing.json: this classifier's head is missing; `tierwise train"
+    ):
         load(saved.with_name("nothing.skops"))
     saved.unlink()
-    with pytest.raises(ConfigError, match=r"classify.skops: this classifier's weights can't be read"):
+    with pytest.raises(
+        ConfigError, match=r"classify.skops: this classifier's weights can't be read"
+    ):
         load(saved)
     saved.with_suffix(".json").write_text('{"labels": 3}')
     with pytest.raises(ConfigError, match=r"classify.json: not the head of a classifier"):

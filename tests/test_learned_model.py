@@ -38,7 +38,16 @@ from tierwise.steps.step import Step
 CLASSIFY = classify.spec
 LABELS = ["billing", "delivery"]
 TEXT = "Good morning, the parcel with my desk is late and nobody answers the phone."
-OPENINGS = ["Hello", "Dear team", "Once more", "Sorry", "To whom it may concern", "Good morning", "Hi", "Please note"]
+OPENINGS = [
+    "Hello",
+    "Dear team",
+    "Once more",
+    "Sorry",
+    "To whom it may concern",
+    "Good morning",
+    "Hi",
+    "Please note",
+]
 MATTERS = {"billing": "the invoice was charged twice", "delivery": "the parcel is late again"}
 TOPICS = """
   topics:
@@ -58,7 +67,9 @@ routes:
 """
 
 
-def rows(*, swapped: bool = False, labels: Sequence[str] = LABELS, **fields: str) -> list[dict[str, str]]:
+def rows(
+    *, swapped: bool = False, labels: Sequence[str] = LABELS, **fields: str
+) -> list[dict[str, str]]:
     """Messages whose label follows from their words; `swapped`, from the other one's words."""
     matters = list(MATTERS.values())[:: -1 if swapped else 1]
     return [
@@ -100,7 +111,12 @@ def engine(trained: Path) -> Iterator[Engine]:
 
 
 def ask(
-    engine: Engine, text: str = TEXT, *, step: Step = CLASSIFY, labels: Sequence[str] = LABELS, **how: Any
+    engine: Engine,
+    text: str = TEXT,
+    *,
+    step: Step = CLASSIFY,
+    labels: Sequence[str] = LABELS,
+    **how: Any,
 ) -> Outcome:
     """The outcome for one document, in a run of its own."""
     batch = Batch((Document(id="a", text=text, sensitivity="confidential"),))
@@ -111,7 +127,9 @@ def ask(
 # --- in a route ----------------------------------------------------------------------------------
 
 
-def test_a_learned_model_answers_at_no_cost_and_says_how_sure_it_is(engine: Engine, standin: Standin) -> None:
+def test_a_learned_model_answers_at_no_cost_and_says_how_sure_it_is(
+    engine: Engine, standin: Standin
+) -> None:
     outcome = ask(engine)
     assert (outcome.status, outcome.model) == ("accepted", "topics")
     assert outcome.value["label"] == "delivery"
@@ -119,7 +137,12 @@ def test_a_learned_model_answers_at_no_cost_and_says_how_sure_it_is(engine: Engi
     assert all(verdict.passed for verdict in outcome.attempts[0].verdicts)
     assert standin.count == 0
     [attempt] = engine.ledger.attempts(engine.ledger.runs()[0].id)
-    assert (attempt.model, attempt.kind, attempt.cost, attempt.usage) == ("topics", "first", Decimal(0), Usage(0, 0))
+    assert (attempt.model, attempt.kind, attempt.cost, attempt.usage) == (
+        "topics",
+        "first",
+        Decimal(0),
+        Usage(0, 0),
+    )
     assert attempt.confidence is not None
     assert 0.5 < attempt.confidence < 1
     assert engine.ledger.runs()[0].cost == 0
@@ -132,13 +155,17 @@ def test_a_learned_model_sees_the_text_of_the_document_and_nothing_else(engine: 
 
 def test_evidence_keeps_to_the_length_that_the_step_allows(engine: Engine) -> None:
     """The words of a long passage that count most, verbatim, in at most the 60 characters of tasks/classify.py."""
-    outcome = ask(engine, f"{'Incomprehensibilities notwithstanding ' * 9} the parcel is late again")
+    outcome = ask(
+        engine, f"{'Incomprehensibilities notwithstanding ' * 9} the parcel is late again"
+    )
     assert outcome.status == "accepted"
     assert len(outcome.value["evidence"]) <= 60
     assert "parcel is late again" in outcome.value["evidence"]
 
 
-def test_an_answer_that_it_is_not_sure_of_goes_on_to_the_next_model(engine: Engine, standin: Standin) -> None:
+def test_an_answer_that_it_is_not_sure_of_goes_on_to_the_next_model(
+    engine: Engine, standin: Standin
+) -> None:
     """A text without a word that it knows has confidence 0."""
     standin.answer(json.dumps({"label": "billing", "evidence": "XYZ"}))
     outcome = ask(engine, "漢字 XYZ", models=("topics", "large"), thresholds={"topics": 0.5})
@@ -154,8 +181,13 @@ def test_the_same_document_is_not_asked_about_twice(engine: Engine) -> None:
 
 
 def test_many_documents_at_once_are_answered_like_one_by_one(engine: Engine) -> None:
-    documents = tuple(Document(id=row["id"], text=f"{row['text']} Thanks!", sensitivity="internal") for row in rows())
-    done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch(documents), {"labels": LABELS})
+    documents = tuple(
+        Document(id=row["id"], text=f"{row['text']} Thanks!", sensitivity="internal")
+        for row in rows()
+    )
+    done = engine.run_batch(
+        engine.start_run("test"), CLASSIFY, Batch(documents), {"labels": LABELS}
+    )
     classifier = load(trained_file(engine.project.root, "topics"))
     for document in done.documents:
         [attempt] = document.outcomes["classify"].attempts
@@ -193,7 +225,9 @@ def test_training_on_other_examples_voids_the_certificate_and_asks_again(engine:
     assert proof.void_reasons(before) is None
 
     retrain(engine)
-    assert proof.void_reasons(engine.current(CLASSIFY, {"labels": LABELS})) == "model topics changed"
+    assert (
+        proof.void_reasons(engine.current(CLASSIFY, {"labels": LABELS})) == "model topics changed"
+    )
     second = ask(engine)
     assert not second.attempts[0].reused
     assert (first.value["label"], second.value["label"]) == ("delivery", "billing")
@@ -231,7 +265,10 @@ def test_a_forged_file_is_refused_and_nothing_in_it_is_run(engine: Engine, tmp_p
 def test_exchanged_weights_are_refused(engine: Engine) -> None:
     path = trained_file(engine.project.root, "topics")
     path.write_bytes(path.read_bytes() + b" ")
-    assert "not the weights that the head beside it describes" in ask(engine, models=("topics",)).reason
+    assert (
+        "not the weights that the head beside it describes"
+        in ask(engine, models=("topics",)).reason
+    )
 
 
 # --- what a classifier cannot do -----------------------------------------------------------------
@@ -242,15 +279,22 @@ def test_exchanged_weights_are_refused(engine: Engine) -> None:
     [
         (["billing", "delivery", "praise"], "the step's praise it never learned; "),
         (["billing"], "its delivery the step does not have; "),
-        (["billing", "praise"], "the step's praise it never learned; its delivery the step does not have; "),
+        (
+            ["billing", "praise"],
+            "the step's praise it never learned; its delivery the step does not have; ",
+        ),
     ],
 )
-def test_labels_that_differ_from_the_steps_are_both_named(engine: Engine, labels: list[str], said: str) -> None:
+def test_labels_that_differ_from_the_steps_are_both_named(
+    engine: Engine, labels: list[str], said: str
+) -> None:
     remedy = "train it with the step's labels: `tierwise train classify`"
     assert ask(engine, labels=labels, models=("topics",)).reason == f"topics: {said}{remedy}"
 
 
-def test_a_step_that_wants_more_than_a_label_and_evidence_goes_to_another_model(engine: Engine) -> None:
+def test_a_step_that_wants_more_than_a_label_and_evidence_goes_to_another_model(
+    engine: Engine,
+) -> None:
     wordy = Step(
         name="classify",
         returns=create_model("Wordy", label=(str, ...), evidence=(str, ...), why=(str, ...)),
@@ -258,7 +302,10 @@ def test_a_step_that_wants_more_than_a_label_and_evidence_goes_to_another_model(
         choices={"label": "labels"},
     )
     outcome = ask(engine, step=wordy, models=("topics",))
-    assert outcome.reason == "topics: a learned model gives one label and `evidence`; this step also wants `why`"
+    assert (
+        outcome.reason
+        == "topics: a learned model gives one label and `evidence`; this step also wants `why`"
+    )
     assert outcome.attempts[0].cost == 0
 
 
@@ -269,14 +316,18 @@ def test_a_classifier_of_one_step_answers_no_other(engine: Engine) -> None:
 
 
 def schema(**fields: Any) -> dict[str, Any]:
-    made: type[BaseModel] = create_model("Made", **{name: (kind, ...) for name, kind in fields.items()})
+    made: type[BaseModel] = create_model(
+        "Made", **{name: (kind, ...) for name, kind in fields.items()}
+    )
     return made.model_json_schema()
 
 
 def test_a_form_is_read_off_a_schema() -> None:
     from typing import Literal
 
-    assert form_of(CLASSIFY.schema({"labels": LABELS})) == Form("label", ("billing", "delivery"), 60)
+    assert form_of(CLASSIFY.schema({"labels": LABELS})) == Form(
+        "label", ("billing", "delivery"), 60
+    )
     assert form_of(schema(topic=Literal["a", "b"])) == Form("topic", ("a", "b"), 0)
     assert form_of(schema(topic=Literal["a", "b"], evidence=str)) == Form("topic", ("a", "b"), 200)
 
@@ -287,17 +338,25 @@ def test_a_form_is_read_off_a_schema() -> None:
         ({}, "chooses one of some fixed texts"),
         (schema(label=str, evidence=str), "chooses one of some fixed texts"),
         ({"properties": {"level": {"enum": [1, 2]}}}, "chooses one of some fixed texts"),
-        ({"properties": {"label": {"enum": ["a"]}, "evidence": {"type": "array"}}}, "gives `evidence` as text"),
+        (
+            {"properties": {"label": {"enum": ["a"]}, "evidence": {"type": "array"}}},
+            "gives `evidence` as text",
+        ),
         ({"properties": {"label": {"enum": ["a"]}, "mood": {"enum": ["b"]}}}, "also wants `mood`"),
     ],
 )
-def test_a_form_that_a_classifier_cannot_fill_in_is_refused(wanted: dict[str, Any], said: str) -> None:
+def test_a_form_that_a_classifier_cannot_fill_in_is_refused(
+    wanted: dict[str, Any], said: str
+) -> None:
     with pytest.raises(Misuse, match=said):
         form_of(wanted)
 
 
 @given(
-    st.text() | st.lists(st.sampled_from(["the parcel", "is late", "cafe\u0301", "a" * 70, "\n"])).map(" ".join),
+    st.text()
+    | st.lists(st.sampled_from(["the parcel", "is late", "cafe\u0301", "a" * 70, "\n"])).map(
+        " ".join
+    ),
     st.integers(1, 90),
 )
 def test_evidence_is_verbatim_and_never_longer_than_allowed(text: str, longest: int) -> None:
@@ -319,26 +378,39 @@ def write(path: Path, some: list[dict[str, str]]) -> Path:
 def labelled(root: Path) -> Path:
     """A project with examples to train on and others to measure on."""
     write(root / "golden" / "classify-examples.jsonl", rows())
-    measured = [{"id": f"g{n}", "text": f"Number {n}, the parcel is late.", "label": "delivery"} for n in range(20)]
+    measured = [
+        {"id": f"g{n}", "text": f"Number {n}, the parcel is late.", "label": "delivery"}
+        for n in range(20)
+    ]
     write(root / "golden" / "classify.jsonl", measured)
     (root / "golden" / "classify.yaml").write_text("parameters: {labels: [billing, delivery]}\n")
     return root
 
 
-def test_training_says_what_was_learned_how_right_it_is_and_what_comes_next(labelled: Path, terminal: Terminal) -> None:
+def test_training_says_what_was_learned_how_right_it_is_and_what_comes_next(
+    labelled: Path, terminal: Terminal
+) -> None:
     done = terminal("train", "classify", cwd=labelled)
     assert done.code == 0, done.err
     assert "topics: trained on 16 examples (billing 8, delivery 8)" in done.out
     assert "100.0%" in done.out
-    assert "learned/topics.skops holds words of the examples: keep it as internal as they are" in done.out
+    assert (
+        "learned/topics.skops holds words of the examples: keep it as internal as they are"
+        in done.out
+    )
     assert done.out.splitlines()[-1] == "Next: tierwise certify classify --models topics"
     with Engine(Project(labelled), env={}) as engine:
         assert ask(engine).model == "topics"
 
 
-def test_training_again_on_the_same_examples_leaves_the_files_alone(labelled: Path, terminal: Terminal) -> None:
+def test_training_again_on_the_same_examples_leaves_the_files_alone(
+    labelled: Path, terminal: Terminal
+) -> None:
     def files() -> dict[str, str]:
-        return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (labelled / "learned").iterdir()}
+        return {
+            p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in (labelled / "learned").iterdir()
+        }
 
     first = terminal("train", "classify", "--json", cwd=labelled)
     before = files()
@@ -371,7 +443,9 @@ def test_a_text_that_certifies_is_never_trained_on(labelled: Path, terminal: Ter
     assert not classifier.saw(again["text"])
 
 
-def test_a_model_is_not_certified_on_a_text_that_it_was_trained_on(labelled: Path, terminal: Terminal) -> None:
+def test_a_model_is_not_certified_on_a_text_that_it_was_trained_on(
+    labelled: Path, terminal: Terminal
+) -> None:
     """Whatever came into the golden set after the training."""
     terminal("train", "classify", cwd=labelled)
     with (labelled / "golden" / "classify.jsonl").open("a") as file:
@@ -382,8 +456,15 @@ def test_a_model_is_not_certified_on_a_text_that_it_was_trained_on(labelled: Pat
     assert terminal("certify", "classify", "--models", "topics", "--yes", cwd=labelled).code == 0
 
 
-def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(labelled: Path, terminal: Terminal) -> None:
-    secret = {"id": "s", "text": "The invoice of the minister", "label": "billing", "sensitivity": "confidential"}
+def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(
+    labelled: Path, terminal: Terminal
+) -> None:
+    secret = {
+        "id": "s",
+        "text": "The invoice of the minister",
+        "label": "billing",
+        "sensitivity": "confidential",
+    }
     more = write(labelled / "golden" / "more.jsonl", [secret])
     examples = labelled / "golden" / "classify-examples.jsonl"
     done = terminal("train", "classify", "--golden", examples, "--golden", more, cwd=labelled)
@@ -399,27 +480,40 @@ def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(labelled: 
         (["classify", "--model", "large"], "large is not a model with `learned: classify`"),
         (["classify", "--model", "topic"], "no model named 'topic'; did you mean 'topics'?"),
         (["classify", "--golden", "none.jsonl"], "none.jsonl is missing"),
-        (["classify", "--golden", "golden/one.jsonl"], "golden/one.jsonl: no example of billing; label some"),
-        (["classify", "--golden", "golden/odd.jsonl"], "odd.jsonl:1: no label named 'biling'; did you mean 'billing'?"),
+        (
+            ["classify", "--golden", "golden/one.jsonl"],
+            "golden/one.jsonl: no example of billing; label some",
+        ),
+        (
+            ["classify", "--golden", "golden/odd.jsonl"],
+            "odd.jsonl:1: no label named 'biling'; did you mean 'billing'?",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_said_with_the_remedy(
     labelled: Path, terminal: Terminal, arguments: list[str], said: str
 ) -> None:
     write(labelled / "golden" / "one.jsonl", rows()[8:])
-    write(labelled / "golden" / "odd.jsonl", [{"id": "o", "text": "An invoice", "label": "biling"}, *rows()])
+    write(
+        labelled / "golden" / "odd.jsonl",
+        [{"id": "o", "text": "An invoice", "label": "biling"}, *rows()],
+    )
     done = terminal("train", *arguments, cwd=labelled)
     assert done.code == 2
     assert said in done.err
 
 
-def test_without_the_steps_labels_training_asks_for_them(labelled: Path, terminal: Terminal) -> None:
+def test_without_the_steps_labels_training_asks_for_them(
+    labelled: Path, terminal: Terminal
+) -> None:
     (labelled / "golden" / "classify.yaml").unlink()
     done = terminal("train", "classify", cwd=labelled)
     assert (done.code, "Write `parameters: {labels: […]}` into" in done.err) == (2, True)
 
 
-def test_without_a_catalog_entry_training_shows_one_that_works(labelled: Path, terminal: Terminal) -> None:
+def test_without_a_catalog_entry_training_shows_one_that_works(
+    labelled: Path, terminal: Terminal
+) -> None:
     catalog = labelled / CATALOG
     catalog.write_text(catalog.read_text().replace(TOPICS, ""))
     (labelled / "routing_rules" / "rules.yaml").write_text(RULES.replace("topics, ", ""))
@@ -432,7 +526,9 @@ def test_without_a_catalog_entry_training_shows_one_that_works(labelled: Path, t
     assert Project(labelled).policy({}).unavailable == {}
 
 
-def test_of_several_models_of_a_step_one_has_to_be_chosen(labelled: Path, terminal: Terminal) -> None:
+def test_of_several_models_of_a_step_one_has_to_be_chosen(
+    labelled: Path, terminal: Terminal
+) -> None:
     with (labelled / CATALOG).open("a") as file:
         file.write(TOPICS.replace("topics", "candidate"))
     done = terminal("train", "classify", cwd=labelled)

@@ -20,7 +20,9 @@ from tierwise.errors import LedgerError
 from tierwise.ledger import Ledger, Paid
 from tierwise.records import Outcome, Rejection, Route, Verdict
 
-ANY_TEXT = st.text(st.sampled_from("\0\ud800\udfff␛a0") | st.characters(exclude_categories=()), max_size=12)
+ANY_TEXT = st.text(
+    st.sampled_from("\0\ud800\udfff␛a0") | st.characters(exclude_categories=()), max_size=12
+)
 few = settings(max_examples=40, deadline=None)
 
 
@@ -60,7 +62,9 @@ def test_a_new_call_is_claimed_and_once_paid_its_reply_is_reused(ledger: Ledger)
     assert run(story()) == (None, Paid(REPLY, paid.id, paid.cost))
 
 
-def test_a_reply_is_reused_after_the_ledger_was_closed(url: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_a_reply_is_reused_after_the_ledger_was_closed(
+    url: str, ledger: Ledger, tmp_path: Path
+) -> None:
     paid = attempt()
     run(ledger.settle(RUN.id, paid, REPLY))
     ledger.close()
@@ -68,7 +72,9 @@ def test_a_reply_is_reused_after_the_ledger_was_closed(url: str, ledger: Ledger,
         assert run(again.claim(paid.call_hash)) == Paid(REPLY, paid.id, None)
 
 
-def test_of_many_identical_calls_at_once_one_is_paid_and_the_others_reuse_it(ledger: Ledger) -> None:
+def test_of_many_identical_calls_at_once_one_is_paid_and_the_others_reuse_it(
+    ledger: Ledger,
+) -> None:
     async def one(number: int) -> Paid | None:
         answer = await ledger.claim("same")
         if answer is None:
@@ -133,7 +139,9 @@ def test_an_expired_lease_frees_the_claim(ledger: Ledger, other: Ledger) -> None
     assert run(story()) is None
 
 
-def test_who_lost_the_claim_to_another_does_not_free_it_by_failing(ledger: Ledger, other: Ledger) -> None:
+def test_who_lost_the_claim_to_another_does_not_free_it_by_failing(
+    ledger: Ledger, other: Ledger
+) -> None:
     late, paid = attempt(call_hash="call", error="CallTimeout"), attempt(call_hash="call")
 
     async def story() -> Paid | None:
@@ -149,7 +157,9 @@ def test_who_lost_the_claim_to_another_does_not_free_it_by_failing(ledger: Ledge
     assert run(story()) == Paid(REPLY, paid.id, None)
 
 
-def test_the_claim_of_a_killed_process_is_free_at_once(url: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_the_claim_of_a_killed_process_is_free_at_once(
+    url: str, ledger: Ledger, tmp_path: Path
+) -> None:
     code = """
         import asyncio, pathlib, sys, time
         from tierwise.ledger import Ledger
@@ -215,7 +225,9 @@ def test_a_fresh_call_that_fails_leaves_the_older_reply(ledger: Ledger) -> None:
     assert run(story()) == Paid(REPLY, old.id, None)
 
 
-def test_recording_a_reuse_leaves_the_claim_on_the_call_alone(ledger: Ledger, other: Ledger) -> None:
+def test_recording_a_reuse_leaves_the_claim_on_the_call_alone(
+    ledger: Ledger, other: Ledger
+) -> None:
     async def story() -> Paid | None:
         await ledger.claim("call")
         await ledger.settle(RUN.id, attempt(call_hash="call", reused=True), None)
@@ -232,11 +244,22 @@ def test_recording_a_reuse_leaves_the_claim_on_the_call_alone(ledger: Ledger, ot
 
 
 def test_an_attempt_comes_back_as_it_was_without_its_text(ledger: Ledger) -> None:
-    verdicts = (Verdict("schema", True), Verdict("length", False, "41 words, at most 40", 0.5), Verdict("judge", None))
-    full = attempt(
-        cost=Decimal("0.000000000001"), reused=True, error="BadReply", error_text="no JSON", text="?", verdicts=verdicts
+    verdicts = (
+        Verdict("schema", True),
+        Verdict("length", False, "41 words, at most 40", 0.5),
+        Verdict("judge", None),
     )
-    bare = attempt(usage=None, cost=None, price_date=None, finish_reason=None, step="draft", kind="repair")
+    full = attempt(
+        cost=Decimal("0.000000000001"),
+        reused=True,
+        error="BadReply",
+        error_text="no JSON",
+        text="?",
+        verdicts=verdicts,
+    )
+    bare = attempt(
+        usage=None, cost=None, price_date=None, finish_reason=None, step="draft", kind="repair"
+    )
 
     async def story() -> None:
         await ledger.settle(RUN.id, full, None)
@@ -253,7 +276,9 @@ def test_a_check_asked_again_replaces_its_verdict(ledger: Ledger) -> None:
 
     async def story() -> None:
         await ledger.settle(RUN.id, made, REPLY)
-        await ledger.record_verdicts(RUN.id, made.id, [Verdict("schema", True), Verdict("judge", None, "no number")])
+        await ledger.record_verdicts(
+            RUN.id, made.id, [Verdict("schema", True), Verdict("judge", None, "no number")]
+        )
         await ledger.record_verdicts(RUN.id, made.id, [])
         await ledger.record_verdicts(RUN.id, made.id, [Verdict("judge", False, "invented", 0.2)])
 
@@ -266,8 +291,19 @@ def test_a_check_asked_again_replaces_its_verdict(ledger: Ledger) -> None:
 
 
 def test_an_outcome_comes_back_as_it_was_and_a_later_one_replaces_it(ledger: Ledger) -> None:
-    route = Route(step="classify", rule="default", models=("small", "large"), rejected=(Rejection("cloud", "guard"),))
-    waits = Outcome(step="classify", status="deferred", reason="no money left", sensitivity="internal", route=route)
+    route = Route(
+        step="classify",
+        rule="default",
+        models=("small", "large"),
+        rejected=(Rejection("cloud", "guard"),),
+    )
+    waits = Outcome(
+        step="classify",
+        status="deferred",
+        reason="no money left",
+        sensitivity="internal",
+        route=route,
+    )
     value = {"label": "refund", "spans": [1, 2.5, None]}
     done = Outcome(
         step="classify",
@@ -298,7 +334,9 @@ def test_any_text_is_kept_exactly(ledger: Ledger) -> None:
         )
         reply = replace(REPLY, text=any_text, served_model=any_text)
         document = replace(DOCUMENT, id=any_text)
-        outcome = Outcome(step="draft", status="accepted", value=[any_text, {any_text: 1}], reason=any_text)
+        outcome = Outcome(
+            step="draft", status="accepted", value=[any_text, {any_text: 1}], reason=any_text
+        )
 
         async def story() -> None:
             await ledger.settle(RUN.id, made, reply)
@@ -318,7 +356,13 @@ def test_costs_are_exact_one_by_one_and_summed(ledger: Ledger) -> None:
 
     @few
     @example(costs=[Decimal("5E-13"), Decimal("15E-13"), Decimal("25E-13")])
-    @given(costs=st.lists(st.decimals(0, 100_000, places=12) | st.decimals(0, 10, places=30), min_size=1, max_size=5))
+    @given(
+        costs=st.lists(
+            st.decimals(0, 100_000, places=12) | st.decimals(0, 10, places=30),
+            min_size=1,
+            max_size=5,
+        )
+    )
     def exact(costs: list[Decimal]) -> None:
         this = replace(RUN, id=f"run-{next(runs)}", budget_usd=max(costs))
         ledger.start_run(this)
@@ -328,7 +372,10 @@ def test_costs_are_exact_one_by_one_and_summed(ledger: Ledger) -> None:
                 await ledger.settle(this.id, attempt(cost=cost), None)
 
         run(story())
-        kept = [c.quantize(Decimal("1e-12"), context=Context(prec=60, rounding=ROUND_HALF_EVEN)) for c in costs]
+        kept = [
+            c.quantize(Decimal("1e-12"), context=Context(prec=60, rounding=ROUND_HALF_EVEN))
+            for c in costs
+        ]
         assert [a.cost for a in ledger.attempts(this.id)] == kept
         row = ledger.resolve_run(this.id)
         assert (row.cost, row.budget_usd) == (sum(kept), max(kept))
@@ -336,7 +383,9 @@ def test_costs_are_exact_one_by_one_and_summed(ledger: Ledger) -> None:
     exact()
 
 
-@pytest.mark.parametrize("cost", [Decimal("NaN"), Decimal("Infinity"), Decimal(10_000_000), Decimal("-1e30")])
+@pytest.mark.parametrize(
+    "cost", [Decimal("NaN"), Decimal("Infinity"), Decimal(10_000_000), Decimal("-1e30")]
+)
 def test_a_cost_that_is_no_amount_is_refused(ledger: Ledger, cost: Decimal) -> None:
     with pytest.raises(LedgerError, match="USD is not an amount"):
         run(ledger.settle(RUN.id, attempt(cost=cost), None))
@@ -345,7 +394,11 @@ def test_a_cost_that_is_no_amount_is_refused(ledger: Ledger, cost: Decimal) -> N
 def test_one_bad_record_among_many_fails_alone(ledger: Ledger) -> None:
     """They share a transaction, and only the one to blame gets the error."""
     good = [attempt(id=f"good-{number}", call_hash=f"call-{number}") for number in range(30)]
-    good[20:20] = [attempt(id="good-3"), attempt(id="lost"), attempt(id="too-dear", cost=Decimal(10**9))]
+    good[20:20] = [
+        attempt(id="good-3"),
+        attempt(id="lost"),
+        attempt(id="too-dear", cost=Decimal(10**9)),
+    ]
 
     async def story() -> list[BaseException | None]:
         runs = ["no-such-run" if a.id == "lost" else RUN.id for a in good]
@@ -353,7 +406,11 @@ def test_one_bad_record_among_many_fails_alone(ledger: Ledger) -> None:
         return await asyncio.gather(*settling, return_exceptions=True)
 
     results = run(story())
-    assert [n for n, result in enumerate(results) if isinstance(result, LedgerError)] == [20, 21, 22]
+    assert [n for n, result in enumerate(results) if isinstance(result, LedgerError)] == [
+        20,
+        21,
+        22,
+    ]
     assert {a.id for a in ledger.attempts(RUN.id)} == {f"good-{number}" for number in range(30)}
 
 
@@ -379,7 +436,9 @@ def test_closing_writes_what_still_waits(url: str, ledger: Ledger, tmp_path: Pat
         assert again.resolve_run(RUN.id).attempts == 50
 
 
-def test_what_was_committed_survives_the_death_of_the_process(url: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_what_was_committed_survives_the_death_of_the_process(
+    url: str, ledger: Ledger, tmp_path: Path
+) -> None:
     """Every attempt whose settling returned before `kill -9` is in the ledger."""
     code = """
         import asyncio, pathlib, sys

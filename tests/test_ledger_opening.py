@@ -23,13 +23,17 @@ def test_a_relative_address_is_below_the_root_and_not_the_working_folder(tmp_pat
     assert (tmp_path / "deep" / "er" / "mine.db").is_file()
 
 
-def test_a_ledger_opened_again_has_what_was_recorded(url: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_a_ledger_opened_again_has_what_was_recorded(
+    url: str, ledger: Ledger, tmp_path: Path
+) -> None:
     ledger.close()
     with Ledger.open(url, root=tmp_path) as again:
         assert [row.id for row in again.runs()] == [RUN.id]
 
 
-def test_two_processes_may_open_a_new_ledger_at_the_same_time(tmp_path: Path, database: str) -> None:
+def test_two_processes_may_open_a_new_ledger_at_the_same_time(
+    tmp_path: Path, database: str
+) -> None:
     code = """
         import pathlib, sys
         from tierwise.ledger import Ledger
@@ -39,7 +43,9 @@ def test_two_processes_may_open_a_new_ledger_at_the_same_time(tmp_path: Path, da
     """
     url = fresh_url(database, tmp_path)
     processes = [python(code, url, str(tmp_path)) for _ in range(2)]
-    assert [process.stdout and process.stdout.readline() for process in processes] == ["ready\n"] * 2
+    assert [process.stdout and process.stdout.readline() for process in processes] == [
+        "ready\n"
+    ] * 2
     for process in processes:
         assert process.stdin
         process.stdin.write("go\n")
@@ -139,7 +145,9 @@ def test_a_locked_ledger_fails_the_write_and_works_again_afterwards(tmp_path: Pa
         assert len(ledger.runs()) == 1
 
 
-@pytest.mark.parametrize("address", ["mysql://host/name", "sqlite://", "sqlite:///:memory:", "nonsense"])
+@pytest.mark.parametrize(
+    "address", ["mysql://host/name", "sqlite://", "sqlite:///:memory:", "nonsense"]
+)
 def test_an_address_that_cannot_keep_a_ledger_is_refused(address: str, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="use sqlite:///path or postgresql"):
         Ledger.open(address, root=tmp_path)

@@ -27,7 +27,9 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-def record(ledger: Ledger, run_id: str, document_id: str, step: str, *attempts: Any, **outcome: Any) -> None:
+def record(
+    ledger: Ledger, run_id: str, document_id: str, step: str, *attempts: Any, **outcome: Any
+) -> None:
     """A document's attempts in order, each with its verdicts, then its outcome."""
 
     async def story() -> None:
@@ -36,7 +38,9 @@ def record(ledger: Ledger, run_id: str, document_id: str, step: str, *attempts: 
             await ledger.settle(run_id, replace(made, verdicts=()), None)
             await ledger.record_verdicts(run_id, made.id, made.verdicts)
         if outcome:
-            await ledger.record_outcome(run_id, replace(DOCUMENT, id=document_id), Outcome(step=step, **outcome))
+            await ledger.record_outcome(
+                run_id, replace(DOCUMENT, id=document_id), Outcome(step=step, **outcome)
+            )
 
     run(story())
 
@@ -52,7 +56,12 @@ LARGE = {"model": "large", "tier": "proprietary"}
 def record_a_run(ledger: Ledger) -> None:
     """Five documents: two pass at once, one is repaired, one escalates, one is deferred in the end."""
     ledger.start_run(
-        replace(RUN, budget_usd=Decimal("0.5"), flow_run_name="brave-otter", parameters={"source": "inbox"})
+        replace(
+            RUN,
+            budget_usd=Decimal("0.5"),
+            flow_run_name="brave-otter",
+            parameters={"source": "inbox"},
+        )
     )
     ok = {"verdicts": (PASSED,)}
     record(ledger, RUN.id, "a", "summarize", {**SMALL, **ok, "latency_s": 1.0}, **accepted("small"))
@@ -89,8 +98,22 @@ def record_a_run(ledger: Ledger) -> None:
         "e",
         "summarize",
         {**SMALL, "verdicts": (TOO_LONG,), "latency_s": 5.0},
-        {**LARGE, "kind": "escalation", "error": "CallTimeout", "usage": None, "cost": None, "latency_s": 120.0},
-        {**LARGE, "kind": "retry", "verdicts": (NOT_QUOTED,), "usage": None, "cost": None, "latency_s": 6.0},
+        {
+            **LARGE,
+            "kind": "escalation",
+            "error": "CallTimeout",
+            "usage": None,
+            "cost": None,
+            "latency_s": 120.0,
+        },
+        {
+            **LARGE,
+            "kind": "retry",
+            "verdicts": (NOT_QUOTED,),
+            "usage": None,
+            "cost": None,
+            "latency_s": 6.0,
+        },
         status="deferred",
         reason="no acceptable model left",
         sensitivity="confidential",
@@ -115,7 +138,10 @@ def test_a_summary_has_one_row_per_step_tier_and_model(ledger: Ledger) -> None:
     assert (draft.documents, draft.accepted, draft.pass_rate) == (1, 1, 1.0)
     assert (small.attempts, small.reused, small.repairs, small.escalations) == (7, 1, 1, 2)
     assert (large.attempts, large.reused, large.repairs, large.escalations) == (3, 0, 0, 0)
-    assert (small.checks_failed, small.errors) == ({"grounding": 1, "length": 3}, {"RateLimited": 1})
+    assert (small.checks_failed, small.errors) == (
+        {"grounding": 1, "length": 3},
+        {"RateLimited": 1},
+    )
     assert (large.checks_failed, large.errors) == ({"grounding": 1}, {"CallTimeout": 1})
     assert (draft.checks_failed, draft.errors) == ({}, {})
 
@@ -131,7 +157,11 @@ def test_a_summarys_cost_is_unknown_when_that_of_any_attempt_is(ledger: Ledger) 
 def test_a_summary_counts_tokens_and_latencies_of_calls_that_were_made(ledger: Ledger) -> None:
     record_a_run(ledger)
     small, large, draft = ledger.summary(RUN.id)
-    assert (small.prompt_tokens, small.cached_tokens, small.completion_tokens) == (5 * 700, 5 * 20, 5 * 50)
+    assert (small.prompt_tokens, small.cached_tokens, small.completion_tokens) == (
+        5 * 700,
+        5 * 20,
+        5 * 50,
+    )
     assert (large.prompt_tokens, large.cached_tokens, large.completion_tokens) == (1000, 400, 10)
     assert (small.latency_p50_s, small.latency_p95_s) == (3.0, 9.0)  # of 1, 2, 3, 4, 5, 9
     assert (large.latency_p50_s, large.latency_p95_s) == (6.0, 120.0)
@@ -142,7 +172,12 @@ def test_a_model_whose_replies_were_all_reused_has_no_latency(ledger: Ledger) ->
     ledger.start_run(RUN)
     record(ledger, RUN.id, "a", "draft", {"reused": True, "cost": Decimal(0)}, **accepted("small"))
     (row,) = ledger.summary(RUN.id)
-    assert (row.latency_p50_s, row.latency_p95_s, row.prompt_tokens, row.cost) == (None, None, 0, Decimal(0))
+    assert (row.latency_p50_s, row.latency_p95_s, row.prompt_tokens, row.cost) == (
+        None,
+        None,
+        0,
+        Decimal(0),
+    )
 
 
 def test_an_escalation_leaves_the_model_before_it_and_a_fallback_is_none(ledger: Ledger) -> None:
@@ -150,9 +185,23 @@ def test_an_escalation_leaves_the_model_before_it_and_a_fallback_is_none(ledger:
     ledger.start_run(RUN)
     down, weak = {"model": "down", "error": "Overloaded"}, {"model": "weak", "kind": "fallback"}
     strong = {"model": "strong", "kind": "escalation"}
-    record(ledger, RUN.id, "a", "draft", down, weak, {**weak, "kind": "repair"}, strong, **accepted("strong"))
+    record(
+        ledger,
+        RUN.id,
+        "a",
+        "draft",
+        down,
+        weak,
+        {**weak, "kind": "repair"},
+        strong,
+        **accepted("strong"),
+    )
     record(ledger, RUN.id, "b", "draft", {"model": "weak"}, **accepted("weak"))
-    assert {row.model: row.escalations for row in ledger.summary(RUN.id)} == {"down": 0, "weak": 1, "strong": 0}
+    assert {row.model: row.escalations for row in ledger.summary(RUN.id)} == {
+        "down": 0,
+        "weak": 1,
+        "strong": 0,
+    }
 
 
 def test_a_summary_of_a_run_without_attempts_is_empty(ledger: Ledger) -> None:
@@ -161,17 +210,32 @@ def test_a_summary_of_a_run_without_attempts_is_empty(ledger: Ledger) -> None:
     assert ledger.outcome_counts(RUN.id) == {}
     assert ledger.deferred(RUN.id) == []
     row = ledger.resolve_run("latest")
-    assert (row.documents, row.attempts, row.cost, row.state, row.finished_at) == (0, 0, Decimal(0), "running", None)
+    assert (row.documents, row.attempts, row.cost, row.state, row.finished_at) == (
+        0,
+        0,
+        Decimal(0),
+        "running",
+        None,
+    )
 
 
 def test_a_runs_row_counts_documents_attempts_and_money(ledger: Ledger) -> None:
     record_a_run(ledger)
     row = ledger.resolve_run("latest")
-    assert (row.id, row.flow, row.flow_run_name, row.state) == (RUN.id, RUN.flow, "brave-otter", "completed")
+    assert (row.id, row.flow, row.flow_run_name, row.state) == (
+        RUN.id,
+        RUN.flow,
+        "brave-otter",
+        "completed",
+    )
     assert (row.documents, row.accepted, row.deferred) == (5, 4, 1)
     assert (row.attempts, row.reused) == (11, 1)
     assert (row.cost, row.cost_known, row.cost_unknown) == (None, 7 * CENT, 2)
-    assert (row.budget_usd, row.parameters, row.started_at) == (Decimal("0.5"), {"source": "inbox"}, RUN.started_at)
+    assert (row.budget_usd, row.parameters, row.started_at) == (
+        Decimal("0.5"),
+        {"source": "inbox"},
+        RUN.started_at,
+    )
     assert row.finished_at is not None
 
 
@@ -215,7 +279,10 @@ def test_the_latest_of_no_runs_is_an_error_with_the_remedy(ledger: Ledger) -> No
 def test_outcomes_are_counted_by_step_and_status(ledger: Ledger) -> None:
     record_a_run(ledger)
     counts = ledger.outcome_counts(RUN.id)
-    assert counts == {"summarize": {"accepted": 4, "deferred": 1}, "draft": {"accepted": 1, "skipped": 2}}
+    assert counts == {
+        "summarize": {"accepted": 4, "deferred": 1},
+        "draft": {"accepted": 1, "skipped": 2},
+    }
     assert list(counts) == ["summarize", "draft"]
 
 
@@ -243,7 +310,11 @@ def test_the_deferred_documents_come_with_their_reasons(ledger: Ledger) -> None:
     ],
 )
 def test_outcomes_are_found_by_document_step_and_status(
-    ledger: Ledger, document_id: str | None, step: str | None, status: Status | None, found: list[str]
+    ledger: Ledger,
+    document_id: str | None,
+    step: str | None,
+    status: Status | None,
+    found: list[str],
 ) -> None:
     record_a_run(ledger)
     assert [row.document_id for row in ledger.outcomes(RUN.id, document_id, step, status)] == found

@@ -36,7 +36,13 @@ ALONE = RULES.replace("[small, large]", "[small]")
 
 
 def limits(**settings: object) -> ModelLimits:
-    usual = {"name": "small", "tier": "local", "context_tokens": 8000, "max_output_tokens": 100, "strength": 1}
+    usual = {
+        "name": "small",
+        "tier": "local",
+        "context_tokens": 8000,
+        "max_output_tokens": 100,
+        "strength": 1,
+    }
     return ModelLimits(Model.model_validate({**usual, "price": "unknown", **settings}))
 
 
@@ -52,7 +58,10 @@ def small() -> Iterator[Standin]:
 
 
 def documents(number: int) -> list[Document]:
-    return [Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal") for n in range(number)]
+    return [
+        Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal")
+        for n in range(number)
+    ]
 
 
 # ---- so much a minute
@@ -60,9 +69,13 @@ def documents(number: int) -> list[Document]:
 
 @given(
     most=st.integers(1, 50),
-    calls=st.lists(st.tuples(st.floats(0, 40), st.integers(1, 60), st.none() | st.integers(0, 60)), max_size=30),
+    calls=st.lists(
+        st.tuples(st.floats(0, 40), st.integers(1, 60), st.none() | st.integers(0, 60)), max_size=30
+    ),
 )
-def test_no_60_seconds_ever_hold_more_than_a_minute_may(most: int, calls: list[tuple[float, int, int | None]]) -> None:
+def test_no_60_seconds_ever_hold_more_than_a_minute_may(
+    most: int, calls: list[tuple[float, int, int | None]]
+) -> None:
     """Whatever comes when, and though it turns out to have been less; more than a minute holds goes alone."""
     meter, now, taken = PerMinute(most), 0.0, []
     for pause, amount, truth in calls:
@@ -131,15 +144,23 @@ def test_many_429s_of_one_moment_count_once() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=200))
-def test_there_is_always_one_slot_and_never_more_than_the_catalog_says(outcomes: list[bool]) -> None:
+def test_there_is_always_one_slot_and_never_more_than_the_catalog_says(
+    outcomes: list[bool],
+) -> None:
     health = Health(6, 6)
     for now, good in enumerate(outcomes):
-        health = health.after_success(now) if good else health.after_fault(fault(RateLimited), begun=now, now=now)
+        health = (
+            health.after_success(now)
+            if good
+            else health.after_fault(fault(RateLimited), begun=now, now=now)
+        )
         assert 1 <= health.width <= 6
 
 
 @pytest.mark.parametrize(("concurrency", "claimed"), [(1, 2), (4, 5), (128, 160)])
-def test_no_more_is_claimed_than_a_quarter_ahead_of_what_goes_at_once(concurrency: int, claimed: int) -> None:
+def test_no_more_is_claimed_than_a_quarter_ahead_of_what_goes_at_once(
+    concurrency: int, claimed: int
+) -> None:
     """A kill can make no more calls be paid again than are claimed."""
 
     async def run() -> int:
@@ -244,7 +265,9 @@ def test_a_resting_model_is_not_asked_and_says_for_how_long() -> None:
 # ---- through the socket
 
 
-def test_the_wait_that_one_call_was_asked_for_holds_for_the_others(tmp_path: Path, small: Standin) -> None:
+def test_the_wait_that_one_call_was_asked_for_holds_for_the_others(
+    tmp_path: Path, small: Standin
+) -> None:
     came: list[float] = []
 
     def answer(request: Request) -> str:
@@ -261,12 +284,16 @@ def test_the_wait_that_one_call_was_asked_for_holds_for_the_others(tmp_path: Pat
     assert min(came) - begun >= 1
 
 
-def test_the_documents_of_a_model_that_keeps_failing_take_the_next_one_at_once(tmp_path: Path, small: Standin) -> None:
+def test_the_documents_of_a_model_that_keeps_failing_take_the_next_one_at_once(
+    tmp_path: Path, small: Standin
+) -> None:
     with Standin() as large:
         large.answer(GOOD)
         small.faults([status(503, retry_after=0)] * 100)
         root = make_project(
-            tmp_path, model("small", small.url) + "    concurrency: 1\n", model("large", large.url, strength=20)
+            tmp_path,
+            model("small", small.url) + "    concurrency: 1\n",
+            model("large", large.url, strength=20),
         )
         with Engine(Project(root), env={}) as engine:
             outcomes = classify(engine, *documents(12))
@@ -275,7 +302,9 @@ def test_the_documents_of_a_model_that_keeps_failing_take_the_next_one_at_once(t
     assert (large.count, sum(len(o.attempts) for o in outcomes)) == (12, 12 + FAULTS_IN_A_ROW)
 
 
-def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(tmp_path: Path, small: Standin) -> None:
+def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(
+    tmp_path: Path, small: Standin
+) -> None:
     small.faults([status(503, retry_after=600)])
     root = make_project(tmp_path, model("small", small.url), rules=ALONE)
     with Engine(Project(root), env={}) as engine:
@@ -293,7 +322,9 @@ def test_who_waits_for_a_model_that_turns_out_to_be_out_of_order_does_not_ask_it
     with Standin() as large:
         large.answer(GOOD)
         small.faults([status(401)] * 100)
-        root = make_project(tmp_path, model("small", small.url) + "    concurrency: 2\n", model("large", large.url))
+        root = make_project(
+            tmp_path, model("small", small.url) + "    concurrency: 2\n", model("large", large.url)
+        )
         with Engine(Project(root), env={}) as engine:
             outcomes = classify(engine, *documents(20))
     assert {(outcome.status, outcome.model) for outcome in outcomes} == {("accepted", "large")}
@@ -311,9 +342,17 @@ def test_what_was_paid_before_is_had_while_the_model_rests(tmp_path: Path, small
     assert (again.status, again.attempts[0].reused) == ("accepted", True)
 
 
-def test_a_server_that_is_gone_is_left_alone_after_a_few_tries(tmp_path: Path, small: Standin) -> None:
-    root = make_project(tmp_path, model("small", unused_address()) + "    concurrency: 2\n", model("large", small.url))
+def test_a_server_that_is_gone_is_left_alone_after_a_few_tries(
+    tmp_path: Path, small: Standin
+) -> None:
+    root = make_project(
+        tmp_path,
+        model("small", unused_address()) + "    concurrency: 2\n",
+        model("large", small.url),
+    )
     with Engine(Project(root), env={}) as engine:
         outcomes = classify(engine, *documents(20))
     assert all((o.status, o.model) == ("accepted", "large") for o in outcomes)
-    assert sum(a.error == "Unreachable" for o in outcomes for a in o.attempts) <= FAULTS_IN_A_ROW + 1
+    assert (
+        sum(a.error == "Unreachable" for o in outcomes for a in o.attempts) <= FAULTS_IN_A_ROW + 1
+    )

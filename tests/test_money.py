@@ -28,7 +28,9 @@ numbers = itertools.count()
 class Caller:
     """One call under some budgets: `await begin()`, then `await end(cost)`."""
 
-    def __init__(self, ledger: Ledger, worst: str | Decimal | None, limits: dict[str, Decimal] = ONE) -> None:
+    def __init__(
+        self, ledger: Ledger, worst: str | Decimal | None, limits: dict[str, Decimal] = ONE
+    ) -> None:
         self.ledger, self.name = ledger, f"call-{next(numbers)}"
         usd = None if worst is None else Decimal(worst)
         self.wish = Wish(id=self.name, usd=usd, limits=limits)
@@ -38,7 +40,9 @@ class Caller:
 
     async def end(self, cost: str | Decimal | None) -> None:
         usd = None if cost is None else Decimal(cost)
-        await self.ledger.settle(RUN.id, attempt(id=self.name, call_hash=self.name, cost=usd), REPLY)
+        await self.ledger.settle(
+            RUN.id, attempt(id=self.name, call_hash=self.name, cost=usd), REPLY
+        )
 
 
 def standing(ledger: Ledger, name: str = "run 1") -> tuple[Decimal, Decimal]:
@@ -89,7 +93,9 @@ class Calls(RuleBasedStateMachine):
             self.open[name] += worst
         return call
 
-    @rule(call=consumes(open_calls), share=st.none() | st.decimals(min_value=0, max_value=1, places=3))
+    @rule(
+        call=consumes(open_calls), share=st.none() | st.decimals(min_value=0, max_value=1, places=3)
+    )
     def settle(self, call: Caller | None, share: Decimal | None) -> None:
         if call is None or call.wish.usd is None:
             return
@@ -97,7 +103,9 @@ class Calls(RuleBasedStateMachine):
         self.runner.run(call.end(actual))
         for name in call.wish.limits:
             self.open[name] -= call.wish.usd
-            self.spent[name] += call.wish.usd if actual is None else actual  # unknown counts as the worst case
+            self.spent[name] += (
+                call.wish.usd if actual is None else actual
+            )  # unknown counts as the worst case
 
     @rule(call=consumes(open_calls))
     def give_up(self, call: Caller | None) -> None:
@@ -123,7 +131,8 @@ def test_a_refused_call_reserves_nothing_and_says_which_budget_is_short(ledger: 
 
     async def story() -> None:
         with pytest.raises(
-            BudgetExceeded, match=r"may cost 0\.600000 USD, the budget 'day 2026-11-05' has 0\.500000 left"
+            BudgetExceeded,
+            match=r"may cost 0\.600000 USD, the budget 'day 2026-11-05' has 0\.500000 left",
         ) as caught:
             await Caller(ledger, "0.6", limits).begin()
         assert (caught.value.budget, caught.value.left) == ("day 2026-11-05", Decimal("0.5"))
@@ -234,7 +243,9 @@ def test_a_cancelled_call_gives_its_money_back(ledger: Ledger) -> None:
 # ---- what the dead leave behind
 
 
-def test_what_a_killed_process_had_reserved_counts_as_spent(url: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_what_a_killed_process_had_reserved_counts_as_spent(
+    url: str, ledger: Ledger, tmp_path: Path
+) -> None:
     """Nobody knows what its call cost. On this machine others see at once that it is dead."""
     code = """
         import asyncio, pathlib, sys, time
@@ -255,10 +266,16 @@ def test_what_a_killed_process_had_reserved_counts_as_spent(url: str, ledger: Le
     with pytest.raises(BudgetExceeded, match=r"has 0\.400000 left"):
         run(Caller(ledger, "0.5").begin(), seconds=10)
     assert standing(ledger) == (Decimal("0.6"), Decimal("0.4"))
-    assert [change.kind for change in ledger.budgets.history("run 1")] == ["reserved", "reserved", "lost"]
+    assert [change.kind for change in ledger.budgets.history("run 1")] == [
+        "reserved",
+        "reserved",
+        "lost",
+    ]
 
 
-def test_elsewhere_a_reservation_is_lost_when_its_lease_is_over(ledger: Ledger, other: Ledger) -> None:
+def test_elsewhere_a_reservation_is_lost_when_its_lease_is_over(
+    ledger: Ledger, other: Ledger
+) -> None:
     async def story() -> None:
         await Caller(other, "0.6").begin(owner="elsewhere", lease_s=0.2)
         with pytest.raises(BudgetExceeded, match=r"has 0\.400000 left"):
@@ -302,7 +319,9 @@ def test_every_change_is_on_record_with_how_the_budget_stood_after_it(ledger: Le
 
     run(story())
     ledger.budgets.grant("run 1", Decimal(2), "the boss said so")
-    history = [(c.kind, c.usd, c.spent, c.reserved, c.limit) for c in ledger.budgets.history("run 1")]
+    history = [
+        (c.kind, c.usd, c.spent, c.reserved, c.limit) for c in ledger.budgets.history("run 1")
+    ]
     four, five, nine, three, eight = (Decimal(n) / 10 for n in (4, 5, 9, 3, 8))
     assert history == [
         ("reserved", four, 0, four, 1),
@@ -325,7 +344,9 @@ def test_a_settlement_and_its_attempt_are_written_together_or_not_at_all(ledger:
     async def story() -> None:
         await call.begin()
         with pytest.raises(Exception, match="cannot be written"):
-            await ledger.settle("no-such-run", attempt(id=call.name, call_hash=call.name, cost=Decimal(0)), REPLY)
+            await ledger.settle(
+                "no-such-run", attempt(id=call.name, call_hash=call.name, cost=Decimal(0)), REPLY
+            )
 
     run(story())
     assert standing(ledger) == (0, Decimal("0.5"))
@@ -357,7 +378,9 @@ def test_a_run_sees_its_tightest_limit(ledger: Ledger) -> None:
     assert ledger.purse([Limit("run 3", Decimal(0))]).used == 1.0
 
 
-def test_a_limit_that_was_changed_in_the_rules_holds_at_once_with_what_was_granted(ledger: Ledger) -> None:
+def test_a_limit_that_was_changed_in_the_rules_holds_at_once_with_what_was_granted(
+    ledger: Ledger,
+) -> None:
     run(Caller(ledger, "0.6", {"run 1": Decimal(1)}).begin())
     ledger.budgets.grant("run 1", Decimal(2))
     [state] = ledger.purse([Limit("run 1", Decimal(5))]).states()

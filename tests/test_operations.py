@@ -24,7 +24,9 @@ LATER = replace(RUN, id="run-2")
 def commands(section: str, holding: str) -> str:
     """The one block of commands of a section that holds a word."""
     [text] = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    [block] = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if holding in block]
+    [block] = [
+        block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if holding in block
+    ]
     return str(block)
 
 
@@ -32,10 +34,15 @@ def commands(section: str, holding: str) -> str:
 def project(tmp_path: Path) -> Path:
     """A project whose ledger has one run."""
     root = make_project(
-        tmp_path / "project", model("small", "http://127.0.0.1:9"), model("large", "http://127.0.0.1:9")
+        tmp_path / "project",
+        model("small", "http://127.0.0.1:9"),
+        model("large", "http://127.0.0.1:9"),
     )
     (root / ".tierwise").mkdir()
-    shutil.copy(migrated_url("sqlite", tmp_path).removeprefix("sqlite:///"), root / ".tierwise" / "ledger.db")
+    shutil.copy(
+        migrated_url("sqlite", tmp_path).removeprefix("sqlite:///"),
+        root / ".tierwise" / "ledger.db",
+    )
     record(root)
     return root
 
@@ -53,8 +60,14 @@ def recorded(root: Path, url: str | None = None) -> list[str]:
 
 def run(block: str, root: Path, *, programs: Path | None = None, **variables: str) -> str:
     """What a block prints, run by bash in the project; it has to succeed."""
-    path = os.pathsep.join(str(p) for p in (programs, Path(sys.executable).parent, os.environ["PATH"]) if p)
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TIERWISE_", "PREFECT_"))}
+    path = os.pathsep.join(
+        str(p) for p in (programs, Path(sys.executable).parent, os.environ["PATH"]) if p
+    )
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TIERWISE_", "PREFECT_"))
+    }
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", block],
         capture_output=True,

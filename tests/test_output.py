@@ -14,7 +14,9 @@ from tests.kit.projects import ROOT
 def test_a_reader_that_goes_early_is_no_error(arguments: list[str]) -> None:
     """As in `tierwise models | head -1`: no traceback."""
     command = [sys.executable, "-m", "tierwise", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.close()

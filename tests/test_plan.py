@@ -61,7 +61,9 @@ def inbox(tmp_path: Path) -> Path:
 @pytest.fixture
 def root(tmp_path: Path, standin: Standin) -> Path:
     standin.answer(answered("delivery"))
-    return make_project(tmp_path / "project", model("small", standin.url), model("large", standin.url, strength=20))
+    return make_project(
+        tmp_path / "project", model("small", standin.url), model("large", standin.url, strength=20)
+    )
 
 
 def answered(label: str) -> Callable[[Any], str]:
@@ -69,7 +71,9 @@ def answered(label: str) -> Callable[[Any], str]:
 
     def reply(request: Any) -> str:
         words = " ".join(request.document.split()[:6])
-        return json.dumps({name: label if name == "label" else words for name in request.schema["properties"]})
+        return json.dumps(
+            {name: label if name == "label" else words for name in request.schema["properties"]}
+        )
 
     return reply
 
@@ -106,19 +110,31 @@ def needs_reply(message: Document) -> bool:
 
 
 def sort_and_answer(inbox: list[Batch]) -> Any:
-    return draft.map(sort(inbox), sender=unmapped("us"), max_words=unmapped(50), only=unmapped(needs_reply))
+    return draft.map(
+        sort(inbox), sender=unmapped("us"), max_words=unmapped(50), only=unmapped(needs_reply)
+    )
 
 
 # ---- the command line --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "calls"), [("support_inbox", "inbox", 36), ("contract_intake", "contracts", 12)]
+    ("name", "source", "calls"),
+    [("support_inbox", "inbox", 36), ("contract_intake", "contracts", 12)],
 )
 def test_a_shipped_flow_is_planned_without_a_call_a_run_or_a_result(
     terminal: Terminal, root: Path, standin: Standin, name: str, source: str, calls: int
 ) -> None:
-    done = terminal("plan", name, "--source", ROOT / "examples" / source, "--out", root / "out", "--json", cwd=root)
+    done = terminal(
+        "plan",
+        name,
+        "--source",
+        ROOT / "examples" / source,
+        "--out",
+        root / "out",
+        "--json",
+        cwd=root,
+    )
     assert done.code == 0, done.err
     plan = json.loads(done.out)
     assert plan["documents"] == calls / 3
@@ -132,7 +148,9 @@ def test_a_shipped_flow_is_planned_without_a_call_a_run_or_a_result(
         assert ledger.runs() == []
 
 
-def test_the_table_says_where_documents_go_and_what_they_cost(terminal: Terminal, root: Path, inbox: Path) -> None:
+def test_the_table_says_where_documents_go_and_what_they_cost(
+    terminal: Terminal, root: Path, inbox: Path
+) -> None:
     (inbox / "empty.txt").write_text("")
     done = terminal("plan", "support_inbox", "--source", inbox, cwd=root)
     assert done.code == 0, done.err
@@ -142,7 +160,9 @@ def test_the_table_says_where_documents_go_and_what_they_cost(terminal: Terminal
     assert "Assumed for 3 documents: that draft applies (needs_reply is not known yet)" in done.out
     assert re.search(r"read +1 +empty.txt +the file is empty", done.out)
     assert "Always the strongest that is allowed and available (large)" in done.out
-    assert re.search(r"4 documents, about 9 calls; expected cost 0\.00\d+ USD, at most 0\.0\d+ USD", done.out)
+    assert re.search(
+        r"4 documents, about 9 calls; expected cost 0\.00\d+ USD, at most 0\.0\d+ USD", done.out
+    )
 
 
 def test_wrong_options_are_told_as_run_tells_them(terminal: Terminal, root: Path) -> None:
@@ -196,7 +216,9 @@ def test_the_next_run_shows_the_plan_beside_what_came_of_it(
     assert total["planned_documents"] == total["documents"] == 3
     assert total["planned_calls"] == total["calls"] == 9
     assert total["planned_cost"] == plan["expected"]
-    assert total["deviation"] == pytest.approx(float(Decimal(total["cost"]) / Decimal(plan["expected"])) - 1)
+    assert total["deviation"] == pytest.approx(
+        float(Decimal(total["cost"]) / Decimal(plan["expected"])) - 1
+    )
     shown = terminal("show", done["run"]["id"], cwd=root).out
     assert "Planned, and what came of it" in shown
     assert f"{total['deviation']:+.0%}" in shown
@@ -215,16 +237,25 @@ def test_a_plan_says_of_each_document_what_the_engine_then_does(root: Path, inbo
     plan = planned(root, sort, source=inbox)
     with Engine(Project(root), env={}) as engine:
         context = engine.start_run("test")
-        documents = tuple(Document(id=name, text=text, sensitivity="internal") for name, text in TEXTS.items())
+        documents = tuple(
+            Document(id=name, text=text, sensitivity="internal") for name, text in TEXTS.items()
+        )
         engine.run_batch(context, classify.spec, Batch(documents), {"labels": LABELS})
         [row] = summarize_run(engine.ledger, context.id).rows
     [mine, *_] = plan.rows
-    assert (mine.step, mine.tier, mine.model, mine.calls) == (row.step, row.tier, row.model, row.attempts)
+    assert (mine.step, mine.tier, mine.model, mine.calls) == (
+        row.step,
+        row.tier,
+        row.model,
+        row.attempts,
+    )
     assert mine.prompt_tokens == pytest.approx(row.prompt_tokens, rel=0.25)
     assert row.cost_known < plan.most
 
 
-def test_paid_answers_cost_nothing_and_their_outcomes_are_known(root: Path, inbox: Path, standin: Standin) -> None:
+def test_paid_answers_cost_nothing_and_their_outcomes_are_known(
+    root: Path, inbox: Path, standin: Standin
+) -> None:
     """Two are praise by the ledger, so nobody has to assume that they need a reply."""
     standin.answer(answered("praise"))
     sampled(root, sort, "a.txt", "b.txt", source=inbox)
@@ -243,13 +274,19 @@ def test_equal_documents_are_paid_once(root: Path, inbox: Path) -> None:
     assert (row.calls, row.reused) == (4, 1)
 
 
-def test_failed_answers_in_the_ledger_are_expected_to_escalate(root: Path, inbox: Path, standin: Standin) -> None:
+def test_failed_answers_in_the_ledger_are_expected_to_escalate(
+    root: Path, inbox: Path, standin: Standin
+) -> None:
     """Half of small's earlier answers failed, so half of the documents should reach large."""
     for number in range(4):
-        (inbox / f"{number}.txt").write_text(f"Where is parcel number {number}? I have waited for {number} weeks.")
+        (inbox / f"{number}.txt").write_text(
+            f"Where is parcel number {number}? I have waited for {number} weeks."
+        )
     good, bad = answered("delivery"), answered("nonsense")
     standin.answer(
-        lambda request: (bad if "parcel" in request.document and request.model == "small" else good)(request)
+        lambda request: (
+            bad if "parcel" in request.document and request.model == "small" else good
+        )(request)
     )
     sampled(root, sort, *TEXTS, *(f"{n}.txt" for n in range(3)), source=inbox)
     (inbox / "new.txt").write_text("A chair with three legs has come instead of one with four.")
@@ -264,7 +301,9 @@ def test_a_condition_on_what_is_known_is_not_assumed(root: Path, inbox: Path) ->
     plan = planned(
         root,
         lambda batches: summarize.map(
-            sort(batches), max_words=unmapped(30), only=unmapped(lambda message: message.id != "a.txt")
+            sort(batches),
+            max_words=unmapped(30),
+            only=unmapped(lambda message: message.id != "a.txt"),
         ),
         source=inbox,
     )
@@ -272,16 +311,28 @@ def test_a_condition_on_what_is_known_is_not_assumed(root: Path, inbox: Path) ->
     assert plan.assumed == {}
 
 
-def test_a_condition_that_fails_over_what_is_known_is_the_flows_error(root: Path, inbox: Path) -> None:
+def test_a_condition_that_fails_over_what_is_known_is_the_flows_error(
+    root: Path, inbox: Path
+) -> None:
     def broken(message: Document) -> bool:
         return bool(message.metadata["no such key"])
 
-    with pytest.raises(TierwiseError, match=r"raised KeyError: 'no such key' \(.*test_plan.py:\d+\)"):
-        planned(root, lambda b: summarize.map(sort(b), max_words=unmapped(30), only=unmapped(broken)), source=inbox)
+    with pytest.raises(
+        TierwiseError, match=r"raised KeyError: 'no such key' \(.*test_plan.py:\d+\)"
+    ):
+        planned(
+            root,
+            lambda b: summarize.map(sort(b), max_words=unmapped(30), only=unmapped(broken)),
+            source=inbox,
+        )
 
 
-def test_an_unknown_price_is_counted_and_never_zero(tmp_path: Path, inbox: Path, standin: Standin) -> None:
-    root = make_project(tmp_path / "p", model("small", standin.url, price="unknown"), model("large", standin.url))
+def test_an_unknown_price_is_counted_and_never_zero(
+    tmp_path: Path, inbox: Path, standin: Standin
+) -> None:
+    root = make_project(
+        tmp_path / "p", model("small", standin.url, price="unknown"), model("large", standin.url)
+    )
     plan = planned(root, sort, source=inbox)
     assert (plan.expected, plan.unknown) == (0, 3)
     assert "expected cost unknown (3 calls)" in plan.headline()
@@ -306,37 +357,49 @@ def test_a_limit_that_runs_share_holds_for_a_plan_too(root: Path, inbox: Path) -
     assert "the budget has" in waiting.reason
 
 
-def test_what_no_model_may_see_is_deferred_with_the_reason(tmp_path: Path, inbox: Path, standin: Standin) -> None:
+def test_what_no_model_may_see_is_deferred_with_the_reason(
+    tmp_path: Path, inbox: Path, standin: Standin
+) -> None:
     """A guard, a variable that is not set, and a window that is too small."""
     keyed = model("large", standin.url).replace("api_key: test", 'api_key: "${NO_SUCH_KEY}"')
     root = make_project(tmp_path / "p", model("small", standin.url, tier="proprietary"), keyed)
-    (inbox / "secret.md").write_text("---\nsensitivity: confidential\n---\nAfter my operation I cannot lift the desk.")
+    (inbox / "secret.md").write_text(
+        "---\nsensitivity: confidential\n---\nAfter my operation I cannot lift the desk."
+    )
     [waiting] = planned(root, sort, source=inbox).waiting
     assert (waiting.step, waiting.documents, waiting.first) == ("classify", 1, ("secret.md",))
     assert "guard confidential-stays-local" in waiting.reason
     assert "set NO_SUCH_KEY" in waiting.reason
 
 
-def test_a_review_holds_a_document_back_and_later_steps_skip_it(tmp_path: Path, inbox: Path, standin: Standin) -> None:
+def test_a_review_holds_a_document_back_and_later_steps_skip_it(
+    tmp_path: Path, inbox: Path, standin: Standin
+) -> None:
     rules = """
         version: 1
         routes: [{name: careful, when: {step: classify}, try: [small], review: human}, {name: rest, try: [small]}]
     """
     root = make_project(tmp_path / "p", model("small", standin.url), rules=rules)
     plan = planned(root, sort_and_answer, source=inbox)
-    assert [(w.documents, w.reason) for w in plan.waiting] == [(3, "waits for a person's review (route careful)")]
+    assert [(w.documents, w.reason) for w in plan.waiting] == [
+        (3, "waits for a person's review (route careful)")
+    ]
     assert plan.skipped == {"draft": 3}
     assert [row.step for row in plan.rows] == ["classify"]
 
 
-def test_a_route_that_looks_at_unknown_outcomes_is_named(tmp_path: Path, inbox: Path, standin: Standin) -> None:
+def test_a_route_that_looks_at_unknown_outcomes_is_named(
+    tmp_path: Path, inbox: Path, standin: Standin
+) -> None:
     rules = """
         version: 1
         routes:
           - {name: thanks, when: {step: draft, outcomes: {classify.label: [delivery]}}, try: [large]}
           - {name: rest, try: [small]}
     """
-    root = make_project(tmp_path / "p", model("small", standin.url), model("large", standin.url), rules=rules)
+    root = make_project(
+        tmp_path / "p", model("small", standin.url), model("large", standin.url), rules=rules
+    )
     standin.answer(answered("delivery"))
     plan = planned(root, sort_and_answer, source=inbox)
     assert plan.assumed["that no rule about outcomes holds for draft (they are not known yet)"] == 3
@@ -349,22 +412,32 @@ def test_a_route_that_looks_at_unknown_outcomes_is_named(tmp_path: Path, inbox: 
     }
 
 
-def test_what_is_redacted_is_planned_as_what_it_becomes(tmp_path: Path, inbox: Path, standin: Standin) -> None:
+def test_what_is_redacted_is_planned_as_what_it_becomes(
+    tmp_path: Path, inbox: Path, standin: Standin
+) -> None:
     """Redaction runs for real, since it asks no model; then a tier outside of the house may see the document."""
     hosted = model("small", standin.url, tier="proprietary")
     root = make_project(tmp_path / "p", hosted, model("large", standin.url, tier="proprietary"))
-    (inbox / "secret.md").write_text("---\nsensitivity: confidential\n---\nMy number is +49 30 901820, call me.")
+    (inbox / "secret.md").write_text(
+        "---\nsensitivity: confidential\n---\nMy number is +49 30 901820, call me."
+    )
     job = lambda batches: sort(redact.map(batches, to=unmapped("internal")))  # noqa: E731
     [row] = planned(root, job, source=inbox).routes
     assert (row.model, row.documents) == ("small", 4)
 
 
 def test_missing_proof_names_the_command(tmp_path: Path, inbox: Path, standin: Standin) -> None:
-    root = make_project(tmp_path / "p", model("small", standin.url), model("large", standin.url), rules=PICK)
+    root = make_project(
+        tmp_path / "p", model("small", standin.url), model("large", standin.url), rules=PICK
+    )
     [missing] = planned(root, sort, source=inbox).missing
-    assert "label examples in golden/classify.jsonl, then run `tierwise certify classify`" in missing
+    assert (
+        "label examples in golden/classify.jsonl, then run `tierwise certify classify`" in missing
+    )
     (root / "golden").mkdir()
-    lines = [json.dumps({"id": str(n), "text": f"Parcel {n}", "label": "delivery"}) for n in range(20)]
+    lines = [
+        json.dumps({"id": str(n), "text": f"Parcel {n}", "label": "delivery"}) for n in range(20)
+    ]
     (root / "golden" / "classify.jsonl").write_text("\n".join(lines))
     (root / "golden" / "classify.yaml").write_text("parameters: {labels: [other]}")
     assert "other parameters than this flow" in planned(root, sort, source=inbox).missing[0]
@@ -372,7 +445,9 @@ def test_missing_proof_names_the_command(tmp_path: Path, inbox: Path, standin: S
     assert planned(root, sort, source=inbox).missing[0].endswith("run `tierwise certify classify`")
 
 
-def test_a_long_document_is_planned_part_by_part(tmp_path: Path, inbox: Path, standin: Standin) -> None:
+def test_a_long_document_is_planned_part_by_part(
+    tmp_path: Path, inbox: Path, standin: Standin
+) -> None:
     """As many calls as the engine then makes."""
     root = make_project(tmp_path / "p", model("small", standin.url, context=900), rules=PICK)
     text = " ".join(f"Sentence number {n} is about the delivery of a desk." for n in range(300))
@@ -388,7 +463,9 @@ def test_a_long_document_is_planned_part_by_part(tmp_path: Path, inbox: Path, st
     assert calls > 5
 
 
-def test_a_flow_may_submit_call_and_look_at_results(root: Path, inbox: Path, standin: Standin) -> None:
+def test_a_flow_may_submit_call_and_look_at_results(
+    root: Path, inbox: Path, standin: Standin
+) -> None:
     """Futures have results, also as arguments; a plain call gives a batch."""
     seen: list[int] = []
 
@@ -411,7 +488,10 @@ def test_a_flow_that_raises_gives_its_error_and_its_place(root: Path, inbox: Pat
     def job(_: list[Batch]) -> None:
         raise ValueError("no such colour")
 
-    with pytest.raises(TierwiseError, match=r"flow test-flow raised ValueError: no such colour \(.*test_plan.py:\d+\)"):
+    with pytest.raises(
+        TierwiseError,
+        match=r"flow test-flow raised ValueError: no such colour \(.*test_plan.py:\d+\)",
+    ):
         planned(root, job, source=inbox)
 
 
@@ -434,15 +514,31 @@ def test_the_ledger_tells_how_a_step_went_before(database: str, tmp_path: Path) 
 
         async def fill() -> None:
             await ledger.settle(RUN.id, attempt(call_hash="1"), REPLY)
-            await ledger.settle(RUN.id, attempt(call_hash="2", kind="repair", latency_s=0.75), REPLY)
-            await ledger.settle(RUN.id, attempt(call_hash="3", error="CallTimeout", usage=None), None)
-            await ledger.settle(RUN.id, attempt(call_hash="4", kind="shadow", latency_s=99.0), REPLY)
-            await ledger.settle(RUN.id, attempt(call_hash="1", document_id="b.txt", reused=True), None)
-            await ledger.record_outcome(RUN.id, DOCUMENT, Outcome(step="classify", status="accepted", model="small"))
+            await ledger.settle(
+                RUN.id, attempt(call_hash="2", kind="repair", latency_s=0.75), REPLY
+            )
+            await ledger.settle(
+                RUN.id, attempt(call_hash="3", error="CallTimeout", usage=None), None
+            )
+            await ledger.settle(
+                RUN.id, attempt(call_hash="4", kind="shadow", latency_s=99.0), REPLY
+            )
+            await ledger.settle(
+                RUN.id, attempt(call_hash="1", document_id="b.txt", reused=True), None
+            )
+            await ledger.record_outcome(
+                RUN.id, DOCUMENT, Outcome(step="classify", status="accepted", model="small")
+            )
 
         run(fill())
         [past] = history(ledger).values()
-        assert (past.calls, past.repairs, past.documents, past.passed, past.pass_rate) == (2, 1, 2, 1, 0.5)
+        assert (past.calls, past.repairs, past.documents, past.passed, past.pass_rate) == (
+            2,
+            1,
+            2,
+            1,
+            0.5,
+        )
         assert (past.completion_tokens, past.latency_s) == (50, 0.5)
         assert past.cached_share == pytest.approx(20 / 700)
         assert paid_calls(ledger, "classify", "small") == {"1", "2", "4"}
@@ -474,7 +570,9 @@ amounts = st.lists(st.decimals(0, 1, places=6), min_size=1, max_size=20)
 
 
 @given(amounts, st.integers(0, 200))
-def test_the_whole_batch_costs_no_less_and_no_more_than_its_documents_can(costs: list[Decimal], more: int) -> None:
+def test_the_whole_batch_costs_no_less_and_no_more_than_its_documents_can(
+    costs: list[Decimal], more: int
+) -> None:
     p50, p95 = whole_batch(costs, len(costs) + more)
     assert p50 is not None
     assert p95 is not None

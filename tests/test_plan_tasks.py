@@ -70,9 +70,13 @@ def planned(root: Path, *arguments: str) -> str:
 
 def test_plan_names_what_runs_for_real(tmp_path: Path) -> None:
     """Before it begins; a flow of steps alone is not talked about."""
-    root = make_project(tmp_path / "project", *(model(name, "http://127.0.0.1:9") for name in ("small", "large")))
+    root = make_project(
+        tmp_path / "project", *(model(name, "http://127.0.0.1:9") for name in ("small", "large"))
+    )
     (root / "flows" / "told.py").write_text(FLOW)
     (root / "inbox").mkdir()
     (root / "inbox" / "a.txt").write_text("My parcel has not arrived.")
-    assert "Runs for real while planning, as only steps are planned: tell_the_desk" in planned(root, "told")
+    assert "Runs for real while planning, as only steps are planned: tell_the_desk" in planned(
+        root, "told"
+    )
     assert "for real" not in planned(root, "support_inbox", "--source", "inbox")

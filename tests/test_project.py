@@ -14,7 +14,17 @@ from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.project import Project
 
 HERE = "http://127.0.0.1:9"
-PROMPTS = ["actions", "classify", "digest", "draft", "extract", "judge", "minutes", "notes", "summarize"]
+PROMPTS = [
+    "actions",
+    "classify",
+    "digest",
+    "draft",
+    "extract",
+    "judge",
+    "minutes",
+    "notes",
+    "summarize",
+]
 
 
 @pytest.fixture
@@ -25,7 +35,9 @@ def project(tmp_path: Path) -> Project:
 def run(project: Path, code: str, **env: str) -> str:
     """What Python code prints in a process of its own whose current folder is the project."""
     env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env}
-    done = subprocess.run([sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -46,7 +58,9 @@ def test_the_nearest_project_is_taken(project: Project) -> None:
 
 
 def test_no_project_is_a_misuse_that_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match=r"is in no tierwise project: no folder above it has a routing_rules/ folder"):
+    with pytest.raises(
+        Misuse, match=r"is in no tierwise project: no folder above it has a routing_rules/ folder"
+    ):
         Project.find(tmp_path)
 
 
@@ -56,7 +70,9 @@ def test_a_file_called_routing_rules_makes_no_project(tmp_path: Path) -> None:
         Project.find(tmp_path)
 
 
-def test_the_current_folder_is_where_to_look_unless_a_variable_says_otherwise(project: Project, tmp_path: Path) -> None:
+def test_the_current_folder_is_where_to_look_unless_a_variable_says_otherwise(
+    project: Project, tmp_path: Path
+) -> None:
     code = "from tierwise.project import Project; print(Project.find().root)"
     assert run(project.root / "flows", code) == str(project.root)
     assert run(tmp_path, code, TIERWISE_PROJECT=str(project.root / "tasks")) == str(project.root)
@@ -77,10 +93,14 @@ def test_rules_are_checked_against_the_catalog_and_the_prompts(project: Project)
     path.write_text(
         "version: 1\nroutes:\n  - {name: a, when: {step: clasify}, try: [small]}\n  - {name: b, try: [small]}"
     )
-    with pytest.raises(ConfigError, match=r"rules\.yaml:3: no step named 'clasify'; did you mean 'classify'"):
+    with pytest.raises(
+        ConfigError, match=r"rules\.yaml:3: no step named 'clasify'; did you mean 'classify'"
+    ):
         _ = project.rules
     path.write_text("version: 1\nroutes:\n  - {name: b, try: [smal]}")
-    with pytest.raises(ConfigError, match=r"rules\.yaml:3: no model named 'smal'; did you mean 'small'"):
+    with pytest.raises(
+        ConfigError, match=r"rules\.yaml:3: no model named 'smal'; did you mean 'small'"
+    ):
         _ = project.rules
 
 
@@ -100,7 +120,12 @@ def test_this_repositorys_own_project_loads() -> None:
 
 def test_a_policy_says_which_models_cannot_be_used_and_why(tmp_path: Path) -> None:
     far = model("small", "https://api.example.com")
-    root = make_project(tmp_path / "p", far, model("large", HERE), model("far", "https://x.example", tier="clarifai"))
+    root = make_project(
+        tmp_path / "p",
+        far,
+        model("large", HERE),
+        model("far", "https://x.example", tier="clarifai"),
+    )
     assert Project(root).policy({}).unavailable == {
         "small": "api.example.com is outside the house; list it under tiers.local.hosts if it is yours"
     }
@@ -111,7 +136,9 @@ def test_a_gguf_that_is_not_there_makes_its_model_unavailable(tmp_path: Path) ->
     project = Project(make_project(tmp_path / "p", own, model("large", HERE)))
     assert project.policy({}).unavailable == {"small": "set TIERWISE_GGUF"}
     missing = {"TIERWISE_GGUF": str(tmp_path / "none.gguf")}
-    assert project.policy(missing).unavailable == {"small": f"there is no file {tmp_path}/none.gguf"}
+    assert project.policy(missing).unavailable == {
+        "small": f"there is no file {tmp_path}/none.gguf"
+    }
 
 
 # ---- its settings -------------------------------------------------------------------------------
@@ -135,8 +162,14 @@ def test_a_variable_wins_over_the_setting_for_the_ledger(project: Project) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[project]\nname = "x"\n\n[tool.tierwise]\nledger = "x"\n', ":4: ledger: no setting named 'ledger'; did you"),
-        ("[tool.tierwise]\nledger_url = 5\n", ":1: ledger_url: Input should be a valid string (found 5)"),
+        (
+            '[project]\nname = "x"\n\n[tool.tierwise]\nledger = "x"\n',
+            ":4: ledger: no setting named 'ledger'; did you",
+        ),
+        (
+            "[tool.tierwise]\nledger_url = 5\n",
+            ":1: ledger_url: Input should be a valid string (found 5)",
+        ),
         ("[tool]\ntierwise = 5\n", ":1: expects settings"),
         ("tool = {\n", ": cannot be read: "),
     ],
@@ -169,7 +202,9 @@ def test_a_project_without_flows_has_none(tmp_path: Path) -> None:
 
 
 def test_an_unknown_flow_suggests_the_nearest(project: Project) -> None:
-    with pytest.raises(UnknownName, match="no flow named 'suport-inbox'; did you mean 'support_inbox'"):
+    with pytest.raises(
+        UnknownName, match="no flow named 'suport-inbox'; did you mean 'support_inbox'"
+    ):
         project.load_flow("suport-inbox")
 
 
@@ -183,10 +218,15 @@ except ConfigError as error:
 """
 
 
-@pytest.mark.parametrize("text", ["", "def empty():\n    'No flow.'\n", "empty = 5\n", "other = 1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "def empty():\n    'No flow.'\n", "empty = 5\n", "other = 1\n"]
+)
 def test_a_flow_file_without_its_flow_is_a_config_error(project: Project, text: str) -> None:
     (project.root / "flows" / "empty.py").write_text(text)
-    assert run(project.root, LOAD.format(name="empty")) == "flows/empty.py: has no flow function named 'empty'"
+    assert (
+        run(project.root, LOAD.format(name="empty"))
+        == "flows/empty.py: has no flow function named 'empty'"
+    )
 
 
 def test_a_flow_is_named_with_dashes_or_underscores(project: Project) -> None:

@@ -82,7 +82,9 @@ def test_no_commit_of_any_process_ever_breaks_a_budget(database: str, tmp_path: 
             names = [run_id, "day", *(["day team=claims"] if run_id == "run-1" else [])]
             limits = [f"{name}: {LIMITS[name]}" for name in names]
             processes.append(python(PROCESS, url, str(tmp_path), run_id, str(number), *limits))
-        assert [process.stdout and process.stdout.readline() for process in processes] == ["ready\n"] * 4
+        assert [process.stdout and process.stdout.readline() for process in processes] == [
+            "ready\n"
+        ] * 4
         for process in processes:
             assert process.stdin
             process.stdin.write("go\n")
@@ -99,7 +101,9 @@ def test_no_commit_of_any_process_ever_breaks_a_budget(database: str, tmp_path: 
         paid = {name: ledger.resolve_run(name).cost_known for name in ("run-1", "run-2")}
     assert states["run-1"].reserved == 0
     assert states["run-1"].spent == states["day team=claims"].spent
-    assert min(states["day"].free, states["day team=claims"].free) < Decimal("0.02"), "no call was refused too early"
+    assert min(states["day"].free, states["day team=claims"].free) < Decimal("0.02"), (
+        "no call was refused too early"
+    )
     assert states["day"].spent + states["day"].reserved == sum(
         states[name].spent + states[name].reserved for name in paid
     )
@@ -143,7 +147,9 @@ def make(tmp_path: Path, provider: Standin) -> Iterator[Make]:
 
     def engine(budget: str = "{}", price: str = PRICE) -> Engine:
         rules = RULES.replace("[small, large]", "[small]") + f"budget: {budget}\n"
-        root = make_project(tmp_path / str(len(made)), model("small", provider.url, price=price), rules=rules)
+        root = make_project(
+            tmp_path / str(len(made)), model("small", provider.url, price=price), rules=rules
+        )
         made.append(Engine(Project(root), env={}))
         return made[-1]
 
@@ -153,7 +159,12 @@ def make(tmp_path: Path, provider: Standin) -> Iterator[Make]:
 
 
 def documents(number: int) -> Batch:
-    return Batch(tuple(Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal") for n in range(number)))
+    return Batch(
+        tuple(
+            Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal")
+            for n in range(number)
+        )
+    )
 
 
 def outcomes(batch: Batch) -> list[Outcome]:
@@ -180,12 +191,16 @@ def test_by_default_documents_wait_and_all_that_can_be_paid_is_paid(make: Make) 
 def test_answers_that_were_paid_are_had_with_an_empty_purse(make: Make, provider: Standin) -> None:
     engine = make()
     engine.run_batch(engine.start_run("test"), CLASSIFY, documents(3), LABELS)
-    done = engine.run_batch(engine.start_run("test", budget_usd=Decimal(0)), CLASSIFY, documents(4), LABELS)
+    done = engine.run_batch(
+        engine.start_run("test", budget_usd=Decimal(0)), CLASSIFY, documents(4), LABELS
+    )
     assert (accepted(done), provider.count) == (3, 3)
     assert outcomes(done)[3].reason.startswith("budget: ")
 
 
-def test_a_run_that_shall_fail_stops_with_all_that_was_paid_on_record(make: Make, provider: Standin) -> None:
+def test_a_run_that_shall_fail_stops_with_all_that_was_paid_on_record(
+    make: Make, provider: Standin
+) -> None:
     engine = make("{when_empty: fail}")
     run = engine.start_run("test", budget_usd=Decimal("0.003"))
     with pytest.raises(BudgetExceeded, match=r"the run stops.*the budget 'run "):
@@ -277,7 +292,9 @@ def test_a_run_on_prefect_pauses_and_goes_on_when_it_is_resumed_with_money(
 
     def person() -> None:
         with get_client(sync_client=True) as client:
-            while not (started and (state := client.read_flow_run(started[0]).state) and state.is_paused()):
+            while not (
+                started and (state := client.read_flow_run(started[0]).state) and state.is_paused()
+            ):
                 time.sleep(0.1)
         resume_flow_run(started[0], run_input={"add_usd": 0.5})
 
@@ -300,11 +317,16 @@ def test_runs_share_a_days_limit_and_only_those_with_a_tag_that_of_the_tag(make:
     first = engine.run_batch(tagged, CLASSIFY, documents(40), LABELS)
     assert 0 < accepted(first) < 40
     assert " team=claims' has" in outcomes(first)[-1].reason
-    second = engine.run_batch(engine.start_run("test", tags={"team": "sales"}), CLASSIFY, documents(80), LABELS)
+    second = engine.run_batch(
+        engine.start_run("test", tags={"team": "sales"}), CLASSIFY, documents(80), LABELS
+    )
     paid = sum(not attempt.reused for outcome in outcomes(second) for attempt in outcome.attempts)
     assert paid > 0
     assert accepted(second) < 80
-    states = {state.name.partition(" ")[2].partition(" ")[2]: state for state in engine.ledger.budgets.states()}
+    states = {
+        state.name.partition(" ")[2].partition(" ")[2]: state
+        for state in engine.ledger.budgets.states()
+    }
     assert states["team=claims"].spent <= Decimal("0.0015")
     assert states["team=claims"].spent < states[""].spent <= Decimal("0.004")
 
@@ -320,9 +342,13 @@ def test_repairs_and_escalations_draw_on_the_purse_too(make: Make, provider: Sta
 
 
 @pytest.mark.parametrize(
-    "fault", [NO_USAGE, Fault(usage={"prompt_tokens": 10**17})], ids=["no usage", "more than any window holds"]
+    "fault",
+    [NO_USAGE, Fault(usage={"prompt_tokens": 10**17})],
+    ids=["no usage", "more than any window holds"],
 )
-def test_a_call_whose_cost_stays_unknown_counts_at_its_worst(make: Make, provider: Standin, fault: Fault) -> None:
+def test_a_call_whose_cost_stays_unknown_counts_at_its_worst(
+    make: Make, provider: Standin, fault: Fault
+) -> None:
     """Figures that cannot be true are no figures, and no reason to lose the answer."""
     engine = make()
     provider.faults([fault])
@@ -344,13 +370,18 @@ def test_a_budget_that_is_no_amount_leaves_no_run_on_record(make: Make) -> None:
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ("{limits: [{usd: 1, per: day}, {usd: 2, per: day}]}", "two limits are for the same period and tags"),
+        (
+            "{limits: [{usd: 1, per: day}, {usd: 2, per: day}]}",
+            "two limits are for the same period and tags",
+        ),
         ("{limits: [{usd: 1, per: week}]}", "day"),
         ("{limits: [{usd: -1, per: day}]}", "0"),
         ("{when_empty: wait}", "pause"),
     ],
 )
-def test_a_limit_that_makes_no_sense_is_refused_with_its_place(make: Make, budget: str, message: str) -> None:
+def test_a_limit_that_makes_no_sense_is_refused_with_its_place(
+    make: Make, budget: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=r"rules\.yaml:\d+: ") as caught:
         make(budget)
     assert message in str(caught.value)
@@ -359,7 +390,9 @@ def test_a_limit_that_makes_no_sense_is_refused_with_its_place(make: Make, budge
 # ---- on the command line
 
 
-def test_budgets_are_shown_with_their_changes_and_more_can_be_added(make: Make, terminal: Terminal) -> None:
+def test_budgets_are_shown_with_their_changes_and_more_can_be_added(
+    make: Make, terminal: Terminal
+) -> None:
     engine = make("{limits: [{usd: 2, per: month, tags: {team: claims}}]}")
     root = engine.project.root
     month = Limit("team=claims", Decimal(2), "month").name(time.time())
@@ -371,12 +404,16 @@ def test_budgets_are_shown_with_their_changes_and_more_can_be_added(make: Make, 
     assert f"run {run.id}" in listed
     added = terminal("budgets", month, "--add", "3", "--note", "year's end", cwd=root)
     assert added.code == 0
-    assert [word in added.out for word in ("reserved", "settled", "granted", "year's end", "5.00 USD")] == [True] * 5
+    assert [
+        word in added.out for word in ("reserved", "settled", "granted", "year's end", "5.00 USD")
+    ] == [True] * 5
     [state] = json.loads(terminal("budgets", "--json", cwd=root).out)[:1]
     assert (state["name"], Decimal(state["limit"])) == (month, 5)
 
 
-def test_a_budget_that_nobody_knows_is_refused_with_the_nearest(make: Make, terminal: Terminal) -> None:
+def test_a_budget_that_nobody_knows_is_refused_with_the_nearest(
+    make: Make, terminal: Terminal
+) -> None:
     engine = make("{limits: [{usd: 2, per: day}]}")
     today = Limit("", Decimal(2), "day").name(time.time())
     unknown = terminal("budgets", "day", "--add", "3", cwd=engine.project.root)

@@ -35,7 +35,9 @@ def test_the_smallest_model_classifies_a_message(tmp_path: Path) -> None:
     if not weights_present(catalog.model("qwen-0.5b").weights, os.environ):  # type: ignore[arg-type]
         pytest.skip("the weights are not here; run `tierwise fetch qwen-0.5b`")
     root = make_project(tmp_path, rules=RULES)
-    (root / "routing_rules" / "catalog.yaml").write_text((ROOT / "routing_rules" / "catalog.yaml").read_text())
+    (root / "routing_rules" / "catalog.yaml").write_text(
+        (ROOT / "routing_rules" / "catalog.yaml").read_text()
+    )
     step = Step(
         name="classify",
         returns=Classification,

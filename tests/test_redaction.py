@@ -37,7 +37,9 @@ Jo Osei
 """
 
 
-def document(text: str = LETTER, sensitivity: Sensitivity = "confidential", **more: Any) -> Document:
+def document(
+    text: str = LETTER, sensitivity: Sensitivity = "confidential", **more: Any
+) -> Document:
     return Document(id="a.txt", text=text, sensitivity=sensitivity, **more)
 
 
@@ -49,14 +51,18 @@ def outcome(given: Document) -> Outcome:
     return given.outcomes["redact"]
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.kind not in NOT_FOUND], ids=lambda c: f"{c.kind}: {c.secret}")
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.kind not in NOT_FOUND], ids=lambda c: f"{c.kind}: {c.secret}"
+)
 def test_personal_data_of_known_form_is_taken_out(case: Case) -> None:
     done = redact(document(case.text))
     assert case.secret not in done.text
     assert done.sensitivity == "internal"
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.kind in NOT_FOUND], ids=lambda c: f"{c.kind}: {c.secret}")
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.kind in NOT_FOUND], ids=lambda c: f"{c.kind}: {c.secret}"
+)
 def test_what_the_guide_says_is_not_found_is_not_found(case: Case) -> None:
     """When this fails, redaction has become better: move the kind to what is found, in the guide too."""
     assert case.secret in redact(document(case.text)).text
@@ -72,7 +78,10 @@ def test_the_same_value_gets_the_same_placeholder_however_it_is_written() -> Non
     text = redact(document()).text
     assert text.count("<EMAIL_1>") == 2
     assert "<EMAIL_2>" not in text
-    assert redact(document("a 4111111111111111, b 4111 1111 1111 1111")).text == "a <CARD_1>, b <CARD_1>"
+    assert (
+        redact(document("a 4111111111111111, b 4111 1111 1111 1111")).text
+        == "a <CARD_1>, b <CARD_1>"
+    )
 
 
 def test_the_outcome_tells_kinds_levels_and_hashes_and_nothing_that_was_taken_out() -> None:
@@ -87,7 +96,11 @@ def test_the_outcome_tells_kinds_levels_and_hashes_and_nothing_that_was_taken_ou
         "hash_before": given.hash,
         "hash_after": done.hash,
     }
-    assert (outcome(done).status, outcome(done).sensitivity, outcome(done).reason) == ("accepted", "internal", "")
+    assert (outcome(done).status, outcome(done).sensitivity, outcome(done).reason) == (
+        "accepted",
+        "internal",
+        "",
+    )
     everything = repr(done)
     for secret in ("Varga", "Osei", "osei", "4111", "7946"):
         assert secret not in everything
@@ -107,7 +120,9 @@ def test_names_in_a_mails_header_are_taken_out_of_its_text_and_its_metadata() ->
     "text",
     ["reach jo@intranet", "file 2026-114 77", "ring 2345 678", "anna at kontor dot example"],
 )
-def test_what_only_may_be_personal_data_keeps_a_document_as_it_is_and_the_reason_says_where(text: str) -> None:
+def test_what_only_may_be_personal_data_keeps_a_document_as_it_is_and_the_reason_says_where(
+    text: str,
+) -> None:
     """The second look is stricter than the first: doubt never lowers."""
     done = redact(document(f"Hello\n{text}"))
     assert (done.sensitivity, outcome(done).sensitivity) == ("confidential", "confidential")
@@ -118,8 +133,12 @@ def test_what_only_may_be_personal_data_keeps_a_document_as_it_is_and_the_reason
 
 
 def test_only_the_first_places_that_raise_doubt_are_told() -> None:
-    done = redact(document("\n".join(f"file 2026-11{n}" for n in range(5)), metadata={"case": "jo@intranet"}))
-    assert [place in outcome(done).reason for place in ("line 1", "line 2", "line 3", "line 4")] == [True] * 3 + [False]
+    done = redact(
+        document("\n".join(f"file 2026-11{n}" for n in range(5)), metadata={"case": "jo@intranet"})
+    )
+    assert [
+        place in outcome(done).reason for place in ("line 1", "line 2", "line 3", "line 4")
+    ] == [True] * 3 + [False]
     assert outcome(done).reason.endswith("; 3 more")
 
 
@@ -162,12 +181,17 @@ def test_a_document_is_lowered_as_far_as_the_caller_says_and_never_raised(
 
 
 @pytest.mark.parametrize("level", ["confidential", "public"])
-def test_what_was_learnt_from_the_original_keeps_the_document_as_sensitive_as_it_was(level: Sensitivity) -> None:
+def test_what_was_learnt_from_the_original_keeps_the_document_as_sensitive_as_it_was(
+    level: Sensitivity,
+) -> None:
     """Redact first: a label that a confidential text got is confidential, whatever it calls itself."""
     label = Outcome(step="classify", status="accepted", value={"label": "x"}, sensitivity=level)
     done = redact(document().with_outcome(label))
     assert done.sensitivity == "confidential"
-    assert outcome(done).reason == "its outcome of classify is from the text as it was; redact before that step"
+    assert (
+        outcome(done).reason
+        == "its outcome of classify is from the text as it was; redact before that step"
+    )
 
 
 def test_a_second_redaction_that_takes_out_the_rest_lowers_after_all() -> None:
@@ -187,18 +211,26 @@ def test_a_deferred_document_is_skipped() -> None:
     ("options", "error", "text"),
     [
         ({"to": "intern"}, UnknownName, "did you mean 'internal'"),
-        ({"to": "internal", "restricted_to": "secret"}, UnknownName, "no sensitivity named 'secret'"),
+        (
+            {"to": "internal", "restricted_to": "secret"},
+            UnknownName,
+            "no sensitivity named 'secret'",
+        ),
         ({"to": "internal", "regions": ("UK",)}, UnknownName, "no region named 'UK'"),
         ({"to": "internal", "also": (" ",)}, Misuse, "is empty"),
     ],
 )
-def test_a_wrong_argument_is_told_before_anything_is_done(options: Any, error: type[Exception], text: str) -> None:
+def test_a_wrong_argument_is_told_before_anything_is_done(
+    options: Any, error: type[Exception], text: str
+) -> None:
     with pytest.raises(error, match=text):
         Redaction(**options)
 
 
 @given(
-    st.lists(st.sampled_from([c.text for c in CASES] + HARMLESS) | st.text(max_size=30), max_size=4).map("\n".join),
+    st.lists(
+        st.sampled_from([c.text for c in CASES] + HARMLESS) | st.text(max_size=30), max_size=4
+    ).map("\n".join),
     st.sampled_from(SENSITIVITIES),
     st.sampled_from(SENSITIVITIES),
 )
@@ -223,7 +255,9 @@ def test_finding_personal_data_opens_no_connection() -> None:
         done = Redaction(to="public").apply(Document(id="a", text=text, sensitivity="internal"))
         print(done.text, [event for event in seen if event != "socket.__new__"])
     """
-    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "<EMAIL_1>, <URL_1>, <PHONE_1>, <IP_1> []"
 
 
@@ -235,11 +269,16 @@ def outside() -> Iterator[Standin]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, standin: Standin, outside: Standin, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(
+    tmp_path: Path, standin: Standin, outside: Standin, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A project with a local and a vendor's model, the vendor's first."""
     rules = RULES.replace("[small, large]", "[vendor, local]")
     root = make_project(
-        tmp_path / "project", model("local", standin.url), model("vendor", outside.url, tier="proprietary"), rules=rules
+        tmp_path / "project",
+        model("local", standin.url),
+        model("vendor", outside.url, tier="proprietary"),
+        rules=rules,
     )
     standin.answer(GOOD)
     monkeypatch.chdir(root)
@@ -258,18 +297,30 @@ def test_a_flow_redacts_its_documents_and_sends_out_only_what_was_lowered(
     @flow(name="private-inbox")
     def private_inbox() -> RunSummary:
         with recorded_run() as run:
-            clean = redact_step.map(read_documents(inbox, sensitivity="confidential"), to=unmapped("internal"))
-            topics = classify.map(clean, labels=unmapped(LABELS["labels"]), descriptions=unmapped({}))
+            clean = redact_step.map(
+                read_documents(inbox, sensitivity="confidential"), to=unmapped("internal")
+            )
+            topics = classify.map(
+                clean, labels=unmapped(LABELS["labels"]), descriptions=unmapped({})
+            )
             write_documents(topics, project / "out")
         return run.summary()
 
     summary = private_inbox()
-    assert [request.document for request in outside.requests] == ["Write to <EMAIL_1>, the parcel has not arrived."]
-    assert [request.document for request in standin.requests] == ["Write to jo@intranet, the parcel has not arrived."]
+    assert [request.document for request in outside.requests] == [
+        "Write to <EMAIL_1>, the parcel has not arrived."
+    ]
+    assert [request.document for request in standin.requests] == [
+        "Write to jo@intranet, the parcel has not arrived."
+    ]
     assert summary.outcomes["redact"] == {"accepted": 2}
     assert summary.run.deferred == 0
     with Ledger.open(root=project) as ledger:
-        rows = {row.document_id: row.outcome for row in ledger.outcomes(summary.run.id) if row.outcome.step == "redact"}
+        rows = {
+            row.document_id: row.outcome
+            for row in ledger.outcomes(summary.run.id)
+            if row.outcome.step == "redact"
+        }
     assert (rows["a.txt"].sensitivity, rows["b.txt"].sensitivity) == ("internal", "confidential")
     assert rows["a.txt"].value["counts"] == {"EMAIL": 1}
     assert "an @ between words" in rows["b.txt"].reason

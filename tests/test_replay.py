@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 from tests.kit.projects import ROOT
 from tests.kit.terminal import Terminal
 from tierwise.errors import ConfigError, Misuse
-from tierwise.evidence.replay import COLUMNS, RANDOM, Outcomes, fit, measure, read_outcomes, replay, sweep, true_quality
+from tierwise.evidence.replay import (
+    COLUMNS,
+    RANDOM,
+    Outcomes,
+    fit,
+    measure,
+    read_outcomes,
+    replay,
+    sweep,
+    true_quality,
+)
 
 RECORDED = ROOT.parent / "shared" / "data" / "outcomes" / "routellm_mmlu_train.csv.gz"
 HEADER = ",".join(COLUMNS)
@@ -45,7 +55,15 @@ def outcomes(items: Iterable[Item], prices: tuple[float, ...] = (0.001, 0.1)) ->
 def file_of(recorded: Outcomes, path: Path) -> Path:
     """Write outcomes as a file, the rows in no particular order."""
     rows = [
-        [item, step, int(recorded.prompt_tokens[i]), model, "local", recorded.scores[i, j], recorded.costs[i, j]]
+        [
+            item,
+            step,
+            int(recorded.prompt_tokens[i]),
+            model,
+            "local",
+            recorded.scores[i, j],
+            recorded.costs[i, j],
+        ]
         for i, (step, item) in enumerate(recorded.items)
         for j, model in enumerate(recorded.models)
     ]
@@ -60,7 +78,9 @@ def planted(count: int = 400, *, length: bool = False) -> Outcomes:
     steps = [("easy", "hard")[i % 2] for i in range(count)]
     tokens = [10 if i % 4 < 2 else 1000 for i in range(count)]
     fails = [(t == 1000) if length else (s == "hard") for s, t in zip(steps, tokens, strict=True)]
-    return outcomes((s, t, (float(not f), 1.0)) for s, t, f in zip(steps, tokens, fails, strict=True))
+    return outcomes(
+        (s, t, (float(not f), 1.0)) for s, t, f in zip(steps, tokens, fails, strict=True)
+    )
 
 
 # ---- reading ------------------------------------------------------------------------------------
@@ -77,9 +97,18 @@ def test_a_packed_file_reads_like_a_plain_one(tmp_path: Path) -> None:
 
 
 def test_models_stand_in_the_order_of_what_they_cost(tmp_path: Path) -> None:
-    rows = ["a,s,5,dear,api,1,0.5", "a,s,7,cheap,local,0,0.1", "", "b,s,5,cheap,local,1,0.1", "b,s,5,dear,api,0,0.2"]
+    rows = [
+        "a,s,5,dear,api,1,0.5",
+        "a,s,7,cheap,local,0,0.1",
+        "",
+        "b,s,5,cheap,local,1,0.1",
+        "b,s,5,dear,api,0,0.2",
+    ]
     path = tmp_path / "o.csv"
-    path.write_text("\n".join([f"\ufeff{HEADER},note", *(f"{row},x" if row else "" for row in rows)]), encoding="utf-8")
+    path.write_text(
+        "\n".join([f"\ufeff{HEADER},note", *(f"{row},x" if row else "" for row in rows)]),
+        encoding="utf-8",
+    )
     found = read_outcomes(path)
     assert (found.models, found.tiers) == (("cheap", "dear"), ("local", "api"))
     assert found.scores.tolist() == [[0, 1], [1, 0]]
@@ -88,7 +117,9 @@ def test_models_stand_in_the_order_of_what_they_cost(tmp_path: Path) -> None:
 
 def test_the_same_item_in_two_steps_is_two_decisions(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
-    path.write_text("\n".join([HEADER, *(f"a,{s},1,{m},t,1,0" for s in ("x", "y") for m in ("m", "n"))]))
+    path.write_text(
+        "\n".join([HEADER, *(f"a,{s},1,{m},t,1,0" for s in ("x", "y") for m in ("m", "n"))])
+    )
     assert read_outcomes(path).items == (("x", "a"), ("y", "a"))
 
 
@@ -100,24 +131,59 @@ GOOD = ["a,s,5,m,local,1,0.1", "a,s,5,n,api,1,0.2", "b,s,5,m,local,1,0.1", "b,s,
     [
         ([], "o.csv: the file is empty; the header needs item,step,"),
         ([HEADER], "o.csv: has a header and no rows; record"),
-        ([HEADER.replace("score", "grade"), *GOOD], "o.csv:1: has no column 'score' (found item, step, "),
+        (
+            [HEADER.replace("score", "grade"), *GOOD],
+            "o.csv:1: has no column 'score' (found item, step, ",
+        ),
         ([f"{HEADER},item", *GOOD], "o.csv:1: has two columns 'item'; rename"),
-        ([HEADER, *GOOD[:3]], "o.csv:4: item 'b' (step s) has no row of model 'n'; record its outcome, or leave the"),
-        ([HEADER, *GOOD, GOOD[1]], "o.csv:6: item 'a' has a row for model 'n' on line 3 already; remove one"),
+        (
+            [HEADER, *GOOD[:3]],
+            "o.csv:4: item 'b' (step s) has no row of model 'n'; record its outcome, or leave the",
+        ),
+        (
+            [HEADER, *GOOD, GOOD[1]],
+            "o.csv:6: item 'a' has a row for model 'n' on line 3 already; remove one",
+        ),
         ([HEADER, *GOOD[::2]], "o.csv: every row is of model 'm'; routing needs"),
-        ([HEADER, *GOOD, "c,s,5,m,api,1,0.1"], "o.csv:6: model 'm' is in tier 'api' here and in 'local' on line 2"),
+        (
+            [HEADER, *GOOD, "c,s,5,m,api,1,0.1"],
+            "o.csv:6: model 'm' is in tier 'api' here and in 'local' on line 2",
+        ),
         ([HEADER, *GOOD, "c,s,5,,api,1,0.1"], "o.csv:6: model is empty; name it"),
-        ([HEADER, *GOOD, "c,s,5,m,local,1"], "o.csv:6: has 6 cells where the header has 7; check its commas"),
-        ([HEADER, *GOOD, "c,s,5,m,local,good,0.1"], "o.csv:6: score must be a number from 0 to 1 (found 'good')"),
-        ([HEADER, *GOOD, "c,s,5,m,local,1.5,0.1"], "o.csv:6: score must be a number from 0 to 1 (found '1.5')"),
-        ([HEADER, *GOOD, "c,s,5,m,local,nan,0.1"], "o.csv:6: score must be a number from 0 to 1 (found 'nan')"),
-        ([HEADER, *GOOD, "c,s,5,m,local,1,"], "o.csv:6: cost_usd must be USD, 0 or more (found '')"),
-        ([HEADER, *GOOD, "c,s,5,m,local,1,inf"], "o.csv:6: cost_usd must be USD, 0 or more (found 'inf')"),
-        ([HEADER, *GOOD, "c,s,-1,m,local,1,0"], "o.csv:6: prompt_tokens must be a number, 0 or more (found '-1')"),
+        (
+            [HEADER, *GOOD, "c,s,5,m,local,1"],
+            "o.csv:6: has 6 cells where the header has 7; check its commas",
+        ),
+        (
+            [HEADER, *GOOD, "c,s,5,m,local,good,0.1"],
+            "o.csv:6: score must be a number from 0 to 1 (found 'good')",
+        ),
+        (
+            [HEADER, *GOOD, "c,s,5,m,local,1.5,0.1"],
+            "o.csv:6: score must be a number from 0 to 1 (found '1.5')",
+        ),
+        (
+            [HEADER, *GOOD, "c,s,5,m,local,nan,0.1"],
+            "o.csv:6: score must be a number from 0 to 1 (found 'nan')",
+        ),
+        (
+            [HEADER, *GOOD, "c,s,5,m,local,1,"],
+            "o.csv:6: cost_usd must be USD, 0 or more (found '')",
+        ),
+        (
+            [HEADER, *GOOD, "c,s,5,m,local,1,inf"],
+            "o.csv:6: cost_usd must be USD, 0 or more (found 'inf')",
+        ),
+        (
+            [HEADER, *GOOD, "c,s,-1,m,local,1,0"],
+            "o.csv:6: prompt_tokens must be a number, 0 or more (found '-1')",
+        ),
         ([HEADER, *GOOD, 'c,"s,5,m,local,1,0'], "o.csv:6: not valid CSV: "),
     ],
 )
-def test_a_wrong_file_is_told_with_place_and_remedy(tmp_path: Path, rows: list[str], told: str) -> None:
+def test_a_wrong_file_is_told_with_place_and_remedy(
+    tmp_path: Path, rows: list[str], told: str
+) -> None:
     path = tmp_path / "o.csv"
     path.write_text("\n".join(rows))
     with pytest.raises(ConfigError) as caught:
@@ -130,11 +196,17 @@ def test_a_wrong_file_is_told_with_place_and_remedy(tmp_path: Path, rows: list[s
     [
         ("o.csv", b"\xff\xfe\x00", "it is not UTF-8; save it"),
         ("o.csv.gz", b"item,step", "damaged, or not gzip as its name says"),
-        ("o.csv.gz", gzip.compress("\n".join([HEADER, *GOOD]).encode(), mtime=0)[:-8], "damaged, or not gzip"),
+        (
+            "o.csv.gz",
+            gzip.compress("\n".join([HEADER, *GOOD]).encode(), mtime=0)[:-8],
+            "damaged, or not gzip",
+        ),
         ("o.csv", None, "this file of outcomes is missing; check its name"),
     ],
 )
-def test_an_unreadable_file_says_what_it_is(tmp_path: Path, name: str, content: bytes | None, told: str) -> None:
+def test_an_unreadable_file_says_what_it_is(
+    tmp_path: Path, name: str, content: bytes | None, told: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=told):
@@ -145,16 +217,24 @@ def test_both_files_need_the_same_models(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     path.write_text("\n".join([HEADER, *GOOD]))
     assert read_outcomes(path, models=("n", "m")).models == ("n", "m")
-    with pytest.raises(ConfigError, match="has no rows of model 'o', which was fitted; record its outcomes too"):
+    with pytest.raises(
+        ConfigError, match="has no rows of model 'o', which was fitted; record its outcomes too"
+    ):
         read_outcomes(path, models=("m", "n", "o"))
-    with pytest.raises(ConfigError, match=r"o.csv:3: model 'n' is not among the models fitted \(m, o\)"):
+    with pytest.raises(
+        ConfigError, match=r"o.csv:3: model 'n' is not among the models fitted \(m, o\)"
+    ):
         read_outcomes(path, models=("m", "o"))
 
 
 # ---- labels -------------------------------------------------------------------------------------
 
 
-@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5), share=st.floats(0.01, 1), seed=st.integers(0, 2**32))
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    share=st.floats(0.01, 1),
+    seed=st.integers(0, 2**32),
+)
 def test_labels_are_drawn_evenly_over_the_steps(sizes: list[int], share: float, seed: int) -> None:
     """As many as asked for, none twice, and of each step its share give or take one; the same in any order."""
     made = outcomes((str(s), i, (0, 1)) for s, size in enumerate(sizes) for i in range(size))
@@ -183,10 +263,15 @@ def test_a_step_with_few_labels_is_held_closer_to_the_rest() -> None:
     few = [("few", 10, (float(i % 2), 1.0)) for i in range(4)]
     others = [(f"other{i % 6}", 10, (1.0, float(i % 10 > 0))) for i in range(240)]
     learned = fit(outcomes(many + few + others))
-    asked = learned.quality(outcomes([("many", 10, (0, 0)), ("few", 10, (0, 0)), ("unknown", 10, (0, 0))]))
+    asked = learned.quality(
+        outcomes([("many", 10, (0, 0)), ("few", 10, (0, 0)), ("unknown", 10, (0, 0))])
+    )
     assert 0.5 < asked[0, 0] < asked[1, 0] < asked[2, 0]
     assert learned.overall[0] + 1 == pytest.approx(asked[2, 0], abs=1e-6)
-    assert [row["m0: observed"] for row in learned.cells() if row["step"] in ("few", "many")] == ["0.500", "0.500"]
+    assert [row["m0: observed"] for row in learned.cells() if row["step"] in ("few", "many")] == [
+        "0.500",
+        "0.500",
+    ]
 
 
 def test_prompt_length_counts_where_it_matters_and_not_where_it_does_not() -> None:
@@ -240,13 +325,20 @@ def believed(draw: st.DrawFn) -> tuple[Outcomes, Any]:
     """Outcomes of two to four models, and any belief about them."""
     models, items = draw(st.integers(2, 4)), draw(st.integers(1, 12))
     scores = st.tuples(*[score] * models)
-    made = outcomes([("s", 1 + i, draw(scores)) for i in range(items)], prices=tuple(10.0**m for m in range(models)))
-    quality = numpy.array([[draw(beliefs) for _ in range(models - 1)] + [1.0] for _ in range(items)])
+    made = outcomes(
+        [("s", 1 + i, draw(scores)) for i in range(items)],
+        prices=tuple(10.0**m for m in range(models)),
+    )
+    quality = numpy.array(
+        [[draw(beliefs) for _ in range(models - 1)] + [1.0] for _ in range(items)]
+    )
     return made, quality
 
 
 @given(believed())
-def test_the_sweep_goes_from_always_the_cheapest_to_always_the_strongest(case: tuple[Outcomes, Any]) -> None:
+def test_the_sweep_goes_from_always_the_cheapest_to_always_the_strongest(
+    case: tuple[Outcomes, Any],
+) -> None:
     made, quality = case
     points = sweep(quality, made)
     assert points[0].cost_usd == pytest.approx(made.costs[:, 0].sum())
@@ -260,13 +352,20 @@ def test_the_sweep_goes_from_always_the_cheapest_to_always_the_strongest(case: t
 
 
 @given(believed())
-def test_each_floor_sends_an_item_to_the_cheapest_model_that_reaches_it(case: tuple[Outcomes, Any]) -> None:
+def test_each_floor_sends_an_item_to_the_cheapest_model_that_reaches_it(
+    case: tuple[Outcomes, Any],
+) -> None:
     """Said again item by item, in the plainest way."""
     made, quality = case
     last = quality.shape[1] - 1
     for point in sweep(quality, made):
-        chosen = [next((m for m in range(last) if row[m] >= point.floor), last) for row in quality.tolist()]
-        assert point.quality == pytest.approx(numpy.mean([made.scores[i, m] for i, m in enumerate(chosen)]))
+        chosen = [
+            next((m for m in range(last) if row[m] >= point.floor), last)
+            for row in quality.tolist()
+        ]
+        assert point.quality == pytest.approx(
+            numpy.mean([made.scores[i, m] for i, m in enumerate(chosen)])
+        )
         assert point.strong_share == pytest.approx(chosen.count(last) / len(chosen))
 
 
@@ -300,7 +399,9 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     points = sweep(numpy.column_stack([generator.random(3000), numpy.ones(3000)]), made)
     assert len(points) == 1001
     assert (points[0].strong_share, points[-1].strong_share) == (0, 1)
-    assert max(after.strong_share - before.strong_share for before, after in pairwise(points)) < 0.002
+    assert (
+        max(after.strong_share - before.strong_share for before, after in pairwise(points)) < 0.002
+    )
 
 
 # ---- the whole ----------------------------------------------------------------------------------
@@ -317,7 +418,11 @@ def test_the_router_finds_the_step_on_which_the_strong_model_is_needed() -> None
 def test_beside_the_router_stand_all_that_it_must_beat() -> None:
     done = replay(planted(), planted(), labels=40)
     cheapest, best, half, chance, most, chance_again, oracle = done.policies
-    assert [p.name for p in (cheapest, best, oracle)] == ["always cheapest: m0", "best single model: m1", "oracle"]
+    assert [p.name for p in (cheapest, best, oracle)] == [
+        "always cheapest: m0",
+        "best single model: m1",
+        "oracle",
+    ]
     assert (cheapest.point.quality, best.point.quality, oracle.point.quality) == (0.5, 1.0, 1.0)
     assert half.point.cost_usd == pytest.approx(chance.point.cost_usd)
     assert most.point.cost_usd == pytest.approx(chance_again.point.cost_usd)
@@ -329,7 +434,9 @@ def test_beside_the_router_stand_all_that_it_must_beat() -> None:
 def test_a_model_between_the_cheapest_and_the_strongest_gets_what_it_can_do() -> None:
     items = [(f"s{i % 3}", 10, (float(i % 3 == 0), float(i % 3 <= 1), 1.0)) for i in range(300)]
     done = replay(outcomes(items, (1, 2, 20)), outcomes(items, (1, 2, 20)), labels=60)
-    [point] = {p.quality: p for p in done.points if p.quality == 1.0 and p.strong_share < 0.4}.values()
+    [point] = {
+        p.quality: p for p in done.points if p.quality == 1.0 and p.strong_share < 0.4
+    }.values()
     assert point.strong_share == pytest.approx(1 / 3, abs=0.02)
     assert point.cost_usd == pytest.approx(240 / 3 * (1 + 2 + 20) * 10, rel=0.02)
 
@@ -354,12 +461,23 @@ def ask(terminal: Terminal, tmp_path: Path) -> Ask:
     return lambda *options: terminal("replay", "--fit", path, "--on", path, *options, cwd=tmp_path)
 
 
-def test_the_command_writes_the_curve_and_prints_what_stands_beside_it(ask: Ask, tmp_path: Path) -> None:
+def test_the_command_writes_the_curve_and_prints_what_stands_beside_it(
+    ask: Ask, tmp_path: Path
+) -> None:
     done = ask("--labels", 40, "--curve", "curve.csv")
     assert done.code == 0
-    for name in ("always cheapest: m0", "best single model: m1", "router, 50%", "random router of the same", "oracle"):
+    for name in (
+        "always cheapest: m0",
+        "best single model: m1",
+        "router, 50%",
+        "random router of the same",
+        "oracle",
+    ):
         assert name in done.out
-    assert all(word in done.out for word in ("CPT50", "CPT80", "APGR", "USD50", "40 labelled items left out"))
+    assert all(
+        word in done.out
+        for word in ("CPT50", "CPT80", "APGR", "USD50", "40 labelled items left out")
+    )
     with (tmp_path / "curve.csv").open() as file:
         rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     assert list(rows[0]) == ["floor", "strong_share", "quality", "cost_usd"]
@@ -374,11 +492,17 @@ def test_the_measures_are_those_of_the_file(ask: Ask, tmp_path: Path) -> None:
     table = numpy.loadtxt(tmp_path / "curve.csv", delimiter=",", skiprows=1)
     share, quality = table[:, 1], table[:, 2]
     recovered = (quality - quality[0]) / (quality[-1] - quality[0])
-    assert data["measures"]["router"]["apgr"] == pytest.approx(numpy.trapezoid(recovered, share), abs=1e-6)
-    assert data["measures"]["router"]["cpt50"] == pytest.approx(numpy.interp(0.5, recovered, share), abs=1e-6)
+    assert data["measures"]["router"]["apgr"] == pytest.approx(
+        numpy.trapezoid(recovered, share), abs=1e-6
+    )
+    assert data["measures"]["router"]["cpt50"] == pytest.approx(
+        numpy.interp(0.5, recovered, share), abs=1e-6
+    )
 
 
-def test_the_same_seed_gives_the_same_curve_and_the_estimates_can_be_read(ask: Ask, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_curve_and_the_estimates_can_be_read(
+    ask: Ask, tmp_path: Path
+) -> None:
     first = ask("--labels", 40, "--curve", "a.csv", "--estimates")
     ask("--labels", 40, "--curve", "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
@@ -391,10 +515,15 @@ def test_the_same_seed_gives_the_same_curve_and_the_estimates_can_be_read(ask: A
     [
         (("--labels", 401), "cannot draw 401 labels: "),
         ((), "was fitted on; replay on others, or fit on fewer with --labels"),
-        (("--labels", 40, "--curve", "no/such/folder.csv"), "cannot be written: No such file or directory; name a"),
+        (
+            ("--labels", 40, "--curve", "no/such/folder.csv"),
+            "cannot be written: No such file or directory; name a",
+        ),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_exit_code_2(ask: Ask, options: tuple[Any, ...], told: str) -> None:
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(
+    ask: Ask, options: tuple[Any, ...], told: str
+) -> None:
     done = ask(*options)
     assert done.code == 2
     assert told in done.err
@@ -416,7 +545,9 @@ def test_no_gap_is_said_in_words(terminal: Terminal, tmp_path: Path) -> None:
 def test_on_public_outcomes_the_router_recovers_more_than_chance_and_less_than_the_oracle() -> None:
     """Fewer strong calls by default, fewer USD with `--per-usd`."""
     recorded = read_outcomes(RECORDED)
-    done, thrifty = (replay(recorded, recorded, labels=1500, per_usd=per_usd) for per_usd in (False, True))
+    done, thrifty = (
+        replay(recorded, recorded, labels=1500, per_usd=per_usd) for per_usd in (False, True)
+    )
     assert done.router.apgr is not None
     assert done.oracle.apgr is not None
     assert 0.62 < done.router.apgr < done.oracle.apgr

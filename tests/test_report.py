@@ -36,10 +36,15 @@ SMALL = {"model": "small", "tier": "local", "usage": Usage(1000, 100), "cost": C
 LARGE = {"model": "large", "tier": "proprietary", "usage": Usage(1000, 100), "cost": 10 * CENT}
 BAD, GOOD = Verdict("length", False, "the secret is 41 words long"), Verdict("length", True)
 BARRED = Route(
-    step="classify", rule="r", models=("small",), rejected=(Rejection("large", "guard stays-local: only local"),)
+    step="classify",
+    rule="r",
+    models=("small",),
+    rejected=(Rejection("large", "guard stays-local: only local"),),
 )
 CHAIN = Route(step="classify", rule="r", models=("small", "large"))
-ON_SQLITE = pytest.mark.parametrize("ledger", ["sqlite"], indirect=True)  # what no database could change
+ON_SQLITE = pytest.mark.parametrize(
+    "ledger", ["sqlite"], indirect=True
+)  # what no database could change
 
 
 @pytest.fixture(params=DATABASES)
@@ -48,7 +53,9 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-def record(ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.id, **outcome: Any) -> None:
+def record(
+    ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.id, **outcome: Any
+) -> None:
     """A document's attempts with their verdicts, then its outcome, of the step classify unless said otherwise."""
 
     async def story() -> None:
@@ -56,7 +63,13 @@ def record(ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.i
             made = attempt(document_id=document_id, **changes)
             await ledger.settle(run_id, replace(made, verdicts=()), None)
             await ledger.record_verdicts(run_id, made.id, made.verdicts)
-        usual = {"status": "accepted", "model": "small", "value": "?", "sensitivity": "internal", "route": CHAIN}
+        usual = {
+            "status": "accepted",
+            "model": "small",
+            "value": "?",
+            "sensitivity": "internal",
+            "route": CHAIN,
+        }
         made = Outcome(**{"step": "classify", **usual} | outcome)
         await ledger.record_outcome(run_id, replace(DOCUMENT, id=document_id), made)
 
@@ -67,11 +80,27 @@ def record_a_run(ledger: Ledger, run_id: str = RUN.id, **changes: Any) -> None:
     """One answer at once, one after an escalation, one that a guard keeps at home, one reused, one failed call."""
     ledger.start_run(replace(RUN, id=run_id, **changes))
     record(ledger, "a", {**SMALL, "verdicts": (GOOD,)}, run_id=run_id)
-    escalated = ({**SMALL, "verdicts": (BAD,)}, {**LARGE, "kind": "escalation", "verdicts": (GOOD,)})
+    escalated = (
+        {**SMALL, "verdicts": (BAD,)},
+        {**LARGE, "kind": "escalation", "verdicts": (GOOD,)},
+    )
     record(ledger, "b", *escalated, run_id=run_id, model="large")
-    record(ledger, "c", {**SMALL, "verdicts": (GOOD,)}, run_id=run_id, route=BARRED, sensitivity="confidential")
+    record(
+        ledger,
+        "c",
+        {**SMALL, "verdicts": (GOOD,)},
+        run_id=run_id,
+        route=BARRED,
+        sensitivity="confidential",
+    )
     record(ledger, "d", {**SMALL, "reused": True, "cost": Decimal(0)}, run_id=run_id)
-    failed = {**SMALL, "error": "RateLimited", "usage": None, "cost": Decimal(0), "error_text": "small: slow down"}
+    failed = {
+        **SMALL,
+        "error": "RateLimited",
+        "usage": None,
+        "cost": Decimal(0),
+        "error_text": "small: slow down",
+    }
     record(ledger, "e", failed, {**SMALL, "kind": "retry"}, run_id=run_id)
 
 
@@ -109,7 +138,9 @@ def proof(*models: str, errors: int, void: str | None = None, golden: str = "g" 
 
 
 def gathered(ledger: Ledger, ground: Ground, *run_ids: str) -> Report:
-    return gather(ledger, [ledger.resolve_run(run_id) for run_id in run_ids or (RUN.id,)], ground, TODAY)
+    return gather(
+        ledger, [ledger.resolve_run(run_id) for run_id in run_ids or (RUN.id,)], ground, TODAY
+    )
 
 
 # ---- figures ------------------------------------------------------------------------------------
@@ -139,13 +170,17 @@ def test_where_a_classifier_was_asked_first_the_call_that_followed_is_the_needed
     ledger.start_run(RUN)
     words = {"model": "words", "tier": "local", "usage": Usage(0, 0), "cost": Decimal(0)}
     record(ledger, "kept", words)
-    record(ledger, "handed-on", words, {**SMALL, "kind": "escalation"}, {**LARGE, "kind": "escalation"})
+    record(
+        ledger, "handed-on", words, {**SMALL, "kind": "escalation"}, {**LARGE, "kind": "escalation"}
+    )
     [row] = gathered(ledger, ground).savings
     assert row.best_cost == (1000 * 10 + 100 * 50) / Decimal(1_000_000)
     assert (row.calls, row.uncounted) == (1, 1)
 
 
-def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(ledger: Ledger, ground: Ground) -> None:
+def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(
+    ledger: Ledger, ground: Ground
+) -> None:
     """By the tokens on record in its route and those of the answer; what a guard keeps at home or is gone is not."""
     ledger.start_run(RUN)
     words = {"model": "words", "tier": "local", "usage": Usage(0, 0), "cost": Decimal(0)}
@@ -153,7 +188,13 @@ def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(ledg
     value = {"label": "billing", "evidence": "my invoice is wrong"}
     record(ledger, "kept", words, value=value, route=known)
     record(ledger, "kept too", words, value=value, route=known)
-    record(ledger, "at home", words, value=value, route=replace(BARRED, features={"prompt_tokens": 700}))
+    record(
+        ledger,
+        "at home",
+        words,
+        value=value,
+        route=replace(BARRED, features={"prompt_tokens": 700}),
+    )
     record(ledger, "gone", words, value=None, route=known)
     record(ledger, "handed-on", words, {**LARGE, "kind": "escalation"})
     [row] = gathered(ledger, ground).savings
@@ -183,9 +224,21 @@ def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, ground: Ground) -> 
     [
         ((), None, "no certificate in force for large"),
         ((proof("large", errors=2),), None, "no certificate in force for small"),
-        ((proof("large", errors=2), proof("small", errors=7, void="it expired")), None, "no certificate in force"),
-        ((proof("large", errors=2), proof("small", errors=7, golden="h" * 64)), None, "on different examples"),
-        ((proof("large", errors=2), proof("small", errors=7)), -0.05 * 4 / 5, "large 98.0% of 100; small 93.0% of 100"),
+        (
+            (proof("large", errors=2), proof("small", errors=7, void="it expired")),
+            None,
+            "no certificate in force",
+        ),
+        (
+            (proof("large", errors=2), proof("small", errors=7, golden="h" * 64)),
+            None,
+            "on different examples",
+        ),
+        (
+            (proof("large", errors=2), proof("small", errors=7)),
+            -0.05 * 4 / 5,
+            "large 98.0% of 100; small 93.0% of 100",
+        ),
     ],
 )
 def test_the_quality_that_a_saving_costs_is_known_only_from_certificates_in_force(
@@ -212,7 +265,9 @@ def test_check_rates_have_exact_intervals(ledger: Ledger, ground: Ground) -> Non
 def test_several_runs_add_up_and_are_charged_to_their_tags(ledger: Ledger, ground: Ground) -> None:
     """A document counts once a run, and a run under each of its tags."""
     record_a_run(ledger, "one", tags={"team": "claims"})
-    record_a_run(ledger, "two", tags={"team": "claims", "site": "Oslo"}, started_at=RUN.started_at + 60)
+    record_a_run(
+        ledger, "two", tags={"team": "claims", "site": "Oslo"}, started_at=RUN.started_at + 60
+    )
     record_a_run(ledger, "three", started_at=RUN.started_at + 120)
     report = gathered(ledger, ground, "three", "two", "one")
     small, large = report.rows
@@ -243,10 +298,23 @@ def test_what_needs_attention_comes_with_its_command(ledger: Ledger, ground: Gro
     """A stopped run, money, a person, setup, evidence, labels."""
     parameters = {"source": "my inbox", "budget_usd": "0.1", "only": "None"}
     ledger.start_run(
-        replace(RUN, flow="support-inbox", flow_run_id="f", parameters=parameters, budget_usd=Decimal("0.1"))
+        replace(
+            RUN,
+            flow="support-inbox",
+            flow_run_id="f",
+            parameters=parameters,
+            budget_usd=Decimal("0.1"),
+        )
     )
     away = {**SMALL, "error": "AuthenticationFailed", "usage": None, "cost": Decimal(0)}
-    record(ledger, "a", {**SMALL, "cost": None}, away, status="deferred", reason="budget: small: too dear")
+    record(
+        ledger,
+        "a",
+        {**SMALL, "cost": None},
+        away,
+        status="deferred",
+        reason="budget: small: too dear",
+    )
     record(ledger, "b", {**LARGE}, status="deferred", reason="small: length: 41 words")
     wanted = replace(ground, floors={"classify": 0.9, "draft": 0.9}, labels_wanted=2)
     found = {item.text: item.command for item in gathered(ledger, wanted).attention}
@@ -296,15 +364,23 @@ def shown(ledger: Ledger, ground: Ground, **options: Any) -> str:
 def test_the_page_loads_nothing_and_its_policy_forbids_it(ledger: Ledger, ground: Ground) -> None:
     record_a_run(ledger)
     found = Page(shown(ledger, ground))
-    [policy] = [a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    [policy] = [
+        a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert re.fullmatch(
         r"default-src 'none'; style-src 'sha256-\S{44}'; script-src 'sha256-\S{44}'; "
         r"base-uri 'none'; form-action 'none'",
         str(policy),
     )
-    assert {tag for tag, a in found.tags if "src" in a or tag in ("link", "img", "iframe", "base", "object")} == set()
+    assert {
+        tag
+        for tag, a in found.tags
+        if "src" in a or tag in ("link", "img", "iframe", "base", "object")
+    } == set()
     assert all(str(a["href"]).startswith("#") for tag, a in found.tags if "href" in a)
-    assert not [a for _, a in found.tags if "style" in a or any(name.startswith("on") for name in a)]
+    assert not [
+        a for _, a in found.tags if "style" in a or any(name.startswith("on") for name in a)
+    ]
 
 
 @ON_SQLITE
@@ -312,7 +388,12 @@ def test_what_looks_like_markup_stays_text(ledger: Ledger, ground: Ground) -> No
     """In a flow's name, a tag, a document's id and an answer; a lone surrogate does not stop the page."""
     attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     ledger.start_run(replace(RUN, flow=attack, tags={attack: attack}))
-    record(ledger, f"{attack}\udcff", {**SMALL, "verdicts": (Verdict("length", False, attack),)}, value={"a": attack})
+    record(
+        ledger,
+        f"{attack}\udcff",
+        {**SMALL, "verdicts": (Verdict("length", False, attack),)},
+        value={"a": attack},
+    )
     html = shown(ledger, ground)
     html.encode()
     found = Page(html)
@@ -331,22 +412,42 @@ def test_what_may_quote_a_confidential_document_is_left_out_unless_asked_for(
     ledger.start_run(RUN)
     failed = {"error": "BadReply", "error_text": "small: said my secret"}
     tried = ({**SMALL, "verdicts": (BAD,)}, {**SMALL, "kind": "retry", **failed})
-    record(ledger, "memo", *tried, sensitivity=level, value="my secret", reason="small: length: the secret is long")
+    record(
+        ledger,
+        "memo",
+        *tried,
+        sensitivity=level,
+        value="my secret",
+        reason="small: length: the secret is long",
+    )
     record(ledger, "open", {**SMALL, "verdicts": (GOOD,)}, value="not hidden")
     html = shown(ledger, ground)
     assert "secret" not in html
     for kept in ("memo", "length", "BadReply", "not hidden", level):
         assert kept in html
     everything = shown(ledger, ground, with_answers=True)
-    assert all(part in everything for part in ("my secret", "the secret is 41 words long", "the secret is long"))
+    assert all(
+        part in everything
+        for part in ("my secret", "the secret is 41 words long", "the secret is long")
+    )
 
 
 @ON_SQLITE
-def test_a_confidential_document_that_no_model_saw_still_says_why(ledger: Ledger, ground: Ground) -> None:
+def test_a_confidential_document_that_no_model_saw_still_says_why(
+    ledger: Ledger, ground: Ground
+) -> None:
     """The reason is then the router's own, which quotes nothing."""
     ledger.start_run(RUN)
     why = "no acceptable model is left (route r)"
-    record(ledger, "memo", sensitivity="restricted", status="deferred", model=None, value=None, reason=why)
+    record(
+        ledger,
+        "memo",
+        sensitivity="restricted",
+        status="deferred",
+        model=None,
+        value=None,
+        reason=why,
+    )
     assert why in shown(ledger, ground)
 
 
@@ -354,7 +455,12 @@ def test_a_confidential_document_that_no_model_saw_still_says_why(ledger: Ledger
 def test_a_run_without_anything_has_a_page_that_says_so(ledger: Ledger) -> None:
     ledger.start_run(RUN)
     html = shown(ledger, Ground())
-    for told in ("No model was asked", "No answer was checked", "No call ended in an error", "One run so far"):
+    for told in (
+        "No model was asked",
+        "No answer was checked",
+        "No call ended in an error",
+        "One run so far",
+    ):
         assert told in html
 
 
@@ -366,7 +472,9 @@ def project(tmp_path: Path, standin: Standin) -> Path:
     """A project with one run on record: a document answered, and one that is confidential."""
     answer = json.dumps({"label": "billing", "evidence": "my invoice is wrong"})
     standin.answer(answer)
-    root = make_project(tmp_path, model("small", standin.url), model("large", standin.url, strength=20))
+    root = make_project(
+        tmp_path, model("small", standin.url), model("large", standin.url, strength=20)
+    )
     classify(root, letter(), letter("memo.txt", sensitivity="confidential"))
     return root
 
@@ -380,7 +488,9 @@ def test_report_writes_one_file_and_prints_its_path(terminal: Terminal, project:
     assert path.read_text().count("my invoice is wrong") == 1
 
 
-def test_answers_of_confidential_documents_come_with_with_answers(terminal: Terminal, project: Path) -> None:
+def test_answers_of_confidential_documents_come_with_with_answers(
+    terminal: Terminal, project: Path
+) -> None:
     out = project / "r.html"
     terminal("report", "latest", "-o", out, "--with-answers", cwd=project)
     memo = next(d for d in Page(out.read_text()).data["documents"] if d[0] == "memo.txt")
@@ -424,7 +534,9 @@ def test_a_broken_catalog_takes_the_savings_not_the_past(terminal: Terminal, pro
     assert data["run"]["documents"] == 2
 
 
-def test_show_tells_checks_savings_and_what_needs_attention(terminal: Terminal, project: Path) -> None:
+def test_show_tells_checks_savings_and_what_needs_attention(
+    terminal: Terminal, project: Path
+) -> None:
     """In the terminal with intervals; as JSON with numbers."""
     text = terminal("show", cwd=project).out
     for part in (

@@ -45,7 +45,9 @@ BREAKOUTS = (
     "\\u003c/script\\u003e",
 )
 # what turns the direction of writing, or is no character of a page
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 NAMES = (
     "flow",
     "tag",
@@ -69,9 +71,13 @@ def pieces(*breakouts: str, **alphabet: Any) -> st.SearchStrategy[str]:
 
 
 # names that stand in a project's files have no control and no half characters: YAML has none
-WRITTEN = pieces(*(text for text in BREAKOUTS if text.isprintable()), exclude_categories=("Cc", "Cs"))
+WRITTEN = pieces(
+    *(text for text in BREAKOUTS if text.isprintable()), exclude_categories=("Cc", "Cs")
+)
 FOUND = pieces(*BREAKOUTS, codec=None, exclude_categories=())
-TEXTS = st.fixed_dictionaries({name: WRITTEN if name in ("step", "tier", "model") else FOUND for name in NAMES})
+TEXTS = st.fixed_dictionaries(
+    {name: WRITTEN if name in ("step", "tier", "model") else FOUND for name in NAMES}
+)
 
 
 def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
@@ -89,14 +95,26 @@ def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
     row = {"step": step, "tier": texts["tier"], "model": name}
     planned = {"documents": 1.0, "calls": 1.0, "expected": "0.1", "expected_unknown": 0}
     plan = {"documents": 1, "expected": "0.1", "expected_unknown": 0, "rows": [{**row, **planned}]}
-    ledger.start_run(replace(RUN, flow=texts["flow"], tags={texts["tag"]: texts["value"]}, plan=plan))
+    ledger.start_run(
+        replace(RUN, flow=texts["flow"], tags={texts["tag"]: texts["value"]}, plan=plan)
+    )
     failed = {**SMALL, **row, "error": texts["error"], "error_text": why, "usage": None}
     bad = {**SMALL, **row, "verdicts": (Verdict(texts["check"], False, why),)}
     escalated = {**LARGE, **row, "kind": "escalation"}
-    outcome = {"step": step, "model": name, "route": route, "value": {texts["answer"]: [texts["answer"]]}}
+    outcome = {
+        "step": step,
+        "model": name,
+        "route": route,
+        "value": {texts["answer"]: [texts["answer"]]},
+    }
     record(ledger, texts["id"], bad, escalated, **outcome)
     record(ledger, f"{texts['id']}#2", failed, bad, **outcome)
-    record(ledger, f"{texts['id']}#3", bad, **outcome | {"status": "deferred", "value": None, "reason": why})
+    record(
+        ledger,
+        f"{texts['id']}#3",
+        bad,
+        **outcome | {"status": "deferred", "value": None, "reason": why},
+    )
 
 
 @functools.cache
@@ -110,7 +128,9 @@ def catalog() -> Catalog:
 def shown(**texts: str) -> str:
     """The page of a run in these words."""
     told = proof("large", errors=1)
-    certificate = told.certificate.model_copy(update={"step": texts["step"], "models": (texts["model"],)})
+    certificate = told.certificate.model_copy(
+        update={"step": texts["step"], "models": (texts["model"],)}
+    )
     ground = Ground(
         catalog=catalog(),
         floors={texts["step"]: 0.9},
@@ -130,7 +150,12 @@ def harmless() -> Page:
     return Page(shown(**{name: f"some {name}" for name in NAMES}))
 
 
-@settings(max_examples=20, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=[*HealthCheck])
+@settings(
+    max_examples=20,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[*HealthCheck],
+)
 @given(TEXTS)
 def test_no_text_adds_an_element_or_an_attribute_or_ends_the_data(texts: dict[str, str]) -> None:
     """The page has the same elements and attributes as one in harmless words, and the receipts hold the texts."""

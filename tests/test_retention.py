@@ -25,7 +25,12 @@ from tierwise.steps.step import Step
 DAY = 86_400.0
 PRIVATE = "Mrs Abendroth"
 DOCUMENTS = (
-    Document(id="a.txt", text=f"{PRIVATE} wants her money back.", sensitivity="internal", metadata={"to": PRIVATE}),
+    Document(
+        id="a.txt",
+        text=f"{PRIVATE} wants her money back.",
+        sensitivity="internal",
+        metadata={"to": PRIVATE},
+    ),
     Document(id="b.txt", text="The desk that I ordered has not arrived.", sensitivity="internal"),
 )
 LABELS = {"labels": ["billing", "delivery"]}
@@ -41,7 +46,9 @@ class Classification(BaseModel):
     evidence: str
 
 
-CLASSIFY = Step(name="classify", returns=Classification, prompt="classify", checks=(evidence_is_quoted,))
+CLASSIFY = Step(
+    name="classify", returns=Classification, prompt="classify", checks=(evidence_is_quoted,)
+)
 
 
 def quoting(request: Request) -> str:
@@ -82,7 +89,9 @@ def run(project: Path, *documents: Document, age_days: float = 0, state: str = "
         database = create_engine(address)
         with database.begin() as connection:
             for column, table in (("started_at", "runs"), ("kept_at", "texts")):
-                connection.execute(text(f"UPDATE {table} SET {column} = {column} - {age_days * DAY}"))
+                connection.execute(
+                    text(f"UPDATE {table} SET {column} = {column} - {age_days * DAY}")
+                )
         database.dispose()
     return context.id
 
@@ -92,7 +101,11 @@ def everything(url: str, project: Path) -> str:
     engine = create_engine(url)
     with engine.connect() as connection:
         names = inspect(engine).get_table_names()
-        rows = [str(tuple(row)) for name in names for row in connection.execute(text(f"SELECT * FROM {name}"))]
+        rows = [
+            str(tuple(row))
+            for name in names
+            for row in connection.execute(text(f"SELECT * FROM {name}"))
+        ]
     engine.dispose()
     return "\n".join(rows)
 
@@ -157,7 +170,9 @@ def test_all_keeps_documents_for_a_review_when_their_source_is_gone(
     assert DOCUMENTS[1].text in terminal("review", "latest", "b.txt", cwd=project).out
 
 
-def test_an_unknown_setting_is_an_error_with_its_place(project: Path, url: str, terminal: Terminal) -> None:
+def test_an_unknown_setting_is_an_error_with_its_place(
+    project: Path, url: str, terminal: Terminal
+) -> None:
     keep(project, url, "some")
     done = terminal("runs", cwd=project)
     assert done.code == 2
@@ -175,7 +190,11 @@ def test_texts_of_old_runs_go_and_newer_ones_stay(
     would = terminal("retention", "--older-than", "90d", "--dry-run", cwd=project).out
     assert PRIVATE in everything(url, project)
     done = terminal("retention", "--older-than", "90d", "--by", "ada", cwd=project)
-    assert done.out == would.replace("would delete", "deleted") == "deleted: 1 replies, 1 values, 1 documents\n"
+    assert (
+        done.out
+        == would.replace("would delete", "deleted")
+        == "deleted: 1 replies, 1 values, 1 documents\n"
+    )
     kept = everything(url, project)
     assert PRIVATE not in kept
     assert DOCUMENTS[1].text in kept
@@ -207,22 +226,38 @@ def test_a_document_and_its_copies_are_deleted_from_all_runs(
     run(project, replace(DOCUMENTS[0], id="copy.txt"))
     with Engine(Project(project), env={}) as engine:
         answer = json.dumps({"label": "billing", "evidence": PRIVATE})
-        edit(engine.ledger, find_item(engine.ledger, first, "a.txt"), answer, by="ada", note=f"{PRIVATE} called")
+        edit(
+            engine.ledger,
+            find_item(engine.ledger, first, "a.txt"),
+            answer,
+            by="ada",
+            note=f"{PRIVATE} called",
+        )
     before = figures(url, project, first)
     name = DOCUMENTS[0].hash[:16] if by_hash else "a.txt"
     done = terminal("retention", "--document", name, "--json", cwd=project)
-    assert json.loads(done.out) == {"replies": 1, "values": 0, "decisions": 1, "documents": 1, "dry_run": False}
+    assert json.loads(done.out) == {
+        "replies": 1,
+        "values": 0,
+        "decisions": 1,
+        "documents": 1,
+        "dry_run": False,
+    }
     kept = everything(url, project)
     assert PRIVATE not in kept
     assert DOCUMENTS[1].text in kept
     assert figures(url, project, first) == before
     provider.answer(quoting)
     run(project, DOCUMENTS[0])
-    assert PRIVATE in everything(url, project), "a later run asks again: the decision's answer went too"
+    assert PRIVATE in everything(url, project), (
+        "a later run asks again: the decision's answer went too"
+    )
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_what_is_deleted_leaves_no_bytes_in_the_file(project: Path, terminal: Terminal, tmp_path: Path) -> None:
+def test_what_is_deleted_leaves_no_bytes_in_the_file(
+    project: Path, terminal: Terminal, tmp_path: Path
+) -> None:
     run(project)
     run(project, replace(DOCUMENTS[0], text=DOCUMENTS[0].text * 300))
     assert any(PRIVATE.encode() in path.read_bytes() for path in tmp_path.glob("ledger.db*"))
@@ -243,8 +278,14 @@ def test_the_trail_holds_after_a_deletion_and_tells_of_it(
     assert terminal("audit", "verify", before, cwd=project).code == 0
     after = project / "after.jsonl"
     terminal("audit", "export", "-o", after, cwd=project)
-    [told] = [r for r in map(json.loads, after.read_text().splitlines()) if r["record"] == "deletion"]
-    assert (told["by"], told["scope"], told["removed"]["replies"]) == ("ada", {"documents": [DOCUMENTS[0].hash]}, 1)
+    [told] = [
+        r for r in map(json.loads, after.read_text().splitlines()) if r["record"] == "deletion"
+    ]
+    assert (told["by"], told["scope"], told["removed"]["replies"]) == (
+        "ada",
+        {"documents": [DOCUMENTS[0].hash]},
+        1,
+    )
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -257,7 +298,9 @@ def test_the_trail_holds_after_a_deletion_and_tells_of_it(
         (["--document", "nobody.txt"], "no document named 'nobody.txt'"),
     ],
 )
-def test_a_wrong_command_says_what_is_right(project: Path, terminal: Terminal, arguments: list[str], why: str) -> None:
+def test_a_wrong_command_says_what_is_right(
+    project: Path, terminal: Terminal, arguments: list[str], why: str
+) -> None:
     run(project)
     done = terminal("retention", *arguments, cwd=project)
     assert (done.code, why in done.err) == (2, True), done.err

@@ -75,7 +75,9 @@ def provider() -> Iterator[Standin]:
 def project(request: pytest.FixtureRequest, tmp_path: Path, provider: Standin) -> Path:
     """A project with three messages and one model, whose answers fail until a test says otherwise."""
     root = make_project(tmp_path, model("small", provider.url), rules=RULES)
-    (root / "pyproject.toml").write_text(f'[tool.tierwise]\nledger_url = "{migrated_url(request.param, tmp_path)}"\n')
+    (root / "pyproject.toml").write_text(
+        f'[tool.tierwise]\nledger_url = "{migrated_url(request.param, tmp_path)}"\n'
+    )
     (root / "inbox").mkdir()
     for name, text in TEXTS.items():
         (root / "inbox" / name).write_text(text)
@@ -103,7 +105,9 @@ def status(documents: dict[str, Document], step: str = "classify") -> list[str]:
     return [document.outcomes[step].status for document in documents.values()]
 
 
-def test_what_waits_is_listed_with_its_reason_its_faults_and_its_cost(project: Path, terminal: Terminal) -> None:
+def test_what_waits_is_listed_with_its_reason_its_faults_and_its_cost(
+    project: Path, terminal: Terminal
+) -> None:
     run(project)
     done = terminal("review", cwd=project)
     assert done.code == 0, done.err
@@ -120,7 +124,9 @@ def test_what_waits_is_listed_with_its_reason_its_faults_and_its_cost(project: P
     assert float(first["cost_usd"]) > 0
 
 
-def test_one_document_is_shown_with_its_text_and_every_answer(project: Path, terminal: Terminal) -> None:
+def test_one_document_is_shown_with_its_text_and_every_answer(
+    project: Path, terminal: Terminal
+) -> None:
     """The text is found again in the run's source."""
     run(project)
     out = terminal("review", "latest", "b.txt", cwd=project).out
@@ -145,7 +151,9 @@ def test_an_edited_answer_is_accepted_at_once_and_taken_by_the_next_run(
     """The next run does not ask for it again, and goes on to the next step."""
     first, _ = run(project)
     calls = provider.count
-    done = terminal("review", first, "b.txt", "--edit", MINE, "--by", "ada", "--note", "an invoice", cwd=project)
+    done = terminal(
+        "review", first, "b.txt", "--edit", MINE, "--by", "ada", "--note", "an invoice", cwd=project
+    )
     assert done.code == 0, done.err
     assert "edited by ada: an invoice" in done.out
     shown = json.loads(terminal("show", first, "--documents", "--json", cwd=project).out)
@@ -157,7 +165,9 @@ def test_an_edited_answer_is_accepted_at_once_and_taken_by_the_next_run(
     assert (outcome.status, outcome.value, outcome.model) == ("accepted", json.loads(MINE), None)
     assert "edited by ada" in outcome.reason
     assert again["b.txt"].outcomes["summarize"].status != "skipped"
-    assert all("classify" not in str(r.body.get("response_format")) for r in provider.requests[calls:])
+    assert all(
+        "classify" not in str(r.body.get("response_format")) for r in provider.requests[calls:]
+    )
 
 
 def test_an_answer_that_does_not_fit_the_step_is_refused_and_nothing_is_decided(
@@ -191,19 +201,28 @@ def test_an_answer_may_come_from_a_file_or_an_editor(
     assert (done.code, "nothing was decided" in done.err) == (2, True)
 
 
-def test_an_answer_that_failed_a_check_can_be_approved_by_its_number(project: Path, terminal: Terminal) -> None:
+def test_an_answer_that_failed_a_check_can_be_approved_by_its_number(
+    project: Path, terminal: Terminal
+) -> None:
     """A person overrules the checks; what is no answer at all stays out."""
     first, _ = run(project)
-    assert "there is no attempt 4" in terminal("review", first, "a.txt", "--approve", "--attempt", 4, cwd=project).err
+    assert (
+        "there is no attempt 4"
+        in terminal("review", first, "a.txt", "--approve", "--attempt", 4, cwd=project).err
+    )
     assert terminal("review", first, "a.txt", "--approve", "--attempt", 1, cwd=project).code == 0
-    shown = json.loads(terminal("review", first, "a.txt", "--step", "classify", "--json", cwd=project).out)
+    shown = json.loads(
+        terminal("review", first, "a.txt", "--step", "classify", "--json", cwd=project).out
+    )
     assert (shown["status"], shown["value"]) == ("accepted", json.loads(INVENTED))
 
 
 def test_an_answer_that_waits_for_a_look_is_approved_as_it_is(
     project: Path, terminal: Terminal, provider: Standin
 ) -> None:
-    (project / "routing_rules" / "rules.yaml").write_text(RULES.replace("try: [small]", "try: [small], review: human"))
+    (project / "routing_rules" / "rules.yaml").write_text(
+        RULES.replace("try: [small]", "try: [small], review: human")
+    )
     provider.answer(json.dumps({"label": "delivery", "evidence": "has not arrived"}))
     first, before = run(project, "a.txt")
     assert status(before) == ["deferred"]
@@ -211,7 +230,11 @@ def test_an_answer_that_waits_for_a_look_is_approved_as_it_is(
     assert terminal("review", first, "a.txt", "--approve", cwd=project).code == 0
     _, after = run(project, "a.txt")
     outcome = after["a.txt"].outcomes["classify"]
-    assert (outcome.status, outcome.value["label"], outcome.model) == ("accepted", "delivery", "small")
+    assert (outcome.status, outcome.value["label"], outcome.model) == (
+        "accepted",
+        "delivery",
+        "small",
+    )
 
 
 def test_a_rejected_document_is_done_with_and_later_steps_skip_it(
@@ -223,20 +246,38 @@ def test_a_rejected_document_is_done_with_and_later_steps_skip_it(
     calls = provider.count
     _, after = run(project, "a.txt")
     assert status(after) == ["rejected"]
-    assert (after["a.txt"].outcomes["summarize"].status, after["a.txt"].outcomes["summarize"].reason) == (
+    assert (
+        after["a.txt"].outcomes["summarize"].status,
+        after["a.txt"].outcomes["summarize"].reason,
+    ) == (
         "skipped",
         "classify was rejected",
     )
     assert provider.count == calls
 
 
-def test_the_last_decision_counts_all_stay_and_one_can_be_taken_back(project: Path, terminal: Terminal) -> None:
+def test_the_last_decision_counts_all_stay_and_one_can_be_taken_back(
+    project: Path, terminal: Terminal
+) -> None:
     first, _ = run(project, "b.txt")
     for arguments in (["--reject"], ["--edit", MINE], ["--reopen"]):
         assert (
-            terminal("review", first, "b.txt", "--step", "classify", *arguments, "--by", "ada", cwd=project).code == 0
+            terminal(
+                "review",
+                first,
+                "b.txt",
+                "--step",
+                "classify",
+                *arguments,
+                "--by",
+                "ada",
+                cwd=project,
+            ).code
+            == 0
         )
-    shown = json.loads(terminal("review", first, "b.txt", "--step", "classify", "--json", cwd=project).out)
+    shown = json.loads(
+        terminal("review", first, "b.txt", "--step", "classify", "--json", cwd=project).out
+    )
     assert shown["status"] == "deferred"
     assert [d["decision"] for d in shown["decisions"]] == ["rejected", "edited", "reopened"]
     _, after = run(project, "b.txt")
@@ -253,9 +294,16 @@ def test_a_decision_holds_for_the_same_text_and_question_only(project: Path) -> 
         context = engine.start_run("other")
         copy = Document(id="copy.txt", text=TEXTS["b.txt"], sensitivity="confidential")
         [same] = engine.run_batch(context, CLASSIFY, Batch((copy,)), LABELS).documents
-        [other] = engine.run_batch(context, CLASSIFY, Batch((copy,)), LABELS | {"labels": ["billing", "x"]}).documents
-        [longer] = engine.run_batch(context, CLASSIFY, Batch((replace(copy, text=copy.text + "!"),)), LABELS).documents
-    assert (same.outcomes["classify"].status, same.outcomes["classify"].sensitivity) == ("accepted", "confidential")
+        [other] = engine.run_batch(
+            context, CLASSIFY, Batch((copy,)), LABELS | {"labels": ["billing", "x"]}
+        ).documents
+        [longer] = engine.run_batch(
+            context, CLASSIFY, Batch((replace(copy, text=copy.text + "!"),)), LABELS
+        ).documents
+    assert (same.outcomes["classify"].status, same.outcomes["classify"].sensitivity) == (
+        "accepted",
+        "confidential",
+    )
     assert other.outcomes["classify"].status == "deferred"
     assert longer.outcomes["classify"].status == "deferred"
 
@@ -271,7 +319,9 @@ def test_a_decision_holds_for_the_same_text_and_question_only(project: Path) -> 
         (["-i"], "asks at a terminal"),
     ],
 )
-def test_a_wrong_command_says_what_is_right(project: Path, terminal: Terminal, arguments: list[str], why: str) -> None:
+def test_a_wrong_command_says_what_is_right(
+    project: Path, terminal: Terminal, arguments: list[str], why: str
+) -> None:
     run(project, "a.txt")
     done = terminal("review", *arguments, cwd=project)
     assert (done.code, why in done.err) == (2, True), done.err
@@ -283,8 +333,12 @@ def test_a_document_that_could_not_be_read_has_no_answer_to_decide_about(project
     with Engine(Project(project), env={}) as engine:
         context = engine.start_run("flow")
         unread = Document(id="x.pdf", text="")
-        engine.record(context, unread, Outcome(step="read", status="deferred", reason="the file is empty"))
-        with pytest.raises(Misuse, match="no answer to decide about at the step read: the file is empty"):
+        engine.record(
+            context, unread, Outcome(step="read", status="deferred", reason="the file is empty")
+        )
+        with pytest.raises(
+            Misuse, match="no answer to decide about at the step read: the file is empty"
+        ):
             reject(engine.ledger, find_item(engine.ledger, context.id, "x.pdf"), by="ada")
 
 
@@ -292,7 +346,9 @@ def at_a_terminal(project: Path, typed: list[tuple[str, str]], *arguments: str) 
     """The command on a real terminal: each text is typed when its prompt stands there and a key is waited for."""
     control, terminal = pty.openpty()
     command = [sys.executable, "-m", "tierwise", "review", *arguments]
-    child = subprocess.Popen(command, cwd=project, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        command, cwd=project, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE
+    )
     os.close(terminal)
     shown, seen = "", 0
     for prompt, text in typed:
@@ -319,12 +375,17 @@ def test_keys_decide_one_after_the_other_at_a_terminal(project: Path, terminal: 
     assert done.code == 0, done.err
     assert "2 decided, 1 still wait" in done.out
     assert TEXTS["a.txt"][:40] in done.out
-    shown = [json.loads(terminal("review", first, n, "--step", "classify", "--json", cwd=project).out) for n in TEXTS]
+    shown = [
+        json.loads(terminal("review", first, n, "--step", "classify", "--json", cwd=project).out)
+        for n in TEXTS
+    ]
     assert [s["status"] for s in shown] == ["accepted", "rejected", "deferred"]
     assert shown[1]["decisions"][0]["note"] == "spam"
 
 
-def test_a_retry_asks_only_what_waited_and_takes_the_rest_as_it_was(project: Path, provider: Standin) -> None:
+def test_a_retry_asks_only_what_waited_and_takes_the_rest_as_it_was(
+    project: Path, provider: Standin
+) -> None:
     """The documents that are left out keep their outcomes, deferred ones too, so that results are complete again."""
     first, _ = run(project)
     provider.answer(json.dumps({"label": "delivery", "evidence": "the desk", "note": "a desk"}))
@@ -336,9 +397,13 @@ def test_a_retry_asks_only_what_waited_and_takes_the_rest_as_it_was(project: Pat
     assert status(after) == ["deferred", "deferred", "deferred"]
     assert provider.count == calls, "the failed answer was paid, so it is reused and fails again"
     (project / "prompts" / "classify.md.j2").write_text(
-        (project / "prompts" / "classify.md.j2").read_text().replace("You sort documents.", "You sort letters.")
+        (project / "prompts" / "classify.md.j2")
+        .read_text()
+        .replace("You sort documents.", "You sort letters.")
     )
-    provider.answer(lambda r: json.dumps({"label": "delivery", "evidence": r.document[:20], "note": "a desk"}))
+    provider.answer(
+        lambda r: json.dumps({"label": "delivery", "evidence": r.document[:20], "note": "a desk"})
+    )
     _, after = run(project, retry=some)
     assert status(after) == ["accepted", "deferred", "deferred"]
     assert status(after, "summarize") == ["accepted", "skipped", "skipped"]
@@ -355,7 +420,9 @@ def test_a_retry_chooses_by_step_and_reason(project: Path) -> None:
                 plan_retry(engine.ledger, first, step, reason)
 
 
-def test_after_a_review_a_retry_goes_on_with_the_later_steps(project: Path, provider: Standin) -> None:
+def test_after_a_review_a_retry_goes_on_with_the_later_steps(
+    project: Path, provider: Standin
+) -> None:
     first, before = run(project, "b.txt")
     assert status(before, "summarize") == ["skipped"]
     with Engine(Project(project), env={}) as engine:
@@ -389,16 +456,24 @@ def sort_inbox(
 
 @pytest.mark.parametrize("project", ["sqlite"], indirect=True)
 def test_retry_runs_the_flow_again_with_the_same_parameters(
-    prefect_server: str, project: Path, terminal: Terminal, provider: Standin, monkeypatch: pytest.MonkeyPatch
+    prefect_server: str,
+    project: Path,
+    terminal: Terminal,
+    provider: Standin,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Lists and missing values are given again as they were; the results hold every document of the run."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "flows"]:
         monkeypatch.delitem(sys.modules, name)  # those of another test's project
     (project / "flows" / "sort_inbox.py").write_text(FLOW)
     provider.answer(lambda r: INVENTED if "invoice" in r.document else answer(r.document))
-    done = terminal("run", "sort_inbox", "--labels", '["billing", "delivery", "praise"]', cwd=project)
+    done = terminal(
+        "run", "sort_inbox", "--labels", '["billing", "delivery", "praise"]', cwd=project
+    )
     assert "1 deferred" in done.out, done.err
-    (project / "inbox" / "new.txt").write_text("A message that came later and is none of this run's business.")
+    (project / "inbox" / "new.txt").write_text(
+        "A message that came later and is none of this run's business."
+    )
     assert terminal("review", "latest", "b.txt", "--edit", MINE, cwd=project).code == 0
     calls = provider.count
     done = terminal("retry", cwd=project)
@@ -406,8 +481,12 @@ def test_retry_runs_the_flow_again_with_the_same_parameters(
     assert "1 of 3 documents" in done.err
     assert "Of 1 that waited, 1 are done and 0 still wait." in done.err
     assert provider.count == calls
-    lines = [json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()]
-    assert [(line["id"], line["outcomes"]["classify"]["status"]) for line in lines] == [(n, "accepted") for n in TEXTS]
+    lines = [
+        json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
+    ]
+    assert [(line["id"], line["outcomes"]["classify"]["status"]) for line in lines] == [
+        (n, "accepted") for n in TEXTS
+    ]
     assert lines[1]["outcomes"]["classify"]["value"] == json.loads(MINE)
 
 
@@ -434,29 +513,47 @@ def test_decisions_become_golden_rows_once_and_confidential_ones_only_when_asked
     done = terminal("golden", "add", first, cwd=project)
     assert "2 added to golden/classify.jsonl" in done.out, done.err
     assert "left out c.txt: it is confidential" in done.err
-    rows = [json.loads(line) for line in (project / "golden" / "classify.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (project / "golden" / "classify.jsonl").read_text().splitlines()
+    ]
     assert [row["id"] for row in rows] == ["a.txt", "b.txt"]
     assert rows[1]["text"] == TEXTS["b.txt"]
     assert rows[1]["expected"] == json.loads(MINE)
-    assert (rows[1]["source"], rows[1]["reviewer"], rows[1]["sensitivity"]) == (f"{first}/b.txt", "ada", "internal")
-    done = terminal("golden", "add", first, "--to", "examples", "--include-confidential", cwd=project)
+    assert (rows[1]["source"], rows[1]["reviewer"], rows[1]["sensitivity"]) == (
+        f"{first}/b.txt",
+        "ada",
+        "internal",
+    )
+    done = terminal(
+        "golden", "add", first, "--to", "examples", "--include-confidential", cwd=project
+    )
     assert "1 added to golden/classify-examples.jsonl" in done.out
     assert "left out a.txt: its text stands in classify.jsonl already" in done.err
     done = terminal("golden", "add", first, cwd=project)
     assert "nothing was added" in done.out
 
 
-def test_golden_rows_are_read_as_examples_whatever_the_answer_holds(project: Path, terminal: Terminal) -> None:
+def test_golden_rows_are_read_as_examples_whatever_the_answer_holds(
+    project: Path, terminal: Terminal
+) -> None:
     from tierwise.steps.examples import load_golden
 
     first, _ = run(project, "a.txt", "b.txt")
     (project / "golden").mkdir()
-    (project / "golden" / "classify.jsonl").write_text('{"id": "a.txt", "text": "other", "label": "billing"}')
+    (project / "golden" / "classify.jsonl").write_text(
+        '{"id": "a.txt", "text": "other", "label": "billing"}'
+    )
     terminal("review", first, "a.txt", "--edit", MINE, cwd=project)
     done = terminal("golden", "add", first, cwd=project)
     assert done.code == 0, done.err
     one, two = load_golden(project / "golden" / "classify.jsonl", at_least=1).examples
-    assert (one.id, two.id, two.text, dict(two.expected)) == ("a.txt", "a.txt~2", TEXTS["a.txt"], json.loads(MINE))
+    assert (one.id, two.id, two.text, dict(two.expected)) == (
+        "a.txt",
+        "a.txt~2",
+        TEXTS["a.txt"],
+        json.loads(MINE),
+    )
 
 
 def test_without_a_decision_there_is_nothing_to_learn(project: Path, terminal: Terminal) -> None:

@@ -25,11 +25,19 @@ PRICE = {"input": 1, "output": 2, "source": "test", "date": "2026-11-22"}
 
 
 def model(tier: str = "local", **settings: Any) -> dict[str, Any]:
-    needed = {"context_tokens": 8000, "max_output_tokens": 1000, "strength": 10, "price": PRICE, "token_margin": 1}
+    needed = {
+        "context_tokens": 8000,
+        "max_output_tokens": 1000,
+        "strength": 10,
+        "price": PRICE,
+        "token_margin": 1,
+    }
     return {"tier": tier, "litellm_params": {"model": "openai/m"}, **needed, **settings}
 
 
-def policy(models: dict[str, Any], unavailable: dict[str, str] | None = None, **rules: Any) -> Policy:
+def policy(
+    models: dict[str, Any], unavailable: dict[str, str] | None = None, **rules: Any
+) -> Policy:
     tiers = {tier: {"description": tier} for tier in TIERS}
     routes = rules.pop("routes", [{"name": "default", "try": list(models)}])
     return Policy(
@@ -74,7 +82,11 @@ conditions = st.fixed_dictionaries(
 )
 guards = st.lists(
     st.fixed_dictionaries(
-        {"name": st.just("g"), "when": conditions, "allow_tiers": st.lists(st.sampled_from(TIERS), unique=True)}
+        {
+            "name": st.just("g"),
+            "when": conditions,
+            "allow_tiers": st.lists(st.sampled_from(TIERS), unique=True),
+        }
     ),
     max_size=4,
 )
@@ -97,7 +109,10 @@ def policies(draw: st.DrawFn) -> Policy:
     catalog = draw(models)
     names = st.lists(st.sampled_from(sorted(catalog)), min_size=1)
     ways = st.fixed_dictionaries({"try": names}) | st.just({"pick": "cheapest_capable"})
-    routes = [{"name": f"r{i}", "when": draw(conditions), **draw(ways)} for i in range(draw(st.integers(0, 3)))]
+    routes = [
+        {"name": f"r{i}", "when": draw(conditions), **draw(ways)}
+        for i in range(draw(st.integers(0, 3)))
+    ]
     return policy(
         catalog,
         draw(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["", "set KEY"]))),
@@ -120,9 +135,14 @@ def test_a_route_names_only_what_is_allowed_and_gives_a_reason_for_the_rest(
     found = route(f, p, max_output_tokens=output, splits=splits, budget_left=left)
     for name in found.models:
         chosen = p.catalog.models[name]
-        prompt, answer = math.ceil(f.prompt_tokens * chosen.token_margin), min(output, chosen.max_output_tokens)
+        prompt, answer = (
+            math.ceil(f.prompt_tokens * chosen.token_margin),
+            min(output, chosen.max_output_tokens),
+        )
         cost = chosen.cost(Usage(prompt, answer))
-        assert all(chosen.tier in guard.allow_tiers for guard in p.rules.guards if guard.when.holds(f))
+        assert all(
+            chosen.tier in guard.allow_tiers for guard in p.rules.guards if guard.when.holds(f)
+        )
         assert name not in p.unavailable
         assert splits or prompt + answer <= chosen.context_tokens
         if left is not None:
@@ -136,8 +156,12 @@ def test_a_route_names_only_what_is_allowed_and_gives_a_reason_for_the_rest(
     assert found.reason
 
 
-@given(f=questions, p=policies(), left=st.none() | st.decimals(min_value=0, max_value="0.02", places=6))
-def test_the_same_question_gets_the_same_route(f: Features, p: Policy, left: Decimal | None) -> None:
+@given(
+    f=questions, p=policies(), left=st.none() | st.decimals(min_value=0, max_value="0.02", places=6)
+)
+def test_the_same_question_gets_the_same_route(
+    f: Features, p: Policy, left: Decimal | None
+) -> None:
     """Also from files that were read anew, in another order of models."""
     models = dict(reversed(p.catalog.model_dump(mode="json")["models"].items()))
     again = replace(
@@ -155,7 +179,9 @@ def test_one_more_guard_only_takes_models_away(f: Features, p: Policy, name: str
     data = p.rules.model_dump(mode="json", by_alias=True)
     stricter = replace(
         p,
-        rules=Rules.model_validate({**data, "guards": [*data["guards"], {"name": name, "allow_tiers": ["local"]}]}),
+        rules=Rules.model_validate(
+            {**data, "guards": [*data["guards"], {"name": name, "allow_tiers": ["local"]}]}
+        ),
     )
     before = route(f, p, max_output_tokens=100).models
     after = route(f, stricter, max_output_tokens=100).models
@@ -170,9 +196,18 @@ def only(p: Policy, f: Features = F, **asked: Any) -> Route:
 
 
 def test_models_come_in_the_order_that_the_route_names() -> None:
-    found = only(policy({"a": model(), "b": model()}, routes=[{"name": "r", "try": ["b", "a"], "review": "human"}]))
+    found = only(
+        policy(
+            {"a": model(), "b": model()},
+            routes=[{"name": "r", "try": ["b", "a"], "review": "human"}],
+        )
+    )
     assert found == Route(
-        step="draft", rule="r", models=("b", "a"), review="human", reason="the order that the route names"
+        step="draft",
+        rule="r",
+        models=("b", "a"),
+        review="human",
+        reason="the order that the route names",
     )
 
 
@@ -181,9 +216,16 @@ def test_a_model_named_twice_is_tried_once() -> None:
 
 
 def test_without_proof_the_strongest_allowed_model_comes_first() -> None:
-    entries = {"a": model(strength=5), "b": model(strength=90), "c": model("proprietary", strength=99), "d": model()}
+    entries = {
+        "a": model(strength=5),
+        "b": model(strength=90),
+        "c": model("proprietary", strength=99),
+        "d": model(),
+    }
     guard = {"name": "g", "allow_tiers": ["local"]}
-    found = only(policy(entries, guards=[guard], routes=[{"name": "r", "pick": "cheapest_capable"}]))
+    found = only(
+        policy(entries, guards=[guard], routes=[{"name": "r", "pick": "cheapest_capable"}])
+    )
     assert found.models == ("b", "d", "a")
     assert [rejection.model for rejection in found.rejected] == ["c"]
 
@@ -193,12 +235,26 @@ def test_without_proof_the_strongest_allowed_model_comes_first() -> None:
     [
         (model("proprietary"), {}, "guard g: what is internal may only go to local"),
         (model(context_tokens=699), {}, "needs about 700 tokens, its window has 699"),
-        (model(token_margin=1.5, context_tokens=999), {}, "needs about 1000 tokens, its window has 999"),
-        (model(price="unknown"), {"budget_left": Decimal(9)}, "its price is unknown; under a budget it must be named"),
-        (model(), {"budget_left": Decimal("0.000799")}, "may cost 0.000800 USD, the budget has 0.000799 left"),
+        (
+            model(token_margin=1.5, context_tokens=999),
+            {},
+            "needs about 1000 tokens, its window has 999",
+        ),
+        (
+            model(price="unknown"),
+            {"budget_left": Decimal(9)},
+            "its price is unknown; under a budget it must be named",
+        ),
+        (
+            model(),
+            {"budget_left": Decimal("0.000799")},
+            "may cost 0.000800 USD, the budget has 0.000799 left",
+        ),
     ],
 )
-def test_a_model_is_left_out_with_the_reason(entry: dict[str, Any], asked: dict[str, Any], reason: str) -> None:
+def test_a_model_is_left_out_with_the_reason(
+    entry: dict[str, Any], asked: dict[str, Any], reason: str
+) -> None:
     found = only(policy({"a": entry}, guards=[{"name": "g", "allow_tiers": ["local"]}]), **asked)
     assert found.models == ()
     assert found.reason == "no acceptable model is left"
@@ -206,12 +262,18 @@ def test_a_model_is_left_out_with_the_reason(entry: dict[str, Any], asked: dict[
 
 
 def test_an_unavailable_model_says_what_to_set() -> None:
-    assert only(policy({"a": model()}, {"a": "set KEY"})).rejected == (Rejection("a", "unavailable: set KEY"),)
+    assert only(policy({"a": model()}, {"a": "set KEY"})).rejected == (
+        Rejection("a", "unavailable: set KEY"),
+    )
 
 
 def test_a_guard_is_named_before_anything_else() -> None:
     """Nobody should set a key for a model that the document may not go to."""
-    found = only(policy({"a": model("proprietary")}, {"a": "set KEY"}, guards=[{"name": "g", "allow_tiers": []}]))
+    found = only(
+        policy(
+            {"a": model("proprietary")}, {"a": "set KEY"}, guards=[{"name": "g", "allow_tiers": []}]
+        )
+    )
     assert found.rejected[0].reason.startswith("guard g")
 
 
@@ -226,7 +288,9 @@ def test_a_prompt_that_is_dear_for_its_length_is_held_against_the_purse() -> Non
     fits = policy({"a": model(price=price)})
     assert only(fits, budget_left=Decimal("0.0008")).models == ("a",)
     assert only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.0008")).models == ()
-    assert only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.00801")).models == ("a",)
+    assert only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.00801")).models == (
+        "a",
+    )
 
 
 def test_proof_counts_for_what_it_is_asked_about_and_no_longer() -> None:
@@ -251,7 +315,9 @@ def test_proof_counts_for_what_it_is_asked_about_and_no_longer() -> None:
         policy({"a": model(), "b": model(strength=90)}, routes=routes, floors={"draft": 0.9}),
         certificates=Certificates.model_validate({"certificates": [certificate]}),
     )
-    now = Current(identities={"a": "i"}, prompt_hash="p", step_hash="s", today=datetime.date(2026, 11, 22))
+    now = Current(
+        identities={"a": "i"}, prompt_hash="p", step_hash="s", today=datetime.date(2026, 11, 22)
+    )
     assert only(asked, current=now).models == ("a", "b")
     assert only(asked, current=replace(now, prompt_hash="other")).models == ("b", "a")
     assert only(asked, current=None).models == ("b", "a")
@@ -270,7 +336,9 @@ def test_a_model_is_judged_by_what_it_can_write_at_most() -> None:
 
 def test_an_unpriced_model_may_be_called_under_a_budget_that_allows_it() -> None:
     entries = {"a": model(price="unknown")}
-    assert only(policy(entries, budget={"allow_unpriced": ["a"]}), budget_left=Decimal(0)).models == ("a",)
+    assert only(
+        policy(entries, budget={"allow_unpriced": ["a"]}), budget_left=Decimal(0)
+    ).models == ("a",)
     assert only(policy(entries)).models == ("a",)
 
 
@@ -350,9 +418,13 @@ def test_the_cost_that_counts_is_that_of_the_whole_way() -> None:
     """A small model that seldom gets an answer through costs its own call and the large one's."""
     catalog = {**LADDER, "small": priced(8, strength=20)}
     seldom = proof("small", n=100, errors=40, deferred=40, bound=0.48)
-    assert only(proven(catalog, seldom, proof("large"), floors={"draft": 0.4}), current=NOW).models == ("large",)
+    assert only(
+        proven(catalog, seldom, proof("large"), floors={"draft": 0.4}), current=NOW
+    ).models == ("large",)
     often = proof("small")
-    assert only(proven(catalog, often, proof("large"), floors={"draft": 0.4}), current=NOW).models == ("small", "large")
+    assert only(
+        proven(catalog, often, proof("large"), floors={"draft": 0.4}), current=NOW
+    ).models == ("small", "large")
 
 
 WORDS = {**LADDER, "words": priced(0, learned="draft", strength=1, litellm_params={})}
@@ -383,14 +455,19 @@ def test_a_classifier_is_asked_only_with_proof_and_only_for_its_step() -> None:
     assert "words" not in unproven.models
     without_any = only(proven(WORDS), current=NOW)
     assert "words" not in without_any.models
-    other = only(proven({**WORDS, "words": priced(0, learned="classify", litellm_params={})}, SURE), current=NOW)
+    other = only(
+        proven({**WORDS, "words": priced(0, learned="classify", litellm_params={})}, SURE),
+        current=NOW,
+    )
     assert Rejection("words", "is trained for classify only") in other.rejected
 
 
 def test_a_named_order_stays_and_takes_only_the_threshold_from_a_certificate() -> None:
     named = proven(WORDS, SURE)
     routes = named.rules.model_copy(
-        update={"routes": policy(WORDS, routes=[{"name": "r", "try": ["words", "large"]}]).rules.routes}
+        update={
+            "routes": policy(WORDS, routes=[{"name": "r", "try": ["words", "large"]}]).rules.routes
+        }
     )
     chosen = only(replace(named, rules=routes), current=NOW)
     assert (chosen.models, chosen.thresholds) == (("words", "large"), {"words": 0.8})
@@ -399,7 +476,11 @@ def test_a_named_order_stays_and_takes_only_the_threshold_from_a_certificate() -
 def test_a_choice_tells_what_a_call_should_cost_and_what_is_proven() -> None:
     asked = proven(LADDER, proof("small"))
     small, large = choices(
-        only(asked, current=NOW), replace(F, prompt_tokens=500), asked, max_output_tokens=300, current=NOW
+        only(asked, current=NOW),
+        replace(F, prompt_tokens=500),
+        asked,
+        max_output_tokens=300,
+        current=NOW,
     )
     assert small.expected_cost == Decimal("0.0006")  # 500 in, and the 100 out that were measured
     assert large.expected_cost == Decimal("0.008")  # nothing was measured: all 300 that are allowed

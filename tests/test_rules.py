@@ -22,7 +22,10 @@ STEPS = ("classify", "summarize", "draft")
 CATALOG = Catalog.model_validate(
     {
         "version": 1,
-        "tiers": {"local": {"description": "here", "stays_in_house": True}, "proprietary": {"description": "vendors"}},
+        "tiers": {
+            "local": {"description": "here", "stays_in_house": True},
+            "proprietary": {"description": "vendors"},
+        },
         "models": {
             name: {
                 "tier": tier,
@@ -87,30 +90,70 @@ def test_a_condition_without_anything_always_holds() -> None:
     [
         ({"step": ["draft", "extract"]}, {"step": "draft"}, {"step": "classify"}),
         ({"step": "draft"}, {"step": "draft"}, {"step": "drafts"}),
-        ({"sensitivity_min": "confidential"}, {"sensitivity": "confidential"}, {"sensitivity": "internal"}),
-        ({"sensitivity_min": "confidential"}, {"sensitivity": "restricted"}, {"sensitivity": "public"}),
-        ({"sensitivity_max": "internal"}, {"sensitivity": "internal"}, {"sensitivity": "confidential"}),
+        (
+            {"sensitivity_min": "confidential"},
+            {"sensitivity": "confidential"},
+            {"sensitivity": "internal"},
+        ),
+        (
+            {"sensitivity_min": "confidential"},
+            {"sensitivity": "restricted"},
+            {"sensitivity": "public"},
+        ),
+        (
+            {"sensitivity_max": "internal"},
+            {"sensitivity": "internal"},
+            {"sensitivity": "confidential"},
+        ),
         ({"tokens_min": 100}, {"tokens": 100}, {"tokens": 99}),
         ({"tokens_max": 100}, {"tokens": 100}, {"tokens": 101}),
         ({"tokens_max": 0}, {"tokens": 0}, {"tokens": 1}),
         ({"language": ["de", "no"]}, {"language": "no"}, {"language": "en"}),
         ({"language": "de"}, {"language": "de"}, {"language": None}),
         ({"stakes": ["high"]}, {"stakes": "high"}, {"stakes": "normal"}),
-        ({"tags": {"desk": ["legal", "hr"]}}, {"tags": {"desk": "hr", "x": "y"}}, {"tags": {"desk": "sales"}}),
+        (
+            {"tags": {"desk": ["legal", "hr"]}},
+            {"tags": {"desk": "hr", "x": "y"}},
+            {"tags": {"desk": "sales"}},
+        ),
         ({"tags": {"desk": "legal"}}, {"tags": {"desk": "legal"}}, {"tags": {}}),
-        ({"tags": {"a": "1", "b": "2"}}, {"tags": {"a": "1", "b": "2"}}, {"tags": {"a": "1", "b": "3"}}),
+        (
+            {"tags": {"a": "1", "b": "2"}},
+            {"tags": {"a": "1", "b": "2"}},
+            {"tags": {"a": "1", "b": "3"}},
+        ),
         (
             {"outcomes": {"classify.label": ["complaint"]}},
             {"outcomes": {"classify": {"label": "complaint"}}},
             {"outcomes": {"classify": {"label": "praise"}}},
         ),
-        ({"outcomes": {"classify.label": "x"}}, {"outcomes": {"classify": {"label": "x"}}}, {"outcomes": {}}),
-        ({"outcomes": {"classify.label": "x"}}, {"outcomes": {"classify": {"label": "x"}}}, {"outcomes": {"draft": 1}}),
-        ({"outcomes": {"check.ok": "true"}}, {"outcomes": {"check": {"ok": True}}}, {"outcomes": {"check": {}}}),
-        ({"outcomes": {"count.n": ["3"]}}, {"outcomes": {"count": {"n": 3}}}, {"outcomes": {"count": {"n": None}}}),
+        (
+            {"outcomes": {"classify.label": "x"}},
+            {"outcomes": {"classify": {"label": "x"}}},
+            {"outcomes": {}},
+        ),
+        (
+            {"outcomes": {"classify.label": "x"}},
+            {"outcomes": {"classify": {"label": "x"}}},
+            {"outcomes": {"draft": 1}},
+        ),
+        (
+            {"outcomes": {"check.ok": "true"}},
+            {"outcomes": {"check": {"ok": True}}},
+            {"outcomes": {"check": {}}},
+        ),
+        (
+            {"outcomes": {"count.n": ["3"]}},
+            {"outcomes": {"count": {"n": 3}}},
+            {"outcomes": {"count": {"n": None}}},
+        ),
         ({"outcomes": {"sort": "a"}}, {"outcomes": {"sort": "a"}}, {"outcomes": {"sort": "b"}}),
         ({"budget_used_min": 0.8}, {"budget_used": 0.8}, {"budget_used": 0.79}),
-        ({"step": "draft", "stakes": "high"}, {"stakes": "high"}, {"stakes": "high", "step": "classify"}),
+        (
+            {"step": "draft", "stakes": "high"},
+            {"stakes": "high"},
+            {"stakes": "high", "step": "classify"},
+        ),
     ],
 )
 def test_a_condition_holds_for_the_one_and_not_for_the_other(
@@ -120,7 +163,12 @@ def test_a_condition_holds_for_the_one_and_not_for_the_other(
     assert not holds(condition, **no)
 
 
-@given(st.sampled_from(SENSITIVITIES), st.sampled_from(SENSITIVITIES), st.sampled_from(SENSITIVITIES), st.booleans())
+@given(
+    st.sampled_from(SENSITIVITIES),
+    st.sampled_from(SENSITIVITIES),
+    st.sampled_from(SENSITIVITIES),
+    st.booleans(),
+)
 def test_a_stricter_document_never_slips_under_a_least_sensitivity(
     low: str, found: str, least: str, both: bool
 ) -> None:
@@ -155,13 +203,23 @@ def test_a_condition_that_could_never_hold_is_refused(condition: dict[str, Any])
 
 
 def guarded(*guards: dict[str, Any]) -> Rules:
-    return Rules.model_validate({"version": 1, "guards": guards, "routes": [{"name": "d", "try": ["gpt-mini"]}]})
+    return Rules.model_validate(
+        {"version": 1, "guards": guards, "routes": [{"name": "d", "try": ["gpt-mini"]}]}
+    )
 
 
 def test_a_guard_forbids_other_tiers_and_says_why() -> None:
-    rules = guarded({"name": "g", "when": {"sensitivity_min": "confidential"}, "allow_tiers": ["local", "clarifai"]})
+    rules = guarded(
+        {
+            "name": "g",
+            "when": {"sensitivity_min": "confidential"},
+            "allow_tiers": ["local", "clarifai"],
+        }
+    )
     secret, plain = replace(F, sensitivity="restricted"), replace(F, sensitivity="public")
-    assert rules.forbidden("proprietary", secret) == ("guard g: what is restricted may only go to local, clarifai")
+    assert rules.forbidden("proprietary", secret) == (
+        "guard g: what is restricted may only go to local, clarifai"
+    )
     assert rules.forbidden("local", secret) is None
     assert rules.forbidden("proprietary", plain) is None
 
@@ -249,9 +307,12 @@ def test_only_accepted_outcomes_can_be_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "stakes"), [({}, "high"), ({"stakes": "low"}, "low"), ({"stakes": "enormous"}, "high")]
+    ("metadata", "stakes"),
+    [({}, "high"), ({"stakes": "low"}, "low"), ({"stakes": "enormous"}, "high")],
 )
-def test_a_documents_own_stakes_win_where_they_are_a_known_word(metadata: dict[str, str], stakes: str) -> None:
+def test_a_documents_own_stakes_win_where_they_are_a_known_word(
+    metadata: dict[str, str], stakes: str
+) -> None:
     assert features_of(Document(id="d", text="t", metadata=metadata)).stakes == stakes
 
 
@@ -266,17 +327,41 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("- gpt-mini", "- gpt-minni", "13: no model named 'gpt-minni'; did you mean 'gpt-mini'?"),
-        ("- ministral-3-3b", "- ministral-3-8b", "12: no model named 'ministral-3-8b'; did you mean 'ministral-3-3b'?"),
-        ("try: [gpt-mini]", "try: [claude]", "16: no model named 'claude'; known: gpt-mini, ministral-3-3b"),
+        (
+            "- ministral-3-3b",
+            "- ministral-3-8b",
+            "12: no model named 'ministral-3-8b'; did you mean 'ministral-3-3b'?",
+        ),
+        (
+            "try: [gpt-mini]",
+            "try: [claude]",
+            "16: no model named 'claude'; known: gpt-mini, ministral-3-3b",
+        ),
         ("routes_to: gpt-mini", "routes_to: gpt-min", "15: no model named 'gpt-min'; did you mean"),
-        ("allow_unpriced: [gpt", "allow_unpriced: [gtp", "17: no model named 'gtp-mini'; did you mean 'gpt-mini'?"),
+        (
+            "allow_unpriced: [gpt",
+            "allow_unpriced: [gtp",
+            "17: no model named 'gtp-mini'; did you mean 'gpt-mini'?",
+        ),
         ("      - local\n", "      - locale\n", "6: no tier named 'locale'; did you mean 'local'?"),
         ("step: [draft]", "step: [drafts]", "10: no step named 'drafts'; did you mean 'draft'?"),
         ("step: [draft]", "step: drafts", "10: no step named 'drafts'; did you mean 'draft'?"),
         ("step: draft,", "step: daft,", "15: no step named 'daft'; did you mean 'draft'?"),
-        ("{classify: 0.90}", "{clasify: 0.90}", "7: no step named 'clasify'; did you mean 'classify'?"),
-        ("classify.label", "clasify.label", "10: no step named 'clasify'; did you mean 'classify'?"),
-        ("when: {sensitivity_min", "when: {step: drafft, sensitivity_min", "4: no step named 'drafft'; did you mean"),
+        (
+            "{classify: 0.90}",
+            "{clasify: 0.90}",
+            "7: no step named 'clasify'; did you mean 'classify'?",
+        ),
+        (
+            "classify.label",
+            "clasify.label",
+            "10: no step named 'clasify'; did you mean 'classify'?",
+        ),
+        (
+            "when: {sensitivity_min",
+            "when: {step: drafft, sensitivity_min",
+            "4: no step named 'drafft'; did you mean",
+        ),
         (
             "when: {sensitivity_min",
             "when: {outcomes: {clasify.label: x}, sensitivity_min",
@@ -292,11 +377,27 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
             "    allow_tier",
             "5: guards → 0 → allow_tier: no setting named 'allow_tier'; did you mean",
         ),
-        ("    try:", "    trys:", "11: routes → 0 → trys: no setting named 'trys'; did you mean 'try'?"),
-        ("confidential}", "confidental}", "4: guards → 0 → when → sensitivity_min: Input should be 'public', 'inter"),
-        ("0.90", "1.90", "7: floors → classify: Input should be less than or equal to 1 (found 1.9)"),
+        (
+            "    try:",
+            "    trys:",
+            "11: routes → 0 → trys: no setting named 'trys'; did you mean 'try'?",
+        ),
+        (
+            "confidential}",
+            "confidental}",
+            "4: guards → 0 → when → sensitivity_min: Input should be 'public', 'inter",
+        ),
+        (
+            "0.90",
+            "1.90",
+            "7: floors → classify: Input should be less than or equal to 1 (found 1.9)",
+        ),
         ("version: 1", "version: 2", "1: version: Input should be 1 (found 2)"),
-        ("tokens_max: 4000", "tokens_max: 0.5", "10: routes → 0 → when → tokens_max: Input should be a valid integer"),
+        (
+            "tokens_max: 4000",
+            "tokens_max: 0.5",
+            "10: routes → 0 → when → tokens_max: Input should be a valid integer",
+        ),
         (
             "{name: default, try",
             "{name: default, pick: cheapest_capable, try",
@@ -312,7 +413,11 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
             "tokens_min: 5000, tokens_max: 4000",
             "10: routes → 0 → when: `tokens_min` is above `tokens_max`, so this never holds",
         ),
-        ("name: default", "name: drafts", "16: two routes are named 'drafts'; reports would mix them up"),
+        (
+            "name: default",
+            "name: drafts",
+            "16: two routes are named 'drafts'; reports would mix them up",
+        ),
         (
             "    when: {step: [draft], tokens_max: 4000, outcomes: {classify.label: [complaint]}}\n",
             "",
@@ -320,7 +425,9 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_names_line_thing_and_remedy(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_what_is_wrong_names_line_thing_and_remedy(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     assert RULES.count(old) >= 1
     assert said(tmp_path, RULES.replace(old, new, 1)).startswith(f"rules.yaml:{message}")
 
@@ -361,8 +468,16 @@ def test_steps_are_not_checked_where_they_are_not_known(tmp_path: Path) -> None:
 
 def test_the_hash_is_of_the_meaning_not_the_spelling(tmp_path: Path) -> None:
     before = load(tmp_path, RULES).hash
-    assert load(tmp_path, "# a comment\n" + RULES.replace("step: [draft]", "step: draft")).hash == before
-    for old, new in [("confidential", "internal"), ("      - gpt-mini\n", ""), ("0.90", "0.91"), ("4000", "4001")]:
+    assert (
+        load(tmp_path, "# a comment\n" + RULES.replace("step: [draft]", "step: draft")).hash
+        == before
+    )
+    for old, new in [
+        ("confidential", "internal"),
+        ("      - gpt-mini\n", ""),
+        ("0.90", "0.91"),
+        ("4000", "4001"),
+    ]:
         assert load(tmp_path, RULES.replace(old, new, 1)).hash != before
 
 

@@ -57,7 +57,10 @@ def test_shards_split_a_folder_with_nothing_left_and_nothing_twice(tmp_path: Pat
     (tmp_path / "rows.jsonl").write_text("\n".join([*rows, "{broken"]))
     whole = {d.id: d.text for d in iter_documents(tmp_path, sensitivity="internal")}
     parts = [
-        [(d.id, d.text) for d in iter_documents(tmp_path, sensitivity="internal", shard=Shard(k, 7))]
+        [
+            (d.id, d.text)
+            for d in iter_documents(tmp_path, sensitivity="internal", shard=Shard(k, 7))
+        ]
         for k in range(1, 8)
     ]
     assert len(whole) == 151
@@ -73,7 +76,10 @@ def test_what_is_no_shard_is_told(text: str) -> None:
 
 def test_a_shard_without_documents_is_fine(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("alone")
-    sizes = [len(list(iter_documents(tmp_path, sensitivity="internal", shard=Shard(k, 9)))) for k in range(1, 10)]
+    sizes = [
+        len(list(iter_documents(tmp_path, sensitivity="internal", shard=Shard(k, 9))))
+        for k in range(1, 10)
+    ]
     assert sorted(sizes) == [0] * 8 + [1]
 
 
@@ -84,7 +90,9 @@ def test_threads_are_the_task_runner_unless_the_project_says_otherwise(project: 
     assert type(task_runner()).__name__ == "ThreadPoolTaskRunner"
 
 
-def test_the_project_chooses_dask_and_variables_take_its_place(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_project_chooses_dask_and_variables_take_its_place(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("prefect_dask")
     (project / "pyproject.toml").write_text('[tool.tierwise]\ntask_runner = "dask"\nworkers = 3\n')
     runner = task_runner()
@@ -103,15 +111,21 @@ def test_ray_is_chosen_by_a_variable(project: Path, monkeypatch: pytest.MonkeyPa
     assert vars(task_runner())["init_kwargs"]["num_cpus"] == 2
 
 
-@pytest.mark.parametrize(("kind", "package"), [("dask", "prefect_dask.task_runners"), ("ray", "ray")])
-def test_a_missing_extra_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, kind: str, package: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "package"), [("dask", "prefect_dask.task_runners"), ("ray", "ray")]
+)
+def test_a_missing_extra_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, kind: str, package: str
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     monkeypatch.setenv("TIERWISE_TASK_RUNNER", kind)
     with pytest.raises(Misuse, match=rf"pip install 'tierwise\[{kind}\]'"):
         task_runner()
 
 
-def test_a_wrong_setting_is_told_with_its_place(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_told_with_its_place(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TIERWISE_WORKERS", "many")
     with pytest.raises(Misuse, match="TIERWISE_WORKERS is 'many'"):
         task_runner()
@@ -174,14 +188,21 @@ LABELS = {"labels": ["billing", "delivery"]}
 
 
 def letters(number: int) -> Batch:
-    return Batch(tuple(Document(id=str(n), text=f"Desk {n} is late.", sensitivity="internal") for n in range(number)))
+    return Batch(
+        tuple(
+            Document(id=str(n), text=f"Desk {n} is late.", sensitivity="internal")
+            for n in range(number)
+        )
+    )
 
 
 def classify(engine: Engine) -> object:
     return engine.project.load_step("classify")
 
 
-def test_another_process_works_for_the_run_under_its_budget(project: Path, standin: Standin) -> None:
+def test_another_process_works_for_the_run_under_its_budget(
+    project: Path, standin: Standin
+) -> None:
     """Its outcomes, attempts and costs are the run's, and a budget that is spent here is spent there."""
     with Engine(Project(project)) as engine:
         run = engine.start_run("f", budget_usd=Decimal("0.0011"), flow_run_id="one")
@@ -211,7 +232,10 @@ def test_another_process_works_for_the_run_under_its_budget(project: Path, stand
         assert row.cost is not None
         assert row.cost <= Decimal("0.0011")
         after = engine.run_batch(
-            run, classify(engine), Batch((Document(id="x", text="y", sensitivity="internal"),)), LABELS
+            run,
+            classify(engine),
+            Batch((Document(id="x", text="y", sensitivity="internal"),)),
+            LABELS,
         )
         assert after.documents[0].outcomes["classify"].status == "deferred"
         spool.close()
@@ -227,7 +251,9 @@ def test_batches_of_another_process_are_in_the_runs_folder_and_go_with_it(projec
     assert list((project / SPOOL).iterdir()) == []
 
 
-def test_a_worker_that_would_decide_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_would_decide_otherwise_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Engine(Project(project), env={}) as engine:
         run = engine.start_run("f", flow_run_id="one")
         spool = Spool(project / SPOOL, run.id)
@@ -236,12 +262,18 @@ def test_a_worker_that_would_decide_otherwise_is_refused(project: Path, monkeypa
         with Engine(Project(project), env={}) as same:
             assert join(note, same).policy.hash == run.policy.hash
         monkeypatch.setenv("TIERWISE_WORKERS", "5")
-        with Engine(Project(project), env={}) as busy, pytest.raises(Misuse, match="workers = 5, the run 1"):
+        with (
+            Engine(Project(project), env={}) as busy,
+            pytest.raises(Misuse, match="workers = 5, the run 1"),
+        ):
             join(note, busy)
         monkeypatch.delenv("TIERWISE_WORKERS")
         prompt = project / "prompts" / "classify.md.j2"
         prompt.write_text(prompt.read_text() + "\nBe quick.\n")
-        with Engine(Project(project), env={}) as other, pytest.raises(Misuse, match="other routing rules or prompts"):
+        with (
+            Engine(Project(project), env={}) as other,
+            pytest.raises(Misuse, match="other routing rules or prompts"),
+        ):
             join(note, other)
         spool.close()
         with pytest.raises(Misuse, match="has to share this folder"):
@@ -253,7 +285,10 @@ def test_a_worker_without_a_key_that_the_run_has_is_refused(
 ) -> None:
     keyed = model("small", standin.url).replace("api_key: test", 'api_key: "${SMALL_KEY}"')
     root = make_project(tmp_path / "project", keyed, rules=RULES)
-    with Engine(Project(root), env={"SMALL_KEY": "k"}) as engine, Engine(Project(root), env={}) as without:
+    with (
+        Engine(Project(root), env={"SMALL_KEY": "k"}) as engine,
+        Engine(Project(root), env={}) as without,
+    ):
         run = engine.start_run("f", flow_run_id="one")
         spool = Spool(root / SPOOL, run.id)
         leave_note(spool.path, "one", engine, run)

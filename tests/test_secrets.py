@@ -42,7 +42,9 @@ def project(tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch) -
     entry = model("small", standin.url).replace("api_key: test", f'api_key: "${{{VARIABLE}}}"')
     root = make_project(tmp_path / "project", entry, rules=RULES)
     (tmp_path / "inbox").mkdir()
-    (tmp_path / "inbox" / "a.txt").write_text("My parcel has not arrived and nobody answers the phone.")
+    (tmp_path / "inbox" / "a.txt").write_text(
+        "My parcel has not arrived and nobody answers the phone."
+    )
     return root
 
 
@@ -62,7 +64,14 @@ def saved(value: object) -> str:
 def runs(terminal: Terminal, project: Path) -> tuple[int, str, str]:
     inbox = project.parent / "inbox"
     done = terminal(
-        "run", "support_inbox", "--source", inbox, "--out", project.parent / "out", "--verbose", cwd=project
+        "run",
+        "support_inbox",
+        "--source",
+        inbox,
+        "--out",
+        project.parent / "out",
+        "--verbose",
+        cwd=project,
     )
     return done.code, done.out, done.err
 
@@ -82,13 +91,24 @@ def test_a_key_in_a_secret_block_reaches_the_provider_and_nothing_else(
     for command in (("show", "--json"), ("models",), ("doctor",), ("report",), ("audit", "export")):
         done = terminal(*command, cwd=project)
         printed += [done.out, done.err]
-    files = [path.read_bytes().decode("latin-1") for path in project.parent.rglob("*") if path.is_file()]
+    files = [
+        path.read_bytes().decode("latin-1") for path in project.parent.rglob("*") if path.is_file()
+    ]
     ledger = [text for _, _, text in columns(f"sqlite:///{project / '.tierwise' / 'ledger.db'}")]
-    assert found((KEY,), *printed, *files, *ledger, *log.lines, *os.environ.values(), prefects_database()) == set()
+    assert (
+        found(
+            (KEY,), *printed, *files, *ledger, *log.lines, *os.environ.values(), prefects_database()
+        )
+        == set()
+    )
 
 
 def test_a_variable_that_is_set_goes_before_the_block(
-    prefect_server: str, terminal: Terminal, project: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    standin: Standin,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Then no block has to be there."""
     mapped(project, "not-there")
@@ -117,7 +137,9 @@ def test_without_a_server_the_error_says_what_to_start(
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     mapped(project, "clarifai-pat")
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+    with temporary_settings(
+        {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    ):
         code, _, err = runs(terminal, project)
     assert (code, standin.count) == (2, 0)
     assert f"no Prefect server answers, so there is no {VARIABLE}; `tierwise up` starts one" in err
@@ -128,7 +150,10 @@ def test_what_is_mapped_is_shown_as_such(terminal: Terminal, project: Path) -> N
 
     def available() -> tuple[str, str]:
         shown = json.loads(terminal("models", "--json", cwd=project).out)[0]["available"]
-        tiers = {f["what"]: f["detail"] for f in json.loads(terminal("doctor", "--json", cwd=project).out)}
+        tiers = {
+            f["what"]: f["detail"]
+            for f in json.loads(terminal("doctor", "--json", cwd=project).out)
+        }
         return shown, tiers["tier local"]
 
     assert available() == (f"no: set {VARIABLE}", f"set {VARIABLE}")
@@ -137,7 +162,9 @@ def test_what_is_mapped_is_shown_as_such(terminal: Terminal, project: Path) -> N
     assert available() == (told, f"small ({told})")
 
 
-def test_a_plan_counts_on_the_block(prefect_server: str, terminal: Terminal, project: Path, standin: Standin) -> None:
+def test_a_plan_counts_on_the_block(
+    prefect_server: str, terminal: Terminal, project: Path, standin: Standin
+) -> None:
     """Planning needs no key, and has the flow run's models."""
     mapped(project, "not-there")
     done = terminal("plan", "support_inbox", "--source", project.parent / "inbox", cwd=project)
@@ -152,7 +179,9 @@ def test_a_plan_counts_on_the_block(prefect_server: str, terminal: Terminal, pro
         ('clarifai_pat = "clarifai-pat"', "write it in capitals"),
     ],
 )
-def test_a_key_that_stands_in_the_mapping_is_refused_and_not_repeated(project: Path, line: str, why: str) -> None:
+def test_a_key_that_stands_in_the_mapping_is_refused_and_not_repeated(
+    project: Path, line: str, why: str
+) -> None:
     (project / "pyproject.toml").write_text(f"[tool.tierwise.secrets]\n{line}\n")
     with pytest.raises(ConfigError, match=why) as caught:
         Project(project).settings  # noqa: B018 - reads them

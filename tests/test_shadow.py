@@ -56,7 +56,9 @@ class Office:
     def __init__(self, root: Path, cheap: Standin, dear: Standin) -> None:
         self.root, self.cheap, self.dear = root, cheap, dear
 
-    def made(self, *, share: float = 1, money: float = 1, cheap: str = "local", price: str = FREE) -> Office:
+    def made(
+        self, *, share: float = 1, money: float = 1, cheap: str = "local", price: str = FREE
+    ) -> Office:
         make_project(
             self.root,
             model("cheap", self.cheap.url, tier=cheap, strength=10, price=price),
@@ -70,9 +72,13 @@ class Office:
         with Engine(Project(self.root), env={}) as engine:
             yield engine
 
-    def run(self, documents: tuple[Document, ...], budget: str | None = None) -> tuple[RunContext, list[Outcome]]:
+    def run(
+        self, documents: tuple[Document, ...], budget: str | None = None
+    ) -> tuple[RunContext, list[Outcome]]:
         with self.engine() as engine:
-            context = engine.start_run("test", budget_usd=None if budget is None else Decimal(budget))
+            context = engine.start_run(
+                "test", budget_usd=None if budget is None else Decimal(budget)
+            )
             done = engine.run_batch(context, CLASSIFY, Batch(documents), LABELS)
             return context, [document.outcomes["classify"] for document in done.documents]
 
@@ -101,7 +107,9 @@ def documents(count: int, **features: object) -> tuple[Document, ...]:
     """Every other one is about a parcel, which `cheap` gets wrong."""
     words = ("my invoice is wrong", "my parcel is late")
     usual = {"sensitivity": "internal", **features}
-    return tuple(Document(id=f"d{n:03}", text=f"Message {n}: {words[n % 2]}.", **usual) for n in range(count))
+    return tuple(
+        Document(id=f"d{n:03}", text=f"Message {n}: {words[n % 2]}.", **usual) for n in range(count)
+    )
 
 
 def kinds(ledger: Ledger, run_id: str) -> list[tuple[str, str]]:
@@ -129,7 +137,11 @@ def test_without_the_setting_nothing_is_shadowed(office: Office) -> None:
 def test_chance_picks_the_share_by_document_and_run(office: Office) -> None:
     """The same documents in another run are another sample."""
     office.made(share=0.5)
-    picked = [{request.document for request in office.cheap.requests} for _ in range(2) if office.run(documents(40))]
+    picked = [
+        {request.document for request in office.cheap.requests}
+        for _ in range(2)
+        if office.run(documents(40))
+    ]
     picked[1] -= picked[0]
     assert 10 <= len(picked[0]) <= 30
     assert picked[1]
@@ -166,7 +178,10 @@ def test_a_runs_summary_shows_shadows_apart(terminal: Terminal, office: Office) 
     office.cheap.answer("no JSON", lazy)
     office.made().run(documents(2))
     rows = json.loads(terminal("show", "--json", cwd=office.root).out)["rows"]
-    told = [(row["model"], row["documents"], row["attempts"], row["accepted"], row["repairs"]) for row in rows]
+    told = [
+        (row["model"], row["documents"], row["attempts"], row["accepted"], row["repairs"])
+        for row in rows
+    ]
     assert told == [("dear", 2, 2, 2, 0), ("cheap (shadow)", 2, 3, 0, 0)]
 
 
@@ -357,7 +372,9 @@ def test_taking_labels_as_they_come_would_demote_most_of_the_models_at_their_flo
     """Why the rule is needed: who looks first at what seems wrong, sees more errors than there are."""
 
     def as_they_come(audits: list[Audit], floor: float) -> Evidence:
-        return reduce(update, [a.right for a in audits if a.right is not None], Evidence(floor=floor))
+        return reduce(
+            update, [a.right for a in audits if a.right is not None], Evidence(floor=floor)
+        )
 
     assert _share_demoted(0.90, as_they_come) > 0.5
 
@@ -378,11 +395,15 @@ def _ever_demoted(chance: random.Random, rate: float, run_id: str, counting: Cou
     """Six days of 100 documents; a wrong answer is labelled on the day itself, a right one on the next."""
     picked = [n for n in range(600) if drawn(0.5, run_id, str(n), "classify")]
     labelled = [
-        audit(n, id=f"{item_id(run_id, 'classify', str(n))}.accepted", right=chance.random() < rate) for n in picked
+        audit(n, id=f"{item_id(run_id, 'classify', str(n))}.accepted", right=chance.random() < rate)
+        for n in picked
     ]
     for day in range(1, 8):
         seen = [a for a in labelled if a.recorded_at < day * 100]
-        known = [replace(a, right=None) if a.right and a.recorded_at >= (day - 1) * 100 else a for a in seen]
+        known = [
+            replace(a, right=None) if a.right and a.recorded_at >= (day - 1) * 100 else a
+            for a in seen
+        ]
         if demotion(counting(known, 0.9)):
             return True
     return False
@@ -474,13 +495,17 @@ def test_certifying_again_on_the_same_golden_set_forgets_nothing(office: Office)
     certificates = office.root / CERTIFICATES
     text = certificates.read_text()
     today = datetime.date.today()
-    certificates.write_text(text.replace(f"date: {today - datetime.timedelta(days=1)}", f"date: {today}"))
+    certificates.write_text(
+        text.replace(f"date: {today - datetime.timedelta(days=1)}", f"date: {today}")
+    )
     assert office.run(documents(1))[1][0].model == "dear"
     certificates.write_text(text.replace("golden_hash: g", "golden_hash: h"))
     assert office.run(documents(1))[1][0].model == "cheap"
 
 
-def test_what_a_model_makes_of_the_documents_that_others_failed_on_does_not_speak_against_it(office: Office) -> None:
+def test_what_a_model_makes_of_the_documents_that_others_failed_on_does_not_speak_against_it(
+    office: Office,
+) -> None:
     """They are harder than those that it was certified on."""
     proven(office)
     office.cheap.answer(json.dumps({"label": "weather", "evidence": "Message"}))
@@ -498,7 +523,9 @@ def test_a_chain_is_audited_as_what_it_delivers(office: Office) -> None:
     rules = office.root / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text().replace("try: [dear]", "pick: cheapest_capable"))
     certify(office, "cheap", "dear")
-    office.cheap.answer(lambda request: lazy(request) if "invoice" in request.document else '{"label": "x"}')
+    office.cheap.answer(
+        lambda request: lazy(request) if "invoice" in request.document else '{"label": "x"}'
+    )
     office.dear.answer(lazy)
     office.run(documents(60))
     label_all(office)
@@ -518,7 +545,9 @@ def test_the_queue_shows_both_answers_and_takes_a_word(terminal: Terminal, offic
     first, *_ = re.findall(r"^([0-9a-f]{12})  classify of d\d+  disagree", listed.out, re.MULTILINE)
     assert 'accepted  dear: {"label": "delivery"' in listed.out
     assert 'shadow    cheap: {"label": "billing"' in listed.out
-    assert "agrees with 6 of 12 accepted answers, which proves nothing" in " ".join(listed.out.split())
+    assert "agrees with 6 of 12 accepted answers, which proves nothing" in " ".join(
+        listed.out.split()
+    )
     done = terminal("label", first[:6], "--right", "accepted", "--by", "ann", cwd=office.root)
     assert done.code == 0
     assert "(right)" in done.out
@@ -542,13 +571,19 @@ def test_a_label_that_demotes_says_so(terminal: Terminal, office: Office) -> Non
     proven(office).run(documents(30))
     with office.ledger() as ledger:
         waiting = ledger.audits.queue()
-    said = "".join(terminal("label", item.id, "--right", "neither", cwd=office.root).err for item in waiting)
+    said = "".join(
+        terminal("label", item.id, "--right", "neither", cwd=office.root).err for item in waiting
+    )
     assert said.count("The certificate of cheap for classify no longer counts:") == 1
     assert "DEMOTED" in terminal("label", cwd=office.root).out
-    assert "cheap for classify no longer counts" in terminal("doctor", "--json", cwd=office.root).out
+    assert (
+        "cheap for classify no longer counts" in terminal("doctor", "--json", cwd=office.root).out
+    )
 
 
-def test_a_shadow_whose_labels_are_good_is_worth_certifying(terminal: Terminal, office: Office) -> None:
+def test_a_shadow_whose_labels_are_good_is_worth_certifying(
+    terminal: Terminal, office: Office
+) -> None:
     """Its agreement alone is not enough, however often."""
     office.cheap.answer(right)
     office.made().run(documents(130))
@@ -567,7 +602,9 @@ def test_a_shadow_whose_labels_are_good_is_worth_certifying(terminal: Terminal, 
         (["--right", "accepted"], "--right needs an ID"),
     ],
 )
-def test_a_label_for_nothing_is_misuse(terminal: Terminal, office: Office, arguments: list[str], says: str) -> None:
+def test_a_label_for_nothing_is_misuse(
+    terminal: Terminal, office: Office, arguments: list[str], says: str
+) -> None:
     done = terminal("label", *arguments, cwd=office.made().root)
     assert done.code == 2
     assert says in done.err

@@ -24,7 +24,14 @@ from tierwise.steps.prompts import load_prompts
 DOCS = ROOT / "docs"
 SOURCES = sorted(path.relative_to(DOCS) for path in DOCS.rglob("*.md"))
 REFERENCE = [source for source in SOURCES if source.parent.name == "reference"]
-LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
+LOADED = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "object": "data",
+}
 ELSEWHERE = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 
 
@@ -63,7 +70,9 @@ def test_every_page_is_built_and_the_start_page_leads_to_it(site: Path) -> None:
     for source in SOURCES:
         page = source.with_suffix(".html")
         assert (site / page).exists(), source
-        assert page == Path("index.html") or str(page) in links, f"{source} is not in the navigation"
+        assert page == Path("index.html") or str(page) in links, (
+            f"{source} is not in the navigation"
+        )
 
 
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
@@ -78,7 +87,9 @@ def test_no_style_sheet_loads_anything_from_another_host(site: Path) -> None:
     assert sheets
     for path in sheets:
         text = path.read_text()
-        addresses = re.findall(r"url\(\s*[\"']?([^)\"']+)", text) + re.findall(r"@import\s+[\"']([^\"']+)", text)
+        addresses = re.findall(r"url\(\s*[\"']?([^)\"']+)", text) + re.findall(
+            r"@import\s+[\"']([^\"']+)", text
+        )
         assert [found for found in addresses if ELSEWHERE.match(found)] == [], path
 
 
@@ -118,17 +129,24 @@ def test_the_references_catalog_loads(tmp_path: Path) -> None:
     path = tmp_path / "catalog.yaml"
     path.write_text(catalog)
     loaded = load_catalog(path)
-    assert loaded.unavailable(loaded.model("my-server-shown"), {}) is None  # its host counts as in the house
+    assert (
+        loaded.unavailable(loaded.model("my-server-shown"), {}) is None
+    )  # its host counts as in the house
 
 
 def test_the_references_other_settings_load(tmp_path: Path) -> None:
-    [toml], [head, golden] = code("reference/settings.md", "toml"), code("reference/settings.md", "yaml")
+    [toml], [head, golden] = (
+        code("reference/settings.md", "toml"),
+        code("reference/settings.md", "yaml"),
+    )
     (tmp_path / "pyproject.toml").write_text(toml)
     (tmp_path / "tone.md.j2").write_text(
         f"---\n{head}---\n{{% block system %}}{{% endblock %}}{{% block user %}}{{% endblock %}}"
     )
     (tmp_path / "golden.yaml").write_text(golden)
-    assert Project(tmp_path).settings.keep_text == tomllib.loads(toml)["tool"]["tierwise"]["keep_text"]
+    assert (
+        Project(tmp_path).settings.keep_text == tomllib.loads(toml)["tool"]["tierwise"]["keep_text"]
+    )
     assert load_prompts(tmp_path)["tone"].head.step == "tone"
     assert load_settings(tmp_path / "golden.yaml").rubric
 
@@ -151,7 +169,9 @@ def test_python_in_the_reference_is_valid(source: str) -> None:
 
 
 def test_the_arithmetic_of_the_worked_example_is_right() -> None:
-    sums = re.findall(r"([\d.(][\d.+×/() ]*[\d)]) = ([\d.]+)$", (DOCS / "routing.md").read_text(), re.MULTILINE)
+    sums = re.findall(
+        r"([\d.(][\d.+×/() ]*[\d)]) = ([\d.]+)$", (DOCS / "routing.md").read_text(), re.MULTILINE
+    )
     assert len(sums) == 7
     for left, right in sums:
         exact = eval(left.replace("×", "*"))

@@ -83,7 +83,9 @@ def test_what_a_killed_run_left_goes_with_the_next_one_and_what_lives_stays(tmp_
         "spool = Spool(Path(sys.argv[1]), 'killed'); print('ready', flush=True); time.sleep(60)"
     )
     living = Spool(tmp_path, "living")
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         os.kill(child.pid, signal.SIGKILL)

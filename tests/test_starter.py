@@ -45,12 +45,20 @@ def project(terminal: Terminal, tmp_path: Path) -> Path:
 def contents(root: Path) -> dict[str, bytes]:
     """All files of a folder."""
     files = (path for path in root.rglob("*") if path.is_file() and ".tierwise" not in path.parts)
-    return {str(path.relative_to(root)): path.read_bytes() for path in files if "__pycache__" not in path.parts}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in files
+        if "__pycache__" not in path.parts
+    }
 
 
 def python(root: Path, *arguments: str, server: str = "") -> subprocess.CompletedProcess[str]:
     """Python in a project, in a process of its own: its `flows` and `tasks` are not ours."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "TIERWISE_"))}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "TIERWISE_"))
+    }
     if server:
         env["PREFECT_API_URL"] = server
     command = [sys.executable, *arguments]
@@ -70,25 +78,42 @@ def errors(root: Path) -> list[str]:
 def test_init_tells_what_it_made_and_the_next_commands(terminal: Terminal, tmp_path: Path) -> None:
     done = terminal("init", "post", cwd=tmp_path)
     made = contents(tmp_path / "post")
-    assert {"flows/inbox.py", "tasks/classify.py", "prefect.yaml", ".gitignore", ".github/workflows/ci.yml"} <= set(
-        made
-    )
+    assert {
+        "flows/inbox.py",
+        "tasks/classify.py",
+        "prefect.yaml",
+        ".gitignore",
+        ".github/workflows/ci.yml",
+    } <= set(made)
     assert all(Path(name).name in done.out for name in made if "schema" not in name)
-    assert [line.split("#")[0].strip() for line in done.out.splitlines()[-3:]] == ["cd post", "make demo", "make test"]
+    assert [line.split("#")[0].strip() for line in done.out.splitlines()[-3:]] == [
+        "cd post",
+        "make demo",
+        "make test",
+    ]
 
 
-def test_a_project_has_the_name_of_its_folder_or_the_one_that_is_given(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_project_has_the_name_of_its_folder_or_the_one_that_is_given(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     terminal("init", "Our Post", cwd=tmp_path)
     terminal("init", "b", "--name", "incoming-mail", cwd=tmp_path)
     for folder, name in (("Our Post", "our-post"), ("b", "incoming-mail")):
-        for file, line in (("pyproject.toml", f'name = "{name}"'), ("prefect.yaml", f"name: {name}")):
+        for file, line in (
+            ("pyproject.toml", f'name = "{name}"'),
+            ("prefect.yaml", f"name: {name}"),
+        ):
             assert line in (tmp_path / folder / file).read_text().splitlines()
         assert not any(b"my-project" in text for text in contents(tmp_path / folder).values())
 
 
 def test_a_project_takes_tierwise_from_where_the_running_one_came(project: Path) -> None:
     """This one was installed from its own folder; one from a package index is named by its version."""
-    [line] = [line for line in (project / "pyproject.toml").read_text().splitlines() if "dependencies" in line]
+    [line] = [
+        line
+        for line in (project / "pyproject.toml").read_text().splitlines()
+        if "dependencies" in line
+    ]
     assert line == f'dependencies = ["tierwise @ {ROOT.as_uri()}"]'
 
 
@@ -172,7 +197,9 @@ def test_the_starters_models_are_the_ones_of_this_repository() -> None:
     assert {"qwen-0.5b", "ministral-3-3b", "gpt-mini"} <= set(starters)
     for name, model in starters.items():
         if name in ours:
-            assert model.model_copy(update={"description": ""}) == ours[name].model_copy(update={"description": ""})
+            assert model.model_copy(update={"description": ""}) == ours[name].model_copy(
+                update={"description": ""}
+            )
 
 
 def test_a_new_step_tells_what_it_made_and_how_to_use_it(terminal: Terminal, project: Path) -> None:
@@ -191,19 +218,27 @@ def test_a_new_step_tells_what_it_made_and_how_to_use_it(terminal: Terminal, pro
     assert "ExampleStep" not in "".join((project / name).read_text() for name in added)
 
 
-def test_all_else_in_rules_and_deployments_stays_as_it_was(terminal: Terminal, project: Path) -> None:
+def test_all_else_in_rules_and_deployments_stays_as_it_was(
+    terminal: Terminal, project: Path
+) -> None:
     """Comments and order included: one entry in one line, and some lines at the end."""
     rules, deployments = project / "routing_rules/rules.yaml", project / "prefect.yaml"
     before = rules.read_text(), deployments.read_text()
     terminal("new", "step", "urgency", cwd=project)
     terminal("new", "flow", "night_post", cwd=project)
-    assert rules.read_text() == before[0].replace("summarize: 0.80}", "summarize: 0.80, urgency: 0.9}")
+    assert rules.read_text() == before[0].replace(
+        "summarize: 0.80}", "summarize: 0.80, urgency: 0.9}"
+    )
     assert deployments.read_text().startswith(before[1] + "\n  - name: night-post\n")
 
 
-def test_a_new_flow_gives_the_step_the_parameters_of_its_golden_set(terminal: Terminal, project: Path) -> None:
+def test_a_new_flow_gives_the_step_the_parameters_of_its_golden_set(
+    terminal: Terminal, project: Path
+) -> None:
     """Whatever kinds of values they are; a step without any gets none."""
-    (project / "golden/classify.yaml").write_text('parameters: {labels: [a, "b\\"c"], deep: {x: true, y: null}, n: 2}')
+    (project / "golden/classify.yaml").write_text(
+        'parameters: {labels: [a, "b\\"c"], deep: {x: true, y: null}, n: 2}'
+    )
     (project / "golden/summarize.yaml").unlink()
     for name, step in (("first", "classify"), ("second", "summarize")):
         assert terminal("new", "flow", name, "--step", step, cwd=project).code == 0
@@ -219,7 +254,9 @@ def test_a_new_flow_gives_the_step_the_parameters_of_its_golden_set(terminal: Te
     assert calls["second"] == {}
 
 
-def test_floors_that_stand_otherwise_are_left_to_the_person(terminal: Terminal, project: Path) -> None:
+def test_floors_that_stand_otherwise_are_left_to_the_person(
+    terminal: Terminal, project: Path
+) -> None:
     rules = project / "routing_rules/rules.yaml"
     text = rules.read_text().replace(
         "{classify: 0.80, summarize: 0.80}", "\n  classify: 0.80  # sorting\n  summarize: 0.80"
@@ -231,7 +268,9 @@ def test_floors_that_stand_otherwise_are_left_to_the_person(terminal: Terminal, 
     assert rules.read_text() == text
 
 
-@pytest.mark.parametrize("deployments", ["deployments: []\n", "deployments:\n  - {name: a}\nlast: 1\n", "name: x\n"])
+@pytest.mark.parametrize(
+    "deployments", ["deployments: []\n", "deployments:\n  - {name: a}\nlast: 1\n", "name: x\n"]
+)
 def test_deployments_that_stand_otherwise_are_left_to_the_person(
     terminal: Terminal, project: Path, deployments: str
 ) -> None:
@@ -305,7 +344,9 @@ def test_new_needs_a_project(terminal: Terminal, tmp_path: Path) -> None:
         ("statistics.py", "hides Python's own module statistics"),
     ],
 )
-def test_a_file_that_hides_an_installed_package_is_found(project: Path, file: str, said: str) -> None:
+def test_a_file_that_hides_an_installed_package_is_found(
+    project: Path, file: str, said: str
+) -> None:
     assert errors(project) == []
     (project / file).parent.mkdir(exist_ok=True)
     (project / file).write_text("")
@@ -314,7 +355,9 @@ def test_a_file_that_hides_an_installed_package_is_found(project: Path, file: st
 
 
 @pytest.mark.parametrize("folder", ["flows", "tasks"])
-def test_a_folder_that_an_installed_package_could_take_the_place_of_is_found(project: Path, folder: str) -> None:
+def test_a_folder_that_an_installed_package_could_take_the_place_of_is_found(
+    project: Path, folder: str
+) -> None:
     (project / folder / "__init__.py").unlink()
     [found] = errors(project)
     assert found.startswith(f"{folder}/__init__.py: is missing")
@@ -324,12 +367,16 @@ def test_the_tutorials_project_comes_about_as_the_page_shows_it(tmp_path: Path) 
     """Typed in, but for what needs a model or a server: `make wheel-test` types all of it."""
     quick = ("tierwise init", "cd", "tierwise new", "cat > ")
     parts = [
-        part if part.startswith("cat > ") else "\n".join(line for line in part.splitlines() if line.startswith(quick))
+        part
+        if part.startswith("cat > ")
+        else "\n".join(line for line in part.splitlines() if line.startswith(quick))
         for part in typed_in()
     ]
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["bash", "-e", "-c", "\n".join(parts)]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     for block in shown("text"):
         assert block in done.stdout

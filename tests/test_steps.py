@@ -70,7 +70,12 @@ def test_the_schema_keeps_what_models_read_and_drops_what_only_code_needs() -> N
 def test_the_schema_accepts_what_it_should_and_nothing_else() -> None:
     validator = Draft202012Validator(STEP.schema({"labels": ["a", "b"]}))
     assert validator.is_valid(GOOD)
-    for wrong in ({**GOOD, "label": "c"}, {**GOOD, "more": 1}, {"label": "a"}, {**GOOD, "found": [{"quote": "q"}]}):
+    for wrong in (
+        {**GOOD, "label": "c"},
+        {**GOOD, "more": 1},
+        {"label": "a"},
+        {**GOOD, "found": [{"quote": "q"}]},
+    ):
         assert not validator.is_valid(wrong)
 
 
@@ -98,11 +103,30 @@ def test_the_hash_is_of_schema_checks_and_parameters() -> None:
         return None
 
     changed = Step(name="classify", returns=Quoted, prompt="classify")
-    checked = Step(name="classify", returns=Answer, prompt="classify", checks=(one,), choices={"label": "labels"})
-    again = Step(name="classify", returns=Answer, prompt="other", choices={"label": "labels"}, stakes="high")
+    checked = Step(
+        name="classify",
+        returns=Answer,
+        prompt="classify",
+        checks=(one,),
+        choices={"label": "labels"},
+    )
+    again = Step(
+        name="classify", returns=Answer, prompt="other", choices={"label": "labels"}, stakes="high"
+    )
     ab, ba = {"labels": ["a", "b"], "n": 1}, {"n": 1, "labels": ["a", "b"]}
     assert STEP.hash(ab) == again.hash(ba)
-    assert len({STEP.hash(ab), changed.hash(ab), checked.hash(ab), STEP.hash({"labels": ["a"]}), STEP.hash({})}) == 5
+    assert (
+        len(
+            {
+                STEP.hash(ab),
+                changed.hash(ab),
+                checked.hash(ab),
+                STEP.hash({"labels": ["a"]}),
+                STEP.hash({}),
+            }
+        )
+        == 5
+    )
 
 
 # ---- the answer ---------------------------------------------------------------------------------
@@ -131,7 +155,9 @@ def test_an_answer_is_found_in_what_stands_around_it(text: str) -> None:
     assert STEP.parse(text) == Answer.model_validate(GOOD)
 
 
-@pytest.mark.parametrize("words", ["a } b { c", 'a "quoted" } b', "back\\slash }", "```", "{{ 7 }}"])
+@pytest.mark.parametrize(
+    "words", ["a } b { c", 'a "quoted" } b', "back\\slash }", "```", "{{ 7 }}"]
+)
 def test_braces_in_an_answers_own_text_do_no_harm(words: str) -> None:
     found = STEP.parse(f"So: {json.dumps({**GOOD, 'title': words})}\nDone.")
     assert isinstance(found, Answer)
@@ -143,11 +169,20 @@ def test_braces_in_an_answers_own_text_do_no_harm(words: str) -> None:
     [
         ('{"title": "t"}', "label: Field required"),
         ('{"label": 5}', "label: Input should be a valid string"),
-        ('{"label": "a", "found": [{"quote": "q"}, {"value": 1}]}', "found.1.quote: Field required"),
+        (
+            '{"label": "a", "found": [{"quote": "q"}, {"value": 1}]}',
+            "found.1.quote: Field required",
+        ),
         ('{"label": "a", "mood": "so-so"}', "mood: Input should be 'good' or 'bad'"),
         ('Well: {"label": 5}. :-}', "Invalid JSON: "),
-        ('{"label": "a", "found": [{"quote": "q"}], }', "Invalid JSON: trailing comma at line 1 column 43"),
-        ('{"label": "a", "title": "cut of', "Invalid JSON: EOF while parsing a string at line 1 column 31"),
+        (
+            '{"label": "a", "found": [{"quote": "q"}], }',
+            "Invalid JSON: trailing comma at line 1 column 43",
+        ),
+        (
+            '{"label": "a", "title": "cut of',
+            "Invalid JSON: EOF while parsing a string at line 1 column 31",
+        ),
         ("{label: a}", "Invalid JSON: key must be a string at line 1 column 2"),
         ("I cannot do that.", "the answer holds no JSON object"),
         ("", "the answer holds no JSON object"),
@@ -162,7 +197,10 @@ def test_a_malformed_answer_says_what_is_wrong_and_where(text: str, reason: str)
     assert found.reason.startswith(reason)
 
 
-@given(st.text() | st.lists(st.sampled_from([*'{}[]":,\\ \n', '"label"', '"a"', "null", "\ud800"])).map("".join))
+@given(
+    st.text()
+    | st.lists(st.sampled_from([*'{}[]":,\\ \n', '"label"', '"a"', "null", "\ud800"])).map("".join)
+)
 def test_any_answer_is_an_output_or_a_verdict(text: str) -> None:
     assert isinstance(STEP.parse(text), Answer | Verdict)
 
@@ -173,7 +211,9 @@ def test_a_pathological_answer_is_a_verdict_too() -> None:
 
 
 @given(
-    st.builds(Answer, label=st.text(), title=st.text(), mood=st.sampled_from(["good", "bad", None])),
+    st.builds(
+        Answer, label=st.text(), title=st.text(), mood=st.sampled_from(["good", "bad", None])
+    ),
     st.text(st.characters(exclude_characters="{}")),
 )
 def test_what_was_written_is_what_is_read(answer: Answer, around: str) -> None:

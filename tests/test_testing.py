@@ -36,8 +36,12 @@ def root(tmp_path: Path) -> Path:
     routes:
       - {name: all, try: [hosted, small]}
     """
-    keyed = model("hosted", "https://api.example", tier="proprietary").replace("api_key: test", 'api_key: "${NO_KEY}"')
-    root = make_project(tmp_path / "p", keyed, model("small", unused_address()), rules=dedent(rules))
+    keyed = model("hosted", "https://api.example", tier="proprietary").replace(
+        "api_key: test", 'api_key: "${NO_KEY}"'
+    )
+    root = make_project(
+        tmp_path / "p", keyed, model("small", unused_address()), rules=dedent(rules)
+    )
     (root / "golden").mkdir()
     (root / "golden/classify.yaml").write_text("parameters: {labels: [praise, delivery]}")
     return root
@@ -109,7 +113,9 @@ def test_what_was_proven_of_a_model_holds_for_its_stand_in(monkeypatch: pytest.M
     with StandIn():
         staged = engine().project
     step = Step(name="classify", returns=Summary, prompt="classify")
-    assert current_of(staged, step, {}, "examples") == current_of(Project(ROOT), step, {}, "examples")
+    assert current_of(staged, step, {}, "examples") == current_of(
+        Project(ROOT), step, {}, "examples"
+    )
 
 
 def test_flows_take_the_stand_in_inside_the_block_and_their_own_engine_after_it(

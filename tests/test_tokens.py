@@ -24,7 +24,9 @@ def test_two_words_are_two_tokens_and_an_empty_text_is_none() -> None:
 @given(st.text(max_size=300))
 def test_short_texts_count_exactly_as_tiktoken_does(text: str) -> None:
     count_tokens("")  # finds the tables
-    assert count_tokens(text) == len(tiktoken.get_encoding("o200k_base").encode(text, disallowed_special=()))
+    assert count_tokens(text) == len(
+        tiktoken.get_encoding("o200k_base").encode(text, disallowed_special=())
+    )
 
 
 def test_special_tokens_in_a_document_are_plain_text() -> None:
@@ -44,7 +46,12 @@ def test_a_megabyte_of_noise_is_counted(unit: str) -> None:
     assert count_tokens(f"before {text} after") >= count_tokens(text)
 
 
-@given(st.lists(st.sampled_from(["word ", "x" * 999, " " * 1001, "y" * 2500, "\n" * 1000, "12.50 "]), max_size=6))
+@given(
+    st.lists(
+        st.sampled_from(["word ", "x" * 999, " " * 1001, "y" * 2500, "\n" * 1000, "12.50 "]),
+        max_size=6,
+    )
+)
 def test_cutting_long_runs_changes_a_count_by_little(parts: list[str]) -> None:
     count_tokens("")
     text = "".join(parts)
@@ -69,7 +76,9 @@ print(count_tokens("hello world"), "litellm" in sys.modules, os.environ.get("TIK
 def run_alone(**env: str) -> subprocess.CompletedProcess[str]:
     """Count in a fresh process whose downloads must all fail."""
     proxy = unused_address()
-    clean = {k: v for k, v in os.environ.items() if k not in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")}
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")
+    }
     env = {**clean, "HTTPS_PROXY": proxy, "https_proxy": proxy, **env}
     return subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=env)
 

@@ -32,7 +32,11 @@ ROUTE = Route(
     step="classify",
     rule="confidential",
     models=("small",),
-    rejected=(Rejection("large", "guard confidential-stays-local: what is confidential may only go to local"),),
+    rejected=(
+        Rejection(
+            "large", "guard confidential-stays-local: what is confidential may only go to local"
+        ),
+    ),
     reason="the order that the route names",
     choices=(Choice("small", Decimal("0.001"), ""),),
     features={"tags": {"subject": SECRET}},
@@ -66,7 +70,10 @@ def record(ledger: Ledger, run_id: str, *, started: float, ends: bool = True) ->
             call_hash=f"call of {run_id}",
             cost=Decimal("0.00075"),
             text=SECRET,
-            verdicts=(Verdict("schema", True), Verdict("grounding", False, f"not in the document: {SECRET}", 0.25)),
+            verdicts=(
+                Verdict("schema", True),
+                Verdict("grounding", False, f"not in the document: {SECRET}", 0.25),
+            ),
         )
         await ledger.claim(made.call_hash)
         await ledger.settle(run_id, made, replace(REPLY, text=SECRET))
@@ -122,12 +129,23 @@ def test_every_run_attempt_outcome_and_decision_has_a_record_that_explains_it(
     project: Path, terminal: Terminal
 ) -> None:
     lines = [json.loads(line) for line in exported(project, terminal).read_text().splitlines()]
-    assert [line["record"] for line in lines] == [*["run", "attempt", "outcome"] * 2, "decision", "end"]
+    assert [line["record"] for line in lines] == [
+        *["run", "attempt", "outcome"] * 2,
+        "decision",
+        "end",
+    ]
     started, tried, outcome = lines[:3]
-    assert (started["flow"], started["time"]) == ("support-inbox", "2026-09-21T14:13:20.250000+00:00")
+    assert (started["flow"], started["time"]) == (
+        "support-inbox",
+        "2026-09-21T14:13:20.250000+00:00",
+    )
     assert (tried["model"], tried["tier"], tried["cost_usd"]) == ("small", "local", "0.00075")
     assert tried["checks"] == [["schema", True, None], ["grounding", False, 0.25]]
-    assert (outcome["document"], outcome["rule"], outcome["status"]) == (DOCUMENT.hash, "confidential", "deferred")
+    assert (outcome["document"], outcome["rule"], outcome["status"]) == (
+        DOCUMENT.hash,
+        "confidential",
+        "deferred",
+    )
     assert (outcome["sensitivity"], outcome["sensitivity_source"]) == ("internal", "flow")
     assert outcome["rejected"][0][0] == "large"
     assert outcome["policy"] == RUN.policy_hash
@@ -139,7 +157,9 @@ def test_who_set_a_sensitivity_is_on_record(ledger: Ledger, tmp_path: Path) -> N
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     (inbox / "a.txt").write_text("The desk is late.")
-    (inbox / "b.txt").write_text("---\nsensitivity: confidential\n---\nThe desk of my patient is late.")
+    (inbox / "b.txt").write_text(
+        "---\nsensitivity: confidential\n---\nThe desk of my patient is late."
+    )
     flow, own = iter_documents(inbox, sensitivity="internal")
     lowered = Redaction(to="internal").apply(own)
     batch = Spool(tmp_path / "spool", "run-1").put(Batch((flow, own, lowered)))
@@ -155,7 +175,11 @@ def test_who_set_a_sensitivity_is_on_record(ledger: Ledger, tmp_path: Path) -> N
 
     run(story())
     [block] = ledger.trail.blocks()
-    told = [(r["sensitivity"], r["sensitivity_source"]) for r in block.records if r["record"] == "outcome"]
+    told = [
+        (r["sensitivity"], r["sensitivity_source"])
+        for r in block.records
+        if r["record"] == "outcome"
+    ]
     assert told == [
         ("internal", "flow"),
         ("confidential", "document"),
@@ -183,7 +207,10 @@ def test_what_nobody_touched_is_verified(project: Path, terminal: Terminal, form
 
 def test_both_formats_say_the_same(project: Path, terminal: Terminal) -> None:
     """A record's digest does not depend on the format."""
-    one, two = read_trail(exported(project, terminal)), read_trail(exported(project, terminal, form="csv"))
+    one, two = (
+        read_trail(exported(project, terminal)),
+        read_trail(exported(project, terminal, form="csv")),
+    )
     assert {n: [d for _, d in lines] for n, lines in one.blocks.items()} == {
         n: [d for _, d in lines] for n, lines in two.blocks.items()
     }
@@ -199,7 +226,10 @@ def swapped(lines: list[str]) -> list[str]:
     ("harm", "told"),
     [
         (lambda lines: [lines[0].replace("run-1", "run-9"), *lines[1:]], "line {0} was changed"),
-        (lambda lines: [*lines[:2], lines[2].replace("internal", "public"), *lines[3:]], "line {2} was changed"),
+        (
+            lambda lines: [*lines[:2], lines[2].replace("internal", "public"), *lines[3:]],
+            "line {2} was changed",
+        ),
         (lambda lines: [*lines[:3], *lines[4:]], "line {3} does not follow line {2}"),
         (lambda lines: lines[1:], "line {0} does not follow the start"),
         (swapped, "line {1} does not follow line {0}"),
@@ -208,7 +238,17 @@ def swapped(lines: list[str]) -> list[str]:
         (lambda lines: lines[:4], "ends after line {3} without its end record"),
         (lambda lines: [*lines, lines[1]], "line {8} comes after the end record"),
     ],
-    ids=["first changed", "changed", "removed", "first removed", "swapped", "repeated", "end cut", "cut", "added"],
+    ids=[
+        "first changed",
+        "changed",
+        "removed",
+        "first removed",
+        "swapped",
+        "repeated",
+        "end cut",
+        "cut",
+        "added",
+    ],
 )
 def test_a_file_that_was_tampered_with_is_told_by_its_line(
     project: Path, terminal: Terminal, form: str, harm: Callable[[list[str]], list[str]], told: str
@@ -234,9 +274,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 
 @given(data=st.data())
-def test_any_other_order_or_choice_of_the_lines_is_found(sound: tuple[Path, list[str]], data: st.DataObject) -> None:
+def test_any_other_order_or_choice_of_the_lines_is_found(
+    sound: tuple[Path, list[str]], data: st.DataObject
+) -> None:
     path, lines = sound
-    others = data.draw(st.lists(st.sampled_from(lines), min_size=1, max_size=8).filter(lambda some: some != lines))
+    others = data.draw(
+        st.lists(st.sampled_from(lines), min_size=1, max_size=8).filter(lambda some: some != lines)
+    )
     path.write_text("".join(f"{line}\n" for line in others))
     assert verify_file(path, None).faults
 
@@ -258,7 +302,11 @@ def cheaper(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def without_the_second_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row | {"records": 4} if row["record"] == "end" else row for row in rows if row.get("run") != "run-2"]
+    return [
+        row | {"records": 4} if row["record"] == "end" else row
+        for row in rows
+        if row.get("run") != "run-2"
+    ]
 
 
 def with_a_run_of_its_own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -285,19 +333,37 @@ def test_a_file_whose_chain_was_made_anew_is_found_by_the_ledger(
 
 
 CHANGED_ROWS = [
-    ("UPDATE attempts SET cost = 1 WHERE run_id = 'run-1'", "run run-1: a record in the ledger was changed"),
-    ("UPDATE attempts SET model = 'large' WHERE run_id = 'run-1'", "run run-1: a record in the ledger was changed"),
-    ("UPDATE verdicts SET passed = true WHERE attempt_id = 'run-1-1'", "run run-1: a record in the ledger was changed"),
+    (
+        "UPDATE attempts SET cost = 1 WHERE run_id = 'run-1'",
+        "run run-1: a record in the ledger was changed",
+    ),
+    (
+        "UPDATE attempts SET model = 'large' WHERE run_id = 'run-1'",
+        "run run-1: a record in the ledger was changed",
+    ),
+    (
+        "UPDATE verdicts SET passed = true WHERE attempt_id = 'run-1-1'",
+        "run run-1: a record in the ledger was changed",
+    ),
     ("UPDATE outcomes SET status = 'accepted'", "run run-2: a record in the ledger was changed"),
     ("UPDATE outcomes SET sensitivity = 'public'", "run run-2: a record in the ledger was changed"),
-    ("UPDATE runs SET policy_hash = 'x' WHERE id = 'run-2'", "run run-2: a record in the ledger was changed"),
-    ("DELETE FROM outcomes WHERE run_id = 'run-2'", "run run-2: the ledger has 2 records, 3 were sealed"),
+    (
+        "UPDATE runs SET policy_hash = 'x' WHERE id = 'run-2'",
+        "run run-2: a record in the ledger was changed",
+    ),
+    (
+        "DELETE FROM outcomes WHERE run_id = 'run-2'",
+        "run run-2: the ledger has 2 records, 3 were sealed",
+    ),
     ("UPDATE reviews SET reviewer = 'bob'", "decision 1: a record in the ledger was changed"),
     ("DELETE FROM reviews", "decision 1 was sealed, and is no longer in the ledger"),
     ("DELETE FROM seals WHERE seq = 2", "seal 3 (run run-2) does not follow the one before"),
     ("DELETE FROM seals WHERE seq = 3", "run run-2 has no seal"),
     ("UPDATE seals SET head = previous WHERE seq = 2", "seal 2 (decision 1) was changed"),
-    ("UPDATE outcomes SET value = '{}' WHERE run_id = 'run-1'", "run run-1: the value of a.txt, classify, was changed"),
+    (
+        "UPDATE outcomes SET value = '{}' WHERE run_id = 'run-1'",
+        "run run-1: the value of a.txt, classify, was changed",
+    ),
     ("UPDATE reviews SET note = 'fine'", "decision 1: its value or note was changed"),
     (
         "UPDATE calls SET reply = replace(reply, 'fever', 'cold') WHERE attempt_id = 'run-1-1'",
@@ -306,7 +372,9 @@ CHANGED_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("statement", "told"), CHANGED_ROWS, ids=[told for _, told in CHANGED_ROWS])
+@pytest.mark.parametrize(
+    ("statement", "told"), CHANGED_ROWS, ids=[told for _, told in CHANGED_ROWS]
+)
 def test_a_ledger_that_was_changed_is_found_by_its_seals(
     project: Path, url: str, terminal: Terminal, statement: str, told: str
 ) -> None:
@@ -315,7 +383,9 @@ def test_a_ledger_that_was_changed_is_found_by_its_seals(
     assert (done.code, told in done.out) == (1, True), done.out
 
 
-def test_an_old_file_tells_a_changed_ledger_and_where(project: Path, url: str, terminal: Terminal) -> None:
+def test_an_old_file_tells_a_changed_ledger_and_where(
+    project: Path, url: str, terminal: Terminal
+) -> None:
     path = exported(project, terminal)
     sql(url, "UPDATE attempts SET cost = 1 WHERE run_id = 'run-1'")
     done = terminal("audit", "verify", path, cwd=project)
@@ -349,16 +419,27 @@ def test_a_run_under_way_is_exported_with_a_note_and_differs_once_it_has_ended(
         ledger.finish_run("run-3", "completed")
     done = terminal("audit", "verify", path, cwd=project)
     assert done.code == 1
-    assert "line 7: not what the ledger has; changed, or written before the run had ended" in done.out
+    assert (
+        "line 7: not what the ledger has; changed, or written before the run had ended" in done.out
+    )
 
 
 def test_a_run_or_a_time_can_be_asked_for(project: Path, terminal: Terminal) -> None:
     def runs(*arguments: str) -> list[tuple[str, str | None]]:
         path = exported(project, terminal, *arguments)
         assert terminal("audit", "verify", path, cwd=project).code == 0
-        return [(row["record"], row.get("run")) for row in map(json.loads, path.read_text().splitlines())]
+        return [
+            (row["record"], row.get("run"))
+            for row in map(json.loads, path.read_text().splitlines())
+        ]
 
-    one = [("run", "run-1"), ("attempt", "run-1"), ("outcome", "run-1"), ("decision", "run-1"), ("end", None)]
+    one = [
+        ("run", "run-1"),
+        ("attempt", "run-1"),
+        ("outcome", "run-1"),
+        ("decision", "run-1"),
+        ("end", None),
+    ]
     assert runs("--run", "run-1") == one
     later = [("run", "run-2"), ("attempt", "run-2"), ("outcome", "run-2"), ("end", None)]
     assert runs("--since", "2026-09-22T01:00+00:00") == later
@@ -367,7 +448,11 @@ def test_a_run_or_a_time_can_be_asked_for(project: Path, terminal: Terminal) -> 
 def test_a_spreadsheet_can_read_the_csv(project: Path, terminal: Terminal) -> None:
     with exported(project, terminal, form="csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert (rows[1]["record"], rows[1]["cost_usd"], rows[2]["sensitivity"]) == ("attempt", "0.00075", "internal")
+    assert (rows[1]["record"], rows[1]["cost_usd"], rows[2]["sensitivity"]) == (
+        "attempt",
+        "0.00075",
+        "internal",
+    )
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -383,7 +468,9 @@ def test_a_spreadsheet_can_read_the_csv(project: Path, terminal: Terminal) -> No
         (["verify", "--alone"], "name the file"),
     ],
 )
-def test_a_wrong_command_says_what_is_right(project: Path, terminal: Terminal, arguments: list[str], why: str) -> None:
+def test_a_wrong_command_says_what_is_right(
+    project: Path, terminal: Terminal, arguments: list[str], why: str
+) -> None:
     done = terminal("audit", *arguments, cwd=project)
     assert (done.code, why in done.err) == (2, True), done.err
 
@@ -427,7 +514,11 @@ def killed(url: str, folder: Path) -> None:
 
 
 def lines_of(path: Path, record_kind: str) -> list[dict[str, Any]]:
-    return [row for row in map(json.loads, path.read_text().splitlines()) if row["record"] == record_kind]
+    return [
+        row
+        for row in map(json.loads, path.read_text().splitlines())
+        if row["record"] == record_kind
+    ]
 
 
 def verify(project: Path, terminal: Terminal) -> list[str]:
@@ -442,13 +533,17 @@ def test_a_run_whose_process_was_killed_is_ended_on_record_and_sealed(
     """At the next export, or when the next run starts, such as the one that goes on with its work."""
     killed(url, tmp_path)
     path = exported(project, terminal)
-    assert lines_of(path, "run")[-1]["state"] == "running", "others may have worked for it a moment ago"
+    assert lines_of(path, "run")[-1]["state"] == "running", (
+        "others may have worked for it a moment ago"
+    )
     sql(url, AGED)
     done = terminal("audit", "export", "-o", path, cwd=project)
     assert "run run-3: its process is gone; it is now on record as crashed, and sealed" in done.err
     dead = lines_of(path, "run")[-1]
     assert (dead["run"], dead["state"], "ended" in dead) == ("run-3", "crashed", True)
-    assert "crashed" not in terminal("audit", "export", "-o", path, cwd=project).err, "once is enough"
+    assert "crashed" not in terminal("audit", "export", "-o", path, cwd=project).err, (
+        "once is enough"
+    )
     with Ledger.open(url, root=tmp_path) as ledger:
         record(ledger, "run-4", started=1_790_095_000.0)
     assert verify(project, terminal) == []
@@ -457,7 +552,9 @@ def test_a_run_whose_process_was_killed_is_ended_on_record_and_sealed(
         report = verify_file(path, ledger.trail)
     assert (report.faults, report.notes) == ([], [])
     sql(url, "UPDATE attempts SET cost = 1 WHERE run_id = 'run-3'")
-    assert verify(project, terminal) == ["run run-3: a record in the ledger was changed after it was sealed"]
+    assert verify(project, terminal) == [
+        "run run-3: a record in the ledger was changed after it was sealed"
+    ]
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -466,7 +563,10 @@ def test_the_next_runs_start_ends_what_crashed(project: Path, url: str, tmp_path
     sql(url, AGED)
     with Ledger.open(url, root=tmp_path) as ledger:
         record(ledger, "run-4", started=1_790_095_000.0)
-        assert (ledger.resolve_run("run-3").state, ledger.resolve_run("run-4").state) == ("crashed", "completed")
+        assert (ledger.resolve_run("run-3").state, ledger.resolve_run("run-4").state) == (
+            "crashed",
+            "completed",
+        )
         assert [(seal.kind, seal.subject) for seal in ledger.trail.seals()][-2:] == [
             ("crash", "run-3"),
             ("run", "run-4"),
@@ -480,7 +580,9 @@ def test_a_run_elsewhere_lives_as_long_as_its_lease(
     with Ledger.open(url, root=tmp_path) as ledger:
         record(ledger, "run-3", started=1_790_090_000.0, ends=False)
         sql(url, AGED)
-        assert ledger.trail.end_crashed() == [], "this process lives, however long nothing is recorded"
+        assert ledger.trail.end_crashed() == [], (
+            "this process lives, however long nothing is recorded"
+        )
         sql(url, "UPDATE runs SET owner = 'elsewhere 1 a' WHERE id = 'run-3'")
         assert ledger.trail.end_crashed() == []
         sql(url, "UPDATE runs SET lease_until = 1790090000 WHERE id = 'run-3'")
@@ -493,7 +595,10 @@ def test_a_run_elsewhere_lives_as_long_as_its_lease(
 
         run(goes_on())
         [fault] = verify(project, terminal)
-        assert "run run-3: the ledger has 4 records, 3 were sealed; its process was taken for gone" in fault
+        assert (
+            "run run-3: the ledger has 4 records, 3 were sealed; its process was taken for gone"
+            in fault
+        )
         ledger.finish_run("run-3", "completed")
         assert ledger.resolve_run("run-3").state == "completed"
     assert verify(project, terminal) == []
@@ -533,25 +638,49 @@ def test_every_word_of_a_person_on_an_audit_is_in_the_trail(
         ("accepted", "ada", "a1"),
         ("shadow", "bob", "a1"),
     ]
-    assert (words[0]["model"], words[0]["shadow"], words[0]["document"]) == ("small", "tiny", DOCUMENT.hash)
+    assert (words[0]["model"], words[0]["shadow"], words[0]["document"]) == (
+        "small",
+        "tiny",
+        DOCUMENT.hash,
+    )
     assert words[0]["time"] <= words[1]["time"]
     assert SECRET not in path.read_text()
     for form in ("jsonl", "csv"):
-        assert terminal("audit", "verify", exported(project, terminal, form=form), cwd=project).code == 0
+        assert (
+            terminal("audit", "verify", exported(project, terminal, form=form), cwd=project).code
+            == 0
+        )
     assert verify(project, terminal) == []
 
 
 CHANGED_LABELS = [
-    ("UPDATE labels SET reviewer = 'eve' WHERE seq = 1", "label 1: a record in the ledger was changed"),
-    ("UPDATE labels SET word = 'both' WHERE seq = 2", "label 2: a record in the ledger was changed"),
+    (
+        "UPDATE labels SET reviewer = 'eve' WHERE seq = 1",
+        "label 1: a record in the ledger was changed",
+    ),
+    (
+        "UPDATE labels SET word = 'both' WHERE seq = 2",
+        "label 2: a record in the ledger was changed",
+    ),
     ("DELETE FROM labels WHERE seq = 1", "label 1 was sealed, and is no longer in the ledger"),
-    ("UPDATE audits SET \"right\" = true WHERE id = 'a1.accepted'", "audit a1.accepted: its label is not the one on"),
-    ("UPDATE audits SET \"right\" = NULL WHERE id = 'a1.accepted'", "audit a1.accepted: its label is not the one on"),
-    ("UPDATE audits SET reviewer = 'ada' WHERE id = 'a1.shadow'", "audit a1.shadow: its label is not the one on"),
+    (
+        "UPDATE audits SET \"right\" = true WHERE id = 'a1.accepted'",
+        "audit a1.accepted: its label is not the one on",
+    ),
+    (
+        "UPDATE audits SET \"right\" = NULL WHERE id = 'a1.accepted'",
+        "audit a1.accepted: its label is not the one on",
+    ),
+    (
+        "UPDATE audits SET reviewer = 'ada' WHERE id = 'a1.shadow'",
+        "audit a1.shadow: its label is not the one on",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("statement", "told"), CHANGED_LABELS, ids=[statement for statement, _ in CHANGED_LABELS])
+@pytest.mark.parametrize(
+    ("statement", "told"), CHANGED_LABELS, ids=[statement for statement, _ in CHANGED_LABELS]
+)
 def test_a_label_that_was_changed_is_found(
     project: Path, url: str, terminal: Terminal, tmp_path: Path, statement: str, told: str
 ) -> None:

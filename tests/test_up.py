@@ -79,17 +79,26 @@ class House:
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Ask the server's API, as Prefect does: again while its database is busy."""
         url = f"http://127.0.0.1:{self.port}/api{path}"
-        while (reply := httpx.post(url, json=body, timeout=30)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        while (
+            reply := httpx.post(url, json=body, timeout=30)
+        ).status_code == httpx.codes.SERVICE_UNAVAILABLE:
             time.sleep(0.5)
         return reply.raise_for_status().json() if reply.content else None
 
     def get(self, path: str) -> Any:
         """Read from the server's API."""
-        return httpx.get(f"http://127.0.0.1:{self.port}/api{path}", timeout=30).raise_for_status().json()
+        return (
+            httpx.get(f"http://127.0.0.1:{self.port}/api{path}", timeout=30)
+            .raise_for_status()
+            .json()
+        )
 
     def run_in(self, state: str, flow: str) -> dict[str, Any]:
         """The first run of a flow that is in this state; waits for one."""
-        wanted = {"flow_runs": {"state": {"name": {"any_": [state]}}}, "flows": {"name": {"any_": [flow]}}}
+        wanted = {
+            "flow_runs": {"state": {"name": {"any_": [state]}}},
+            "flows": {"name": {"any_": [flow]}},
+        }
         self.wait(lambda: self.post("/flow_runs/filter", wanted))
         return dict(self.post("/flow_runs/filter", wanted)[0])
 
@@ -102,21 +111,30 @@ class House:
 
     def deployment(self, name: str) -> dict[str, Any]:
         """A deployment as the server has it."""
-        return dict(self.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})[0])
+        return dict(
+            self.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})[0]
+        )
 
     def slow_run(self, source: str) -> dict[str, Any]:
         """A run of a deployment whose calls take long; gives it as soon as the provider was asked."""
         self.provider.latency_s = 5
         before = self.provider.count
         where = f"/deployments/{self.deployment('contract-intake')['id']}/create_flow_run"
-        run: dict[str, Any] = self.post(where, {"parameters": {"source": source, "out": f"out/{source}"}})
+        run: dict[str, Any] = self.post(
+            where, {"parameters": {"source": source, "out": f"out/{source}"}}
+        )
         self.wait(lambda: self.provider.count > before)
         return run
 
     def take(self, deployment: str) -> None:
         """A run that a worker took and never begins, as if it had died at that moment."""
-        tomorrow = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2999-01-01T00:00:00Z"}}
-        run = self.post(f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", {"state": tomorrow})
+        tomorrow = {
+            "type": "SCHEDULED",
+            "state_details": {"scheduled_time": "2999-01-01T00:00:00Z"},
+        }
+        run = self.post(
+            f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", {"state": tomorrow}
+        )
         taken = {"state": {"type": "PENDING", "name": "Submitting"}, "force": True}
         self.post(f"/flow_runs/{run['id']}/set_state", taken)
         self.taken, self.since = run, time.monotonic()
@@ -136,7 +154,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with Standin() as provider:
         few = "    concurrency: 2\n"
         root = make_project(
-            tmp_path_factory.mktemp("p") / "p", model("small", provider.url) + few, model("large", provider.url) + few
+            tmp_path_factory.mktemp("p") / "p",
+            model("small", provider.url) + few,
+            model("large", provider.url) + few,
         )
         often = (
             (ROOT / "prefect.yaml")
@@ -145,14 +165,19 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         )
         assert "interval: 15" in often
         (root / "prefect.yaml").write_text(often + TAKEN)
-        for folder, text in (("inbox", "My desk has not arrived."), ("contracts", "This contract binds A and B.")):
+        for folder, text in (
+            ("inbox", "My desk has not arrived."),
+            ("contracts", "This contract binds A and B."),
+        ):
             (root / "examples" / folder).mkdir(parents=True)
             (root / "examples" / folder / "a.txt").write_text(text)
         (root / "examples/inbox/<b>[x](y).txt").write_text("")
         for folder in SLOW:
             (root / folder).mkdir()
             for number in range(12):
-                (root / folder / f"{number}.txt").write_text(f"This contract, number {number} of {folder}, binds.")
+                (root / folder / f"{number}.txt").write_text(
+                    f"This contract, number {number} of {folder}, binds."
+                )
         house = House(root, provider, unused_address().rpartition(":")[2])
         try:
             house.first = house.tierwise("up", "--port", house.port)
@@ -170,11 +195,17 @@ def test_a_schedule_runs_the_flow_and_shows_what_waits(house: House) -> None:
     assert run["state_type"] == "COMPLETED"
     assert "auto-scheduled" in run["tags"]
     this = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-    artifacts = {found["key"] or found["description"]: found["data"] for found in house.post("/artifacts/filter", this)}
+    artifacts = {
+        found["key"] or found["description"]: found["data"]
+        for found in house.post("/artifacts/filter", this)
+    }
     assert {"support-inbox-summary", "support-inbox-attention"} <= artifacts.keys()
     assert "`<b>[x](y).txt` in `read`: `the file is empty`" in artifacts["support-inbox-attention"]
     assert artifacts["classify, share of documents"] == 100
-    logs = [line["message"] for line in house.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})]
+    logs = [
+        line["message"]
+        for line in house.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    ]
     assert "2 documents are new, 0 were done before" in logs
     tags = {task["name"]: task["tags"] for task in house.post("/task_runs/filter", this)}
     assert tags["classify · documents 1-2 of 2"] == ["tier:local"]
@@ -194,7 +225,10 @@ def test_the_api_runs_a_deployment_with_parameters_and_a_fault_is_one_line(house
     house.post(where, {"parameters": {"source": "no/such"}})
     run = house.run_in("Failed", "contract-intake")
     assert "there is no such file or folder" in run["state"]["message"]
-    logs = [line["message"] for line in house.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})]
+    logs = [
+        line["message"]
+        for line in house.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    ]
     assert not any("Traceback" in line for line in logs)
     ended = [house.post("/flow_runs/filter", {"flows": {"name": {"any_": ["contract-intake"]}}})]
     assert ended
@@ -215,7 +249,9 @@ def test_a_second_up_mends_what_died_and_leaves_the_rest(house: House) -> None:
     printed = house.tierwise("up")
     assert f"server: runs already at http://127.0.0.1:{house.port}" in printed
     assert "worker: started" in printed
-    assert f"handed out again, as a worker died before it began them: {house.taken['name']}" in printed
+    assert (
+        f"handed out again, as a worker died before it began them: {house.taken['name']}" in printed
+    )
     house.wait(lambda: house.get(f"/flow_runs/{house.taken['id']}")["state"]["type"] == "COMPLETED")
 
 
@@ -240,7 +276,9 @@ def test_ctrl_c_while_down_waits_for_a_run_leaves_everything_running(house: Hous
 
 def test_down_waits_for_the_run_and_for_the_server_to_record_all_of_it(house: House) -> None:
     """Started again, the server has every task run as ended, and the schedule that was paused is paused."""
-    [run] = house.post("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
+    [run] = house.post(
+        "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    )
     down = house.started("down")
     assert down.stderr
     assert any(f"waiting for the run {run['name']}" in line for line in down.stderr)

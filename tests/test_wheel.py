@@ -26,7 +26,16 @@ slow = pytest.mark.skipif("TIERWISE_WHEEL_TEST" not in os.environ, reason="make 
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This repository's wheel, built without the network."""
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl"))
@@ -57,10 +66,19 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def typed(folder: Path, commands: str) -> str:
     """Type commands into a shell in which the environment is active; gives what they printed."""
     keep = ("HOME", "LANG", "TMPDIR", "SSL_CERT_FILE")
-    env = {name: value for name, value in os.environ.items() if name in keep or name.startswith(("PIP_", "UV_"))}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name in keep or name.startswith(("PIP_", "UV_"))
+    }
     env["PATH"] = f"{folder / 'venv/bin'}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-e", "-c", commands], cwd=folder, env=env, capture_output=True, text=True, check=False
+        ["bash", "-e", "-c", commands],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

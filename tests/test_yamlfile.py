@@ -59,11 +59,15 @@ def test_plain_values_survive() -> None:
 @given(st.decimals(min_value=0, max_value=10_000, places=6))
 def test_a_decimal_keeps_its_digits(amount: Decimal) -> None:
     """Up to 15 digits, more than a price has; no 0.1 becomes 0.1000000000000000055."""
-    assert parse(f"version: 1\ninner: {{amount: {amount}}}").validate(Outer).inner == Inner(amount=amount)
+    assert parse(f"version: 1\ninner: {{amount: {amount}}}").validate(Outer).inner == Inner(
+        amount=amount
+    )
 
 
 def test_float_settings_and_free_values_stay_numbers() -> None:
-    outer = parse("version: 1\ninner: {amount: 1, factor: 20.5}\nfree: {temperature: 0.2}").validate(Outer)
+    outer = parse(
+        "version: 1\ninner: {amount: 1, factor: 20.5}\nfree: {temperature: 0.2}"
+    ).validate(Outer)
     assert isinstance(outer.inner, Inner)
     assert outer.inner.factor == 20.5
     assert outer.free == {"temperature": 0.2}
@@ -77,12 +81,17 @@ def test_no_setting_is_infinite(number: str) -> None:
 
 
 def test_a_date_with_a_time_is_no_date() -> None:
-    assert said("version: 1\ninner: {amount: 1, day: 2026-11-22T10:00:00Z}").startswith("file.yaml:2: inner → day")
+    assert said("version: 1\ninner: {amount: 1, day: 2026-11-22T10:00:00Z}").startswith(
+        "file.yaml:2: inner → day"
+    )
 
 
 def test_a_misspelt_setting_names_its_line_and_what_was_meant() -> None:
     text = "version: 1\nitems:\n  - amount: 1\n  - amount: 2\n    facter: 2.0\n"
-    assert said(text) == "file.yaml:5: items → 1 → facter: no setting named 'facter'; did you mean 'factor'?"
+    assert (
+        said(text)
+        == "file.yaml:5: items → 1 → facter: no setting named 'facter'; did you mean 'factor'?"
+    )
 
 
 def test_a_misspelt_setting_is_told_before_the_one_that_is_missing_for_it() -> None:
@@ -99,11 +108,15 @@ def test_a_misspelt_setting_inside_one_of_two_kinds_is_found_too() -> None:
 
 
 def test_a_wrong_word_says_what_is_allowed() -> None:
-    assert said("version: 1\ninner: nome\n").startswith("file.yaml:2: inner: Input should be 'none' (found 'nome')")
+    assert said("version: 1\ninner: nome\n").startswith(
+        "file.yaml:2: inner: Input should be 'none' (found 'nome')"
+    )
 
 
 def test_a_missing_setting_points_to_where_it_belongs() -> None:
-    assert said("version: 1\nitems:\n  - count: 1\n").startswith("file.yaml:3: items → 0 → amount: Field required")
+    assert said("version: 1\nitems:\n  - count: 1\n").startswith(
+        "file.yaml:3: items → 0 → amount: Field required"
+    )
 
 
 def test_an_object_that_is_none_says_what_it_expects() -> None:
@@ -143,7 +156,9 @@ def test_what_is_not_yaml_names_the_line() -> None:
 
 
 def test_a_key_given_twice_names_the_line() -> None:
-    with pytest.raises(ConfigError, match=r'^file\.yaml:2: not valid YAML: found duplicate key "a"'):
+    with pytest.raises(
+        ConfigError, match=r'^file\.yaml:2: not valid YAML: found duplicate key "a"'
+    ):
         parse("a: 1\na: 2\n")
 
 
@@ -154,7 +169,10 @@ def test_odd_text_is_a_config_error(text: str) -> None:
 
 
 @given(
-    st.text() | st.lists(st.sampled_from([*"a: \n-{}[]'\"&*!|>%@#~?.1", "!!", "<<", "---", "2024-99-99"])).map("".join)
+    st.text()
+    | st.lists(
+        st.sampled_from([*"a: \n-{}[]'\"&*!|>%@#~?.1", "!!", "<<", "---", "2024-99-99"])
+    ).map("".join)
 )
 def test_any_text_is_data_or_a_config_error(text: str) -> None:
     with suppress(ConfigError):  # any other error fails this test
@@ -164,7 +182,11 @@ def test_any_text_is_data_or_a_config_error(text: str) -> None:
 def test_lines_count_from_where_the_text_stands() -> None:
     """Front matter starts on its file's second line."""
     source = parse_yaml("version: 1\nitems:\n  - amount: x\n", "prompt.md", first_line=2)
-    assert [source.line(()), source.line(("version",)), source.line(("items", 0, "amount"))] == [2, 2, 4]
+    assert [source.line(()), source.line(("version",)), source.line(("items", 0, "amount"))] == [
+        2,
+        2,
+        4,
+    ]
     assert source.line(("items", 0, "nowhere")) == 4
     assert str(source.error("wrong", ("items",))) == "prompt.md:3: wrong"
 
@@ -175,15 +197,59 @@ def test_a_merged_mapping_is_read_as_one() -> None:
 
 
 SPELLINGS = (
-    *("010", "0x1F", "0o17", "1_000", "1:30", "+1", "1e3", "1.", ".inf", ".nan", "9" * 400, "yes", "True", "~", "null"),
-    *("2026-11-01", "'q''r'", '"d\\n\\u00e9"', "a b #c", "http://x:1/y", "[a, 'b: c', {d: 1}]", "{a: , b: 2}"),
-    *("|\n  x\n\n  y", ">-\n  x\n  y", "[]", "{}", '""', "-1", "- 1", "a: b", "\t", "é☃", "@x", "`x", "%x", "? x"),
+    *(
+        "010",
+        "0x1F",
+        "0o17",
+        "1_000",
+        "1:30",
+        "+1",
+        "1e3",
+        "1.",
+        ".inf",
+        ".nan",
+        "9" * 400,
+        "yes",
+        "True",
+        "~",
+        "null",
+    ),
+    *(
+        "2026-11-01",
+        "'q''r'",
+        '"d\\n\\u00e9"',
+        "a b #c",
+        "http://x:1/y",
+        "[a, 'b: c', {d: 1}]",
+        "{a: , b: 2}",
+    ),
+    *(
+        "|\n  x\n\n  y",
+        ">-\n  x\n  y",
+        "[]",
+        "{}",
+        '""',
+        "-1",
+        "- 1",
+        "a: b",
+        "\t",
+        "é☃",
+        "@x",
+        "`x",
+        "%x",
+        "? x",
+    ),
 )
 KEYS = ("a", "b", "'c d'", "1", "1.50", "true", "~", "é")
 
 
-@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(SPELLINGS)), min_size=1, max_size=5), st.booleans())
-def test_the_quick_way_reads_what_the_careful_way_reads(pairs: list[tuple[str, str]], listed: bool) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(SPELLINGS)), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_the_quick_way_reads_what_the_careful_way_reads(
+    pairs: list[tuple[str, str]], listed: bool
+) -> None:
     """The same values on the same lines, errors included; a mark in a comment makes it read with care."""
     text = "".join(f"{'- ' if listed else ''}{key}: {spelling}\n" for key, spelling in pairs)
     assert _read(text) == _read(f"{text}# <<\n")

@@ -53,7 +53,9 @@ class Engine:
         self.policy = project.policy(self._env)
         self.prompts = project.prompts
         self.expected = 0  # documents that were read, for progress
-        self.fresh = self._env.get("TIERWISE_FRESH") == "1"  # ask again for answers paid in earlier runs
+        self.fresh = (
+            self._env.get("TIERWISE_FRESH") == "1"
+        )  # ask again for answers paid in earlier runs
         self.retry: Retry | None = None  # an earlier run that is gone through once more
         self._questions: set[str] = set()  # those on record
         self._watchers: list[Watcher] = []
@@ -113,7 +115,8 @@ class Engine:
         of its own, where the rules say `when_empty: pause`.
         """
         self._demote()
-        run_id, now = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}", time.time()
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
+        now = time.time()
         own = [] if budget_usd is None else [Limit(budget_name or f"run {run_id}", budget_usd)]
         purse = self.ledger.purse([*own, *self.policy.rules.budget.shared(tags or {})])
         self.ledger.start_run(
@@ -182,7 +185,9 @@ class Engine:
         _stop_without_money(job.run)
         documents = batch.documents
         asked = (d for d in documents if not (d.stopped or d.id in job.known))
-        job = replace(job, tokens={d.id: count_tokens(d.text) for d in asked})  # here, beside the busy event loop
+        job = replace(
+            job, tokens={d.id: count_tokens(d.text) for d in asked}
+        )  # here, beside the busy event loop
 
         async def run_one(document: Document) -> Document:
             done = await self._cascade.run(job, document)
@@ -196,7 +201,9 @@ class Engine:
 
         try:
             done = batch.replace(self._portal.call(run_all))
-        except ExceptionGroup as group:  # a project file's error is met by every document: tell it once
+        except (
+            ExceptionGroup
+        ) as group:  # a project file's error is met by every document: tell it once
             ours = group.subgroup(TierwiseError)
             raise ours.exceptions[0] if ours else _foreign(job.step, group.exceptions[0]) from None
         _stop_without_money(job.run)
@@ -229,14 +236,18 @@ class Engine:
         """What a certificate for this step with these parameters has to agree with today."""
         teacher = self._teacher(step.name)
         found = current_of(self.project, step, parameters, teacher.hash if teacher else None)
-        against = {models: why for (name, models), why in self.policy.demoted.items() if name == step.name}
+        against = {
+            models: why for (name, models), why in self.policy.demoted.items() if name == step.name
+        }
         return replace(found, demoted=against)
 
     def _demote(self) -> None:
         """Take out of the policy the certificates that labels speak against by now."""
         found = demoted(self.ledger.audits, self.policy.certificates, self.policy.rules.floors)
         for (step, models), why in found.items() - self.policy.demoted.items():
-            log.warning("the certificate of %s for %s no longer counts: %s", " > ".join(models), step, why)
+            log.warning(
+                "the certificate of %s for %s no longer counts: %s", " > ".join(models), step, why
+            )
         if found != self.policy.demoted:
             self.policy = replace(self.policy, demoted=found)
 
@@ -255,7 +266,9 @@ class Engine:
             self._questions.add(job.question)
         if self.project.settings.keep_text == "all":
             self.ledger.retention.keep(batch.documents)
-        known = known_outcomes(self.ledger, job.step.name, job.question, batch.documents, job.run.retry)
+        known = known_outcomes(
+            self.ledger, job.step.name, job.question, batch.documents, job.run.retry
+        )
         return replace(job, known=known)
 
     def _tell(self, document: Document, outcome: Outcome) -> None:
@@ -267,12 +280,16 @@ def _foreign(step: Step, error: Exception) -> TierwiseError:
     """What a project's own function raised, such as the one behind `only`; its words may quote the document."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s raised %s\n%s", step.name, type(error).__name__, frames)
-    return TierwiseError(f"{step.name} raised {raised(error)}; its words are left out, as they may quote a document")
+    return TierwiseError(
+        f"{step.name} raised {raised(error)}; its words are left out, as they may quote a document"
+    )
 
 
 def _stop_without_money(run: RunContext) -> None:
     if run.budget.refused and run.policy.rules.budget.when_empty == "fail":
-        raise BudgetExceeded(f"the run stops, as the rules say `when_empty: fail`: {run.budget.refused}")
+        raise BudgetExceeded(
+            f"the run stops, as the rules say `when_empty: fail`: {run.budget.refused}"
+        )
 
 
 def examples_of(project: Project, step: str) -> GoldenSet | None:
@@ -282,10 +299,15 @@ def examples_of(project: Project, step: str) -> GoldenSet | None:
     return load_golden(path) if wanted else None
 
 
-def current_of(project: Project, step: Step, parameters: Mapping[str, Any], examples_hash: str | None) -> Current:
+def current_of(
+    project: Project, step: Step, parameters: Mapping[str, Any], examples_hash: str | None
+) -> Current:
     """What a certificate for a step has to agree with today, by the project's files alone."""
     return Current(
-        identities={model.name: _identity(project, model, examples_hash) for model in project.catalog.models.values()},
+        identities={
+            model.name: _identity(project, model, examples_hash)
+            for model in project.catalog.models.values()
+        },
         prompt_hash=project.prompts[step.prompt].hash,
         step_hash=step.hash(parameters),
         today=datetime.date.today(),

@@ -54,8 +54,12 @@ class Misuse(TierwiseError):
 class ConfigError(Misuse):
     """A project file is wrong. The message reads `file:line: what is wrong; remedy`."""
 
-    def __init__(self, message: str, *, path: Path | str | None = None, line: int | None = None) -> None:
-        self.path, self.line, self.message = path, line, message
+    def __init__(
+        self, message: str, *, path: Path | str | None = None, line: int | None = None
+    ) -> None:
+        self.path = path
+        self.line = line
+        self.message = message
         place = f"{path}:{line}: " if line else f"{path}: " if path else ""
         super().__init__(place + message)
 
@@ -64,7 +68,8 @@ class UnknownName(Misuse):
     """Nothing of that name; suggests the nearest one and lists what there is."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self.kind, self.name = kind, name
+        self.kind = kind
+        self.name = name
         super().__init__(unknown_name(kind, name, known))
 
 
@@ -98,8 +103,11 @@ class BudgetExceeded(TierwiseError):
     `budget` is what the ledger calls the budget that is short, and `left` the USD that it had left.
     """
 
-    def __init__(self, message: str, *, budget: str | None = None, left: Decimal | None = None) -> None:
-        self.budget, self.left = budget, left
+    def __init__(
+        self, message: str, *, budget: str | None = None, left: Decimal | None = None
+    ) -> None:
+        self.budget = budget
+        self.left = left
         super().__init__(message)
 
 
@@ -111,9 +119,16 @@ class CallError(TierwiseError):
     """A call to a provider failed. `model` names the catalog entry; `usage` came with the failure, if any did."""
 
     def __init__(
-        self, message: str, *, model: str, retry_after: float | None = None, usage: Usage | None = None
+        self,
+        message: str,
+        *,
+        model: str,
+        retry_after: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
-        self.model, self.retry_after, self.usage = model, retry_after, usage
+        self.model = model
+        self.retry_after = retry_after
+        self.usage = usage
         super().__init__(f"{model}: {message}")
 
 
@@ -174,6 +189,8 @@ def raised(error: BaseException) -> str:
     from traceback import extract_tb
 
     foreign = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib"))
-    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(foreign)]
+    frames = [
+        frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(foreign)
+    ]
     places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
     return " at ".join([type(error).__name__, *places[-1:]])

@@ -36,33 +36,44 @@ class Scale(Settings):
     """How work is spread over processes; the part of `[tool.tierwise]` that variables can take the place of."""
 
     task_runner: Literal["threads", "dask", "ray"] = Field(
-        "threads", description="Where task runs go: threads of the flow's process, or worker processes of Dask or Ray."
+        "threads",
+        description="Where task runs go: threads of the flow's process, or worker processes of Dask or Ray.",
     )
     workers: int = Field(
-        1, ge=1, description="Processes that share the models' limits; Dask and Ray start as many on this machine."
+        1,
+        ge=1,
+        description="Processes that share the models' limits; Dask and Ray start as many on this machine.",
     )
     cluster: str | None = Field(
-        None, description="The address of a Dask scheduler or a Ray cluster that runs already; none is started then."
+        None,
+        description="The address of a Dask scheduler or a Ray cluster that runs already; none is started then.",
     )
 
     def under(self, env: Mapping[str, str]) -> Scale:
         """With what TIERWISE_TASK_RUNNER, TIERWISE_WORKERS and TIERWISE_CLUSTER say instead. Raises Misuse."""
-        given = {name: env.get(f"TIERWISE_{name.upper()}") or getattr(self, name) for name in Scale.model_fields}
+        given = {
+            name: env.get(f"TIERWISE_{name.upper()}") or getattr(self, name)
+            for name in Scale.model_fields
+        }
         try:
             return Scale.model_validate(given)
         except ValidationError as error:
             fault = error.errors()[0]
-            raise Misuse(f"TIERWISE_{str(fault['loc'][0]).upper()} is '{fault['input']}': {fault['msg']}") from None
+            raise Misuse(
+                f"TIERWISE_{str(fault['loc'][0]).upper()} is '{fault['input']}': {fault['msg']}"
+            ) from None
 
 
 class ProjectSettings(Scale):
     """`[tool.tierwise]` of a project's pyproject.toml."""
 
     ledger_url: str | None = Field(
-        None, description="An SQLAlchemy address of the ledger; left out: SQLite at `.tierwise/ledger.db`."
+        None,
+        description="An SQLAlchemy address of the ledger; left out: SQLite at `.tierwise/ledger.db`.",
     )
     keep_text: Literal["never", "outputs", "all"] = Field(
-        "outputs", description="What texts the ledger holds: none, answers, or the documents' as well."
+        "outputs",
+        description="What texts the ledger holds: none, answers, or the documents' as well.",
     )
     secrets: Mapping[str, str] = Field(
         {}, description="The Prefect secret blocks that variables come from where they are not set."
@@ -74,9 +85,13 @@ class ProjectSettings(Scale):
         """Who writes a key here by mistake does not get to see it again."""
         for variable, block in secrets.items():
             if not re.fullmatch("[A-Z][A-Z0-9_]*", variable):
-                raise ValueError(f"'{variable}' is not a variable's name; write it in capitals, such as CLARIFAI_PAT")
+                raise ValueError(
+                    f"'{variable}' is not a variable's name; write it in capitals, such as CLARIFAI_PAT"
+                )
             if not re.fullmatch("[a-z0-9-]+", block):
-                raise ValueError(f"{variable} takes the name of a Prefect secret block (a-z, 0-9, -), never the key")
+                raise ValueError(
+                    f"{variable} takes the name of a Prefect secret block (a-z, 0-9, -), never the key"
+                )
         return secrets
 
 
@@ -93,7 +108,9 @@ class Project:
         for candidate in (folder, *folder.parents):
             if (candidate / "routing_rules").is_dir():
                 return cls(candidate)
-        raise Misuse(f"{folder} is in no tierwise project: no folder above it has a routing_rules/ folder")
+        raise Misuse(
+            f"{folder} is in no tierwise project: no folder above it has a routing_rules/ folder"
+        )
 
     @cached_property
     def settings(self) -> ProjectSettings:
@@ -107,7 +124,9 @@ class Project:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot be read: {error}", path=path) from None
         before, found, _ = text.partition("[tool.tierwise]")
-        return YamlData(path, table, first_line=before.count("\n") + 1 if found else 1).validate(ProjectSettings)
+        return YamlData(path, table, first_line=before.count("\n") + 1 if found else 1).validate(
+            ProjectSettings
+        )
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -122,7 +141,9 @@ class Project:
     @cached_property
     def rules(self) -> Rules:
         """routing_rules/rules.yaml, its names checked against the catalog and the prompts' steps."""
-        return load_rules(self.root / RULES, self.catalog, {prompt.head.step for prompt in self.prompts})
+        return load_rules(
+            self.root / RULES, self.catalog, {prompt.head.step for prompt in self.prompts}
+        )
 
     @cached_property
     def certificates(self) -> Certificates:
@@ -142,12 +163,23 @@ class Project:
     def policy(self, env: Mapping[str, str]) -> Policy:
         """Catalog and rules with what cannot be used under these variables."""
         missing = unavailable(self.catalog, env, self.root)
-        return Policy(catalog=self.catalog, rules=self.rules, certificates=self.certificates, unavailable=missing)
+        return Policy(
+            catalog=self.catalog,
+            rules=self.rules,
+            certificates=self.certificates,
+            unavailable=missing,
+        )
 
     def promised(self, env: Mapping[str, str]) -> Mapping[str, str]:
         """`env` as a flow run has it, to ask what can be used, not to call it: a word for what a secret block holds."""
-        words = {name: f"from the Prefect secret block {block}" for name, block in self.settings.secrets.items()}
-        return {**words, **{name: value for name, value in env.items() if value or name not in words}}
+        words = {
+            name: f"from the Prefect secret block {block}"
+            for name, block in self.settings.secrets.items()
+        }
+        return {
+            **words,
+            **{name: value for name, value in env.items() if value or name not in words},
+        }
 
     def promises(self, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
         """The Prefect secret blocks that a model's missing variables come from in a flow run."""
@@ -158,21 +190,31 @@ class Project:
     def identity(self, model: Model) -> str:
         """What a model's answers depend on besides the prompt; for a learned one, what it was trained on."""
         try:
-            return read_head(trained_file(self.root, model.name)).identity if model.learned else model.identity
+            return (
+                read_head(trained_file(self.root, model.name)).identity
+                if model.learned
+                else model.identity
+            )
         except ConfigError:  # not trained, so not available either
             return model.identity
 
     def flow_names(self) -> list[str]:
         """The modules in flows/."""
-        return sorted(p.stem for p in (self.root / "flows").glob("*.py") if not p.stem.startswith("_"))
+        return sorted(
+            p.stem for p in (self.root / "flows").glob("*.py") if not p.stem.startswith("_")
+        )
 
     def load_step(self, name: str) -> Step:
         """The step in `tasks/<name>.py`. Raises UnknownName, ConfigError."""
-        known = sorted(p.stem for p in (self.root / "tasks").glob("*.py") if not p.stem.startswith("_"))
+        known = sorted(
+            p.stem for p in (self.root / "tasks").glob("*.py") if not p.stem.startswith("_")
+        )
         module_name = name.replace("-", "_")
         if module_name not in known:
             raise UnknownName("step", name, known)
-        found = getattr(getattr(self._import(f"tasks.{module_name}"), module_name, None), "spec", None)
+        found = getattr(
+            getattr(self._import(f"tasks.{module_name}"), module_name, None), "spec", None
+        )
         if not isinstance(found, Step):
             raise ConfigError(f"has no step named '{module_name}'", path=f"tasks/{module_name}.py")
         return found
@@ -184,7 +226,9 @@ class Project:
             raise UnknownName("flow", name, self.flow_names())
         found = getattr(self._import(f"flows.{module_name}"), module_name, None)
         if not hasattr(found, "fn"):
-            raise ConfigError(f"has no flow function named '{module_name}'", path=f"flows/{module_name}.py")
+            raise ConfigError(
+                f"has no flow function named '{module_name}'", path=f"flows/{module_name}.py"
+            )
         return found
 
     def _import(self, module: str) -> ModuleType:
@@ -197,7 +241,9 @@ class Project:
 def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[str, str]:
     """Each model that cannot be used in this project under these variables, and what to do about it."""
     reasons = {
-        name: catalog.unavailable(model, env) or _without_weights(model, env) or _untrained(model, root)
+        name: catalog.unavailable(model, env)
+        or _without_weights(model, env)
+        or _untrained(model, root)
         for name, model in catalog.models.items()
     }
     return {name: reason for name, reason in reasons.items() if reason}
@@ -210,7 +256,11 @@ def _without_weights(model: Model, env: Mapping[str, str]) -> str | None:
     if model.weights is None or weights_present(model.weights, env):
         return None
     own = model.weights.own_file(env)
-    return f"there is no file {own}" if own else f"its weights are not here; run `tierwise fetch {model.name}`"
+    return (
+        f"there is no file {own}"
+        if own
+        else f"its weights are not here; run `tierwise fetch {model.name}`"
+    )
 
 
 def _untrained(model: Model, root: Path) -> str | None:

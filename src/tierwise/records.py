@@ -15,7 +15,9 @@ from typing import Any, Literal, Protocol, get_args
 
 import orjson
 
-_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_CANONICAL = (
+    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+)
 
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
@@ -43,8 +45,12 @@ def canonical_hash(value: Any) -> str:
 def _canonical_json(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=str, option=_CANONICAL)
-    except TypeError:  # half a character, a key that is no text, or a number beyond 64 bits: slower, but as good
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    except (
+        TypeError
+    ):  # half a character, a key that is no text, or a number beyond 64 bits: slower, but as good
+        text = json.dumps(
+            value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
+        )
         return text.encode("utf-8", "surrogatepass")
 
 
@@ -100,7 +106,9 @@ class Reply:
     usage: Usage | None
     latency_s: float
     served_model: str | None = None  # the name that the server gave
-    confidence: float | None = None  # 0 to 1: the least likely token of the answer; None where nobody says
+    confidence: float | None = (
+        None  # 0 to 1: the least likely token of the answer; None where nobody says
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +182,9 @@ class Route:
     reason: str = ""  # why this order, or why there is nothing to try
     thresholds: Mapping[str, float] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()  # as recorded: one for each model
-    features: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as recorded: what the decision rested on
+    features: Mapping[str, Any] = field(
+        default_factory=dict, repr=False
+    )  # as recorded: what the decision rested on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,12 +241,16 @@ class Document:
     @property
     def stopped(self) -> Outcome | None:
         """The outcome that keeps later steps from this document, if any: one that waits, or a person's no."""
-        return next((o for o in self.outcomes.values() if o.status in ("deferred", "rejected")), None)
+        return next(
+            (o for o in self.outcomes.values() if o.status in ("deferred", "rejected")), None
+        )
 
     @property
     def strictest(self) -> Sensitivity:
         """The strictest of its own sensitivity and its outcomes': what is derived from all of it is as sensitive."""
-        return highest(self.sensitivity, *(outcome.sensitivity for outcome in self.outcomes.values()))
+        return highest(
+            self.sensitivity, *(outcome.sensitivity for outcome in self.outcomes.values())
+        )
 
     def value(self, step: str) -> Any:
         """The accepted output of a step as plain data, or None."""
@@ -275,7 +289,9 @@ class Batch:
         size: int | None = None,
     ) -> None:
         """`size` is the number of documents; it has to be said for those that are held elsewhere."""
-        self._held, self.first, self.total = documents, first, total
+        self._held = documents
+        self.first = first
+        self.total = total
         self.size: int = len(documents) if isinstance(documents, tuple) else size or 0
 
     @property

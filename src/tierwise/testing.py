@@ -73,7 +73,9 @@ class StandIn:
 
         with ExitStack() as stack:
             url = stack.enter_context(_Server(self._reply))
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+            scratch = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            )
             project = _Stage(Project.find(self._root).root, url, scratch)
             self._engine = stack.enter_context(Engine(project, env={}))
             stack.enter_context(using(self._engine))
@@ -84,7 +86,11 @@ class StandIn:
         self._open.close()
 
     def ask(
-        self, step: str, *documents: str | Document, sensitivity: Sensitivity = "internal", **parameters: Any
+        self,
+        step: str,
+        *documents: str | Document,
+        sensitivity: Sensitivity = "internal",
+        **parameters: Any,
     ) -> list[Outcome]:
         """What documents get from a step of the project; texts become documents of this sensitivity.
 
@@ -92,7 +98,9 @@ class StandIn:
         """
         project = self._engine.project
         spec = project.load_step(step)
-        given = parameters or dict(load_settings(project.root / "golden" / f"{step}.yaml").parameters)
+        given = parameters or dict(
+            load_settings(project.root / "golden" / f"{step}.yaml").parameters
+        )
         batch = Batch(tuple(_document(n, each, sensitivity) for n, each in enumerate(documents, 1)))
         run = self._engine.start_run("test")
         done = self._engine.run_batch(run, spec, batch, given)
@@ -102,9 +110,12 @@ class StandIn:
     def _reply(self, request: Request) -> str:
         self.requests.append(request)
         given = self._answer(request) if callable(self._answer) else self._answer
-        fields, shared = request.schema.get("properties", {}), request.schema.get("$defs", {})
+        fields = request.schema.get("properties", {})
+        shared = request.schema.get("$defs", {})
         words = " ".join(request.document.split()[:8])
-        return json.dumps({name: given.get(name, _filled(part, shared, words)) for name, part in fields.items()})
+        return json.dumps(
+            {name: given.get(name, _filled(part, shared, words)) for name, part in fields.items()}
+        )
 
 
 def _document(number: int, given: str | Document, sensitivity: Sensitivity) -> Document:
@@ -123,7 +134,10 @@ def _filled(schema: Mapping[str, Any], shared: Mapping[str, Any], words: str) ->
         return _filled(schema["anyOf"][0], shared, words)
     kind = schema.get("type")
     if kind == "object":
-        return {name: _filled(part, shared, words) for name, part in schema.get("properties", {}).items()}
+        return {
+            name: _filled(part, shared, words)
+            for name, part in schema.get("properties", {}).items()
+        }
     if kind == "array":
         return [_filled(schema.get("items", {}), shared, words)] * schema.get("minItems", 0)
     if kind in ("integer", "number"):
@@ -151,7 +165,10 @@ class _Stage(Project):
     @cached_property
     def catalog(self) -> Catalog:
         real = Project(self.root)
-        stood = {name: self._stood(model, real.identity(model)) for name, model in real.catalog.models.items()}
+        stood = {
+            name: self._stood(model, real.identity(model))
+            for name, model in real.catalog.models.items()
+        }
         return real.catalog.model_copy(update={"models": stood})
 
     @property
@@ -163,7 +180,12 @@ class _Stage(Project):
 
     def _stood(self, model: Model, identity: str) -> Model:
         params = {"model": f"openai/{model.name}", "api_base": f"{self.url}/v1", "api_key": "none"}
-        ours = {"litellm_params": params, "lane": "lean", "structured_output": "grammar", "real": identity}
+        ours = {
+            "litellm_params": params,
+            "lane": "lean",
+            "structured_output": "grammar",
+            "real": identity,
+        }
         return _Stood.model_validate({**model.model_dump(exclude={"weights", "learned"}), **ours})
 
 

@@ -30,7 +30,8 @@ RULES = """
       - {name: default, try: [ministral-3-14b, qwen-1.5b]}
 """
 FREE, HOSTED, DEAR = (
-    f"{{input: {i}, output: {o}, source: test, date: 2026-11-01}}" for i, o in ((0, 0), (0.2, 0.2), (1, 5))
+    f"{{input: {i}, output: {o}, source: test, date: 2026-11-01}}"
+    for i, o in ((0, 0), (0.2, 0.2), (1, 5))
 )
 
 

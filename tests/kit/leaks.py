@@ -61,7 +61,11 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "classify": {"labels": LABELS, "descriptions": {}},
     "summarize": {"max_words": 50},
 }
-GUARD = {"name": "confidential-stays-local", "when": {"sensitivity_min": "confidential"}, "allow_tiers": ["local"]}
+GUARD = {
+    "name": "confidential-stays-local",
+    "when": {"sensitivity_min": "confidential"},
+    "allow_tiers": ["local"],
+}
 FREE = "{input: 0, output: 0, source: test, date: 2026-11-01}"
 # everything that a prompt can see, so that nothing stays in only because a prompt does not ask for it
 PROMPT = """---
@@ -77,7 +81,9 @@ FAULTS: Mapping[str, Fault] = {
     "good": OK,
     "no object": Fault(text="I would rather not."),
     "wrong label": Fault(text='{"label": "praise", "evidence": "the", "summary": ""}'),
-    "invented": Fault(text='{"label": "billing", "evidence": "it never came at all", "summary": "9999 euros"}'),
+    "invented": Fault(
+        text='{"label": "billing", "evidence": "it never came at all", "summary": "9999 euros"}'
+    ),
     "cut off": CUT_OFF,
     "refused": CONTENT_FILTER,
     "too many": status(429, retry_after=0),
@@ -94,7 +100,9 @@ class Paper:
 
     form: str = "page"  # or "row"
     declared: Sensitivity | None = None  # None: it says nothing of itself
-    learnt: Sensitivity | None = None  # of an outcome that it brings along, which holds its words too
+    learnt: Sensitivity | None = (
+        None  # of an outcome that it brings along, which holds its words too
+    )
     metadata: Mapping[str, str] = field(default_factory=dict)
     sentences: int = 1
 
@@ -105,7 +113,9 @@ class Paper:
     def text(self, number: int) -> str:
         """Words in every sentence, so that no part of it is without."""
         mail, plain = self.words(number)
-        return "\n\n".join(f"The parcel of {mail} about {plain} has not arrived." for _ in range(self.sentences))
+        return "\n\n".join(
+            f"The parcel of {mail} about {plain} has not arrived." for _ in range(self.sentences)
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +168,9 @@ def run(world: World, inside: Standin, outside: Standin) -> Seen:
                 _go_through(engine, world, derived)
     bodies = "\n".join(json.dumps(request.body, ensure_ascii=False) for request in outside.requests)
     words = {word for _, p, n in documents for word in p.words(n)} | set(_example_words(world))
-    secret |= {w for w, level in _example_words(world).items() if rank(level) >= rank("confidential")}
+    secret |= {
+        w for w, level in _example_words(world).items() if rank(level) >= rank("confidential")
+    }
     return Seen(frozenset(w for w in words if w in bodies), frozenset(secret), outside.count)
 
 
@@ -175,8 +187,12 @@ def _go_through(engine: Engine, world: World, documents: tuple[Document, ...]) -
     run, batch = engine.start_run("leaks"), Batch(documents)
     for name in world.steps:
         try:
-            batch = engine.run_batch(run, STEPS[name], batch, PARAMETERS[name], models=world.measured)
-        except GuardViolation:  # what is measured may not see a document: stopped before anything was sent
+            batch = engine.run_batch(
+                run, STEPS[name], batch, PARAMETERS[name], models=world.measured
+            )
+        except (
+            GuardViolation
+        ):  # what is measured may not see a document: stopped before anything was sent
             break
     return run.id
 
@@ -191,9 +207,15 @@ def _engine(by: str, project: Project, documents: tuple[Document, ...]) -> Engin
 def _answered(engine: Engine, run_id: str, documents: tuple[Document, ...]) -> Retry:
     """A retry of all, after a person answered what waits with the words of each document."""
     words = {document.id: " ".join(document.text.split()[:6]) for document in documents}
-    asked = [item for item in waiting(engine.ledger, run_id) if item.question and item.step in STEPS]
+    asked = [
+        item for item in waiting(engine.ledger, run_id) if item.question and item.step in STEPS
+    ]
     for item in asked:
-        answer = {"label": LABELS[0], "evidence": words[item.document_id], "summary": words[item.document_id]}
+        answer = {
+            "label": LABELS[0],
+            "evidence": words[item.document_id],
+            "summary": words[item.document_id],
+        }
         fields = STEPS[item.step].returns.model_fields
         edit(engine.ledger, item, json.dumps({name: answer[name] for name in fields}), by="Ann")
     return Retry(run_id, frozenset(words), frozenset(item.document_id for item in asked))
@@ -240,10 +262,17 @@ def _entry(name: str, url: str, world: World) -> str:
 def _write_examples(root: Path, world: World) -> None:
     (root / "golden").mkdir()
     rows = [
-        {"id": word, "text": f"The parcel about {word} is late.", "label": LABELS[0], "sensitivity": level}
+        {
+            "id": word,
+            "text": f"The parcel about {word} is late.",
+            "label": LABELS[0],
+            "sensitivity": level,
+        }
         for word, level in _example_words(world).items()
     ]
-    (root / "golden" / "classify-examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "golden" / "classify-examples.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
 
 
 def _example_words(world: World) -> dict[str, Sensitivity]:
@@ -252,13 +281,18 @@ def _example_words(world: World) -> dict[str, Sensitivity]:
 
 
 def _certify(project: Project, world: World) -> None:
-    save_certificates(project.root / CERTIFICATES, [_certificate(project, *certified) for certified in world.certified])
+    save_certificates(
+        project.root / CERTIFICATES,
+        [_certificate(project, *certified) for certified in world.certified],
+    )
 
 
 def _certificate(project: Project, step: str, chain: tuple[str, ...]) -> Certificate:
     """Proof that holds today."""
     examples = examples_of(project, step)
-    current = current_of(project, STEPS[step], PARAMETERS[step], examples.hash if examples else None)
+    current = current_of(
+        project, STEPS[step], PARAMETERS[step], examples.hash if examples else None
+    )
     return Certificate(
         step=step,
         models=chain,
@@ -271,7 +305,9 @@ def _certificate(project: Project, step: str, chain: tuple[str, ...]) -> Certifi
         n=100,
         errors=0,
         bound=lower_bound(0, 100),
-        threshold=1.0 if chain == ("trained",) else None,  # it is never that sure, and hands everything on
+        threshold=1.0
+        if chain == ("trained",)
+        else None,  # it is never that sure, and hands everything on
         coverage=0.5 if chain == ("trained",) else None,
         date=datetime.date.today(),
         tierwise_version=__version__,
@@ -287,7 +323,10 @@ def _documents(folder: Path, world: World) -> list[tuple[Document, Paper, int]]:
             row = {"id": "1", "text": paper.text(number), **fields}
             (folder / f"{number}.jsonl").write_text(json.dumps(row))
         else:
-            head = "".join(f"{key}: {value}\n" for key, value in {"kept": paper.words(number)[1], **fields}.items())
+            head = "".join(
+                f"{key}: {value}\n"
+                for key, value in {"kept": paper.words(number)[1], **fields}.items()
+            )
             (folder / f"{number}.md").write_text(f"---\n{head}---\n{paper.text(number)}")
     read = [d for batch in read_documents(folder, sensitivity=world.base) for d in batch.documents]
     by_number = {int(document.metadata["path"].partition(".")[0]): document for document in read}
@@ -298,7 +337,9 @@ def _informed(document: Document, paper: Paper, number: int) -> Document:
     if paper.learnt is None:
         return document
     value = {"summary": " ".join(paper.words(number))}
-    return document.with_outcome(Outcome(step="intake", status="accepted", value=value, sensitivity=paper.learnt))
+    return document.with_outcome(
+        Outcome(step="intake", status="accepted", value=value, sensitivity=paper.learnt)
+    )
 
 
 def _derived(document: Document, world: World) -> Document:
@@ -340,9 +381,13 @@ def _conditions() -> st.SearchStrategy[dict[str, Any]]:
 def _routes() -> st.SearchStrategy[list[dict[str, Any]]]:
     names = st.lists(st.sampled_from(list(TIERS)), min_size=2, unique=True)
     choice = st.one_of(names.map(lambda n: {"try": n}), st.just({"pick": "cheapest_capable"}))
-    matched = st.tuples(_conditions().filter(bool), choice).map(lambda pair: {"when": pair[0], **pair[1]})
+    matched = st.tuples(_conditions().filter(bool), choice).map(
+        lambda pair: {"when": pair[0], **pair[1]}
+    )
     return st.tuples(st.lists(matched, max_size=3), choice).map(
-        lambda parts: [{"name": f"route-{n}", **route} for n, route in enumerate([*parts[0], parts[1]])]
+        lambda parts: [
+            {"name": f"route-{n}", **route} for n, route in enumerate([*parts[0], parts[1]])
+        ]
     )
 
 
@@ -350,9 +395,20 @@ def rules() -> st.SearchStrategy[dict[str, Any]]:
     """Rules that hold the one guard somewhere among others, which may only forbid more."""
     tiers = st.lists(st.sampled_from(["local", "clarifai", "proprietary"]), unique=True)
     guards = st.lists(st.tuples(_conditions().filter(bool), tiers), max_size=1).map(
-        lambda pairs: [{"name": f"g{n}", "when": when, "allow_tiers": tiers} for n, (when, tiers) in enumerate(pairs)]
+        lambda pairs: [
+            {"name": f"g{n}", "when": when, "allow_tiers": tiers}
+            for n, (when, tiers) in enumerate(pairs)
+        ]
     )
-    checks = ["schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"]
+    checks = [
+        "schema",
+        "label",
+        "length",
+        "grounding",
+        "placeholders",
+        "language",
+        "low_confidence",
+    ]
     return st.fixed_dictionaries(
         {
             "version": st.just(1),
@@ -366,7 +422,9 @@ def rules() -> st.SearchStrategy[dict[str, Any]]:
             ),
         },
         optional={
-            "floors": st.fixed_dictionaries({}, optional=dict.fromkeys(STEPS, st.sampled_from([0.5, 0.9, 1.0]))),
+            "floors": st.fixed_dictionaries(
+                {}, optional=dict.fromkeys(STEPS, st.sampled_from([0.5, 0.9, 1.0]))
+            ),
             "shadow": st.just({"share": 1.0, "money": 1.0}),
         },
     )
@@ -381,7 +439,9 @@ def worlds() -> st.SearchStrategy[World]:
         form=st.sampled_from(["page", "row"]),
         declared=st.none() | level,
         learnt=st.none() | st.none() | level,
-        metadata=st.dictionaries(st.sampled_from(["desk", "stakes"]), st.sampled_from(["legal", "high"])),
+        metadata=st.dictionaries(
+            st.sampled_from(["desk", "stakes"]), st.sampled_from(["legal", "high"])
+        ),
         sentences=st.sampled_from([1, 1, 1, 60]),
     )
     settings = st.fixed_dictionaries(
@@ -398,7 +458,9 @@ def worlds() -> st.SearchStrategy[World]:
         papers=st.lists(paper, min_size=2, max_size=4).map(tuple),
         base=low | low | level,
         settings=st.fixed_dictionaries(dict.fromkeys(TIERS, settings)),
-        certified=st.lists(st.tuples(st.sampled_from(list(STEPS)), chain), max_size=4, unique=True).map(tuple),
+        certified=st.lists(
+            st.tuples(st.sampled_from(list(STEPS)), chain), max_size=4, unique=True
+        ).map(tuple),
         examples=st.lists(level, max_size=4).map(tuple),
         faults=st.lists(st.sampled_from(list(FAULTS)), max_size=8).map(tuple),
         measured=st.just(()) | st.just(()) | st.just(()) | chain,

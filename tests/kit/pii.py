@@ -15,7 +15,9 @@ class Case(NamedTuple):
 
 CASES = [
     Case("e-mail address", "anna.berg@kontor.example", "Write to anna.berg@kontor.example today."),
-    Case("e-mail address", "o'neill+orders@shop.co.uk", "Reply to o'neill+orders@shop.co.uk, please."),
+    Case(
+        "e-mail address", "o'neill+orders@shop.co.uk", "Reply to o'neill+orders@shop.co.uk, please."
+    ),
     Case("e-mail address", "büro@müller.de", "Schreiben Sie an büro@müller.de."),
     Case("e-mail address", "j_d@sub.mail-host.museum", "Adresse : j_d@sub.mail-host.museum."),
     Case("e-mail address", "jane.doe", "Mail me: jane.doe (at) post [dot] example."),

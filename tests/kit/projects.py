@@ -29,10 +29,18 @@ routes:
 
 
 def model(
-    name: str, url: str, *, tier: str = "local", strength: int = 10, price: str = PRICE, context: int = 8000
+    name: str,
+    url: str,
+    *,
+    tier: str = "local",
+    strength: int = 10,
+    price: str = PRICE,
+    context: int = 8000,
 ) -> str:
     """A catalog entry for a model that a stand-in serves."""
-    return MODEL.format(name=name, url=url, tier=tier, strength=strength, price=price, context=context)
+    return MODEL.format(
+        name=name, url=url, tier=tier, strength=strength, price=price, context=context
+    )
 
 
 def make_project(root: Path, *models: str, rules: str = RULES) -> Path:

@@ -26,10 +26,22 @@ def built_site(factory: pytest.TempPathFactory) -> Path:
 
 def _build(folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ROOT / "mkdocs.yml", "-d", folder],
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "-f",
+            ROOT / "mkdocs.yml",
+            "-d",
+            folder,
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
     )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nA new page? Name it under `nav` in mkdocs.yml."
+    assert done.returncode == 0, (
+        f"{done.stdout}{done.stderr}\nA new page? Name it under `nav` in mkdocs.yml."
+    )

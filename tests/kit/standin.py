@@ -68,7 +68,9 @@ class Request:
             or (body.get("output_format") or {}).get("schema")
             or ((body.get("output_config") or {}).get("format") or {}).get("schema")
             or (self._tool or {}).get("input_schema")
-            or _first_of(body.get("generationConfig") or {}, "responseJsonSchema", "response_json_schema")
+            or _first_of(
+                body.get("generationConfig") or {}, "responseJsonSchema", "response_json_schema"
+            )
             or _first_of(body.get("generationConfig") or {}, "responseSchema", "response_schema")
         )
 
@@ -89,7 +91,9 @@ class Fault:
     text: str | None = None  # instead of the answer
     finish_reason: str = "stop"  # in OpenAI's words
     refusal: str | None = None
-    usage: Mapping[str, Any] | None = field(default_factory=dict)  # added to the real one; None leaves it out
+    usage: Mapping[str, Any] | None = field(
+        default_factory=dict
+    )  # added to the real one; None leaves it out
     cut_at: float | None = None  # share of the body after which the connection is reset
     truncate: bool = False  # half the body, properly ended
     trickle: bool = False  # a space now and then, for ever
@@ -99,7 +103,9 @@ class Fault:
 OK = Fault()
 
 
-def status(status_code: int, message: str = "ordered fault", *, retry_after: object = None, **error: Any) -> Fault:
+def status(
+    status_code: int, message: str = "ordered fault", *, retry_after: object = None, **error: Any
+) -> Fault:
     """An error in OpenAI's form; `error` adds fields such as `type` and `code`."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     body = {"error": {"message": message, "type": "standin_error", "code": status_code, **error}}
@@ -128,7 +134,9 @@ CUT_OFF = Fault(finish_reason="length")
 NO_USAGE = Fault(usage=None)
 WRONG_USAGE = Fault(usage={"prompt_tokens": -5, "completion_tokens": "many"})
 ERROR_INSIDE = raw('{"error": {"message": "upstream fell over", "code": 502}}')
-NO_CHOICES = raw('{"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}')
+NO_CHOICES = raw(
+    '{"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}'
+)
 
 Answer = str | Callable[[Request], str | Fault]
 
@@ -217,7 +225,9 @@ class Standin:
             await self._together.wait()
         encode = _encoder(request.path)
         if encode is None:
-            return web.json_response({"error": {"message": f"no such path: {request.path}"}}, status=404)
+            return web.json_response(
+                {"error": {"message": f"no such path: {request.path}"}}, status=404
+            )
         fault = self._faults.popleft() if self._faults else OK
         if fault.delay_s or self.latency_s:
             await asyncio.sleep(fault.delay_s or self.latency_s)
@@ -238,7 +248,9 @@ async def _send(incoming: web.BaseRequest, body: bytes, fault: Fault) -> web.Str
     if fault.truncate:
         body = body[: len(body) // 2]
     if fault.cut_at is None and not fault.trickle:
-        return web.Response(body=body, status=fault.status, headers=fault.headers, content_type="application/json")
+        return web.Response(
+            body=body, status=fault.status, headers=fault.headers, content_type="application/json"
+        )
     response = web.StreamResponse(status=fault.status, headers={"Content-Type": "application/json"})
     if fault.trickle:
         await response.prepare(incoming)
@@ -294,11 +306,18 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
         "choices": [{"index": 0, "message": message, "finish_reason": fault.finish_reason}],
     }
     if request.body.get("logprobs"):
-        tokens = [{"token": "a", "logprob": math.log(share), "top_logprobs": []} for share in (1.0, fault.probability)]
+        tokens = [
+            {"token": "a", "logprob": math.log(share), "top_logprobs": []}
+            for share in (1.0, fault.probability)
+        ]
         reply["choices"][0]["logprobs"] = {"content": tokens}
     if fault.usage is not None:
         prompt, completion = _tokens(request, text)
-        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
         reply["usage"] = {**usage, **fault.usage}
     return reply
 
@@ -306,7 +325,14 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
 def _anthropic(request: Request, text: str, fault: Fault, number: int) -> dict[str, Any]:
     content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     if request._tool and text:
-        content = [{"type": "tool_use", "id": "toolu_1", "name": request._tool["name"], "input": orjson.loads(text)}]
+        content = [
+            {
+                "type": "tool_use",
+                "id": "toolu_1",
+                "name": request._tool["name"],
+                "input": orjson.loads(text),
+            }
+        ]
     reasons = {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}
     reply = {
         "id": f"msg_{number}",
@@ -327,16 +353,25 @@ def _gemini(request: Request, text: str, fault: Fault, number: int) -> dict[str,
     reasons = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
     content = {"role": "model", "parts": [{"text": text}]}
     reply: dict[str, Any] = {
-        "candidates": [{"content": content, "finishReason": reasons[fault.finish_reason], "index": 0}],
+        "candidates": [
+            {"content": content, "finishReason": reasons[fault.finish_reason], "index": 0}
+        ],
         "modelVersion": request.model,
         "responseId": str(number),
     }
     if request.body.get("logprobs"):
-        tokens = [{"token": "a", "logprob": math.log(share), "top_logprobs": []} for share in (1.0, fault.probability)]
+        tokens = [
+            {"token": "a", "logprob": math.log(share), "top_logprobs": []}
+            for share in (1.0, fault.probability)
+        ]
         reply["choices"][0]["logprobs"] = {"content": tokens}
     if fault.usage is not None:
         prompt, completion = _tokens(request, text)
-        usage = {"promptTokenCount": prompt, "candidatesTokenCount": completion, "totalTokenCount": prompt + completion}
+        usage = {
+            "promptTokenCount": prompt,
+            "candidatesTokenCount": completion,
+            "totalTokenCount": prompt + completion,
+        }
         reply["usageMetadata"] = {**usage, **fault.usage}
     return reply
 
@@ -346,7 +381,9 @@ def sensible_answer(request: Request) -> str:
     schema = request.schema
     if schema is None:
         return _quotation(request.document)
-    return orjson.dumps(_instance(schema, schema.get("$defs") or {}, _quotation(request.document))).decode()
+    return orjson.dumps(
+        _instance(schema, schema.get("$defs") or {}, _quotation(request.document))
+    ).decode()
 
 
 def _quotation(document: str) -> str:
@@ -369,7 +406,10 @@ def _instance(schema: Mapping[str, Any], defs: Mapping[str, Any], text: str) -> 
     kind = schema.get("type", "string")
     kind = str(kind[0] if isinstance(kind, list) else kind).lower()
     if kind == "object":
-        return {name: _instance(part, defs, text) for name, part in (schema.get("properties") or {}).items()}
+        return {
+            name: _instance(part, defs, text)
+            for name, part in (schema.get("properties") or {}).items()
+        }
     if kind == "array":
         return [_instance(schema.get("items") or {}, defs, text)] * schema.get("minItems", 0)
     if kind in ("integer", "number"):

@@ -23,7 +23,11 @@ def write_tiny_gguf(path: Path, seed: int = 0) -> Path:
     for name, shape in tensors.items():
         head += _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
         count = shape[0] * (shape[1] if len(shape) > 1 else 1)
-        values = (random.gauss(0, 0.3) for _ in range(count)) if len(shape) > 1 else (1.0 for _ in range(count))
+        values = (
+            (random.gauss(0, 0.3) for _ in range(count))
+            if len(shape) > 1
+            else (1.0 for _ in range(count))
+        )
         data += _padded(struct.pack(f"<{count}f", *values))
     path.write_bytes(_padded(head) + data)
     return path

@@ -9,7 +9,9 @@ from tests.kit.projects import ROOT
 
 PAGE = (ROOT / "docs/tutorial.md").read_text()
 # a file that the page shows, named on the line before; or commands
-_TYPED = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```|^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_TYPED = re.compile(
+    r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```|^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL
+)
 
 
 def typed_in() -> Iterator[str]:

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = os.environ.get("TIERWISE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = (
+    os.environ.get("TIERWISE_CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,7 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.ui)
             if CHROMIUM is None:
-                item.add_marker(pytest.mark.skip(reason="there is no chromium here: apt-get install chromium"))
+                item.add_marker(
+                    pytest.mark.skip(reason="there is no chromium here: apt-get install chromium")
+                )
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,13 @@ class Shown:
 
     def artifact(self, key: str) -> str:
         """The page of this run's version of an artifact."""
-        wanted = {"artifacts": {"key": {"any_": [key]}}, "flow_runs": {"id": {"any_": [self.flow_run_id]}}}
-        [found] = httpx.post(f"{self.url}/api/artifacts/filter", json=wanted).raise_for_status().json()
+        wanted = {
+            "artifacts": {"key": {"any_": [key]}},
+            "flow_runs": {"id": {"any_": [self.flow_run_id]}},
+        }
+        [found] = (
+            httpx.post(f"{self.url}/api/artifacts/filter", json=wanted).raise_for_status().json()
+        )
         return f"{self.url}/artifacts/artifact/{found['id']}"
 
 
@@ -75,7 +80,11 @@ def page(browser: Any, shown: Shown) -> Iterator[Any]:
     opened.on("websocket", lambda socket: asked.append(socket.url))
     opened.on(
         "console",
-        lambda message: said.append(f"{message.text} {message.location['url']}") if message.type == "error" else None,
+        lambda message: (
+            said.append(f"{message.text} {message.location['url']}")
+            if message.type == "error"
+            else None
+        ),
     )
     opened.on("pageerror", lambda error: said.append(str(error)))
     yield opened
@@ -115,7 +124,12 @@ def test_task_runs_are_named_for_their_documents_and_tagged_with_what_happened(
 ) -> None:
     page.goto(shown.page)
     page.locator(".p-tab", has_text="Task Runs").click()
-    see("9 Task runs", "NeedsAttention", "classify · documents 51-100 of 122", "draft · documents 101-122 of 122")
+    see(
+        "9 Task runs",
+        "NeedsAttention",
+        "classify · documents 51-100 of 122",
+        "draft · documents 101-122 of 122",
+    )
     see("tier:local", "tier:clarifai", "tier:proprietary", "escalated", "deferred")
     page.locator("canvas").first.wait_for()
     picture("run")
@@ -127,7 +141,10 @@ def test_the_log_tells_of_each_batch_and_each_document_that_waits_without_stack_
     """Although the terminal that started the run was quiet."""
     page.set_viewport_size({"width": 1280, "height": 1000})
     page.goto(shown.page)
-    see("classify: 49 accepted, 7 escalated, 1 deferred", "classify deferred mail-050.md: qwen-1.5b: grounding:")
+    see(
+        "classify: 49 accepted, 7 escalated, 1 deferred",
+        "classify deferred mail-050.md: qwen-1.5b: grounding:",
+    )
     assert "Traceback" not in page.inner_text("body")
     picture("log")
 
@@ -139,7 +156,9 @@ def test_the_run_lists_its_artifacts(
     page.goto(shown.page)
     page.locator(".p-tab", has_text="Artifacts").click()
     see("support-inbox-summary", "support-inbox-attention", "support-inbox-plan")
-    see("classify, share of documents", "summarize, share of documents", "draft, share of documents")
+    see(
+        "classify, share of documents", "summarize, share of documents", "draft, share of documents"
+    )
     picture("artifacts")
 
 
@@ -153,9 +172,12 @@ def test_the_summary_tells_what_each_model_did_in_each_step(
     picture("summary")
     heads = page.get_by_role("columnheader").all_inner_texts()
     rows = [
-        dict(zip(heads, row.locator("td").all_inner_texts(), strict=True)) for row in page.locator("tbody tr").all()
+        dict(zip(heads, row.locator("td").all_inner_texts(), strict=True))
+        for row in page.locator("tbody tr").all()
     ]
-    waiting = {(row["step"], row["model"]): row["deferred"] for row in rows if row["deferred"] != "0"}
+    waiting = {
+        (row["step"], row["model"]): row["deferred"] for row in rows if row["deferred"] != "0"
+    }
     assert waiting == {
         ("classify", "ministral-3-14b"): "2",
         ("draft", "qwen-1.5b"): "3",
@@ -173,7 +195,11 @@ def test_what_waits_is_listed_by_kind_with_what_to_do_and_names_stay_text(
     page.set_viewport_size({"width": 1280, "height": 1150})
     page.goto(shown.artifact("support-inbox-attention"))
     see("7 of 122 documents wait", "Could not be read: 2", "No allowed model answered well: 2")
-    see("Wait for a person's review: 3", f"tierwise review {shown.run_id}", f"tierwise report {shown.run_id} --open")
+    see(
+        "Wait for a person's review: 3",
+        f"tierwise review {shown.run_id}",
+        f"tierwise report {shown.run_id} --open",
+    )
     see("<b>[x](javascript:alert(1)).txt")
     assert page.locator("a[href^='javascript']").count() == 0
     picture("attention")
@@ -187,7 +213,9 @@ def test_the_plan_stands_beside_what_came_of_it(
     picture("plan")
 
 
-def test_the_versions_of_the_summary_are_the_trend(page: Any, shown: Shown, see: Callable[..., None]) -> None:
+def test_the_versions_of_the_summary_are_the_trend(
+    page: Any, shown: Shown, see: Callable[..., None]
+) -> None:
     """One for each run, under one key."""
     page.goto(f"{shown.url}/artifacts/key/support-inbox-summary")
     see("Created support-inbox-summary")

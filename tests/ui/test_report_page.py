@@ -35,11 +35,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def small(request: Request) -> str:
         number = int(request.document.split()[1])
-        return json.dumps({"label": "billing", "evidence": "my invoice" if number % 5 else "words of its own"})
+        return json.dumps(
+            {"label": "billing", "evidence": "my invoice" if number % 5 else "words of its own"}
+        )
 
     def large(request: Request) -> str:
         stuck = request.document.split()[1] == "10"
-        return json.dumps({"label": "billing", "evidence": "words of its own" if stuck else "my invoice"})
+        return json.dumps(
+            {"label": "billing", "evidence": "words of its own" if stuck else "my invoice"}
+        )
 
     def answer(request: Request) -> str:
         return small(request) if request.model == "small" else large(request)
@@ -47,7 +51,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Standin() as server:
         server.answer(answer)
         project = make_project(
-            root, model("small", server.url), model("large", server.url, strength=20, price=DEAR_PRICE)
+            root,
+            model("small", server.url),
+            model("large", server.url, strength=20, price=DEAR_PRICE),
         )
         with Engine(Project(project), env={}) as engine:
             for start in (0, 60):
@@ -87,7 +93,9 @@ def page(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator
     """The report, opened; no request but for the file itself, and nothing on the console."""
     asked: list[str] = []
     said: list[str] = []
-    context = browser.new_context(color_scheme=request.param, viewport={"width": 1280, "height": 900})
+    context = browser.new_context(
+        color_scheme=request.param, viewport={"width": 1280, "height": 900}
+    )
     opened = context.new_page()
     opened.on("request", lambda sent: asked.append(sent.url))
     opened.on("console", lambda message: said.append(message.text))
@@ -155,7 +163,13 @@ def test_a_receipt_opens_by_keyboard_and_tells_the_whole_way(page: Any) -> None:
     page.keyboard.press("Enter")
     assert button.get_attribute("aria-expanded") == "true"
     receipt = page.locator("tr.receipt").inner_text()
-    for part in ("classify accepted by large", "escalation", "✗ grounding", "✓ grounding", '"label": "billing"'):
+    for part in (
+        "classify accepted by large",
+        "escalation",
+        "✗ grounding",
+        "✓ grounding",
+        '"label": "billing"',
+    ):
         assert part in receipt
     page.keyboard.press("Enter")
     assert page.locator("tr.receipt").count() == 0
@@ -194,7 +208,9 @@ def test_both_themes_are_readable(page: Any, images: Path | None) -> None:
         dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
         page.get_by_role("button", name="mail-00.txt").click()
         part = {"x": 0, "y": 0, "width": 1280, "height": 2300}
-        page.screenshot(path=images / f"report-{'dark' if dark else 'light'}.png", full_page=True, clip=part)
+        page.screenshot(
+            path=images / f"report-{'dark' if dark else 'light'}.png", full_page=True, clip=part
+        )
 
 
 def test_ten_thousand_documents_are_found_and_paged(browser: Any, report: Path) -> None:

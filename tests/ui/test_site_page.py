@@ -14,10 +14,16 @@ import pytest
 
 from tests.kit.site import built_site
 
-CHROMIUM = os.environ.get("TIERWISE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = (
+    os.environ.get("TIERWISE_CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+)
 pytestmark = [
     pytest.mark.ui,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"
+    ),
 ]
 
 
@@ -52,7 +58,9 @@ def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator
     """The start page, opened; nobody but its own server is asked for anything, and the console stays empty."""
     asked: list[str] = []
     said: list[str] = []
-    context = browser.new_context(color_scheme=request.param, viewport={"width": 1280, "height": 900})
+    context = browser.new_context(
+        color_scheme=request.param, viewport={"width": 1280, "height": 900}
+    )
     opened = context.new_page()
     opened.on("request", lambda sent: asked.append(sent.url))
     opened.on("console", lambda message: said.append(message.text))

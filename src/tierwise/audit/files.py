@@ -12,17 +12,87 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from tierwise.errors import Misuse
-from tierwise.ledger.people.chain import START, Block, Record, Scope, Seal, block_name, cells, digest
+from tierwise.ledger.people.chain import (
+    START,
+    Block,
+    Record,
+    Scope,
+    Seal,
+    block_name,
+    cells,
+    digest,
+)
 
 Format = Literal["jsonl", "csv"]
 _LINKS = ("previous", "hash")
 COLUMNS = (
-    *("record", "time", "run", "step", "document", "sensitivity", "sensitivity_source", "status", "decision", "by"),
-    *("model", "tier", "kind", "attempt", "policy", "rule", "candidates", "rejected", "route_reason", "review"),
-    *("checks", "cost_usd", "price_date", "prompt_tokens", "cached_tokens", "completion_tokens", "latency_s", "reused"),
-    *("error", "finish_reason", "confidence", "prompt", "prompt_hash", "call_hash", "answer_hash", "question"),
-    *("value_hash", "note_hash", "number", "flow", "state", "ended", "budget_usd", "parameters_hash", "tierwise"),
-    *("item", "shadow", "scope", "removed", "records", "scope_run", "scope_since", "sealed", "seal", *_LINKS),
+    *(
+        "record",
+        "time",
+        "run",
+        "step",
+        "document",
+        "sensitivity",
+        "sensitivity_source",
+        "status",
+        "decision",
+        "by",
+    ),
+    *(
+        "model",
+        "tier",
+        "kind",
+        "attempt",
+        "policy",
+        "rule",
+        "candidates",
+        "rejected",
+        "route_reason",
+        "review",
+    ),
+    *(
+        "checks",
+        "cost_usd",
+        "price_date",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "latency_s",
+        "reused",
+    ),
+    *(
+        "error",
+        "finish_reason",
+        "confidence",
+        "prompt",
+        "prompt_hash",
+        "call_hash",
+        "answer_hash",
+        "question",
+    ),
+    *(
+        "value_hash",
+        "note_hash",
+        "number",
+        "flow",
+        "state",
+        "ended",
+        "budget_usd",
+        "parameters_hash",
+        "tierwise",
+    ),
+    *(
+        "item",
+        "shadow",
+        "scope",
+        "removed",
+        "records",
+        "scope_run",
+        "scope_since",
+        "sealed",
+        "seal",
+        *_LINKS,
+    ),
 )
 
 
@@ -47,8 +117,14 @@ class TrailFile:
         """What the file was to hold."""
         end = self.end or {}
         since = None
-        with suppress(ValueError, TypeError):  # what is wrong with it is a fault of the chain already
-            since = datetime.datetime.fromisoformat(end["scope_since"]).timestamp() if "scope_since" in end else None
+        with suppress(
+            ValueError, TypeError
+        ):  # what is wrong with it is a fault of the chain already
+            since = (
+                datetime.datetime.fromisoformat(end["scope_since"]).timestamp()
+                if "scope_since" in end
+                else None
+            )
         return Scope(end.get("scope_run"), since)
 
     @property
@@ -66,10 +142,15 @@ def write_trail(
     `last` is the newest seal of the ledger: a later look at the ledger has to find it again.
     """
     write = _jsonl(file) if form == "jsonl" else _csv(file)
-    number, head = 0, START
+    number = 0
+    head = START
     for number, record in enumerate((record for block in blocks for record in block.records), 1):  # noqa: B007
         head = write(record, head)
-    since = None if scope.since is None else datetime.datetime.fromtimestamp(scope.since, datetime.UTC).isoformat()
+    since = (
+        None
+        if scope.since is None
+        else datetime.datetime.fromtimestamp(scope.since, datetime.UTC).isoformat()
+    )
     end = {
         "record": "end",
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -85,7 +166,8 @@ def write_trail(
 def read_trail(path: Path) -> TrailFile:
     """Read a file back and check its chain. Raises Misuse when it is no such file."""
     found = TrailFile()
-    before, last = START, 0
+    before = START
+    last = 0
     for line, record in _rows(path):
         if isinstance(record, str):
             found.faults.append(f"line {line}: {record}")
@@ -95,10 +177,13 @@ def read_trail(path: Path) -> TrailFile:
             found.faults.append(f"line {line} was changed: its hash does not fit what it holds")
         if record.get("previous") != before:
             place = f"line {last}" if last else "the start"
-            found.faults.append(f"line {line} does not follow {place}: a line was removed, added, changed or moved")
+            found.faults.append(
+                f"line {line} does not follow {place}: a line was removed, added, changed or moved"
+            )
         if found.end:
             found.faults.append(f"line {line} comes after the end record")
-        before, last = str(record.get("hash")), line
+        before = str(record.get("hash"))
+        last = line
         bare = {name: value for name, value in content.items() if name not in _LINKS}
         if bare.get("record") == "end":
             found.end = bare
@@ -106,9 +191,13 @@ def read_trail(path: Path) -> TrailFile:
             found.records += 1
             found.blocks.setdefault(block_name(bare), []).append(Line(line, digest(bare)))
     if found.end is None:
-        found.faults.append(f"the file ends after line {last} without its end record: lines are missing")
+        found.faults.append(
+            f"the file ends after line {last} without its end record: lines are missing"
+        )
     elif found.end.get("records") not in (found.records, str(found.records)):
-        found.faults.append(f"the end record counts {found.end.get('records')} records, there are {found.records}")
+        found.faults.append(
+            f"the end record counts {found.end.get('records')} records, there are {found.records}"
+        )
     return found
 
 

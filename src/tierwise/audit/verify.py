@@ -54,7 +54,9 @@ def verify_file(path: Path, ledger: Sealed | None) -> Report:
                 _compare(block, lines, seals, report)
             elif block.seal and block.seal.number <= file.sealed:
                 report.faults.append(f"{block.name} is missing from the file")
-        report.faults += (f"line {lines[0].number}: the ledger has no {name}" for name, lines in held.items())
+        report.faults += (
+            f"line {lines[0].number}: the ledger has no {name}" for name, lines in held.items()
+        )
     return report
 
 
@@ -76,14 +78,18 @@ def verify_ledger(ledger: Sealed) -> Report:
 
 def _seals(ledger: Sealed, report: Report) -> dict[int, Seal]:
     """The ledger's seals by number; what is wrong with their own chain goes into the report."""
-    previous, seals = START, dict[int, Seal]()
+    previous = START
+    seals = dict[int, Seal]()
     for seal in ledger.seals():
         name = f"seal {seal.number} ({seal.kind} {seal.subject})"
         if not seal.holds:
             report.faults.append(f"{name} was changed in the ledger")
         if seal.previous != previous:
-            report.faults.append(f"{name} does not follow the one before: a seal was removed, added or changed")
-        previous, seals[seal.number] = seal.hash, seal
+            report.faults.append(
+                f"{name} does not follow the one before: a seal was removed, added or changed"
+            )
+        previous = seal.hash
+        seals[seal.number] = seal
     return seals
 
 
@@ -119,7 +125,11 @@ def _broken(block: Block, digests: Sequence[str]) -> str | None:
     if block.seal is None:
         return None
     if len(digests) != block.seal.records:
-        lives = "; its process was taken for gone, perhaps it goes on" if block.seal.kind == "crash" else ""
+        lives = (
+            "; its process was taken for gone, perhaps it goes on"
+            if block.seal.kind == "crash"
+            else ""
+        )
         return f"{block.name}: the ledger has {len(digests)} records, {block.seal.records} were sealed{lives}"
     if _head(digests) != block.seal.head:
         return f"{block.name}: a record in the ledger was changed after it was sealed"
@@ -132,12 +142,18 @@ def _compare(block: Block, lines: Sequence[Line], seals: dict[int, Seal], report
     sound = _check(block, digests, seals, report)
     if [line.digest for line in lines] == digests:
         return
-    differs = (line.number for line, kept in zip(lines, digests, strict=False) if line.digest != kept)
+    differs = (
+        line.number for line, kept in zip(lines, digests, strict=False) if line.digest != kept
+    )
     place = f"line {next(differs, lines[-1].number)}"
     if not sound and block.seal and _head([line.digest for line in lines]) == block.seal.head:
-        report.faults.append(f"{place}: the file has what was sealed, the ledger has something else")
+        report.faults.append(
+            f"{place}: the file has what was sealed, the ledger has something else"
+        )
     else:
-        report.faults.append(f"{place}: not what the ledger has; changed, or written before the run had ended")
+        report.faults.append(
+            f"{place}: not what the ledger has; changed, or written before the run had ended"
+        )
 
 
 def _head(digests: Sequence[str]) -> str:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
 from tierwise.cascade.calls import Calls, FailedCall, Work, prompt_tokens
 from tierwise.cascade.faults import decision
@@ -43,7 +49,9 @@ class Answers:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def ask(self, work: Work, model: Model, kind: AttemptKind, *, sure_from: float | None = None) -> Answer:
+    async def ask(
+        self, work: Work, model: Model, kind: AttemptKind, *, sure_from: float | None = None
+    ) -> Answer:
         """The model's checked answer; one that is less sure than `sure_from` fails `low_confidence`.
 
         Raises FailedCall when the model keeps failing, BudgetExceeded.
@@ -80,14 +88,23 @@ class Answers:
         """The step over each part of a long document, then over the joined results, until one call holds them."""
         parts = split(work.document.text, room)
         works = [_part(work, part, f"part {n} of {len(parts)}") for n, part in enumerate(parts, 1)]
-        results = await asyncio.gather(*(self._ask_once(part, model, kind) for part in works), return_exceptions=True)
+        results = await asyncio.gather(
+            *(self._ask_once(part, model, kind) for part in works), return_exceptions=True
+        )
         answers = [_raised(result) for result in results]
-        texts = [str(getattr(answer.output, work.step.splits or "", "")) for answer in answers if answer.output]
+        texts = [
+            str(getattr(answer.output, work.step.splits or "", ""))
+            for answer in answers
+            if answer.output
+        ]
         if len(texts) < len(parts):
             return next(answer for answer in answers if answer.output is None)
         joined = "\n\n".join(texts)
         if len(joined) >= len(work.document.text):
-            return Answer(None, (Verdict("length", False, "the parts' results are no shorter than the document"),))
+            return Answer(
+                None,
+                (Verdict("length", False, "the parts' results are no shorter than the document"),),
+            )
         return await self.ask(_part(work, joined, "all parts, summarised"), model, kind)
 
     async def _call(
@@ -95,12 +112,17 @@ class Answers:
     ) -> tuple[Reply, Attempt]:
         """A reply, after as many tries as a passing fault is worth."""
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(TRIES), retry=retry_if_exception(_passing), wait=_pause, reraise=True
+            stop=stop_after_attempt(TRIES),
+            retry=retry_if_exception(_passing),
+            wait=_pause,
+            reraise=True,
         )
         async for attempt in retrying:
             with attempt:
                 first = attempt.retry_state.attempt_number == 1
-                return await self._calls.make(work, model, messages, kind if first else _further(kind, "retry"))
+                return await self._calls.make(
+                    work, model, messages, kind if first else _further(kind, "retry")
+                )
         raise AssertionError("tenacity either returns or raises")
 
 
@@ -147,7 +169,8 @@ def _lessons(work: Work, model: Model) -> list[Example]:
         return []
     fixed = teacher.fixed(model.fixed_examples, next(iter(work.step.choices), None))
     nearest = teacher.nearest(work.document, model.examples)
-    rules, f = work.run.policy.rules, work.features
+    rules = work.run.policy.rules
+    f = work.features
     return [
         example
         for example in (*fixed, *nearest)
@@ -159,19 +182,32 @@ def _lessons(work: Work, model: Model) -> list[Example]:
 
 def _answers_here(work: Work, example: Example) -> bool:
     """Whether an example's answer is one that the step's parameters allow: another flow's labels teach nothing."""
-    allowed = ((field, work.parameters.get(parameter)) for field, parameter in work.step.choices.items())
+    allowed = (
+        (field, work.parameters.get(parameter)) for field, parameter in work.step.choices.items()
+    )
     return all(values is None or example.expected.get(field) in values for field, values in allowed)
 
 
 def _lesson(work: Work, example: Example) -> tuple[Message, Message]:
     """An example as an earlier turn: the question as it would be asked, and the right answer."""
-    answer = {name: example.expected[name] for name in work.step.returns.model_fields if name in example.expected}
-    return (_asked_of(work, example.document())[1], Message("assistant", json.dumps(answer, ensure_ascii=False)))
+    answer = {
+        name: example.expected[name]
+        for name in work.step.returns.model_fields
+        if name in example.expected
+    }
+    return (
+        _asked_of(work, example.document())[1],
+        Message("assistant", json.dumps(answer, ensure_ascii=False)),
+    )
 
 
 def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:
     if reply.finish_reason == "length":
-        return Verdict("schema", False, f"the answer was cut off at {work.prompt.head.max_output_tokens} tokens")
+        return Verdict(
+            "schema",
+            False,
+            f"the answer was cut off at {work.prompt.head.max_output_tokens} tokens",
+        )
     return work.step.parse(reply.text)
 
 
@@ -180,7 +216,11 @@ def _sureness(work: Work, reply: Reply) -> tuple[Verdict, ...]:
     if work.sure_from is None:
         return ()
     passed = reply.confidence is not None and reply.confidence >= work.sure_from
-    sure = "an unknown confidence" if reply.confidence is None else f"confidence {reply.confidence:.3f}"
+    sure = (
+        "an unknown confidence"
+        if reply.confidence is None
+        else f"confidence {reply.confidence:.3f}"
+    )
     reason = "" if passed else f"{sure}, {work.sure_from:.3f} is needed"
     return (Verdict("low_confidence", passed, reason, score=reply.confidence),)
 
@@ -192,7 +232,10 @@ def _repair(messages: tuple[Message, ...], reply: Reply, verdict: Verdict) -> tu
 
 
 def _too_long(work: Work, model: Model, messages: tuple[Message, ...]) -> bool:
-    needed = math.ceil(prompt_tokens(work, messages) * model.token_margin) + work.prompt.head.max_output_tokens
+    needed = (
+        math.ceil(prompt_tokens(work, messages) * model.token_margin)
+        + work.prompt.head.max_output_tokens
+    )
     return needed > model.context_tokens
 
 
@@ -226,7 +269,11 @@ def _passing(error: BaseException) -> bool:
 def _pause(state: RetryCallState) -> float:
     """As long as the server asks for, else exponentially longer with jitter."""
     asked = _asked(state.outcome.exception() if state.outcome else None)
-    return asked if asked is not None else float(wait_exponential_jitter(multiplier=0.5, max=30, jitter=0.5)(state))
+    return (
+        asked
+        if asked is not None
+        else float(wait_exponential_jitter(multiplier=0.5, max=30, jitter=0.5)(state))
+    )
 
 
 def _asked(error: BaseException | None) -> float | None:

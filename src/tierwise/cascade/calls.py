@@ -15,14 +15,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tierwise.cascade.faults import NEVER_BILLED
 from tierwise.cascade.limits import ModelLimits
 from tierwise.cascade.money import Appeal
-from tierwise.errors import BudgetExceeded, CallError, CoolingDown, GuardViolation, ModelUnavailable, TierwiseError
+from tierwise.errors import (
+    BudgetExceeded,
+    CallError,
+    CoolingDown,
+    GuardViolation,
+    ModelUnavailable,
+    TierwiseError,
+)
 from tierwise.ledger import Ledger, Paid
 from tierwise.policy.budget import Purse
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy, worst_case
 from tierwise.policy.rules import Features
-from tierwise.records import Attempt, AttemptKind, Call, Document, Message, Outcome, Reply, Usage, canonical_hash
+from tierwise.records import (
+    Attempt,
+    AttemptKind,
+    Call,
+    Document,
+    Message,
+    Outcome,
+    Reply,
+    Usage,
+    canonical_hash,
+)
 from tierwise.steps.examples import Teacher
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step, schema_instruction, without_limits
@@ -69,8 +86,12 @@ class Job:
     thresholds: Mapping[str, float] = field(default_factory=dict)  # with `models`
     kind: AttemptKind = "first"  # of a document's first call
     only: Callable[[Document], bool] | None = None
-    known: Mapping[str, Outcome] = field(default_factory=dict)  # by document id: what need not be asked any more
-    tokens: Mapping[str, int] = field(default_factory=dict)  # by document id, of the texts that were counted already
+    known: Mapping[str, Outcome] = field(
+        default_factory=dict
+    )  # by document id: what need not be asked any more
+    tokens: Mapping[str, int] = field(
+        default_factory=dict
+    )  # by document id, of the texts that were counted already
 
     @cached_property
     def question(self) -> str:
@@ -130,7 +151,9 @@ class Calls:
     """Makes calls within the limits of each model and of the run's budgets."""
 
     def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
-        self._provider, self._ledger, self._workers = provider, ledger, workers
+        self._provider = provider
+        self._ledger = ledger
+        self._workers = workers
         self._limits: dict[str, ModelLimits] = {}
 
     def limits(self, model: Model) -> ModelLimits:
@@ -150,7 +173,8 @@ class Calls:
             raise GuardViolation(f"{model.name}: {reason}")
         call = build_call(work, model, messages)
         tokens = prompt_tokens(work, call.messages)
-        worst, attempt_id = worst_case(model, tokens, call.max_tokens), uuid.uuid4().hex
+        worst = worst_case(model, tokens, call.max_tokens)
+        attempt_id = uuid.uuid4().hex
         allowed = model.name in work.run.policy.rules.budget.allow_unpriced
         wish = work.run.budget.wish(attempt_id, worst, unpriced_allowed=allowed)
         tokens = math.ceil(tokens * model.token_margin) + call.max_tokens
@@ -162,7 +186,9 @@ class Calls:
             with self._ledger.kept(call.hash):
                 return await self._pay(work, model, call, attempt, tokens, worst or Decimal(0))
 
-    async def _reuse(self, work: Work, model: Model, attempt: Attempt, paid: Paid) -> tuple[Reply, Attempt]:
+    async def _reuse(
+        self, work: Work, model: Model, attempt: Attempt, paid: Paid
+    ) -> tuple[Reply, Attempt]:
         attempt = replace(_answered(attempt, model, paid.reply), reused=True, cost=Decimal(0))
         await self._ledger.settle(work.run.id, attempt, None)
         work.trail.append(attempt)
@@ -174,7 +200,8 @@ class Calls:
         try:
             async with self.limits(model).slot():
                 turn = await self.limits(model).turn(tokens)
-                attempt, begun = replace(attempt, started_at=time.time()), time.monotonic()
+                attempt = replace(attempt, started_at=time.time())
+                begun = time.monotonic()
                 sent = await self._send(call)
         except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:  # nothing was sent
             await asyncio.shield(self._ledger.release(call.hash))
@@ -187,7 +214,9 @@ class Calls:
             await self._record(work, attempt, sent, worst)
             return sent, attempt
         attempt = _failed(attempt, model, sent, time.monotonic() - begun)
-        if isinstance(sent, CallError):  # told before anything is waited for, so that the next call knows
+        if isinstance(
+            sent, CallError
+        ):  # told before anything is waited for, so that the next call knows
             turn.failed(sent, attempt.usage)
         await asyncio.shield(self._record(work, attempt, None, worst))
         raise FailedCall(sent) if isinstance(sent, CallError) else sent
@@ -199,7 +228,9 @@ class Calls:
         except (CallError, asyncio.CancelledError) as error:
             return error
 
-    async def _record(self, work: Work, attempt: Attempt, reply: Reply | None, worst: Decimal) -> None:
+    async def _record(
+        self, work: Work, attempt: Attempt, reply: Reply | None, worst: Decimal
+    ) -> None:
         """Commit an attempt with what it cost; only then does anyone act on it."""
         await self._ledger.settle(work.run.id, attempt, reply)
         work.run.budget.spent += worst if attempt.cost is None else attempt.cost
@@ -208,7 +239,11 @@ class Calls:
 
 def prompt_tokens(work: Work, messages: tuple[Message, ...]) -> int:
     """An estimate of a prompt's tokens, counted once a document where it is the question alone."""
-    return work.features.prompt_tokens if messages == work.question else estimate_prompt_tokens(messages)
+    return (
+        work.features.prompt_tokens
+        if messages == work.question
+        else estimate_prompt_tokens(messages)
+    )
 
 
 def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
@@ -216,7 +251,10 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
     schema = work.job.schema
     if model.structured_output == "instruct":
         first, *rest = messages
-        messages = (replace(first, content=f"{first.content}\n\n{schema_instruction(schema)}"), *rest)
+        messages = (
+            replace(first, content=f"{first.content}\n\n{schema_instruction(schema)}"),
+            *rest,
+        )
     if model.structured_output == "schema":
         schema = work.job.schema_without_limits
     return Call(
@@ -269,11 +307,21 @@ def _failed(attempt: Attempt, model: Model, error: BaseException, seconds: float
     usage = _believable(error.usage, model) if isinstance(error, CallError) else None
     cost = Decimal(0) if isinstance(error, NEVER_BILLED) else model.cost(usage)
     text = str(error) or "stopped while the call was under way"
-    return replace(attempt, error=type(error).__name__, error_text=text, usage=usage, cost=cost, latency_s=seconds)
+    return replace(
+        attempt,
+        error=type(error).__name__,
+        error_text=text,
+        usage=usage,
+        cost=cost,
+        latency_s=seconds,
+    )
 
 
 def _believable(usage: Usage | None, model: Model) -> Usage | None:
     """The usage that a server reported; None, so unknown, where it is far more than the model's window holds."""
-    if usage is None or usage.prompt_tokens + usage.completion_tokens > _NONSENSE * model.context_tokens:
+    if (
+        usage is None
+        or usage.prompt_tokens + usage.completion_tokens > _NONSENSE * model.context_tokens
+    ):
         return None
     return usage

@@ -48,11 +48,14 @@ class Cascade:
         self._answers = Answers(self._calls)
         self._shadows = Shadows(self._answers, ledger)
         self._ledger = ledger
-        self._stopped: dict[str, str] = {}  # models that are out for the rest of this process, and why
+        self._stopped: dict[
+            str, str
+        ] = {}  # models that are out for the rest of this process, and why
 
     async def run(self, job: Job, document: Document) -> Document:
         """The document with this step's outcome, which is on record. Raises nothing for what a document can cause."""
-        outcome, work = _skipped(job, document) or _known(job, document), None
+        outcome = _skipped(job, document) or _known(job, document)
+        work = None
         if outcome is None:
             parts = parts_of(job, document)
             work = _work(job, document) if len(parts) == 1 else None
@@ -67,7 +70,9 @@ class Cascade:
         job = replace(job, tokens={})  # those of the whole documents
         asked = (self._funded(_work(job, part)) for part in parts)
         outcomes = []
-        for result in await asyncio.gather(*asked, return_exceptions=True):  # all end before an error is told
+        for result in await asyncio.gather(
+            *asked, return_exceptions=True
+        ):  # all end before an error is told
             if isinstance(result, BaseException):
                 raise result
             outcomes.append(result)
@@ -80,7 +85,8 @@ class Cascade:
             outcome = await self._walk(work, _on_record(work, chosen))
             if not chosen.models and work.run.budget.limits:
                 outcome = await self._for_free(work, outcome)
-            short, work.short = work.short, None
+            short = work.short
+            work.short = None
             if short is None:
                 return outcome
             if not (work.run.appeal and await work.run.appeal.more(short)):
@@ -96,10 +102,17 @@ class Cascade:
         return outcome if outcome.status == "accepted" else replace(outcome, route=deferred.route)
 
     def _route(self, work: Work, budget_left: Decimal | None) -> Route:
-        job, policy = work.job, work.run.policy
+        job = work.job
+        policy = work.run.policy
         if job.models:
             why = "the models that are measured"
-            return Route(step=job.step.name, rule="none", models=job.models, reason=why, thresholds=job.thresholds)
+            return Route(
+                step=job.step.name,
+                rule="none",
+                models=job.models,
+                reason=why,
+                thresholds=job.thresholds,
+            )
         if self._stopped:
             policy = replace(policy, unavailable={**policy.unavailable, **self._stopped})
         return route(
@@ -118,7 +131,9 @@ class Cascade:
         async for name in self._in_turn(work, chosen, progress):
             model = work.run.policy.catalog.model(name)
             try:
-                answer = await self._answers.ask(work, model, progress.kind, sure_from=chosen.thresholds.get(name))
+                answer = await self._answers.ask(
+                    work, model, progress.kind, sure_from=chosen.thresholds.get(name)
+                )
             except FailedCall as failure:
                 self._after_fault(name, failure.cause, progress)
                 continue
@@ -130,11 +145,17 @@ class Cascade:
                 work.short = None
                 return _accepted(work, chosen, name, answer)
             progress.reasons.append(f"{name}: {answer.failed[0].check}: {answer.failed[0].reason}")
-            if progress.escalations == escalate.most or not {v.check for v in answer.failed} & {*escalate.on, *_ALWAYS}:
+            if progress.escalations == escalate.most or not {v.check for v in answer.failed} & {
+                *escalate.on,
+                *_ALWAYS,
+            }:
                 break
-            progress.kind, progress.escalations = "escalation", progress.escalations + 1
+            progress.kind = "escalation"
+            progress.escalations = progress.escalations + 1
         reason = "; ".join(progress.reasons) or _unroutable(chosen)
-        return _outcome(work, chosen, "deferred", reason=f"budget: {reason}" if work.short else reason)
+        return _outcome(
+            work, chosen, "deferred", reason=f"budget: {reason}" if work.short else reason
+        )
 
     async def _in_turn(self, work: Work, chosen: Route, progress: _Progress) -> AsyncIterator[str]:
         """The route's models; then, where none of them answered, those that rest, after a rest worth waiting for."""
@@ -167,14 +188,21 @@ def _work(job: Job, document: Document) -> Work:
         budget_used=job.run.budget.used,
         minutes_left=None if job.run.deadline is None else (job.run.deadline - time.time()) / 60,
     )
-    return Work(job=job, document=document, parameters=job.parameters, features=f, question=messages)
+    return Work(
+        job=job, document=document, parameters=job.parameters, features=f, question=messages
+    )
 
 
 def _on_record(work: Work, chosen: Route) -> Route:
     """The route with what it rested on, so that it can be explained and replayed; outcomes have rows of their own."""
-    job, f = work.job, work.features
+    job = work.job
+    f = work.features
     limit = job.prompt.head.max_output_tokens
-    plain = {field.name: getattr(f, field.name) for field in fields(f) if field.name not in ("step", "outcomes")}
+    plain = {
+        field.name: getattr(f, field.name)
+        for field in fields(f)
+        if field.name not in ("step", "outcomes")
+    }
     left = None if job.run.budget.left is None else str(job.run.budget.left)
     return replace(
         chosen,
@@ -196,7 +224,9 @@ def _skipped(job: Job, document: Document) -> Outcome | None:
         reason = f"{getattr(job.only, '__name__', 'the condition')} does not hold"
     else:
         return None
-    return Outcome(step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity)
+    return Outcome(
+        step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity
+    )
 
 
 def _known(job: Job, document: Document) -> Outcome | None:
@@ -209,7 +239,9 @@ def _known(job: Job, document: Document) -> Outcome | None:
 def _accepted(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
     value = answer.output.model_dump(mode="json") if answer.output else None
     if chosen.review == "human":
-        outcome = _outcome(work, chosen, "deferred", reason=f"waits for a person's review (route {chosen.rule})")
+        outcome = _outcome(
+            work, chosen, "deferred", reason=f"waits for a person's review (route {chosen.rule})"
+        )
     else:
         outcome = _outcome(work, chosen, "accepted")
     return replace(outcome, value=value, model=model)

@@ -33,5 +33,9 @@ def known_outcomes(
     rest = [d for d in documents if d.id not in known and d.id not in retry.again]
     before = ledger.reviews.as_in(retry.run_id, step, question, {d.id for d in rest})
     settled = {d.id: before[d.id, d.hash] for d in rest if (d.id, d.hash) in before}
-    lost = {name for name, outcome in settled.items() if outcome.status == "accepted" and outcome.value is None}
+    lost = {
+        name
+        for name, outcome in settled.items()
+        if outcome.status == "accepted" and outcome.value is None
+    }
     return known | {name: outcome for name, outcome in settled.items() if name not in lost}

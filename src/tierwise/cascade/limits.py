@@ -22,7 +22,8 @@ from tierwise.policy.catalog import Model
 from tierwise.records import Usage
 
 FAULTS_IN_A_ROW = 5  # then a model rests
-FIRST_REST_S, LONGEST_REST_S = 30.0, 300.0
+FIRST_REST_S = 30.0
+LONGEST_REST_S = 300.0
 WORTH_WAITING_S = 30.0  # a longer wait that a server asks for is a rest
 LONGEST_ASKED_S = 3600.0
 MINUTE_S = 60.0
@@ -56,7 +57,8 @@ class PerMinute:
         for taken in self._taken:
             if over <= 0:
                 break
-            over, ready = over - taken.amount, taken.at + MINUTE_S
+            over = over - taken.amount
+            ready = taken.at + MINUTE_S
         return ready - now
 
     def take(self, amount: int, now: float) -> Taken:
@@ -90,7 +92,9 @@ class Health:
         """One more slot after each full round of successes."""
         wider = self.width < self.most and self.round + 1 >= self.width
         width, done = (self.width + 1, 0) if wider else (self.width, self.round + 1)
-        return replace(self, width=width, round=done, faults=0, rests=0, alive_at=max(self.alive_at, begun))
+        return replace(
+            self, width=width, round=done, faults=0, rests=0, alive_at=max(self.alive_at, begun)
+        )
 
     def after_fault(self, error: CallError, begun: float, now: float) -> Health:
         """What a fault of a call that began at `begun` changes."""
@@ -101,10 +105,16 @@ class Health:
             if begun < health.narrowed_at:
                 return health  # one of many that met the same refusal
             health = replace(health, width=max(1, health.width // 2), round=0, narrowed_at=now)
-        if begun < health.alive_at:  # it has answered younger calls: this one says nothing about now
+        if (
+            begun < health.alive_at
+        ):  # it has answered younger calls: this one says nothing about now
             return health
         health = replace(health, faults=health.faults + 1)
-        return health._rest(now) if health.faults >= FAULTS_IN_A_ROW and health.resting_until <= now else health
+        return (
+            health._rest(now)
+            if health.faults >= FAULTS_IN_A_ROW and health.resting_until <= now
+            else health
+        )
 
     def _asked(self, seconds: float, now: float) -> Health:
         until = now + min(seconds, LONGEST_ASKED_S)

@@ -18,7 +18,8 @@ class Appeal:
     """Asks for money: one question at a time, however many documents wait, and none after a no."""
 
     def __init__(self, ask: Ask, ledger: Ledger) -> None:
-        self._ask, self._ledger = ask, ledger
+        self._ask = ask
+        self._ledger = ledger
         self._lock = asyncio.Lock()
         self._denied = False
         self._pending: asyncio.Future[Decimal | None] | None = None

@@ -17,7 +17,9 @@ def split(text: str, tokens: int, *, overlap: int = 0) -> list[str]:
     """A text in pieces of at most so many tokens, cut at paragraphs, lines or sentences; nothing is left out."""
     from semantic_text_splitter import TextSplitter
 
-    parts: list[str] = TextSplitter.from_callback(count_tokens, tokens, overlap=overlap).chunks(text)
+    parts: list[str] = TextSplitter.from_callback(count_tokens, tokens, overlap=overlap).chunks(
+        text
+    )
     return parts
 
 
@@ -35,7 +37,9 @@ def gathered(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
 
     Its model and route are those of the part that had to go farthest along its route.
     """
-    waiting = [(n, outcome) for n, outcome in enumerate(outcomes, 1) if outcome.status != "accepted"]
+    waiting = [
+        (n, outcome) for n, outcome in enumerate(outcomes, 1) if outcome.status != "accepted"
+    ]
     values = [outcome.value for outcome in outcomes]
     deciding = _told(waiting, len(outcomes)) if waiting else max(outcomes, key=_distance)
     return replace(

@@ -41,10 +41,13 @@ class Shadows:
     """Follows accepted outcomes of one process. Async; lives on the engine's event loop."""
 
     def __init__(self, answers: Answers, ledger: Ledger) -> None:
-        self._answers, self._ledger = answers, ledger
+        self._answers = answers
+        self._ledger = ledger
         self._asked: dict[str, Counter[str]] = {}  # step -> model -> audits so far
         self._purses: dict[str, _Purse] = {}  # by run
-        self._failed: set[str] = set()  # models that could not be called: not worth waiting for again
+        self._failed: set[str] = (
+            set()
+        )  # models that could not be called: not worth waiting for again
 
     async def follow(self, work: Work, outcome: Outcome, out: Collection[str] = ()) -> None:
         """Where chance picks this accepted outcome: put it up for a label, with a shadow's answer where one may be had.
@@ -52,10 +55,16 @@ class Shadows:
         `out` are models that are out of order. Raises nothing for what a model can do wrong.
         """
         share = work.run.policy.rules.shadow.share
-        if outcome.status != "accepted" or not drawn(share, work.run.id, work.document.hash, work.step.name):
+        if outcome.status != "accepted" or not drawn(
+            share, work.run.id, work.document.hash, work.step.name
+        ):
             return
         audits = [_of_accepted(work, outcome)]
-        costs = {name: cost for name, cost in cheaper(work, outcome).items() if name not in {*out, *self._failed}}
+        costs = {
+            name: cost
+            for name, cost in cheaper(work, outcome).items()
+            if name not in {*out, *self._failed}
+        }
         if name := await self._candidate(work, costs):
             model = work.run.policy.catalog.model(name)
             if answer := await self._ask(work, model, costs[name]):
@@ -77,12 +86,14 @@ class Shadows:
 
     def _affords(self, work: Work, cost: Decimal) -> bool:
         """Whether this keeps within the share of what the run spent otherwise. What costs nothing always does."""
-        run, purse = work.run, self._purse(work)
+        run = work.run
+        purse = self._purse(work)
         most = Decimal(str(run.policy.rules.shadow.money)) * (run.budget.spent - purse.spent)
         return cost == 0 or purse.spent + purse.promised + cost <= most
 
     async def _ask(self, work: Work, model: Model, cost: Decimal) -> Answer | None:
-        shadow, purse = replace(work, trail=[]), self._purse(work)
+        shadow = replace(work, trail=[])
+        purse = self._purse(work)
         purse.promised += cost
         try:
             return await self._answers.ask(shadow, model, "shadow")
@@ -103,7 +114,8 @@ class Shadows:
 
 def cheaper(work: Work, outcome: Outcome) -> dict[str, Decimal]:
     """The models that may be asked instead and should cost less, without a certificate, with what each should cost."""
-    policy, answered = work.run.policy, outcome.attempts[-1]
+    policy = work.run.policy
+    answered = outcome.attempts[-1]
     used = expected(work, policy.catalog.model(answered.model), answered)
     tried = {attempt.model for attempt in outcome.attempts}
     found = {}
@@ -117,14 +129,22 @@ def cheaper(work: Work, outcome: Outcome) -> dict[str, Decimal]:
 
 
 def _may_be_asked(work: Work, model: Model) -> bool:
-    limit, left = work.prompt.head.max_output_tokens, work.run.budget.left
-    return against(work.run.policy, model, work.features, max_output_tokens=limit, budget_left=left) is None
+    limit = work.prompt.head.max_output_tokens
+    left = work.run.budget.left
+    return (
+        against(work.run.policy, model, work.features, max_output_tokens=limit, budget_left=left)
+        is None
+    )
 
 
 def _certified(work: Work, name: str) -> bool:
-    policy, step = work.run.policy, work.step.name
+    policy = work.run.policy
+    step = work.step.name
     floor = policy.rules.floors.get(step)
-    return floor is not None and policy.certificates.certified(step, [name], floor, work.job.current) is not None
+    return (
+        floor is not None
+        and policy.certificates.certified(step, [name], floor, work.job.current) is not None
+    )
 
 
 def expected(work: Work, model: Model, answered: Attempt) -> Decimal | None:
@@ -168,15 +188,21 @@ def _asks_nothing(step: Step, accepted: Mapping[str, Any]) -> bool:
 
 def _of_accepted(work: Work, outcome: Outcome) -> Audit:
     asked = tuple(dict.fromkeys(attempt.model for attempt in outcome.attempts))
-    certificates = work.run.policy.certificates.certificates  # sorted: the one of these models before longer chains
-    known = (c for c in certificates if c.step == work.step.name and c.models[: len(asked)] == asked)
+    certificates = (
+        work.run.policy.certificates.certificates
+    )  # sorted: the one of these models before longer chains
+    known = (
+        c for c in certificates if c.step == work.step.name and c.models[: len(asked)] == asked
+    )
     audit = _audit(work, outcome, "accepted", asked, value=outcome.value, agreed=None)
     golden = next((c.golden_hash for c in known), "")
     return replace(audit, identity=_identity(work, asked, golden))
 
 
 def _of_shadow(work: Work, outcome: Outcome, model: Model, answer: Answer) -> Audit:
-    if answer.output is None or answer.failed:  # the checks would not have let it pass: wrong, as in certification
+    if (
+        answer.output is None or answer.failed
+    ):  # the checks would not have let it pass: wrong, as in certification
         audit = _audit(work, outcome, "shadow", (model.name,), value=None, agreed=None)
         return replace(audit, right=False, reviewer="checks", reviewed_at=audit.recorded_at)
     value = answer.output.model_dump(mode="json")
@@ -185,7 +211,13 @@ def _of_shadow(work: Work, outcome: Outcome, model: Model, answer: Answer) -> Au
 
 
 def _audit(
-    work: Work, outcome: Outcome, role: str, asked: tuple[str, ...], *, value: Any, agreed: bool | None
+    work: Work,
+    outcome: Outcome,
+    role: str,
+    asked: tuple[str, ...],
+    *,
+    value: Any,
+    agreed: bool | None,
 ) -> Audit:
     return Audit(
         id=f"{item_id(work.run.id, work.step.name, work.document.hash)}.{role}",

@@ -17,17 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NOTES = 5  # shown at most
-audit = typer.Typer(no_args_is_help=True, help="Write the audit trail to a file, and verify it against the ledger.")
+audit = typer.Typer(
+    no_args_is_help=True, help="Write the audit trail to a file, and verify it against the ledger."
+)
 
 
 @audit.command("export")
 def export(
-    run: Annotated[str | None, typer.Option("--run", help="Only this run: an id, its beginning, or `latest`.")] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", help="Only what began then or later, such as 2026-11-01.")
+    run: Annotated[
+        str | None, typer.Option("--run", help="Only this run: an id, its beginning, or `latest`.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="`jsonl`, or `csv` for a spreadsheet.")] = "jsonl",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; without one, standard output.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Only what began then or later, such as 2026-11-01."),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="`jsonl`, or `csv` for a spreadsheet.")
+    ] = "jsonl",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; without one, standard output.")
+    ] = None,
 ) -> None:
     """Write one record for every run, attempt, outcome, decision, label and deletion.
 
@@ -44,18 +53,24 @@ def export(
     with open_ledger() as ledger, _opened(output) as file:
         scope = Scope(ledger.resolve_run(run).id if run else None, _seconds(since))
         for crashed in ledger.trail.end_crashed():
-            typer.echo(f"run {crashed}: its process is gone; it is now on record as crashed, and sealed", err=True)
+            typer.echo(
+                f"run {crashed}: its process is gone; it is now on record as crashed, and sealed",
+                err=True,
+            )
         last = None
         for last in ledger.trail.seals():  # noqa: B007 - the newest one is wanted
             pass
-        number, head = write_trail(file, ledger.trail.blocks(scope), scope, last, "csv" if form == "csv" else "jsonl")
+        number, head = write_trail(
+            file, ledger.trail.blocks(scope), scope, last, "csv" if form == "csv" else "jsonl"
+        )
     typer.echo(f"{number} records; the last line's hash is {head}", err=True)
 
 
 @audit.command("verify")
 def verify(
     file: Annotated[
-        Path | None, typer.Argument(help="What `export` wrote; without it, the ledger itself is verified.")
+        Path | None,
+        typer.Argument(help="What `export` wrote; without it, the ledger itself is verified."),
     ] = None,
     alone: Annotated[
         bool, typer.Option("--alone", help="Look at the file only, not at this project's ledger.")
@@ -86,10 +101,17 @@ def verify(
             typer.echo(f"note: {note}", err=True)
         if more := len(report.notes[_NOTES:]):
             typer.echo(f"note: and {more} more like this; --json lists all", err=True)
-        against = "by itself" if alone else "against the ledger and its seals" if file else "against its seals"
+        against = (
+            "by itself"
+            if alone
+            else "against the ledger and its seals"
+            if file
+            else "against its seals"
+        )
         found = f"{len(report.faults)} faults" if report.faults else "nothing is wrong"
         typer.echo(
-            f"{file or 'the ledger'}: {report.records} records checked {against}: {found}", err=bool(report.faults)
+            f"{file or 'the ledger'}: {report.records} records checked {against}: {found}",
+            err=bool(report.faults),
         )
     if report.faults:
         raise typer.Exit(1)
@@ -110,6 +132,10 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
 def _seconds(day: str | None) -> float | None:
     """A date or time in local time, as seconds since the epoch."""
     try:
-        return None if day is None else datetime.datetime.fromisoformat(day).astimezone().timestamp()
+        return (
+            None if day is None else datetime.datetime.fromisoformat(day).astimezone().timestamp()
+        )
     except ValueError:
-        raise Misuse(f"--since '{day}' is not a date; write 2026-11-01 or 2026-11-01T08:00") from None
+        raise Misuse(
+            f"--since '{day}' is not a date; write 2026-11-01 or 2026-11-01T08:00"
+        ) from None

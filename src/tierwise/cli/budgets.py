@@ -20,7 +20,8 @@ _SHOWN = 20  # besides those of now
 def budgets(
     name: Annotated[str | None, typer.Argument(help="Show every change of this one.")] = None,
     add: Annotated[
-        float | None, typer.Option("--add", min=0, help="USD to add to its limit, for all under it.")
+        float | None,
+        typer.Option("--add", min=0, help="USD to add to its limit, for all under it."),
     ] = None,
     note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -37,7 +38,9 @@ def budgets(
         states = _states(ledger)
         if name is None:
             if add is not None:
-                raise Misuse('name the budget to add to, such as: tierwise budgets "day 2026-11-05" --add 5')
+                raise Misuse(
+                    'name the budget to add to, such as: tierwise budgets "day 2026-11-05" --add 5'
+                )
             data: list[Any] = states
         else:
             data = _changes(ledger, name, states, add, note)
@@ -45,10 +48,15 @@ def budgets(
         print_json([asdict(item) for item in data])
     elif name is None:
         print_table(
-            [_state_cells(state) for state in data], empty="no budget was drawn on yet, and the rules have none"
+            [_state_cells(state) for state in data],
+            empty="no budget was drawn on yet, and the rules have none",
         )
     else:
-        print_table([_change_cells(change) for change in data], title=name, empty="nothing was drawn on it yet")
+        print_table(
+            [_change_cells(change) for change in data],
+            title=name,
+            empty="nothing was drawn on it yet",
+        )
 
 
 def _states(ledger: Ledger) -> list[BudgetState]:
@@ -58,11 +66,15 @@ def _states(ledger: Ledger) -> list[BudgetState]:
 
     known = {state.name: state for state in ledger.budgets.states()}
     current = Purse((limit.limit for limit in Project.find().rules.budget.limits), known).states()
-    others = (state for name, state in known.items() if name not in {state.name for state in current})
+    others = (
+        state for name, state in known.items() if name not in {state.name for state in current}
+    )
     return [*current, *sorted(others, key=lambda state: state.name, reverse=True)[:_SHOWN]]
 
 
-def _changes(ledger: Ledger, name: str, states: list[BudgetState], add: float | None, note: str) -> list[BudgetChange]:
+def _changes(
+    ledger: Ledger, name: str, states: list[BudgetState], add: float | None, note: str
+) -> list[BudgetChange]:
     from decimal import Decimal
 
     from tierwise.errors import UnknownName

@@ -24,14 +24,20 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A model of the catalog that is served by your own machine.")],
+    model: Annotated[
+        str, typer.Argument(help="A model of the catalog that is served by your own machine.")
+    ],
     gpu_hour_usd: Annotated[
         float, typer.Option(min=0, help="What an hour of the machine costs, idle or busy, in USD.")
     ],
-    documents: Annotated[Path, typer.Option(help="Your own documents: a folder or a file.")] = Path("examples/inbox"),
+    documents: Annotated[Path, typer.Option(help="Your own documents: a folder or a file.")] = Path(
+        "examples/inbox"
+    ),
     sensitivity: Annotated[
         str,
-        typer.Option(help="Of documents that do not say it themselves: public, internal, confidential or restricted."),
+        typer.Option(
+            help="Of documents that do not say it themselves: public, internal, confidential or restricted."
+        ),
     ] = "restricted",
     step: Annotated[str, typer.Option(help="The step whose prompt is used.")] = "classify",
     seconds: Annotated[float, typer.Option(min=1, help="How long each concurrency is held.")] = 15,
@@ -56,7 +62,9 @@ def calibrate(
     spec = project.load_step(step)
     texts = _texts(project, model, spec, documents, sensitivity)
     levels = [level for level in LEVELS if level <= most]
-    found = asyncio.run(_measure(project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels))
+    found = asyncio.run(
+        _measure(project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels)
+    )
     price = {
         "input": float(found.input),
         "output": float(found.output),
@@ -65,7 +73,13 @@ def calibrate(
         "date": date.today(),
     }
     if as_json:
-        print_json({"levels": [_cells(level) for level in found.levels], "knee": _cells(found.knee), "price": price})
+        print_json(
+            {
+                "levels": [_cells(level) for level in found.levels],
+                "knee": _cells(found.knee),
+                "price": price,
+            }
+        )
     else:
         print_table([_cells(level) for level in found.levels])
         typer.echo(
@@ -74,18 +88,25 @@ def calibrate(
         )
     if not dry_run:
         replace_value(project.root / CATALOG, ("models", model, "price"), price)
-        typer.echo(f"Written to {CATALOG}; certificates stay valid, their order is worked out anew.", err=True)
+        typer.echo(
+            f"Written to {CATALOG}; certificates stay valid, their order is worked out anew.",
+            err=True,
+        )
 
 
 def _check(project: Project, name: str) -> None:
     model = project.catalog.model(name)
     if not project.catalog.tiers[model.tier].stays_in_house or model.learned:
-        raise Misuse(f"{name} is not served by a machine of yours; its price is what its provider asks for")
+        raise Misuse(
+            f"{name} is not served by a machine of yours; its price is what its provider asks for"
+        )
     if reason := project.policy(os.environ).unavailable.get(name):
         raise Misuse(f"{name} is unavailable: {reason}")
 
 
-def _texts(project: Project, name: str, step: Step, folder: Path, sensitivity: str) -> list[Document]:
+def _texts(
+    project: Project, name: str, step: Step, folder: Path, sensitivity: str
+) -> list[Document]:
     """The documents that can be read. Raises Misuse where a guard keeps any of them from the model."""
     from tierwise.documents import read_documents
     from tierwise.policy.rules import features
@@ -100,9 +121,13 @@ def _texts(project: Project, name: str, step: Step, folder: Path, sensitivity: s
         raise Misuse(f"{folder} has no document that can be read")
     tier = project.catalog.model(name).tier
     for document in texts:
-        f = features(step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0)
+        f = features(
+            step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0
+        )
         if reason := project.rules.forbidden(tier, f):
-            raise Misuse(f"{name} may not see {document.id}: {reason}; give --documents that it may, or --sensitivity")
+            raise Misuse(
+                f"{name} may not see {document.id}: {reason}; give --documents that it may, or --sensitivity"
+            )
     return texts
 
 
@@ -121,7 +146,8 @@ async def _measure(
     from tierwise.gateway.local import LocalServers
 
     parameters = load_settings(project.root / "golden" / f"{step.name}.yaml").parameters
-    prompt, servers = project.prompts[step.prompt], LocalServers()
+    prompt = project.prompts[step.prompt]
+    servers = LocalServers()
     gateway = Gateway(project.catalog, os.environ, servers)
     try:
         return await calibrate(

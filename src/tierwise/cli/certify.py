@@ -34,12 +34,19 @@ def certify(
     step: Annotated[str, typer.Argument(help="A step in tasks/, such as classify.")],
     models: Annotated[
         list[str] | None,
-        typer.Option("--models", "-m", help="A model, or a chain such as 'qwen-0.5b > qwen-1.5b'; may be repeated."),
+        typer.Option(
+            "--models",
+            "-m",
+            help="A model, or a chain such as 'qwen-0.5b > qwen-1.5b'; may be repeated.",
+        ),
     ] = None,
     golden: Annotated[
-        Path | None, typer.Option(help="Labelled examples, .jsonl or .csv; default golden/STEP.jsonl.")
+        Path | None,
+        typer.Option(help="Labelled examples, .jsonl or .csv; default golden/STEP.jsonl."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many examples.")
+    ] = None,
     threshold: Annotated[
         Threshold,
         typer.Option(
@@ -47,14 +54,25 @@ def certify(
             "the floor otherwise, `fit` always, `none` never."
         ),
     ] = Threshold.auto,
-    judge: Annotated[str | None, typer.Option(help="The stronger model that goes through the step's rubric.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The stronger model that goes through the step's rubric.")
+    ] = None,
     to_label: Annotated[
-        int, typer.Option(min=0, help="Put so many answers into golden/STEP-labels.jsonl, for a person to label.")
+        int,
+        typer.Option(
+            min=0, help="Put so many answers into golden/STEP-labels.jsonl, for a person to label."
+        ),
     ] = 0,
-    budget_usd: Annotated[float | None, typer.Option(min=0, help="Never spend more than this in all.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, help="Never spend more than this in all.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again for answers that were paid before.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything that was measured.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask again for answers that were paid before.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with everything that was measured.")
+    ] = False,
 ) -> None:
     """Measure models on a step's golden set and write certificates: the proof that lets cheap models be chosen.
 
@@ -92,10 +110,16 @@ def certify(
             )
             _ask(exam, candidates, threshold.value, yes=yes)
             known = project.certificates.certificates
-            results = compare(exam, candidates, thresholds=threshold.value, earlier=known, label=to_label)
+            results = compare(
+                exam, candidates, thresholds=threshold.value, earlier=known, label=to_label
+            )
         proofs = [result.certificate for result in results if result.certificate]
         save_certificates(project.root / CERTIFICATES, [*releveled(exam, known, results), *proofs])
-        new = add_labels(labels, (label for result in results for label in result.to_label)) if to_label else 0
+        new = (
+            add_labels(labels, (label for result in results for label in result.to_label))
+            if to_label
+            else 0
+        )
         rows = [_row(exam, result) for result in results]
     if as_json:
         print_json(rows)
@@ -103,16 +127,26 @@ def certify(
     _print(exam, results, rows)
     if to_label:
         typer.echo(f"{new} answers to label were added to {labels.name}: fill in `right` and `by`")
-    number = f"{len(proofs)} certificate{'' if len(proofs) == 1 else 's'}" if proofs else "No certificate"
+    number = (
+        f"{len(proofs)} certificate{'' if len(proofs) == 1 else 's'}"
+        if proofs
+        else "No certificate"
+    )
     typer.echo(f"{number} written to {CERTIFICATES}")
 
 
 def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tuple[str, ...]]:
     """The chains that were asked for, else every model that can do the step here and has a price, alone."""
     if models:
-        return list(dict.fromkeys(tuple(part.strip() for part in chain.split(">")) for chain in models))
+        return list(
+            dict.fromkeys(tuple(part.strip() for part in chain.split(">")) for chain in models)
+        )
     policy = engine.policy
-    found = [m for m in policy.catalog.models.values() if policy.unusable(m, step) is None and m.price != "unknown"]
+    found = [
+        m
+        for m in policy.catalog.models.values()
+        if policy.unusable(m, step) is None and m.price != "unknown"
+    ]
     if not found:
         raise Misuse("no model is available and has a price; `tierwise models` says what to set")
     return [(model.name,) for model in found]
@@ -128,7 +162,11 @@ def _ask(exam: Exam, candidates: list[tuple[str, ...]], thresholds: Any, *, yes:
     most = estimate(exam, names)
     models = f"{len(names)} model{'s' if len(names) > 1 else ''}"
     text = f"{models} x {len(exam.golden.examples)} examples: at most {usd(most.usd)}"
-    text += f" and what {', '.join(most.unknown)} cost{'s' if len(most.unknown) == 1 else ''}" if most.unknown else ""
+    text += (
+        f" and what {', '.join(most.unknown)} cost{'s' if len(most.unknown) == 1 else ''}"
+        if most.unknown
+        else ""
+    )
     limit = exam.budget_usd
     text += f"; stops at {usd(limit)}" if limit is not None else ""
     typer.echo(text, err=True)
@@ -138,7 +176,8 @@ def _ask(exam: Exam, candidates: list[tuple[str, ...]], thresholds: Any, *, yes:
 
 def _row(exam: Exam, result: Result) -> dict[str, Any]:
     """Everything that was measured of one candidate, as plain data."""
-    found, floor = result.measured, exam.floor
+    found = result.measured
+    floor = exam.floor
     bound = found.bound(result.compared)
     return {
         "candidate": found.name,
@@ -155,7 +194,9 @@ def _row(exam: Exam, result: Result) -> dict[str, Any]:
         "capable": floor is not None and bound >= floor,
         "certified": result.certificate is not None,
         "cost_a_document_usd": found.mean_cost,
-        "mean_usage": {name: usage.model_dump() for name, usage in (found.mean_usage or {}).items()},
+        "mean_usage": {
+            name: usage.model_dump() for name, usage in (found.mean_usage or {}).items()
+        },
         "latency_p50_s": found.latency_p50_s,
         "judged_by": found.judged and found.judged.by,
         "unscored": found.judged and found.judged.unscored,
@@ -182,7 +223,9 @@ def _print(exam: Exam, results: Sequence[Result], rows: Sequence[dict[str, Any]]
             "right": f"{row['right']} of {row['n']}",
             "proves": shortened(row["bound"]),
             "capable": "yes" if row["capable"] else "no",
-            "cost a document": "unknown" if row["cost_a_document_usd"] is None else usd(row["cost_a_document_usd"]),
+            "cost a document": "unknown"
+            if row["cost_a_document_usd"] is None
+            else usd(row["cost_a_document_usd"]),
             "p50": f"{row['latency_p50_s']:.2f} s",
         }
         for row in rows
@@ -195,21 +238,26 @@ def _print(exam: Exam, results: Sequence[Result], rows: Sequence[dict[str, Any]]
 
 def _says(exam: Exam, result: Result) -> str:
     """What the result means, and what to do next."""
-    found, floor = result.measured, exam.floor
+    found = result.measured
+    floor = exam.floor
     parts = [_proof(exam, result)]
     if found.threshold is not None and result.certificate is None:
         parts.append("so the certificate is for the candidate without a threshold")
     if result.note:
         parts.append(result.note)
     if found.no_answer:
-        parts.append(f"{found.deferred} without an answer, most often: {textwrap.shorten(found.no_answer, 120)}")
+        parts.append(
+            f"{found.deferred} without an answer, most often: {textwrap.shorten(found.no_answer, 120)}"
+        )
     if floor is None:
         parts.append(f"no floor is set for {exam.step.name} in rules.yaml")
     return ". ".join(parts)
 
 
 def _proof(exam: Exam, result: Result) -> str:
-    found, judged, goal = result.measured, result.measured.judged, exam.floor or 0.0
+    found = result.measured
+    judged = result.measured.judged
+    goal = exam.floor or 0.0
     if exam.rubric and judged is None:
         return "not certified: its rubric needs a judge, see --judge"
     if judged is None:
@@ -224,16 +272,29 @@ def _proof(exam: Exam, result: Result) -> str:
     more = found.labels_for_the_judge(goal, result.compared)
     if more is None:
         return f"{shown}; too few passed for {goal:g}, however many labels people give"
-    return f"{shown}; {goal:g} needs {more} more labels by people, see --to-label" if more else shown
+    return (
+        f"{shown}; {goal:g} needs {more} more labels by people, see --to-label" if more else shown
+    )
 
 
 class _Bar:
     """A progress bar on stderr for what is under way."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=console(err=True), transient=True)
         self._task = self._progress.add_task("")
 

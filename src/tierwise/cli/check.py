@@ -21,12 +21,21 @@ MOST_ALIKE = 20  # findings of one kind that are printed before the rest is only
 
 
 def check(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every finding.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with every finding.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")
+    ] = False,
     flows: Annotated[
-        bool, typer.Option("--flows/--no-flows", help="Import flows and tasks, in a process of their own.")
+        bool,
+        typer.Option(
+            "--flows/--no-flows", help="Import flows and tasks, in a process of their own."
+        ),
     ] = True,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of rules.yaml and stop.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of rules.yaml and stop.")
+    ] = False,
 ) -> None:
     """Find everything that is wrong in this project's files, and prove that its guards cannot be passed.
 
@@ -45,7 +54,12 @@ def check(
     project = Project.find()
     report = check_project(project, _variables(project), datetime.date.today(), flows=flows)
     if as_json:
-        print_json({**_summary(report), "findings": [finding.data(project.root) for finding in report.findings]})
+        print_json(
+            {
+                **_summary(report),
+                "findings": [finding.data(project.root) for finding in report.findings],
+            }
+        )
     else:
         for line in (*_lines(report.findings), _sentence(report)):
             typer.echo(line)
@@ -71,7 +85,9 @@ def _lines(findings: tuple[Finding, ...]) -> Iterator[str]:
     for finding in findings:
         shown[finding.kind] += 1
         if shown[finding.kind] <= MOST_ALIKE:
-            place = f"{_short(finding.path)}:{finding.line}" if finding.line else _short(finding.path)
+            place = (
+                f"{_short(finding.path)}:{finding.line}" if finding.line else _short(finding.path)
+            )
             yield f"{place}: {finding.level}: {finding.message}"
     for kind, count in shown.items():
         if count > MOST_ALIKE:
@@ -102,7 +118,11 @@ def _sentence(report: Report) -> str:
         proof = "there are no guards to prove"
     else:
         proof = "routes and guards are looked at once rules and catalog are right"
-    unverified = f"; {_counted(report.unverified, 'model')} in the catalog not verified" if report.unverified else ""
+    unverified = (
+        f"; {_counted(report.unverified, 'model')} in the catalog not verified"
+        if report.unverified
+        else ""
+    )
     return f"{', '.join(counts)}. {proof[0].upper()}{proof[1:]}{unverified}."
 
 

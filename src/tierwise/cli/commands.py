@@ -75,7 +75,9 @@ for command in (
 ):
     own_help = command in (plan, run)
     app.command(
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True} if own_help else {},
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+        if own_help
+        else {},
         add_help_option=not own_help,
     )(command)
 for name, group in (("new", new), ("golden", golden), ("audit", audit)):
@@ -105,7 +107,9 @@ def main() -> None:
     except TierwiseError as error:
         _fail(error, 1)
     except KeyboardInterrupt:
-        typer.echo("stopped; everything that was paid is on record, run it again to go on", err=True)
+        typer.echo(
+            "stopped; everything that was paid is on record, run it again to go on", err=True
+        )
         sys.exit(130)
 
 

@@ -27,11 +27,21 @@ _MOST_RUNS = 10_000
 
 
 def diff(
-    old: Annotated[str, typer.Argument(metavar="OLD_RULES", help="A file, or REVISION:PATH of git.")],
-    new: Annotated[str, typer.Argument(metavar="NEW_RULES", help="A file, or REVISION:PATH of git.")],
-    run: Annotated[str | None, typer.Option(help="Only this run: its id, the beginning of one, or `latest`.")] = None,
-    since: Annotated[str, typer.Option(metavar="TIME", help="Runs of the last 30m, 12h, 7d or 4w.")] = "7d",
-    catalog: Annotated[Path | None, typer.Option(help="Another catalog, for both; default: the project's.")] = None,
+    old: Annotated[
+        str, typer.Argument(metavar="OLD_RULES", help="A file, or REVISION:PATH of git.")
+    ],
+    new: Annotated[
+        str, typer.Argument(metavar="NEW_RULES", help="A file, or REVISION:PATH of git.")
+    ],
+    run: Annotated[
+        str | None, typer.Option(help="Only this run: its id, the beginning of one, or `latest`.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Runs of the last 30m, 12h, 7d or 4w.")
+    ] = "7d",
+    catalog: Annotated[
+        Path | None, typer.Option(help="Another catalog, for both; default: the project's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a change of the rules would have done to past documents, before it does it to new ones.
@@ -55,10 +65,20 @@ def diff(
         found = past(ledger, runs)
         if not found.cases:
             where = f"run {runs[0].id}" if run else f"the runs of the last {since}"
-            raise Misuse(f"{where} left no decisions that can be replayed; `tierwise runs` lists all runs")
-        difference = compare(found, *(Replay(project, ledger, entries, rules, found) for rules in both))
+            raise Misuse(
+                f"{where} left no decisions that can be replayed; `tierwise runs` lists all runs"
+            )
+        difference = compare(
+            found, *(Replay(project, ledger, entries, rules, found) for rules in both)
+        )
     if as_json:
-        print_json({**difference.data(), "runs": [row.id for row in runs], "unavailable": dict(found.unavailable)})
+        print_json(
+            {
+                **difference.data(),
+                "runs": [row.id for row in runs],
+                "unavailable": dict(found.unavailable),
+            }
+        )
     else:
         _show(difference, found)
 
@@ -83,8 +103,11 @@ def _file(root: Path, name: str) -> Iterator[Path]:
         yield Path(name)
         return
     if ":" not in name:
-        raise Misuse(f"there is no file {name}; give a rules file, or one of git's such as HEAD:{name}")
-    done = subprocess.run(["git", "show", "--end-of-options", name], check=False, cwd=root, capture_output=True)  # noqa: S603, S607 - no shell
+        raise Misuse(
+            f"there is no file {name}; give a rules file, or one of git's such as HEAD:{name}"
+        )
+    command = ["git", "show", "--end-of-options", name]
+    done = subprocess.run(command, check=False, cwd=root, capture_output=True)  # noqa: S603
     if done.returncode:
         raise Misuse(f"git has no {name}: {done.stderr.decode(errors='replace').strip()}")
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +117,8 @@ def _file(root: Path, name: str) -> Iterator[Path]:
 
 
 def _since(ledger: Ledger, text: str) -> list[RunRow]:
-    number, unit = text[:-1], text[-1:]
+    number = text[:-1]
+    unit = text[-1:]
     if not number.isdecimal() or unit not in _SECONDS:
         raise Misuse(f"--since takes a time such as 30m, 12h, 7d or 4w; not '{text}'")
     start = time.time() - int(number) * _SECONDS[unit]
@@ -102,14 +126,20 @@ def _since(ledger: Ledger, text: str) -> list[RunRow]:
 
 
 def _show(found: Difference, past: Past) -> None:
-    typer.echo(f"{found.decisions} decisions about {found.documents} documents, replayed with both rules.")
+    typer.echo(
+        f"{found.decisions} decisions about {found.documents} documents, replayed with both rules."
+    )
     if past.without:
         typer.echo(f"{past.without} older ones are left out: they have no features on record.")
     if past.unavailable:
         typer.echo(f"Not available then, so not used here: {', '.join(sorted(past.unavailable))}.")
     _alarms(found)
     rows = [_cells(*move) for move in found.moves]
-    print_table(rows, title=f"{found.moved_documents} documents move", empty="\nNo document moves to another model.")
+    print_table(
+        rows,
+        title=f"{found.moved_documents} documents move",
+        empty="\nNo document moves to another model.",
+    )
     for floor in found.floors:
         typer.echo(
             f"The floor of {floor.step}: {_of(floor.before)} -> {_of(floor.after)}, {floor.decisions} decisions."
@@ -120,9 +150,13 @@ def _show(found: Difference, past: Past) -> None:
 def _alarms(found: Difference) -> None:
     """What must not be missed, the worst first."""
     if found.leaves:
-        typer.echo(f"\nLEAVES THE HOUSE: {sum(move.decisions for move in found.leaves)} decisions that stayed before:")
+        typer.echo(
+            f"\nLEAVES THE HOUSE: {sum(move.decisions for move in found.leaves)} decisions that stayed before:"
+        )
         for move in found.leaves:
-            typer.echo(f"  {move.step}: {move.before or 'deferred'} -> {move.after}, {move.decisions}")
+            typer.echo(
+                f"  {move.step}: {move.before or 'deferred'} -> {move.after}, {move.decisions}"
+            )
     told = (
         ("COULD LEAVE THE HOUSE when the first model does not do", found.may_leave),
         ("BELOW THE FLOOR: the first choice is no longer certified for it", found.below),
@@ -138,7 +172,12 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _cells(step: str, before: str | None, after: str | None, decisions: int) -> dict[str, Any]:
-    return {"step": step, "from": before or "(deferred)", "to": after or "(deferred)", "decisions": decisions}
+    return {
+        "step": step,
+        "from": before or "(deferred)",
+        "to": after or "(deferred)",
+        "decisions": decisions,
+    }
 
 
 def _of(floor: float | None) -> str:

@@ -29,7 +29,8 @@ def doctor(
     """Check this machine and project: Python, project files, ledger, models, keys. Exit 1 when a run could not work."""
     findings = list(_findings())
     rows = [
-        {"check": f.what, "": {True: "ok", False: "PROBLEM", None: "-"}[f.ok], "detail": f.detail} for f in findings
+        {"check": f.what, "": {True: "ok", False: "PROBLEM", None: "-"}[f.ok], "detail": f.detail}
+        for f in findings
     ]
     if as_json:
         print_json([f._asdict() for f in findings])
@@ -48,7 +49,10 @@ def _findings() -> Iterator[Finding]:
     files = [
         _tried("catalog", lambda: f"{len(project.catalog.models)} models"),
         _tried("prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)),
-        _tried("rules", lambda: f"{len(project.rules.routes)} routes, {len(project.rules.guards)} guards"),
+        _tried(
+            "rules",
+            lambda: f"{len(project.rules.routes)} routes, {len(project.rules.guards)} guards",
+        ),
     ]
     yield from files
     yield _tried("flows", lambda: ", ".join(project.flow_names()) or "none")
@@ -57,7 +61,11 @@ def _findings() -> Iterator[Finding]:
         yield from _models(project)
         yield from _demotions(project) if ledger.ok else ()
     address = os.environ.get("PREFECT_API_URL")
-    yield Finding("Prefect", None, address or "no server set; runs start a temporary one and keep what it recorded")
+    yield Finding(
+        "Prefect",
+        None,
+        address or "no server set; runs start a temporary one and keep what it recorded",
+    )
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:
@@ -81,8 +89,12 @@ def _demotions(project: Project) -> Iterator[Finding]:
     from tierwise.ledger.people.samples import demoted
 
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
-        for (step, models), why in demoted(ledger.audits, project.certificates, project.rules.floors).items():
-            yield Finding("certificate", None, f"{' > '.join(models)} for {step} no longer counts: {why}")
+        for (step, models), why in demoted(
+            ledger.audits, project.certificates, project.rules.floors
+        ).items():
+            yield Finding(
+                "certificate", None, f"{' > '.join(models)} for {step} no longer counts: {why}"
+            )
 
 
 def _models(project: Project) -> Iterator[Finding]:
@@ -94,7 +106,9 @@ def _models(project: Project) -> Iterator[Finding]:
         detail = ", ".join(ready) or "; ".join(remedies)
         yield Finding(f"tier {tier}", True if ready else None, detail)
     if len(unavailable) == len(project.catalog.models):
-        yield Finding("models", False, "none is available; run `tierwise fetch` for the embedded ones")
+        yield Finding(
+            "models", False, "none is available; run `tierwise fetch` for the embedded ones"
+        )
 
 
 def _ready(project: Project, name: str) -> str:

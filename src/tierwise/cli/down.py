@@ -16,7 +16,9 @@ _CANCELLED_IN_S = 30.0
 
 
 def down(
-    now: Annotated[bool, typer.Option("--now", help="Stop runs under way instead of waiting for them.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Stop runs under way instead of waiting for them.")
+    ] = False,
 ) -> None:
     """End the worker and the server that `tierwise up` started.
 
@@ -58,7 +60,9 @@ def _down(root: Path, *, now: bool) -> None:
             raise
         with console(err=True).status("waiting until the server has recorded all"):
             if not wait_until_drained():
-                typer.echo("the server has not recorded all task runs; the ledger has them all", err=True)
+                typer.echo(
+                    "the server has not recorded all task runs; the ledger has them all", err=True
+                )
     for service in (worker_of(root), server_of(root)):
         if service.pid() is not None:
             service.stop()

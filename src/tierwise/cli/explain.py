@@ -34,21 +34,37 @@ Pairs = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")]
 
 def explain(
     document: Annotated[
-        str | None, typer.Argument(metavar="DOCUMENT", help="A document's id, or a part that only it has.")
+        str | None,
+        typer.Argument(metavar="DOCUMENT", help="A document's id, or a part that only it has."),
     ] = None,
-    only: Annotated[str | None, typer.Argument(metavar="STEP", help="Only this step of it.")] = None,
-    run: Annotated[str, typer.Option(help="A run's id, the beginning of one, or `latest`.")] = "latest",
-    step: Annotated[str | None, typer.Option(help="Without a document: the step to decide about now.")] = None,
+    only: Annotated[
+        str | None, typer.Argument(metavar="STEP", help="Only this step of it.")
+    ] = None,
+    run: Annotated[
+        str, typer.Option(help="A run's id, the beginning of one, or `latest`.")
+    ] = "latest",
+    step: Annotated[
+        str | None, typer.Option(help="Without a document: the step to decide about now.")
+    ] = None,
     tokens: Annotated[int, typer.Option(min=0, help="Tokens of the document's text.")] = 500,
-    sensitivity: Annotated[str, typer.Option(help="public, internal, confidential or restricted.")] = "restricted",
+    sensitivity: Annotated[
+        str, typer.Option(help="public, internal, confidential or restricted.")
+    ] = "restricted",
     language: Annotated[str | None, typer.Option(help="Such as de.")] = None,
     stakes: Annotated[str, typer.Option(help="low, normal or high.")] = "normal",
-    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
-    outcome: Annotated[
-        list[str] | None, typer.Option(metavar="STEP.FIELD=VALUE", help="Of an earlier step; may be repeated.")
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")
     ] = None,
-    budget_left: Annotated[str | None, typer.Option(metavar="USD", help="What is left of the budget.")] = None,
-    budget_used: Annotated[float, typer.Option(min=0, max=1, help="Share of the budget that is used.")] = 0.0,
+    outcome: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STEP.FIELD=VALUE", help="Of an earlier step; may be repeated."),
+    ] = None,
+    budget_left: Annotated[
+        str | None, typer.Option(metavar="USD", help="What is left of the budget.")
+    ] = None,
+    budget_used: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the budget that is used.")
+    ] = 0.0,
     minutes_left: Annotated[float | None, typer.Option(min=0, help="Until the deadline.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -65,7 +81,9 @@ def explain(
 
     project = Project.find()
     if (document is None) == (step is None):
-        raise Misuse("name a document, such as `tierwise explain mail-07`, or describe one with --step and the rest")
+        raise Misuse(
+            "name a document, such as `tierwise explain mail-07`, or describe one with --step and the rest"
+        )
     if step is None:
         found = _past(project, run, str(document), only)
     else:
@@ -98,7 +116,9 @@ def _past(project: Project, run: str, document: str, only: str | None) -> list[E
     return [with_words(project, explanation) for explanation in found]
 
 
-def _now(project: Project, step: str, features: dict[str, Any], budget_left: str | None) -> Explanation:
+def _now(
+    project: Project, step: str, features: dict[str, Any], budget_left: str | None
+) -> Explanation:
     from pydantic import TypeAdapter, ValidationError
 
     from tierwise.engine import Engine
@@ -111,7 +131,9 @@ def _now(project: Project, step: str, features: dict[str, Any], budget_left: str
         left = None if budget_left is None else Decimal(budget_left)
         f = TypeAdapter(Features).validate_python({"step": step, **features})
     except InvalidOperation:
-        raise Misuse(f"--budget-left takes an amount of USD, such as 0.10; not '{budget_left}'") from None
+        raise Misuse(
+            f"--budget-left takes an amount of USD, such as 0.10; not '{budget_left}'"
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).replace("_", "-")
@@ -134,7 +156,9 @@ def _outcomes(texts: Sequence[str]) -> dict[str, Any]:
         path, value = _pair(text, "--outcome")
         step, dot, name = path.partition(".")
         if not (step and dot and name):
-            raise Misuse(f"--outcome takes STEP.FIELD=VALUE, such as classify.label=billing; not '{text}'")
+            raise Misuse(
+                f"--outcome takes STEP.FIELD=VALUE, such as classify.label=billing; not '{text}'"
+            )
         found.setdefault(step, {})[name] = value
     return found
 
@@ -166,7 +190,11 @@ def aligned(rows: Sequence[tuple[str, str]], *, indent: str = "") -> Iterator[st
     for label, text in rows:
         head = f"{indent}{label:<{wide}}  "
         yield from textwrap.wrap(
-            text or "-", WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+            text or "-",
+            WIDTH,
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            break_on_hyphens=False,
         )
 
 
@@ -179,10 +207,15 @@ def short(value: Any, most: int = 200) -> str:
 
 def _head(found: Explanation) -> Iterator[str]:
     """What it is about, and the answer in one sentence."""
-    step, models = found.route.step, found.route.models
+    step = found.route.step
+    models = found.route.models
     if found.run is None or found.outcome is None:
         yield f"{step}, decided now, with what is available here"
-        yield f"{models[0]} would be asked first." if models else f"It would be deferred: {found.route.reason}."
+        yield (
+            f"{models[0]} would be asked first."
+            if models
+            else f"It would be deferred: {found.route.reason}."
+        )
         return
     yield f"{step} of {found.document_id}, as it was in run {found.run.id} ({found.run.flow})"
     calls = f"{len(found.used)} call{'' if len(found.used) == 1 else 's'}"
@@ -196,7 +229,8 @@ def _sum(attempts: Sequence[Attempt]) -> Decimal | None:
 
 
 def _known(found: Explanation) -> list[tuple[str, str]]:
-    features, chosen = found.route.features, found.route
+    features = found.route.features
+    chosen = found.route
     rows = [("Document", _document(features))] if features else []
     if tags := features.get("tags"):
         rows.append(("Tags", ", ".join(f"{name}={value}" for name, value in tags.items())))
@@ -244,7 +278,11 @@ def _choices(found: Explanation) -> Iterator[str]:
     rows = []
     for number, name in enumerate(chosen.models, 1):
         choice = choices.get(name)
-        parts = [_cost(choice.expected_cost, "about ")] if choice else ["what it should cost is not on record"]
+        parts = (
+            [_cost(choice.expected_cost, "about ")]
+            if choice
+            else ["what it should cost is not on record"]
+        )
         if (sure := chosen.thresholds.get(name)) is not None:
             parts.append(f"its answer counts where it is at least {sure:.2f} sure")
         if choice and choice.proof:
@@ -260,22 +298,38 @@ def _left_out(found: Explanation) -> Iterator[str]:
     if reasons:
         yield from ("", "Left out")
     for reason, models in reasons.items():
-        yield from textwrap.wrap(", ".join(models), WIDTH, initial_indent="  ", subsequent_indent="  ")
-        yield from textwrap.wrap(reason, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+        yield from textwrap.wrap(
+            ", ".join(models), WIDTH, initial_indent="  ", subsequent_indent="  "
+        )
+        yield from textwrap.wrap(
+            reason, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+        )
 
 
 def _attempts(found: Explanation, attempts: Sequence[Attempt]) -> Iterator[str]:
     rows: list[tuple[str, str]] = []
     for number, attempt in enumerate(attempts, 1):
         rows.append((f"{number}. {attempt.model}", f"{KINDS[attempt.kind]}: {_came(attempt)}"))
-        accepted = found.outcome is not None and attempt is found.used[-1] and found.outcome.status == "accepted"
+        accepted = (
+            found.outcome is not None
+            and attempt is found.used[-1]
+            and found.outcome.status == "accepted"
+        )
         if (said := found.answers.get(attempt.id)) is not None and not accepted:
             rows.append(("", f"said {short(said)}"))
-        rows += [("", _verdict(verdict)) for verdict in attempt.verdicts if verdict.passed is not True]
+        rows += [
+            ("", _verdict(verdict)) for verdict in attempt.verdicts if verdict.passed is not True
+        ]
         if passed := [verdict.check for verdict in attempt.verdicts if verdict.passed]:
             rows.append(("", f"passed {', '.join(passed)}"))
         if words := found.words.get(attempt.id):
-            rows.append(("", "words that decided: " + ", ".join(f"{word} {weight:+.2f}" for word, weight in words)))
+            rows.append(
+                (
+                    "",
+                    "words that decided: "
+                    + ", ".join(f"{word} {weight:+.2f}" for word, weight in words),
+                )
+            )
     yield from aligned(rows, indent="  ")
 
 
@@ -300,7 +354,9 @@ def _outcome(found: Explanation) -> str:
         return ""
     if outcome.status == "accepted":
         return f"accepted from {outcome.model}: {short(outcome.value)}"
-    held = f" (answer of {outcome.model}: {short(outcome.value)})" if outcome.value is not None else ""
+    held = (
+        f" (answer of {outcome.model}: {short(outcome.value)})" if outcome.value is not None else ""
+    )
     return f"{outcome.status}: {outcome.reason}{held}"
 
 

@@ -19,25 +19,44 @@ def export(
     step: Annotated[str, typer.Option("--step", help="A step in tasks/, such as draft.")],
     accepted: Annotated[
         bool,
-        typer.Option("--accepted/--reviewed", help="All accepted answers, or only those that a person found right."),
+        typer.Option(
+            "--accepted/--reviewed",
+            help="All accepted answers, or only those that a person found right.",
+        ),
     ] = True,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Only answers of this model; may be repeated.")
+        list[str] | None,
+        typer.Option("--model", "-m", help="Only answers of this model; may be repeated."),
     ] = None,
-    tier: Annotated[list[str] | None, typer.Option(help="Only answers of this tier; may be repeated.")] = None,
+    tier: Annotated[
+        list[str] | None, typer.Option(help="Only answers of this tier; may be repeated.")
+    ] = None,
     sensitivity_max: Annotated[
-        str, typer.Option(help="Leave out what is more sensitive: public < internal < confidential < restricted.")
+        str,
+        typer.Option(
+            help="Leave out what is more sensitive: public < internal < confidential < restricted."
+        ),
     ] = "internal",
     in_house: Annotated[
-        bool, typer.Option("--in-house", help="Take what guards keep in the house too: the training happens there.")
+        bool,
+        typer.Option(
+            "--in-house", help="Take what guards keep in the house too: the training happens there."
+        ),
     ] = False,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="Where the documents are, if the ledger keeps no texts; default: where the runs read them."),
+        typer.Option(
+            help="Where the documents are, if the ledger keeps no texts; default: where the runs read them."
+        ),
     ] = None,
-    validation: Annotated[float, typer.Option(help="The share of the documents to hold out.")] = 0.1,
+    validation: Annotated[
+        float, typer.Option(help="The share of the documents to hold out.")
+    ] = 0.1,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder; default: out/export/STEP.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A folder; default: out/export/STEP.", show_default=False
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print export.json.")] = False,
@@ -93,9 +112,13 @@ def _sensitivity(word: str) -> Any:
     return word
 
 
-def _check(project: Project, tiers: tuple[str, ...], sources: tuple[Path, ...], validation: float) -> None:
+def _check(
+    project: Project, tiers: tuple[str, ...], sources: tuple[Path, ...], validation: float
+) -> None:
     if not 0 <= validation < 1:
-        raise Misuse(f"--validation {validation:g} is no share of the documents; write 0.1 for one in ten")
+        raise Misuse(
+            f"--validation {validation:g} is no share of the documents; write 0.1 for one in ten"
+        )
     for name in tiers:
         if name not in project.catalog.tiers:
             raise UnknownName("tier", name, project.catalog.tiers)

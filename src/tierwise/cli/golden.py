@@ -8,7 +8,9 @@ import typer
 
 from tierwise.errors import Misuse
 
-golden = typer.Typer(no_args_is_help=True, help="Labelled examples: what `tierwise certify` measures models on.")
+golden = typer.Typer(
+    no_args_is_help=True, help="Labelled examples: what `tierwise certify` measures models on."
+)
 
 
 @golden.callback()
@@ -18,13 +20,21 @@ def _group() -> None:
 
 @golden.command("add")
 def add(
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")] = "latest",
+    run: Annotated[
+        str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")
+    ] = "latest",
     step: Annotated[str | None, typer.Option("--step", help="Only this step.")] = None,
     to: Annotated[
-        str, typer.Option("--to", help="`golden`: measured on; `examples`: shown to models that are taught.")
+        str,
+        typer.Option(
+            "--to", help="`golden`: measured on; `examples`: shown to models that are taught."
+        ),
     ] = "golden",
     include_confidential: Annotated[
-        bool, typer.Option("--include-confidential", help="Also write confidential and restricted texts.")
+        bool,
+        typer.Option(
+            "--include-confidential", help="Also write confidential and restricted texts."
+        ),
     ] = False,
 ) -> None:
     """Add the answers that persons approved or edited in a run to golden/STEP.jsonl.
@@ -43,7 +53,12 @@ def add(
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
         row = ledger.resolve_run(run)
         added = add_labels(
-            ledger, project, row, step, suffix="" if to == "golden" else "-examples", confidential=include_confidential
+            ledger,
+            project,
+            row,
+            step,
+            suffix="" if to == "golden" else "-examples",
+            confidential=include_confidential,
         )
     for path, number in added.written.items():
         typer.echo(f"{number} added to {path.relative_to(project.root)}")

@@ -17,8 +17,12 @@ from tierwise.errors import Misuse
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or an empty folder, such as `post`.")],
-    name: Annotated[str | None, typer.Option(help="The project's name; default: the folder's.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new or an empty folder, such as `post`.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The project's name; default: the folder's.")
+    ] = None,
 ) -> None:
     """Start a project: `tierwise init post` makes a folder with a flow, steps, rules, prompts, golden sets and tests.
 
@@ -32,9 +36,17 @@ def init(
     if folder.exists() and not folder.is_dir():
         raise Misuse(f"{folder} is a file; name a new or an empty folder")
     requirement = _requirement()
-    names = {"my-project": _name(name, folder), 'dependencies = ["tierwise"]': f'dependencies = ["{requirement}"]'}
+    names = {
+        "my-project": _name(name, folder),
+        'dependencies = ["tierwise"]': f'dependencies = ["{requirement}"]',
+    }
     texts = copies("files", folder, names)
-    write({**texts, folder / "routing_rules/rules.schema.json": json.dumps(rules_schema(), indent=2) + "\n"})
+    write(
+        {
+            **texts,
+            folder / "routing_rules/rules.schema.json": json.dumps(rules_schema(), indent=2) + "\n",
+        }
+    )
     typer.echo(f"Made {folder}:")
     for line in _tree(path.relative_to(folder) for path in texts):
         typer.echo(f"  {line}")
@@ -53,7 +65,9 @@ def _name(name: str | None, folder: Path) -> str:
         found = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
         return found if found not in ("", "tierwise") else "my-project"
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name == "tierwise":
-        raise Misuse(f"'{name}' is no name for a project; use small letters, digits and dashes, such as incoming-post")
+        raise Misuse(
+            f"'{name}' is no name for a project; use small letters, digits and dashes, such as incoming-post"
+        )
     return name
 
 

@@ -24,11 +24,19 @@ MOST = 20  # items in the list
 
 
 def label(
-    item: Annotated[str | None, typer.Argument(metavar="ID", help="An item of the list, or its beginning.")] = None,
-    right: Annotated[str | None, typer.Option(help="Which answer is right: shadow, accepted, both, neither.")] = None,
-    by: Annotated[str | None, typer.Option(help="Who says so; default: the name that you are logged in with.")] = None,
+    item: Annotated[
+        str | None, typer.Argument(metavar="ID", help="An item of the list, or its beginning.")
+    ] = None,
+    right: Annotated[
+        str | None, typer.Option(help="Which answer is right: shadow, accepted, both, neither.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Who says so; default: the name that you are logged in with.")
+    ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Only list, also on a terminal.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with everything that waits.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with everything that waits.")
+    ] = False,
 ) -> None:
     """Say whether answers are right: `tierwise label 3fa9 --right accepted`. On a terminal it asks, one by one.
 
@@ -43,7 +51,10 @@ def label(
     from tierwise.project import Project
 
     project = Project.find()
-    with Ledger.open(project.ledger_url, root=project.root) as ledger, _news_of_demotion(project, ledger):
+    with (
+        Ledger.open(project.ledger_url, root=project.root) as ledger,
+        _news_of_demotion(project, ledger),
+    ):
         if item is not None:
             _label_one(ledger, item, right, by, as_json=as_json)
         elif right is not None:
@@ -56,7 +67,9 @@ def label(
             _list(project, ledger)
 
 
-def _label_one(ledger: Ledger, item_id: str, right: str | None, by: str | None, *, as_json: bool) -> None:
+def _label_one(
+    ledger: Ledger, item_id: str, right: str | None, by: str | None, *, as_json: bool
+) -> None:
     found = ledger.audits.item(item_id)
     if right is not None:
         found = ledger.audits.label(found.id, right, by or getpass.getuser())  # type: ignore[arg-type] # checked there
@@ -66,7 +79,10 @@ def _label_one(ledger: Ledger, item_id: str, right: str | None, by: str | None, 
     for line in _item_lines(ledger, found):
         typer.echo(line)
     if right is None:
-        typer.echo(f"say which is right: tierwise label {found.id} --right {'|'.join(found.words)}", err=True)
+        typer.echo(
+            f"say which is right: tierwise label {found.id} --right {'|'.join(found.words)}",
+            err=True,
+        )
 
 
 def _ask(project: Project, ledger: Ledger, by: str) -> None:
@@ -94,8 +110,12 @@ def _list(project: Project, ledger: Ledger) -> None:
     queue = ledger.audits.queue()
     disagreements = sum(item.disagrees for item in queue)
     if not project.rules.shadow.share:
-        typer.echo("No answers are picked for labels: write `shadow: {share: 0.05}` into rules.yaml for 1 in 20.")
-    typer.echo(f"{len(queue)} wait for a label: {disagreements} disagreements, {len(queue) - disagreements} others")
+        typer.echo(
+            "No answers are picked for labels: write `shadow: {share: 0.05}` into rules.yaml for 1 in 20."
+        )
+    typer.echo(
+        f"{len(queue)} wait for a label: {disagreements} disagreements, {len(queue) - disagreements} others"
+    )
     for item in queue[:MOST]:
         typer.echo("")
         for line in _item_lines(ledger, item):
@@ -107,14 +127,19 @@ def _list(project: Project, ledger: Ledger) -> None:
 
 
 def _item_lines(ledger: Ledger, item: Item) -> Iterator[str]:
-    audit, shadow = item.accepted, item.shadow
-    marks = [mark for mark, holds in (("disagree", item.disagrees), ("counts", audit.counted)) if holds]
+    audit = item.accepted
+    shadow = item.shadow
+    marks = [
+        mark for mark, holds in (("disagree", item.disagrees), ("counts", audit.counted)) if holds
+    ]
     yield f"{item.id}  {audit.step} of {audit.document_id}  {' · '.join(marks)}".rstrip()
     run = ledger.resolve_run(audit.run_id)
     rows = [("run", run.id)]
     if source := run.parameters.get("source"):
         rows.append(("from", str(source)))
-    rows.append(("accepted", f"{audit.accepted_model}: {short(audit.accepted)}{_label_of(audit.right)}"))
+    rows.append(
+        ("accepted", f"{audit.accepted_model}: {short(audit.accepted)}{_label_of(audit.right)}")
+    )
     if shadow:
         said = short(shadow.value) if item.asks_both else "no answer that the checks let pass"
         rows.append(("shadow", f"{shadow.model}: {said}{_label_of(shadow.right)}"))
@@ -131,7 +156,9 @@ def _evidence(project: Project, ledger: Ledger) -> Iterator[str]:
     demoted = _demoted(project, ledger)
     if standings:
         yield "\nWhat the labels show so far"
-    shadows = {s.step: sum(other.shadow and other.step == s.step for other in standings) for s in standings}
+    shadows = {
+        s.step: sum(other.shadow and other.step == s.step for other in standings) for s in standings
+    }
     rows = [(f"{s.step}: {s.model}", _standing(s, demoted, shadows[s.step])) for s in standings]
     yield from aligned(rows, indent="  ")
 
@@ -141,10 +168,14 @@ def _standing(s: Standing, demoted: Demoted, shadows: int) -> str:
 
     parts = ["a shadow" if s.shadow else "in use"]
     if s.compared:
-        parts.append(f"agrees with {s.agreed} of {s.compared} accepted answers, which proves nothing")
+        parts.append(
+            f"agrees with {s.agreed} of {s.compared} accepted answers, which proves nothing"
+        )
     if s.evidence is None:
         return "; ".join([*parts, "no floor is set for this step, so labels decide nothing"])
-    parts.append(f"{s.evidence.n} of {s.counted} counted audits labelled in order, {s.evidence.failed} of them wrong")
+    parts.append(
+        f"{s.evidence.n} of {s.counted} counted audits labelled in order, {s.evidence.failed} of them wrong"
+    )
     if not s.shadow and (why := demoted.get((s.step, tuple(s.model.split(" > "))))):
         parts.append(f"DEMOTED: {why}")
     if s.shadow and s.evidence.certifies(ALPHA / shadows):
@@ -159,7 +190,10 @@ def _news_of_demotion(project: Project, ledger: Ledger) -> Iterator[None]:
     yield
     for (step, models), why in _demoted(project, ledger).items():
         if (step, models) not in before:
-            typer.echo(f"The certificate of {' > '.join(models)} for {step} no longer counts: {why}", err=True)
+            typer.echo(
+                f"The certificate of {' > '.join(models)} for {step} no longer counts: {why}",
+                err=True,
+            )
 
 
 def _demoted(project: Project, ledger: Ledger) -> Demoted:
@@ -172,11 +206,22 @@ def _data(project: Project, ledger: Ledger) -> dict[str, Any]:
     demoted = _demoted(project, ledger)
     return {
         "queue": [_item_data(item) for item in ledger.audits.queue()],
-        "evidence": [asdict(standing) for standing in ledger.audits.standings(project.rules.floors)],
-        "demoted": [{"step": step, "models": models, "reason": why} for (step, models), why in demoted.items()],
+        "evidence": [
+            asdict(standing) for standing in ledger.audits.standings(project.rules.floors)
+        ],
+        "demoted": [
+            {"step": step, "models": models, "reason": why}
+            for (step, models), why in demoted.items()
+        ],
     }
 
 
 def _item_data(item: Item) -> dict[str, Any]:
     audits = {"accepted": asdict(item.accepted), "shadow": item.shadow and asdict(item.shadow)}
-    return {"id": item.id, "disagree": item.disagrees, "counted": item.accepted.counted, "words": item.words, **audits}
+    return {
+        "id": item.id,
+        "disagree": item.disagrees,
+        "counted": item.accepted.counted,
+        "words": item.words,
+        **audits,
+    }

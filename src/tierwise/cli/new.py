@@ -32,7 +32,9 @@ DEPLOYMENT = """\
   schedules:
     - {slug: every-quarter-hour, cron: "*/15 * * * *", timezone: UTC, active: false}
 """
-new = typer.Typer(no_args_is_help=True, help="Add a step or a flow to this project, as a skeleton that works.")
+new = typer.Typer(
+    no_args_is_help=True, help="Add a step or a flow to this project, as a skeleton that works."
+)
 
 
 @new.command("step")
@@ -60,14 +62,18 @@ def new_step(
         typer.echo(f"{RULES}: the floor {name}: {FLOOR}")
     except ConfigError:
         typer.echo(f"write its floor into {RULES} by hand: {name}: {FLOOR}", err=True)
-    typer.echo(f"Next: put labelled documents into golden/{name}.jsonl; then `tierwise new flow NAME --step {name}`,")
+    typer.echo(
+        f"Next: put labelled documents into golden/{name}.jsonl; then `tierwise new flow NAME --step {name}`,"
+    )
     typer.echo(f"or call {name}.map(documents, …) in a flow that there is.")
 
 
 @new.command("flow")
 def new_flow(
     name: Annotated[str, typer.Argument(help="Small letters, digits and _, such as `night_post`.")],
-    step: Annotated[str | None, typer.Option(help="The step that it runs; default: the first in tasks/.")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="The step that it runs; default: the first in tasks/.")
+    ] = None,
 ) -> None:
     """Add a flow: flows/NAME.py, a test, and a deployment in prefect.yaml with a paused schedule.
 
@@ -90,7 +96,9 @@ def new_flow(
     }
     texts = copies("flow", project.root, names)
     _refuse_used(name, texts=texts.values())
-    deployment = DEPLOYMENT.replace("example_flow", name).replace("example-flow", name.replace("_", "-"))
+    deployment = DEPLOYMENT.replace("example_flow", name).replace(
+        "example-flow", name.replace("_", "-")
+    )
     add_item(project.root / "prefect.yaml", "deployments", deployment)
     write(texts)
     _tell(project, texts)
@@ -100,7 +108,9 @@ def new_flow(
 
 def _check_name(kind: str, name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise Misuse(f"'{name}' is no name for a {kind}; use small letters, digits and _, such as sort_mail")
+        raise Misuse(
+            f"'{name}' is no name for a {kind}; use small letters, digits and _, such as sort_mail"
+        )
     if keyword.iskeyword(name) or name in {"tasks", "flows"} | OUR_OWN:
         owner = "Python" if keyword.iskeyword(name) else "tierwise"
         raise Misuse(f"{owner} itself uses the name {name}; choose another one")
@@ -126,7 +136,8 @@ def _refuse_used(*names: str, texts: Iterable[str]) -> None:
         imported = {
             alias.asname or alias.name
             for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in ("tasks", "flows")
+            if isinstance(node, ast.ImportFrom)
+            and (node.module or "").partition(".")[0] not in ("tasks", "flows")
             for alias in node.names
         }
         if used := imported.intersection(names):
@@ -135,7 +146,9 @@ def _refuse_used(*names: str, texts: Iterable[str]) -> None:
 
 def _step(project: Project, name: str | None) -> str:
     """The step that a flow is to run. Raises UnknownName, or Misuse where there is none."""
-    known = sorted(path.stem for path in (project.root / "tasks").glob("*.py") if not path.stem.startswith("_"))
+    known = sorted(
+        path.stem for path in (project.root / "tasks").glob("*.py") if not path.stem.startswith("_")
+    )
     if name is not None and name not in known:
         raise UnknownName("step", name, known)
     if not known:
@@ -148,7 +161,9 @@ def _arguments(project: Project, step: str) -> str:
     from tierwise.evidence.golden import load_settings
 
     given: Mapping[str, Any] = load_settings(project.root / "golden" / f"{step}.yaml").parameters
-    return textwrap.indent("".join(f"{name}={_unmapped(value)},\n" for name, value in given.items()), _MARGIN)
+    return textwrap.indent(
+        "".join(f"{name}={_unmapped(value)},\n" for name, value in given.items()), _MARGIN
+    )
 
 
 def _unmapped(value: Any) -> str:
@@ -159,7 +174,9 @@ def _unmapped(value: Any) -> str:
 
 def _literal(value: Any) -> str:
     """A value as Python text: as JSON writes it, where that means the same."""
-    text = json.dumps(value, ensure_ascii=False, default=str, indent=4 if isinstance(value, dict) else None)
+    text = json.dumps(
+        value, ensure_ascii=False, default=str, indent=4 if isinstance(value, dict) else None
+    )
     text = re.sub(r"(?<![\[{])(?=\n *[\]}])", ",", text)
     try:
         return text if ast.literal_eval(text) == value else repr(value)

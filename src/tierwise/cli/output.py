@@ -17,10 +17,31 @@ from tierwise.text.escape import cell, plain, with_colours
 if TYPE_CHECKING:
     from rich.console import Console
 
-NUMERIC = {"documents", "attempts", "reused", "escalations", "cost", "pass rate", "p50", "p95", "input", "output"}
+NUMERIC = {
+    "documents",
+    "attempts",
+    "reused",
+    "escalations",
+    "cost",
+    "pass rate",
+    "p50",
+    "p95",
+    "input",
+    "output",
+}
 NUMERIC |= {"calls", "prompt tokens", "expected", "at most", "deviation"}
 NUMERIC |= {"documents planned", "calls planned", "cost planned"}
-NUMERIC |= {"labels", "floor", "strong share", "quality", "gap recovered", "CPT50", "CPT80", "APGR", "USD50"}
+NUMERIC |= {
+    "labels",
+    "floor",
+    "strong share",
+    "quality",
+    "gap recovered",
+    "CPT50",
+    "CPT80",
+    "APGR",
+    "USD50",
+}
 NUMERIC |= {"passed", "unscored", "95 % interval", "would have cost", "saved", "share"}
 
 
@@ -28,7 +49,8 @@ class PlainStream(io.TextIOBase):
     """Standard output or error, through which no text of others controls the terminal."""
 
     def __init__(self, stream: TextIO, clean: Callable[[str], str] = plain) -> None:
-        self.stream, self._clean = stream, clean
+        self.stream = stream
+        self._clean = clean
 
     def write(self, text: str) -> int:
         """Write a text, its control characters spelt out."""
@@ -54,7 +76,9 @@ class PlainStream(io.TextIOBase):
 def plain_output() -> Iterator[None]:
     """Let nothing that a document, a name or a server holds control the terminal."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (PlainStream(stream, with_colours if stream.isatty() else plain) for stream in before)
+    sys.stdout, sys.stderr = (
+        PlainStream(stream, with_colours if stream.isatty() else plain) for stream in before
+    )
     try:
         yield
     finally:
@@ -66,11 +90,15 @@ def console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
-    raw = stream.stream if isinstance(stream, PlainStream) else stream  # colours and bars are rich's own
+    raw = (
+        stream.stream if isinstance(stream, PlainStream) else stream
+    )  # colours and bars are rich's own
     return Console(file=raw, width=None if stream.isatty() else 160, highlight=False)
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: str = "nothing to show") -> None:
+def print_table(
+    rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: str = "nothing to show"
+) -> None:
     """Rows of equal keys as a table; columns that are empty in every row are left out."""
     from rich import box
     from rich.table import Table
@@ -80,13 +108,18 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: st
         typer.echo(empty)
         return
     table = Table(
-        title=Text(plain(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        title=Text(plain(title)) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     columns = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]
     for name in columns:
         table.add_column(name, justify="right" if name in NUMERIC else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if row[name] is None else plain(str(row[name]))) for name in columns))
+        table.add_row(
+            *(Text("" if row[name] is None else plain(str(row[name]))) for name in columns)
+        )
     console().print(table)
 
 

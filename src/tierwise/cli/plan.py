@@ -20,13 +20,24 @@ if TYPE_CHECKING:
 
 def plan(
     context: typer.Context,
-    flow: Annotated[str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")] = None,
-    sample: Annotated[
-        int | None, typer.Option(min=1, help="Run so many documents for real, and estimate from what they cost.")
+    flow: Annotated[
+        str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which documents the sample takes: the same seed, the same ones.")] = 0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the sample spends.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="As if no answer had been paid before.")] = False,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Run so many documents for real, and estimate from what they cost."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Which documents the sample takes: the same seed, the same ones.")
+    ] = 0,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before the sample spends.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="As if no answer had been paid before.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     wants_help: Annotated[
         bool, typer.Option("--help", "-h", help="Show this message, and the flow's options.")
@@ -58,7 +69,9 @@ def plan(
         raise typer.Exit
     with console(err=True).status("starting"):
         function = project.load_flow(flow)
-        parameters = function.validate_parameters(_with_defaults(function, flow_parameters(function, context.args)))
+        parameters = function.validate_parameters(
+            _with_defaults(function, flow_parameters(function, context.args))
+        )
     _tell_what_runs(function)
     made, planner = _planned(project, function, parameters, fresh=fresh)
     if sample:
@@ -75,22 +88,30 @@ def _tell_what_runs(function: Any) -> None:
     from tierwise.orchestrate.planning import plain_tasks
 
     if names := plain_tasks(function):
-        typer.echo(f"Runs for real while planning, as only steps are planned: {', '.join(names)}", err=True)
+        typer.echo(
+            f"Runs for real while planning, as only steps are planned: {', '.join(names)}", err=True
+        )
 
 
 def _with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
     import inspect
 
-    return {name: p.default for name, p in inspect.signature(function.fn).parameters.items()} | given
+    return {
+        name: p.default for name, p in inspect.signature(function.fn).parameters.items()
+    } | given
 
 
-def _planned(project: Project, function: Any, parameters: dict[str, Any], *, fresh: bool) -> tuple[Plan, Planner]:
+def _planned(
+    project: Project, function: Any, parameters: dict[str, Any], *, fresh: bool
+) -> tuple[Plan, Planner]:
     from tierwise.plan import Planner
 
     with closing(Planner(project, project.promised(os.environ))) as planner:
         planner.fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
         _rehearse(function, parameters, planner)
-        return planner.plan(function.name, {name: str(value) for name, value in parameters.items()}), planner
+        return planner.plan(
+            function.name, {name: str(value) for name, value in parameters.items()}
+        ), planner
 
 
 def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
@@ -102,7 +123,14 @@ def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
 
 
 def _sampled(
-    project: Project, function: Any, parameters: dict[str, Any], planner: Planner, number: int, seed: int, *, yes: bool
+    project: Project,
+    function: Any,
+    parameters: dict[str, Any],
+    planner: Planner,
+    number: int,
+    seed: int,
+    *,
+    yes: bool,
 ) -> Plan:
     """Run some documents for real, and plan again with what they showed."""
     from tierwise.orchestrate.secrets import variables
@@ -126,7 +154,9 @@ def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
     from tierwise.text.amounts import usd
 
     expected, most, unknown = planner.tally.of(chosen)
-    text = f"{len(chosen)} documents for real: about {amount(expected, unknown)}, at most {usd(most)}"
+    text = (
+        f"{len(chosen)} documents for real: about {amount(expected, unknown)}, at most {usd(most)}"
+    )
     typer.echo(text, err=True)
     if not (yes or os.environ.get("TIERWISE_YES") == "1"):
         typer.confirm("Go on?", abort=True, err=True)
@@ -136,12 +166,19 @@ def _show(made: Plan) -> None:
     from tierwise.text.amounts import rounded
 
     title = f"{made.flow} · plan for {made.documents} documents"
-    print_table([row.cells() for row in made.routes], title=title, empty="no document would reach a model")
+    print_table(
+        [row.cells() for row in made.routes], title=title, empty="no document would reach a model"
+    )
     if made.rows:
         print_table([row.cells() for row in made.rows], title="Cost by step, tier and model")
     if made.waiting:
         rows = [
-            {"step": w.step, "documents": w.documents, "such as": ", ".join(w.first), "reason": w.reason}
+            {
+                "step": w.step,
+                "documents": w.documents,
+                "such as": ", ".join(w.first),
+                "reason": w.reason,
+            }
             for w in made.waiting
         ]
         print_table(rows, title=f"Deferred: {sum(w.documents for w in made.waiting)}")
@@ -157,7 +194,9 @@ def _show(made: Plan) -> None:
     if made.shadow:
         say(f"Shadows may spend up to {made.shadow:.0%} on top (rules.yaml: shadow)")
     if made.expected_deferred >= 0.05:
-        say(f"Expected to be deferred because no answer holds: {rounded(made.expected_deferred)} documents")
+        say(
+            f"Expected to be deferred because no answer holds: {rounded(made.expected_deferred)} documents"
+        )
     say(_time(made))
     if made.sample:
         say(made.sample.sentence)
@@ -172,7 +211,8 @@ def _say() -> Callable[[str], None]:
 def _time(made: Plan) -> str:
     if made.seconds_least is None or made.seconds_most is None:
         return f"Time: unknown, since there is no earlier call of {', '.join(made.untimed)}; --sample makes some"
-    least, longest = _duration(made.seconds_least), _duration(made.seconds_most)
+    least = _duration(made.seconds_least)
+    longest = _duration(made.seconds_most)
     return f"Time: about {least if least == longest else f'{least} to {longest}'} of waiting for models"
 
 

@@ -15,22 +15,40 @@ if TYPE_CHECKING:
 
 
 def replay(
-    fit: Annotated[Path, typer.Option(metavar="OUTCOMES", help="Recorded outcomes to learn from: .csv or .csv.gz.")],
-    on: Annotated[Path, typer.Option(metavar="OUTCOMES", help="Recorded outcomes to run the router over.")],
+    fit: Annotated[
+        Path,
+        typer.Option(metavar="OUTCOMES", help="Recorded outcomes to learn from: .csv or .csv.gz."),
+    ],
+    on: Annotated[
+        Path, typer.Option(metavar="OUTCOMES", help="Recorded outcomes to run the router over.")
+    ],
     labels: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Learn from so many items of --fit, drawn by chance; default: all."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Learn from so many items of --fit, drawn by chance; default: all.",
+        ),
     ] = None,
     curve: Annotated[
-        Path | None, typer.Option(metavar="OUT.csv", help="Write the curve: floor, strong_share, quality, cost_usd.")
+        Path | None,
+        typer.Option(
+            metavar="OUT.csv", help="Write the curve: floor, strong_share, quality, cost_usd."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other labels.")] = 0,
     per_usd: Annotated[
         bool,
-        typer.Option("--per-usd", help="Spend the fewest USD for a quality; without it, make the fewest strong calls."),
+        typer.Option(
+            "--per-usd",
+            help="Spend the fewest USD for a quality; without it, make the fewest strong calls.",
+        ),
     ] = False,
     estimates: Annotated[
-        bool, typer.Option("--estimates", help="Show what was learned of each step, observed and shrunken.")
+        bool,
+        typer.Option(
+            "--estimates", help="Show what was learned of each step, observed and shrunken."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -63,7 +81,10 @@ def replay(
         print_json(_data(done))
         return
     if estimates:
-        print_table(done.estimate.cells(), title="Quality beside the strongest by step, at the usual prompt length")
+        print_table(
+            done.estimate.cells(),
+            title="Quality beside the strongest by step, at the usual prompt length",
+        )
     _show(done)
     if curve:
         typer.echo(f"Curve: {curve} ({len(done.points)} floors)")
@@ -75,7 +96,9 @@ def _show(done: Replay) -> None:
         title += f"; {done.left_out} labelled items left out"
     print_table([_cells(policy) for policy in done.policies], title=title)
     if done.router.apgr is None:
-        typer.echo("The strongest model by the labels is no better here than the cheapest: nothing is to be recovered.")
+        typer.echo(
+            "The strongest model by the labels is no better here than the cheapest: nothing is to be recovered."
+        )
         return
     rows = {"router": done.router, "random": done.random, "oracle": done.oracle}
     print_table([{"policy": name, **_measures(measures)} for name, measures in rows.items()])
@@ -95,7 +118,10 @@ def _cells(policy: Policy) -> dict[str, Any]:
 
 def _measures(measures: Measures) -> dict[str, str]:
     shares = {name.upper(): value for name, value in asdict(measures).items()}
-    return {name: "" if x is None else f"{x:.3f}" if name == "APGR" else f"{x:.1%}" for name, x in shares.items()}
+    return {
+        name: "" if x is None else f"{x:.3f}" if name == "APGR" else f"{x:.1%}"
+        for name, x in shares.items()
+    }
 
 
 def _data(done: Replay) -> dict[str, Any]:
@@ -104,7 +130,10 @@ def _data(done: Replay) -> dict[str, Any]:
         "labels": done.labels,
         "left_out": done.left_out,
         "models": list(done.estimate.candidates),
-        "policies": [{"policy": p.name, **asdict(p.point), "gap_recovered": p.recovered} for p in done.policies],
+        "policies": [
+            {"policy": p.name, **asdict(p.point), "gap_recovered": p.recovered}
+            for p in done.policies
+        ],
         "measures": {name: asdict(getattr(done, name)) for name in ("router", "random", "oracle")},
         "estimates": done.estimate.cells(),
     }

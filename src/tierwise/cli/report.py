@@ -25,15 +25,22 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 
 
 def report(
-    run: Annotated[str | None, typer.Argument(help="A run's id, the beginning of one, or `latest`.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="A run's id, the beginning of one, or `latest`.")
+    ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="All runs of the last 12h, 7d or 4w, in place of one.")
+        str | None,
+        typer.Option(metavar="SPAN", help="All runs of the last 12h, 7d or 4w, in place of one."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file; default: .tierwise/reports/RUN.html.")
+        Path | None,
+        typer.Option("--out", "-o", help="The file; default: .tierwise/reports/RUN.html."),
     ] = None,
     with_answers: Annotated[
-        bool, typer.Option("--with-answers", help="Show the answers for confidential and restricted documents too.")
+        bool,
+        typer.Option(
+            "--with-answers", help="Show the answers for confidential and restricted documents too."
+        ),
     ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
@@ -78,7 +85,9 @@ def ground(project: Project, ledger: Ledger, steps: set[str]) -> Ground:
     from tierwise.report.figures import Ground
 
     try:
-        catalog, floors, certificates = project.catalog, project.rules.floors, project.certificates.certificates
+        catalog = project.catalog
+        floors = project.rules.floors
+        certificates = project.certificates.certificates
     except ConfigError as error:
         typer.echo(f"without savings and certificates: {error}", err=True)
         return Ground()
@@ -86,7 +95,11 @@ def ground(project: Project, ledger: Ledger, steps: set[str]) -> Ground:
     return Ground(
         catalog=catalog,
         floors=floors,
-        proofs=[proof for step in sorted({c.step for c in mine}) for proof in _proofs(project, ledger, step)],
+        proofs=[
+            proof
+            for step in sorted({c.step for c in mine})
+            for proof in _proofs(project, ledger, step)
+        ],
         labels_wanted=len(ledger.audits.queue()),
     )
 
@@ -95,7 +108,9 @@ def _proofs(project: Project, ledger: Ledger, step: str) -> list[Proof]:
     """The certificates of a step, each with what voids it."""
     from tierwise.report.figures import Proof
 
-    mine = [certificate for certificate in project.certificates.certificates if certificate.step == step]
+    mine = [
+        certificate for certificate in project.certificates.certificates if certificate.step == step
+    ]
     try:
         current = _current(project, ledger, step)
     except (TierwiseError, ImportError) as error:  # the step or its golden set is not what it was
@@ -118,7 +133,9 @@ def _current(project: Project, ledger: Ledger, name: str) -> Current:
     examples = examples_of(project, name)
     against = demoted(ledger.audits, project.certificates, project.rules.floors)
     mine = {models: why for (of, models), why in against.items() if of == name}
-    return replace(current_of(project, step, parameters, examples.hash if examples else None), demoted=mine)
+    return replace(
+        current_of(project, step, parameters, examples.hash if examples else None), demoted=mine
+    )
 
 
 def _since(ledger: Ledger, span: str) -> list[RunRow]:

@@ -18,13 +18,20 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 604_800}
 def retention(
     older_than: Annotated[
         str | None,
-        typer.Option("--older-than", help="Delete the texts of runs that started longer ago: 90d, 12w, 36h."),
+        typer.Option(
+            "--older-than", help="Delete the texts of runs that started longer ago: 90d, 12w, 36h."
+        ),
     ] = None,
     document: Annotated[
-        str | None, typer.Option("--document", help="Delete all texts of one document: its id, or its SHA-256.")
+        str | None,
+        typer.Option(
+            "--document", help="Delete all texts of one document: its id, or its SHA-256."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much would go.")] = False,
-    by: Annotated[str | None, typer.Option("--by", help="Who deletes; default: your user name.")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who deletes; default: your user name.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Delete texts from the ledger: models' answers, accepted values, persons' answers and notes, kept documents.
@@ -43,7 +50,9 @@ def retention(
         if document is not None:
             removed = ledger.retention.forget_document(document, by=who, dry_run=dry_run)
         else:
-            removed = ledger.retention.forget_older(time.time() - _age(older_than or ""), by=who, dry_run=dry_run)
+            removed = ledger.retention.forget_older(
+                time.time() - _age(older_than or ""), by=who, dry_run=dry_run
+            )
     counts = asdict(removed)
     if as_json:
         print_json(counts | {"dry_run": dry_run})
@@ -55,5 +64,7 @@ def retention(
 def _age(text: str) -> float:
     """Seconds of a length of time such as 90d."""
     if not (match := re.fullmatch(r"(\d+)([hdw])", text.strip())):
-        raise Misuse(f"--older-than '{text}' is no length of time; write 90d (days), 12w (weeks) or 36h (hours)")
+        raise Misuse(
+            f"--older-than '{text}' is no length of time; write 90d (days), 12w (weeks) or 36h (hours)"
+        )
     return int(match[1]) * _SECONDS[match[2]]

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 
 def retry(
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")] = "latest",
-    step: Annotated[str | None, typer.Option("--step", help="Only documents that waited at this step.")] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Only documents whose reason has this in it.")] = "",
+    run: Annotated[
+        str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")
+    ] = "latest",
+    step: Annotated[
+        str | None, typer.Option("--step", help="Only documents that waited at this step.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Only documents whose reason has this in it.")
+    ] = "",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Ask these documents again, even where an answer is paid.")
+        bool,
+        typer.Option("--fresh", help="Ask these documents again, even where an answer is paid."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
@@ -40,7 +47,10 @@ def retry(
         plan = plan_retry(ledger, before.id, step, reason)
     prepare_prefect(project.root, log_level="INFO" if verbose else "CRITICAL")
     function = _flow(project, before)
-    typer.echo(f"{len(plan.again)} of {len(plan.documents)} documents of run {before.id} are asked again", err=True)
+    typer.echo(
+        f"{len(plan.again)} of {len(plan.documents)} documents of run {before.id} are asked again",
+        err=True,
+    )
     summary = run_flow(function, _parameters(function, before), fresh=fresh, retry=plan)
     show_summary(summary, as_json=as_json)
     _tell(project, summary.run.id, plan)
@@ -54,7 +64,9 @@ def _flow(project: Any, run: RunRow) -> Any:
     try:
         return project.load_flow(run.flow)
     except UnknownName as error:
-        raise Misuse(f"run {run.id} was no flow of this project, so it cannot be tried again: {error}") from None
+        raise Misuse(
+            f"run {run.id} was no flow of this project, so it cannot be tried again: {error}"
+        ) from None
 
 
 def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
@@ -63,7 +75,9 @@ def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
 
     known = inspect.signature(function.fn).parameters
     if gone := sorted(set(run.parameters) - set(known)):
-        raise Misuse(f"the flow {run.flow} no longer has the parameter {', '.join(gone)}; start it with `tierwise run`")
+        raise Misuse(
+            f"the flow {run.flow} no longer has the parameter {', '.join(gone)}; start it with `tierwise run`"
+        )
     return run.parameters
 
 
@@ -75,7 +89,8 @@ def _tell(project: Any, run_id: str, plan: Retry) -> None:
         there = ledger.reviews.documents(run_id) & plan.again
         waits = {row.document_id for row in ledger.deferred(run_id)} & there
     typer.echo(
-        f"Of {len(plan.again)} that waited, {len(there - waits)} are done and {len(waits)} still wait.", err=True
+        f"Of {len(plan.again)} that waited, {len(there - waits)} are done and {len(waits)} still wait.",
+        err=True,
     )
     if gone := sorted(plan.again - there):
         typer.echo(f"No longer in the source: {', '.join(gone)}", err=True)

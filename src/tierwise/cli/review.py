@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 
 def review(
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")] = "latest",
-    document: Annotated[str | None, typer.Argument(help="A document's id: shows it in full, or decides.")] = None,
+    run: Annotated[
+        str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")
+    ] = "latest",
+    document: Annotated[
+        str | None, typer.Argument(help="A document's id: shows it in full, or decides.")
+    ] = None,
     step: Annotated[str | None, typer.Option("--step", help="Only this step.")] = None,
     approve: Annotated[
         bool, typer.Option("--approve", help="Take the answer that waits, or the last one given.")
@@ -37,13 +41,22 @@ def review(
         int | None, typer.Option("--attempt", help="With --approve: the answer of this attempt.")
     ] = None,
     edit: Annotated[
-        str | None, typer.Option("--edit", help="Take this answer: JSON, or a file that holds it, or - for the input.")
+        str | None,
+        typer.Option(
+            "--edit", help="Take this answer: JSON, or a file that holds it, or - for the input."
+        ),
     ] = None,
-    editor: Annotated[bool, typer.Option("--editor", help="Write the answer in your editor ($EDITOR).")] = False,
-    reject: Annotated[bool, typer.Option("--reject", help="Take no answer; later steps skip the document.")] = False,
+    editor: Annotated[
+        bool, typer.Option("--editor", help="Write the answer in your editor ($EDITOR).")
+    ] = False,
+    reject: Annotated[
+        bool, typer.Option("--reject", help="Take no answer; later steps skip the document.")
+    ] = False,
     reopen: Annotated[bool, typer.Option("--reopen", help="Take the last decision back.")] = False,
     note: Annotated[str, typer.Option("--note", help="Why, for those who read it later.")] = "",
-    by: Annotated[str | None, typer.Option("--by", help="Who decides; default: your user name.")] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who decides; default: your user name.")
+    ] = None,
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="One after the other, a key for each.")
     ] = False,
@@ -74,7 +87,9 @@ def review(
         elif any(chosen):
             item = find_item(ledger, row.id, document, step)
             text = _edited(item) if editor else _given(edit) if edit is not None else None
-            decision = _decide(ledger, item, text, approve, attempt, reject, by=by or user_name(), note=note)
+            decision = _decide(
+                ledger, item, text, approve, attempt, reject, by=by or user_name(), note=note
+            )
             _tell(decision, as_json=as_json)
         else:
             _show(project, ledger, row, find_item(ledger, row.id, document, step), as_json=as_json)
@@ -110,7 +125,9 @@ def _decide(
 
 def _tell(decision: Decision, *, as_json: bool = False) -> None:
     if as_json:
-        print_json({"document": decision.document_id, "step": decision.step, **_decision_data(decision)})
+        print_json(
+            {"document": decision.document_id, "step": decision.step, **_decision_data(decision)}
+        )
         return
     typer.echo(f"{decision.document_id}, {decision.step}: {decision.says}")
     if decision.decision in ("approved", "edited"):
@@ -122,7 +139,11 @@ def _list(items: list[Item], run: RunRow, *, as_json: bool) -> None:
         print_json([_data(item) for item in items])
         return
     rows = [_cells(item) for item in items]
-    print_table(rows, title=f"{run.flow} · run {run.id}: {len(rows)} wait", empty=f"nothing waits in run {run.id}")
+    print_table(
+        rows,
+        title=f"{run.flow} · run {run.id}: {len(rows)} wait",
+        empty=f"nothing waits in run {run.id}",
+    )
     if rows:
         typer.echo(
             f"One in full: tierwise review {run.id} '{items[0].document_id}'   All in turn: tierwise review {run.id} -i"
@@ -150,7 +171,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 140 else text[:139] + "…"
 
 
-def _show(project: Project, ledger: Ledger, run: RunRow, item: Item, *, as_json: bool = False) -> None:
+def _show(
+    project: Project, ledger: Ledger, run: RunRow, item: Item, *, as_json: bool = False
+) -> None:
     from tierwise.review.queue import answer_text, find_texts
 
     text = find_texts(ledger, project, run, [item.document_hash]).get(item.document_hash)
@@ -159,7 +182,9 @@ def _show(project: Project, ledger: Ledger, run: RunRow, item: Item, *, as_json:
         print_json(_data(item) | {"text": text, "answers": answers})
         return
     out = console()
-    out.rule(f"{item.document_id} · {item.step} · {item.outcome.sensitivity} · {item.outcome.status}")
+    out.rule(
+        f"{item.document_id} · {item.step} · {item.outcome.sensitivity} · {item.outcome.status}"
+    )
     missing = "(the text is not kept, and not found in the run's source)"
     out.print(missing if text is None else _printable(text), markup=False)
     for number, (attempt, answer) in enumerate(zip(item.outcome.attempts, answers, strict=True), 1):
@@ -171,22 +196,31 @@ def _show(project: Project, ledger: Ledger, run: RunRow, item: Item, *, as_json:
                 out.print(_printable(f"failed {verdict.check}{reason}"), markup=False, style="red")
     if item.outcome.value is not None:
         out.rule("the answer as it stands", align="left", style="dim")
-        out.print(_printable(json.dumps(item.outcome.value, indent=2, ensure_ascii=False)), markup=False)
+        out.print(
+            _printable(json.dumps(item.outcome.value, indent=2, ensure_ascii=False)), markup=False
+        )
     out.rule(align="left", style="dim")
     out.print(_printable(f"{item.outcome.status}: {item.outcome.reason}"), markup=False)
     for decision in item.decisions:
         out.print(
-            f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(decision.reviewed_at))}  {decision.says}", markup=False
+            f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(decision.reviewed_at))}  {decision.says}",
+            markup=False,
         )
 
 
 def _printable(text: str) -> str:
     """A text whose control characters are spelt out: a document must not command the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _no_answer(attempt: Attempt) -> str:
-    return f"{attempt.error}: {attempt.error_text}" if attempt.error else "(the answer is no longer kept)"
+    return (
+        f"{attempt.error}: {attempt.error_text}"
+        if attempt.error
+        else "(the answer is no longer kept)"
+    )
 
 
 def _one_by_one(project: Project, ledger: Ledger, run: RunRow, step: str | None, by: str) -> None:
@@ -194,7 +228,9 @@ def _one_by_one(project: Project, ledger: Ledger, run: RunRow, step: str | None,
     from tierwise.review import queue
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise Misuse("-i asks at a terminal; in a script, name the document and give --approve, --edit or --reject")
+        raise Misuse(
+            "-i asks at a terminal; in a script, name the document and give --approve, --edit or --reject"
+        )
     items = list(queue.waiting(ledger, run.id, step))
     decided = 0
     for number, item in enumerate(items, 1):
@@ -208,7 +244,10 @@ def _one_by_one(project: Project, ledger: Ledger, run: RunRow, step: str | None,
                     decision = queue.edit(ledger, item, _edited(item), by=by)
                 else:
                     decision = queue.reject(
-                        ledger, item, by=by, note=typer.prompt("Why", default="", show_default=False)
+                        ledger,
+                        item,
+                        by=by,
+                        note=typer.prompt("Why", default="", show_default=False),
                     )
             except Misuse as error:
                 typer.echo(f"not done: {error}")
@@ -220,7 +259,10 @@ def _one_by_one(project: Project, ledger: Ledger, run: RunRow, step: str | None,
         if key == "q":
             break
     waits = f"{len(items) - decided} still wait" if items else "nothing waits"
-    typer.echo(f"{decided} decided, {waits}." + (f" Go on with: tierwise retry {run.id}" if decided else ""))
+    typer.echo(
+        f"{decided} decided, {waits}."
+        + (f" Go on with: tierwise retry {run.id}" if decided else "")
+    )
 
 
 def _key(prompt: str) -> str:
@@ -244,7 +286,9 @@ def _given(edit: str) -> str:
     try:
         return Path(edit).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Misuse(f"--edit takes JSON or the name of a file with JSON; {edit}: {error}") from None
+        raise Misuse(
+            f"--edit takes JSON or the name of a file with JSON; {edit}: {error}"
+        ) from None
 
 
 def _edited(item: Item) -> str:
@@ -257,7 +301,9 @@ def _edited(item: Item) -> str:
         try:
             code = subprocess.call([*shlex.split(command), str(path)])  # noqa: S603 - the user's own editor
         except OSError as error:
-            raise Misuse(f"the editor '{command}' does not start: {error.strerror}; set EDITOR") from None
+            raise Misuse(
+                f"the editor '{command}' does not start: {error.strerror}; set EDITOR"
+            ) from None
         if code:
             raise Misuse(f"the editor '{command}' ended with {code}; nothing was decided")
         return path.read_text(encoding="utf-8")

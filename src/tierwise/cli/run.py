@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
 def run(
     context: typer.Context,
-    flow: Annotated[str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask again for answers paid in earlier runs.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when any document was deferred.")] = False,
+    flow: Annotated[
+        str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask again for answers paid in earlier runs.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 when any document was deferred.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
     wants_help: Annotated[
@@ -58,14 +64,18 @@ def run(
     try:
         summary = run_flow(function, parameters, fresh=fresh)
     except KeyboardInterrupt:  # typer would end without a word
-        typer.echo("stopped; everything that was paid is on record, run it again to go on", err=True)
+        typer.echo(
+            "stopped; everything that was paid is on record, run it again to go on", err=True
+        )
         raise typer.Exit(130) from None
     show_summary(summary, as_json=as_json)
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)
 
 
-def run_flow(function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry: Retry | None = None) -> RunSummary:
+def run_flow(
+    function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry: Retry | None = None
+) -> RunSummary:
     """Run a flow with progress. Raises Misuse when it gives no summary."""
     from tierwise.orchestrate.flows import engine
     from tierwise.report import RunSummary
@@ -75,7 +85,9 @@ def run_flow(function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry
     with progress() as watcher, engine().watched_by(watcher):
         result = function(**parameters)
     if not isinstance(result, RunSummary):
-        raise Misuse(f"the flow {function.name} returns {type(result).__name__}; end it with `return run.summary()`")
+        raise Misuse(
+            f"the flow {function.name} returns {type(result).__name__}; end it with `return run.summary()`"
+        )
     return result
 
 
@@ -89,7 +101,9 @@ def show_summary(summary: RunSummary, *, as_json: bool) -> None:
     print_summary(summary)
     typer.echo(f"More: tierwise show {summary.run.id} --documents")
     if server := os.environ.get("PREFECT_API_URL"):
-        typer.echo(f"In Prefect's UI: {server.removesuffix('/api')}/runs/flow-run/{summary.run.flow_run_id}")
+        typer.echo(
+            f"In Prefect's UI: {server.removesuffix('/api')}/runs/flow-run/{summary.run.flow_run_id}"
+        )
     else:
         typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
 
@@ -101,8 +115,15 @@ def progress() -> Iterator[Any]:
 
     from tierwise.orchestrate.flows import engine
 
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console(err=True), transient=True)
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    bar = Progress(
+        *columns, TextColumn("{task.fields[note]}"), console=console(err=True), transient=True
+    )
     rows: dict[str, Any] = {}
     counts: dict[str, dict[str, int]] = {}
 
@@ -111,7 +132,9 @@ def progress() -> Iterator[Any]:
         for word in (outcome.status, "escalated" if outcome.escalated else ""):
             count[word] = count.get(word, 0) + 1
         if outcome.step not in rows:
-            rows[outcome.step] = bar.add_task(outcome.step, total=engine().expected or None, note="")
+            rows[outcome.step] = bar.add_task(
+                outcome.step, total=engine().expected or None, note=""
+            )
         words = [f"{count[w]} {w}" for w in ("escalated", "deferred", "skipped") if count.get(w)]
         bar.update(rows[outcome.step], advance=1, note=", ".join(words))
 
@@ -130,7 +153,9 @@ def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
         option, has_value, value = word[2:].partition("=")
         name = option.replace("-", "_")
         if name not in known:
-            raise Misuse(unknown_name("option", f"--{option}", [f"--{k.replace('_', '-')}" for k in known]))
+            raise Misuse(
+                unknown_name("option", f"--{option}", [f"--{k.replace('_', '-')}" for k in known])
+            )
         parameters[name] = _value(value if has_value else next(words, None), option)
     _check_types(function, parameters)
     return parameters
@@ -154,15 +179,23 @@ def _check_types(function: Any, parameters: Mapping[str, Any]) -> None:
         defaults = {n: p.default for n, p in inspect.signature(function.fn).parameters.items()}
         function.validate_parameters({**defaults, **parameters})
     except (ParameterTypeError, ParameterBindError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip() and "For further" not in line]
+        lines = [
+            line.strip()
+            for line in str(error).splitlines()
+            if line.strip() and "For further" not in line
+        ]
         raise Misuse(" ".join(lines)) from None
 
 
 def describe_options(function: Any) -> str:
     """The flow's own options, from its signature and docstring."""
-    lines = [f" Options of {function.name}: {function.description.splitlines()[0] if function.description else ''}"]
+    lines = [
+        f" Options of {function.name}: {function.description.splitlines()[0] if function.description else ''}"
+    ]
     notes = dict(
-        line.strip().split(": ", 1) for line in (inspect.getdoc(function.fn) or "").splitlines() if ": " in line
+        line.strip().split(": ", 1)
+        for line in (inspect.getdoc(function.fn) or "").splitlines()
+        if ": " in line
     )
     for name, parameter in inspect.signature(function.fn).parameters.items():
         default = "" if parameter.default is parameter.empty else f" [default: {parameter.default}]"

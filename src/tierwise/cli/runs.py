@@ -21,7 +21,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def runs(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs, the newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many runs, the newest first.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the runs on record, the newest first."""
@@ -30,12 +32,19 @@ def runs(
     if as_json:
         print_json([_run_data(row) for row in rows])
     else:
-        print_table([_run_cells(row) for row in rows], empty="no runs yet; start with: tierwise run support_inbox")
+        print_table(
+            [_run_cells(row) for row in rows],
+            empty="no runs yet; start with: tierwise run support_inbox",
+        )
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")] = "latest",
-    documents: Annotated[bool, typer.Option("--documents", "-d", help="A line for every document and step.")] = False,
+    run: Annotated[
+        str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")
+    ] = "latest",
+    documents: Annotated[
+        bool, typer.Option("--documents", "-d", help="A line for every document and step.")
+    ] = False,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
 ) -> None:
@@ -57,12 +66,17 @@ def show(
         print_csv(lines if documents else _with_intervals(summary))
     else:
         told = "failed checks"  # by the table of checks
-        rows = [{name: cell for name, cell in row.items() if name != told} for row in _with_intervals(summary)]
+        rows = [
+            {name: cell for name, cell in row.items() if name != told}
+            for row in _with_intervals(summary)
+        ]
         print_table(rows, **_heading(summary))
         _print_figures(report)
         _print_rest(summary)
         if report.attention:
-            print_table([{"attention": item.text, "command": item.command} for item in report.attention])
+            print_table(
+                [{"attention": item.text, "command": item.command} for item in report.attention]
+            )
         if documents:
             print_table(lines, title="Documents")
 
@@ -76,9 +90,16 @@ def print_summary(summary: RunSummary) -> None:
 def _print_rest(summary: RunSummary) -> None:
     """What waits in a run, its plan, and its totals."""
     if summary.deferred:
-        rows = [{"document": d.document_id, "step": d.step, "reason": d.reason} for d in summary.deferred[:20]]
+        rows = [
+            {"document": d.document_id, "step": d.step, "reason": d.reason}
+            for d in summary.deferred[:20]
+        ]
         more = len(summary.deferred) - len(rows)
-        print_table(rows, title=f"Deferred: {len(summary.deferred)}" + (f" (the first {len(rows)})" if more else ""))
+        print_table(
+            rows,
+            title=f"Deferred: {len(summary.deferred)}"
+            + (f" (the first {len(rows)})" if more else ""),
+        )
     if against := summary.against_plan():
         print_table([row.cells() for row in against], title="Planned, and what came of it")
     console().print(summary.headline(), markup=False)
@@ -87,11 +108,16 @@ def _print_rest(summary: RunSummary) -> None:
 def _print_figures(report: Report) -> None:
     """What answers passed, which calls failed, and what was saved at which quality."""
     if report.checks:
-        print_table([_check_cells(row) for row in report.checks], title="Checks, with the exact 95 % interval")
+        print_table(
+            [_check_cells(row) for row in report.checks],
+            title="Checks, with the exact 95 % interval",
+        )
     if report.errors:
         print_table([asdict(row) for row in report.errors], title="Errors")
     if report.savings:
-        print_table([_saving_cells(row) for row in report.savings], title=f"Against always {report.best}")
+        print_table(
+            [_saving_cells(row) for row in report.savings], title=f"Against always {report.best}"
+        )
     if report.saving and report.saving.estimated:
         told = f"{report.saving.estimated} documents have no token counts, like all that a trained classifier answers"
         typer.echo(f"{told}: what they would have cost is estimated from prompt and answer.")
@@ -112,7 +138,11 @@ def _with_intervals(summary: RunSummary) -> list[dict[str, Any]]:
     found = []
     for cells, row in zip(summary.cells(), summary.rows, strict=True):
         told = "" if row.shadow else _range(interval(row.accepted, row.documents))
-        names = [part for name in cells for part in ([name, "95 % interval"] if name == "pass rate" else [name])]
+        names = [
+            part
+            for name in cells
+            for part in ([name, "95 % interval"] if name == "pass rate" else [name])
+        ]
         found.append({name: cells.get(name, told) for name in names})
     return found
 
@@ -142,7 +172,8 @@ def _saving_cells(row: Saving) -> dict[str, Any]:
     return {
         "step": row.step,
         "cost": amount(row.cost),
-        "would have cost": ("about " if row.estimated and row.best_cost is not None else "") + amount(row.best_cost),
+        "would have cost": ("about " if row.estimated and row.best_cost is not None else "")
+        + amount(row.best_cost),
         "saved": amount(row.saved),
         "share": "" if row.share is None else f"{row.share:.0%}",
         "quality": "unknown" if row.quality is None else f"{100 * row.quality:+.1f} points",
@@ -161,7 +192,9 @@ def open_ledger() -> Ledger:
 
 def _run_data(row: RunRow) -> dict[str, Any]:
     """A run as plain data, without its plan: `tierwise show --json` has that."""
-    return {name: value for name, value in asdict(row).items() if name != "plan"} | {"cost": row.cost}
+    return {name: value for name, value in asdict(row).items() if name != "plan"} | {
+        "cost": row.cost
+    }
 
 
 def _run_cells(row: RunRow) -> dict[str, Any]:

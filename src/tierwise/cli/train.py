@@ -32,13 +32,20 @@ ENTRY = """\
 
 
 def train(
-    step: Annotated[str, typer.Argument(help="A step in tasks/ that chooses a label, such as classify.")],
+    step: Annotated[
+        str, typer.Argument(help="A step in tasks/ that chooses a label, such as classify.")
+    ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A model with `learned: STEP`; needed where there are several.")
+        str | None,
+        typer.Option(
+            "--model", "-m", help="A model with `learned: STEP`; needed where there are several."
+        ),
     ] = None,
     golden: Annotated[
         list[Path] | None,
-        typer.Option(help="Labelled examples; may be repeated. Default: golden/STEP-examples.jsonl."),
+        typer.Option(
+            help="Labelled examples; may be repeated. Default: golden/STEP-examples.jsonl."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -66,7 +73,9 @@ def train(
     _check_labels(labelled, form, paths)
     path = trained_file(project.root, name)
     head = _trained(path, labelled, highest(*(e.sensitivity for e in kept)))
-    told = _told(name, path.relative_to(project.root), head, labelled, left_out=len(found) - len(kept))
+    told = _told(
+        name, path.relative_to(project.root), head, labelled, left_out=len(found) - len(kept)
+    )
     if as_json:
         print_json(told)
     else:
@@ -88,7 +97,9 @@ def _model(project: Project, step: str, wanted: str | None) -> str:
             f"no model in routing_rules/catalog.yaml has `learned: {step}`; add one under `models`:\n\n{entry}"
         )
     if len(names) > 1:
-        raise Misuse(f"several models have `learned: {step}`; choose one by --model: {', '.join(names)}")
+        raise Misuse(
+            f"several models have `learned: {step}`; choose one by --model: {', '.join(names)}"
+        )
     return names[0]
 
 
@@ -98,9 +109,12 @@ def _form(project: Project, step: str) -> Form:
     from tierwise.gateway.learned.form import form_of
 
     path = project.root / "golden" / f"{step}.yaml"
-    spec, parameters = project.load_step(step), load_settings(path).parameters
+    spec = project.load_step(step)
+    parameters = load_settings(path).parameters
     if missing := [name for name in spec.choices.values() if name not in parameters]:
-        raise Misuse(f"what may the label be? Write `parameters: {{{missing[0]}: […]}}` into {path}")
+        raise Misuse(
+            f"what may the label be? Write `parameters: {{{missing[0]}: […]}}` into {path}"
+        )
     return form_of(spec.schema(parameters))
 
 
@@ -108,7 +122,9 @@ def _examples(project: Project, step: str, path: Path, form: Form) -> Sequence[E
     from tierwise.steps.examples import load_golden
 
     if path.resolve() == (project.root / "golden" / f"{step}.jsonl").resolve():
-        raise Misuse(f"{path} is what models are certified on; what is trained on it knows the answers")
+        raise Misuse(
+            f"{path} is what models are certified on; what is trained on it knows the answers"
+        )
     return load_golden(path, at_least=1, allowed={form.field: form.labels}).examples
 
 
@@ -118,14 +134,22 @@ def _measured(project: Project, step: str) -> set[str]:
     from tierwise.text.terms import normalised
 
     path = project.root / "golden" / f"{step}.jsonl"
-    return {normalised(e.text) for e in load_golden(path, at_least=0).examples} if path.exists() else set()
+    return (
+        {normalised(e.text) for e in load_golden(path, at_least=0).examples}
+        if path.exists()
+        else set()
+    )
 
 
 def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path]) -> None:
     """Raises ConfigError for a label without examples: answers would never have it."""
-    if missing := [label for label in form.labels if label not in {example.label for example in labelled}]:
+    if missing := [
+        label for label in form.labels if label not in {example.label for example in labelled}
+    ]:
         files = ", ".join(str(path) for path in paths)
-        raise ConfigError(f"no example of {', '.join(missing)}; label some, at least 3 of each", path=files)
+        raise ConfigError(
+            f"no example of {', '.join(missing)}; label some, at least 3 of each", path=files
+        )
 
 
 def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Head:
@@ -139,12 +163,16 @@ def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Head
         if head.identity == identity_before(labelled) and head.sensitivity == sensitivity:
             typer.echo("Nothing has changed since it was trained.", err=True)
             return head
-    except ConfigError:  # not there yet, damaged, or of another version: all the more reason to train
+    except (
+        ConfigError
+    ):  # not there yet, damaged, or of another version: all the more reason to train
         pass
     return save(fit(labelled, sensitivity=sensitivity), path)
 
 
-def _told(name: str, path: Path, head: Head, labelled: Sequence[Labelled], *, left_out: int) -> dict[str, Any]:
+def _told(
+    name: str, path: Path, head: Head, labelled: Sequence[Labelled], *, left_out: int
+) -> dict[str, Any]:
     counts = Counter(example.label for example in labelled)
     return {
         "model": name,
@@ -163,7 +191,9 @@ def _print(step: str, told: dict[str, Any]) -> None:
     labels = ", ".join(f"{label} {count}" for label, count in told["labels"].items())
     typer.echo(f"{told['model']}: trained on {told['examples']} examples ({labels})")
     if told["left_out"]:
-        typer.echo(f"Left out: {told['left_out']} that golden/{step}.jsonl has, on which it is certified")
+        typer.echo(
+            f"Left out: {told['left_out']} that golden/{step}.jsonl has, on which it is certified"
+        )
     rows = [
         {
             "the surest": f"{s['share']:.0%}",
@@ -174,5 +204,7 @@ def _print(step: str, told: dict[str, Any]) -> None:
     ]
     typer.echo("On examples that it was not trained on (cross-validation):")
     print_table(rows)
-    typer.echo(f"{told['file']} holds words of the examples: keep it as {told['sensitivity']} as they are.")
+    typer.echo(
+        f"{told['file']} holds words of the examples: keep it as {told['sensitivity']} as they are."
+    )
     typer.echo(f"Next: tierwise certify {step} --models {told['model']}")

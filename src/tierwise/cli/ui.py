@@ -26,5 +26,15 @@ def ui(
     url = f"http://127.0.0.1:{port}"
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"  # else the pages are empty on another port
     typer.echo(f"Prefect's UI: {url}/runs   (Ctrl-C stops it)")
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     raise typer.Exit(subprocess.call(command))  # noqa: S603 - our own interpreter and fixed arguments

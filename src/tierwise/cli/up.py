@@ -23,8 +23,12 @@ _STARTS_IN_S = 120.0
 
 
 def up(
-    port: Annotated[int | None, typer.Option(help="Port on this machine; 4200 unless it runs already.")] = None,
-    worker: Annotated[bool, typer.Option("--worker/--no-worker", help="A worker runs deployments.")] = True,
+    port: Annotated[
+        int | None, typer.Option(help="Port on this machine; 4200 unless it runs already.")
+    ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="A worker runs deployments.")
+    ] = True,
 ) -> None:
     """Start Prefect's server, a worker and the deployments of prefect.yaml, and leave them running.
 
@@ -72,7 +76,8 @@ def _server(root: Path, port: int | None, started: list[Service]) -> str:
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.services import address, server_of, write_address
 
-    service, url = server_of(root), address(root)
+    service = server_of(root)
+    url = address(root)
     if url and port and not url.endswith(f":{port}"):
         raise Misuse(f"the server runs already at {url}; `tierwise down` ends it")
     if url:
@@ -85,7 +90,15 @@ def _server(root: Path, port: int | None, started: list[Service]) -> str:
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"  # else the pages are empty on another port
     prepare_prefect(root, log_level="WARNING")
     if service.pid() is None:
-        command = (*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", url.rpartition(":")[2])
+        command = (
+            *_PREFECT,
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            url.rpartition(":")[2],
+        )
         service.start(command, os.environ, root)
         started.append(service)
         from tierwise.orchestrate.server import healthy  # imports Prefect, while the server starts
@@ -102,7 +115,9 @@ def _worker(root: Path, service: Service, started: list[Service]) -> None:
         typer.echo(f"worker: runs already on the work pool {POOL}")
     else:
         env = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
-        service.start((*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"), env, root)
+        service.start(
+            (*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"), env, root
+        )
         started.append(service)
         _await(service, has_worker)
         typer.echo(f"worker: started on the work pool {POOL}")
@@ -144,7 +159,9 @@ def _await(service: Service, ready: Callable[[], bool]) -> None:
     with console(err=True).status(f"starting the {service.name}"):
         ended = not wait_for(ready, lambda: service.pid() is not None, _STARTS_IN_S)
     if ended:
-        raise TierwiseError(f"the {service.name} did not start: {service.last_words()}; see {service.log}")
+        raise TierwiseError(
+            f"the {service.name} did not start: {service.last_words()}; see {service.log}"
+        )
 
 
 def _refuse_taken(port: int) -> None:

@@ -10,7 +10,9 @@ from tierwise.records import SENSITIVITIES, Sensitivity, highest
 _BLOCK = re.compile(r"---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
 _PAIR = re.compile(r"""["']?(\w[\w .-]{0,60}?)["']?[ \t]*:(?:[ \t]+(.*))?""")
 _CONTINUED = re.compile(r"[ \t]+\S|-[ \t]|#|\s*$")
-_SENSITIVITY = re.compile(r"""^[ \t]*["']?sensitivity["']?[ \t]*:(.*)$""", re.IGNORECASE | re.MULTILINE)
+_SENSITIVITY = re.compile(
+    r"""^[ \t]*["']?sensitivity["']?[ \t]*:(.*)$""", re.IGNORECASE | re.MULTILINE
+)
 
 
 def raised(base: Sensitivity, declared: Iterable[str]) -> tuple[Sensitivity, str]:
@@ -23,7 +25,10 @@ def raised(base: Sensitivity, declared: Iterable[str]) -> tuple[Sensitivity, str
     levels = [base, *(level for level in SENSITIVITIES if level in words)]
     if not unknown:
         return highest(*levels), ""
-    return "restricted", f"'{unknown[0][:40]}' is not one of {', '.join(SENSITIVITIES)}; taken as restricted"
+    return (
+        "restricted",
+        f"'{unknown[0][:40]}' is not one of {', '.join(SENSITIVITIES)}; taken as restricted",
+    )
 
 
 def front_matter(text: str) -> tuple[dict[str, str], tuple[str, ...], str]:
@@ -44,7 +49,8 @@ def front_matter(text: str) -> tuple[dict[str, str], tuple[str, ...], str]:
     key = ""
     for line in inside.splitlines():
         if pair := _PAIR.fullmatch(line.rstrip()):
-            key, fields[key] = pair[1], _scalar(pair[2] or "")
+            key = pair[1]
+            fields[key] = _scalar(pair[2] or "")
         elif not _CONTINUED.match(line):
             return {}, declared, text
         elif key and not line.lstrip().startswith("#"):

@@ -38,7 +38,10 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, dict[str, str
     if mostly_utf8(data):
         raise DocumentError("it is damaged: not all of it is UTF-8; save it again")
     encoding, confidence = guess(data)
-    return _strictly(data, encoding), {"encoding": encoding, "encoding_confidence": f"{confidence:.2f}"}
+    return _strictly(data, encoding), {
+        "encoding": encoding,
+        "encoding_confidence": f"{confidence:.2f}",
+    }
 
 
 def mark(data: bytes) -> str | None:
@@ -61,7 +64,9 @@ def guess(data: bytes) -> tuple[str, float]:
     if not matches:
         raise DocumentError("its text encoding is not recognised; save it as UTF-8")
     # the library breaks ties by the alphabet, which takes most short Western texts for Polish
-    best = min(matches, key=lambda m: (m.chaos, -m.coherence, "cp1252" not in m.could_be_from_charset))
+    best = min(
+        matches, key=lambda m: (m.chaos, -m.coherence, "cp1252" not in m.could_be_from_charset)
+    )
     encoding = "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
     return encoding, 1 - best.chaos
 
@@ -70,4 +75,6 @@ def _strictly(data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)
     except ValueError:
-        raise DocumentError(f"it is damaged: not all of it is {encoding}; save it as UTF-8") from None
+        raise DocumentError(
+            f"it is damaged: not all of it is {encoding}; save it as UTF-8"
+        ) from None

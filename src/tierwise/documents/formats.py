@@ -49,7 +49,9 @@ def extract(data: bytes, suffix: str) -> Extracted:
         raise
     except Exception as error:  # parsers raise anything on hostile bytes; none may stop a batch
         name = type(error).__name__
-        reason = _REASONS.get(name, f"it could not be converted ({name}); save it again or as plain text")
+        reason = _REASONS.get(
+            name, f"it could not be converted ({name}); save it again or as plain text"
+        )
         raise DocumentError(reason) from error
     if len(extracted.text) > MOST_UNPACKED_BYTES:
         raise DocumentError(f"it holds more than {MOST_UNPACKED_BYTES:,} characters; split it")
@@ -92,9 +94,13 @@ def _pdf_to_text(data: bytes) -> str:
 
     text = str(PdfConverter().convert(io.BytesIO(data), StreamInfo(extension=".pdf")).markdown)
     if not text.strip():
-        raise DocumentError("no text found; it may be a scan: run text recognition (OCR) on it first")
+        raise DocumentError(
+            "no text found; it may be a scan: run text recognition (OCR) on it first"
+        )
     if sum(map(len, _UNMAPPED.findall(text))) > len(text) / 4:
-        raise DocumentError("its fonts do not say which letters they show; run text recognition (OCR) on it first")
+        raise DocumentError(
+            "its fonts do not say which letters they show; run text recognition (OCR) on it first"
+        )
     return text
 
 
@@ -110,8 +116,12 @@ def _check_docx(data: bytes) -> None:
     room = MOST_UNPACKED_BYTES
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for info in archive.infolist():
-            with archive.open(info) as member:  # unpacked piece by piece: the sizes in the directory can lie
+            with archive.open(
+                info
+            ) as member:  # unpacked piece by piece: the sizes in the directory can lie
                 while piece := member.read(1 << 16):
                     room -= len(piece)
                     if room < 0:
-                        raise DocumentError(f"it would unpack to more than {MOST_UNPACKED_BYTES:,} bytes; split it")
+                        raise DocumentError(
+                            f"it would unpack to more than {MOST_UNPACKED_BYTES:,} bytes; split it"
+                        )

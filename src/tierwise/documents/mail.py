@@ -19,7 +19,9 @@ _SENSITIVITY = {
 }
 
 
-def read_mail(data: bytes, html_to_text: Callable[[str], str]) -> tuple[str, dict[str, str], tuple[str, ...]]:
+def read_mail(
+    data: bytes, html_to_text: Callable[[str], str]
+) -> tuple[str, dict[str, str], tuple[str, ...]]:
     """Text (subject, blank line, body), metadata and declared sensitivity of an e-mail.
 
     Attachments are named in the metadata, never opened. Raises DocumentError when it is none or encrypted.
@@ -27,8 +29,14 @@ def read_mail(data: bytes, html_to_text: Callable[[str], str]) -> tuple[str, dic
     message = message_from_bytes(data, policy=policy.default)
     metadata = {name: value for name in HEADERS if (value := _header(message, name))}
     if not metadata:
-        raise DocumentError("it has none of an e-mail's headers; give it the ending of its real format")
-    if message.get_content_type() in ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
+        raise DocumentError(
+            "it has none of an e-mail's headers; give it the ending of its real format"
+        )
+    if message.get_content_type() in (
+        "multipart/encrypted",
+        "application/pkcs7-mime",
+        "application/x-pkcs7-mime",
+    ):
         raise DocumentError("the e-mail is encrypted; save a decrypted copy")
     body, notes = _body(message, html_to_text)
     if names := ", ".join(_attachments(message)):

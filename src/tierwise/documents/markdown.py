@@ -60,9 +60,12 @@ def _entry(start: str, value: Any, depth: int) -> Iterator[str]:
 
 def _fence(text: str, depth: int) -> Iterator[str]:
     """A text in a fence that is longer than any run of backticks in it, so that nothing closes it early."""
-    indent, fence = "  " * depth, "`" * max(3, _longest_run(text) + 1)
+    indent = "  " * depth
+    fence = "`" * max(3, _longest_run(text) + 1)
     yield f"{indent}{fence}text"
-    yield from (f"{indent}{line}" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    yield from (
+        f"{indent}{line}" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    )
     yield f"{indent}{fence}"
 
 

@@ -55,7 +55,11 @@ def read_documents(
 ) -> list[Batch]:
     """All documents of a folder or file, in batches. Arguments and errors as for `iter_documents`."""
     documents = iter_documents(
-        source, sensitivity=sensitivity, max_bytes=max_bytes, text_column=text_column, max_seconds=max_seconds
+        source,
+        sensitivity=sensitivity,
+        max_bytes=max_bytes,
+        text_column=text_column,
+        max_seconds=max_seconds,
     )
     batches = list(in_batches(documents, batch_size))
     total = sum(batch.size for batch in batches)
@@ -89,7 +93,9 @@ def iter_documents(
     deferred, as is whatever else cannot be read. Files of other shards are not opened. Raises Misuse
     when `source` is missing or empty.
     """
-    return _documents(find_files(Path(source)), sensitivity, max_bytes, text_column, max_seconds, shard)
+    return _documents(
+        find_files(Path(source)), sensitivity, max_bytes, text_column, max_seconds, shard
+    )
 
 
 def _documents(
@@ -107,8 +113,12 @@ def _documents(
             if file.suffix not in ROWS and not shard.holds(file.id):
                 continue
             for raw in _read(file, sandbox, max_bytes, text_column):
-                if shard.holds(raw.id):  # those with the same id are together, so that they are told apart as ever
-                    yield _document(replace(raw, id=_unique(raw.id, ids)), file, sensitivity, firsts)
+                if shard.holds(
+                    raw.id
+                ):  # those with the same id are together, so that they are told apart as ever
+                    yield _document(
+                        replace(raw, id=_unique(raw.id, ids)), file, sensitivity, firsts
+                    )
 
 
 def _read(file: SourceFile, sandbox: Sandbox, max_bytes: int, text_column: str) -> Iterator[Raw]:
@@ -123,7 +133,9 @@ def _read(file: SourceFile, sandbox: Sandbox, max_bytes: int, text_column: str) 
     except DocumentError as error:
         yield Raw(id=file.id, problem=str(error))
     except OSError as error:
-        yield Raw(id=file.id, problem=f"it cannot be opened: {error.strerror}; check its permissions")
+        yield Raw(
+            id=file.id, problem=f"it cannot be opened: {error.strerror}; check its permissions"
+        )
 
 
 def _unfit(file: SourceFile, max_bytes: int) -> str:
@@ -151,22 +163,31 @@ def _document(raw: Raw, file: SourceFile, base: Sensitivity, firsts: dict[bytes,
     text = _clean(raw.text).strip()
     problem = _clean(raw.problem) or ("" if text else "no text found in it")
     level, note = raised(base, raw.declared)
-    own = {"path": file.id, "format": file.suffix[1:]} | ({"sensitivity_note": note} if note else {})
+    own = {"path": file.id, "format": file.suffix[1:]} | (
+        {"sensitivity_note": note} if note else {}
+    )
     theirs = {f"{key}_" if key in _OWN else key: value for key, value in raw.metadata.items()}
     metadata = {_clean(key): _clean(value) for key, value in (theirs | own).items()}
     setter = "flow" if level == base else "document"
-    unread = Document(id=raw.id, text="", sensitivity=level, sensitivity_source=setter, metadata=metadata)
+    unread = Document(
+        id=raw.id, text="", sensitivity=level, sensitivity_source=setter, metadata=metadata
+    )
     if problem:
         outcome = Outcome(step="read", status="deferred", reason=problem, sensitivity=level)
         return replace(unread, outcomes={"read": outcome})
     document = replace(unread, text=text, language=detect(text))
     first = firsts.setdefault(bytes.fromhex(document.hash)[:16], raw.id)
-    return document if first == raw.id else replace(document, metadata={**metadata, "duplicate_of": first})
+    return (
+        document
+        if first == raw.id
+        else replace(document, metadata={**metadata, "duplicate_of": first})
+    )
 
 
 def _unique(wanted: str, ids: set[str]) -> str:
     """An id that no document had before; `a.csv#1` may be a row and a file."""
-    number, unique = 1, wanted
+    number = 1
+    unique = wanted
     while unique in ids:
         number += 1
         unique = f"{wanted}~{number}"

@@ -40,7 +40,11 @@ class RowFile:
 
 
 def _row(
-    source: RowFile, row: Mapping[str, Any] | DocumentError, number: int, seen: set[str], notes: Mapping[str, str]
+    source: RowFile,
+    row: Mapping[str, Any] | DocumentError,
+    number: int,
+    seen: set[str],
+    notes: Mapping[str, str],
 ) -> Raw:
     """One row as a Raw; its id is the row's own where that is new and fit to print, else its number."""
     if isinstance(row, DocumentError):
@@ -48,17 +52,24 @@ def _row(
     fields = {str(name).strip(): value for name, value in row.items() if value not in (None, "")}
     special = {name.casefold(): name for name in fields}
     key = _key(fields.get(special.get("id", "")), number, seen)
-    declared = tuple(str(fields.pop(name)) for name in list(fields) if name.casefold() == "sensitivity")
+    declared = tuple(
+        str(fields.pop(name)) for name in list(fields) if name.casefold() == "sensitivity"
+    )
     text = fields.pop(special.get(source.text_column.strip().casefold(), ""), "")
     problem = ""
     if not isinstance(text, str):
-        problem = f"its '{source.text_column}' is not a text but a {type(text).__name__}; correct it"
+        problem = (
+            f"its '{source.text_column}' is not a text but a {type(text).__name__}; correct it"
+        )
     elif not text.strip():
         problem = f"it has no '{source.text_column}'"
     return Raw(
         id=f"{source.file.id}#{key}",
         text="" if problem else text,
-        metadata={name: value if isinstance(value, str) else _json(value) for name, value in fields.items()}
+        metadata={
+            name: value if isinstance(value, str) else _json(value)
+            for name, value in fields.items()
+        }
         | dict(notes),
         declared=declared,
         problem=problem,
@@ -91,7 +102,9 @@ def _json_row(line: bytes) -> dict[str, Any] | DocumentError:
         row = orjson.loads(line)
     except ValueError:
         return DocumentError("the line is not valid JSON in UTF-8; correct it")
-    return row if isinstance(row, dict) else DocumentError("the line is not a JSON object; correct it")
+    return (
+        row if isinstance(row, dict) else DocumentError("the line is not a JSON object; correct it")
+    )
 
 
 def _csv_rows(source: RowFile, encoding: str) -> Iterator[dict[str, str] | DocumentError]:
@@ -107,7 +120,9 @@ def _csv_rows(source: RowFile, encoding: str) -> Iterator[dict[str, str] | Docum
             if isinstance(cells, DocumentError):
                 yield cells
             elif len(cells) not in (0, len(header)):
-                yield DocumentError(f"it has {len(cells)} cells where the header has {len(header)}; check its quotes")
+                yield DocumentError(
+                    f"it has {len(cells)} cells where the header has {len(header)}; check its quotes"
+                )
             elif not _encodable("".join(cells)):
                 yield DocumentError(f"it is not all {encoding}; save the file as UTF-8")
             elif cells:
@@ -141,10 +156,14 @@ def _delimiter(header: str, text_column: str) -> str:
     """The delimiter under which the header has the text column. Raises DocumentError when none does."""
     wanted = text_column.strip().casefold()
     for delimiter in ",;\t|":
-        if wanted in (name.strip().casefold() for name in next(csv.reader([header], delimiter=delimiter), [])):
+        if wanted in (
+            name.strip().casefold() for name in next(csv.reader([header], delimiter=delimiter), [])
+        ):
             return delimiter
     columns = ", ".join(next(csv.reader([header]), []))[:200]
-    raise DocumentError(f"it has no column '{text_column}' (its columns: {columns}); name the one that holds the text")
+    raise DocumentError(
+        f"it has no column '{text_column}' (its columns: {columns}); name the one that holds the text"
+    )
 
 
 def _encodable(text: str) -> bool:
@@ -188,7 +207,9 @@ def _each(rows: Iterator[Any]) -> Iterator[Any]:
         except DocumentError as error:
             yield error
         except UnicodeDecodeError:
-            yield DocumentError("from here on the file is damaged: its text cannot be decoded; save it as UTF-8")
+            yield DocumentError(
+                "from here on the file is damaged: its text cannot be decoded; save it as UTF-8"
+            )
             return
 
 

@@ -26,7 +26,8 @@ class Sandbox:
     """
 
     def __init__(self, *, seconds: int = 60, memory_bytes: int = 2 << 30) -> None:
-        self.seconds, self.memory_bytes = seconds, memory_bytes
+        self.seconds = seconds
+        self.memory_bytes = memory_bytes
         self._child: subprocess.Popen[bytes] | None = None
 
     def extract(self, data: bytes, suffix: str) -> Extracted:
@@ -63,7 +64,11 @@ class Sandbox:
         command = [sys.executable, "-P", "-m", "tierwise.documents.worker"]
         command += [str(self.seconds), str(self.memory_bytes)]
         return subprocess.Popen(  # noqa: S603 - our own module
-            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
 
     def _bury(self, child: subprocess.Popen[bytes]) -> str:

@@ -84,7 +84,9 @@ def _walk(root: Path) -> Iterator[SourceFile]:
                 inside = sorted(child for child in path.iterdir() if not child.name.startswith("."))
             except OSError as error:
                 yield SourceFile(
-                    path, f"{name}/", f"the folder cannot be opened: {error.strerror}; check its permissions"
+                    path,
+                    f"{name}/",
+                    f"the folder cannot be opened: {error.strerror}; check its permissions",
                 )
             else:
                 waiting += reversed(inside)
@@ -96,7 +98,9 @@ def _link(path: Path, name: str, root: Path) -> Iterator[SourceFile]:
     """A link is only followed to a file below the folder; a folder below it is read at its own place."""
     target = Path(os.path.realpath(path))
     if not target.is_relative_to(os.path.realpath(root)):
-        yield SourceFile(path, name, "it is a link that leads out of the folder; copy the file into the folder")
+        yield SourceFile(
+            path, name, "it is a link that leads out of the folder; copy the file into the folder"
+        )
     elif not target.is_dir():
         yield SourceFile(path, name, _not_a_file(target))
 
@@ -106,4 +110,6 @@ def _not_a_file(path: Path) -> str:
         regular = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
         return f"it cannot be opened: {error.strerror}; check the link and its permissions"
-    return "" if regular else "it is not a regular file; copy its content into one"  # opening a pipe would wait forever
+    return (
+        "" if regular else "it is not a regular file; copy its content into one"
+    )  # opening a pipe would wait forever

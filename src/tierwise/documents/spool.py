@@ -35,7 +35,9 @@ class Spooled:
             lines = self.path.read_text(encoding="utf-8", errors="surrogatepass").splitlines()
         except FileNotFoundError:
             elsewhere = f"a worker elsewhere has to share {self.path.parent.parent}"
-            raise Misuse(f"this run is over; its documents are in what `write_documents` wrote ({elsewhere})") from None
+            raise Misuse(
+                f"this run is over; its documents are in what `write_documents` wrote ({elsewhere})"
+            ) from None
         return tuple(_document(json.loads(line)) for line in lines)
 
 
@@ -60,7 +62,9 @@ class Spool(Folder):
         super().__init__(folder / run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self._alive = FileLock(self.path / _LOCK)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):  # a folder without a lock yet would look dead
+        with FileLock(
+            folder.with_name(f"{folder.name}.lock")
+        ):  # a folder without a lock yet would look dead
             self.path.mkdir(mode=0o700)
             self._alive.acquire()
             for other in folder.iterdir():

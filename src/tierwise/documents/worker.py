@@ -20,7 +20,9 @@ def answer(message: bytes) -> bytes:
         found = extract(data, suffix.decode())
     except DocumentError as error:
         return json.dumps({"error": str(error)}).encode()
-    return json.dumps({"text": found.text, "metadata": found.metadata, "declared": found.declared}).encode()
+    return json.dumps(
+        {"text": found.text, "metadata": found.metadata, "declared": found.declared}
+    ).encode()
 
 
 def main(seconds: int, memory_bytes: int) -> None:

@@ -43,7 +43,9 @@ def write_documents(batches: Iterable[Batch], folder: Path, *, keep: bool = Fals
     except (FileExistsError, NotADirectoryError):
         raise Misuse(f"{folder}: a file is in the way; name a folder") from None
     except PermissionError as error:
-        raise Misuse(f"{error.filename or folder}: cannot be written: {error.strerror}; name another folder") from None
+        raise Misuse(
+            f"{error.filename or folder}: cannot be written: {error.strerror}; name another folder"
+        ) from None
     return folder / LINES
 
 
@@ -93,8 +95,11 @@ def _file_name(id: str, taken: set[str]) -> str:  # noqa: A002 - the document's
     """A name of its own for a document's page; never a path, never hidden, whatever the id holds."""
     safe = re.sub(r"[^\w.#@+-]+", "_", id).lstrip(".-")
     stem = safe.encode()[:_LONGEST_NAME].decode("utf-8", "ignore") or "document"
-    number, name = 1, stem
-    while (key := unicodedata.normalize("NFKC", name).casefold()) in taken:  # some file systems take them for the same
+    number = 1
+    name = stem
+    while (
+        key := unicodedata.normalize("NFKC", name).casefold()
+    ) in taken:  # some file systems take them for the same
         number += 1
         name = f"{stem}~{number}"
     taken.add(key)

@@ -20,11 +20,16 @@ from tierwise.text.yaml import read_yaml
 class GoldenSettings(Settings):
     """`golden/<step>.yaml`: the step's parameters, as a flow gives them."""
 
-    parameters: Mapping[str, Any] = Field({}, description="The step's parameters, as in `step.map(…, labels=…)`.")
-    returns: str | None = Field(
-        None, description="The output model that a flow gives, such as `flows.contract_intake:ContractTerms`."
+    parameters: Mapping[str, Any] = Field(
+        {}, description="The step's parameters, as in `step.map(…, labels=…)`."
     )
-    rubric: tuple[str, ...] = Field((), description="Criteria for a judge, beside what the step says is right.")
+    returns: str | None = Field(
+        None,
+        description="The output model that a flow gives, such as `flows.contract_intake:ContractTerms`.",
+    )
+    rubric: tuple[str, ...] = Field(
+        (), description="Criteria for a judge, beside what the step says is right."
+    )
 
 
 def load_settings(path: Path) -> GoldenSettings:

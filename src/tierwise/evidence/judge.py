@@ -66,7 +66,9 @@ def refuse_weak(engine: Engine, judge: str, models: Iterable[str]) -> None:
         raise Misuse(f"the judge {judge} is unavailable: {reason}")
     for model in map(catalog.model, models):
         if model.name == judge or model.identity == chair.identity:
-            raise Misuse(f"{judge} would judge itself; name another model as the judge of {model.name}")
+            raise Misuse(
+                f"{judge} would judge itself; name another model as the judge of {model.name}"
+            )
         if model.strength >= chair.strength:
             raise Misuse(
                 f"the judge {judge} (strength {chair.strength}) must be stronger than {model.name} ({model.strength})"
@@ -107,12 +109,17 @@ def answer_text(value: Mapping[str, Any]) -> str:
 
 
 def held_against(
-    labels: Sequence[Label], answers: Mapping[str, Mapping[str, Any]], right: Mapping[str, bool], judged: Judged
+    labels: Sequence[Label],
+    answers: Mapping[str, Mapping[str, Any]],
+    right: Mapping[str, bool],
+    judged: Judged,
 ) -> Judged:
     """`judged` with what people say of these very answers (by id), `right` being what the judge made of them."""
     texts = {name: answer_text(value) for name, value in answers.items()}
     mine = [
-        label for label in labels if label.id in texts and label.answer in (texts[label.id], _hash(texts[label.id]))
+        label
+        for label in labels
+        if label.id in texts and label.answer in (texts[label.id], _hash(texts[label.id]))
     ]
     given = [label for label in mine if label.right is not None]
     return replace(
@@ -123,9 +130,13 @@ def held_against(
     )
 
 
-def to_label(examples: Sequence[Example], answers: Mapping[str, Mapping[str, Any]], count: int) -> list[Label]:
+def to_label(
+    examples: Sequence[Example], answers: Mapping[str, Mapping[str, Any]], count: int
+) -> list[Label]:
     """The answers that a person should label, chosen by the hash of their ids: by chance, the same ones every time."""
-    chosen = sorted((e for e in examples if e.id in answers), key=lambda e: _hash(f"label {e.id}"))[:count]
+    chosen = sorted((e for e in examples if e.id in answers), key=lambda e: _hash(f"label {e.id}"))[
+        :count
+    ]
     return [Label(id=e.id, text=e.text, answer=answer_text(answers[e.id])) for e in chosen]
 
 
@@ -143,11 +154,15 @@ def load_labels(path: Path) -> tuple[Label, ...]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")
-            raise ConfigError(f"not a label ({what}); it has id, answer, right, by", path=path, line=line) from None
+            raise ConfigError(
+                f"not a label ({what}); it has id, answer, right, by", path=path, line=line
+            ) from None
         if label.right is not None and not label.by.strip():
             raise ConfigError("say in `by` who looked at the answer", path=path, line=line)
         if before := seen.get((label.id, label.answer)):
-            raise ConfigError(f"this answer to '{label.id}' stands in line {before} too", path=path, line=line)
+            raise ConfigError(
+                f"this answer to '{label.id}' stands in line {before} too", path=path, line=line
+            )
         seen[label.id, label.answer] = line
         labels.append(label)
     return tuple(labels)
@@ -156,9 +171,16 @@ def load_labels(path: Path) -> tuple[Label, ...]:
 def add_labels(path: Path, wanted: Iterable[Label]) -> int:
     """Append answers for a person to label, those left out that the file has already; returns how many are new."""
     known = {(label.id, label.answer) for label in load_labels(path)}
-    new = [label for label in wanted if not known & {(label.id, label.answer), (label.id, _hash(label.answer))}]
+    new = [
+        label
+        for label in wanted
+        if not known & {(label.id, label.answer), (label.id, _hash(label.answer))}
+    ]
     before = path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else ""
-    lines = [*filter(None, [before]), *(json.dumps(label.model_dump(), ensure_ascii=False) for label in new)]
+    lines = [
+        *filter(None, [before]),
+        *(json.dumps(label.model_dump(), ensure_ascii=False) for label in new),
+    ]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return len(new)
 

@@ -38,7 +38,9 @@ class Explanation:
     run: RunRow | None = None  # None: nothing happened, it is what would be done
     outcome: Outcome | None = None
     answers: Mapping[str, str] = field(default_factory=dict)  # attempt id -> what the model said
-    words: Mapping[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)  # attempt id -> what decided
+    words: Mapping[str, tuple[tuple[str, float], ...]] = field(
+        default_factory=dict
+    )  # attempt id -> what decided
 
     @property
     def used(self) -> tuple[Attempt, ...]:
@@ -64,28 +66,41 @@ class Explanation:
             "policy_hash": self.policy_hash,
             "guards": list(self.guards),
             "earlier": dict(self.earlier),
-            **{name: chosen[name] for name in ("step", "rule", "reason", "review", "features", "thresholds")},
+            **{
+                name: chosen[name]
+                for name in ("step", "rule", "reason", "review", "features", "thresholds")
+            },
             "choices": chosen["choices"],
             "rejected": chosen["rejected"],
             "attempts": [self._told(attempt) for attempt in self.used],
             "shadow": [self._told(attempt) for attempt in self.shadow],
-            "outcome": outcome and {n: getattr(outcome, n) for n in ("status", "model", "value", "reason")},
+            "outcome": outcome
+            and {n: getattr(outcome, n) for n in ("status", "model", "value", "reason")},
         }
 
     def _told(self, attempt: Attempt) -> dict[str, Any]:
-        return {**asdict(attempt), "text": self.answers.get(attempt.id), "words": self.words.get(attempt.id, ())}
+        return {
+            **asdict(attempt),
+            "text": self.answers.get(attempt.id),
+            "words": self.words.get(attempt.id, ()),
+        }
 
 
 # ---- what happened ------------------------------------------------------------------------------
 
 
-def explain(ledger: Ledger, run: RunRow, document: str, step: str | None = None) -> list[Explanation]:
+def explain(
+    ledger: Ledger, run: RunRow, document: str, step: str | None = None
+) -> list[Explanation]:
     """What happened to one document in a run, by step. `document` is its id, or a part that only it has.
 
     Raises UnknownName for a document or step that the run does not know, Misuse for an unclear document.
     """
     document_id = _document(ledger, run, document)
-    outcomes = [row.outcome for row in sorted(ledger.outcomes(run.id, document_id), key=lambda row: row.recorded_at)]
+    outcomes = [
+        row.outcome
+        for row in sorted(ledger.outcomes(run.id, document_id), key=lambda row: row.recorded_at)
+    ]
     if step is not None and step not in (names := [outcome.step for outcome in outcomes]):
         raise UnknownName(f"step of {document_id} in run {run.id}", step, names)
     earlier: dict[str, Any] = {}
@@ -93,7 +108,11 @@ def explain(ledger: Ledger, run: RunRow, document: str, step: str | None = None)
     for outcome in outcomes:
         if step in (None, outcome.step):
             attempts = tuple(ledger.attempts(run.id, document_id, outcome.step))
-            found.append(_explained(ledger, run, document_id, replace(outcome, attempts=attempts), dict(earlier)))
+            found.append(
+                _explained(
+                    ledger, run, document_id, replace(outcome, attempts=attempts), dict(earlier)
+                )
+            )
         if outcome.status == "accepted":
             earlier[outcome.step] = outcome.value
     return found
@@ -107,19 +126,27 @@ def _document(ledger: Ledger, run: RunRow, name: str) -> str:
     if not found:
         raise UnknownName(f"document in run {run.id}", name, known[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    raise Misuse(f"'{name}' fits several documents: {', '.join(found[:_SHOWN])}{more}; give more of the id")
+    raise Misuse(
+        f"'{name}' fits several documents: {', '.join(found[:_SHOWN])}{more}; give more of the id"
+    )
 
 
 def _explained(
     ledger: Ledger, run: RunRow, document_id: str, outcome: Outcome, earlier: Mapping[str, Any]
 ) -> Explanation:
     chosen = outcome.route or Route(step=outcome.step, rule="none", models=())
-    replies = {attempt.id: ledger.reply(attempt.call_hash) for attempt in outcome.attempts if not attempt.error}
+    replies = {
+        attempt.id: ledger.reply(attempt.call_hash)
+        for attempt in outcome.attempts
+        if not attempt.error
+    }
     return Explanation(
         document_id=document_id,
         route=chosen,
         policy_hash=outcome.attempts[0].policy_hash if outcome.attempts else run.policy_hash,
-        guards=tuple(dict.fromkeys(filter(None, (_guard(rejection.reason) for rejection in chosen.rejected)))),
+        guards=tuple(
+            dict.fromkeys(filter(None, (_guard(rejection.reason) for rejection in chosen.rejected)))
+        ),
         earlier=earlier,
         run=run,
         outcome=outcome,
@@ -135,7 +162,9 @@ def _guard(reason: str) -> str:
 
 def with_words(project: Project, found: Explanation) -> Explanation:
     """The same with the words that decided, for answers of trained classifiers whose document can be read again."""
-    learned = [a for a in (*found.used, *found.shadow) if _is_learned(project, a.model) and not a.error]
+    learned = [
+        a for a in (*found.used, *found.shadow) if _is_learned(project, a.model) and not a.error
+    ]
     text = _text(project, found, learned[0].document_hash) if learned else None
     if text is None:
         return found
@@ -155,11 +184,17 @@ def _is_learned(project: Project, name: str) -> bool:
 
 def _text(project: Project, found: Explanation, document_hash: str) -> str | None:
     """The document's text as it was, where its file still lies below the run's source."""
-    source = project.root / str(found.run.parameters.get("source", "")) if found.run else project.root
+    source = (
+        project.root / str(found.run.parameters.get("source", "")) if found.run else project.root
+    )
     path = source if source.is_file() else source / found.document_id.partition("#")[0]
     if not path.is_file():
         return None
-    documents = (document for batch in read_documents(path, sensitivity="restricted") for document in batch.documents)
+    documents = (
+        document
+        for batch in read_documents(path, sensitivity="restricted")
+        for document in batch.documents
+    )
     return next((document.text for document in documents if document.hash == document_hash), None)
 
 
@@ -172,7 +207,8 @@ def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -
     The prompt is counted with a document of `f.tokens` tokens in it, with the parameters of the golden set.
     Raises UnknownName for a step without a prompt.
     """
-    policy, (step, parameters) = engine.policy, step_of(engine.project, f.step)
+    policy = engine.policy
+    (step, parameters) = step_of(engine.project, f.step)
     prompt = next((p for p in engine.prompts if p.head.step == f.step), None)
     if prompt is None:
         raise UnknownName("step", f.step, (p.head.step for p in engine.prompts))
@@ -181,14 +217,18 @@ def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -
         text="",
         language=f.language,
         metadata=f.tags,
-        outcomes={name: Outcome(step=name, status="accepted", value=value) for name, value in f.outcomes.items()},
+        outcomes={
+            name: Outcome(step=name, status="accepted", value=value)
+            for name, value in f.outcomes.items()
+        },
     )
     try:
         frame = estimate_prompt_tokens(prompt.render(document, {"part": None, **parameters}))
     except ConfigError:  # it needs what only a flow knows; its template is about as long
         frame = count_tokens(prompt.source)
     f = replace(f, prompt_tokens=f.tokens + frame)
-    limit, current = prompt.head.max_output_tokens, engine.current(step, parameters) if step else None
+    limit = prompt.head.max_output_tokens
+    current = engine.current(step, parameters) if step else None
     chosen = route(
         f,
         policy,
@@ -197,13 +237,21 @@ def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -
         budget_left=budget_left,
         current=current,
     )
-    shown = {part.name: getattr(f, part.name) for part in fields(f) if part.name not in ("step", "outcomes")}
+    shown = {
+        part.name: getattr(f, part.name)
+        for part in fields(f)
+        if part.name not in ("step", "outcomes")
+    }
     return Explanation(
         document_id="",
         route=replace(
             chosen,
             choices=choices(chosen, f, policy, max_output_tokens=limit, current=current),
-            features={**shown, "max_output_tokens": limit, "budget_left": budget_left and str(budget_left)},
+            features={
+                **shown,
+                "max_output_tokens": limit,
+                "budget_left": budget_left and str(budget_left),
+            },
         ),
         policy_hash=policy.hash,
         guards=tuple(guard.name for guard in policy.rules.guards if guard.when.holds(f)),

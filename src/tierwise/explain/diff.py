@@ -52,7 +52,9 @@ class Decided(NamedTuple):
     leaves: bool  # the first model is outside the house
     may_leave: bool  # any of the models is
     proven: bool  # the first choice is certified for the floor
-    cost: Decimal | None  # USD of the first model for the tokens that the answer took; None when unknown
+    cost: (
+        Decimal | None
+    )  # USD of the first model for the tokens that the answer took; None when unknown
 
 
 class Move(NamedTuple):
@@ -97,7 +99,10 @@ class Difference:
 
     def data(self) -> dict[str, Any]:
         """Everything as plain data, for scripts."""
-        named = {name: [m._asdict() for m in getattr(self, name)] for name in ("moves", "leaves", "floors")}
+        named = {
+            name: [m._asdict() for m in getattr(self, name)]
+            for name in ("moves", "leaves", "floors")
+        }
         return {**asdict(self), **named}
 
 
@@ -107,28 +112,39 @@ def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
     unavailable: dict[str, str] = {}
     without = 0
     for run in runs:
-        usages = {(a.document_id, a.step, a.model): a.usage for a in ledger.attempts(run.id) if a.kind != "shadow"}
+        usages = {
+            (a.document_id, a.step, a.model): a.usage
+            for a in ledger.attempts(run.id)
+            if a.kind != "shadow"
+        }
         earlier: dict[str, dict[str, Any]] = {}
         for row in sorted(ledger.outcomes(run.id), key=lambda row: row.recorded_at):
-            chosen, before = row.outcome.route, earlier.setdefault(row.document_id, {})
+            chosen = row.outcome.route
+            before = earlier.setdefault(row.document_id, {})
             if chosen and chosen.rule != "none":
                 without += not chosen.features
                 unavailable |= _unavailable(chosen)
                 usage = usages.get((row.document_id, row.outcome.step, row.outcome.model or ""))
-                cases += [_case(run.id, row, chosen, dict(before), usage)] if chosen.features else []
+                cases += (
+                    [_case(run.id, row, chosen, dict(before), usage)] if chosen.features else []
+                )
             if row.outcome.status == "accepted":
                 before[row.outcome.step] = row.outcome.value
     return Past(cases=tuple(cases), unavailable=unavailable, without=without)
 
 
-def _case(run_id: str, row: OutcomeRow, chosen: Route, earlier: Mapping[str, Any], usage: Usage | None) -> Case:
+def _case(
+    run_id: str, row: OutcomeRow, chosen: Route, earlier: Mapping[str, Any], usage: Usage | None
+) -> Case:
     known = chosen.features
     left = known.get("budget_left")
     return Case(
         run_id=run_id,
         document_id=row.document_id,
         features=Features(
-            step=chosen.step, outcomes=earlier, **{name: known[name] for name in _FEATURES if name in known}
+            step=chosen.step,
+            outcomes=earlier,
+            **{name: known[name] for name in _FEATURES if name in known},
         ),
         max_output_tokens=known["max_output_tokens"],
         budget_left=None if left is None else Decimal(left),
@@ -138,20 +154,26 @@ def _case(run_id: str, row: OutcomeRow, chosen: Route, earlier: Mapping[str, Any
 
 
 def _unavailable(chosen: Route) -> dict[str, str]:
-    marked = ((rejection.model, rejection.reason.partition(_UNAVAILABLE)) for rejection in chosen.rejected)
+    marked = (
+        (rejection.model, rejection.reason.partition(_UNAVAILABLE)) for rejection in chosen.rejected
+    )
     return {model: reason for model, (before, mark, reason) in marked if mark and not before}
 
 
 class Replay:
     """One rules file as it would have decided, on one catalog, with the certificates and labels of today."""
 
-    def __init__(self, project: Project, ledger: Ledger, catalog: Catalog, rules: Rules, found: Past) -> None:
+    def __init__(
+        self, project: Project, ledger: Ledger, catalog: Catalog, rules: Rules, found: Past
+    ) -> None:
         self._project = project
         self._policy = Policy(
             catalog=catalog,
             rules=rules,
             certificates=project.certificates,
-            unavailable={name: why for name, why in found.unavailable.items() if name in catalog.models},
+            unavailable={
+                name: why for name, why in found.unavailable.items() if name in catalog.models
+            },
             demoted=demoted(ledger.audits, project.certificates, rules.floors),
         )
         self._steps: dict[tuple[str, str], tuple[bool, Current | None]] = {}
@@ -173,7 +195,9 @@ class Replay:
             budget_left=case.budget_left,
             current=current,
         )
-        outside = [not catalog.tiers[catalog.model(name).tier].stays_in_house for name in chosen.models]
+        outside = [
+            not catalog.tiers[catalog.model(name).tier].stays_in_house for name in chosen.models
+        ]
         first = chosen.models[0] if chosen.models else None
         return Decided(
             first=first,
@@ -188,7 +212,10 @@ class Replay:
         if floor is None or current is None:
             return False
         starts = (chosen.models[:asked] for asked in range(1, len(chosen.models) + 1))
-        return any(self._policy.certificates.certified(chosen.step, start, floor, current) for start in starts)
+        return any(
+            self._policy.certificates.certified(chosen.step, start, floor, current)
+            for start in starts
+        )
 
     def _step(self, name: str, step_hash: str) -> tuple[bool, Current | None]:
         """Whether the step splits long documents, and what its certificates must agree with."""
@@ -197,9 +224,15 @@ class Replay:
             current = None
             if step:
                 examples = examples_of(self._project, name)
-                against = {models: why for (of, models), why in self._policy.demoted.items() if of == name}
-                current = current_of(self._project, step, parameters, examples.hash if examples else None)
-                current = replace(current, step_hash=step_hash or current.step_hash, demoted=against)
+                against = {
+                    models: why for (of, models), why in self._policy.demoted.items() if of == name
+                }
+                current = current_of(
+                    self._project, step, parameters, examples.hash if examples else None
+                )
+                current = replace(
+                    current, step_hash=step_hash or current.step_hash, demoted=against
+                )
             self._steps[name, step_hash] = bool(step and step.splits), current
         return self._steps[name, step_hash]
 
@@ -207,16 +240,26 @@ class Replay:
 def compare(found: Past, before: Replay, after: Replay) -> Difference:
     """Past decisions under both rules, side by side."""
     pairs = [(case, before.decide(case), after.decide(case)) for case in found.cases]
-    priced = [(old.cost, new.cost) for _, old, new in pairs if old.cost is not None and new.cost is not None]
+    priced = [
+        (old.cost, new.cost)
+        for _, old, new in pairs
+        if old.cost is not None and new.cost is not None
+    ]
     moved = [(case, old, new) for case, old, new in pairs if old.first != new.first]
     return Difference(
         decisions=len(pairs),
         documents=_documents(case for case, _, _ in pairs),
         moved_documents=_documents(case for case, _, _ in moved),
         moves=_moves(moved),
-        leaves=_moves([(case, old, new) for case, old, new in pairs if new.leaves and not old.leaves]),
-        may_leave=_by_step(c for c, old, new in pairs if new.may_leave and not old.may_leave and not new.leaves),
-        below=_by_step(case for case, old, new in pairs if old.proven and new.first and not new.proven),
+        leaves=_moves(
+            [(case, old, new) for case, old, new in pairs if new.leaves and not old.leaves]
+        ),
+        may_leave=_by_step(
+            c for c, old, new in pairs if new.may_leave and not old.may_leave and not new.leaves
+        ),
+        below=_by_step(
+            case for case, old, new in pairs if old.proven and new.first and not new.proven
+        ),
         deferred=_by_step(case for case, old, new in pairs if old.first and not new.first),
         floors=tuple(_floors(found, before.floors, after.floors)),
         cost_before=sum((old for old, _ in priced), Decimal(0)),
@@ -241,7 +284,9 @@ def _moves(pairs: Sequence[tuple[Case, Decided, Decided]]) -> tuple[Move, ...]:
     return tuple(Move(*key, count) for key, count in ordered)
 
 
-def _floors(found: Past, before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[Floor]:
+def _floors(
+    found: Past, before: Mapping[str, float], after: Mapping[str, float]
+) -> Iterator[Floor]:
     decisions = _by_step(found.cases)
     for step in sorted({*before, *after}):
         if before.get(step) != after.get(step):

@@ -28,7 +28,9 @@ class Wanted:
     models: tuple[str, ...] = ()  # only answers of these; none named: of all
     tiers: tuple[str, ...] = ()
     sensitivity_max: Sensitivity = "internal"
-    in_house: bool = False  # the training happens in the house, so no guard keeps a document from it
+    in_house: bool = (
+        False  # the training happens in the house, so no guard keeps a document from it
+    )
     sources: tuple[Path, ...] = ()  # where texts are that the ledger does not keep
 
 
@@ -52,7 +54,11 @@ class Answer:
     @property
     def models(self) -> frozenset[str]:
         """Whose answer it is; one that a person edited is that of every model that the person saw."""
-        return self.asked if self.person == "edited" or self.model is None else frozenset((self.model,))
+        return (
+            self.asked
+            if self.person == "edited" or self.model is None
+            else frozenset((self.model,))
+        )
 
 
 @dataclass
@@ -77,14 +83,19 @@ def read_answers(ledger: Ledger, project: Project, step: str) -> OnRecord:
                 asked[attempt.document_id].add(attempt.model)
                 found.tiers[attempt.model].add(attempt.tier)
         by_document = groupby(ledger.outcomes(run.id), key=lambda row: row.document_id)
-        had = [_add(found, run.id, step, list(rows), frozenset(asked[name])) for name, rows in by_document]
+        had = [
+            _add(found, run.id, step, list(rows), frozenset(asked[name]))
+            for name, rows in by_document
+        ]
         source = run.parameters.get("source")
         if isinstance(source, str) and source.strip() and any(had):
             found.sources[project.root / source] = None
     return found
 
 
-def _add(found: OnRecord, run_id: str, step: str, rows: Sequence[OutcomeRow], asked: frozenset[str]) -> bool:
+def _add(
+    found: OnRecord, run_id: str, step: str, rows: Sequence[OutcomeRow], asked: frozenset[str]
+) -> bool:
     """One document of one run, whose outcomes come as they were recorded; whether it has such an answer."""
     earlier: dict[str, Outcome] = {}
     features: dict[str, Any] = {}
@@ -119,12 +130,20 @@ def _add(found: OnRecord, run_id: str, step: str, rows: Sequence[OutcomeRow], as
 class Judgements:
     """What persons said of the answers to one question: decisions of reviews, and labels of audits."""
 
-    def __init__(self, ledger: Ledger, step: str, question: str, document_hashes: Iterable[str]) -> None:
+    def __init__(
+        self, ledger: Ledger, step: str, question: str, document_hashes: Iterable[str]
+    ) -> None:
         self._decisions: dict[str, Decision] = {}
         for some in in_parts(document_hashes):
             self._decisions |= ledger.reviews.answers(question, some)
-        labelled = [audit for audit in ledger.audits.labelled(step) if not audit.shadow and audit.value is not None]
-        self._labels = {(audit.document_hash, canonical_hash(audit.value)): audit.right for audit in labelled}
+        labelled = [
+            audit
+            for audit in ledger.audits.labelled(step)
+            if not audit.shadow and audit.value is not None
+        ]
+        self._labels = {
+            (audit.document_hash, canonical_hash(audit.value)): audit.right for audit in labelled
+        }
 
     def of(self, answers: Sequence[Answer]) -> Sequence[Answer] | str:
         """All answers for one document, the best first, or why there is none: a person's word goes before a model's."""
@@ -138,7 +157,9 @@ class Judgements:
         edited = decision.decision == "edited"
         asked = frozenset().union(*(answer.asked for answer in answers)) if edited else base.asked
         person: Person = "edited" if edited else "approved"
-        return [replace(base, value=decision.value, model=decision.model, asked=asked, person=person)]
+        return [
+            replace(base, value=decision.value, model=decision.model, asked=asked, person=person)
+        ]
 
     def wrong(self, answer: Answer) -> bool:
         """Whether a person said that this answer is wrong."""
@@ -148,7 +169,9 @@ class Judgements:
         return self._labels.get((answer.document_hash, canonical_hash(answer.value)))
 
 
-def choose(found: OnRecord, said: Judgements, wanted: Wanted, question: str) -> tuple[list[Answer], Counter[str]]:
+def choose(
+    found: OnRecord, said: Judgements, wanted: Wanted, question: str
+) -> tuple[list[Answer], Counter[str]]:
     """The best answer for each document, and how many documents have none, by the reason."""
     chosen: list[Answer] = []
     left_out: Counter[str] = Counter()
@@ -165,7 +188,9 @@ def choose(found: OnRecord, said: Judgements, wanted: Wanted, question: str) -> 
     return chosen, left_out
 
 
-def _against(answer: Answer, found: OnRecord, said: Judgements, wanted: Wanted, question: str) -> str | None:
+def _against(
+    answer: Answer, found: OnRecord, said: Judgements, wanted: Wanted, question: str
+) -> str | None:
     """Why an answer is not exported, or None."""
     if answer.question != question:
         return "another question: other parameters, or another output, than golden/STEP.yaml and the step have now"
@@ -179,7 +204,9 @@ def _against(answer: Answer, found: OnRecord, said: Judgements, wanted: Wanted, 
         return "nobody stands for the answer any more: a person took it back"
     if wanted.models and not answer.models <= set(wanted.models):
         return "of other models than named"
-    if wanted.tiers and not {tier for model in answer.models for tier in found.tiers[model]} <= set(wanted.tiers):
+    if wanted.tiers and not {tier for model in answer.models for tier in found.tiers[model]} <= set(
+        wanted.tiers
+    ):
         return "of other tiers than named"
     return None
 

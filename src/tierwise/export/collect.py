@@ -71,7 +71,9 @@ class Export:
         return self.train + self.validation
 
 
-def collect(project: Project, ledger: Ledger, step: str, wanted: Wanted, *, validation: float = 0.1) -> Export:
+def collect(
+    project: Project, ledger: Ledger, step: str, wanted: Wanted, *, validation: float = 0.1
+) -> Export:
     """The accepted answers of a step as conversations, with the prompt as it is today and the answer that counts.
 
     About the share `validation` of the documents is held out; which ones hangs on their texts alone. Raises
@@ -82,9 +84,13 @@ def collect(project: Project, ledger: Ledger, step: str, wanted: Wanted, *, vali
         spec = project.load_step(step)  # raises
     found = read_answers(ledger, project, spec.name)
     question = spec.question(parameters)
-    chosen, left_out = choose(found, Judgements(ledger, spec.name, question, found.answers), wanted, question)
+    chosen, left_out = choose(
+        found, Judgements(ledger, spec.name, question, found.answers), wanted, question
+    )
     kept = _not_too_sensitive(chosen, found.sensitivities, wanted, left_out)
-    documents = _documents(ledger, kept, found.sensitivities, wanted.sources or tuple(found.sources))
+    documents = _documents(
+        ledger, kept, found.sensitivities, wanted.sources or tuple(found.sources)
+    )
     maker = _Maker(project, spec, parameters, wanted)
     made = maker.examples(kept, documents, left_out)
     held_out, learnt = split(made, validation, _SALT)
@@ -100,7 +106,10 @@ def collect(project: Project, ledger: Ledger, step: str, wanted: Wanted, *, vali
 
 
 def _not_too_sensitive(
-    answers: Iterable[Answer], sensitivities: Mapping[str, Sensitivity], wanted: Wanted, left_out: Counter[str]
+    answers: Iterable[Answer],
+    sensitivities: Mapping[str, Sensitivity],
+    wanted: Wanted,
+    left_out: Counter[str],
 ) -> list[Answer]:
     kept = []
     for answer in answers:
@@ -117,7 +126,10 @@ def _too_sensitive(level: Sensitivity) -> str:
 
 
 def _documents(
-    ledger: Ledger, answers: Sequence[Answer], sensitivities: Mapping[str, Sensitivity], sources: Iterable[Path]
+    ledger: Ledger,
+    answers: Sequence[Answer],
+    sensitivities: Mapping[str, Sensitivity],
+    sources: Iterable[Path],
 ) -> dict[str, Document]:
     """By hash, the documents as they were asked about: from the ledger, else from the sources, if they are the same."""
     by_hash = {answer.document_hash: answer for answer in answers}
@@ -130,7 +142,8 @@ def _documents(
             read |= _read(source, by_hash.keys() - texts.keys())
     found = {}
     for name in by_hash.keys() & (texts.keys() | read.keys()):
-        answer, own = by_hash[name], read.get(name)
+        answer = by_hash[name]
+        own = read.get(name)
         text = texts[name] if name in texts else read[name].text
         found[name] = Document(
             id=answer.document_id,
@@ -145,7 +158,8 @@ def _documents(
 
 def _read(source: Path, wanted: Iterable[str]) -> dict[str, Document]:
     """The documents of a source that are wanted, as sensitive as they say themselves; of equal texts the strictest."""
-    hashes, found = set(wanted), dict[str, Document]()
+    hashes = set(wanted)
+    found = dict[str, Document]()
     try:
         for document in iter_documents(source, sensitivity="public"):
             if document.hash in hashes:
@@ -160,12 +174,18 @@ def _read(source: Path, wanted: Iterable[str]) -> dict[str, Document]:
 class _Maker:
     """Makes conversations of answers and their documents, and counts what becomes none."""
 
-    def __init__(self, project: Project, step: Step, parameters: Mapping[str, Any], wanted: Wanted) -> None:
+    def __init__(
+        self, project: Project, step: Step, parameters: Mapping[str, Any], wanted: Wanted
+    ) -> None:
         self.prompt = project.prompts[step.prompt]
         self.schema = step.schema(parameters)
-        self._step, self._parameters, self._wanted = step, {"part": None, **parameters}, wanted
+        self._step = step
+        self._parameters = {"part": None, **parameters}
+        self._wanted = wanted
         self._rules = project.rules
-        self._outside = [name for name, tier in project.catalog.tiers.items() if not tier.stays_in_house]
+        self._outside = [
+            name for name, tier in project.catalog.tiers.items() if not tier.stays_in_house
+        ]
         self._measured = Measured(project.root / "golden")
 
     def examples(
@@ -173,13 +193,17 @@ class _Maker:
     ) -> list[Example]:
         """One for each text, in the order of their hashes."""
         made: dict[str, Example] = {}
-        for answer in sorted(answers, key=lambda answer: (answer.person is None, answer.document_hash)):
+        for answer in sorted(
+            answers, key=lambda answer: (answer.person is None, answer.document_hash)
+        ):
             document = documents.get(answer.document_hash)
             why = self._against(answer, document)
             if document is None or why:
                 left_out[str(why)] += 1
             elif (words := normalised(document.text)) in made:
-                left_out["the same text as another document, but for case, spaces and punctuation"] += 1
+                left_out[
+                    "the same text as another document, but for case, spaces and punctuation"
+                ] += 1
             else:
                 made[words] = self._example(answer, document)
         return sorted(made.values(), key=lambda example: example.id)
@@ -199,7 +223,9 @@ class _Maker:
         """Whether a guard keeps a document from any tier outside."""
         if self._wanted.in_house:
             return False
-        f = features(self._step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0)
+        f = features(
+            self._step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0
+        )
         return any(self._rules.forbidden(tier, f) for tier in self._outside)
 
     def _fits(self, value: Any) -> bool:
@@ -208,7 +234,9 @@ class _Maker:
         return Draft202012Validator(self.schema).is_valid(value)
 
     def _example(self, answer: Answer, document: Document) -> Example:
-        value = {name: answer.value[name] for name in self.schema["properties"]}  # in one order, whoever wrote it
+        value = {
+            name: answer.value[name] for name in self.schema["properties"]
+        }  # in one order, whoever wrote it
         said = Message("assistant", json.dumps(value, ensure_ascii=False))
         messages = (*self.prompt.render(document, self._parameters), said)
         return Example(id=document.hash, text=document.text, messages=messages, answer=answer)

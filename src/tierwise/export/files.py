@@ -15,7 +15,9 @@ from tierwise import __version__
 from tierwise.errors import Misuse
 from tierwise.export.collect import Example, Export, Wanted
 
-TRAIN, VALIDATION, MANIFEST = "train.jsonl", "validation.jsonl", "export.json"
+TRAIN = "train.jsonl"
+VALIDATION = "validation.jsonl"
+MANIFEST = "export.json"
 
 
 def refuse_to_overwrite(folder: Path) -> None:
@@ -44,7 +46,9 @@ def write_export(export: Export, wanted: Wanted, policy_hash: str, folder: Path)
         for name, body in bodies.items():
             (folder / name).write_bytes(body)
     except OSError as error:
-        raise Misuse(f"{folder}: cannot be written: {error.strerror}; name another folder") from None
+        raise Misuse(
+            f"{folder}: cannot be written: {error.strerror}; name another folder"
+        ) from None
     return told
 
 
@@ -63,7 +67,9 @@ def manifest(export: Export, wanted: Wanted, policy_hash: str) -> dict[str, Any]
         "train": len(export.train),
         "validation": len(export.validation),
         "answers_of": dict(models.most_common()),
-        "persons": dict(Counter(answer.person for answer in answers if answer.person).most_common()),
+        "persons": dict(
+            Counter(answer.person for answer in answers if answer.person).most_common()
+        ),
         "left_out": dict(export.left_out),
         "date": datetime.date.today().isoformat(),
         "tierwise": __version__,

@@ -17,8 +17,12 @@ class Measured:
     def __init__(self, folder: Path) -> None:
         """Raises ConfigError with file and line for a golden set that is damaged."""
         files = [path for ending in ("jsonl", "csv") for path in sorted(folder.glob(f"*.{ending}"))]
-        sets = [load_golden(path, at_least=0) for path in files if not path.stem.endswith("-examples")]
-        self._texts = sorted({normalised(example.text) for found in sets for example in found.examples})
+        sets = [
+            load_golden(path, at_least=0) for path in files if not path.stem.endswith("-examples")
+        ]
+        self._texts = sorted(
+            {normalised(example.text) for found in sets for example in found.examples}
+        )
         self._long = [text for text in self._texts if text.count(" ") >= _QUOTED_WORDS - 1]
 
     def has(self, text: str) -> bool:

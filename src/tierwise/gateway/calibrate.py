@@ -79,7 +79,11 @@ class Calibration:
 
 
 def calls_of(
-    step: Step, prompt: Prompt, documents: Sequence[Document], parameters: Mapping[str, Any], model: str
+    step: Step,
+    prompt: Prompt,
+    documents: Sequence[Document],
+    parameters: Mapping[str, Any],
+    model: str,
 ) -> Iterator[Call]:
     """Calls of a step over the documents in turn, without end; none twice, so that no server answers from memory."""
     for number, document in zip(count(), cycle(documents)):
@@ -148,7 +152,9 @@ async def calibrate(
     try:
         await server.complete(next(calls))  # not counted, as it may load the model
     except CallError as error:
-        raise Misuse(f"the first call failed: {error}; `tierwise doctor` and the server's own log say more") from None
+        raise Misuse(
+            f"the first call failed: {error}; `tierwise doctor` and the server's own log say more"
+        ) from None
     curve: list[Level] = []
     for concurrency in levels:
         curve.append(await load(server, calls, concurrency, seconds))

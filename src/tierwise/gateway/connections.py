@@ -29,7 +29,9 @@ class Connections:
         self._open: aiohttp.ClientSession | None = None
         self._proxies: dict[str, str | None] = {}
 
-    async def post(self, exchange: Exchange, url: str, headers: Mapping[str, str], body: bytes) -> None:
+    async def post(
+        self, exchange: Exchange, url: str, headers: Mapping[str, str], body: bytes
+    ) -> None:
         """Send a request and keep what comes back, body included, in `exchange`.
 
         Raises aiohttp.ClientError and OSError when the connection fails, and TooLarge; `exchange` keeps these too.
@@ -37,10 +39,13 @@ class Connections:
         exchange.url = url
         proxy = None if exchange.direct else self._proxy(url)
         tls = self._tls if proxy or url.startswith("https:") else True
-        request = self._session().post(url, headers=headers, data=body, allow_redirects=False, proxy=proxy, ssl=tls)
+        request = self._session().post(
+            url, headers=headers, data=body, allow_redirects=False, proxy=proxy, ssl=tls
+        )
         try:
             async with request as response:
-                exchange.status, exchange.headers = response.status, response.headers
+                exchange.status = response.status
+                exchange.headers = response.headers
                 exchange.content = await _whole(response)
         except aiohttp.InvalidURL:
             raise  # nothing was sent
@@ -82,7 +87,8 @@ class Connections:
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
     """The body, unpacked. Raises TooLarge before it fills the memory."""
-    parts, size = [], 0
+    parts = []
+    size = 0
     async for part in response.content.iter_any():
         parts.append(part)
         size += len(part)

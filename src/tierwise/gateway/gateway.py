@@ -52,10 +52,18 @@ class Gateway:
     """Sends calls to the catalog's models, each on its lane. Belongs to one event loop."""
 
     def __init__(
-        self, catalog: Catalog, env: Mapping[str, str], local: Endpoints | None = None, *, root: Path = Path()
+        self,
+        catalog: Catalog,
+        env: Mapping[str, str],
+        local: Endpoints | None = None,
+        *,
+        root: Path = Path(),
     ) -> None:
         """`root` is the project's: learned models lie below it."""
-        self._catalog, self._env, self._local, self._root = catalog, env, local, root
+        self._catalog = catalog
+        self._env = env
+        self._local = local
+        self._root = root
         self._targets: dict[str, asyncio.Task[Target]] = {}
 
     async def complete(self, call: Call) -> Reply:
@@ -126,7 +134,9 @@ class Gateway:
         tier = self._catalog.tiers[model.tier]
         target = target_of(model, params, tier.hosts)
         if tier.stays_in_house and not target.direct:
-            raise ModelUnavailable(f"{model.name}: set `api_base`, or the call would leave the house")
+            raise ModelUnavailable(
+                f"{model.name}: set `api_base`, or the call would leave the house"
+            )
         return target
 
 
@@ -134,4 +144,6 @@ def _check_secrets(reply: Reply, target: Target) -> None:
     """Raises BadReply for a server that repeats what it was sent: answers are kept, keys are not."""
     said = f"{reply.text}\n{reply.served_model}"
     if any(secret in said for secret in target.secrets if len(secret) >= _LONG):
-        raise BadReply("the reply repeats a key that was sent", model=target.model.name, usage=reply.usage)
+        raise BadReply(
+            "the reply repeats a key that was sent", model=target.model.name, usage=reply.usage
+        )

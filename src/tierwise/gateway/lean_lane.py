@@ -30,11 +30,15 @@ class LeanLane:
 
     async def complete(self, call: Call, target: Target) -> Reply:
         """The reply to one request. Raises CallError."""
-        exchange, model, begun = Exchange(target.direct), target.model, time.monotonic()
+        exchange = Exchange(target.direct)
+        model = target.model
+        begun = time.monotonic()
         with translated_errors(model, call, exchange, target.private):
             body = _encoded(build_body(call, target))
             async with asyncio.timeout(model.timeout_s):
-                await self._connections.post(exchange, address_of(target), build_headers(target), body)
+                await self._connections.post(
+                    exchange, address_of(target), build_headers(target), body
+                )
             if exchange.status is None or exchange.status >= 300:
                 raise ErrorStatus
             return reply_of(read_answer(exchange.body), exchange, model, time.monotonic() - begun)
@@ -49,7 +53,10 @@ def address_of(target: Target) -> str:
 def build_headers(target: Target) -> dict[str, str]:
     """The headers, in lower case; a key counts more than `extra_headers`."""
     headers = {"content-type": "application/json"}
-    headers |= {name.lower(): str(value) for name, value in (target.params.get("extra_headers") or {}).items()}
+    headers |= {
+        name.lower(): str(value)
+        for name, value in (target.params.get("extra_headers") or {}).items()
+    }
     if key := target.params.get("api_key"):
         headers["authorization"] = f"Bearer {key}"
     return headers
@@ -71,5 +78,7 @@ def build_body(call: Call, target: Target) -> dict[str, Any]:
 def _encoded(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
-    except TypeError:  # half a character, or a number beyond 64 bits: slower, but LiteLLM sends them too
+    except (
+        TypeError
+    ):  # half a character, or a number beyond 64 bits: slower, but LiteLLM sends them too
         return json.dumps(body).encode()

@@ -34,7 +34,8 @@ class LearnedLane:
         form = _form(call, model)
         classifier = self._classifier(call.identity, model)
         _check_labels(form, classifier, model)
-        text, begun = call.messages[-1].content, time.monotonic()
+        text = call.messages[-1].content
+        begun = time.monotonic()
         [prediction] = classifier.predict([text])
         answer = {form.field: prediction.label}
         if form.evidence:
@@ -57,7 +58,10 @@ class LearnedLane:
                 except ConfigError as error:
                     raise ModelUnavailable(f"{model.name}: {error}") from None
                 if found.identity != identity:
-                    raise BadRequest("it was trained anew meanwhile; the next batch asks the new one", model=model.name)
+                    raise BadRequest(
+                        "it was trained anew meanwhile; the next batch asks the new one",
+                        model=model.name,
+                    )
                 self._loaded[identity] = found
                 for oldest in list(self._loaded)[:-_KEPT]:
                     del self._loaded[oldest]

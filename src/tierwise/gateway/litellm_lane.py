@@ -27,12 +27,25 @@ _QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches prices over the network
     "LITELLM_LOG": "ERROR",
 }
-_TALKATIVE = ("LiteLLM", "openai._base_client", "httpx", "httpcore.http11")  # write whole requests into their debug log
+_TALKATIVE = (
+    "LiteLLM",
+    "openai._base_client",
+    "httpx",
+    "httpcore.http11",
+)  # write whole requests into their debug log
 # Whose requests are known to pass through our connections, and so by no proxy. Others of LiteLLM's have clients
 # of their own, which would take a document in the house to the proxy outside.
 IN_HOUSE = frozenset(
     {
-        *("openai", "custom_openai", "hosted_vllm", "lm_studio", "llamafile", "litellm_proxy", "docker_model_runner"),
+        *(
+            "openai",
+            "custom_openai",
+            "hosted_vllm",
+            "lm_studio",
+            "llamafile",
+            "litellm_proxy",
+            "docker_model_runner",
+        ),
         *("ollama", "ollama_chat", "anthropic", "gemini", "mistral"),
     }
 )
@@ -48,7 +61,9 @@ def _open(connections: Connections) -> _Door:
     """Import LiteLLM (about 5 s) and set it up: quiet, offline, on our connections."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ["EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"] = "True"  # else `openai/` goes around our connections
+    os.environ["EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"] = (
+        "True"  # else `openai/` goes around our connections
+    )
     import litellm
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
@@ -82,8 +97,10 @@ class LiteLLMLane:
         door = await self._opened()
         from tierwise.gateway.one_request import CURRENT
 
-        exchange, request = Exchange(target.direct), build_request(call, target)
-        token, begun = CURRENT.set(exchange), time.monotonic()
+        exchange = Exchange(target.direct)
+        request = build_request(call, target)
+        token = CURRENT.set(exchange)
+        begun = time.monotonic()
         try:
             with translated_errors(model, call, exchange, target.private):
                 async with asyncio.timeout(model.timeout_s):
@@ -95,13 +112,16 @@ class LiteLLMLane:
     async def _opened(self) -> _Door:
         async with self._opening:
             if self._door is None:
-                self._door = await asyncio.to_thread(_open, self._connections)  # the loop goes on meanwhile
+                self._door = await asyncio.to_thread(
+                    _open, self._connections
+                )  # the loop goes on meanwhile
             return self._door
 
 
 def _check_way(target: Target) -> None:
     """Raises ModelUnavailable where LiteLLM would send the request by a client of its own."""
-    name, provider = target.model.name, target.params["model"].partition("/")[0]
+    name = target.model.name
+    provider = target.params["model"].partition("/")[0]
     if provider == "azure":
         remedy = "write `openai/<deployment>` and end `api_base` with `/openai/v1`"
         raise ModelUnavailable(f"{name}: `azure/` is not supported; {remedy}")
@@ -112,7 +132,9 @@ def _check_way(target: Target) -> None:
 
 def build_request(call: Call, target: Target) -> dict[str, Any]:
     """LiteLLM's arguments. `params` may fix a temperature; nothing in them brings back retries or another timeout."""
-    key = {"api_key": "none"} if target.direct else {}  # else LiteLLM sends the key of some other provider
+    key = (
+        {"api_key": "none"} if target.direct else {}
+    )  # else LiteLLM sends the key of some other provider
     return {
         "temperature": call.temperature,
         **key,
@@ -128,7 +150,8 @@ def build_request(call: Call, target: Target) -> dict[str, Any]:
 
 def _answer(response: Any) -> Answer:
     """What LiteLLM made of the response."""
-    choice, usage = response.choices[0], response.usage
+    choice = response.choices[0]
+    usage = response.usage
     return Answer(
         text=choice.message.content or "",
         finish_reason=choice.finish_reason,
@@ -137,6 +160,9 @@ def _answer(response: Any) -> Answer:
         completion_tokens=usage.completion_tokens,
         cached_tokens=getattr(usage.prompt_tokens_details, "cached_tokens", None) or 0,
         confidence=confidence_of(
-            [token.logprob for token in (getattr(choice, "logprobs", None) and choice.logprobs.content) or ()]
+            [
+                token.logprob
+                for token in (getattr(choice, "logprobs", None) and choice.logprobs.content) or ()
+            ]
         ),
     )

@@ -15,7 +15,12 @@ from tierwise.gateway.connections import Connections
 from tierwise.gateway.wire import Exchange, TooLarge
 
 CURRENT: ContextVar[Exchange] = ContextVar("tierwise_exchange")
-_ENCODING = ("accept-encoding", "content-encoding", "content-length", "transfer-encoding")  # aiohttp's business
+_ENCODING = (
+    "accept-encoding",
+    "content-encoding",
+    "content-length",
+    "transfer-encoding",
+)  # aiohttp's business
 
 
 class OneRequest(httpx.AsyncBaseTransport):
@@ -35,8 +40,14 @@ class OneRequest(httpx.AsyncBaseTransport):
         except (aiohttp.ClientError, OSError, TooLarge) as error:
             raise httpx.NetworkError("no whole response", request=request) from error
         assert exchange.status is not None  # noqa: S101 - it was answered
-        plain = [(name, value) for name, value in exchange.headers.items() if name.lower() not in _ENCODING]
-        return httpx.Response(exchange.status, headers=plain, content=exchange.content, request=request)
+        plain = [
+            (name, value)
+            for name, value in exchange.headers.items()
+            if name.lower() not in _ENCODING
+        ]
+        return httpx.Response(
+            exchange.status, headers=plain, content=exchange.content, request=request
+        )
 
     async def aclose(self) -> None:
         """Nothing: LiteLLM closes clients at will, and the connections are shared."""

@@ -23,7 +23,9 @@ _FINISH = {
 def request_parts(call: Call, model: Model) -> dict[str, Any]:
     """Messages, limit and, unless the model is only told it, the schema."""
     parts: dict[str, Any] = {
-        "messages": [{"role": message.role, "content": message.content} for message in call.messages],
+        "messages": [
+            {"role": message.role, "content": message.content} for message in call.messages
+        ],
         "max_tokens": call.max_tokens,
     }
     if call.response_schema is not None and model.structured_output != "instruct":
@@ -46,10 +48,16 @@ def read_answer(body: Mapping[str, Any]) -> Answer:
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
         cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        confidence=confidence_of([token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()]),
+        confidence=confidence_of(
+            [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()]
+        ),
     )
 
 
 def confidence_of(log_probabilities: Sequence[float]) -> float | None:
     """The probability of the least likely token; None where there are none or a server sends nonsense."""
-    return math.exp(min(log_probabilities)) if log_probabilities and max(log_probabilities) <= 0 else None
+    return (
+        math.exp(min(log_probabilities))
+        if log_probabilities and max(log_probabilities) <= 0
+        else None
+    )

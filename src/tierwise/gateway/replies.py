@@ -54,7 +54,14 @@ def usage_of(answer: Answer, exchange: Exchange) -> Usage | None:
     """
     if not any(exchange.body.get(field) for field in _USAGE_FIELDS):
         return None
-    prompt, completion, cached = answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens
-    if min(prompt, completion, cached) < 0 or not prompt or cached > prompt or (answer.text and not completion):
+    prompt = answer.prompt_tokens
+    completion = answer.completion_tokens
+    cached = answer.cached_tokens
+    if (
+        min(prompt, completion, cached) < 0
+        or not prompt
+        or cached > prompt
+        or (answer.text and not completion)
+    ):
         return None
     return Usage(prompt, completion, cached)

@@ -24,14 +24,37 @@ _OPENAIS_HOSTS = (".openai.com", ".azure.com")
 _OPENAIS_MODELS = re.compile(r"openai/(gpt-\d|chatgpt|o\d)")
 # what goes into a request's body as it is; anything else belongs under `extra_body`
 BODY_PARAMS = {
-    *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty"),
-    *("repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "reasoning_effort", "response_format"),
+    *(
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "stop",
+        "presence_penalty",
+        "frequency_penalty",
+    ),
+    *(
+        "repetition_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "reasoning_effort",
+        "response_format",
+    ),
     *("service_tier", "user"),
 }
 _SECRET = re.compile(r"(?i)key|token|secret|password|auth")
 _SHOWN = ("model", "api_base")  # also where they come from a variable
 _SHORTEST_SECRET = 8  # characters; shorter ones stand in ordinary words
-_UNDERSTOOD = BODY_PARAMS | {"model", "api_base", "api_key", "extra_headers", "extra_body", "drop_params"}
+_UNDERSTOOD = BODY_PARAMS | {
+    "model",
+    "api_base",
+    "api_key",
+    "extra_headers",
+    "extra_body",
+    "drop_params",
+}
 
 
 @dataclass(frozen=True)
@@ -60,24 +83,32 @@ def target_of(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -
     """The target for filled-in parameters; `hosts` count as in the house. Raises ModelUnavailable."""
     address = params.get("api_base")
     if address is not None and not _is_http(address):
-        raise ModelUnavailable(f"{model.name}: `api_base` must be an http address, such as http://10.0.0.5:8000/v1")
+        raise ModelUnavailable(
+            f"{model.name}: `api_base` must be an http address, such as http://10.0.0.5:8000/v1"
+        )
     for name in ("extra_body", "extra_headers"):
         if not isinstance(params.get(name) or {}, Mapping):
             raise ModelUnavailable(f"{model.name}: `{name}` must be names with values")
     kept = {name: value for name, value in params.items() if name not in _FIXED}
     if extra := params.get("extra_body"):
-        kept["extra_body"] = {name: value for name, value in extra.items() if name not in {*_FIXED, "model"}}
+        kept["extra_body"] = {
+            name: value for name, value in extra.items() if name not in {*_FIXED, "model"}
+        }
     direct = address is not None and in_house(address, hosts)
     if model.lane == "lean":
         _check_lean(model, kept)
         return Target(model, kept, direct, "lean")
-    return Target(model, kept, direct, "lean" if model.lane == "auto" and _fits_lean(kept) else "litellm")
+    return Target(
+        model, kept, direct, "lean" if model.lane == "auto" and _fits_lean(kept) else "litellm"
+    )
 
 
 def _check_lean(model: Model, params: Mapping[str, Any]) -> None:
     """Raises ModelUnavailable for what the lean lane cannot do."""
     if "api_base" not in params:
-        raise ModelUnavailable(f"{model.name}: `lane: lean` needs `api_base`, the address before `/chat/completions`")
+        raise ModelUnavailable(
+            f"{model.name}: `lane: lean` needs `api_base`, the address before `/chat/completions`"
+        )
     if unknown := sorted(params.keys() - _UNDERSTOOD):
         names = ", ".join(f"`{name}`" for name in unknown)
         remedy = "put it under `extra_body`, or write `lane: litellm`"
@@ -87,7 +118,11 @@ def _check_lean(model: Model, params: Mapping[str, Any]) -> None:
 def _fits_lean(params: Mapping[str, Any]) -> bool:
     """Whether the lean lane does all that LiteLLM would."""
     address = params.get("api_base")
-    if address is None or not params["model"].startswith(_OPENAI_FORMAT) or params.keys() - _UNDERSTOOD:
+    if (
+        address is None
+        or not params["model"].startswith(_OPENAI_FORMAT)
+        or params.keys() - _UNDERSTOOD
+    ):
         return False
     if _OPENAIS_MODELS.match(params["model"]):
         return False
@@ -104,7 +139,11 @@ def _secrets(written: Any, filled: Any, name: str = "") -> Iterator[str]:
         for place, value in enumerate(filled):
             own = written[place] if isinstance(written, list) and place < len(written) else None
             yield from _secrets(own, value, name)
-    elif isinstance(filled, str) and len(filled) >= _SHORTEST_SECRET and _is_secret(name, written, filled):
+    elif (
+        isinstance(filled, str)
+        and len(filled) >= _SHORTEST_SECRET
+        and _is_secret(name, written, filled)
+    ):
         yield filled
 
 

@@ -86,13 +86,19 @@ _TOO_LONG = re.compile(
     r"context[ _](length|window|size|limit)|maximum (model|input) length|maximum number of tokens|prompt is too long"
     r"|input tokens? (count|exceed)|max_new_tokens` must be|current length is \d+ while limit is"
 )
-_FILTERED = re.compile(r"content_filter|content_policy|content management policy|responsibleaipolicy")
+_FILTERED = re.compile(
+    r"content_filter|content_policy|content management policy|responsibleaipolicy"
+)
 _NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit")
 _KEY = re.compile(r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+")
-_ADDRESS = re.compile(r"(?i)(https?://)(?:[^/@\s]*@)?([^\s?#]*)[^\s]*")  # without its password and its parameters
+_ADDRESS = re.compile(
+    r"(?i)(https?://)(?:[^/@\s]*@)?([^\s?#]*)[^\s]*"
+)  # without its password and its parameters
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[nrt\"\\/])")
 _QUOTED = 12  # letters and digits in a row that stand in a prompt too
-_OWN_PREFIX = re.compile(r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: \w+Error)?(?::| -) )+")
+_OWN_PREFIX = re.compile(
+    r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: \w+Error)?(?::| -) )+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +107,16 @@ class Finding:
 
     kind: Kind
     detail: str = ""  # ours: a status, a reason
-    words: str = field(default="", repr=False)  # the server's or LiteLLM's: not trusted to be fit for people
+    words: str = field(
+        default="", repr=False
+    )  # the server's or LiteLLM's: not trusted to be fit for people
     retry_after: float | None = None
 
 
 @contextmanager
-def translated_errors(model: Model, call: Call, exchange: Exchange, secrets: Iterable[str]) -> Iterator[None]:
+def translated_errors(
+    model: Model, call: Call, exchange: Exchange, secrets: Iterable[str]
+) -> Iterator[None]:
     """Everything that a lane raises leaves as a CallError that holds neither a key nor the prompt."""
     try:
         yield
@@ -168,7 +178,11 @@ def _refused(status: int, named: Kind | None, exchange: Exchange) -> Finding:
 def _unsent(error: Exception, named: Kind | None) -> Finding:
     """It was given up before anything was sent, or LiteLLM sent it by a client of its own."""
     status = getattr(error, "status_code", None)
-    if named in (errors.ServerFault, errors.BadRequest) and isinstance(status, int) and status >= 400:
+    if (
+        named in (errors.ServerFault, errors.BadRequest)
+        and isinstance(status, int)
+        and status >= 400
+    ):
         named = by_status(status, str(error))
     headers = getattr(error, "litellm_response_headers", None) or {}
     return Finding(named or errors.BadRequest, "", str(error), retry_after(headers))
@@ -237,7 +251,11 @@ def _quotes(line: str, call: Call) -> bool:
     """Whether a line holds some of the prompt: in other letters, on one line or escaped, it still does."""
     plain = _letters(_ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else " ", line))
     pieces = {plain[i : i + _QUOTED] for i in range(len(plain) - _QUOTED + 1)}
-    return any(piece in text for text in map(_letters, (m.content for m in call.messages)) for piece in pieces)
+    return any(
+        piece in text
+        for text in map(_letters, (m.content for m in call.messages))
+        for piece in pieces
+    )
 
 
 def _letters(text: str) -> str:

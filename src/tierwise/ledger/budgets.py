@@ -17,7 +17,13 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from tierwise.ledger.owners import gone
 from tierwise.ledger.rows import Row
-from tierwise.ledger.tables import BudgetEntry, BudgetRecord, CallRecord, ReservationRecord, in_units
+from tierwise.ledger.tables import (
+    BudgetEntry,
+    BudgetRecord,
+    CallRecord,
+    ReservationRecord,
+    in_units,
+)
 from tierwise.policy.budget import ZERO, BudgetState, Wish
 
 if TYPE_CHECKING:
@@ -78,8 +84,11 @@ class BudgetChange:
 class Accounts:
     """The budgets that one transaction touches. Everything is decided in memory, then written at once."""
 
-    def __init__(self, connection: Connection, names: Iterable[str], reservations: Iterable[str]) -> None:
-        self._connection, self._now = connection, time.time()
+    def __init__(
+        self, connection: Connection, names: Iterable[str], reservations: Iterable[str]
+    ) -> None:
+        self._connection = connection
+        self._now = time.time()
         self._rows: dict[str, Row] = {}
         self._open: dict[tuple[str, str], Row] = {}  # (reservation, budget)
         self._known = self._load(set(names), set(reservations))
@@ -90,10 +99,14 @@ class Accounts:
         self._swept: set[str] = set()
 
     def _load(self, names: set[str], reservations: set[str]) -> frozenset[str]:
-        for row in self._connection.execute(select(BudgetRecord.__table__).where(BudgetRecord.name.in_(names))):
+        for row in self._connection.execute(
+            select(BudgetRecord.__table__).where(BudgetRecord.name.in_(names))
+        ):
             self._rows[row.name] = dict(row._mapping)
         if reservations:
-            query = select(ReservationRecord.__table__).where(ReservationRecord.id.in_(reservations))
+            query = select(ReservationRecord.__table__).where(
+                ReservationRecord.id.in_(reservations)
+            )
             for row in self._connection.execute(query):
                 self._open[row.id, row.budget] = dict(row._mapping)
         return frozenset(self._rows)
@@ -115,7 +128,13 @@ class Accounts:
         if any(usd > state.free for state in states):
             return Funds(states, short=True)
         for name in wish.limits:
-            row = {"id": wish.id, "budget": name, "call_hash": call_hash, "owner": owner, "usd": usd}
+            row = {
+                "id": wish.id,
+                "budget": name,
+                "call_hash": call_hash,
+                "owner": owner,
+                "usd": usd,
+            }
             self._open[wish.id, name] = row
             self._fresh.add((wish.id, name))
             self._change(name, "reserved", usd, wish.id, reserved=usd)
@@ -143,9 +162,15 @@ class Accounts:
     def write(self) -> None:
         """Write all that changed."""
         new = [self._rows[name] for name in self._changed - self._known]
-        old = [{f"to_{key}": usd for key, usd in self._rows[name].items()} for name in self._changed & self._known]
+        old = [
+            {f"to_{key}": usd for key, usd in self._rows[name].items()}
+            for name in self._changed & self._known
+        ]
         fresh = [self._open[key] for key in self._fresh if key in self._open]
-        ended = [{"ended": reservation, "under": budget} for reservation, budget in self._ended - self._fresh]
+        ended = [
+            {"ended": reservation, "under": budget}
+            for reservation, budget in self._ended - self._fresh
+        ]
         for statement, rows in (
             (insert(BudgetRecord), new),
             (_UPDATE, old),
@@ -157,7 +182,13 @@ class Accounts:
                 self._connection.execute(statement, rows)
 
     def _row(self, name: str) -> Row:
-        empty = {"name": name, "limit_usd": ZERO, "granted_usd": ZERO, "spent_usd": ZERO, "reserved_usd": ZERO}
+        empty = {
+            "name": name,
+            "limit_usd": ZERO,
+            "granted_usd": ZERO,
+            "spent_usd": ZERO,
+            "reserved_usd": ZERO,
+        }
         return self._rows.setdefault(name, empty)
 
     def _states(self, names: Iterable[str]) -> tuple[BudgetState, ...]:
@@ -203,7 +234,9 @@ class Accounts:
         if wanted := set(names) - self._swept:
             self._swept |= wanted
             for row in self._connection.execute(_HELD.where(ReservationRecord.budget.in_(wanted))):
-                alive = row.holder == row.owner and row.lease_until > self._now and not gone(row.owner)
+                alive = (
+                    row.holder == row.owner and row.lease_until > self._now and not gone(row.owner)
+                )
                 if not alive and (row.id, row.budget) not in self._ended:
                     self._end(dict(row._mapping), "lost", row.usd)
 
@@ -211,26 +244,34 @@ class Accounts:
 _UPDATE = (
     update(BudgetRecord)
     .where(BudgetRecord.name == bindparam("to_name"))
-    .values({column: bindparam(f"to_{column}") for column in ("limit_usd", "granted_usd", "spent_usd", "reserved_usd")})
+    .values(
+        {
+            column: bindparam(f"to_{column}")
+            for column in ("limit_usd", "granted_usd", "spent_usd", "reserved_usd")
+        }
+    )
 )
 _END = delete(ReservationRecord).where(
     ReservationRecord.id == bindparam("ended"), ReservationRecord.budget == bindparam("under")
 )
-_HELD = select(ReservationRecord.__table__, CallRecord.owner.label("holder"), CallRecord.lease_until).outerjoin(
-    CallRecord, CallRecord.call_hash == ReservationRecord.call_hash
-)
+_HELD = select(
+    ReservationRecord.__table__, CallRecord.owner.label("holder"), CallRecord.lease_until
+).outerjoin(CallRecord, CallRecord.call_hash == ReservationRecord.call_hash)
 
 
 def _state(row: Mapping[str, Any]) -> BudgetState:
     limit = row["limit_usd"] + row["granted_usd"]
-    return BudgetState(row["name"], limit, row["spent_usd"], row["reserved_usd"], row["granted_usd"])
+    return BudgetState(
+        row["name"], limit, row["spent_usd"], row["reserved_usd"], row["granted_usd"]
+    )
 
 
 class Budgets:
     """The budgets of a ledger. Methods may be called from any thread and raise LedgerError."""
 
     def __init__(self, database: Database, grant: Callable[[Grant], None]) -> None:
-        self._database, self._grant = database, grant
+        self._database = database
+        self._grant = grant
 
     def states(self, names: Sequence[str] | None = None) -> list[BudgetState]:
         """How budgets stand, by name; all of them, or those among `names` that have been drawn on."""
@@ -242,7 +283,11 @@ class Budgets:
 
     def history(self, name: str) -> Iterator[BudgetChange]:
         """Every change of one budget, in the order of the commits."""
-        query = select(BudgetEntry.__table__).where(BudgetEntry.budget == name).order_by(BudgetEntry.seq)
+        query = (
+            select(BudgetEntry.__table__)
+            .where(BudgetEntry.budget == name)
+            .order_by(BudgetEntry.seq)
+        )
         with self._database.reading() as connection:
             for row in connection.execute(query, execution_options={"yield_per": 1000}):
                 yield BudgetChange(

@@ -45,7 +45,11 @@ class Database:
         self.engine = engine
         self.name = _shown(engine.url)
         self._writing = engine.execution_options(writing=True)
-        consistent = {} if is_sqlite(engine) else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        consistent = (
+            {}
+            if is_sqlite(engine)
+            else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        )
         self._reading = engine.execution_options(**consistent)
 
     @contextmanager
@@ -70,7 +74,9 @@ class Database:
 
     def failed(self, done: str, error: Exception) -> LedgerError:
         """The LedgerError for an error of the database."""
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [
+            type(error).__name__
+        ]
         remedy = next((f"; {remedy}" for sign, remedy in _REMEDIES if sign in cause[0].lower()), "")
         return LedgerError(f"the ledger {self.name} cannot be {done}: {cause[0]}{remedy}")
 
@@ -88,9 +94,13 @@ def open_database(url: str | None, root: Path) -> Database:
         database = Database(_engine(address))
     except OSError as error:
         remedy = "check that its folder exists and may be written"
-        raise LedgerError(f"the ledger {_shown(address)} cannot be opened: {error}; {remedy}") from None
+        raise LedgerError(
+            f"the ledger {_shown(address)} cannot be opened: {error}; {remedy}"
+        ) from None
     except ImportError:
-        raise LedgerError(f"the ledger {_shown(address)} needs a driver: pip install 'tierwise[postgres]'") from None
+        raise LedgerError(
+            f"the ledger {_shown(address)} needs a driver: pip install 'tierwise[postgres]'"
+        ) from None
     try:
         with database.translated_errors("opened"):
             _migrate(database)
@@ -107,7 +117,11 @@ def is_sqlite(engine: Engine | Connection) -> bool:
 
 def _shown(url: URL) -> str:
     """How people see the address: a path, or a URL without its password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    return (
+        str(url.database)
+        if url.get_backend_name() == "sqlite"
+        else url.render_as_string(hide_password=True)
+    )
 
 
 def _address(url: str | None, root: Path) -> URL:
@@ -124,7 +138,9 @@ def _address(url: str | None, root: Path) -> URL:
         return address.set(drivername="sqlite", database=str(root / address.database))
     if backend == "postgresql":
         return address.set(drivername="postgresql+psycopg")
-    raise LedgerError(f"the ledger cannot be kept at {address.render_as_string(hide_password=True)}; {allowed}")
+    raise LedgerError(
+        f"the ledger cannot be kept at {address.render_as_string(hide_password=True)}; {allowed}"
+    )
 
 
 def _engine(address: URL) -> Engine:
@@ -135,7 +151,9 @@ def _engine(address: URL) -> Engine:
         event.listen(engine, "connect", _on_connect_sqlite)
     else:
         options = {"connect_timeout": 10, "options": f"-c lock_timeout={int(_BUSY_S * 1000)}"}
-        engine = create_engine(address, connect_args=options, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(
+            address, connect_args=options, pool_pre_ping=True, hide_parameters=True
+        )
     event.listen(engine, "begin", _on_begin)
     return engine
 
@@ -177,7 +195,9 @@ def _migrate(database: Database) -> None:
         version = _version(connection)  # another process may have migrated meanwhile
         if version == HEAD:
             return
-        if version is None and set(inspect(connection).get_table_names()) & set(Base.metadata.tables):
+        if version is None and set(inspect(connection).get_table_names()) & set(
+            Base.metadata.tables
+        ):
             remedy = "give the ledger a database of its own"
             raise LedgerError(f"{database.name} holds another program's tables; {remedy}")
         migrate(connection, database.name, version)
@@ -201,5 +221,7 @@ def migrate(connection: Connection, name: str, version: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if version is not None and version not in known:
         remedy = "update tierwise, or name another ledger"
-        raise LedgerError(f"the ledger {name} was written by a newer tierwise (schema {version}); {remedy}")
+        raise LedgerError(
+            f"the ledger {name} was written by a newer tierwise (schema {version}); {remedy}"
+        )
     command.upgrade(config, "head")

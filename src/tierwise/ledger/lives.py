@@ -29,7 +29,8 @@ class Lives:
     """The runs of this process that are under way; a thread renews their leases while there are any."""
 
     def __init__(self, writer: Writer, owner: str) -> None:
-        self._writer, self._owner = writer, owner
+        self._writer = writer
+        self._owner = owner
         self._runs: set[str] = set()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -40,7 +41,9 @@ class Lives:
         with self._lock:
             self._runs.add(run_id)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._renew, name="tierwise-lives", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._renew, name="tierwise-lives", daemon=True
+                )
                 self._thread.start()
         return {"owner": self._owner, "lease_until": time.time() + LEASE_S}
 
@@ -56,7 +59,9 @@ class Lives:
     def _renew(self) -> None:
         while not self._closed.wait(LEASE_S / 3):
             with self._lock:
-                rows: list[Row] = [{"run": run_id, "until": time.time() + LEASE_S} for run_id in self._runs]
+                rows: list[Row] = [
+                    {"run": run_id, "until": time.time() + LEASE_S} for run_id in self._runs
+                ]
             if rows:
                 with suppress(LedgerError):  # closed meanwhile
                     self._writer.submit(Operation(rows={"alive": rows}))

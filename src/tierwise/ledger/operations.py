@@ -16,13 +16,23 @@ from tierwise.errors import LedgerError
 from tierwise.ledger.budgets import Accounts, Funds, Grant, Settlement
 from tierwise.ledger.owners import gone
 from tierwise.ledger.rows import Paid, Row, reply_of
-from tierwise.ledger.tables import AttemptRecord, AuditRecord, Base, CallRecord, OutcomeRecord, Run, VerdictRecord
+from tierwise.ledger.tables import (
+    AttemptRecord,
+    AuditRecord,
+    Base,
+    CallRecord,
+    OutcomeRecord,
+    Run,
+    VerdictRecord,
+)
 from tierwise.policy.budget import Wish
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Dialect, Executable
 
-Kind = Literal["start", "attempt", "paid", "verdict", "outcome", "audit", "finish", "alive", "renew", "free"]
+Kind = Literal[
+    "start", "attempt", "paid", "verdict", "outcome", "audit", "finish", "alive", "renew", "free"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +66,9 @@ class Operation:
     grant: Grant | None = None
 
 
-Answer = Paid | Held | Funds | None  # of a claim: None, or Funds that are neither short nor refused, when it is had
+Answer = (
+    Paid | Held | Funds | None
+)  # of a claim: None, or Funds that are neither short nor refused, when it is had
 
 
 def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
@@ -78,7 +90,9 @@ def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answe
     return answers
 
 
-def _execute(connection: Connection, statement: Executable, rows: Sequence[Row]) -> CursorResult[Any]:
+def _execute(
+    connection: Connection, statement: Executable, rows: Sequence[Row]
+) -> CursorResult[Any]:
     """Execute a statement for rows of the same columns; SQLAlchemy itself would compile an upsert anew each time."""
     return connection.execute(_compiled(statement, connection.dialect, tuple(rows[0])), rows)
 
@@ -108,11 +122,17 @@ _ALIVE = update(Run).where(Run.id == bindparam("run")).values(lease_until=bindpa
 @cache
 def _statements(dialect: str) -> dict[Kind, Executable]:
     """One statement a kind, in the order in which rows may refer to each other."""
-    finish = update(Run).where(Run.id == bindparam("run")).values(state=bindparam("end"), finished_at=bindparam("at"))
+    finish = (
+        update(Run)
+        .where(Run.id == bindparam("run"))
+        .values(state=bindparam("end"), finished_at=bindparam("at"))
+    )
     return {
         "start": insert(Run),
         "attempt": insert(AttemptRecord),
-        "paid": _upsert(dialect, CallRecord, "owner", "lease_until", "attempt_id", "reply", "paid_at"),
+        "paid": _upsert(
+            dialect, CallRecord, "owner", "lease_until", "attempt_id", "reply", "paid_at"
+        ),
         "verdict": _upsert(dialect, VerdictRecord, "position", "passed", "score", "reason"),
         "outcome": _upsert(dialect, OutcomeRecord, *_besides_key(OutcomeRecord)),
         "audit": _upsert(dialect, AuditRecord),
@@ -133,7 +153,9 @@ def _upsert(dialect: str, table: type[Base], *columns: str) -> Executable:
     if not columns:
         return statement.on_conflict_do_nothing()
     key = [column.name for column in inspect(table).primary_key]
-    return statement.on_conflict_do_update(index_elements=key, set_={c: statement.excluded[c] for c in columns})
+    return statement.on_conflict_do_update(
+        index_elements=key, set_={c: statement.excluded[c] for c in columns}
+    )
 
 
 def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
@@ -142,8 +164,12 @@ def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Ans
     accounts = _accounts(connection, operations)
     if not wanted and accounts is None:
         return [None] * len(operations)
-    known = {row.call_hash: row for row in connection.execute(_CALLS.where(CallRecord.call_hash.in_(wanted)))}
-    now, taken = time.time(), dict[str, Row]()
+    known = {
+        row.call_hash: row
+        for row in connection.execute(_CALLS.where(CallRecord.call_hash.in_(wanted)))
+    }
+    now = time.time()
+    taken = dict[str, Row]()
     settlements = [operation.settlement for operation in operations if operation.settlement]
     if accounts:
         accounts.settle(settlements)  # first: its claim is gone already, so it would look lost
@@ -155,7 +181,11 @@ def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Ans
             if answer is None and accounts and claim.wish:
                 answer = accounts.reserve(claim.wish, claim.call_hash, claim.owner)
             if granted(answer):
-                row = {"call_hash": claim.call_hash, "owner": claim.owner, "lease_until": now + claim.lease_s}
+                row = {
+                    "call_hash": claim.call_hash,
+                    "owner": claim.owner,
+                    "lease_until": now + claim.lease_s,
+                }
                 taken[claim.call_hash] = row
         elif accounts and operation.grant:
             answer = accounts.grant(operation.grant)
@@ -173,7 +203,9 @@ def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Ans
 
 def granted(answer: Answer) -> bool:
     """Whether this answer to a claim says that it is had, with the money if any was asked for."""
-    return answer is None or (isinstance(answer, Funds) and not answer.short and answer.refused is None)
+    return answer is None or (
+        isinstance(answer, Funds) and not answer.short and answer.refused is None
+    )
 
 
 def _accounts(connection: Connection, operations: Sequence[Operation]) -> Accounts | None:

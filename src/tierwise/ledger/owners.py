@@ -53,5 +53,8 @@ def _place() -> str:
     """Where a process id means the same process: the host, its boot, its container."""
     parts = [socket.gethostname().replace(" ", "-")]
     with suppress(OSError):  # not Linux: the host's name has to do
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            os.readlink("/proc/self/ns/pid"),
+        ]
     return "/".join(parts)

@@ -168,14 +168,20 @@ def attempt_row(run_id: str, attempt: Attempt) -> Row:
     row = {name: getattr(attempt, name) for name in _ATTEMPT}
     usage = attempt.usage
     hashed = None if attempt.text is None else text_hash(attempt.text)
-    return row | {name: usage and getattr(usage, name) for name in _TOKENS} | {"run_id": run_id, "answer_hash": hashed}
+    return (
+        row
+        | {name: usage and getattr(usage, name) for name in _TOKENS}
+        | {"run_id": run_id, "answer_hash": hashed}
+    )
 
 
 def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
     """The attempt of a row, without its text."""
     known = row.prompt_tokens is not None
     usage = Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens) if known else None
-    return Attempt(**{name: getattr(row, name) for name in _ATTEMPT}, usage=usage, verdicts=tuple(verdicts))
+    return Attempt(
+        **{name: getattr(row, name) for name in _ATTEMPT}, usage=usage, verdicts=tuple(verdicts)
+    )
 
 
 def verdict_rows(attempt_id: str, verdicts: Sequence[Verdict]) -> list[Row]:
@@ -211,7 +217,9 @@ def reply_of(data: Mapping[str, Any]) -> Reply:
     return Reply(**{**data, "usage": Usage(**usage) if usage else None})
 
 
-def outcome_row(run_id: str, document: Document, outcome: Outcome, now: float, question: str | None = None) -> Row:
+def outcome_row(
+    run_id: str, document: Document, outcome: Outcome, now: float, question: str | None = None
+) -> Row:
     """An outcome's row; its attempts are found by run, document and step."""
     own = outcome.sensitivity == document.sensitivity
     return {
@@ -253,7 +261,9 @@ def _route_of(data: Mapping[str, Any] | None) -> Route | None:
         return None
     rejected = tuple(Rejection(**rejection) for rejection in data["rejected"])
     choices = tuple(_choice_of(choice) for choice in data.get("choices", ()))
-    return Route(**{**data, "models": tuple(data["models"]), "rejected": rejected, "choices": choices})
+    return Route(
+        **{**data, "models": tuple(data["models"]), "rejected": rejected, "choices": choices}
+    )
 
 
 def _choice_of(data: Mapping[str, Any]) -> Choice:

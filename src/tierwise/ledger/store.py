@@ -56,7 +56,8 @@ __all__ = [
 
 RunState = Literal["completed", "failed", "cancelled"]
 LEASE_S = 300.0
-_FIRST_POLL_S, _LAST_POLL_S = 0.05, 1.0
+_FIRST_POLL_S = 0.05
+_LAST_POLL_S = 1.0
 _MONEY_POLL_S = 0.2  # one caller a process asks
 _MONEY = "money"  # news that some came back
 
@@ -94,8 +95,12 @@ class Ledger(Queries):
         self.budgets = Budgets(database, self._grant)
         self.budget_states: dict[str, BudgetState] = {}  # as this process last heard of them
         self._held: dict[str, _Holding] = {}  # by call hash
-        self._news: dict[str, asyncio.Event] = {}  # call hash -> set when it is paid or given up here
-        self._short: dict[tuple[str, ...], asyncio.Lock] = {}  # budgets -> who is first in waiting for money
+        self._news: dict[
+            str, asyncio.Event
+        ] = {}  # call hash -> set when it is paid or given up here
+        self._short: dict[
+            tuple[str, ...], asyncio.Lock
+        ] = {}  # budgets -> who is first in waiting for money
 
     @classmethod
     def open(cls, url: str | None = None, *, root: Path) -> Ledger:
@@ -131,7 +136,9 @@ class Ledger(Queries):
 
     def start_run(self, run: RunInfo) -> None:
         """Record that a run started; the runs of processes that are gone get their end."""
-        self._writer.submit(Operation(rows={"start": [run_row(run) | self._lives.begin(run.id)]})).result()
+        self._writer.submit(
+            Operation(rows={"start": [run_row(run) | self._lives.begin(run.id)]})
+        ).result()
         self.trail.end_crashed()
 
     def finish_run(self, run_id: str, state: RunState) -> None:
@@ -160,7 +167,8 @@ class Ledger(Queries):
         With `wish`, the claim comes together with the money, in one commit: waits for what calls under way may
         give back, and raises BudgetExceeded when there is not enough even then.
         """
-        delay, in_line = _FIRST_POLL_S, False
+        delay = _FIRST_POLL_S
+        in_line = False
         async with AsyncExitStack() as line:
             while True:
                 token = f"{owner or self._owner} {next(self._counter)}"
@@ -176,9 +184,13 @@ class Ledger(Queries):
                     await self._wait_for_news(call_hash, min(delay, answer.seconds + 0.01))
                 elif isinstance(answer, Funds) and answer.refused is not None:
                     raise _exceeded(answer)
-                elif wish and not in_line:  # first come, first served: one waits for money, the others for their turn
+                elif (
+                    wish and not in_line
+                ):  # first come, first served: one waits for money, the others for their turn
                     in_line = True
-                    await line.enter_async_context(self._short.setdefault(tuple(wish.limits), asyncio.Lock()))
+                    await line.enter_async_context(
+                        self._short.setdefault(tuple(wish.limits), asyncio.Lock())
+                    )
                     continue
                 else:
                     await self._wait_for_news(_MONEY, min(delay, _MONEY_POLL_S))
@@ -208,13 +220,18 @@ class Ledger(Queries):
         if holding is None:
             yield
             return
-        every, loop = holding.lease_s / 3, asyncio.get_running_loop()
+        every = holding.lease_s / 3
+        loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
 
         def renew() -> None:
             nonlocal timer
             if timer:
-                row = {"call": call_hash, "holder": holding.token, "until": time.time() + holding.lease_s}
+                row = {
+                    "call": call_hash,
+                    "holder": holding.token,
+                    "until": time.time() + holding.lease_s,
+                }
                 with suppress(LedgerError):  # closed: nobody waits for the call any more
                     self._writer.submit(Operation(rows={"renew": [row]}))
             timer = loop.call_later(every, renew)
@@ -229,7 +246,8 @@ class Ledger(Queries):
     async def release(self, call_hash: str) -> None:
         """Give up a claim that this process holds, and the money with it: nothing was sent. Else nothing happens."""
         if holding := self._held.get(call_hash):
-            rows, settlement = _free(call_hash, holding.token), holding.ends(Decimal(0))
+            rows = _free(call_hash, holding.token)
+            settlement = holding.ends(Decimal(0))
             self._heard(await self._writer.write(Operation(rows=rows, settlement=settlement)))
             self._settled(call_hash, holding)
 
@@ -250,10 +268,17 @@ class Ledger(Queries):
         self._heard(await self._writer.write(Operation(rows=rows, settlement=settlement)))
         self._settled(attempt.call_hash, holding)
 
-    async def record_verdicts(self, run_id: str, attempt_id: str, verdicts: Sequence[Verdict]) -> None:  # noqa: ARG002
+    async def record_verdicts(
+        self,
+        run_id: str,  # noqa: ARG002
+        attempt_id: str,
+        verdicts: Sequence[Verdict],
+    ) -> None:
         """Record what the checks said of an attempt; the same check again replaces its verdict."""
         if verdicts:
-            await self._writer.write(Operation(rows={"verdict": verdict_rows(attempt_id, verdicts)}))
+            await self._writer.write(
+                Operation(rows={"verdict": verdict_rows(attempt_id, verdicts)})
+            )
 
     async def record_outcome(
         self, run_id: str, document: Document, outcome: Outcome, question: str | None = None
@@ -262,8 +287,14 @@ class Ledger(Queries):
 
         `question` tells what was asked (see `Step.question`), so that a person's answer to it can be reused.
         """
-        rows: dict[Kind, Sequence[Row]] = {"outcome": [outcome_row(run_id, document, outcome, time.time(), question)]}
-        if verdicts := [row for attempt in outcome.attempts for row in verdict_rows(attempt.id, attempt.verdicts)]:
+        rows: dict[Kind, Sequence[Row]] = {
+            "outcome": [outcome_row(run_id, document, outcome, time.time(), question)]
+        }
+        if verdicts := [
+            row
+            for attempt in outcome.attempts
+            for row in verdict_rows(attempt.id, attempt.verdicts)
+        ]:
             rows["verdict"] = verdicts
         await self._writer.write(Operation(rows=rows))
 

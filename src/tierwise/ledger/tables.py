@@ -7,7 +7,17 @@ import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Boolean, Double, ForeignKey, Index, Integer, MetaData, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -27,7 +37,9 @@ def in_units(usd: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:
     except InvalidOperation:
         rounded = Decimal("NaN")
     if not rounded.is_finite() or abs(rounded) > _LARGEST:
-        raise ValueError(f"{usd} USD is not an amount that the ledger can hold (at most {_LARGEST:.0f})")
+        raise ValueError(
+            f"{usd} USD is not an amount that the ledger can hold (at most {_LARGEST:.0f})"
+        )
     return rounded
 
 
@@ -99,7 +111,13 @@ class Base(DeclarativeBase):
     """Base of all tables."""
 
     metadata = MetaData(naming_convention=_NAMES)
-    type_annotation_map = {str: AnyText, float: Double, Decimal: Usd, bool: Boolean, int: BigInteger}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own form
+        str: AnyText,
+        float: Double,
+        Decimal: Usd,
+        bool: Boolean,
+        int: BigInteger,
+    }
 
 
 class Run(Base):
@@ -119,7 +137,9 @@ class Run(Base):
     started_at: Mapped[float]
     finished_at: Mapped[float | None]
     state: Mapped[str]
-    tags: Mapped[Any] = mapped_column(Json, nullable=True)  # such as {"team": "claims"}, for budgets and chargeback
+    tags: Mapped[Any] = mapped_column(
+        Json, nullable=True
+    )  # such as {"team": "claims"}, for budgets and chargeback
     plan: Mapped[Any] = mapped_column(Json, nullable=True)  # what `tierwise plan` expected
     owner: Mapped[str | None]  # the process that runs it, see `owners`
     lease_until: Mapped[float | None]  # how long it lives without another word of that process
@@ -218,7 +238,9 @@ class AuditRecord(Base):
     document_hash: Mapped[str]
     step: Mapped[str]
     model: Mapped[str]  # whose answer is audited: a shadow, or the model in use
-    identity: Mapped[str]  # of that model and the step's prompt and checks then: evidence ends when it changes
+    identity: Mapped[
+        str
+    ]  # of that model and the step's prompt and checks then: evidence ends when it changes
     value: Mapped[Any] = mapped_column(Json, nullable=True)
     accepted_model: Mapped[str]  # whose answer was used
     accepted: Mapped[Any] = mapped_column(Json, nullable=True)
@@ -251,7 +273,10 @@ class ReviewRecord(Base):
     """What a person decided about an outcome; the last one of an outcome counts. Rows are only ever added."""
 
     __tablename__ = "reviews"
-    __table_args__ = (Index(None, "run_id", "document_id", "step"), Index(None, "question", "document_hash"))
+    __table_args__ = (
+        Index(None, "run_id", "document_id", "step"),
+        Index(None, "question", "document_hash"),
+    )
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))

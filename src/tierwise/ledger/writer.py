@@ -96,7 +96,11 @@ class Writer:
             return [self._database.failed("written", error) for _ in operations]
         except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told, and the thread lives on
             if len(operations) == 1:
-                return [error if isinstance(error, LedgerError) else self._database.failed("written", error)]
+                return [
+                    error
+                    if isinstance(error, LedgerError)
+                    else self._database.failed("written", error)
+                ]
             return [answer for operation in operations for answer in self._write([operation])]
 
 
@@ -113,7 +117,9 @@ def _deliver(group: Sequence[_Waiting], answers: Sequence[Answer | LedgerError])
             loop.call_soon_threadsafe(_resolve, pairs)
 
 
-def _resolve(pairs: Sequence[tuple[asyncio.Future[Answer] | Future[Answer], Answer | LedgerError]]) -> None:
+def _resolve(
+    pairs: Sequence[tuple[asyncio.Future[Answer] | Future[Answer], Answer | LedgerError]],
+) -> None:
     for future, answer in pairs:
         if future.done():  # its task was cancelled
             continue

@@ -69,7 +69,8 @@ def drift_findings(asked: Sequence[Asked], certified: Collection[str]) -> Iterat
 
 def differences(call: _Call, measured: Step, settings: GoldenSettings) -> tuple[str, ...]:
     """What a call has otherwise than the golden set's settings, which measure the step `measured`."""
-    own, other = call.known, settings.parameters
+    own = call.known
+    other = settings.parameters
     found = [] if _same_output(call, measured) else ["another output model"]
     for name in dict.fromkeys((*own, *other)):
         if name not in other:
@@ -78,7 +79,9 @@ def differences(call: _Call, measured: Step, settings: GoldenSettings) -> tuple[
             found += [f"no {name}"] if call.whole else []
         elif own[name] is not _Unknown and canonical_hash(own[name]) != canonical_hash(other[name]):
             small = all(isinstance(value, str | int | float) for value in (own[name], other[name]))
-            found.append(f"{name} {own[name]!r} in place of {other[name]!r}" if small else f"other {name}")
+            found.append(
+                f"{name} {own[name]!r} in place of {other[name]!r}" if small else f"other {name}"
+            )
     return tuple(found)
 
 
@@ -94,21 +97,35 @@ def _same_output(call: _Call, measured: Step) -> bool:
 def calls_of(module: ModuleType, path: Path) -> Iterator[_Call]:
     """The calls of steps in a flow's module, in order of their lines."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     for function in functions:
         scope = _scope(function, vars(module))
-        for node in sorted((n for n in ast.walk(function) if isinstance(n, ast.Call)), key=lambda n: n.lineno):
+        for node in sorted(
+            (n for n in ast.walk(function) if isinstance(n, ast.Call)), key=lambda n: n.lineno
+        ):
             if step := _step(node, scope):
                 yield _call(node, step, scope)
 
 
-def _scope(function: ast.FunctionDef | ast.AsyncFunctionDef, names: Mapping[str, Any]) -> dict[str, Any]:
+def _scope(
+    function: ast.FunctionDef | ast.AsyncFunctionDef, names: Mapping[str, Any]
+) -> dict[str, Any]:
     """What names mean in a function: those of its module, and its own parameters by their defaults."""
-    own = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own = {
+        node.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     given = function.args
     positional = [*given.posonlyargs, *given.args]
     pairs = [*zip(positional[len(positional) - len(given.defaults) :], given.defaults, strict=True)]
-    pairs += [(arg, default) for arg, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default]
+    pairs += [
+        (arg, default)
+        for arg, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+        if default
+    ]
     defaults = {arg.arg: _tried(default, names) for arg, default in pairs}
     arguments = dict.fromkeys((arg.arg for arg in (*positional, *given.kwonlyargs)), _Unknown)
     return {**names, **arguments, **defaults, **dict.fromkeys(own, _Unknown)}
@@ -182,6 +199,8 @@ def _made(function: Any, arguments: list[Any]) -> Any:
     """What a harmless call gives: `unmapped(…)`, plain types, and class methods without arguments."""
     if getattr(function, "__name__", "") == "unmapped":
         return arguments[0]
-    if function in _PLAIN or (inspect.ismethod(function) and isinstance(function.__self__, type) and not arguments):
+    if function in _PLAIN or (
+        inspect.ismethod(function) and isinstance(function.__self__, type) and not arguments
+    ):
         return function(*arguments)
     raise _Unknown

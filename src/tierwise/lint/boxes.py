@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-Box = Mapping[str, int]  # dimension -> one bit for each class of values; never empty, never all of them
+Box = Mapping[
+    str, int
+]  # dimension -> one bit for each class of values; never empty, never all of them
 
 MOST_PIECES = 1000  # pieces that what is left over may fall into before nobody counts them any more
 MOST_CLASSES = 16  # classes that a box may take in its narrowest dimension to be found by them
@@ -45,7 +47,9 @@ def minus(a: Box, b: Box, full: Box) -> Iterator[Box]:
 def without(pieces: Sequence[Box], box: Box, full: Box) -> list[Box]:
     """What of some pieces lies outside of a box."""
     return [
-        part for piece in pieces for part in (minus(piece, box, full) if meet(piece, box) is not None else (piece,))
+        part
+        for piece in pieces
+        for part in (minus(piece, box, full) if meet(piece, box) is not None else (piece,))
     ]
 
 

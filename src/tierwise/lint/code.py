@@ -53,7 +53,11 @@ def imported(root: Path, today: datetime.date) -> Code:
     """Import flows and tasks in a process of their own (about as long as importing Prefect takes)."""
     if not any((root / folder).is_dir() for folder in ("flows", "tasks")):
         return Code()
-    quiet = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+    quiet = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    }
     command = [sys.executable, "-m", "tierwise.lint.imported", str(root)]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
@@ -67,21 +71,37 @@ def imported(root: Path, today: datetime.date) -> Code:
         )
         found = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        message = f"importing flows and tasks takes more than {PATIENCE_S} s; importing must do nothing"
+        message = (
+            f"importing flows and tasks takes more than {PATIENCE_S} s; importing must do nothing"
+        )
         return Code(findings=(Finding("error", "import", root / "flows", None, message),))
     except json.JSONDecodeError:
         last = done.stderr.strip().splitlines()[-1:] or ["no word"]
-        message = f"importing flows and tasks ended Python with exit code {done.returncode}: {last[0]}"
+        message = (
+            f"importing flows and tasks ended Python with exit code {done.returncode}: {last[0]}"
+        )
         return Code(findings=(Finding("error", "import", root / "flows", None, message),))
     faults = {(f["path"], f["line"], f["message"]): None for f in found["faults"]}
-    findings = tuple(Finding("error", "import", Path(path), line, message) for path, line, message in faults)
-    asked = (Asked(a["step"], Path(a["path"]), a["line"], tuple(a["differences"])) for a in found["asked"])
+    findings = tuple(
+        Finding("error", "import", Path(path), line, message) for path, line, message in faults
+    )
+    asked = (
+        Asked(a["step"], Path(a["path"]), a["line"], tuple(a["differences"]))
+        for a in found["asked"]
+    )
     return Code(tuple(_step(step, today) for step in found["steps"]), findings, tuple(asked))
 
 
 def _step(told: Mapping[str, Any], today: datetime.date) -> StepInfo:
     current = told["current"] and Current(**told["current"], today=today)
-    return StepInfo(told["name"], Path(told["path"]), told["prompt"], told["choices"], tuple(told["fields"]), current)
+    return StepInfo(
+        told["name"],
+        Path(told["path"]),
+        told["prompt"],
+        told["choices"],
+        tuple(told["fields"]),
+        current,
+    )
 
 
 def layout_findings(root: Path) -> Iterator[Finding]:
@@ -96,7 +116,9 @@ def layout_findings(root: Path) -> Iterator[Finding]:
             yield Finding("error", "shadowed", file, None, message)
 
 
-def prompt_findings(prompts: Prompts, broken: Sequence[str], steps: Sequence[StepInfo]) -> Iterator[Finding]:
+def prompt_findings(
+    prompts: Prompts, broken: Sequence[str], steps: Sequence[StepInfo]
+) -> Iterator[Finding]:
     """Steps without a prompt, and prompts that no step uses. `broken` prompts are there, but wrong."""
     known = {prompt.name for prompt in prompts} | set(broken)
     for step in steps:
@@ -105,7 +127,14 @@ def prompt_findings(prompts: Prompts, broken: Sequence[str], steps: Sequence[Ste
             yield Finding("error", "prompt", step.path, None, f"the step {step.name}: {message}")
     for prompt in prompts:
         users = [step.name for step in steps if step.prompt == prompt.name]
-        line = 1 + next((i for i, text in enumerate(prompt.path.read_text().splitlines()) if text[:5] == "step:"), 0)
+        line = 1 + next(
+            (
+                i
+                for i, text in enumerate(prompt.path.read_text().splitlines())
+                if text[:5] == "step:"
+            ),
+            0,
+        )
         if not users and prompt.name not in OUR_OWN:
             message = f"no step in tasks/ uses this prompt; add tasks/{prompt.head.step}.py, or take it out"
             yield Finding("warning", "prompt", prompt.path, line, message)
@@ -116,7 +145,11 @@ def prompt_findings(prompts: Prompts, broken: Sequence[str], steps: Sequence[Ste
 
 def step_order(root: Path) -> dict[str, list[str]]:
     """The steps that each flow calls, in the order of their first calls, as far as its text tells."""
-    return {path.stem: _called(path) for path in sorted((root / "flows").glob("*.py")) if path.stem[0] != "_"}
+    return {
+        path.stem: _called(path)
+        for path in sorted((root / "flows").glob("*.py"))
+        if path.stem[0] != "_"
+    }
 
 
 def _called(path: Path) -> list[str]:

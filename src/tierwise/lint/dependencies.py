@@ -11,7 +11,9 @@ from tierwise.policy.rules import Condition, Rules
 from tierwise.text.yaml import Location, YamlData
 
 
-def dependency_findings(source: YamlData, rules: Rules, flows: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+def dependency_findings(
+    source: YamlData, rules: Rules, flows: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
     """Conditions that can never hold because the outcome they look at comes later, or never.
 
     `flows` holds the steps of each flow in their order, as far as they are known.
@@ -19,24 +21,34 @@ def dependency_findings(source: YamlData, rules: Rules, flows: Mapping[str, Sequ
     needs: dict[str, dict[str, Location]] = {}
     for what, when, place in _conditions(rules):
         for path in when.outcomes:
-            looked_at, where = path.partition(".")[0], (*place, "outcomes", path)
+            looked_at = path.partition(".")[0]
+            where = (*place, "outcomes", path)
             for step in when.step or ():
                 if step == looked_at:
                     message = f"{what} waits for what {step} has yet to give: at {step} there is no outcome of {step}"
-                    yield at(source, where, "error", "circular", f"{message}; name a step before it")
+                    yield at(
+                        source, where, "error", "circular", f"{message}; name a step before it"
+                    )
                 else:
                     needs.setdefault(step, {}).setdefault(looked_at, where)
                     if _never_before(step, looked_at, flows):
                         message = f"{what} looks at {looked_at}, but no flow runs {looked_at} before {step}"
-                        yield at(source, where, "warning", "too early", f"{message}, so it never holds")
+                        yield at(
+                            source, where, "warning", "too early", f"{message}, so it never holds"
+                        )
     for circle in _circles(needs):
-        first, second = circle[0], circle[1]
+        first = circle[0]
+        second = circle[1]
         chain = ", which waits for ".join([first, *circle[1:]])
-        message = f"{chain}: rules that wait for each other's outcomes cannot all hold; take one out"
+        message = (
+            f"{chain}: rules that wait for each other's outcomes cannot all hold; take one out"
+        )
         yield at(source, needs[first][second], "error", "circular", message)
 
 
-def field_findings(source: YamlData, rules: Rules, fields: Mapping[str, Collection[str]]) -> Iterator[Finding]:
+def field_findings(
+    source: YamlData, rules: Rules, fields: Mapping[str, Collection[str]]
+) -> Iterator[Finding]:
     """Conditions on fields that a step's declared output does not have. A step that declares none is not judged."""
     for what, when, place in _conditions(rules):
         for path in when.outcomes:
@@ -66,7 +78,9 @@ def _circles(needs: Mapping[str, Mapping[str, Location]]) -> Iterator[list[str]]
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
-            circle: list[str] = error.args[1][::-1]  # graphlib tells it from what is waited for to what waits
+            circle: list[str] = error.args[1][
+                ::-1
+            ]  # graphlib tells it from what is waited for to what waits
             yield circle
             graph[circle[0]].discard(circle[1])
         else:

@@ -14,7 +14,9 @@ from tierwise.steps.examples import FEWEST, Example, read_golden
 from tierwise.text.terms import normalised
 from tierwise.text.yaml import YamlData
 
-EXAMPLES, LABELS = "-examples", "-labels"  # the latter: what people say of answers
+# the latter: what people say of answers
+EXAMPLES = "-examples"
+LABELS = "-labels"
 
 
 def certificate_findings(
@@ -31,7 +33,13 @@ def certificate_findings(
         wrong += [("model", name, models) for name in certificate.models if name not in models]
         for kind, name, known in wrong:
             message = f"{unknown_name(kind, name, known)} Take the certificate out if it is gone"
-            yield at(source, (*place, "step" if kind == "step" else "models"), "error", "certificate", message)
+            yield at(
+                source,
+                (*place, "step" if kind == "step" else "models"),
+                "error",
+                "certificate",
+                message,
+            )
         current = currents.get(certificate.step)
         if not wrong and current and (reasons := certificate.void_reasons(current)):
             chain = " > ".join(certificate.models)
@@ -78,7 +86,10 @@ def _label_faults(folder: Path, path: Path) -> Iterator[Finding]:
 
 
 def _outside(
-    path: Path, examples: Mapping[int, Example], choices: Mapping[str, str], parameters: Mapping[str, Any]
+    path: Path,
+    examples: Mapping[int, Example],
+    choices: Mapping[str, str],
+    parameters: Mapping[str, Any],
 ) -> Iterator[Finding]:
     """Answers that the step cannot give."""
     for field, parameter in choices.items():
@@ -101,4 +112,6 @@ def _in_both(
                 f"the text of '{example.id}' stands in {step}.jsonl, line {other}, too; what is shown to a model "
                 "proves nothing about it, so take it out of one of the two"
             )
-            yield Finding("error", "shown and measured", folder / f"{step}{EXAMPLES}.jsonl", line, message)
+            yield Finding(
+                "error", "shown and measured", folder / f"{step}{EXAMPLES}.jsonl", line, message
+            )

@@ -53,5 +53,9 @@ def _instead(example: Example, meant: str, chosen: Route) -> str:
     if chosen.rule != meant:
         return f"route '{chosen.rule}' takes it, where {came}; change the example, or what one of the routes is for"
     why = next((r.reason for r in chosen.rejected if r.model == example.routes_to), "")
-    lost = f"{example.routes_to} is left out: {why}" if why else f"{example.routes_to} does not come first"
+    lost = (
+        f"{example.routes_to} is left out: {why}"
+        if why
+        else f"{example.routes_to} does not come first"
+    )
     return f"{came}, not {example.routes_to} ({chosen.reason}; {lost})"

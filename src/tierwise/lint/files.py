@@ -38,7 +38,9 @@ class Files:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps that prompts are for; a prompt that is wrong is taken to be for the step of its name."""
-        return tuple(sorted({prompt.head.step for prompt in self.prompts} | set(self.broken_prompts)))
+        return tuple(
+            sorted({prompt.head.step for prompt in self.prompts} | set(self.broken_prompts))
+        )
 
 
 def read_files(project: Project) -> Files:
@@ -46,7 +48,9 @@ def read_files(project: Project) -> Files:
     files = Files(project.root)
     _read_catalog(files)
     files.prompts, faults = read_prompts(project.root / "prompts")
-    files.broken_prompts = tuple(Path(fault.path or "").name.removesuffix(SUFFIX) for fault in faults)
+    files.broken_prompts = tuple(
+        Path(fault.path or "").name.removesuffix(SUFFIX) for fault in faults
+    )
     files.faults += faults
     _read_rules(files)
     _read_certificates(files)

@@ -82,7 +82,9 @@ def _current(project: Project, step: Step) -> Current | None:
         examples = examples_of(project, step.name)
         if settings.returns:
             step = replace(step, returns=resolve_name(settings.returns))
-        return current_of(project, step, dict(settings.parameters), examples.hash if examples else None)
+        return current_of(
+            project, step, dict(settings.parameters), examples.hash if examples else None
+        )
     except TierwiseError:
         return None
 
@@ -91,16 +93,26 @@ def _asked(project: Project, path: Path) -> list[dict[str, Any]]:
     """The calls of steps with a golden set in a flow, each with what it has otherwise than that set's settings."""
     found = []
     for call in calls_of(sys.modules[f"flows.{path.stem}"], path):
-        step, settings_file = call.step, _settings_file(project, call.step)
+        step = call.step
+        settings_file = _settings_file(project, call.step)
         if not settings_file.with_suffix(".jsonl").exists():
             continue
         try:
             settings = load_settings(settings_file)
-            measured = replace(step, returns=resolve_name(settings.returns)) if settings.returns else step
-        except (TierwiseError, ImportError, AttributeError, ValueError):  # told by who reads the golden set
+            measured = (
+                replace(step, returns=resolve_name(settings.returns)) if settings.returns else step
+            )
+        except (
+            TierwiseError,
+            ImportError,
+            AttributeError,
+            ValueError,
+        ):  # told by who reads the golden set
             continue
         other = differences(call, measured, settings)
-        found.append({"step": step.name, "path": str(path), "line": call.line, "differences": other})
+        found.append(
+            {"step": step.name, "path": str(path), "line": call.line, "differences": other}
+        )
     return found
 
 
@@ -111,14 +123,29 @@ def _settings_file(project: Project, step: Step) -> Path:
 def _fault(error: BaseException, path: Path, root: Path) -> dict[str, Any]:
     """An error of the project's code, at the last of its own lines that led there."""
     if isinstance(error, ConfigError):
-        return {"path": str(root / (error.path or path)), "line": error.line, "message": error.message}
-    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in frames if file.is_relative_to(root) and "site-packages" not in file.parts]
+        return {
+            "path": str(root / (error.path or path)),
+            "line": error.line,
+            "message": error.message,
+        }
+    frames = [
+        (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    own = [
+        (file, line)
+        for file, line in frames
+        if file.is_relative_to(root) and "site-packages" not in file.parts
+    ]
     place, line = own[-1] if own else (path, None)
     if isinstance(error, SyntaxError) and error.filename:
-        place, line = Path(error.filename), error.lineno
+        place = Path(error.filename)
+        line = error.lineno
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return {"path": str(place), "line": line, "message": f"cannot be imported: {type(error).__name__}: {text}"}
+    return {
+        "path": str(place),
+        "line": line,
+        "message": f"cannot be imported: {type(error).__name__}: {text}",
+    }
 
 
 if __name__ == "__main__":

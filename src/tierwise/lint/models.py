@@ -18,7 +18,11 @@ def catalog_findings(source: YamlData, catalog: Catalog, today: datetime.date) -
     """Old prices and models that retire, each where it is written: an entry `like` it says nothing new."""
     for name, model in catalog.models.items():
         written = source.data["models"][name]
-        if model.price != "unknown" and "price" in written and (age := (today - model.price.date).days) > PRICE_DAYS:
+        if (
+            model.price != "unknown"
+            and "price" in written
+            and (age := (today - model.price.date).days) > PRICE_DAYS
+        ):
             message = f"the price of {name} is {age} days old ({model.price.date}); look it up and write today's date"
             yield at(source, ("models", name, "price"), "warning", "old price", message)
         if model.retires and "retires" in written:

@@ -43,7 +43,9 @@ class Report:
         return len(self.findings) - self.errors
 
 
-def check_project(project: Project, env: Mapping[str, str], today: datetime.date, *, flows: bool = True) -> Report:
+def check_project(
+    project: Project, env: Mapping[str, str], today: datetime.date, *, flows: bool = True
+) -> Report:
     """Check every file of a project; a file that is wrong hides nothing in the others. Never uses the network.
 
     `flows` says whether flows and tasks are imported, in a process of their own.
@@ -61,7 +63,9 @@ def check_project(project: Project, env: Mapping[str, str], today: datetime.date
         *(_of_rules(files, ground, code) if ground else ()),
         *(leak_findings(ground, proof) if ground and proof else ()),
     ]
-    unverified = sum(not model.verified for model in files.catalog.models.values()) if files.catalog else 0
+    unverified = (
+        sum(not model.verified for model in files.catalog.models.values()) if files.catalog else 0
+    )
     ordered = sorted(dict.fromkeys(found), key=lambda finding: finding.order)
     return Report(tuple(ordered), proof, files.sound, unverified)
 
@@ -70,7 +74,11 @@ def _ground(files: Files, env: Mapping[str, str]) -> Ground | None:
     if not (files.sound and files.catalog and files.rules and files.rules_source):
         return None
     return Ground(
-        files.rules_source, files.rules, files.catalog, files.steps, unavailable(files.catalog, env, files.root)
+        files.rules_source,
+        files.rules,
+        files.catalog,
+        files.steps,
+        unavailable(files.catalog, env, files.root),
     )
 
 
@@ -80,15 +88,25 @@ def _of_files(files: Files, code: Code, today: datetime.date) -> Iterator[Findin
         yield from catalog_findings(files.catalog_source, files.catalog, today)
     if files.rules_source and files.rules:
         yield from dependency_findings(files.rules_source, files.rules, step_order(files.root))
-        yield from field_findings(files.rules_source, files.rules, {step.name: step.fields for step in code.steps})
+        yield from field_findings(
+            files.rules_source, files.rules, {step.name: step.fields for step in code.steps}
+        )
     if files.certificates_source and files.catalog:
         yield from certificate_findings(
-            files.certificates_source, files.certificates, files.catalog.models, files.steps, code.currents
+            files.certificates_source,
+            files.certificates,
+            files.catalog.models,
+            files.steps,
+            code.currents,
         )
     if code.steps:
         yield from prompt_findings(files.prompts, files.broken_prompts, code.steps)
-    yield from drift_findings(code.asked, {certificate.step for certificate in files.certificates.certificates})
-    yield from golden_findings(files.root / "golden", {step.name: step.choices for step in code.steps})
+    yield from drift_findings(
+        code.asked, {certificate.step for certificate in files.certificates.certificates}
+    )
+    yield from golden_findings(
+        files.root / "golden", {step.name: step.choices for step in code.steps}
+    )
 
 
 def _of_rules(files: Files, ground: Ground, code: Code) -> Iterator[Finding]:

@@ -29,7 +29,9 @@ class Proof:
     @property
     def sentence(self) -> str:
         """Such as `12,480 combinations: no guard can be passed`."""
-        return f"{self.tried}: " + (f"{len(self.leaks)} ways past a guard" if self.leaks else "no guard can be passed")
+        return f"{self.tried}: " + (
+            f"{len(self.leaks)} ways past a guard" if self.leaks else "no guard can be passed"
+        )
 
 
 def proven(ground: Ground, certificates: Certificates) -> Proof | None:
@@ -43,10 +45,13 @@ def proven(ground: Ground, certificates: Certificates) -> Proof | None:
     size = sum(layout.space.size for layout in ground.layouts)
     tests = sum(layout.space.size * len(layout.routes) for layout in ground.layouts)
     if size <= MOST_COMBINATIONS and tests <= MOST_TESTS:
-        leaks = [leak for layout in ground.layouts for leak in _by_trying(ground, layout, certificates)]
+        leaks = [
+            leak for layout in ground.layouts for leak in _by_trying(ground, layout, certificates)
+        ]
         return Proof(size, f"{size:,} combinations", tuple(dict.fromkeys(leaks)))
     leaks = [leak for layout in ground.layouts for leak in _by_boxes(ground, layout, certificates)]
-    routes, guards = len(ground.rules.routes), len(ground.rules.guards)
+    routes = len(ground.rules.routes)
+    guards = len(ground.rules.guards)
     against = f"{guards:,} guard{'' if guards == 1 else 's'}"
     tried = f"{routes:,} routes against {against} (too many combinations to try each)"
     return Proof(0, tried, tuple(dict.fromkeys(leaks)))
@@ -55,7 +60,13 @@ def proven(ground: Ground, certificates: Certificates) -> Proof | None:
 def leak_findings(ground: Ground, proof: Proof) -> Iterator[Finding]:
     """Ways past a guard as errors: they would be a fault in tierwise, not in the rules."""
     for leak in proof.leaks:
-        yield at(ground.source, ("guards",), "error", "leak", f"{leak}; this is a fault in tierwise, please report it")
+        yield at(
+            ground.source,
+            ("guards",),
+            "error",
+            "leak",
+            f"{leak}; this is a fault in tierwise, please report it",
+        )
 
 
 def _by_trying(ground: Ground, layout: Layout, certificates: Certificates) -> Iterator[str]:
@@ -66,11 +77,15 @@ def _by_trying(ground: Ground, layout: Layout, certificates: Certificates) -> It
 
 def _by_boxes(ground: Ground, layout: Layout, certificates: Certificates) -> Iterator[str]:
     for i, box in layout.routes.items():
-        alone = type(ground.rules)(version=1, guards=ground.rules.guards, routes=(ground.rules.routes[i],))
+        alone = type(ground.rules)(
+            version=1, guards=ground.rules.guards, routes=(ground.rules.routes[i],)
+        )
         policies = _policies(ground.catalog, alone, layout.step, certificates)
         for _, guarded in layout.guards:
             if (both := meet(box, guarded)) is not None:
-                yield from _passed(layout.space.point(both), ground.catalog, ground.rules.guards, policies)
+                yield from _passed(
+                    layout.space.point(both), ground.catalog, ground.rules.guards, policies
+                )
 
 
 def _policies(
@@ -88,22 +103,32 @@ def _policies(
         step_hash="",
         today=today,
     )
-    valid = Certificates(certificates=tuple(_as_valid(certificate, current) for certificate in mine))
+    valid = Certificates(
+        certificates=tuple(_as_valid(certificate, current) for certificate in mine)
+    )
     return (bare, (Policy(catalog=catalog, rules=rules, certificates=valid), current))
 
 
 def _as_valid(certificate: Certificate, current: Current) -> Certificate:
     known = {name: current.identities.get(name, "") for name in certificate.models}
     tomorrow = current.today + datetime.timedelta(days=1)
-    return certificate.model_copy(update={"identities": known, "prompt_hash": "", "step_hash": "", "expires": tomorrow})
+    return certificate.model_copy(
+        update={"identities": known, "prompt_hash": "", "step_hash": "", "expires": tomorrow}
+    )
 
 
 def _passed(
-    f: Features, catalog: Catalog, guards: tuple[Guard, ...], policies: tuple[tuple[Policy, Current | None], ...]
+    f: Features,
+    catalog: Catalog,
+    guards: tuple[Guard, ...],
+    policies: tuple[tuple[Policy, Current | None], ...],
 ) -> Iterator[str]:
     """Every way past a guard for these features: what the router hands out, and what is asked before each attempt."""
     holding = [guard for guard in guards if guard.when.holds(f)]
-    barred = {tier: [guard.name for guard in holding if tier not in guard.allow_tiers] for tier in catalog.tiers}
+    barred = {
+        tier: [guard.name for guard in holding if tier not in guard.allow_tiers]
+        for tier in catalog.tiers
+    }
     rules = policies[0][0].rules
     for tier, names in barred.items():
         if bool(names) != (rules.forbidden(tier, f) is not None):

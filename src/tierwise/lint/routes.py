@@ -18,10 +18,19 @@ class Layout:
     """The routes that one step can take and the guards that concern it, as boxes in one space."""
 
     def __init__(self, rules: Rules, step: str) -> None:
-        self.rules, self.step = rules, step
-        mine = {i: rule for i, rule in enumerate(rules.routes) if rule.when.step is None or step in rule.when.step}
-        guards = [guard for guard in rules.guards if guard.when.step is None or step in guard.when.step]
-        self.space = Space(step, [*(rule.when for rule in mine.values()), *(guard.when for guard in guards)])
+        self.rules = rules
+        self.step = step
+        mine = {
+            i: rule
+            for i, rule in enumerate(rules.routes)
+            if rule.when.step is None or step in rule.when.step
+        }
+        guards = [
+            guard for guard in rules.guards if guard.when.step is None or step in guard.when.step
+        ]
+        self.space = Space(
+            step, [*(rule.when for rule in mine.values()), *(guard.when for guard in guards)]
+        )
         self.routes: dict[int, Box] = {i: self.space.box(rule.when) for i, rule in mine.items()}
         self.guards = [(guard, self.space.box(guard.when)) for guard in guards]
 
@@ -38,7 +47,10 @@ class Layout:
 
     def reached(self, i: int, box: Box) -> bool:
         """Whether documents like these really come to a route."""
-        return self.regions[i] is not None or self.rules.matching(self.space.point(box)) is self.rules.routes[i]
+        return (
+            self.regions[i] is not None
+            or self.rules.matching(self.space.point(box)) is self.rules.routes[i]
+        )
 
     def forbidden(self, tier: str) -> list[Box]:
         """What guards keep from a tier."""
@@ -74,10 +86,16 @@ def route_findings(ground: Ground) -> Iterator[Finding]:
     """All that is wrong with the routes as they stand behind each other and the guards."""
     for i, route in enumerate(ground.rules.routes):
         layouts = ground.of_route(i)
-        if layouts and not any(layout.regions[i] is None or layout.regions[i] for layout in layouts):
+        if layouts and not any(
+            layout.regions[i] is None or layout.regions[i] for layout in layouts
+        ):
             yield _unreachable(ground, i, layouts)
             continue
-        lost = [name for name in route.candidates if _always_forbidden(ground, i, ground.catalog.models[name].tier)]
+        lost = [
+            name
+            for name in route.candidates
+            if _always_forbidden(ground, i, ground.catalog.models[name].tier)
+        ]
         yield from (_contradiction(ground, i, name) for name in dict.fromkeys(lost))
         if not route.candidates or set(lost) != set(route.candidates):
             yield from _deferrals(ground, i)
@@ -101,9 +119,14 @@ def guard_findings(ground: Ground) -> Iterator[Finding]:
 def _unreachable(ground: Ground, i: int, layouts: Sequence[Layout]) -> Finding:
     takers: dict[int, None] = {}
     for layout in layouts:
-        mine, earlier = layout.routes[i], {j: box for j, box in layout.routes.items() if j < i}
+        mine = layout.routes[i]
+        earlier = {j: box for j, box in layout.routes.items() if j < i}
         whole = next((j for j, box in earlier.items() if covers(box, mine)), None)
-        some = [j for j, box in earlier.items() if meet(box, mine) is not None] if whole is None else [whole]
+        some = (
+            [j for j, box in earlier.items() if meet(box, mine) is not None]
+            if whole is None
+            else [whole]
+        )
         takers |= dict.fromkeys(some)
     names = [f"'{ground.rules.routes[j].name}'" for j in sorted(takers)]
     named = names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]
@@ -129,13 +152,20 @@ def _always_forbidden(ground: Ground, i: int, tier: str) -> bool:
 
 
 def _contradiction(ground: Ground, i: int, name: str) -> Finding:
-    route, tier = ground.rules.routes[i], ground.catalog.models[name].tier
+    route = ground.rules.routes[i]
+    tier = ground.catalog.models[name].tier
     guards = _guards(ground, i, {tier})
     message = (
         f"route '{route.name}' names {name}, but {guards} its tier, {tier}, for all that reaches this route; "
         "take it out, or narrow the guard"
     )
-    return at(ground.source, ("routes", i, "try", route.candidates.index(name)), "error", "always forbidden", message)
+    return at(
+        ground.source,
+        ("routes", i, "try", route.candidates.index(name)),
+        "error",
+        "always forbidden",
+        message,
+    )
 
 
 def _guards(ground: Ground, i: int, tiers: set[str]) -> str:
@@ -146,7 +176,11 @@ def _guards(ground: Ground, i: int, tiers: set[str]) -> str:
         for guard, box in layout.guards
         if tiers - set(guard.allow_tiers) and meet(box, layout.routes[i]) is not None
     }
-    return f"guard {next(iter(names))} forbids" if len(names) == 1 else f"guards {', '.join(names)} forbid"
+    return (
+        f"guard {next(iter(names))} forbids"
+        if len(names) == 1
+        else f"guards {', '.join(names)} forbid"
+    )
 
 
 def _deferrals(ground: Ground, i: int) -> Iterator[Finding]:
@@ -163,10 +197,16 @@ def _deferrals(ground: Ground, i: int) -> Iterator[Finding]:
             closed = without(closed, known, layout.space.full)
         for box in (box for box in closed if layout.reached(i, box)):
             here.setdefault(layout.space.told(box), []).append(layout.step)
-    tiers = {ground.catalog.models[name].tier for layout in ground.of_route(i) for name in _named(ground, i, layout)}
+    tiers = {
+        ground.catalog.models[name].tier
+        for layout in ground.of_route(i)
+        for name in _named(ground, i, layout)
+    }
     why = f"{_guards(ground, i, tiers)} every model of route '{ground.rules.routes[i].name}'"
     for where, steps in always.items():
-        message = f"{_documents(steps, where)} are always deferred: {why}; add a model that may see them"
+        message = (
+            f"{_documents(steps, where)} are always deferred: {why}; add a model that may see them"
+        )
         yield at(ground.source, ("routes", i), "warning", "always deferred", message)
     for where, steps in here.items():
         message = (

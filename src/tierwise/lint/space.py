@@ -16,7 +16,8 @@ from tierwise.records import SENSITIVITIES
 from tierwise.steps.step import Stakes
 
 STAKES: tuple[Stakes, ...] = get_args(Stakes)
-TAG, OUTCOME = "tag ", "outcome "
+TAG = "tag "
+OUTCOME = "outcome "
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,16 @@ class Space:
         return ", ".join(self.dimensions[name].told(bits) for name, bits in box.items())
 
     def _features(self, values: Mapping[str, Any]) -> Features:
-        tags = {name.removeprefix(TAG): v for name, v in values.items() if name.startswith(TAG) and v is not None}
-        found = {n.removeprefix(OUTCOME): v for n, v in values.items() if n.startswith(OUTCOME) and v is not None}
+        tags = {
+            name.removeprefix(TAG): v
+            for name, v in values.items()
+            if name.startswith(TAG) and v is not None
+        }
+        found = {
+            n.removeprefix(OUTCOME): v
+            for n, v in values.items()
+            if n.startswith(OUTCOME) and v is not None
+        }
         return Features(
             step=self.step,
             tokens=values.get("tokens", 0),
@@ -164,8 +173,14 @@ def _dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
     yield from _of_outcomes(conditions)
     if used := {c.budget_used_min for c in conditions if c.budget_used_min is not None}:
         yield _ranges("budget used", sorted({0.0} | used))
-    if minutes := sorted({c.minutes_left_max for c in conditions if c.minutes_left_max is not None}):
-        words = (*(f"up to {m:g}" for m in minutes), f"more than {minutes[-1]:g}", "without a deadline")
+    if minutes := sorted(
+        {c.minutes_left_max for c in conditions if c.minutes_left_max is not None}
+    ):
+        words = (
+            *(f"up to {m:g}" for m in minutes),
+            f"more than {minutes[-1]:g}",
+            "without a deadline",
+        )
         yield Dimension("minutes left", (*minutes, minutes[-1] + 1, None), words)
 
 
@@ -177,7 +192,9 @@ def _of_outcomes(conditions: Sequence[Condition]) -> Iterator[Dimension]:
     for path, values in named.items():
         # a text as the whole outcome is what each of its fields is compared with, too
         of_fields = [v for other, vs in named.items() if other.startswith(f"{path}.") for v in vs]
-        yield _words(OUTCOME + path, list(dict.fromkeys([*values, *(of_fields if "." not in path else [])])))
+        yield _words(
+            OUTCOME + path, list(dict.fromkeys([*values, *(of_fields if "." not in path else [])]))
+        )
 
 
 def _named(groups: Iterable[Sequence[str] | None]) -> list[str]:

@@ -39,9 +39,12 @@ class _Kind:
 
 
 _READ = _Kind(
-    "Could not be read", "Each reason says what helps. Mend the file and run the flow again; then it counts as new."
+    "Could not be read",
+    "Each reason says what helps. Mend the file and run the flow again; then it counts as new.",
 )
-_BUDGET = _Kind("No money left", "Run the flow again with a higher `budget_usd`; what was paid is reused.")
+_BUDGET = _Kind(
+    "No money left", "Run the flow again with a higher `budget_usd`; what was paid is reused."
+)
 _REVIEW = _Kind(
     "Wait for a person's review",
     "`tierwise review RUN` shows each one and takes the decision; then `tierwise retry RUN` goes on.",
@@ -60,11 +63,17 @@ _FAILED = _Kind(
 def publish_summary(summary: RunSummary) -> None:
     """Show the summary on the flow run's page; its versions over the runs are the trend."""
     flow = summary.flow
-    create_table_artifact(table=table(summary), key=key_of(flow, "summary"), description=_described(summary))
-    create_markdown_artifact(markdown=attention(summary), key=key_of(flow, "attention"), description="What waits")
+    create_table_artifact(
+        table=table(summary), key=key_of(flow, "summary"), description=_described(summary)
+    )
+    create_markdown_artifact(
+        markdown=attention(summary), key=key_of(flow, "attention"), description="What waits"
+    )
     if against := summary.against_plan():
         told = "Planned → what came of it; the deviation is that of the cost. Reused answers count as calls."
-        create_table_artifact(table=[*map(_against_cells, against)], key=key_of(flow, "plan"), description=told)
+        create_table_artifact(
+            table=[*map(_against_cells, against)], key=key_of(flow, "plan"), description=told
+        )
 
 
 def key_of(flow: str, what: str) -> str:
@@ -85,15 +94,37 @@ def table(summary: RunSummary) -> list[dict[str, Any]]:
 def attention(summary: RunSummary) -> str:
     """What waits in a run and what to do about it, as Markdown in which documents' texts mean nothing."""
     run = summary.run
-    lines = [f"# {run.deferred} of {run.documents} documents wait", "", f"Run `{run.id}`: {summary.headline()}.", ""]
-    found = sorted(((kind_of(row.step, row.reason), row) for row in summary.deferred), key=lambda pair: pair[0].title)
+    lines = [
+        f"# {run.deferred} of {run.documents} documents wait",
+        "",
+        f"Run `{run.id}`: {summary.headline()}.",
+        "",
+    ]
+    found = sorted(
+        ((kind_of(row.step, row.reason), row) for row in summary.deferred),
+        key=lambda pair: pair[0].title,
+    )
     for kind, pairs in groupby(found, key=lambda pair: pair[0]):
         named = [(row.document_id, row.step, tellable(row)) for _, row in pairs]
-        lines += [f"## {kind.title}: {len(named)}", "", kind.remedy.replace("RUN", run.id), "", *_listed(named), ""]
+        lines += [
+            f"## {kind.title}: {len(named)}",
+            "",
+            kind.remedy.replace("RUN", run.id),
+            "",
+            *_listed(named),
+            "",
+        ]
     if others := _others(summary):
-        lines += ["## Worth a look", "", *(f"- {item.text}: {span(item.command)}" for item in others), ""]
+        lines += [
+            "## Worth a look",
+            "",
+            *(f"- {item.text}: {span(item.command)}" for item in others),
+            "",
+        ]
     lines += ["## More", "", "On the machine of the project:", ""]
-    lines += [f"- `tierwise report {run.id} --open`: the report, a page with a receipt for every document"]
+    lines += [
+        f"- `tierwise report {run.id} --open`: the report, a page with a receipt for every document"
+    ]
     lines += [f"- `tierwise show {run.id} --documents`: every document and step in the terminal"]
     return "\n".join(lines) + "\n"
 
@@ -167,7 +198,9 @@ def _seconds(row: SummaryRow) -> str:
 
 
 def _against_cells(row: Against) -> dict[str, Any]:
-    planned, actual = ("unknown" if cost is None else _usd(cost) for cost in (row.planned_cost, row.cost))
+    planned, actual = (
+        "unknown" if cost is None else _usd(cost) for cost in (row.planned_cost, row.cost)
+    )
     return {
         "step": row.step,
         "tier": row.tier,

@@ -35,7 +35,10 @@ def ask_by_pausing() -> Callable[[BudgetExceeded], Decimal | None]:
         wanted = MoreMoney.with_initial_data(description=text)
         try:
             answer = context.run(
-                pause_flow_run, wanted, timeout=int(WAITS.total_seconds()), poll_interval=_LOOKS_EVERY_S
+                pause_flow_run,
+                wanted,
+                timeout=int(WAITS.total_seconds()),
+                poll_interval=_LOOKS_EVERY_S,
             )
         except (FlowPauseTimeout, RuntimeError) as refused:  # nobody came, or this run cannot pause
             log.warning("no money was granted: %s", refused)

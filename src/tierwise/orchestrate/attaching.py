@@ -64,7 +64,9 @@ def join(note: Path, engine: Engine) -> RunContext:
         unavailable=told["unavailable"],
     )
     _refuse_if_different(engine, told)
-    limits = [Limit(limit["subject"], Decimal(limit["usd"]), limit["per"]) for limit in told["limits"]]
+    limits = [
+        Limit(limit["subject"], Decimal(limit["usd"]), limit["per"]) for limit in told["limits"]
+    ]
     retry = told["retry"]
     return RunContext(
         id=told["run"],
@@ -77,13 +79,20 @@ def join(note: Path, engine: Engine) -> RunContext:
 
 
 def _refuse_if_different(engine: Engine, told: Mapping[str, Any]) -> None:
-    where, workers = f"this worker's project at {engine.project.root}", engine.project.scale.workers
+    where = f"this worker's project at {engine.project.root}"
+    workers = engine.project.scale.workers
     if told["files"] != _files(engine):
-        raise Misuse(f"{where} has other routing rules or prompts than the run; bring it up to date and restart it")
+        raise Misuse(
+            f"{where} has other routing rules or prompts than the run; bring it up to date and restart it"
+        )
     for name in engine.policy.unavailable.keys() - told["unavailable"].keys():
-        raise Misuse(f"{where} cannot use {name}, as the run may: {engine.policy.unavailable[name]}")
+        raise Misuse(
+            f"{where} cannot use {name}, as the run may: {engine.policy.unavailable[name]}"
+        )
     if told["workers"] != workers:
-        raise Misuse(f"{where} has workers = {workers}, the run {told['workers']}; set TIERWISE_WORKERS alike")
+        raise Misuse(
+            f"{where} has workers = {workers}, the run {told['workers']}; set TIERWISE_WORKERS alike"
+        )
 
 
 def _files(engine: Engine) -> str:

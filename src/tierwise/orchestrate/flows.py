@@ -95,10 +95,15 @@ class Run:
 
     def __init__(self, engine: Engine, context: RunContext, folder: Folder | None = None) -> None:
         """`folder` is that of another process's run, for which this one works."""
-        self.engine, self.context = engine, context
+        self.engine = engine
+        self.context = context
         self.progress = None if folder else Progress()
-        self.only_new, self.settled = False, 0  # whether what was done before is left out, and how much that is
-        self._spool = folder or (None if rehearsal() else Spool(engine.project.root / SPOOL, context.id))
+        # whether what was done before is left out, and how much that is
+        self.only_new = False
+        self.settled = 0
+        self._spool = folder or (
+            None if rehearsal() else Spool(engine.project.root / SPOOL, context.id)
+        )
 
     @property
     def id(self) -> str:
@@ -111,7 +116,8 @@ class Run:
 
     def close(self) -> None:
         """Let go of all documents; what tasks still bring stays with them."""
-        spool, self._spool = self._spool, None
+        spool = self._spool
+        self._spool = None
         if isinstance(spool, Spool):
             spool.close()
 
@@ -143,7 +149,8 @@ def recorded_run(
     flow_run_id = flow_run.get_id()
     tell_foreseen_in_one_line()
     current = engine()
-    flow, given = flow_run.get_flow_name(), flow_run.get_parameters() or {}
+    flow = flow_run.get_flow_name()
+    given = flow_run.get_parameters() or {}
     told = {name: str(value) for name, value in given.items()}
     context = current.start_run(
         flow or "script",
@@ -259,7 +266,11 @@ def step(
     ) -> Batch:
         run = current_run()
         done = run.engine.run_batch(
-            run.context, replace(spec, returns=returns) if returns else spec, batch, parameters, only=only
+            run.context,
+            replace(spec, returns=returns) if returns else spec,
+            batch,
+            parameters,
+            only=only,
         )
         _log_batch(name, done)
         if not rehearsal():
@@ -363,7 +374,11 @@ def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Pat
 
 def _plain(value: Any) -> Any:
     """A parameter as it can be given again: JSON's own types as they are, a path and the like as text."""
-    return value if value is None or isinstance(value, bool | int | float | str | list | dict) else str(value)
+    return (
+        value
+        if value is None or isinstance(value, bool | int | float | str | list | dict)
+        else str(value)
+    )
 
 
 def _task_run_name(step_name: str) -> Callable[[dict[str, Any]], str]:
@@ -383,7 +398,9 @@ def _log(message: str, *values: object, level: int = logging.INFO) -> None:
 def _log_batch(step_name: str, batch: Batch) -> None:
     """One line a person can act on, and one for each document that waits."""
     outcomes = [(document.id, document.outcomes[step_name]) for document in batch.documents]
-    waiting = [(name, tellable(outcome)) for name, outcome in outcomes if outcome.status == "deferred"]
+    waiting = [
+        (name, tellable(outcome)) for name, outcome in outcomes if outcome.status == "deferred"
+    ]
     accepted = sum(outcome.status == "accepted" for _, outcome in outcomes)
     escalated = sum(outcome.escalated for _, outcome in outcomes)
     _log("%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(waiting))

@@ -14,15 +14,23 @@ from prefect import Flow, Task
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
 from prefect.logging import disable_run_logger
 from prefect.runtime import flow_run
-from prefect.utilities.callables import call_with_parameters, expand_mapping_parameters, get_call_parameters
+from prefect.utilities.callables import (
+    call_with_parameters,
+    expand_mapping_parameters,
+    get_call_parameters,
+)
 
 from tierwise.errors import TierwiseError
 from tierwise.plan import Planner, Sampler
 from tierwise.records import Batch
 
 Rehearsal = Planner | Sampler
-submitted: Counter[str] = Counter()  # by flow run: how many of its task runs were asked for, wherever they run
-_current: list[tuple[Rehearsal, str]] = []  # the engine of the rehearsal that is on, if any, and the flow's name
+submitted: Counter[str] = (
+    Counter()
+)  # by flow run: how many of its task runs were asked for, wherever they run
+_current: list[
+    tuple[Rehearsal, str]
+] = []  # the engine of the rehearsal that is on, if any, and the flow's name
 
 
 def rehearsal() -> Rehearsal | None:
@@ -46,7 +54,9 @@ def rehearse(flow: Any, parameters: Mapping[str, Any], engine: Rehearsal) -> Non
     except Exception as error:  # a flow is the user's code, so it may raise anything
         place = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error}"
-        raise TierwiseError(f"the flow {flow.name} raised {what} ({place.filename}:{place.lineno})") from error
+        raise TierwiseError(
+            f"the flow {flow.name} raised {what} ({place.filename}:{place.lineno})"
+        ) from error
     finally:
         _current.pop()
 
@@ -54,7 +64,11 @@ def rehearse(flow: Any, parameters: Mapping[str, Any], engine: Rehearsal) -> Non
 def plain_tasks(flow: Any) -> tuple[str, ...]:
     """What a flow calls that no rehearsal stands in for, by the names in its text: other Prefect tasks, and flows."""
     known = (flow.fn.__globals__.get(name) for name in _names(flow.fn.__code__))
-    return tuple(found.name for found in known if isinstance(found, Task | Flow) and not isinstance(found, BatchTask))
+    return tuple(
+        found.name
+        for found in known
+        if isinstance(found, Task | Flow) and not isinstance(found, BatchTask)
+    )
 
 
 def _names(code: CodeType) -> dict[str, None]:
@@ -73,7 +87,9 @@ class BatchTask(Task[..., Batch]):
             submitted[flow_run.get_id() or ""] += len(futures)
             return futures
         given = get_call_parameters(self.fn, args, _of_the_task(kwargs), apply_defaults=False)
-        calls = expand_mapping_parameters(self.fn, {name: _settled(value) for name, value in given.items()})
+        calls = expand_mapping_parameters(
+            self.fn, {name: _settled(value) for name, value in given.items()}
+        )
         return PrefectFutureList(_done(self.fn, call) for call in calls)  # type: ignore[abstract] # as Prefect does
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
@@ -93,13 +109,21 @@ class BatchTask(Task[..., Batch]):
 
 def _of_the_task(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Without what is meant for Prefect."""
-    return {name: value for name, value in kwargs.items() if name not in ("wait_for", "return_state", "deferred")}
+    return {
+        name: value
+        for name, value in kwargs.items()
+        if name not in ("wait_for", "return_state", "deferred")
+    }
 
 
 def _done(function: Callable[..., Batch], parameters: Mapping[str, Any]) -> PrefectFuture[Batch]:
     """A future that is settled already."""
     future: Future[Batch] = Future()
-    future.set_result(call_with_parameters(function, {name: _settled(value) for name, value in parameters.items()}))
+    future.set_result(
+        call_with_parameters(
+            function, {name: _settled(value) for name, value in parameters.items()}
+        )
+    )
     return PrefectConcurrentFuture(uuid.uuid4(), future)
 
 

@@ -30,7 +30,9 @@ def _redact(
     those of `tierwise.documents.redaction.redact.Redaction`.
     """
     run = current_run()
-    redaction = Redaction(to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions))
+    redaction = Redaction(
+        to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions)
+    )
     originals = batch.documents
     done = batch.replace(tuple(map(redaction.apply, originals)))
     for before, document in zip(originals, done.documents, strict=True):
@@ -55,7 +57,11 @@ def _log_kept(batch: Batch) -> None:
     except MissingContextError:  # called without Prefect
         return
     outcomes = [(document.id, document.outcomes[STEP]) for document in batch.documents]
-    kept = [(name, outcome) for name, outcome in outcomes if outcome.reason and outcome.status == "accepted"]
+    kept = [
+        (name, outcome)
+        for name, outcome in outcomes
+        if outcome.reason and outcome.status == "accepted"
+    ]
     logger.info("%s: %d documents, %d not lowered", STEP, len(outcomes), len(kept))
     for name, outcome in kept:
         logger.warning("%s left %s %s: %s", STEP, name, outcome.sensitivity, outcome.reason)

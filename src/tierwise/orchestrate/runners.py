@@ -32,7 +32,9 @@ def task_runner() -> TaskRunner[Any]:
             return _ray(scale, root)
     except ImportError as error:
         kind = scale.task_runner
-        raise Misuse(f"task_runner is {kind}, but {error.name} is missing; pip install 'tierwise[{kind}]'") from None
+        raise Misuse(
+            f"task_runner is {kind}, but {error.name} is missing; pip install 'tierwise[{kind}]'"
+        ) from None
     return ThreadPoolTaskRunner(max_workers=BATCHES)
 
 
@@ -52,7 +54,9 @@ def _dask(scale: Scale) -> TaskRunner[Any]:
 
     # without a dashboard no port is opened to others
     own = {"n_workers": scale.workers, "threads_per_worker": BATCHES, "dashboard_address": None}
-    runner: TaskRunner[Any] = DaskTaskRunner(address=scale.cluster, cluster_kwargs=None if scale.cluster else own)
+    runner: TaskRunner[Any] = DaskTaskRunner(
+        address=scale.cluster, cluster_kwargs=None if scale.cluster else own
+    )
     return runner
 
 
@@ -62,7 +66,10 @@ def _ray(scale: Scale, root: Path) -> TaskRunner[Any]:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Prefect loads `flows/x.py` as the module `x`
-    env = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "flows")]), "TIERWISE_PROJECT": str(root)}
+    env = {
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "flows")]),
+        "TIERWISE_PROJECT": str(root),
+    }
     own = {} if scale.cluster else {"num_cpus": scale.workers, "include_dashboard": False}
     kwargs = {**own, "runtime_env": {"env_vars": env}}
     runner: TaskRunner[Any] = RayTaskRunner(address=scale.cluster, init_kwargs=kwargs)

@@ -30,7 +30,9 @@ PATIENCE_S = 60.0
 POOL = "tierwise"  # the work pool of `tierwise up`, as prefect.yaml has it
 _UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _QUIET_LOOKS = 3  # a second apart: the server writes its queue out every second
-_BEGINS_IN_S = 90.0  # from a worker's taking a run to its first line; what takes longer has lost its worker
+_BEGINS_IN_S = (
+    90.0  # from a worker's taking a run to its first line; what takes longer has lost its worker
+)
 _STUCK_LOOKS = 8  # task runs of a run that was killed never end
 
 
@@ -60,9 +62,15 @@ def wait_until_recorded(flow_run_id: str, expected: int) -> None:
         return
     deadline = time.monotonic() + PATIENCE_S
     with get_client(sync_client=True) as client:
-        while (recorded := _count(client, {"id": {"any_": [flow_run_id]}}, list(TERMINAL_STATES))) < expected:
+        while (
+            recorded := _count(client, {"id": {"any_": [flow_run_id]}}, list(TERMINAL_STATES))
+        ) < expected:
             if time.monotonic() > deadline:
-                log.warning("Prefect recorded %d of %d task runs; the ledger has them all", recorded, expected)
+                log.warning(
+                    "Prefect recorded %d of %d task runs; the ledger has them all",
+                    recorded,
+                    expected,
+                )
                 return
             time.sleep(0.25)
 
@@ -70,7 +78,9 @@ def wait_until_recorded(flow_run_id: str, expected: int) -> None:
 def wait_until_drained(seconds: float = PATIENCE_S) -> bool:
     """Wait until the server has written down what it was told of runs that are over; False if it takes longer."""
     over = {"state": {"type": {"any_": list(TERMINAL_STATES)}}}
-    deadline, seen, quiet = time.monotonic() + seconds, (-1, -1), 0
+    deadline = time.monotonic() + seconds
+    seen = (-1, -1)
+    quiet = 0
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
             now = _count(client, over), _count(client, over, _UNDER_WAY)
@@ -92,7 +102,9 @@ def hand_out_again() -> list[str]:
     with get_client(sync_client=True) as client:
         lost = [run for run in _runs_in(client, StateType.PENDING) if _is_lost(run)]
         for run in lost:
-            client.set_flow_run_state(run.id, Scheduled())  # unforced, so that its place among parallel runs is free
+            client.set_flow_run_state(
+                run.id, Scheduled()
+            )  # unforced, so that its place among parallel runs is free
         return [run.name for run in lost]
 
 
@@ -141,7 +153,9 @@ def deployments() -> list[str]:
     """The names of all deployments, such as `support-inbox/support-inbox`."""
     with get_client(sync_client=True) as client:
         flows = {flow.id: flow.name for flow in client.read_flows()}
-        return sorted(f"{flows.get(found.flow_id)}/{found.name}" for found in client.read_deployments())
+        return sorted(
+            f"{flows.get(found.flow_id)}/{found.name}" for found in client.read_deployments()
+        )
 
 
 @contextmanager
@@ -157,7 +171,9 @@ def schedules_kept() -> Iterator[None]:
             active = before.get((deployment.id, schedule.slug), schedule.active)
             if active != schedule.active:
                 own = schedule.parameters  # Prefect would forget them
-                client.update_deployment_schedule(deployment.id, schedule.id, active=active, parameters=own)
+                client.update_deployment_schedule(
+                    deployment.id, schedule.id, active=active, parameters=own
+                )
 
 
 def wait_for(ready: Callable[[], bool], alive: Callable[[], bool], seconds: float) -> bool:
@@ -170,7 +186,9 @@ def wait_for(ready: Callable[[], bool], alive: Callable[[], bool], seconds: floa
     return True
 
 
-def _schedules(client: SyncPrefectClient) -> Iterator[tuple[DeploymentResponse, DeploymentSchedule]]:
+def _schedules(
+    client: SyncPrefectClient,
+) -> Iterator[tuple[DeploymentResponse, DeploymentSchedule]]:
     """Every schedule with a name, and its deployment."""
     for deployment in client.read_deployments():
         yield from ((deployment, schedule) for schedule in deployment.schedules if schedule.slug)
@@ -185,10 +203,14 @@ def _runs_in(client: SyncPrefectClient, *kinds: StateType) -> list[FlowRun]:
 def _is_lost(run: FlowRun) -> bool:
     """Whether a worker took the run and has not begun it for too long."""
     state = run.state
-    return bool(state and state.is_pending() and time.time() - state.timestamp.timestamp() > _BEGINS_IN_S)
+    return bool(
+        state and state.is_pending() and time.time() - state.timestamp.timestamp() > _BEGINS_IN_S
+    )
 
 
-def _count(client: SyncPrefectClient, flow_runs: Mapping[str, Any], states: Sequence[StateType] = ()) -> int:
+def _count(
+    client: SyncPrefectClient, flow_runs: Mapping[str, Any], states: Sequence[StateType] = ()
+) -> int:
     """How many task runs of these flow runs there are, in these states or in all."""
     body: dict[str, Any] = {"flow_runs": flow_runs}
     if states:

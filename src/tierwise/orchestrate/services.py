@@ -114,7 +114,9 @@ def _lock(descriptor: int) -> None:
     try:
         import fcntl
     except ImportError:
-        raise Misuse("services need Linux or macOS; elsewhere start Prefect's server and worker by hand") from None
+        raise Misuse(
+            "services need Linux or macOS; elsewhere start Prefect's server and worker by hand"
+        ) from None
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 

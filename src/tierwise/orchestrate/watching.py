@@ -24,7 +24,8 @@ from tierwise.errors import TierwiseError
 from tierwise.records import Batch
 
 log = logging.getLogger(__name__)
-NEEDS_ATTENTION, NOTHING_NEW = "NeedsAttention", "NothingNew"
+NEEDS_ATTENTION = "NeedsAttention"
+NOTHING_NEW = "NothingNew"
 _EVERY_S = 2.0  # at most one update of a bar
 
 _ends: dict[str, State] = {}  # flow run id -> the state it is to end in, until it is set
@@ -37,7 +38,9 @@ class Progress:
         self.total = 0  # documents that were read
         self._lock = threading.Lock()
         self._done: Counter[str] = Counter()
-        self._bars: dict[str, tuple[UUID, float]] = {}  # by step: its artifact, and when it was last moved
+        self._bars: dict[
+            str, tuple[UUID, float]
+        ] = {}  # by step: its artifact, and when it was last moved
 
     def add(self, step: str, documents: int) -> None:
         """So many more documents went through a step."""
@@ -48,7 +51,9 @@ class Progress:
             share = 100 * min(1.0, self._done[step] / max(self.total, 1))
             bar, moved = self._bars.get(step, (None, 0.0))
             if bar is None:
-                made: Any = create_progress_artifact(progress=share, description=f"{step}, share of documents")
+                made: Any = create_progress_artifact(
+                    progress=share, description=f"{step}, share of documents"
+                )
                 self._bars[step] = made, time.monotonic()
             elif share == 100 or time.monotonic() - moved > _EVERY_S:
                 update_progress_artifact(bar, progress=share)
@@ -73,7 +78,12 @@ def tag_task_run(step: str, batch: Batch) -> None:
     if context is None:  # called without Prefect
         return
     outcomes = [document.outcomes[step] for document in batch.documents]
-    tags = {f"tier:{attempt.tier}" for o in outcomes for attempt in o.attempts if attempt.kind != "shadow"}
+    tags = {
+        f"tier:{attempt.tier}"
+        for o in outcomes
+        for attempt in o.attempts
+        if attempt.kind != "shadow"
+    }
     tags |= {"escalated"} if any(o.escalated for o in outcomes) else set()
     tags |= {"deferred"} if any(o.status == "deferred" for o in outcomes) else set()
     context.task_run.tags = [*dict.fromkeys([*context.task_run.tags, *sorted(tags)])]
@@ -104,7 +114,10 @@ class _Foreseen(logging.Filter):
         """Always True; the record is changed."""
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, TierwiseError):
-            record.msg, record.args, record.exc_info, record.exc_text = "%s", (str(error),), None, None
+            record.msg = "%s"
+            record.args = (str(error),)
+            record.exc_info = None
+            record.exc_text = None
         return True
 
 
@@ -117,6 +130,8 @@ def tell_foreseen_in_one_line() -> None:
         logging.getLogger(name).addFilter(_foreseen)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
-        if not logger.isEnabledFor(logging.INFO):  # the terminal is to be quiet; the run's page is not
+        if not logger.isEnabledFor(
+            logging.INFO
+        ):  # the terminal is to be quiet; the run's page is not
             logger.setLevel(logging.INFO)
             logger.propagate = False

@@ -40,7 +40,9 @@ class Expectation:
         return other if self.basis.startswith("half") else self
 
 
-def expect(model: Model, limit: int, past: Past | None, certificate: Certificate | None) -> Expectation:
+def expect(
+    model: Model, limit: int, past: Past | None, certificate: Certificate | None
+) -> Expectation:
     """What the ledger says, else the certificate, else half of the longest answer allowed (`limit`, tokens)."""
     most = min(limit, model.max_output_tokens)
     measured = certificate and (certificate.mean_usage or {}).get(model.name)
@@ -61,9 +63,15 @@ def expect(model: Model, limit: int, past: Past | None, certificate: Certificate
         tokens = math.ceil(measured.completion_tokens)
         basis = f"certificate of {certificate.date}{_rate(passes)}"
     else:
-        tokens, basis = math.ceil(most / 2), f"half of the limit of {most} tokens{_rate(passes)}"
+        tokens = math.ceil(most / 2)
+        basis = f"half of the limit of {most} tokens{_rate(passes)}"
     return Expectation(
-        completion_tokens=tokens, cached_share=0.0, repairs=0.0, passes=passes, latency_s=latency, basis=basis
+        completion_tokens=tokens,
+        cached_share=0.0,
+        repairs=0.0,
+        passes=passes,
+        latency_s=latency,
+        basis=basis,
     )
 
 
@@ -76,7 +84,8 @@ def most(model: Model, prompts: tuple[int, ...], limit: int) -> Decimal | None:
     answer = min(limit, model.max_output_tokens)
     total = Decimal(0)
     for tokens in prompts:
-        first, again = worst_case(model, tokens, limit), worst_case(model, tokens + answer + _REPAIR_TOKENS, limit)
+        first = worst_case(model, tokens, limit)
+        again = worst_case(model, tokens + answer + _REPAIR_TOKENS, limit)
         if first is None or again is None:
             return None
         total += first + again
@@ -90,7 +99,9 @@ def prompts_of(
     return tuple(_prompts(model, tokens - text_tokens, text_tokens, limit, answer, splits))
 
 
-def _prompts(model: Model, frame: int, text: int, limit: int, answer: int, splits: bool) -> Iterator[int]:
+def _prompts(
+    model: Model, frame: int, text: int, limit: int, answer: int, splits: bool
+) -> Iterator[int]:
     room = max(200, int((model.context_tokens - limit) / model.token_margin) - frame)
     if not splits or math.ceil((frame + text) * model.token_margin) + limit <= model.context_tokens:
         yield frame + text

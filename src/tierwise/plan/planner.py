@@ -50,8 +50,12 @@ class Planner(Engine):
         self._tokens: dict[str, int] = {}
         self._lessons: dict[tuple[str, str, str], list[int]] = {}
         self._answers = paid_cascade(self.ledger)
-        self._runner = asyncio.Runner()  # in this thread: a hop to the engine's takes longer than the answer
-        speaking = (self._model(name) for name in self.policy.by_strength if not self._model(name).learned)
+        self._runner = (
+            asyncio.Runner()
+        )  # in this thread: a hop to the engine's takes longer than the answer
+        speaking = (
+            self._model(name) for name in self.policy.by_strength if not self._model(name).learned
+        )
         self._priced = next((model.name for model in speaking if model.price != "unknown"), None)
 
     def close(self) -> None:
@@ -73,7 +77,9 @@ class Planner(Engine):
         shared = self.ledger.purse(self.policy.rules.budget.shared(tags or {})).left
         left = min((usd for usd in (budget_usd, shared) if usd is not None), default=None)
         budget = Budget(None if left is None else max(left, ZERO))
-        return RunContext(id=f"plan of {flow}", policy=self.policy, budget=budget, deadline=deadline)
+        return RunContext(
+            id=f"plan of {flow}", policy=self.policy, budget=budget, deadline=deadline
+        )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Nothing: there was no run."""
@@ -153,11 +159,15 @@ class Planner(Engine):
         else:
             holds = applies(job.only, document) if job.only else True
             if holds is None:
-                self.tally.assumed[f"that {job.step.name} applies ({_name(job.only)} is not known yet)"] += 1
+                self.tally.assumed[
+                    f"that {job.step.name} applies ({_name(job.only)} is not known yet)"
+                ] += 1
             if holds is not False:
                 return None
             reason = f"{_name(job.only)} does not hold"
-        return Outcome(step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity)
+        return Outcome(
+            step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity
+        )
 
     def _in_parts(self, job: Job, document: Document) -> Outcome:
         """The outcome of a document; of its parts, where its step gathers and it is long."""
@@ -171,7 +181,10 @@ class Planner(Engine):
         chosen = self._route(work)
         self._note_proof(work, chosen)
         if not chosen.models:
-            reasons = [f"{chosen.reason} (route {chosen.rule})", *(f"{r.model}: {r.reason}" for r in chosen.rejected)]
+            reasons = [
+                f"{chosen.reason} (route {chosen.rule})",
+                *(f"{r.model}: {r.reason}" for r in chosen.rejected),
+            ]
             return _deferred(work, chosen, "; ".join(reasons))
         self.tally.routed(chosen, self._model(chosen.models[0]).tier, work.features.prompt_tokens)
         self._compare(work, chosen)
@@ -192,18 +205,26 @@ class Planner(Engine):
             tokens=tokens,
             prompt_tokens=prompt_tokens,
             budget_used=job.run.budget.used,
-            minutes_left=None if job.run.deadline is None else (job.run.deadline - time.time()) / 60,
+            minutes_left=None
+            if job.run.deadline is None
+            else (job.run.deadline - time.time()) / 60,
         )
         if not (assumed := assumed_steps(document)):
             return f
         if assumed & self._decisive.get(job.step.name, frozenset()):
-            self.tally.assumed[f"that no rule about outcomes holds for {job.step.name} (they are not known yet)"] += 1
-        return replace(f, outcomes={step: value for step, value in f.outcomes.items() if step not in assumed})
+            self.tally.assumed[
+                f"that no rule about outcomes holds for {job.step.name} (they are not known yet)"
+            ] += 1
+        return replace(
+            f, outcomes={step: value for step, value in f.outcomes.items() if step not in assumed}
+        )
 
     def _route(self, work: Work) -> Route:
         job = work.job
         if job.models:
-            return Route(step=job.step.name, rule="none", models=job.models, thresholds=job.thresholds)
+            return Route(
+                step=job.step.name, rule="none", models=job.models, thresholds=job.thresholds
+            )
         return self._routed(work, self.policy, job.run.budget.left)
 
     def _routed(self, work: Work, policy: Policy, budget_left: Decimal | None) -> Route:
@@ -228,30 +249,45 @@ class Planner(Engine):
         if build_call(work, first, asked).hash not in self._paid_on(work.step.name, first.name):
             return None, models
         reach = chance(work.document)
-        purse = copy.copy(work.run.budget)  # what the cascade reserves for a call that is not made must not stay
+        purse = copy.copy(
+            work.run.budget
+        )  # what the cascade reserves for a call that is not made must not stay
         run = replace(work.run, budget=purse)
-        job = replace(work.job, run=run, only=None, models=chosen.models, thresholds=chosen.thresholds)
+        job = replace(
+            work.job, run=run, only=None, models=chosen.models, thresholds=chosen.thresholds
+        )
         try:
             done = self._runner.run(self._answers.run(job, work.document))
         except Unpaid as unpaid:
             place = chosen.models.index(unpaid.model)
             for name in chosen.models[:place]:
-                self.tally.reused(work.step.name, self._model(name), self._expect(work, name), reach, 1)
+                self.tally.reused(
+                    work.step.name, self._model(name), self._expect(work, name), reach, 1
+                )
             return None, models[place:] or (unpaid.model,)
         outcome = replace(done.outcomes[work.step.name], route=chosen)
         for name in dict.fromkeys(attempt.model for attempt in outcome.attempts):
             calls = sum(attempt.model == name for attempt in outcome.attempts)
-            self.tally.reused(work.step.name, self._model(name), self._expect(work, name), reach, calls)
+            self.tally.reused(
+                work.step.name, self._model(name), self._expect(work, name), reach, calls
+            )
         return outcome, ()
 
-    def _estimated(self, work: Work, chosen: Route, models: tuple[str, ...], messages: tuple[Message, ...]) -> Outcome:
+    def _estimated(
+        self, work: Work, chosen: Route, models: tuple[str, ...], messages: tuple[Message, ...]
+    ) -> Outcome:
         """The outcome that is assumed when these models are asked in order, and what that costs."""
-        budget, before = work.run.budget, chance(work.document)
+        budget = work.run.budget
+        before = chance(work.document)
         assert isinstance(budget, Budget)  # noqa: S101 - see `start_run`
-        reach, spent, first = before, ZERO, self._model(models[0])
+        reach = before
+        spent = ZERO
+        first = self._model(models[0])
         try:
             allowed = first.name in self.policy.rules.budget.allow_unpriced
-            worst = worst_case(first, work.features.prompt_tokens, work.prompt.head.max_output_tokens)
+            worst = worst_case(
+                first, work.features.prompt_tokens, work.prompt.head.max_output_tokens
+            )
             reserved = budget.reserve(worst, unpriced_allowed=allowed)
         except BudgetExceeded as error:
             return _deferred(work, chosen, f"budget: {error}")
@@ -272,16 +308,22 @@ class Planner(Engine):
             chance=1 - reach / before if before else 0.0,
         )
 
-    def _asked(self, work: Work, model: Model, reach: float, messages: tuple[Message, ...]) -> Decimal:
+    def _asked(
+        self, work: Work, model: Model, reach: float, messages: tuple[Message, ...]
+    ) -> Decimal:
         """Put on the tally what one model costs; gives the expected USD."""
-        expectation, step = self._expect(work, model.name), work.step.name
-        identity = hash((step, model.name, messages, work.document.hash))  # assumed outcomes are all alike
+        expectation = self._expect(work, model.name)
+        step = work.step.name
+        identity = hash(
+            (step, model.name, messages, work.document.hash)
+        )  # assumed outcomes are all alike
         if identity in self._seen and not self.fresh:  # an equal document: paid once
             self.tally.reused(step, model, expectation, reach, 1)
             return ZERO
         self._seen.add(identity)
         prompts = self._prompts(work, model, expectation)
-        cost, limit = expectation.cost(model, prompts), work.prompt.head.max_output_tokens
+        cost = expectation.cost(model, prompts)
+        limit = work.prompt.head.max_output_tokens
         self.tally.asked(
             step,
             model,
@@ -306,9 +348,13 @@ class Planner(Engine):
 
     def _lesson_tokens(self, work: Work, model: Model) -> int:
         """Tokens of the examples that a model is shown."""
-        counted = self._lessons.setdefault((work.step.name, model.name, work.features.sensitivity), [])
+        counted = self._lessons.setdefault(
+            (work.step.name, model.name, work.features.sensitivity), []
+        )
         if len(counted) < _LESSONS:
-            counted.append(estimate_prompt_tokens(conversation(work, model)) - work.features.prompt_tokens)
+            counted.append(
+                estimate_prompt_tokens(conversation(work, model)) - work.features.prompt_tokens
+            )
         return sum(counted) // len(counted)
 
     def _compare(self, work: Work, chosen: Route) -> None:
@@ -321,20 +367,27 @@ class Planner(Engine):
             if name:
                 expectation = self._expect(work, name).like(own)
                 model = self._model(name)
-                self.tally.best(what, name, expectation.cost(model, self._prompts(work, model, expectation)))
+                self.tally.best(
+                    what, name, expectation.cost(model, self._prompts(work, model, expectation))
+                )
 
     def _note_proof(self, work: Work, chosen: Route) -> None:
-        if work.step.name not in self.tally.missing and (said := missing_proof(self, work.job, chosen)):
+        if work.step.name not in self.tally.missing and (
+            said := missing_proof(self, work.job, chosen)
+        ):
             self.tally.missing[work.step.name] = said
 
     def _expect(self, work: Work, name: str) -> Expectation:
-        step, limit = work.step.name, work.prompt.head.max_output_tokens
+        step = work.step.name
+        limit = work.prompt.head.max_output_tokens
         if (step, name, limit) not in self._expectations:
             certificate = self.policy.certificates.find(step, [name])
             if certificate and certificate.void_reasons(work.job.current):
                 certificate = None
             past = self._past.get((step, work.prompt.label, name))
-            self._expectations[step, name, limit] = expect(self._model(name), limit, past, certificate)
+            self._expectations[step, name, limit] = expect(
+                self._model(name), limit, past, certificate
+            )
         return self._expectations[step, name, limit]
 
     def _paid_on(self, step: str, model: str) -> frozenset[str]:
@@ -361,14 +414,18 @@ class Planner(Engine):
         strongest = RouteRule.model_validate({"name": "strongest", "try": names})
         rules = self.policy.rules
         return replace(
-            self.policy, rules=Rules(version=1, guards=rules.guards, routes=(strongest,), budget=rules.budget)
+            self.policy,
+            rules=Rules(version=1, guards=rules.guards, routes=(strongest,), budget=rules.budget),
         )
 
     @cached_property
     def _decisive(self) -> Mapping[str, frozenset[str]]:
         """Step -> steps whose outcomes its guards and routes look at."""
         rules = self.policy.rules
-        conditions = [*(guard.when for guard in rules.guards), *(rule.when for rule in rules.routes)]
+        conditions = [
+            *(guard.when for guard in rules.guards),
+            *(rule.when for rule in rules.routes),
+        ]
         return {
             prompt.head.step: frozenset(
                 path.partition(".")[0]
@@ -386,5 +443,9 @@ def _name(only: Any) -> str:
 
 def _deferred(work: Work, chosen: Route, reason: str) -> Outcome:
     return Outcome(
-        step=work.step.name, status="deferred", reason=reason, sensitivity=work.features.sensitivity, route=chosen
+        step=work.step.name,
+        status="deferred",
+        reason=reason,
+        sensitivity=work.features.sensitivity,
+        route=chosen,
     )

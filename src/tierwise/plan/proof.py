@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def missing_proof(engine: Engine, job: Job, chosen: Route) -> str | None:
     """What to run so that a step may go to a cheaper model, where its route asks for proof and there is none."""
-    rules, step = engine.policy.rules, job.step.name
+    rules = engine.policy.rules
+    step = job.step.name
     rule = next((rule for rule in rules.routes if rule.name == chosen.rule), None)
     if rule is None or rule.pick is None:
         return None

@@ -23,10 +23,15 @@ class Sampler(Engine):
     """Takes an engine's place while a flow runs for real over the chosen documents, and no others."""
 
     def __init__(
-        self, project: Project, flow: str, chosen: Iterable[str], env: Mapping[str, str] | None = None
+        self,
+        project: Project,
+        flow: str,
+        chosen: Iterable[str],
+        env: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(project, env)
-        self.flow, self.chosen = flow, frozenset(chosen)
+        self.flow = flow
+        self.chosen = frozenset(chosen)
         self.run_ids: list[str] = []
 
     def start_run(self, flow: str, **settings: Any) -> RunContext:  # noqa: ARG002
@@ -38,7 +43,11 @@ class Sampler(Engine):
     def selected(self, batches: Sequence[Batch]) -> list[Batch]:
         """The chosen documents of some batches."""
         kept = (tuple(d for d in batch.documents if d.id in self.chosen) for batch in batches)
-        return [batch.replace(documents) for batch, documents in zip(batches, kept, strict=True) if documents]
+        return [
+            batch.replace(documents)
+            for batch, documents in zip(batches, kept, strict=True)
+            if documents
+        ]
 
     def sample(self, of: int) -> Sample:
         """What the sample cost, and what a batch of `of` documents like these costs."""
@@ -81,7 +90,8 @@ def whole_batch(costs: Sequence[Decimal], documents: int) -> tuple[Decimal | Non
 
     if not costs:
         return None, None
-    n, chance = len(costs), numpy.random.default_rng(0)
+    n = len(costs)
+    chance = numpy.random.default_rng(0)
     shares = chance.multinomial(n, [1 / n] * n, size=DRAWS) / n
     counts = chance.multinomial(max(0, documents - n), shares)
     totals = counts @ numpy.array([float(cost) for cost in costs]) + float(sum(costs))

@@ -53,7 +53,9 @@ class Tally:
         self.assumed: Counter[str] = Counter()
         self.missing: dict[str, str] = {}  # step -> what to do
         self.expected_deferred = 0.0  # documents that no model is expected to answer well
-        self._by_document: dict[str, tuple[Decimal, Decimal, float]] = {}  # id -> expected, most, unknown calls
+        self._by_document: dict[
+            str, tuple[Decimal, Decimal, float]
+        ] = {}  # id -> expected, most, unknown calls
         self._routes: dict[tuple[str, str, str, str], list[int]] = {}
         self._costs: dict[tuple[str, str], _Costs] = {}
         self._waiting: dict[tuple[str, str], tuple[str, list[str]]] = {}
@@ -93,9 +95,15 @@ class Tally:
         row.most += most or ZERO
         row.most_unknown += 2 * len(prompts) if most is None else 0
         before = self._by_document.get(document_id, _NOTHING)
-        self._by_document[document_id] = (before[0] + expected, before[1] + (most or ZERO), before[2] + unknown)
+        self._by_document[document_id] = (
+            before[0] + expected,
+            before[1] + (most or ZERO),
+            before[2] + unknown,
+        )
 
-    def reused(self, step: str, model: Model, expectation: Expectation, reach: float, calls: float) -> None:
+    def reused(
+        self, step: str, model: Model, expectation: Expectation, reach: float, calls: float
+    ) -> None:
         """Answers that are paid already, or will be when the first of equal documents is done."""
         row = self._row(step, model, expectation)
         row.documents += reach
@@ -158,7 +166,11 @@ class Tally:
     def of(self, ids: Iterable[str]) -> tuple[Decimal, Decimal, float]:
         """Expected and highest cost (USD) of some documents, and the expected calls of unknown price."""
         chosen = [self._by_document.get(name, _NOTHING) for name in ids]
-        return sum((c[0] for c in chosen), ZERO), sum((c[1] for c in chosen), ZERO), sum(c[2] for c in chosen)
+        return (
+            sum((c[0] for c in chosen), ZERO),
+            sum((c[1] for c in chosen), ZERO),
+            sum(c[2] for c in chosen),
+        )
 
     def seconds(self) -> tuple[float, float] | tuple[None, None]:
         """How long the calls take when the busiest model decides, and when one model waits for the other.

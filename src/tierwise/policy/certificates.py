@@ -36,7 +36,9 @@ _MOST_LABELS = 1_000_000  # a floor that needs more than this is out of reach
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-Usd = Annotated[Decimal, Field(ge=0), PlainSerializer(lambda usd: f"{usd.normalize():f}", return_type=str)]
+Usd = Annotated[
+    Decimal, Field(ge=0), PlainSerializer(lambda usd: f"{usd.normalize():f}", return_type=str)
+]
 
 
 def lower_bound(errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1) -> float:
@@ -46,7 +48,9 @@ def lower_bound(errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1)
     Raises Misuse when the counts make no sense.
     """
     if not (0 <= errors <= n and 0 < alpha < 1 and compared >= 1):
-        raise Misuse(f"no bound for {errors} errors in {n} labels, alpha {alpha}, {compared} candidates compared")
+        raise Misuse(
+            f"no bound for {errors} errors in {n} labels, alpha {alpha}, {compared} candidates compared"
+        )
     return _bound(errors, n, alpha / compared)
 
 
@@ -84,7 +88,9 @@ class Shortfall:
         return f"{shown}; {self.floor:g} needs about {self.at_this_rate} more like these, or {best}"
 
 
-def labels_needed(errors: int, n: int, floor: float, *, alpha: float = ALPHA, compared: int = 1) -> Shortfall:
+def labels_needed(
+    errors: int, n: int, floor: float, *, alpha: float = ALPHA, compared: int = 1
+) -> Shortfall:
     """How many more labels would prove `floor`, counted from `errors` among `n`. Raises Misuse like `lower_bound`."""
     bound = lower_bound(errors, n, alpha=alpha, compared=compared)
     reachable = n > 0 and (n - errors) / n > floor
@@ -93,7 +99,9 @@ def labels_needed(errors: int, n: int, floor: float, *, alpha: float = ALPHA, co
         n=n,
         floor=floor,
         bound=bound,
-        at_this_rate=_further(errors, n, floor, alpha / compared, rate=errors / n) if reachable else None,
+        at_this_rate=_further(errors, n, floor, alpha / compared, rate=errors / n)
+        if reachable
+        else None,
         if_all_right=_further(errors, n, floor, alpha / compared, rate=0.0) if floor < 1 else None,
     )
 
@@ -125,7 +133,9 @@ class Current:
     prompt_hash: str
     step_hash: str
     today: datetime.date
-    demoted: Mapping[tuple[str, ...], str] = field(default_factory=dict)  # models -> what audits say against them
+    demoted: Mapping[tuple[str, ...], str] = field(
+        default_factory=dict
+    )  # models -> what audits say against them
 
 
 class MeanUsage(Settings):
@@ -141,10 +151,13 @@ class MeanUsage(Settings):
             return None
         price = model.price
         prompt, cached, completion = (
-            Decimal(str(tokens)) for tokens in (self.prompt_tokens, self.cached_tokens, self.completion_tokens)
+            Decimal(str(tokens))
+            for tokens in (self.prompt_tokens, self.cached_tokens, self.completion_tokens)
         )
         cached_price = price.input if price.cached_input is None else price.cached_input
-        return ((prompt - cached) * price.input + cached * cached_price + completion * price.output) / MILLION
+        return (
+            (prompt - cached) * price.input + cached * cached_price + completion * price.output
+        ) / MILLION
 
 
 class Certificate(Settings):
@@ -173,13 +186,19 @@ class Certificate(Settings):
     threshold: float | None = None  # below this confidence the first model hands the document on
     coverage: Share | None = None  # share of the golden set that the first model answers itself
     mean_cost: Usd | None = None  # USD a document at the prices of that day; None when unknown
-    mean_usage: Mapping[str, MeanUsage] | None = None  # catalog name -> tokens a document, so that new prices re-rank
+    mean_usage: Mapping[str, MeanUsage] | None = (
+        None  # catalog name -> tokens a document, so that new prices re-rank
+    )
     latency_p50_s: Annotated[float, Field(ge=0)] | None = None
     judged_by: str | None = None  # the model that judged by a rubric
     human_labels: Count | None = None  # labels by people that the judge was held against
-    false_passes: Count | None = None  # of those answers, the ones that it passed although they are wrong
+    false_passes: Count | None = (
+        None  # of those answers, the ones that it passed although they are wrong
+    )
     date: datetime.date
-    expires: datetime.date = Field(default_factory=lambda data: data["date"] + VALID_FOR)  # void from this day on
+    expires: datetime.date = Field(
+        default_factory=lambda data: data["date"] + VALID_FOR
+    )  # void from this day on
     machine: str = ""
     tierwise_version: str
 
@@ -190,7 +209,9 @@ class Certificate(Settings):
         if set(self.identities) != set(self.models):
             raise ValueError("`identities` needs one entry for each of `models`")
         if not self.deferred <= self.errors <= self.n:
-            raise ValueError("`deferred` items are among the `errors`, and those among the `n` items")
+            raise ValueError(
+                "`deferred` items are among the `errors`, and those among the `n` items"
+            )
         if (self.threshold is None) != (self.coverage is None):
             raise ValueError("`threshold` and `coverage` go together")
         if self.judged_by and not self.human_labels:
@@ -199,8 +220,12 @@ class Certificate(Settings):
             raise ValueError("`mean_usage` needs one entry for each of `models`")
         if self.expires <= self.date:
             raise ValueError("`expires` must be later than `date`")
-        if self.bound and _tail(self.errors, self.n, self.bound) > self.alpha / self.compared * (1 + 1e-6):
-            raise ValueError("`bound` claims more than `errors` and `n` prove; run `tierwise certify` again")
+        if self.bound and _tail(self.errors, self.n, self.bound) > self.alpha / self.compared * (
+            1 + 1e-6
+        ):
+            raise ValueError(
+                "`bound` claims more than `errors` and `n` prove; run `tierwise certify` again"
+            )
         return self
 
     @property
@@ -211,7 +236,9 @@ class Certificate(Settings):
     @property
     def proof(self) -> str:
         """The evidence in a few words."""
-        level = f"{1 - self.alpha:.0%} sure" + (f" among {self.compared} compared" if self.compared > 1 else "")
+        level = f"{1 - self.alpha:.0%} sure" + (
+            f" among {self.compared} compared" if self.compared > 1 else ""
+        )
         return f"{_counted(self.errors, 'error')} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
 
     @property
@@ -230,7 +257,9 @@ class Certificate(Settings):
         if self.mean_usage is None:
             return self.mean_cost
         costs = [usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items()]
-        return None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
+        return (
+            None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
+        )
 
     def covers(self, floor: float) -> bool:
         """Whether the proven pass rate reaches a floor."""
@@ -239,7 +268,9 @@ class Certificate(Settings):
     def void_reasons(self, current: Current) -> str | None:
         """Every change that voids this certificate, in one line, or None while it holds. Prices never do."""
         reasons = [
-            f"model {name} changed" if name in current.identities else f"the catalog has no model '{name}'"
+            f"model {name} changed"
+            if name in current.identities
+            else f"the catalog has no model '{name}'"
             for name, identity in self.identities.items()
             if current.identities.get(name) != identity
         ]
@@ -273,7 +304,9 @@ class Certificates(Settings):
         """The certificate of this chain, valid or not."""
         return self._by_key.get((step, tuple(models)))
 
-    def against(self, step: str, models: Sequence[str], floor: float, current: Current) -> str | None:
+    def against(
+        self, step: str, models: Sequence[str], floor: float, current: Current
+    ) -> str | None:
         """Why this chain is not shown capable of a floor, or None when it is."""
         certificate = self.find(step, models)
         if certificate is None:
@@ -289,7 +322,9 @@ class Certificates(Settings):
         mine = (c for c in self.certificates if c.step == step and c.covers(floor))
         return tuple(c for c in mine if c.void_reasons(current) is None)
 
-    def certified(self, step: str, models: Sequence[str], floor: float, current: Current) -> Certificate | None:
+    def certified(
+        self, step: str, models: Sequence[str], floor: float, current: Current
+    ) -> Certificate | None:
         """The valid certificate that shows this chain capable of a floor, or None."""
         return None if self.against(step, models, floor, current) else self.find(step, models)
 
@@ -309,7 +344,10 @@ def load_certificates(path: Path) -> Certificates:
     for i, certificate in enumerate(certificates.certificates):
         if (key := (certificate.step, certificate.models)) in seen:
             names = ", ".join(certificate.models)
-            raise source.error(f"a second certificate of {certificate.step} for {names}; keep one", ("certificates", i))
+            raise source.error(
+                f"a second certificate of {certificate.step} for {names}; keep one",
+                ("certificates", i),
+            )
         seen.add(key)
     return certificates
 
@@ -334,7 +372,9 @@ class Candidate(NamedTuple):
     passes: float
 
 
-def order_by_expected_cost(candidates: Iterable[Candidate], *, last: Candidate | None = None) -> tuple[Candidate, ...]:
+def order_by_expected_cost(
+    candidates: Iterable[Candidate], *, last: Candidate | None = None
+) -> tuple[Candidate, ...]:
     """The order that costs least until an answer is accepted: by cost per acceptance, cost / passes.
 
     Exact when the candidates fail independently of each other. With `last`, whose answer is taken in
@@ -346,12 +386,20 @@ def order_by_expected_cost(candidates: Iterable[Candidate], *, last: Candidate |
     if last is None:
         return tuple(ordered)
     limit = math.inf if last.cost is None else Fraction(last.cost)
-    return (*(c for c in ordered if c.cost is not None and Fraction(c.cost) < Fraction(c.passes) * limit), last)
+    return (
+        *(
+            c
+            for c in ordered
+            if c.cost is not None and Fraction(c.cost) < Fraction(c.passes) * limit
+        ),
+        last,
+    )
 
 
 def expected_cost(chain: Iterable[Candidate]) -> Decimal | None:
     """USD that a document costs on average when tried in this order; None when a cost that may arise is unknown."""
-    total, reached = Decimal(0), Decimal(1)
+    total = Decimal(0)
+    reached = Decimal(1)
     for candidate in chain:
         if reached == 0:
             break
@@ -379,8 +427,12 @@ def _counted(number: int, noun: str) -> str:
 
 def _tail(errors: int, n: int, pass_rate: float) -> float:
     """The chance of at most `errors` errors in `n` at this pass rate: what a bound promises to keep small."""
-    passes, fails, all_ways = math.log(pass_rate), math.log1p(-pass_rate), math.lgamma(n + 1)
+    passes = math.log(pass_rate)
+    fails = math.log1p(-pass_rate)
+    all_ways = math.lgamma(n + 1)
     return math.fsum(
-        math.exp(all_ways - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * fails + (n - k) * passes)
+        math.exp(
+            all_ways - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * fails + (n - k) * passes
+        )
         for k in range(errors + 1)
     )

@@ -10,7 +10,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 from tierwise.policy.catalog import Catalog, Model
-from tierwise.policy.certificates import Candidate, Certificate, Certificates, Current, expected_cost
+from tierwise.policy.certificates import (
+    Candidate,
+    Certificate,
+    Certificates,
+    Current,
+    expected_cost,
+)
 from tierwise.policy.rules import Features, Rules
 from tierwise.records import Choice, Rejection, Route, Usage, canonical_hash
 
@@ -48,7 +54,9 @@ class Policy:
     rules: Rules
     certificates: Certificates = field(default_factory=Certificates)
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    demoted: Mapping[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)  # step, models -> why
+    demoted: Mapping[tuple[str, tuple[str, ...]], str] = field(
+        default_factory=dict
+    )  # step, models -> why
 
     @cached_property
     def hash(self) -> str:
@@ -59,13 +67,19 @@ class Policy:
     @cached_property
     def by_strength(self) -> tuple[str, ...]:
         """All models, the strongest first."""
-        return tuple(sorted(self.catalog.models, key=lambda name: (-self.catalog.models[name].strength, name)))
+        return tuple(
+            sorted(
+                self.catalog.models, key=lambda name: (-self.catalog.models[name].strength, name)
+            )
+        )
 
     def ease(self, step: str, max_output_tokens: int) -> Mapping[str, Ease]:
         """What each model certainly takes, worked out once for all documents of a step."""
         if (step, max_output_tokens) not in self._eases:
             self._eases[step, max_output_tokens] = {
-                model.name: _ease(model, max_output_tokens, usable=self.unusable(model, step) is None)
+                model.name: _ease(
+                    model, max_output_tokens, usable=self.unusable(model, step) is None
+                )
                 for model in self.catalog.models.values()
             }
         return self._eases[step, max_output_tokens]
@@ -76,12 +90,17 @@ class Policy:
             return f"unavailable: {self.unavailable[model.name]}"
         return f"is trained for {model.learned} only" if model.learned not in (None, step) else None
 
-    def proof(self, step: str, allowed: tuple[str, ...], current: Current | None, *, named: bool) -> Proof:
+    def proof(
+        self, step: str, allowed: tuple[str, ...], current: Current | None, *, named: bool
+    ) -> Proof:
         """What certificates make of these models, worked out once as long as `current` is the same object."""
         known = self._proofs.get((step, allowed, named))
         if known is None or known[0] is not current:
             decide = _as_named if named else _by_proof
-            self._proofs[step, allowed, named] = known = (current, decide(step, self, allowed, current))
+            self._proofs[step, allowed, named] = known = (
+                current,
+                decide(step, self, allowed, current),
+            )
         return known[1]
 
     @cached_property
@@ -109,21 +128,38 @@ def route(
     """
     rule = policy.rules.matching(f)
     if rule is None:
-        return Route(step=f.step, rule="none", models=(), reason="no route matches; add one without a condition")
-    ease, tokens, purse = policy.ease(f.step, max_output_tokens), f.prompt_tokens, _purse(budget_left)
+        return Route(
+            step=f.step,
+            rule="none",
+            models=(),
+            reason="no route matches; add one without a condition",
+        )
+    ease = policy.ease(f.step, max_output_tokens)
+    tokens = f.prompt_tokens
+    purse = _purse(budget_left)
     barred = {tier: policy.rules.forbidden(tier, f) for tier in policy.catalog.tiers}
     allowed: dict[str, None] = {}  # ordered, and each once: a route may name a model twice
     rejected: dict[str, Rejection] = {}
     for name in rule.candidates or policy.by_strength:
         tier, most_tokens, usd_a_token, usd_besides = ease[name]
-        if not (barred[tier] is None and tokens <= most_tokens and tokens * usd_a_token + usd_besides <= purse):
+        if not (
+            barred[tier] is None
+            and tokens <= most_tokens
+            and tokens * usd_a_token + usd_besides <= purse
+        ):
             model = policy.catalog.models[name]
-            reason = barred[tier] or _against(policy, model, f, max_output_tokens, splits, budget_left)
+            reason = barred[tier] or _against(
+                policy, model, f, max_output_tokens, splits, budget_left
+            )
             if reason is not None:
                 rejected[name] = Rejection(name, reason)
                 continue
         allowed[name] = None
-    proof = policy.proof(f.step, tuple(allowed), current, named=rule.pick is None) if allowed else _NOBODY
+    proof = (
+        policy.proof(f.step, tuple(allowed), current, named=rule.pick is None)
+        if allowed
+        else _NOBODY
+    )
     return Route(
         step=f.step,
         rule=rule.name,
@@ -136,19 +172,36 @@ def route(
 
 
 def choices(
-    chosen: Route, f: Features, policy: Policy, *, max_output_tokens: int, current: Current | None = None
+    chosen: Route,
+    f: Features,
+    policy: Policy,
+    *,
+    max_output_tokens: int,
+    current: Current | None = None,
 ) -> tuple[Choice, ...]:
     """What each model of a route should cost for this document, and what is known of it: for the record."""
     floor = policy.rules.floors.get(chosen.step)
-    return tuple(_choice(name, f, policy, floor, max_output_tokens, current) for name in chosen.models)
+    return tuple(
+        _choice(name, f, policy, floor, max_output_tokens, current) for name in chosen.models
+    )
 
 
 def _choice(
-    name: str, f: Features, policy: Policy, floor: float | None, max_output_tokens: int, current: Current | None
+    name: str,
+    f: Features,
+    policy: Policy,
+    floor: float | None,
+    max_output_tokens: int,
+    current: Current | None,
 ) -> Choice:
-    model, certificate = policy.catalog.model(name), policy.certificates.find(f.step, [name])
+    model = policy.catalog.model(name)
+    certificate = policy.certificates.find(f.step, [name])
     known = certificate.mean_usage[name] if certificate and certificate.mean_usage else None
-    answer = math.ceil(known.completion_tokens) if known else min(max_output_tokens, model.max_output_tokens)
+    answer = (
+        math.ceil(known.completion_tokens)
+        if known
+        else min(max_output_tokens, model.max_output_tokens)
+    )
     cost = model.cost(Usage(f.prompt_tokens, answer))
     if floor is None or current is None:
         return Choice(name, cost, "no floor is set" if floor is None else "")
@@ -172,7 +225,9 @@ def against(
 
 def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:
     """USD that one call can cost at most, None when the price is unknown. Prompt tokens are an estimate."""
-    return model.cost(Usage(_at_most(model, prompt_tokens), min(max_output_tokens, model.max_output_tokens)))
+    return model.cost(
+        Usage(_at_most(model, prompt_tokens), min(max_output_tokens, model.max_output_tokens))
+    )
 
 
 def _at_most(model: Model, prompt_tokens: int) -> int:
@@ -197,7 +252,12 @@ def _ease(model: Model, max_output_tokens: int, *, usable: bool) -> Ease:
 
 
 def _against(
-    policy: Policy, model: Model, f: Features, max_output_tokens: int, splits: bool, budget_left: Decimal | None
+    policy: Policy,
+    model: Model,
+    f: Features,
+    max_output_tokens: int,
+    splits: bool,
+    budget_left: Decimal | None,
 ) -> str | None:
     """Why a model that no guard forbids is left out, or None."""
     if reason := policy.unusable(model, f.step):
@@ -215,17 +275,23 @@ def _against(
     return None
 
 
-def _as_named(step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None) -> Proof:
+def _as_named(
+    step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None
+) -> Proof:
     """The order that the route names; a model that is certified only where it is sure, hands on the rest."""
     floor = policy.rules.floors.get(step)
     if floor is None or current is None or "low_confidence" not in policy.rules.escalate.on:
         return Proof(allowed, _NAMED)
-    known = ((name, policy.certificates.certified(step, [name], floor, current)) for name in allowed)
+    known = (
+        (name, policy.certificates.certified(step, [name], floor, current)) for name in allowed
+    )
     thresholds = {name: c.threshold for name, c in known if c and c.threshold is not None}
     return Proof(allowed, _NAMED, thresholds=thresholds)
 
 
-def _by_proof(step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None) -> Proof:
+def _by_proof(
+    step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None
+) -> Proof:
     """The certified choice that costs least, then what it escalates to; why; and why each other model is left out.
 
     Without proof the strongest allowed model comes first: evidence buys cheapness. A trained classifier needs
@@ -236,7 +302,9 @@ def _by_proof(step: str, policy: Policy, allowed: tuple[str, ...], current: Curr
     if floor is None or current is None:
         missing = f"no floor is set for {step}" if floor is None else "nothing is certified here"
         return _unproven(policy, allowed, missing)
-    proven = [c for c in policy.certificates.of(step, floor, current) if set(c.models) <= set(allowed)]
+    proven = [
+        c for c in policy.certificates.of(step, floor, current) if set(c.models) <= set(allowed)
+    ]
     if "low_confidence" not in policy.rules.escalate.on:
         proven = [c for c in proven if c.threshold is None]
     if not proven:
@@ -245,7 +313,9 @@ def _by_proof(step: str, policy: Policy, allowed: tuple[str, ...], current: Curr
     models = tuple(dict.fromkeys((*(name for c in best for name in c.models), strongest)))
     dearer = "certified, but dearer than the one chosen"
     others = [name for name in allowed if name not in models]
-    reasons = (policy.certificates.against(step, [name], floor, current) or dearer for name in others)
+    reasons = (
+        policy.certificates.against(step, [name], floor, current) or dearer for name in others
+    )
     return Proof(
         models,
         f"the cheapest shown capable of {floor:g}: {', then '.join(_told(c) for c in best)}",
@@ -270,11 +340,15 @@ def _ways(proven: Sequence[Certificate]) -> Iterator[tuple[Certificate, ...]]:
         yield (certificate,)
         if certificate.partial:
             yield from (
-                (certificate, rest) for rest in proven if not rest.partial and rest.models != certificate.models
+                (certificate, rest)
+                for rest in proven
+                if not rest.partial and rest.models != certificate.models
             )
 
 
-def _price_of(way: tuple[Certificate, ...], policy: Policy, strongest: str) -> tuple[float, Decimal, tuple[str, ...]]:
+def _price_of(
+    way: tuple[Certificate, ...], policy: Policy, strongest: str
+) -> tuple[float, Decimal, tuple[str, ...]]:
     """What a way costs a document on average, what it leaves going to the strongest model.
 
     Where that is unknown, the way comes later the more documents may have to pay it.
@@ -285,7 +359,11 @@ def _price_of(way: tuple[Certificate, ...], policy: Policy, strongest: str) -> t
         chain.append(Candidate(strongest, _typical(policy, way[0].step, strongest), 1.0))
     cost = expected_cost(chain)
     if cost is None:
-        return math.prod(1 - c.passes for c in way) or 1.0, expected_cost(chain[: len(way)]) or Decimal(0), names
+        return (
+            math.prod(1 - c.passes for c in way) or 1.0,
+            expected_cost(chain[: len(way)]) or Decimal(0),
+            names,
+        )
     return 0, cost, names
 
 
@@ -295,7 +373,11 @@ def _typical(policy: Policy, step: str, name: str) -> Decimal | None:
     own = policy.certificates.find(step, [name])
     if own and own.mean_usage:
         return own.mean_usage[name].cost(model)
-    others = [c.mean_usage[c.models[0]] for c in policy.certificates.certificates if c.step == step and c.mean_usage]
+    others = [
+        c.mean_usage[c.models[0]]
+        for c in policy.certificates.certificates
+        if c.step == step and c.mean_usage
+    ]
     return max((cost for u in others if (cost := u.cost(model)) is not None), default=None)
 
 

@@ -21,7 +21,9 @@ from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-SomeWords = Annotated[tuple[str, ...], Field(min_length=1)]  # none at all would silently match nothing
+SomeWords = Annotated[
+    tuple[str, ...], Field(min_length=1)
+]  # none at all would silently match nothing
 SomeStakes = Annotated[tuple[Stakes, ...], Field(min_length=1)]
 
 
@@ -31,8 +33,12 @@ def _listed(value: Any) -> Any:
 
 
 Words = Annotated[SomeWords, BeforeValidator(_listed, json_schema_input_type=str | SomeWords)]
-StakesWords = Annotated[SomeStakes, BeforeValidator(_listed, json_schema_input_type=Stakes | SomeStakes)]
-Trigger = Literal["schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"]
+StakesWords = Annotated[
+    SomeStakes, BeforeValidator(_listed, json_schema_input_type=Stakes | SomeStakes)
+]
+Trigger = Literal[
+    "schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,38 +91,58 @@ Test = Callable[[Features], bool]
 class Condition(Settings):
     """What a document must be for a rule to apply. All that is named must hold; nothing named always holds."""
 
-    step: Words | None = Field(None, description="One of these steps: `draft`, or `[draft, summarize]`.")
+    step: Words | None = Field(
+        None, description="One of these steps: `draft`, or `[draft, summarize]`."
+    )
     sensitivity_min: Sensitivity | None = Field(
         None, description="At least this sensitive: public < internal < confidential < restricted."
     )
     sensitivity_max: Sensitivity | None = Field(None, description="At most this sensitive.")
     tokens_min: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="At least so many tokens of document text; the prompt around it is not counted."
+        None,
+        description="At least so many tokens of document text; the prompt around it is not counted.",
     )
-    tokens_max: Annotated[int, Field(ge=0)] | None = Field(None, description="At most so many tokens.")
-    language: Words | None = Field(None, description="One of these languages, such as `de`; unknown matches none.")
+    tokens_max: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="At most so many tokens."
+    )
+    language: Words | None = Field(
+        None, description="One of these languages, such as `de`; unknown matches none."
+    )
     stakes: StakesWords | None = Field(
-        None, description="One of these: what a mistake costs, as the step or the document's `stakes` says."
+        None,
+        description="One of these: what a mistake costs, as the step or the document's `stakes` says.",
     )
     tags: Mapping[str, Words] = Field(
-        {}, description="Values that the document's metadata has: `{desk: [legal, hr]}`. All the names must match."
+        {},
+        description="Values that the document's metadata has: `{desk: [legal, hr]}`. All the names must match.",
     )
     outcomes: Mapping[str, Words] = Field(
-        {}, description="What earlier steps accepted: `{classify.label: [complaint]}`. All the names must match."
+        {},
+        description="What earlier steps accepted: `{classify.label: [complaint]}`. All the names must match.",
     )
     budget_used_min: Probability | None = Field(
-        None, description="At least this share of the run's budget is spent or reserved: 0.8 is four fifths."
+        None,
+        description="At least this share of the run's budget is spent or reserved: 0.8 is four fifths.",
     )
     minutes_left_max: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="At most so many minutes are left until the run's deadline; never holds without one."
+        None,
+        description="At most so many minutes are left until the run's deadline; never holds without one.",
     )
 
     @model_validator(mode="after")
     def _can_hold(self) -> Condition:
         """A range that is empty would switch a guard off without a word."""
-        if self.sensitivity_min and self.sensitivity_max and rank(self.sensitivity_min) > rank(self.sensitivity_max):
+        if (
+            self.sensitivity_min
+            and self.sensitivity_max
+            and rank(self.sensitivity_min) > rank(self.sensitivity_max)
+        ):
             raise ValueError("`sensitivity_min` is above `sensitivity_max`, so this never holds")
-        if self.tokens_min is not None and self.tokens_max is not None and self.tokens_min > self.tokens_max:
+        if (
+            self.tokens_min is not None
+            and self.tokens_max is not None
+            and self.tokens_min > self.tokens_max
+        ):
             raise ValueError("`tokens_min` is above `tokens_max`, so this never holds")
         return self
 
@@ -171,15 +197,21 @@ def _outcome(f: Features, path: str) -> str | None:
     step, _, name = path.partition(".")
     value = f.outcomes.get(step)
     found = value.get(name) if name and isinstance(value, dict) else value
-    return found if found is None or isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    return (
+        found if found is None or isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    )
 
 
 class Guard(Settings):
     """A rule that only forbids: where it applies, other tiers than these may not see the document."""
 
     name: str = Field(description="What reports call this guard.")
-    when: Condition = Field(Condition(), description="What it applies to; nothing named is everything.")
-    allow_tiers: tuple[str, ...] = Field(description="The only tiers that may see what it applies to; [] is none.")
+    when: Condition = Field(
+        Condition(), description="What it applies to; nothing named is everything."
+    )
+    allow_tiers: tuple[str, ...] = Field(
+        description="The only tiers that may see what it applies to; [] is none."
+    )
 
 
 class Example(Settings):
@@ -191,25 +223,36 @@ class Example(Settings):
     language: str | None = Field(None, description="Its language, such as `de`; left out: unknown.")
     stakes: Stakes = Field("normal", description="What a mistake costs.")
     tags: Mapping[str, str] = Field({}, description="Its metadata: `{desk: legal}`.")
-    outcomes: Mapping[str, Any] = Field({}, description="What steps accepted so far: `{classify: {label: complaint}}`.")
-    routes_to: str = Field(description="The model that is to be tried first when every model is available.")
+    outcomes: Mapping[str, Any] = Field(
+        {}, description="What steps accepted so far: `{classify: {label: complaint}}`."
+    )
+    routes_to: str = Field(
+        description="The model that is to be tried first when every model is available."
+    )
 
 
 class RouteRule(Settings):
     """Names the candidates for the documents that it matches, in order, or lets the router pick."""
 
     name: str = Field(description="What reports call this route.")
-    when: Condition = Field(Condition(), description="What it is for; the last route has none, and takes the rest.")
+    when: Condition = Field(
+        Condition(), description="What it is for; the last route has none, and takes the rest."
+    )
     candidates: tuple[str, ...] = Field(
         (),
         alias="try",
         description="Models in the order in which they are tried; those that may not or cannot are left out.",
     )
     pick: Literal["cheapest_capable"] | None = Field(
-        None, description="In place of `try`: the cheapest model that is shown capable of the step's floor."
+        None,
+        description="In place of `try`: the cheapest model that is shown capable of the step's floor.",
     )
-    otherwise: Literal["defer"] = Field("defer", description="What becomes of a document that no model is left for.")
-    review: Literal["human"] | None = Field(None, description="Every answer waits for a person who looks at it.")
+    otherwise: Literal["defer"] = Field(
+        "defer", description="What becomes of a document that no model is left for."
+    )
+    review: Literal["human"] | None = Field(
+        None, description="Every answer waits for a person who looks at it."
+    )
     examples: tuple[Example, ...] = Field(
         (), description="What this route is meant to do; `tierwise check` tries them."
     )
@@ -228,32 +271,45 @@ class Escalation(Settings):
         ("schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"),
         description="Checks whose failure sends a document on to the route's next model; any other defers it.",
     )
-    most: Annotated[int, Field(ge=0)] = Field(2, description="How often at most, for one document and step.")
+    most: Annotated[int, Field(ge=0)] = Field(
+        2, description="How often at most, for one document and step."
+    )
 
 
 class SpendingLimit(Settings):
     """At most so much in each UTC day or month: for runs with these tags, or for all."""
 
     usd: Annotated[Decimal, Field(ge=0)] = Field(description="What may be spent.")
-    per: Period = Field(description="How often it may be spent: in each UTC day, or in each UTC month.")
-    tags: Mapping[str, str] = Field({}, description="The runs that share it: those with all of these tags.")
+    per: Period = Field(
+        description="How often it may be spent: in each UTC day, or in each UTC month."
+    )
+    tags: Mapping[str, str] = Field(
+        {}, description="The runs that share it: those with all of these tags."
+    )
 
     @property
     def limit(self) -> Limit:
         """As the ledger takes it."""
-        return Limit(" ".join(f"{name}={value}" for name, value in sorted(self.tags.items())), self.usd, self.per)
+        return Limit(
+            " ".join(f"{name}={value}" for name, value in sorted(self.tags.items())),
+            self.usd,
+            self.per,
+        )
 
 
 class BudgetRules(Settings):
     """How much may be spent in a day or month, what happens when nothing is left, and which unpriced models may run."""
 
     when_empty: Literal["defer", "pause", "fail"] = Field(
-        "defer", description="Without money: documents wait, the run waits for a person, or the run fails."
+        "defer",
+        description="Without money: documents wait, the run waits for a person, or the run fails.",
     )
     allow_unpriced: tuple[str, ...] = Field(
         (), description="Models that may be called under a budget although their price is unknown."
     )
-    limits: tuple[SpendingLimit, ...] = Field((), description="Limits that runs share, beside each run's own.")
+    limits: tuple[SpendingLimit, ...] = Field(
+        (), description="Limits that runs share, beside each run's own."
+    )
 
     @model_validator(mode="after")
     def _each_once(self) -> BudgetRules:
@@ -271,21 +327,33 @@ class Shadow(Settings):
     """What cheaper models that are not certified are also asked, to see how they would do. Guards hold all the same."""
 
     share: Probability = Field(0.0, description="The share of the documents, chosen by chance.")
-    money: Probability = Field(0.1, description="They spend at most this share of what the run spent.")
+    money: Probability = Field(
+        0.1, description="They spend at most this share of what the run spent."
+    )
 
 
 class Rules(Settings):
     """Everything that decides which model may and should do a step."""
 
     version: Literal[1] = Field(description="The version of this file's format.")
-    guards: tuple[Guard, ...] = Field((), description="What only forbids, asked again before every attempt.")
-    floors: Mapping[str, Probability] = Field({}, description="The least pass rate that each step accepts, 0 to 1.")
+    guards: tuple[Guard, ...] = Field(
+        (), description="What only forbids, asked again before every attempt."
+    )
+    floors: Mapping[str, Probability] = Field(
+        {}, description="The least pass rate that each step accepts, 0 to 1."
+    )
     routes: Annotated[tuple[RouteRule, ...], Field(min_length=1)] = Field(
         description="Which models are tried; the first route that matches is taken."
     )
-    escalate: Escalation = Field(Escalation(), description="When a failed check sends a document to the next model.")
-    budget: BudgetRules = Field(BudgetRules(), description="What a budget means; its amount belongs to a run.")
-    shadow: Shadow = Field(Shadow(), description="Whom to ask on the side, so that cheaper models can be proven.")
+    escalate: Escalation = Field(
+        Escalation(), description="When a failed check sends a document to the next model."
+    )
+    budget: BudgetRules = Field(
+        BudgetRules(), description="What a budget means; its amount belongs to a run."
+    )
+    shadow: Shadow = Field(
+        Shadow(), description="Whom to ask on the side, so that cheaper models can be proven."
+    )
 
     @cached_property
     def hash(self) -> str:
@@ -313,7 +381,9 @@ class Rules(Settings):
     def _of_step(self, step: str) -> tuple[tuple[RouteRule, tuple[Test, ...]], ...]:
         """The routes that a step can take, each with its other tests: sorted out once, since every document asks."""
         if step not in self._by_step:
-            allowed = (rule for rule in self.routes if rule.when.step is None or step in rule.when.step)
+            allowed = (
+                rule for rule in self.routes if rule.when.step is None or step in rule.when.step
+            )
             self._by_step[step] = tuple((rule, rule.when.beside_step) for rule in allowed)
         return self._by_step[step]
 
@@ -342,10 +412,18 @@ def rules_schema() -> dict[str, Any]:
 
 
 def rules_faults(
-    source: YamlData, rules: Rules, models: Iterable[str], tiers: Iterable[str], steps: Iterable[str] | None
+    source: YamlData,
+    rules: Rules,
+    models: Iterable[str],
+    tiers: Iterable[str],
+    steps: Iterable[str] | None,
 ) -> Iterator[ConfigError]:
     """All that is wrong in rules whose every setting is right in itself, given the names that there are."""
-    names = {"model": frozenset(models), "tier": frozenset(tiers), "step": None if steps is None else frozenset(steps)}
+    names = {
+        "model": frozenset(models),
+        "tier": frozenset(tiers),
+        "step": None if steps is None else frozenset(steps),
+    }
     for kind, name, place in _names(rules):
         known = names[kind]
         if known is not None and name not in known:
@@ -359,7 +437,9 @@ def _twice(source: YamlData, kind: str, names: list[str]) -> Iterator[ConfigErro
     seen: set[str] = set()
     for i, name in enumerate(names):
         if name in seen:
-            yield source.error(f"two {kind} are named '{name}'; reports would mix them up", (kind, i, "name"))
+            yield source.error(
+                f"two {kind} are named '{name}'; reports would mix them up", (kind, i, "name")
+            )
         seen.add(name)
 
 
@@ -378,11 +458,16 @@ def _names(rules: Rules) -> Iterator[tuple[str, str, Location]]:
     """Every name in the rules that must exist elsewhere: its kind, itself, and where it stands."""
     for i, guard in enumerate(rules.guards):
         yield from _names_in(guard.when, ("guards", i, "when"))
-        yield from (("tier", tier, ("guards", i, "allow_tiers", j)) for j, tier in enumerate(guard.allow_tiers))
+        yield from (
+            ("tier", tier, ("guards", i, "allow_tiers", j))
+            for j, tier in enumerate(guard.allow_tiers)
+        )
     yield from (("step", name, ("floors", name)) for name in rules.floors)
     for i, rule in enumerate(rules.routes):
         yield from _names_in(rule.when, ("routes", i, "when"))
-        yield from (("model", name, ("routes", i, "try", j)) for j, name in enumerate(rule.candidates))
+        yield from (
+            ("model", name, ("routes", i, "try", j)) for j, name in enumerate(rule.candidates)
+        )
         for j, example in enumerate(rule.examples):
             place = ("routes", i, "examples", j)
             yield "step", example.step, (*place, "step")

@@ -29,7 +29,11 @@ from tierwise.errors import Misuse
 
 ALPHA = 0.05
 HORIZON = 1000  # audits
-BETS = (1.5, 2.25, 4.0)  # the odds of failing are this many times, or this part of, those at the floor
+BETS = (
+    1.5,
+    2.25,
+    4.0,
+)  # the odds of failing are this many times, or this part of, those at the floor
 _AT_ONCE = 0.2  # share of alpha that `demotion` spends on `refutes`
 
 
@@ -54,7 +58,9 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if not 0 < self.floor < 1:
-            raise Misuse(f"audits show nothing about a floor of {self.floor:g}; it must lie between 0 and 1")
+            raise Misuse(
+                f"audits show nothing about a floor of {self.floor:g}; it must lie between 0 and 1"
+            )
 
     @property
     def n(self) -> int:
@@ -64,12 +70,16 @@ class Evidence:
     @property
     def log_for(self) -> float:
         """Log e-value against "the pass rate is at most the floor"."""
-        return _log_mean(self.passed * up + self.failed * down for up, down in _growth(self.floor, better=True))
+        return _log_mean(
+            self.passed * up + self.failed * down for up, down in _growth(self.floor, better=True)
+        )
 
     @property
     def log_against(self) -> float:
         """Log e-value against "the pass rate is at least the floor"."""
-        return _log_mean(self.passed * up + self.failed * down for up, down in _growth(self.floor, better=False))
+        return _log_mean(
+            self.passed * up + self.failed * down for up, down in _growth(self.floor, better=False)
+        )
 
     @property
     def log_drop(self) -> float:
@@ -97,7 +107,9 @@ def update(evidence: Evidence, passed: bool) -> Evidence:
         floor=evidence.floor,
         passed=evidence.passed + passed,
         failed=evidence.failed + (not passed),
-        staked=tuple(_log1p_exp(log + step) for log, step in zip(evidence.staked, steps, strict=True)),
+        staked=tuple(
+            _log1p_exp(log + step) for log, step in zip(evidence.staked, steps, strict=True)
+        ),
     )
 
 

@@ -29,14 +29,21 @@ class Attention:
 
 
 def attention(
-    summaries: Sequence[RunSummary], errors: Sequence[ErrorRow], ground: Ground, today: datetime.date
+    summaries: Sequence[RunSummary],
+    errors: Sequence[ErrorRow],
+    ground: Ground,
+    today: datetime.date,
 ) -> list[Attention]:
     """Everything that is worth a look, the most urgent first."""
     found = [item for summary in summaries for item in _of_run(summary)]
     found += _setup(errors)
     found += _evidence([row for summary in summaries for row in summary.rows], ground, today)
     if ground.labels_wanted:
-        found.append(Attention(f"waiting for a label: {_counted(ground.labels_wanted, 'answer')}", "tierwise label"))
+        found.append(
+            Attention(
+                f"waiting for a label: {_counted(ground.labels_wanted, 'answer')}", "tierwise label"
+            )
+        )
     return list(dict.fromkeys(found))
 
 
@@ -45,25 +52,39 @@ def command_of(run: RunRow, command: str = "run", **changes: str) -> str:
     if run.flow_run_id is None:
         return f"tierwise show {run.id}"
     unset = (None, "None", False, "False")
-    parameters = {name: value for name, value in run.parameters.items() if value not in unset} | changes
-    options = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in parameters.items()]
+    parameters = {
+        name: value for name, value in run.parameters.items() if value not in unset
+    } | changes
+    options = [
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in parameters.items()
+    ]
     return " ".join([f"tierwise {command} {run.flow.replace('-', '_')}", *options])
 
 
 def _of_run(summary: RunSummary) -> Iterator[Attention]:
     run = summary.run
     if run.state != "completed":
-        what = "has no end on record: it still runs, or it was stopped" if run.state == "running" else f"is {run.state}"
+        what = (
+            "has no end on record: it still runs, or it was stopped"
+            if run.state == "running"
+            else f"is {run.state}"
+        )
         yield Attention(f"run {run.id} {what}; what was paid is reused", command_of(run))
     yield from _deferred(run, summary.deferred)
     if run.cost_unknown:
-        yield Attention(f"{_counted(run.cost_unknown, 'call')} of unknown cost: a price is missing", "tierwise models")
+        yield Attention(
+            f"{_counted(run.cost_unknown, 'call')} of unknown cost: a price is missing",
+            "tierwise models",
+        )
     if run.budget_usd and _NEARLY * run.budget_usd <= run.cost_known:
         told = f"{usd(run.cost_known)} of a budget of {usd(run.budget_usd)} are spent"
         yield Attention(told, command_of(run, **_more_money(run)))
     for row in summary.against_plan()[-1:]:
         if row.deviation is not None and row.deviation > _MOST_OVER:
-            yield Attention(f"it cost {row.deviation:+.0%} against its plan", command_of(run, "plan"))
+            yield Attention(
+                f"it cost {row.deviation:+.0%} against its plan", command_of(run, "plan")
+            )
 
 
 def _deferred(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attention]:
@@ -72,7 +93,8 @@ def _deferred(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attention]:
         kinds.setdefault(_kind(row), []).append(row)
     review = f"tierwise review {run.id}"
     for kind, mine in kinds.items():
-        documents, first = _counted(len(mine), "document"), mine[0]
+        documents = _counted(len(mine), "document")
+        first = mine[0]
         if kind == "budget":
             yield Attention(f"waiting for money: {documents}", command_of(run, **_more_money(run)))
         elif kind == "review":
@@ -102,10 +124,15 @@ def _more_money(run: RunRow) -> dict[str, str]:
 def _setup(errors: Sequence[ErrorRow]) -> Iterator[Attention]:
     for row in errors:
         if row.error in _SETUP:
-            yield Attention(f"{_counted(row.calls, 'call')} to {row.model} ended in {row.error}", "tierwise doctor")
+            yield Attention(
+                f"{_counted(row.calls, 'call')} to {row.model} ended in {row.error}",
+                "tierwise doctor",
+            )
 
 
-def _evidence(rows: Sequence[SummaryRow], ground: Ground, today: datetime.date) -> Iterator[Attention]:
+def _evidence(
+    rows: Sequence[SummaryRow], ground: Ground, today: datetime.date
+) -> Iterator[Attention]:
     """Steps with a floor whose certificates are missing, void or about to end."""
     for step in dict.fromkeys(row.step for row in rows if row.step in ground.floors):
         mine = [proof for proof in ground.proofs if proof.certificate.step == step]

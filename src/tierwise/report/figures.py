@@ -35,8 +35,14 @@ class Ground:
     def best(self) -> Model | None:
         """The strongest model with a known price; of equals the dearest."""
         models = self.catalog.models.values() if self.catalog else ()
-        priced = [(model, model.price) for model in models if model.price != "unknown" and not model.learned]
-        found = max(priced, key=lambda pair: (pair[0].strength, pair[1].output, pair[0].name), default=None)
+        priced = [
+            (model, model.price)
+            for model in models
+            if model.price != "unknown" and not model.learned
+        ]
+        found = max(
+            priced, key=lambda pair: (pair[0].strength, pair[1].output, pair[0].name), default=None
+        )
         return found[0] if found else None
 
 
@@ -105,7 +111,9 @@ class Saving:
     @property
     def share(self) -> float | None:
         """The saving as a share of the best model's cost."""
-        return None if self.saved is None or not self.best_cost else float(self.saved / self.best_cost)
+        return (
+            None if self.saved is None or not self.best_cost else float(self.saved / self.best_cost)
+        )
 
 
 def savings(
@@ -166,7 +174,8 @@ def _saving(
         best_cost=None if barred is None else barred + there,
         calls=sum(row.counted for row in rows),
         barred=sum(row.counted for row in rows if row.barred),
-        uncounted=sum(row.uncounted for row in rows if not row.barred) - sum(row.calls for row in estimates),
+        uncounted=sum(row.uncounted for row in rows if not row.barred)
+        - sum(row.calls for row in estimates),
         estimated=sum(row.documents for row in estimates),
         quality=quality,
         evidence=evidence,
@@ -194,9 +203,15 @@ def _sum(costs: Iterable[Decimal | None]) -> Decimal | None:
     return amount
 
 
-def _quality(step: str, chains: Sequence[ChainRow], best: str, proofs: Sequence[Proof]) -> tuple[float | None, str]:
+def _quality(
+    step: str, chains: Sequence[ChainRow], best: str, proofs: Sequence[Proof]
+) -> tuple[float | None, str]:
     """The certified difference, and what it rests on or lacks. An answer of the best model is as good as its own."""
-    valid = {p.certificate.models: p.certificate for p in proofs if p.certificate.step == step and p.void is None}
+    valid = {
+        p.certificate.models: p.certificate
+        for p in proofs
+        if p.certificate.step == step and p.void is None
+    }
     others = [row for row in chains if row.model != best]
     if not chains:
         return None, "no answer was accepted"
@@ -204,14 +219,22 @@ def _quality(step: str, chains: Sequence[ChainRow], best: str, proofs: Sequence[
         return 0.0, f"all answers are {best}'s"
     if (top := valid.get((best,))) is None:
         return None, f"no certificate in force for {best}"
-    difference, told = 0.0, {f"{best} {top.pass_rate:.1%} of {top.n}": None}
+    difference = 0.0
+    told = {f"{best} {top.pass_rate:.1%} of {top.n}": None}
     for row in others:
-        chain = row.models[: row.models.index(row.model) + 1] if row.model in row.models else (row.model,)
+        chain = (
+            row.models[: row.models.index(row.model) + 1]
+            if row.model in row.models
+            else (row.model,)
+        )
         proof = valid.get(row.models) or valid.get(chain)
         if proof is None:
             return None, f"no certificate in force for {' > '.join(chain)}"
         if proof.golden_hash != top.golden_hash:
-            return None, f"{' > '.join(proof.models)} and {best} were measured on different examples"
+            return (
+                None,
+                f"{' > '.join(proof.models)} and {best} were measured on different examples",
+            )
         difference += row.documents * (proof.pass_rate - top.pass_rate)
         told[f"{' > '.join(proof.models)} {proof.pass_rate:.1%} of {proof.n}"] = None
     return difference / sum(row.documents for row in chains), "; ".join(told)
@@ -273,5 +296,7 @@ def chargeback(runs: Iterable[RunRow]) -> list[Charge]:
             cost_known=sum((run.cost_known for run in mine), Decimal(0)),
             cost_unknown=sum(run.cost_unknown for run in mine),
         )
-        for (tag, value), mine in sorted(groups.items(), key=lambda group: (not group[0][0], group[0]))
+        for (tag, value), mine in sorted(
+            groups.items(), key=lambda group: (not group[0][0], group[0])
+        )
     ]

@@ -74,7 +74,8 @@ def gather(ledger: Ledger, runs: Sequence[RunRow], ground: Ground, today: dateti
     """Read the figures of some runs, newest first; the trend is that of a single run's flow. Raises LedgerError."""
     ids = [run.id for run in runs]
     summaries = [summarize_run(ledger, run_id) for run_id in ids]
-    errors, best = reporting.error_rows(ledger, ids), ground.best
+    errors = reporting.error_rows(ledger, ids)
+    best = ground.best
     rows = reporting.summary_of(ledger, ids)
     line = reporting.runs_before(ledger, runs[0]) if len(runs) == 1 else _one_flow(runs)
     return Report(
@@ -84,7 +85,9 @@ def gather(ledger: Ledger, runs: Sequence[RunRow], ground: Ground, today: dateti
         errors=errors,
         best=best.name if best else None,
         savings=_savings(ledger, ids, ground),
-        proofs=[proof for proof in ground.proofs if proof.certificate.step in {row.step for row in rows}],
+        proofs=[
+            proof for proof in ground.proofs if proof.certificate.step in {row.step for row in rows}
+        ],
         trend=trend(line, reporting.verdict_counts(ledger, [run.id for run in line])),
         charges=chargeback(runs),
         attention=attention(summaries, errors, ground, today),
@@ -102,7 +105,11 @@ def _savings(ledger: Ledger, ids: Sequence[str], ground: Ground) -> list[Saving]
         return []
     long_from = best.price.above.prompt_tokens if best.price.above else None
     needed = reporting.needed_rows(ledger, ids, best.name, long_from)
-    estimates = reporting.estimate_rows(ledger, ids, best.name, long_from) if any(r.uncounted for r in needed) else []
+    estimates = (
+        reporting.estimate_rows(ledger, ids, best.name, long_from)
+        if any(r.uncounted for r in needed)
+        else []
+    )
     return savings(needed, estimates, reporting.chain_rows(ledger, ids), best, ground.proofs)
 
 

@@ -22,7 +22,10 @@ from tierwise.report.gathering import Report
 from tierwise.text.amounts import usd
 from tierwise.text.escape import plain
 
-_WIDTH, _HEIGHT, _EDGE = 320, 72, 6  # of a trend's drawing
+# of a trend's drawing
+_WIDTH = 320
+_HEIGHT = 72
+_EDGE = 6
 
 
 class Line(NamedTuple):
@@ -38,7 +41,9 @@ class Line(NamedTuple):
 def page(report: Report, receipts: Mapping[str, Any]) -> str:
     """The report as HTML. All text is escaped, and its policy forbids every load and every script but its own."""
     templates = files("tierwise.report") / "templates"
-    style, script = ((templates / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, script = (
+        (templates / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
+    )
     return (
         _environment()
         .get_template("report.html.j2")
@@ -69,7 +74,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": share, "cost": cost, "seconds": seconds, "when": when, "number": number}
+    environment.filters |= {
+        "share": share,
+        "cost": cost,
+        "seconds": seconds,
+        "when": when,
+        "number": number,
+    }
     return environment
 
 
@@ -81,7 +92,12 @@ def _spelt_out(value: Any) -> Any:
 def trend_lines(points: Sequence[TrendPoint]) -> list[Line]:
     """The trends that have at least two points."""
     lines = [
-        _line("Cost a document", points, [None if p.cost is None else float(p.cost) for p in points], _amount),
+        _line(
+            "Cost a document",
+            points,
+            [None if p.cost is None else float(p.cost) for p in points],
+            _amount,
+        ),
         _line("Deferred documents", points, [p.deferred for p in points], share, most=1.0),
         _line("Checks passed", points, [p.passed for p in points], share, most=1.0),
     ]
@@ -89,7 +105,11 @@ def trend_lines(points: Sequence[TrendPoint]) -> list[Line]:
 
 
 def _line(
-    name: str, runs: Sequence[TrendPoint], values: Sequence[float | None], told: Any, most: float | None = None
+    name: str,
+    runs: Sequence[TrendPoint],
+    values: Sequence[float | None],
+    told: Any,
+    most: float | None = None,
 ) -> Line:
     top = most or max((value for value in values if value is not None), default=0) or 1
     across = (_WIDTH - 2 * _EDGE) / max(1, len(values) - 1)

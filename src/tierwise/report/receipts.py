@@ -27,14 +27,17 @@ class _Texts:
         return -1 if text is None else self.numbers.setdefault(plain(text), len(self.numbers))
 
 
-def receipts(ledger: Ledger, runs: Sequence[RunRow], *, with_answers: bool = False) -> dict[str, Any]:
+def receipts(
+    ledger: Ledger, runs: Sequence[RunRow], *, with_answers: bool = False
+) -> dict[str, Any]:
     """The documents of some runs, newest run first, as plain data for `report.js`, which tells what stands where.
 
     Of a confidential or restricted outcome, what may quote the document is left out: its answer, the reasons of its
     checks and errors, and its own reason once a model was asked; `with_answers` leaves nothing out. At most `MOST`
     documents are told; `left_out` counts the rest. Raises LedgerError.
     """
-    texts, routes = _Texts(), _Texts()
+    texts = _Texts()
+    routes = _Texts()
     documents: list[list[Any]] = []
     left_out = 0
     for number, run in enumerate(runs):
@@ -60,8 +63,16 @@ def _documents(
         attempts.setdefault((attempt.document_id, attempt.step), []).append(attempt)
     for document_id, group in groupby(ledger.outcomes(run.id), key=lambda row: row.document_id):
         outcomes = [row.outcome for row in group]
-        steps = [_step(o, attempts.get((document_id, o.step), ()), texts, routes, with_answers) for o in outcomes]
-        yield [plain(document_id), number, texts(highest(*(o.sensitivity for o in outcomes))), steps]
+        steps = [
+            _step(o, attempts.get((document_id, o.step), ()), texts, routes, with_answers)
+            for o in outcomes
+        ]
+        yield [
+            plain(document_id),
+            number,
+            texts(highest(*(o.sensitivity for o in outcomes))),
+            steps,
+        ]
 
 
 def _step(
@@ -71,7 +82,11 @@ def _step(
     reason = outcome.reason if open_ or not attempts else None
     route = None if outcome.route is None else json.dumps(_route(outcome.route, texts))
     features = outcome.route.features if outcome.route else {}
-    answer = None if outcome.value is None else json.dumps(outcome.value, ensure_ascii=False, default=str)
+    answer = (
+        None
+        if outcome.value is None
+        else json.dumps(outcome.value, ensure_ascii=False, default=str)
+    )
     return [
         texts(outcome.step),
         texts(outcome.status),
@@ -117,4 +132,7 @@ def _verdicts(attempt: Attempt, texts: _Texts, open_: bool) -> list[Any]:
     def told(reason: str) -> int:
         return texts(reason) if open_ or not reason else -2
 
-    return [[texts(v.check), -1 if v.passed is None else int(v.passed), told(v.reason)] for v in attempt.verdicts]
+    return [
+        [texts(v.check), -1 if v.passed is None else int(v.passed), told(v.reason)]
+        for v in attempt.verdicts
+    ]

@@ -89,7 +89,10 @@ class RunSummary:
             return []
         planned = {(row["step"], row["tier"], row["model"]): row for row in plan["rows"]}
         actual = {(row.step, row.tier, row.model): row for row in self.rows}
-        rows = [_against(key, planned.get(key), actual.get(key)) for key in dict.fromkeys((*planned, *actual))]
+        rows = [
+            _against(key, planned.get(key), actual.get(key))
+            for key in dict.fromkeys((*planned, *actual))
+        ]
         total = Against(
             step="total",
             tier="",
@@ -120,7 +123,9 @@ class RunSummary:
             "rows": [asdict(row) for row in self.rows],
             "outcomes": {step: dict(counts) for step, counts in self.outcomes.items()},
             "deferred": [asdict(row) for row in self.deferred],
-            "against_plan": [asdict(row) | {"deviation": row.deviation} for row in self.against_plan()],
+            "against_plan": [
+                asdict(row) | {"deviation": row.deviation} for row in self.against_plan()
+            ],
         }
 
 
@@ -151,7 +156,9 @@ def _cells(row: SummaryRow) -> dict[str, Any]:
     }
 
 
-def _against(key: tuple[str, str, str], planned: Mapping[str, Any] | None, actual: SummaryRow | None) -> Against:
+def _against(
+    key: tuple[str, str, str], planned: Mapping[str, Any] | None, actual: SummaryRow | None
+) -> Against:
     step, tier, model = key
     return Against(
         step=step,
@@ -161,7 +168,9 @@ def _against(key: tuple[str, str, str], planned: Mapping[str, Any] | None, actua
         documents=actual.documents if actual else 0,
         planned_calls=planned["calls"] if planned else 0,
         calls=actual.attempts if actual else 0,
-        planned_cost=_known(planned["expected"], planned["expected_unknown"]) if planned else Decimal(0),
+        planned_cost=_known(planned["expected"], planned["expected_unknown"])
+        if planned
+        else Decimal(0),
         cost=actual.cost if actual else Decimal(0),
     )
 
@@ -186,6 +195,8 @@ def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
 
 def _short(value: Any, most: int = 140) -> str:
     """An output in one line."""
-    text = ", ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    text = (
+        ", ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    )
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"

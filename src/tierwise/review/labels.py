@@ -28,15 +28,25 @@ class Added:
 
 
 def add_labels(
-    ledger: Ledger, project: Project, run: RunRow, step: str | None, *, suffix: str, confidential: bool
+    ledger: Ledger,
+    project: Project,
+    run: RunRow,
+    step: str | None,
+    *,
+    suffix: str,
+    confidential: bool,
 ) -> Added:
     """Write what was approved or edited in a run to golden/<step><suffix>.jsonl.
 
     Raises Misuse when nothing was decided, ConfigError when a file that is there is wrong.
     """
-    decisions = [d for d in ledger.reviews.standing(run.id, step) if d.decision in ("approved", "edited")]
+    decisions = [
+        d for d in ledger.reviews.standing(run.id, step) if d.decision in ("approved", "edited")
+    ]
     if not decisions:
-        raise Misuse(f"no answer was approved or edited in run {run.id}; decide with `tierwise review {run.id}`")
+        raise Misuse(
+            f"no answer was approved or edited in run {run.id}; decide with `tierwise review {run.id}`"
+        )
     texts = find_texts(ledger, project, run, {decision.document_hash for decision in decisions})
     added = Added()
     for name in dict.fromkeys(decision.step for decision in decisions):
@@ -53,7 +63,9 @@ def add_labels(
     return added
 
 
-def _against(decision: Decision, text: str | None, files: _Files, *, confidential: bool) -> str | None:
+def _against(
+    decision: Decision, text: str | None, files: _Files, *, confidential: bool
+) -> str | None:
     """Why a decision becomes no example, or None."""
     if not confidential and rank(decision.sensitivity) >= rank("confidential"):
         return f"it is {decision.sensitivity}; --include-confidential writes it all the same"
@@ -85,7 +97,8 @@ class _Files:
 
     def add(self, decision: Decision, text: str) -> None:
         """One more row."""
-        number, unique = 1, decision.document_id
+        number = 1
+        unique = decision.document_id
         while unique in self._ids:
             number += 1
             unique = f"{decision.document_id}~{number}"
@@ -110,9 +123,13 @@ class _Files:
             with self.path.open("a+b") as file:
                 end = file.seek(0, 2)
                 whole = not end or (file.seek(end - 1), file.read(1))[1] == b"\n"
-                file.write(("" if whole else "\n").encode() + lines.encode("utf-8", "backslashreplace"))
+                file.write(
+                    ("" if whole else "\n").encode() + lines.encode("utf-8", "backslashreplace")
+                )
         except OSError as error:
-            raise Misuse(f"{self.path}: cannot be written: {error.strerror}; check its permissions") from None
+            raise Misuse(
+                f"{self.path}: cannot be written: {error.strerror}; check its permissions"
+            ) from None
 
 
 def _examples(path: Path) -> Iterable[Example]:

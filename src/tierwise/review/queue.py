@@ -76,20 +76,41 @@ def approve(ledger: Ledger, item: Item, number: int | None, *, by: str, note: st
     Raises Misuse when there is none that fits what was asked.
     """
     if number is None and item.outcome.value is not None:
-        return _decided(ledger, item, "approved", by=by, note=note, value=item.outcome.value, model=item.outcome.model)
+        return _decided(
+            ledger,
+            item,
+            "approved",
+            by=by,
+            note=note,
+            value=item.outcome.value,
+            model=item.outcome.model,
+        )
     attempts = item.outcome.attempts
     if number is not None and not 1 <= number <= len(attempts):
-        raise Misuse(f"there is no attempt {number}; {item.document_id} has {len(attempts)} at {item.step}")
+        raise Misuse(
+            f"there is no attempt {number}; {item.document_id} has {len(attempts)} at {item.step}"
+        )
     for attempt in [attempts[number - 1]] if number else reversed(attempts):
         if text := answer_text(ledger, attempt):
             value = _parsed(ledger, item, text, f"the answer of {attempt.model}")
-            return _decided(ledger, item, "approved", by=by, note=note, value=value, model=attempt.model)
-    raise Misuse("there is no answer to approve: none was given, or it is no longer kept; use --edit or --reject")
+            return _decided(
+                ledger, item, "approved", by=by, note=note, value=value, model=attempt.model
+            )
+    raise Misuse(
+        "there is no answer to approve: none was given, or it is no longer kept; use --edit or --reject"
+    )
 
 
 def edit(ledger: Ledger, item: Item, text: str, *, by: str, note: str = "") -> Decision:
     """Take a person's answer, given as JSON. Raises Misuse when it does not fit what was asked."""
-    return _decided(ledger, item, "edited", by=by, note=note, value=_parsed(ledger, item, text, "the edited answer"))
+    return _decided(
+        ledger,
+        item,
+        "edited",
+        by=by,
+        note=note,
+        value=_parsed(ledger, item, text, "the edited answer"),
+    )
 
 
 def reject(ledger: Ledger, item: Item, *, by: str, note: str = "") -> Decision:
@@ -104,7 +125,9 @@ def reopen(ledger: Ledger, item: Item, *, by: str, note: str = "") -> Decision:
     return _decided(ledger, item, "reopened", by=by, note=note)
 
 
-def find_texts(ledger: Ledger, project: Project, run: RunRow, hashes: Iterable[str]) -> dict[str, str]:
+def find_texts(
+    ledger: Ledger, project: Project, run: RunRow, hashes: Iterable[str]
+) -> dict[str, str]:
     """The texts of documents by their hashes, as far as they can be had: from the ledger, or from the run's source."""
     wanted = set(hashes)
     found = ledger.retention.texts(wanted)
@@ -118,7 +141,9 @@ def find_texts(ledger: Ledger, project: Project, run: RunRow, hashes: Iterable[s
 def plan_retry(ledger: Ledger, run_id: str, step: str | None = None, reason: str = "") -> Retry:
     """What to ask again: what waited at a step and for a reason, decided by now or not. Raises Misuse for nothing."""
     waited = ledger.reviews.waited(run_id)
-    again = {d for d, at, why in waited if step in (None, at) and reason.casefold() in why.casefold()}
+    again = {
+        d for d, at, why in waited if step in (None, at) and reason.casefold() in why.casefold()
+    }
     if not again:
         among = f"; {len(waited)} were deferred in all" if waited else ""
         raise Misuse(f"run {run_id} deferred no such document{among}")
@@ -139,14 +164,27 @@ def _item(ledger: Ledger, run_id: str, row: OutcomeRow) -> Item:
 
 def _fault(attempt: Attempt) -> str:
     failed = [verdict.check for verdict in attempt.verdicts if verdict.passed is False]
-    return f"{attempt.model} {failed[0] if failed else attempt.error}" if failed or attempt.error else ""
+    return (
+        f"{attempt.model} {failed[0] if failed else attempt.error}"
+        if failed or attempt.error
+        else ""
+    )
 
 
 def _decided(
-    ledger: Ledger, item: Item, word: Word, *, by: str, note: str, value: Any = None, model: str | None = None
+    ledger: Ledger,
+    item: Item,
+    word: Word,
+    *,
+    by: str,
+    note: str,
+    value: Any = None,
+    model: str | None = None,
 ) -> Decision:
     if item.question is None:
-        raise Misuse(f"there is no answer to decide about at the step {item.step}: {item.outcome.reason}")
+        raise Misuse(
+            f"there is no answer to decide about at the step {item.step}: {item.outcome.reason}"
+        )
     decision = Decision(
         run_id=item.run_id,
         document_id=item.document_id,
@@ -172,7 +210,9 @@ def _parsed(ledger: Ledger, item: Item, text: str, what: str) -> Any:
 
     schema = ledger.reviews.schema(item.question or "")
     if schema is None:
-        raise Misuse(f"what the step {item.step} was asked for is not on record; run the flow again first")
+        raise Misuse(
+            f"what the step {item.step} was asked for is not on record; run the flow again first"
+        )
     fault = "it holds no JSON object"
     for part in json_parts(text):
         try:

@@ -19,9 +19,15 @@ def copies(part: Part, root: Path, names: Mapping[str, str]) -> dict[Path, str]:
     Raises Misuse for the first file that is there already.
     """
     source = FOLDER / part
-    found = [path.relative_to(source) for path in source.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    found = [
+        path.relative_to(source)
+        for path in source.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    ]
     texts = {
-        root / _named(path.as_posix(), names): _named((source / path).read_text(encoding="utf-8"), names)
+        root / _named(path.as_posix(), names): _named(
+            (source / path).read_text(encoding="utf-8"), names
+        )
         for path in sorted(found)
     }
     for path in texts:

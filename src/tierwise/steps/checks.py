@@ -22,13 +22,17 @@ from tierwise.records import Document, Verdict
 _PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
 _DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
-SAME_WORDS = 95  # per cent of a long quotation's characters that have to stand in the document, in order
+SAME_WORDS = (
+    95  # per cent of a long quotation's characters that have to stand in the document, in order
+)
 _ALIKE = str.maketrans(
     {
         **dict.fromkeys("“”„‟«»", '"'),
         **dict.fromkeys("‘’‚‛‹›′`", "'"),
         **dict.fromkeys("‐‑‒–—―−", "-"),
-        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff", None),  # invisible, so copies lose them
+        **dict.fromkeys(
+            "\u00ad\u200b\u200c\u200d\u2060\ufeff", None
+        ),  # invisible, so copies lose them
     }
 )
 
@@ -41,13 +45,17 @@ class Check:
     function: Callable[..., str | None]
     parameters: tuple[str, ...]
 
-    def __call__(self, output: BaseModel, document: Document, parameters: Mapping[str, Any]) -> Verdict:
+    def __call__(
+        self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
+    ) -> Verdict:
         """The verdict; unscored when a parameter that the check needs was not given, failed when the check raises."""
         missing = [name for name in self.parameters if name not in parameters]
         if missing:
             return Verdict(self.name, None, f"not scored: no `{missing[0]}` was given")
         try:
-            reason = self.function(output, document, **{name: parameters[name] for name in self.parameters})
+            reason = self.function(
+                output, document, **{name: parameters[name] for name in self.parameters}
+            )
         except Exception as error:  # noqa: BLE001 - a check is the project's code, and one document must not stop a run
             return Verdict(self.name, False, f"the check raised {raised(error)}")
         return Verdict(self.name, reason is None, reason or "")
@@ -99,7 +107,9 @@ def taken_from_the_document(*fields: str) -> Check:
 
     def taken(output: BaseModel, document: Document) -> str | None:
         found = _named(output.model_dump(mode="json"), frozenset(fields))
-        return next((reason for name, value in found if (reason := _unquoted(name, value, document))), None)
+        return next(
+            (reason for name, value in found if (reason := _unquoted(name, value, document))), None
+        )
 
     return check("grounding")(taken)
 
@@ -161,7 +171,13 @@ def _quoted_fields(data: Any, name: str = "") -> Iterator[tuple[str, str | None,
 
 def _named(data: Any, names: frozenset[str], place: str = "") -> Iterator[tuple[str, str]]:
     """All texts under these names in an output, but for empty ones, each with its place."""
-    items = data.items() if isinstance(data, dict) else enumerate(data, 1) if isinstance(data, list) else ()
+    items = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data, 1)
+        if isinstance(data, list)
+        else ()
+    )
     for key, item in items:
         here = f"{place}[{key}]" if isinstance(data, list) else f"{place}.{key}".lstrip(".")
         if key in names and isinstance(item, str) and item:
@@ -179,7 +195,8 @@ def _texts(data: Any) -> Iterator[str]:
 
 
 def _unquoted(name: str, quote: str, document: Document) -> str | None:
-    wanted, text = squeezed(quote).strip("\"'."), squeezed(document.text)
+    wanted = squeezed(quote).strip("\"'.")
+    text = squeezed(document.text)
     if not wanted:
         return f"`{name}` quotes nothing"
     if wanted in text or (len(wanted) >= 20 and _with_a_slip(wanted, text)):
@@ -202,8 +219,11 @@ def _holds(quote: str, value: Any) -> bool:
     """Whether a value stands in its quotation: small slips in words are forgiven, in numbers none."""
     from rapidfuzz.fuzz import partial_ratio, ratio
 
-    wanted, words = squeezed(str(value)), squeezed(quote)
-    alike = partial_ratio if len(wanted) <= len(words) else ratio  # else one letter would hold any value
+    wanted = squeezed(str(value))
+    words = squeezed(quote)
+    alike = (
+        partial_ratio if len(wanted) <= len(words) else ratio
+    )  # else one letter would hold any value
     return alike(wanted, words) >= 85 and _has_numbers(words, wanted)
 
 
@@ -213,7 +233,9 @@ def _has_numbers(text: str, wanted: str) -> bool:
     def whole(text: str) -> set[str]:
         return {re.sub(r"\D", "", number) for number in _NUMBER.findall(text)}
 
-    return set(_DIGITS.findall(wanted)) <= set(_DIGITS.findall(text)) or whole(wanted) <= whole(text)
+    return set(_DIGITS.findall(wanted)) <= set(_DIGITS.findall(text)) or whole(wanted) <= whole(
+        text
+    )
 
 
 def squeezed(text: str) -> str:

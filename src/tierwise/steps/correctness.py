@@ -14,7 +14,9 @@ from tierwise.steps.checks import squeezed
 from tierwise.steps.step import Correct
 
 _POINT = re.compile(r"(?:[1-9]\d{0,2}(?:[ ,']\d{3})+|0|[1-9]\d*)(?:\.\d+)?")  # 1,234.50
-_COMMA = re.compile(r"(?:[1-9]\d{0,2}(?:[ .']\d{3})+|0|[1-9]\d*),\d+|[1-9]\d{0,2}(?:\.\d{3}){2,}")  # 1.234,50
+_COMMA = re.compile(
+    r"(?:[1-9]\d{0,2}(?:[ .']\d{3})+|0|[1-9]\d*),\d+|[1-9]\d{0,2}(?:\.\d{3}){2,}"
+)  # 1.234,50
 _AMOUNT = re.compile(r"([^\d\s.,-]{0,4}) ?(-?)((?:0|[1-9])[\d .,']*?) ?([^\d\s.,-]{0,4})")
 _PUNCTUATION = re.compile(r"(?<!\d)[\W_]+|[\W_]+(?!\d)")  # what stands between two digits stays
 _DATE = re.compile(r"\d\D+\d")  # a bare number is none
@@ -25,7 +27,9 @@ def same(*fields: str) -> Correct:
     """Right when these fields equal the expected ones, but for white space, case and kinds of quotes."""
 
     def correct(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-        return all(squeezed(str(output.get(name))) == squeezed(str(expected.get(name))) for name in fields)
+        return all(
+            squeezed(str(output.get(name))) == squeezed(str(expected.get(name))) for name in fields
+        )
 
     return correct
 
@@ -54,8 +58,11 @@ def mentions(field: str) -> Correct:
 
     def correct(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
         text = squeezed(str(output.get(field)))
-        wanted, forbidden = expected.get("must_mention", ()), expected.get("must_not", ())
-        return all(squeezed(w) in text for w in wanted) and not any(squeezed(f) in text for f in forbidden)
+        wanted = expected.get("must_mention", ())
+        forbidden = expected.get("must_not", ())
+        return all(squeezed(w) in text for w in wanted) and not any(
+            squeezed(f) in text for f in forbidden
+        )
 
     return correct
 

@@ -46,7 +46,9 @@ class GoldenSet:
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of all examples, whatever their order."""
-        return canonical_hash(sorted([e.id, e.text, canonical_hash(e.expected)] for e in self.examples))
+        return canonical_hash(
+            sorted([e.id, e.text, canonical_hash(e.expected)] for e in self.examples)
+        )
 
 
 class Teacher:
@@ -66,7 +68,9 @@ class Teacher:
         groups: dict[str, list[Example]] = {}
         for example in self._by_length:
             groups.setdefault(str(example.expected.get(field or "")), []).append(example)
-        return tuple(group[n] for n in range(k) for _, group in sorted(groups.items()) if n < len(group))
+        return tuple(
+            group[n] for n in range(k) for _, group in sorted(groups.items()) if n < len(group)
+        )
 
 
 def load_golden(
@@ -77,7 +81,9 @@ def load_golden(
     Raises Misuse without the file, ConfigError with file and line for what is damaged, repeated or not allowed.
     """
     if not path.exists():
-        raise Misuse(f"{path} is missing: a golden set has a line of JSON with id, text and the right answer each")
+        raise Misuse(
+            f"{path} is missing: a golden set has a line of JSON with id, text and the right answer each"
+        )
     examples, faults = read_golden(path, at_least=at_least, allowed=allowed)
     for fault in faults:
         raise fault
@@ -100,11 +106,17 @@ def read_golden(
             faults.append(ConfigError(message, path=path, line=line))
         for name, values in (allowed or {}).items():
             if (value := example.expected.get(name)) not in values:
-                faults.append(ConfigError(unknown_name(name, str(value), map(str, values)), path=path, line=line))
+                faults.append(
+                    ConfigError(
+                        unknown_name(name, str(value), map(str, values)), path=path, line=line
+                    )
+                )
         seen[example.id] = line
         examples[line] = example
     if len(examples) < at_least:
-        message = f"{len(examples)} examples are too few to prove anything; give at least {at_least}"
+        message = (
+            f"{len(examples)} examples are too few to prove anything; give at least {at_least}"
+        )
         faults.append(ConfigError(message, path=path))
     return examples, faults
 
@@ -123,12 +135,15 @@ def _rows(path: Path) -> Iterator[tuple[int, Example | ConfigError]]:
 
 def _example(row: Any, path: Path, line: int) -> Example | ConfigError:
     try:
-        example_id, body = str(row.pop("id")), row.pop("text")
+        example_id = str(row.pop("id"))
+        body = row.pop("text")
     except (AttributeError, KeyError, TypeError) as error:
         return ConfigError(f"not an example with id and text: {error}", path=path, line=line)
     sensitivity = row.pop("sensitivity", "internal")
     if sensitivity not in SENSITIVITIES or not isinstance(body, str) or not body.strip():
-        return ConfigError("a text is empty, or its sensitivity is not a known one", path=path, line=line)
+        return ConfigError(
+            "a text is empty, or its sensitivity is not a known one", path=path, line=line
+        )
     expected = row.pop("expected", None) or {k: v for k, v in row.items() if k != "difficulty"}
     return Example(example_id, body, expected, sensitivity)
 
@@ -139,7 +154,10 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             continue
         try:
             row = json.loads(raw)
-        except (ValueError, RecursionError) as error:  # also of numbers and nestings that are too long
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # also of numbers and nestings that are too long
             row = ConfigError(f"not a line of JSON with id and text: {error}", path=path, line=line)
         yield line, row
 
@@ -152,6 +170,11 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             line = reader.line_num
             fits = None not in row and None not in row.values()
             message = "has another number of columns than the first line"
-            yield line, {"id": f"{path.name}#{number}", **row} if fits else ConfigError(message, path=path, line=line)
+            yield (
+                line,
+                {"id": f"{path.name}#{number}", **row}
+                if fits
+                else ConfigError(message, path=path, line=line),
+            )
     except csv.Error as error:
         yield line, ConfigError(f"not valid CSV: {error}", path=path, line=line)

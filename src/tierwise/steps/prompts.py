@@ -42,8 +42,12 @@ class FrontMatter(Settings):
     """The head of a prompt file."""
 
     step: str = Field(description="The step that it is for.")
-    version: Annotated[int, Field(ge=1)] = Field(description="Yours to count: the ledger records it as `tone v2`.")
-    max_output_tokens: Annotated[int, Field(ge=1)] = Field(description="The longest answer that is asked for.")
+    version: Annotated[int, Field(ge=1)] = Field(
+        description="Yours to count: the ledger records it as `tone v2`."
+    )
+    max_output_tokens: Annotated[int, Field(ge=1)] = Field(
+        description="The longest answer that is asked for."
+    )
     description: str = Field("", description="For people.")
 
 
@@ -74,22 +78,29 @@ class Prompt:
             "document": delimited("document", document.text),
             "language": document.language,
             "metadata": dict(document.metadata),
-            "outcomes": {step: o.value for step, o in document.outcomes.items() if o.status == "accepted"},
+            "outcomes": {
+                step: o.value for step, o in document.outcomes.items() if o.status == "accepted"
+            },
         }
         try:
             context = self.template.new_context(variables)
             # neutral as a whole: a control token may also come about where two values meet
             system, user = (
-                neutral("".join(self.template.blocks[name](context)).strip()) for name in ("system", "user")
+                neutral("".join(self.template.blocks[name](context)).strip())
+                for name in ("system", "user")
             )
         except Exception as error:  # noqa: BLE001 - a template is code, so it may raise anything
-            raise ConfigError(f"the prompt cannot be filled in: {self._told(error)}", path=self.path) from None
+            raise ConfigError(
+                f"the prompt cannot be filled in: {self._told(error)}", path=self.path
+            ) from None
         return (Message("system", system), Message("user", user))
 
     def _told(self, error: Exception) -> str:
         """What went wrong, in its own words where they quote no more than the template and names of types."""
         known = (word.removesuffix(" object") for word in _QUOTED.findall(str(error)))
-        own = isinstance(error, TemplateError) and all(word in self.source or hasattr(builtins, word) for word in known)
+        own = isinstance(error, TemplateError) and all(
+            word in self.source or hasattr(builtins, word) for word in known
+        )
         return str(error) if own else raised(error)
 
 
@@ -141,7 +152,9 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=path) from None
     if not match:
-        raise ConfigError("a prompt starts with front matter between two lines of ---", path=path, line=1)
+        raise ConfigError(
+            "a prompt starts with front matter between two lines of ---", path=path, line=1
+        )
     head = parse_yaml(match[1], path, first_line=2).validate(FrontMatter)
     body_line = match[1].count("\n") + 3
     try:
@@ -151,7 +164,9 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
             f"not a valid template: {error.message}", path=path, line=error.lineno + body_line - 1
         ) from None
     if missing := {"system", "user"} - set(template.blocks):
-        raise ConfigError(f"the template needs a block named '{min(missing)}'", path=path, line=body_line)
+        raise ConfigError(
+            f"the template needs a block named '{min(missing)}'", path=path, line=body_line
+        )
     return Prompt(path.name.removesuffix(SUFFIX), path, head, match[2], template)
 
 

@@ -15,10 +15,20 @@ from tierwise.errors import UnknownName, raised
 from tierwise.records import Document, Verdict, canonical_hash
 from tierwise.steps.checks import Check
 
-_LIMITS = {"minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+_LIMITS = {
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+}
 # the output's fields, the expected fields of a golden example -> whether the output is right
 Correct = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
-Gather = Callable[[Sequence[Any]], BaseModel]  # the outputs for a document's parts, in order -> the document's
+Gather = Callable[
+    [Sequence[Any]], BaseModel
+]  # the outputs for a document's parts, in order -> the document's
 Stakes = Literal["low", "normal", "high"]
 
 
@@ -66,7 +76,9 @@ class Step:
 
     def hash(self, parameters: Mapping[str, Any]) -> str:
         """SHA-256 (hex) of the schema, the checks and the parameters: a certificate holds for one of these."""
-        return canonical_hash([self.name, self.schema(parameters), [c.name for c in self.checks], dict(parameters)])
+        return canonical_hash(
+            [self.name, self.schema(parameters), [c.name for c in self.checks], dict(parameters)]
+        )
 
     def question(self, parameters: Mapping[str, Any]) -> str:
         """SHA-256 (hex) of what is asked: a person's answer to it holds, whatever the prompt, checks and models."""
@@ -81,18 +93,27 @@ class Step:
             except ValidationError as error:
                 verdict = Verdict("schema", False, _first_error(error))
             except Exception as error:  # noqa: BLE001 - a validator is the project's code, so it may raise anything
-                verdict = Verdict("schema", False, f"{self.returns.__name__} raised {raised(error)}")
+                verdict = Verdict(
+                    "schema", False, f"{self.returns.__name__} raised {raised(error)}"
+                )
         return verdict
 
     def gathered(self, values: Sequence[Any]) -> Any:
         """The outputs for a document's parts, as plain data, as one."""
         if self.gathers is None:
             raise TypeError(f"{self.name} gathers nothing")
-        return self.gathers([self.returns.model_validate(value) for value in values]).model_dump(mode="json")
+        return self.gathers([self.returns.model_validate(value) for value in values]).model_dump(
+            mode="json"
+        )
 
-    def judge(self, output: BaseModel, document: Document, parameters: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    def judge(
+        self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
+    ) -> tuple[Verdict, ...]:
         """The verdicts of all checks, `schema` first."""
-        return (Verdict("schema", True), *(check(output, document, parameters) for check in self.checks))
+        return (
+            Verdict("schema", True),
+            *(check(output, document, parameters) for check in self.checks),
+        )
 
 
 def json_parts(text: str) -> Iterator[str]:
@@ -100,7 +121,8 @@ def json_parts(text: str) -> Iterator[str]:
 
     Models that are only told to answer in JSON think aloud before it, and wrap it in prose or a code fence.
     """
-    first, end = text.find("{"), text.rfind("}") + 1
+    first = text.find("{")
+    end = text.rfind("}") + 1
     last = _last_object(text)
     if last is not None:
         yield text[last]
@@ -110,7 +132,9 @@ def json_parts(text: str) -> Iterator[str]:
 
 def _last_object(text: str) -> slice | None:
     """Where the last whole JSON object stands."""
-    decoder, last, start = json.JSONDecoder(), None, text.find("{")
+    decoder = json.JSONDecoder()
+    last = None
+    start = text.find("{")
     while start >= 0:
         try:
             _, end = decoder.raw_decode(text, start)
@@ -128,12 +152,16 @@ def without_limits(node: Any) -> Any:
         return [without_limits(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {k: without_limits(v) for k, v in node.items() if k not in _LIMITS or isinstance(v, dict)}
+    return {
+        k: without_limits(v) for k, v in node.items() if k not in _LIMITS or isinstance(v, dict)
+    }
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
     """What a model without native structured output is told."""
-    return "Answer with one JSON object and nothing else. It fits this JSON schema:\n" + json.dumps(schema)
+    return "Answer with one JSON object and nothing else. It fits this JSON schema:\n" + json.dumps(
+        schema
+    )
 
 
 def _first_error(error: ValidationError) -> str:
@@ -148,7 +176,11 @@ def _strict(node: Any) -> Any:
         return [_strict(item) for item in node]
     if not isinstance(node, dict):
         return node
-    kept = {k: _strict(v) for k, v in node.items() if k not in ("default", "title") or isinstance(v, dict)}
+    kept = {
+        k: _strict(v)
+        for k, v in node.items()
+        if k not in ("default", "title") or isinstance(v, dict)
+    }
     if node.get("type") == "object" and "properties" in node:
         kept |= {"required": list(node["properties"]), "additionalProperties": False}
         kept.pop("description", None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 # Control characters but line ends and tabs, what turns the direction of writing, other line ends, half characters.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)? ?%?")
@@ -18,7 +20,9 @@ def plain(text: str) -> str:
 
 def with_colours(text: str) -> str:
     """As `plain`, but colours stay: for what other libraries write onto a terminal."""
-    return "".join(part if place % 2 else plain(part) for place, part in enumerate(_COLOURS.split(text)))
+    return "".join(
+        part if place % 2 else plain(part) for place, part in enumerate(_COLOURS.split(text))
+    )
 
 
 def cell(value: object) -> object:

@@ -16,7 +16,9 @@ def detect(text: str) -> str | None:
     if sum(map(str.isalpha, sample)) < FEWEST_LETTERS:
         return None
     language, confidence = _identifier().classify(sample)
-    return str(language) if confidence >= LEAST_CONFIDENCE and language not in ("zxx", "und") else None
+    return (
+        str(language) if confidence >= LEAST_CONFIDENCE and language not in ("zxx", "und") else None
+    )
 
 
 @cache

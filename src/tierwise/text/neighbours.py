@@ -35,7 +35,8 @@ class Neighbours(Generic[T]):
         if self._examples:
             union = vectorisers()
             matrix = union.fit_transform([example.text for example in self._examples])
-            self._terms, self._by_term = Terms.fitted(union), matrix.T.tocsr()
+            self._terms = Terms.fitted(union)
+            self._by_term = matrix.T.tocsr()
 
     def nearest(self, text: str, k: int, *, exclude: Collection[str] = ()) -> tuple[T, ...]:
         """Up to `k` examples, the nearest last: as earlier turns of a conversation, it stands next to the question.
@@ -45,11 +46,14 @@ class Neighbours(Generic[T]):
         """
         if not self._examples or k < 1:
             return ()
-        own, scores = normalised(text), self._scores(text)
+        own = normalised(text)
+        scores = self._scores(text)
         looked_at = k
         while True:
             looked_at = min(looked_at + 8, len(self._examples))
-            found = [place for place in _best(scores, looked_at) if self._may_show(place, own, exclude)]
+            found = [
+                place for place in _best(scores, looked_at) if self._may_show(place, own, exclude)
+            ]
             if len(found) >= k or looked_at == len(self._examples):
                 return tuple(self._examples[place] for place in reversed(found[:k]))
             looked_at *= 4

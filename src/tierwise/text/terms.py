@@ -44,10 +44,16 @@ def vectorisers() -> Any:
 class Terms:
     """The terms that a collection of texts knows, each with its place and its rarity (idf)."""
 
-    def __init__(self, words: Sequence[str], characters: Sequence[str], rarity: Sequence[float]) -> None:
-        self.words, self.characters, self.rarity = tuple(words), tuple(characters), tuple(rarity)
+    def __init__(
+        self, words: Sequence[str], characters: Sequence[str], rarity: Sequence[float]
+    ) -> None:
+        self.words = tuple(words)
+        self.characters = tuple(characters)
+        self.rarity = tuple(rarity)
         numbered = iter(range(len(self.rarity)))
-        places = [dict(zip(names, numbered, strict=False)) for names in (self.words, self.characters)]
+        places = [
+            dict(zip(names, numbered, strict=False)) for names in (self.words, self.characters)
+        ]
         self._families: list[tuple[Analyser, dict[str, int]]] = [
             (vectoriser.build_analyzer(), known)
             for (_, vectoriser), known in zip(vectorisers().transformer_list, places, strict=True)
@@ -68,7 +74,9 @@ class Terms:
         places: list[int] = []
         weights: list[float] = []
         for analyse, known in self._families:
-            counts = Counter(place for term in analyse(text) if (place := known.get(term)) is not None)
+            counts = Counter(
+                place for term in analyse(text) if (place := known.get(term)) is not None
+            )
             raw = [(1 + math.log(count)) * self.rarity[place] for place, count in counts.items()]
             length = math.sqrt(sum(weight * weight for weight in raw))
             places += counts

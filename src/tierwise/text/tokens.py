@@ -41,7 +41,9 @@ def estimate_prompt_tokens(
 
     `known` are texts that may be part of it, with their tokens: what was counted is not counted again.
     """
-    return math.ceil(margin * (PER_PROMPT + sum(PER_MESSAGE + _tokens_of(m, known) for m in messages)))
+    return math.ceil(
+        margin * (PER_PROMPT + sum(PER_MESSAGE + _tokens_of(m, known) for m in messages))
+    )
 
 
 def _tokens_of(message: Message, known: Mapping[str, int]) -> int:
@@ -54,7 +56,9 @@ def _tokens_of(message: Message, known: Mapping[str, int]) -> int:
     return count_tokens(message.content)
 
 
-_tokens_of_system = lru_cache(maxsize=64)(count_tokens)  # it is the same for all documents of a step
+_tokens_of_system = lru_cache(maxsize=64)(
+    count_tokens
+)  # it is the same for all documents of a step
 
 
 def _pieces(text: str) -> Iterable[str]:

@@ -25,17 +25,23 @@ Location = tuple[int | str, ...]
 
 # a misspelt setting explains a missing one, so it is told first; that a word is no object says least
 _WORTH = {"extra_forbidden": 0, "model_type": 2}
-_ODD = re.compile(r"^%|(?:^|[\s\[{,])[!&*]|<<|\t", re.MULTILINE)  # directives, tags, anchors, tabs: read with care
+_ODD = re.compile(
+    r"^%|(?:^|[\s\[{,])[!&*]|<<|\t", re.MULTILINE
+)  # directives, tags, anchors, tabs: read with care
 _QUOTED = re.compile(r"'([^']*)'")
 
 
 class YamlData:
     """Plain data from YAML together with the line of every key and item."""
 
-    def __init__(self, path: Path | str, node: Any, *, first_line: int = 1, text: str | None = None) -> None:
+    def __init__(
+        self, path: Path | str, node: Any, *, first_line: int = 1, text: str | None = None
+    ) -> None:
         """With `text`, the node has no lines: the text is read once more when the first one is asked for."""
-        self.path, self.first_line = path, first_line
-        self._given, self._text = node, text
+        self.path = path
+        self.first_line = first_line
+        self._given = node
+        self._text = text
         self.data = _plain(node)
 
     @cached_property
@@ -49,7 +55,8 @@ class YamlData:
 
     def line(self, location: Location) -> int:
         """The line of the deepest part of a location that the file has."""
-        node, line = self._node, self.first_line
+        node = self._node
+        line = self.first_line
         for key in location:
             positions = getattr(getattr(node, "lc", None), "data", None)
             if not positions or key not in positions:
@@ -89,13 +96,20 @@ class YamlData:
         location = self._written(found["loc"])
         place = " → ".join(str(part) for part in location)
         at = location if found["type"] == "model_type" else location[:-1]
-        return self.error(f"{place + ': ' if place else ''}{_sentence(found, _fields_at(model, at))}", location)
+        return self.error(
+            f"{place + ': ' if place else ''}{_sentence(found, _fields_at(model, at))}", location
+        )
 
     def _written(self, location: Location) -> Location:
         """A location without what Pydantic adds to it: the names of a union's members."""
-        data, written = self.data, []
+        data = self.data
+        written = []
         for position, key in enumerate(location):
-            inside = key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)
+            inside = (
+                key in data
+                if isinstance(data, dict)
+                else isinstance(data, list) and isinstance(key, int)
+            )
             if inside:
                 data = data[key]
             if inside or (position == len(location) - 1 and isinstance(data, dict)):
@@ -108,7 +122,9 @@ def read_yaml(path: Path | str) -> YamlData:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError("this file is missing; `tierwise doctor` shows what a project needs", path=path) from None
+        raise ConfigError(
+            "this file is missing; `tierwise doctor` shows what a project needs", path=path
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=path) from None
     return parse_yaml(text, path)
@@ -125,7 +141,9 @@ def parse_yaml(text: str, path: Path | str, *, first_line: int = 1) -> YamlData:
         data = None if node is None else YamlData(path, node, first_line=first_line)
     except MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark else 0) + first_line
-        raise ConfigError(f"not valid YAML: {error.problem or error.context}", path=path, line=line) from None
+        raise ConfigError(
+            f"not valid YAML: {error.problem or error.context}", path=path, line=line
+        ) from None
     except Exception as error:  # noqa: BLE001 - odd text also brings ValueError, AttributeError, RecursionError
         raise ConfigError(f"not valid YAML: {error}", path=path) from None
     if data is None:
@@ -161,7 +179,8 @@ def write_yaml(path: Path | str, data: Any, *, header: str) -> None:
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 120
     yaml.representer.ignore_aliases = lambda _: True  # equal values are spelt out, not linked
-    path, text = Path(path), io.StringIO()
+    path = Path(path)
+    text = io.StringIO()
     yaml.dump(data, text)
     _replace(path, (_top_comments(path) or header) + text.getvalue())
 
@@ -171,7 +190,8 @@ def replace_value(path: Path, location: Location, value: Mapping[str, Any]) -> N
 
     Raises ConfigError with the line to write by hand where the file's form does not allow it.
     """
-    source, key = read_yaml(path), location[-1]
+    source = read_yaml(path)
+    key = location[-1]
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     at = source.line(location) - 1
     indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
@@ -181,7 +201,9 @@ def replace_value(path: Path, location: Location, value: Mapping[str, Any]) -> N
     wanted = deepcopy(source.data)
     reduce(lambda node, part: node[part], location[:-1], wanted)[key] = dict(value)
     if not lines[at].lstrip().startswith(f"{key}:") or parse_yaml(text, path).data != wanted:
-        raise source.error(f"write this by hand, the file's form is not one that we change: {written}", location)
+        raise source.error(
+            f"write this by hand, the file's form is not one that we change: {written}", location
+        )
     _replace(path, text)
 
 
@@ -190,14 +212,18 @@ def add_item(path: Path, key: str, item: str) -> None:
 
     Raises ConfigError with what to write by hand where the file's form does not allow it.
     """
-    source, added = read_yaml(path), parse_yaml(item, path).data
+    source = read_yaml(path)
+    added = parse_yaml(item, path).data
     held: dict[str, Any] = source.data if isinstance(source.data, dict) else {}
     listed = held.get(key) or []
     indent = source.column((key, 0)) - 2 if listed else 0  # after the dash and its blank
-    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + textwrap.indent(item, " " * indent)
+    text = (
+        path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + textwrap.indent(item, " " * indent)
+    )
     if not _reads_as(text, {**held, key: [*listed, *added]}):
         raise source.error(
-            f"write this under `{key}` by hand, the file's form is not one that we change:\n{item}", (key,)
+            f"write this under `{key}` by hand, the file's form is not one that we change:\n{item}",
+            (key,),
         )
     _replace(path, text)
 
@@ -213,7 +239,9 @@ def add_entry(path: Path, key: str, entry: Mapping[str, Any]) -> None:
     text = before_it.sub(rf"\1, {written}}}", path.read_text(encoding="utf-8"), count=1)
     held: dict[str, Any] = source.data if isinstance(source.data, dict) else {}
     if not _reads_as(text, {**held, key: {**(held.get(key) or {}), **entry}}):
-        raise source.error(f"write this under `{key}` by hand, the file's form is not one that we change: {written}")
+        raise source.error(
+            f"write this under `{key}` by hand, the file's form is not one that we change: {written}"
+        )
     _replace(path, text)
 
 
@@ -227,8 +255,10 @@ def _reads_as(text: str, wanted: Any) -> bool:
 def _one_line(value: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
 
-    yaml, text = YAML(typ="safe", pure=True), io.StringIO()
-    yaml.default_flow_style, yaml.width = True, 4096
+    yaml = YAML(typ="safe", pure=True)
+    text = io.StringIO()
+    yaml.default_flow_style = True
+    yaml.width = 4096
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment] # what it is declared as is its default
     yaml.dump(dict(value), text)
     return text.getvalue().strip()
@@ -271,14 +301,30 @@ def _plain(node: Any) -> Any:
 def _sentence(error: ErrorDetails, known: list[str]) -> str:
     """One Pydantic error as a sentence with the remedy."""
     if error["type"] == "extra_forbidden":
-        return unknown_name("setting", str(error["loc"][-1]), known) if known else "not a known setting"
+        return (
+            unknown_name("setting", str(error["loc"][-1]), known)
+            if known
+            else "not a known setting"
+        )
     if error["type"] == "model_type":
-        return f"expects settings (`name: value`), such as {', '.join(known[:3])}" if known else "expects settings"
+        return (
+            f"expects settings (`name: value`), such as {', '.join(known[:3])}"
+            if known
+            else "expects settings"
+        )
     value = error.get("input")
     shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
-    allowed = _QUOTED.findall(error.get("ctx", {}).get("expected", "")) if error["type"] == "literal_error" else []
+    allowed = (
+        _QUOTED.findall(error.get("ctx", {}).get("expected", ""))
+        if error["type"] == "literal_error"
+        else []
+    )
     near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
-    return error["msg"].removeprefix("Value error, ") + shown + (f"; did you mean '{near[0]}'?" if near else "")
+    return (
+        error["msg"].removeprefix("Value error, ")
+        + shown
+        + (f"; did you mean '{near[0]}'?" if near else "")
+    )
 
 
 def _fields_at(model: Any, location: Location) -> list[str]:
@@ -294,4 +340,6 @@ def _fields_at(model: Any, location: Location) -> list[str]:
         named = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
         return _fields_at(named.get(str(location[0])), location[1:])
     inner = location[1:] if get_origin(model) in (dict, list, tuple, Mapping) else location
-    return next((known for argument in get_args(model) if (known := _fields_at(argument, inner))), [])
+    return next(
+        (known for argument in get_args(model) if (known := _fields_at(argument, inner))), []
+    )

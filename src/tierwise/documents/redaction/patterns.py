@@ -25,7 +25,9 @@ class Span(NamedTuple):
 
 _SCHEME = r"\b(?:[a-z][a-z0-9+.-]{1,15}://|www\.)"
 _MAIL = r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
-_AT, _DOT = r" ?[\[({] ?(?:at|@) ?[\])}] ?", r"(?:\.| ?[\[({] ?(?:dot|\.) ?[\])}] ?)"  # anna (at) kontor [dot] example
+# anna (at) kontor [dot] example
+_AT = r" ?[\[({] ?(?:at|@) ?[\])}] ?"
+_DOT = r"(?:\.| ?[\[({] ?(?:dot|\.) ?[\])}] ?)"
 _SPELT_MAIL = rf"\b[\w.+-]{{1,64}}{_AT}[\w-]{{1,63}}(?:{_DOT}[\w-]{{1,63}})+"
 _IDS = (
     r"\b(?=(?:[A-Z]{0,20}\d){5})(?=\d{0,40}[A-Z])[A-Z0-9]{8,40}\b",  # 1Z999AA10123456784, RSSMRA85T10A562S
@@ -44,7 +46,9 @@ _PATTERNS: dict[str, tuple[re.Pattern[str], ...]] = {
     "ID": tuple(re.compile(pattern) for pattern in _IDS),
 }
 _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
-_IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:])")
+_IP = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:])"
+)
 _NUMBER = re.compile(rf"(?<!\d)(?:{'|'.join(_NUMBERS)})(?!\d)")
 _FEWEST_DIGITS = 9  # of a number that is taken out whatever it is
 
@@ -64,14 +68,20 @@ def found(text: str, regions: Iterable[str]) -> Iterator[Span]:
     yield from spans("CARD", _CARD, text, _adds_up)
     yield from spans("IP", _IP, text, _is_address)
     yield from _phones(text, regions)
-    yield from spans("NUMBER", _NUMBER, text, lambda number: sum(map(str.isdigit, number)) >= _FEWEST_DIGITS)
+    yield from spans(
+        "NUMBER", _NUMBER, text, lambda number: sum(map(str.isdigit, number)) >= _FEWEST_DIGITS
+    )
 
 
 def spans(
     kind: str, pattern: re.Pattern[str], text: str, holds: Callable[[str], bool] = lambda _: True
 ) -> Iterator[Span]:
     """Where a pattern matches and its test holds."""
-    return (Span(*match.span(), kind) for match in pattern.finditer(text) if match[0] and holds(match[0]))
+    return (
+        Span(*match.span(), kind)
+        for match in pattern.finditer(text)
+        if match[0] and holds(match[0])
+    )
 
 
 def doubts(text: str) -> Iterator[Span]:
@@ -105,7 +115,9 @@ def _plain(char: str) -> str:
         return str(unicodedata.digit(char))
     if category in ("Zs", "Pd"):
         return " " if category == "Zs" else "-"
-    return "".join(part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part))
+    return "".join(
+        part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part)
+    )
 
 
 def _phones(text: str, regions: Iterable[str]) -> Iterator[Span]:

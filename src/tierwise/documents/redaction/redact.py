@@ -65,7 +65,9 @@ class Redaction:
         goal = self._goal(before)
         eraser = _Eraser(self._finders(document))
         text = eraser.erase(document.text)
-        metadata = {key: eraser.erase(value, f"`{key}`") for key, value in document.metadata.items()}
+        metadata = {
+            key: eraser.erase(value, f"`{key}`") for key, value in document.metadata.items()
+        }
         reason = _against(document, before, goal) or eraser.left()
         derived = replace(document, text=text, metadata=metadata)
         if not reason:
@@ -90,7 +92,9 @@ class Redaction:
 
     def _finders(self, document: Document) -> tuple[Finder, ...]:
         """What finds each kind in a plain text: the known forms, this call's own words, this document's people."""
-        headers = (plain(value)[0] for key, value in document.metadata.items() if key.casefold() in _PEOPLE)
+        headers = (
+            plain(value)[0] for key, value in document.metadata.items() if key.casefold() in _PEOPLE
+        )
         known = names((*headers, *people(plain(document.text)[0])))
         return (
             partial(found, regions=self.regions),
@@ -113,13 +117,18 @@ class _Eraser:
     def erase(self, text: str, place: str = "") -> str:
         """The text with placeholders; what a second look finds in the rest is noted, by `place` or else by line."""
         bare, places = plain(text)
-        pieces, rest, end, cut = list[str](), list[str](), 0, 0  # `end` in the plain spelling, `cut` in the text itself
+        # `end` in the plain spelling, `cut` in the text itself
+        pieces = list[str]()
+        rest = list[str]()
+        end = 0
+        cut = 0
         for span in _merged(self._found(bare)):
             value = bare[span.start : span.end]
             self.counts[span.kind] += 1
             pieces += [text[cut : places[span.start]], self._placeholder(span.kind, value)]
             rest += [bare[end : span.start], _GAP, "\n" * value.count("\n")]
-            end, cut = span.end, max(places[span.end], places[span.end - 1] + 1)
+            end = span.end
+            cut = max(places[span.end], places[span.end - 1] + 1)
         self._look_again("".join([*rest, bare[end:]]), place)
         return "".join([*pieces, text[cut:]])
 
@@ -128,7 +137,9 @@ class _Eraser:
         if not self._left:
             return ""
         more = f"; {self._untold} more" if self._untold else ""
-        return f"may still hold personal data, take it out with `also`: {'; '.join(self._left)}{more}"
+        return (
+            f"may still hold personal data, take it out with `also`: {'; '.join(self._left)}{more}"
+        )
 
     def _found(self, bare: str) -> Iterator[Span]:
         return (span for find in self.finders for span in find(bare))

@@ -11,7 +11,15 @@ from typing import Literal
 from tierwise import __version__
 from tierwise.errors import Misuse
 from tierwise.evidence import judge
-from tierwise.evidence.certify.measure import Exam, Measurement, Scored, answers, measured, proven, score
+from tierwise.evidence.certify.measure import (
+    Exam,
+    Measurement,
+    Scored,
+    answers,
+    measured,
+    proven,
+    score,
+)
 from tierwise.evidence.judge import Judged, Label
 from tierwise.evidence.training.labelled import split
 from tierwise.evidence.training.thresholds import fit_threshold
@@ -21,7 +29,10 @@ from tierwise.policy.rules import features
 from tierwise.text.tokens import count_tokens
 
 FIT = 0.4  # share of the golden set on which thresholds are fitted; they are certified on the rest
-STRICT = (0.0005, 0.005)  # levels to fit at first: what barely shows the floor on one part often misses it on the other
+STRICT = (
+    0.0005,
+    0.005,
+)  # levels to fit at first: what barely shows the floor on one part often misses it on the other
 Thresholds = Literal["auto", "fit", "none"]
 Chain = tuple[str, ...]  # catalog names, in order
 
@@ -73,22 +84,31 @@ def compare(
 
 def refuse(exam: Exam, candidates: Sequence[Chain], thresholds: Thresholds) -> None:
     """Raises Misuse for what cannot be measured, before anything is spent."""
-    policy, step = exam.engine.policy, exam.step
+    policy = exam.engine.policy
+    step = exam.step
     if step.correct is None:
-        raise Misuse(f"the step {step.name} does not say what a right answer is: give step(…, correct=…)")
+        raise Misuse(
+            f"the step {step.name} does not say what a right answer is: give step(…, correct=…)"
+        )
     for chain in candidates:
         for name in chain:
             if reason := policy.unusable(policy.catalog.model(name), step.name):
                 raise Misuse(f"{name} cannot be measured: {reason}")
             if seen := _seen(exam, name):
-                raise Misuse(f"{name} was trained on {seen} of these examples, and knows their answers; train it anew")
+                raise Misuse(
+                    f"{name} was trained on {seen} of these examples, and knows their answers; train it anew"
+                )
             _refuse_withheld(exam, name)
         if len(set(chain)) < len(chain):
             raise Misuse(f"{' > '.join(chain)} names a model twice")
     if exam.judge:
         if exam.rubric is None:
-            raise Misuse(f"there is nothing to judge: {step.name} has no rubric (correct=rubric(…), or golden/*.yaml)")
-        judge.refuse_weak(exam.engine, exam.judge, dict.fromkeys(name for chain in candidates for name in chain))
+            raise Misuse(
+                f"there is nothing to judge: {step.name} has no rubric (correct=rubric(…), or golden/*.yaml)"
+            )
+        judge.refuse_weak(
+            exam.engine, exam.judge, dict.fromkeys(name for chain in candidates for name in chain)
+        )
         _refuse_withheld(exam, exam.judge)
     if thresholds == "fit" and not any(_tells(exam, chain[0]) for chain in candidates):
         raise Misuse(
@@ -99,7 +119,8 @@ def refuse(exam: Exam, candidates: Sequence[Chain], thresholds: Thresholds) -> N
 
 def _refuse_withheld(exam: Exam, name: str) -> None:
     """Raises Misuse where a guard keeps examples from a model: half a golden set would prove nothing."""
-    policy, withheld = exam.engine.policy, {}
+    policy = exam.engine.policy
+    withheld = {}
     for example in exam.golden.examples:
         tokens = count_tokens(example.text)
         f = features(exam.step, example.document(), tokens=tokens, prompt_tokens=0, budget_used=0)
@@ -111,13 +132,17 @@ def _refuse_withheld(exam: Exam, name: str) -> None:
         raise Misuse(f"{told}: {reason}; leave {name} out, or give --golden a set without them")
 
 
-def releveled(exam: Exam, certificates: Iterable[Certificate], results: Sequence[Result]) -> list[Certificate]:
+def releveled(
+    exam: Exam, certificates: Iterable[Certificate], results: Sequence[Result]
+) -> list[Certificate]:
     """Earlier certificates on the same golden set, which now stand among more candidates: each proves a little less."""
     measured_now = {r.measured.models for r in results}
     compared = max(r.compared for r in results)
     older = (c for c in certificates if _same_golden_set(exam, c) and c.models not in measured_now)
     return [
-        c.model_copy(update={"compared": compared, "bound": proven(c.errors, c.n, _judged(c), compared)})
+        c.model_copy(
+            update={"compared": compared, "bound": proven(c.errors, c.n, _judged(c), compared)}
+        )
         for c in older
         if c.compared < compared
     ]
@@ -134,16 +159,31 @@ def _results(
     """A candidate's results. Only one certificate stands for a chain: the one with a threshold, where it is needed."""
     if not isinstance(sure, Measurement):
         proof = _certificate(exam, plain, compared, machine)
-        return [Result(measured=plain, compared=compared, certificate=proof, note=sure or "", to_label=asked)]
+        return [
+            Result(
+                measured=plain,
+                compared=compared,
+                certificate=proof,
+                note=sure or "",
+                to_label=asked,
+            )
+        ]
     limit = exam.floor is not None and sure.bound(compared) >= exam.floor
     chosen = _certificate(exam, sure if limit else plain, compared, machine)
     return [
-        Result(measured=m, compared=compared, certificate=chosen if (m is sure) is limit else None, to_label=asked)
+        Result(
+            measured=m,
+            compared=compared,
+            certificate=chosen if (m is sure) is limit else None,
+            to_label=asked,
+        )
         for m in (plain, sure)
     ]
 
 
-def _with_threshold(exam: Exam, chain: Chain, scored: Sequence[Scored], compared: int) -> Measurement | str:
+def _with_threshold(
+    exam: Exam, chain: Chain, scored: Sequence[Scored], compared: int
+) -> Measurement | str:
     """A candidate with a threshold on its first model, fitted on one part of the golden set and measured on the other.
 
     Where none can be fitted, the reason.
@@ -154,13 +194,20 @@ def _with_threshold(exam: Exam, chain: Chain, scored: Sequence[Scored], compared
     told = [
         (confidence, s.right)
         for s in own
-        if s.example.id in fitting and s.answered and (confidence := s.outcome.attempts[-1].confidence) is not None
+        if s.example.id in fitting
+        and s.answered
+        and (confidence := s.outcome.attempts[-1].confidence) is not None
     ]
     if not told or not rest or exam.floor is None:
         return f"{chain[0]} told no confidence"
-    confidences, right = [confidence for confidence, _ in told], [ok for _, ok in told]
+    confidences = [confidence for confidence, _ in told]
+    right = [ok for _, ok in told]
     level = ALPHA / compared
-    levels = (*STRICT, level, level ** (len(fit) / len(rest)))  # the last shows the floor on more of the like
+    levels = (
+        *STRICT,
+        level,
+        level ** (len(fit) / len(rest)),
+    )  # the last shows the floor on more of the like
     for alpha in levels:
         found = fit_threshold(confidences, right, exam.floor, alpha=alpha)
         if found:
@@ -168,7 +215,9 @@ def _with_threshold(exam: Exam, chain: Chain, scored: Sequence[Scored], compared
     return f"no confidence of {chain[0]} sets right answers apart: nothing to hand on by"
 
 
-def _certificate(exam: Exam, found: Measurement, compared: int, machine: str | None) -> Certificate | None:
+def _certificate(
+    exam: Exam, found: Measurement, compared: int, machine: str | None
+) -> Certificate | None:
     """The dated proof of a measurement; None where it proves nothing: a rubric without a judge, a judge alone."""
     judged = found.judged
     if found.n == 0 or (exam.rubric and judged is None):
@@ -199,16 +248,23 @@ def _certificate(exam: Exam, found: Measurement, compared: int, machine: str | N
         human_labels=judged.human_labels if judged else None,
         false_passes=judged.false_passes if judged else None,
         date=datetime.date.today(),
-        machine=machine or f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        machine=machine
+        or f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         tierwise_version=__version__,
     )
 
 
 def _tells(exam: Exam, name: str) -> bool:
     """Whether a model may be given a threshold: it says how sure it is, and what it is unsure of goes on."""
-    model, rules = exam.engine.policy.catalog.model(name), exam.engine.policy.rules
+    model = exam.engine.policy.catalog.model(name)
+    rules = exam.engine.policy.rules
     tells = model.confidence or model.learned is not None
-    return tells and exam.floor is not None and exam.rubric is None and "low_confidence" in rules.escalate.on
+    return (
+        tells
+        and exam.floor is not None
+        and exam.rubric is None
+        and "low_confidence" in rules.escalate.on
+    )
 
 
 def _seen(exam: Exam, name: str) -> int:
@@ -224,7 +280,12 @@ def _same_golden_set(exam: Exam, certificate: Certificate) -> bool:
     """Whether a certificate was won on the same examples, by the same prompt, schema and parameters."""
     current = exam.engine.current(exam.step, exam.parameters)
     mine = (exam.step.name, exam.golden.hash, current.prompt_hash, current.step_hash)
-    return mine == (certificate.step, certificate.golden_hash, certificate.prompt_hash, certificate.step_hash)
+    return mine == (
+        certificate.step,
+        certificate.golden_hash,
+        certificate.prompt_hash,
+        certificate.step_hash,
+    )
 
 
 def _judged(certificate: Certificate) -> Judged | None:

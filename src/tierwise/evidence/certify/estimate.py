@@ -36,7 +36,9 @@ def estimate(exam: Exam, models: Sequence[str]) -> Estimate:
     run = RunContext(id="estimate", policy=exam.engine.policy, budget=Budget(None))
     job = exam.engine.job(run, exam.step, exam.parameters)
     catalog = exam.engine.policy.catalog
-    documents = [part for example in exam.golden.examples for part in parts_of(job, example.document())]
+    documents = [
+        part for example in exam.golden.examples for part in parts_of(job, example.document())
+    ]
     worst = {name: _worst(job, catalog.model(name), documents) for name in models}
     if exam.judge and exam.rubric:
         sitting = judge.judging(exam.engine, run, exam.step, exam.rubric, exam.judge)
@@ -52,7 +54,11 @@ def _worst(job: Job, model: Model, documents: Sequence[Document]) -> Decimal | N
     """USD for all documents, each prompt answered and repaired at full length; None when the price is unknown."""
     limit = job.prompt.head.max_output_tokens
     prompts = [tokens for document in documents for tokens in _prompts(job, model, document)]
-    both = [worst_case(model, tokens + more, limit) for tokens in prompts for more in (0, limit + _REQUEST)]
+    both = [
+        worst_case(model, tokens + more, limit)
+        for tokens in prompts
+        for more in (0, limit + _REQUEST)
+    ]
     return None if None in both else sum((cost for cost in both if cost is not None), Decimal(0))
 
 
@@ -74,4 +80,9 @@ def _prompts(job: Job, model: Model, document: Document) -> Iterator[int]:
 
 
 def _as_long_as_can_be(exam: Exam, tokens: int) -> Outcome:
-    return Outcome(step=exam.step.name, status="accepted", value={"answer": "word " * tokens}, sensitivity="public")
+    return Outcome(
+        step=exam.step.name,
+        status="accepted",
+        value={"answer": "word " * tokens},
+        sensitivity="public",
+    )

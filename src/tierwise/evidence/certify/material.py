@@ -27,22 +27,28 @@ class Material:
     parameters: Mapping[str, Any]
 
 
-def load_material(project: Project, step: str, path: Path | None = None, *, limit: int | None = None) -> Material:
+def load_material(
+    project: Project, step: str, path: Path | None = None, *, limit: int | None = None
+) -> Material:
     """A step's golden set (default golden/STEP.jsonl), or its first `limit` examples.
 
     The settings in the YAML file beside it hold, or else those in golden/STEP.yaml. Raises UnknownName, Misuse
     without the golden set, and ConfigError with file and line for what is wrong in it.
     """
     path = path or project.root / "golden" / f"{step}.jsonl"
-    beside, usual = path.with_suffix(".yaml"), project.root / "golden" / f"{step}.yaml"
+    beside = path.with_suffix(".yaml")
+    usual = project.root / "golden" / f"{step}.yaml"
     place = beside if beside.exists() else usual
-    spec, settings = project.load_step(step), load_settings(place)
+    spec = project.load_step(step)
+    settings = load_settings(place)
     if settings.returns:
         spec = replace(spec, returns=_returns(settings.returns, place))
     if settings.rubric:
         spec = replace(spec, correct=rubric(*settings.rubric, needs=spec.correct))
     parameters = dict(settings.parameters)
-    allowed = {field: parameters[name] for field, name in spec.choices.items() if name in parameters}
+    allowed = {
+        field: parameters[name] for field, name in spec.choices.items() if name in parameters
+    }
     found = load_golden(path, allowed=allowed)
     return Material(spec, GoldenSet(path, found.examples[:limit]), parameters)
 

@@ -22,7 +22,9 @@ from tierwise.steps.correctness import Rubric
 from tierwise.steps.examples import Example, GoldenSet
 from tierwise.steps.step import Step
 
-Told = Callable[[str, int, int], None]  # what is under way, how many documents are done, of how many
+Told = Callable[
+    [str, int, int], None
+]  # what is under way, how many documents are done, of how many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,12 @@ class Measurement:
     errors: int  # wrong answers and those that were not given
     deferred: int  # of the errors, those without an answer
     threshold: float | None = None
-    coverage: float | None = None  # share of the documents that the first model answered itself, under a threshold
-    mean_cost: Decimal | None = None  # USD a document, as if nothing had been paid before; None when unknown
+    coverage: float | None = (
+        None  # share of the documents that the first model answered itself, under a threshold
+    )
+    mean_cost: Decimal | None = (
+        None  # USD a document, as if nothing had been paid before; None when unknown
+    )
     mean_usage: Mapping[str, MeanUsage] | None = None
     latency_p50_s: float | None = None
     wrong: tuple[str, ...] = ()  # ids
@@ -99,7 +105,9 @@ class Measurement:
 
     def shortfall(self, floor: float, compared: int) -> Shortfall:
         """What golden examples are missing for a floor."""
-        return labels_needed(self.errors, self.n, floor, alpha=_level(self.judged), compared=compared)
+        return labels_needed(
+            self.errors, self.n, floor, alpha=_level(self.judged), compared=compared
+        )
 
     def labels_for_the_judge(self, floor: float, compared: int) -> int | None:
         """How many more labels by people would do, if the judge passes no wrong answer; None: none would."""
@@ -122,7 +130,9 @@ def proven(errors: int, n: int, judged: Judged | None, compared: int) -> float:
         return passed
     if not judged.human_labels or judged.open_labels:
         return 0.0
-    trusted = lower_bound(judged.false_passes, judged.human_labels, alpha=_level(judged), compared=compared)
+    trusted = lower_bound(
+        judged.false_passes, judged.human_labels, alpha=_level(judged), compared=compared
+    )
     return max(0.0, passed - (1 - trusted))
 
 
@@ -140,7 +150,9 @@ def score(
         outcomes = _through(exam, job, [example.document() for example in examples], name)
     correct = exam.step.correct
     scored = [
-        Scored(e, o, o.status == "accepted" and correct is not None and correct(o.value, e.expected))
+        Scored(
+            e, o, o.status == "accepted" and correct is not None and correct(o.value, e.expected)
+        )
         for e, o in zip(examples, outcomes, strict=True)
     ]
     return _judged(exam, scored, name) if exam.judge else scored
@@ -164,7 +176,9 @@ def measured(
         deferred=unanswered.total(),
         threshold=threshold,
         coverage=None if threshold is None else kept / len(scored),
-        mean_cost=round(sum(known, Decimal(0)) / len(known), 10) if len(known) == len(costs) else None,
+        mean_cost=round(sum(known, Decimal(0)) / len(known), 10)
+        if len(known) == len(costs)
+        else None,
         mean_usage=_mean_usage(models, scored),
         latency_p50_s=round(median(seconds), 3),
         wrong=tuple(s.example.id for s in counted if not s.right),
@@ -176,7 +190,9 @@ def measured(
 def handed_on(exam: Exam, scored: Scored) -> bool:
     """Whether a document that a model did not answer goes on to the next one, as the rules have it."""
     last = scored.outcome.attempts[-1] if scored.outcome.attempts else None
-    failed = {verdict.check for verdict in last.verdicts if verdict.passed is False} if last else set()
+    failed = (
+        {verdict.check for verdict in last.verdicts if verdict.passed is False} if last else set()
+    )
     return not failed or bool(failed & set(exam.engine.policy.rules.escalate.on))
 
 
@@ -189,7 +205,9 @@ def answers(scored: Sequence[Scored]) -> dict[str, Mapping[str, Any]]:
 def _recorded(exam: Exam, what: str) -> Iterator[RunContext]:
     """A run of its own on record, on the exam's budget."""
     run = exam.engine.start_run(
-        f"certify {exam.step.name}: {what}", budget_usd=exam.budget_usd, budget_name=exam.budget_name
+        f"certify {exam.step.name}: {what}",
+        budget_usd=exam.budget_usd,
+        budget_name=exam.budget_name,
     )
     try:
         yield replace(run, fresh_since=exam.fresh_since or run.fresh_since)
@@ -224,7 +242,8 @@ def _through(exam: Exam, job: Job, documents: Sequence[Document], what: str) -> 
 
 def _judged(exam: Exam, scored: Sequence[Scored], name: str) -> list[Scored]:
     """The same with a judge's verdict on each answer that still can be right."""
-    rubric, by = exam.rubric, exam.judge
+    rubric = exam.rubric
+    by = exam.judge
     open_ones = [s for s in scored if s.right]
     if rubric is None or by is None or not open_ones:
         return list(scored)
@@ -243,7 +262,9 @@ def _judged(exam: Exam, scored: Sequence[Scored], name: str) -> list[Scored]:
 
 def _held_against(exam: Exam, scored: Sequence[Scored]) -> Judged:
     found = Judged(by=exam.judge or "", unscored=sum(s.unscored for s in scored))
-    return judge.held_against(exam.labels, answers(scored), {s.example.id: s.right for s in scored}, found)
+    return judge.held_against(
+        exam.labels, answers(scored), {s.example.id: s.right for s in scored}, found
+    )
 
 
 def _level(judged: Judged | None) -> float:
@@ -276,7 +297,9 @@ def _mean_usage(models: tuple[str, ...], scored: Sequence[Scored]) -> dict[str, 
         model: MeanUsage(
             prompt_tokens=mean(usage.prompt_tokens for name, usage in usages if name == model),
             cached_tokens=mean(usage.cached_tokens for name, usage in usages if name == model),
-            completion_tokens=mean(usage.completion_tokens for name, usage in usages if name == model),
+            completion_tokens=mean(
+                usage.completion_tokens for name, usage in usages if name == model
+            ),
         )
         for model in models
     }

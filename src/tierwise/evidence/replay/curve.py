@@ -43,7 +43,9 @@ class Measures:
     cpt50: float | None  # of the calls, that the strongest must get to recover half of the gap
     cpt80: float | None
     apgr: float | None  # may be above 1
-    usd50: float | None  # of what always the strongest costs more than always the cheapest, for half of the gap
+    usd50: (
+        float | None
+    )  # of what always the strongest costs more than always the cheapest, for half of the gap
 
 
 NO_GAP = Measures(cpt50=None, cpt80=None, apgr=None, usd50=None)
@@ -88,8 +90,10 @@ def point(outcomes: Outcomes, chosen: Places, strongest: int, floor: float | Non
 
 def measure(points: Sequence[Point]) -> Measures:
     """The measures of a curve; between two floors, the items that differ go in random order (a straight line)."""
-    first, last = points[0], points[-1]
-    gap, extra = last.quality - first.quality, last.cost_usd - first.cost_usd
+    first = points[0]
+    last = points[-1]
+    gap = last.quality - first.quality
+    extra = last.cost_usd - first.cost_usd
     if gap <= 0:
         return NO_GAP
     recovered = [(p.quality - first.quality) / gap for p in points]
@@ -107,7 +111,10 @@ def measure(points: Sequence[Point]) -> Measures:
 def _share_for(wanted: float, shares: Sequence[float], recovered: Sequence[float]) -> float:
     """The share at which a curve first recovers what is wanted; it begins at 0 and ends at 1."""
     place = next(i for i, y in enumerate(recovered) if y >= wanted - 1e-12)
-    left, right, low, high = shares[place - 1], shares[place], recovered[place - 1], recovered[place]
+    left = shares[place - 1]
+    right = shares[place]
+    low = recovered[place - 1]
+    high = recovered[place]
     return left + (right - left) * (wanted - low) / (high - low)
 
 

@@ -33,7 +33,9 @@ class Estimate:
     labels: tuple[int, ...]  # of each step
     observed: Floats  # (steps, candidates): mean difference among the step's labels
     overall: Floats  # (candidates,)
-    slope: Floats  # (candidates,): for one standard deviation of the logarithm of the prompt's length
+    slope: (
+        Floats  # (candidates,): for one standard deviation of the logarithm of the prompt's length
+    )
     effects: Floats  # (steps, candidates): what a step adds
     mean_length: float  # of log(1 + prompt tokens)
     length_spread: float  # its standard deviation
@@ -45,7 +47,9 @@ class Estimate:
         import numpy
 
         place = {step: i for i, step in enumerate(self.steps)}
-        effects = numpy.vstack([self.effects, numpy.zeros(len(self.candidates))])  # the last: a step without labels
+        effects = numpy.vstack(
+            [self.effects, numpy.zeros(len(self.candidates))]
+        )  # the last: a step without labels
         lengths = (numpy.log1p(outcomes.prompt_tokens) - self.mean_length) / self.length_spread
         known = effects[[place.get(step, -1) for step in outcomes.steps]]
         return (1 + self.overall + lengths[:, None] * self.slope + known).round(DECIMALS)
@@ -86,7 +90,9 @@ def fit(labelled: Outcomes) -> Estimate:
     spread = float(lengths.std()) or 1.0
     steps, which = numpy.unique(labelled.steps, return_inverse=True)
     in_step = numpy.eye(len(steps))[which]
-    columns = numpy.column_stack([numpy.ones(len(which)), (lengths - lengths.mean()) / spread, in_step])
+    columns = numpy.column_stack(
+        [numpy.ones(len(which)), (lengths - lengths.mean()) / spread, in_step]
+    )
     extra = labelled.costs[:, [strongest]] - labelled.costs[:, : strongest + 1]
     tokens = numpy.column_stack([numpy.ones(len(which)), labelled.prompt_tokens])
     weights = numpy.column_stack([_shrunken(columns, difference) for difference in differences.T])
@@ -110,8 +116,11 @@ def _shrunken(columns: Floats, target: Floats) -> Floats:
     """Weights of a ridge regression that leaves the first column alone, its strength found by EM."""
     import numpy
 
-    gram, moments, total = columns.T @ columns, columns.T @ target, float(target @ target)
-    between, within = 0.01, max(float(target.var()), _LEAST_VARIANCE)
+    gram = columns.T @ columns
+    moments = columns.T @ target
+    total = float(target @ target)
+    between = 0.01
+    within = max(float(target.var()), _LEAST_VARIANCE)
     weights = numpy.zeros(len(gram))
     free = numpy.eye(len(gram))
     free[0, 0] = 0
@@ -120,6 +129,8 @@ def _shrunken(columns: Floats, target: Floats) -> Floats:
         weights = inverse @ moments
         doubt = within * numpy.diag(inverse)  # the variance of each weight
         residual = total - 2 * weights @ moments + weights @ gram @ weights
-        within = max(float(residual + within * (gram * inverse).sum()) / len(target), _LEAST_VARIANCE)
+        within = max(
+            float(residual + within * (gram * inverse).sum()) / len(target), _LEAST_VARIANCE
+        )
         between = max(float((weights[1:] ** 2 + doubt[1:]).mean()), _LEAST_VARIANCE)
     return weights

@@ -68,7 +68,10 @@ class Outcomes:
 
         if not 1 <= count <= len(self):
             raise Misuse(f"cannot draw {count} labels: {self.path} has {len(self)} items")
-        order = sorted(range(len(self)), key=lambda i: (self.items[i][0], self.prompt_tokens[i], self.items[i][1]))
+        order = sorted(
+            range(len(self)),
+            key=lambda i: (self.items[i][0], self.prompt_tokens[i], self.items[i][1]),
+        )
         ends = numpy.linspace(0, len(self), count + 1).astype(int)
         chosen = numpy.random.default_rng(seed).integers(ends[:-1], ends[1:])
         return self.part([order[place] for place in chosen])
@@ -92,7 +95,9 @@ def read_outcomes(path: Path | str, *, models: Sequence[str] | None = None) -> O
     table: dict[Key, dict[str, _Row]] = {}
     tiers: dict[str, tuple[str, int]] = {}  # model -> tier, first line
     for line, cells in _rows(path):
-        key, model, row = (cells["step"], cells["item"]), cells["model"], _row(path, line, cells)
+        key = (cells["step"], cells["item"])
+        model = cells["model"]
+        row = _row(path, line, cells)
         tier, first = tiers.setdefault(model, (cells["tier"], line))
         if tier != cells["tier"]:
             message = f"model '{model}' is in tier '{cells['tier']}' here and in '{tier}' on line {first}; correct one"
@@ -108,7 +113,10 @@ def read_outcomes(path: Path | str, *, models: Sequence[str] | None = None) -> O
 
 
 def _outcomes(
-    path: Path, table: Mapping[Key, Mapping[str, _Row]], tiers: Mapping[str, str], models: Sequence[str] | None
+    path: Path,
+    table: Mapping[Key, Mapping[str, _Row]],
+    tiers: Mapping[str, str],
+    models: Sequence[str] | None,
 ) -> Outcomes:
     import numpy
 
@@ -140,15 +148,22 @@ def _check_models(path: Path, found: Mapping[str, int], wanted: Sequence[str] | 
             message = f"model '{model}' is not among the models fitted ({', '.join(wanted)}); leave its rows out"
             raise ConfigError(message, path=path, line=line)
     if missing := [model for model in wanted if model not in found]:
-        raise ConfigError(f"has no rows of model '{missing[0]}', which was fitted; record its outcomes too", path=path)
+        raise ConfigError(
+            f"has no rows of model '{missing[0]}', which was fitted; record its outcomes too",
+            path=path,
+        )
 
 
-def _check_complete(path: Path, table: Mapping[Key, Mapping[str, _Row]], models: Collection[str]) -> None:
+def _check_complete(
+    path: Path, table: Mapping[Key, Mapping[str, _Row]], models: Collection[str]
+) -> None:
     for (step, item), rows in table.items():
         if missing := [model for model in models if model not in rows]:
             line = min(row.line for row in rows.values())
             message = f"item '{item}' (step {step}) has no row of model '{missing[0]}'"
-            raise ConfigError(f"{message}; record its outcome, or leave the item out", path=path, line=line)
+            raise ConfigError(
+                f"{message}; record its outcome, or leave the item out", path=path, line=line
+            )
 
 
 def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
@@ -167,7 +182,10 @@ def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
             raise ConfigError(f"{column} is empty; name it", path=path, line=line)
     tokens = number("prompt_tokens", math.inf, "a number, 0 or more")
     return _Row(
-        line, tokens, number("score", 1, "a number from 0 to 1"), number("cost_usd", math.inf, "USD, 0 or more")
+        line,
+        tokens,
+        number("score", 1, "a number from 0 to 1"),
+        number("cost_usd", math.inf, "USD, 0 or more"),
     )
 
 
@@ -185,7 +203,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     message = f"has {len(cells)} cells where the header has {len(header)}; check its commas and quotes"
                     raise ConfigError(message, path=path, line=line)
                 if cells:
-                    yield line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+                    yield (
+                        line,
+                        {name: cell.strip() for name, cell in zip(header, cells, strict=True)},
+                    )
                 line = reader.line_num + 1
             if line == 2:
                 raise ConfigError("has a header and no rows; record some outcomes", path=path)
@@ -212,6 +233,8 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
     if not any(header):
         raise ConfigError(f"the file is empty; {needed}", path=path)
     if missing := [name for name in COLUMNS if name not in header]:
-        raise ConfigError(f"has no column '{missing[0]}' (found {', '.join(header)}); {needed}", path=path, line=1)
+        raise ConfigError(
+            f"has no column '{missing[0]}' (found {', '.join(header)}); {needed}", path=path, line=1
+        )
     if twice := [name for name in COLUMNS if header.count(name) > 1]:
         raise ConfigError(f"has two columns '{twice[0]}'; rename or remove one", path=path, line=1)

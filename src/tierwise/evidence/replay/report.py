@@ -44,7 +44,12 @@ class Replay:
 
 
 def replay(
-    fitted: Outcomes, on: Outcomes, *, labels: int | None = None, seed: int = 0, per_usd: bool = False
+    fitted: Outcomes,
+    on: Outcomes,
+    *,
+    labels: int | None = None,
+    seed: int = 0,
+    per_usd: bool = False,
 ) -> Replay:
     """Fit on `labels` items drawn from `fitted` (None: all of them) and sweep the floor over the items of `on`.
 
@@ -55,9 +60,13 @@ def replay(
     labelled = fitted if labels is None else fitted.draw(labels, seed)
     measured = on.without(frozenset(labelled.items))
     if not len(measured):
-        raise Misuse(f"every item of {on.path} was fitted on; replay on others, or fit on fewer with --labels")
+        raise Misuse(
+            f"every item of {on.path} was fitted on; replay on others, or fit on fewer with --labels"
+        )
     estimate = fit(labelled)
-    points = curve.sweep(estimate.worth(measured) if per_usd else estimate.quality(measured), measured)
+    points = curve.sweep(
+        estimate.worth(measured) if per_usd else estimate.quality(measured), measured
+    )
     best = curve.sweep(curve.true_quality(measured, len(estimate.candidates)), measured)
     return Replay(
         estimate=estimate,
@@ -77,11 +86,17 @@ def _policies(outcomes: Outcomes, points: Sequence[Point], strongest: int) -> It
     def always(place: int) -> Point:
         return curve.point(outcomes, numpy.full(len(outcomes), place), strongest)
 
-    cheapest, strong, best = always(0), always(strongest), curve.best_single(outcomes)
+    cheapest = always(0)
+    strong = always(strongest)
+    best = curve.best_single(outcomes)
     gap = strong.quality - cheapest.quality
 
     def policy(name: str, at: Point) -> Policy:
-        return Policy(name=name, point=at, recovered=(at.quality - cheapest.quality) / gap if gap > 0 else None)
+        return Policy(
+            name=name,
+            point=at,
+            recovered=(at.quality - cheapest.quality) / gap if gap > 0 else None,
+        )
 
     yield policy(f"always cheapest: {outcomes.models[0]}", cheapest)
     yield policy(f"best single model: {outcomes.models[best]}", always(best))
@@ -113,7 +128,10 @@ def write_curve(path: Path, points: Sequence[Point]) -> None:
             writer.writerow(["floor", "strong_share", "quality", "cost_usd"])
             for p in points:
                 writer.writerow(
-                    [f"{p.floor:.{DECIMALS}f}", *(f"{x:.8g}" for x in (p.strong_share, p.quality, p.cost_usd))]
+                    [
+                        f"{p.floor:.{DECIMALS}f}",
+                        *(f"{x:.8g}" for x in (p.strong_share, p.quality, p.cost_usd)),
+                    ]
                 )
         draft.replace(path)
     except OSError as error:

@@ -29,7 +29,9 @@ class Labelled:
     label: str
 
 
-def load_labelled(path: Path, labels: Sequence[str] | None = None, *, at_least: int = LEAST) -> tuple[Labelled, ...]:
+def load_labelled(
+    path: Path, labels: Sequence[str] | None = None, *, at_least: int = LEAST
+) -> tuple[Labelled, ...]:
     """The examples of a JSON Lines file (`id`, `text`, `label`) or a CSV file (`text`, `label` or `intent`).
 
     Other fields are ignored. A CSV row without an `id` is called after its place: `messages.csv#7`.
@@ -42,7 +44,9 @@ def load_labelled(path: Path, labels: Sequence[str] | None = None, *, at_least: 
         example = _example(row, labels, path, line)
         if example.id in found:
             before = found[example.id][0]
-            raise ConfigError(f"the id '{example.id}' is that of line {before} already", path=path, line=line)
+            raise ConfigError(
+                f"the id '{example.id}' is that of line {before} already", path=path, line=line
+            )
         found[example.id] = line, example
     if len(found) < at_least:
         least = f"{len(found)} examples are not evidence; label at least {at_least}"
@@ -55,7 +59,9 @@ def data_hash(examples: Iterable[Labelled]) -> str:
     return canonical_hash(sorted([example.text, example.label] for example in examples))
 
 
-def split(examples: Iterable[T], share: float, salt: str = "") -> tuple[tuple[T, ...], tuple[T, ...]]:
+def split(
+    examples: Iterable[T], share: float, salt: str = ""
+) -> tuple[tuple[T, ...], tuple[T, ...]]:
     """Two parts: about `share` (0 to 1) of the examples, and the rest.
 
     The part hangs on the hash of the salt and the text alone: another example moves none of the others,
@@ -64,7 +70,9 @@ def split(examples: Iterable[T], share: float, salt: str = "") -> tuple[tuple[T,
     first: list[T] = []
     second: list[T] = []
     for example in examples:
-        digest = hashlib.sha256(f"{salt}\0{normalised(example.text)}".encode("utf-8", "surrogatepass")).digest()
+        digest = hashlib.sha256(
+            f"{salt}\0{normalised(example.text)}".encode("utf-8", "surrogatepass")
+        ).digest()
         (first if int.from_bytes(digest[:8], "big") < share * 2**64 else second).append(example)
     return tuple(first), tuple(second)
 
@@ -87,9 +95,13 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
         try:
             row = json.loads(raw)
         except ValueError as error:
-            raise ConfigError(f"not valid JSON: {error}; each line holds one example", path=path, line=line) from None
+            raise ConfigError(
+                f"not valid JSON: {error}; each line holds one example", path=path, line=line
+            ) from None
         if not isinstance(row, dict):
-            raise ConfigError('not an example; write {"id": …, "text": …, "label": …}', path=path, line=line)
+            raise ConfigError(
+                'not an example; write {"id": …, "text": …, "label": …}', path=path, line=line
+            )
         yield line, row
 
 
@@ -107,7 +119,9 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise ConfigError(f"not valid CSV: {error}", path=path, line=line) from None
 
 
-def _example(row: Mapping[str, Any], labels: Sequence[str] | None, path: Path, line: int) -> Labelled:
+def _example(
+    row: Mapping[str, Any], labels: Sequence[str] | None, path: Path, line: int
+) -> Labelled:
     values: list[str] = []
     for name in ("id", "text", "label"):
         value = row.get(name)
@@ -115,7 +129,9 @@ def _example(row: Mapping[str, Any], labels: Sequence[str] | None, path: Path, l
             there = ", ".join(str(key) for key, given in row.items() if given is not None)
             raise ConfigError(f"has no '{name}'; found: {there or 'nothing'}", path=path, line=line)
         if not isinstance(value, str) or not value.strip():
-            raise ConfigError(f"'{name}' must be a text that is not empty (found {value!r})", path=path, line=line)
+            raise ConfigError(
+                f"'{name}' must be a text that is not empty (found {value!r})", path=path, line=line
+            )
         values.append(value)
     example = Labelled(*values)
     if labels is not None and example.label not in labels:

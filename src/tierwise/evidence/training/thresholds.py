@@ -31,7 +31,9 @@ def fit_threshold(
     as when there are fewer than 59 examples for a floor of 0.95. Raises Misuse on senseless arguments.
     """
     if len(confidences) != len(correct) or not (0 < floor < 1 and 0 < alpha < 1):
-        raise Misuse(f"no threshold for {len(confidences)} confidences, {len(correct)} results, floor {floor}")
+        raise Misuse(
+            f"no threshold for {len(confidences)} confidences, {len(correct)} results, floor {floor}"
+        )
     from scipy.special import bdtr
 
     ranked = sorted(zip(confidences, correct, strict=True), key=lambda pair: -pair[0])

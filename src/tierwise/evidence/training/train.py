@@ -29,7 +29,9 @@ class _Tuned(NamedTuple):
     likely: Any
 
 
-def train(examples: Sequence[Labelled], *, seed: int = 0, sensitivity: Sensitivity = "restricted") -> Classifier:
+def train(
+    examples: Sequence[Labelled], *, seed: int = 0, sensitivity: Sensitivity = "restricted"
+) -> Classifier:
     """A classifier for the labels that the examples have. Same data in any order, same classifier.
 
     `sensitivity` is the highest of the examples. Takes a second for 5 labels and 130 examples, half a minute
@@ -44,10 +46,14 @@ def train(examples: Sequence[Labelled], *, seed: int = 0, sensitivity: Sensitivi
     ordered = sorted(examples, key=lambda example: (example.text, example.label))
     texts = [example.text for example in ordered]
     labels, right = numpy.unique([example.label for example in ordered], return_inverse=True)
-    with threadpool_limits(1):  # more threads are slower here, and would make sums depend on the machine
+    with threadpool_limits(
+        1
+    ):  # more threads are slower here, and would make sums depend on the machine
         tuned = _tuned(texts, right, min(_FOLDS, *counts.values()), seed)
         union = vectorisers()
-        model = _regression().set_params(C=tuned.regularisation).fit(union.fit_transform(texts), right)
+        model = (
+            _regression().set_params(C=tuned.regularisation).fit(union.fit_transform(texts), right)
+        )
     weights, bias = _per_label(model)
     head = Head(
         labels=tuple(labels.tolist()),
@@ -62,7 +68,9 @@ def train(examples: Sequence[Labelled], *, seed: int = 0, sensitivity: Sensitivi
         scikit_learn=version("scikit-learn"),
     )
     scaled = [value / tuned.temperature for value in bias.tolist()]
-    return Classifier(head, Terms.fitted(union), weights / tuned.temperature, scaled, map(fingerprint, texts))
+    return Classifier(
+        head, Terms.fitted(union), weights / tuned.temperature, scaled, map(fingerprint, texts)
+    )
 
 
 def identity_before(examples: Sequence[Labelled], *, seed: int = 0) -> str:
@@ -72,7 +80,9 @@ def identity_before(examples: Sequence[Labelled], *, seed: int = 0) -> str:
 
 def _check(counts: Counter[str]) -> None:
     if len(counts) < 2:
-        raise ConfigError(f"a classifier needs examples of two labels; found: {', '.join(counts) or 'none'}")
+        raise ConfigError(
+            f"a classifier needs examples of two labels; found: {', '.join(counts) or 'none'}"
+        )
     rarest, number = min(counts.items(), key=lambda pair: (pair[1], pair[0]))
     if number < LEAST_PER_LABEL:
         remedy = f"add some, or leave the label out; {LEAST_PER_LABEL} are the least"
@@ -105,7 +115,9 @@ def _tuned(texts: list[str], right: Any, folds: int, seed: int) -> _Tuned:
 
         def loss(log_temperature: float, likely: Any = likely) -> float:
             each = likely(log_temperature)
-            return -float((1 - doubt) * each[numpy.arange(len(right)), right].mean() + doubt * each.mean())
+            return -float(
+                (1 - doubt) * each[numpy.arange(len(right)), right].mean() + doubt * each.mean()
+            )
 
         best = minimize_scalar(loss, bounds=(-5, 3), method="bounded")
         tried.append(_Tuned(float(best.fun), choice, float(numpy.exp(best.x)), likely(best.x)))
@@ -118,11 +130,15 @@ def _left_out(texts: list[str], right: Any, folds: int, seed: int) -> Any:
     from sklearn.model_selection import StratifiedKFold
 
     scores = numpy.zeros((len(_CHOICES), len(texts), right.max() + 1))
-    for fitted, left_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(texts, right):
+    for fitted, left_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(
+        texts, right
+    ):
         union = vectorisers()
         known = union.fit_transform([texts[place] for place in fitted])
         unknown = union.transform([texts[place] for place in left_out])
-        model = _regression().set_params(warm_start=True)  # from one choice to the next: a third of the time
+        model = _regression().set_params(
+            warm_start=True
+        )  # from one choice to the next: a third of the time
         for number, choice in enumerate(_CHOICES):
             weights, bias = _per_label(model.set_params(C=choice).fit(known, right[fitted]))
             scores[number, left_out] = unknown @ weights + bias
@@ -138,7 +154,11 @@ def _surest(likely: Any, right: Any) -> tuple[Surest, ...]:
     hit = (likely.argmax(axis=1) == right)[order]
     sizes = [(share, max(1, round(share * len(order)))) for share in _SHARES]
     return tuple(
-        Surest(share=share, confidence=float(confidence[order[size - 1]]), accuracy=float(hit[:size].mean()))
+        Surest(
+            share=share,
+            confidence=float(confidence[order[size - 1]]),
+            accuracy=float(hit[:size].mean()),
+        )
         for share, size in sizes
     )
 
@@ -147,7 +167,9 @@ def _per_label(model: Any) -> tuple[Any, Any]:
     """Weights (terms x labels, every row with the mean 0) and bias of a fitted logistic regression."""
     import numpy
 
-    weights, bias = model.coef_, model.intercept_
+    weights = model.coef_
+    bias = model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps one row for two labels
-        weights, bias = numpy.vstack([-weights, weights]) / 2, numpy.concatenate([-bias, bias]) / 2
+        weights = numpy.vstack([-weights, weights]) / 2
+        bias = numpy.concatenate([-bias, bias]) / 2
     return numpy.ascontiguousarray((weights - weights.mean(axis=0)).T), bias - bias.mean()

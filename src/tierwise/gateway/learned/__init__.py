@@ -9,4 +9,15 @@ from tierwise.gateway.learned.classifier import Classifier, Head, Prediction, Su
 from tierwise.gateway.learned.files import load, read_head, save, trained_file
 from tierwise.gateway.learned.form import Form, form_of
 
-__all__ = ["Classifier", "Form", "Head", "Prediction", "Surest", "form_of", "load", "read_head", "save", "trained_file"]
+__all__ = [
+    "Classifier",
+    "Form",
+    "Head",
+    "Prediction",
+    "Surest",
+    "form_of",
+    "load",
+    "read_head",
+    "save",
+    "trained_file",
+]

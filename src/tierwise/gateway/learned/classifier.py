@@ -53,7 +53,9 @@ class Head:
     seed: int
     trained_on: str  # ISO date
     regularisation: float  # C, chosen by cross-validation
-    temperature: float  # the scores are divided by it, so that confidences are shares of right answers
+    temperature: (
+        float  # the scores are divided by it, so that confidences are shares of right answers
+    )
     scikit_learn: str  # version
     recipe: str = RECIPE
     file_hash: str = ""  # SHA-256 (hex) of the weights' file, once saved
@@ -67,10 +69,15 @@ class Head:
 class Classifier:
     """Predicts one label for a text, in about 100 microseconds. Nothing changes after it is made: share it."""
 
-    def __init__(self, head: Head, terms: Terms, weights: Any, bias: Sequence[float], seen: Iterable[str]) -> None:
+    def __init__(
+        self, head: Head, terms: Terms, weights: Any, bias: Sequence[float], seen: Iterable[str]
+    ) -> None:
         """`weights` is an array (terms x labels) whose rows have the mean 0; `seen` are `fingerprint`s of texts."""
-        self.head, self.terms, self.weights = head, terms, weights
-        self.bias, self.seen = tuple(bias), frozenset(seen)
+        self.head = head
+        self.terms = terms
+        self.weights = weights
+        self.bias = tuple(bias)
+        self.seen = frozenset(seen)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,7 +97,9 @@ class Classifier:
         """One prediction a text, in their order."""
         return [self._predict(text) for text in texts]
 
-    def explain(self, text: str, label: str | None = None, *, most: int = 8) -> tuple[tuple[str, float], ...]:
+    def explain(
+        self, text: str, label: str | None = None, *, most: int = 8
+    ) -> tuple[tuple[str, float], ...]:
         """The words of a text that spoke most for a label (default: the predicted one), strongest first.
 
         Raises UnknownName when the classifier has no such label.
@@ -117,7 +126,9 @@ class Classifier:
 
     def _predict(self, text: str) -> Prediction:
         places, values = self.terms.of(text)
-        spoken: list[float] = (self.weights[places].T @ values).tolist() if places else [0.0] * len(self.labels)
+        spoken: list[float] = (
+            (self.weights[places].T @ values).tolist() if places else [0.0] * len(self.labels)
+        )
         scores = [score + bias for score, bias in zip(spoken, self.bias, strict=True)]
         first, second = sorted(range(len(scores)), key=lambda label: (-scores[label], label))[:2]
         confidence = 1 / sum(math.exp(score - scores[first]) for score in scores)
@@ -130,7 +141,8 @@ class Classifier:
         places, values = self.terms.of(text)
         column = self.weights[places, self.labels.index(label)].tolist() if places else []
         adds: dict[int, float] = {
-            place: weight * value for place, weight, value in zip(places, column, values, strict=True)
+            place: weight * value
+            for place, weight, value in zip(places, column, values, strict=True)
         }
 
         @cache
@@ -142,8 +154,11 @@ class Classifier:
 
 def _last(words: list[tuple[re.Match[str], float]], first: int, longest: int) -> int:
     """The last word that evidence from the first one on can have."""
-    start, last = words[first][0].start(), first
-    while last + 1 < min(first + WINDOW, len(words)) and words[last + 1][0].end() - start <= longest:
+    start = words[first][0].start()
+    last = first
+    while (
+        last + 1 < min(first + WINDOW, len(words)) and words[last + 1][0].end() - start <= longest
+    ):
         last += 1
     return last
 

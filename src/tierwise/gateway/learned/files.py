@@ -16,7 +16,8 @@ from tierwise.text.terms import RECIPE, Terms
 
 _REMEDY = "`tierwise train STEP` makes it anew"
 _TRUSTED: list[str] = []  # plain lists, strings and arrays of numbers need no trust
-_ARRAYS, _STRINGS = ("rarity", "weights", "bias"), ("words", "characters", "seen")
+_ARRAYS = ("rarity", "weights", "bias")
+_STRINGS = ("words", "characters", "seen")
 
 
 def trained_file(root: Path, model: str) -> Path:
@@ -35,7 +36,9 @@ def save(classifier: Classifier, path: Path) -> Head:
     terms = classifier.terms
     data = skops.io.dumps(
         {
-            "words": "\n".join(terms.words),  # one string: every item of a list would be an entry of its own
+            "words": "\n".join(
+                terms.words
+            ),  # one string: every item of a list would be an entry of its own
             "characters": "\n".join(terms.characters),
             "seen": "\n".join(sorted(classifier.seen)),
             "rarity": numpy.asarray(terms.rarity),
@@ -46,7 +49,10 @@ def save(classifier: Classifier, path: Path) -> Head:
     head = replace(classifier.head, file_hash=hashlib.sha256(data).hexdigest())
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, data)
-    _write(path.with_suffix(".json"), (json.dumps(asdict(head), indent=2, ensure_ascii=False) + "\n").encode())
+    _write(
+        path.with_suffix(".json"),
+        (json.dumps(asdict(head), indent=2, ensure_ascii=False) + "\n").encode(),
+    )
     return head
 
 
@@ -64,11 +70,17 @@ def read_head(path: Path) -> Head:
     except FileNotFoundError:
         raise ConfigError(f"this classifier's head is missing; {_REMEDY}", path=beside) from None
     except (OSError, ValidationError) as error:
-        raise ConfigError(f"not the head of a classifier: {error}; {_REMEDY}", path=beside) from None
+        raise ConfigError(
+            f"not the head of a classifier: {error}; {_REMEDY}", path=beside
+        ) from None
     if head.scikit_learn != (here := version("scikit-learn")):
-        raise ConfigError(f"trained with scikit-learn {head.scikit_learn}, here is {here}; {_REMEDY}", path=beside)
+        raise ConfigError(
+            f"trained with scikit-learn {head.scikit_learn}, here is {here}; {_REMEDY}", path=beside
+        )
     if head.recipe != RECIPE:
-        raise ConfigError(f"trained by another version of tierwise ('{head.recipe}'); {_REMEDY}", path=beside)
+        raise ConfigError(
+            f"trained by another version of tierwise ('{head.recipe}'); {_REMEDY}", path=beside
+        )
     return head
 
 
@@ -81,16 +93,24 @@ def load(path: Path) -> Classifier:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"this classifier's weights can't be read ({error}); {_REMEDY}", path=path) from None
+        raise ConfigError(
+            f"this classifier's weights can't be read ({error}); {_REMEDY}", path=path
+        ) from None
     if hashlib.sha256(data).hexdigest() != head.file_hash:
-        raise ConfigError(f"damaged, or not the weights that the head beside it describes; {_REMEDY}", path=path)
+        raise ConfigError(
+            f"damaged, or not the weights that the head beside it describes; {_REMEDY}", path=path
+        )
     parts = _parts(data, path)
-    words, characters = parts["words"].split("\n"), parts["characters"].split("\n")
-    size, labels = len(words) + len(characters), len(head.labels)
+    words = parts["words"].split("\n")
+    characters = parts["characters"].split("\n")
+    size = len(words) + len(characters)
+    labels = len(head.labels)
     if [parts[name].shape for name in _ARRAYS] != [(size,), (size, labels), (labels,)]:
         raise ConfigError(f"its parts don't fit each other; {_REMEDY}", path=path)
     terms = Terms(words, characters, parts["rarity"].tolist())
-    return Classifier(head, terms, parts["weights"], parts["bias"].tolist(), parts["seen"].split("\n"))
+    return Classifier(
+        head, terms, parts["weights"], parts["bias"].tolist(), parts["seen"].split("\n")
+    )
 
 
 def _parts(data: bytes, path: Path) -> dict[str, Any]:
@@ -105,9 +125,14 @@ def _parts(data: bytes, path: Path) -> dict[str, Any]:
     if not (
         named
         and all(isinstance(parts[name], str) for name in _STRINGS)
-        and all(isinstance(parts[name], numpy.ndarray) and parts[name].dtype.kind == "f" for name in _ARRAYS)
+        and all(
+            isinstance(parts[name], numpy.ndarray) and parts[name].dtype.kind == "f"
+            for name in _ARRAYS
+        )
     ):
-        raise ConfigError(f"refused: it holds other things than a classifier's numbers; {_REMEDY}", path=path)
+        raise ConfigError(
+            f"refused: it holds other things than a classifier's numbers; {_REMEDY}", path=path
+        )
     return parts
 
 

@@ -28,11 +28,21 @@ def form_of(schema: Mapping[str, Any]) -> Form:
     evidence = properties.pop("evidence", None)
     if evidence is not None and evidence.get("type") != "string":
         raise Misuse("a learned model gives `evidence` as text, and this step wants something else")
-    choices = [name for name, kind in properties.items() if all(isinstance(v, str) for v in kind.get("enum", [None]))]
+    choices = [
+        name
+        for name, kind in properties.items()
+        if all(isinstance(v, str) for v in kind.get("enum", [None]))
+    ]
     if not choices:
-        raise Misuse("a learned model chooses one of some fixed texts, and no field of this step's output has such")
+        raise Misuse(
+            "a learned model chooses one of some fixed texts, and no field of this step's output has such"
+        )
     if others := sorted(properties.keys() - choices[:1]):
         names = ", ".join(f"`{name}`" for name in others)
-        raise Misuse(f"a learned model gives one label and `evidence`; this step also wants {names}")
+        raise Misuse(
+            f"a learned model gives one label and `evidence`; this step also wants {names}"
+        )
     longest = LONGEST if evidence is None else min(LONGEST, evidence.get("maxLength", LONGEST))
-    return Form(choices[0], tuple(properties[choices[0]]["enum"]), 0 if evidence is None else longest)
+    return Form(
+        choices[0], tuple(properties[choices[0]]["enum"]), 0 if evidence is None else longest
+    )

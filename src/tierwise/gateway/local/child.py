@@ -28,7 +28,8 @@ def server_params(params: Any, settings: dict[str, Any]) -> Any:
     params.n_parallel = settings["parallel"]
     params.n_ctx = settings["context_tokens"] * settings["parallel"]  # shared out evenly
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
-    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
     params.api_keys = [settings["api_key"]]
     params.verbosity = 1  # errors only: warnings quote pieces of requests, so of documents
     params.cache_prompt = True

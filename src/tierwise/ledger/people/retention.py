@@ -8,7 +8,19 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, bindparam, delete, false, func, insert, or_, select, tuple_, type_coerce, update
+from sqlalchemy import (
+    Text,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.errors import UnknownName
@@ -34,8 +46,13 @@ if TYPE_CHECKING:
     from tierwise.ledger.database import Database
 
 _EMPTY = text_hash("")  # of documents that could not be read: no text tells them apart
-_TEXTLESS = ("budget: ", "waits for a person's review")  # how reasons begin that never quote an answer
-_Scope = Callable[[Any], "ColumnElement[bool]"]  # a table with run and document -> which of its rows are meant
+_TEXTLESS = (
+    "budget: ",
+    "waits for a person's review",
+)  # how reasons begin that never quote an answer
+_Scope = Callable[
+    [Any], "ColumnElement[bool]"
+]  # a table with run and document -> which of its rows are meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +81,11 @@ class Retention:
     def keep(self, documents: Iterable[Document]) -> None:
         """Keep the texts of documents."""
         now = time.time()
-        rows = {d.hash: {"document_hash": d.hash, "text": d.text, "kept_at": now} for d in documents if d.text}
+        rows = {
+            d.hash: {"document_hash": d.hash, "text": d.text, "kept_at": now}
+            for d in documents
+            if d.text
+        }
         if not rows:
             return
         with self._database.translated_errors("written"), self._database.writing() as connection:
@@ -80,7 +101,9 @@ class Retention:
         with self._database.reading() as connection:
             return {
                 row.document_hash: row.text
-                for row in connection.execute(query.where(TextRecord.document_hash.in_(set(document_hashes))))
+                for row in connection.execute(
+                    query.where(TextRecord.document_hash.in_(set(document_hashes)))
+                )
             }
 
     def forget_ended(self, *, by: str) -> Removed:
@@ -110,12 +133,16 @@ class Retention:
         Raises UnknownName when no run had such a document.
         """
         ids, hashes = self._named(name)
-        pairs = select(OutcomeRecord.run_id, OutcomeRecord.document_id).where(OutcomeRecord.document_hash.in_(hashes))
+        pairs = select(OutcomeRecord.run_id, OutcomeRecord.document_id).where(
+            OutcomeRecord.document_hash.in_(hashes)
+        )
 
         def meant(table: Any) -> ColumnElement[bool]:
             """The parts of a long document have hashes of their own, so runs and ids count too."""
             own = table.document_hash.in_(hashes)
-            return or_(table.document_id.in_(ids), own, tuple_(table.run_id, table.document_id).in_(pairs))
+            return or_(
+                table.document_id.in_(ids), own, tuple_(table.run_id, table.document_id).in_(pairs)
+            )
 
         def strip(connection: Connection) -> Removed:
             removed = _strip(connection, meant, decisions=True)
@@ -128,27 +155,50 @@ class Retention:
         o = OutcomeRecord
         like_hash = len(name) >= 12 and set(name) <= set("0123456789abcdef")
         by_hash = o.document_hash.startswith(name) if like_hash else false()
-        query = select(o.document_id, o.document_hash).where(or_(o.document_id == name, by_hash)).distinct()
+        query = (
+            select(o.document_id, o.document_hash)
+            .where(or_(o.document_id == name, by_hash))
+            .distinct()
+        )
         with self._database.reading() as connection:
             found = connection.execute(query).all()
             if not found:
-                known = connection.scalars(select(o.document_id).distinct().order_by(o.document_id).limit(1000))
+                known = connection.scalars(
+                    select(o.document_id).distinct().order_by(o.document_id).limit(1000)
+                )
                 raise UnknownName("document", name, known)
-        return {name} & {row.document_id for row in found}, {row.document_hash for row in found} - {_EMPTY}
+        return {name} & {row.document_id for row in found}, {row.document_hash for row in found} - {
+            _EMPTY
+        }
 
     def _forget(
-        self, strip: Callable[[Connection], Removed], scope: Mapping[str, Any], *, by: str, dry_run: bool = False
+        self,
+        strip: Callable[[Connection], Removed],
+        scope: Mapping[str, Any],
+        *,
+        by: str,
+        dry_run: bool = False,
     ) -> Removed:
         removed = Removed()
         try:
-            with self._database.translated_errors("written"), self._database.writing() as connection:
+            with (
+                self._database.translated_errors("written"),
+                self._database.writing() as connection,
+            ):
                 if is_sqlite(connection):
-                    connection.exec_driver_sql("PRAGMA secure_delete=ON")  # else the bytes stay in the file
+                    connection.exec_driver_sql(
+                        "PRAGMA secure_delete=ON"
+                    )  # else the bytes stay in the file
                 removed = strip(connection)
                 if dry_run:
                     raise _DryRun  # noqa: TRY301 - only an exception rolls the transaction back
                 if removed:
-                    row = {"scope": dict(scope), "removed": asdict(removed), "by": by, "deleted_at": time.time()}
+                    row = {
+                        "scope": dict(scope),
+                        "removed": asdict(removed),
+                        "by": by,
+                        "deleted_at": time.time(),
+                    }
                     added = insert(DeletionRecord).values(row).returning(DeletionRecord.__table__)
                     stored = connection.execute(added).one()
                     seal_row(connection, "deletion", stored.seq, deletion_record(stored))
@@ -172,16 +222,23 @@ def _strip_runs(connection: Connection, which: ColumnElement[bool], *, decisions
     runs = select(Run.id).where(which)
     others = select(AttemptRecord.call_hash).where(AttemptRecord.run_id.not_in(runs))
     return _strip(
-        connection, lambda table: table.run_id.in_(runs), CallRecord.call_hash.not_in(others), decisions=decisions
+        connection,
+        lambda table: table.run_id.in_(runs),
+        CallRecord.call_hash.not_in(others),
+        decisions=decisions,
     )
 
 
-def _with_documents(connection: Connection, removed: Removed, which: ColumnElement[bool]) -> Removed:
+def _with_documents(
+    connection: Connection, removed: Removed, which: ColumnElement[bool]
+) -> Removed:
     gone = connection.execute(delete(TextRecord).where(which)).rowcount
     return Removed(removed.replies, removed.values, removed.decisions, gone)
 
 
-def _strip(connection: Connection, meant: _Scope, *also: ColumnElement[bool], decisions: bool) -> Removed:
+def _strip(
+    connection: Connection, meant: _Scope, *also: ColumnElement[bool], decisions: bool
+) -> Removed:
     """Empty all columns that can hold a text, in the rows that are meant."""
     attempts = select(AttemptRecord.id).where(meant(AttemptRecord))
     calls = select(AttemptRecord.call_hash).where(meant(AttemptRecord))
@@ -191,33 +248,52 @@ def _strip(connection: Connection, meant: _Scope, *also: ColumnElement[bool], de
     def empty(table: Any, *where: ColumnElement[bool], **values: Any) -> int:
         return connection.execute(update(table).where(*where).values(**values)).rowcount
 
-    empty(VerdictRecord, VerdictRecord.attempt_id.in_(attempts), VerdictRecord.reason != "", reason="")
-    empty(AttemptRecord, meant(AttemptRecord), AttemptRecord.error_text.is_not(None), error_text=None)
+    empty(
+        VerdictRecord, VerdictRecord.attempt_id.in_(attempts), VerdictRecord.reason != "", reason=""
+    )
+    empty(
+        AttemptRecord, meant(AttemptRecord), AttemptRecord.error_text.is_not(None), error_text=None
+    )
     empty(AuditRecord, meant(AuditRecord), value=None, accepted=None)
     paid = (CallRecord.reply.is_not(None), CallRecord.call_hash.in_(calls), *also)
     replies = empty(CallRecord, *paid, reply=None, paid_at=None)
-    values = empty(OutcomeRecord, meant(OutcomeRecord), OutcomeRecord.value.is_not(None), value=None)
+    values = empty(
+        OutcomeRecord, meant(OutcomeRecord), OutcomeRecord.value.is_not(None), value=None
+    )
     if not decisions:
         return Removed(replies, values)
     written = or_(ReviewRecord.value.is_not(None), ReviewRecord.note != "")
-    return Removed(replies, values, empty(ReviewRecord, meant(ReviewRecord), written, value=None, note=""))
+    return Removed(
+        replies, values, empty(ReviewRecord, meant(ReviewRecord), written, value=None, note="")
+    )
 
 
 def _plain_reasons(connection: Connection, meant: _Scope) -> None:
     """Reasons quote answers: what is left says which model failed which check, or with which error."""
-    o, a, v = OutcomeRecord, AttemptRecord, VerdictRecord
+    o = OutcomeRecord
+    a = AttemptRecord
+    v = VerdictRecord
     same = (a.run_id == o.run_id) & (a.document_id == o.document_id) & (a.step == o.step)
     failed = (v.attempt_id == a.id) & v.passed.is_(False)
     query = (
-        select(o.run_id, o.document_id, o.step, a.model, func.coalesce(v.check, a.error).label("fault"))
+        select(
+            o.run_id, o.document_id, o.step, a.model, func.coalesce(v.check, a.error).label("fault")
+        )
         .join(a, same)
         .outerjoin(v, failed)
-        .where(meant(o), o.status == "deferred", *(~o.reason.startswith(start) for start in _TEXTLESS))
+        .where(
+            meant(o), o.status == "deferred", *(~o.reason.startswith(start) for start in _TEXTLESS)
+        )
         .order_by(o.run_id, o.document_id, o.step, a.seq, v.position)
     )
     rows = [
-        {**_key(key), "plain": "; ".join(dict.fromkeys(f"{r.model}: {r.fault}" for r in group if r.fault))}
-        for key, group in groupby(connection.execute(query), key=lambda row: (row.run_id, row.document_id, row.step))
+        {
+            **_key(key),
+            "plain": "; ".join(dict.fromkeys(f"{r.model}: {r.fault}" for r in group if r.fault)),
+        }
+        for key, group in groupby(
+            connection.execute(query), key=lambda row: (row.run_id, row.document_id, row.step)
+        )
     ]
     _rewrite(connection, rows, reason=bindparam("plain"))
 
@@ -240,6 +316,13 @@ def _key(row: Sequence[Any]) -> dict[str, str]:
 
 def _rewrite(connection: Connection, rows: list[dict[str, Any]], **values: Any) -> None:
     o = OutcomeRecord
-    one = (o.run_id == bindparam("run"), o.document_id == bindparam("document"), o.step == bindparam("of_step"))
+    one = (
+        o.run_id == bindparam("run"),
+        o.document_id == bindparam("document"),
+        o.step == bindparam("of_step"),
+    )
     if rows:
-        connection.execute(update(Base.metadata.tables[OutcomeRecord.__tablename__]).where(*one).values(**values), rows)
+        connection.execute(
+            update(Base.metadata.tables[OutcomeRecord.__tablename__]).where(*one).values(**values),
+            rows,
+        )

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from tierwise.ledger.database import Database
 
 Word = Literal["approved", "edited", "rejected", "reopened"]
-_STATUS: Mapping[Word, Status] = {"approved": "accepted", "edited": "accepted", "rejected": "rejected"}
+_STATUS: Mapping[Word, Status] = {
+    "approved": "accepted",
+    "edited": "accepted",
+    "rejected": "rejected",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +80,12 @@ _LAST = (
         .label("age"),
     )
 ).subquery("last")
-_SAYS = _LAST.c.decision + " by " + _LAST.c.reviewer + case((_LAST.c.note != "", ": " + _LAST.c.note), else_="")
+_SAYS = (
+    _LAST.c.decision
+    + " by "
+    + _LAST.c.reviewer
+    + case((_LAST.c.note != "", ": " + _LAST.c.note), else_="")
+)
 
 
 def _unless_decided(decided: Any, recorded: Any) -> Any:
@@ -86,8 +95,15 @@ def _unless_decided(decided: Any, recorded: Any) -> Any:
 # Outcomes as they stand now: as recorded, but where a person decided, as decided.
 CURRENT = (
     select(
-        *(c for c in OutcomeRecord.__table__.c if c.key not in ("status", "value", "reason", "model")),
-        _unless_decided(case((_LAST.c.decision == "rejected", "rejected"), else_="accepted"), OutcomeRecord.status),
+        *(
+            c
+            for c in OutcomeRecord.__table__.c
+            if c.key not in ("status", "value", "reason", "model")
+        ),
+        _unless_decided(
+            case((_LAST.c.decision == "rejected", "rejected"), else_="accepted"),
+            OutcomeRecord.status,
+        ),
         _unless_decided(_LAST.c.value, OutcomeRecord.value),
         _unless_decided(_SAYS, OutcomeRecord.reason),
         _unless_decided(_LAST.c.model, OutcomeRecord.model),
@@ -122,8 +138,14 @@ class Reviews:
 
     def history(self, run_id: str, document_id: str, step: str) -> list[Decision]:
         """All decisions about one outcome, the first one first."""
-        one = (ReviewRecord.run_id == run_id, ReviewRecord.document_id == document_id, ReviewRecord.step == step)
-        return self._decisions(select(ReviewRecord.__table__).where(*one).order_by(ReviewRecord.seq))
+        one = (
+            ReviewRecord.run_id == run_id,
+            ReviewRecord.document_id == document_id,
+            ReviewRecord.step == step,
+        )
+        return self._decisions(
+            select(ReviewRecord.__table__).where(*one).order_by(ReviewRecord.seq)
+        )
 
     def standing(self, run_id: str, step: str | None = None) -> list[Decision]:
         """The decisions about a run's outcomes that count now, in the order in which they were made."""
@@ -134,8 +156,13 @@ class Reviews:
 
     def answers(self, question: str, document_hashes: Iterable[str]) -> dict[str, Decision]:
         """By document hash, what was decided last when the same was asked of the same text, in whatever run."""
-        same = (ReviewRecord.question == question, ReviewRecord.document_hash.in_(set(document_hashes)))
-        rows = self._decisions(select(ReviewRecord.__table__).where(*same).order_by(ReviewRecord.seq))
+        same = (
+            ReviewRecord.question == question,
+            ReviewRecord.document_hash.in_(set(document_hashes)),
+        )
+        rows = self._decisions(
+            select(ReviewRecord.__table__).where(*same).order_by(ReviewRecord.seq)
+        )
         last = {decision.document_hash: decision for decision in rows}
         return {key: decision for key, decision in last.items() if decision.known}
 
@@ -144,7 +171,12 @@ class Reviews:
     ) -> dict[tuple[str, str], Outcome]:
         """By document id and hash, what documents got in a run when the same was asked of them."""
         c = CURRENT.c
-        same = (c.run_id == run_id, c.step == step, c.question == question, c.document_id.in_(set(document_ids)))
+        same = (
+            c.run_id == run_id,
+            c.step == step,
+            c.question == question,
+            c.document_id.in_(set(document_ids)),
+        )
         with self._database.reading() as connection:
             rows = connection.execute(select(CURRENT).where(*same)).all()
         return {(row.document_id, row.document_hash): outcome_of(row) for row in rows}
@@ -152,7 +184,11 @@ class Reviews:
     def waited(self, run_id: str, step: str | None = None) -> list[tuple[str, str, str]]:
         """Document, step and reason of all that waited when the run ended, decided by now or not."""
         o = OutcomeRecord
-        wanted = [o.run_id == run_id, o.status == "deferred", *([] if step is None else [o.step == step])]
+        wanted = [
+            o.run_id == run_id,
+            o.status == "deferred",
+            *([] if step is None else [o.step == step]),
+        ]
         query = select(o.document_id, o.step, o.reason).where(*wanted).order_by(o.document_id)
         with self._database.reading() as connection:
             return [(row.document_id, row.step, row.reason) for row in connection.execute(query)]

@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from tierwise.ledger.database import Database
     from tierwise.ledger.writer import Writer
 
-COUNTED = 0.5  # share of the items that evidence counts; another share would tell past evidence anew
+COUNTED = (
+    0.5  # share of the items that evidence counts; another share would tell past evidence anew
+)
 Right = Literal["shadow", "accepted", "both", "neither"]
-Demoted = Mapping[tuple[str, tuple[str, ...]], str]  # step, models -> why their certificate no longer counts
+Demoted = Mapping[
+    tuple[str, tuple[str, ...]], str
+]  # step, models -> why their certificate no longer counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,11 @@ class Item:
         """The labels that fit."""
         if not self.asks_both:
             return ("accepted", "neither")
-        return ("both", "neither") if self.shadow and self.shadow.agreed else ("shadow", "accepted", "both", "neither")
+        return (
+            ("both", "neither")
+            if self.shadow and self.shadow.agreed
+            else ("shadow", "accepted", "both", "neither")
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +131,8 @@ class Audits:
     """The audits of a ledger. Methods raise LedgerError when the database fails."""
 
     def __init__(self, database: Database, writer: Writer) -> None:
-        self._database, self._writer = database, writer
+        self._database = database
+        self._writer = writer
 
     async def record(self, audits: Sequence[Audit]) -> None:
         """Put audits on record; one that is there already stays as it is."""
@@ -136,7 +145,9 @@ class Audits:
         """
         item = self.item(item_id)
         if right not in item.words:
-            raise Misuse(f"{item.id} cannot be labelled '{right}'; it takes {', '.join(item.words)}")
+            raise Misuse(
+                f"{item.id} cannot be labelled '{right}'; it takes {', '.join(item.words)}"
+            )
         labelled = {item.accepted.id: right in ("accepted", "both")}
         if item.shadow and item.asks_both:
             labelled[item.shadow.id] = right in ("shadow", "both")
@@ -144,14 +155,20 @@ class Audits:
         with self._database.translated_errors("written"), self._database.writing() as connection:
             for audit, word in labelled.items():
                 values = {"right": word, "reviewer": reviewer, "reviewed_at": row["labelled_at"]}
-                connection.execute(sql_update(AuditRecord).where(AuditRecord.id == audit).values(values))
-            stored = connection.execute(insert(LabelRecord).values(row).returning(LabelRecord.__table__)).one()
+                connection.execute(
+                    sql_update(AuditRecord).where(AuditRecord.id == audit).values(values)
+                )
+            stored = connection.execute(
+                insert(LabelRecord).values(row).returning(LabelRecord.__table__)
+            ).one()
             seal_row(connection, "label", stored.seq, label_record(stored))
         return self.item(item.id)
 
     def item(self, item_id: str) -> Item:
         """The item whose id is or starts with this. Raises UnknownName, or Misuse when it fits several."""
-        found = _items(self._read(AuditRecord.id.startswith(item_id.partition(".")[0], autoescape=True)))
+        found = _items(
+            self._read(AuditRecord.id.startswith(item_id.partition(".")[0], autoescape=True))
+        )
         if not found:
             raise UnknownName("audit", item_id, (item.id for item in self.queue()[:10]))
         if len(found) > 1:
@@ -193,13 +210,21 @@ class Audits:
 
         audits = sorted(self._read(), key=whose)  # keeps the order of recording
         return [
-            _standing([audit for audit in group if audit.identity == group[-1].identity], floors.get(step))
-            for (step, _, _), group in ((key, list(rows)) for key, rows in groupby(audits, key=whose))
+            _standing(
+                [audit for audit in group if audit.identity == group[-1].identity], floors.get(step)
+            )
+            for (step, _, _), group in (
+                (key, list(rows)) for key, rows in groupby(audits, key=whose)
+            )
         ]
 
     def _read(self, *conditions: Any) -> list[Audit]:
         """Audits in the order of recording."""
-        query = select(AuditRecord.__table__).where(*conditions).order_by(AuditRecord.recorded_at, AuditRecord.id)
+        query = (
+            select(AuditRecord.__table__)
+            .where(*conditions)
+            .order_by(AuditRecord.recorded_at, AuditRecord.id)
+        )
         with self._database.reading() as connection:
             return [Audit(**row._mapping) for row in connection.execute(query)]
 
@@ -209,7 +234,9 @@ def item_id(run_id: str, step: str, document_hash: str) -> str:
     return canonical_hash([run_id, step, document_hash])[:12]
 
 
-def identity_of(identities: Mapping[str, str], prompt_hash: str, step_hash: str, golden_hash: str = "") -> str:
+def identity_of(
+    identities: Mapping[str, str], prompt_hash: str, step_hash: str, golden_hash: str = ""
+) -> str:
     """What the answers of some models depend on, and the golden set that let them be used: evidence ends with either.
 
     So to certify again on the same golden set, or to let a certificate be renewed every night, forgets nothing.
@@ -244,9 +271,14 @@ def _of(audits: Audits, certificate: Certificate) -> list[Audit]:
     found = []
     for asked in range(1, len(certificate.models) + 1):
         identities = {name: certificate.identities[name] for name in certificate.models[:asked]}
-        identity = identity_of(identities, certificate.prompt_hash, certificate.step_hash, certificate.golden_hash)
+        identity = identity_of(
+            identities, certificate.prompt_hash, certificate.step_hash, certificate.golden_hash
+        )
         found += audits.of(certificate.step, " > ".join(identities), identity)
-    return sorted((audit for audit in found if not audit.shadow), key=lambda audit: (audit.recorded_at, audit.id))
+    return sorted(
+        (audit for audit in found if not audit.shadow),
+        key=lambda audit: (audit.recorded_at, audit.id),
+    )
 
 
 def _label_row(item: Item, right: Right, reviewer: str) -> Row:

@@ -59,7 +59,11 @@ class Trail:
         now = time.time()
         with self._database.reading() as connection:
             running = connection.execute(select(Run.__table__).where(Run.state == "running")).all()
-        return [row.id for row in running if is_over(row.owner, row.lease_until, now) and self._end_crashed(row, now)]
+        return [
+            row.id
+            for row in running
+            if is_over(row.owner, row.lease_until, now) and self._end_crashed(row, now)
+        ]
 
     def _end_crashed(self, row: Any, now: float) -> bool:
         """Whether this run got its end now, and not from another process meanwhile."""
@@ -96,29 +100,49 @@ class Trail:
             records = _Late(partial(self._run, row.id))
             seal = seals.get(("run", row.id)) or seals.get(("crash", row.id))
             yield Block("run", row.id, records, row.finished_at, seal)
-        decided = select(ReviewRecord.__table__).where(*_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at))
+        decided = select(ReviewRecord.__table__).where(
+            *_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at)
+        )
         for row in self._stream(decided.order_by(ReviewRecord.seq)):
-            number, record = str(row.seq), decision_record(row)
-            yield Block("decision", number, (record,), row.reviewed_at, seals.get(("decision", number)))
-        labels = select(LabelRecord.__table__).where(*_within(scope, LabelRecord.run_id, LabelRecord.labelled_at))
+            number = str(row.seq)
+            record = decision_record(row)
+            yield Block(
+                "decision", number, (record,), row.reviewed_at, seals.get(("decision", number))
+            )
+        labels = select(LabelRecord.__table__).where(
+            *_within(scope, LabelRecord.run_id, LabelRecord.labelled_at)
+        )
         for row in self._stream(labels.order_by(LabelRecord.seq)):
-            number, record = str(row.seq), label_record(row)
+            number = str(row.seq)
+            record = label_record(row)
             yield Block("label", number, (record,), row.labelled_at, seals.get(("label", number)))
         if scope.run is None:
             since = () if scope.since is None else (DeletionRecord.deleted_at >= scope.since,)
-            for row in self._stream(select(DeletionRecord.__table__).where(*since).order_by(DeletionRecord.seq)):
-                number, record = str(row.seq), deletion_record(row)
-                yield Block("deletion", number, (record,), row.deleted_at, seals.get(("deletion", number)))
+            for row in self._stream(
+                select(DeletionRecord.__table__).where(*since).order_by(DeletionRecord.seq)
+            ):
+                number = str(row.seq)
+                record = deletion_record(row)
+                yield Block(
+                    "deletion", number, (record,), row.deleted_at, seals.get(("deletion", number))
+                )
 
     def altered_texts(self, scope: Scope = _ALL) -> Iterator[str]:
         """Texts that are still kept and do not fit their hashes any more; deleted ones are no fault."""
         wanted = _within(scope, Run.id, Run.started_at)
-        values = select(OutcomeRecord.__table__).join(Run, Run.id == OutcomeRecord.run_id).where(*wanted)
+        values = (
+            select(OutcomeRecord.__table__).join(Run, Run.id == OutcomeRecord.run_id).where(*wanted)
+        )
         for row in self._stream(values.where(OutcomeRecord.value.is_not(None))):
             if row.value_hash and canonical_hash(row.value) != row.value_hash:
                 yield f"run {row.run_id}: the value of {row.document_id}, {row.step}, was changed"
         answers = (
-            select(AttemptRecord.run_id, AttemptRecord.document_id, AttemptRecord.step, AttemptRecord.answer_hash)
+            select(
+                AttemptRecord.run_id,
+                AttemptRecord.document_id,
+                AttemptRecord.step,
+                AttemptRecord.answer_hash,
+            )
             .add_columns(CallRecord.reply)
             .join(CallRecord, CallRecord.attempt_id == AttemptRecord.id)
             .join(Run, Run.id == AttemptRecord.run_id)
@@ -127,7 +151,9 @@ class Trail:
         for row in self._stream(answers):
             if text_hash(reply_of(row.reply).text) != row.answer_hash:
                 yield f"run {row.run_id}: an answer for {row.document_id}, {row.step}, was changed"
-        decisions = select(ReviewRecord.__table__).where(*_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at))
+        decisions = select(ReviewRecord.__table__).where(
+            *_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at)
+        )
         for row in self._stream(decisions):
             changed = row.value is not None and canonical_hash(row.value) != row.value_hash
             if changed or (row.note and text_hash(row.note) != row.note_hash):
@@ -144,11 +170,18 @@ class Trail:
             item, _, answer = row.id.partition(".")
             label = last.get(item)
             if label is None:
-                wrong = first is not None and row.right is not None and (row.reviewed_at or first) >= first
+                wrong = (
+                    first is not None
+                    and row.right is not None
+                    and (row.reviewed_at or first) >= first
+                )
             elif row.right is None:
                 wrong = answer == "accepted"
             else:
-                wrong = row.right is not (label.word in (answer, "both")) or row.reviewer != label.reviewer
+                wrong = (
+                    row.right is not (label.word in (answer, "both"))
+                    or row.reviewer != label.reviewer
+                )
             if wrong:
                 yield f"audit {row.id}: its label is not the one on record"
 
@@ -159,7 +192,12 @@ class Trail:
             byte_order = "BINARY" if connection.dialect.name == "sqlite" else "C"
         yield {**_run_record(run), **instead}
         attempts = (
-            select(AttemptRecord.__table__, VerdictRecord.check, VerdictRecord.passed, VerdictRecord.score)
+            select(
+                AttemptRecord.__table__,
+                VerdictRecord.check,
+                VerdictRecord.passed,
+                VerdictRecord.score,
+            )
             .outerjoin(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
             .where(AttemptRecord.run_id == run_id)
             .order_by(AttemptRecord.seq, VerdictRecord.position)
@@ -170,7 +208,9 @@ class Trail:
             OutcomeRecord.recorded_at,
             *(collate(c, byte_order) for c in (OutcomeRecord.document_id, OutcomeRecord.step)),
         )
-        for row in self._stream(select(OutcomeRecord.__table__).where(OutcomeRecord.run_id == run_id).order_by(*order)):
+        for row in self._stream(
+            select(OutcomeRecord.__table__).where(OutcomeRecord.run_id == run_id).order_by(*order)
+        ):
             yield _outcome_record(row, run.policy_hash)
 
     def _stream(self, query: Any) -> Iterator[Any]:
@@ -193,9 +233,18 @@ def add_seal(connection: Connection, kind: str, subject: str, records: int, head
     mine = (SealRecord.kind == kind, SealRecord.subject == subject)
     if connection.scalar(select(SealRecord.seq).where(*mine)) is not None:
         return
-    last = connection.scalar(select(SealRecord.hash).order_by(SealRecord.seq.desc()).limit(1)) or START
+    last = (
+        connection.scalar(select(SealRecord.hash).order_by(SealRecord.seq.desc()).limit(1)) or START
+    )
     now = time.time()
-    row = {"kind": kind, "subject": subject, "records": records, "head": head, "sealed_at": now, "previous": last}
+    row = {
+        "kind": kind,
+        "subject": subject,
+        "records": records,
+        "head": head,
+        "sealed_at": now,
+        "previous": last,
+    }
     row["hash"] = seal_hash(kind, subject, records, head, sealed_at=now, previous=last)
     connection.execute(insert(SealRecord).values(row))
 

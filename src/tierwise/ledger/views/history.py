@@ -52,7 +52,12 @@ def history(ledger: Queries) -> dict[Key, Past]:
         .where(*answered, AttemptRecord.reused.is_(False))
         .group_by(*key)
     )
-    asked = select(*key, AttemptRecord.run_id, AttemptRecord.document_id).where(*answered).distinct().subquery()
+    asked = (
+        select(*key, AttemptRecord.run_id, AttemptRecord.document_id)
+        .where(*answered)
+        .distinct()
+        .subquery()
+    )
     passes = (
         select(
             asked.c.step,
@@ -76,7 +81,9 @@ def history(ledger: Queries) -> dict[Key, Past]:
         (row.step, row.prompt, row.model): Past(
             calls=row.calls,
             repairs=int(row.repairs),
-            completion_tokens=None if row.completion_tokens is None else float(row.completion_tokens),
+            completion_tokens=None
+            if row.completion_tokens is None
+            else float(row.completion_tokens),
             cached_share=float(row.cached / row.prompted) if row.prompted else 0.0,
             latency_s=float(row.latency_s),
             documents=held[row.step, row.prompt, row.model].documents,
@@ -89,6 +96,8 @@ def history(ledger: Queries) -> dict[Key, Past]:
 def paid_calls(ledger: Queries, step: str, model: str) -> frozenset[str]:
     """The hashes of all calls of a step on a model that were ever answered and paid. Raises LedgerError."""
     paid = (AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
-    query = select(AttemptRecord.call_hash).where(AttemptRecord.step == step, AttemptRecord.model == model, *paid)
+    query = select(AttemptRecord.call_hash).where(
+        AttemptRecord.step == step, AttemptRecord.model == model, *paid
+    )
     with ledger._database.reading() as connection:
         return frozenset(connection.scalars(query))

@@ -12,7 +12,15 @@ from sqlalchemy import ColumnElement, Select, case, func, select
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.people.reviews import CURRENT
-from tierwise.ledger.rows import DeferredRow, OutcomeRow, RunRow, SummaryRow, attempt_of, outcome_of, reply_of
+from tierwise.ledger.rows import (
+    DeferredRow,
+    OutcomeRow,
+    RunRow,
+    SummaryRow,
+    attempt_of,
+    outcome_of,
+    reply_of,
+)
 from tierwise.ledger.tables import AttemptRecord, CallRecord, OutcomeRecord, Run, VerdictRecord
 from tierwise.records import Attempt, Reply, Status, Verdict
 
@@ -36,7 +44,9 @@ class Queries:
     def runs(self, limit: int = 20) -> list[RunRow]:
         """The newest runs, newest first."""
         with self._database.reading() as connection:
-            return _runs(connection, select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit))
+            return _runs(
+                connection, select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit)
+            )
 
     def resolve_run(self, name: str) -> RunRow:
         """The run whose id is or starts with `name`, or the `latest`. Raises UnknownName, or Misuse when unclear."""
@@ -47,18 +57,27 @@ class Queries:
                 if not found:
                     raise Misuse("the ledger has no runs yet; run a flow first")
                 return found[0]
-            found = _runs(connection, newest.where(Run.id.startswith(name, autoescape=True)).limit(10))
+            found = _runs(
+                connection, newest.where(Run.id.startswith(name, autoescape=True)).limit(10)
+            )
             exact = [run for run in found if run.id == name]
             if len(found) == 1 or exact:
                 return (exact or found)[0]
             if not found:
-                raise UnknownName("run", name, connection.scalars(newest.with_only_columns(Run.id).limit(10)))
-            raise Misuse(f"'{name}' fits several runs: {', '.join(run.id for run in found)}; give more of the id")
+                raise UnknownName(
+                    "run", name, connection.scalars(newest.with_only_columns(Run.id).limit(10))
+                )
+            raise Misuse(
+                f"'{name}' fits several runs: {', '.join(run.id for run in found)}; give more of the id"
+            )
 
     def summary(self, run_id: str) -> list[SummaryRow]:
         """One row per step, tier and model: steps in the order of their first attempt, models too; shadows last."""
         with self._database.reading() as connection:
-            rows = [*_summary(connection, run_id, shadow=False), *_summary(connection, run_id, shadow=True)]
+            rows = [
+                *_summary(connection, run_id, shadow=False),
+                *_summary(connection, run_id, shadow=True),
+            ]
         steps = list(dict.fromkeys(row.step for row in rows))
         return sorted(rows, key=lambda row: steps.index(row.step))
 
@@ -77,14 +96,20 @@ class Queries:
         return counts
 
     def outcomes(
-        self, run_id: str, document_id: str | None = None, step: str | None = None, status: Status | None = None
+        self,
+        run_id: str,
+        document_id: str | None = None,
+        step: str | None = None,
+        status: Status | None = None,
     ) -> Iterator[OutcomeRow]:
         """The outcomes of a run as they stand now, by document and step; all of them, or those that fit."""
         wanted = {"document_id": document_id, "step": step, "status": status}
         query = (
             select(CURRENT)
             .where(CURRENT.c.run_id == run_id)
-            .where(*(CURRENT.c[name] == value for name, value in wanted.items() if value is not None))
+            .where(
+                *(CURRENT.c[name] == value for name, value in wanted.items() if value is not None)
+            )
             .order_by(CURRENT.c.document_id, CURRENT.c.recorded_at)
         )
         for row in self._stream(query):
@@ -119,26 +144,43 @@ class Queries:
             for row in self.outcomes(run_id, status="deferred")
         ]
 
-    def attempts(self, run_id: str, document_id: str | None = None, step: str | None = None) -> Iterator[Attempt]:
+    def attempts(
+        self, run_id: str, document_id: str | None = None, step: str | None = None
+    ) -> Iterator[Attempt]:
         """The attempts of a run with their verdicts, in the order of recording; their text is in `reply`."""
         wanted = {"document_id": document_id, "step": step}
-        verdict = (VerdictRecord.check, VerdictRecord.passed, VerdictRecord.reason, VerdictRecord.score)
+        verdict = (
+            VerdictRecord.check,
+            VerdictRecord.passed,
+            VerdictRecord.reason,
+            VerdictRecord.score,
+        )
         query = (
             select(AttemptRecord.__table__, *verdict)
             .outerjoin(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
             .where(AttemptRecord.run_id == run_id)
-            .where(*(getattr(AttemptRecord, name) == value for name, value in wanted.items() if value is not None))
+            .where(
+                *(
+                    getattr(AttemptRecord, name) == value
+                    for name, value in wanted.items()
+                    if value is not None
+                )
+            )
             .order_by(AttemptRecord.seq, VerdictRecord.position)
         )
         for _, group in groupby(self._stream(query), key=lambda row: row.seq):
             rows = list(group)
-            verdicts = [Verdict(r.check, r.passed, r.reason, r.score) for r in rows if r.check is not None]
+            verdicts = [
+                Verdict(r.check, r.passed, r.reason, r.score) for r in rows if r.check is not None
+            ]
             yield attempt_of(rows[0], verdicts)
 
     def reply(self, call_hash: str) -> Reply | None:
         """The paid reply of a call, or None."""
         with self._database.reading() as connection:
-            data = connection.scalar(select(CallRecord.reply).where(CallRecord.call_hash == call_hash))
+            data = connection.scalar(
+                select(CallRecord.reply).where(CallRecord.call_hash == call_hash)
+            )
         return reply_of(data) if data else None
 
     def _stream(self, query: _Query) -> Iterator[Any]:
@@ -156,7 +198,9 @@ def _key(row: Any) -> _Key:
 
 
 def _runs(connection: Connection, query: _Query) -> list[RunRow]:
-    runs = connection.execute(query.with_only_columns(Run.__table__, maintain_column_froms=True)).all()
+    runs = connection.execute(
+        query.with_only_columns(Run.__table__, maintain_column_froms=True)
+    ).all()
     ids = [run.id for run in runs]
     spent = {row.run_id: row for row in connection.execute(_spending(ids))}
     documents = {row.run_id: row for row in connection.execute(_documents(ids))}
@@ -182,7 +226,11 @@ def _documents(run_ids: list[str]) -> _Query:
         return func.max(case((CURRENT.c.status == status, 1), else_=0))
 
     one = (
-        select(CURRENT.c.run_id, any_is("accepted").label("accepted"), any_is("deferred").label("deferred"))
+        select(
+            CURRENT.c.run_id,
+            any_is("accepted").label("accepted"),
+            any_is("deferred").label("deferred"),
+        )
         .where(CURRENT.c.run_id.in_(run_ids))
         .group_by(CURRENT.c.run_id, CURRENT.c.document_id)
         .subquery()
@@ -198,7 +246,11 @@ def _documents(run_ids: list[str]) -> _Query:
 def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
     """The parts as one value; a run without attempts or outcomes has no row there."""
     return RunRow(
-        **{name: value for name, value in run._mapping.items() if name not in ("owner", "lease_until")},
+        **{
+            name: value
+            for name, value in run._mapping.items()
+            if name not in ("owner", "lease_until")
+        },
         documents=documents.documents if documents else 0,
         accepted=int(documents.accepted) if documents else 0,
         deferred=int(documents.deferred) if documents else 0,
@@ -266,7 +318,10 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
 
 def _numbers(row: Any) -> dict[str, Any]:
     """Sums in their own types: PostgreSQL adds whole numbers up to numeric, and nothing to NULL."""
-    tokens = {name: int(getattr(row, name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")}
+    tokens = {
+        name: int(getattr(row, name))
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
+    }
     return {**tokens, "cost_known": row.cost_known or Decimal(0)}
 
 
@@ -283,13 +338,16 @@ def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]
 def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
     """Documents that wait, by the step, tier and model of the last attempt for their outcome."""
     age = func.row_number().over(
-        partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq.desc()
+        partition_by=(AttemptRecord.document_id, AttemptRecord.step),
+        order_by=AttemptRecord.seq.desc(),
     )
     of = (AttemptRecord.run_id == run_id, AttemptRecord.kind != "shadow")
     last = select(*_GROUP, AttemptRecord.document_id, age.label("age")).where(*of).subquery()
     query = (
         select(last.c.step, last.c.tier, last.c.model, func.count().label("documents"))
-        .join(CURRENT, (CURRENT.c.document_id == last.c.document_id) & (CURRENT.c.step == last.c.step))
+        .join(
+            CURRENT, (CURRENT.c.document_id == last.c.document_id) & (CURRENT.c.step == last.c.step)
+        )
         .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "deferred", last.c.age == 1)
         .group_by(last.c.step, last.c.tier, last.c.model)
     )
@@ -301,9 +359,18 @@ def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
     next_kind = func.lead(AttemptRecord.kind).over(
         partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq
     )
-    steps = select(*_GROUP, AttemptRecord.document_id, next_kind.label("next_kind")).where(*of).subquery()
+    steps = (
+        select(*_GROUP, AttemptRecord.document_id, next_kind.label("next_kind"))
+        .where(*of)
+        .subquery()
+    )
     query = (
-        select(steps.c.step, steps.c.tier, steps.c.model, func.count(steps.c.document_id.distinct()).label("documents"))
+        select(
+            steps.c.step,
+            steps.c.tier,
+            steps.c.model,
+            func.count(steps.c.document_id.distinct()).label("documents"),
+        )
         .where(steps.c.next_kind == "escalation")
         .group_by(steps.c.step, steps.c.tier, steps.c.model)
     )
@@ -346,7 +413,9 @@ def _latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
         select(
             *_GROUP,
             AttemptRecord.latency_s,
-            func.row_number().over(partition_by=_GROUP, order_by=AttemptRecord.latency_s).label("rank"),
+            func.row_number()
+            .over(partition_by=_GROUP, order_by=AttemptRecord.latency_s)
+            .label("rank"),
             func.count().over(partition_by=_GROUP).label("total"),
         )
         .where(*of, AttemptRecord.reused.is_(False))
@@ -356,5 +425,7 @@ def _latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
     query = select(ranked, *(place.label(f"p{percent}") for percent, place in places.items()))
     found: dict[_Key, dict[int, float]] = defaultdict(dict)
     for row in connection.execute(query.where(ranked.c.rank.in_(places.values()))):
-        found[_key(row)] |= {percent: row.latency_s for percent in places if row.rank == getattr(row, f"p{percent}")}
+        found[_key(row)] |= {
+            percent: row.latency_s for percent in places if row.rank == getattr(row, f"p{percent}")
+        }
     return found

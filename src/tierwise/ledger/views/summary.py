@@ -16,8 +16,16 @@ from tierwise.ledger.views.runs import Queries, _latencies, _runs
 from tierwise.records import Usage
 from tierwise.text.tokens import count_tokens
 
-_TOKENS = (AttemptRecord.prompt_tokens, AttemptRecord.completion_tokens, AttemptRecord.cached_tokens)
-_NEEDED = ("first", "retry", "fallback")  # every call that a document needs is answered first as one of these
+_TOKENS = (
+    AttemptRecord.prompt_tokens,
+    AttemptRecord.completion_tokens,
+    AttemptRecord.cached_tokens,
+)
+_NEEDED = (
+    "first",
+    "retry",
+    "fallback",
+)  # every call that a document needs is answered first as one of these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +96,9 @@ class ChainRow:
 def runs_since(ledger: Queries, started: float) -> list[RunRow]:
     """The runs that started at or after `started` (seconds since the epoch), newest first. Raises LedgerError."""
     with ledger._database.reading() as connection:
-        newest = select(Run).where(Run.started_at >= started).order_by(Run.started_at.desc(), Run.id)
+        newest = (
+            select(Run).where(Run.started_at >= started).order_by(Run.started_at.desc(), Run.id)
+        )
         return _runs(connection, newest)
 
 
@@ -108,7 +118,9 @@ def summary_of(ledger: Queries, run_ids: Sequence[str]) -> list[SummaryRow]:
     if len(run_ids) == 1:
         return [rows[0] for rows in found.values()]
     with ledger._database.reading() as connection:
-        latencies = _latencies(connection, (AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow"))
+        latencies = _latencies(
+            connection, (AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
+        )
     return [_added(rows, latencies.get(key, {})) for key, rows in found.items()]
 
 
@@ -125,7 +137,9 @@ def check_rows(ledger: Queries, run_ids: Sequence[str]) -> list[CheckRow]:
         .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
         .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
         .group_by(*key)
-        .order_by(func.min(AttemptRecord.seq), func.min(VerdictRecord.position), VerdictRecord.check)
+        .order_by(
+            func.min(AttemptRecord.seq), func.min(VerdictRecord.position), VerdictRecord.check
+        )
     )
     with ledger._database.reading() as connection:
         rows = connection.execute(query).all()
@@ -151,7 +165,11 @@ def verdict_counts(ledger: Queries, run_ids: Sequence[str]) -> dict[str, tuple[i
             func.count().label("scored"),
         )
         .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
-        .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow", VerdictRecord.passed.is_not(None))
+        .where(
+            AttemptRecord.run_id.in_(run_ids),
+            AttemptRecord.kind != "shadow",
+            VerdictRecord.passed.is_not(None),
+        )
         .group_by(AttemptRecord.run_id)
     )
     with ledger._database.reading() as connection:
@@ -174,15 +192,27 @@ def error_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ErrorRow]:
 def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subquery:
     """Every attempt with whether it is needed, whether a guard keeps `model` from it, and its tokens."""
     tokens = _TOKENS
-    needed = and_(AttemptRecord.kind.in_(_NEEDED), AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
+    needed = and_(
+        AttemptRecord.kind.in_(_NEEDED),
+        AttemptRecord.error.is_(None),
+        AttemptRecord.reused.is_(False),
+    )
     has_tokens = func.coalesce(tokens[0], 0) + func.coalesce(tokens[1], 0) > 0
     document = (AttemptRecord.run_id, AttemptRecord.document_id, AttemptRecord.step)
     told = func.max(case((and_(needed, has_tokens), 1), else_=0)).over(partition_by=document)
-    went_on = and_(AttemptRecord.kind == "escalation", AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
-    first_on = func.min(case((and_(went_on, has_tokens), AttemptRecord.seq))).over(partition_by=document)
+    went_on = and_(
+        AttemptRecord.kind == "escalation",
+        AttemptRecord.error.is_(None),
+        AttemptRecord.reused.is_(False),
+    )
+    first_on = func.min(case((and_(went_on, has_tokens), AttemptRecord.seq))).over(
+        partition_by=document
+    )
     stands = and_(told == 0, AttemptRecord.seq == first_on)
     rejected = type_coerce(OutcomeRecord.route, Text)
-    barred = rejected.contains(f'{{"model": {json.dumps(model)}, "reason": "guard ', autoescape=True)
+    barred = rejected.contains(
+        f'{{"model": {json.dumps(model)}, "reason": "guard ', autoescape=True
+    )
     is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
     return (
         select(
@@ -210,7 +240,9 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
     )
 
 
-def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[NeededRow]:
+def needed_rows(
+    ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None
+) -> list[NeededRow]:
     """What was spent, and the calls that would have been made had every document gone to `model`.
 
     Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no reused answers. Where a
@@ -224,7 +256,10 @@ def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: 
             *key,
             func.sum(marked.c.counted).label("counted"),
             func.sum(marked.c.uncounted).label("uncounted"),
-            *(func.sum(marked.c[column.key] * marked.c.counted).label(column.key) for column in _TOKENS),
+            *(
+                func.sum(marked.c[column.key] * marked.c.counted).label(column.key)
+                for column in _TOKENS
+            ),
             func.sum(marked.c.cost).label("cost_known"),
             func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label("cost_unknown"),
         )
@@ -248,7 +283,9 @@ def needed_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: 
     ]
 
 
-def estimate_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None) -> list[EstimateRow]:
+def estimate_rows(
+    ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None
+) -> list[EstimateRow]:
     """What the uncounted calls of `needed_rows` would have taken, as far as it can be estimated. Raises LedgerError."""
     marked = _marked(run_ids, model, long_from)
     document = (marked.c.run_id, marked.c.document_id, marked.c.step)
@@ -259,8 +296,12 @@ def estimate_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from
         .subquery()
     )
     outcome = (OutcomeRecord.run_id, OutcomeRecord.document_id, OutcomeRecord.step)
-    same = (mine == other for mine, other in zip(outcome, calls.c, strict=False))  # all but the count
-    query = select(calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value).join(calls, and_(*same))
+    same = (
+        mine == other for mine, other in zip(outcome, calls.c, strict=False)
+    )  # all but the count
+    query = select(calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value).join(
+        calls, and_(*same)
+    )
     found: dict[tuple[str, bool], list[tuple[int, Usage]]] = {}
     with ledger._database.reading() as connection:
         for row in connection.execute(query, execution_options={"yield_per": 1000}):
@@ -275,7 +316,9 @@ def estimate_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from
             long=long,
             documents=len(rows),
             calls=sum(calls for calls, _ in rows),
-            usage=Usage(sum(u.prompt_tokens for _, u in rows), sum(u.completion_tokens for _, u in rows)),
+            usage=Usage(
+                sum(u.prompt_tokens for _, u in rows), sum(u.completion_tokens for _, u in rows)
+            ),
         )
         for (step, long), rows in found.items()
     ]
@@ -284,11 +327,15 @@ def estimate_rows(ledger: Queries, run_ids: Sequence[str], model: str, long_from
 def chain_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ChainRow]:
     """Which routes the accepted outcomes had, and whose answers they are. Raises LedgerError."""
     query = select(OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model).where(
-        OutcomeRecord.run_id.in_(run_ids), OutcomeRecord.status == "accepted", OutcomeRecord.model.is_not(None)
+        OutcomeRecord.run_id.in_(run_ids),
+        OutcomeRecord.status == "accepted",
+        OutcomeRecord.model.is_not(None),
     )
     with ledger._database.reading() as connection:
         rows = connection.execute(query, execution_options={"yield_per": 1000})
-        counts = Counter((row.step, tuple((row.route or {}).get("models", ())), row.model) for row in rows)
+        counts = Counter(
+            (row.step, tuple((row.route or {}).get("models", ())), row.model) for row in rows
+        )
     return [ChainRow(step=s, models=m, model=by, documents=n) for (s, m, by), n in counts.items()]
 
 

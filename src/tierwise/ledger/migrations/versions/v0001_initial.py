@@ -31,7 +31,12 @@ def upgrade() -> None:
     op.create_index("ix_runs_started_at", "runs", ["started_at"])
     op.create_table(
         "attempts",
-        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("step", sa.Text(), nullable=False),
@@ -59,7 +64,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name="pk_attempts"),
         sa.UniqueConstraint("id", name="uq_attempts_id"),
     )
-    op.create_index("ix_attempts_run_id_document_id_step", "attempts", ["run_id", "document_id", "step"])
+    op.create_index(
+        "ix_attempts_run_id_document_id_step", "attempts", ["run_id", "document_id", "step"]
+    )
     op.create_table(
         "outcomes",
         sa.Column("run_id", sa.Text(), nullable=False),
@@ -89,7 +96,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_reviews_run_id_runs"),
         sa.PrimaryKeyConstraint("id", name="pk_reviews"),
     )
-    op.create_index("ix_reviews_run_id_document_id_step", "reviews", ["run_id", "document_id", "step"])
+    op.create_index(
+        "ix_reviews_run_id_document_id_step", "reviews", ["run_id", "document_id", "step"]
+    )
     op.create_table(
         "calls",
         sa.Column("call_hash", sa.Text(), nullable=False),
@@ -98,7 +107,9 @@ def upgrade() -> None:
         sa.Column("attempt_id", sa.Text(), nullable=True),
         sa.Column("reply", sa.Text(), nullable=True),
         sa.Column("paid_at", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name="fk_calls_attempt_id_attempts"),
+        sa.ForeignKeyConstraint(
+            ["attempt_id"], ["attempts.id"], name="fk_calls_attempt_id_attempts"
+        ),
         sa.PrimaryKeyConstraint("call_hash", name="pk_calls"),
     )
     op.create_table(
@@ -109,6 +120,8 @@ def upgrade() -> None:
         sa.Column("passed", sa.Boolean(), nullable=True),
         sa.Column("score", sa.Double(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name="fk_verdicts_attempt_id_attempts"),
+        sa.ForeignKeyConstraint(
+            ["attempt_id"], ["attempts.id"], name="fk_verdicts_attempt_id_attempts"
+        ),
         sa.PrimaryKeyConstraint("attempt_id", "check", name="pk_verdicts"),
     )

@@ -29,13 +29,20 @@ def upgrade() -> None:
         sa.Column("call_hash", sa.Text(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("usd", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["budget"], ["budgets.name"], name="fk_reservations_budget_budgets"),
+        sa.ForeignKeyConstraint(
+            ["budget"], ["budgets.name"], name="fk_reservations_budget_budgets"
+        ),
         sa.PrimaryKeyConstraint("id", "budget", name="pk_reservations"),
     )
     op.create_index("ix_reservations_budget", "reservations", ["budget"])
     op.create_table(
         "budget_entries",
-        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
         sa.Column("budget", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("reservation", sa.Text(), nullable=True),
@@ -45,7 +52,9 @@ def upgrade() -> None:
         sa.Column("reserved_usd", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["budget"], ["budgets.name"], name="fk_budget_entries_budget_budgets"),
+        sa.ForeignKeyConstraint(
+            ["budget"], ["budgets.name"], name="fk_budget_entries_budget_budgets"
+        ),
         sa.PrimaryKeyConstraint("seq", name="pk_budget_entries"),
     )
     op.create_index("ix_budget_entries_budget_seq", "budget_entries", ["budget", "seq"])

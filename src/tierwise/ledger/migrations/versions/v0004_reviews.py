@@ -32,10 +32,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_reviews_run_id_runs"),
         sa.PrimaryKeyConstraint("seq", name="pk_reviews"),
     )
-    op.create_index("ix_reviews_run_id_document_id_step", "reviews", ["run_id", "document_id", "step"])
+    op.create_index(
+        "ix_reviews_run_id_document_id_step", "reviews", ["run_id", "document_id", "step"]
+    )
     op.create_index("ix_reviews_question_document_hash", "reviews", ["question", "document_hash"])
     op.create_table(
-        "questions", *_texts("hash", "step", "schema"), sa.PrimaryKeyConstraint("hash", name="pk_questions")
+        "questions",
+        *_texts("hash", "step", "schema"),
+        sa.PrimaryKeyConstraint("hash", name="pk_questions"),
     )
     op.create_table(
         "texts",

@@ -10,7 +10,14 @@ from pydantic import Field
 
 from tasks.classify import classify
 from tasks.summarize import summarize
-from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
+from tierwise import (
+    RunSummary,
+    Sensitivity,
+    read_documents,
+    recorded_run,
+    task_runner,
+    write_documents,
+)
 
 KINDS = {
     "invoice": "the writer has worked or delivered something and wants to be paid",

@@ -16,7 +16,9 @@ def test_every_right_answer_is_accepted() -> None:
     with StandIn(lambda request: right[request.document]) as models:
         outcomes = models.ask("classify", *right)
     assert [outcome.reason for outcome in outcomes if outcome.status != "accepted"] == []
-    assert [outcome.value["label"] for outcome in outcomes] == [wanted["label"] for wanted in right.values()]
+    assert [outcome.value["label"] for outcome in outcomes] == [
+        wanted["label"] for wanted in right.values()
+    ]
 
 
 def test_a_label_that_does_not_exist_is_never_accepted() -> None:

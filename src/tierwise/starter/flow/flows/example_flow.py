@@ -9,7 +9,14 @@ from prefect import flow, unmapped
 from pydantic import Field
 
 from tasks.example_step import example_step
-from tierwise import RunSummary, Sensitivity, read_documents, recorded_run, task_runner, write_documents
+from tierwise import (
+    RunSummary,
+    Sensitivity,
+    read_documents,
+    recorded_run,
+    task_runner,
+    write_documents,
+)
 
 
 @flow(name="example-flow", task_runner=task_runner())
