@@ -92,7 +92,9 @@ def test_the_readmes_rules_are_part_of_the_shipped_ones() -> None:
 def test_every_command_is_documented_and_every_documented_command_exists() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     fenced = "\n".join(match[2] for match in BLOCK.finditer(text))
-    code = re.findall(r"`[^`\n]+`", text) + re.findall(r"^.*bin/tierwise.*$|^tierwise .*$", fenced, re.MULTILINE)
+    code = re.findall(r"`[^`\n]+`", text) + re.findall(
+        r"^.*bin/tierwise.*$|^tierwise .*$", fenced, re.MULTILINE
+    )
     mentioned = set(re.findall(r"\btierwise ([a-z]+)\b", " ".join(code)))
     known = commands()
     assert known
