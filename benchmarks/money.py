@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.kit.ledgers import REPLY, RUN, attempt
 from tierwise.ledger import Ledger
-from tierwise.policy.budget import Wish
+from tierwise.policy.budget import ReservationRequest
 
 IN_FLIGHT = 128
 
@@ -27,8 +27,10 @@ async def calls(ledger: Ledger, series: str, number: int, limits: dict[str, Deci
 
     async def worker() -> None:
         for name in names:
-            wish = Wish(id=name, usd=Decimal("0.001"), limits=limits) if limits else None
-            await ledger.claim(name, wish=wish)
+            reservation = (
+                ReservationRequest(id=name, usd=Decimal("0.001"), limits=limits) if limits else None
+            )
+            await ledger.claim(name, reservation=reservation)
             await ledger.settle(
                 RUN.id, attempt(id=name, call_hash=name, cost=Decimal("0.0004")), REPLY
             )

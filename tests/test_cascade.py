@@ -434,10 +434,10 @@ def telling(tmp_path: Path, small: Standin, large: Standin) -> Iterator[Engine]:
         yield made
 
 
-def measured(engine: Engine, *models: str, sure_from: float) -> Outcome:
+def measured(engine: Engine, *models: str, min_confidence: float) -> Outcome:
     """What a chain delivers whose first model hands on what it is less sure of."""
     batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
-    thresholds = {models[0]: sure_from}
+    thresholds = {models[0]: min_confidence}
     done = engine.run_batch(
         engine.start_run("test"), CLASSIFY, batch, LABELS, models=models, thresholds=thresholds
     )
@@ -449,7 +449,7 @@ def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(
 ) -> None:
     """Confidence is the probability of the least likely token; it stands on the attempt and in its verdict."""
     small.faults([Fault(probability=0.5)])
-    outcome = measured(telling, "small", "large", sure_from=0.8)
+    outcome = measured(telling, "small", "large", min_confidence=0.8)
     assert (outcome.status, outcome.model) == ("accepted", "large")
     first, second = outcome.attempts
     assert first.confidence == pytest.approx(0.5)
@@ -464,11 +464,11 @@ def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(
 
 def test_an_answer_that_the_model_is_sure_of_stays(telling: Engine, small: Standin) -> None:
     small.faults([OK])
-    assert measured(telling, "small", "large", sure_from=0.8).model == "small"
+    assert measured(telling, "small", "large", min_confidence=0.8).model == "small"
 
 
 def test_a_model_that_does_not_say_how_sure_it_is_counts_as_not_sure(engine: Engine) -> None:
-    outcome = measured(engine, "small", "large", sure_from=0.1)
+    outcome = measured(engine, "small", "large", min_confidence=0.1)
     assert outcome.model == "large"
     assert outcome.attempts[0].verdicts[-1].reason == "an unknown confidence, 0.100 is needed"
 
@@ -477,7 +477,7 @@ def test_without_another_model_an_unsure_answer_is_deferred(
     telling: Engine, small: Standin
 ) -> None:
     small.faults([Fault(probability=0.5)])
-    outcome = measured(telling, "small", sure_from=0.8)
+    outcome = measured(telling, "small", min_confidence=0.8)
     assert (outcome.status, outcome.reason) == (
         "deferred",
         "small: low_confidence: confidence 0.500, 0.800 is needed",

@@ -24,7 +24,7 @@ from tierwise.errors import ConfigError
 from tierwise.project import Project
 from tierwise.records import Batch, Document
 from tierwise.steps.examples import load_golden
-from tierwise.text.escape import cell, plain
+from tierwise.text.escape import escape_control, escape_formula
 
 COMMANDS = "\x1b[2J\x1b]0;title\x07\x9b31m\r\x08\u202e\u2066\u2028"  # clear, retitle, colour, go back, turn round
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028]")
@@ -104,7 +104,7 @@ def test_what_a_spreadsheet_would_run_is_marked_as_text(
         csv.DictReader(io.StringIO(terminal("show", "--csv", "--documents", cwd=project).out))
     )
     assert {row["document"] for row in rows} == {f"'{name}" for name in names}
-    assert [cell(value) for value in (-1, "-1.5", "+3 %", "a=1", None)] == [
+    assert [escape_formula(value) for value in (-1, "-1.5", "+3 %", "a=1", None)] == [
         -1,
         "-1.5",
         "+3 %",
@@ -250,8 +250,8 @@ def _read(folder: Path) -> Iterator[Document]:
 
 
 def test_plain_text_is_json_and_keeps_what_people_write() -> None:
-    assert json.loads(f'"{plain(COMMANDS)}"') == COMMANDS
-    assert plain("Größe\t👩‍👩‍👧\n1\u00a0000") == "Größe\t👩‍👩‍👧\n1\u00a0000"
+    assert json.loads(f'"{escape_control(COMMANDS)}"') == COMMANDS
+    assert escape_control("Größe\t👩‍👩‍👧\n1\u00a0000") == "Größe\t👩‍👩‍👧\n1\u00a0000"
 
 
 @pytest.mark.parametrize("name", readers())

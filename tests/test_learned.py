@@ -21,7 +21,7 @@ from tierwise.evidence.training.labelled import Labelled, data_hash, load_labell
 from tierwise.evidence.training.thresholds import fit_threshold
 from tierwise.evidence.training.train import train
 from tierwise.gateway.learned.classifier import Classifier
-from tierwise.gateway.learned.files import load, read_head, save
+from tierwise.gateway.learned.files import load, read_metadata, save
 from tierwise.records import Document
 from tierwise.text.neighbours import Neighbours
 from tierwise.text.terms import Terms, normalised, vectorisers
@@ -442,7 +442,7 @@ def test_a_saved_classifier_predicts_the_same_after_loading(
 ) -> None:
     loaded, texts = load(saved), [golden.text for golden in GOLDEN]
     assert loaded.predict(texts) == classifier.predict(texts)
-    assert loaded.identity == classifier.identity == read_head(saved).identity
+    assert loaded.identity == classifier.identity == read_metadata(saved).identity
     assert loaded.saw(EXAMPLES[0].text)
     assert sorted(file.name for file in saved.parent.iterdir()) == [
         "classify.json",
@@ -451,7 +451,7 @@ def test_a_saved_classifier_predicts_the_same_after_loading(
 
 
 def test_the_head_tells_what_was_learned(saved: Path) -> None:
-    head = read_head(saved)
+    head = read_metadata(saved)
     assert head.labels == ("billing", "defect", "delivery", "praise", "question")
     assert (head.n, head.data_hash) == (len(EXAMPLES), data_hash(EXAMPLES))
 
@@ -459,9 +459,9 @@ def test_the_head_tells_what_was_learned(saved: Path) -> None:
 def test_reading_a_head_loads_neither_weights_nor_scikit_learn(saved: Path) -> None:
     saved.unlink()
     code = (
-        "import sys; from pathlib import Path; from tierwise.gateway.learned import read_head\n"
+        "import sys; from pathlib import Path; from tierwise.gateway.learned import read_metadata\n"
         "print([m for m in ('numpy', 'sklearn', 'skops', 'scipy') if m in sys.modules])\n"
-        "read_head(Path(sys.argv[1])); print([m for m in ('numpy', 'sklearn', 'skops') if m in sys.modules])"
+        "read_metadata(Path(sys.argv[1])); print([m for m in ('numpy', 'sklearn', 'skops') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True

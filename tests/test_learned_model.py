@@ -28,7 +28,7 @@ from tierwise.errors import Misuse
 from tierwise.evidence.training.labelled import Labelled
 from tierwise.evidence.training.train import train
 from tierwise.gateway.learned.classifier import Classifier
-from tierwise.gateway.learned.files import load, read_head, save, trained_file
+from tierwise.gateway.learned.files import load, read_metadata, save, trained_file
 from tierwise.gateway.learned.form import Form, form_of
 from tierwise.policy.catalog import load_catalog
 from tierwise.project import CATALOG, Project
@@ -419,7 +419,7 @@ def test_training_again_on_the_same_examples_leaves_the_files_alone(
     assert (second.out, files()) == (first.out, before)
     told = json.loads(first.out)
     assert (told["examples"], told["labels"]) == (16, {"billing": 8, "delivery": 8})
-    assert told["identity"] == read_head(labelled / told["file"]).identity
+    assert told["identity"] == read_metadata(labelled / told["file"]).identity
 
 
 def test_a_damaged_file_is_trained_anew(labelled: Path, terminal: Terminal) -> None:
@@ -469,7 +469,7 @@ def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(
     examples = labelled / "golden" / "classify-examples.jsonl"
     done = terminal("train", "classify", "--golden", examples, "--golden", more, cwd=labelled)
     assert "keep it as confidential as they are" in done.out
-    assert read_head(trained_file(labelled, "topics")).sensitivity == "confidential"
+    assert read_metadata(trained_file(labelled, "topics")).sensitivity == "confidential"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from tests.kit.ledgers import REPLY, RUN, attempt, migrated_url, python, run
 from tierwise.errors import BudgetExceeded, Misuse
 from tierwise.ledger import Ledger
-from tierwise.policy.budget import Limit, Purse, Wish
+from tierwise.policy.budget import Limit, ReservationRequest, RunBudget
 
 ONE = {"run 1": Decimal(1)}
 numbers = itertools.count()
@@ -33,10 +33,10 @@ class Caller:
     ) -> None:
         self.ledger, self.name = ledger, f"call-{next(numbers)}"
         usd = None if worst is None else Decimal(worst)
-        self.wish = Wish(id=self.name, usd=usd, limits=limits)
+        self.reservation = ReservationRequest(id=self.name, usd=usd, limits=limits)
 
     async def begin(self, **how: Any) -> None:
-        assert await self.ledger.claim(self.name, wish=self.wish, **how) is None
+        assert await self.ledger.claim(self.name, reservation=self.reservation, **how) is None
 
     async def end(self, cost: str | Decimal | None) -> None:
         usd = None if cost is None else Decimal(cost)
@@ -97,23 +97,23 @@ class Calls(RuleBasedStateMachine):
         call=consumes(open_calls), share=st.none() | st.decimals(min_value=0, max_value=1, places=3)
     )
     def settle(self, call: Caller | None, share: Decimal | None) -> None:
-        if call is None or call.wish.usd is None:
+        if call is None or call.reservation.usd is None:
             return
-        actual = None if share is None else (call.wish.usd * share).quantize(Decimal("1e-9"))
+        actual = None if share is None else (call.reservation.usd * share).quantize(Decimal("1e-9"))
         self.runner.run(call.end(actual))
-        for name in call.wish.limits:
-            self.open[name] -= call.wish.usd
+        for name in call.reservation.limits:
+            self.open[name] -= call.reservation.usd
             self.spent[name] += (
-                call.wish.usd if actual is None else actual
+                call.reservation.usd if actual is None else actual
             )  # unknown counts as the worst case
 
     @rule(call=consumes(open_calls))
     def give_up(self, call: Caller | None) -> None:
-        if call is None or call.wish.usd is None:
+        if call is None or call.reservation.usd is None:
             return
         self.runner.run(self.ledger.release(call.name))
-        for name in call.wish.limits:
-            self.open[name] -= call.wish.usd
+        for name in call.reservation.limits:
+            self.open[name] -= call.reservation.usd
 
     @invariant()
     def the_ledger_agrees(self) -> None:
@@ -189,7 +189,9 @@ def test_a_reply_that_was_paid_before_is_had_without_money(ledger: Ledger) -> No
         call = Caller(ledger, 1)
         await call.begin()
         await call.end(1)
-        assert (await ledger.claim(call.name, wish=Caller(ledger, 1).wish)) is not None
+        assert (
+            await ledger.claim(call.name, reservation=Caller(ledger, 1).reservation)
+        ) is not None
 
     run(story())
 
@@ -250,10 +252,11 @@ def test_what_a_killed_process_had_reserved_counts_as_spent(
     code = """
         import asyncio, pathlib, sys, time
         from decimal import Decimal
-        from tierwise.policy.budget import Wish
+        from tierwise.policy.budget import ReservationRequest
         from tierwise.ledger import Ledger
         ledger = Ledger.open(sys.argv[1], root=pathlib.Path(sys.argv[2]))
-        asyncio.run(ledger.claim("dead", wish=Wish(id="dead", usd=Decimal("0.6"), limits={"run 1": Decimal(1)})))
+        request = ReservationRequest(id="dead", usd=Decimal("0.6"), limits={"run 1": Decimal(1)})
+        asyncio.run(ledger.claim("dead", reservation=request))
         print("reserved", flush=True)
         time.sleep(60)
     """
@@ -373,9 +376,9 @@ def test_days_and_months_are_utc() -> None:
 def test_a_run_sees_its_tightest_limit(ledger: Ledger) -> None:
     day = Limit("", Decimal(1), "day")
     run(Caller(ledger, "0.6", {day.name(time.time()): day.usd}).begin())
-    budget = ledger.purse([Limit("run 2", Decimal(2)), day])
+    budget = ledger.run_budget([Limit("run 2", Decimal(2)), day])
     assert (budget.left, budget.used) == (1, 0.6)
-    assert ledger.purse([Limit("run 3", Decimal(0))]).used == 1.0
+    assert ledger.run_budget([Limit("run 3", Decimal(0))]).used == 1.0
 
 
 def test_a_limit_that_was_changed_in_the_rules_holds_at_once_with_what_was_granted(
@@ -383,22 +386,22 @@ def test_a_limit_that_was_changed_in_the_rules_holds_at_once_with_what_was_grant
 ) -> None:
     run(Caller(ledger, "0.6", {"run 1": Decimal(1)}).begin())
     ledger.budgets.grant("run 1", Decimal(2))
-    [state] = ledger.purse([Limit("run 1", Decimal(5))]).states()
+    [state] = ledger.run_budget([Limit("run 1", Decimal(5))]).states()
     assert (state.limit, state.granted, state.reserved) == (7, 2, Decimal("0.6"))
 
 
 def test_a_run_without_limits_asks_for_no_money_and_writes_none_down(ledger: Ledger) -> None:
-    budget = ledger.purse([])
+    budget = ledger.run_budget([])
     assert (budget.left, budget.used) == (None, 0.0)
-    assert budget.wish("a", Decimal(1)) is None
-    run(ledger.claim("call", wish=None))
+    assert budget.reservation("a", Decimal(1)) is None
+    run(ledger.claim("call", reservation=None))
     assert ledger.budgets.states() == []
 
 
 def test_what_is_free_or_unpriced_and_allowed_asks_for_nothing() -> None:
-    purse = Purse([Limit("run 1", Decimal(1))])
-    assert purse.wish("a", Decimal(0)) is None
-    assert purse.wish("a", None, unpriced_allowed=True) is None
-    barred = purse.wish("a", None)
+    run_budget = RunBudget([Limit("run 1", Decimal(1))])
+    assert run_budget.reservation("a", Decimal(0)) is None
+    assert run_budget.reservation("a", None, unpriced_allowed=True) is None
+    barred = run_budget.reservation("a", None)
     assert barred is not None
     assert barred.usd is None

@@ -23,7 +23,7 @@ from tierwise.report.figures import Ground
 from tierwise.report.gathering import gather
 from tierwise.report.page import page
 from tierwise.report.receipts import receipts
-from tierwise.text.escape import plain
+from tierwise.text.escape import escape_control
 
 BREAKOUTS = (
     "</script><script>alert(1)</script>",
@@ -163,5 +163,5 @@ def test_no_text_adds_an_element_or_an_attribute_or_ends_the_data(texts: dict[st
     found = Page(html)
     assert found.tags == harmless().tags
     assert not CONTROLS.search(html)
-    assert found.data["documents"][0][0] == plain(texts["id"])
+    assert found.data["documents"][0][0] == escape_control(texts["id"])
     assert {texts["step"], texts["tier"], texts["model"]} <= set(found.data["texts"])

@@ -24,7 +24,7 @@ from anyio.from_thread import start_blocking_portal
 from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
-from tierwise.cascade.money import Appeal, Ask
+from tierwise.cascade.top_up import Ask, TopUp
 from tierwise.errors import BudgetExceeded, TierwiseError, raised
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
@@ -35,7 +35,7 @@ from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, canonical_hash
-from tierwise.steps.examples import GoldenSet, Teacher, load_golden
+from tierwise.steps.examples import ExampleSelector, GoldenSet, load_golden
 from tierwise.steps.step import Step
 from tierwise.text.tokens import count_tokens
 
@@ -59,7 +59,7 @@ class Engine:
         self.retry: Retry | None = None  # an earlier run that is gone through once more
         self._questions: set[str] = set()  # those on record
         self._watchers: list[Watcher] = []
-        self._teachers: dict[str, Teacher | None] = {}
+        self._teachers: dict[str, ExampleSelector | None] = {}
         self._lock = threading.Lock()
         with ExitStack() as stack:
             self.ledger = Ledger.open(project.ledger_url, root=project.root)
@@ -118,7 +118,7 @@ class Engine:
         run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
         now = time.time()
         own = [] if budget_usd is None else [Limit(budget_name or f"run {run_id}", budget_usd)]
-        purse = self.ledger.purse([*own, *self.policy.rules.budget.shared(tags or {})])
+        run_budget = self.ledger.run_budget([*own, *self.policy.rules.budget.shared(tags or {})])
         self.ledger.start_run(
             RunInfo(
                 id=run_id,
@@ -138,17 +138,17 @@ class Engine:
         return RunContext(
             id=run_id,
             policy=self.policy,
-            budget=purse,
+            budget=run_budget,
             fresh_since=now if (self.fresh if fresh is None else fresh) else None,
             deadline=deadline,
-            appeal=Appeal(pauses, self.ledger) if pauses else None,
+            top_up=TopUp(pauses, self.ledger) if pauses else None,
             retry=self.retry,
         )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close a run on record: completed, failed or cancelled. Where no text is kept, it goes at completion."""
-        if run.appeal:
-            run.appeal.close()
+        if run.top_up:
+            run.top_up.close()
         self.ledger.finish_run(run.id, state)
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
@@ -226,7 +226,7 @@ class Engine:
             prompt=self.prompts[step.prompt],
             parameters=parameters,
             current=self.current(step, parameters),
-            teacher=self._teacher(step.name),
+            selector=self._teacher(step.name),
             only=only,
             models=models,
             thresholds=thresholds or {},
@@ -234,8 +234,8 @@ class Engine:
 
     def current(self, step: Step, parameters: Mapping[str, Any]) -> Current:
         """What a certificate for this step with these parameters has to agree with today."""
-        teacher = self._teacher(step.name)
-        found = current_of(self.project, step, parameters, teacher.hash if teacher else None)
+        selector = self._teacher(step.name)
+        found = current_of(self.project, step, parameters, selector.hash if selector else None)
         against = {
             models: why for (name, models), why in self.policy.demoted.items() if name == step.name
         }
@@ -251,12 +251,12 @@ class Engine:
         if found != self.policy.demoted:
             self.policy = replace(self.policy, demoted=found)
 
-    def _teacher(self, step: str) -> Teacher | None:
+    def _teacher(self, step: str) -> ExampleSelector | None:
         """The examples of a step, where there are some and a model is to be shown them."""
         with self._lock:
             if step not in self._teachers:
                 examples = examples_of(self.project, step)
-                self._teachers[step] = Teacher(examples) if examples else None
+                self._teachers[step] = ExampleSelector(examples) if examples else None
             return self._teachers[step]
 
     def _remembered(self, job: Job, batch: Batch) -> Job:
@@ -295,7 +295,7 @@ def _stop_without_money(run: RunContext) -> None:
 def examples_of(project: Project, step: str) -> GoldenSet | None:
     """The examples of a step, where there are some and a model is to be shown them."""
     path = project.root / "golden" / f"{step}-examples.jsonl"
-    wanted = path.exists() and any(model.taught for model in project.catalog.models.values())
+    wanted = path.exists() and any(model.uses_few_shot for model in project.catalog.models.values())
     return load_golden(path) if wanted else None
 
 
@@ -316,6 +316,6 @@ def current_of(
 
 def _identity(project: Project, model: Model, examples_hash: str | None) -> str:
     """What a model's answers depend on; for one that is shown examples, those too."""
-    if examples_hash is None or not model.taught:
+    if examples_hash is None or not model.uses_few_shot:
         return project.identity(model)
     return canonical_hash([model.identity, model.examples, model.fixed_examples, examples_hash])

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from tierwise.errors import ConfigError, Misuse, UnknownName
-from tierwise.gateway.learned.files import read_head, trained_file
+from tierwise.gateway.learned.files import read_metadata, trained_file
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.router import Policy
@@ -191,7 +191,7 @@ class Project:
         """What a model's answers depend on besides the prompt; for a learned one, what it was trained on."""
         try:
             return (
-                read_head(trained_file(self.root, model.name)).identity
+                read_metadata(trained_file(self.root, model.name)).identity
                 if model.learned
                 else model.identity
             )
@@ -271,7 +271,7 @@ def _untrained(model: Model, root: Path) -> str | None:
     if not path.exists():
         return f"it is not trained yet; run `tierwise train {model.learned}`"
     try:
-        read_head(path)
+        read_metadata(path)
     except ConfigError as error:
         return error.message
     return None

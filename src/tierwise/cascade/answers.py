@@ -50,14 +50,14 @@ class Answers:
         self._calls = calls
 
     async def ask(
-        self, work: Work, model: Model, kind: AttemptKind, *, sure_from: float | None = None
+        self, work: Work, model: Model, kind: AttemptKind, *, min_confidence: float | None = None
     ) -> Answer:
-        """The model's checked answer; one that is less sure than `sure_from` fails `low_confidence`.
+        """The model's checked answer; one that is less sure than `min_confidence` fails `low_confidence`.
 
         Raises FailedCall when the model keeps failing, BudgetExceeded.
         """
-        if work.sure_from != sure_from:
-            work = replace(work, sure_from=sure_from)
+        if work.min_confidence != min_confidence:
+            work = replace(work, min_confidence=min_confidence)
         if work.step.splits and _too_long(work, model, messages := _question(work)):
             return await self._map_reduce(work, model, kind, _room(work, model, messages))
         return await self._ask_once(work, model, kind)
@@ -164,11 +164,11 @@ def _lessons(work: Work, model: Model) -> list[Example]:
 
     None is more sensitive than the document, and none has an answer that this flow does not allow.
     """
-    teacher = work.job.teacher
-    if teacher is None or not model.taught:
+    selector = work.job.selector
+    if selector is None or not model.uses_few_shot:
         return []
-    fixed = teacher.fixed(model.fixed_examples, next(iter(work.step.choices), None))
-    nearest = teacher.nearest(work.document, model.examples)
+    fixed = selector.fixed(model.fixed_examples, next(iter(work.step.choices), None))
+    nearest = selector.nearest(work.document, model.examples)
     rules = work.run.policy.rules
     f = work.features
     return [
@@ -213,15 +213,15 @@ def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:
 
 def _sureness(work: Work, reply: Reply) -> tuple[Verdict, ...]:
     """The verdict on an answer's confidence, where the route asks for one. A server that says none is not sure."""
-    if work.sure_from is None:
+    if work.min_confidence is None:
         return ()
-    passed = reply.confidence is not None and reply.confidence >= work.sure_from
+    passed = reply.confidence is not None and reply.confidence >= work.min_confidence
     sure = (
         "an unknown confidence"
         if reply.confidence is None
         else f"confidence {reply.confidence:.3f}"
     )
-    reason = "" if passed else f"{sure}, {work.sure_from:.3f} is needed"
+    reason = "" if passed else f"{sure}, {work.min_confidence:.3f} is needed"
     return (Verdict("low_confidence", passed, reason, score=reply.confidence),)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tierwise.cascade.faults import NEVER_BILLED
 from tierwise.cascade.limits import ModelLimits
-from tierwise.cascade.money import Appeal
+from tierwise.cascade.top_up import TopUp
 from tierwise.errors import (
     BudgetExceeded,
     CallError,
@@ -24,7 +24,7 @@ from tierwise.errors import (
     TierwiseError,
 )
 from tierwise.ledger import Ledger, Paid
-from tierwise.policy.budget import Purse
+from tierwise.policy.budget import RunBudget
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy, worst_case
@@ -40,7 +40,7 @@ from tierwise.records import (
     Usage,
     canonical_hash,
 )
-from tierwise.steps.examples import Teacher
+from tierwise.steps.examples import ExampleSelector
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step, schema_instruction, without_limits
 from tierwise.text.tokens import estimate_prompt_tokens
@@ -65,10 +65,10 @@ class RunContext:
 
     id: str
     policy: Policy
-    budget: Purse
+    budget: RunBudget
     fresh_since: float | None = None
     deadline: float | None = None  # epoch seconds; rules may look at the minutes that are left
-    appeal: Appeal | None = None  # whom to ask for more money
+    top_up: TopUp | None = None  # whom to ask for more money
     retry: Retry | None = None  # an earlier run that is gone through once more
 
 
@@ -81,7 +81,7 @@ class Job:
     prompt: Prompt
     parameters: Mapping[str, Any]
     current: Current  # what certificates must agree with
-    teacher: Teacher | None = None  # the examples that a model may be shown
+    selector: ExampleSelector | None = None  # the examples that a model may be shown
     models: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)  # with `models`
     kind: AttemptKind = "first"  # of a document's first call
@@ -119,7 +119,7 @@ class Work:
     parameters: Mapping[str, Any]
     features: Features
     question: tuple[Message, ...] = ()  # the prompt filled in, whose tokens `features` has
-    sure_from: float | None = None  # the confidence that an answer needs
+    min_confidence: float | None = None  # the confidence that an answer needs
     trail: list[Attempt] = field(default_factory=list)
     short: BudgetExceeded | None = None  # what the purse last refused
 
@@ -176,10 +176,12 @@ class Calls:
         worst = worst_case(model, tokens, call.max_tokens)
         attempt_id = uuid.uuid4().hex
         allowed = model.name in work.run.policy.rules.budget.allow_unpriced
-        wish = work.run.budget.wish(attempt_id, worst, unpriced_allowed=allowed)
+        reservation = work.run.budget.reservation(attempt_id, worst, unpriced_allowed=allowed)
         tokens = math.ceil(tokens * model.token_margin) + call.max_tokens
         async with self.limits(model).place():
-            paid = await self._ledger.claim(call.hash, fresh_since=work.run.fresh_since, wish=wish)
+            paid = await self._ledger.claim(
+                call.hash, fresh_since=work.run.fresh_since, reservation=reservation
+            )
             attempt = _attempt(work, model, call, kind, attempt_id)
             if paid:
                 return await self._reuse(work, model, attempt, paid)

@@ -89,7 +89,7 @@ class Cascade:
             work.short = None
             if short is None:
                 return outcome
-            if not (work.run.appeal and await work.run.appeal.more(short)):
+            if not (work.run.top_up and await work.run.top_up.more(short)):
                 work.run.budget.refused = str(short)
                 return outcome
 
@@ -132,7 +132,7 @@ class Cascade:
             model = work.run.policy.catalog.model(name)
             try:
                 answer = await self._answers.ask(
-                    work, model, progress.kind, sure_from=chosen.thresholds.get(name)
+                    work, model, progress.kind, min_confidence=chosen.thresholds.get(name)
                 )
             except FailedCall as failure:
                 self._after_fault(name, failure.cause, progress)

@@ -87,14 +87,14 @@ class Shadows:
     def _affords(self, work: Work, cost: Decimal) -> bool:
         """Whether this keeps within the share of what the run spent otherwise. What costs nothing always does."""
         run = work.run
-        purse = self._purse(work)
-        most = Decimal(str(run.policy.rules.shadow.money)) * (run.budget.spent - purse.spent)
-        return cost == 0 or purse.spent + purse.promised + cost <= most
+        run_budget = self._purse(work)
+        most = Decimal(str(run.policy.rules.shadow.money)) * (run.budget.spent - run_budget.spent)
+        return cost == 0 or run_budget.spent + run_budget.promised + cost <= most
 
     async def _ask(self, work: Work, model: Model, cost: Decimal) -> Answer | None:
         shadow = replace(work, trail=[])
-        purse = self._purse(work)
-        purse.promised += cost
+        run_budget = self._purse(work)
+        run_budget.promised += cost
         try:
             return await self._answers.ask(shadow, model, "shadow")
         except FailedCall:  # its attempts are on record
@@ -104,8 +104,8 @@ class Shadows:
         finally:
             for attempt in shadow.trail:
                 await self._ledger.record_verdicts(work.run.id, attempt.id, attempt.verdicts)
-            purse.promised -= cost
-            purse.spent += sum((_paid(work, model, attempt) for attempt in shadow.trail), ZERO)
+            run_budget.promised -= cost
+            run_budget.spent += sum((_paid(work, model, attempt) for attempt in shadow.trail), ZERO)
         return None
 
     def _purse(self, work: Work) -> _Purse:

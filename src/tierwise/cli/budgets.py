@@ -61,11 +61,13 @@ def budgets(
 
 def _states(ledger: Ledger) -> list[BudgetState]:
     """The limits of the rules now, then what else there is, the newest first."""
-    from tierwise.policy.budget import Purse
+    from tierwise.policy.budget import RunBudget
     from tierwise.project import Project
 
     known = {state.name: state for state in ledger.budgets.states()}
-    current = Purse((limit.limit for limit in Project.find().rules.budget.limits), known).states()
+    current = RunBudget(
+        (limit.limit for limit in Project.find().rules.budget.limits), known
+    ).states()
     others = (
         state for name, state in known.items() if name not in {state.name for state in current}
     )

@@ -36,7 +36,7 @@ from tierwise.cli.train import train
 from tierwise.cli.ui import ui
 from tierwise.cli.up import up
 from tierwise.errors import Misuse, TierwiseError
-from tierwise.text.escape import plain
+from tierwise.text.escape import escape_control
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,5 +114,5 @@ def main() -> None:
 
 
 def _fail(error: TierwiseError, code: int) -> None:
-    typer.echo(plain(f"tierwise: {error}"), err=True)
+    typer.echo(escape_control(f"tierwise: {error}"), err=True)
     sys.exit(code)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from tierwise.text.escape import cell, plain, with_colours
+from tierwise.text.escape import escape_control, escape_control_keep_colours, escape_formula
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ NUMERIC |= {"passed", "unscored", "95 % interval", "would have cost", "saved", "
 class PlainStream(io.TextIOBase):
     """Standard output or error, through which no text of others controls the terminal."""
 
-    def __init__(self, stream: TextIO, clean: Callable[[str], str] = plain) -> None:
+    def __init__(self, stream: TextIO, clean: Callable[[str], str] = escape_control) -> None:
         self.stream = stream
         self._clean = clean
 
@@ -77,7 +77,8 @@ def plain_output() -> Iterator[None]:
     """Let nothing that a document, a name or a server holds control the terminal."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
-        PlainStream(stream, with_colours if stream.isatty() else plain) for stream in before
+        PlainStream(stream, escape_control_keep_colours if stream.isatty() else escape_control)
+        for stream in before
     )
     try:
         yield
@@ -108,7 +109,7 @@ def print_table(
         typer.echo(empty)
         return
     table = Table(
-        title=Text(plain(title)) if title else None,
+        title=Text(escape_control(title)) if title else None,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -118,7 +119,7 @@ def print_table(
         table.add_column(name, justify="right" if name in NUMERIC else "left", overflow="fold")
     for row in rows:
         table.add_row(
-            *(Text("" if row[name] is None else plain(str(row[name]))) for name in columns)
+            *(Text("" if row[name] is None else escape_control(str(row[name]))) for name in columns)
         )
     console().print(table)
 
@@ -134,5 +135,7 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+        writer.writerows(
+            {name: escape_formula(value) for name, value in row.items()} for row in rows
+        )
         typer.echo(text.getvalue(), nl=False)

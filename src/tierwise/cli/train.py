@@ -15,7 +15,7 @@ from tierwise.errors import ConfigError, Misuse
 
 if TYPE_CHECKING:
     from tierwise.evidence.training.labelled import Labelled
-    from tierwise.gateway.learned.classifier import Head
+    from tierwise.gateway.learned.classifier import ClassifierMetadata
     from tierwise.gateway.learned.form import Form
     from tierwise.project import Project
     from tierwise.steps.examples import Example
@@ -152,7 +152,7 @@ def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path
         )
 
 
-def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Head:
+def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> ClassifierMetadata:
     """The classifier's head; trains only where the file does not hold that very classifier already."""
     from tierwise.evidence.training.train import identity_before
     from tierwise.evidence.training.train import train as fit
@@ -171,7 +171,7 @@ def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Head
 
 
 def _told(
-    name: str, path: Path, head: Head, labelled: Sequence[Labelled], *, left_out: int
+    name: str, path: Path, head: ClassifierMetadata, labelled: Sequence[Labelled], *, left_out: int
 ) -> dict[str, Any]:
     counts = Counter(example.label for example in labelled)
     return {

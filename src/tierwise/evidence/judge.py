@@ -84,7 +84,7 @@ def judging(engine: Engine, run: RunContext, step: Step, rubric: Rubric, judge: 
     fields: dict[str, Any] = dict.fromkeys(criteria, (Finding, ...))
     asked = Step(name=step.name, returns=create_model("Judgement", **fields), prompt=PROMPT)
     job = engine.job(run, asked, {"criteria": criteria, "judged": step.name}, models=(judge,))
-    return replace(job, kind="judge", teacher=None)
+    return replace(job, kind="judge", selector=None)
 
 
 def brief(example: Example, outcome: Outcome) -> Document:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from tierwise.ledger.owners import gone
+from tierwise.ledger.processes import is_dead
 from tierwise.ledger.rows import Row
 from tierwise.ledger.tables import (
     BudgetEntry,
@@ -24,7 +24,7 @@ from tierwise.ledger.tables import (
     ReservationRecord,
     in_units,
 )
-from tierwise.policy.budget import ZERO, BudgetState, Wish
+from tierwise.policy.budget import ZERO, BudgetState, ReservationRequest
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -44,7 +44,7 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class LimitIncrease:
     """USD that a person adds to a budget's limit, and a word on it."""
 
     budget: str
@@ -53,7 +53,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Funds:
+class ReservationResult:
     """How budgets stand after an operation, and what became of a wish.
 
     `short`: what calls under way have reserved must come back first. `refused` says why it can't be had at all,
@@ -111,34 +111,36 @@ class Accounts:
                 self._open[row.id, row.budget] = dict(row._mapping)
         return frozenset(self._rows)
 
-    def reserve(self, wish: Wish, call_hash: str, owner: str) -> Funds:
+    def reserve(
+        self, reservation: ReservationRequest, call_hash: str, owner: str
+    ) -> ReservationResult:
         """Set a call's worst case aside under every budget, or under none."""
-        for name, limit in wish.limits.items():
+        for name, limit in reservation.limits.items():
             self._row(name)["limit_usd"] = in_units(limit)
-        if wish.usd is None:
+        if reservation.usd is None:
             why = "its price is unknown; under a budget it must be named in budget.allow_unpriced"
-            return Funds(self._states(wish.limits), refused=why)
-        usd = in_units(wish.usd, rounding=ROUND_CEILING)
-        if any(usd > state.free for state in self._states(wish.limits)):
-            self._sweep(wish.limits)
-        states = self._states(wish.limits)
+            return ReservationResult(self._states(reservation.limits), refused=why)
+        usd = in_units(reservation.usd, rounding=ROUND_CEILING)
+        if any(usd > state.free for state in self._states(reservation.limits)):
+            self._sweep(reservation.limits)
+        states = self._states(reservation.limits)
         if poor := next((state for state in states if usd > state.left), None):
             why = f"the call may cost {usd:.6f} USD, the budget '{poor.name}' has {poor.left:.6f} left"
-            return Funds(states, refused=why, poor=poor)
+            return ReservationResult(states, refused=why, poor=poor)
         if any(usd > state.free for state in states):
-            return Funds(states, short=True)
-        for name in wish.limits:
+            return ReservationResult(states, short=True)
+        for name in reservation.limits:
             row = {
-                "id": wish.id,
+                "id": reservation.id,
                 "budget": name,
                 "call_hash": call_hash,
                 "owner": owner,
                 "usd": usd,
             }
-            self._open[wish.id, name] = row
-            self._fresh.add((wish.id, name))
-            self._change(name, "reserved", usd, wish.id, reserved=usd)
-        return self.funds(wish.limits)
+            self._open[reservation.id, name] = row
+            self._fresh.add((reservation.id, name))
+            self._change(name, "reserved", usd, reservation.id, reserved=usd)
+        return self.funds(reservation.limits)
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
         """Spend what calls cost, and give the rest back. What was settled before, or lost, stays as it is."""
@@ -148,11 +150,11 @@ class Accounts:
                     cost = row["usd"] if settlement.cost is None else in_units(settlement.cost)
                     self._end(row, "settled", cost)
 
-    def funds(self, names: Iterable[str]) -> Funds:
+    def funds(self, names: Iterable[str]) -> ReservationResult:
         """How budgets stand now."""
-        return Funds(self._states(names))
+        return ReservationResult(self._states(names))
 
-    def grant(self, grant: Grant) -> Funds:
+    def grant(self, grant: LimitIncrease) -> ReservationResult:
         """Add to a budget's limit."""
         usd = in_units(grant.usd)
         self._row(grant.budget)["granted_usd"] += usd
@@ -235,7 +237,9 @@ class Accounts:
             self._swept |= wanted
             for row in self._connection.execute(_HELD.where(ReservationRecord.budget.in_(wanted))):
                 alive = (
-                    row.holder == row.owner and row.lease_until > self._now and not gone(row.owner)
+                    row.holder == row.owner
+                    and row.lease_until > self._now
+                    and not is_dead(row.owner)
                 )
                 if not alive and (row.id, row.budget) not in self._ended:
                     self._end(dict(row._mapping), "lost", row.usd)
@@ -269,7 +273,7 @@ def _state(row: Mapping[str, Any]) -> BudgetState:
 class Budgets:
     """The budgets of a ledger. Methods may be called from any thread and raise LedgerError."""
 
-    def __init__(self, database: Database, grant: Callable[[Grant], None]) -> None:
+    def __init__(self, database: Database, grant: Callable[[LimitIncrease], None]) -> None:
         self._database = database
         self._grant = grant
 
@@ -304,5 +308,5 @@ class Budgets:
 
     def grant(self, name: str, usd: Decimal, note: str = "") -> BudgetState:
         """Add to a budget's limit, for all who draw on it, and put that on record."""
-        self._grant(Grant(name, usd, note))
+        self._grant(LimitIncrease(name, usd, note))
         return self.states([name])[0]

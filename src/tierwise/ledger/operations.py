@@ -13,8 +13,8 @@ from sqlalchemy import bindparam, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.errors import LedgerError
-from tierwise.ledger.budgets import Accounts, Funds, Grant, Settlement
-from tierwise.ledger.owners import gone
+from tierwise.ledger.budgets import Accounts, LimitIncrease, ReservationResult, Settlement
+from tierwise.ledger.processes import is_dead
 from tierwise.ledger.rows import Paid, Row, reply_of
 from tierwise.ledger.tables import (
     AttemptRecord,
@@ -25,7 +25,7 @@ from tierwise.ledger.tables import (
     Run,
     VerdictRecord,
 )
-from tierwise.policy.budget import Wish
+from tierwise.policy.budget import ReservationRequest
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Dialect, Executable
@@ -46,7 +46,7 @@ class Claim:
     owner: str
     lease_s: float
     fresh_since: float | None = None
-    wish: Wish | None = None
+    reservation: ReservationRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,12 @@ class Operation:
     rows: Mapping[Kind, Sequence[Row]] = field(default_factory=dict)
     claim: Claim | None = None
     settlement: Settlement | None = None
-    grant: Grant | None = None
+    grant: LimitIncrease | None = None
 
 
 Answer = (
-    Paid | Held | Funds | None
-)  # of a claim: None, or Funds that are neither short nor refused, when it is had
+    Paid | Held | ReservationResult | None
+)  # of a claim: None, or ReservationResult that are neither short nor refused, when it is had
 
 
 def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
@@ -178,8 +178,8 @@ def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Ans
         answer: Answer = None
         if claim := operation.claim:
             answer = _answer(claim, known.get(claim.call_hash), taken.get(claim.call_hash), now)
-            if answer is None and accounts and claim.wish:
-                answer = accounts.reserve(claim.wish, claim.call_hash, claim.owner)
+            if answer is None and accounts and claim.reservation:
+                answer = accounts.reserve(claim.reservation, claim.call_hash, claim.owner)
             if granted(answer):
                 row = {
                     "call_hash": claim.call_hash,
@@ -204,7 +204,7 @@ def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Ans
 def granted(answer: Answer) -> bool:
     """Whether this answer to a claim says that it is had, with the money if any was asked for."""
     return answer is None or (
-        isinstance(answer, Funds) and not answer.short and answer.refused is None
+        isinstance(answer, ReservationResult) and not answer.short and answer.refused is None
     )
 
 
@@ -213,8 +213,8 @@ def _accounts(connection: Connection, operations: Sequence[Operation]) -> Accoun
     names: set[str] = set()
     settled: set[str] = set()
     for operation in operations:
-        if operation.claim and operation.claim.wish:
-            names.update(operation.claim.wish.limits)
+        if operation.claim and operation.claim.reservation:
+            names.update(operation.claim.reservation.limits)
         if operation.settlement:
             names.update(operation.settlement.budgets)
             settled.add(operation.settlement.id)
@@ -245,6 +245,6 @@ def _answer(claim: Claim, row: Any, taken: Row | None, now: float) -> Answer:
         return Paid(reply_of(row.reply), row.attempt_id, row.cost)
     if taken:
         return Held(taken["lease_until"] - now)
-    if row and row.owner and row.lease_until > now and not gone(row.owner):
+    if row and row.owner and row.lease_until > now and not is_dead(row.owner):
         return Held(row.lease_until - now)
     return None

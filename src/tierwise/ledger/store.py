@@ -13,15 +13,21 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tierwise.errors import BudgetExceeded, LedgerError
-from tierwise.ledger.budgets import BudgetChange, Budgets, Funds, Grant, Settlement
+from tierwise.ledger.budgets import (
+    BudgetChange,
+    Budgets,
+    LimitIncrease,
+    ReservationResult,
+    Settlement,
+)
 from tierwise.ledger.database import Database, open_database
-from tierwise.ledger.lives import Lives
+from tierwise.ledger.leases import RunLeases
 from tierwise.ledger.operations import Answer, Claim, Held, Kind, Operation, granted
-from tierwise.ledger.owners import new_owner
 from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
 from tierwise.ledger.people.samples import Audits
 from tierwise.ledger.people.seals import Trail
+from tierwise.ledger.processes import new_process_identity
 from tierwise.ledger.rows import (
     DeferredRow,
     OutcomeRow,
@@ -38,7 +44,7 @@ from tierwise.ledger.rows import (
 )
 from tierwise.ledger.views.runs import Queries
 from tierwise.ledger.writer import Writer
-from tierwise.policy.budget import BudgetState, Limit, Purse, Wish
+from tierwise.policy.budget import BudgetState, Limit, ReservationRequest, RunBudget
 from tierwise.records import Attempt, Document, Outcome, Reply, Verdict
 
 __all__ = [
@@ -68,11 +74,15 @@ class _Holding:
 
     token: str
     lease_s: float
-    wish: Wish | None
+    reservation: ReservationRequest | None
 
     def ends(self, cost: Decimal | None) -> Settlement | None:
         """The reservation's end; `cost` is in USD, None when unknown."""
-        return Settlement(self.wish.id, tuple(self.wish.limits), cost) if self.wish else None
+        return (
+            Settlement(self.reservation.id, tuple(self.reservation.limits), cost)
+            if self.reservation
+            else None
+        )
 
 
 class Ledger(Queries):
@@ -89,8 +99,8 @@ class Ledger(Queries):
         self.reviews = Reviews(database)
         self.trail = Trail(database)
         self.retention = Retention(database)
-        self._owner = new_owner()
-        self._lives = Lives(self._writer, self._owner)
+        self._owner = new_process_identity()
+        self._leases = RunLeases(self._writer, self._owner)
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._grant)
         self.budget_states: dict[str, BudgetState] = {}  # as this process last heard of them
@@ -119,25 +129,25 @@ class Ledger(Queries):
 
     def close(self) -> None:
         """Write all that waits, give up the claims still held, and close. A second call does nothing."""
-        self._lives.close()
+        self._leases.close()
         while self._held:
             call_hash, holding = self._held.popitem()
             self._give_up(call_hash, holding, cost=None)
         self._writer.close()
         self._database.close()
 
-    def purse(self, limits: Iterable[Limit]) -> Purse:
+    def run_budget(self, limits: Iterable[Limit]) -> RunBudget:
         """What a run may spend under these limits; it knows how they stand."""
-        purse = Purse(limits, self.budget_states)
-        if purse.limits:
-            names = [state.name for state in purse.states()]
+        run_budget = RunBudget(limits, self.budget_states)
+        if run_budget.limits:
+            names = [state.name for state in run_budget.states()]
             self.budget_states.update((state.name, state) for state in self.budgets.states(names))
-        return purse
+        return run_budget
 
     def start_run(self, run: RunInfo) -> None:
         """Record that a run started; the runs of processes that are gone get their end."""
         self._writer.submit(
-            Operation(rows={"start": [run_row(run) | self._lives.begin(run.id)]})
+            Operation(rows={"start": [run_row(run) | self._leases.begin(run.id)]})
         ).result()
         self.trail.end_crashed()
 
@@ -145,7 +155,7 @@ class Ledger(Queries):
         """Record how a run ended, and seal what is on record of it."""
         row = {"run": run_id, "end": state, "at": time.time()}
         self._writer.submit(Operation(rows={"finish": [row]})).result()
-        self._lives.end(run_id)
+        self._leases.end(run_id)
         self.trail.seal_run(run_id)
 
     async def claim(
@@ -155,7 +165,7 @@ class Ledger(Queries):
         owner: str | None = None,
         fresh_since: float | None = None,
         lease_s: float = LEASE_S,
-        wish: Wish | None = None,
+        reservation: ReservationRequest | None = None,
     ) -> Paid | None:
         """The paid reply of this very call, or None: then the caller holds the claim and settles or releases it.
 
@@ -172,7 +182,7 @@ class Ledger(Queries):
         async with AsyncExitStack() as line:
             while True:
                 token = f"{owner or self._owner} {next(self._counter)}"
-                holding = _Holding(token, lease_s, wish)
+                holding = _Holding(token, lease_s, reservation)
                 answer = await self._ask(call_hash, holding, fresh_since)
                 if granted(answer):
                     self._held[call_hash] = holding
@@ -182,14 +192,14 @@ class Ledger(Queries):
                     return answer
                 if isinstance(answer, Held):
                     await self._wait_for_news(call_hash, min(delay, answer.seconds + 0.01))
-                elif isinstance(answer, Funds) and answer.refused is not None:
+                elif isinstance(answer, ReservationResult) and answer.refused is not None:
                     raise _exceeded(answer)
                 elif (
-                    wish and not in_line
+                    reservation and not in_line
                 ):  # first come, first served: one waits for money, the others for their turn
                     in_line = True
                     await line.enter_async_context(
-                        self._short.setdefault(tuple(wish.limits), asyncio.Lock())
+                        self._short.setdefault(tuple(reservation.limits), asyncio.Lock())
                     )
                     continue
                 else:
@@ -203,7 +213,7 @@ class Ledger(Queries):
             owner=holding.token,
             lease_s=holding.lease_s,
             fresh_since=fresh_since,
-            wish=holding.wish,
+            reservation=holding.reservation,
         )
         try:
             answer = await self._writer.write(Operation(claim=claim))
@@ -304,21 +314,21 @@ class Ledger(Queries):
 
     async def grant(self, budget: str, usd: Decimal, note: str) -> None:
         """Add to a budget's limit, for all who draw on it, and put that on record."""
-        self._heard(await self._writer.write(Operation(grant=Grant(budget, usd, note))))
+        self._heard(await self._writer.write(Operation(grant=LimitIncrease(budget, usd, note))))
 
-    def _grant(self, grant: Grant) -> None:
+    def _grant(self, grant: LimitIncrease) -> None:
         self._heard(self._writer.submit(Operation(grant=grant)).result())
 
     def _heard(self, answer: Answer) -> None:
         """Remember how budgets stand."""
-        if isinstance(answer, Funds):
+        if isinstance(answer, ReservationResult):
             self.budget_states.update((state.name, state) for state in answer.states)
 
     def _settled(self, call_hash: str, holding: _Holding | None) -> None:
         if holding and self._held.get(call_hash) is holding:
             del self._held[call_hash]
         self._tell(call_hash)
-        if holding and holding.wish:
+        if holding and holding.reservation:
             self._tell(_MONEY)
 
     async def _wait_for_news(self, call_hash: str, seconds: float) -> None:
@@ -333,7 +343,7 @@ class Ledger(Queries):
             event.set()
 
 
-def _exceeded(funds: Funds) -> BudgetExceeded:
+def _exceeded(funds: ReservationResult) -> BudgetExceeded:
     if poor := funds.poor:
         return BudgetExceeded(funds.refused or "", budget=poor.name, left=poor.left)
     return BudgetExceeded(funds.refused or "")

@@ -71,7 +71,7 @@ def join(note: Path, engine: Engine) -> RunContext:
     return RunContext(
         id=told["run"],
         policy=policy,
-        budget=engine.ledger.purse(limits),
+        budget=engine.ledger.run_budget(limits),
         fresh_since=told["fresh_since"],
         deadline=told["deadline"],
         retry=Retry(retry["run_id"], frozenset(), frozenset(retry["again"])) if retry else None,

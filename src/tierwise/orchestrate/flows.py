@@ -52,7 +52,7 @@ from tierwise.records import Batch, Document, Sensitivity
 from tierwise.report import RunSummary, summarize_run
 from tierwise.steps.checks import Check
 from tierwise.steps.step import Correct, Gather, Stakes, Step
-from tierwise.text.escape import plain
+from tierwise.text.escape import escape_control
 
 _lock = threading.Lock()
 _engines: dict[Path, Engine] = {}  # by project root
@@ -405,4 +405,10 @@ def _log_batch(step_name: str, batch: Batch) -> None:
     escalated = sum(outcome.escalated for _, outcome in outcomes)
     _log("%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(waiting))
     for name, reason in waiting:
-        _log("%s deferred %s: %s", step_name, plain(name), plain(reason), level=logging.WARNING)
+        _log(
+            "%s deferred %s: %s",
+            step_name,
+            escape_control(name),
+            escape_control(reason),
+            level=logging.WARNING,
+        )

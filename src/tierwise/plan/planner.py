@@ -74,7 +74,7 @@ class Planner(Engine):
     ) -> RunContext:
         """A run that is on no record, under its own budget and what the limits of the rules leave now."""
         self.budget_usd = budget_usd
-        shared = self.ledger.purse(self.policy.rules.budget.shared(tags or {})).left
+        shared = self.ledger.run_budget(self.policy.rules.budget.shared(tags or {})).left
         left = min((usd for usd in (budget_usd, shared) if usd is not None), default=None)
         budget = Budget(None if left is None else max(left, ZERO))
         return RunContext(
@@ -245,14 +245,14 @@ class Planner(Engine):
         first = self._model(models[0])
         if self.fresh or not self._paid_on(work.step.name, first.name):
             return None, models
-        asked = conversation(work, first) if first.taught else messages
+        asked = conversation(work, first) if first.uses_few_shot else messages
         if build_call(work, first, asked).hash not in self._paid_on(work.step.name, first.name):
             return None, models
         reach = chance(work.document)
-        purse = copy.copy(
+        run_budget = copy.copy(
             work.run.budget
         )  # what the cascade reserves for a call that is not made must not stay
-        run = replace(work.run, budget=purse)
+        run = replace(work.run, budget=run_budget)
         job = replace(
             work.job, run=run, only=None, models=chosen.models, thresholds=chosen.thresholds
         )
@@ -339,14 +339,15 @@ class Planner(Engine):
     def _prompts(self, work: Work, model: Model, expectation: Expectation) -> tuple[int, ...]:
         return prompts_of(
             model,
-            work.features.prompt_tokens + (self._lesson_tokens(work, model) if model.taught else 0),
+            work.features.prompt_tokens
+            + (self._example_tokens(work, model) if model.uses_few_shot else 0),
             work.features.tokens,
             work.prompt.head.max_output_tokens,
             expectation.completion_tokens,
             splits=work.step.splits is not None,
         )
 
-    def _lesson_tokens(self, work: Work, model: Model) -> int:
+    def _example_tokens(self, work: Work, model: Model) -> int:
         """Tokens of the examples that a model is shown."""
         counted = self._lessons.setdefault(
             (work.step.name, model.name, work.features.sensitivity), []

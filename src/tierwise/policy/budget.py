@@ -60,7 +60,7 @@ class BudgetState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ReservationRequest:
     """A reservation as it is asked for. `usd` is the call's worst case, None when its price is unknown."""
 
     id: str  # of the attempt that it is for
@@ -68,7 +68,7 @@ class Wish:
     limits: Mapping[str, Decimal]  # budget -> USD
 
 
-class Purse:
+class RunBudget:
     """What one run may spend. `states` is how budgets stood when this process last heard of them."""
 
     def __init__(
@@ -97,14 +97,14 @@ class Purse:
         )
         return [replace(state, limit=usd + state.granted) for state, usd in known]
 
-    def wish(
+    def reservation(
         self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False
-    ) -> Wish | None:
+    ) -> ReservationRequest | None:
         """What to reserve for a call that costs at most `worst` (None: unknown); None where that is nothing."""
         usd = ZERO if worst is None and unpriced_allowed else worst
         if not self.limits or usd == 0:
             return None
-        return Wish(id=attempt_id, usd=usd, limits=self._names())
+        return ReservationRequest(id=attempt_id, usd=usd, limits=self._names())
 
     def _names(self) -> dict[str, Decimal]:
         now = time.time()
@@ -115,7 +115,7 @@ def _used(state: BudgetState) -> float:
     return float((state.spent + state.reserved) / state.limit) if state.limit else 1.0
 
 
-class Budget(Purse):
+class Budget(RunBudget):
     """Spending that is only planned, in USD: nothing of it is in the ledger.
 
     At any moment `spent + reserved <= limit`. A cost that stays unknown is settled at what was reserved for it.

@@ -230,7 +230,7 @@ class Model(Settings):
         return canonical_hash([self.tier, parameters, weights, self.structured_output])
 
     @property
-    def taught(self) -> bool:
+    def uses_few_shot(self) -> bool:
         """Whether it is shown labelled examples."""
         return self.examples + self.fixed_examples > 0
 
@@ -405,7 +405,7 @@ def _params_faults(source: YamlData, key: str, model: Model) -> Iterator[ConfigE
     """What of `litellm_params` cannot work, or would go around the guards."""
     place = ("models", key, "litellm_params")
     if model.learned:
-        if model.litellm_params or model.weights or model.taught:
+        if model.litellm_params or model.weights or model.uses_few_shot:
             yield source.error(
                 "a learned model has no `litellm_params`, `weights` or examples", place[:2]
             )

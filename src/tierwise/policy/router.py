@@ -136,7 +136,7 @@ def route(
         )
     ease = policy.ease(f.step, max_output_tokens)
     tokens = f.prompt_tokens
-    purse = _purse(budget_left)
+    run_budget = _purse(budget_left)
     barred = {tier: policy.rules.forbidden(tier, f) for tier in policy.catalog.tiers}
     allowed: dict[str, None] = {}  # ordered, and each once: a route may name a model twice
     rejected: dict[str, Rejection] = {}
@@ -145,7 +145,7 @@ def route(
         if not (
             barred[tier] is None
             and tokens <= most_tokens
-            and tokens * usd_a_token + usd_besides <= purse
+            and tokens * usd_a_token + usd_besides <= run_budget
         ):
             model = policy.catalog.models[name]
             reason = barred[tier] or _against(

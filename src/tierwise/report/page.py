@@ -20,7 +20,7 @@ from tierwise import __version__
 from tierwise.report.figures import TrendPoint
 from tierwise.report.gathering import Report
 from tierwise.text.amounts import usd
-from tierwise.text.escape import plain
+from tierwise.text.escape import escape_control
 
 # of a trend's drawing
 _WIDTH = 320
@@ -86,7 +86,9 @@ def _environment() -> Environment:
 
 def _spelt_out(value: Any) -> Any:
     """A text without what turns its direction or has no bytes; markup is ours already."""
-    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return (
+        escape_control(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    )
 
 
 def trend_lines(points: Sequence[TrendPoint]) -> list[Line]:

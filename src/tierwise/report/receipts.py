@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierwise.ledger.rows import RunRow
 from tierwise.records import Attempt, Outcome, Route, highest, rank
-from tierwise.text.escape import plain
+from tierwise.text.escape import escape_control
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
@@ -24,7 +24,9 @@ class _Texts:
         self.numbers: dict[str, int] = {}
 
     def __call__(self, text: str | None) -> int:
-        return -1 if text is None else self.numbers.setdefault(plain(text), len(self.numbers))
+        return (
+            -1 if text is None else self.numbers.setdefault(escape_control(text), len(self.numbers))
+        )
 
 
 def receipts(
@@ -68,7 +70,7 @@ def _documents(
             for o in outcomes
         ]
         yield [
-            plain(document_id),
+            escape_control(document_id),
             number,
             texts(highest(*(o.sensitivity for o in outcomes))),
             steps,

@@ -51,7 +51,7 @@ class GoldenSet:
         )
 
 
-class Teacher:
+class ExampleSelector:
     """The examples that a model may be shown for one step."""
 
     def __init__(self, examples: GoldenSet) -> None:

@@ -13,19 +13,20 @@ _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)? ?%?")
 
 
-def plain(text: str) -> str:
+def escape_control(text: str) -> str:
     """A text whose control characters are spelt out, by the same signs as in JSON, so that JSON stays JSON."""
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def with_colours(text: str) -> str:
-    """As `plain`, but colours stay: for what other libraries write onto a terminal."""
+def escape_control_keep_colours(text: str) -> str:
+    """As `escape_control`, but colours stay: for what other libraries write onto a terminal."""
     return "".join(
-        part if place % 2 else plain(part) for place, part in enumerate(_COLOURS.split(text))
+        part if place % 2 else escape_control(part)
+        for place, part in enumerate(_COLOURS.split(text))
     )
 
 
-def cell(value: object) -> object:
+def escape_formula(value: object) -> object:
     """A value for a CSV file that no spreadsheet takes for a formula: such a text gets an apostrophe in front."""
     if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
         return value

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 
 from tierwise.errors import ConfigError
 from tierwise.evidence.training.labelled import Labelled, data_hash
-from tierwise.gateway.learned.classifier import Classifier, Head, Surest, fingerprint, identity_of
+from tierwise.gateway.learned.classifier import (
+    Classifier,
+    ClassifierMetadata,
+    CoveragePoint,
+    fingerprint,
+    identity_of,
+)
 from tierwise.records import Sensitivity
 from tierwise.text.terms import RECIPE, Terms, vectorisers
 
@@ -55,7 +61,7 @@ def train(
             _regression().set_params(C=tuned.regularisation).fit(union.fit_transform(texts), right)
         )
     weights, bias = _per_label(model)
-    head = Head(
+    head = ClassifierMetadata(
         labels=tuple(labels.tolist()),
         n=len(ordered),
         surest=_surest(tuned.likely, right),
@@ -145,7 +151,7 @@ def _left_out(texts: list[str], right: Any, folds: int, seed: int) -> Any:
     return scores
 
 
-def _surest(likely: Any, right: Any) -> tuple[Surest, ...]:
+def _surest(likely: Any, right: Any) -> tuple[CoveragePoint, ...]:
     """How right the surest answers are, for some shares of all."""
     import numpy
 
@@ -154,7 +160,7 @@ def _surest(likely: Any, right: Any) -> tuple[Surest, ...]:
     hit = (likely.argmax(axis=1) == right)[order]
     sizes = [(share, max(1, round(share * len(order)))) for share in _SHARES]
     return tuple(
-        Surest(
+        CoveragePoint(
             share=share,
             confidence=float(confidence[order[size - 1]]),
             accuracy=float(hit[:size].mean()),

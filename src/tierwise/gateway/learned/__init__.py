@@ -5,19 +5,24 @@ A trained classifier is as confidential as the messages it was trained on: its f
 
 from __future__ import annotations
 
-from tierwise.gateway.learned.classifier import Classifier, Head, Prediction, Surest
-from tierwise.gateway.learned.files import load, read_head, save, trained_file
+from tierwise.gateway.learned.classifier import (
+    Classifier,
+    ClassifierMetadata,
+    CoveragePoint,
+    Prediction,
+)
+from tierwise.gateway.learned.files import load, read_metadata, save, trained_file
 from tierwise.gateway.learned.form import Form, form_of
 
 __all__ = [
     "Classifier",
     "Form",
-    "Head",
+    "ClassifierMetadata",
     "Prediction",
-    "Surest",
+    "CoveragePoint",
     "form_of",
     "load",
-    "read_head",
+    "read_metadata",
     "save",
     "trained_file",
 ]

@@ -33,7 +33,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surest:
+class CoveragePoint:
     """How right the answers are that a classifier is surest of, on examples that it was not fitted to."""
 
     share: float  # of the examples
@@ -42,12 +42,12 @@ class Surest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class ClassifierMetadata:
     """What there is to know of a classifier without loading it; the JSON file beside its weights."""
 
     labels: tuple[str, ...]
     n: int  # examples
-    surest: tuple[Surest, ...]  # by cross-validation, all examples first
+    surest: tuple[CoveragePoint, ...]  # by cross-validation, all examples first
     sensitivity: Sensitivity  # the highest of the examples: the weights hold their words
     data_hash: str
     seed: int
@@ -70,7 +70,12 @@ class Classifier:
     """Predicts one label for a text, in about 100 microseconds. Nothing changes after it is made: share it."""
 
     def __init__(
-        self, head: Head, terms: Terms, weights: Any, bias: Sequence[float], seen: Iterable[str]
+        self,
+        head: ClassifierMetadata,
+        terms: Terms,
+        weights: Any,
+        bias: Sequence[float],
+        seen: Iterable[str],
     ) -> None:
         """`weights` is an array (terms x labels) whose rows have the mean 0; `seen` are `fingerprint`s of texts."""
         self.head = head

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError
-from tierwise.gateway.learned.classifier import Classifier, Head
+from tierwise.gateway.learned.classifier import Classifier, ClassifierMetadata
 from tierwise.text.terms import RECIPE, Terms
 
 _REMEDY = "`tierwise train STEP` makes it anew"
@@ -25,7 +25,7 @@ def trained_file(root: Path, model: str) -> Path:
     return root / "learned" / f"{model}.skops"
 
 
-def save(classifier: Classifier, path: Path) -> Head:
+def save(classifier: Classifier, path: Path) -> ClassifierMetadata:
     """Write the weights to `path` and the head beside it, with the ending `.json`; returns the head.
 
     The head goes last: a crash in between leaves a pair that `load` refuses.
@@ -56,7 +56,7 @@ def save(classifier: Classifier, path: Path) -> Head:
     return head
 
 
-def read_head(path: Path) -> Head:
+def read_metadata(path: Path) -> ClassifierMetadata:
     """The head of the classifier in `path`; loads neither its weights nor scikit-learn.
 
     Raises ConfigError when it is missing or damaged, or when the classifier was trained by another version
@@ -66,7 +66,7 @@ def read_head(path: Path) -> Head:
 
     beside = path.with_suffix(".json")
     try:
-        head = TypeAdapter(Head).validate_json(beside.read_bytes())
+        head = TypeAdapter(ClassifierMetadata).validate_json(beside.read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"this classifier's head is missing; {_REMEDY}", path=beside) from None
     except (OSError, ValidationError) as error:
@@ -85,11 +85,11 @@ def read_head(path: Path) -> Head:
 
 
 def load(path: Path) -> Classifier:
-    """The classifier in `path`. Raises ConfigError like `read_head`, and when the weights are not those of the head.
+    """The classifier in `path`. Raises ConfigError like `read_metadata`, and when the weights are not its own.
 
     A file with anything in it but strings and arrays of numbers is refused; nothing in it is ever run.
     """
-    head = read_head(path)
+    head = read_metadata(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import collate, func, insert, select, update
 
-from tierwise.ledger.lives import is_over
+from tierwise.ledger.leases import is_over
 from tierwise.ledger.people.chain import START, Block, Record, Scope, Seal, chained, seal_hash
 from tierwise.ledger.rows import reply_of
 from tierwise.ledger.tables import (

@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 
 
-def new_owner() -> str:
+def new_process_identity() -> str:
     """A name for this process as an owner."""
     return f"{_place()} {os.getpid()} {uuid.uuid4().hex}"
 
 
-def gone(owner: str) -> bool:
+def is_dead(owner: str) -> bool:
     """Whether an owner certainly lives no more; where that cannot be known, its lease decides."""
     pid = _pid(owner)
     if pid is None:

@@ -34,7 +34,7 @@ PROCESS = """
     import asyncio, pathlib, random, sys
     from decimal import Decimal
     from tests.kit.ledgers import REPLY, attempt
-    from tierwise.policy.budget import Wish
+    from tierwise.policy.budget import ReservationRequest
     from tierwise.errors import BudgetExceeded
     from tierwise.ledger import Ledger
 
@@ -45,7 +45,7 @@ PROCESS = """
     async def call(ledger, name):
         worst = Decimal(dice.randrange(1, 20_000_000)) / 10**9
         try:
-            await ledger.claim(name, wish=Wish(id=name, usd=worst, limits=limits))
+            await ledger.claim(name, reservation=ReservationRequest(id=name, usd=worst, limits=limits))
         except BudgetExceeded:
             return
         await asyncio.sleep(dice.random() / 100)

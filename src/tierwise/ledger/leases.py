@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tierwise.errors import LedgerError
 from tierwise.ledger.operations import Operation
-from tierwise.ledger.owners import gone, is_here
+from tierwise.ledger.processes import is_dead, is_here
 
 if TYPE_CHECKING:
     from tierwise.ledger.rows import Row
@@ -21,11 +21,11 @@ LEASE_S = 3600.0  # without a word for so long, a process elsewhere is taken for
 def is_over(owner: str | None, lease_until: float | None, now: float) -> bool:
     """Whether a run's process is gone: seen where it ran, else by its lease (seconds since the epoch)."""
     if owner and is_here(owner):
-        return gone(owner)
+        return is_dead(owner)
     return (lease_until or 0) < now
 
 
-class Lives:
+class RunLeases:
     """The runs of this process that are under way; a thread renews their leases while there are any."""
 
     def __init__(self, writer: Writer, owner: str) -> None:

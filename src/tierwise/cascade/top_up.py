@@ -14,7 +14,7 @@ from tierwise.ledger import Ledger
 Ask = Callable[[BudgetExceeded], Decimal | None]  # USD to add to the budget that is short; None: no
 
 
-class Appeal:
+class TopUp:
     """Asks for money: one question at a time, however many documents wait, and none after a no."""
 
     def __init__(self, ask: Ask, ledger: Ledger) -> None:

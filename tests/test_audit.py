@@ -493,7 +493,7 @@ def test_a_run_is_sealed_once(ledger: Ledger) -> None:
 DIES = """
 import sys
 from pathlib import Path
-from tests.test_trail import record
+from tests.test_audit import record
 from tierwise.ledger import Ledger
 
 ledger = Ledger.open(sys.argv[1], root=Path(sys.argv[2]))
