@@ -1,0 +1,465 @@
+"""A ledger that version 0.1.0 wrote, carried through every command of today.
+
+`ledgers_of_old/0.1.0` holds the ledger as SQL, and the project that it belongs to; its README says how it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Boolean, MetaData, Table, create_engine, text
+
+from tests.ledgers import fresh_url
+from tests.standin import Request, Standin
+from tests.terminal import Done, Terminal
+from tierwise.cli import app
+from tierwise.ledger import Ledger
+from tierwise.ledger.database import MIGRATIONS
+
+OLD = Path(__file__).parent / "ledgers_of_old" / "0.1.0"
+LEDGER = Path(".tierwise") / "ledger.db"
+
+# Runs of the old ledger.
+MEASURED = "20261128-045240-9c7e"  # certified small for classify
+DIED = "20261128-045243-cc31"  # its process died; sealed as crashed since
+MORNING = "20261128-045248-fb48"  # planned; ten letters, with answers of every kind
+NOON = "20261128-045249-e5b5"
+REDACTED = "20261128-045250-9af7"
+QUOTED = "20261128-045255-c577"  # the budget ended after an answer that the reason quotes
+RETRIED = "20261128-045258-53dd"  # MORNING once more, after a person had decided
+LEFT = "20261128-045356-565f"  # its process died, and nobody has looked since
+
+RUN_BUDGET = f"run {RETRIED}"
+EDITED_ANSWER = "We bring a new leg on Friday."
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a command: its arguments, words that its output must have, and how it ends."""
+
+    arguments: tuple[str, ...]
+    shows: tuple[str, ...]
+    code: int = 0
+    needs_prefect: bool = field(default=False, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """Such as `show latest`, for the list of tests."""
+        return " ".join(self.arguments)[:60]
+
+
+def use(words: str, *shows: str, code: int = 0, needs_prefect: bool = False) -> Use:
+    """A use whose arguments hold no spaces."""
+    return Use(tuple(words.split()), shows, code, needs_prefect=needs_prefect)
+
+
+USES: dict[str, list[Use]] = {
+    "runs": [use("runs", MORNING, DIED), use("runs --json", '"crashed"', '"cancelled"', LEFT)],
+    "show": [
+        use("show", "no calls were made"),
+        use(f"show {MORNING} --documents", "02-wardrobe.txt", "09-scan.pdf", "Planned"),
+        use(f"show {QUOTED}", "budget"),
+        use(f"show {DIED} --json", '"crashed"'),
+        use(f"show {NOON} --csv", "classify"),
+        use(f"show {REDACTED} --documents", "32-note.md", "redact"),
+        use(f"show {MEASURED}", "small"),
+        use(f"show {RETRIED}", RETRIED),
+    ],
+    "report": [
+        use(f"report {MORNING} --out old.html", "old.html"),
+        use("report --since 9000w --out all.html", "all.html"),
+    ],
+    "explain": [
+        use(f"explain 02-wardrobe.txt --run {MORNING}", "medium", "grounding"),
+        use(f"explain 05-operation.md classify --run {MORNING}", "confidential-stays-local"),
+        use(f"explain 51-wardrobe.txt --run {QUOTED} --json", "budget: small: grounding"),
+        use("explain --step classify --tokens 100 --sensitivity internal", "sorting"),
+    ],
+    "review": [
+        use(f"review {MORNING}", "07-piano.txt"),
+        use(f"review {MORNING} 10-table.txt --step reply", EDITED_ANSWER, "ada"),
+        use(f"review {MORNING} 07-piano.txt --step classify --reject --by eve", "rejected by eve"),
+        use(f"review {RETRIED} --json", "07-piano.txt"),
+    ],
+    "retry": [use(f"retry {MORNING} --json", f"run {MORNING} are asked again", needs_prefect=True)],
+    "run": [
+        use("run post --source documents/noon --out out/noon --json", '"rejected": 1', needs_prefect=True),
+    ],
+    "plan": [use("plan post --source documents/noon --json", "post", needs_prefect=True)],
+    "budgets": [
+        use("budgets", "claims", RUN_BUDGET),
+        Use(("budgets", RUN_BUDGET), ("the week before the fair", "granted")),
+        Use(("budgets", RUN_BUDGET, "--add", "1", "--note", "later"), ("the week before the fair", "later")),
+    ],
+    "label": [
+        use("label --list", "wait for a label", "classify"),
+        use("label --json", '"queue"', MORNING[:8]),
+    ],
+    "audit export": [use("audit export", DIED, '"decision"', "ada"), use("audit export --format csv", MORNING)],
+    "audit verify": [use("audit verify", "nothing is wrong")],
+    "retention": [
+        use("retention --older-than 0h --dry-run --by eve", "would delete"),
+        use("retention --document 51-wardrobe.txt --by eve", "deleted"),
+        use("retention --older-than 0h --by eve", "deleted"),
+    ],
+    "export": [use("export --step reply --sensitivity-max restricted --validation 0", "a person rejected the answer")],
+    "golden add": [use(f"golden add {MORNING}", "reply")],
+    "diff": [
+        use(
+            "diff routing_rules/rules.yaml routing_rules/rules.yaml --since 9000w",
+            "decisions about",
+        )
+    ],
+    "doctor": [use("doctor", "17 runs")],
+    "check": [use("check --no-flows", "no error")],
+    "models": [use("models", "small", "POST_KEY_OF_NOBODY")],
+    "certify": [
+        use("certify classify -m small --threshold none --yes --json", '"right": 16'),
+        use("certify reply -m medium --judge large --yes --json", '"judged_by": "large"'),
+    ],
+    "calibrate": [
+        use(
+            "calibrate small --gpu-hour-usd 1 --documents documents/noon --sensitivity internal"
+            " --seconds 1 --most 1 --dry-run",
+            "Knee",
+        )
+    ],
+    "replay": [use("replay --fit past.csv --on past.csv --labels 6", "items")],
+    "new step": [use("new step urgency", "tasks/urgency.py")],
+    "new flow": [use("new flow night_post --step classify", "flows/night_post.py")],
+    "down": [use("down", "nothing runs")],
+}
+
+# What 0.1.0 itself cannot do: in a run that took over accepted outcomes without asking, a model has more accepted
+# documents than asked ones, and the interval of its pass rate has no meaning.
+BROKEN = [use(f"show {RETRIED}", RETRIED)]
+
+# Commands that no ledger matters to, and that start services, download, or train.
+LEFT_OUT = {
+    "init": "makes a project, which has no ledger yet",
+    "fetch": "downloads weights, and looks at no ledger",
+    "train": "learns from labelled files alone, for a model that this project does not have",
+    "up": "starts services that stay; they open no ledger",
+    "ui": "starts Prefect's server and waits; it opens no ledger",
+}
+
+
+def answer(request: Request) -> str:
+    """A provider that says what fits, for what the old ledger has no answer to."""
+    names = set((request.schema or {}).get("properties", {}))
+    if "label" in names:
+        return json.dumps({"label": "order", "evidence": request.document.split()[0]})
+    if names & {"summary", "reply"}:
+        return json.dumps({name: " ".join(request.document.split()[:6]) for name in names})
+    return json.dumps({name: {"reason": "it does", "met": True} for name in names})
+
+
+def restore(root: Path) -> Path:
+    """The old project with its ledger, as version 0.1.0 left them."""
+    shutil.copytree(OLD / "project", root, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / LEDGER).parent.mkdir()
+    with closing(sqlite3.connect(root / LEDGER)) as connection:
+        connection.executescript((OLD / "ledger.sql").read_text(encoding="utf-8"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The old project, its ledger opened and so migrated by the version of today."""
+    root = restore(tmp_path_factory.mktemp("old") / "project")
+    Ledger.open(root=root).close()
+    return root
+
+
+@pytest.fixture
+def project(opened: Path, tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of it for one test. Its `flows` and `tasks` are its own, not those of this repository."""
+    root = tmp_path / "project"
+    shutil.copytree(opened, root)
+    rows = [
+        f"{item},sort,{100 + item},{model},{tier},{score},{cost}"
+        for item in range(12)
+        for model, tier, score, cost in (("small", "local", item % 2, 0.001), ("large", "proprietary", 1, 0.01))
+    ]
+    (root / "past.csv").write_text("\n".join(["item,step,prompt_tokens,model,tier,score,cost_usd", *rows]) + "\n")
+    standin.answer(answer)
+    monkeypatch.setenv("POST_SERVER", standin.url)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = _take_modules()
+    yield root
+    _take_modules()
+    sys.modules.update(before)
+
+
+def _take_modules() -> dict[str, Any]:
+    """The projects' modules that were imported, which are forgotten by this."""
+    names = [name for name in sys.modules if name.partition(".")[0] in ("flows", "tasks")]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def commands(group: click.Group, above: str = "") -> Iterator[str]:
+    """The names of all commands, as they are typed."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        if hasattr(found, "list_commands"):
+            yield from commands(found, f"{above}{name} ")  # type: ignore[arg-type]
+        else:
+            yield f"{above}{name}"
+
+
+def test_every_command_is_tried_with_the_old_ledger_or_left_out_for_a_reason() -> None:
+    """A new command is listed here, or this fails."""
+    named = {*USES, *LEFT_OUT}
+    assert named == set(commands(typer.main.get_command(app)))  # type: ignore[arg-type]
+    assert not USES.keys() & LEFT_OUT.keys()
+
+
+def succeeded(done: Done, used: Use) -> None:
+    """It ended as it should, and showed what it should."""
+    printed = done.out + done.err
+    assert done.code == used.code, printed
+    assert "Traceback" not in printed
+    for words in used.shows:
+        assert words in printed
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        pytest.param(
+            used,
+            marks=pytest.mark.xfail(used in BROKEN, reason="accepted without being asked", strict=True),
+            id=used.name,
+        )
+        for uses in USES.values()
+        for used in uses
+        if not used.needs_prefect
+    ],
+)
+def test_a_command_works_with_the_old_ledger(used: Use, terminal: Terminal, project: Path) -> None:
+    succeeded(terminal(*used.arguments, cwd=project), used)
+
+
+@pytest.mark.parametrize(
+    "used", [used for uses in USES.values() for used in uses if used.needs_prefect], ids=lambda used: used.name
+)
+def test_a_flow_goes_on_with_the_old_ledger(used: Use, prefect_server: str, terminal: Terminal, project: Path) -> None:
+    succeeded(terminal(*used.arguments, cwd=project), used)
+
+
+def test_answers_that_were_paid_then_are_not_paid_again(terminal: Terminal, project: Path, standin: Standin) -> None:
+    """The calls of today have the hashes of then."""
+    done = terminal("certify", "classify", "-m", "small", "--threshold", "none", "--yes", "--json", cwd=project)
+    [row] = json.loads(done.out)
+    assert (row["n"], row["right"], row["certified"]) == (16, 16, True)
+    assert standin.count == 0
+
+
+# ---- the migration ------------------------------------------------------------------------------
+
+# Tables and columns of 0.1.0 that have another name today.
+TABLES: dict[str, str] = {}
+COLUMNS: dict[tuple[str, str], str] = {}
+
+KEYS = {
+    "runs": ("id",),
+    "attempts": ("id",),
+    "calls": ("call_hash",),
+    "verdicts": ("attempt_id", "check"),
+    "outcomes": ("run_id", "document_id", "step"),
+    "audits": ("id",),
+    "labels": ("seq",),
+    "reviews": ("seq",),
+    "questions": ("hash",),
+    "texts": ("document_hash",),
+    "deletions": ("seq",),
+    "seals": ("seq",),
+    "budgets": ("name",),
+    "reservations": ("id", "budget"),
+    "budget_entries": ("seq",),
+}
+
+
+def rows_of(ledger: Path, table: str) -> list[dict[str, Any]]:
+    """All rows of a table as the database has them."""
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute(f'SELECT * FROM "{table}"')]
+
+
+def kept(before: Any, now: Any) -> bool:
+    """Whether a value is there as it was. JSON may have got more fields, none of them may differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(name in now and kept(value, now[name]) for name, value in before.items())
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(kept, before, now))
+    if isinstance(before, str) and isinstance(now, str) and before != now and before[:1] in ("{", "["):
+        return kept(json.loads(before), json.loads(now))
+    return bool(before == now)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ledger's file as 0.1.0 left it."""
+    return restore(tmp_path_factory.mktemp("original") / "project") / LEDGER
+
+
+def test_the_old_ledger_has_something_of_everything(original: Path) -> None:
+    """What the other tests rest on."""
+
+    def values(table: str, column: str) -> set[Any]:
+        return {row[column] for row in rows_of(original, table)}
+
+    assert all(rows_of(original, table) for table in KEYS)
+    assert values("runs", "state") == {"completed", "crashed", "failed", "cancelled", "running"}
+    assert values("attempts", "kind") == {"first", "retry", "fallback", "escalation", "repair", "judge", "shadow"}
+    assert values("attempts", "error") == {None, "ContentRefused", "RateLimited", "Overloaded"}
+    assert values("outcomes", "status") == {"accepted", "deferred", "skipped", "rejected"}
+    assert values("reviews", "decision") == {"approved", "edited", "rejected", "reopened"}
+    assert values("labels", "word") == {"accepted", "shadow", "both", "neither"}
+    assert values("seals", "kind") == {"run", "crash", "decision", "label", "deletion"}
+    assert values("budget_entries", "kind") == {"reserved", "settled", "lost", "granted"}
+    waits = {row["reason"] for row in rows_of(original, "outcomes") if row["status"] == "deferred"}
+    for reason in (
+        "the file is damaged",  # at the step read
+        "budget: small: the call may cost",
+        "budget: small: grounding: words that are not in the letter",  # quotes an answer
+        "waits for a person's review",
+        "small: grounding:",
+        "small: the provider's content filter refused",
+        "no acceptable model is left",
+    ):
+        assert any(waiting.startswith(reason) for waiting in waits), reason
+
+
+@pytest.mark.parametrize("table", KEYS)
+def test_every_row_is_still_there_after_the_migration_with_the_same_values(
+    table: str, original: Path, opened: Path
+) -> None:
+    """New columns and new fields in JSON may be there; what there was is what it was."""
+    now = {
+        tuple(row[COLUMNS.get((table, column), column)] for column in KEYS[table]): row
+        for row in rows_of(opened / LEDGER, TABLES.get(table, table))
+    }
+    before = rows_of(original, table)
+    assert len(now) == len(before)
+    for row in before:
+        key = tuple(row[column] for column in KEYS[table])
+        changed = {
+            column: (value, now[key][COLUMNS.get((table, column), column)])
+            for column, value in row.items()
+            if not kept(value, now[key][COLUMNS.get((table, column), column)])
+        }
+        assert not changed, key
+
+
+def test_what_the_ledger_says_of_an_old_run_is_what_it_said(opened: Path) -> None:
+    """Through the ledger's own reading, not its tables."""
+    with Ledger.open(root=opened) as ledger:
+        assert ledger.resolve_run("latest").id == LEFT
+        run = ledger.resolve_run(MORNING)
+        assert (run.flow, run.state, run.tags, run.tierwise_version) == (
+            "post",
+            "completed",
+            {"team": "claims"},
+            "0.1.0",
+        )
+        assert (run.documents, run.deferred, run.plan is None) == (10, 3, False)
+        [row] = ledger.outcomes(MORNING, "02-wardrobe.txt", step="classify")
+        assert (row.outcome.status, row.outcome.model, row.outcome.value["label"]) == (
+            "accepted",
+            "medium",
+            "complaint",
+        )
+        assert row.outcome.route is not None
+        assert row.outcome.route.models == ("small", "medium", "large")
+        tried = list(ledger.attempts(MORNING, "02-wardrobe.txt", "classify"))
+        assert [(a.model, a.kind) for a in tried] == [("small", "first"), ("medium", "escalation")]
+        assert [verdict.check for a in tried for verdict in a.verdicts if verdict.passed is False] == ["grounding"]
+
+
+def test_the_seals_of_then_are_accepted_and_still_find_a_change(terminal: Terminal, project: Path) -> None:
+    """Nothing is wrong with the ledger, nor with what is exported of it, until somebody changes an old row."""
+    assert terminal("audit", "verify", cwd=project).code == 0
+    assert terminal("audit", "export", "-o", "trail.jsonl", cwd=project).code == 0
+    assert terminal("audit", "verify", "trail.jsonl", cwd=project).code == 0
+    with closing(sqlite3.connect(project / LEDGER)) as connection:
+        connection.execute("UPDATE attempts SET cost = cost + 1 WHERE run_id = ? AND kind = 'escalation'", (MORNING,))
+        connection.commit()
+    done = terminal("audit", "verify", cwd=project)
+    assert done.code == 1
+    assert MORNING in done.out
+
+
+def test_a_run_whose_process_died_is_ended_now(terminal: Terminal, project: Path) -> None:
+    """Its lease was over long ago."""
+    assert terminal("audit", "export", "-o", "trail.jsonl", cwd=project).code == 0
+    states = {run["id"]: run["state"] for run in json.loads(terminal("runs", "--json", cwd=project).out)}
+    assert (states[DIED], states[LEFT]) == ("crashed", "crashed")
+
+
+# ---- the same in PostgreSQL ---------------------------------------------------------------------
+
+SCHEMA_OF_THEN = "0005"
+
+
+@pytest.fixture
+def project_on_postgresql(project: Path, original: Path, tmp_path: Path) -> Path:
+    """The project, its ledger in PostgreSQL as version 0.1.0 would have had it there."""
+    url = fresh_url("postgresql", tmp_path)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, SCHEMA_OF_THEN)
+        tables = MetaData()
+        tables.reflect(connection)
+        for table in tables.sorted_tables:
+            if table.name in KEYS:
+                connection.execute(
+                    table.insert(), [_with_booleans(table, row) for row in rows_of(original, table.name)]
+                )
+                if "seq" in table.columns:
+                    last = f"SELECT setval(pg_get_serial_sequence('{table.name}', 'seq'), (SELECT max(seq) FROM {table.name}))"
+                    connection.execute(text(last))
+    engine.dispose()
+    (project / LEDGER).unlink()
+    (project / "pyproject.toml").write_text(f'[tool.tierwise]\nkeep_text = "all"\nledger_url = "{url}"\n')
+    return project
+
+
+def _with_booleans(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of SQLite, which has numbers for them."""
+    booleans = {column.name for column in table.columns if isinstance(column.type, Boolean)}
+    return {name: bool(value) if name in booleans and value is not None else value for name, value in row.items()}
+
+
+def test_an_old_ledger_in_postgresql_is_migrated_and_works(terminal: Terminal, project_on_postgresql: Path) -> None:
+    for command_name in (
+        "runs",
+        "show",
+        "report",
+        "explain",
+        "review",
+        "budgets",
+        "audit verify",
+        "doctor",
+        "retention",
+    ):
+        for used in USES[command_name]:
+            if used not in BROKEN:
+                succeeded(terminal(*used.arguments, cwd=project_on_postgresql), used)
