@@ -28,14 +28,14 @@ from tests.kit.projects import ROOT
 from tests.test_cascade import CLASSIFY, GOOD, LABELS, TEXT
 from tests.test_documents_formats import mail, pdf, word
 from tierwise.documents import iter_documents
-from tierwise.documents.formats import extract
+from tierwise.documents.readers.formats import extract
 from tierwise.errors import TierwiseError
 from tierwise.evidence.golden import load_settings
 from tierwise.evidence.replay import read_outcomes
+from tierwise.gateway.http_exchange import ErrorStatus, Exchange
 from tierwise.gateway.openai_format import read_answer
+from tierwise.gateway.provider_errors import translated_errors
 from tierwise.gateway.replies import reply_of
-from tierwise.gateway.translate import translated_errors
-from tierwise.gateway.wire import ErrorStatus, Exchange
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import load_certificates
 from tierwise.policy.rules import load_rules

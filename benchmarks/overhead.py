@@ -155,7 +155,7 @@ def requests(place: Place, source: Path, lane: str) -> list[dict[str, Any]]:
     from tierwise.documents import read_documents
     from tierwise.gateway.lean_lane import build_body
     from tierwise.gateway.litellm_lane import build_request
-    from tierwise.gateway.target import target_of
+    from tierwise.gateway.resolved_model import target_of
     from tierwise.project import Project
     from tierwise.records import Call
 

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_documents import read, reason
-from tierwise.documents.formats import MOST_UNPACKED_BYTES, extract
-from tierwise.documents.sandbox import Sandbox
+from tierwise.documents.readers.formats import MOST_UNPACKED_BYTES, extract
+from tierwise.documents.readers.sandbox import Sandbox
 from tierwise.errors import DocumentError
 
 

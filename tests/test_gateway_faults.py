@@ -17,7 +17,7 @@ from tests.kit.standin import Fault, Standin, status, unused_address
 from tests.test_gateway import CALL, DOCUMENT, ENV, OPENAI_FORMAT, ask, catalog_at
 from tierwise import errors
 from tierwise.errors import CallError
-from tierwise.gateway.translate import BY_CLASS, by_status, fit_for_people, retry_after
+from tierwise.gateway.provider_errors import BY_CLASS, by_status, fit_for_people, retry_after
 
 FORMATS = ["anthropic", "gemini", *OPENAI_FORMAT]
 

@@ -27,7 +27,7 @@ from tests.test_gateway import (
 from tierwise.errors import BadReply, CallError, ModelUnavailable, Unreachable
 from tierwise.gateway import Gateway
 from tierwise.gateway.litellm_lane import IN_HOUSE
-from tierwise.gateway.target import Target, target_of
+from tierwise.gateway.resolved_model import Target, target_of
 from tierwise.policy.catalog import Model
 from tierwise.records import Message
 

@@ -20,7 +20,7 @@ from tests.kit.terminal import Terminal
 from tests.test_cascade import CLASSIFY, GOOD, LABELS
 from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
-from tierwise.gateway.target import target_of
+from tierwise.gateway.resolved_model import target_of
 from tierwise.policy.rules import Features
 from tierwise.project import Project
 from tierwise.records import Batch, Call, Document, Message, Reply

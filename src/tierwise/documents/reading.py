@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from tierwise.documents.declared import front_matter, raised
-from tierwise.documents.decoding import decode
-from tierwise.documents.rows import RowFile
-from tierwise.documents.sandbox import Sandbox
+from tierwise.documents.readers.decoding import decode
+from tierwise.documents.readers.front_matter import front_matter, raised
+from tierwise.documents.readers.rows import RowFile
+from tierwise.documents.readers.sandbox import Sandbox
 from tierwise.documents.sources import ACCEPTED, FOREIGN, ROWS, Raw, SourceFile, find_files
 from tierwise.errors import DocumentError, Misuse
 from tierwise.records import Batch, Document, Outcome, Sensitivity

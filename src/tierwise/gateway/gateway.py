@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tierwise.errors import BadReply, ModelUnavailable, Unreachable
-from tierwise.gateway.target import Target, target_of
+from tierwise.gateway.resolved_model import Target, target_of
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import Call, Reply
 
 if TYPE_CHECKING:
-    from tierwise.gateway.connections import Connections
+    from tierwise.gateway.connection_pool import Connections
     from tierwise.gateway.learned_lane import LearnedLane
 
 __all__ = ["Endpoint", "Endpoints", "Gateway", "Lane"]
@@ -89,7 +89,7 @@ class Gateway:
 
     @cached_property
     def _connections(self) -> Connections:
-        from tierwise.gateway.connections import Connections
+        from tierwise.gateway.connection_pool import Connections
 
         return Connections()
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import orjson
 
-from tierwise.gateway.connections import Connections
+from tierwise.gateway.connection_pool import Connections
+from tierwise.gateway.http_exchange import ErrorStatus, Exchange
 from tierwise.gateway.openai_format import read_answer, request_parts
+from tierwise.gateway.provider_errors import translated_errors
 from tierwise.gateway.replies import reply_of
-from tierwise.gateway.target import BODY_PARAMS, Target
-from tierwise.gateway.translate import translated_errors
-from tierwise.gateway.wire import ErrorStatus, Exchange
+from tierwise.gateway.resolved_model import BODY_PARAMS, Target
 from tierwise.records import Call, Reply
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierwise.errors import ModelUnavailable
-from tierwise.gateway.connections import Connections
+from tierwise.gateway.connection_pool import Connections
+from tierwise.gateway.http_exchange import Exchange
 from tierwise.gateway.openai_format import confidence_of, request_parts
+from tierwise.gateway.provider_errors import translated_errors
 from tierwise.gateway.replies import Answer, reply_of
-from tierwise.gateway.target import Target
-from tierwise.gateway.translate import translated_errors
-from tierwise.gateway.wire import Exchange
+from tierwise.gateway.resolved_model import Target
 from tierwise.records import Call, Reply
 
 # read when LiteLLM is imported or used; a user's own settings win
@@ -67,7 +67,7 @@ def _open(connections: Connections) -> _Door:
     import litellm
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
-    from tierwise.gateway.one_request import OneRequest
+    from tierwise.gateway.litellm_transport import OneRequest
 
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_no_debug)
@@ -95,7 +95,7 @@ class LiteLLMLane:
         model = target.model
         _check_way(target)
         door = await self._opened()
-        from tierwise.gateway.one_request import CURRENT
+        from tierwise.gateway.litellm_transport import CURRENT
 
         exchange = Exchange(target.direct)
         request = build_request(call, target)

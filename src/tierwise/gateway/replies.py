@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from tierwise.errors import BadReply, ContentRefused
-from tierwise.gateway.wire import Exchange
+from tierwise.gateway.http_exchange import Exchange
 from tierwise.policy.catalog import Model
 from tierwise.records import Reply, Usage
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from tierwise.documents.redaction.names import named, names, people
 from tierwise.documents.redaction.patterns import Span, doubts, found, plain, spans
-from tierwise.documents.redaction.people import named, names, people
 from tierwise.errors import Misuse, UnknownName
 from tierwise.records import SENSITIVITIES, Document, Outcome, Sensitivity, highest, rank
 

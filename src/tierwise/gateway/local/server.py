@@ -1,6 +1,6 @@
 """Embedded llama.cpp servers: started on demand, shared, private to the run.
 
-Each model has a process of its own (`child.py`), because loading holds Python's lock for seconds, a
+Each model has a process of its own (`server_child.py`), because loading holds Python's lock for seconds, a
 fault in native code ends its process, and its log goes to the process's stderr. Nothing is sent over
 the network: the servers listen on 127.0.0.1, on ports and with keys of their own.
 """
@@ -144,7 +144,7 @@ def _start(settings: _Settings, log: Path, env: Mapping[str, str]) -> _Running:
     with log.open("ab") as stderr:
         told = stderr.tell()
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", str(Path(__file__).with_name("child.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("server_child.py"))],
             env={**env, **_WAIT_CALMLY},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

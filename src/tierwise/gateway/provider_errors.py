@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tierwise import errors
 from tierwise.errors import CallError
-from tierwise.gateway.wire import Exchange, TooLarge
+from tierwise.gateway.http_exchange import Exchange, TooLarge
 from tierwise.policy.catalog import Model
 from tierwise.records import Call
 

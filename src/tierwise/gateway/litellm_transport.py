@@ -11,8 +11,8 @@ from contextvars import ContextVar
 import aiohttp
 import httpx
 
-from tierwise.gateway.connections import Connections
-from tierwise.gateway.wire import Exchange, TooLarge
+from tierwise.gateway.connection_pool import Connections
+from tierwise.gateway.http_exchange import Exchange, TooLarge
 
 CURRENT: ContextVar[Exchange] = ContextVar("tierwise_exchange")
 _ENCODING = (

@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import certifi
 
-from tierwise.gateway.wire import Exchange, TooLarge
+from tierwise.gateway.http_exchange import Exchange, TooLarge
 
 LARGEST_BODY = 32 * 2**20  # bytes
 # Idle connections are let go before the servers do it (vLLM and llama.cpp after 5 s), so that no request meets a

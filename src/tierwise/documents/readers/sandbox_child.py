@@ -1,4 +1,4 @@
-"""The child's side of the sandbox: `python -m tierwise.documents.worker SECONDS BYTES`."""
+"""The child's side of the sandbox: `python -m tierwise.documents.readers.sandbox_child SECONDS BYTES`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import resource
 import signal
 import sys
 
-from tierwise.documents.formats import extract
-from tierwise.documents.sandbox import receive, send
+from tierwise.documents.readers.formats import extract
+from tierwise.documents.readers.sandbox import receive, send
 from tierwise.errors import DocumentError
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any, AnyStr, Generic
 
 import orjson
 
-from tierwise.documents.decoding import guess, mark, mostly_utf8
+from tierwise.documents.readers.decoding import guess, mark, mostly_utf8
 from tierwise.documents.sources import Raw, SourceFile
 from tierwise.errors import DocumentError
 

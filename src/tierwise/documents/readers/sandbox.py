@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import IO, cast
 
-from tierwise.documents.formats import Extracted
+from tierwise.documents.readers.formats import Extracted
 from tierwise.errors import DocumentError
 
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
@@ -61,7 +61,7 @@ class Sandbox:
         # no keys for whoever takes over a parser; and numpy would reserve memory for every core
         env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         env |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", "tierwise.documents.worker"]
+        command = [sys.executable, "-P", "-m", "tierwise.documents.readers.sandbox_child"]
         command += [str(self.seconds), str(self.memory_bytes)]
         return subprocess.Popen(  # noqa: S603 - our own module
             command,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 
-from tierwise.documents.decoding import decode
+from tierwise.documents.readers.decoding import decode
 from tierwise.errors import DocumentError
 
 HEADERS = ("subject", "from", "to", "date")
