@@ -16,9 +16,8 @@ help:            ## Show this list
 		|| { echo "tierwise needs Python 3.11 to 3.13; set PYTHON=/path/to/one"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
-	@$(BIN)/python -m compileall -q src  # with PYTHONDONTWRITEBYTECODE set, each command would compile again
 	@touch $@
 
 demo: .venv/ready  ## Set everything up and run the main job on real local models
@@ -72,8 +71,9 @@ docs: .venv/ready  ## Build the documentation into site/; a broken link fails
 docs-serve: .venv/ready  ## Read the documentation on http://127.0.0.1:8000 while you write it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
-docs-reference: .venv/ready  ## Write docs/reference/ anew from the code
+docs-reference: .venv/ready  ## Write the parts of docs/ that come from the code
 	$(BIN)/python -m docs.reference
+	$(BIN)/python -m docs.architecture
 
 bench: .venv/ready  ## Measure what we claim
 	$(BIN)/python -m benchmarks.startup
