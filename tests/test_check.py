@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.terminal import Terminal
-from tierwise.lint.boxes import reached
+from tierwise.lint.condition_boxes import reached
+from tierwise.lint.condition_space import Space
+from tierwise.lint.guard_proof import proven
 from tierwise.lint.project import check_project
-from tierwise.lint.proof import proven
 from tierwise.lint.routes import Ground, Layout
-from tierwise.lint.space import Space
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import Certificate, Certificates, lower_bound, save_certificates
 from tierwise.policy.rules import Condition, Features, Rules

@@ -13,7 +13,7 @@ from tasks.classify import classify
 from tests.kit.projects import make_project, model
 from tests.kit.terminal import Terminal
 from tierwise.evidence.golden import GoldenSettings
-from tierwise.lint.asked import Asked, calls_of, differences, drift_findings
+from tierwise.lint.call_parameters import Asked, calls_of, differences, drift_findings
 from tierwise.text.yaml import parse_yaml
 
 MEASURED = GoldenSettings(

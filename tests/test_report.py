@@ -24,10 +24,10 @@ from tierwise.ledger.views.summary import runs_since
 from tierwise.policy.catalog import load_catalog
 from tierwise.policy.certificates import Certificate
 from tierwise.records import Outcome, Rejection, Route, Usage, Verdict
+from tierwise.report.build import Report, gather
+from tierwise.report.document_rows import receipts
 from tierwise.report.figures import Ground, Proof, interval
-from tierwise.report.gathering import Report, gather
 from tierwise.report.page import page
-from tierwise.report.receipts import receipts
 from tierwise.text.tokens import count_tokens
 
 TODAY = datetime.date(2026, 11, 22)

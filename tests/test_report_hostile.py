@@ -19,10 +19,10 @@ from tests.test_report import LARGE, SMALL, TODAY, Page, proof, record
 from tierwise.ledger import Ledger
 from tierwise.policy.catalog import Catalog, load_catalog
 from tierwise.records import Choice, Rejection, Route, Verdict
+from tierwise.report.build import gather
+from tierwise.report.document_rows import receipts
 from tierwise.report.figures import Ground
-from tierwise.report.gathering import gather
 from tierwise.report.page import page
-from tierwise.report.receipts import receipts
 from tierwise.text.escape import escape_control
 
 BREAKOUTS = (

@@ -19,10 +19,10 @@ from tierwise.engine import Engine
 from tierwise.ledger import Ledger
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
+from tierwise.report.build import gather
+from tierwise.report.document_rows import receipts
 from tierwise.report.figures import Ground
-from tierwise.report.gathering import gather
 from tierwise.report.page import page as page_of
-from tierwise.report.receipts import receipts
 
 DEAR_PRICE = "{input: 10, output: 20, source: test, date: 2026-11-01}"
 LEVELS: tuple[Sensitivity, ...] = ("internal", "internal", "confidential")

@@ -45,7 +45,7 @@ def add(
     """
     from tierwise.ledger import Ledger
     from tierwise.project import Project
-    from tierwise.review.labels import add_labels
+    from tierwise.review.golden_rows import add_labels
 
     if to not in ("golden", "examples"):
         raise Misuse(f"--to '{to}' is neither golden nor examples")

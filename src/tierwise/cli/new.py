@@ -118,7 +118,7 @@ def _check_name(kind: str, name: str) -> None:
 
 def _refuse_hiding(project: Project, name: str) -> None:
     """A flow's own folder comes first on Python's path."""
-    from tierwise.lint.hiding import hidden_by
+    from tierwise.lint.shadowed_modules import hidden_by
 
     if hidden := hidden_by(name, project.root):
         raise Misuse(f"flows/{name}.py would hide {hidden}; choose another name")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tierwise.ledger import Ledger, RunRow
     from tierwise.policy.certificates import Current
     from tierwise.project import Project
+    from tierwise.report.build import Report
     from tierwise.report.figures import Ground, Proof
-    from tierwise.report.gathering import Report
 
 _SPAN = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
@@ -57,8 +57,8 @@ def report(
         raise Misuse("name a run or give --since, not both")
     from tierwise.ledger import Ledger
     from tierwise.project import Project
+    from tierwise.report.document_rows import receipts
     from tierwise.report.page import page
-    from tierwise.report.receipts import receipts
 
     project = Project.find()
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
@@ -74,7 +74,7 @@ def report(
 
 def read(ledger: Ledger, runs: Sequence[RunRow], project: Project) -> Report:
     """The figures of some runs, on the ground of the project's files as they are today."""
-    from tierwise.report.gathering import gather
+    from tierwise.report.build import gather
 
     steps = {row.step for run in runs for row in ledger.summary(run.id)}
     return gather(ledger, runs, ground(project, ledger, steps), datetime.date.today())

@@ -14,8 +14,8 @@ from tierwise.cli.output import console, print_csv, print_json, print_table
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger, RunRow
     from tierwise.report import RunSummary
+    from tierwise.report.build import Report
     from tierwise.report.figures import CheckRate, Saving
-    from tierwise.report.gathering import Report
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

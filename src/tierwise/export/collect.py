@@ -17,7 +17,7 @@ from tierwise.errors import Misuse
 from tierwise.evidence.training.labelled import split
 from tierwise.explain.decisions import step_of
 from tierwise.export.answers import Answer, Judgements, Wanted, choose, in_parts, read_answers
-from tierwise.export.measured import Measured
+from tierwise.export.golden_overlap import Measured
 from tierwise.policy.rules import features
 from tierwise.records import Document, Message, Sensitivity, highest, rank
 from tierwise.steps.prompts import Prompt

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwise.errors import unknown_name
-from tierwise.lint.asked import Asked
+from tierwise.lint.call_parameters import Asked
 from tierwise.lint.findings import Finding
 from tierwise.policy.certificates import Current
 from tierwise.steps.prompts import SUFFIX, Prompts
@@ -58,7 +58,7 @@ def imported(root: Path, today: datetime.date) -> Code:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
     }
-    command = [sys.executable, "-m", "tierwise.lint.imported", str(root)]
+    command = [sys.executable, "-m", "tierwise.lint.import_project", str(root)]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             command,

@@ -6,17 +6,17 @@ import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tierwise.lint.asked import drift_findings
+from tierwise.lint.call_parameters import drift_findings
 from tierwise.lint.code import Code, imported, layout_findings, prompt_findings, step_order
 from tierwise.lint.dependencies import dependency_findings, field_findings
 from tierwise.lint.evidence import certificate_findings, golden_findings
 from tierwise.lint.examples import example_findings
 from tierwise.lint.files import Files, read_files
 from tierwise.lint.findings import Finding, of_error
-from tierwise.lint.hiding import hiding_findings
+from tierwise.lint.guard_proof import Proof, leak_findings, proven
 from tierwise.lint.models import catalog_findings, routed_findings
-from tierwise.lint.proof import Proof, leak_findings, proven
 from tierwise.lint.routes import Ground, guard_findings, route_findings
+from tierwise.lint.shadowed_modules import hiding_findings
 from tierwise.policy.router import Policy
 from tierwise.project import Project, unavailable
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tierwise.lint.boxes import Box, covers, in_all, meet, reached, without
+from tierwise.lint.condition_boxes import Box, covers, in_all, meet, reached, without
+from tierwise.lint.condition_space import Space
 from tierwise.lint.findings import Finding, at
-from tierwise.lint.space import Space
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.rules import RouteRule, Rules
 from tierwise.text.yaml import YamlData

@@ -17,8 +17,8 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from tierwise import __version__
+from tierwise.report.build import Report
 from tierwise.report.figures import TrendPoint
-from tierwise.report.gathering import Report
 from tierwise.text.amounts import usd
 from tierwise.text.escape import escape_control
 

@@ -1,4 +1,4 @@
-"""A project's own code, imported by a process of its own, and told as JSON: `python -m tierwise.lint.imported`.
+"""A project's own code, imported by a process of its own, and told as JSON: `python -m tierwise.lint.import_project`.
 
 A module that cannot be imported, exits or prints harms nobody here, and the next check sees it afresh.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 from tierwise.errors import ConfigError, TierwiseError
 from tierwise.evidence.golden import load_settings
-from tierwise.lint.asked import calls_of, differences
+from tierwise.lint.call_parameters import calls_of, differences
 from tierwise.policy.certificates import Current
 from tierwise.project import Project
 from tierwise.steps.step import Step

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tierwise.lint.boxes import meet
+from tierwise.lint.condition_boxes import meet
 from tierwise.lint.findings import Finding, at
 from tierwise.lint.routes import Ground, Layout
 from tierwise.policy.catalog import Catalog

@@ -10,7 +10,7 @@ from itertools import pairwise, product
 from math import prod
 from typing import Any, get_args
 
-from tierwise.lint.boxes import Box
+from tierwise.lint.condition_boxes import Box
 from tierwise.policy.rules import Condition, Features
 from tierwise.records import SENSITIVITIES
 from tierwise.steps.step import Stakes
