@@ -115,7 +115,7 @@ def test_all_files_are_checked_although_each_is_broken(project: Checked) -> None
     places = [line.split(": error: ")[0] for line in lines[:-1]]
     assert places == sorted(places)
     for place, words in {
-        "golden/draft.jsonl:1": "not a line of JSON",
+        "golden/draft.jsonl:1": "not valid JSON",
         "prompts/classify.md.j2:1": "front matter",
         "prompts/draft.md.j2:6": "not a valid template",
         "pyproject.toml:1": "no setting named 'ledger'; did you mean 'ledger_url'?",

@@ -82,7 +82,7 @@ ROW = '{"id": "a", "text": "hi", "label": "x"}'
         (
             "golden.jsonl",
             ['{"id": "a", "text": "hi"}'] * 2,
-            "golden.jsonl:2: the id 'a' stands in line 1 too",
+            "golden.jsonl:2: the id 'a' is already on line 1",
         ),
         (
             "golden.jsonl",
@@ -93,7 +93,11 @@ ROW = '{"id": "a", "text": "hi", "label": "x"}'
         ("golden.jsonl", ["[1]"], "golden.jsonl:1"),
         ("golden.jsonl", ['{"text": "no id"}'], "golden.jsonl:1"),
         ("golden.jsonl", ['{"id": "a", "text": "  "}'], "golden.jsonl:1"),
-        ("golden.csv", ["text,label", "hi,x", "hi"], "golden.csv:3: has another number of columns"),
+        (
+            "golden.csv",
+            ["text,label", "hi,x", "hi"],
+            "golden.csv:3: has 1 cells where the header has 2",
+        ),
         ("golden.csv", ["words,label", "hi,x"], "golden.csv:2: not an example with id and text"),
         ("golden.csv", ["text,label", '"hi,x'], "golden.csv"),
     ],

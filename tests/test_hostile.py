@@ -266,5 +266,5 @@ def test_a_golden_set_whose_line_is_too_deep_or_too_long_is_an_error_with_its_pl
 ) -> None:
     path = tmp_path / "g.jsonl"
     path.write_text('{"id": 1, "text": "x", "label": ' + value + "}")
-    with pytest.raises(ConfigError, match=r"g\.jsonl:1: not a line of JSON"):
+    with pytest.raises(ConfigError, match=r"g\.jsonl:1: not valid JSON"):
         load_golden(path)

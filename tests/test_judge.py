@@ -360,14 +360,14 @@ def test_a_judge_where_there_is_no_rubric_is_misuse(terminal: Terminal, project:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("no json", "draft-labels.jsonl:2: not a label"),
+        ("no json", "draft-labels.jsonl:2: not valid JSON"),
         ('{"id": "a"}', "answer: Field required"),
         (
             '{"id": "a", "answer": "x", "right": "yes", "by": "Ann"}',
             "right: Input should be a valid boolean",
         ),
         ('{"id": "a", "answer": "x", "right": true}', "say in `by` who looked"),
-        ('{"id": "b", "answer": "x", "right": false, "by": "Bo"}', "stands in line 1 too"),
+        ('{"id": "b", "answer": "x", "right": false, "by": "Bo"}', "is already on line 1"),
     ],
 )
 def test_a_bad_label_is_an_error_with_its_place(tmp_path: Path, line: str, says: str) -> None:

@@ -103,8 +103,8 @@ GOOD = {"id": "a", "text": "Hello", "label": "praise"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lines(GOOD) + "{oops\n", r"labels.jsonl:2: not valid JSON: .*each line holds one example"),
-        (lines(GOOD) + "[1]\n", r"labels.jsonl:2: not an example; write"),
+        (lines(GOOD) + "{oops\n", r"labels.jsonl:2: not valid JSON: .*write one object a line"),
+        (lines(GOOD) + "[1]\n", r"labels.jsonl:2: not a JSON object; write"),
         (lines({"id": "a", "label": "praise"}), r"labels.jsonl:1: has no 'text'; found: id, label"),
         (
             lines({**GOOD, "text": " \n"}),
@@ -113,7 +113,7 @@ GOOD = {"id": "a", "text": "Hello", "label": "praise"}
         (lines({**GOOD, "id": 7}), r"labels.jsonl:1: 'id' must be a text .*found 7"),
         (
             lines(GOOD, {**GOOD, "text": "Hi"}),
-            r"labels.jsonl:2: the id 'a' is that of line 1 already",
+            r"labels.jsonl:2: the id 'a' is already on line 1",
         ),
         (
             lines({**GOOD, "label": "priase"}),
@@ -123,7 +123,7 @@ GOOD = {"id": "a", "text": "Hello", "label": "praise"}
             lines({**GOOD, "label": "zzz"}),
             r"labels.jsonl:1: no label named 'zzz'; known: billing, praise",
         ),
-        (lines(GOOD), r"labels.jsonl: 1 examples are not evidence; label at least 20"),
+        (lines(GOOD), r"labels.jsonl: 1 examples are too few to learn from; label at least 20"),
     ],
 )
 def test_a_wrong_file_is_refused_with_place_thing_and_remedy(
@@ -136,7 +136,7 @@ def test_a_wrong_file_is_refused_with_place_thing_and_remedy(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("text,label\nHello,x\nBye\n", r"rows.csv:3: has no 'label'"),
+        ("text,label\nHello,x\nBye\n", r"rows.csv:3: has 1 cells where the header has 2"),
         ('text,label\n"a\nb",x\n,x\n', r"rows.csv:4: 'text' must be a text that is not empty"),
         ("message,topic\nHello,x\n", r"rows.csv:2: has no 'text'; found: id, message, topic"),
         ('text,label\n"Hello"there,x\n', r"rows.csv:2: not valid CSV"),

@@ -9,7 +9,6 @@ estimator is not used here, but two exact bounds at half the level each, which n
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,11 @@ from pydantic import BaseModel, Field, StrictBool, ValidationError, create_model
 from tierwise.cascade import Job, RunContext
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError, Misuse
-from tierwise.records import Document, Outcome
+from tierwise.records import Document, Outcome, text_hash
 from tierwise.steps.correctness import Rubric
 from tierwise.steps.examples import Example
 from tierwise.steps.step import Step
+from tierwise.text.rows import Row, json_lines, read_rows
 from tierwise.text.settings import Settings
 
 PROMPT = "judge"
@@ -119,7 +119,7 @@ def held_against(
     mine = [
         label
         for label in labels
-        if label.id in texts and label.answer in (texts[label.id], _hash(texts[label.id]))
+        if label.id in texts and label.answer in (texts[label.id], text_hash(texts[label.id]))
     ]
     given = [label for label in mine if label.right is not None]
     return replace(
@@ -134,56 +134,57 @@ def to_label(
     examples: Sequence[Example], answers: Mapping[str, Mapping[str, Any]], count: int
 ) -> list[Label]:
     """The answers that a person should label, chosen by the hash of their ids: by chance, the same ones every time."""
-    chosen = sorted((e for e in examples if e.id in answers), key=lambda e: _hash(f"label {e.id}"))[
-        :count
-    ]
+    chosen = sorted(
+        (e for e in examples if e.id in answers), key=lambda e: text_hash(f"label {e.id}")
+    )[:count]
     return [Label(id=e.id, text=e.text, answer=answer_text(answers[e.id])) for e in chosen]
 
 
 def load_labels(path: Path) -> tuple[Label, ...]:
-    """A `golden/<step>-labels.jsonl`; none where there is no such file. Raises ConfigError with file and line."""
+    """Return the labels of a `golden/<step>-labels.jsonl`; none where there is no such file.
+
+    Raises ConfigError with file and line.
+    """
     if not path.exists():
         return ()
     labels: list[Label] = []
-    seen: dict[tuple[str, str], int] = {}
-    for line, raw in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            label = Label.model_validate_json(raw)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")
-            raise ConfigError(
-                f"not a label ({what}); it has id, answer, right, by", path=path, line=line
-            ) from None
-        if label.right is not None and not label.by.strip():
-            raise ConfigError("say in `by` who looked at the answer", path=path, line=line)
-        if before := seen.get((label.id, label.answer)):
-            raise ConfigError(
-                f"this answer to '{label.id}' stands in line {before} too", path=path, line=line
-            )
-        seen[label.id, label.answer] = line
+    lines: dict[tuple[str, str], int] = {}
+    for line, row in read_rows(path):
+        if isinstance(row, ConfigError):
+            raise row
+        label = _label(row, path, line)
+        key = (label.id, label.answer)
+        if key in lines:
+            message = f"this answer to '{label.id}' is already on line {lines[key]}"
+            raise ConfigError(message, path=path, line=line)
+        lines[key] = line
         labels.append(label)
     return tuple(labels)
 
 
+def _label(row: Row, path: Path, line: int) -> Label:
+    try:
+        label = Label.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        message = f"not a label ({place}: {first['msg']}); it has id, answer, right, by"
+        raise ConfigError(message, path=path, line=line) from None
+    if label.right is not None and not label.by.strip():
+        raise ConfigError("say in `by` who looked at the answer", path=path, line=line)
+    return label
+
+
 def add_labels(path: Path, wanted: Iterable[Label]) -> int:
-    """Append answers for a person to label, those left out that the file has already; returns how many are new."""
-    known = {(label.id, label.answer) for label in load_labels(path)}
-    new = [
-        label
-        for label in wanted
-        if not known & {(label.id, label.answer), (label.id, _hash(label.answer))}
-    ]
+    """Append answers for a person to label and return how many were not in the file before."""
+    present = {(label.id, label.answer) for label in load_labels(path)}
+    new = []
+    for label in wanted:
+        forms = {(label.id, label.answer), (label.id, text_hash(label.answer))}
+        if not present & forms:
+            new.append(label.model_dump())
     before = path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else ""
-    lines = [
-        *filter(None, [before]),
-        *(json.dumps(label.model_dump(), ensure_ascii=False) for label in new),
-    ]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if before:
+        before += "\n"
+    path.write_text(before + json_lines(new), encoding="utf-8")
     return len(new)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,30 +1,30 @@
 """Labelled examples: the file format of golden sets and few-shot examples, and the example selector.
 
-A row has `id`, `text`, optionally `sensitivity`, and the fields of a right answer. In a CSV file the other columns are
-the fields, and a row without an `id` is named after its place.
+A row has `id`, `text`, optionally `sensitivity`, and the fields of a right answer. In a CSV file the
+other columns are the fields, and a row without an `id` is named after its place.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError, Misuse, unknown_name
 from tierwise.records import SENSITIVITIES, Document, Sensitivity, canonical_hash
 from tierwise.text.neighbours import Neighbours
+from tierwise.text.rows import Row, read_rows
 
-FEWEST = 5  # fewer say nothing about anything
+FEWEST = 5  # fewer examples say nothing about anything
+_NOT_EXPECTED = ("difficulty",)  # fields of a row that are no part of the right answer
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A document with what a right answer has."""
+    """A document together with the fields of a right answer."""
 
     id: str
     text: str = field(repr=False)
@@ -32,7 +32,7 @@ class Example:
     sensitivity: Sensitivity = "internal"
 
     def document(self) -> Document:
-        """The example as a document of its own."""
+        """Return the example as a document of its own."""
         return Document(id=self.id, text=self.text, sensitivity=self.sensitivity)
 
 
@@ -45,14 +45,13 @@ class GoldenSet:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of all examples, whatever their order."""
-        return canonical_hash(
-            sorted([e.id, e.text, canonical_hash(e.expected)] for e in self.examples)
-        )
+        """SHA-256 (hex) of all examples, independent of their order."""
+        rows = [[e.id, e.text, canonical_hash(e.expected)] for e in self.examples]
+        return canonical_hash(sorted(rows))
 
 
 class ExampleSelector:
-    """The examples that a model may be shown for one step."""
+    """The few-shot examples of one step, and two ways to pick some for a prompt."""
 
     def __init__(self, examples: GoldenSet) -> None:
         self._neighbours: Neighbours[Example] = Neighbours(examples.examples)
@@ -60,29 +59,38 @@ class ExampleSelector:
         self.hash = examples.hash
 
     def nearest(self, document: Document, k: int) -> tuple[Example, ...]:
-        """Up to `k` examples, the nearest last; never the document itself."""
+        """Return up to `k` examples, the nearest last; never the document itself."""
         return self._neighbours.nearest(document.text, k)
 
     def fixed(self, k: int, field: str | None) -> tuple[Example, ...]:
-        """The `k` shortest examples for each value of an answer's field, in turn; the same for every document."""
-        groups: dict[str, list[Example]] = {}
+        """Return the `k` shortest examples for each value of an answer's field.
+
+        They are the same for every document: first the shortest of each value, then the second
+        shortest, and so on. Without a field, all examples count as of one value.
+        """
+        groups: defaultdict[str, list[Example]] = defaultdict(list)
         for example in self._by_length:
-            groups.setdefault(str(example.expected.get(field or "")), []).append(example)
-        return tuple(
-            group[n] for n in range(k) for _, group in sorted(groups.items()) if n < len(group)
-        )
+            value = str(example.expected.get(field or ""))
+            groups[value].append(example)
+        selected = []
+        for place in range(k):
+            for _, group in sorted(groups.items()):
+                selected += group[place : place + 1]  # empty where a group has no more
+        return tuple(selected)
 
 
 def load_golden(
     path: Path, *, at_least: int = FEWEST, allowed: Mapping[str, Collection[Any]] | None = None
 ) -> GoldenSet:
-    """Read a JSON Lines or CSV file of examples. `allowed` names fields that may only take certain values.
+    """Read a JSON Lines or CSV file of examples.
 
-    Raises Misuse without the file, ConfigError with file and line for what is damaged, repeated or not allowed.
+    `allowed` names fields that may only take certain values. Raises Misuse without the file, and
+    ConfigError with file and line for a row that is damaged, repeated or not allowed.
     """
     if not path.exists():
         raise Misuse(
-            f"{path} is missing: a golden set has a line of JSON with id, text and the right answer each"
+            f"{path} is missing: a golden set has one line of JSON an example, "
+            "with id, text and the right answer"
         )
     examples, faults = read_golden(path, at_least=at_least, allowed=allowed)
     for fault in faults:
@@ -93,25 +101,23 @@ def load_golden(
 def read_golden(
     path: Path, *, at_least: int = FEWEST, allowed: Mapping[str, Collection[Any]] | None = None
 ) -> tuple[dict[int, Example], list[ConfigError]]:
-    """The examples of a file by their lines, and all that is wrong with it: see `load_golden`."""
+    """Return the examples of a file by their lines, and all its faults; see `load_golden`."""
     examples: dict[int, Example] = {}
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}  # of the ids
     faults: list[ConfigError] = []
-    for line, example in _rows(path):
+    for line, row in read_rows(path):
+        example = row if isinstance(row, ConfigError) else _example(row, path, line)
         if isinstance(example, ConfigError):
             faults.append(example)
             continue
-        if example.id in seen:
-            message = f"the id '{example.id}' stands in line {seen[example.id]} too"
+        if example.id in lines:
+            message = f"the id '{example.id}' is already on line {lines[example.id]}"
             faults.append(ConfigError(message, path=path, line=line))
-        for name, values in (allowed or {}).items():
-            if (value := example.expected.get(name)) not in values:
-                faults.append(
-                    ConfigError(
-                        unknown_name(name, str(value), map(str, values)), path=path, line=line
-                    )
-                )
-        seen[example.id] = line
+        faults += [
+            ConfigError(message, path=path, line=line)
+            for message in _not_allowed(example, allowed or {})
+        ]
+        lines[example.id] = line
         examples[line] = example
     if len(examples) < at_least:
         message = (
@@ -121,60 +127,29 @@ def read_golden(
     return examples, faults
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Example | ConfigError]]:
-    """The examples of a file with their lines, and what is wrong with each other line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        yield 0, ConfigError(f"cannot be read: {error}; save it as UTF-8", path=path)
-        return
-    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    for line, row in read(path, text):
-        yield line, row if isinstance(row, ConfigError) else _example(row, path, line)
+def _not_allowed(example: Example, allowed: Mapping[str, Collection[Any]]) -> Iterator[str]:
+    """Yield a message for each field whose value is not an allowed one."""
+    for name, values in allowed.items():
+        value = example.expected.get(name)
+        if value not in values:
+            yield unknown_name(name, str(value), map(str, values))
 
 
-def _example(row: Any, path: Path, line: int) -> Example | ConfigError:
-    try:
-        example_id = str(row.pop("id"))
-        body = row.pop("text")
-    except (AttributeError, KeyError, TypeError) as error:
-        return ConfigError(f"not an example with id and text: {error}", path=path, line=line)
-    sensitivity = row.pop("sensitivity", "internal")
-    if sensitivity not in SENSITIVITIES or not isinstance(body, str) or not body.strip():
-        return ConfigError(
-            "a text is empty, or its sensitivity is not a known one", path=path, line=line
-        )
-    expected = row.pop("expected", None) or {k: v for k, v in row.items() if k != "difficulty"}
-    return Example(example_id, body, expected, sensitivity)
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for line, raw in enumerate(text.split("\n"), 1):  # JSON may hold other line ends, unescaped
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw)
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # also of numbers and nestings that are too long
-            row = ConfigError(f"not a line of JSON with id and text: {error}", path=path, line=line)
-        yield line, row
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for number, row in enumerate(reader, 1):
-            line = reader.line_num
-            fits = None not in row and None not in row.values()
-            message = "has another number of columns than the first line"
-            yield (
-                line,
-                {"id": f"{path.name}#{number}", **row}
-                if fits
-                else ConfigError(message, path=path, line=line),
-            )
-    except csv.Error as error:
-        yield line, ConfigError(f"not valid CSV: {error}", path=path, line=line)
+def _example(row: Row, path: Path, line: int) -> Example | ConfigError:
+    missing = [name for name in ("id", "text") if name not in row]
+    if missing:
+        message = f"not an example with id and text: '{missing[0]}' is missing"
+        return ConfigError(message, path=path, line=line)
+    text = row["text"]
+    sensitivity = row.get("sensitivity", "internal")
+    if sensitivity not in SENSITIVITIES or not isinstance(text, str) or not text.strip():
+        message = "a text is empty, or its sensitivity is not a known one"
+        return ConfigError(message, path=path, line=line)
+    expected = row.get("expected")
+    if not expected:  # without that field, the right answer is all the others
+        own = ("id", "text", "sensitivity", "expected", *_NOT_EXPECTED)
+        expected = {name: value for name, value in row.items() if name not in own}
+    if not isinstance(expected, Mapping):
+        message = f"`expected` must be an object with the fields of a right answer: {expected!r}"
+        return ConfigError(message, path=path, line=line)
+    return Example(str(row["id"]), text, expected, sensitivity)

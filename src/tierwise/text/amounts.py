@@ -1,16 +1,38 @@
-"""Amounts of money and other numbers as people read them."""
+"""Numbers and amounts of money as people read them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 
 def rounded(number: float) -> str:
-    """An expected number of documents or calls: whole where it is one."""
-    return f"{number:.0f}" if abs(number - round(number)) < 0.05 else f"{number:.1f}"
+    """Return an expected number of documents or calls, without decimals where it is whole."""
+    if abs(number - round(number)) < 0.05:
+        return f"{number:.0f}"
+    return f"{number:.1f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 call", "2 calls", "1,000 calls"."""
+    ending = "" if number == 1 else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def usd(known: Decimal, unknown: int = 0) -> str:
-    """An amount, and how many calls are not in it because nobody knows what they cost."""
-    amount = f"{known:.6f} USD" if known < 1 else f"{known:.2f} USD"
-    return f"{amount} + {unknown} of unknown cost" if unknown else amount
+    """Return an amount in USD, and the number of calls whose unknown cost is missing from it."""
+    decimals = 6 if known < 1 else 2
+    amount = f"{known:.{decimals}f} USD"
+    if unknown:
+        return f"{amount} + {unknown} of unknown cost"
+    return amount
+
+
+def total(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """Return the sum of amounts; None when one of them is unknown, since unknown is not zero."""
+    result = Decimal(0)
+    for amount in amounts:
+        if amount is None:
+            return None
+        result += amount
+    return result

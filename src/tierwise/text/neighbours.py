@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
+from tierwise.records import text_hash
 from tierwise.text.terms import Terms, normalised, vectorisers
 
 
@@ -31,7 +31,7 @@ class Neighbours(Generic[T]):
     def __init__(self, examples: Sequence[T]) -> None:
         self._examples = sorted(examples, key=attrgetter("id", "text"))
         self._texts = [normalised(example.text) for example in self._examples]
-        self._hashes = [_hash(example.text) for example in self._examples]
+        self._hashes = [text_hash(example.text) for example in self._examples]
         if self._examples:
             union = vectorisers()
             matrix = union.fit_transform([example.text for example in self._examples])
@@ -72,7 +72,3 @@ def _best(scores: Any, count: int) -> list[int]:
     least = scores[scores.argpartition(-count)[-count]]
     places: list[int] = (scores >= least).nonzero()[0].tolist()
     return sorted(places, key=lambda place: (-scores[place], place))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

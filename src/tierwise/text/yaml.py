@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import textwrap
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tierwise.errors import ConfigError, unknown_name
+from tierwise.text.files import write_atomically
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -266,14 +266,10 @@ def _one_line(value: Mapping[str, Any]) -> str:
 
 def _replace(path: Path, text: str) -> None:
     """Write a file at once or not at all. Raises ConfigError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(path)
+        write_atomically(path, text)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", path=path) from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _top_comments(path: Path) -> str:

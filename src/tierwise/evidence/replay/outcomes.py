@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from tierwise.errors import ConfigError, Misuse
+from tierwise.text.files import read_errors
+from tierwise.text.rows import csv_cells, wrong_width
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -190,36 +192,32 @@ def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row with its line and its cells by column, stripped."""
-    line = 1
-    try:
-        with _opened(path) as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
-            line = reader.line_num + 1
-            for cells in reader:
-                if cells and len(cells) != len(header):
-                    message = f"has {len(cells)} cells where the header has {len(header)}; check its commas and quotes"
-                    raise ConfigError(message, path=path, line=line)
-                if cells:
-                    yield (
-                        line,
-                        {name: cell.strip() for name, cell in zip(header, cells, strict=True)},
-                    )
-                line = reader.line_num + 1
-            if line == 2:
-                raise ConfigError("has a header and no rows; record some outcomes", path=path)
-    except csv.Error as error:
-        raise ConfigError(f"not valid CSV: {error}", path=path, line=line) from None
-    except UnicodeDecodeError:
-        raise ConfigError("it is not UTF-8; save it as UTF-8", path=path) from None
-    except FileNotFoundError:
-        raise ConfigError("this file of outcomes is missing; check its name", path=path) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ConfigError(f"damaged, or not gzip as its name says: {error}", path=path) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", path=path) from None
+    """Yield each row with its line and its cells by column, stripped."""
+    has_rows = False
+    with _read_errors(path), _opened(path) as file:
+        rows = csv_cells(path, file)
+        _, first = next(rows, (1, []))
+        header = [name.strip() for name in first]
+        _check_header(path, header)
+        for line, cells in rows:
+            has_rows = True
+            if fault := wrong_width(cells, header):
+                raise ConfigError(fault, path=path, line=line)
+            stripped = [cell.strip() for cell in cells]
+            yield line, dict(zip(header, stripped, strict=True))
+    if not has_rows:
+        raise ConfigError("has a header and no rows; record some outcomes", path=path)
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file that may be compressed into ConfigError."""
+    with read_errors(path, "file of outcomes"):
+        try:
+            yield
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            message = f"damaged, or not gzip as its name says: {error}"
+            raise ConfigError(message, path=path) from None
 
 
 def _opened(path: Path) -> IO[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ from tierwise.evidence.replay import curve
 from tierwise.evidence.replay.curve import DECIMALS, NO_GAP, RANDOM, Measures, Point
 from tierwise.evidence.replay.estimate import Estimate, fit
 from tierwise.evidence.replay.outcomes import Outcomes
+from tierwise.text.files import write_atomically
+from tierwise.text.rows import csv_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,23 +120,14 @@ def _at_random(cheapest: Point, strong: Point, cost_usd: float) -> Point:
 
 
 def write_curve(path: Path, points: Sequence[Point]) -> None:
-    """Write `floor, strong_share, quality, cost_usd`, all or nothing. Raises ConfigError when that is impossible."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write `floor, strong_share, quality, cost_usd`, all or nothing. Raises ConfigError."""
+    rows = []
+    for point in points:
+        floor = f"{point.floor:.{DECIMALS}f}"
+        others = (point.strong_share, point.quality, point.cost_usd)
+        rows.append([floor, *(f"{number:.8g}" for number in others)])
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["floor", "strong_share", "quality", "cost_usd"])
-            for p in points:
-                writer.writerow(
-                    [
-                        f"{p.floor:.{DECIMALS}f}",
-                        *(f"{x:.8g}" for x in (p.strong_share, p.quality, p.cost_usd)),
-                    ]
-                )
-        draft.replace(path)
+        write_atomically(path, csv_text(["floor", "strong_share", "quality", "cost_usd"], rows))
     except OSError as error:
-        raise ConfigError(
-            f"cannot be written: {error.strerror}; name a file in a folder that exists", path=path
-        ) from None
-    finally:
-        draft.unlink(missing_ok=True)
+        message = f"cannot be written: {error.strerror}; name a file in a folder that exists"
+        raise ConfigError(message, path=path) from None

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.records import canonical_hash
+from tierwise.text.hashing import hash_share
 from tierwise.text.neighbours import T
+from tierwise.text.rows import Row, read_rows
 from tierwise.text.terms import normalised
 
 LEAST = 20
-_LABEL_COLUMNS = ("label", "intent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,106 +28,63 @@ class Labelled:
 def load_labelled(
     path: Path, labels: Sequence[str] | None = None, *, at_least: int = LEAST
 ) -> tuple[Labelled, ...]:
-    """The examples of a JSON Lines file (`id`, `text`, `label`) or a CSV file (`text`, `label` or `intent`).
+    """Return the examples of a JSON Lines or CSV file with `id`, `text` and `label` (or `intent`).
 
-    Other fields are ignored. A CSV row without an `id` is called after its place: `messages.csv#7`.
-    Raises ConfigError, with file and line, for what is missing, damaged, repeated, or not one of `labels`,
-    and when there are fewer examples than `at_least`.
+    Other fields are ignored. A CSV row without an `id` is named after its place: `messages.csv#7`.
+    Raises ConfigError, with file and line, for a row that is damaged, incomplete or repeated or
+    has a label that is not in `labels`, and when there are fewer examples than `at_least`.
     """
-    found: dict[str, tuple[int, Labelled]] = {}
-    rows = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    for line, row in rows(path, _read(path)):
+    examples: list[Labelled] = []
+    lines: dict[str, int] = {}  # of the ids
+    for line, row in read_rows(path):
+        if isinstance(row, ConfigError):
+            raise row
         example = _example(row, labels, path, line)
-        if example.id in found:
-            before = found[example.id][0]
-            raise ConfigError(
-                f"the id '{example.id}' is that of line {before} already", path=path, line=line
-            )
-        found[example.id] = line, example
-    if len(found) < at_least:
-        least = f"{len(found)} examples are not evidence; label at least {at_least}"
-        raise ConfigError(least, path=path)
-    return tuple(example for _, example in found.values())
+        if example.id in lines:
+            message = f"the id '{example.id}' is already on line {lines[example.id]}"
+            raise ConfigError(message, path=path, line=line)
+        lines[example.id] = line
+        examples.append(example)
+    if len(examples) < at_least:
+        message = f"{len(examples)} examples are too few to learn from; label at least {at_least}"
+        raise ConfigError(message, path=path)
+    return tuple(examples)
 
 
 def data_hash(examples: Iterable[Labelled]) -> str:
-    """SHA-256 (hex) of the texts with their labels, in whatever order and under whatever ids."""
+    """Return the SHA-256 (hex) of the texts and labels, independent of their order and ids."""
     return canonical_hash(sorted([example.text, example.label] for example in examples))
 
 
 def split(
     examples: Iterable[T], share: float, salt: str = ""
 ) -> tuple[tuple[T, ...], tuple[T, ...]]:
-    """Two parts: about `share` (0 to 1) of the examples, and the rest.
+    """Return two parts: about `share` (0 to 1) of the examples, and the rest.
 
-    The part hangs on the hash of the salt and the text alone: another example moves none of the others,
-    and two of the same text never stand on both sides.
+    The part depends on the hash of the salt and the text alone. So another example moves none of
+    the others, and two examples with the same text are always on the same side.
     """
     first: list[T] = []
     second: list[T] = []
     for example in examples:
-        digest = hashlib.sha256(
-            f"{salt}\0{normalised(example.text)}".encode("utf-8", "surrogatepass")
-        ).digest()
-        (first if int.from_bytes(digest[:8], "big") < share * 2**64 else second).append(example)
+        part = first if hash_share(salt, normalised(example.text)) < share else second
+        part.append(example)
     return tuple(first), tuple(second)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError("this file of labelled examples is missing", path=path) from None
-    except UnicodeDecodeError:
-        raise ConfigError("it is not UTF-8; save it as UTF-8", path=path) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error}", path=path) from None
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, raw in enumerate(text.split("\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw)
-        except ValueError as error:
-            raise ConfigError(
-                f"not valid JSON: {error}; each line holds one example", path=path, line=line
-            ) from None
-        if not isinstance(row, dict):
-            raise ConfigError(
-                'not an example; write {"id": …, "text": …, "label": …}', path=path, line=line
-            )
-        yield line, row
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        columns = reader.fieldnames or []
-        label = next((name for name in _LABEL_COLUMNS if name in columns), "label")
-        line = reader.line_num + 1
-        for number, row in enumerate(reader, 1):
-            yield line, {"id": f"{path.name}#{number}", **row, "label": row.get(label)}
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ConfigError(f"not valid CSV: {error}", path=path, line=line) from None
-
-
-def _example(
-    row: Mapping[str, Any], labels: Sequence[str] | None, path: Path, line: int
-) -> Labelled:
+def _example(row: Row, labels: Sequence[str] | None, path: Path, line: int) -> Labelled:
+    if "label" not in row and "intent" in row:
+        row = {**row, "label": row["intent"]}
     values: list[str] = []
     for name in ("id", "text", "label"):
         value = row.get(name)
         if value is None:
-            there = ", ".join(str(key) for key, given in row.items() if given is not None)
-            raise ConfigError(f"has no '{name}'; found: {there or 'nothing'}", path=path, line=line)
+            present = [key for key, given in row.items() if given is not None]
+            message = f"has no '{name}'; found: {', '.join(present) or 'nothing'}"
+            raise ConfigError(message, path=path, line=line)
         if not isinstance(value, str) or not value.strip():
-            raise ConfigError(
-                f"'{name}' must be a text that is not empty (found {value!r})", path=path, line=line
-            )
+            message = f"'{name}' must be a text that is not empty (found {value!r})"
+            raise ConfigError(message, path=path, line=line)
         values.append(value)
     example = Labelled(*values)
     if labels is not None and example.label not in labels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from tierwise.errors import UnknownName
-from tierwise.records import Sensitivity, canonical_hash
+from tierwise.records import Sensitivity, canonical_hash, text_hash
 from tierwise.text.terms import RECIPE, Terms, normalised
 
 WINDOW = 8  # words of evidence
@@ -175,4 +174,4 @@ def identity_of(*parts: object) -> str:
 
 def fingerprint(text: str) -> str:
     """A short hash of a text's normalised form."""
-    return hashlib.sha256(normalised(text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return text_hash(normalised(text))[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from tierwise.errors import ConfigError
 from tierwise.gateway.learned.classifier import Classifier, ClassifierMetadata
+from tierwise.text.files import write_atomically
 from tierwise.text.terms import RECIPE, Terms
 
 _REMEDY = "`tierwise train STEP` makes it anew"
@@ -48,11 +48,9 @@ def save(classifier: Classifier, path: Path) -> ClassifierMetadata:
     )
     head = replace(classifier.head, file_hash=hashlib.sha256(data).hexdigest())
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, data)
-    _write(
-        path.with_suffix(".json"),
-        (json.dumps(asdict(head), indent=2, ensure_ascii=False) + "\n").encode(),
-    )
+    write_atomically(path, data)
+    described = json.dumps(asdict(head), indent=2, ensure_ascii=False)
+    write_atomically(path.with_suffix(".json"), f"{described}\n")
     return head
 
 
@@ -134,10 +132,3 @@ def _parts(data: bytes, path: Path) -> dict[str, Any]:
             f"refused: it holds other things than a classifier's numbers; {_REMEDY}", path=path
         )
     return parts
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file in one step."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)

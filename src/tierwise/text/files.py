@@ -1,0 +1,73 @@
+"""Text files: read with errors that name the remedy, and written as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from tierwise.errors import ConfigError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file in one step: a reader sees the old content or the new one, never a part.
+
+    Text is written as UTF-8, its line ends as they are. Raises OSError; the old file then stays.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    draft = _draft_of(path)
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        _remove(draft)
+
+
+@contextmanager
+def open_atomically(path: Path, *, errors: str = "strict") -> Iterator[IO[str]]:
+    """Open a text file that takes the place of `path` at the end of the block, if nothing failed.
+
+    For content that is too large for memory; `errors` is that of `open`. Raises OSError.
+    """
+    draft = _draft_of(path)
+    try:
+        with draft.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
+            yield file
+        draft.replace(path)
+    finally:
+        _remove(draft)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, without a byte-order mark. Raises ConfigError."""
+    with read_errors(path):
+        return path.read_text(encoding="utf-8-sig")
+
+
+@contextmanager
+def read_errors(path: Path, kind: str = "file") -> Iterator[None]:
+    """Turn the errors of opening, reading and decoding a file into ConfigError.
+
+    `kind` names the file in the message about a missing one: "this file of outcomes is missing".
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise ConfigError(f"this {kind} is missing; check its name", path=path) from None
+    except UnicodeDecodeError:
+        raise ConfigError("it is not UTF-8; save it as UTF-8", path=path) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or error}", path=path) from None
+
+
+def _draft_of(path: Path) -> Path:
+    # in the same folder, since a rename is atomic within one file system alone
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _remove(draft: Path) -> None:
+    """Remove what a failed write left behind; after a rename there is nothing."""
+    with suppress(OSError):
+        draft.unlink()
