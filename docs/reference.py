@@ -283,7 +283,7 @@ def _commands() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from tierwise.cli.commands import app
+    from tierwise.cli.program import app
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(

@@ -26,7 +26,7 @@ from sqlalchemy import Boolean, MetaData, Table, create_engine, text
 from tests.kit.ledgers import fresh_url
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Done, Terminal
-from tierwise.cli.commands import app
+from tierwise.cli.program import app
 from tierwise.ledger import Ledger
 from tierwise.ledger.database import MIGRATIONS
 

@@ -1,7 +1,5 @@
 """The command line."""
 
-from __future__ import annotations
-
-from tierwise.cli.commands import main
+from tierwise.cli.program import main
 
 __all__ = ["main"]

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from tierwise.cli.options import command_group
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NOTES = 5  # shown at most
-audit = typer.Typer(
-    no_args_is_help=True, help="Write the audit trail to a file, and verify it against the ledger."
-)
+audit = command_group("Export and verify the tamper-evident audit trail.")
 
 
 @audit.command("export")
@@ -77,7 +76,7 @@ def verify(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find what was changed, removed, added, moved or cut off, and say in which line.
+    """Verify that no record was changed, removed, added or moved.
 
     The file's own chain comes first, then the file against the ledger, then the ledger against the seals that it
     got at the end of each run. Exit code 1 when anything is wrong.

@@ -26,7 +26,7 @@ def budgets(
     note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how budgets stand: those of the rules for today and this month, earlier ones, and those of the newest runs.
+    """Show budgets, and add money to one.
 
     What is reserved is the worst case of calls under way; most of it comes back. `tierwise budgets "day 2026-11-05"`
     shows every change of one budget; with `--add 5` there is more in it, for every process that draws on it.

@@ -45,7 +45,7 @@ def calibrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the catalog as it is.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure what a million tokens cost on your own server, and write it into the catalog.
+    """Measure the token price of your server.
 
     Loads the server with your documents at rising concurrency until more at once is no more in all, and divides
     what an hour costs by what an hour gets done there. A price for a machine that is busy: one that idles half of

@@ -74,7 +74,7 @@ def certify(
         bool, typer.Option("--json", help="Print JSON, with everything that was measured.")
     ] = False,
 ) -> None:
-    """Measure models on a step's golden set and write certificates: the proof that lets cheap models be chosen.
+    """Measure models and write their certificates.
 
     Runs through the same prompts, checks, repairs and gateway as production, and pays for each call once.
     Without `--models`, all that are available and have a price are compared, each alone.

@@ -37,7 +37,7 @@ def check(
         bool, typer.Option("--schema", help="Print the JSON schema of rules.yaml and stop.")
     ] = False,
 ) -> None:
-    """Find everything that is wrong in this project's files, and prove that its guards cannot be passed.
+    """Check all project files, and prove the guards.
 
     Looks at catalog, rules, prompts, certificates, golden sets, tasks and flows. Each finding is one line,
     `file:line: error: what is wrong; remedy`. Nothing is sent anywhere and nothing is spent. Exit 1 when

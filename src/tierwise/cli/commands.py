@@ -1,118 +1,71 @@
-"""The command line. Exit code 0: done; 1: something failed; 2: the command or a project file is wrong."""
+"""The table of all commands.
+
+A row is everything that `tierwise --help` needs. The module that does the work is imported when
+the command runs, or when its own help is asked for. To add a command, write its module in this
+folder and add its row here.
+"""
 
 from __future__ import annotations
 
-import logging
-import sys
+from typing import NamedTuple
 
-import typer
+RUN = "Run"
+INSPECT = "Inspect"
+DECIDE = "Decide"
+PROVE = "Prove"
+OPERATE = "Operate"
+AUTHOR = "Author"
 
-from tierwise import __version__
-from tierwise.cli.audit import audit
-from tierwise.cli.budgets import budgets
-from tierwise.cli.calibrate import calibrate
-from tierwise.cli.certify import certify
-from tierwise.cli.check import check
-from tierwise.cli.diff import diff
-from tierwise.cli.doctor import doctor
-from tierwise.cli.down import down
-from tierwise.cli.explain import explain
-from tierwise.cli.export import export
-from tierwise.cli.golden import golden
-from tierwise.cli.init import init
-from tierwise.cli.label import label
-from tierwise.cli.models import fetch, models
-from tierwise.cli.new import new
-from tierwise.cli.output import plain_output
-from tierwise.cli.plan import plan
-from tierwise.cli.replay import replay
-from tierwise.cli.report import report
-from tierwise.cli.retention import retention
-from tierwise.cli.retry import retry
-from tierwise.cli.review import review
-from tierwise.cli.run import run
-from tierwise.cli.runs import runs, show
-from tierwise.cli.train import train
-from tierwise.cli.ui import ui
-from tierwise.cli.up import up
-from tierwise.errors import Misuse, TierwiseError
-from tierwise.text.escape import escape_control
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    help="Run document workflows whose steps each go to the **cheapest model shown capable**.\n\n"
-    "Start a project with `tierwise init DIR`. In one: `tierwise doctor`, then `tierwise run`, then `tierwise show`.",
+class Command(NamedTuple):
+    """One command, or one group of commands such as `tierwise audit`."""
+
+    name: str
+    place: str  # module:function in this folder, or module:group
+    panel: str
+    help: str  # one line of the table; also the first line of the function's docstring
+    takes_flow_options: bool = False  # the options after FLOW are the flow's own parameters
+
+
+COMMANDS = (
+    Command(
+        "run",
+        "run:run",
+        RUN,
+        "Run a flow over documents, and show its results and cost.",
+        takes_flow_options=True,
+    ),
+    Command(
+        "plan",
+        "plan:plan",
+        RUN,
+        "Estimate what a run will do and cost, without a call.",
+        takes_flow_options=True,
+    ),
+    Command("retry", "retry:retry", RUN, "Run a flow again for the documents it deferred."),
+    Command("show", "runs:show", INSPECT, "Show the cost, quality and deferrals of one run."),
+    Command("runs", "runs:runs", INSPECT, "List the recorded runs, newest first."),
+    Command("report", "report:report", INSPECT, "Write an HTML report about one run or a period."),
+    Command("explain", "explain:explain", INSPECT, "Explain why a document went to a model."),
+    Command("budgets", "budgets:budgets", INSPECT, "Show budgets, and add money to one."),
+    Command("review", "review:review", DECIDE, "Approve, edit or reject the deferred answers."),
+    Command("label", "label:label", DECIDE, "Label sampled answers as right or wrong."),
+    Command("golden", "golden:golden", DECIDE, "Turn reviewed answers into labelled examples."),
+    Command("check", "check:check", PROVE, "Check all project files, and prove the guards."),
+    Command("certify", "certify:certify", PROVE, "Measure models and write their certificates."),
+    Command("train", "train:train", PROVE, "Train a step's local classifier from examples."),
+    Command("diff", "diff:diff", PROVE, "Compare two rules files on past decisions."),
+    Command("replay", "replay:replay", PROVE, "Simulate routing on recorded outcomes."),
+    Command("calibrate", "calibrate:calibrate", PROVE, "Measure the token price of your server."),
+    Command("doctor", "doctor:doctor", OPERATE, "Check that this machine can run the project."),
+    Command("models", "models:models", OPERATE, "List all models, their availability and price."),
+    Command("fetch", "models:fetch", OPERATE, "Download the weights of embedded models."),
+    Command("up", "up:up", OPERATE, "Start Prefect's server, a worker and the deployments."),
+    Command("down", "down:down", OPERATE, "Stop the server and the worker of `tierwise up`."),
+    Command("ui", "ui:ui", OPERATE, "Open Prefect's UI on this project's runs."),
+    Command("audit", "audit:audit", OPERATE, "Export and verify the tamper-evident audit trail."),
+    Command("retention", "retention:retention", OPERATE, "Delete texts from the ledger."),
+    Command("init", "init:init", AUTHOR, "Create a project from the starter."),
+    Command("new", "new:new", AUTHOR, "Add a step or a flow to the project."),
+    Command("export", "export:export", AUTHOR, "Export accepted answers as training data."),
 )
-for command in (
-    init,
-    plan,
-    run,
-    show,
-    runs,
-    report,
-    explain,
-    review,
-    retry,
-    budgets,
-    label,
-    models,
-    fetch,
-    train,
-    certify,
-    check,
-    diff,
-    replay,
-    calibrate,
-    export,
-    doctor,
-    up,
-    down,
-    ui,
-    retention,
-):
-    own_help = command in (plan, run)
-    app.command(
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-        if own_help
-        else {},
-        add_help_option=not own_help,
-    )(command)
-for name, group in (("new", new), ("golden", golden), ("audit", audit)):
-    app.add_typer(group, name=name)
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
-) -> None:
-    if version:
-        typer.echo(f"tierwise {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-def main() -> None:
-    """Run the command line; our errors become one line and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        with plain_output():
-            app()
-    except Misuse as error:
-        _fail(error, 2)
-    except TierwiseError as error:
-        _fail(error, 1)
-    except KeyboardInterrupt:
-        typer.echo(
-            "stopped; everything that was paid is on record, run it again to go on", err=True
-        )
-        sys.exit(130)
-
-
-def _fail(error: TierwiseError, code: int) -> None:
-    typer.echo(escape_control(f"tierwise: {error}"), err=True)
-    sys.exit(code)

@@ -44,7 +44,7 @@ def diff(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a change of the rules would have done to past documents, before it does it to new ones.
+    """Compare two rules files on past decisions.
 
     `tierwise diff HEAD:routing_rules/rules.yaml routing_rules/rules.yaml` replays the decisions of past runs, from
     the ledger, through the router with both files: which documents move to another model, which would newly leave the

@@ -26,7 +26,7 @@ class Finding(NamedTuple):
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine and project: Python, project files, ledger, models, keys. Exit 1 when a run could not work."""
+    """Check that this machine can run the project."""
     findings = list(_findings())
     rows = [
         {"check": f.what, "": {True: "ok", False: "PROBLEM", None: "-"}[f.ok], "detail": f.detail}

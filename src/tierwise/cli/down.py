@@ -20,7 +20,7 @@ def down(
         bool, typer.Option("--now", help="Stop runs under way instead of waiting for them.")
     ] = False,
 ) -> None:
-    """End the worker and the server that `tierwise up` started.
+    """Stop the server and the worker of `tierwise up`.
 
     No new run starts from then on, runs under way end first, and the server writes down what it was told of them.
     Ctrl-C while it waits leaves everything running. With --now runs are cancelled; what they paid is on record,

@@ -68,7 +68,7 @@ def explain(
     minutes_left: Annotated[float | None, typer.Option(min=0, help="Until the deadline.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say why a document went to which model, and what came of it: `tierwise explain mail-07`.
+    """Explain why a document went to a model.
 
     Everything comes from the ledger: it is what happened in that run, not what would happen now. It goes in the
     order of the decision: what was known of the document, which guards and which route applied, which models were

@@ -61,7 +61,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print export.json.")] = False,
 ) -> None:
-    """Write train.jsonl and validation.jsonl for a fine-tune, in the chat format, from answers that were accepted.
+    """Export accepted answers as training data.
 
     A document is there once: with a person's answer where there is one, else with the newest accepted one. What stands
     in golden/, which models are certified on, is never there. What is left out is counted by the reason. The prompt is

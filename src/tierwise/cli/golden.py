@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
+from tierwise.cli.options import command_group
 from tierwise.errors import Misuse
 
-golden = typer.Typer(
-    no_args_is_help=True, help="Labelled examples: what `tierwise certify` measures models on."
-)
+golden = command_group("Turn reviewed answers into labelled examples.")
 
 
 @golden.callback()

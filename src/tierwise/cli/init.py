@@ -24,7 +24,7 @@ def init(
         str | None, typer.Option(help="The project's name; default: the folder's.")
     ] = None,
 ) -> None:
-    """Start a project: `tierwise init post` makes a folder with a flow, steps, rules, prompts, golden sets and tests.
+    """Create a project from the starter.
 
     It runs as it stands: `make demo` sorts and summarises six letters on small local models, without a key or a GPU.
     Change it from there; `tierwise new step` and `tierwise new flow` add to it. A file that is there already is never

@@ -38,7 +38,7 @@ def label(
         bool, typer.Option("--json", help="Print JSON, with everything that waits.")
     ] = False,
 ) -> None:
-    """Say whether answers are right: `tierwise label 3fa9 --right accepted`. On a terminal it asks, one by one.
+    """Label sampled answers as right or wrong.
 
     With `shadow: {share: 0.05}` in rules.yaml, chance picks 5 % of the accepted answers, and a cheaper model that is
     not certified answers the same documents. Disagreements come first. Of the rest those are listed that count.

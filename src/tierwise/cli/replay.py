@@ -52,7 +52,7 @@ def replay(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run the router over recorded outcomes, without a call: how much quality for how many strong calls and USD.
+    """Simulate routing on recorded outcomes.
 
     An outcomes file has a row for each item and model, with the columns `item, step, prompt_tokens, model,
     tier, score (0 to 1), cost_usd`; every item needs every model. A label is the scores of all models on one item.

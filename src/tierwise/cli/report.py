@@ -44,7 +44,7 @@ def report(
     ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Write one HTML page about a run: `tierwise report`, or about a week: `tierwise report --since 7d`.
+    """Write an HTML report about one run or a period.
 
     It has cost, savings and the quality they cost, checks with their intervals, certificates, latencies, errors,
     the plan, trends, what needs attention with the command to type, and a receipt for every document. The page is

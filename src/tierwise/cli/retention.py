@@ -34,7 +34,7 @@ def retention(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Delete texts from the ledger: models' answers, accepted values, persons' answers and notes, kept documents.
+    """Delete texts from the ledger.
 
     Figures, model names, verdicts and hashes stay: reports and the audit trail hold as before. An answer that is
     gone cannot be reused: a later run that needs it pays again. Results that flows wrote to folders, and examples

@@ -30,7 +30,7 @@ def retry(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
 ) -> None:
-    """Run a flow again for the documents that were deferred, with the same parameters, as a run of its own.
+    """Run a flow again for the documents it deferred.
 
     All other documents take what they got before, without a call, so that the results are complete again. Answers
     that were paid are reused and persons' decisions count: after a review, this goes on with the later steps.

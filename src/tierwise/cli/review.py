@@ -62,7 +62,7 @@ def review(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List what waits for a person, show one document in full, or decide about it.
+    """Approve, edit or reject the deferred answers.
 
     `tierwise review` lists the newest run's; `tierwise review RUN DOCUMENT` shows the text, every answer and why it
     failed; `--approve`, `--edit`, `--reject` decide. A decision counts at once, and in all later runs that ask the

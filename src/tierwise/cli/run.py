@@ -39,7 +39,7 @@ def run(
         bool, typer.Option("--help", "-h", help="Show this message, and the flow's options.")
     ] = False,
 ) -> None:
-    """Run a flow and show what it did: `tierwise run support_inbox --source examples/inbox --budget-usd 1`.
+    """Run a flow over documents, and show its results and cost.
 
     The flow's own parameters are options: `tierwise run FLOW --help` lists them. Answers that were paid
     before are reused, so a run that was stopped goes on where it was.

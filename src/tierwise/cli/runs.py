@@ -26,7 +26,7 @@ def runs(
     ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs on record, the newest first."""
+    """List the recorded runs, newest first."""
     with open_ledger() as ledger:
         rows = ledger.runs(limit)
     if as_json:
@@ -48,7 +48,7 @@ def show(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
 ) -> None:
-    """Show what a run cost and how good it was, by step, tier and model; what it saved, and what needs attention.
+    """Show the cost, quality and deferrals of one run.
 
     `tierwise report` writes the same as a page, with the trends and a receipt for every document.
     """

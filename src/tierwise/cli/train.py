@@ -49,7 +49,7 @@ def train(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a learned model: a classifier that answers in microseconds, here, for nothing.
+    """Train a step's local classifier from examples.
 
     It learns from labelled examples, never from those in golden/STEP.jsonl that it is certified on. The same
     examples give the same model; others give another one, which has to be certified anew.

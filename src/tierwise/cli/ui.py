@@ -13,7 +13,7 @@ import typer
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 4200,
 ) -> None:
-    """Start Prefect's server and UI on this project's runs; Ctrl-C stops it. `tierwise up` starts one that stays."""
+    """Open Prefect's UI on this project's runs."""
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.services import address
     from tierwise.project import Project

@@ -30,7 +30,7 @@ def up(
         bool, typer.Option("--worker/--no-worker", help="A worker runs deployments.")
     ] = True,
 ) -> None:
-    """Start Prefect's server, a worker and the deployments of prefect.yaml, and leave them running.
+    """Start Prefect's server, a worker and the deployments.
 
     From then on `tierwise run` reports to this server too. A second `up` mends what died and deploys again;
     `tierwise down` ends it. Pids and logs are in .tierwise/services/.

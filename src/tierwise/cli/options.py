@@ -1,0 +1,41 @@
+"""Options that several commands share, and the one way to make a group of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Call again for answers already paid for.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")]
+DecidedBy = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who decides; default: your user name.")
+]
+OnlyStep = Annotated[str | None, typer.Option("--step", metavar="STEP", help="Only this step.")]
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's id, the beginning of an id, or `latest`."),
+]
+OptionalRunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN", help="A run's id, the beginning of an id, or `latest` (the default)."
+    ),
+]
+
+
+def typer_with_our_style(**settings: Any) -> typer.Typer:
+    """Return a Typer program: Markdown in help, no completion, errors left to `main`."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        **settings,
+    )
+
+
+def command_group(help_line: str) -> typer.Typer:
+    """Return an empty group of commands, such as `tierwise audit`."""
+    return typer_with_our_style(no_args_is_help=True, help=help_line)

@@ -1,0 +1,127 @@
+"""The program: finds a command in the table, loads it, and turns errors into exit codes.
+
+Exit code 0: done. 1: something failed. 2: the command or a project file is wrong. 130: Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tierwise import __version__
+from tierwise.cli.commands import COMMANDS, Command
+from tierwise.cli.options import typer_with_our_style
+from tierwise.cli.output import plain_output
+from tierwise.errors import Misuse, TierwiseError
+from tierwise.text.escape import escape_control
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
+STOPPED = "stopped; everything that was paid is on record, run it again to continue"
+_ROWS = {row.name: row for row in COMMANDS}
+_FLOW_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported at their first use."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Rows without a body: Typer lists them, and suggests one for a misspelt name.
+        self.commands = {row.name: _listed(row) for row in COMMANDS}
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
+        """Import the command."""
+        row = _ROWS.get(cmd_name)
+        return load(row) if row else None
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Print the list of commands from the table, without importing any of them."""
+        listing = TyperGroup(
+            name=self.name,
+            commands=dict(self.commands),
+            params=self.params,
+            help=self.help,
+            rich_markup_mode=self.rich_markup_mode,
+        )
+        _hide_types_of_flags(listing)
+        listing.format_help(ctx, formatter)
+
+
+def load(row: Command) -> Any:
+    """Import a command's module and return the command as Typer runs it."""
+    module, _, name = row.place.partition(":")
+    body = getattr(import_module(f"tierwise.cli.{module}"), name)
+    if isinstance(body, typer.Typer):
+        program = body
+    else:
+        program = typer_with_our_style()
+        program.command(
+            context_settings=_FLOW_OPTIONS if row.takes_flow_options else {},
+            # `run` and `plan` print the flow's options as well, so they answer --help themselves.
+            add_help_option=not row.takes_flow_options,
+        )(body)
+    loaded = typer.main.get_command(program)
+    loaded.name = row.name
+    _hide_types_of_flags(loaded)
+    return loaded
+
+
+def _hide_types_of_flags(command: Any) -> None:
+    """Leave out the type in a flag's help, which Typer shows as `<bool>`."""
+    for parameter in command.get_params(typer.Context(command)):
+        if getattr(parameter, "is_bool_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(inner)
+
+
+def _listed(row: Command) -> TyperCommand:
+    return TyperCommand(row.name, help=row.help, rich_help_panel=row.panel)
+
+
+app = typer_with_our_style(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Run documents through steps, each on the **cheapest model proven capable**.\n\n"
+    "Start a project with `tierwise init DIR`. "
+    "In a project, begin with `tierwise doctor`, `tierwise run` and `tierwise show`.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        typer.echo(f"tierwise {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line. An error of ours becomes one line on stderr and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        with plain_output():
+            app()
+    except Misuse as error:
+        _fail(error, 2)
+    except TierwiseError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        typer.echo(STOPPED, err=True)
+        sys.exit(130)
+
+
+def _fail(error: TierwiseError, code: int) -> None:
+    typer.echo(escape_control(f"tierwise: {error}"), err=True)
+    sys.exit(code)
