@@ -25,7 +25,7 @@ demo: .venv/ready  ## Set everything up and run the main job on real local model
 	@$(BIN)/tierwise train classify > /dev/null
 	$(BIN)/tierwise run support_inbox --source examples/inbox
 
-ui: .venv/ready  ## Look at the runs in Prefect's UI
+ui: .venv/ready  ## Show the runs in Prefect's UI
 	@$(BIN)/tierwise ui
 
 test: .venv/ready  ## Set everything up and run the tests (no key, no weights, no network)
@@ -34,24 +34,24 @@ test: .venv/ready  ## Set everything up and run the tests (no key, no weights, n
 ui-test: .venv/ready  ## Open Prefect's pages and the HTML report in a browser (needs chromium; skipped without it)
 	$(BIN)/pytest -m ui tests/ui
 
-real-model: .venv/ready  ## The test that goes through the real 0.5B model
+real-model: .venv/ready  ## Run the test on the real 0.5B model
 	@$(BIN)/tierwise fetch qwen-0.5b
 	$(BIN)/pytest -m real_model
 
-server-test: .venv/ready  ## The test that starts a real server and worker and runs deployments
+server-test: .venv/ready  ## Run the test that starts a real server and worker and runs deployments
 	TIERWISE_SERVER_TEST=1 $(BIN)/pytest tests/test_up.py
 
 wheel: .venv/ready  ## Build the wheel into dist/: the engine and the starter project
 	$(BIN)/python -m build --wheel --no-isolation
 
-wheel-test: .venv/ready  ## Fresh environments with the wheel alone: init, demo, test, and the tutorial typed in
+wheel-test: .venv/ready  ## Test the wheel alone in fresh environments: init, demo, test, and the tutorial
 	TIERWISE_WHEEL_TEST=1 $(BIN)/pytest tests/test_wheel.py
 
-scale-test: .venv/ready  ## A worker killed half-way on Dask and on Ray, with PostgreSQL; installs both first
+scale-test: .venv/ready  ## Kill a worker half-way on Dask and on Ray, with PostgreSQL; installs both first
 	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-scale.lock
 	TIERWISE_SCALE_TEST=1 $(BIN)/pytest tests/test_scale.py
 
-check: .venv/ready  ## Find what is wrong in rules, catalog, prompts, flows and evidence
+check: .venv/ready  ## Find the faults in rules, catalog, prompts, flows and evidence
 	@$(BIN)/tierwise check
 
 lint: .venv/ready  ## Lint and check the format
@@ -68,32 +68,32 @@ types: .venv/ready  ## Check the types
 docs: .venv/ready  ## Build the documentation into site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-docs-serve: .venv/ready  ## Read the documentation on http://127.0.0.1:8000 while you write it
+docs-serve: .venv/ready  ## Serve the documentation on http://127.0.0.1:8000 with live reload
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 docs-reference: .venv/ready  ## Write the parts of docs/ that come from the code
 	$(BIN)/python -m docs.reference
 	$(BIN)/python -m docs.architecture
 
-bench: .venv/ready  ## Measure what we claim
+bench: .venv/ready  ## Run the short benchmarks
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.routing
 	$(BIN)/python -m benchmarks.replay --data ../shared/data/outcomes/routellm_mmlu_train.csv.gz
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.overhead --documents 256 --in-flight 32
 
-bench-large: .venv/ready  ## Measure what takes long: kills, overhead, memory, a large deployment
+bench-large: .venv/ready  ## Run the long benchmarks: kills, overhead, memory, a large deployment
 	$(BIN)/python -m benchmarks.kill
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.deployment
 
-fuzz: .venv/ready  ## Feed damaged input to all that reads, SECONDS=60 each
+fuzz: .venv/ready  ## Feed damaged input to every reader, SECONDS=60 each
 	$(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),60)
 
 lock: .venv/ready  ## Resolve the dependencies again
 	$(BIN)/uv pip compile -q pyproject.toml --extra postgres --extra dev $(LOCKING) -o requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra dask --extra ray -c requirements.lock $(LOCKING) -o requirements-scale.lock
 
-clean:           ## Remove the environment and what runs left behind
+clean:           ## Remove the environment and the files of runs
 	rm -rf .venv .tierwise out dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

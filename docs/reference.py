@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md from the models, the command line and the public names: `make docs-reference`."""
+"""Write docs/reference/*.md from the models, the command line and the public names: `make docs-reference`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ ELSEWHERE = (
 
 RULES = """# The rules file
 
-`routing_rules/rules.yaml` says which model may and should do a step. [How a model is chosen](../routing.md) tells what
-follows from it. `tierwise check` finds every fault with its line; a setting that is not on this page is an error.
+`routing_rules/rules.yaml` configures routing: guards, quality floors, routes, escalation, budgets and shadow
+evaluation. [How a model is chosen](../routing.md) describes the decisions. `tierwise check` reports every fault with
+its line. A setting that is not on this page is an error.
 
 ```yaml
 version: 1
@@ -66,8 +67,8 @@ shadow: {share: 0.02}
 """
 CATALOG = """# The catalog
 
-`routing_rules/catalog.yaml` lists the tiers and models: where they are, what they cost and what they take. A setting
-that is not on this page is an error, and is told with its line.
+`routing_rules/catalog.yaml` lists the tiers and models: addresses, prices, context windows and rate limits. A setting
+that is not on this page is an error, reported with its line.
 
 ```yaml
 version: 1
@@ -93,8 +94,8 @@ models:
     price: {input: 0.1, output: 0.5, cached_input: 0.01, source: the vendor's price list, date: 2026-11-22}
 ```
 
-`${NAME}` is filled from the environment, `${NAME|OTHER}` from the first that is set. A model whose variable is not set
-is unavailable, which is no error until nothing else is left.
+`${NAME}` is replaced by the environment variable, `${NAME|OTHER}` by the first variable that is set. A model with a
+missing variable is unavailable. This is not an error while another model is left.
 """
 SETTINGS = """# Other settings
 
@@ -106,11 +107,11 @@ keep_text = "outputs"
 ```
 
 {project}
-What each `keep_text` means is in [the audit trail](../audit.md#what-texts-the-ledger-keeps).
+[The audit trail](../audit.md#what-texts-the-ledger-keeps) describes the values of `keep_text`.
 
 ## `prompts/<name>.md.j2`
 
-The front matter of a prompt; [for developers](../developers.md#a-prompt) shows a whole one.
+The front matter of a prompt template; [for developers](../developers.md#a-prompt) shows a complete one.
 
 ```yaml
 step: tone
@@ -121,7 +122,7 @@ max_output_tokens: 80
 {prompt}
 ## `golden/<step>.yaml`
 
-How a flow uses the step that a golden set measures; see [certificates](../certificates.md#the-golden-set).
+The flow's parameters for the step that a golden set measures; see [certificates](../certificates.md#the-golden-set).
 
 ```yaml
 parameters: {{labels: [billing, delivery]}}
@@ -131,22 +132,22 @@ rubric: ["The reply promises nothing."]
 {golden}
 ## Variables
 
-| name | what it does |
+| name | effect |
 |---|---|
 | `TIERWISE_PROJECT` | the project's folder, for commands that are not run inside it |
-| `TIERWISE_LEDGER_URL` | the ledger's address; goes before `ledger_url` |
-| `TIERWISE_CACHE_DIR` | where weights are kept; left out: the cache folder of your system |
-| `TIERWISE_FRESH` | `1`: ask again for answers that were paid in earlier runs, as `--fresh` does |
-| `TIERWISE_YES` | `1`: ask nobody before a command spends money, as `--yes` does |
+| `TIERWISE_LEDGER_URL` | the ledger's address; has priority over `ledger_url` |
+| `TIERWISE_CACHE_DIR` | the folder for model weights; default: the cache folder of your system |
+| `TIERWISE_FRESH` | `1`: repeat calls that were paid in earlier runs, as `--fresh` does |
+| `TIERWISE_YES` | `1`: spend money without asking first, as `--yes` does |
 | `TIERWISE_TASK_RUNNER`, `TIERWISE_WORKERS`, `TIERWISE_CLUSTER` | in place of these settings of `pyproject.toml` |
-| `PREFECT_API_URL` | a Prefect server that is there already |
+| `PREFECT_API_URL` | the address of an existing Prefect server |
 
-Keys and addresses of models have the names that the [catalog](catalog.md) gives them. `tierwise models` says which are
-missing.
+The [catalog](catalog.md) names the variables for keys and addresses of models. `tierwise models` lists the missing
+ones.
 """
 PYTHON = """# Python
 
-What `tierwise` exports, then what that refers to. [For developers](../developers.md) shows how it fits together.
+The public names of `tierwise`, then the names that they refer to. [For developers](../developers.md) shows their use.
 """
 
 

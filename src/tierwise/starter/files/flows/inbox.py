@@ -1,4 +1,4 @@
-"""Sort a folder of post, and say in a sentence or two what each letter wants."""
+"""Sort a folder of letters, and summarise each in a sentence or two."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def inbox(
     out: Path = Path("out/inbox"),
     only_new: bool = False,
 ) -> RunSummary:
-    """Sort a folder of post, and say in a sentence or two what each letter wants.
+    """Sort a folder of letters, and summarise each in a sentence or two.
 
     Args:
         source: a folder or file of letters.
-        sensitivity: of letters that do not say it themselves; they can only say a higher one.
-        budget_usd: no call is made that could spend more than this in all.
-        out: folder for the results, one file a letter and one line each in outcomes.jsonl.
-        only_new: leave out letters that an earlier run brought to an end; for a folder that is watched.
+        sensitivity: the least sensitivity of the letters; a letter can only raise its own.
+        budget_usd: the most that the run may spend, in USD.
+        out: the folder for the results: one file for each letter, and outcomes.jsonl with a line for each.
+        only_new: skip letters that an earlier run finished; for a watched folder.
     """
     with recorded_run(budget_usd=budget_usd) as run:
         letters = read_documents(source, sensitivity=sensitivity, only_new=only_new)

@@ -10,6 +10,6 @@ from prefect.testing.utilities import prefect_test_harness
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """A Prefect server with a database of its own, for tests that call a flow. Takes a while to start."""
+    """A Prefect server with a database of its own, for tests that call a flow. It takes a while to start."""
     with prefect_test_harness(server_startup_timeout=120):
         yield

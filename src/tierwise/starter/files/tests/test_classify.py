@@ -11,7 +11,7 @@ GOLDEN = load_golden(Path(__file__).parent.parent / "golden/classify.jsonl", at_
 
 
 def test_every_right_answer_is_accepted() -> None:
-    """The prompt holds the document, the schema has room for the answer, and the checks let it pass."""
+    """Render the document into the prompt, fit the answer into the schema, and pass the checks."""
     right = {example.text: example.expected for example in GOLDEN.examples}
     with StandIn(lambda request: right[request.document]) as models:
         outcomes = models.ask("classify", *right)

@@ -26,7 +26,7 @@ def test_every_letter_is_sorted_and_summarised(prefect_server: None, tmp_path: P
 
 
 def test_the_golden_set_has_the_kinds_of_the_flow() -> None:
-    """What is certified is what the flow asks for."""
+    """Certify the kinds that the flow asks for."""
     with StandIn() as models:
         models.ask("classify", "A letter.")
         asked = models.requests[-1]

@@ -31,10 +31,10 @@ def example_flow(
 
     Args:
         source: a folder or file of documents.
-        sensitivity: of documents that do not say it themselves; they can only say a higher one.
-        budget_usd: no call is made that could spend more than this in all.
-        out: folder for the results, one file a document and one line each in outcomes.jsonl.
-        only_new: leave out documents that an earlier run brought to an end; for a folder that is watched.
+        sensitivity: the least sensitivity of the documents; a document can only raise its own.
+        budget_usd: the most that the run may spend, in USD.
+        out: the folder for the results: one file for each document, and outcomes.jsonl with a line for each.
+        only_new: skip documents that an earlier run finished; for a watched folder.
     """
     with recorded_run(budget_usd=budget_usd) as run:
         documents = read_documents(source, sensitivity=sensitivity, only_new=only_new)
