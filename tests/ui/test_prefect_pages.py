@@ -115,6 +115,8 @@ def picture(page: Any, images: Path | None) -> Callable[[str], None]:
             seen = page.viewport_size
             clip = {"x": MENU, "y": 0, "width": seen["width"] - MENU, "height": seen["height"]}
             page.screenshot(path=images / f"watching-{name}.png", clip=clip)
+            if name == "run":
+                page.screenshot(path=images / "readme-run.png", clip={**clip, "height": 500})
 
     return picture
 

@@ -211,6 +211,9 @@ def test_both_themes_are_readable(page: Any, images: Path | None) -> None:
         page.screenshot(
             path=images / f"report-{'dark' if dark else 'light'}.png", full_page=True, clip=part
         )
+        if not dark:
+            top = {"x": 0, "y": 0, "width": 1280, "height": 584}
+            page.screenshot(path=images / "readme-report.png", full_page=True, clip=top)
 
 
 def test_ten_thousand_documents_are_found_and_paged(browser: Any, report: Path) -> None:
