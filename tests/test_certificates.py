@@ -18,11 +18,13 @@ from pydantic import ValidationError
 from scipy.stats import binom
 
 from tierwise.errors import ConfigError, Misuse
+from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import (
     Candidate,
     Certificate,
     Certificates,
     Current,
+    MeanUsage,
     expected_cost,
     labels_needed,
     load_certificates,
@@ -431,3 +433,27 @@ def test_an_unknown_cost_is_not_zero() -> None:
     assert order_by_expected_cost([known, useless], last=unknown) == (known, unknown)
     assert expected_cost([known, unknown]) is None
     assert expected_cost([Candidate("sure", Decimal(2), 1.0), unknown]) == 2
+
+
+def test_mean_usage_with_long_prompts_costs_the_price_for_long_prompts() -> None:
+    """An expected cost by the usual price would rank a model too low whose prompts are long."""
+    price = {
+        "input": 1,
+        "output": 2,
+        "above": {"prompt_tokens": 1000, "input": 10, "output": 20},
+        "source": "test",
+        "date": TODAY,
+    }
+    model = Model.model_validate(
+        {
+            "tier": "proprietary",
+            "context_tokens": 8000,
+            "max_output_tokens": 500,
+            "price": price,
+            "strength": 50,
+        }
+    )
+    usual = MeanUsage(prompt_tokens=1000, completion_tokens=500)
+    long = MeanUsage(prompt_tokens=1000.5, completion_tokens=500)
+    assert usual.cost(model) == Decimal("0.002")
+    assert long.cost(model) == Decimal("0.020005")

@@ -52,14 +52,21 @@ class PriceBand(Settings):
     )
 
     def cost(self, usage: Usage) -> Decimal:
-        """USD for a call; cached tokens cost the full price where no cached price is known."""
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        fresh = usage.prompt_tokens - usage.cached_tokens
-        total = (
-            fresh * self.input
-            + usage.cached_tokens * cached_price
-            + usage.completion_tokens * self.output
+        """Return the USD of a call with this usage."""
+        return self.cost_of_tokens(
+            usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
         )
+
+    def cost_of_tokens(
+        self, prompt: int | Decimal, cached: int | Decimal, completion: int | Decimal
+    ) -> Decimal:
+        """Return the USD of these tokens; `cached` is the part of the prompt that was cached.
+
+        Cached tokens cost the full price where no cached price is known.
+        """
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        fresh = prompt - cached
+        total = fresh * self.input + cached * cached_price + completion * self.output
         return total / MILLION
 
 
@@ -80,11 +87,13 @@ class Price(PriceBand):
         None, description="The price of a call with a longer prompt."
     )
 
-    def cost(self, usage: Usage) -> Decimal:
-        """USD for a call with this usage."""
-        if self.above and usage.prompt_tokens > self.above.prompt_tokens:
-            return self.above.cost(usage)
-        return super().cost(usage)
+    def cost_of_tokens(
+        self, prompt: int | Decimal, cached: int | Decimal, completion: int | Decimal
+    ) -> Decimal:
+        """Return the USD of one call's tokens, at the price for long prompts where it is one."""
+        if self.above and prompt > self.above.prompt_tokens:
+            return self.above.cost_of_tokens(prompt, cached, completion)
+        return super().cost_of_tokens(prompt, cached, completion)
 
 
 class Weights(Settings):

@@ -21,7 +21,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, PlainSerializer, model_validator
 
 from tierwise.errors import Misuse
-from tierwise.policy.catalog import MILLION, Catalog, Model
+from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import canonical_hash
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import read_yaml, write_yaml
@@ -149,15 +149,10 @@ class MeanUsage(Settings):
         """USD a document at the model's price of today; None when it is unknown."""
         if model.price == "unknown":
             return None
-        price = model.price
-        prompt, cached, completion = (
-            Decimal(str(tokens))
-            for tokens in (self.prompt_tokens, self.cached_tokens, self.completion_tokens)
-        )
-        cached_price = price.input if price.cached_input is None else price.cached_input
-        return (
-            (prompt - cached) * price.input + cached * cached_price + completion * price.output
-        ) / MILLION
+        prompt = Decimal(str(self.prompt_tokens))
+        cached = Decimal(str(self.cached_tokens))
+        completion = Decimal(str(self.completion_tokens))
+        return model.price.cost_of_tokens(prompt, cached, completion)
 
 
 class Certificate(Settings):

@@ -187,7 +187,11 @@ def _price(best: Model, row: NeededRow | EstimateRow) -> Decimal:
     if best.price == "unknown":
         raise ValueError(f"{best.name} has no price")
     band = best.price.above if row.long and best.price.above else best.price
-    return PriceBand.cost(band, row.usage)
+    usage = row.usage
+    # the band's own formula: all calls' tokens together say nothing of one prompt's length
+    return PriceBand.cost_of_tokens(
+        band, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
+    )
 
 
 def _spent(row: NeededRow) -> Decimal | None:
