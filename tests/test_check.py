@@ -20,9 +20,9 @@ from tests.kit.projects import ROOT, make_project, model
 from tests.kit.terminal import Terminal
 from tierwise.lint.condition_boxes import reached
 from tierwise.lint.condition_space import Space
-from tierwise.lint.guard_proof import proven
+from tierwise.lint.guard_proof import prove_guards
 from tierwise.lint.project import check_project
-from tierwise.lint.routes import Ground, Layout
+from tierwise.lint.routes import RuleContext, StepLayout
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import Certificate, Certificates, lower_bound, save_certificates
 from tierwise.policy.rules import Condition, Features, Rules
@@ -647,7 +647,7 @@ def test_a_route_is_unreachable_exactly_when_no_document_ever_takes_it(
     found: list[dict[str, Any]],
 ) -> None:
     rules = rules_of(found, [])
-    layout = Layout(rules, "draft")
+    layout = StepLayout(rules, "draft")
     assume(layout.space.size <= MOST_POINTS)
     taken = {rule.name for f in layout.space.points() if (rule := rules.matching(f))}
     reachable = {rules.routes[i].name for i, region in layout.regions.items() if region}
@@ -673,8 +673,8 @@ CATALOG = Catalog.model_validate(
 )
 
 
-def ground(rules: Rules) -> Ground:
-    return Ground(parse_yaml("guards: []", "rules.yaml"), rules, CATALOG, ("draft",))
+def context_of(rules: Rules) -> RuleContext:
+    return RuleContext(parse_yaml("guards: []", "rules.yaml"), rules, CATALOG, ("draft",))
 
 
 def proof_of_large() -> Certificates:
@@ -689,9 +689,9 @@ def test_no_guard_can_be_passed_whatever_the_rules(
     found: list[dict[str, Any]], guards: list[dict[str, Any]]
 ) -> None:
     rules = rules_of(found, guards)
-    size = Layout(rules, "draft").space.size
+    size = StepLayout(rules, "draft").space.size
     assume(size <= MOST_POINTS)
-    proof = proven(ground(rules), Certificates())
+    proof = prove_guards(context_of(rules), Certificates())
     assert proof
     assert (proof.leaks, proof.combinations) == ((), size)
 
@@ -708,13 +708,15 @@ def test_a_router_that_forgot_a_guard_would_be_found_out(many: bool) -> None:
     """The proof can fail: it does for rules that are asked and say nothing, by trying and by boxes."""
     conditions = [{"tags": {f"t{i}": "x"}} for i in range(12 if many else 1)]
     honest = rules_of(conditions, [{"sensitivity_min": "restricted", "step": "draft"}])
-    proof = proven(ground(Leaky.model_validate(honest.model_dump(by_alias=True))), proof_of_large())
+    proof = prove_guards(
+        context_of(Leaky.model_validate(honest.model_dump(by_alias=True))), proof_of_large()
+    )
     assert proof
     assert bool(proof.combinations) is not many
     assert any(
         "large see" in leak or "is not asked for tier proprietary" in leak for leak in proof.leaks
     )
-    held = proven(ground(honest), proof_of_large())
+    held = prove_guards(context_of(honest), proof_of_large())
     assert held
     assert held.leaks == ()
 
@@ -741,7 +743,7 @@ def test_what_no_counting_tells_is_still_told_where_one_route_takes_all() -> Non
     """Two thousand routes of two tags each leave more pieces over than are counted."""
     conditions: list[dict[str, Any]] = [{"tags": {"a": f"a{i}", "b": f"b{i}"}} for i in range(2000)]
     rules = rules_of([*conditions, conditions[1500] | {"language": "de"}], [])
-    layout = Layout(rules, "draft")
+    layout = StepLayout(rules, "draft")
     assert [i for i, region in layout.regions.items() if region == ()] == [2000]
     assert layout.regions[1999] is None
 

@@ -13,7 +13,12 @@ from tasks.classify import classify
 from tests.kit.projects import make_project, model
 from tests.kit.terminal import Terminal
 from tierwise.evidence.golden import GoldenSettings
-from tierwise.lint.call_parameters import Asked, calls_of, differences, drift_findings
+from tierwise.lint.call_parameters import (
+    CallDrift,
+    call_differences,
+    drift_findings,
+    step_calls,
+)
 from tierwise.text.yaml import parse_yaml
 
 MEASURED = GoldenSettings(
@@ -62,7 +67,8 @@ def asked(
     spec.loader.exec_module(module)
     first = (HEAD + "def").count("\n") + 1
     return [
-        (c.line - first, differences(c, classify.spec, MEASURED)) for c in calls_of(module, path)
+        (c.line - first, call_differences(c, classify.spec, MEASURED))
+        for c in step_calls(module, path)
     ]
 
 
@@ -111,7 +117,7 @@ def test_a_second_use_of_a_step_is_told_only_where_a_certificate_could_be_missed
 ) -> None:
     """Where no call at all is what the golden set measures, always."""
     fits, differs = (
-        Asked("classify", tmp_path, line, other)
+        CallDrift("classify", tmp_path, line, other)
         for line, other in ((1, ()), (2, ("other labels",)))
     )
     assert list(drift_findings([fits, differs], ())) == []

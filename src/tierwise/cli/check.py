@@ -14,7 +14,7 @@ from tierwise.cli.output import print_json
 from tierwise.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tierwise.lint.project import Finding, Report
+    from tierwise.lint.project import Finding, ProjectCheck
     from tierwise.project import Project
 
 MOST_ALIKE = 20  # findings of one kind that are printed before the rest is only counted
@@ -99,7 +99,7 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _summary(report: Report) -> dict[str, object]:
+def _summary(report: ProjectCheck) -> dict[str, object]:
     return {
         "errors": report.errors,
         "warnings": report.warnings,
@@ -109,7 +109,7 @@ def _summary(report: Report) -> dict[str, object]:
     }
 
 
-def _sentence(report: Report) -> str:
+def _sentence(report: ProjectCheck) -> str:
     """The last line: how many of each, what is proven, and what nobody has tried."""
     counts = [_counted(report.errors, "error"), _counted(report.warnings, "warning")]
     if report.proof:

@@ -1,1 +1,1 @@
-"""Checks of a project's files, and the proof that no guard can be passed."""
+"""Checks of a project's files, and the proof that its guards cannot be bypassed."""

@@ -1,7 +1,7 @@
-"""What flows ask of steps: the parameters of their calls, held against those that golden sets are measured with.
+"""The parameters of step calls in flows, compared with those that golden sets are measured with.
 
-A certificate holds for one set of parameters. Flows are read, not run: what their text says in constants, names of
-their module and defaults of their own parameters is known, and all else counts as fitting.
+A certificate is valid for one set of parameters. Flows are parsed, not run: constants, names of the
+module and defaults of the flow's own parameters have a value; everything else counts as fitting.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from tierwise.lint.findings import Finding
 from tierwise.records import canonical_hash
 from tierwise.steps.step import Step
 
-_OF_THE_TASK = {"only", "wait_for", "return_state", "deferred"}  # what no prompt sees
-_PLAIN = {list, tuple, set, dict, sorted, str, int, float}  # what a call in a parameter may make
+# parameters of the Prefect task that no prompt sees
+_TASK_PARAMETERS = {"only", "wait_for", "return_state", "deferred"}
+# types that may be called while an expression is evaluated: they have no side effects
+_HARMLESS_TYPES = {list, tuple, set, dict, sorted, str, int, float}
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A call of a step in a flow, and what golden/STEP.yaml says otherwise; nothing where they agree."""
+class CallDrift:
+    """A call of a step in a flow, and where it departs from golden/STEP.yaml; empty where it agrees."""
 
     step: str
     path: Path
@@ -38,169 +42,204 @@ class Asked:
 
 
 class _Unknown(Exception):
-    """What stands there is known in a run alone; the class itself stands for such a value."""
+    """Raised for a value that only a run can tell; the class itself stands for such a value."""
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A step, its output as the call wants it, with the parameters that it is given; `whole` where these are all."""
+class StepCall:
+    """One call of a step as a flow's text has it."""
 
     step: Step
-    returns: type[BaseModel] | None  # None where a run alone can tell
+    returns: type[BaseModel] | None  # the output model of this call; None where only a run can tell
     line: int
-    known: Mapping[str, Any]
-    whole: bool
+    parameters: Mapping[str, Any]
+    complete: bool  # no `**parameters`, so these are all
 
 
-def drift_findings(asked: Sequence[Asked], certified: Collection[str]) -> Iterator[Finding]:
-    """Calls that no certificate can count for.
+def drift_findings(calls: Sequence[CallDrift], certified: Collection[str]) -> Iterator[Finding]:
+    """Yield the calls that no certificate counts for.
 
-    Where another call is what the golden set measures, that is told only of steps that are certified.
+    Where another call of the same step agrees with the golden set, the step has to be certified for
+    a difference to matter.
     """
-    met = {call.step for call in asked if not call.differences}
-    for call in asked:
-        if call.differences and (call.step not in met or call.step in certified):
+    agreeing = {call.step for call in calls if not call.differences}
+    for call in calls:
+        matters = call.step not in agreeing or call.step in certified
+        if call.differences and matters:
             message = (
-                f"{call.step} gets {', '.join(call.differences)} here, unlike in golden/{call.step}.yaml, so no "
-                "certificate of it counts for this call; give both the same, or make this a step of its own in tasks/"
+                f"{call.step} gets {', '.join(call.differences)} here, unlike in "
+                f"golden/{call.step}.yaml, so no certificate of it counts for this call; "
+                "give both the same, or make this a step of its own in tasks/"
             )
             yield Finding("warning", "drift", call.path, call.line, message)
 
 
-def differences(call: _Call, measured: Step, settings: GoldenSettings) -> tuple[str, ...]:
-    """What a call has otherwise than the golden set's settings, which measure the step `measured`."""
-    own = call.known
-    other = settings.parameters
-    found = [] if _same_output(call, measured) else ["another output model"]
-    for name in dict.fromkeys((*own, *other)):
-        if name not in other:
-            found.append(f"{name} as well")
-        elif name not in own:
-            found += [f"no {name}"] if call.whole else []
-        elif own[name] is not _Unknown and canonical_hash(own[name]) != canonical_hash(other[name]):
-            small = all(isinstance(value, str | int | float) for value in (own[name], other[name]))
-            found.append(
-                f"{name} {own[name]!r} in place of {other[name]!r}" if small else f"other {name}"
-            )
-    return tuple(found)
+def call_differences(call: StepCall, measured: Step, settings: GoldenSettings) -> tuple[str, ...]:
+    """Describe where a call departs from the golden set's settings, which measure `measured`."""
+    differences: list[str] = []
+    if not _same_output(call, measured):
+        differences.append("another output model")
+    for name in dict.fromkeys((*call.parameters, *settings.parameters)):
+        difference = _parameter_difference(call, settings.parameters, name)
+        if difference:
+            differences.append(difference)
+    return tuple(differences)
 
 
-def _same_output(call: _Call, measured: Step) -> bool:
-    if call.returns in (None, measured.returns):
+def _parameter_difference(call: StepCall, measured: Mapping[str, Any], name: str) -> str | None:
+    """Describe how one parameter differs, or return None."""
+    if name not in measured:
+        return f"{name} as well"
+    if name not in call.parameters:
+        # `**parameters` may still bring it
+        return f"no {name}" if call.complete else None
+    given = call.parameters[name]
+    wanted = measured[name]
+    if given is _Unknown or canonical_hash(given) == canonical_hash(wanted):
+        return None
+    scalar = isinstance(given, str | int | float) and isinstance(wanted, str | int | float)
+    if scalar:
+        return f"{name} {given!r} in place of {wanted!r}"
+    return f"other {name}"
+
+
+def _same_output(call: StepCall, measured: Step) -> bool:
+    if call.returns is None or call.returns == measured.returns:
         return True
     try:
-        return replace(measured, returns=call.returns).base_schema == measured.base_schema
+        with_call_output = replace(measured, returns=call.returns)
     except UnknownName:  # it lacks a field that the step needs
         return False
+    return with_call_output.base_schema == measured.base_schema
 
 
-def calls_of(module: ModuleType, path: Path) -> Iterator[_Call]:
-    """The calls of steps in a flow's module, in order of their lines."""
+def step_calls(module: ModuleType, path: Path) -> Iterator[StepCall]:
+    """Yield the calls of steps in a flow's module, function by function, by line."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [
-        node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    for function in functions:
-        scope = _scope(function, vars(module))
-        for node in sorted(
-            (n for n in ast.walk(function) if isinstance(n, ast.Call)), key=lambda n: n.lineno
-        ):
-            if step := _step(node, scope):
-                yield _call(node, step, scope)
+    for function in tree.body:
+        if not isinstance(function, _Function):
+            continue
+        names = _names_in(function, vars(module))
+        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+        for node in sorted(calls, key=lambda call: call.lineno):
+            step = _called_step(node, names)
+            if step is not None:
+                yield _parse_call(node, step, names)
 
 
-def _scope(
-    function: ast.FunctionDef | ast.AsyncFunctionDef, names: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What names mean in a function: those of its module, and its own parameters by their defaults."""
-    own = {
-        node.id
-        for node in ast.walk(function)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    given = function.args
-    positional = [*given.posonlyargs, *given.args]
-    pairs = [*zip(positional[len(positional) - len(given.defaults) :], given.defaults, strict=True)]
-    pairs += [
-        (arg, default)
-        for arg, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
-        if default
-    ]
-    defaults = {arg.arg: _tried(default, names) for arg, default in pairs}
-    arguments = dict.fromkeys((arg.arg for arg in (*positional, *given.kwonlyargs)), _Unknown)
-    return {**names, **arguments, **defaults, **dict.fromkeys(own, _Unknown)}
+def _names_in(function: _Function, module_names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of each name in a function: the module's, then the parameters' defaults."""
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+
+    # defaults belong to the last positional parameters
+    with_default = positional[len(positional) - len(arguments.defaults) :]
+    defaults: dict[str, Any] = {}
+    for argument, default in zip(with_default, arguments.defaults, strict=True):
+        defaults[argument.arg] = _evaluate(default, module_names)
+    for argument, keyword_default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        if keyword_default is not None:
+            defaults[argument.arg] = _evaluate(keyword_default, module_names)
+
+    names = dict(module_names)
+    for argument in (*positional, *arguments.kwonlyargs):
+        names[argument.arg] = defaults.get(argument.arg, _Unknown)
+    # an assigned name has another value at each place, so none is taken for it
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names[node.id] = _Unknown
+    return names
 
 
-def _step(node: ast.Call, scope: Mapping[str, Any]) -> Step | None:
-    """The step that a call is of: `STEP(…)`, `STEP.map(…)` or `STEP.submit(…)`."""
+def _called_step(node: ast.Call, names: Mapping[str, Any]) -> Step | None:
+    """Return the step of `STEP(…)`, `STEP.map(…)` or `STEP.submit(…)`, or None."""
     target = node.func
     if isinstance(target, ast.Attribute) and target.attr in ("map", "submit"):
         target = target.value
-    found = getattr(_tried(target, scope), "spec", None)
-    return found if isinstance(found, Step) else None
+    spec = getattr(_evaluate(target, names), "spec", None)
+    return spec if isinstance(spec, Step) else None
 
 
-def _call(node: ast.Call, step: Step, scope: Mapping[str, Any]) -> _Call:
+def _parse_call(node: ast.Call, step: Step, names: Mapping[str, Any]) -> StepCall:
     mapped = isinstance(node.func, ast.Attribute) and node.func.attr == "map"
-    whole = all(word.arg for word in node.keywords)
-    known = {
-        word.arg: _spread(word.value, scope) if mapped else _tried(word.value, scope)
-        for word in node.keywords
-        if word.arg and word.arg not in _OF_THE_TASK
-    }
-    returns = known.pop("returns", step.returns if whole else _Unknown)
-    fits = isinstance(returns, type) and issubclass(returns, BaseModel)
-    return _Call(step, returns if fits else None, node.lineno, known, whole)
+    complete = True
+    parameters: dict[str, Any] = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:  # **parameters
+            complete = False
+        elif keyword.arg not in _TASK_PARAMETERS:
+            read = _evaluate_mapped if mapped else _evaluate
+            parameters[keyword.arg] = read(keyword.value, names)
+    returns = parameters.pop("returns", step.returns if complete else _Unknown)
+    if not (isinstance(returns, type) and issubclass(returns, BaseModel)):
+        returns = None
+    return StepCall(step, returns, node.lineno, parameters, complete)
 
 
-def _spread(node: ast.expr, scope: Mapping[str, Any]) -> Any:
-    """What each call of a `.map` gets: a list that is not `unmapped` is dealt out, so nobody knows."""
-    value = _tried(node, scope)
-    kept = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("unmapped")
-    return value if kept or not isinstance(value, list | tuple | set | dict) else _Unknown
+def _evaluate_mapped(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Return the value that each call of a `.map` gets; unknown for a list that is spread over them."""
+    value = _evaluate(node, names)
+    unmapped = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("unmapped")
+    if isinstance(value, list | tuple | set | dict) and not unmapped:
+        return _Unknown
+    return value
 
 
-def _tried(node: ast.expr, scope: Mapping[str, Any]) -> Any:
-    """What an expression is, or _Unknown."""
+def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Return the value of an expression, or `_Unknown`."""
     try:
-        return _value(node, scope)
-    except Exception:  # noqa: BLE001 - the project's own values, which may do anything when they are looked at
+        return _value(node, names)
+    except Exception:  # noqa: BLE001 - the project's own values may raise anything when looked at
         return _Unknown
 
 
-def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
-    """What an expression is, as far as it can be told without running the flow. Raises _Unknown and what values do."""
-
-    def of(part: ast.expr) -> Any:
-        found = _value(part, scope)
-        if found is _Unknown:
+def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Return the value of an expression without running the flow. Raises _Unknown, and anything."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return names[node.id] if node.id in names else getattr(builtins, node.id)
+    if isinstance(node, ast.Attribute):
+        owner = _known_value(node.value, names)
+        # attributes of other objects may be properties, which run code
+        if not isinstance(owner, ModuleType | type):
             raise _Unknown
-        return found
-
-    match node:
-        case ast.Constant():
-            return node.value
-        case ast.Name():
-            return scope[node.id] if node.id in scope else getattr(builtins, node.id)
-        case ast.Attribute() if isinstance(owner := of(node.value), ModuleType | type):
-            return getattr(owner, node.attr)
-        case ast.List() | ast.Tuple() | ast.Set():
-            return [of(item) for item in node.elts]
-        case ast.Dict(keys=keys) if None not in keys:
-            return {of(key): of(value) for key, value in zip(keys, node.values, strict=True) if key}
-        case ast.Subscript():
-            return of(node.value)[of(node.slice)]
-        case ast.Call(keywords=[]):
-            return _made(of(node.func), [of(argument) for argument in node.args])
+        return getattr(owner, node.attr)
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return [_known_value(item, names) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        return _dict_value(node, names)
+    if isinstance(node, ast.Subscript):
+        return _known_value(node.value, names)[_known_value(node.slice, names)]
+    if isinstance(node, ast.Call) and not node.keywords:
+        function = _known_value(node.func, names)
+        arguments = [_known_value(argument, names) for argument in node.args]
+        return _call_harmless(function, arguments)
     raise _Unknown
 
 
-def _made(function: Any, arguments: list[Any]) -> Any:
-    """What a harmless call gives: `unmapped(…)`, plain types, and class methods without arguments."""
+def _known_value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Return the value of a part of an expression. Raises _Unknown where only a run can tell."""
+    value = _value(node, names)
+    if value is _Unknown:
+        raise _Unknown
+    return value
+
+
+def _dict_value(node: ast.Dict, names: Mapping[str, Any]) -> dict[Any, Any]:
+    values: dict[Any, Any] = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        if key is None:  # {**others}
+            raise _Unknown
+        values[_known_value(key, names)] = _known_value(value, names)
+    return values
+
+
+def _call_harmless(function: Any, arguments: list[Any]) -> Any:
+    """Call `unmapped(…)`, a plain type or a class method without arguments; raise _Unknown for others."""
     if getattr(function, "__name__", "") == "unmapped":
         return arguments[0]
-    if function in _PLAIN or (
-        inspect.ismethod(function) and isinstance(function.__self__, type) and not arguments
-    ):
+    class_method = inspect.ismethod(function) and isinstance(function.__self__, type)
+    if function in _HARMLESS_TYPES or (class_method and not arguments):
         return function(*arguments)
     raise _Unknown

@@ -1,4 +1,4 @@
-"""A project's own code: modules that hide others, steps and prompts that miss each other, the order of steps."""
+"""A project's own code: shadowed modules, steps and prompts that miss each other, the order of steps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from tierwise.errors import unknown_name
-from tierwise.lint.call_parameters import Asked
+from tierwise.lint.call_parameters import CallDrift
 from tierwise.lint.findings import Finding
 from tierwise.policy.certificates import Current
-from tierwise.steps.prompts import SUFFIX, Prompts
+from tierwise.steps.prompts import SUFFIX, Prompt, Prompts
 
-PATIENCE_S = 120  # for importing all flows and tasks
-OUR_OWN = {"judge"}  # prompts that tierwise itself uses, for no step in tasks/
+IMPORT_TIMEOUT_S = 120  # for importing all flows and tasks
+OWN_PROMPTS = {"judge"}  # prompts that tierwise itself uses, for no step in tasks/
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+}
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What checking needs to know of a step in tasks/. `current` is None where one of its files is wrong."""
+    """A step in tasks/, as checks need it. `current` is None where one of its files is wrong."""
 
     name: str
     path: Path
@@ -37,133 +42,157 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class Code:
-    """The steps of a project, as its modules define them, their calls in flows, and what is wrong with the modules."""
+    """The steps of a project, their calls in flows, and the faults of the modules."""
 
     steps: tuple[StepInfo, ...] = ()
     findings: tuple[Finding, ...] = ()
-    asked: tuple[Asked, ...] = ()
+    calls: tuple[CallDrift, ...] = ()
 
     @property
     def currents(self) -> dict[str, Current]:
-        """What certificates must agree with, by step."""
+        """The state that certificates must agree with, by step."""
         return {step.name: step.current for step in self.steps if step.current}
 
 
-def imported(root: Path, today: datetime.date) -> Code:
-    """Import flows and tasks in a process of their own (about as long as importing Prefect takes)."""
+def import_code(root: Path, today: datetime.date) -> Code:
+    """Import flows and tasks in a separate process (it takes about as long as importing Prefect)."""
     if not any((root / folder).is_dir() for folder in ("flows", "tasks")):
         return Code()
-    quiet = {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    }
-    command = [sys.executable, "-m", "tierwise.lint.import_project", str(root)]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command,
+            [sys.executable, "-m", "tierwise.lint.import_project", str(root)],
             cwd=root,
-            env={**os.environ, **quiet},
+            env={**os.environ, **_QUIET},
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=IMPORT_TIMEOUT_S,
             check=False,
         )
-        found = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        message = (
-            f"importing flows and tasks takes more than {PATIENCE_S} s; importing must do nothing"
-        )
-        return Code(findings=(Finding("error", "import", root / "flows", None, message),))
+        limit = f"more than {IMPORT_TIMEOUT_S} s"
+        return _import_failure(root, f"takes {limit}; importing must do nothing")
+    try:
+        description = json.loads(done.stdout)
     except json.JSONDecodeError:
+        # A module that ends the interpreter leaves no JSON, but often a last word on stderr.
         last = done.stderr.strip().splitlines()[-1:] or ["no word"]
-        message = (
-            f"importing flows and tasks ended Python with exit code {done.returncode}: {last[0]}"
-        )
-        return Code(findings=(Finding("error", "import", root / "flows", None, message),))
-    faults = {(f["path"], f["line"], f["message"]): None for f in found["faults"]}
-    findings = tuple(
-        Finding("error", "import", Path(path), line, message) for path, line, message in faults
-    )
-    asked = (
-        Asked(a["step"], Path(a["path"]), a["line"], tuple(a["differences"]))
-        for a in found["asked"]
-    )
-    return Code(tuple(_step(step, today) for step in found["steps"]), findings, tuple(asked))
+        return _import_failure(root, f"ended Python with exit code {done.returncode}: {last[0]}")
+    return _parse_description(description, today)
 
 
-def _step(told: Mapping[str, Any], today: datetime.date) -> StepInfo:
-    current = told["current"] and Current(**told["current"], today=today)
+def _import_failure(root: Path, what: str) -> Code:
+    message = f"importing flows and tasks {what}"
+    return Code(findings=(Finding("error", "import", root / "flows", None, message),))
+
+
+def _parse_description(description: Mapping[str, Any], today: datetime.date) -> Code:
+    """Return the JSON of `tierwise.lint.import_project` as values."""
+    # one fault may be met by several modules that import the broken one
+    faults: dict[Finding, None] = {}
+    for fault in description["faults"]:
+        path = Path(fault["path"])
+        finding = Finding("error", "import", path, fault["line"], fault["message"])
+        faults[finding] = None
+    calls = []
+    for call in description["calls"]:
+        differences = tuple(call["differences"])
+        calls.append(CallDrift(call["step"], Path(call["path"]), call["line"], differences))
+    steps = tuple(_parse_step(step, today) for step in description["steps"])
+    return Code(steps, tuple(faults), tuple(calls))
+
+
+def _parse_step(data: Mapping[str, Any], today: datetime.date) -> StepInfo:
+    current = Current(**data["current"], today=today) if data["current"] else None
     return StepInfo(
-        told["name"],
-        Path(told["path"]),
-        told["prompt"],
-        told["choices"],
-        tuple(told["fields"]),
-        current,
+        name=data["name"],
+        path=Path(data["path"]),
+        prompt=data["prompt"],
+        choices=data["choices"],
+        fields=tuple(data["fields"]),
+        current=current,
     )
 
 
 def layout_findings(root: Path) -> Iterator[Finding]:
-    """Modules that would hide the steps. Prefect puts a flow's own folder first on Python's path."""
+    """Yield modules that would hide the steps.
+
+    Prefect puts a flow's own folder first on Python's path.
+    """
     for shadow in (root / "flows" / "tasks.py", root / "flows" / "tasks"):
         if shadow.exists():
-            message = "hides tasks/ from the flows, since Prefect looks in a flow's own folder first; rename it"
+            message = (
+                "hides tasks/ from the flows, since Prefect looks in a flow's own folder first; "
+                "rename it"
+            )
             yield Finding("error", "shadowed", shadow, None, message)
     for name in ("flows", "tasks"):
-        if (root / name).is_dir() and not (file := root / name / "__init__.py").exists():
-            message = f"is missing, so an installed package called {name} would be taken instead; add an empty one"
-            yield Finding("error", "shadowed", file, None, message)
+        init = root / name / "__init__.py"
+        if init.parent.is_dir() and not init.exists():
+            message = (
+                f"is missing, so an installed package called {name} would be taken instead; "
+                "add an empty one"
+            )
+            yield Finding("error", "shadowed", init, None, message)
 
 
 def prompt_findings(
     prompts: Prompts, broken: Sequence[str], steps: Sequence[StepInfo]
 ) -> Iterator[Finding]:
-    """Steps without a prompt, and prompts that no step uses. `broken` prompts are there, but wrong."""
-    known = {prompt.name for prompt in prompts} | set(broken)
+    """Yield steps without a prompt, and prompts that no step uses.
+
+    `broken` names prompts whose files exist, but are wrong.
+    """
+    names = {prompt.name for prompt in prompts} | set(broken)
     for step in steps:
-        if step.prompt not in known:
-            message = f"{unknown_name('prompt', step.prompt, known)} (prompts/{step.prompt}{SUFFIX} is missing)"
-            yield Finding("error", "prompt", step.path, None, f"the step {step.name}: {message}")
+        if step.prompt not in names:
+            unknown = unknown_name("prompt", step.prompt, names)
+            missing = f"prompts/{step.prompt}{SUFFIX} is missing"
+            message = f"the step {step.name}: {unknown} ({missing})"
+            yield Finding("error", "prompt", step.path, None, message)
     for prompt in prompts:
         users = [step.name for step in steps if step.prompt == prompt.name]
-        line = 1 + next(
-            (
-                i
-                for i, text in enumerate(prompt.path.read_text().splitlines())
-                if text[:5] == "step:"
-            ),
-            0,
-        )
-        if not users and prompt.name not in OUR_OWN:
-            message = f"no step in tasks/ uses this prompt; add tasks/{prompt.head.step}.py, or take it out"
-            yield Finding("warning", "prompt", prompt.path, line, message)
-        elif users and prompt.head.step not in users:
-            message = f"{unknown_name('step', prompt.head.step, users)} uses this prompt"
-            yield Finding("error", "prompt", prompt.path, line, message)
+        declared = prompt.head.step
+        if not users and prompt.name not in OWN_PROMPTS:
+            message = f"no step in tasks/ uses this prompt; add tasks/{declared}.py, or take it out"
+            yield Finding("warning", "prompt", prompt.path, _step_line(prompt), message)
+        elif users and declared not in users:
+            message = f"{unknown_name('step', declared, users)} uses this prompt"
+            yield Finding("error", "prompt", prompt.path, _step_line(prompt), message)
+
+
+def _step_line(prompt: Prompt) -> int:
+    """Return the line of a prompt's front matter that names its step; 1 where there is none."""
+    for number, text in enumerate(prompt.path.read_text().splitlines(), 1):
+        if text.startswith("step:"):
+            return number
+    return 1
 
 
 def step_order(root: Path) -> dict[str, list[str]]:
-    """The steps that each flow calls, in the order of their first calls, as far as its text tells."""
-    return {
-        path.stem: _called(path)
-        for path in sorted((root / "flows").glob("*.py"))
-        if path.stem[0] != "_"
-    }
+    """Return the steps that each flow calls, in the order of their first calls in its text."""
+    order: dict[str, list[str]] = {}
+    for path in sorted((root / "flows").glob("*.py")):
+        if not path.stem.startswith("_"):
+            order[path.stem] = _steps_called(path)
+    return order
 
 
-def _called(path: Path) -> list[str]:
+def _steps_called(path: Path) -> list[str]:
+    """Return the steps that a flow's file imports from tasks/ and calls."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):  # told by whoever imports it
+    except (OSError, ValueError, SyntaxError):  # importing the module reports it
         return []
-    steps: dict[str, str] = {}
+    steps: dict[str, str] = {}  # the name in the flow -> the step
     calls: list[tuple[int, int, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
-            steps |= {alias.asname or alias.name: alias.name for alias in node.names}
+            for alias in node.names:
+                steps[alias.asname or alias.name] = alias.name
         elif isinstance(node, ast.Call):
+            # STEP(…), or STEP.map(…)
             target = node.func.value if isinstance(node.func, ast.Attribute) else node.func
             if isinstance(target, ast.Name):
                 calls.append((node.lineno, node.col_offset, target.id))
-    return list(dict.fromkeys(steps[name] for _, _, name in sorted(calls) if name in steps))
+    called = [steps[name] for _, _, name in sorted(calls) if name in steps]
+    return list(dict.fromkeys(called))

@@ -1,8 +1,8 @@
-"""Boxes: what a condition holds for, as one set of classes for each thing that it looks at.
+"""Boxes: the documents that a condition matches, as one set of value classes per dimension.
 
-A condition is a conjunction, so what it holds for is a box: for each dimension the bits of the classes of
-values that it takes; a dimension that is not named takes all. Whether routes cover each other is then decided
-exactly, however many combinations there are.
+A condition is a conjunction, so its documents form a box: for each dimension, the bits of the value
+classes that it accepts. A dimension that is not named accepts all. That way it is decided exactly
+whether routes cover each other, however many combinations there are.
 """
 
 from __future__ import annotations
@@ -10,88 +10,122 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-Box = Mapping[
-    str, int
-]  # dimension -> one bit for each class of values; never empty, never all of them
+# dimension -> one bit for each class of values; never none of them, never all
+Box = Mapping[str, int]
 
-MOST_PIECES = 1000  # pieces that what is left over may fall into before nobody counts them any more
-MOST_CLASSES = 16  # classes that a box may take in its narrowest dimension to be found by them
+MAX_PIECES = 1000  # the rest that no box has taken is tracked up to this many pieces
+MAX_INDEXED_CLASSES = 16  # a box is indexed by its narrowest dimension up to this many classes
 
 
 def meet(a: Box, b: Box) -> Box | None:
-    """What lies in both, or None."""
-    met = dict(a)
+    """Return the intersection of two boxes, or None where it is empty."""
+    both = dict(a)
     for name, bits in b.items():
-        met[name] = met.get(name, bits) & bits
-        if not met[name]:
+        both[name] = both.get(name, bits) & bits
+        if not both[name]:
             return None
-    return met
+    return both
 
 
 def covers(a: Box, b: Box) -> bool:
-    """Whether all of `b` lies in `a`."""
-    return all(name in b and not b[name] & ~bits for name, bits in a.items())
+    """Return True if all of `b` lies in `a`."""
+    for name, bits in a.items():
+        inside = name in b and not b[name] & ~bits
+        if not inside:
+            return False
+    return True
 
 
 def minus(a: Box, b: Box, full: Box) -> Iterator[Box]:
-    """What of `a` lies outside of `b`, in pieces that do not overlap. `full` has all bits of each dimension."""
+    """Yield the part of `a` outside of `b`, in pieces that do not overlap.
+
+    `full` has all bits of each dimension. Dimension by dimension, what lies outside of `b` is one
+    piece, and what lies inside is cut further.
+    """
     rest = dict(a)
     for name, bits in b.items():
-        if outside := rest.get(name, full[name]) & ~bits:
+        own = rest.get(name, full[name])
+        outside = own & ~bits
+        if outside:
             yield {**rest, name: outside}
-        rest[name] = rest.get(name, full[name]) & bits
+        rest[name] = own & bits
         if not rest[name]:
             return
 
 
 def without(pieces: Sequence[Box], box: Box, full: Box) -> list[Box]:
-    """What of some pieces lies outside of a box."""
-    return [
-        part
-        for piece in pieces
-        for part in (minus(piece, box, full) if meet(piece, box) is not None else (piece,))
-    ]
+    """Return the parts of some pieces that lie outside of a box."""
+    outside: list[Box] = []
+    for piece in pieces:
+        if meet(piece, box) is None:
+            outside.append(piece)
+        else:
+            outside += minus(piece, box, full)
+    return outside
+
+
+def meetings(pieces: Sequence[Box], boxes: Sequence[Box]) -> list[Box]:
+    """Return every non-empty intersection of a piece with a box."""
+    common: list[Box] = []
+    for piece in pieces:
+        for box in boxes:
+            both = meet(piece, box)
+            if both is not None:
+                common.append(both)
+    return common
 
 
 def reached(boxes: Sequence[Box], full: Box) -> Iterator[Sequence[Box] | None]:
-    """For each box, what of it no box before it takes: nothing at all when it is never reached.
+    """Yield, for each box, the part that no box before it takes: empty when it is never reached.
 
-    None stands for "some of it, perhaps", where what is left over falls into too many pieces to count.
+    None stands for "some of it, perhaps", where the rest falls into too many pieces to count.
     """
     left: list[Box] = [{}]
-    seen = _Seen()
+    earlier = _CoverIndex()
     for box in boxes:
-        if len(left) > MOST_PIECES:
-            yield () if seen.cover(box) else None
+        if len(left) > MAX_PIECES:
+            yield () if earlier.has_cover_of(box) else None
         else:
-            yield tuple(met for piece in left if (met := meet(piece, box)) is not None)
+            yield tuple(meetings(left, [box]))
             left = without(left, box, full)
-        seen.add(box)
+        earlier.add(box)
 
 
-class _Seen:
-    """Boxes by a class of values that they take, so that few are asked whether they cover another one."""
+class _CoverIndex:
+    """Boxes by one of the value classes that they accept, so that few are compared with another box."""
 
     def __init__(self) -> None:
         self._by_class: dict[tuple[str, int], list[Box]] = {}
-        self._wide: list[Box] = []
+        self._wide: list[Box] = []  # too many classes in every dimension to be indexed
 
     def add(self, box: Box) -> None:
+        """Index a box by each class of its narrowest dimension."""
         name, bits = min(box.items(), key=lambda item: item[1].bit_count(), default=("", 0))
-        if not 0 < bits.bit_count() <= MOST_CLASSES:
+        if not 0 < bits.bit_count() <= MAX_INDEXED_CLASSES:
             self._wide.append(box)
-        while 0 < bits.bit_count() <= MOST_CLASSES:
-            self._by_class.setdefault((name, bits & -bits), []).append(box)
-            bits &= bits - 1
+            return
+        while bits:
+            self._by_class.setdefault((name, _lowest_bit(bits)), []).append(box)
+            bits &= bits - 1  # clears the lowest bit
 
-    def cover(self, box: Box) -> bool:
-        """Whether one of them holds all of a box: then it takes the lowest class of the box in its own dimension."""
-        near = (self._by_class.get((name, bits & -bits), ()) for name, bits in box.items())
-        return any(covers(other, box) for other in chain(self._wide, *near))
+    def has_cover_of(self, box: Box) -> bool:
+        """Return True if one of the boxes holds all of `box`.
+
+        A box that does accepts, in the dimension it is indexed by, the lowest class of `box`.
+        """
+        near: list[Box] = []
+        for name, bits in box.items():
+            near += self._by_class.get((name, _lowest_bit(bits)), ())
+        return any(covers(other, box) for other in chain(self._wide, near))
+
+
+def _lowest_bit(bits: int) -> int:
+    return bits & -bits
 
 
 def in_all(pieces: Sequence[Box], unions: Sequence[Sequence[Box]]) -> list[Box]:
-    """What of some pieces lies in every one of these unions of boxes."""
+    """Return the parts of some pieces that lie in every one of these unions of boxes."""
+    common = list(pieces)
     for union in unions:
-        pieces = [met for piece in pieces for box in union if (met := meet(piece, box)) is not None]
-    return list(pieces)
+        common = meetings(common, union)
+    return common

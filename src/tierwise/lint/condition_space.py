@@ -1,4 +1,4 @@
-"""The space of all combinations that conditions can tell apart, and any point in it as real features."""
+"""The space of all combinations that conditions can tell apart, and any point in it as features."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from tierwise.steps.step import Stakes
 STAKES: tuple[Stakes, ...] = get_args(Stakes)
 TAG = "tag "
 OUTCOME = "outcome "
+_MAX_WORDS = 4  # classes that are named before the rest is counted
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that conditions look at: one value for each class of values that none of them tells apart.
+    """One property that conditions look at, with one value for each class of values.
 
-    Ranges are in order; a value that is missing (None) comes last.
+    Values of one class are those that no condition tells apart. Ranges are in order; a missing value
+    (None) comes last.
     """
 
     name: str
@@ -37,34 +39,39 @@ class Dimension:
         return (1 << len(self.values)) - 1
 
     @cached_property
-    def _place(self) -> dict[Hashable, int]:
-        return {value: i for i, value in enumerate(self.values)}
+    def _position(self) -> dict[Hashable, int]:
+        return {value: position for position, value in enumerate(self.values)}
 
     @cached_property
     def _numbers(self) -> list[float]:
         return [value for value in self.values if value is not None]
 
-    def of(self, values: Iterable[Hashable]) -> int:
-        """The bits of these values."""
-        return sum(1 << self._place[value] for value in set(values))
+    def bits_of(self, values: Iterable[Hashable]) -> int:
+        """Return the bits of these values."""
+        bits = 0
+        for value in values:
+            bits |= 1 << self._position[value]
+        return bits
 
-    def between(self, least: float | None, most: float | None) -> int:
-        """The bits of the classes from `least` to `most`, both included."""
+    def bits_between(self, least: float | None, most: float | None) -> int:
+        """Return the bits of the classes from `least` to `most`, both included."""
         first = 0 if least is None else bisect_left(self._numbers, least)
         last = len(self._numbers) if most is None else bisect_right(self._numbers, most)
         return (1 << last) - (1 << first)
 
-    def told(self, bits: int) -> str:
-        """Words for some classes, such as `sensitivity confidential or restricted`."""
-        words = [word for i, word in enumerate(self.words) if bits >> i & 1]
-        shown = words if len(words) <= 4 else [*words[:3], f"{len(words) - 3} more"]
-        return f"{self.name} {' or '.join(shown)}"
+    def describe(self, bits: int) -> str:
+        """Return words for some classes, such as `sensitivity confidential or restricted`."""
+        words = [word for position, word in enumerate(self.words) if bits >> position & 1]
+        if len(words) > _MAX_WORDS:
+            rest = len(words) - (_MAX_WORDS - 1)
+            words = [*words[: _MAX_WORDS - 1], f"{rest} more"]
+        return f"{self.name} {' or '.join(words)}"
 
 
 class Space:
-    """What the conditions that concern one step can tell apart. What none of them names is left out.
+    """All combinations that the conditions of one step can tell apart.
 
-    Dimensions are taken as free of each other. Where they are not (an outcome as a whole and one of its
+    Dimensions are taken as independent. Where they are not (an outcome as a whole and one of its
     fields), a box may hold combinations that no document has, never fewer than there are.
     """
 
@@ -79,137 +86,160 @@ class Space:
 
     @property
     def size(self) -> int:
-        """How many combinations there are."""
+        """The number of combinations."""
         return prod(len(dimension.values) for dimension in self.dimensions.values())
 
     def box(self, condition: Condition) -> Box:
-        """What a condition holds for, its step apart."""
+        """Return the combinations that a condition matches, its step left aside."""
         return {name: bits for name, bits in self._bits(condition) if bits != self.full[name]}
 
-    def _bits(self, c: Condition) -> Iterator[tuple[str, int]]:
-        at = self.dimensions
-        if c.sensitivity_min or c.sensitivity_max:
-            first = SENSITIVITIES.index(c.sensitivity_min or SENSITIVITIES[0])
-            last = SENSITIVITIES.index(c.sensitivity_max or SENSITIVITIES[-1])
-            yield "sensitivity", at["sensitivity"].of(SENSITIVITIES[first : last + 1])
-        if c.tokens_min is not None or c.tokens_max is not None:
-            yield "tokens", at["tokens"].between(c.tokens_min, c.tokens_max)
-        if c.language is not None:
-            yield "language", at["language"].of(c.language)
-        if c.stakes is not None:
-            yield "stakes", at["stakes"].of(c.stakes)
-        for name, values in c.tags.items():
-            yield TAG + name, at[TAG + name].of(values)
-        for path, values in c.outcomes.items():
-            yield OUTCOME + path, at[OUTCOME + path].of(values)
-        if c.budget_used_min is not None:
-            yield "budget used", at["budget used"].between(c.budget_used_min, None)
-        if c.minutes_left_max is not None:
-            yield "minutes left", at["minutes left"].between(None, c.minutes_left_max)
+    def _bits(self, condition: Condition) -> Iterator[tuple[str, int]]:
+        """Yield each dimension that a condition names, with the bits that it accepts."""
+        dimensions = self.dimensions
+        if condition.sensitivity_min or condition.sensitivity_max:
+            first = SENSITIVITIES.index(condition.sensitivity_min or SENSITIVITIES[0])
+            last = SENSITIVITIES.index(condition.sensitivity_max or SENSITIVITIES[-1])
+            levels = SENSITIVITIES[first : last + 1]
+            yield "sensitivity", dimensions["sensitivity"].bits_of(levels)
+        if condition.tokens_min is not None or condition.tokens_max is not None:
+            tokens = dimensions["tokens"]
+            yield "tokens", tokens.bits_between(condition.tokens_min, condition.tokens_max)
+        if condition.language is not None:
+            yield "language", dimensions["language"].bits_of(condition.language)
+        if condition.stakes is not None:
+            yield "stakes", dimensions["stakes"].bits_of(condition.stakes)
+        for name, values in condition.tags.items():
+            yield TAG + name, dimensions[TAG + name].bits_of(values)
+        for path, values in condition.outcomes.items():
+            yield OUTCOME + path, dimensions[OUTCOME + path].bits_of(values)
+        if condition.budget_used_min is not None:
+            used = dimensions["budget used"]
+            yield "budget used", used.bits_between(condition.budget_used_min, None)
+        if condition.minutes_left_max is not None:
+            minutes = dimensions["minutes left"]
+            yield "minutes left", minutes.bits_between(None, condition.minutes_left_max)
 
     def points(self) -> Iterator[Features]:
-        """Every combination, as features."""
+        """Yield every combination, as features."""
         names = tuple(self.dimensions)
-        for values in product(*(dimension.values for dimension in self.dimensions.values())):
+        all_values = [dimension.values for dimension in self.dimensions.values()]
+        for values in product(*all_values):
             yield self._features(dict(zip(names, values, strict=True)))
 
     def point(self, box: Box) -> Features:
-        """One combination in a box, as features."""
-        lowest = {name: (bits & -bits).bit_length() - 1 for name, bits in box.items()}
-        return self._features({name: self.dimensions[name].values[i] for name, i in lowest.items()})
+        """Return one combination in a box, as features: the lowest class of each dimension."""
+        values: dict[str, Any] = {}
+        for name, bits in box.items():
+            lowest = (bits & -bits).bit_length() - 1
+            values[name] = self.dimensions[name].values[lowest]
+        return self._features(values)
 
-    def told(self, box: Box) -> str:
-        """Words for a box, such as `sensitivity confidential or restricted, language de`."""
-        return ", ".join(self.dimensions[name].told(bits) for name, bits in box.items())
+    def describe(self, box: Box) -> str:
+        """Return words for a box, such as `sensitivity confidential or restricted, language de`."""
+        return ", ".join(self.dimensions[name].describe(bits) for name, bits in box.items())
 
     def _features(self, values: Mapping[str, Any]) -> Features:
-        tags = {
-            name.removeprefix(TAG): v
-            for name, v in values.items()
-            if name.startswith(TAG) and v is not None
-        }
-        found = {
-            n.removeprefix(OUTCOME): v
-            for n, v in values.items()
-            if n.startswith(OUTCOME) and v is not None
-        }
         return Features(
             step=self.step,
             tokens=values.get("tokens", 0),
             sensitivity=values.get("sensitivity", "restricted"),
             language=values.get("language"),
             stakes=values.get("stakes", "normal"),
-            tags=tags,
-            outcomes=_outcomes(found),
+            tags=_with_prefix(values, TAG),
+            outcomes=_nested_outcomes(_with_prefix(values, OUTCOME)),
             budget_used=values.get("budget used", 0.0),
             minutes_left=values.get("minutes left"),
         )
 
 
-def _outcomes(found: Mapping[str, str]) -> dict[str, Any]:
-    """`{"classify.label": "a"}` as the outcomes that a document carries."""
-    whole = {path: value for path, value in found.items() if "." not in path}
+def _with_prefix(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the values of the dimensions with a prefix, by the rest of their name."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix) and value is not None
+    }
+
+
+def _nested_outcomes(values: Mapping[str, str]) -> dict[str, Any]:
+    """Return `{"classify.label": "a"}` as the outcomes that a document carries."""
+    whole: dict[str, Any] = {}
     fields: dict[str, dict[str, str]] = {}
-    for path, value in found.items():
+    for path, value in values.items():
         step, _, name = path.partition(".")
         if name:
             fields.setdefault(step, {})[name] = value
+        else:
+            whole[step] = value
+    # a whole outcome (a text) has no fields
     return {**fields, **whole}
 
 
 def _dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
-    if any(c.sensitivity_min or c.sensitivity_max for c in conditions):
+    """Yield a dimension for each property that a condition names."""
+    if any(each.sensitivity_min or each.sensitivity_max for each in conditions):
         yield Dimension("sensitivity", SENSITIVITIES, SENSITIVITIES)
-    least = {c.tokens_min for c in conditions if c.tokens_min is not None}
-    beyond = {c.tokens_max + 1 for c in conditions if c.tokens_max is not None}
-    if least or beyond:
-        yield _ranges("tokens", sorted({0} | least | beyond))
-    if languages := _named(c.language for c in conditions):
-        yield _words("language", languages)
-    if any(c.stakes for c in conditions):
+    tokens = {each.tokens_min for each in conditions if each.tokens_min is not None}
+    tokens |= {each.tokens_max + 1 for each in conditions if each.tokens_max is not None}
+    if tokens:
+        yield _range_dimension("tokens", sorted({0} | tokens))
+    languages = _distinct(each.language for each in conditions)
+    if languages:
+        yield _word_dimension("language", languages)
+    if any(each.stakes for each in conditions):
         yield Dimension("stakes", STAKES, STAKES)
-    for name in dict.fromkeys(name for c in conditions for name in c.tags):
-        yield _words(TAG + name, _named(c.tags.get(name) for c in conditions))
-    yield from _of_outcomes(conditions)
-    if used := {c.budget_used_min for c in conditions if c.budget_used_min is not None}:
-        yield _ranges("budget used", sorted({0.0} | used))
-    if minutes := sorted(
-        {c.minutes_left_max for c in conditions if c.minutes_left_max is not None}
-    ):
-        words = (
-            *(f"up to {m:g}" for m in minutes),
-            f"more than {minutes[-1]:g}",
-            "without a deadline",
-        )
-        yield Dimension("minutes left", (*minutes, minutes[-1] + 1, None), words)
+    for name in _distinct(tuple(each.tags) for each in conditions):
+        yield _word_dimension(TAG + name, _distinct(each.tags.get(name) for each in conditions))
+    yield from _outcome_dimensions(conditions)
+    used = {each.budget_used_min for each in conditions if each.budget_used_min is not None}
+    if used:
+        yield _range_dimension("budget used", sorted({0.0} | used))
+    minutes = {each.minutes_left_max for each in conditions if each.minutes_left_max is not None}
+    if minutes:
+        yield _minutes_dimension(sorted(minutes))
 
 
-def _of_outcomes(conditions: Sequence[Condition]) -> Iterator[Dimension]:
+def _minutes_dimension(limits: Sequence[float]) -> Dimension:
+    last = limits[-1]
+    words = [f"up to {minutes:g}" for minutes in limits]
+    return Dimension(
+        "minutes left",
+        (*limits, last + 1, None),
+        (*words, f"more than {last:g}", "without a deadline"),
+    )
+
+
+def _outcome_dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
     named: dict[str, list[str]] = {}
-    for c in conditions:
-        for path, some in c.outcomes.items():
+    for condition in conditions:
+        for path, some in condition.outcomes.items():
             named.setdefault(path, []).extend(some)
     for path, values in named.items():
-        # a text as the whole outcome is what each of its fields is compared with, too
-        of_fields = [v for other, vs in named.items() if other.startswith(f"{path}.") for v in vs]
-        yield _words(
-            OUTCOME + path, list(dict.fromkeys([*values, *(of_fields if "." not in path else [])]))
-        )
+        texts = dict.fromkeys(values)
+        # Where the whole outcome is a text, conditions on its fields are compared with that text, too.
+        if "." not in path:
+            for other, field_values in named.items():
+                if other.startswith(f"{path}."):
+                    texts |= dict.fromkeys(field_values)
+        yield _word_dimension(OUTCOME + path, list(texts))
 
 
-def _named(groups: Iterable[Sequence[str] | None]) -> list[str]:
-    """Each value that is named, once."""
-    return list(dict.fromkeys(value for group in groups for value in group or ()))
+def _distinct(groups: Iterable[Sequence[str] | None]) -> list[str]:
+    """Return each value of the groups once, in order."""
+    values: dict[str, None] = {}
+    for group in groups:
+        values |= dict.fromkeys(group or ())
+    return list(values)
 
 
-def _words(name: str, values: Sequence[str]) -> Dimension:
-    """The named values, any other one, and none."""
+def _word_dimension(name: str, values: Sequence[str]) -> Dimension:
+    """Return a dimension of the named values, any other one, and none."""
     another = "another"
     while another in values:
         another += "'"
     return Dimension(name, (*values, another, None), (*values, "any other", "unknown"))
 
 
-def _ranges(name: str, starts: Sequence[float]) -> Dimension:
-    words = [f"{a:g} to under {b:g}" for a, b in pairwise(starts)]
+def _range_dimension(name: str, starts: Sequence[float]) -> Dimension:
+    words = [f"{start:g} to under {end:g}" for start, end in pairwise(starts)]
     return Dimension(name, tuple(starts), (*words, f"{starts[-1]:g} or more"))

@@ -1,4 +1,4 @@
-"""What rules say of earlier outcomes: no step may wait for its own, nor two for each other's."""
+"""Conditions on earlier outcomes: no step may wait for itself, and no two steps for each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from tierwise.errors import unknown_name
-from tierwise.lint.findings import Finding, at
+from tierwise.lint.findings import Finding, finding_at
 from tierwise.policy.rules import Condition, Rules
 from tierwise.text.yaml import Location, YamlData
 
@@ -14,74 +14,83 @@ from tierwise.text.yaml import Location, YamlData
 def dependency_findings(
     source: YamlData, rules: Rules, flows: Mapping[str, Sequence[str]]
 ) -> Iterator[Finding]:
-    """Conditions that can never hold because the outcome they look at comes later, or never.
+    """Yield conditions that can never hold, because the outcome they look at comes later or never.
 
-    `flows` holds the steps of each flow in their order, as far as they are known.
+    `flows` holds the steps of each flow in order, as far as its text shows them.
     """
+    # step -> the steps whose outcomes its rules look at, each with the place of the first condition
     needs: dict[str, dict[str, Location]] = {}
-    for what, when, place in _conditions(rules):
-        for path in when.outcomes:
-            looked_at = path.partition(".")[0]
-            where = (*place, "outcomes", path)
-            for step in when.step or ():
-                if step == looked_at:
-                    message = f"{what} waits for what {step} has yet to give: at {step} there is no outcome of {step}"
-                    yield at(
-                        source, where, "error", "circular", f"{message}; name a step before it"
+    for what, condition, place in _conditions(rules):
+        for path in condition.outcomes:
+            earlier = path.partition(".")[0]
+            location = (*place, "outcomes", path)
+            for step in condition.step or ():
+                if step == earlier:
+                    message = (
+                        f"{what} waits for what {step} has yet to give: at {step} there is no "
+                        f"outcome of {step}; name a step before it"
                     )
-                else:
-                    needs.setdefault(step, {}).setdefault(looked_at, where)
-                    if _never_before(step, looked_at, flows):
-                        message = f"{what} looks at {looked_at}, but no flow runs {looked_at} before {step}"
-                        yield at(
-                            source, where, "warning", "too early", f"{message}, so it never holds"
-                        )
-    for circle in _circles(needs):
-        first = circle[0]
-        second = circle[1]
-        chain = ", which waits for ".join([first, *circle[1:]])
+                    yield finding_at(source, location, "error", "circular", message)
+                    continue
+                needs.setdefault(step, {}).setdefault(earlier, location)
+                if _never_before(step, earlier, flows):
+                    message = (
+                        f"{what} looks at {earlier}, but no flow runs {earlier} before {step}, "
+                        "so it never holds"
+                    )
+                    yield finding_at(source, location, "warning", "too early", message)
+    for cycle in _cycles(needs):
         message = (
-            f"{chain}: rules that wait for each other's outcomes cannot all hold; take one out"
+            f"{', which waits for '.join(cycle)}: rules that wait for each other's outcomes "
+            "cannot all hold; take one out"
         )
-        yield at(source, needs[first][second], "error", "circular", message)
+        yield finding_at(source, needs[cycle[0]][cycle[1]], "error", "circular", message)
 
 
 def field_findings(
     source: YamlData, rules: Rules, fields: Mapping[str, Collection[str]]
 ) -> Iterator[Finding]:
-    """Conditions on fields that a step's declared output does not have. A step that declares none is not judged."""
-    for what, when, place in _conditions(rules):
-        for path in when.outcomes:
+    """Yield conditions on fields that a step's declared output does not have.
+
+    A step that declares no fields is not judged.
+    """
+    for what, condition, place in _conditions(rules):
+        for path in condition.outcomes:
             step, _, name = path.partition(".")
-            if name and fields.get(step) and name not in fields[step]:
-                message = f"{what}: {unknown_name(f'field of {step}', name, fields[step])}"
-                yield at(source, (*place, "outcomes", path), "warning", "field", message)
+            declared = fields.get(step)
+            if name and declared and name not in declared:
+                message = f"{what}: {unknown_name(f'field of {step}', name, declared)}"
+                location = (*place, "outcomes", path)
+                yield finding_at(source, location, "warning", "field", message)
 
 
 def _conditions(rules: Rules) -> Iterator[tuple[str, Condition, Location]]:
-    for i, guard in enumerate(rules.guards):
-        yield f"guard '{guard.name}'", guard.when, ("guards", i, "when")
-    for i, route in enumerate(rules.routes):
-        yield f"route '{route.name}'", route.when, ("routes", i, "when")
+    """Yield each condition with a word for the rule that has it, and its place in the file."""
+    for number, guard in enumerate(rules.guards):
+        yield f"guard '{guard.name}'", guard.when, ("guards", number, "when")
+    for number, route in enumerate(rules.routes):
+        yield f"route '{route.name}'", route.when, ("routes", number, "when")
 
 
 def _never_before(step: str, earlier: str, flows: Mapping[str, Sequence[str]]) -> bool:
-    """Whether flows run a step, and none of them runs the other one before it."""
+    """Return True if flows run a step, and none of them runs the other one before it."""
     running = [order for order in flows.values() if step in order]
-    return bool(running) and not any(earlier in order[: order.index(step)] for order in running)
+    for order in running:
+        if earlier in order[: order.index(step)]:
+            return False
+    return bool(running)
 
 
-def _circles(needs: Mapping[str, Mapping[str, Location]]) -> Iterator[list[str]]:
-    """Every circle of steps that wait for each other, from a step round to itself."""
+def _cycles(needs: Mapping[str, Mapping[str, Location]]) -> Iterator[list[str]]:
+    """Yield every cycle of steps that wait for each other, from a step back to itself."""
     graph = {step: set(others) for step, others in needs.items()}
     while True:
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
-            circle: list[str] = error.args[1][
-                ::-1
-            ]  # graphlib tells it from what is waited for to what waits
-            yield circle
-            graph[circle[0]].discard(circle[1])
+            # graphlib lists it from the awaited step to the waiting one
+            cycle: list[str] = error.args[1][::-1]
+            yield cycle
+            graph[cycle[0]].discard(cycle[1])
         else:
             return

@@ -1,11 +1,11 @@
-"""Examples under a route: documents that it is meant for go through the real router."""
+"""Examples under a route: documents that it is meant for are sent through the real router."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tierwise.lint.findings import Finding, at
-from tierwise.lint.routes import Ground
+from tierwise.lint.findings import Finding, finding_at
+from tierwise.lint.routes import RuleContext
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy, route
 from tierwise.policy.rules import Example, Features
@@ -14,24 +14,27 @@ from tierwise.steps.prompts import Prompts
 
 
 def example_findings(
-    ground: Ground, policy: Policy, prompts: Prompts, currents: Mapping[str, Current]
+    context: RuleContext, policy: Policy, prompts: Prompts, currents: Mapping[str, Current]
 ) -> Iterator[Finding]:
-    """Examples that do not hold under a policy where every model is available.
+    """Yield examples that are routed elsewhere, under a policy where every model is available.
 
-    `currents` says, by step, what certificates must agree with.
+    `currents` holds, by step, the state that certificates must agree with.
     """
-    room = {prompt.head.step: prompt.head.max_output_tokens for prompt in prompts}
-    for i, rule in enumerate(ground.rules.routes):
-        for j, example in enumerate(rule.examples):
+    output_tokens = {prompt.head.step: prompt.head.max_output_tokens for prompt in prompts}
+    for rule_number, rule in enumerate(context.rules.routes):
+        for example_number, example in enumerate(rule.examples):
             chosen = route(
                 _features(example),
                 policy,
-                max_output_tokens=room.get(example.step, 1),
+                max_output_tokens=output_tokens.get(example.step, 1),
                 current=currents.get(example.step),
             )
-            if chosen.rule != rule.name or chosen.models[:1] != (example.routes_to,):
-                message = f"this example of route '{rule.name}' does not hold: {_instead(example, rule.name, chosen)}"
-                yield at(ground.source, ("routes", i, "examples", j), "error", "example", message)
+            if chosen.rule == rule.name and chosen.models[:1] == (example.routes_to,):
+                continue
+            why = _describe_mismatch(example, rule.name, chosen)
+            message = f"this example of route '{rule.name}' does not hold: {why}"
+            place = ("routes", rule_number, "examples", example_number)
+            yield finding_at(context.source, place, "error", "example", message)
 
 
 def _features(example: Example) -> Features:
@@ -47,15 +50,17 @@ def _features(example: Example) -> Features:
     )
 
 
-def _instead(example: Example, meant: str, chosen: Route) -> str:
-    """What came in place of what was meant, and why."""
-    came = f"{chosen.models[0]} comes first" if chosen.models else "no model is left"
-    if chosen.rule != meant:
-        return f"route '{chosen.rule}' takes it, where {came}; change the example, or what one of the routes is for"
-    why = next((r.reason for r in chosen.rejected if r.model == example.routes_to), "")
-    lost = (
-        f"{example.routes_to} is left out: {why}"
-        if why
-        else f"{example.routes_to} does not come first"
-    )
-    return f"{came}, not {example.routes_to} ({chosen.reason}; {lost})"
+def _describe_mismatch(example: Example, rule_name: str, chosen: Route) -> str:
+    """Describe the route that an example took in place of the one that it is written under."""
+    first = f"{chosen.models[0]} comes first" if chosen.models else "no model is left"
+    if chosen.rule != rule_name:
+        return (
+            f"route '{chosen.rule}' takes it, where {first}; "
+            "change the example, or what one of the routes is for"
+        )
+    lost = f"{example.routes_to} does not come first"
+    for rejection in chosen.rejected:
+        if rejection.model == example.routes_to and rejection.reason:
+            lost = f"{example.routes_to} is left out: {rejection.reason}"
+            break
+    return f"{first}, not {example.routes_to} ({chosen.reason}; {lost})"

@@ -1,4 +1,4 @@
-"""A project's files, each read as far as it can be: what is wrong with one hides nothing in the others."""
+"""A project's files, each read as far as possible: a fault in one hides nothing in the others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass
-class Files:
-    """What could be read, and every fault. When rules and catalog are `sound`, routes can be asked."""
+class ProjectFiles:
+    """The files that could be read, and every fault.
+
+    `sound` says that rules and catalog are right, so that routes can be worked out.
+    """
 
     root: Path
     faults: list[ConfigError] = field(default_factory=list)
@@ -37,21 +40,17 @@ class Files:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps that prompts are for; a prompt that is wrong is taken to be for the step of its name."""
-        return tuple(
-            sorted({prompt.head.step for prompt in self.prompts} | set(self.broken_prompts))
-        )
+        """The steps that prompts are for; a broken prompt counts for the step of its name."""
+        declared = {prompt.head.step for prompt in self.prompts}
+        return tuple(sorted(declared | set(self.broken_prompts)))
 
 
-def read_files(project: Project) -> Files:
-    """All files that rules stand on."""
-    files = Files(project.root)
+def read_files(project: Project) -> ProjectFiles:
+    """Read catalog, prompts, rules, certificates and settings."""
+    files = ProjectFiles(project.root)
     _read_catalog(files)
-    files.prompts, faults = read_prompts(project.root / "prompts")
-    files.broken_prompts = tuple(
-        Path(fault.path or "").name.removesuffix(SUFFIX) for fault in faults
-    )
-    files.faults += faults
+    _read_prompts(files)
+    # after catalog and prompts: rules name models and steps
     _read_rules(files)
     _read_certificates(files)
     try:
@@ -61,7 +60,10 @@ def read_files(project: Project) -> Files:
     return files
 
 
-def _read(files: Files, path: Path, model: type[M]) -> tuple[YamlData | None, M | None]:
+def _read_model(
+    files: ProjectFiles, path: Path, model: type[M]
+) -> tuple[YamlData | None, M | None]:
+    """Read a YAML file; None in the place of what could not be read, with the faults noted."""
     try:
         source = read_yaml(files.root / path)
     except ConfigError as fault:
@@ -72,33 +74,49 @@ def _read(files: Files, path: Path, model: type[M]) -> tuple[YamlData | None, M 
     return source, value
 
 
-def _read_catalog(files: Files) -> None:
-    files.catalog_source, files.catalog = _read(files, CATALOG, Catalog)
-    if files.catalog_source and files.catalog:
-        faults = list(catalog_faults(files.catalog_source, files.catalog))
-        files.faults += faults
-        files.catalog = None if faults else files.catalog
+def _read_catalog(files: ProjectFiles) -> None:
+    source, catalog = _read_model(files, CATALOG, Catalog)
+    files.catalog_source = source
+    if source is None or catalog is None:
+        return
+    faults = list(catalog_faults(source, catalog))
+    files.faults += faults
+    if not faults:
+        files.catalog = catalog
 
 
-def _read_rules(files: Files) -> None:
-    """Names are looked up in the catalog as it is written, so that a fault in one entry hides no other name."""
-    files.rules_source, files.rules = _read(files, RULES, Rules)
+def _read_prompts(files: ProjectFiles) -> None:
+    files.prompts, faults = read_prompts(files.root / "prompts")
+    files.faults += faults
+    names = [Path(fault.path or "").name for fault in faults]
+    files.broken_prompts = tuple(name.removesuffix(SUFFIX) for name in names)
+
+
+def _read_rules(files: ProjectFiles) -> None:
+    """Read the rules, whose names are looked up in the catalog as it is written.
+
+    That way a fault in one entry of the catalog hides no other name.
+    """
+    files.rules_source, files.rules = _read_model(files, RULES, Rules)
     if files.rules is None or files.rules_source is None or files.catalog_source is None:
         files.sound = False
         return
-    written = files.catalog_source.data
-    models, tiers = (_keys(written, name) for name in ("models", "tiers"))
+    models = _keys(files.catalog_source.data, "models")
+    tiers = _keys(files.catalog_source.data, "tiers")
     faults = list(rules_faults(files.rules_source, files.rules, models, tiers, files.steps))
     files.faults += faults
     files.sound = files.catalog is not None and not faults
 
 
 def _keys(data: object, name: str) -> tuple[str, ...]:
-    inner = data.get(name) if isinstance(data, dict) else None
+    """Return the keys of a mapping inside raw YAML data; none where there is no mapping."""
+    if not isinstance(data, dict):
+        return ()
+    inner = data.get(name)
     return tuple(inner) if isinstance(inner, dict) else ()
 
 
-def _read_certificates(files: Files) -> None:
+def _read_certificates(files: ProjectFiles) -> None:
     path = files.root / CERTIFICATES
     try:
         files.certificates = load_certificates(path)

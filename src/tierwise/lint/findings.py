@@ -1,4 +1,4 @@
-"""A finding: one thing that is wrong in a project, with its place and remedy."""
+"""A finding: one fault of a project, with its place and remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Level = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. `kind` is a word for all of its like; `line` is None where no line can be told."""
+    """One fault. `kind` is a word for all of its like; `line` is None where there is no line."""
 
     level: Level
     kind: str
@@ -25,11 +25,11 @@ class Finding:
 
     @property
     def order(self) -> tuple[str, int]:
-        """Findings are told in the order of the files and their lines."""
+        """The key to sort by: file, then line."""
         return str(self.path), self.line or 0
 
     def data(self, root: Path) -> Mapping[str, Any]:
-        """As plain data, the path below the project's root."""
+        """Return plain data, the path relative to the project's root."""
         path = self.path.relative_to(root) if self.path.is_relative_to(root) else self.path
         return {
             "level": self.level,
@@ -40,11 +40,14 @@ class Finding:
         }
 
 
-def at(source: YamlData, location: Location, level: Level, kind: str, message: str) -> Finding:
-    """A finding at a place of a YAML file."""
+def finding_at(
+    source: YamlData, location: Location, level: Level, kind: str, message: str
+) -> Finding:
+    """Return a finding at a place in a YAML file."""
     return Finding(level, kind, Path(source.path), source.line(location), message)
 
 
-def of_error(error: ConfigError, root: Path, kind: str = "file") -> Finding:
-    """A project file's error as a finding."""
-    return Finding("error", kind, root / (error.path or ""), error.line, error.message)
+def finding_from_error(error: ConfigError, root: Path, kind: str = "file") -> Finding:
+    """Return the error of a project file as a finding."""
+    path = root / (error.path or "")
+    return Finding("error", kind, path, error.line, error.message)

@@ -1,4 +1,4 @@
-"""The proof that no guard can be passed: all that the rules can tell apart goes through the real router."""
+"""The proof that no guard can be bypassed: all combinations of the rules go through the real router."""
 
 from __future__ import annotations
 
@@ -7,133 +7,155 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tierwise.lint.condition_boxes import meet
-from tierwise.lint.findings import Finding, at
-from tierwise.lint.routes import Ground, Layout
+from tierwise.lint.findings import Finding, finding_at
+from tierwise.lint.routes import RuleContext, StepLayout
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import Certificate, Certificates, Current
 from tierwise.policy.router import Policy, route
-from tierwise.policy.rules import Features, Guard, Rules
+from tierwise.policy.rules import Features, Rules
 
-MOST_COMBINATIONS = 200_000
-MOST_TESTS = 20_000_000  # combinations times routes: each combination may have to ask every route
+MAX_COMBINATIONS = 200_000
+MAX_TESTS = 20_000_000  # combinations times routes: a combination may have to be held against each
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What was tried, in words, and every way past a guard that was found: there should be none."""
+class GuardProof:
+    """The combinations that were tried, in words, and every bypass of a guard: there should be none."""
 
-    combinations: int  # 0 where guards were held against routes instead
+    combinations: int  # 0 where guards were compared with routes instead
     tried: str
     leaks: tuple[str, ...]
 
     @property
     def sentence(self) -> str:
         """Such as `12,480 combinations: no guard can be passed`."""
-        return f"{self.tried}: " + (
-            f"{len(self.leaks)} ways past a guard" if self.leaks else "no guard can be passed"
-        )
+        if self.leaks:
+            return f"{self.tried}: {len(self.leaks)} ways past a guard"
+        return f"{self.tried}: no guard can be passed"
 
 
-def proven(ground: Ground, certificates: Certificates) -> Proof | None:
-    """Try to get past the guards with all models available, with and without certificates; None without guards.
+@dataclass(frozen=True)
+class _PolicyCase:
+    """A policy to try, with the state that its certificates agree with."""
 
-    Each combination is tried where there are not too many. Else each guard is held against each route at a point
-    that both hold for, which says the same, since a condition holds for a box and `Rules.forbidden` for all guards.
+    policy: Policy
+    current: Current | None
+
+
+def prove_guards(context: RuleContext, certificates: Certificates) -> GuardProof | None:
+    """Try to bypass the guards, with all models available, with and without certificates.
+
+    Returns None without guards. Each combination is tried where there are not too many. Else each
+    guard is held against each route at one point that both match. That is as strong, since a
+    condition matches a box and `Rules.forbidden` applies all guards.
     """
-    if not ground.rules.guards:
+    if not context.rules.guards:
         return None
-    size = sum(layout.space.size for layout in ground.layouts)
-    tests = sum(layout.space.size * len(layout.routes) for layout in ground.layouts)
-    if size <= MOST_COMBINATIONS and tests <= MOST_TESTS:
-        leaks = [
-            leak for layout in ground.layouts for leak in _by_trying(ground, layout, certificates)
-        ]
-        return Proof(size, f"{size:,} combinations", tuple(dict.fromkeys(leaks)))
-    leaks = [leak for layout in ground.layouts for leak in _by_boxes(ground, layout, certificates)]
-    routes = len(ground.rules.routes)
-    guards = len(ground.rules.guards)
-    against = f"{guards:,} guard{'' if guards == 1 else 's'}"
-    tried = f"{routes:,} routes against {against} (too many combinations to try each)"
-    return Proof(0, tried, tuple(dict.fromkeys(leaks)))
+    combinations = 0
+    tests = 0
+    for layout in context.layouts:
+        combinations += layout.space.size
+        tests += layout.space.size * len(layout.routes)
+    every_combination = combinations <= MAX_COMBINATIONS and tests <= MAX_TESTS
+
+    leaks: dict[str, None] = {}
+    for layout in context.layouts:
+        if every_combination:
+            leaks |= dict.fromkeys(_try_combinations(context, layout, certificates))
+        else:
+            leaks |= dict.fromkeys(_try_boxes(context, layout, certificates))
+    if every_combination:
+        return GuardProof(combinations, f"{combinations:,} combinations", tuple(leaks))
+    routes = len(context.rules.routes)
+    guards = len(context.rules.guards)
+    tried = (
+        f"{routes:,} routes against {guards:,} guard{'' if guards == 1 else 's'} "
+        "(too many combinations to try each)"
+    )
+    return GuardProof(0, tried, tuple(leaks))
 
 
-def leak_findings(ground: Ground, proof: Proof) -> Iterator[Finding]:
-    """Ways past a guard as errors: they would be a fault in tierwise, not in the rules."""
+def leak_findings(context: RuleContext, proof: GuardProof) -> Iterator[Finding]:
+    """Yield bypasses of a guard as errors: they would be a fault in tierwise, not in the rules."""
     for leak in proof.leaks:
-        yield at(
-            ground.source,
-            ("guards",),
-            "error",
-            "leak",
-            f"{leak}; this is a fault in tierwise, please report it",
-        )
+        message = f"{leak}; this is a fault in tierwise, please report it"
+        yield finding_at(context.source, ("guards",), "error", "leak", message)
 
 
-def _by_trying(ground: Ground, layout: Layout, certificates: Certificates) -> Iterator[str]:
-    policies = _policies(ground.catalog, ground.rules, layout.step, certificates)
-    for f in layout.space.points():
-        yield from _passed(f, ground.catalog, ground.rules.guards, policies)
+def _try_combinations(
+    context: RuleContext, layout: StepLayout, certificates: Certificates
+) -> Iterator[str]:
+    cases = _policy_cases(context.catalog, context.rules, layout.step, certificates)
+    for features in layout.space.points():
+        yield from _bypasses(features, context.catalog, cases)
 
 
-def _by_boxes(ground: Ground, layout: Layout, certificates: Certificates) -> Iterator[str]:
-    for i, box in layout.routes.items():
-        alone = type(ground.rules)(
-            version=1, guards=ground.rules.guards, routes=(ground.rules.routes[i],)
-        )
-        policies = _policies(ground.catalog, alone, layout.step, certificates)
+def _try_boxes(
+    context: RuleContext, layout: StepLayout, certificates: Certificates
+) -> Iterator[str]:
+    """Try each route alone, at one point that it and a guard match."""
+    for number, box in layout.routes.items():
+        # the rules' own class: a subclass may test guards otherwise
+        rules_class = type(context.rules)
+        rule = context.rules.routes[number]
+        route_alone = rules_class(version=1, guards=context.rules.guards, routes=(rule,))
+        cases = _policy_cases(context.catalog, route_alone, layout.step, certificates)
         for _, guarded in layout.guards:
-            if (both := meet(box, guarded)) is not None:
-                yield from _passed(
-                    layout.space.point(both), ground.catalog, ground.rules.guards, policies
-                )
+            both = meet(box, guarded)
+            if both is not None:
+                yield from _bypasses(layout.space.point(both), context.catalog, cases)
 
 
-def _policies(
+def _policy_cases(
     catalog: Catalog, rules: Rules, step: str, certificates: Certificates
-) -> tuple[tuple[Policy, Current | None], ...]:
-    """All models available: without certificates, and with all that there are for the step taken as valid."""
-    mine = [certificate for certificate in certificates.certificates if certificate.step == step]
-    bare = (Policy(catalog=catalog, rules=rules), None)
-    if not mine:
-        return (bare,)
-    today = datetime.date.today()
-    current = Current(
-        identities={name: model.identity for name, model in catalog.models.items()},
-        prompt_hash="",
-        step_hash="",
-        today=today,
-    )
-    valid = Certificates(
-        certificates=tuple(_as_valid(certificate, current) for certificate in mine)
-    )
-    return (bare, (Policy(catalog=catalog, rules=rules, certificates=valid), current))
+) -> list[_PolicyCase]:
+    """Return policies with all models available: without certificates, and with the step's as valid."""
+    cases = [_PolicyCase(Policy(catalog=catalog, rules=rules), None)]
+    own = [certificate for certificate in certificates.certificates if certificate.step == step]
+    if own:
+        current = Current(
+            identities={name: model.identity for name, model in catalog.models.items()},
+            prompt_hash="",
+            step_hash="",
+            today=datetime.date.today(),
+        )
+        valid = tuple(_as_valid(certificate, current) for certificate in own)
+        policy = Policy(catalog=catalog, rules=rules, certificates=Certificates(certificates=valid))
+        cases.append(_PolicyCase(policy, current))
+    return cases
 
 
 def _as_valid(certificate: Certificate, current: Current) -> Certificate:
-    known = {name: current.identities.get(name, "") for name in certificate.models}
-    tomorrow = current.today + datetime.timedelta(days=1)
-    return certificate.model_copy(
-        update={"identities": known, "prompt_hash": "", "step_hash": "", "expires": tomorrow}
-    )
-
-
-def _passed(
-    f: Features,
-    catalog: Catalog,
-    guards: tuple[Guard, ...],
-    policies: tuple[tuple[Policy, Current | None], ...],
-) -> Iterator[str]:
-    """Every way past a guard for these features: what the router hands out, and what is asked before each attempt."""
-    holding = [guard for guard in guards if guard.when.holds(f)]
-    barred = {
-        tier: [guard.name for guard in holding if tier not in guard.allow_tiers]
-        for tier in catalog.tiers
+    """Return a certificate that agrees with `current`, whatever it was measured with."""
+    identities = {name: current.identities.get(name, "") for name in certificate.models}
+    changes = {
+        "identities": identities,
+        "prompt_hash": "",
+        "step_hash": "",
+        "expires": current.today + datetime.timedelta(days=1),
     }
-    rules = policies[0][0].rules
-    for tier, names in barred.items():
-        if bool(names) != (rules.forbidden(tier, f) is not None):
-            yield f"guard {names[0] if names else '?'} is not asked for tier {tier} at {f}"
-    for policy, current in policies:
-        for name in route(f, policy, max_output_tokens=1, current=current).models:
-            if names := barred[catalog.models[name].tier]:
-                yield f"guard {names[0]} lets {name} see {f}"
+    return certificate.model_copy(update=changes)
+
+
+def _bypasses(features: Features, catalog: Catalog, cases: list[_PolicyCase]) -> Iterator[str]:
+    """Yield every bypass of a guard for these features.
+
+    Looked at are the router's models, and the test that is made before each attempt.
+    """
+    rules = cases[0].policy.rules
+    matching = [guard for guard in rules.guards if guard.when.holds(features)]
+    forbidding: dict[str, list[str]] = {}
+    for tier in catalog.tiers:
+        forbidding[tier] = [guard.name for guard in matching if tier not in guard.allow_tiers]
+
+    for tier, names in forbidding.items():
+        tested = rules.forbidden(tier, features) is not None
+        if tested != bool(names):
+            guard = names[0] if names else "?"
+            yield f"guard {guard} is not asked for tier {tier} at {features}"
+    for case in cases:
+        chosen = route(features, case.policy, max_output_tokens=1, current=case.current)
+        for name in chosen.models:
+            names = forbidding[catalog.models[name].tier]
+            if names:
+                yield f"guard {names[0]} lets {name} see {features}"

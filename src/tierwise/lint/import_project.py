@@ -1,6 +1,7 @@
-"""A project's own code, imported by a process of its own, and told as JSON: `python -m tierwise.lint.import_project`.
+"""Import of a project's own code in a separate process, described as JSON on standard output.
 
-A module that cannot be imported, exits or prints harms nobody here, and the next check sees it afresh.
+Run as `python -m tierwise.lint.import_project ROOT`. A module that cannot be imported, exits or prints
+does no harm there, and the next check imports it afresh.
 """
 
 from __future__ import annotations
@@ -18,137 +19,148 @@ from types import ModuleType
 from typing import Any
 
 from tierwise.errors import ConfigError, TierwiseError
-from tierwise.evidence.golden import load_settings
-from tierwise.lint.call_parameters import calls_of, differences
+from tierwise.evidence.golden import GoldenSettings, load_settings
+from tierwise.lint.call_parameters import call_differences, step_calls
 from tierwise.policy.certificates import Current
 from tierwise.project import Project
 from tierwise.steps.step import Step
 
 
-def told(root: Path) -> dict[str, Any]:
-    """All steps in tasks/ and the calls of them in flows, what certificates must agree with, and what is no module."""
+def describe_project(root: Path) -> dict[str, Any]:
+    """Describe all steps in tasks/, their calls in flows, and the modules that cannot be imported."""
     project = Project(root)
     steps: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
 
-    def tried(path: Path, look: Callable[..., Any], *arguments: Any) -> Any:
+    def attempt(path: Path, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Return the action's result, or None with its error among the faults of `path`."""
         try:
-            return look(*arguments)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a project's module may raise anything
-            faults.append(_fault(error, path, root))
+            return action(*arguments)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything
+            faults.append(_describe_fault(error, path, root))
             return None
 
     for path in _modules(root / "tasks"):
-        module = tried(path, importlib.import_module, f"tasks.{path.stem}")
-        for step in _steps(module) if module else ():
-            current = tried(_settings_file(project, step), _current, project, step)
-            steps.append(_told(step, path, current))
-    asked: list[dict[str, Any]] = []
+        module = attempt(path, importlib.import_module, f"tasks.{path.stem}")
+        for step in _steps_in(module):
+            settings_file = _settings_file(project, step)
+            current = attempt(settings_file, _current_evidence, project, step)
+            steps.append(_describe_step(step, path, current))
+    calls: list[dict[str, Any]] = []
     for path in _modules(root / "flows"):
-        if tried(path, project.load_flow, path.stem):
-            asked += _asked(project, path)
-    return {"steps": steps, "faults": faults, "asked": asked}
+        if attempt(path, project.load_flow, path.stem):
+            calls += _describe_calls(project, path)
+    return {"steps": steps, "faults": faults, "calls": calls}
 
 
 def _modules(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def _steps(module: ModuleType) -> Iterator[Step]:
-    """The steps in a module."""
+def _steps_in(module: ModuleType | None) -> Iterator[Step]:
+    """Yield the steps in a module; none where it could not be imported."""
+    if module is None:
+        return
     for value in vars(module).values():
-        if isinstance(step := getattr(value, "spec", None), Step):
+        step = getattr(value, "spec", None)
+        if isinstance(step, Step):
             yield step
 
 
-def _told(step: Step, path: Path, current: Current | None) -> dict[str, Any]:
-    hashes = ("identities", "prompt_hash", "step_hash")
+def _describe_step(step: Step, path: Path, current: Current | None) -> dict[str, Any]:
+    evidence = None
+    if current is not None:
+        evidence = {
+            "identities": current.identities,
+            "prompt_hash": current.prompt_hash,
+            "step_hash": current.step_hash,
+        }
     return {
         "name": step.name,
         "path": str(path),
         "prompt": step.prompt,
         "choices": dict(step.choices),
         "fields": list(step.returns.model_fields),
-        "current": {name: getattr(current, name) for name in hashes} if current else None,
+        "current": evidence,
     }
 
 
-def _current(project: Project, step: Step) -> Current | None:
-    """What certificates of a step must agree with; None where a file is wrong that its own check tells."""
+def _current_evidence(project: Project, step: Step) -> Current | None:
+    """Return the state that certificates of a step must agree with.
+
+    None where a file is wrong: the check of that file reports it.
+    """
     from tierwise.engine import current_of, examples_of
 
     try:
         settings = load_settings(_settings_file(project, step))
         examples = examples_of(project, step.name)
-        if settings.returns:
-            step = replace(step, returns=resolve_name(settings.returns))
-        return current_of(
-            project, step, dict(settings.parameters), examples.hash if examples else None
-        )
+        measured = _measured_step(step, settings)
+        examples_hash = examples.hash if examples else None
+        return current_of(project, measured, dict(settings.parameters), examples_hash)
     except TierwiseError:
         return None
 
 
-def _asked(project: Project, path: Path) -> list[dict[str, Any]]:
-    """The calls of steps with a golden set in a flow, each with what it has otherwise than that set's settings."""
-    found = []
-    for call in calls_of(sys.modules[f"flows.{path.stem}"], path):
-        step = call.step
+def _measured_step(step: Step, settings: GoldenSettings) -> Step:
+    """Return the step as its golden set measures it: perhaps with another output model."""
+    if not settings.returns:
+        return step
+    return replace(step, returns=resolve_name(settings.returns))
+
+
+def _describe_calls(project: Project, path: Path) -> list[dict[str, Any]]:
+    """Describe a flow's calls of steps with a golden set, with their differences from its settings."""
+    calls: list[dict[str, Any]] = []
+    for call in step_calls(sys.modules[f"flows.{path.stem}"], path):
         settings_file = _settings_file(project, call.step)
         if not settings_file.with_suffix(".jsonl").exists():
             continue
         try:
             settings = load_settings(settings_file)
-            measured = (
-                replace(step, returns=resolve_name(settings.returns)) if settings.returns else step
-            )
-        except (
-            TierwiseError,
-            ImportError,
-            AttributeError,
-            ValueError,
-        ):  # told by who reads the golden set
-            continue
-        other = differences(call, measured, settings)
-        found.append(
-            {"step": step.name, "path": str(path), "line": call.line, "differences": other}
-        )
-    return found
+            measured = _measured_step(call.step, settings)
+        except (TierwiseError, ImportError, AttributeError, ValueError):
+            continue  # the check of the golden set reports it
+        description = {
+            "step": call.step.name,
+            "path": str(path),
+            "line": call.line,
+            "differences": call_differences(call, measured, settings),
+        }
+        calls.append(description)
+    return calls
 
 
 def _settings_file(project: Project, step: Step) -> Path:
     return project.root / "golden" / f"{step.name}.yaml"
 
 
-def _fault(error: BaseException, path: Path, root: Path) -> dict[str, Any]:
-    """An error of the project's code, at the last of its own lines that led there."""
+def _describe_fault(error: BaseException, path: Path, root: Path) -> dict[str, Any]:
+    """Describe an error of the project's code, at the last of its own lines in the traceback."""
     if isinstance(error, ConfigError):
-        return {
-            "path": str(root / (error.path or path)),
-            "line": error.line,
-            "message": error.message,
-        }
-    frames = [
-        (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    own = [
-        (file, line)
-        for file, line in frames
-        if file.is_relative_to(root) and "site-packages" not in file.parts
-    ]
-    place, line = own[-1] if own else (path, None)
-    if isinstance(error, SyntaxError) and error.filename:
-        place = Path(error.filename)
-        line = error.lineno
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return {
-        "path": str(place),
-        "line": line,
-        "message": f"cannot be imported: {type(error).__name__}: {text}",
-    }
+        place = root / (error.path or path)
+        return {"path": str(place), "line": error.line, "message": error.message}
+    place = path
+    line: int | None = None
+    for frame in traceback.extract_tb(error.__traceback__):
+        file = Path(frame.filename)
+        # an environment inside the project holds other people's code
+        if file.is_relative_to(root) and "site-packages" not in file.parts:
+            place = file
+            line = frame.lineno
+    text = str(error)
+    if isinstance(error, SyntaxError):
+        # the file with the error is never executed, so it is not in the traceback
+        text = error.msg
+        if error.filename:
+            place = Path(error.filename)
+            line = error.lineno
+    message = f"cannot be imported: {type(error).__name__}: {text}"
+    return {"path": str(place), "line": line, "message": message}
 
 
 if __name__ == "__main__":
+    # what the project's modules print must not mix with the JSON
     with contextlib.redirect_stdout(sys.stderr):
-        found = told(Path(sys.argv[1]))
-    print(json.dumps(found, default=str))  # noqa: T201 - the answer to the process that asked
+        description = describe_project(Path(sys.argv[1]))
+    print(json.dumps(description, default=str))  # noqa: T201 - read by the process that asked

@@ -5,56 +5,77 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Mapping
 
-from tierwise.lint.findings import Finding, at
+from tierwise.lint.findings import Finding, finding_at
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.rules import Rules
-from tierwise.text.yaml import YamlData
+from tierwise.text.yaml import Location, YamlData
 
 PRICE_DAYS = 90  # older prices are worth a look
 NOTICE_DAYS = 30  # before a model retires
 
 
 def catalog_findings(source: YamlData, catalog: Catalog, today: datetime.date) -> Iterator[Finding]:
-    """Old prices and models that retire, each where it is written: an entry `like` it says nothing new."""
+    """Yield old prices and models that retire, each once.
+
+    An entry that is `like` another inherits its price and date, so only the original is reported.
+    """
     for name, model in catalog.models.items():
         written = source.data["models"][name]
-        if (
-            model.price != "unknown"
-            and "price" in written
-            and (age := (today - model.price.date).days) > PRICE_DAYS
-        ):
-            message = f"the price of {name} is {age} days old ({model.price.date}); look it up and write today's date"
-            yield at(source, ("models", name, "price"), "warning", "old price", message)
-        if model.retires and "retires" in written:
-            yield from _retiring(source, model, today)
+        if "price" in written:
+            yield from _old_price_findings(source, model, today)
+        if "retires" in written:
+            yield from _retirement_findings(source, model, today)
 
 
-def _retiring(source: YamlData, model: Model, today: datetime.date) -> Iterator[Finding]:
+def _old_price_findings(source: YamlData, model: Model, today: datetime.date) -> Iterator[Finding]:
+    if model.price == "unknown":
+        return
+    read_on = model.price.date
+    age = (today - read_on).days
+    if age > PRICE_DAYS:
+        message = (
+            f"the price of {model.name} is {age} days old ({read_on}); "
+            "look it up and write today's date"
+        )
+        yield finding_at(source, ("models", model.name, "price"), "warning", "old price", message)
+
+
+def _retirement_findings(source: YamlData, model: Model, today: datetime.date) -> Iterator[Finding]:
+    if model.retires is None:
+        return
     place = ("models", model.name, "retires")
-    if model.retires and model.retires <= today:
+    if model.retires <= today:
         message = f"{model.name} retired on {model.retires}; take it out, or name its successor"
-        yield at(source, place, "error", "retired", message)
-    elif model.retires and model.retires - today <= datetime.timedelta(days=NOTICE_DAYS):
+        yield finding_at(source, place, "error", "retired", message)
+    elif model.retires - today <= datetime.timedelta(days=NOTICE_DAYS):
         message = f"{model.name} retires on {model.retires}; certify its successor before then"
-        yield at(source, place, "warning", "retiring", message)
+        yield finding_at(source, place, "warning", "retiring", message)
 
 
 def routed_findings(
     source: YamlData, rules: Rules, catalog: Catalog, unavailable: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Models that routes name and that cannot be used here, told once for each remedy; and unpriced ones."""
-    named: dict[str, tuple[int | str, ...]] = {}
-    for i, route in enumerate(rules.routes):
-        for j, name in enumerate(route.candidates):
-            named.setdefault(name, ("routes", i, "try", j))
-    for remedy in dict.fromkeys(unavailable[name] for name in named if name in unavailable):
-        names = [name for name in named if unavailable.get(name) == remedy]
-        message = f"{', '.join(names)} cannot be used here and {'is' if len(names) == 1 else 'are'} left out; {remedy}"
-        yield at(source, named[names[0]], "warning", "unavailable", message)
-    for name, place in named.items():
-        if catalog.models[name].price == "unknown" and name not in rules.budget.allow_unpriced:
+    """Yield models in routes that cannot be used here, once for each remedy; and unpriced ones."""
+    # each model with the first place that names it
+    places: dict[str, Location] = {}
+    for route_number, route in enumerate(rules.routes):
+        for position, name in enumerate(route.candidates):
+            places.setdefault(name, ("routes", route_number, "try", position))
+
+    by_remedy: dict[str, list[str]] = {}
+    for name in places:
+        if name in unavailable:
+            by_remedy.setdefault(unavailable[name], []).append(name)
+    for remedy, names in by_remedy.items():
+        are = "is" if len(names) == 1 else "are"
+        message = f"{', '.join(names)} cannot be used here and {are} left out; {remedy}"
+        yield finding_at(source, places[names[0]], "warning", "unavailable", message)
+
+    for name, place in places.items():
+        unpriced = catalog.models[name].price == "unknown"
+        if unpriced and name not in rules.budget.allow_unpriced:
             message = (
-                f"the price of {name} is unknown, so it is left out of every run with a budget; write its price in the "
-                "catalog, or name it in budget.allow_unpriced"
+                f"the price of {name} is unknown, so it is left out of every run with a budget; "
+                "write its price in the catalog, or name it in budget.allow_unpriced"
             )
-            yield at(source, place, "warning", "unpriced", message)
+            yield finding_at(source, place, "warning", "unpriced", message)

@@ -1,4 +1,4 @@
-"""What is wrong in a project, all of it, and the proof that its guards cannot be passed."""
+"""All findings of a project, and the proof that its guards cannot be bypassed."""
 
 from __future__ import annotations
 
@@ -7,90 +7,95 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tierwise.lint.call_parameters import drift_findings
-from tierwise.lint.code import Code, imported, layout_findings, prompt_findings, step_order
+from tierwise.lint.code import Code, import_code, layout_findings, prompt_findings, step_order
 from tierwise.lint.dependencies import dependency_findings, field_findings
 from tierwise.lint.evidence import certificate_findings, golden_findings
 from tierwise.lint.examples import example_findings
-from tierwise.lint.files import Files, read_files
-from tierwise.lint.findings import Finding, of_error
-from tierwise.lint.guard_proof import Proof, leak_findings, proven
+from tierwise.lint.files import ProjectFiles, read_files
+from tierwise.lint.findings import Finding, finding_from_error
+from tierwise.lint.guard_proof import GuardProof, leak_findings, prove_guards
 from tierwise.lint.models import catalog_findings, routed_findings
-from tierwise.lint.routes import Ground, guard_findings, route_findings
-from tierwise.lint.shadowed_modules import hiding_findings
+from tierwise.lint.routes import RuleContext, guard_findings, route_findings
+from tierwise.lint.shadowed_modules import shadowing_findings
 from tierwise.policy.router import Policy
 from tierwise.project import Project, unavailable
 
-__all__ = ["Finding", "Proof", "Report", "check_project"]
+__all__ = ["Finding", "GuardProof", "ProjectCheck", "check_project"]
 
 
 @dataclass(frozen=True)
-class Report:
-    """All findings in the order of files and lines. Without guards, or with faulty rules, there is no proof."""
+class ProjectCheck:
+    """All findings in the order of files and lines.
+
+    There is no proof without guards, or while rules or catalog are wrong.
+    """
 
     findings: tuple[Finding, ...]
-    proof: Proof | None
-    sound: bool  # rules and catalog could be read, so that routes were asked
-    unverified: int  # models whose address or name nobody has tried
+    proof: GuardProof | None
+    sound: bool  # rules and catalog could be read, so that routes were worked out
+    unverified: int  # models whose address or name was never tried
 
     @property
     def errors(self) -> int:
-        """How many findings are errors."""
+        """The number of findings that are errors."""
         return sum(finding.level == "error" for finding in self.findings)
 
     @property
     def warnings(self) -> int:
-        """How many findings are warnings."""
+        """The number of findings that are warnings."""
         return len(self.findings) - self.errors
 
 
 def check_project(
     project: Project, env: Mapping[str, str], today: datetime.date, *, flows: bool = True
-) -> Report:
-    """Check every file of a project; a file that is wrong hides nothing in the others. Never uses the network.
+) -> ProjectCheck:
+    """Check every file of a project, without the network; a fault in one hides nothing in others.
 
-    `flows` says whether flows and tasks are imported, in a process of their own.
+    With `flows`, import flows and tasks, too, in a separate process.
     """
     files = read_files(project)
-    code = imported(project.root, today) if flows else Code()
-    ground = _ground(files, env)
-    proof = proven(ground, files.certificates) if ground else None
-    found = [
-        *(of_error(fault, files.root) for fault in files.faults),
-        *layout_findings(files.root),
-        *hiding_findings(files.root),
-        *code.findings,
-        *_of_files(files, code, today),
-        *(_of_rules(files, ground, code) if ground else ()),
-        *(leak_findings(ground, proof) if ground and proof else ()),
-    ]
-    unverified = (
-        sum(not model.verified for model in files.catalog.models.values()) if files.catalog else 0
-    )
-    ordered = sorted(dict.fromkeys(found), key=lambda finding: finding.order)
-    return Report(tuple(ordered), proof, files.sound, unverified)
+    code = import_code(project.root, today) if flows else Code()
+    context = _rule_context(files, env)
+    proof = prove_guards(context, files.certificates) if context else None
+
+    findings = [finding_from_error(fault, files.root) for fault in files.faults]
+    findings += layout_findings(files.root)
+    findings += shadowing_findings(files.root)
+    findings += code.findings
+    findings += _file_findings(files, code, today)
+    if context is not None:
+        findings += _rule_findings(files, context, code)
+    if context is not None and proof is not None:
+        findings += leak_findings(context, proof)
+    distinct = dict.fromkeys(findings)
+    ordered = sorted(distinct, key=lambda finding: finding.order)
+
+    models = files.catalog.models.values() if files.catalog else ()
+    unverified = sum(not model.verified for model in models)
+    return ProjectCheck(tuple(ordered), proof, files.sound, unverified)
 
 
-def _ground(files: Files, env: Mapping[str, str]) -> Ground | None:
+def _rule_context(files: ProjectFiles, env: Mapping[str, str]) -> RuleContext | None:
+    """Return rules and catalog for the checks of routes; None where one of them is wrong."""
     if not (files.sound and files.catalog and files.rules and files.rules_source):
         return None
-    return Ground(
-        files.rules_source,
-        files.rules,
-        files.catalog,
-        files.steps,
-        unavailable(files.catalog, env, files.root),
+    return RuleContext(
+        source=files.rules_source,
+        rules=files.rules,
+        catalog=files.catalog,
+        steps=files.steps,
+        unavailable=unavailable(files.catalog, env, files.root),
     )
 
 
-def _of_files(files: Files, code: Code, today: datetime.date) -> Iterator[Finding]:
-    """What can be told of each file, whatever the others hold."""
+def _file_findings(files: ProjectFiles, code: Code, today: datetime.date) -> Iterator[Finding]:
+    """Yield the findings of each file that do not depend on the other files being right."""
     if files.catalog_source and files.catalog:
         yield from catalog_findings(files.catalog_source, files.catalog, today)
     if files.rules_source and files.rules:
+        fields = {step.name: step.fields for step in code.steps}
         yield from dependency_findings(files.rules_source, files.rules, step_order(files.root))
-        yield from field_findings(
-            files.rules_source, files.rules, {step.name: step.fields for step in code.steps}
-        )
+        yield from field_findings(files.rules_source, files.rules, fields)
     if files.certificates_source and files.catalog:
         yield from certificate_findings(
             files.certificates_source,
@@ -101,18 +106,16 @@ def _of_files(files: Files, code: Code, today: datetime.date) -> Iterator[Findin
         )
     if code.steps:
         yield from prompt_findings(files.prompts, files.broken_prompts, code.steps)
-    yield from drift_findings(
-        code.asked, {certificate.step for certificate in files.certificates.certificates}
-    )
-    yield from golden_findings(
-        files.root / "golden", {step.name: step.choices for step in code.steps}
-    )
+    certified = {certificate.step for certificate in files.certificates.certificates}
+    yield from drift_findings(code.calls, certified)
+    choices = {step.name: step.choices for step in code.steps}
+    yield from golden_findings(files.root / "golden", choices)
 
 
-def _of_rules(files: Files, ground: Ground, code: Code) -> Iterator[Finding]:
-    """What can be told once rules and catalog are right in themselves."""
-    policy = Policy(catalog=ground.catalog, rules=ground.rules, certificates=files.certificates)
-    yield from route_findings(ground)
-    yield from guard_findings(ground)
-    yield from routed_findings(ground.source, ground.rules, ground.catalog, ground.unavailable)
-    yield from example_findings(ground, policy, files.prompts, code.currents)
+def _rule_findings(files: ProjectFiles, context: RuleContext, code: Code) -> Iterator[Finding]:
+    """Yield the findings that need rules and catalog to be right in themselves."""
+    policy = Policy(catalog=context.catalog, rules=context.rules, certificates=files.certificates)
+    yield from route_findings(context)
+    yield from guard_findings(context)
+    yield from routed_findings(context.source, context.rules, context.catalog, context.unavailable)
+    yield from example_findings(context, policy, files.prompts, code.currents)

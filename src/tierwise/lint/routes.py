@@ -1,4 +1,4 @@
-"""Routes: which are never reached, which candidates are always forbidden, and what is deferred whatever happens."""
+"""Routes: unreachable ones, candidates that are always forbidden, and documents that are always deferred."""
 
 from __future__ import annotations
 
@@ -8,234 +8,267 @@ from functools import cached_property
 
 from tierwise.lint.condition_boxes import Box, covers, in_all, meet, reached, without
 from tierwise.lint.condition_space import Space
-from tierwise.lint.findings import Finding, at
+from tierwise.lint.findings import Finding, finding_at
 from tierwise.policy.catalog import Catalog
-from tierwise.policy.rules import RouteRule, Rules
+from tierwise.policy.rules import Condition, Rules
 from tierwise.text.yaml import YamlData
 
 
-class Layout:
-    """The routes that one step can take and the guards that concern it, as boxes in one space."""
+class StepLayout:
+    """The routes that one step can take and the guards that apply to it, as boxes in one space."""
 
     def __init__(self, rules: Rules, step: str) -> None:
         self.rules = rules
         self.step = step
-        mine = {
-            i: rule
-            for i, rule in enumerate(rules.routes)
-            if rule.when.step is None or step in rule.when.step
+        routes = {
+            number: rule for number, rule in enumerate(rules.routes) if _applies_to(rule.when, step)
         }
-        guards = [
-            guard for guard in rules.guards if guard.when.step is None or step in guard.when.step
-        ]
-        self.space = Space(
-            step, [*(rule.when for rule in mine.values()), *(guard.when for guard in guards)]
-        )
-        self.routes: dict[int, Box] = {i: self.space.box(rule.when) for i, rule in mine.items()}
+        guards = [guard for guard in rules.guards if _applies_to(guard.when, step)]
+        conditions = [rule.when for rule in routes.values()]
+        conditions += [guard.when for guard in guards]
+        self.space = Space(step, conditions)
+        self.routes: dict[int, Box] = {
+            number: self.space.box(rule.when) for number, rule in routes.items()
+        }
         self.guards = [(guard, self.space.box(guard.when)) for guard in guards]
 
     @cached_property
     def regions(self) -> Mapping[int, Sequence[Box] | None]:
-        """For each route what of it no earlier one takes; None where that is too much to work out."""
-        found = reached(list(self.routes.values()), self.space.full)
-        return dict(zip(self.routes, found, strict=True))
+        """For each route, the part that no earlier one takes; None where it is too much to work out."""
+        parts = reached(list(self.routes.values()), self.space.full)
+        return dict(zip(self.routes, parts, strict=True))
 
-    def region(self, i: int) -> Sequence[Box]:
-        """What of a route is reached; where that is too much to work out, all that it matches."""
-        known = self.regions[i]
-        return [self.routes[i]] if known is None else known
+    def region(self, number: int) -> Sequence[Box]:
+        """Return the part of a route that is reached, or the whole where that cannot be worked out."""
+        region = self.regions[number]
+        return [self.routes[number]] if region is None else region
 
-    def reached(self, i: int, box: Box) -> bool:
-        """Whether documents like these really come to a route."""
-        return (
-            self.regions[i] is not None
-            or self.rules.matching(self.space.point(box)) is self.rules.routes[i]
-        )
+    def reached(self, number: int, box: Box) -> bool:
+        """Return True if documents of this box really come to a route."""
+        if self.regions[number] is not None:
+            return True  # then the box was cut from the route's region
+        return self.rules.matching(self.space.point(box)) is self.rules.routes[number]
 
     def forbidden(self, tier: str) -> list[Box]:
-        """What guards keep from a tier."""
+        """Return the boxes that guards keep from a tier."""
         return [box for guard, box in self.guards if tier not in guard.allow_tiers]
 
 
+def _applies_to(condition: Condition, step: str) -> bool:
+    return condition.step is None or step in condition.step
+
+
 @dataclass(frozen=True)
-class Ground:
-    """Rules that are right in themselves, with all that can be told about them. `unavailable` is by model."""
+class RuleContext:
+    """Rules that are right in themselves, with catalog, steps and the unavailable models' remedies."""
 
     source: YamlData
     rules: Rules
     catalog: Catalog
     steps: tuple[str, ...]
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # model -> remedy
 
     @cached_property
-    def layouts(self) -> tuple[Layout, ...]:
+    def layouts(self) -> tuple[StepLayout, ...]:
         """One for each step."""
-        return tuple(Layout(self.rules, step) for step in self.steps)
+        return tuple(StepLayout(self.rules, step) for step in self.steps)
 
-    def of_route(self, i: int) -> list[Layout]:
-        """The layouts of the steps that a route is for."""
-        return [layout for layout in self.layouts if i in layout.routes]
+    def layouts_of(self, number: int) -> list[StepLayout]:
+        """Return the layouts of the steps that a route is for."""
+        return [layout for layout in self.layouts if number in layout.routes]
 
-    def able(self, route: RouteRule, step: str) -> tuple[str, ...]:
-        """The models that a route may try for a step, were they all here and allowed."""
-        named = route.candidates or tuple(self.catalog.models)
-        return tuple(name for name in named if self.catalog.models[name].learned in (None, step))
+    def candidates(self, number: int, step: str) -> tuple[str, ...]:
+        """Return the models that a route may try for a step, were they all available and allowed."""
+        names = self.rules.routes[number].candidates or tuple(self.catalog.models)
+        # a learned model can do one step alone
+        return tuple(name for name in names if self.catalog.models[name].learned in (None, step))
+
+    def tier_of(self, model: str) -> str:
+        """Return the tier of a model."""
+        return self.catalog.models[model].tier
 
 
-def route_findings(ground: Ground) -> Iterator[Finding]:
-    """All that is wrong with the routes as they stand behind each other and the guards."""
-    for i, route in enumerate(ground.rules.routes):
-        layouts = ground.of_route(i)
-        if layouts and not any(
-            layout.regions[i] is None or layout.regions[i] for layout in layouts
-        ):
-            yield _unreachable(ground, i, layouts)
+def route_findings(context: RuleContext) -> Iterator[Finding]:
+    """Yield the faults of routes, given the routes before them and the guards."""
+    for number, route in enumerate(context.rules.routes):
+        layouts = context.layouts_of(number)
+        if layouts and not _can_be_reached(layouts, number):
+            yield _unreachable(context, number, layouts)
             continue
-        lost = [
-            name
-            for name in route.candidates
-            if _always_forbidden(ground, i, ground.catalog.models[name].tier)
-        ]
-        yield from (_contradiction(ground, i, name) for name in dict.fromkeys(lost))
-        if not route.candidates or set(lost) != set(route.candidates):
-            yield from _deferrals(ground, i)
+        forbidden: dict[str, None] = {}
+        for name in route.candidates:
+            if _always_forbidden(context, number, context.tier_of(name)):
+                forbidden[name] = None
+        for name in forbidden:
+            yield _contradiction(context, number, name)
+        # where all candidates are forbidden, that everything is deferred goes without saying
+        if not route.candidates or set(forbidden) != set(route.candidates):
+            yield from _deferrals(context, number)
 
 
-def guard_findings(ground: Ground) -> Iterator[Finding]:
-    """Guards that forbid nothing, and tiers that hold no model."""
-    used = {model.tier for model in ground.catalog.models.values()}
-    for i, guard in enumerate(ground.rules.guards):
-        if used <= set(guard.allow_tiers):
-            message = f"guard '{guard.name}' forbids nothing: it allows every tier that has a model; narrow allow_tiers"
-            yield at(ground.source, ("guards", i, "allow_tiers"), "warning", "void guard", message)
-        elif guard.allow_tiers and not used & set(guard.allow_tiers):
-            message = (
-                f"no model is in {' or '.join(guard.allow_tiers)}, so all that guard '{guard.name}' applies to is "
-                "deferred; add a model to the catalog"
-            )
-            yield at(ground.source, ("guards", i, "allow_tiers"), "error", "empty tier", message)
-
-
-def _unreachable(ground: Ground, i: int, layouts: Sequence[Layout]) -> Finding:
-    takers: dict[int, None] = {}
+def _can_be_reached(layouts: Sequence[StepLayout], number: int) -> bool:
     for layout in layouts:
-        mine = layout.routes[i]
-        earlier = {j: box for j, box in layout.routes.items() if j < i}
-        whole = next((j for j, box in earlier.items() if covers(box, mine)), None)
-        some = (
-            [j for j, box in earlier.items() if meet(box, mine) is not None]
-            if whole is None
-            else [whole]
-        )
-        takers |= dict.fromkeys(some)
-    names = [f"'{ground.rules.routes[j].name}'" for j in sorted(takers)]
-    named = names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]
-    shown = " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
+        region = layout.regions[number]
+        if region is None or region:
+            return True
+    return False
+
+
+def guard_findings(context: RuleContext) -> Iterator[Finding]:
+    """Yield guards that forbid nothing, and tiers without a model."""
+    used = {model.tier for model in context.catalog.models.values()}
+    for number, guard in enumerate(context.rules.guards):
+        place = ("guards", number, "allow_tiers")
+        allowed = set(guard.allow_tiers)
+        if used <= allowed:
+            message = (
+                f"guard '{guard.name}' forbids nothing: it allows every tier that has a model; "
+                "narrow allow_tiers"
+            )
+            yield finding_at(context.source, place, "warning", "void guard", message)
+        elif allowed and not used & allowed:
+            message = (
+                f"no model is in {' or '.join(guard.allow_tiers)}, so all that guard "
+                f"'{guard.name}' applies to is deferred; add a model to the catalog"
+            )
+            yield finding_at(context.source, place, "error", "empty tier", message)
+
+
+def _unreachable(context: RuleContext, number: int, layouts: Sequence[StepLayout]) -> Finding:
+    """Return the finding for a route that is never reached, naming the routes that take its documents."""
+    takers: set[int] = set()
+    for layout in layouts:
+        takers |= _takers(layout, number)
+    names = [f"'{context.rules.routes[taker].name}'" for taker in sorted(takers)]
+    verb = "takes" if len(names) == 1 else "take"
     message = (
-        f"route '{ground.rules.routes[i].name}' is never reached: {shown} before it "
-        f"take{'s' if len(names) == 1 else ''} all that it matches; move it up, narrow them, or take it out"
+        f"route '{context.rules.routes[number].name}' is never reached: {_enumerate(names)} "
+        f"before it {verb} all that it matches; move it up, narrow them, or take it out"
     )
-    return at(ground.source, ("routes", i), "error", "unreachable", message)
+    return finding_at(context.source, ("routes", number), "error", "unreachable", message)
 
 
-def _always_forbidden(ground: Ground, i: int, tier: str) -> bool:
-    """Whether guards forbid a tier for all that ever reaches a route."""
-    seen = False
-    for layout in ground.of_route(i):
-        pieces = list(layout.region(i))
-        seen = seen or bool(pieces)
+def _takers(layout: StepLayout, number: int) -> set[int]:
+    """Return the first earlier route that takes all of a route, else all that take a part of it."""
+    own = layout.routes[number]
+    partly: set[int] = set()
+    for other, box in layout.routes.items():
+        if other >= number:
+            break
+        if covers(box, own):
+            return {other}
+        if meet(box, own) is not None:
+            partly.add(other)
+    return partly
+
+
+def _enumerate(names: list[str]) -> str:
+    """Return up to three names as an enumeration, such as `a, b and 3 more`."""
+    shown = names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]
+    if len(shown) < 2:
+        return "".join(shown)
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _always_forbidden(context: RuleContext, number: int, tier: str) -> bool:
+    """Return True if guards forbid a tier for every document that reaches a route."""
+    anything_reaches = False
+    for layout in context.layouts_of(number):
+        pieces = list(layout.region(number))
+        anything_reaches = anything_reaches or bool(pieces)
         for box in layout.forbidden(tier):
             pieces = without(pieces, box, layout.space.full)
         if pieces:
             return False
-    return seen
+    return anything_reaches
 
 
-def _contradiction(ground: Ground, i: int, name: str) -> Finding:
-    route = ground.rules.routes[i]
-    tier = ground.catalog.models[name].tier
-    guards = _guards(ground, i, {tier})
+def _contradiction(context: RuleContext, number: int, name: str) -> Finding:
+    route = context.rules.routes[number]
+    tier = context.tier_of(name)
     message = (
-        f"route '{route.name}' names {name}, but {guards} its tier, {tier}, for all that reaches this route; "
-        "take it out, or narrow the guard"
+        f"route '{route.name}' names {name}, but {_guards_forbid(context, number, {tier})} its "
+        f"tier, {tier}, for all that reaches this route; take it out, or narrow the guard"
     )
-    return at(
-        ground.source,
-        ("routes", i, "try", route.candidates.index(name)),
-        "error",
-        "always forbidden",
-        message,
-    )
+    place = ("routes", number, "try", route.candidates.index(name))
+    return finding_at(context.source, place, "error", "always forbidden", message)
 
 
-def _guards(ground: Ground, i: int, tiers: set[str]) -> str:
-    """The guards that keep any of these tiers from something that a route matches, and their verb."""
-    names = {
-        guard.name: None
-        for layout in ground.of_route(i)
-        for guard, box in layout.guards
-        if tiers - set(guard.allow_tiers) and meet(box, layout.routes[i]) is not None
-    }
-    return (
-        f"guard {next(iter(names))} forbids"
-        if len(names) == 1
-        else f"guards {', '.join(names)} forbid"
-    )
+def _guards_forbid(context: RuleContext, number: int, tiers: set[str]) -> str:
+    """Return the guards that keep any of these tiers from documents of a route, with their verb."""
+    names: dict[str, None] = {}
+    for layout in context.layouts_of(number):
+        for guard, box in layout.guards:
+            forbids = tiers - set(guard.allow_tiers)
+            if forbids and meet(box, layout.routes[number]) is not None:
+                names[guard.name] = None
+    if len(names) == 1:
+        return f"guard {next(iter(names))} forbids"
+    return f"guards {', '.join(names)} forbid"
 
 
-def _deferrals(ground: Ground, i: int) -> Iterator[Finding]:
-    """Combinations that no model of a route may see, or none that is available here."""
+def _deferrals(context: RuleContext, number: int) -> Iterator[Finding]:
+    """Yield the documents that no model of a route may see, or none that is available here."""
+    # words for the documents -> the steps
     always: dict[str, list[str]] = {}
-    here: dict[str, list[str]] = {}
-    for layout in ground.of_route(i):
-        able = ground.able(ground.rules.routes[i], layout.step)
-        shut = _shut(ground, layout, i, able)
-        for box in (box for box in shut if layout.reached(i, box)):
-            always.setdefault(layout.space.told(box), []).append(layout.step)
-        closed = _shut(ground, layout, i, [name for name in able if name not in ground.unavailable])
-        for known in shut:
-            closed = without(closed, known, layout.space.full)
-        for box in (box for box in closed if layout.reached(i, box)):
-            here.setdefault(layout.space.told(box), []).append(layout.step)
-    tiers = {
-        ground.catalog.models[name].tier
-        for layout in ground.of_route(i)
-        for name in _named(ground, i, layout)
-    }
-    why = f"{_guards(ground, i, tiers)} every model of route '{ground.rules.routes[i].name}'"
+    only_here: dict[str, list[str]] = {}
+    tiers: set[str] = set()
+    for layout in context.layouts_of(number):
+        candidates = context.candidates(number, layout.step)
+        tiers |= {context.tier_of(name) for name in candidates}
+        forbidden = _forbidden_to_all(context, layout, number, candidates)
+        for where in _describe_reached(layout, number, forbidden):
+            always.setdefault(where, []).append(layout.step)
+
+        available = [name for name in candidates if name not in context.unavailable]
+        without_model = _forbidden_to_all(context, layout, number, available)
+        for box in forbidden:  # those are reported already
+            without_model = without(without_model, box, layout.space.full)
+        for where in _describe_reached(layout, number, without_model):
+            only_here.setdefault(where, []).append(layout.step)
+
+    name = context.rules.routes[number].name
+    place = ("routes", number)
     for where, steps in always.items():
         message = (
-            f"{_documents(steps, where)} are always deferred: {why}; add a model that may see them"
+            f"{_documents_with(steps, where)} are always deferred: "
+            f"{_guards_forbid(context, number, tiers)} every model of route '{name}'; "
+            "add a model that may see them"
         )
-        yield at(ground.source, ("routes", i), "warning", "always deferred", message)
-    for where, steps in here.items():
+        yield finding_at(context.source, place, "warning", "always deferred", message)
+    for where, steps in only_here.items():
         message = (
-            f"{_documents(steps, where)} will be deferred here: no model of route '{ground.rules.routes[i].name}' "
-            f"is available for them; {_remedies(ground, i)}"
+            f"{_documents_with(steps, where)} will be deferred here: no model of route '{name}' "
+            f"is available for them; {_remedies(context, number)}"
         )
-        yield at(ground.source, ("routes", i), "warning", "deferred here", message)
+        yield finding_at(context.source, place, "warning", "deferred here", message)
 
 
-def _named(ground: Ground, i: int, layout: Layout) -> tuple[str, ...]:
-    return ground.able(ground.rules.routes[i], layout.step)
+def _forbidden_to_all(
+    context: RuleContext, layout: StepLayout, number: int, models: Sequence[str]
+) -> list[Box]:
+    """Return the part of a route's region that guards keep from all of these models."""
+    tiers = dict.fromkeys(context.tier_of(name) for name in models)
+    return in_all(layout.region(number), [layout.forbidden(tier) for tier in tiers])
 
 
-def _shut(ground: Ground, layout: Layout, i: int, models: Sequence[str]) -> list[Box]:
-    """What of a route's region guards keep from all of these models."""
-    tiers = dict.fromkeys(ground.catalog.models[name].tier for name in models)
-    return in_all(layout.region(i), [layout.forbidden(tier) for tier in tiers])
+def _describe_reached(layout: StepLayout, number: int, boxes: Sequence[Box]) -> list[str]:
+    """Return words for those of some boxes whose documents really come to a route."""
+    return [layout.space.describe(box) for box in boxes if layout.reached(number, box)]
 
 
-def _documents(steps: Sequence[str], where: str) -> str:
-    return f"documents for {', '.join(steps)}{' with ' + where if where else ''}"
+def _documents_with(steps: Sequence[str], where: str) -> str:
+    documents = f"documents for {', '.join(steps)}"
+    return f"{documents} with {where}" if where else documents
 
 
-def _remedies(ground: Ground, i: int) -> str:
-    reasons = dict.fromkeys(
-        ground.unavailable[name]
-        for layout in ground.of_route(i)
-        for name in _named(ground, i, layout)
-        if name in ground.unavailable
-    )
-    shown = list(reasons)[:3]
-    return " or ".join(shown) if shown else "add a model"
+def _remedies(context: RuleContext, number: int) -> str:
+    """Return the first remedies for the route's unavailable models."""
+    remedies: dict[str, None] = {}
+    for layout in context.layouts_of(number):
+        for name in context.candidates(number, layout.step):
+            if name in context.unavailable:
+                remedies[context.unavailable[name]] = None
+    if not remedies:
+        return "add a model"
+    return " or ".join(list(remedies)[:3])

@@ -1,4 +1,4 @@
-"""Modules of a project that would hide Python's own, or an installed package, from everything that runs in it."""
+"""Modules of a project that shadow Python's own or an installed package."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 
 from tierwise.lint.findings import Finding
 
-_OWN = {
-    "flows",
-    "tasks",
-    "tests",
-    "__init__",
-}  # what a project is made of; flows/tasks.py is told elsewhere
+# the parts of every project; lint/code.py looks at flows/tasks.py
+_PROJECT_MODULES = {"flows", "tasks", "tests", "__init__"}
 
 
 def hidden_by(name: str, root: Path) -> str | None:
-    """What a module of this name at a project's root, or in flows/, would hide from Python; None when nothing."""
+    """Return what a module of this name, at the root or in flows/, would hide from Python, or None."""
     if name in sys.stdlib_module_names:
         return f"Python's own module {name}"
-    elsewhere = [
-        entry for entry in sys.path if entry and Path(entry).resolve() not in (root, root / "flows")
-    ]
-    found = PathFinder.find_spec(name, elsewhere)
-    return f"the installed package {name}" if found and found.origin else None
+    own = (root, root / "flows")
+    elsewhere = [entry for entry in sys.path if entry and Path(entry).resolve() not in own]
+    spec = PathFinder.find_spec(name, elsewhere)
+    # a namespace package has no origin: a folder without code hides nothing
+    return f"the installed package {name}" if spec and spec.origin else None
 
 
-def hiding_findings(root: Path) -> Iterator[Finding]:
-    """Modules that hide others. The root, and in a deployment a flow's own folder, come first on Python's path."""
+def shadowing_findings(root: Path) -> Iterator[Finding]:
+    """Yield modules that hide others.
+
+    Python searches the root first, and in a deployment the flow's own folder.
+    """
     for folder in (root, root / "flows"):
-        for module in (
-            *sorted(folder.glob("*.py")),
-            *(found.parent for found in sorted(folder.glob("*/__init__.py"))),
-        ):
-            if module.stem not in _OWN and (hidden := hidden_by(module.stem, root)):
+        packages = [init.parent for init in sorted(folder.glob("*/__init__.py"))]
+        for module in (*sorted(folder.glob("*.py")), *packages):
+            if module.stem in _PROJECT_MODULES:
+                continue
+            hidden = hidden_by(module.stem, root)
+            if hidden:
                 message = f"hides {hidden}, since Python looks in this folder first; rename it"
                 yield Finding("error", "shadowed", module, None, message)
