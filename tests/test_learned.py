@@ -200,7 +200,7 @@ def test_the_terms_of_one_text_are_those_that_scikit_learn_gives(
     """One text at a time is weighed by our own sum; it has to agree with the library's."""
     union = vectorisers().fit(collection)
     row = union.transform([text]).toarray()[0]
-    places, weights = Terms.fitted(union).of(text)
+    places, weights = Terms.fitted(union).weigh(text)
     assert sorted(places) == row.nonzero()[0].tolist()
     assert row[places].tolist() == pytest.approx(weights, abs=1e-5)
 

@@ -1,10 +1,11 @@
-"""Text as a terminal, a log or a CSV file may hold it: nothing in it controls what shows it."""
+"""Text that is safe to show: nothing in it controls a terminal, a log or a spreadsheet."""
 
 from __future__ import annotations
 
 import re
 
-# Control characters but line ends and tabs, what turns the direction of writing, other line ends, half characters.
+# Control characters except line feeds and tabs, marks that turn the direction of writing, other
+# line ends, and lone surrogates.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -14,20 +15,22 @@ _NUMBER = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)? ?%?")
 
 
 def escape_control(text: str) -> str:
-    """A text whose control characters are spelt out, by the same signs as in JSON, so that JSON stays JSON."""
+    """Return a text with its control characters spelt out, as in JSON: so JSON stays JSON."""
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def escape_control_keep_colours(text: str) -> str:
-    """As `escape_control`, but colours stay: for what other libraries write onto a terminal."""
-    return "".join(
-        part if place % 2 else escape_control(part)
-        for place, part in enumerate(_COLOURS.split(text))
-    )
+    """Return a text as `escape_control` does, but keep the colours that libraries write."""
+    # split() puts what the group matched, the colours, at the odd places
+    parts = _COLOURS.split(text)
+    parts[::2] = map(escape_control, parts[::2])
+    return "".join(parts)
 
 
 def escape_formula(value: object) -> object:
-    """A value for a CSV file that no spreadsheet takes for a formula: such a text gets an apostrophe in front."""
-    if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
+    """Return a value for a CSV file, with an apostrophe before a text that looks like a formula."""
+    if not isinstance(value, str):
+        return value
+    if not _FORMULA.match(value) or _NUMBER.fullmatch(value):
         return value
     return f"'{value}"

@@ -1,4 +1,4 @@
-"""The only door to py3langid: which language a text is in, offline."""
+"""The only door to py3langid: language detection, offline."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any
 ENOUGH_CHARACTERS = 2_000  # more changes nothing and takes longer
 FEWEST_LETTERS = 12
 LEAST_CONFIDENCE = 0.5
+_NO_LANGUAGE = ("zxx", "und")  # "no linguistic content" and "undetermined"
 
 
 def detect(text: str) -> str | None:
-    """ISO 639-1 code of the text's language; None when it is too short, not a language, or unsure."""
+    """Return the ISO 639-1 code of a text's language; None if it is too short or unsure."""
     sample = text[:ENOUGH_CHARACTERS]
-    if sum(map(str.isalpha, sample)) < FEWEST_LETTERS:
+    letters = sum(map(str.isalpha, sample))
+    if letters < FEWEST_LETTERS:
         return None
     language, confidence = _identifier().classify(sample)
-    return (
-        str(language) if confidence >= LEAST_CONFIDENCE and language not in ("zxx", "und") else None
-    )
+    if confidence < LEAST_CONFIDENCE or language in _NO_LANGUAGE:
+        return None
+    return str(language)
 
 
 @cache

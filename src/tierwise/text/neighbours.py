@@ -1,4 +1,4 @@
-"""The labelled examples nearest to a text, to be shown to a model before it answers."""
+"""A nearest-neighbour search over labelled examples, for few-shot prompts."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import Any, Generic, Protocol, TypeVar
 from tierwise.records import text_hash
 from tierwise.text.terms import Terms, normalised, vectorisers
 
+_SPARE = 8  # places looked at beyond the wanted ones, as some may be left out
+_WIDEN = 4  # times as many, where these were too few
+
 
 class Text(Protocol):
-    """Anything with an id and a text: a labelled example, a golden one with expected fields, a document."""
+    """Anything with an id and a text, such as a labelled example or a document."""
 
     @property
     def id(self) -> str:
-        """Unique among its like."""
+        """Return the id, unique among its like."""
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """Return the text."""
 
 
 T = TypeVar("T", bound=Text)
 
 
 class Neighbours(Generic[T]):
-    """Examples that can be asked for the ones nearest to a text. Nothing changes after it is made: share it."""
+    """Examples, and a search for the nearest ones to a text. Immutable, so it can be shared."""
 
     def __init__(self, examples: Sequence[T]) -> None:
         self._examples = sorted(examples, key=attrgetter("id", "text"))
@@ -39,36 +42,40 @@ class Neighbours(Generic[T]):
             self._by_term = matrix.T.tocsr()
 
     def nearest(self, text: str, k: int, *, exclude: Collection[str] = ()) -> tuple[T, ...]:
-        """Up to `k` examples, the nearest last: as earlier turns of a conversation, it stands next to the question.
+        """Return up to `k` examples, the nearest last, so that in a prompt it is next to the text.
 
-        Never one whose text equals the question's but for case, spaces and punctuation, and none whose id or
-        text's SHA-256 (`Document.hash`) is in `exclude`: a golden example must not see its own answer.
+        An example is left out if its text equals the given one but for case, spaces and
+        punctuation, or if its id or its text's SHA-256 (`Document.hash`) is in `exclude`: a golden
+        example must not see its own answer.
         """
         if not self._examples or k < 1:
             return ()
         own = normalised(text)
         scores = self._scores(text)
-        looked_at = k
+        examined = k
         while True:
-            looked_at = min(looked_at + 8, len(self._examples))
-            found = [
-                place for place in _best(scores, looked_at) if self._may_show(place, own, exclude)
-            ]
-            if len(found) >= k or looked_at == len(self._examples):
-                return tuple(self._examples[place] for place in reversed(found[:k]))
-            looked_at *= 4
+            examined = min(examined + _SPARE, len(self._examples))
+            best = _best(scores, examined)
+            shown = [place for place in best if self._may_show(place, own, exclude)]
+            if len(shown) >= k or examined == len(self._examples):
+                return tuple(self._examples[place] for place in reversed(shown[:k]))
+            examined *= _WIDEN
 
     def _scores(self, text: str) -> Any:
-        places, weights = self._terms.of(text)
-        return self._by_term[places].T @ weights
+        """Return each example's similarity (cosine of the terms' weights)."""
+        places, weights = self._terms.weigh(text)
+        matching = self._by_term[places]
+        return matching.T @ weights
 
     def _may_show(self, place: int, own: str, exclude: Collection[str]) -> bool:
-        hidden = self._examples[place].id in exclude or self._hashes[place] in exclude
-        return not hidden and self._texts[place] != own
+        if self._examples[place].id in exclude or self._hashes[place] in exclude:
+            return False
+        return self._texts[place] != own
 
 
 def _best(scores: Any, count: int) -> list[int]:
-    """Places of the `count` highest scores and of all that equal the last of them, best first."""
-    least = scores[scores.argpartition(-count)[-count]]
-    places: list[int] = (scores >= least).nonzero()[0].tolist()
+    """Return the places of the `count` highest scores and of ties with the last, best first."""
+    kth = scores.argpartition(-count)[-count]
+    is_best = scores >= scores[kth]
+    places: list[int] = is_best.nonzero()[0].tolist()
     return sorted(places, key=lambda place: (-scores[place], place))

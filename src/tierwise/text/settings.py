@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Base of everything that is read from a project file: strict and frozen."""
+    """Strict and frozen settings from a project file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

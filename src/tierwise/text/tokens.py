@@ -1,7 +1,7 @@
-"""The only door to tiktoken: a fast count that is near every model's own.
+"""The only door to tiktoken: a fast token count that is near every model's own.
 
 Against real tokenizers it is off by -30 % to 0 %, so a model's `token_margin` belongs to every use.
-What is paid comes from the usage that servers report, never from here.
+Costs are computed from the usage that servers report, never from these counts.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from tierwise.records import Message
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
-PER_MESSAGE = 6  # what chat templates put around each message, at most
+PER_MESSAGE = 6  # tokens that chat templates put around each message, at most
 PER_PROMPT = 3
 _NONE: Mapping[str, int] = {}
 
-_RUN = 1000  # characters; at a million spaces tiktoken panics with a BaseException, and other long runs are slow
+# characters; at a million spaces tiktoken panics with a BaseException, other long runs are slow
+_RUN = 1000
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_RUN},}}|(?<!\s)\s{{{_RUN},}}")
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of a text by o200k_base. Special tokens in it count as the plain text that they are."""
+    """Count a text's tokens by o200k_base; special tokens in it count as plain text."""
     encode = _encoding().encode_ordinary
     return sum(len(encode(piece)) for piece in _pieces(text))
 
@@ -37,18 +38,19 @@ def count_tokens(text: str) -> int:
 def estimate_prompt_tokens(
     messages: Iterable[Message], margin: float = 1.0, *, known: Mapping[str, int] = _NONE
 ) -> int:
-    """Tokens of a prompt, its chat template included, times a model's `token_margin`, rounded up.
+    """Estimate a prompt's tokens with its chat template, times `token_margin`, rounded up.
 
-    `known` are texts that may be part of it, with their tokens: what was counted is not counted again.
+    `known` has texts that may be part of the prompt, with their tokens, to avoid counting again.
     """
-    return math.ceil(
-        margin * (PER_PROMPT + sum(PER_MESSAGE + _tokens_of(m, known) for m in messages))
-    )
+    tokens = PER_PROMPT
+    for message in messages:
+        tokens += PER_MESSAGE + _message_tokens(message, known)
+    return math.ceil(margin * tokens)
 
 
-def _tokens_of(message: Message, known: Mapping[str, int]) -> int:
+def _message_tokens(message: Message, known: Mapping[str, int]) -> int:
     if message.role == "system":
-        return _tokens_of_system(message.content)
+        return _system_message_tokens(message.content)
     for text, tokens in known.items():
         if text and text in message.content:
             before, _, after = message.content.partition(text)
@@ -56,33 +58,45 @@ def _tokens_of(message: Message, known: Mapping[str, int]) -> int:
     return count_tokens(message.content)
 
 
-_tokens_of_system = lru_cache(maxsize=64)(
-    count_tokens
-)  # it is the same for all documents of a step
+@lru_cache(maxsize=64)
+def _system_message_tokens(text: str) -> int:
+    # cached, as a step's system message is the same for all documents
+    return count_tokens(text)
 
 
 def _pieces(text: str) -> Iterable[str]:
-    """The text, with unbroken runs (scanned noise, tables of dots, base64) cut into short pieces."""
+    """Yield the text with its long runs (scanned noise, dots, base64) cut into short pieces."""
     if not _may_have_long_run(text):
         yield text
         return
     end = 0
     for run in _LONG_RUN.finditer(text):
         yield text[end : run.start()]
-        yield from (text[i : min(i + _RUN, run.end())] for i in range(run.start(), run.end(), _RUN))
+        for start in range(run.start(), run.end(), _RUN):
+            yield text[start : min(start + _RUN, run.end())]
         end = run.end()
     yield text[end:]
 
 
 def _may_have_long_run(text: str) -> bool:
-    """Whether half a run fills one of the text's blocks, as a whole one must: far cheaper than to look for it."""
-    blocks = (text[i : i + _RUN // 2] for i in range(0, len(text) - _RUN // 2 + 1, _RUN // 2))
-    return any(block.isspace() or block.split(None, 1)[:1] == [block] for block in blocks)
+    """Return True if a block of half a run's length has only spaces, or no space at all.
+
+    A whole run must fill at least one such block, and this test is far cheaper than a search.
+    """
+    size = _RUN // 2
+    for start in range(0, len(text) - size + 1, size):
+        block = text[start : start + size]
+        if block.isspace():
+            return True
+        first_word = block.split(None, 1)[0]
+        if len(first_word) == size:
+            return True
+    return False
 
 
 @cache
 def _encoding() -> Encoding:
-    """o200k_base from the tables that LiteLLM's package carries: nothing is downloaded, LiteLLM is not imported."""
+    """Load o200k_base from the tables in LiteLLM's package: no download, no LiteLLM import."""
     import tiktoken
 
     name = "TIKTOKEN_CACHE_DIR"

@@ -1,4 +1,8 @@
-"""The only door to YAML: a file becomes a validated model and back, and every error names file and line."""
+"""The only door to YAML: read into validated models and written back, with file and line in errors.
+
+Reading takes the fast parser, which knows no lines. The text is parsed again, with lines, when an
+error needs one.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import textwrap
 from collections.abc import Mapping
 from copy import deepcopy
 from difflib import get_close_matches
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,12 +27,13 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 Location = tuple[int | str, ...]
 
-# a misspelt setting explains a missing one, so it is told first; that a word is no object says least
-_WORTH = {"extra_forbidden": 0, "model_type": 2}
-_ODD = re.compile(
-    r"^%|(?:^|[\s\[{,])[!&*]|<<|\t", re.MULTILINE
-)  # directives, tags, anchors, tabs: read with care
+# Order of reports, 1 if not named: a misspelt setting explains a missing one, so it comes first.
+# "Not an object" explains least.
+_REPORT_ORDER = {"extra_forbidden": 0, "model_type": 2}
+# Directives, tags, anchors and tabs: the two parsers may differ on them, so the fast one is skipped.
+_UNUSUAL = re.compile(r"^%|(?:^|[\s\[{,])[!&*]|<<|\t", re.MULTILINE)
 _QUOTED = re.compile(r"'([^']*)'")
+_UNCHANGEABLE = "the file's form is not one that we change"
 
 
 class YamlData:
@@ -37,7 +42,7 @@ class YamlData:
     def __init__(
         self, path: Path | str, node: Any, *, first_line: int = 1, text: str | None = None
     ) -> None:
-        """With `text`, the node has no lines: the text is read once more when the first one is asked for."""
+        """Take a parsed node. With `text`, the node has no lines: they are parsed when needed."""
         self.path = path
         self.first_line = first_line
         self._given = node
@@ -46,15 +51,18 @@ class YamlData:
 
     @cached_property
     def _node(self) -> Any:
+        """The node with lines, where the text has any."""
         from ruamel.yaml.error import YAMLError
 
+        if self._text is None:
+            return self._given
         try:
-            return self._given if self._text is None else _with_lines(self._text)
-        except YAMLError:  # the quick way takes a little more
+            return _load_with_lines(self._text)
+        except YAMLError:  # the fast parser accepts a little more
             return self._given
 
     def line(self, location: Location) -> int:
-        """The line of the deepest part of a location that the file has."""
+        """Return the line of the deepest part of a location that the file has."""
         node = self._node
         line = self.first_line
         for key in location:
@@ -66,55 +74,59 @@ class YamlData:
         return line
 
     def column(self, location: Location) -> int:
-        """The column, from 0, at which what stands at a location of the file begins."""
+        """Return the column, from 0, at which the value of a location begins."""
         *outer, last = location
-        return int(reduce(lambda node, key: node[key], outer, self._node).lc.data[last][1])
+        _, column = _at(self._node, outer).lc.data[last][:2]
+        return int(column)
 
     def error(self, message: str, location: Location = ()) -> ConfigError:
-        """A ConfigError at this place of the file."""
+        """Return a ConfigError at this place of the file."""
         return ConfigError(message, path=self.path, line=self.line(location))
 
     def validate(self, model: type[M]) -> M:
-        """The data as `model`. Raises ConfigError for the first thing that does not fit."""
+        """Return the data as `model`. Raises ConfigError for the first thing that does not fit."""
         value, faults = self.fitted(model)
-        if value is None:
-            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-            raise ConfigError(faults[0].message + more, path=self.path, line=faults[0].line)
-        return value
+        if value is not None:
+            return value
+        message = faults[0].message
+        if len(faults) > 1:
+            message += f" (and {len(faults) - 1} more)"
+        raise ConfigError(message, path=self.path, line=faults[0].line)
 
     def fitted(self, model: type[M]) -> tuple[M | None, list[ConfigError]]:
-        """The data as `model`; or None and all that does not fit, what explains most first."""
+        """Return the data as `model`; or None and all faults, the most telling first."""
         from pydantic import ValidationError
 
         try:
             return model.model_validate(self.data), []
         except ValidationError as error:
-            found = sorted(error.errors(include_url=False), key=lambda e: _WORTH.get(e["type"], 1))
-            return None, [self._fault(e, model) for e in found]
-
-    def _fault(self, found: ErrorDetails, model: type[BaseModel]) -> ConfigError:
-        location = self._written(found["loc"])
-        place = " → ".join(str(part) for part in location)
-        at = location if found["type"] == "model_type" else location[:-1]
-        return self.error(
-            f"{place + ': ' if place else ''}{_sentence(found, _fields_at(model, at))}", location
-        )
-
-    def _written(self, location: Location) -> Location:
-        """A location without what Pydantic adds to it: the names of a union's members."""
-        data = self.data
-        written = []
-        for position, key in enumerate(location):
-            inside = (
-                key in data
-                if isinstance(data, dict)
-                else isinstance(data, list) and isinstance(key, int)
+            details = sorted(
+                error.errors(include_url=False),
+                key=lambda detail: _REPORT_ORDER.get(detail["type"], 1),
             )
-            if inside:
+            return None, [self._fault(detail, model) for detail in details]
+
+    def _fault(self, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
+        location = self._location_in_file(detail["loc"])
+        outer = location if detail["type"] == "model_type" else location[:-1]
+        message = _sentence(detail, _fields_at(model, outer))
+        if location:
+            place = " → ".join(str(part) for part in location)
+            message = f"{place}: {message}"
+        return self.error(message, location)
+
+    def _location_in_file(self, location: Location) -> Location:
+        """Return a location without the names of a union's members, which Pydantic adds."""
+        data = self.data
+        parts = []
+        for position, key in enumerate(location):
+            is_last = position == len(location) - 1
+            if _has_key(data, key):
                 data = data[key]
-            if inside or (position == len(location) - 1 and isinstance(data, dict)):
-                written.append(key)
-        return tuple(written)
+                parts.append(key)
+            elif is_last and isinstance(data, dict):  # a missing or an unknown setting
+                parts.append(key)
+        return tuple(parts)
 
 
 def read_yaml(path: Path | str) -> YamlData:
@@ -122,28 +134,29 @@ def read_yaml(path: Path | str) -> YamlData:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(
-            "this file is missing; `tierwise doctor` shows what a project needs", path=path
-        ) from None
+        message = "this file is missing; `tierwise doctor` shows what a project needs"
+        raise ConfigError(message, path=path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=path) from None
     return parse_yaml(text, path)
 
 
 def parse_yaml(text: str, path: Path | str, *, first_line: int = 1) -> YamlData:
-    """Parse YAML text that stands in `path` from `first_line` on."""
+    """Parse YAML text that is in `path` from `first_line` on."""
     from ruamel.yaml.error import MarkedYAMLError
 
-    if (quick := _quickly(text)) is not None:
-        return YamlData(path, quick, first_line=first_line, text=text)
+    fast = _load_fast(text)
+    if fast is not None:
+        return YamlData(path, fast, first_line=first_line, text=text)
     try:
-        node = _with_lines(text)
+        node = _load_with_lines(text)
         data = None if node is None else YamlData(path, node, first_line=first_line)
     except MarkedYAMLError as error:
-        line = (error.problem_mark.line if error.problem_mark else 0) + first_line
-        raise ConfigError(
-            f"not valid YAML: {error.problem or error.context}", path=path, line=line
-        ) from None
+        line = first_line
+        if error.problem_mark:
+            line += error.problem_mark.line
+        message = f"not valid YAML: {error.problem or error.context}"
+        raise ConfigError(message, path=path, line=line) from None
     except Exception as error:  # noqa: BLE001 - odd text also brings ValueError, AttributeError, RecursionError
         raise ConfigError(f"not valid YAML: {error}", path=path) from None
     if data is None:
@@ -151,28 +164,32 @@ def parse_yaml(text: str, path: Path | str, *, first_line: int = 1) -> YamlData:
     return data
 
 
-def _quickly(text: str) -> Any:
-    """The plain data of a text, six times as fast as with lines; None where the careful way has to look at it."""
+def _load_fast(text: str) -> Any:
+    """Return a text's plain data; None where the slow parser has to look at it.
+
+    Six times as fast as with lines.
+    """
     from ruamel.yaml import YAML
 
-    if _ODD.search(text):
+    if _UNUSUAL.search(text):
         return None
     try:
         return YAML(typ="safe").load(text)
-    except Exception:  # noqa: BLE001 - the careful way says what is wrong, and where
+    except Exception:  # noqa: BLE001 - the slow parser says what is wrong, and where
         return None
 
 
-def _with_lines(text: str) -> Any:
+def _load_with_lines(text: str) -> Any:
     from ruamel.yaml import YAML
 
     return YAML(typ="rt", pure=True).load(text)
 
 
 def write_yaml(path: Path | str, data: Any, *, header: str) -> None:
-    """Write plain data as YAML, all or nothing. Comments at the top of an older file stay in place of `header`.
+    """Write plain data as YAML, all or nothing.
 
-    Raises ConfigError when the file cannot be written.
+    Comments at the top of an existing file stay, in place of `header`. Raises ConfigError when the
+    file cannot be written.
     """
     from ruamel.yaml import YAML
 
@@ -180,69 +197,88 @@ def write_yaml(path: Path | str, data: Any, *, header: str) -> None:
     yaml.width = 120
     yaml.representer.ignore_aliases = lambda _: True  # equal values are spelt out, not linked
     path = Path(path)
-    text = io.StringIO()
-    yaml.dump(data, text)
-    _replace(path, (_top_comments(path) or header) + text.getvalue())
+    body = io.StringIO()
+    yaml.dump(data, body)
+    _replace(path, (_top_comments(path) or header) + body.getvalue())
 
 
 def replace_value(path: Path, location: Location, value: Mapping[str, Any]) -> None:
-    """Put a mapping, on one line, in the place of what a key of a file holds; all other lines stay as they are.
+    """Replace the value at a location with a mapping on one line; all other lines stay.
 
     Raises ConfigError with the line to write by hand where the file's form does not allow it.
     """
     source = read_yaml(path)
-    key = location[-1]
+    *outer, key = location
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    at = source.line(location) - 1
-    indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+    number = source.line(location) - 1
+    before = lines[:number]
+    line = lines[number]
+    rest = lines[number + 1 :]
+    indent = line[: len(line) - len(line.lstrip())]
     written = f"{key}: {_one_line(value)}"
-    more = len(list(takewhile(lambda line: line.startswith(f"{indent} "), lines[at + 1 :])))
-    text = "".join([*lines[:at], f"{indent}{written}\n", *lines[at + 1 + more :]])
+    # the old value goes on as long as lines are indented further
+    old = list(takewhile(lambda line: line.startswith(f"{indent} "), rest))
+    text = "".join([*before, f"{indent}{written}\n", *rest[len(old) :]])
+
     wanted = deepcopy(source.data)
-    reduce(lambda node, part: node[part], location[:-1], wanted)[key] = dict(value)
-    if not lines[at].lstrip().startswith(f"{key}:") or parse_yaml(text, path).data != wanted:
-        raise source.error(
-            f"write this by hand, the file's form is not one that we change: {written}", location
-        )
+    _at(wanted, outer)[key] = dict(value)
+    starts_with_key = line.lstrip().startswith(f"{key}:")
+    if not starts_with_key or parse_yaml(text, path).data != wanted:
+        raise source.error(f"write this by hand, {_UNCHANGEABLE}: {written}", location)
     _replace(path, text)
 
 
 def add_item(path: Path, key: str, item: str) -> None:
-    """Put an item, as it is written, at the end of the list that a file ends with; all other lines stay as they are.
+    """Append an item, as it is written, to the list at the end of a file; all other lines stay.
 
     Raises ConfigError with what to write by hand where the file's form does not allow it.
     """
     source = read_yaml(path)
     added = parse_yaml(item, path).data
-    held: dict[str, Any] = source.data if isinstance(source.data, dict) else {}
-    listed = held.get(key) or []
-    indent = source.column((key, 0)) - 2 if listed else 0  # after the dash and its blank
-    text = (
-        path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + textwrap.indent(item, " " * indent)
-    )
-    if not _reads_as(text, {**held, key: [*listed, *added]}):
-        raise source.error(
-            f"write this under `{key}` by hand, the file's form is not one that we change:\n{item}",
-            (key,),
-        )
+    content = _mapping(source)
+    items = content.get(key) or []
+    indent = 0
+    if items:
+        indent = source.column((key, 0)) - len("- ")
+    existing = path.read_text(encoding="utf-8").rstrip("\n")
+    text = f"{existing}\n\n{textwrap.indent(item, ' ' * indent)}"
+    if not _reads_as(text, {**content, key: [*items, *added]}):
+        message = f"write this under `{key}` by hand, {_UNCHANGEABLE}:\n{item}"
+        raise source.error(message, (key,))
     _replace(path, text)
 
 
 def add_entry(path: Path, key: str, entry: Mapping[str, Any]) -> None:
-    """Add to a mapping that stands on one line, `key: {…}`; all else stays as it is.
+    """Add to a mapping that is on one line, `key: {…}`; all else stays as it is.
 
     Raises ConfigError with what to write by hand where the file's form does not allow it.
     """
     source = read_yaml(path)
-    written = _one_line(entry)[1:-1]
-    before_it = re.compile(rf"^({key}: \{{.*?)\}}", re.MULTILINE)
-    text = before_it.sub(rf"\1, {written}}}", path.read_text(encoding="utf-8"), count=1)
-    held: dict[str, Any] = source.data if isinstance(source.data, dict) else {}
-    if not _reads_as(text, {**held, key: {**(held.get(key) or {}), **entry}}):
-        raise source.error(
-            f"write this under `{key}` by hand, the file's form is not one that we change: {written}"
-        )
+    written = _one_line(entry)[1:-1]  # without its braces
+    open_mapping = re.compile(rf"^({key}: \{{.*?)\}}", re.MULTILINE)
+    existing = path.read_text(encoding="utf-8")
+    text = open_mapping.sub(rf"\1, {written}}}", existing, count=1)
+    content = _mapping(source)
+    entries = content.get(key) or {}
+    if not _reads_as(text, {**content, key: {**entries, **entry}}):
+        raise source.error(f"write this under `{key}` by hand, {_UNCHANGEABLE}: {written}")
     _replace(path, text)
+
+
+def _at(node: Any, location: list[int | str]) -> Any:
+    for key in location:
+        node = node[key]
+    return node
+
+
+def _has_key(data: Any, key: int | str) -> bool:
+    if isinstance(data, dict):
+        return key in data
+    return isinstance(data, list) and isinstance(key, int)
+
+
+def _mapping(source: YamlData) -> dict[str, Any]:
+    return source.data if isinstance(source.data, dict) else {}
 
 
 def _reads_as(text: str, wanted: Any) -> bool:
@@ -256,16 +292,16 @@ def _one_line(value: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
-    text = io.StringIO()
     yaml.default_flow_style = True
     yaml.width = 4096
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment] # what it is declared as is its default
+    # ruamel declares the type of its default, None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = io.StringIO()
     yaml.dump(dict(value), text)
     return text.getvalue().strip()
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file at once or not at all. Raises ConfigError."""
     try:
         write_atomically(path, text)
     except OSError as error:
@@ -273,7 +309,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _top_comments(path: Path) -> str:
-    """The comment lines that a file begins with."""
+    """Return the comment and blank lines at the top of a file."""
     if not path.exists():
         return ""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -281,7 +317,7 @@ def _top_comments(path: Path) -> str:
 
 
 def _plain(node: Any) -> Any:
-    """The annotated nodes as plain dicts, lists and scalars."""
+    """Return ruamel's annotated nodes as plain dicts, lists and scalars."""
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -294,48 +330,51 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _sentence(error: ErrorDetails, known: list[str]) -> str:
-    """One Pydantic error as a sentence with the remedy."""
-    if error["type"] == "extra_forbidden":
-        return (
-            unknown_name("setting", str(error["loc"][-1]), known)
-            if known
-            else "not a known setting"
-        )
-    if error["type"] == "model_type":
-        return (
-            f"expects settings (`name: value`), such as {', '.join(known[:3])}"
-            if known
-            else "expects settings"
-        )
-    value = error.get("input")
-    shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
-    allowed = (
-        _QUOTED.findall(error.get("ctx", {}).get("expected", ""))
-        if error["type"] == "literal_error"
-        else []
-    )
-    near = get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
-    return (
-        error["msg"].removeprefix("Value error, ")
-        + shown
-        + (f"; did you mean '{near[0]}'?" if near else "")
-    )
+def _sentence(detail: ErrorDetails, fields: list[str]) -> str:
+    """Return one Pydantic error as a sentence with the remedy; `fields` are those allowed there."""
+    if detail["type"] == "extra_forbidden":
+        if not fields:
+            return "not a known setting"
+        return unknown_name("setting", str(detail["loc"][-1]), fields)
+    if detail["type"] == "model_type":
+        if not fields:
+            return "expects settings"
+        return f"expects settings (`name: value`), such as {', '.join(fields[:3])}"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = detail.get("input")
+    if isinstance(value, str | int | float | bool):
+        message += f" (found {value!r})"
+    nearest = _nearest_literal(detail, value)
+    if nearest:
+        message += f"; did you mean '{nearest}'?"
+    return message
+
+
+def _nearest_literal(detail: ErrorDetails, value: Any) -> str | None:
+    """Return the allowed value that is like a misspelt one, where there is a fixed choice."""
+    if detail["type"] != "literal_error" or not isinstance(value, str):
+        return None
+    allowed = _QUOTED.findall(detail.get("ctx", {}).get("expected", ""))
+    return next(iter(get_close_matches(value, allowed, n=1)), None)
 
 
 def _fields_at(model: Any, location: Location) -> list[str]:
-    """Names of the settings allowed at a location, as far as the annotations tell."""
-    from collections.abc import Mapping
+    """Return the names of the settings allowed at a location, by the models' annotations."""
     from typing import get_args, get_origin
 
     from pydantic import BaseModel
 
     if isinstance(model, type) and issubclass(model, BaseModel):
+        annotations = {
+            info.alias or name: info.annotation for name, info in model.model_fields.items()
+        }
         if not location:
-            return [info.alias or name for name, info in model.model_fields.items()]
-        named = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
-        return _fields_at(named.get(str(location[0])), location[1:])
+            return list(annotations)
+        return _fields_at(annotations.get(str(location[0])), location[1:])
+    # a collection takes a key or an index of the location; a union or Annotated takes nothing
     inner = location[1:] if get_origin(model) in (dict, list, tuple, Mapping) else location
-    return next(
-        (known for argument in get_args(model) if (known := _fields_at(argument, inner))), []
-    )
+    for argument in get_args(model):
+        fields = _fields_at(argument, inner)
+        if fields:
+            return fields
+    return []

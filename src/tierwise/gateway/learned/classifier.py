@@ -129,7 +129,7 @@ class Classifier:
         return text[start : min(words[last][0].end(), start + longest)]
 
     def _predict(self, text: str) -> Prediction:
-        places, values = self.terms.of(text)
+        places, values = self.terms.weigh(text)
         spoken: list[float] = (
             (self.weights[places].T @ values).tolist() if places else [0.0] * len(self.labels)
         )
@@ -142,7 +142,7 @@ class Classifier:
         """Every word in its place, with what it and the characters in it add to the label's score."""
         if label not in self.labels:
             raise UnknownName("label", label, self.labels)
-        places, values = self.terms.of(text)
+        places, values = self.terms.weigh(text)
         column = self.weights[places, self.labels.index(label)].tolist() if places else []
         adds: dict[int, float] = {
             place: weight * value
@@ -151,7 +151,7 @@ class Classifier:
 
         @cache
         def score(word: str) -> float:
-            return sum(adds.get(place, 0.0) for place in self.terms.of(word)[0])
+            return sum(adds.get(place, 0.0) for place in self.terms.weigh(word)[0])
 
         return [(match, score(match[0])) for match in _WORD.finditer(text)]
 
