@@ -315,6 +315,10 @@ def eml(*lines: bytes) -> bytes:
             "Subject: Grüße\n\nGröße",
         ),
         (eml(b"Content-Transfer-Encoding: base64", b"", b"SGVsbG8="), "Subject: Grüße\n\nHello"),
+        (
+            eml(b"Content-Type: multipart/mixed; boundary=b", b"", b"--b", b"", b"Hello", b"--b--"),
+            "Subject: Grüße\n\nHello",
+        ),
         (b"From: a@example.com\n\nHello", "Subject: (none)\n\nHello"),
         (b"Subject: only a subject\n\n", "Subject: only a subject\n\n"),
     ],

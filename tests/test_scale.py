@@ -22,7 +22,7 @@ from tests.kit.ledgers import python
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin, sensible_answer
 from tierwise.documents import Shard, iter_documents
-from tierwise.documents.spool import Folder, Spool
+from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError, Misuse, RateLimited, TierwiseError, UnknownName
 from tierwise.orchestrate.attaching import SPOOL, find_note, join, leave_note
@@ -243,7 +243,7 @@ def test_another_process_works_for_the_run_under_its_budget(
 
 def test_batches_of_another_process_are_in_the_runs_folder_and_go_with_it(project: Path) -> None:
     spool = Spool(project / SPOOL, "run")
-    held = pickle.loads(pickle.dumps(Folder(spool.path).put(letters(3))))
+    held = pickle.loads(pickle.dumps(SpoolFolder(spool.path).put(letters(3))))
     assert held.documents == letters(3).documents
     spool.close()
     with pytest.raises(Misuse, match="a worker elsewhere has to share"):

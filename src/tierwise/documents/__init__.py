@@ -1,13 +1,20 @@
-"""Documents in and out: a folder or file becomes batches, batches become readable files.
+"""Documents in and out: files become batches of documents, batches become readable files.
 
-Nothing that a file holds can stop a run: what cannot be read becomes a document with empty text
-and a deferred outcome of the step `read` that says what to do.
+reading      a folder or file becomes documents; sources finds the files
+readers/     one format a module; add a document format there
+sensitivity  a document can raise its own sensitivity, never lower it
+redaction/   the only way to lower it: personal data is taken out and checked again
+spool        documents between two steps, on disk
+writing      results as JSON Lines and Markdown pages
+
+Nothing that a file holds can stop a run: a file that cannot be read becomes a document with empty
+text and a deferred outcome of the step `read`, whose reason is its remedy.
 """
 
 from __future__ import annotations
 
+from tierwise.documents.readers import ACCEPTED
 from tierwise.documents.reading import Shard, in_batches, iter_documents, read_documents
-from tierwise.documents.sources import ACCEPTED
 from tierwise.documents.writing import write_documents
 
 __all__ = ["ACCEPTED", "Shard", "in_batches", "iter_documents", "read_documents", "write_documents"]

@@ -1,19 +1,26 @@
-"""A folder or a file becomes documents; what cannot be read becomes a deferred document."""
+"""The files of a source become documents; a file that cannot be read becomes a deferred document."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from tierwise.documents.readers.decoding import decode
-from tierwise.documents.readers.front_matter import front_matter, raised
-from tierwise.documents.readers.rows import RowFile
-from tierwise.documents.readers.sandbox import Sandbox
-from tierwise.documents.sources import ACCEPTED, FOREIGN, ROWS, Raw, SourceFile, find_files
+from tierwise.documents.readers import (
+    ACCEPTED,
+    CONVERTERS,
+    ROWS,
+    RawDocument,
+    RowFile,
+    Sandbox,
+    decode,
+    split_front_matter,
+)
+from tierwise.documents.sensitivity import raise_sensitivity
+from tierwise.documents.sources import SourceFile, find_files
 from tierwise.errors import DocumentError, Misuse
 from tierwise.records import Batch, Document, Outcome, Sensitivity
 from tierwise.text.language import detect
@@ -21,27 +28,31 @@ from tierwise.text.language import detect
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `of` parts of a source, counted from 1. Each document is in one of them, whatever else there is."""
+    """One of `of` parts of a source, counted from 1.
+
+    Each document is in exactly one part, and stays there when other documents come or go.
+    """
 
     number: int = 1
     of: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Such as `2/8`. Raises Misuse."""
-        found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
-        if not found or int(found[1]) > int(found[2]):
+        """Parse a shard such as `2/8`. Raises Misuse."""
+        match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
+        if not match or int(match[1]) > int(match[2]):
             raise Misuse(f"shard is '{text}'; write 2/8 for the second of eight parts")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def holds(self, id: str) -> bool:  # noqa: A002 - the document's
-        """Whether a document is in this part, by a hash of its id that is the same everywhere."""
+        """Return True if a document is in this part, by a hash of its id."""
         hashed = hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(hashed[:8]) % self.of == self.number - 1
 
 
-_ALL = Shard()
-_OWN = ("path", "format", "duplicate_of", "sensitivity_note")
+_WHOLE_SOURCE = Shard()
+# Metadata that reading sets; a document's own fields of these names get a `_` behind them.
+_RESERVED_METADATA = ("path", "format", "duplicate_of", "sensitivity_note")
 
 
 def read_documents(
@@ -53,7 +64,10 @@ def read_documents(
     text_column: str = "text",
     max_seconds: int = 60,
 ) -> list[Batch]:
-    """All documents of a folder or file, in batches. Arguments and errors as for `iter_documents`."""
+    """Read all documents of a folder or file, in batches.
+
+    Arguments and errors are those of `iter_documents`.
+    """
     documents = iter_documents(
         source,
         sensitivity=sensitivity,
@@ -67,13 +81,16 @@ def read_documents(
 
 
 def in_batches(documents: Iterator[Document], size: int) -> Iterator[Batch]:
-    """The documents in batches of `size`, one batch in memory at a time; their total is not known yet."""
+    """Group documents into batches of `size`, one batch in memory at a time.
+
+    The batches do not know the total number of documents.
+    """
     if size < 1:
         raise Misuse(f"batch_size is {size}; a batch holds at least 1 document")
     first = 1
-    while documents_now := tuple(islice(documents, size)):
-        yield Batch(documents_now, first=first)
-        first += len(documents_now)
+    while batch := tuple(islice(documents, size)):
+        yield Batch(batch, first=first)
+        first += len(batch)
 
 
 def iter_documents(
@@ -83,119 +100,145 @@ def iter_documents(
     max_bytes: int = 20_000_000,
     text_column: str = "text",
     max_seconds: int = 60,
-    shard: Shard = _ALL,
+    shard: Shard = _WHOLE_SOURCE,
 ) -> Iterator[Document]:
-    """The documents of a folder (sorted, without hidden files) or of one file, one at a time.
+    """Read the documents of a folder (sorted, without hidden files) or of one file.
 
-    A CSV or JSON Lines file gives a document a row, with its text from `text_column`. `sensitivity`
-    is the least that any document gets: what a document says of itself can raise it, never lower it.
-    A file or row over `max_bytes`, or one that takes longer than `max_seconds` to convert, is
-    deferred, as is whatever else cannot be read. Files of other shards are not opened. Raises Misuse
-    when `source` is missing or empty.
+    A CSV or JSON Lines file gives one document a row, with its text from `text_column`. Every
+    document gets at least `sensitivity`: what it declares can raise its level, never lower it.
+
+    A document is deferred when its file or row has more than `max_bytes`, when converting it takes
+    longer than `max_seconds`, or when it cannot be read for another reason. Files of other shards
+    are not opened. Raises Misuse when `source` is missing or empty.
     """
-    return _documents(
-        find_files(Path(source)), sensitivity, max_bytes, text_column, max_seconds, shard
-    )
+    files = find_files(Path(source))
+    reader = _Reader(sensitivity, max_bytes, text_column, shard, Sandbox(seconds=max_seconds))
+    return reader.read(files)
 
 
-def _documents(
-    files: Iterator[SourceFile],
-    sensitivity: Sensitivity,
-    max_bytes: int,
-    text_column: str,
-    max_seconds: int,
-    shard: Shard,
-) -> Iterator[Document]:
-    ids: set[str] = set()
-    firsts: dict[bytes, str] = {}
-    with Sandbox(seconds=max_seconds) as sandbox:
-        for file in files:
-            if file.suffix not in ROWS and not shard.holds(file.id):
-                continue
-            for raw in _read(file, sandbox, max_bytes, text_column):
-                if shard.holds(
-                    raw.id
-                ):  # those with the same id are together, so that they are told apart as ever
-                    yield _document(
-                        replace(raw, id=_unique(raw.id, ids)), file, sensitivity, firsts
-                    )
+@dataclass
+class _Reader:
+    """Reads the files of one source; remembers the ids and texts so far."""
 
+    sensitivity: Sensitivity
+    max_bytes: int
+    text_column: str
+    shard: Shard
+    sandbox: Sandbox
+    _ids: set[str] = field(default_factory=set)
+    _first_ids: dict[bytes, str] = field(default_factory=dict)  # by the hash of the text
 
-def _read(file: SourceFile, sandbox: Sandbox, max_bytes: int, text_column: str) -> Iterator[Raw]:
-    """What one file holds; its problem instead when it cannot be read, or cannot be read further."""
-    try:
-        if problem := file.problem or _unfit(file, max_bytes):
-            yield Raw(id=file.id, problem=problem)
-        elif file.suffix in ROWS:
-            yield from RowFile(file, text_column, max_bytes).documents()
-        else:
-            yield _whole(file, file.path.read_bytes(), sandbox)
-    except DocumentError as error:
-        yield Raw(id=file.id, problem=str(error))
-    except OSError as error:
-        yield Raw(
-            id=file.id, problem=f"it cannot be opened: {error.strerror}; check its permissions"
+    def read(self, files: Iterator[SourceFile]) -> Iterator[Document]:
+        with self.sandbox:
+            for file in files:
+                # The rows of a file are in different shards, so the file is read for each of them.
+                if file.suffix not in ROWS and not self.shard.holds(file.id):
+                    continue
+                for raw in self._read_file(file):
+                    # By the id before it is made unique: documents that share one share a shard,
+                    # so their numbers do not depend on the number of shards.
+                    if self.shard.holds(raw.id):
+                        yield self._to_document(raw, file)
+
+    def _read_file(self, file: SourceFile) -> Iterator[RawDocument]:
+        """Yield a file's documents; its problem when it cannot be read, or not to its end."""
+        try:
+            problem = file.problem or self._why_refused(file)
+            if problem:
+                yield RawDocument(id=file.id, problem=problem)
+            elif file.suffix in ROWS:
+                rows = RowFile(file.path, file.id, self.text_column, self.max_bytes)
+                yield from rows.documents()
+            else:
+                yield self._read_whole(file)
+        except DocumentError as error:
+            yield RawDocument(id=file.id, problem=str(error))
+        except OSError as error:
+            problem = f"it cannot be opened: {error.strerror}; check its permissions"
+            yield RawDocument(id=file.id, problem=problem)
+
+    def _why_refused(self, file: SourceFile) -> str:
+        """Say why a file is not even opened; empty when it is."""
+        if file.suffix not in ACCEPTED:
+            return f"files like this are not read; save it as one of {', '.join(ACCEPTED)}"
+        size = file.path.stat().st_size
+        if size > self.max_bytes and file.suffix not in ROWS:
+            return f"it has {size:,} bytes, more than the limit of {self.max_bytes:,}; split it"
+        if size == 0:
+            return "the file is empty"
+        return ""
+
+    def _read_whole(self, file: SourceFile) -> RawDocument:
+        """Read a file that is one document."""
+        data = file.path.read_bytes()
+        if file.suffix in CONVERTERS:
+            extracted = self.sandbox.extract(data, file.suffix)
+            return RawDocument(
+                id=file.id,
+                text=extracted.text,
+                metadata=extracted.metadata,
+                declared=extracted.declared,
+            )
+        text, notes = decode(data)
+        parts = split_front_matter(_clean(text))
+        return RawDocument(
+            id=file.id,
+            text=parts.body,
+            metadata={**parts.fields, **notes},
+            declared=parts.declared,
         )
 
+    def _to_document(self, raw: RawDocument, file: SourceFile) -> Document:
+        """Decide id, sensitivity, language and metadata; mark repeated texts."""
+        own_id = self._unique_id(raw.id)
+        level, note = raise_sensitivity(self.sensitivity, raw.declared)
+        metadata = _metadata(raw, file, note)
+        empty = Document(
+            id=own_id,
+            text="",
+            sensitivity=level,
+            sensitivity_source="flow" if level == self.sensitivity else "document",
+            metadata=metadata,
+        )
+        text = _clean(raw.text).strip()
+        problem = _clean(raw.problem)
+        if not problem and not text:
+            problem = "no text found in it"
+        if problem:
+            outcome = Outcome(step="read", status="deferred", reason=problem, sensitivity=level)
+            return replace(empty, outcomes={"read": outcome})
+        document = replace(empty, text=text, language=detect(text))
+        short_hash = bytes.fromhex(document.hash)[:16]  # millions of them fit into memory
+        first_id = self._first_ids.setdefault(short_hash, own_id)
+        if first_id != own_id:
+            document = replace(document, metadata={**metadata, "duplicate_of": first_id})
+        return document
 
-def _unfit(file: SourceFile, max_bytes: int) -> str:
-    """Why a file is not even opened; empty when it is."""
-    if file.suffix not in ACCEPTED:
-        return f"files like this are not read; save it as one of {', '.join(ACCEPTED)}"
-    size = file.path.stat().st_size
-    if size > max_bytes and file.suffix not in ROWS:
-        return f"it has {size:,} bytes, more than the limit of {max_bytes:,}; split it"
-    return "" if size else "the file is empty"
-
-
-def _whole(file: SourceFile, data: bytes, sandbox: Sandbox) -> Raw:
-    """A file that is one document."""
-    if file.suffix in FOREIGN:
-        found = sandbox.extract(data, file.suffix)
-        return Raw(id=file.id, text=found.text, metadata=found.metadata, declared=found.declared)
-    text, notes = decode(data)
-    fields, declared, body = front_matter(_clean(text))
-    return Raw(id=file.id, text=body, metadata=fields | notes, declared=declared)
-
-
-def _document(raw: Raw, file: SourceFile, base: Sensitivity, firsts: dict[bytes, str]) -> Document:
-    """The document of a Raw. `firsts` maps the hash of every text so far to the first id that had it."""
-    text = _clean(raw.text).strip()
-    problem = _clean(raw.problem) or ("" if text else "no text found in it")
-    level, note = raised(base, raw.declared)
-    own = {"path": file.id, "format": file.suffix[1:]} | (
-        {"sensitivity_note": note} if note else {}
-    )
-    theirs = {f"{key}_" if key in _OWN else key: value for key, value in raw.metadata.items()}
-    metadata = {_clean(key): _clean(value) for key, value in (theirs | own).items()}
-    setter = "flow" if level == base else "document"
-    unread = Document(
-        id=raw.id, text="", sensitivity=level, sensitivity_source=setter, metadata=metadata
-    )
-    if problem:
-        outcome = Outcome(step="read", status="deferred", reason=problem, sensitivity=level)
-        return replace(unread, outcomes={"read": outcome})
-    document = replace(unread, text=text, language=detect(text))
-    first = firsts.setdefault(bytes.fromhex(document.hash)[:16], raw.id)
-    return (
-        document
-        if first == raw.id
-        else replace(document, metadata={**metadata, "duplicate_of": first})
-    )
+    def _unique_id(self, wanted: str) -> str:
+        """Return an id that no document had before; `a.csv#1` may be a row and a file."""
+        number = 1
+        unique = wanted
+        while unique in self._ids:
+            number += 1
+            unique = f"{wanted}~{number}"
+        self._ids.add(unique)
+        return unique
 
 
-def _unique(wanted: str, ids: set[str]) -> str:
-    """An id that no document had before; `a.csv#1` may be a row and a file."""
-    number = 1
-    unique = wanted
-    while unique in ids:
-        number += 1
-        unique = f"{wanted}~{number}"
-    ids.add(unique)
-    return unique
+def _metadata(raw: RawDocument, file: SourceFile, sensitivity_note: str) -> dict[str, str]:
+    """Return the document's own fields, then those that reading sets."""
+    metadata: dict[str, str] = {}
+    for key, value in raw.metadata.items():
+        name = f"{key}_" if key in _RESERVED_METADATA else key
+        metadata[name] = value
+    metadata["path"] = file.id
+    metadata["format"] = file.suffix[1:]
+    if sensitivity_note:
+        metadata["sensitivity_note"] = sensitivity_note
+    return {_clean(key): _clean(value) for key, value in metadata.items()}
 
 
 def _clean(text: str) -> str:
-    """One kind of line end, and nothing that a database or UTF-8 refuses."""
+    """Return a text with one kind of line end, and nothing that a database or UTF-8 refuses."""
     unified = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
     return unified.encode("utf-8", "replace").decode()

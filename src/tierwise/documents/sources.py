@@ -1,25 +1,24 @@
-"""Which files a source holds, and what each of them gave before anything was decided about it."""
+"""The files of a source: a folder, or one file."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from tierwise.documents.readers import ACCEPTED
 from tierwise.errors import Misuse
-
-ROWS = (".csv", ".jsonl")  # a row a document
-TEXTS = (".md", ".txt")
-FOREIGN = (".docx", ".eml", ".htm", ".html", ".pdf")  # converted in a process of their own
-ACCEPTED = tuple(sorted(ROWS + TEXTS + FOREIGN))
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of a source: its `id` is the path below the source; `problem` says why not to open it."""
+    """One file of a source.
+
+    Its `id` is the path below the source; `problem` is a reason not to open it.
+    """
 
     path: Path
     id: str
@@ -31,85 +30,85 @@ class SourceFile:
         return self.path.suffix.lower()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raw:
-    """What one file or row gave: text, or the `problem` that a person has to solve.
-
-    `declared` holds what it says of its own sensitivity, in its own words.
-    """
-
-    id: str
-    text: str = field(default="", repr=False)
-    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
-    declared: tuple[str, ...] = ()
-    problem: str = ""
-
-
 def find_files(source: Path) -> Iterator[SourceFile]:
-    """The files of a folder in sorted order, hidden ones left out, or the one file that `source` is.
+    """Return the files of a folder in sorted order, or the one file that `source` is.
 
-    Raises Misuse at once when there is no such source or no file in it.
+    Hidden files are left out. Raises Misuse at once, not at the first file, when there is no such
+    source or no file in it.
     """
     accepted = f"give a folder or a file ({', '.join(ACCEPTED)})"
     try:
         if not source.is_dir():
             source.stat()
-            return iter([SourceFile(source, readable(source.name), _not_a_file(source))])
-        next(source.iterdir(), None)
+            name = printable_name(source.name)
+            return iter([SourceFile(source, name, _why_unreadable(source))])
+        next(source.iterdir(), None)  # raises what hinders to list the folder
     except FileNotFoundError:
         raise Misuse(f"{source}: there is no such file or folder; {accepted}") from None
     except OSError as error:
         raise Misuse(f"{source}: cannot be opened: {error.strerror}; {accepted}") from None
     files = _walk(source)
-    if (first := next(files, None)) is None:
+    first = next(files, None)
+    if first is None:
         raise Misuse(f"{source}: the folder holds no document; {accepted}")
     return chain([first], files)
 
 
-def readable(name: str) -> str:
-    """A file name as text that can be printed and stored: odd bytes and control characters are spelt out."""
+def printable_name(name: str) -> str:
+    """Return a file name that can be printed and stored.
+
+    Bytes that are not UTF-8 and control characters are written as escapes.
+    """
     decoded = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
+    characters = (
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in decoded
+    )
+    return "".join(characters)
 
 
 def _walk(root: Path) -> Iterator[SourceFile]:
-    waiting = [root]
-    while waiting:
-        path = waiting.pop()
-        name = readable(path.relative_to(root).as_posix())
+    """Yield the files below `root`, depth first and sorted."""
+    to_visit = [root]
+    while to_visit:
+        path = to_visit.pop()
+        name = printable_name(path.relative_to(root).as_posix())
         if path.is_symlink() and path != root:
-            yield from _link(path, name, root)
-        elif path.is_dir():
-            try:
-                inside = sorted(child for child in path.iterdir() if not child.name.startswith("."))
-            except OSError as error:
-                yield SourceFile(
-                    path,
-                    f"{name}/",
-                    f"the folder cannot be opened: {error.strerror}; check its permissions",
-                )
-            else:
-                waiting += reversed(inside)
-        else:
-            yield SourceFile(path, name, _not_a_file(path))
+            yield from _follow_link(path, name, root)
+            continue
+        if not path.is_dir():
+            yield SourceFile(path, name, _why_unreadable(path))
+            continue
+        try:
+            children = sorted(path.iterdir())
+        except OSError as error:
+            problem = f"the folder cannot be opened: {error.strerror}; check its permissions"
+            yield SourceFile(path, f"{name}/", problem)
+            continue
+        visible = [child for child in children if not child.name.startswith(".")]
+        to_visit += reversed(visible)  # the last one is visited first
 
 
-def _link(path: Path, name: str, root: Path) -> Iterator[SourceFile]:
-    """A link is only followed to a file below the folder; a folder below it is read at its own place."""
+def _follow_link(path: Path, name: str, root: Path) -> Iterator[SourceFile]:
+    """Yield the file that a link leads to, as far as it is below `root`.
+
+    A link to a folder yields nothing: the folder is read at its own place.
+    """
     target = Path(os.path.realpath(path))
     if not target.is_relative_to(os.path.realpath(root)):
-        yield SourceFile(
-            path, name, "it is a link that leads out of the folder; copy the file into the folder"
-        )
+        problem = "it is a link that leads out of the folder; copy the file into the folder"
+        yield SourceFile(path, name, problem)
     elif not target.is_dir():
-        yield SourceFile(path, name, _not_a_file(target))
+        yield SourceFile(path, name, _why_unreadable(target))
 
 
-def _not_a_file(path: Path) -> str:
+def _why_unreadable(path: Path) -> str:
+    """Say why a path cannot be read as a file; empty when it can."""
     try:
-        regular = stat.S_ISREG(path.stat().st_mode)
+        is_regular = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
         return f"it cannot be opened: {error.strerror}; check the link and its permissions"
-    return (
-        "" if regular else "it is not a regular file; copy its content into one"
-    )  # opening a pipe would wait forever
+    if not is_regular:
+        # opening a pipe would wait forever
+        return "it is not a regular file; copy its content into one"
+    return ""

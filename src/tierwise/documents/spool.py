@@ -1,8 +1,8 @@
-"""Where documents wait between steps: on disk, so that memory does not grow with their number.
+"""The spool: documents wait on disk between steps, so that memory does not grow with their number.
 
-A batch in a flow is a handle on a file; its documents are in memory only while a task works on them. The files
-live as long as the run, in a folder that only its owner can read. Other processes that work for the run put their
-batches there, too; only the run itself removes them.
+A batch in a flow is a handle on a file; its documents are in memory only while a task works on
+them. The files live as long as the run, in a folder that only its owner can read. Other processes
+that work for the run put their batches there, too; only the run itself removes them.
 """
 
 from __future__ import annotations
@@ -20,51 +20,59 @@ from filelock import FileLock, Timeout
 from tierwise.errors import Misuse
 from tierwise.records import Batch, Document, Outcome
 
-_LOCK = "alive"
+_LOCK = "alive"  # held as long as the run lives; a folder whose lock is free is dead
 
 
 @dataclass(frozen=True, slots=True)
-class Spooled:
+class SpooledDocuments:
     """The documents of one file."""
 
     path: Path
 
     def load(self) -> tuple[Document, ...]:
-        """Read them. Raises Misuse after the end of their run, and where its folder cannot be seen."""
+        """Read the documents.
+
+        Raises Misuse after the end of their run, and where the run's folder cannot be seen.
+        """
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="surrogatepass").splitlines()
+            text = self.path.read_text(encoding="utf-8", errors="surrogatepass")
         except FileNotFoundError:
             elsewhere = f"a worker elsewhere has to share {self.path.parent.parent}"
             raise Misuse(
                 f"this run is over; its documents are in what `write_documents` wrote ({elsewhere})"
             ) from None
-        return tuple(_document(json.loads(line)) for line in lines)
+        return tuple(_from_json(json.loads(line)) for line in text.splitlines())
 
 
-class Folder:
-    """The folder of a run that goes on, perhaps in another process."""
+class SpoolFolder:
+    """The folder of a run that is under way, perhaps in another process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def put(self, batch: Batch) -> Batch:
-        """The same batch as a handle. Attempts and routes are left out: they are in the ledger."""
+        """Write a batch's documents to a new file, and return the batch as a handle on it.
+
+        Attempts and routes are left out: they are in the ledger.
+        """
         path = self.path / f"{uuid.uuid4().hex}.jsonl"
-        lines = "".join(json.dumps(_plain(document)) + "\n" for document in batch.documents)
-        path.write_text(lines, encoding="ascii")  # nobody knows of it before it is complete
-        return batch.held_by(Spooled(path))
+        lines = [json.dumps(_to_json(document)) + "\n" for document in batch.documents]
+        path.write_text("".join(lines), encoding="ascii")  # no reader knows its name yet
+        return batch.held_by(SpooledDocuments(path))
 
 
-class Spool(Folder):
-    """The folder of one run. Close it, and its files are gone; those of runs that died go with the next one."""
+class Spool(SpoolFolder):
+    """The folder of one run, with all its files removed when it is closed.
+
+    The next run removes the folders of runs that died.
+    """
 
     def __init__(self, folder: Path, run_id: str) -> None:
         super().__init__(folder / run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self._alive = FileLock(self.path / _LOCK)
-        with FileLock(
-            folder.with_name(f"{folder.name}.lock")
-        ):  # a folder without a lock yet would look dead
+        # Another run must not see this folder before it has its lock: it would look dead.
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
             self.path.mkdir(mode=0o700)
             self._alive.acquire()
             for other in folder.iterdir():
@@ -78,13 +86,14 @@ class Spool(Folder):
 
 
 def _remove_if_dead(folder: Path) -> None:
-    with suppress(Timeout, OSError):  # its run goes on, or another run removes it now
+    # Timeout: its run is alive. OSError: another run is removing it now.
+    with suppress(Timeout, OSError):
         with FileLock(folder / _LOCK).acquire(blocking=False):
             pass
         shutil.rmtree(folder)
 
 
-def _plain(document: Document) -> dict[str, Any]:
+def _to_json(document: Document) -> dict[str, Any]:
     outcomes = [
         {
             "step": outcome.step,
@@ -107,6 +116,9 @@ def _plain(document: Document) -> dict[str, Any]:
     }
 
 
-def _document(data: dict[str, Any]) -> Document:
-    outcomes = [Outcome(**outcome) for outcome in data.pop("outcomes")]
-    return Document(**data, outcomes={outcome.step: outcome for outcome in outcomes})
+def _from_json(data: dict[str, Any]) -> Document:
+    outcomes: dict[str, Outcome] = {}
+    for fields in data.pop("outcomes"):
+        outcome = Outcome(**fields)
+        outcomes[outcome.step] = outcome
+    return Document(**data, outcomes=outcomes)

@@ -1,4 +1,7 @@
-"""Results as files: one line and one readable page a document, the same bytes for the same outcomes."""
+"""Results as files: one line of JSON and one readable page a document.
+
+The same outcomes give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tierwise.documents.markdown import page
+from tierwise.documents.markdown import document_page
 from tierwise.errors import Misuse
 from tierwise.records import Batch, Document
 
@@ -20,47 +23,55 @@ _LONGEST_NAME = 150  # bytes; file systems end at 255
 
 
 def write_documents(batches: Iterable[Batch], folder: Path, *, keep: bool = False) -> Path:
-    """Write `outcomes.jsonl` and a Markdown page for each document into `folder`; returns the former's path.
+    """Write `outcomes.jsonl` and a Markdown page for each document; return the path of the former.
 
-    Nothing in the files depends on when, or at what price, they were made. `outcomes.jsonl` appears
-    only when it is complete; with `keep`, the lines of other documents stay in it, after the new ones.
-    Raises Misuse when the folder cannot be used.
+    Nothing in the files depends on when, or at what price, they were made. `outcomes.jsonl`
+    appears only when it is complete. With `keep`, the lines of other documents stay in it, after
+    the new ones. Raises Misuse when the folder cannot be used.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken: set[str] = set()
-        written: set[str] = set()
-        with _replacing(folder / LINES) as lines:
-            for batch in batches:
-                for document in batch.documents:
-                    lines.write(_line(document))
-                    written.add(document.id)
-                    with _replacing(folder / _file_name(document.id, taken)) as file:
-                        file.write(page(document))
-            if keep and (folder / LINES).exists():
-                lines.writelines(_others(folder / LINES, written))
+        _write_all(batches, folder, keep=keep)
     except (FileExistsError, NotADirectoryError):
         raise Misuse(f"{folder}: a file is in the way; name a folder") from None
     except PermissionError as error:
-        raise Misuse(
-            f"{error.filename or folder}: cannot be written: {error.strerror}; name another folder"
-        ) from None
+        place = error.filename or folder
+        message = f"{place}: cannot be written: {error.strerror}; name another folder"
+        raise Misuse(message) from None
     return folder / LINES
 
 
-def _others(path: Path, written: set[str]) -> Iterator[str]:
-    """The lines of an earlier file but for these documents'."""
+def _write_all(batches: Iterable[Batch], folder: Path, *, keep: bool) -> None:
+    path = folder / LINES
+    taken_names: set[str] = set()
+    written_ids: set[str] = set()
+    with _replacing(path) as lines:
+        for batch in batches:
+            for document in batch.documents:
+                lines.write(_json_line(document))
+                written_ids.add(document.id)
+                name = _page_name(document.id, taken_names)
+                with _replacing(folder / name) as page:
+                    page.write(document_page(document))
+        if keep and path.exists():
+            lines.writelines(_lines_of_others(path, written_ids))
+
+
+def _lines_of_others(path: Path, written_ids: set[str]) -> Iterator[str]:
+    """Yield the lines of an earlier file, except those of the documents in `written_ids`."""
     with path.open(encoding="utf-8", newline="\n") as lines:
-        yield from (line for line in lines if json.loads(line)["id"] not in written)
+        for line in lines:
+            if json.loads(line)["id"] not in written_ids:
+                yield line
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[str]]:
-    """A file that takes the place of `path` when it is complete, and leaves nothing behind when it is not."""
+    """Open a draft that replaces `path` when it is complete, and is removed when it fails."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # lone surrogates, which UTF-8 lacks, are spelt out
+        # Half characters (lone surrogates), which UTF-8 lacks, are written as escapes.
         with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             yield file
         draft.replace(path)
@@ -69,8 +80,8 @@ def _replacing(path: Path) -> Iterator[IO[str]]:
         raise
 
 
-def _line(document: Document) -> str:
-    """One document as a line of JSON."""
+def _json_line(document: Document) -> str:
+    """Return one document as a line of JSON."""
     steps = {
         outcome.step: {
             "status": outcome.status,
@@ -80,7 +91,7 @@ def _line(document: Document) -> str:
         }
         for outcome in document.outcomes.values()
     }
-    line = {
+    fields = {
         "id": document.id,
         "hash": document.hash,
         "sensitivity": document.strictest,
@@ -88,19 +99,22 @@ def _line(document: Document) -> str:
         "metadata": dict(document.metadata),
         "outcomes": steps,
     }
-    return json.dumps(line, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(fields, ensure_ascii=False, default=str) + "\n"
 
 
-def _file_name(id: str, taken: set[str]) -> str:  # noqa: A002 - the document's
-    """A name of its own for a document's page; never a path, never hidden, whatever the id holds."""
+def _page_name(id: str, taken: set[str]) -> str:  # noqa: A002 - the document's
+    """Return a file name for a document's page: never a path, never hidden, never a taken one."""
     safe = re.sub(r"[^\w.#@+-]+", "_", id).lstrip(".-")
     stem = safe.encode()[:_LONGEST_NAME].decode("utf-8", "ignore") or "document"
     number = 1
     name = stem
-    while (
-        key := unicodedata.normalize("NFKC", name).casefold()
-    ) in taken:  # some file systems take them for the same
+    while _file_system_key(name) in taken:
         number += 1
         name = f"{stem}~{number}"
-    taken.add(key)
+    taken.add(_file_system_key(name))
     return f"{name}.md"
+
+
+def _file_system_key(name: str) -> str:
+    """Return the same key for names that some file systems take for one name."""
+    return unicodedata.normalize("NFKC", name).casefold()

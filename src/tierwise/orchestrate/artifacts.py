@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tierwise.documents.markdown import span
+from tierwise.documents.markdown import code_span
 from tierwise.ledger import SummaryRow
 from tierwise.ledger.views.summary import ErrorRow
 from tierwise.orchestrate.server import tellable
@@ -118,7 +118,7 @@ def attention(summary: RunSummary) -> str:
         lines += [
             "## Worth a look",
             "",
-            *(f"- {item.text}: {span(item.command)}" for item in others),
+            *(f"- {item.text}: {code_span(item.command)}" for item in others),
             "",
         ]
     lines += ["## More", "", "On the machine of the project:", ""]
@@ -153,7 +153,7 @@ def kind_of(step: str, reason: str) -> _Kind:
 def _listed(rows: Sequence[tuple[str, str, str]]) -> Iterator[str]:
     """A line for each document, up to a number."""
     for document, step, reason in rows[:_MOST]:
-        yield f"- {span(document)} in {span(step)}: {span(reason)}"
+        yield f"- {code_span(document)} in {code_span(step)}: {code_span(reason)}"
     if len(rows) > _MOST:
         yield f"- and {len(rows) - _MOST} more"
 

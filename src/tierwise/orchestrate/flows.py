@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from tierwise import documents
 from tierwise.cascade import RunContext
-from tierwise.documents.spool import Folder, Spool
+from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.orchestrate.artifacts import key_of, publish_summary
@@ -93,7 +93,9 @@ def using(made: Engine) -> Iterator[None]:
 class Run:
     """A flow run on record. `summary()` tells what it did and cost."""
 
-    def __init__(self, engine: Engine, context: RunContext, folder: Folder | None = None) -> None:
+    def __init__(
+        self, engine: Engine, context: RunContext, folder: SpoolFolder | None = None
+    ) -> None:
         """`folder` is that of another process's run, for which this one works."""
         self.engine = engine
         self.context = context
@@ -217,7 +219,7 @@ def _run_elsewhere(flow_run_id: str) -> Run:
         for over in [known for known in _joined if not known.exists()]:
             del _joined[over]
         if note not in _joined:
-            _joined[note] = Run(current, join(note, current), Folder(note.parent))
+            _joined[note] = Run(current, join(note, current), SpoolFolder(note.parent))
         return _joined[note]
 
 

@@ -1,11 +1,10 @@
-"""What a document says of itself: front matter, and a sensitivity that can only be raised."""
+"""Front matter: the `key: value` lines at the top of a text file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-
-from tierwise.records import SENSITIVITIES, Sensitivity, highest
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 _BLOCK = re.compile(r"---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
 _PAIR = re.compile(r"""["']?(\w[\w .-]{0,60}?)["']?[ \t]*:(?:[ \t]+(.*))?""")
@@ -13,56 +12,70 @@ _CONTINUED = re.compile(r"[ \t]+\S|-[ \t]|#|\s*$")
 _SENSITIVITY = re.compile(
     r"""^[ \t]*["']?sensitivity["']?[ \t]*:(.*)$""", re.IGNORECASE | re.MULTILINE
 )
+_COMMENT = re.compile(r"(?:^|\s)#.*$")
 
 
-def raised(base: Sensitivity, declared: Iterable[str]) -> tuple[Sensitivity, str]:
-    """The strictest of the flow's sensitivity and the declared ones, with a note when one is unknown.
+@dataclass(frozen=True, slots=True)
+class FrontMatter:
+    """The fields, the declared sensitivities, and the body: the text without its front matter."""
 
-    A declaration never lowers; a word that is none of ours means restricted.
-    """
-    words = [word for word in (text.strip().casefold() for text in declared) if word]
-    unknown = [word for word in words if word not in SENSITIVITIES]
-    levels = [base, *(level for level in SENSITIVITIES if level in words)]
-    if not unknown:
-        return highest(*levels), ""
-    return (
-        "restricted",
-        f"'{unknown[0][:40]}' is not one of {', '.join(SENSITIVITIES)}; taken as restricted",
-    )
+    body: str = field(repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+    declared: tuple[str, ...] = ()
 
 
-def front_matter(text: str) -> tuple[dict[str, str], tuple[str, ...], str]:
-    """Fields, declared sensitivities and the text without its front matter.
+def split_front_matter(text: str) -> FrontMatter:
+    """Separate a text's front matter from its body.
 
     Front matter is a first block of `key: value` lines between `---` lines. Any other block stays
-    text, but a `sensitivity:` line in it counts: a slip of form must not make a document public.
+    in the body, but a `sensitivity:` line in it counts: a slip of form must not make a document
+    public.
     """
     text = text.lstrip()
     if not text.startswith("---"):
-        return {}, (), text
+        return FrontMatter(text)
     block = _BLOCK.match(text)
-    inside = (block[1] or "") if block else text.partition("\n\n")[0]
-    declared = tuple(_scalar(match[1]) for match in _SENSITIVITY.finditer(inside))
-    if not block:
-        return {}, declared, text
+    if block is None:
+        # The closing `---` is missing: a sensitivity in the first paragraph still counts.
+        first_paragraph = text.partition("\n\n")[0]
+        return FrontMatter(text, declared=_sensitivity_lines(first_paragraph))
+    inside = block[1] or ""
+    declared = _sensitivity_lines(inside)
+    fields = _parse_fields(inside)
+    if not fields:
+        return FrontMatter(text, declared=declared)
+    others: dict[str, str] = {}
+    for key, value in fields.items():
+        if key.casefold() == "sensitivity":
+            # Once more, as the field may go on over several lines, such as a YAML list.
+            declared += (value,)
+        elif value:
+            others[key] = value
+    return FrontMatter(text[block.end() :], others, declared)
+
+
+def _sensitivity_lines(inside: str) -> tuple[str, ...]:
+    return tuple(_unquote(line[1]) for line in _SENSITIVITY.finditer(inside))
+
+
+def _parse_fields(inside: str) -> dict[str, str]:
+    """Return the fields; empty when a line is neither a field, its continuation nor a comment."""
     fields: dict[str, str] = {}
     key = ""
     for line in inside.splitlines():
-        if pair := _PAIR.fullmatch(line.rstrip()):
+        pair = _PAIR.fullmatch(line.rstrip())
+        if pair:
             key = pair[1]
-            fields[key] = _scalar(pair[2] or "")
+            fields[key] = _unquote(pair[2] or "")
         elif not _CONTINUED.match(line):
-            return {}, declared, text
+            return {}
         elif key and not line.lstrip().startswith("#"):
             fields[key] = f"{fields[key]} {line.strip()}".strip()
-    if not fields:
-        return {}, declared, text
-    extra = {k: v for k, v in fields.items() if v and k.casefold() != "sensitivity"}
-    lists = tuple(v for k, v in fields.items() if k.casefold() == "sensitivity")
-    return extra, declared + lists, text[block.end() :]
+    return fields
 
 
-def _scalar(value: str) -> str:
-    """A YAML scalar's text: without a comment and without its quotes."""
-    value = re.sub(r"(?:^|\s)#.*$", "", value).strip()
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
+def _unquote(value: str) -> str:
+    """Return a YAML scalar's text, without a comment and without its quotes."""
+    value = _COMMENT.sub("", value).strip()
+    is_quoted = len(value) > 1 and value[0] in "\"'" and value[0] == value[-1]
+    return value[1:-1] if is_quoted else value

@@ -1,4 +1,8 @@
-"""CSV and JSON Lines: a row a document, read one at a time, so that a file may be larger than memory."""
+"""CSV and JSON Lines files: one document a row, read one at a time.
+
+A file may be larger than memory. A broken row becomes a document with a problem, and the next row
+is read; DocumentError is a value here until it is known whether it concerns a row or the file.
+"""
 
 from __future__ import annotations
 
@@ -8,75 +12,103 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import IO, Any, AnyStr, Generic
 
 import orjson
 
-from tierwise.documents.readers.decoding import guess, mark, mostly_utf8
-from tierwise.documents.sources import Raw, SourceFile
+from tierwise.documents.readers.decoding import (
+    BINARY,
+    byte_order_mark,
+    guess_encoding,
+    is_mostly_utf8,
+)
+from tierwise.documents.readers.results import RawDocument
 from tierwise.errors import DocumentError
 
 _SAMPLE_BYTES = 1_000_000
 _LONGEST_KEY = 100
+_DELIMITERS = ",;\t|"
+_NO_ROWS = "the file has no rows"
 
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """A file of rows: which column holds the text, and how long (bytes) a row may be."""
+    """A file of rows, the column that holds the text, and the longest row allowed (bytes)."""
 
-    file: SourceFile
+    path: Path
+    id: str
     text_column: str
     max_bytes: int
 
-    def documents(self) -> Iterator[Raw]:
-        """One Raw a row. Raises DocumentError or OSError when the file as a whole cannot be read."""
-        encoding, notes = _encoding(self.file) if self.file.suffix == ".csv" else ("", {})
-        rows = _csv_rows(self, encoding) if encoding else _json_rows(self)
-        seen: set[str] = set()
+    def documents(self) -> Iterator[RawDocument]:
+        """Read one document a row.
+
+        Raises DocumentError or OSError when the file as a whole cannot be read.
+        """
+        notes: dict[str, str] = {}
+        rows: Iterator[Mapping[str, Any] | DocumentError]
+        if self.path.suffix.lower() == ".csv":
+            encoding, notes = _csv_encoding(self.path)
+            rows = _csv_rows(self, encoding)
+        else:
+            rows = _json_rows(self)
+        seen_keys: set[str] = set()
         for number, row in enumerate(rows, 1):
-            yield _row(self, row, number, seen, notes)
-        if not seen:
-            raise DocumentError("the file has no rows")
+            if isinstance(row, DocumentError):
+                key = _row_key(number, number, seen_keys)
+                yield RawDocument(id=f"{self.id}#{key}", problem=str(row))
+            else:
+                yield _row_document(self, row, number, seen_keys, notes)
+        if not seen_keys:
+            raise DocumentError(_NO_ROWS)
 
 
-def _row(
+def _row_document(
     source: RowFile,
-    row: Mapping[str, Any] | DocumentError,
+    row: Mapping[str, Any],
     number: int,
-    seen: set[str],
+    seen_keys: set[str],
     notes: Mapping[str, str],
-) -> Raw:
-    """One row as a Raw; its id is the row's own where that is new and fit to print, else its number."""
-    if isinstance(row, DocumentError):
-        return Raw(id=f"{source.file.id}#{_key(number, number, seen)}", problem=str(row))
-    fields = {str(name).strip(): value for name, value in row.items() if value not in (None, "")}
-    special = {name.casefold(): name for name in fields}
-    key = _key(fields.get(special.get("id", "")), number, seen)
-    declared = tuple(
-        str(fields.pop(name)) for name in list(fields) if name.casefold() == "sensitivity"
-    )
-    text = fields.pop(special.get(source.text_column.strip().casefold(), ""), "")
-    problem = ""
-    if not isinstance(text, str):
-        problem = (
-            f"its '{source.text_column}' is not a text but a {type(text).__name__}; correct it"
-        )
-    elif not text.strip():
-        problem = f"it has no '{source.text_column}'"
-    return Raw(
-        id=f"{source.file.id}#{key}",
+) -> RawDocument:
+    """Return one row as a document: text, id and sensitivity have columns, the rest is metadata."""
+    fields: dict[str, Any] = {}
+    for name, value in row.items():
+        if value not in (None, ""):
+            fields[str(name).strip()] = value
+    names = {name.casefold(): name for name in fields}  # column names count in any case
+
+    key = _row_key(fields.get(names.get("id", "")), number, seen_keys)
+    sensitivity_names = [name for name in fields if name.casefold() == "sensitivity"]
+    declared = tuple(str(fields.pop(name)) for name in sensitivity_names)
+    wanted = source.text_column.strip().casefold()
+    text = fields.pop(names.get(wanted, ""), "")
+    problem = _text_problem(text, source.text_column)
+
+    metadata: dict[str, str] = {}
+    for name, value in fields.items():
+        metadata[name] = value if isinstance(value, str) else orjson.dumps(value).decode()
+    metadata.update(notes)
+    return RawDocument(
+        id=f"{source.id}#{key}",
         text="" if problem else text,
-        metadata={
-            name: value if isinstance(value, str) else _json(value)
-            for name, value in fields.items()
-        }
-        | dict(notes),
+        metadata=metadata,
         declared=declared,
         problem=problem,
     )
 
 
-def _key(own: object, number: int, seen: set[str]) -> str:
+def _text_problem(text: object, column: str) -> str:
+    """Say why a row's text cannot be used; empty when it can."""
+    if not isinstance(text, str):
+        return f"its '{column}' is not a text but a {type(text).__name__}; correct it"
+    if not text.strip():
+        return f"it has no '{column}'"
+    return ""
+
+
+def _row_key(own: object, number: int, seen: set[str]) -> str:
+    """Return the row's own id where that is new and fit to print, else its number."""
     key = str(own).strip() if isinstance(own, str | int) else ""
     if not key or key in seen or len(key) > _LONGEST_KEY or not key.isprintable():
         key = str(number)
@@ -84,89 +116,109 @@ def _key(own: object, number: int, seen: set[str]) -> str:
     return key
 
 
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
+# JSON Lines
 
 
 def _json_rows(source: RowFile) -> Iterator[dict[str, Any] | DocumentError]:
-    with source.file.path.open("rb") as file:
-        for number, line in enumerate(_each(_Lines(file, source.max_bytes))):
+    with source.path.open("rb") as file:
+        lines = _BoundedLines(file, source.max_bytes)
+        for number, line in enumerate(_errors_as_rows(lines)):
             if isinstance(line, DocumentError):
                 yield line
-            elif data := (line if number else line.removeprefix(codecs.BOM_UTF8)).strip():
-                yield _json_row(data)
+                continue
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+            if content.strip():
+                yield _parse_json_row(content.strip())
 
 
-def _json_row(line: bytes) -> dict[str, Any] | DocumentError:
+def _parse_json_row(line: bytes) -> dict[str, Any] | DocumentError:
     try:
         row = orjson.loads(line)
     except ValueError:
         return DocumentError("the line is not valid JSON in UTF-8; correct it")
-    return (
-        row if isinstance(row, dict) else DocumentError("the line is not a JSON object; correct it")
-    )
+    if not isinstance(row, dict):
+        return DocumentError("the line is not a JSON object; correct it")
+    return row
+
+
+# CSV
 
 
 def _csv_rows(source: RowFile, encoding: str) -> Iterator[dict[str, str] | DocumentError]:
-    # process-wide, and 128 KiB by default: shorter than many a document
-    csv.field_size_limit(max(csv.field_size_limit(), source.max_bytes))
-    with source.file.path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-        lines = _Lines(file, source.max_bytes)
-        first = _first(lines)
-        delimiter = _delimiter(first, source.text_column)
-        rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
-        header = _unambiguous(_first(rows))
-        for cells in _each(rows):
+    # Process-wide, and 128 KiB by default: many documents are longer.
+    longest_cell = max(csv.field_size_limit(), source.max_bytes)
+    csv.field_size_limit(longest_cell)
+    with source.path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        lines = _BoundedLines(file, source.max_bytes)
+        first_line = _first_row(lines)
+        delimiter = _find_delimiter(first_line, source.text_column)
+        rows = csv.reader(chain([first_line], lines), delimiter=delimiter, strict=True)
+        header = _first_row(rows)
+        _check_unique_columns(header)
+        for cells in _errors_as_rows(rows):
             if isinstance(cells, DocumentError):
                 yield cells
-            elif len(cells) not in (0, len(header)):
+            elif not cells:
+                continue  # a blank line
+            elif len(cells) != len(header):
                 yield DocumentError(
-                    f"it has {len(cells)} cells where the header has {len(header)}; check its quotes"
+                    f"it has {len(cells)} cells where the header has {len(header)};"
+                    " check its quotes"
                 )
-            elif not _encodable("".join(cells)):
+            elif not _is_encodable("".join(cells)):
                 yield DocumentError(f"it is not all {encoding}; save the file as UTF-8")
-            elif cells:
+            else:
                 yield dict(zip(header, cells, strict=True))
 
 
-def _encoding(file: SourceFile) -> tuple[str, dict[str, str]]:
-    """The encoding of a CSV file by its beginning, and a note when it is a guess; a few damaged rows stay UTF-8."""
-    with file.path.open("rb") as opened:
-        sample = opened.read(_SAMPLE_BYTES)
-    if marked := mark(sample):
+def _csv_encoding(path: Path) -> tuple[str, dict[str, str]]:
+    """Return a CSV file's encoding, by its beginning, and metadata when it is a guess.
+
+    A file that is UTF-8 but for a few rows counts as UTF-8: only those rows are refused later.
+    """
+    with path.open("rb") as file:
+        sample = file.read(_SAMPLE_BYTES)
+    marked = byte_order_mark(sample)
+    if marked:
         return marked, {}
     if b"\0" in sample:
-        raise DocumentError("it holds binary data, not text; give it the ending of its real format")
-    if mostly_utf8(sample, complete=len(sample) < _SAMPLE_BYTES):
+        raise DocumentError(BINARY)
+    if is_mostly_utf8(sample, complete=len(sample) < _SAMPLE_BYTES):
         return "utf-8", {}
-    encoding, confidence = guess(sample)
-    return encoding, {"encoding": encoding, "encoding_confidence": f"{confidence:.2f}"}
+    return guess_encoding(sample)
 
 
-def _unambiguous(header: list[str]) -> list[str]:
-    """The header. Raises DocumentError when two columns share a name: one would hide the other."""
-    names = [name.strip().casefold() for name in header if name.strip()]
-    if len(set(names)) < len(names):
-        [(twice, _)] = Counter(names).most_common(1)
-        raise DocumentError(f"two of its columns are called '{twice[:40]}'; rename one")
-    return header
+def _find_delimiter(header: str, text_column: str) -> str:
+    """Return the delimiter under which the header has the text column.
 
-
-def _delimiter(header: str, text_column: str) -> str:
-    """The delimiter under which the header has the text column. Raises DocumentError when none does."""
+    Raises DocumentError when no delimiter does.
+    """
     wanted = text_column.strip().casefold()
-    for delimiter in ",;\t|":
-        if wanted in (
-            name.strip().casefold() for name in next(csv.reader([header], delimiter=delimiter), [])
-        ):
+    for delimiter in _DELIMITERS:
+        columns = _split_line(header, delimiter)
+        if wanted in [name.strip().casefold() for name in columns]:
             return delimiter
-    columns = ", ".join(next(csv.reader([header]), []))[:200]
+    listed = ", ".join(_split_line(header, ","))[:200]
     raise DocumentError(
-        f"it has no column '{text_column}' (its columns: {columns}); name the one that holds the text"
+        f"it has no column '{text_column}' (its columns: {listed});"
+        " name the one that holds the text"
     )
 
 
-def _encodable(text: str) -> bool:
+def _split_line(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _check_unique_columns(header: list[str]) -> None:
+    """Raise DocumentError when two columns share a name: one would hide the other."""
+    counts = Counter(name.strip().casefold() for name in header if name.strip())
+    for name, count in counts.items():
+        if count > 1:
+            raise DocumentError(f"two of its columns are called '{name[:40]}'; rename one")
+
+
+def _is_encodable(text: str) -> bool:
+    """Return False for a text with bytes that were not in the file's encoding."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -174,29 +226,36 @@ def _encodable(text: str) -> bool:
     return True
 
 
-class _Lines(Generic[AnyStr]):
-    """Lines of a file. One that is too long is left out and raises DocumentError; then the next one follows."""
+# Lines and rows of either format
+
+
+class _BoundedLines(Generic[AnyStr]):
+    """The lines of a file, each of bounded length.
+
+    A line that is too long is left out and raises DocumentError; then the next one follows.
+    """
 
     def __init__(self, file: IO[AnyStr], longest: int) -> None:
         self._file: IO[AnyStr] = file
         self._longest = longest
 
-    def __iter__(self) -> _Lines[AnyStr]:
+    def __iter__(self) -> _BoundedLines[AnyStr]:
         return self
 
     def __next__(self) -> AnyStr:
-        line = piece = self._file.readline(self._longest + 1)
+        line = self._file.readline(self._longest + 1)
         if not line:
             raise StopIteration
         if len(line) <= self._longest:
             return line
-        while len(piece) > self._longest:
-            piece = self._file.readline(self._longest + 1)
+        rest = line
+        while len(rest) > self._longest:
+            rest = self._file.readline(self._longest + 1)
         raise DocumentError(f"it is longer than {self._longest:,} bytes; split it")
 
 
-def _each(rows: Iterator[Any]) -> Iterator[Any]:
-    """The rows, with an error in the place of each broken one."""
+def _errors_as_rows(rows: Iterator[Any]) -> Iterator[Any]:
+    """Yield the rows, with an error in the place of each broken one."""
     while True:
         try:
             yield next(rows)
@@ -213,11 +272,11 @@ def _each(rows: Iterator[Any]) -> Iterator[Any]:
             return
 
 
-def _first(rows: Iterator[Any]) -> Any:
-    """The first row. Raises DocumentError when there is none or it is broken."""
-    first = next(_each(rows), None)
+def _first_row(rows: Iterator[Any]) -> Any:
+    """Return the first row. Raises DocumentError when there is none or it is broken."""
+    first = next(_errors_as_rows(rows), None)
     if isinstance(first, DocumentError):
         raise first
     if first is None:
-        raise DocumentError("the file has no rows")
+        raise DocumentError(_NO_ROWS)
     return first

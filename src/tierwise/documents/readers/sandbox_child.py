@@ -1,4 +1,7 @@
-"""The child's side of the sandbox: `python -m tierwise.documents.readers.sandbox_child SECONDS BYTES`."""
+"""The child's side of the sandbox.
+
+Started as `python -m tierwise.documents.readers.sandbox_child SECONDS BYTES`.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,35 @@ from tierwise.documents.readers.sandbox import receive, send
 from tierwise.errors import DocumentError
 
 
-def answer(message: bytes) -> bytes:
-    """Convert one message (ending, NUL, content) into JSON with the text, or with the error."""
+def convert(message: bytes) -> bytes:
+    """Convert one message (ending, NUL, content) into JSON with the content, or with the error."""
     suffix, _, data = message.partition(b"\0")
+    reply: dict[str, object]
     try:
-        found = extract(data, suffix.decode())
+        extracted = extract(data, suffix.decode())
     except DocumentError as error:
-        return json.dumps({"error": str(error)}).encode()
-    return json.dumps(
-        {"text": found.text, "metadata": found.metadata, "declared": found.declared}
-    ).encode()
+        reply = {"error": str(error)}
+    else:
+        reply = {
+            "text": extracted.text,
+            "metadata": extracted.metadata,
+            "declared": extracted.declared,
+        }
+    return json.dumps(reply).encode()
 
 
 def main(seconds: int, memory_bytes: int) -> None:
-    """Answer messages until the parent is gone."""
+    """Convert messages until the parent is gone."""
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it would hand that down
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not mix with the answers
+    # Replies get a stream of their own: what a library prints must not mix with them.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     while (message := receive(sys.stdin.buffer)) is not None:
         signal.alarm(seconds)  # ends the process, even inside C code
-        reply = answer(message)
+        reply = convert(message)
         signal.alarm(0)
-        send(answers, reply)
+        send(replies, reply)
 
 
 if __name__ == "__main__":

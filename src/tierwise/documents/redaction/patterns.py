@@ -1,7 +1,8 @@
-"""What personal data looks like: kinds that are taken out, and traces that only raise doubt. The door to phonenumbers.
+"""The forms of personal data: kinds that are taken out, and traces that only raise doubt.
 
-Patterns are generous: what is taken out by mistake costs a little sense, what is missed costs a secret. Each is
-bounded, so that no text makes one slow. They see a text as `plain` spells it.
+Patterns are generous: data taken out by mistake costs a little sense, missed data costs a secret.
+Each pattern is bounded, so that no text makes it slow. All of them see a text as `normalize`
+returns it. The only door to phonenumbers.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """Where something of a kind stands in a text."""
+    """The place in a text of something of a kind."""
 
     start: int
     end: int
     kind: str
+
+
+class NormalizedText(NamedTuple):
+    """A text in one spelling.
+
+    `offsets` has each character's place in the original text, and one place more, for the end.
+    """
+
+    text: str
+    offsets: Sequence[int]
 
 
 _SCHEME = r"\b(?:[a-z][a-z0-9+.-]{1,15}://|www\.)"
@@ -30,7 +41,8 @@ _AT = r" ?[\[({] ?(?:at|@) ?[\])}] ?"
 _DOT = r"(?:\.| ?[\[({] ?(?:dot|\.) ?[\])}] ?)"
 _SPELT_MAIL = rf"\b[\w.+-]{{1,64}}{_AT}[\w-]{{1,63}}(?:{_DOT}[\w-]{{1,63}})+"
 _IDS = (
-    r"\b(?=(?:[A-Z]{0,20}\d){5})(?=\d{0,40}[A-Z])[A-Z0-9]{8,40}\b",  # 1Z999AA10123456784, RSSMRA85T10A562S
+    # 1Z999AA10123456784, RSSMRA85T10A562S
+    r"\b(?=(?:[A-Z]{0,20}\d){5})(?=\d{0,40}[A-Z])[A-Z0-9]{8,40}\b",
     r"\b[A-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-D]\b",  # a British National Insurance number
 )
 _NUMBERS = (
@@ -60,67 +72,81 @@ _DOUBTS = {
 }
 
 
-def found(text: str, regions: Iterable[str]) -> Iterator[Span]:
-    """Everything in a plain text that is taken out, with national phone numbers of `regions`; spans may overlap."""
+def find_personal_data(text: str, regions: Iterable[str]) -> Iterator[Span]:
+    """Find everything in a normalized text that is taken out; spans may overlap.
+
+    `regions` are the countries whose national phone numbers are found.
+    """
     for kind, patterns in _PATTERNS.items():
         for pattern in patterns:
-            yield from spans(kind, pattern, text)
-    yield from spans("CARD", _CARD, text, _adds_up)
-    yield from spans("IP", _IP, text, _is_address)
-    yield from _phones(text, regions)
-    yield from spans(
-        "NUMBER", _NUMBER, text, lambda number: sum(map(str.isdigit, number)) >= _FEWEST_DIGITS
-    )
+            yield from find_matches(kind, pattern, text)
+    yield from find_matches("CARD", _CARD, text, _has_luhn_checksum)
+    yield from find_matches("IP", _IP, text, _is_ip_address)
+    yield from _find_phones(text, regions)
+    yield from find_matches("NUMBER", _NUMBER, text, _is_long_number)
 
 
-def spans(
-    kind: str, pattern: re.Pattern[str], text: str, holds: Callable[[str], bool] = lambda _: True
+def find_doubtful(text: str) -> Iterator[Span]:
+    """Find what may be personal data in a normalized text; dates and amounts do not count."""
+    without_decimals = _DECIMALS.sub(_commas, text)
+    without_dates = _DATE.sub(_commas, without_decimals)
+    for kind, pattern in _DOUBTS.items():
+        yield from find_matches(kind, pattern, without_dates)
+
+
+def find_matches(
+    kind: str,
+    pattern: re.Pattern[str],
+    text: str,
+    is_valid: Callable[[str], bool] | None = None,
 ) -> Iterator[Span]:
-    """Where a pattern matches and its test holds."""
-    return (
-        Span(*match.span(), kind)
-        for match in pattern.finditer(text)
-        if match[0] and holds(match[0])
-    )
+    """Find the matches of a pattern that are not empty and, where asked, valid."""
+    for match in pattern.finditer(text):
+        if match[0] and (is_valid is None or is_valid(match[0])):
+            yield Span(match.start(), match.end(), kind)
 
 
-def doubts(text: str) -> Iterator[Span]:
-    """What in a plain text may be personal data; dates and amounts are none."""
-    bare = _DATE.sub(_blank, _DECIMALS.sub(_blank, text))
-    for name, pattern in _DOUBTS.items():
-        yield from spans(name, pattern, bare)
+def normalize(text: str) -> NormalizedText:
+    """Return a text without accents and invisible characters.
 
-
-def _blank(match: re.Match[str]) -> str:
-    return "," * len(match[0])
-
-
-def plain(text: str) -> tuple[str, Sequence[int]]:
-    """A text without accents and invisible characters, with one kind of spaces, hyphens and digits; and its places.
-
-    The second value says where each character stood, and has one place more, for the end.
+    It has one kind of spaces, hyphens and digits, so that a pattern needs to know no other.
     """
     if text.isascii():
-        return text, range(len(text) + 1)
-    spelt = [(place, char) for place, original in enumerate(text) for char in _plain(original)]
-    return "".join(char for _, char in spelt), [*(place for place, _ in spelt), len(text)]
+        return NormalizedText(text, range(len(text) + 1))
+    characters: list[str] = []
+    offsets: list[int] = []
+    for offset, original in enumerate(text):
+        # One character can become none, or several: `ﬁ` becomes `fi`.
+        for character in _normalize_character(original):
+            characters.append(character)
+            offsets.append(offset)
+    offsets.append(len(text))
+    return NormalizedText("".join(characters), offsets)
 
 
 @lru_cache(maxsize=4096)
-def _plain(char: str) -> str:
-    category = unicodedata.category(char)
-    if char.isascii() or category in ("Cf", "Mn"):
-        return char if char.isascii() else ""
-    if category == "Nd":
-        return str(unicodedata.digit(char))
-    if category in ("Zs", "Pd"):
-        return " " if category == "Zs" else "-"
-    return "".join(
-        part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part)
-    )
+def _normalize_character(character: str) -> str:
+    if character.isascii():
+        return character
+    match unicodedata.category(character):
+        case "Cf" | "Mn":  # invisible characters and accents
+            return ""
+        case "Nd":
+            return str(unicodedata.digit(character))
+        case "Zs":
+            return " "
+        case "Pd":
+            return "-"
+    parts = unicodedata.normalize("NFKD", character)
+    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
-def _phones(text: str, regions: Iterable[str]) -> Iterator[Span]:
+def _commas(match: re.Match[str]) -> str:
+    """Return commas in the place of a match, so that the text keeps its length."""
+    return "," * len(match[0])
+
+
+def _find_phones(text: str, regions: Iterable[str]) -> Iterator[Span]:
     from phonenumbers import PhoneNumberMatcher
 
     for region in regions:
@@ -129,13 +155,24 @@ def _phones(text: str, regions: Iterable[str]) -> Iterator[Span]:
                 yield Span(match.start, match.end, "PHONE")
 
 
-def _adds_up(number: str) -> bool:
-    """Luhn's checksum, which every payment card has."""
-    digits = [int(char) for char in reversed(number) if char.isdigit()]
-    return (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10 == 0
+def _is_long_number(text: str) -> bool:
+    digits = sum(character.isdigit() for character in text)
+    return digits >= _FEWEST_DIGITS
 
 
-def _is_address(text: str) -> bool:
+def _has_luhn_checksum(number: str) -> bool:
+    """Return True if Luhn's checksum is right, as it is for every payment card."""
+    digits = [int(character) for character in number if character.isdigit()]
+    digits.reverse()
+    total = sum(digits[::2])
+    for digit in digits[1::2]:
+        # Every second digit counts double, and the digits of the product are added up.
+        tens, ones = divmod(2 * digit, 10)
+        total += tens + ones
+    return total % 10 == 0
+
+
+def _is_ip_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Redaction: the only way in which a document's sensitivity falls, and only after a second, stricter look.
+"""Redaction: the only way to lower a document's sensitivity, and only after a stricter second look.
 
-Personal data becomes typed placeholders (`<EMAIL_1>`), the same value the same one within a document. No model is
-asked and nothing leaves the process. What was replaced is kept nowhere.
+Personal data becomes typed placeholders (`<EMAIL_1>`); equal values get the same placeholder within
+a document. No model is asked and nothing leaves the process. Replaced values are not kept.
 """
 
 from __future__ import annotations
@@ -12,8 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tierwise.documents.redaction.names import named, names, people
-from tierwise.documents.redaction.patterns import Span, doubts, found, plain, spans
+from tierwise.documents.redaction.names import find_names, name_phrases, names_in
+from tierwise.documents.redaction.patterns import (
+    Span,
+    find_doubtful,
+    find_matches,
+    find_personal_data,
+    normalize,
+)
 from tierwise.errors import Misuse, UnknownName
 from tierwise.records import SENSITIVITIES, Document, Outcome, Sensitivity, highest, rank
 
@@ -23,17 +29,19 @@ STEP = "redact"
 REGIONS = ("GB", "US", "DE", "FR")
 _PEOPLE = ("from", "to", "cc", "reply-to", "sender", "author")  # metadata that names people
 _SEPARATORS = re.compile(r"[\s./()-]+")
-_MOST_TOLD = 3  # of the places that raise doubt
-_GAP = "\0"  # stands where something was taken out, so that no match reaches across
+_TEXTUAL_KINDS = ("URL", "EMAIL", "HANDLE", "NAME", "WORD")  # case and white space do not matter
+_MOST_LISTED = 3  # places of doubt in a reason; the others are counted
+_GAP = "\0"  # stands where data was taken out, so that no match reaches across
 
 
 @dataclass(frozen=True, kw_only=True)
 class Redaction:
-    """What is taken out of documents, and how far that lowers them.
+    """The data that is taken out of documents, and the sensitivity that they then have.
 
-    `also` are further words (whatever their case and inside other words too) or compiled patterns. `regions` are the
-    countries (ISO 3166) whose national phone numbers are known; numbers with a + are known everywhere. What is
-    restricted goes down to `restricted_to`, and not at all without it. Raises Misuse, UnknownName.
+    `also` are further words (in any case, and inside other words too) or compiled patterns.
+    `regions` are the countries (ISO 3166) whose national phone numbers are found; numbers with a +
+    are found everywhere. Restricted documents are lowered to `restricted_to`, and not at all
+    without it. Raises Misuse, UnknownName.
     """
 
     to: Sensitivity
@@ -55,103 +63,124 @@ class Redaction:
                 raise Misuse("redact: a word in `also` is empty; it would match nothing")
 
     def apply(self, document: Document) -> Document:
-        """The document without what was found in its text and metadata, with its outcome of the step `redact`.
+        """Return the document without personal data in its text and metadata.
 
-        Where the second look finds anything, it keeps its sensitivity, and the outcome says why.
+        It has an outcome of the step `redact`. When the second look finds more, the document keeps
+        its sensitivity, and the outcome's reason says where.
         """
-        if stopped := document.stopped:
-            return document.with_outcome(_skipped(document, stopped))
-        before = highest(document.sensitivity, *_others(document))
+        if document.stopped:
+            return document.with_outcome(_skipped(document, document.stopped))
+        before = highest(document.sensitivity, *_outcome_sensitivities(document))
         goal = self._goal(before)
+
         eraser = _Eraser(self._finders(document))
         text = eraser.erase(document.text)
         metadata = {
             key: eraser.erase(value, f"`{key}`") for key, value in document.metadata.items()
         }
-        reason = _against(document, before, goal) or eraser.left()
-        derived = replace(document, text=text, metadata=metadata)
+        reason = _why_not_lowered(document, before, goal) or eraser.describe_doubts()
+
+        redacted = replace(document, text=text, metadata=metadata)
         if not reason:
-            derived = replace(derived, sensitivity=goal, sensitivity_source=STEP)
+            redacted = replace(redacted, sensitivity=goal, sensitivity_source=STEP)
         value = {
             "lowered": not reason,
             "from": before,
             "to": goal,
             "counts": dict(sorted(eraser.counts.items())),
             "hash_before": document.hash,
-            "hash_after": derived.hash,
+            "hash_after": redacted.hash,
         }
-        level = before if reason else goal
-        return derived.with_outcome(
-            Outcome(step=STEP, status="accepted", value=value, reason=reason, sensitivity=level)
+        outcome = Outcome(
+            step=STEP,
+            status="accepted",
+            value=value,
+            reason=reason,
+            sensitivity=before if reason else goal,
         )
+        return redacted.with_outcome(outcome)
 
     def _goal(self, before: Sensitivity) -> Sensitivity:
         if before == "restricted":
             return self.restricted_to or before
         return min(before, self.to, key=rank)
 
-    def _finders(self, document: Document) -> tuple[Finder, ...]:
-        """What finds each kind in a plain text: the known forms, this call's own words, this document's people."""
-        headers = (
-            plain(value)[0] for key, value in document.metadata.items() if key.casefold() in _PEOPLE
-        )
-        known = names((*headers, *people(plain(document.text)[0])))
-        return (
-            partial(found, regions=self.regions),
-            *(partial(spans, "WORD", _pattern(word)) for word in self.also),
-            partial(named, words=known),
-        )
+    def _finders(self, document: Document) -> list[Finder]:
+        """Return the finders: the known forms, this redaction's own words, the document's people."""
+        phrases = list(name_phrases(normalize(document.text).text))
+        for key, value in document.metadata.items():
+            if key.casefold() in _PEOPLE:
+                phrases.append(normalize(value).text)
+        own_words = [partial(find_matches, "WORD", _word_pattern(word)) for word in self.also]
+        return [
+            partial(find_personal_data, regions=self.regions),
+            *own_words,
+            partial(find_names, names=names_in(phrases)),
+        ]
 
 
 @dataclass
 class _Eraser:
-    """Replaces what it finds, in one text after the other; remembers values only as long as it lives."""
+    """Replaces personal data in the texts of one document, and remembers the placeholders."""
 
-    finders: tuple[Finder, ...]
+    finders: list[Finder]
     counts: Counter[str] = field(default_factory=Counter)
     _placeholders: dict[tuple[str, str], str] = field(default_factory=dict)
     _numbers: Counter[str] = field(default_factory=Counter)
-    _left: list[str] = field(default_factory=list)
-    _untold: int = 0
+    _doubts: list[str] = field(default_factory=list)
+    _unlisted_doubts: int = 0
 
     def erase(self, text: str, place: str = "") -> str:
-        """The text with placeholders; what a second look finds in the rest is noted, by `place` or else by line."""
-        bare, places = plain(text)
-        # `end` in the plain spelling, `cut` in the text itself
-        pieces = list[str]()
-        rest = list[str]()
-        end = 0
-        cut = 0
-        for span in _merged(self._found(bare)):
-            value = bare[span.start : span.end]
+        """Replace personal data by placeholders, then look again at the remainder.
+
+        Findings of the second look are noted with `place`, or with their line.
+        """
+        normalized = normalize(text)
+        redacted: list[str] = []  # pieces of the text itself, and placeholders
+        remainder: list[str] = []  # pieces of the normalized text, for the second look
+        normalized_end = 0
+        original_end = 0
+        for span in _merge(self._find(normalized.text)):
+            value = normalized.text[span.start : span.end]
+            original_start = normalized.offsets[span.start]
             self.counts[span.kind] += 1
-            pieces += [text[cut : places[span.start]], self._placeholder(span.kind, value)]
-            rest += [bare[end : span.start], _GAP, "\n" * value.count("\n")]
-            end = span.end
-            cut = max(places[span.end], places[span.end - 1] + 1)
-        self._look_again("".join([*rest, bare[end:]]), place)
-        return "".join([*pieces, text[cut:]])
+            redacted.append(text[original_end:original_start])
+            redacted.append(self._placeholder(span.kind, value))
+            remainder.append(normalized.text[normalized_end : span.start])
+            # With its line breaks, so that the second look counts the same lines.
+            remainder.append(_GAP + "\n" * value.count("\n"))
+            normalized_end = span.end
+            # Behind the last character of the match, even when only a part of it matched (`ﬁ` is
+            # normalized to `fi`), and behind the invisible characters that follow it.
+            behind_last = normalized.offsets[span.end - 1] + 1
+            original_end = max(normalized.offsets[span.end], behind_last)
+        redacted.append(text[original_end:])
+        remainder.append(normalized.text[normalized_end:])
+        self._look_again("".join(remainder), place)
+        return "".join(redacted)
 
-    def left(self) -> str:
-        """What may still be personal data, and where; empty when there is none."""
-        if not self._left:
+    def describe_doubts(self) -> str:
+        """Say where personal data may be left; empty when there is no doubt."""
+        if not self._doubts:
             return ""
-        more = f"; {self._untold} more" if self._untold else ""
-        return (
-            f"may still hold personal data, take it out with `also`: {'; '.join(self._left)}{more}"
-        )
+        places = "; ".join(self._doubts)
+        more = f"; {self._unlisted_doubts} more" if self._unlisted_doubts else ""
+        return f"may still hold personal data, take it out with `also`: {places}{more}"
 
-    def _found(self, bare: str) -> Iterator[Span]:
-        return (span for find in self.finders for span in find(bare))
+    def _find(self, text: str) -> Iterator[Span]:
+        for find in self.finders:
+            yield from find(text)
 
-    def _look_again(self, rest: str, place: str) -> None:
-        left = _merged((*self._found(rest), *doubts(rest)))
-        told = left[: _MOST_TOLD - len(self._left)]
-        self._left += [f"{place or _line(rest, span)}: {span.kind}" for span in told]
-        self._untold += len(left) - len(told)
+    def _look_again(self, remainder: str, place: str) -> None:
+        spans = _merge([*self._find(remainder), *find_doubtful(remainder)])
+        room = _MOST_LISTED - len(self._doubts)
+        for span in spans[:room]:
+            self._doubts.append(f"{place or _line(remainder, span)}: {span.kind}")
+        self._unlisted_doubts += len(spans[room:])
 
     def _placeholder(self, kind: str, value: str) -> str:
-        key = kind, _spelling(kind, value)
+        """Return the placeholder of a value, a new one for a new value."""
+        key = kind, _canonical_spelling(kind, value)
         if key not in self._placeholders:
             self._numbers[kind] += 1
             self._placeholders[key] = f"<{kind}_{self._numbers[kind]}>"
@@ -168,48 +197,60 @@ def _skipped(document: Document, stopped: Outcome) -> Outcome:
     return Outcome(step=STEP, status="skipped", reason=reason, sensitivity=document.sensitivity)
 
 
-def _pattern(word: str | re.Pattern[str]) -> re.Pattern[str]:
-    """A pattern for plain texts: a word with any white space in it, or the caller's own."""
+def _word_pattern(word: str | re.Pattern[str]) -> re.Pattern[str]:
+    """Return a pattern for normalized texts: a word with any white space in it, or the caller's."""
     if isinstance(word, re.Pattern):
-        return re.compile(plain(word.pattern)[0], word.flags)
-    return re.compile(r"\s+".join(map(re.escape, plain(word)[0].split())), re.IGNORECASE)
+        return re.compile(normalize(word.pattern).text, word.flags)
+    parts = [re.escape(part) for part in normalize(word).text.split()]
+    return re.compile(r"\s+".join(parts), re.IGNORECASE)
 
 
-def _against(document: Document, before: Sensitivity, goal: Sensitivity) -> str:
-    """Why a document could not be lowered however clean its text is; empty when it could."""
-    if before == "restricted" == goal:
+def _why_not_lowered(document: Document, before: Sensitivity, goal: Sensitivity) -> str:
+    """Say why a document cannot be lowered however clean its text is; empty when it can."""
+    if before == "restricted" and goal == "restricted":
         return "it is restricted, and `restricted_to` does not say how far that may be lowered"
     if goal == before:
         return f"it is {before} already"
     for step, outcome in document.outcomes.items():
-        if step != STEP and (outcome.value is not None or rank(outcome.sensitivity) > rank(goal)):
+        if step == STEP:
+            continue
+        if outcome.value is not None or rank(outcome.sensitivity) > rank(goal):
             return f"its outcome of {step} is from the text as it was; redact before that step"
     return ""
 
 
-def _others(document: Document) -> Iterator[Sensitivity]:
-    """The sensitivities of a document's outcomes, but for an earlier redaction's, which holds nothing of the text."""
+def _outcome_sensitivities(document: Document) -> Iterator[Sensitivity]:
+    """Yield the outcomes' sensitivities.
+
+    An earlier redaction's outcome does not count, as it holds nothing of the text.
+    """
     return (outcome.sensitivity for step, outcome in document.outcomes.items() if step != STEP)
 
 
-def _merged(found: Iterable[Span]) -> list[Span]:
-    """Spans that do not overlap: those that do become one, of the longest one's kind."""
+def _merge(spans: Iterable[Span]) -> list[Span]:
+    """Merge spans that overlap into one, of the longest one's kind."""
     merged: list[Span] = []
-    longest = 0
-    for span in sorted(found, key=lambda span: (span.start, -span.end)):
+    longest = 0  # of those that became the last merged span
+    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
         length = span.end - span.start
         if not merged or span.start >= merged[-1].end:
             merged.append(span)
             longest = length
-        else:
-            last = merged[-1]
-            kind, longest = (span.kind, length) if length > longest else (last.kind, longest)
-            merged[-1] = Span(last.start, max(last.end, span.end), kind)
+            continue
+        last = merged[-1]
+        kind = last.kind
+        if length > longest:
+            kind = span.kind
+            longest = length
+        merged[-1] = Span(last.start, max(last.end, span.end), kind)
     return merged
 
 
-def _spelling(kind: str, value: str) -> str:
-    """What makes two values the same: the letters and digits of a number, any case and white space of a text."""
-    if kind in ("URL", "EMAIL", "HANDLE", "NAME", "WORD"):
+def _canonical_spelling(kind: str, value: str) -> str:
+    """Return the same spelling for equal values.
+
+    The case and white space of a text do not matter, nor do the separators in a number.
+    """
+    if kind in _TEXTUAL_KINDS:
         return " ".join(value.split()).casefold()
     return _SEPARATORS.sub("", value)
