@@ -17,7 +17,14 @@ from tests.kit.standin import NO_USAGE, OK, Standin, status
 from tests.kit.terminal import Terminal
 from tierwise.errors import Misuse
 from tierwise.gateway import Gateway
-from tierwise.gateway.calibrate import Level, calibrate, knee_of, load, reading_only, token_prices
+from tierwise.gateway.calibrate import (
+    LoadLevel,
+    calibrate,
+    knee_of,
+    load,
+    reading_only,
+    token_prices,
+)
 from tierwise.policy.catalog import Catalog
 from tierwise.project import CATALOG, Project
 from tierwise.records import Call, Message
@@ -31,8 +38,8 @@ def level(
     completion: int = 0,
     seconds: float = 10,
     uncounted: int = 0,
-) -> Level:
-    return Level(
+) -> LoadLevel:
+    return LoadLevel(
         concurrency=concurrency,
         replies=replies,
         failed=0,
@@ -130,7 +137,7 @@ def test_replies_without_usage_are_counted() -> None:
     with Standin() as server:
         server.faults([OK, OK, NO_USAGE] * 10_000)
 
-        async def run() -> Level:
+        async def run() -> LoadLevel:
             gateway = Gateway(catalog_of(server), {})
             try:
                 return await load(gateway, calls(), 1, 0.2)
@@ -146,9 +153,9 @@ def test_a_server_is_loaded_until_more_at_once_is_no_more_in_all() -> None:
     """The stand-in answers each request after 50 ms, so that twice the concurrency is twice the throughput."""
     with Standin(latency_s=0.05) as server:
 
-        async def run() -> list[Level]:
+        async def run() -> list[LoadLevel]:
             gateway = Gateway(catalog_of(server), {})
-            heard: list[Level] = []
+            heard: list[LoadLevel] = []
             try:
                 await calibrate(
                     gateway,
@@ -156,7 +163,7 @@ def test_a_server_is_loaded_until_more_at_once_is_no_more_in_all() -> None:
                     hour_usd=Decimal(1),
                     seconds=0.4,
                     levels=(1, 4),
-                    told=heard.append,
+                    on_level=heard.append,
                 )
             finally:
                 await gateway.aclose()

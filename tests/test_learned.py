@@ -426,13 +426,13 @@ def saved(classifier: Classifier, tmp_path: Path) -> Path:
 
 
 def edited(path: Path, **changes: Any) -> None:
-    """Change the head of a saved classifier."""
-    head = path.with_suffix(".json")
-    head.write_text(json.dumps(json.loads(head.read_text()) | changes))
+    """Change the metadata of a saved classifier."""
+    metadata = path.with_suffix(".json")
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | changes))
 
 
 def forged(path: Path, data: bytes) -> None:
-    """Other weights, with a head that fits them."""
+    """Other weights, with metadata that fit them."""
     path.write_bytes(data)
     edited(path, file_hash=hashlib.sha256(data).hexdigest())
 
@@ -451,9 +451,9 @@ def test_a_saved_classifier_predicts_the_same_after_loading(
 
 
 def test_the_head_tells_what_was_learned(saved: Path) -> None:
-    head = read_metadata(saved)
-    assert head.labels == ("billing", "defect", "delivery", "praise", "question")
-    assert (head.n, head.data_hash) == (len(EXAMPLES), data_hash(EXAMPLES))
+    metadata = read_metadata(saved)
+    assert metadata.labels == ("billing", "defect", "delivery", "praise", "question")
+    assert (metadata.n, metadata.data_hash) == (len(EXAMPLES), data_hash(EXAMPLES))
 
 
 def test_reading_a_head_loads_neither_weights_nor_scikit_learn(saved: Path) -> None:
@@ -500,7 +500,7 @@ def test_weights_that_do_not_fit_the_labels_are_refused(saved: Path) -> None:
 
 def test_a_missing_head_missing_weights_and_a_broken_head_are_refused(saved: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"nothing.json: this classifier's head is missing; `tierwise train"
+        ConfigError, match=r"nothing.json: this classifier's metadata is missing; `tierwise train"
     ):
         load(saved.with_name("nothing.skops"))
     saved.unlink()
@@ -509,7 +509,7 @@ def test_a_missing_head_missing_weights_and_a_broken_head_are_refused(saved: Pat
     ):
         load(saved)
     saved.with_suffix(".json").write_text('{"labels": 3}')
-    with pytest.raises(ConfigError, match=r"classify.json: not the head of a classifier"):
+    with pytest.raises(ConfigError, match=r"classify.json: not the metadata of a classifier"):
         load(saved)
 
 

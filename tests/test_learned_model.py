@@ -250,7 +250,7 @@ def test_a_batch_whose_classifier_is_gone_goes_on_to_the_next_model(engine: Engi
     batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
     outcome = engine.run_job(job, batch).documents[0].outcomes["classify"]
     assert outcome.model == "large"
-    assert "trained anew meanwhile" in (outcome.attempts[0].error_text or "")
+    assert "trained again meanwhile" in (outcome.attempts[0].error_text or "")
     assert ask(engine).model == "topics"
 
 
@@ -266,7 +266,7 @@ def test_exchanged_weights_are_refused(engine: Engine) -> None:
     path = trained_file(engine.project.root, "topics")
     path.write_bytes(path.read_bytes() + b" ")
     assert (
-        "not the weights that the head beside it describes"
+        "not the weights that the metadata beside it describes"
         in ask(engine, models=("topics",)).reason
     )
 
@@ -439,7 +439,7 @@ def test_a_text_that_certifies_is_never_trained_on(labelled: Path, terminal: Ter
     done = terminal("train", "classify", "--golden", more, cwd=labelled)
     assert "Left out: 1 that golden/classify.jsonl has" in done.out
     classifier = load(trained_file(labelled, "topics"))
-    assert classifier.head.n == 16
+    assert classifier.metadata.n == 16
     assert not classifier.saw(again["text"])
 
 

@@ -17,7 +17,7 @@ from tierwise.errors import Misuse, UnknownName
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierwise.gateway.calibrate import Calibration, Level
+    from tierwise.gateway.calibrate import Calibration, LoadLevel
     from tierwise.project import Project
     from tierwise.records import Document
     from tierwise.steps.step import Step
@@ -156,21 +156,21 @@ async def _measure(
             hour_usd=hour_usd,
             seconds=seconds,
             levels=levels,
-            told=_tell,
+            on_level=_show_level,
         )
     finally:
         await gateway.aclose()
         servers.close()
 
 
-def _tell(level: Level) -> None:
+def _show_level(level: LoadLevel) -> None:
     """One line a level, on stderr."""
     uncounted = f", {level.uncounted} without usage" if level.uncounted else ""
-    told = f"{level.concurrency} at once: {level.per_second:.2f} a second, {level.failed} failed{uncounted}"
-    typer.echo(told, err=True)
+    line = f"{level.concurrency} at once: {level.per_second:.2f} a second, {level.failed} failed{uncounted}"
+    typer.echo(line, err=True)
 
 
-def _cells(level: Level) -> dict[str, Any]:
+def _cells(level: LoadLevel) -> dict[str, Any]:
     return {
         "at once": level.concurrency,
         "a second": f"{level.per_second:.2f}",

@@ -72,9 +72,9 @@ def train(
     labelled = [Labelled(e.id, e.text, str(e.expected[form.field])) for e in kept]
     _check_labels(labelled, form, paths)
     path = trained_file(project.root, name)
-    head = _trained(path, labelled, highest(*(e.sensitivity for e in kept)))
+    metadata = _trained(path, labelled, highest(*(e.sensitivity for e in kept)))
     told = _told(
-        name, path.relative_to(project.root), head, labelled, left_out=len(found) - len(kept)
+        name, path.relative_to(project.root), metadata, labelled, left_out=len(found) - len(kept)
     )
     if as_json:
         print_json(told)
@@ -153,16 +153,16 @@ def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path
 
 
 def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> ClassifierMetadata:
-    """The classifier's head; trains only where the file does not hold that very classifier already."""
+    """The classifier's metadata; trains only where the file does not hold that very classifier already."""
     from tierwise.evidence.training.train import identity_before
     from tierwise.evidence.training.train import train as fit
     from tierwise.gateway.learned import load, save
 
     try:
-        head = load(path).head
-        if head.identity == identity_before(labelled) and head.sensitivity == sensitivity:
+        metadata = load(path).metadata
+        if metadata.identity == identity_before(labelled) and metadata.sensitivity == sensitivity:
             typer.echo("Nothing has changed since it was trained.", err=True)
-            return head
+            return metadata
     except (
         ConfigError
     ):  # not there yet, damaged, or of another version: all the more reason to train
@@ -171,19 +171,24 @@ def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Clas
 
 
 def _told(
-    name: str, path: Path, head: ClassifierMetadata, labelled: Sequence[Labelled], *, left_out: int
+    name: str,
+    path: Path,
+    metadata: ClassifierMetadata,
+    labelled: Sequence[Labelled],
+    *,
+    left_out: int,
 ) -> dict[str, Any]:
     counts = Counter(example.label for example in labelled)
     return {
         "model": name,
         "file": str(path),
-        "identity": head.identity,
-        "sensitivity": head.sensitivity,
-        "examples": head.n,
+        "identity": metadata.identity,
+        "sensitivity": metadata.sensitivity,
+        "examples": metadata.n,
         "left_out": left_out,
-        "labels": {label: counts[label] for label in head.labels},
-        "accuracy": head.surest[0].accuracy,
-        "surest": [asdict(surest) for surest in head.surest],
+        "labels": {label: counts[label] for label in metadata.labels},
+        "accuracy": metadata.surest[0].accuracy,
+        "surest": [asdict(surest) for surest in metadata.surest],
     }
 
 

@@ -1,7 +1,8 @@
-"""What a server of one's own truly costs: load it with one's own documents until more at once is no more in all.
+"""Prices for a server of your own: load it with your documents, and divide what an hour costs.
 
-A GPU is paid by the hour, whatever it does. Its price a token is what an hour costs, divided by what an hour
-gets done at the knee of the throughput curve, and split between reading and writing by two loads of one mix each.
+A GPU is paid by the hour, busy or idle. The price of a token is the hourly cost divided by the
+hourly throughput at the knee of the throughput curve. It is split between reading and writing by
+two loads with different mixes of the two.
 """
 
 from __future__ import annotations
@@ -21,25 +22,26 @@ from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-NEAR = 0.9  # the knee is the least concurrency with this share of the most throughput
-GAIN = 1.05  # twice less than this from one level to the next, and the curve is flat
-UNCOUNTED = 0.1  # of the replies may lack usage; more, and the rest may be other ones
-SECOND = Decimal(1) / 3600
+NEAR = 0.9  # the knee is the least concurrency with this share of the highest throughput
+GAIN = 1.05  # the curve is flat when two doublings in a row gain less than this factor
+UNCOUNTED = 0.1  # share of replies that may lack usage; with more, the rest may differ from them
+SECOND = Decimal(1) / 3600  # of an hour
+MILLION = 1_000_000
 
 
 class Server(Protocol):
-    """What is loaded."""
+    """The server under load."""
 
     async def complete(self, call: Call) -> Reply:
-        """The reply to one request. Raises CallError."""
+        """Return the reply to one request. Raises CallError."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """What came back at one concurrency within `seconds`.
+class LoadLevel:
+    """The replies that came back at one concurrency within `seconds`.
 
-    Tokens are what the server reported, which it did not for `uncounted` of the replies.
+    Tokens are the server's own figures, which are missing for `uncounted` of the replies.
     """
 
     concurrency: int
@@ -70,10 +72,10 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """A server's curve, its knee, and what a million tokens cost there in USD."""
+    """A server's throughput curve, its knee, and the USD for a million tokens there."""
 
-    levels: tuple[Level, ...]
-    knee: Level
+    levels: tuple[LoadLevel, ...]
+    knee: LoadLevel
     input: Decimal
     output: Decimal
 
@@ -85,13 +87,16 @@ def calls_of(
     parameters: Mapping[str, Any],
     model: str,
 ) -> Iterator[Call]:
-    """Calls of a step over the documents in turn, without end; none twice, so that no server answers from memory."""
+    """Yield calls of a step over the documents in turn, without end.
+
+    Each prompt has a number in it, so that no server answers from its cache.
+    """
     for number, document in zip(count(), cycle(documents)):
-        fresh = replace(document, text=f"[{number}] {document.text}")
+        numbered = replace(document, text=f"[{number}] {document.text}")
         yield Call(
             model=model,
             identity="calibration",
-            messages=prompt.render(fresh, {"part": None, **parameters}),
+            messages=prompt.render(numbered, {"part": None, **parameters}),
             max_tokens=prompt.head.max_output_tokens,
             response_schema=step.schema(parameters),
             schema_name=step.name,
@@ -99,41 +104,55 @@ def calls_of(
 
 
 def reading_only(calls: Iterator[Call]) -> Iterator[Call]:
-    """The same questions, each answered by one token: what is left is the cost of reading."""
+    """Yield the same calls with answers of one token: what is left is the cost of reading."""
     return (replace(call, max_tokens=1, response_schema=None) for call in calls)
 
 
-async def load(server: Server, calls: Iterator[Call], concurrency: int, seconds: float) -> Level:
-    """Keep so many calls under way for so long; those that are under way at the end are waited for, and counted."""
-    begun = time.monotonic()
+async def load(
+    server: Server, calls: Iterator[Call], concurrency: int, seconds: float
+) -> LoadLevel:
+    """Keep `concurrency` calls under way for `seconds`, then wait for the last ones.
+
+    These are counted, and their time is too.
+    """
+    started = time.monotonic()
     replies: list[Reply] = []
     failed = 0
 
-    async def one_after_the_other() -> None:
+    async def call_until_the_end() -> None:
         nonlocal failed
         while True:
             try:
                 replies.append(await server.complete(next(calls)))
             except CallError:
                 failed += 1
-            if time.monotonic() - begun >= seconds:
+            if time.monotonic() - started >= seconds:
                 return
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(concurrency)))
+    await asyncio.gather(*(call_until_the_end() for _ in range(concurrency)))
     usages = [reply.usage for reply in replies if reply.usage]
-    latencies = sorted(reply.latency_s for reply in replies)
-    marks = quantiles(latencies, n=20, method="inclusive") if len(latencies) > 1 else latencies * 19
-    return Level(
+    median, p95 = _percentiles([reply.latency_s for reply in replies])
+    return LoadLevel(
         concurrency=concurrency,
         replies=len(replies),
         failed=failed,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - started,
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),
         completion_tokens=sum(usage.completion_tokens for usage in usages),
-        latency_p50_s=marks[9] if marks else None,
-        latency_p95_s=marks[18] if marks else None,
+        latency_p50_s=median,
+        latency_p95_s=p95,
         uncounted=len(replies) - len(usages),
     )
+
+
+def _percentiles(latencies: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the median and the 95th percentile."""
+    if not latencies:
+        return None, None
+    if len(latencies) == 1:
+        return latencies[0], latencies[0]
+    twentieths = quantiles(latencies, n=20, method="inclusive")
+    return twentieths[9], twentieths[18]
 
 
 async def calibrate(
@@ -143,11 +162,12 @@ async def calibrate(
     hour_usd: Decimal,
     seconds: float,
     levels: Sequence[int] = LEVELS,
-    told: Callable[[Level], None] = lambda _: None,
+    on_level: Callable[[LoadLevel], None] = lambda _: None,
 ) -> Calibration:
-    """Load a server at rising concurrency, find the knee, and price its tokens there. `calls` never end.
+    """Load a server at rising concurrency, find the knee, and price its tokens there.
 
-    Raises Misuse when the first call fails, hardly anything comes back, or the server does not report usage.
+    `calls` must not end. Raises Misuse when the first call fails, hardly anything comes back, or
+    the server does not report usage.
     """
     try:
         await server.complete(next(calls))  # not counted, as it may load the model
@@ -155,52 +175,63 @@ async def calibrate(
         raise Misuse(
             f"the first call failed: {error}; `tierwise doctor` and the server's own log say more"
         ) from None
-    curve: list[Level] = []
+    curve: list[LoadLevel] = []
     for concurrency in levels:
-        curve.append(await load(server, calls, concurrency, seconds))
-        told(curve[-1])
-        if curve[-1].failed > curve[-1].replies or _is_flat(curve):
+        level = await load(server, calls, concurrency, seconds)
+        curve.append(level)
+        on_level(level)
+        if level.failed > level.replies or _is_flat(curve):
             break
     knee = knee_of(curve)
     reading = await load(server, reading_only(calls), knee.concurrency, seconds)
-    told(reading)
-    read, written = token_prices(knee, reading, hour_usd)
-    return Calibration(levels=tuple(curve), knee=knee, input=read, output=written)
+    on_level(reading)
+    input_price, output_price = token_prices(knee, reading, hour_usd)
+    return Calibration(levels=tuple(curve), knee=knee, input=input_price, output=output_price)
 
 
-def knee_of(levels: Sequence[Level]) -> Level:
-    """The least concurrency that gets nearly as much done as the best one. Raises Misuse when nothing came back."""
+def knee_of(levels: Sequence[LoadLevel]) -> LoadLevel:
+    """Return the least concurrency that is nearly as fast as the best one.
+
+    Raises Misuse when nothing came back.
+    """
     best = max(level.per_second for level in levels)
     if best == 0:
         raise Misuse("no call was answered; the server's own log says more")
     return next(level for level in levels if level.per_second >= NEAR * best)
 
 
-def token_prices(knee: Level, reading: Level, hour_usd: Decimal) -> tuple[Decimal, Decimal]:
-    """USD for a million tokens in and out, so that both loads together cost what their seconds cost.
+def token_prices(knee: LoadLevel, reading: LoadLevel, hour_usd: Decimal) -> tuple[Decimal, Decimal]:
+    """Return USD for a million tokens in and out.
 
-    Seconds of the whole server = tokens in x a + tokens out x b, solved for both loads with a and b of at least 0
-    (Lawson and Hanson's NNLS, "Solving Least Squares Problems", 1974). Replies without usage are taken to be like
-    the others. Raises Misuse where more than a tenth, or all, are without.
+    They explain the seconds that both loads took: seconds = tokens in x a + tokens out x b, with a
+    and b of at least 0 (Lawson and Hanson's NNLS, "Solving Least Squares Problems", 1974). Replies
+    without usage are taken to be like the others. Raises Misuse where more than a tenth are without.
     """
     from scipy.optimize import nnls
 
     if not (knee.prompt_tokens and knee.completion_tokens and reading.prompt_tokens):
         raise Misuse("the server reports no usage, so nothing can be said of its tokens")
-    for level in (knee, reading):
+    loads = (knee, reading)
+    for level in loads:
         if level.uncounted > UNCOUNTED * level.replies:
             raise Misuse(
-                f"the server left usage out of {level.uncounted} of {level.replies} replies, too many to go by the rest"
+                f"the server left usage out of {level.uncounted} of {level.replies} replies, "
+                "too many to go by the rest"
             )
     # both loads in seconds a reply, so that neither weighs more for having run longer
-    rows = [[level.prompt_tokens_each, level.completion_tokens_each] for level in (knee, reading)]
-    solved, _ = nnls(rows, [level.seconds / level.replies for level in (knee, reading)])
-    read, written = (round(Decimal(float(s)) * SECOND * hour_usd * 1_000_000, 6) for s in solved)
-    return read, written
+    tokens = [[level.prompt_tokens_each, level.completion_tokens_each] for level in loads]
+    seconds = [level.seconds / level.replies for level in loads]
+    seconds_a_token, _ = nnls(tokens, seconds)
+    input_price, output_price = [
+        round(Decimal(float(share)) * SECOND * hour_usd * MILLION, 6) for share in seconds_a_token
+    ]
+    return input_price, output_price
 
 
-def _is_flat(curve: Sequence[Level]) -> bool:
-    """Whether the last two doublings gained next to nothing."""
+def _is_flat(curve: Sequence[LoadLevel]) -> bool:
+    """Return True if the last two doublings gained next to nothing."""
     if len(curve) < 3:
         return False
-    return max(level.per_second for level in curve[-2:]) < curve[-3].per_second * GAIN
+    before = curve[-3].per_second
+    best_since = max(level.per_second for level in curve[-2:])
+    return best_since < before * GAIN

@@ -1,4 +1,4 @@
-"""The shortest way to an answer: a trained classifier in this process. Nothing is sent, and nothing is paid."""
+"""The lane to trained classifiers in this process: nothing is sent, and nothing is paid."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tierwise.gateway.learned.form import Form, form_of
 from tierwise.policy.catalog import Model
 from tierwise.records import Call, Reply, Usage
 
-_KEPT = 2  # classifiers in memory: a run may still ask the one from before a training
+_KEPT = 2  # classifiers in memory: after a training, a run may still ask the one before it
 
 
 class LearnedLane:
-    """Answers calls to learned models, whose files lie below a project's root."""
+    """Answers to calls of learned models, whose files lie below a project's root."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -27,7 +27,10 @@ class LearnedLane:
         self._loaded: dict[str, Classifier] = {}  # by identity, the oldest first
 
     async def complete(self, call: Call, model: Model) -> Reply:
-        """The label and its evidence as the JSON that the call's schema wants. Raises BadRequest, ModelUnavailable."""
+        """Return the label and its evidence as the JSON that the call's schema wants.
+
+        Raises BadRequest or ModelUnavailable.
+        """
         return await asyncio.to_thread(self._answer, call, model)
 
     def _answer(self, call: Call, model: Model) -> Reply:
@@ -35,7 +38,7 @@ class LearnedLane:
         classifier = self._classifier(call.identity, model)
         _check_labels(form, classifier, model)
         text = call.messages[-1].content
-        begun = time.monotonic()
+        started = time.monotonic()
         [prediction] = classifier.predict([text])
         answer = {form.field: prediction.label}
         if form.evidence:
@@ -44,28 +47,29 @@ class LearnedLane:
             text=json.dumps(answer, ensure_ascii=False),
             finish_reason="stop",
             usage=Usage(0, 0),
-            latency_s=time.monotonic() - begun,
+            latency_s=time.monotonic() - started,
             served_model=classifier.identity,
             confidence=prediction.confidence,
         )
 
     def _classifier(self, identity: str, model: Model) -> Classifier:
-        """The classifier that a call means, which may be another than the one that lies on disk by now."""
+        """Return the classifier with this identity, loaded if it is still the one on disk."""
         with self._lock:
-            if identity not in self._loaded:
-                try:
-                    found = load(trained_file(self._root, model.name))
-                except ConfigError as error:
-                    raise ModelUnavailable(f"{model.name}: {error}") from None
-                if found.identity != identity:
-                    raise BadRequest(
-                        "it was trained anew meanwhile; the next batch asks the new one",
-                        model=model.name,
-                    )
-                self._loaded[identity] = found
-                for oldest in list(self._loaded)[:-_KEPT]:
-                    del self._loaded[oldest]
-            return self._loaded[identity]
+            if identity in self._loaded:
+                return self._loaded[identity]
+            try:
+                classifier = load(trained_file(self._root, model.name))
+            except ConfigError as error:
+                raise ModelUnavailable(f"{model.name}: {error}") from None
+            if classifier.identity != identity:
+                raise BadRequest(
+                    "it was trained again meanwhile; the next batch asks the new one",
+                    model=model.name,
+                )
+            self._loaded[identity] = classifier
+            for oldest in list(self._loaded)[:-_KEPT]:
+                del self._loaded[oldest]
+            return classifier
 
 
 def _form(call: Call, model: Model) -> Form:
@@ -79,11 +83,14 @@ def _form(call: Call, model: Model) -> Form:
 
 
 def _check_labels(form: Form, classifier: Classifier, model: Model) -> None:
-    """Raises ModelUnavailable for a classifier that knows too little, or answers what is not allowed."""
+    """Raise ModelUnavailable unless the classifier has the step's labels, and no others."""
     missing = sorted(set(form.labels) - set(classifier.labels))
-    beyond = sorted(set(classifier.labels) - set(form.labels))
-    if missing or beyond:
-        parts = [f"the step's {', '.join(missing)} it never learned"] if missing else []
-        parts += [f"its {', '.join(beyond)} the step does not have"] if beyond else []
+    surplus = sorted(set(classifier.labels) - set(form.labels))
+    faults = []
+    if missing:
+        faults.append(f"the step's {', '.join(missing)} it never learned")
+    if surplus:
+        faults.append(f"its {', '.join(surplus)} the step does not have")
+    if faults:
         remedy = f"train it with the step's labels: `tierwise train {model.learned}`"
-        raise ModelUnavailable(f"{model.name}: {'; '.join(parts)}; {remedy}")
+        raise ModelUnavailable(f"{model.name}: {'; '.join(faults)}; {remedy}")

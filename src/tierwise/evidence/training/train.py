@@ -61,7 +61,7 @@ def train(
             _regression().set_params(C=tuned.regularisation).fit(union.fit_transform(texts), right)
         )
     weights, bias = _per_label(model)
-    head = ClassifierMetadata(
+    metadata = ClassifierMetadata(
         labels=tuple(labels.tolist()),
         n=len(ordered),
         surest=_surest(tuned.likely, right),
@@ -75,7 +75,7 @@ def train(
     )
     scaled = [value / tuned.temperature for value in bias.tolist()]
     return Classifier(
-        head, Terms.fitted(union), weights / tuned.temperature, scaled, map(fingerprint, texts)
+        metadata, Terms.fitted(union), weights / tuned.temperature, scaled, map(fingerprint, texts)
     )
 
 

@@ -1,6 +1,6 @@
 """Trained classifiers as models at price 0. The only door to skops.
 
-A trained classifier is as confidential as the messages it was trained on: its file holds their words.
+A trained classifier is as confidential as its training texts: its file has their words.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tierwise.gateway.learned.form import Form, form_of
 
 __all__ = [
     "Classifier",
-    "Form",
     "ClassifierMetadata",
-    "Prediction",
     "CoveragePoint",
+    "Form",
+    "Prediction",
     "form_of",
     "load",
     "read_metadata",
