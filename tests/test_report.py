@@ -24,10 +24,10 @@ from tierwise.ledger.views.summary import runs_since
 from tierwise.policy.catalog import load_catalog
 from tierwise.policy.certificates import Certificate
 from tierwise.records import Outcome, Rejection, Route, Usage, Verdict
-from tierwise.report.build import Report, gather
-from tierwise.report.document_rows import receipts
-from tierwise.report.figures import Ground, Proof, interval
-from tierwise.report.page import page
+from tierwise.report.build import RunReport, build_report
+from tierwise.report.document_rows import document_rows
+from tierwise.report.figures import CertificateState, ProjectFacts, interval
+from tierwise.report.page import render_page
 from tierwise.text.tokens import count_tokens
 
 TODAY = datetime.date(2026, 11, 22)
@@ -105,7 +105,7 @@ def record_a_run(ledger: Ledger, run_id: str = RUN.id, **changes: Any) -> None:
 
 
 @pytest.fixture
-def ground(tmp_path: Path) -> Ground:
+def facts(tmp_path: Path) -> ProjectFacts:
     """`small` at 1 and 2 USD for a million tokens, `large` at 10 and 50, `mystery` stronger and without a price."""
     dear = "{input: 10, output: 50, source: test, date: 2026-11-01}"
     root = make_project(
@@ -114,10 +114,12 @@ def ground(tmp_path: Path) -> Ground:
         model("large", "http://127.0.0.1:1", strength=50, price=dear),
         model("mystery", "http://127.0.0.1:1", strength=90, price="unknown"),
     )
-    return Ground(catalog=load_catalog(root / "routing_rules" / "catalog.yaml"))
+    return ProjectFacts(catalog=load_catalog(root / "routing_rules" / "catalog.yaml"))
 
 
-def proof(*models: str, errors: int, void: str | None = None, golden: str = "g" * 64) -> Proof:
+def proof(
+    *models: str, errors: int, void: str | None = None, golden: str = "g" * 64
+) -> CertificateState:
     """A certificate of 100 labels."""
     made = Certificate(
         step="classify",
@@ -134,12 +136,12 @@ def proof(*models: str, errors: int, void: str | None = None, golden: str = "g" 
         date=datetime.date(2026, 11, 1),
         tierwise_version="0.1.0",
     )
-    return Proof(made, void)
+    return CertificateState(made, void)
 
 
-def gathered(ledger: Ledger, ground: Ground, *run_ids: str) -> Report:
-    return gather(
-        ledger, [ledger.resolve_run(run_id) for run_id in run_ids or (RUN.id,)], ground, TODAY
+def gathered(ledger: Ledger, facts: ProjectFacts, *run_ids: str) -> RunReport:
+    return build_report(
+        ledger, [ledger.resolve_run(run_id) for run_id in run_ids or (RUN.id,)], facts, TODAY
     )
 
 
@@ -147,11 +149,11 @@ def gathered(ledger: Ledger, ground: Ground, *run_ids: str) -> Report:
 
 
 def test_savings_price_each_needed_call_once_at_the_strongest_model_with_a_price(
-    ledger: Ledger, ground: Ground
+    ledger: Ledger, facts: ProjectFacts
 ) -> None:
     """Escalations, reused answers and failed calls are not priced again; what a guard keeps home costs the same."""
     record_a_run(ledger)
-    report = gathered(ledger, ground)
+    report = gathered(ledger, facts)
     [row] = report.savings
     one = (1000 * 10 + 100 * 50) / Decimal(1_000_000)
     assert report.best == "large"
@@ -164,7 +166,7 @@ def test_savings_price_each_needed_call_once_at_the_strongest_model_with_a_price
 
 
 def test_where_a_classifier_was_asked_first_the_call_that_followed_is_the_needed_one(
-    ledger: Ledger, ground: Ground
+    ledger: Ledger, facts: ProjectFacts
 ) -> None:
     """Its own answers took no tokens, so what it kept is not priced anywhere else, and is said to be missing."""
     ledger.start_run(RUN)
@@ -173,13 +175,13 @@ def test_where_a_classifier_was_asked_first_the_call_that_followed_is_the_needed
     record(
         ledger, "handed-on", words, {**SMALL, "kind": "escalation"}, {**LARGE, "kind": "escalation"}
     )
-    [row] = gathered(ledger, ground).savings
+    [row] = gathered(ledger, facts).savings
     assert row.best_cost == (1000 * 10 + 100 * 50) / Decimal(1_000_000)
     assert (row.calls, row.uncounted) == (1, 1)
 
 
 def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(
-    ledger: Ledger, ground: Ground
+    ledger: Ledger, facts: ProjectFacts
 ) -> None:
     """By the tokens on record in its route and those of the answer; what a guard keeps at home or is gone is not."""
     ledger.start_run(RUN)
@@ -197,22 +199,22 @@ def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(
     )
     record(ledger, "gone", words, value=None, route=known)
     record(ledger, "handed-on", words, {**LARGE, "kind": "escalation"})
-    [row] = gathered(ledger, ground).savings
+    [row] = gathered(ledger, facts).savings
     answer = count_tokens(json.dumps(value))
     one = Decimal(700 * 10 + answer * 50) / 1_000_000
     assert row.best_cost == 2 * one + Decimal(1000 * 10 + 100 * 50) / 1_000_000
     assert (row.calls, row.estimated, row.uncounted) == (1, 2, 1)
     assert row.saved == row.best_cost - 10 * CENT
-    html = shown(ledger, ground)
+    html = shown(ledger, facts)
     assert "about 0.0" in html
     assert "2 documents have no token counts" in html
     assert "1 calls have no token counts and are missing there" in html
 
 
-def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, ground: Ground) -> None:
+def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, facts: ProjectFacts) -> None:
     record_a_run(ledger)
     record(ledger, "f", {**SMALL, "cost": None})
-    [row] = gathered(ledger, ground).savings
+    [row] = gathered(ledger, facts).savings
     assert row.cost is None
     assert row.saved is None
     assert row.share is None
@@ -242,19 +244,23 @@ def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, ground: Ground) -> 
     ],
 )
 def test_the_quality_that_a_saving_costs_is_known_only_from_certificates_in_force(
-    ledger: Ledger, ground: Ground, proofs: tuple[Proof, ...], quality: float | None, evidence: str
+    ledger: Ledger,
+    facts: ProjectFacts,
+    proofs: tuple[CertificateState, ...],
+    quality: float | None,
+    evidence: str,
 ) -> None:
     """An answer of the strongest model is as good as its own; the others count by their certified pass rates."""
     record_a_run(ledger)
-    [row] = gathered(ledger, replace(ground, proofs=proofs)).savings
+    [row] = gathered(ledger, replace(facts, certificates=proofs)).savings
     assert row.quality == (None if quality is None else pytest.approx(quality))
     assert evidence in row.evidence
 
 
-def test_check_rates_have_exact_intervals(ledger: Ledger, ground: Ground) -> None:
+def test_check_rates_have_exact_intervals(ledger: Ledger, facts: ProjectFacts) -> None:
     """Clopper and Pearson for 2 of 3: 9.4 to 99.2 %."""
     record_a_run(ledger)
-    small, large = gathered(ledger, ground).checks
+    small, large = gathered(ledger, facts).checks
     assert (small.model, small.passed, small.scored) == ("small", 2, 3)
     assert small.interval == pytest.approx((0.0943, 0.9916), abs=1e-4)
     assert (large.model, large.passed, large.scored) == ("large", 1, 1)
@@ -262,14 +268,16 @@ def test_check_rates_have_exact_intervals(ledger: Ledger, ground: Ground) -> Non
     assert interval(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
 
 
-def test_several_runs_add_up_and_are_charged_to_their_tags(ledger: Ledger, ground: Ground) -> None:
+def test_several_runs_add_up_and_are_charged_to_their_tags(
+    ledger: Ledger, facts: ProjectFacts
+) -> None:
     """A document counts once a run, and a run under each of its tags."""
     record_a_run(ledger, "one", tags={"team": "claims"})
     record_a_run(
         ledger, "two", tags={"team": "claims", "site": "Oslo"}, started_at=RUN.started_at + 60
     )
     record_a_run(ledger, "three", started_at=RUN.started_at + 120)
-    report = gathered(ledger, ground, "three", "two", "one")
+    report = gathered(ledger, facts, "three", "two", "one")
     small, large = report.rows
     assert (small.documents, small.cost_known, large.escalations) == (15, 12 * CENT, 0)
     assert small.escalations == 3
@@ -283,18 +291,20 @@ def test_several_runs_add_up_and_are_charged_to_their_tags(ledger: Ledger, groun
     assert [r.id for r in runs_since(ledger, RUN.started_at + 60)] == ["three", "two"]
 
 
-def test_the_trend_of_a_run_is_that_of_its_flow_until_then(ledger: Ledger, ground: Ground) -> None:
+def test_the_trend_of_a_run_is_that_of_its_flow_until_then(
+    ledger: Ledger, facts: ProjectFacts
+) -> None:
     record_a_run(ledger, "one")
     ledger.start_run(replace(RUN, id="other", flow="contracts", started_at=RUN.started_at + 1))
     record_a_run(ledger, "two", started_at=RUN.started_at + 60)
     record_a_run(ledger, "later", started_at=RUN.started_at + 120)
-    points = gathered(ledger, ground, "two").trend
+    points = gathered(ledger, facts, "two").trend
     assert [point.run_id for point in points] == ["one", "two"]
     assert points[0].cost == 14 * CENT / 5
     assert points[0].passed == pytest.approx(3 / 4)
 
 
-def test_what_needs_attention_comes_with_its_command(ledger: Ledger, ground: Ground) -> None:
+def test_what_needs_attention_comes_with_its_command(ledger: Ledger, facts: ProjectFacts) -> None:
     """A stopped run, money, a person, setup, evidence, labels."""
     parameters = {"source": "my inbox", "budget_usd": "0.1", "only": "None"}
     ledger.start_run(
@@ -316,7 +326,7 @@ def test_what_needs_attention_comes_with_its_command(ledger: Ledger, ground: Gro
         reason="budget: small: too dear",
     )
     record(ledger, "b", {**LARGE}, status="deferred", reason="small: length: 41 words")
-    wanted = replace(ground, floors={"classify": 0.9, "draft": 0.9}, labels_wanted=2)
+    wanted = replace(facts, floors={"classify": 0.9, "draft": 0.9}, labels_wanted=2)
     found = {item.text: item.command for item in gathered(ledger, wanted).attention}
     again = "tierwise run support_inbox --source 'my inbox' --budget-usd"
     assert found == {
@@ -355,15 +365,19 @@ class Page(HTMLParser):
         return json.loads(self.scripts[0])
 
 
-def shown(ledger: Ledger, ground: Ground, **options: Any) -> str:
+def shown(ledger: Ledger, facts: ProjectFacts, **options: Any) -> str:
     runs = [ledger.resolve_run(RUN.id)]
-    return page(gather(ledger, runs, ground, TODAY), receipts(ledger, runs, **options))
+    return render_page(
+        build_report(ledger, runs, facts, TODAY), document_rows(ledger, runs, **options)
+    )
 
 
 @ON_SQLITE
-def test_the_page_loads_nothing_and_its_policy_forbids_it(ledger: Ledger, ground: Ground) -> None:
+def test_the_page_loads_nothing_and_its_policy_forbids_it(
+    ledger: Ledger, facts: ProjectFacts
+) -> None:
     record_a_run(ledger)
-    found = Page(shown(ledger, ground))
+    found = Page(shown(ledger, facts))
     [policy] = [
         a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"
     ]
@@ -384,7 +398,7 @@ def test_the_page_loads_nothing_and_its_policy_forbids_it(ledger: Ledger, ground
 
 
 @ON_SQLITE
-def test_what_looks_like_markup_stays_text(ledger: Ledger, ground: Ground) -> None:
+def test_what_looks_like_markup_stays_text(ledger: Ledger, facts: ProjectFacts) -> None:
     """In a flow's name, a tag, a document's id and an answer; a lone surrogate does not stop the page."""
     attack = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     ledger.start_run(replace(RUN, flow=attack, tags={attack: attack}))
@@ -394,7 +408,7 @@ def test_what_looks_like_markup_stays_text(ledger: Ledger, ground: Ground) -> No
         {**SMALL, "verdicts": (Verdict("length", False, attack),)},
         value={"a": attack},
     )
-    html = shown(ledger, ground)
+    html = shown(ledger, facts)
     html.encode()
     found = Page(html)
     assert sum(tag == "script" for tag, _ in found.tags) == 2
@@ -406,7 +420,7 @@ def test_what_looks_like_markup_stays_text(ledger: Ledger, ground: Ground) -> No
 @ON_SQLITE
 @pytest.mark.parametrize("level", ["confidential", "restricted"])
 def test_what_may_quote_a_confidential_document_is_left_out_unless_asked_for(
-    ledger: Ledger, ground: Ground, level: str
+    ledger: Ledger, facts: ProjectFacts, level: str
 ) -> None:
     """The id, the route, the model and the checks' names stay; answers and reasons go."""
     ledger.start_run(RUN)
@@ -421,11 +435,11 @@ def test_what_may_quote_a_confidential_document_is_left_out_unless_asked_for(
         reason="small: length: the secret is long",
     )
     record(ledger, "open", {**SMALL, "verdicts": (GOOD,)}, value="not hidden")
-    html = shown(ledger, ground)
+    html = shown(ledger, facts)
     assert "secret" not in html
     for kept in ("memo", "length", "BadReply", "not hidden", level):
         assert kept in html
-    everything = shown(ledger, ground, with_answers=True)
+    everything = shown(ledger, facts, with_answers=True)
     assert all(
         part in everything
         for part in ("my secret", "the secret is 41 words long", "the secret is long")
@@ -434,7 +448,7 @@ def test_what_may_quote_a_confidential_document_is_left_out_unless_asked_for(
 
 @ON_SQLITE
 def test_a_confidential_document_that_no_model_saw_still_says_why(
-    ledger: Ledger, ground: Ground
+    ledger: Ledger, facts: ProjectFacts
 ) -> None:
     """The reason is then the router's own, which quotes nothing."""
     ledger.start_run(RUN)
@@ -448,13 +462,13 @@ def test_a_confidential_document_that_no_model_saw_still_says_why(
         value=None,
         reason=why,
     )
-    assert why in shown(ledger, ground)
+    assert why in shown(ledger, facts)
 
 
 @ON_SQLITE
 def test_a_run_without_anything_has_a_page_that_says_so(ledger: Ledger) -> None:
     ledger.start_run(RUN)
-    html = shown(ledger, Ground())
+    html = shown(ledger, ProjectFacts())
     for told in (
         "No model was asked",
         "No answer was checked",

@@ -19,10 +19,10 @@ from tests.test_report import LARGE, SMALL, TODAY, Page, proof, record
 from tierwise.ledger import Ledger
 from tierwise.policy.catalog import Catalog, load_catalog
 from tierwise.records import Choice, Rejection, Route, Verdict
-from tierwise.report.build import gather
-from tierwise.report.document_rows import receipts
-from tierwise.report.figures import Ground
-from tierwise.report.page import page
+from tierwise.report.build import build_report
+from tierwise.report.document_rows import document_rows
+from tierwise.report.figures import ProjectFacts
+from tierwise.report.page import render_page
 from tierwise.text.escape import escape_control
 
 BREAKOUTS = (
@@ -131,17 +131,19 @@ def shown(**texts: str) -> str:
     certificate = told.certificate.model_copy(
         update={"step": texts["step"], "models": (texts["model"],)}
     )
-    ground = Ground(
+    facts = ProjectFacts(
         catalog=catalog(),
         floors={texts["step"]: 0.9},
-        proofs=(replace(told, certificate=certificate, void=texts["reason"]),),
+        certificates=(replace(told, certificate=certificate, void=texts["reason"]),),
     )
     with tempfile.TemporaryDirectory(prefix="tierwise-test-") as folder:
         root = Path(folder)
         with Ledger.open(migrated_url("sqlite", root), root=root) as ledger:
             story(ledger, texts)
             runs = [ledger.resolve_run(RUN.id)]
-            return page(gather(ledger, runs, ground, TODAY), receipts(ledger, runs))
+            return render_page(
+                build_report(ledger, runs, facts, TODAY), document_rows(ledger, runs)
+            )
 
 
 @functools.cache

@@ -19,10 +19,10 @@ from tierwise.engine import Engine
 from tierwise.ledger import Ledger
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Sensitivity
-from tierwise.report.build import gather
-from tierwise.report.document_rows import receipts
-from tierwise.report.figures import Ground
-from tierwise.report.page import page as page_of
+from tierwise.report.build import build_report
+from tierwise.report.document_rows import document_rows
+from tierwise.report.figures import ProjectFacts
+from tierwise.report.page import render_page
 
 DEAR_PRICE = "{input: 10, output: 20, source: test, date: 2026-11-01}"
 LEVELS: tuple[Sensitivity, ...] = ("internal", "internal", "confidential")
@@ -71,10 +71,10 @@ def many(project: Path) -> str:
     """The same page with 10,000 documents: the 60 over and over, under names of their own."""
     with Ledger.open(root=project) as ledger:
         runs = [ledger.resolve_run("latest")]
-        found = receipts(ledger, runs)
+        found = document_rows(ledger, runs)
         sixty = found["documents"]
         found["documents"] = [[f"{i:05d}.txt", *sixty[i % len(sixty)][1:]] for i in range(10_000)]
-        return page_of(gather(ledger, runs, Ground(), datetime.date.today()), found)
+        return render_page(build_report(ledger, runs, ProjectFacts(), datetime.date.today()), found)
 
 
 def documents(start: int) -> tuple[Document, ...]:

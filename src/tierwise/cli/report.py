@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tierwise.ledger import Ledger, RunRow
     from tierwise.policy.certificates import Current
     from tierwise.project import Project
-    from tierwise.report.build import Report
-    from tierwise.report.figures import Ground, Proof
+    from tierwise.report.build import RunReport
+    from tierwise.report.figures import CertificateState, ProjectFacts
 
 _SPAN = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
@@ -57,14 +57,14 @@ def report(
         raise Misuse("name a run or give --since, not both")
     from tierwise.ledger import Ledger
     from tierwise.project import Project
-    from tierwise.report.document_rows import receipts
-    from tierwise.report.page import page
+    from tierwise.report.document_rows import document_rows
+    from tierwise.report.page import render_page
 
     project = Project.find()
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
         runs = _since(ledger, since) if since else [ledger.resolve_run(run or "latest")]
         found = read(ledger, runs, project)
-        html = page(found, receipts(ledger, runs, with_answers=with_answers))
+        html = render_page(found, document_rows(ledger, runs, with_answers=with_answers))
     name = f"since-{since}" if since else runs[0].id
     path = _written(out or project.root / ".tierwise" / "reports" / f"{name}.html", html)
     typer.echo(path)
@@ -72,17 +72,17 @@ def report(
         typer.launch(path.resolve().as_uri())
 
 
-def read(ledger: Ledger, runs: Sequence[RunRow], project: Project) -> Report:
+def read(ledger: Ledger, runs: Sequence[RunRow], project: Project) -> RunReport:
     """The figures of some runs, on the ground of the project's files as they are today."""
-    from tierwise.report.build import gather
+    from tierwise.report.build import build_report
 
     steps = {row.step for run in runs for row in ledger.summary(run.id)}
-    return gather(ledger, runs, ground(project, ledger, steps), datetime.date.today())
+    return build_report(ledger, runs, ground(project, ledger, steps), datetime.date.today())
 
 
-def ground(project: Project, ledger: Ledger, steps: set[str]) -> Ground:
+def ground(project: Project, ledger: Ledger, steps: set[str]) -> ProjectFacts:
     """What the project's files say of these steps; nothing where they are wrong, since the past is still readable."""
-    from tierwise.report.figures import Ground
+    from tierwise.report.figures import ProjectFacts
 
     try:
         catalog = project.catalog
@@ -90,12 +90,12 @@ def ground(project: Project, ledger: Ledger, steps: set[str]) -> Ground:
         certificates = project.certificates.certificates
     except ConfigError as error:
         typer.echo(f"without savings and certificates: {error}", err=True)
-        return Ground()
+        return ProjectFacts()
     mine = [certificate for certificate in certificates if certificate.step in steps]
-    return Ground(
+    return ProjectFacts(
         catalog=catalog,
         floors=floors,
-        proofs=[
+        certificates=[
             proof
             for step in sorted({c.step for c in mine})
             for proof in _proofs(project, ledger, step)
@@ -104,9 +104,9 @@ def ground(project: Project, ledger: Ledger, steps: set[str]) -> Ground:
     )
 
 
-def _proofs(project: Project, ledger: Ledger, step: str) -> list[Proof]:
+def _proofs(project: Project, ledger: Ledger, step: str) -> list[CertificateState]:
     """The certificates of a step, each with what voids it."""
-    from tierwise.report.figures import Proof
+    from tierwise.report.figures import CertificateState
 
     mine = [
         certificate for certificate in project.certificates.certificates if certificate.step == step
@@ -114,8 +114,12 @@ def _proofs(project: Project, ledger: Ledger, step: str) -> list[Proof]:
     try:
         current = _current(project, ledger, step)
     except (TierwiseError, ImportError) as error:  # the step or its golden set is not what it was
-        return [Proof(certificate, f"it cannot be checked: {error}") for certificate in mine]
-    return [Proof(certificate, certificate.void_reasons(current)) for certificate in mine]
+        return [
+            CertificateState(certificate, f"it cannot be checked: {error}") for certificate in mine
+        ]
+    return [
+        CertificateState(certificate, certificate.void_reasons(current)) for certificate in mine
+    ]
 
 
 def _current(project: Project, ledger: Ledger, name: str) -> Current:

@@ -14,7 +14,7 @@ from tierwise.cli.output import console, print_csv, print_json, print_table
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger, RunRow
     from tierwise.report import RunSummary
-    from tierwise.report.build import Report
+    from tierwise.report.build import RunReport
     from tierwise.report.figures import CheckRate, Saving
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -105,7 +105,7 @@ def _print_rest(summary: RunSummary) -> None:
     console().print(summary.headline(), markup=False)
 
 
-def _print_figures(report: Report) -> None:
+def _print_figures(report: RunReport) -> None:
     """What answers passed, which calls failed, and what was saved at which quality."""
     if report.checks:
         print_table(

@@ -17,10 +17,9 @@ from tierwise.documents.markdown import code_span
 from tierwise.ledger import SummaryRow
 from tierwise.ledger.views.summary import ErrorRow
 from tierwise.orchestrate.server import tellable
-from tierwise.report import Against, RunSummary
-from tierwise.report.attention import Attention
-from tierwise.report.attention import attention as worth_a_look
-from tierwise.report.figures import Ground, interval
+from tierwise.report import PlanComparison, RunSummary
+from tierwise.report.attention import Attention, attention_items
+from tierwise.report.figures import ProjectFacts, interval
 from tierwise.text.amounts import rounded, usd
 
 _MOST = 20  # documents named of each kind
@@ -136,7 +135,9 @@ def _others(summary: RunSummary) -> list[Attention]:
         for row in summary.rows
         for error, calls in row.errors.items()
     ]
-    return worth_a_look([replace(summary, deferred=())], errors, Ground(), datetime.date.today())
+    return attention_items(
+        [replace(summary, deferred=())], errors, ProjectFacts(), datetime.date.today()
+    )
 
 
 def kind_of(step: str, reason: str) -> _Kind:
@@ -197,7 +198,7 @@ def _seconds(row: SummaryRow) -> str:
     return f"{row.latency_p50_s:.2f} / {row.latency_p95_s:.2f} s"
 
 
-def _against_cells(row: Against) -> dict[str, Any]:
+def _against_cells(row: PlanComparison) -> dict[str, Any]:
     planned, actual = (
         "unknown" if cost is None else _usd(cost) for cost in (row.planned_cost, row.cost)
     )

@@ -1,5 +1,5 @@
-"""What a run did, what it cost and how good it was: the same figures for the terminal, Prefect, scripts and a page."""
+"""A run's results, cost and quality: the same figures for the terminal, Prefect, scripts and a page."""
 
-from tierwise.report.summary import Against, RunSummary, document_cells, summarize_run
+from tierwise.report.summary import PlanComparison, RunSummary, document_cells, summarize_run
 
-__all__ = ["Against", "RunSummary", "document_cells", "summarize_run"]
+__all__ = ["PlanComparison", "RunSummary", "document_cells", "summarize_run"]

@@ -9,20 +9,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tierwise.ledger.rows import RunRow, SummaryRow
-from tierwise.ledger.views import summary as reporting
+from tierwise.ledger.views import summary as views
 from tierwise.ledger.views.summary import ErrorRow
-from tierwise.report.attention import Attention, attention
+from tierwise.report.attention import Attention, attention_items
 from tierwise.report.figures import (
+    CertificateState,
     Charge,
     CheckRate,
-    Ground,
-    Proof,
+    ProjectFacts,
     Saving,
     TrendPoint,
     chargeback,
     check_rate,
     savings,
-    total,
+    total_saving,
     trend,
 )
 from tierwise.report.summary import RunSummary, summarize_run
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """One or more runs, newest first, and their figures. `best` names the model that savings are held against."""
+class RunReport:
+    """One or more runs, newest first, and their figures.
+
+    `best` names the model that savings are compared with.
+    """
 
     summaries: Sequence[RunSummary]
     rows: Sequence[SummaryRow]
@@ -41,7 +44,7 @@ class Report:
     errors: Sequence[ErrorRow]
     best: str | None
     savings: Sequence[Saving]
-    proofs: Sequence[Proof]
+    certificates: Sequence[CertificateState]
     trend: Sequence[TrendPoint]
     charges: Sequence[Charge]
     attention: Sequence[Attention]
@@ -53,65 +56,72 @@ class Report:
 
     @cached_property
     def saving(self) -> Saving | None:
-        """All steps together; None without a priced model to hold them against."""
-        return total(self.savings) if self.savings else None
+        """All steps together; None without a priced model to compare with."""
+        return total_saving(self.savings) if self.savings else None
 
     def data(self) -> dict[str, Any]:
-        """What a run's summary does not say, as plain data, for scripts."""
+        """Return what a run's summary does not say, as plain data for scripts."""
+        total = None if self.saving is None else _saving_data(self.saving)
         return {
             "checks": [asdict(row) for row in self.checks],
             "errors": [asdict(row) for row in self.errors],
             "savings": {
                 "against": self.best,
-                "steps": [_saving(row) for row in self.savings],
-                "total": self.saving and _saving(self.saving),
+                "steps": [_saving_data(row) for row in self.savings],
+                "total": total,
             },
             "attention": [asdict(item) for item in self.attention],
         }
 
 
-def gather(ledger: Ledger, runs: Sequence[RunRow], ground: Ground, today: datetime.date) -> Report:
-    """Read the figures of some runs, newest first; the trend is that of a single run's flow. Raises LedgerError."""
-    ids = [run.id for run in runs]
-    summaries = [summarize_run(ledger, run_id) for run_id in ids]
-    errors = reporting.error_rows(ledger, ids)
-    best = ground.best
-    rows = reporting.summary_of(ledger, ids)
-    line = reporting.runs_before(ledger, runs[0]) if len(runs) == 1 else _one_flow(runs)
-    return Report(
+def build_report(
+    ledger: Ledger, runs: Sequence[RunRow], facts: ProjectFacts, today: datetime.date
+) -> RunReport:
+    """Read the figures of some runs, newest first. Raises LedgerError.
+
+    The trend of a single run is that of its flow until then.
+    """
+    run_ids = [run.id for run in runs]
+    summaries = [summarize_run(ledger, run_id) for run_id in run_ids]
+    rows = views.summary_of(ledger, run_ids)
+    errors = views.error_rows(ledger, run_ids)
+    steps = {row.step for row in rows}
+    certificates = [state for state in facts.certificates if state.certificate.step in steps]
+    trend_runs = views.runs_before(ledger, runs[0]) if len(runs) == 1 else _runs_of_one_flow(runs)
+    verdicts = views.verdict_counts(ledger, [run.id for run in trend_runs])
+    return RunReport(
         summaries=summaries,
         rows=rows,
-        checks=[check_rate(row) for row in reporting.check_rows(ledger, ids)],
+        checks=[check_rate(row) for row in views.check_rows(ledger, run_ids)],
         errors=errors,
-        best=best.name if best else None,
-        savings=_savings(ledger, ids, ground),
-        proofs=[
-            proof for proof in ground.proofs if proof.certificate.step in {row.step for row in rows}
-        ],
-        trend=trend(line, reporting.verdict_counts(ledger, [run.id for run in line])),
+        best=facts.best.name if facts.best else None,
+        savings=_read_savings(ledger, run_ids, facts),
+        certificates=certificates,
+        trend=trend(trend_runs, verdicts),
         charges=chargeback(runs),
-        attention=attention(summaries, errors, ground, today),
+        attention=attention_items(summaries, errors, facts, today),
     )
 
 
-def _one_flow(runs: Sequence[RunRow]) -> list[RunRow]:
-    """The runs, oldest first; none when they are of several flows, which no line should join."""
-    return list(runs)[::-1] if len({run.flow for run in runs}) == 1 else []
+def _runs_of_one_flow(runs: Sequence[RunRow]) -> list[RunRow]:
+    """Return the runs, oldest first; none when they are of several flows, which have no common trend."""
+    flows = {run.flow for run in runs}
+    return list(reversed(runs)) if len(flows) == 1 else []
 
 
-def _savings(ledger: Ledger, ids: Sequence[str], ground: Ground) -> list[Saving]:
-    best = ground.best
+def _read_savings(ledger: Ledger, run_ids: Sequence[str], facts: ProjectFacts) -> list[Saving]:
+    best = facts.best
     if best is None or best.price == "unknown":
         return []
+    # the prompt length from which the best model has another price
     long_from = best.price.above.prompt_tokens if best.price.above else None
-    needed = reporting.needed_rows(ledger, ids, best.name, long_from)
-    estimates = (
-        reporting.estimate_rows(ledger, ids, best.name, long_from)
-        if any(r.uncounted for r in needed)
-        else []
-    )
-    return savings(needed, estimates, reporting.chain_rows(ledger, ids), best, ground.proofs)
+    needed = views.needed_rows(ledger, run_ids, best.name, long_from)
+    estimates: list[views.EstimateRow] = []
+    if any(row.uncounted for row in needed):
+        estimates = views.estimate_rows(ledger, run_ids, best.name, long_from)
+    chains = views.chain_rows(ledger, run_ids)
+    return savings(needed, estimates, chains, best, facts.certificates)
 
 
-def _saving(row: Saving) -> dict[str, Any]:
-    return asdict(row) | {"saved": row.saved, "share": row.share}
+def _saving_data(row: Saving) -> dict[str, Any]:
+    return {**asdict(row), "saved": row.saved, "share": row.share}

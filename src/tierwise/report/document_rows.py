@@ -1,140 +1,167 @@
-"""Every document's receipt as compact data for the page: texts are stored once and named by their number."""
+"""Every document's receipt as compact data for the page; texts are stored once and named by number."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
-from tierwise.ledger.rows import RunRow
+from tierwise.ledger.rows import OutcomeRow, RunRow
 from tierwise.records import Attempt, Outcome, Route, highest, rank
 from tierwise.text.escape import escape_control
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
 
-MOST = 20_000  # documents on one page: more would open slowly
+MAX_DOCUMENTS = 20_000  # on one page: more would open slowly
+# in the place of a text's number
+_NONE = -1
+_WITHHELD = -2
 
 
-class _Texts:
-    """Texts by number, each stored once, its control characters spelt out."""
+class _TextTable:
+    """Texts by number, each stored once, with escaped control characters."""
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
 
-    def __call__(self, text: str | None) -> int:
-        return (
-            -1 if text is None else self.numbers.setdefault(escape_control(text), len(self.numbers))
-        )
+    def number(self, text: str | None) -> int:
+        """Return the number of a text, which is added when it is new; -1 for none."""
+        if text is None:
+            return _NONE
+        return self._numbers.setdefault(escape_control(text), len(self._numbers))
+
+    def texts(self) -> list[str]:
+        """Return all texts in the order of their numbers."""
+        return list(self._numbers)
 
 
-def receipts(
+def document_rows(
     ledger: Ledger, runs: Sequence[RunRow], *, with_answers: bool = False
 ) -> dict[str, Any]:
-    """The documents of some runs, newest run first, as plain data for `report.js`, which tells what stands where.
+    """Return the documents of some runs, newest run first, as plain data. Raises LedgerError.
 
-    Of a confidential or restricted outcome, what may quote the document is left out: its answer, the reasons of its
-    checks and errors, and its own reason once a model was asked; `with_answers` leaves nothing out. At most `MOST`
-    documents are told; `left_out` counts the rest. Raises LedgerError.
+    `report.js` describes the format. Of a confidential or restricted outcome, everything that may quote
+    the document is withheld: its answer, the reasons of its checks and errors, and its own reason once
+    a model was asked; `with_answers` withholds nothing. At most `MAX_DOCUMENTS` documents are
+    returned; `left_out` counts the rest.
     """
-    texts = _Texts()
-    routes = _Texts()
+    writer = _RowWriter(with_answers)
     documents: list[list[Any]] = []
     left_out = 0
-    for number, run in enumerate(runs):
-        room = MOST - len(documents)
+    for run_number, run in enumerate(runs):
+        room = MAX_DOCUMENTS - len(documents)
         left_out += max(0, run.documents - room)
         if room > 0:
-            told = _documents(ledger, run, number, texts, routes, with_answers)
-            documents += islice(told, room)
+            documents += islice(writer.run_rows(ledger, run, run_number), room)
     return {
         "runs": [run.id for run in runs],
-        "texts": list(texts.numbers),
-        "routes": [json.loads(route) for route in routes.numbers],
+        "texts": writer.texts.texts(),
+        "routes": [json.loads(route) for route in writer.routes.texts()],
         "documents": documents,
         "left_out": left_out,
     }
 
 
-def _documents(
-    ledger: Ledger, run: RunRow, number: int, texts: _Texts, routes: _Texts, with_answers: bool
-) -> Iterator[list[Any]]:
-    attempts: dict[tuple[str, str], list[Attempt]] = {}
-    for attempt in ledger.attempts(run.id):
-        attempts.setdefault((attempt.document_id, attempt.step), []).append(attempt)
-    for document_id, group in groupby(ledger.outcomes(run.id), key=lambda row: row.document_id):
-        outcomes = [row.outcome for row in group]
-        steps = [
-            _step(o, attempts.get((document_id, o.step), ()), texts, routes, with_answers)
-            for o in outcomes
+class _RowWriter:
+    """Turns outcomes and attempts into rows, and collects their texts and routes."""
+
+    def __init__(self, with_answers: bool) -> None:
+        self.texts = _TextTable()
+        self.routes = _TextTable()  # as JSON
+        self._with_answers = with_answers
+
+    def run_rows(self, ledger: Ledger, run: RunRow, run_number: int) -> Iterator[list[Any]]:
+        """Yield a row for each document of a run: [id, run, sensitivity, steps]."""
+        attempts: dict[tuple[str, str], list[Attempt]] = {}
+        for attempt in ledger.attempts(run.id):
+            attempts.setdefault((attempt.document_id, attempt.step), []).append(attempt)
+        by_document = groupby(ledger.outcomes(run.id), key=lambda row: row.document_id)
+        for document_id, group in by_document:
+            yield self._document_row(document_id, run_number, list(group), attempts)
+
+    def _document_row(
+        self,
+        document_id: str,
+        run_number: int,
+        rows: Sequence[OutcomeRow],
+        attempts: Mapping[tuple[str, str], Sequence[Attempt]],
+    ) -> list[Any]:
+        steps = []
+        for row in rows:
+            step_attempts = attempts.get((document_id, row.outcome.step), ())
+            steps.append(self._step_row(row.outcome, step_attempts))
+        sensitivity = highest(*(row.outcome.sensitivity for row in rows))
+        number = self.texts.number(sensitivity)
+        return [escape_control(document_id), run_number, number, steps]
+
+    def _step_row(self, outcome: Outcome, attempts: Sequence[Attempt]) -> list[Any]:
+        """Return an outcome as [step, status, model, sensitivity, reason, route, tokens, …]."""
+        number = self.texts.number
+        shown = self._with_answers or rank(outcome.sensitivity) < rank("confidential")
+        row: list[Any] = [
+            number(outcome.step),
+            number(outcome.status),
+            number(outcome.model),
+            number(outcome.sensitivity),
         ]
-        yield [
-            escape_control(document_id),
-            number,
-            texts(highest(*(o.sensitivity for o in outcomes))),
-            steps,
+        # without an attempt the reason is the router's own, which quotes nothing
+        reason_shown = shown or not attempts
+        row.append(self._quoting(outcome.reason, reason_shown))
+        route = outcome.route
+        features: Mapping[str, Any] = {}
+        if route is None:
+            row.append(_NONE)
+        else:
+            features = route.features
+            row.append(self.routes.number(json.dumps(self._route_row(route))))
+        row.append(features.get("tokens", -1))
+        row.append(number(features.get("language")))
+        row.append(self._answer_number(outcome, shown))
+        row.append([self._attempt_row(attempt, shown) for attempt in attempts])
+        return row
+
+    def _quoting(self, text: str | None, shown: bool) -> int:
+        """Return the number of a text that may quote the document; -2 where that is withheld."""
+        return self.texts.number(text) if shown else _WITHHELD
+
+    def _answer_number(self, outcome: Outcome, shown: bool) -> int:
+        if not shown:
+            return _WITHHELD
+        if outcome.value is None:
+            return _NONE
+        return self.texts.number(json.dumps(outcome.value, ensure_ascii=False, default=str))
+
+    def _route_row(self, route: Route) -> list[Any]:
+        """Return a route without what differs between documents, so that equal routes are stored once."""
+        number = self.texts.number
+        proofs = {choice.model: choice.proof for choice in route.choices}
+        models = [[number(model), number(proofs.get(model, ""))] for model in route.models]
+        rejected = [[number(each.model), number(each.reason)] for each in route.rejected]
+        return [number(route.rule), number(route.reason), models, rejected]
+
+    def _attempt_row(self, attempt: Attempt, shown: bool) -> list[Any]:
+        """Return an attempt as [model, tier, kind, USD, seconds, reused, error, …]."""
+        number = self.texts.number
+        usage = attempt.usage
+        return [
+            number(attempt.model),
+            number(attempt.tier),
+            number(attempt.kind),
+            -1 if attempt.cost is None else float(attempt.cost),
+            round(attempt.latency_s, 3),
+            int(attempt.reused),
+            number(attempt.error),
+            self._quoting(attempt.error_text, shown),
+            [usage.prompt_tokens, usage.completion_tokens] if usage else [],
+            self._verdict_rows(attempt, shown),
         ]
 
-
-def _step(
-    outcome: Outcome, attempts: Sequence[Attempt], texts: _Texts, routes: _Texts, with_answers: bool
-) -> list[Any]:
-    open_ = with_answers or rank(outcome.sensitivity) < rank("confidential")
-    reason = outcome.reason if open_ or not attempts else None
-    route = None if outcome.route is None else json.dumps(_route(outcome.route, texts))
-    features = outcome.route.features if outcome.route else {}
-    answer = (
-        None
-        if outcome.value is None
-        else json.dumps(outcome.value, ensure_ascii=False, default=str)
-    )
-    return [
-        texts(outcome.step),
-        texts(outcome.status),
-        texts(outcome.model),
-        texts(outcome.sensitivity),
-        texts(reason) if reason is not None else -2,
-        routes(route),
-        features.get("tokens", -1),
-        texts(features.get("language")),
-        (texts(answer) if answer is not None else -1) if open_ else -2,
-        [_attempt(attempt, texts, open_) for attempt in attempts],
-    ]
-
-
-def _route(route: Route, texts: _Texts) -> list[Any]:
-    """A route without what differs from document to document, so that equal ones are stored once."""
-    proofs = {choice.model: choice.proof for choice in route.choices}
-    return [
-        texts(route.rule),
-        texts(route.reason),
-        [[texts(model), texts(proofs.get(model, ""))] for model in route.models],
-        [[texts(rejection.model), texts(rejection.reason)] for rejection in route.rejected],
-    ]
-
-
-def _attempt(attempt: Attempt, texts: _Texts, open_: bool) -> list[Any]:
-    usage = attempt.usage
-    return [
-        texts(attempt.model),
-        texts(attempt.tier),
-        texts(attempt.kind),
-        -1 if attempt.cost is None else float(attempt.cost),
-        round(attempt.latency_s, 3),
-        int(attempt.reused),
-        texts(attempt.error),
-        texts(attempt.error_text) if open_ else -2,
-        [usage.prompt_tokens, usage.completion_tokens] if usage else [],
-        _verdicts(attempt, texts, open_),
-    ]
-
-
-def _verdicts(attempt: Attempt, texts: _Texts, open_: bool) -> list[Any]:
-    def told(reason: str) -> int:
-        return texts(reason) if open_ or not reason else -2
-
-    return [
-        [texts(v.check), -1 if v.passed is None else int(v.passed), told(v.reason)]
-        for v in attempt.verdicts
-    ]
+    def _verdict_rows(self, attempt: Attempt, shown: bool) -> list[list[int]]:
+        rows = []
+        for verdict in attempt.verdicts:
+            passed = -1 if verdict.passed is None else int(verdict.passed)
+            reason = self._quoting(verdict.reason, shown or not verdict.reason)
+            rows.append([self.texts.number(verdict.check), passed, reason])
+        return rows

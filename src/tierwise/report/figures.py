@@ -1,4 +1,4 @@
-"""The figures of a report: what is not in the ledger as it stands, worked out from it and from the project's files."""
+"""The figures of a report that are worked out from the ledger and from the project's files."""
 
 from __future__ import annotations
 
@@ -10,53 +10,58 @@ from tierwise.ledger.rows import RunRow
 from tierwise.ledger.views.summary import ChainRow, CheckRow, EstimateRow, NeededRow
 from tierwise.policy.catalog import Catalog, Model, PriceBand
 from tierwise.policy.certificates import Certificate, lower_bound
+from tierwise.text.amounts import total
 
-_BOTH_SIDES = 0.05  # one-sided at half of it each: a 95 % interval
+_INTERVAL_ALPHA = 0.05  # one-sided at half of it each: a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """A certificate, and why it no longer counts; None while it does."""
+class CertificateState:
+    """A certificate, and the reason that voids it; None while it is in force."""
 
     certificate: Certificate
     void: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What the project's files say today; nothing where they could not be read."""
+class ProjectFacts:
+    """The project's files as they are today; empty where they could not be read."""
 
     catalog: Catalog | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
-    proofs: Sequence[Proof] = ()
+    certificates: Sequence[CertificateState] = ()
     labels_wanted: int = 0  # answers that wait for a person's label
 
     @property
     def best(self) -> Model | None:
-        """The strongest model with a known price; of equals the dearest."""
-        models = self.catalog.models.values() if self.catalog else ()
-        priced = [
-            (model, model.price)
-            for model in models
-            if model.price != "unknown" and not model.learned
-        ]
-        found = max(
-            priced, key=lambda pair: (pair[0].strength, pair[1].output, pair[0].name), default=None
-        )
-        return found[0] if found else None
+        """The strongest model with a known price; of equals the most expensive."""
+        best: Model | None = None
+        best_key: tuple[int, Decimal, str] | None = None
+        for model in self.catalog.models.values() if self.catalog else ():
+            if model.price == "unknown" or model.learned:
+                continue
+            key = (model.strength, model.price.output, model.name)
+            if best_key is None or key > best_key:
+                best = model
+                best_key = key
+        return best
 
 
 def interval(passed: int, n: int) -> tuple[float, float] | None:
-    """The exact 95 % interval of a pass rate (Clopper and Pearson); None without any."""
+    """Return the exact 95 % interval of a pass rate (Clopper and Pearson); None without answers."""
     if not n:
         return None
-    low = lower_bound(n - passed, n, alpha=_BOTH_SIDES / 2)
-    return low, 1 - lower_bound(passed, n, alpha=_BOTH_SIDES / 2)
+    low = lower_bound(n - passed, n, alpha=_INTERVAL_ALPHA / 2)
+    high = 1 - lower_bound(passed, n, alpha=_INTERVAL_ALPHA / 2)
+    return low, high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckRate:
-    """How often answers passed a check, with the exact 95 % interval; None where nothing was scored."""
+    """The share of answers that passed a check, with the exact 95 % interval.
+
+    Both are None where nothing was scored.
+    """
 
     step: str
     model: str
@@ -69,7 +74,7 @@ class CheckRate:
 
 
 def check_rate(row: CheckRow) -> CheckRate:
-    """A check's counts as a rate."""
+    """Return a check's counts as a rate."""
     scored = row.passed + row.failed
     return CheckRate(
         step=row.step,
@@ -85,12 +90,13 @@ def check_rate(row: CheckRow) -> CheckRate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """What a step cost, and what the same documents would have cost at the best model. USD; None: unknown.
+    """The cost of a step, and of the same documents at the best model. USD; None: unknown.
 
-    Documents that a guard keeps from the best model cost the same on both sides (`barred` calls). Of calls without
-    token counts, such as a trained classifier's, those of `estimated` documents are in the best model's cost by the
-    tokens of the prompt and of the answer; the `uncounted` others are in the cost alone. `quality` is the certified
-    pass rate of what was used less that of the best model, as shares; None where certificates don't give both.
+    Documents that a guard keeps from the best model cost the same on both sides (`barred` calls).
+    Some calls have no token counts, such as a trained classifier's. For `estimated` documents of these,
+    the tokens of the prompt and of the answer give the cost at the best model; the `uncounted` others
+    are in the actual cost alone. `quality` is the certified pass rate of the models that were used less
+    that of the best model, as a share; None where certificates do not give both.
     """
 
     step: str
@@ -106,47 +112,45 @@ class Saving:
     @property
     def saved(self) -> Decimal | None:
         """USD; negative where it cost more."""
-        return None if self.cost is None or self.best_cost is None else self.best_cost - self.cost
+        if self.cost is None or self.best_cost is None:
+            return None
+        return self.best_cost - self.cost
 
     @property
     def share(self) -> float | None:
         """The saving as a share of the best model's cost."""
-        return (
-            None if self.saved is None or not self.best_cost else float(self.saved / self.best_cost)
-        )
+        if self.saved is None or not self.best_cost:
+            return None
+        return float(self.saved / self.best_cost)
 
 
 def savings(
-    rows: Iterable[NeededRow],
+    needed: Iterable[NeededRow],
     estimates: Sequence[EstimateRow],
     chains: Iterable[ChainRow],
     best: Model,
-    proofs: Sequence[Proof],
+    certificates: Sequence[CertificateState],
 ) -> list[Saving]:
-    """Each step against always the best model, by step."""
-    steps: dict[str, list[NeededRow]] = {}
-    for row in rows:
-        steps.setdefault(row.step, []).append(row)
-    used = list(chains)
-    return [
-        _saving(
-            step,
-            mine,
-            [row for row in estimates if row.step == step],
-            [c for c in used if c.step == step],
-            best,
-            proofs,
-        )
-        for step, mine in steps.items()
-    ]
+    """Return each step's saving compared with the best model for every document."""
+    needed_by_step: dict[str, list[NeededRow]] = {}
+    for row in needed:
+        needed_by_step.setdefault(row.step, []).append(row)
+    chains = list(chains)
+    result: list[Saving] = []
+    for step, rows in needed_by_step.items():
+        step_estimates = [row for row in estimates if row.step == step]
+        step_chains = [row for row in chains if row.step == step]
+        quality = _quality_difference(step, step_chains, best.name, certificates)
+        result.append(_step_saving(step, rows, step_estimates, best, quality))
+    return result
 
 
-def total(rows: Sequence[Saving]) -> Saving:
-    """All steps together; a difference in quality cannot be added up."""
+def total_saving(rows: Sequence[Saving]) -> Saving:
+    """Return all steps together; their differences in quality cannot be added up."""
     return Saving(
         step="total",
-        cost=_sum(row.cost for row in rows),
-        best_cost=_sum(row.best_cost for row in rows),
+        cost=total(row.cost for row in rows),
+        best_cost=total(row.best_cost for row in rows),
         calls=sum(row.calls for row in rows),
         barred=sum(row.barred for row in rows),
         uncounted=sum(row.uncounted for row in rows),
@@ -156,97 +160,111 @@ def total(rows: Sequence[Saving]) -> Saving:
     )
 
 
-def _saving(
+def _step_saving(
     step: str,
     rows: Sequence[NeededRow],
     estimates: Sequence[EstimateRow],
-    chains: Sequence[ChainRow],
     best: Model,
-    proofs: Sequence[Proof],
+    quality: _QualityDifference,
 ) -> Saving:
-    quality, evidence = _quality(step, chains, best.name, proofs)
-    barred = _sum(_spent(row) for row in rows if row.barred)
-    there = sum((_price(best, row) for row in rows if not row.barred), Decimal(0))
-    there += sum((_price(best, row) for row in estimates), Decimal(0))
+    barred = [row for row in rows if row.barred]
+    comparable = [row for row in rows if not row.barred]
+
+    # barred documents would have cost at the best model what they cost now
+    costs_at_best = [_cost(row) for row in barred]
+    costs_at_best += [_price(best, row) for row in comparable]
+    costs_at_best += [_price(best, row) for row in estimates]
+    uncounted = sum(row.uncounted for row in comparable)
     return Saving(
         step=step,
-        cost=_sum(_spent(row) for row in rows),
-        best_cost=None if barred is None else barred + there,
+        cost=total(_cost(row) for row in rows),
+        best_cost=total(costs_at_best),
         calls=sum(row.counted for row in rows),
-        barred=sum(row.counted for row in rows if row.barred),
-        uncounted=sum(row.uncounted for row in rows if not row.barred)
-        - sum(row.calls for row in estimates),
+        barred=sum(row.counted for row in barred),
+        uncounted=uncounted - sum(row.calls for row in estimates),
         estimated=sum(row.documents for row in estimates),
-        quality=quality,
-        evidence=evidence,
+        quality=quality.difference,
+        evidence=quality.evidence,
     )
 
 
 def _price(best: Model, row: NeededRow | EstimateRow) -> Decimal:
-    """USD of the row's calls at a model whose price is known; the calls together are no long prompt."""
+    """Return the USD of a row's calls at a model whose price is known."""
     if best.price == "unknown":
         raise ValueError(f"{best.name} has no price")
-    band = best.price.above if row.long and best.price.above else best.price
+    band: PriceBand = best.price
+    if row.long and best.price.above:
+        band = best.price.above
     usage = row.usage
-    # the band's own formula: all calls' tokens together say nothing of one prompt's length
+    # The band's own formula: the tokens of all calls together say nothing of one prompt's length.
     return PriceBand.cost_of_tokens(
         band, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
     )
 
 
-def _spent(row: NeededRow) -> Decimal | None:
+def _cost(row: NeededRow) -> Decimal | None:
+    """Return what a row cost, in USD; None when one of its calls is of unknown cost."""
     return None if row.cost_unknown else row.cost_known
 
 
-def _sum(costs: Iterable[Decimal | None]) -> Decimal | None:
-    amount = Decimal(0)
-    for cost in costs:
-        if cost is None:
-            return None
-        amount += cost
-    return amount
+@dataclass(frozen=True, slots=True)
+class _QualityDifference:
+    """A certified difference in pass rate, or None, with the certificates it is from or that it lacks."""
+
+    difference: float | None
+    evidence: str
 
 
-def _quality(
-    step: str, chains: Sequence[ChainRow], best: str, proofs: Sequence[Proof]
-) -> tuple[float | None, str]:
-    """The certified difference, and what it rests on or lacks. An answer of the best model is as good as its own."""
-    valid = {
-        p.certificate.models: p.certificate
-        for p in proofs
-        if p.certificate.step == step and p.void is None
-    }
-    others = [row for row in chains if row.model != best]
+def _quality_difference(
+    step: str, chains: Sequence[ChainRow], best: str, certificates: Sequence[CertificateState]
+) -> _QualityDifference:
+    """Return the certified pass rate of the accepted answers less that of the best model.
+
+    An answer of the best model is as good as its own. The others count by the certificate of their
+    route, or of the part of it that was asked.
+    """
     if not chains:
-        return None, "no answer was accepted"
+        return _QualityDifference(None, "no answer was accepted")
+    others = [row for row in chains if row.model != best]
     if not others:
-        return 0.0, f"all answers are {best}'s"
-    if (top := valid.get((best,))) is None:
-        return None, f"no certificate in force for {best}"
+        return _QualityDifference(0.0, f"all answers are {best}'s")
+    valid: dict[tuple[str, ...], Certificate] = {}
+    for state in certificates:
+        if state.certificate.step == step and state.void is None:
+            valid[state.certificate.models] = state.certificate
+    top = valid.get((best,))
+    if top is None:
+        return _QualityDifference(None, f"no certificate in force for {best}")
+
     difference = 0.0
-    told = {f"{best} {top.pass_rate:.1%} of {top.n}": None}
+    evidence = {f"{best} {top.pass_rate:.1%} of {top.n}": None}
     for row in others:
-        chain = (
-            row.models[: row.models.index(row.model) + 1]
-            if row.model in row.models
-            else (row.model,)
-        )
-        proof = valid.get(row.models) or valid.get(chain)
-        if proof is None:
-            return None, f"no certificate in force for {' > '.join(chain)}"
-        if proof.golden_hash != top.golden_hash:
-            return (
-                None,
-                f"{' > '.join(proof.models)} and {best} were measured on different examples",
-            )
-        difference += row.documents * (proof.pass_rate - top.pass_rate)
-        told[f"{' > '.join(proof.models)} {proof.pass_rate:.1%} of {proof.n}"] = None
-    return difference / sum(row.documents for row in chains), "; ".join(told)
+        asked = _asked_models(row)
+        certificate = valid.get(row.models) or valid.get(asked)
+        if certificate is None:
+            missing = f"no certificate in force for {' > '.join(asked)}"
+            return _QualityDifference(None, missing)
+        models = " > ".join(certificate.models)
+        if certificate.golden_hash != top.golden_hash:
+            apart = f"{models} and {best} were measured on different examples"
+            return _QualityDifference(None, apart)
+        difference += row.documents * (certificate.pass_rate - top.pass_rate)
+        evidence[f"{models} {certificate.pass_rate:.1%} of {certificate.n}"] = None
+    documents = sum(row.documents for row in chains)
+    return _QualityDifference(difference / documents, "; ".join(evidence))
+
+
+def _asked_models(row: ChainRow) -> tuple[str, ...]:
+    """Return the models of a route up to the one that answered."""
+    if row.model not in row.models:
+        return (row.model,)
+    end = row.models.index(row.model) + 1
+    return row.models[:end]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrendPoint:
-    """One run among the runs of its flow. Cost is USD a document, None when unknown; the others are shares."""
+    """One run among the runs of its flow. Cost is USD a document, None when unknown; the rest are shares."""
 
     run_id: str
     started_at: float
@@ -257,23 +275,35 @@ class TrendPoint:
 
 
 def trend(runs: Iterable[RunRow], verdicts: Mapping[str, tuple[int, int]]) -> list[TrendPoint]:
-    """The runs as points, in their order; `verdicts` are passed and scored ones by run."""
-    return [
-        TrendPoint(
-            run_id=run.id,
-            started_at=run.started_at,
-            documents=run.documents,
-            cost=run.cost / run.documents if run.cost is not None and run.documents else None,
-            deferred=run.deferred / run.documents if run.documents else None,
-            passed=verdicts[run.id][0] / verdicts[run.id][1] if run.id in verdicts else None,
-        )
-        for run in runs
-    ]
+    """Return the runs as points, in their order.
+
+    `verdicts` holds the passed and the scored ones by run.
+    """
+    return [_trend_point(run, verdicts.get(run.id)) for run in runs]
+
+
+def _trend_point(run: RunRow, verdicts: tuple[int, int] | None) -> TrendPoint:
+    cost: Decimal | None = None
+    deferred: float | None = None
+    if run.documents:
+        cost = None if run.cost is None else run.cost / run.documents
+        deferred = run.deferred / run.documents
+    passed: float | None = None
+    if verdicts is not None:
+        passed = verdicts[0] / verdicts[1]
+    return TrendPoint(
+        run_id=run.id,
+        started_at=run.started_at,
+        documents=run.documents,
+        cost=cost,
+        deferred=deferred,
+        passed=passed,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What the runs with one tag cost: USD, and the calls whose cost nobody knows."""
+    """The cost of the runs with one tag: USD, and the number of calls of unknown cost."""
 
     tag: str  # such as `team`; empty for the runs without tags
     value: str
@@ -285,22 +315,25 @@ class Charge:
 
 
 def chargeback(runs: Iterable[RunRow]) -> list[Charge]:
-    """The runs by tag and value, in that order, those without a tag last. A run counts under each of its tags."""
+    """Return the cost by tag and value, in that order, runs without a tag last.
+
+    A run counts under each of its tags.
+    """
     groups: dict[tuple[str, str], list[RunRow]] = {}
     for run in runs:
         for tag in (run.tags or {}).items() or [("", "")]:
             groups.setdefault(tag, []).append(run)
-    return [
-        Charge(
-            tag=tag,
-            value=value,
-            runs=len(mine),
-            documents=sum(run.documents for run in mine),
-            attempts=sum(run.attempts for run in mine),
-            cost_known=sum((run.cost_known for run in mine), Decimal(0)),
-            cost_unknown=sum(run.cost_unknown for run in mine),
-        )
-        for (tag, value), mine in sorted(
-            groups.items(), key=lambda group: (not group[0][0], group[0])
-        )
-    ]
+    tags = sorted(groups, key=lambda tag: (not tag[0], tag))
+    return [_charge(tag, groups[tag]) for tag in tags]
+
+
+def _charge(tag: tuple[str, str], runs: Sequence[RunRow]) -> Charge:
+    return Charge(
+        tag=tag[0],
+        value=tag[1],
+        runs=len(runs),
+        documents=sum(run.documents for run in runs),
+        attempts=sum(run.attempts for run in runs),
+        cost_known=sum((run.cost_known for run in runs), Decimal(0)),
+        cost_unknown=sum(run.cost_unknown for run in runs),
+    )

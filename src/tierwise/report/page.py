@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
@@ -17,19 +17,19 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from tierwise import __version__
-from tierwise.report.build import Report
+from tierwise.report.build import RunReport
 from tierwise.report.figures import TrendPoint
 from tierwise.text.amounts import usd
 from tierwise.text.escape import escape_control
 
-# of a trend's drawing
+# the drawing of a trend, in SVG units
 _WIDTH = 320
 _HEIGHT = 72
-_EDGE = 6
+_MARGIN = 6
 
 
-class Line(NamedTuple):
-    """A trend as a drawing: the points that are known, as (x, y, what to say), and the axis' ends in words."""
+class TrendLine(NamedTuple):
+    """A trend as a drawing: known points as (x, y, tooltip), and the ends of the axis in words."""
 
     name: str
     points: Sequence[tuple[float, float, str]]
@@ -38,29 +38,28 @@ class Line(NamedTuple):
     last: str
 
 
-def page(report: Report, receipts: Mapping[str, Any]) -> str:
-    """The report as HTML. All text is escaped, and its policy forbids every load and every script but its own."""
+def render_page(report: RunReport, documents: Mapping[str, Any]) -> str:
+    """Return the report as HTML.
+
+    All text is escaped. Its content security policy forbids every load and every script but its own.
+    """
     templates = files("tierwise.report") / "templates"
-    style, script = (
-        (templates / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
-    )
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            style=Markup(style),  # noqa: S704 - our own file
-            script=Markup(script),  # noqa: S704 - our own file
-            style_hash=_hash(style),
-            script_hash=_hash(script),
-            receipts=htmlsafe_json_dumps(receipts, dumps=_compact),
-            left_out=receipts["left_out"],
-            lines=trend_lines(report.trend),
-            width=_WIDTH,
-            height=_HEIGHT,
-            made=when(time.time()),
-            version=__version__,
-        )
+    style = (templates / "report.css").read_text(encoding="utf-8")
+    script = (templates / "report.js").read_text(encoding="utf-8")
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        report=report,
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+        receipts=htmlsafe_json_dumps(documents, dumps=_compact_json),
+        left_out=documents["left_out"],
+        lines=trend_lines(report.trend),
+        width=_WIDTH,
+        height=_HEIGHT,
+        made=local_time(time.time()),
+        version=__version__,
     )
 
 
@@ -69,7 +68,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tierwise.report"),
         autoescape=True,
-        finalize=_spelt_out,
+        finalize=_escape_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -78,90 +77,100 @@ def _environment() -> Environment:
         "share": share,
         "cost": cost,
         "seconds": seconds,
-        "when": when,
+        "when": local_time,
         "number": number,
     }
     return environment
 
 
-def _spelt_out(value: Any) -> Any:
-    """A text without what turns its direction or has no bytes; markup is ours already."""
-    return (
-        escape_control(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-    )
+def _escape_text(value: Any) -> Any:
+    """Escape what turns a text's direction or cannot be encoded; markup is our own already."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return escape_control(value)
+    return value
 
 
-def trend_lines(points: Sequence[TrendPoint]) -> list[Line]:
-    """The trends that have at least two points."""
+def trend_lines(points: Sequence[TrendPoint]) -> list[TrendLine]:
+    """Return the trends that have at least two known points."""
+    costs = [None if point.cost is None else float(point.cost) for point in points]
+    deferred = [point.deferred for point in points]
+    passed = [point.passed for point in points]
     lines = [
-        _line(
-            "Cost a document",
-            points,
-            [None if p.cost is None else float(p.cost) for p in points],
-            _amount,
-        ),
-        _line("Deferred documents", points, [p.deferred for p in points], share, most=1.0),
-        _line("Checks passed", points, [p.passed for p in points], share, most=1.0),
+        _trend_line("Cost per document", points, costs, _amount),
+        _trend_line("Deferred documents", points, deferred, share, top=1.0),
+        _trend_line("Checks passed", points, passed, share, top=1.0),
     ]
     return [line for line in lines if len(line.points) > 1]
 
 
-def _line(
+def _trend_line(
     name: str,
     runs: Sequence[TrendPoint],
     values: Sequence[float | None],
-    told: Any,
-    most: float | None = None,
-) -> Line:
-    top = most or max((value for value in values if value is not None), default=0) or 1
-    across = (_WIDTH - 2 * _EDGE) / max(1, len(values) - 1)
-    points = [
-        (
-            round(_EDGE + i * across, 1),
-            round(_HEIGHT - _EDGE - (_HEIGHT - 2 * _EDGE) * value / top, 1),
-            f"{runs[i].run_id}: {told(value)}",
-        )
-        for i, value in enumerate(values)
-        if value is not None
-    ]
+    words: Callable[[float], str],
+    top: float | None = None,
+) -> TrendLine:
+    """Place one value per run on the drawing, from 0 to `top` or the greatest value."""
     known = [value for value in values if value is not None]
-    return Line(name, points, told(0.0), told(top), told(known[-1]) if known else "unknown")
+    top = top or max(known, default=0) or 1
+    step = (_WIDTH - 2 * _MARGIN) / max(1, len(values) - 1)
+    points: list[tuple[float, float, str]] = []
+    for position, value in enumerate(values):
+        if value is None:
+            continue
+        x = _MARGIN + position * step
+        y = _HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * value / top
+        tooltip = f"{runs[position].run_id}: {words(value)}"
+        points.append((round(x, 1), round(y, 1), tooltip))
+    last = words(known[-1]) if known else "unknown"
+    return TrendLine(name, points, words(0.0), words(top), last)
 
 
 def share(value: float | None) -> str:
-    """A share in percent, with a decimal where it matters."""
+    """Return a share in percent, with a decimal except for 0 and 100 %."""
     if value is None:
         return "unknown"
-    return f"{value:.0%}" if value in (0, 1) else f"{value:.1%}"
+    if value in (0, 1):
+        return f"{value:.0%}"
+    return f"{value:.1%}"
 
 
 def cost(value: Decimal | None, unknown: int = 0) -> str:
-    """USD, or `unknown`."""
+    """Return an amount in USD, or `unknown`."""
     return "unknown" if value is None else usd(value, unknown)
 
 
 def seconds(value: float | None) -> str:
-    """A latency; nothing where none was measured."""
-    return "–" if value is None else f"{value:.2f} s" if value < 100 else f"{value:,.0f} s"
+    """Return a latency; a dash where none was measured."""
+    if value is None:
+        return "–"
+    if value < 100:
+        return f"{value:.2f} s"
+    return f"{value:,.0f} s"
 
 
-def when(at: float | None) -> str:
-    """A time (seconds since the epoch) here."""
-    return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+def local_time(at: float | None) -> str:
+    """Return a time (seconds since the epoch) in the local time zone."""
+    if at is None:
+        return "–"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def number(value: float) -> str:
-    """A count with its thousands apart."""
+    """Return a count with separated thousands."""
     return f"{value:,}"
 
 
 def _amount(value: float) -> str:
-    return f"{value:.6f} USD" if value < 1 else f"{value:.2f} USD"
+    decimals = 6 if value < 1 else 2
+    return f"{value:.{decimals}f} USD"
 
 
-def _compact(data: Any, **_: Any) -> str:
+def _compact_json(data: Any, **_: Any) -> str:
     return json.dumps(data, separators=(",", ":"))
 
 
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _csp_hash(text: str) -> str:
+    """Return the hash by which the page's policy allows an inline style or script."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

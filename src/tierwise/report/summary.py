@@ -1,4 +1,4 @@
-"""What a run did, what it cost and how good it was: the same figures for the terminal, Prefect and scripts."""
+"""A run's results, cost and quality: the same figures for the terminal, Prefect and scripts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Against:
-    """What a plan expected of one step on one model, beside what came of it. Costs are USD, None when unknown.
+class PlanComparison:
+    """The plan for one step on one model compared with the run. Costs are USD, None when unknown.
 
-    Planned documents and calls are expected numbers; both count reused calls, as the ledger does.
+    Planned documents and calls are expected numbers; both sides count reused calls, as the ledger does.
     """
 
     step: str
@@ -33,13 +33,14 @@ class Against:
 
     @property
     def deviation(self) -> float | None:
-        """Cost above (or, negative, below) the plan as a share of it; None where there is no telling."""
+        """Cost above (or, negative, below) the plan as a share of it; None where one is unknown."""
         if not self.planned_cost or self.cost is None:
             return None
         return float(self.cost / self.planned_cost) - 1
 
     def cells(self) -> dict[str, Any]:
-        """The row as it is shown."""
+        """Return the row as it is displayed."""
+        deviation = "" if self.deviation is None else f"{self.deviation:+.0%}"
         return {
             "step": self.step,
             "tier": self.tier,
@@ -48,15 +49,15 @@ class Against:
             "documents": self.documents,
             "calls planned": rounded(self.planned_calls),
             "calls": self.calls,
-            "cost planned": "unknown" if self.planned_cost is None else usd(self.planned_cost),
-            "cost": "unknown" if self.cost is None else usd(self.cost),
-            "deviation": "" if self.deviation is None else f"{self.deviation:+.0%}",
+            "cost planned": _usd_or_unknown(self.planned_cost),
+            "cost": _usd_or_unknown(self.cost),
+            "deviation": deviation,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One run: its totals, a row for each step x tier x model, and what waits for a person or money."""
+    """One run: its totals, a row for each step x tier x model, and the deferred documents."""
 
     run: RunRow
     rows: Sequence[SummaryRow]
@@ -69,31 +70,32 @@ class RunSummary:
         return self.run.flow
 
     def headline(self) -> str:
-        """The run in one line."""
+        """Return the run in one line."""
         run = self.run
         parts = [f"{run.documents} documents", f"{run.deferred} deferred", f"{run.attempts} calls"]
         if run.reused:
             parts.append(f"{run.reused} reused")
         if run.finished_at:
             parts.append(f"{run.finished_at - run.started_at:.0f} s")
-        return f"{', '.join(parts)}, cost {usd(run.cost_known, run.cost_unknown)}"
+        parts.append(f"cost {usd(run.cost_known, run.cost_unknown)}")
+        return ", ".join(parts)
 
     def cells(self) -> list[dict[str, Any]]:
-        """The rows as they are shown: one dict a row, in order."""
-        return [_cells(row) for row in self.rows]
+        """Return the rows as they are displayed: one dict a row, in order."""
+        return [_summary_cells(row) for row in self.rows]
 
-    def against_plan(self) -> list[Against]:
-        """The plan of this run beside what came of it, by step and model, the total last; empty without a plan."""
+    def against_plan(self) -> list[PlanComparison]:
+        """Compare the run with its plan, by step and model, the total last; empty without a plan."""
         plan = self.run.plan
         if not plan:
             return []
         planned = {(row["step"], row["tier"], row["model"]): row for row in plan["rows"]}
         actual = {(row.step, row.tier, row.model): row for row in self.rows}
         rows = [
-            _against(key, planned.get(key), actual.get(key))
+            _compare_with_plan(key, planned.get(key), actual.get(key))
             for key in dict.fromkeys((*planned, *actual))
         ]
-        total = Against(
+        total = PlanComparison(
             step="total",
             tier="",
             model="",
@@ -101,31 +103,31 @@ class RunSummary:
             documents=self.run.documents,
             planned_calls=sum(row.planned_calls for row in rows),
             calls=self.run.attempts,
-            planned_cost=_known(plan["expected"], plan["expected_unknown"]),
+            planned_cost=_planned_cost(plan),
             cost=self.run.cost,
         )
-        return [*(row for row in rows if row.planned_calls or row.calls), total]
+        shown = [row for row in rows if row.planned_calls or row.calls]
+        return [*shown, total]
 
     @property
     def failed(self) -> bool:
-        """Whether there were documents and not one was accepted by any step."""
+        """True if there were documents and no step accepted any."""
         accepted = sum(counts.get("accepted", 0) for counts in self.outcomes.values())
         return self.run.documents > 0 and accepted == 0
 
     def ui_path(self) -> str:
-        """Where Prefect's UI shows the run, on its usual port."""
+        """Return the address of the run in Prefect's UI, on its usual port."""
         return f"http://127.0.0.1:4200/runs/flow-run/{self.run.flow_run_id}"
 
     def data(self) -> dict[str, Any]:
-        """Everything as plain data, for scripts."""
+        """Return everything as plain data, for scripts."""
+        comparison = [{**asdict(row), "deviation": row.deviation} for row in self.against_plan()]
         return {
             "run": asdict(self.run),
             "rows": [asdict(row) for row in self.rows],
             "outcomes": {step: dict(counts) for step, counts in self.outcomes.items()},
             "deferred": [asdict(row) for row in self.deferred],
-            "against_plan": [
-                asdict(row) | {"deviation": row.deviation} for row in self.against_plan()
-            ],
+            "against_plan": comparison,
         }
 
 
@@ -139,7 +141,9 @@ def summarize_run(ledger: Ledger, run_id: str) -> RunSummary:
     )
 
 
-def _cells(row: SummaryRow) -> dict[str, Any]:
+def _summary_cells(row: SummaryRow) -> dict[str, Any]:
+    pass_rate = "" if row.pass_rate is None else f"{row.pass_rate:.0%}"
+    failed = [f"{name} {count}" for name, count in row.checks_failed.items()]
     return {
         "step": row.step,
         "tier": row.tier,
@@ -149,18 +153,23 @@ def _cells(row: SummaryRow) -> dict[str, Any]:
         "reused": row.reused,
         "escalations": row.escalations,
         "cost": usd(row.cost_known, row.cost_unknown),
-        "pass rate": "" if row.pass_rate is None else f"{row.pass_rate:.0%}",
-        "p50": "" if row.latency_p50_s is None else f"{row.latency_p50_s:.2f} s",
-        "p95": "" if row.latency_p95_s is None else f"{row.latency_p95_s:.2f} s",
-        "failed checks": ", ".join(f"{name} {count}" for name, count in row.checks_failed.items()),
+        "pass rate": pass_rate,
+        "p50": _latency(row.latency_p50_s),
+        "p95": _latency(row.latency_p95_s),
+        "failed checks": ", ".join(failed),
     }
 
 
-def _against(
+def _latency(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.2f} s"
+
+
+def _compare_with_plan(
     key: tuple[str, str, str], planned: Mapping[str, Any] | None, actual: SummaryRow | None
-) -> Against:
+) -> PlanComparison:
+    """Return one row; nothing was planned, or nothing was done, where one side is missing."""
     step, tier, model = key
-    return Against(
+    return PlanComparison(
         step=step,
         tier=tier,
         model=model,
@@ -168,35 +177,42 @@ def _against(
         documents=actual.documents if actual else 0,
         planned_calls=planned["calls"] if planned else 0,
         calls=actual.attempts if actual else 0,
-        planned_cost=_known(planned["expected"], planned["expected_unknown"])
-        if planned
-        else Decimal(0),
+        planned_cost=_planned_cost(planned) if planned else Decimal(0),
         cost=actual.cost if actual else Decimal(0),
     )
 
 
-def _known(amount: str, unknown: float) -> Decimal | None:
-    return None if unknown else Decimal(amount)
+def _planned_cost(planned: Mapping[str, Any]) -> Decimal | None:
+    """Return the expected cost of a plan or of one of its rows; None where a part is unknown."""
+    return None if planned["expected_unknown"] else Decimal(planned["expected"])
+
+
+def _usd_or_unknown(cost: Decimal | None) -> str:
+    return "unknown" if cost is None else usd(cost)
 
 
 def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
-    """One row for every document and step of a run, as it is shown."""
-    return [
-        {
+    """Return one row for every document and step of a run, as it is displayed."""
+    rows: list[dict[str, Any]] = []
+    for row in ledger.outcomes(run_id):
+        outcome = row.outcome
+        cells = {
             "document": row.document_id,
-            "step": row.outcome.step,
-            "status": row.outcome.status,
-            "model": row.outcome.model or "",
-            "result": row.outcome.reason or _short(row.outcome.value),
+            "step": outcome.step,
+            "status": outcome.status,
+            "model": outcome.model or "",
+            "result": outcome.reason or _one_line(outcome.value),
         }
-        for row in ledger.outcomes(run_id)
-    ]
+        rows.append(cells)
+    return rows
 
 
-def _short(value: Any, most: int = 140) -> str:
-    """An output in one line."""
-    text = (
-        ", ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-    )
+def _one_line(value: Any, most: int = 140) -> str:
+    """Return an output in one line of at most `most` characters."""
+    text = str(value)
+    if isinstance(value, dict):
+        text = ", ".join(f"{name}: {content}" for name, content in value.items())
     text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if len(text) > most:
+        return f"{text[: most - 1]}…"
+    return text
