@@ -44,14 +44,14 @@ def add(
     """
     from tierwise.ledger import Ledger
     from tierwise.project import Project
-    from tierwise.review.golden_rows import add_labels
+    from tierwise.review.golden_rows import add_golden_rows
 
     if to not in ("golden", "examples"):
         raise Misuse(f"--to '{to}' is neither golden nor examples")
     project = Project.find()
     with Ledger.open(project.ledger_url, root=project.root) as ledger:
         row = ledger.resolve_run(run)
-        added = add_labels(
+        added = add_golden_rows(
             ledger,
             project,
             row,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, RunRow
     from tierwise.project import Project
     from tierwise.records import Attempt
-    from tierwise.review.queue import Item
+    from tierwise.review.queue import ReviewItem
 
 
 def review(
@@ -105,7 +105,7 @@ def _opened() -> tuple[Project, Ledger]:
 
 def _decide(
     ledger: Ledger,
-    item: Item,
+    item: ReviewItem,
     text: str | None,
     approve: bool,
     attempt: int | None,
@@ -134,7 +134,7 @@ def _tell(decision: Decision, *, as_json: bool = False) -> None:
         typer.echo(f"Later steps go on with: tierwise retry {decision.run_id}", err=True)
 
 
-def _list(items: list[Item], run: RunRow, *, as_json: bool) -> None:
+def _list(items: list[ReviewItem], run: RunRow, *, as_json: bool) -> None:
     if as_json:
         print_json([_data(item) for item in items])
         return
@@ -150,7 +150,7 @@ def _list(items: list[Item], run: RunRow, *, as_json: bool) -> None:
         )
 
 
-def _cells(item: Item) -> dict[str, Any]:
+def _cells(item: ReviewItem) -> dict[str, Any]:
     from tierwise.text.amounts import usd
 
     costs = [attempt.cost for attempt in item.outcome.attempts]
@@ -172,12 +172,12 @@ def _short(value: Any) -> str:
 
 
 def _show(
-    project: Project, ledger: Ledger, run: RunRow, item: Item, *, as_json: bool = False
+    project: Project, ledger: Ledger, run: RunRow, item: ReviewItem, *, as_json: bool = False
 ) -> None:
-    from tierwise.review.queue import answer_text, find_texts
+    from tierwise.review.queue import find_texts, reply_text
 
     text = find_texts(ledger, project, run, [item.document_hash]).get(item.document_hash)
-    answers = [answer_text(ledger, attempt) for attempt in item.outcome.attempts]
+    answers = [reply_text(ledger, attempt) for attempt in item.outcome.attempts]
     if as_json:
         print_json(_data(item) | {"text": text, "answers": answers})
         return
@@ -291,7 +291,7 @@ def _given(edit: str) -> str:
         ) from None
 
 
-def _edited(item: Item) -> str:
+def _edited(item: ReviewItem) -> str:
     """What a person makes of the answer in an editor."""
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     value = item.outcome.value if item.outcome.value is not None else {}
@@ -317,7 +317,7 @@ def user_name() -> str:
         raise Misuse("nobody knows your user name here; say who decides with --by") from None
 
 
-def _data(item: Item) -> dict[str, Any]:
+def _data(item: ReviewItem) -> dict[str, Any]:
     outcome = item.outcome
     return {
         "run": item.run_id,

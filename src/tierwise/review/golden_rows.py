@@ -1,18 +1,18 @@
-"""Persons' decisions as labelled examples in golden/."""
+"""Reviewers' decisions as labelled examples in golden/."""
 
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tierwise.errors import Misuse
 from tierwise.records import rank, text_hash
 from tierwise.review.queue import find_texts
 from tierwise.steps.examples import Example, read_golden
+from tierwise.text.rows import json_lines
 
 if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, RunRow
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Added:
-    """How many rows went into which file, and what was left out and why."""
+class AddedRows:
+    """The number of rows added to each file, and the documents left out, each with the reason."""
 
     written: dict[Path, int] = field(default_factory=dict)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def add_labels(
+def add_golden_rows(
     ledger: Ledger,
     project: Project,
     run: RunRow,
@@ -35,107 +35,132 @@ def add_labels(
     *,
     suffix: str,
     confidential: bool,
-) -> Added:
-    """Write what was approved or edited in a run to golden/<step><suffix>.jsonl.
+) -> AddedRows:
+    """Write the approved and edited answers of a run to golden/<step><suffix>.jsonl.
 
-    Raises Misuse when nothing was decided, ConfigError when a file that is there is wrong.
+    Raises Misuse when there are none, ConfigError when an existing file is wrong.
     """
     decisions = [
-        d for d in ledger.reviews.standing(run.id, step) if d.decision in ("approved", "edited")
+        decision
+        for decision in ledger.reviews.standing(run.id, step)
+        if decision.decision in ("approved", "edited")
     ]
     if not decisions:
         raise Misuse(
-            f"no answer was approved or edited in run {run.id}; decide with `tierwise review {run.id}`"
+            f"no answer was approved or edited in run {run.id}; "
+            f"decide with `tierwise review {run.id}`"
         )
-    texts = find_texts(ledger, project, run, {decision.document_hash for decision in decisions})
-    added = Added()
-    for name in dict.fromkeys(decision.step for decision in decisions):
-        files = _Files(project.root / "golden", name, suffix)
-        for decision in (d for d in decisions if d.step == name):
+    hashes = {decision.document_hash for decision in decisions}
+    texts = find_texts(ledger, project, run, hashes)
+    by_step: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        by_step.setdefault(decision.step, []).append(decision)
+
+    added = AddedRows()
+    for name, step_decisions in by_step.items():
+        file = _GoldenFile(project.root / "golden", name, suffix)
+        for decision in step_decisions:
             text = texts.get(decision.document_hash)
-            if why := _against(decision, text, files, confidential=confidential):
-                added.left_out.append((decision.document_id, why))
+            reason = _reason_left_out(decision, text, file, confidential=confidential)
+            if text is None or reason:
+                added.left_out.append((decision.document_id, str(reason)))
             else:
-                files.add(decision, str(text))
-        if files.rows:
-            files.write()
-            added.written[files.path] = len(files.rows)
+                file.add(decision, text)
+        if file.rows:
+            file.write()
+            added.written[file.path] = len(file.rows)
     return added
 
 
-def _against(
-    decision: Decision, text: str | None, files: _Files, *, confidential: bool
+def _reason_left_out(
+    decision: Decision, text: str | None, file: _GoldenFile, *, confidential: bool
 ) -> str | None:
-    """Why a decision becomes no example, or None."""
+    """Return the reason why a decision becomes no example, or None."""
     if not confidential and rank(decision.sensitivity) >= rank("confidential"):
         return f"it is {decision.sensitivity}; --include-confidential writes it all the same"
     if decision.value is None:
         return "its answer is no longer kept"
     if text is None:
         return "its text is not kept, and not found in the run's source"
-    return files.holding(text)
+    existing = file.name_of(text)
+    return f"its text stands in {existing} already" if existing else None
 
 
-class _Files:
-    """The file that rows are added to, and its sister, which must have none of the same texts."""
+class _GoldenFile:
+    """The file that rows are added to.
+
+    A step has two such files, to measure on and to show in prompts, which must have no text in common.
+    """
 
     def __init__(self, folder: Path, step: str, suffix: str) -> None:
         self.path = folder / f"{step}{suffix}.jsonl"
         self.rows: list[dict[str, Any]] = []
         self._ids: set[str] = set()
-        self._texts: dict[str, str] = {}
+        self._file_of: dict[str, str] = {}  # hash of a text -> name of the file
         for path in (folder / f"{step}.jsonl", folder / f"{step}-examples.jsonl"):
-            for example in _examples(path):
-                self._texts[text_hash(example.text.strip())] = path.name
+            for example in _read_examples(path):
+                self._file_of[_stripped_hash(example.text)] = path.name
                 if path == self.path:
                     self._ids.add(example.id)
 
-    def holding(self, text: str) -> str | None:
-        """Where a text stands already, or None."""
-        name = self._texts.get(text_hash(text.strip()))
-        return name and f"its text stands in {name} already"
+    def name_of(self, text: str) -> str | None:
+        """Return the name of the file that has a text already, or None."""
+        return self._file_of.get(_stripped_hash(text))
 
     def add(self, decision: Decision, text: str) -> None:
-        """One more row."""
+        """Add one row, under an id of its own."""
+        row_id = decision.document_id
         number = 1
-        unique = decision.document_id
-        while unique in self._ids:
+        while row_id in self._ids:
             number += 1
-            unique = f"{decision.document_id}~{number}"
-        self._ids.add(unique)
-        self._texts[text_hash(text.strip())] = self.path.name
+            row_id = f"{decision.document_id}~{number}"
+        self._ids.add(row_id)
+        self._file_of[_stripped_hash(text)] = self.path.name
+        reviewed_on = datetime.datetime.fromtimestamp(decision.reviewed_at).date()
         row = {
-            "id": unique,
+            "id": row_id,
             "text": text,
             "sensitivity": decision.sensitivity,
             "expected": decision.value,
             "source": f"{decision.run_id}/{decision.document_id}",
             "reviewer": decision.reviewer,
-            "date": datetime.datetime.fromtimestamp(decision.reviewed_at).date().isoformat(),
+            "date": reviewed_on.isoformat(),
         }
         self.rows.append(row)
 
     def write(self) -> None:
-        """Add the rows to the file. Raises Misuse when it cannot be written."""
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        """Append the rows to the file. Raises Misuse when it cannot be written."""
+        # a text may hold a lone surrogate, which has no bytes
+        lines = json_lines(self.rows).encode("utf-8", "backslashreplace")
         try:
             self.path.parent.mkdir(exist_ok=True)
             with self.path.open("a+b") as file:
-                end = file.seek(0, 2)
-                whole = not end or (file.seek(end - 1), file.read(1))[1] == b"\n"
-                file.write(
-                    ("" if whole else "\n").encode() + lines.encode("utf-8", "backslashreplace")
-                )
+                if not _ends_with_newline(file):
+                    lines = b"\n" + lines
+                file.write(lines)
         except OSError as error:
             raise Misuse(
                 f"{self.path}: cannot be written: {error.strerror}; check its permissions"
             ) from None
 
 
-def _examples(path: Path) -> Iterable[Example]:
+def _stripped_hash(text: str) -> str:
+    return text_hash(text.strip())
+
+
+def _ends_with_newline(file: IO[bytes]) -> bool:
+    """Return True if a file is empty or ends with a newline; an editor may have left the last one out."""
+    size = file.seek(0, 2)
+    if size == 0:
+        return True
+    file.seek(size - 1)
+    return file.read(1) == b"\n"
+
+
+def _read_examples(path: Path) -> Iterable[Example]:
     if not path.exists():
         return ()
     examples, faults = read_golden(path, at_least=0)
-    for fault in faults:
-        raise fault
+    if faults:
+        raise faults[0]
     return examples.values()

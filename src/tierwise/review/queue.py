@@ -1,4 +1,4 @@
-"""What waits for a person, what a person may decide about it, and what later runs make of that."""
+"""The review queue: the deferred outcomes of a run, the decisions about them, and their retry."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One outcome as a person looks at it: with its attempts, what was asked, and what was decided so far."""
+class ReviewItem:
+    """One outcome as a reviewer sees it: with its attempts, the question, and the decisions so far."""
 
     run_id: str
     document_id: str
@@ -33,23 +33,24 @@ class Item:
 
     @property
     def step(self) -> str:
-        """The step that it is the outcome of."""
+        """The step of the outcome."""
         return self.outcome.step
 
     @property
     def faults(self) -> str:
-        """What was wrong with each answer, such as `small grounding, large label`."""
-        return ", ".join(fault for attempt in self.outcome.attempts if (fault := _fault(attempt)))
+        """The fault of each failed attempt, such as `small grounding, large label`."""
+        faults = [_attempt_fault(attempt) for attempt in self.outcome.attempts]
+        return ", ".join(fault for fault in faults if fault)
 
 
-def waiting(ledger: Ledger, run_id: str, step: str | None = None) -> Iterator[Item]:
-    """The outcomes of a run that wait, by document."""
+def waiting(ledger: Ledger, run_id: str, step: str | None = None) -> Iterator[ReviewItem]:
+    """Yield the deferred outcomes of a run, by document."""
     for row in list(ledger.outcomes(run_id, step=step, status="deferred")):
-        yield _item(ledger, run_id, row)
+        yield _read_item(ledger, run_id, row)
 
 
-def find_item(ledger: Ledger, run_id: str, document_id: str, step: str | None = None) -> Item:
-    """The outcome of a document that is meant: the one that waits, or the only one. Raises UnknownName, Misuse."""
+def find_item(ledger: Ledger, run_id: str, document_id: str, step: str | None = None) -> ReviewItem:
+    """Return the deferred outcome of a document, or its only one. Raises UnknownName, Misuse."""
     rows = list(ledger.outcomes(run_id, document_id))
     if not rows:
         raise UnknownName("document", document_id, ledger.reviews.documents(run_id))
@@ -57,123 +58,132 @@ def find_item(ledger: Ledger, run_id: str, document_id: str, step: str | None = 
         rows = [row for row in rows if row.outcome.step == step]
         if not rows:
             raise Misuse(f"{document_id} has no outcome of the step '{step}' in run {run_id}")
-    chosen = [row for row in rows if row.outcome.status == "deferred"] or rows
-    if len(chosen) > 1:
-        steps = ", ".join(row.outcome.step for row in chosen)
+    deferred = [row for row in rows if row.outcome.status == "deferred"]
+    candidates = deferred or rows
+    if len(candidates) > 1:
+        steps = ", ".join(row.outcome.step for row in candidates)
         raise Misuse(f"{document_id} has outcomes of several steps; name one with --step: {steps}")
-    return _item(ledger, run_id, chosen[0])
+    return _read_item(ledger, run_id, candidates[0])
 
 
-def answer_text(ledger: Ledger, attempt: Attempt) -> str | None:
-    """What a model answered; None when the call failed or the answer is no longer kept."""
-    reply = None if attempt.error else ledger.reply(attempt.call_hash)
+def reply_text(ledger: Ledger, attempt: Attempt) -> str | None:
+    """Return a model's reply; None when the call failed or the reply is no longer kept."""
+    if attempt.error:
+        return None
+    reply = ledger.reply(attempt.call_hash)
     return reply.text if reply else None
 
 
-def approve(ledger: Ledger, item: Item, number: int | None, *, by: str, note: str = "") -> Decision:
-    """Take an answer as it is: the one that waits, or that of the attempt `number` (from 1; default: the last).
+def approve(
+    ledger: Ledger, item: ReviewItem, number: int | None, *, by: str, note: str = ""
+) -> Decision:
+    """Take an answer as it is: the outcome's own, or that of an attempt.
 
-    Raises Misuse when there is none that fits what was asked.
+    `number` counts attempts from 1. Without it, the last attempt with an answer is taken. Raises Misuse
+    when there is no answer that fits the question.
     """
-    if number is None and item.outcome.value is not None:
-        return _decided(
-            ledger,
-            item,
-            "approved",
-            by=by,
-            note=note,
-            value=item.outcome.value,
-            model=item.outcome.model,
+    outcome = item.outcome
+    if number is None and outcome.value is not None:
+        return _decide(
+            ledger, item, "approved", by=by, note=note, value=outcome.value, model=outcome.model
         )
-    attempts = item.outcome.attempts
-    if number is not None and not 1 <= number <= len(attempts):
-        raise Misuse(
-            f"there is no attempt {number}; {item.document_id} has {len(attempts)} at {item.step}"
-        )
-    for attempt in [attempts[number - 1]] if number else reversed(attempts):
-        if text := answer_text(ledger, attempt):
-            value = _parsed(ledger, item, text, f"the answer of {attempt.model}")
-            return _decided(
+    for attempt in _attempts_to_approve(item, number):
+        text = reply_text(ledger, attempt)
+        if text:
+            value = _parse_answer(ledger, item, text, f"the answer of {attempt.model}")
+            return _decide(
                 ledger, item, "approved", by=by, note=note, value=value, model=attempt.model
             )
     raise Misuse(
-        "there is no answer to approve: none was given, or it is no longer kept; use --edit or --reject"
+        "there is no answer to approve: none was given, or it is no longer kept; "
+        "use --edit or --reject"
     )
 
 
-def edit(ledger: Ledger, item: Item, text: str, *, by: str, note: str = "") -> Decision:
-    """Take a person's answer, given as JSON. Raises Misuse when it does not fit what was asked."""
-    return _decided(
-        ledger,
-        item,
-        "edited",
-        by=by,
-        note=note,
-        value=_parsed(ledger, item, text, "the edited answer"),
-    )
+def _attempts_to_approve(item: ReviewItem, number: int | None) -> list[Attempt]:
+    """Return the attempt of a number, else all, the last one first. Raises Misuse."""
+    attempts = item.outcome.attempts
+    if number is None:
+        return list(reversed(attempts))
+    if not 1 <= number <= len(attempts):
+        raise Misuse(
+            f"there is no attempt {number}; {item.document_id} has {len(attempts)} at {item.step}"
+        )
+    return [attempts[number - 1]]
 
 
-def reject(ledger: Ledger, item: Item, *, by: str, note: str = "") -> Decision:
-    """Take no answer: the document is done with, and later steps skip it."""
-    return _decided(ledger, item, "rejected", by=by, note=note)
+def edit(ledger: Ledger, item: ReviewItem, text: str, *, by: str, note: str = "") -> Decision:
+    """Take a person's answer, given as JSON. Raises Misuse when it does not fit the question."""
+    value = _parse_answer(ledger, item, text, "the edited answer")
+    return _decide(ledger, item, "edited", by=by, note=note, value=value)
 
 
-def reopen(ledger: Ledger, item: Item, *, by: str, note: str = "") -> Decision:
+def reject(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Decision:
+    """Take no answer: the document is finished, and later steps skip it."""
+    return _decide(ledger, item, "rejected", by=by, note=note)
+
+
+def reopen(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Decision:
     """Take the last decision back. Raises Misuse when there is none."""
     if not item.decisions or item.decisions[-1].decision == "reopened":
         raise Misuse(f"nothing was decided about {item.document_id} at {item.step}")
-    return _decided(ledger, item, "reopened", by=by, note=note)
+    return _decide(ledger, item, "reopened", by=by, note=note)
 
 
 def find_texts(
     ledger: Ledger, project: Project, run: RunRow, hashes: Iterable[str]
 ) -> dict[str, str]:
-    """The texts of documents by their hashes, as far as they can be had: from the ledger, or from the run's source."""
+    """Return the available texts of documents by hash: from the ledger, else from the run's source."""
     wanted = set(hashes)
-    found = ledger.retention.texts(wanted)
-    for source in _sources(project, run):
-        if wanted <= found.keys():
+    texts = ledger.retention.texts(wanted)
+    for source in _source_paths(project, run):
+        if wanted <= texts.keys():
             break
-        found |= _read(source, wanted - found.keys())
-    return found
+        texts |= _read_texts(source, wanted - texts.keys())
+    return texts
 
 
 def plan_retry(ledger: Ledger, run_id: str, step: str | None = None, reason: str = "") -> Retry:
-    """What to ask again: what waited at a step and for a reason, decided by now or not. Raises Misuse for nothing."""
-    waited = ledger.reviews.waited(run_id)
-    again = {
-        d for d, at, why in waited if step in (None, at) and reason.casefold() in why.casefold()
-    }
+    """Return the documents to ask about again: deferred at a step and for a reason.
+
+    Documents that were decided about by now are among them. Raises Misuse when there are none.
+    """
+    deferred = ledger.reviews.waited(run_id)
+    again: set[str] = set()
+    for document_id, deferred_at, deferred_for in deferred:
+        same_step = step is None or step == deferred_at
+        if same_step and reason.casefold() in deferred_for.casefold():
+            again.add(document_id)
     if not again:
-        among = f"; {len(waited)} were deferred in all" if waited else ""
+        among = f"; {len(deferred)} were deferred in all" if deferred else ""
         raise Misuse(f"run {run_id} deferred no such document{among}")
     return Retry(run_id, frozenset(ledger.reviews.documents(run_id)), frozenset(again))
 
 
-def _item(ledger: Ledger, run_id: str, row: OutcomeRow) -> Item:
-    attempts = tuple(ledger.attempts(run_id, row.document_id, row.outcome.step))
-    return Item(
+def _read_item(ledger: Ledger, run_id: str, row: OutcomeRow) -> ReviewItem:
+    step = row.outcome.step
+    attempts = tuple(ledger.attempts(run_id, row.document_id, step))
+    return ReviewItem(
         run_id=run_id,
         document_id=row.document_id,
         document_hash=row.document_hash,
         outcome=replace(row.outcome, attempts=attempts),
         question=row.question,
-        decisions=tuple(ledger.reviews.history(run_id, row.document_id, row.outcome.step)),
+        decisions=tuple(ledger.reviews.history(run_id, row.document_id, step)),
     )
 
 
-def _fault(attempt: Attempt) -> str:
-    failed = [verdict.check for verdict in attempt.verdicts if verdict.passed is False]
-    return (
-        f"{attempt.model} {failed[0] if failed else attempt.error}"
-        if failed or attempt.error
-        else ""
-    )
+def _attempt_fault(attempt: Attempt) -> str:
+    """Return the model and the failed check or error of an attempt; nothing for a good one."""
+    for verdict in attempt.verdicts:
+        if verdict.passed is False:
+            return f"{attempt.model} {verdict.check}"
+    return f"{attempt.model} {attempt.error}" if attempt.error else ""
 
 
-def _decided(
+def _decide(
     ledger: Ledger,
-    item: Item,
+    item: ReviewItem,
     word: Word,
     *,
     by: str,
@@ -181,6 +191,7 @@ def _decided(
     value: Any = None,
     model: str | None = None,
 ) -> Decision:
+    """Record a decision. Raises Misuse where the step asked nothing."""
     if item.question is None:
         raise Misuse(
             f"there is no answer to decide about at the step {item.step}: {item.outcome.reason}"
@@ -203,8 +214,8 @@ def _decided(
     return decision
 
 
-def _parsed(ledger: Ledger, item: Item, text: str, what: str) -> Any:
-    """The JSON object in a text, which has to fit what was asked. Raises Misuse."""
+def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
+    """Return the JSON object in a text, which has to fit the step's schema. Raises Misuse."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
@@ -213,6 +224,7 @@ def _parsed(ledger: Ledger, item: Item, text: str, what: str) -> Any:
         raise Misuse(
             f"what the step {item.step} was asked for is not on record; run the flow again first"
         )
+    validator = Draft202012Validator(schema)
     fault = "it holds no JSON object"
     for part in json_parts(text):
         try:
@@ -220,31 +232,39 @@ def _parsed(ledger: Ledger, item: Item, text: str, what: str) -> Any:
         except ValueError as error:
             fault = str(error)
             continue
-        wrong = best_match(Draft202012Validator(schema).iter_errors(value))
-        if wrong is None:
+        mismatch = best_match(validator.iter_errors(value))
+        if mismatch is None:
             return value
-        place = wrong.json_path.removeprefix("$").lstrip(".")
-        fault = f"{place}: {wrong.message}" if place else wrong.message
+        place = mismatch.json_path.removeprefix("$").lstrip(".")
+        fault = f"{place}: {mismatch.message}" if place else mismatch.message
     raise Misuse(f"{what} does not fit the step {item.step}: {fault}")
 
 
-def _sources(project: Project, run: RunRow) -> list[Path]:
-    """Files and folders that the run's parameters name, `source` first."""
-    named = sorted(run.parameters.items(), key=lambda pair: pair[0] != "source")
-    paths = [project.root / value for _, value in named if isinstance(value, str) and value.strip()]
-    return [path for path in paths if path.exists() and path != project.root]
+def _source_paths(project: Project, run: RunRow) -> list[Path]:
+    """Return the files and folders that the run's parameters name, `source` first."""
+    parameters = sorted(run.parameters.items(), key=lambda pair: pair[0] != "source")
+    paths: list[Path] = []
+    for _, value in parameters:
+        if not isinstance(value, str) or not value.strip():
+            continue
+        path = project.root / value
+        # "." would read the whole project
+        if path.exists() and path != project.root:
+            paths.append(path)
+    return paths
 
 
-def _read(source: Path, wanted: set[str]) -> dict[str, str]:
+def _read_texts(source: Path, wanted: set[str]) -> dict[str, str]:
+    """Return the texts of a source whose hashes are wanted."""
     from tierwise.documents import iter_documents
 
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     try:
         for document in iter_documents(source, sensitivity="restricted"):
             if document.hash in wanted:
-                found[document.hash] = document.text
-                if wanted <= found.keys():
+                texts[document.hash] = document.text
+                if wanted <= texts.keys():
                     break
     except Misuse:  # an empty folder, or no documents: then there is nothing to find
         pass
-    return found
+    return texts
