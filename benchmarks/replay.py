@@ -19,8 +19,8 @@ from typing import Any
 import numpy
 
 from tierwise.evidence.replay import (
-    Measures,
-    Outcomes,
+    CurveMeasures,
+    OutcomeTable,
     fit,
     measure,
     read_outcomes,
@@ -42,7 +42,7 @@ def main() -> None:
             f"skipped: {options.data} is not there; --data names a file of recorded outcomes"
         )
     outcomes = read_outcomes(options.data)
-    found: dict[str, list[Measures]] = defaultdict(list)
+    found: dict[str, list[CurveMeasures]] = defaultdict(list)
     for seed in range(options.seeds):
         for policy, measures in compare(outcomes, options.labels, seed).items():
             found[policy].append(measures)
@@ -53,7 +53,7 @@ def main() -> None:
         print(f"| {policy} | {' | '.join(cells(runs))} |")
 
 
-def compare(outcomes: Outcomes, labels: int, seed: int) -> dict[str, Measures]:
+def compare(outcomes: OutcomeTable, labels: int, seed: int) -> dict[str, CurveMeasures]:
     """Every policy on one half of the items, learned from labels in the other."""
     random = numpy.random.default_rng(seed)
     order = random.permutation(len(outcomes)).tolist()
@@ -74,14 +74,14 @@ def compare(outcomes: Outcomes, labels: int, seed: int) -> dict[str, Measures]:
     return {name: measure(sweep(quality, on)) for name, quality in beliefs.items()}
 
 
-def of_two(on: Outcomes, quality: Any) -> Any:
+def of_two(on: OutcomeTable, quality: Any) -> Any:
     """A belief about the cheapest model, as one about the cheapest and the dearest."""
     if len(on.models) != 2:
         raise SystemExit("this benchmark compares two models; the file has more")
     return numpy.column_stack([quality, numpy.full(len(on), max(1.0, quality.max()))])
 
 
-def table(labelled: Outcomes, on: Outcomes) -> Any:
+def table(labelled: OutcomeTable, on: OutcomeTable) -> Any:
     """The mean difference by step, as it is; for a step without labels, that of all."""
     differences = 1 + labelled.scores[:, 0] - labelled.scores[:, 1]
     by_step: dict[str, list[float]] = defaultdict(list)
@@ -90,7 +90,7 @@ def table(labelled: Outcomes, on: Outcomes) -> Any:
     return numpy.array([numpy.mean(by_step.get(step, differences)) for step in on.steps])
 
 
-def cells(runs: list[Measures]) -> list[str]:
+def cells(runs: list[CurveMeasures]) -> list[str]:
     """Mean and standard deviation over the seeds; shares in percent, APGR as it is."""
     columns: dict[str, list[float]] = defaultdict(list)
     for run in runs:

@@ -23,7 +23,7 @@ from tierwise.errors import ConfigError, Misuse
 from tierwise.evidence.replay import (
     COLUMNS,
     RANDOM,
-    Outcomes,
+    OutcomeTable,
     fit,
     measure,
     read_outcomes,
@@ -37,11 +37,11 @@ HEADER = ",".join(COLUMNS)
 Item = tuple[str, int, tuple[float, ...]]  # step, prompt tokens, score of each model
 
 
-def outcomes(items: Iterable[Item], prices: tuple[float, ...] = (0.001, 0.1)) -> Outcomes:
+def outcomes(items: Iterable[Item], prices: tuple[float, ...] = (0.001, 0.1)) -> OutcomeTable:
     """Items by number; a model costs its price for each prompt token."""
     items = list(items)
     tokens = numpy.array([float(tokens) for _, tokens, _ in items])
-    return Outcomes(
+    return OutcomeTable(
         path=Path("made.csv"),
         items=tuple((step, str(number)) for number, (step, _, _) in enumerate(items)),
         prompt_tokens=tokens,
@@ -52,7 +52,7 @@ def outcomes(items: Iterable[Item], prices: tuple[float, ...] = (0.001, 0.1)) ->
     )
 
 
-def file_of(recorded: Outcomes, path: Path) -> Path:
+def file_of(recorded: OutcomeTable, path: Path) -> Path:
     """Write outcomes as a file, the rows in no particular order."""
     rows = [
         [
@@ -73,7 +73,7 @@ def file_of(recorded: Outcomes, path: Path) -> Path:
     return path
 
 
-def planted(count: int = 400, *, length: bool = False) -> Outcomes:
+def planted(count: int = 400, *, length: bool = False) -> OutcomeTable:
     """The cheap model fails on the step `hard` (or on long prompts) and else passes; the strong one always passes."""
     steps = [("easy", "hard")[i % 2] for i in range(count)]
     tokens = [10 if i % 4 < 2 else 1000 for i in range(count)]
@@ -321,7 +321,7 @@ score = st.sampled_from([0.0, 0.5, 1.0])
 
 
 @st.composite
-def believed(draw: st.DrawFn) -> tuple[Outcomes, Any]:
+def believed(draw: st.DrawFn) -> tuple[OutcomeTable, Any]:
     """Outcomes of two to four models, and any belief about them."""
     models, items = draw(st.integers(2, 4)), draw(st.integers(1, 12))
     scores = st.tuples(*[score] * models)
@@ -337,7 +337,7 @@ def believed(draw: st.DrawFn) -> tuple[Outcomes, Any]:
 
 @given(believed())
 def test_the_sweep_goes_from_always_the_cheapest_to_always_the_strongest(
-    case: tuple[Outcomes, Any],
+    case: tuple[OutcomeTable, Any],
 ) -> None:
     made, quality = case
     points = sweep(quality, made)
@@ -353,7 +353,7 @@ def test_the_sweep_goes_from_always_the_cheapest_to_always_the_strongest(
 
 @given(believed())
 def test_each_floor_sends_an_item_to_the_cheapest_model_that_reaches_it(
-    case: tuple[Outcomes, Any],
+    case: tuple[OutcomeTable, Any],
 ) -> None:
     """Said again item by item, in the plainest way."""
     made, quality = case
@@ -417,7 +417,7 @@ def test_the_router_finds_the_step_on_which_the_strong_model_is_needed() -> None
 
 def test_beside_the_router_stand_all_that_it_must_beat() -> None:
     done = replay(planted(), planted(), labels=40)
-    cheapest, best, half, chance, most, chance_again, oracle = done.policies
+    cheapest, best, half, chance, most, chance_again, oracle = done.strategies
     assert [p.name for p in (cheapest, best, oracle)] == [
         "always cheapest: m0",
         "best single model: m1",
@@ -446,7 +446,7 @@ def test_where_there_is_no_gap_nothing_is_claimed() -> None:
     done = replay(same, same, labels=5)
     assert done.router.apgr is None
     assert done.random.apgr is None
-    assert all(policy.recovered is None for policy in done.policies)
+    assert all(policy.recovered is None for policy in done.strategies)
 
 
 # ---- the command --------------------------------------------------------------------------------

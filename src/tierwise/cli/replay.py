@@ -11,7 +11,7 @@ import typer
 from tierwise.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from tierwise.evidence.replay import Measures, Policy, Replay
+    from tierwise.evidence.replay import CurveMeasures, Replay, Strategy
 
 
 def replay(
@@ -94,7 +94,7 @@ def _show(done: Replay) -> None:
     title = f"{done.items} items, learned from {done.labels} labels"
     if done.left_out:
         title += f"; {done.left_out} labelled items left out"
-    print_table([_cells(policy) for policy in done.policies], title=title)
+    print_table([_cells(strategy) for strategy in done.strategies], title=title)
     if done.router.apgr is None:
         typer.echo(
             "The strongest model by the labels is no better here than the cheapest: nothing is to be recovered."
@@ -104,19 +104,19 @@ def _show(done: Replay) -> None:
     print_table([{"policy": name, **_measures(measures)} for name, measures in rows.items()])
 
 
-def _cells(policy: Policy) -> dict[str, Any]:
-    at = policy.point
+def _cells(strategy: Strategy) -> dict[str, Any]:
+    at = strategy.point
     return {
-        "policy": policy.name,
+        "policy": strategy.name,
         "floor": "" if at.floor is None else f"{at.floor:.3f}",
         "strong share": f"{at.strong_share:.1%}",
         "quality": f"{at.quality:.4f}",
-        "gap recovered": "" if policy.recovered is None else f"{policy.recovered:.1%}",
+        "gap recovered": "" if strategy.recovered is None else f"{strategy.recovered:.1%}",
         "cost": f"{at.cost_usd:.4f} USD",
     }
 
 
-def _measures(measures: Measures) -> dict[str, str]:
+def _measures(measures: CurveMeasures) -> dict[str, str]:
     shares = {name.upper(): value for name, value in asdict(measures).items()}
     return {
         name: "" if x is None else f"{x:.3f}" if name == "APGR" else f"{x:.1%}"
@@ -132,7 +132,7 @@ def _data(done: Replay) -> dict[str, Any]:
         "models": list(done.estimate.candidates),
         "policies": [
             {"policy": p.name, **asdict(p.point), "gap_recovered": p.recovered}
-            for p in done.policies
+            for p in done.strategies
         ],
         "measures": {name: asdict(getattr(done, name)) for name in ("router", "random", "oracle")},
         "estimates": done.estimate.cells(),

@@ -1,8 +1,7 @@
-"""Golden sets: labelled examples that say what a right answer is, and others that a model may be shown.
+"""Settings of golden sets: the parameters and criteria that a step's examples are for.
 
-`golden/<step>.jsonl` is measured on; `golden/<step>-examples.jsonl` is shown; `golden/<step>.yaml` holds the
-parameters that both are for. A row has `id`, `text`, optionally `sensitivity`, and the fields of a right answer.
-A CSV file does too: its other columns are the fields, and a row without an `id` is called after its place.
+`golden/<step>.jsonl` is measured on, `golden/<step>-examples.jsonl` is shown to models, and
+`golden/<step>.yaml` has the parameters that both are for. `steps.examples` reads the examples.
 """
 
 from __future__ import annotations
@@ -25,13 +24,17 @@ class GoldenSettings(Settings):
     )
     returns: str | None = Field(
         None,
-        description="The output model that a flow gives, such as `flows.contract_intake:ContractTerms`.",
+        description="The output model that a flow gives, "
+        "such as `flows.contract_intake:ContractTerms`.",
     )
     rubric: tuple[str, ...] = Field(
-        (), description="Criteria for a judge, beside what the step says is right."
+        (),
+        description="Criteria for a judge, in addition to the step's own definition of right.",
     )
 
 
 def load_settings(path: Path) -> GoldenSettings:
-    """What a `golden/<step>.yaml` says; nothing where there is no such file."""
-    return read_yaml(path).validate(GoldenSettings) if path.exists() else GoldenSettings()
+    """Read a `golden/<step>.yaml`; return the defaults where there is no such file."""
+    if not path.exists():
+        return GoldenSettings()
+    return read_yaml(path).validate(GoldenSettings)

@@ -1,21 +1,28 @@
-"""Replay: what the router would have made of outcomes that are recorded already, without a single call."""
+"""Replay: simulate the router on recorded outcomes, without a single call."""
 
 from __future__ import annotations
 
-from tierwise.evidence.replay.curve import RANDOM, Measures, Point, measure, sweep, true_quality
-from tierwise.evidence.replay.estimate import Estimate, fit
-from tierwise.evidence.replay.outcomes import COLUMNS, Outcomes, read_outcomes
-from tierwise.evidence.replay.report import Policy, Replay, replay, write_curve
+from tierwise.evidence.replay.curve import (
+    RANDOM,
+    CurveMeasures,
+    CurvePoint,
+    measure,
+    sweep,
+    true_quality,
+)
+from tierwise.evidence.replay.estimate import QualityEstimate, fit
+from tierwise.evidence.replay.outcomes import COLUMNS, OutcomeTable, read_outcomes
+from tierwise.evidence.replay.report import Replay, Strategy, replay, write_curve
 
 __all__ = [
     "COLUMNS",
     "RANDOM",
-    "Estimate",
-    "Measures",
-    "Outcomes",
-    "Point",
-    "Policy",
+    "CurveMeasures",
+    "CurvePoint",
+    "OutcomeTable",
+    "QualityEstimate",
     "Replay",
+    "Strategy",
     "fit",
     "measure",
     "read_outcomes",

@@ -1,10 +1,11 @@
-"""How good each model's answer to an item will be, beside the strongest model's, learned from labelled items.
+"""An estimate of each model's quality on an item, relative to the strongest model's.
 
-A label is the scores of all models on one item; what is learned is the *difference* between a model and the
-strongest one, since a hard step on which both fail is no reason to pay for the strongest. The estimate is a
-sum that an auditor can follow: the overall difference, one slope for the prompt's length, and one number for
-each step. Slope and step numbers are shrunken towards 0, the more the fewer labels a step has; how much in
-all is read off the labels themselves (a mixed linear model, its two variances fitted by EM: Laird and Ware,
+It is learned from labelled items; a label is the scores of all models on one item. What is learned
+is the *difference* between a model and the strongest one, since a hard step on which both fail is
+no reason to pay for the strongest. The estimate is a sum that an auditor can follow: the overall
+difference, one slope for the prompt's length, and one number for each step. Slope and step numbers
+are shrunken towards 0, the more the fewer labels a step has. How much in all is read from the
+labels themselves (a mixed linear model, its two variances fitted by EM: Laird and Ware,
 "Random-effects models for longitudinal data", Biometrics 1982).
 """
 
@@ -14,91 +15,105 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tierwise.evidence.replay.curve import DECIMALS
-from tierwise.evidence.replay.outcomes import Outcomes
+from tierwise.evidence.replay.outcomes import OutcomeTable
 
 if TYPE_CHECKING:
     from tierwise.evidence.replay.outcomes import Floats
 
 _ROUNDS = 100  # of EM; the estimates have settled to the third decimal after about 30
+_FIRST_BETWEEN = 0.01  # variance with which EM begins
 _LEAST_VARIANCE = 1e-6
 _LEAST_PRICE = 0.01  # of the usual one
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Estimate:
+class QualityEstimate:
     """Expected score of each candidate less that of the strongest, which is the last of them."""
 
-    candidates: tuple[str, ...]  # cheapest first; models both dearer and no better are left out
+    candidates: tuple[str, ...]  # cheapest first, without those more expensive and no better
     steps: tuple[str, ...]
     labels: tuple[int, ...]  # of each step
     observed: Floats  # (steps, candidates): mean difference among the step's labels
     overall: Floats  # (candidates,)
-    slope: (
-        Floats  # (candidates,): for one standard deviation of the logarithm of the prompt's length
-    )
-    effects: Floats  # (steps, candidates): what a step adds
+    slope: Floats  # (candidates,): for one standard deviation of the prompt's log length
+    effects: Floats  # (steps, candidates): a step's own addition
     mean_length: float  # of log(1 + prompt tokens)
     length_spread: float  # its standard deviation
     mean_tokens: float
-    extra_usd: Floats  # (2, candidates): what the strongest costs more, in all calls and for each prompt token
+    extra_usd: Floats  # (2, candidates): the strongest's extra cost, a call and a prompt token
 
-    def quality(self, outcomes: Outcomes) -> Floats:
-        """Estimated quality (items, candidates) relative to the strongest: 1 is as good. Uses no score or cost."""
-        import numpy
+    def quality(self, outcomes: OutcomeTable) -> Floats:
+        """Return the estimated quality (items, candidates); 1 is as good as the strongest.
 
-        place = {step: i for i, step in enumerate(self.steps)}
-        effects = numpy.vstack(
-            [self.effects, numpy.zeros(len(self.candidates))]
-        )  # the last: a step without labels
-        lengths = (numpy.log1p(outcomes.prompt_tokens) - self.mean_length) / self.length_spread
-        known = effects[[place.get(step, -1) for step in outcomes.steps]]
-        return (1 + self.overall + lengths[:, None] * self.slope + known).round(DECIMALS)
-
-    def worth(self, outcomes: Outcomes) -> Floats:
-        """The quality, but an item on which the strongest costs twice as much as usual may lose twice as much.
-
-        A floor on it spends the fewest USD for a quality, where one on the quality makes the fewest strong calls.
+        It uses neither scores nor costs.
         """
         import numpy
 
-        tokens = outcomes.prompt_tokens[:, None]
-        usual = self.extra_usd[0] + self.extra_usd[1] * self.mean_tokens
-        extra = self.extra_usd[0] + self.extra_usd[1] * tokens
+        no_effect = numpy.zeros(len(self.candidates))  # for a step without labels
+        effects = numpy.vstack([self.effects, no_effect])
+        rows = {step: row for row, step in enumerate(self.steps)}
+        rows_of_items = [rows.get(step, -1) for step in outcomes.steps]
+        lengths = (numpy.log1p(outcomes.prompt_tokens) - self.mean_length) / self.length_spread
+        quality = 1 + self.overall + lengths[:, None] * self.slope + effects[rows_of_items]
+        return quality.round(DECIMALS)
+
+    def worth(self, outcomes: OutcomeTable) -> Floats:
+        """Return the quality, with losses divided by the strongest model's relative price.
+
+        An item on which the strongest costs twice as much as usual may lose twice as much. A floor
+        on this spends the fewest USD for a quality; one on the quality makes the fewest strong
+        calls.
+        """
+        import numpy
+
+        a_call = self.extra_usd[0]
+        a_token = self.extra_usd[1]
+        usual = a_call + a_token * self.mean_tokens
+        extra = a_call + a_token * outcomes.prompt_tokens[:, None]
         price = numpy.maximum(extra / numpy.where(usual > 0, usual, 1), _LEAST_PRICE)
-        worth: Floats = (1 - (1 - self.quality(outcomes)) / price).round(DECIMALS)
+        loss = 1 - self.quality(outcomes)
+        worth: Floats = (1 - loss / price).round(DECIMALS)
         return worth
 
     def cells(self) -> list[dict[str, Any]]:
-        """The table by step for people: labels, and for each candidate what was observed and what is estimated."""
+        """Return the table by step for people: labels, observed and estimated qualities."""
         rows = []
         for i, step in enumerate(self.steps):
             row: dict[str, Any] = {"step": step, "labels": self.labels[i]}
             for j, name in enumerate(self.candidates[:-1]):
-                row[f"{name}: observed"] = f"{1 + self.observed[i, j]:.3f}"
-                row[f"{name}: estimated"] = f"{1 + self.overall[j] + self.effects[i, j]:.3f}"
+                observed = 1 + self.observed[i, j]
+                estimated = 1 + self.overall[j] + self.effects[i, j]
+                row[f"{name}: observed"] = f"{observed:.3f}"
+                row[f"{name}: estimated"] = f"{estimated:.3f}"
             rows.append(row)
         return rows
 
 
-def fit(labelled: Outcomes) -> Estimate:
+def fit(labelled: OutcomeTable) -> QualityEstimate:
     """Learn from labelled items, one or more."""
     import numpy
 
     strongest = int(labelled.scores.mean(axis=0).argmax())  # the cheapest among equals
-    differences = labelled.scores[:, : strongest + 1] - labelled.scores[:, [strongest]]
+    candidates = strongest + 1
+    differences = labelled.scores[:, :candidates] - labelled.scores[:, [strongest]]
+
+    # one row an item: 1, its standardised length, and a 1 in the column of its step
+    ones = numpy.ones(len(labelled))
     lengths = numpy.log1p(labelled.prompt_tokens)
     spread = float(lengths.std()) or 1.0
-    steps, which = numpy.unique(labelled.steps, return_inverse=True)
-    in_step = numpy.eye(len(steps))[which]
-    columns = numpy.column_stack(
-        [numpy.ones(len(which)), (lengths - lengths.mean()) / spread, in_step]
-    )
-    extra = labelled.costs[:, [strongest]] - labelled.costs[:, : strongest + 1]
-    tokens = numpy.column_stack([numpy.ones(len(which)), labelled.prompt_tokens])
+    steps, step_of_item = numpy.unique(labelled.steps, return_inverse=True)
+    in_step = numpy.eye(len(steps))[step_of_item]
+    columns = numpy.column_stack([ones, (lengths - lengths.mean()) / spread, in_step])
     weights = numpy.column_stack([_shrunken(columns, difference) for difference in differences.T])
+
+    # the strongest model's extra cost, by least squares on the prompt's tokens
+    extra = labelled.costs[:, [strongest]] - labelled.costs[:, :candidates]
+    tokens = numpy.column_stack([ones, labelled.prompt_tokens])
+    extra_usd, *_ = numpy.linalg.lstsq(tokens, extra, rcond=None)
+
     counts = in_step.sum(axis=0)
-    return Estimate(
-        candidates=labelled.models[: strongest + 1],
+    return QualityEstimate(
+        candidates=labelled.models[:candidates],
         steps=tuple(steps.tolist()),
         labels=tuple(counts.astype(int).tolist()),
         observed=in_step.T @ differences / counts[:, None],
@@ -108,29 +123,34 @@ def fit(labelled: Outcomes) -> Estimate:
         mean_length=float(lengths.mean()),
         length_spread=spread,
         mean_tokens=float(labelled.prompt_tokens.mean()),
-        extra_usd=numpy.linalg.lstsq(tokens, extra, rcond=None)[0].astype(float),
+        extra_usd=extra_usd.astype(float),
     )
 
 
 def _shrunken(columns: Floats, target: Floats) -> Floats:
-    """Weights of a ridge regression that leaves the first column alone, its strength found by EM."""
+    """Return the weights of a ridge regression whose strength is found by EM.
+
+    The first column, the overall difference, is not shrunken.
+    """
     import numpy
 
     gram = columns.T @ columns
     moments = columns.T @ target
     total = float(target @ target)
-    between = 0.01
-    within = max(float(target.var()), _LEAST_VARIANCE)
+    between = _FIRST_BETWEEN  # variance of the weights
+    within = max(float(target.var()), _LEAST_VARIANCE)  # variance of an item about its estimate
     weights = numpy.zeros(len(gram))
-    free = numpy.eye(len(gram))
-    free[0, 0] = 0
+    shrunken = numpy.eye(len(gram))
+    shrunken[0, 0] = 0
     for _ in range(_ROUNDS):
-        inverse = numpy.linalg.inv(gram + free * (within / between))
+        # E step: the weights, and the variance of each, given both variances
+        inverse = numpy.linalg.inv(gram + shrunken * (within / between))
         weights = inverse @ moments
-        doubt = within * numpy.diag(inverse)  # the variance of each weight
+        variances = within * numpy.diag(inverse)
+        # M step: both variances, given the weights
         residual = total - 2 * weights @ moments + weights @ gram @ weights
-        within = max(
-            float(residual + within * (gram * inverse).sum()) / len(target), _LEAST_VARIANCE
-        )
-        between = max(float((weights[1:] ** 2 + doubt[1:]).mean()), _LEAST_VARIANCE)
+        expected_residual = float(residual + within * (gram * inverse).sum())
+        within = max(expected_residual / len(target), _LEAST_VARIANCE)
+        expected_square = float((weights[1:] ** 2 + variances[1:]).mean())
+        between = max(expected_square, _LEAST_VARIANCE)
     return weights

@@ -1,4 +1,4 @@
-"""Recorded outcomes: a CSV with a row for each item and model, read into arrays and checked to be complete."""
+"""Recorded outcomes: a CSV with a row for each item and model, checked and read into arrays."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ Key = tuple[str, str]  # step, item: the same document in another step is anothe
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Outcomes:
-    """What some models made of the same items: a row an item, a column a model, cheapest model first."""
+class OutcomeTable:
+    """Scores and costs of some models on the same items.
+
+    Each item is a row, each model a column, the cheapest model first.
+    """
 
     path: Path
     items: tuple[Key, ...]
@@ -45,8 +48,8 @@ class Outcomes:
         """The step of each item."""
         return tuple(step for step, _ in self.items)
 
-    def part(self, places: Sequence[int]) -> Outcomes:
-        """The items at these places, in this order."""
+    def part(self, places: Sequence[int]) -> OutcomeTable:
+        """Return the items at these places, in this order."""
         places = list(places)
         return replace(
             self,
@@ -56,116 +59,144 @@ class Outcomes:
             costs=self.costs[places],
         )
 
-    def without(self, items: Collection[Key]) -> Outcomes:
-        """All items but these."""
-        return self.part([place for place, key in enumerate(self.items) if key not in items])
+    def without(self, items: Collection[Key]) -> OutcomeTable:
+        """Return all items but these."""
+        places = [place for place, key in enumerate(self.items) if key not in items]
+        return self.part(places)
 
-    def draw(self, count: int, seed: int = 0) -> Outcomes:
-        """`count` items by chance, spread over the steps and, within each, over the prompt lengths.
+    def draw(self, count: int, seed: int = 0) -> OutcomeTable:
+        """Return `count` items drawn by chance, spread over the steps and prompt lengths.
 
-        Sorted by step and length, the items fall into `count` runs of equal size; each gives one. Looks at
-        no score, and does not depend on the order of the file. Raises Misuse when there are not as many.
+        Sorted by step and length, the items fall into `count` runs of equal size, and each run
+        gives one. Scores play no part, nor does the order of the file. Raises Misuse when there are
+        fewer items.
         """
         import numpy
 
         if not 1 <= count <= len(self):
             raise Misuse(f"cannot draw {count} labels: {self.path} has {len(self)} items")
-        order = sorted(
-            range(len(self)),
-            key=lambda i: (self.items[i][0], self.prompt_tokens[i], self.items[i][1]),
-        )
+        order = sorted(range(len(self)), key=self._sort_key)
         ends = numpy.linspace(0, len(self), count + 1).astype(int)
-        chosen = numpy.random.default_rng(seed).integers(ends[:-1], ends[1:])
-        return self.part([order[place] for place in chosen])
+        drawn = numpy.random.default_rng(seed).integers(ends[:-1], ends[1:])
+        return self.part([order[place] for place in drawn])
+
+    def _sort_key(self, place: int) -> tuple[str, float, str]:
+        step, item = self.items[place]
+        return step, float(self.prompt_tokens[place]), item
 
 
 class _Row(NamedTuple):
+    """One line of the file, in numbers."""
+
     line: int
     prompt_tokens: float
     score: float
     cost: float
 
 
-def read_outcomes(path: Path | str, *, models: Sequence[str] | None = None) -> Outcomes:
-    """Read `.csv` or `.csv.gz` with the columns in COLUMNS; others are ignored.
+class _Tier(NamedTuple):
+    """A model's tier, and the first line that names it."""
 
-    `models` are the ones that must be there, in their order; without it, whichever are found. An item's
-    prompt length is the mean over its models, which may count tokens differently. Raises ConfigError with
-    file and line: a missing column or model, a cell that is no number, the same item and model twice.
+    name: str
+    line: int
+
+
+def read_outcomes(path: Path | str, *, models: Sequence[str] | None = None) -> OutcomeTable:
+    """Read a `.csv` or `.csv.gz` with the columns in COLUMNS; others are ignored.
+
+    `models` are the ones that must be there, in their order; None takes all in the file. An item's
+    prompt length is the mean over its models, which may count tokens differently. Raises ConfigError
+    with file and line: a missing column or model, a cell that is not a number, an item and model
+    that are there twice.
     """
     path = Path(path)
     table: dict[Key, dict[str, _Row]] = {}
-    tiers: dict[str, tuple[str, int]] = {}  # model -> tier, first line
+    tiers: dict[str, _Tier] = {}  # of the models
     for line, cells in _rows(path):
+        row = _row(path, line, cells)
         key = (cells["step"], cells["item"])
         model = cells["model"]
-        row = _row(path, line, cells)
-        tier, first = tiers.setdefault(model, (cells["tier"], line))
-        if tier != cells["tier"]:
-            message = f"model '{model}' is in tier '{cells['tier']}' here and in '{tier}' on line {first}; correct one"
+        tier = tiers.setdefault(model, _Tier(cells["tier"], line))
+        if tier.name != cells["tier"]:
+            message = (
+                f"model '{model}' is in tier '{cells['tier']}' here "
+                f"and in '{tier.name}' on line {tier.line}; correct one"
+            )
             raise ConfigError(message, path=path, line=line)
         rows = table.setdefault(key, {})
         if model in rows:
-            message = f"item '{key[1]}' has a row for model '{model}' on line {rows[model].line} already; remove one"
+            message = (
+                f"item '{key[1]}' has a row for model '{model}' "
+                f"on line {rows[model].line} already; remove one"
+            )
             raise ConfigError(message, path=path, line=line)
         rows[model] = row
-    _check_models(path, {model: line for model, (_, line) in tiers.items()}, models)
+    _check_models(path, tiers, models)
     _check_complete(path, table, tiers)
-    return _outcomes(path, table, {model: tier for model, (tier, _) in tiers.items()}, models)
+    return _arrays(path, table, tiers, models)
 
 
-def _outcomes(
+def _arrays(
     path: Path,
     table: Mapping[Key, Mapping[str, _Row]],
-    tiers: Mapping[str, str],
+    tiers: Mapping[str, _Tier],
     models: Sequence[str] | None,
-) -> Outcomes:
+) -> OutcomeTable:
     import numpy
 
-    def mean_cost(model: str) -> float:
-        return math.fsum(rows[model].cost for rows in table.values())
-
-    names = tuple(models or sorted(tiers, key=lambda model: (mean_cost(model), model)))
-    return Outcomes(
+    if models is None:
+        totals = {name: math.fsum(rows[name].cost for rows in table.values()) for name in tiers}
+        models = sorted(tiers, key=lambda name: (totals[name], name))
+    prompt_tokens = []
+    scores = []
+    costs = []
+    for rows in table.values():
+        prompt_tokens.append(numpy.mean([row.prompt_tokens for row in rows.values()]))
+        scores.append([rows[name].score for name in models])
+        costs.append([rows[name].cost for name in models])
+    return OutcomeTable(
         path=path,
         items=tuple(table),
-        prompt_tokens=numpy.array(
-            [numpy.mean([row.prompt_tokens for row in rows.values()]) for rows in table.values()]
-        ),
-        models=names,
-        tiers=tuple(tiers[name] for name in names),
-        scores=numpy.array([[rows[name].score for name in names] for rows in table.values()]),
-        costs=numpy.array([[rows[name].cost for name in names] for rows in table.values()]),
+        prompt_tokens=numpy.array(prompt_tokens),
+        models=tuple(models),
+        tiers=tuple(tiers[name].name for name in models),
+        scores=numpy.array(scores),
+        costs=numpy.array(costs),
     )
 
 
-def _check_models(path: Path, found: Mapping[str, int], wanted: Sequence[str] | None) -> None:
+def _check_models(path: Path, tiers: Mapping[str, _Tier], wanted: Sequence[str] | None) -> None:
     if wanted is None:
-        if len(found) < 2:
-            message = f"every row is of model '{next(iter(found))}'; routing needs the outcomes of two or more"
+        if len(tiers) < 2:
+            only = next(iter(tiers))
+            message = f"every row is of model '{only}'; routing needs the outcomes of two or more"
             raise ConfigError(message, path=path)
         return
-    for model, line in found.items():
+    for model, tier in tiers.items():
         if model not in wanted:
-            message = f"model '{model}' is not among the models fitted ({', '.join(wanted)}); leave its rows out"
-            raise ConfigError(message, path=path, line=line)
-    if missing := [model for model in wanted if model not in found]:
-        raise ConfigError(
-            f"has no rows of model '{missing[0]}', which was fitted; record its outcomes too",
-            path=path,
-        )
+            message = (
+                f"model '{model}' is not among the models fitted ({', '.join(wanted)}); "
+                "leave its rows out"
+            )
+            raise ConfigError(message, path=path, line=tier.line)
+    for model in wanted:
+        if model not in tiers:
+            message = f"has no rows of model '{model}', which was fitted; record its outcomes too"
+            raise ConfigError(message, path=path)
 
 
 def _check_complete(
     path: Path, table: Mapping[Key, Mapping[str, _Row]], models: Collection[str]
 ) -> None:
     for (step, item), rows in table.items():
-        if missing := [model for model in models if model not in rows]:
-            line = min(row.line for row in rows.values())
-            message = f"item '{item}' (step {step}) has no row of model '{missing[0]}'"
-            raise ConfigError(
-                f"{message}; record its outcome, or leave the item out", path=path, line=line
-            )
+        for model in models:
+            if model not in rows:
+                message = (
+                    f"item '{item}' (step {step}) has no row of model '{model}'; "
+                    "record its outcome, or leave the item out"
+                )
+                line = min(row.line for row in rows.values())
+                raise ConfigError(message, path=path, line=line)
 
 
 def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
@@ -175,26 +206,28 @@ def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
         except ValueError:
             value = math.nan
         if not (0 <= value <= most and math.isfinite(value)):
-            message = f"{column} must be {allowed} (found '{cells[column]}')"
-            raise ConfigError(f"{message}; correct it, or leave the item out", path=path, line=line)
+            message = (
+                f"{column} must be {allowed} (found '{cells[column]}'); "
+                "correct it, or leave the item out"
+            )
+            raise ConfigError(message, path=path, line=line)
         return value
 
     for column in ("item", "step", "model"):
         if not cells[column]:
             raise ConfigError(f"{column} is empty; name it", path=path, line=line)
-    tokens = number("prompt_tokens", math.inf, "a number, 0 or more")
     return _Row(
-        line,
-        tokens,
-        number("score", 1, "a number from 0 to 1"),
-        number("cost_usd", math.inf, "USD, 0 or more"),
+        line=line,
+        prompt_tokens=number("prompt_tokens", math.inf, "a number, 0 or more"),
+        score=number("score", 1, "a number from 0 to 1"),
+        cost=number("cost_usd", math.inf, "USD, 0 or more"),
     )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row with its line and its cells by column, stripped."""
     has_rows = False
-    with _read_errors(path), _opened(path) as file:
+    with _read_errors(path), _open(path) as file:
         rows = csv_cells(path, file)
         _, first = next(rows, (1, []))
         header = [name.strip() for name in first]
@@ -220,7 +253,7 @@ def _read_errors(path: Path) -> Iterator[None]:
             raise ConfigError(message, path=path) from None
 
 
-def _opened(path: Path) -> IO[str]:
+def _open(path: Path) -> IO[str]:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
@@ -230,9 +263,10 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
     needed = f"the header needs {','.join(COLUMNS)}"
     if not any(header):
         raise ConfigError(f"the file is empty; {needed}", path=path)
-    if missing := [name for name in COLUMNS if name not in header]:
-        raise ConfigError(
-            f"has no column '{missing[0]}' (found {', '.join(header)}); {needed}", path=path, line=1
-        )
-    if twice := [name for name in COLUMNS if header.count(name) > 1]:
-        raise ConfigError(f"has two columns '{twice[0]}'; rename or remove one", path=path, line=1)
+    for name in COLUMNS:
+        if name not in header:
+            message = f"has no column '{name}' (found {', '.join(header)}); {needed}"
+            raise ConfigError(message, path=path, line=1)
+        if header.count(name) > 1:
+            message = f"has two columns '{name}'; rename or remove one"
+            raise ConfigError(message, path=path, line=1)

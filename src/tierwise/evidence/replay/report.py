@@ -1,4 +1,4 @@
-"""A replay as a whole: labels are drawn, the estimate is fitted, the floor swept, and the baselines set beside it."""
+"""A replay as a whole: draw labels, fit the estimate, sweep the floor, and add the baselines."""
 
 from __future__ import annotations
 
@@ -8,118 +8,128 @@ from pathlib import Path
 
 from tierwise.errors import ConfigError, Misuse
 from tierwise.evidence.replay import curve
-from tierwise.evidence.replay.curve import DECIMALS, NO_GAP, RANDOM, Measures, Point
-from tierwise.evidence.replay.estimate import Estimate, fit
-from tierwise.evidence.replay.outcomes import Outcomes
+from tierwise.evidence.replay.curve import DECIMALS, NO_GAP, RANDOM, CurveMeasures, CurvePoint
+from tierwise.evidence.replay.estimate import QualityEstimate, fit
+from tierwise.evidence.replay.outcomes import OutcomeTable
 from tierwise.text.files import write_atomically
 from tierwise.text.rows import csv_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """One way to choose models, and what it gave. `recovered` is the share of the gap, None where there is none."""
+class Strategy:
+    """One way to choose models, with its cost and quality.
+
+    `recovered` is the share of the quality gap, None where there is no gap.
+    """
 
     name: str
-    point: Point
+    point: CurvePoint
     recovered: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What came of a replay. Nothing is measured on the `left_out` items: they were fitted on."""
+    """The results of a replay. Nothing is measured on the `left_out` items: they were fitted on."""
 
-    estimate: Estimate
+    estimate: QualityEstimate
     labels: int
     items: int
     left_out: int
-    points: tuple[Point, ...]
-    policies: tuple[Policy, ...]
-    router: Measures
-    oracle: Measures
+    points: tuple[CurvePoint, ...]
+    strategies: tuple[Strategy, ...]
+    router: CurveMeasures
+    oracle: CurveMeasures
 
     @property
-    def random(self) -> Measures:
-        """The measures of choosing by chance."""
+    def random(self) -> CurveMeasures:
+        """The measures of a random router."""
         return NO_GAP if self.router == NO_GAP else RANDOM
 
 
 def replay(
-    fitted: Outcomes,
-    on: Outcomes,
+    fitted: OutcomeTable,
+    on: OutcomeTable,
     *,
     labels: int | None = None,
     seed: int = 0,
     per_usd: bool = False,
 ) -> Replay:
-    """Fit on `labels` items drawn from `fitted` (None: all of them) and sweep the floor over the items of `on`.
+    """Fit on `labels` items of `fitted` (None: all) and sweep the floor over the items of `on`.
 
-    A label is the scores of *all* models on one item. With `per_usd`, the floor is on `Estimate.worth` instead
-    of `Estimate.quality`. Both files must have the same models in the same order. Raises Misuse when there are
-    fewer items than labels, or when `on` has no items but the labelled ones.
+    A label is the scores of *all* models on one item. With `per_usd`, the floor is on
+    `QualityEstimate.worth` instead of `.quality`. Both files must have the same models in the same
+    order. Raises Misuse when there are fewer items than labels, or when `on` has no other items.
     """
     labelled = fitted if labels is None else fitted.draw(labels, seed)
     measured = on.without(frozenset(labelled.items))
     if not len(measured):
         raise Misuse(
-            f"every item of {on.path} was fitted on; replay on others, or fit on fewer with --labels"
+            f"every item of {on.path} was fitted on; "
+            "replay on others, or fit on fewer with --labels"
         )
     estimate = fit(labelled)
-    points = curve.sweep(
-        estimate.worth(measured) if per_usd else estimate.quality(measured), measured
-    )
-    best = curve.sweep(curve.true_quality(measured, len(estimate.candidates)), measured)
+    quality = estimate.worth(measured) if per_usd else estimate.quality(measured)
+    points = curve.sweep(quality, measured)
+    candidates = len(estimate.candidates)
+    oracle_points = curve.sweep(curve.true_quality(measured, candidates), measured)
     return Replay(
         estimate=estimate,
         labels=len(labelled),
         items=len(measured),
         left_out=len(on) - len(measured),
         points=points,
-        policies=tuple(_policies(measured, points, len(estimate.candidates) - 1)),
+        strategies=tuple(_strategies(measured, points, strongest=candidates - 1)),
         router=curve.measure(points),
-        oracle=curve.measure(best),
+        oracle=curve.measure(oracle_points),
     )
 
 
-def _policies(outcomes: Outcomes, points: Sequence[Point], strongest: int) -> Iterator[Policy]:
+def _strategies(
+    outcomes: OutcomeTable, points: Sequence[CurvePoint], strongest: int
+) -> Iterator[Strategy]:
+    """Yield the baselines, and the router at two points of its curve."""
     import numpy
 
-    def always(place: int) -> Point:
-        return curve.point(outcomes, numpy.full(len(outcomes), place), strongest)
+    def always(model: int) -> CurvePoint:
+        return curve.point(outcomes, numpy.full(len(outcomes), model), strongest)
 
     cheapest = always(0)
     strong = always(strongest)
-    best = curve.best_single(outcomes)
     gap = strong.quality - cheapest.quality
 
-    def policy(name: str, at: Point) -> Policy:
-        return Policy(
-            name=name,
-            point=at,
-            recovered=(at.quality - cheapest.quality) / gap if gap > 0 else None,
-        )
+    def strategy(name: str, point: CurvePoint) -> Strategy:
+        recovered = (point.quality - cheapest.quality) / gap if gap > 0 else None
+        return Strategy(name=name, point=point, recovered=recovered)
 
-    yield policy(f"always cheapest: {outcomes.models[0]}", cheapest)
-    yield policy(f"best single model: {outcomes.models[best]}", always(best))
+    best = curve.best_single(outcomes)
+    yield strategy(f"always cheapest: {outcomes.models[0]}", cheapest)
+    yield strategy(f"best single model: {outcomes.models[best]}", always(best))
     for share in (0.5, 0.8):
-        at = curve.point_for(points, share)
-        yield policy(f"router, {share:.0%} of the gap", at)
-        yield policy("random router of the same cost", _at_random(cheapest, strong, at.cost_usd))
-    yield policy("oracle", curve.point(outcomes, curve.oracle(outcomes), strongest))
+        point = curve.point_for(points, share)
+        at_random = _random_router(cheapest, strong, point.cost_usd)
+        yield strategy(f"router, {share:.0%} of the gap", point)
+        yield strategy("random router of the same cost", at_random)
+    yield strategy("oracle", curve.point(outcomes, curve.oracle(outcomes), strongest))
 
 
-def _at_random(cheapest: Point, strong: Point, cost_usd: float) -> Point:
-    """What it gives in expectation to send a share of the items, taken by chance, to the strongest model."""
-    span = strong.cost_usd - cheapest.cost_usd
-    share = min(1.0, max(0.0, (cost_usd - cheapest.cost_usd) / span)) if span > 0 else 0.0
-    return Point(
+def _random_router(cheapest: CurvePoint, strong: CurvePoint, cost_usd: float) -> CurvePoint:
+    """Return the expected point of a router that sends items to the strongest model by chance.
+
+    It sends as many as this cost allows.
+    """
+    extra = strong.cost_usd - cheapest.cost_usd
+    share = 0.0
+    if extra > 0:
+        share = min(1.0, max(0.0, (cost_usd - cheapest.cost_usd) / extra))
+    return CurvePoint(
         floor=None,
         strong_share=share * strong.strong_share + (1 - share) * cheapest.strong_share,
         quality=cheapest.quality + share * (strong.quality - cheapest.quality),
-        cost_usd=cheapest.cost_usd + share * span,
+        cost_usd=cheapest.cost_usd + share * extra,
     )
 
 
-def write_curve(path: Path, points: Sequence[Point]) -> None:
+def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
     """Write `floor, strong_share, quality, cost_usd`, all or nothing. Raises ConfigError."""
     rows = []
     for point in points:

@@ -1,4 +1,4 @@
-"""From which confidence on a classifier may answer."""
+"""Confidence thresholds: a classifier answers above its threshold and hands on the rest."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tierwise.errors import Misuse
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Answers with at least this confidence count; the others go on to the next model.
+    """The least confidence of an answer that counts; the others go to the next model.
 
-    `coverage` and `expected_accuracy` are what the examples showed that it was fitted on. The accuracy is
-    a little too good, since the threshold was chosen on them: certify it on others.
+    `coverage` and `expected_accuracy` are those of the examples that it was fitted on. The accuracy
+    is a little too good, since the threshold was chosen on them: certify it on others.
     """
 
     threshold: float
@@ -25,21 +25,28 @@ class Threshold:
 def fit_threshold(
     confidences: Sequence[float], correct: Sequence[bool], floor: float, *, alpha: float = 0.05
 ) -> Threshold | None:
-    """The lowest threshold whose answered examples show, at level `alpha`, an accuracy of at least `floor`.
+    """Return the lowest threshold whose answers show an accuracy of at least `floor`.
 
-    Showing means the exact one-sided binomial bound of Clopper and Pearson. None when no threshold does,
-    as when there are fewer than 59 examples for a floor of 0.95. Raises Misuse on senseless arguments.
+    They show it if the exact one-sided binomial bound of Clopper and Pearson at level `alpha` is at
+    least the floor. None when no threshold does, as with fewer than 59 examples for a floor of
+    0.95. Raises Misuse for arguments that make no sense.
     """
     if len(confidences) != len(correct) or not (0 < floor < 1 and 0 < alpha < 1):
         raise Misuse(
-            f"no threshold for {len(confidences)} confidences, {len(correct)} results, floor {floor}"
+            f"no threshold for {len(confidences)} confidences, {len(correct)} results, "
+            f"floor {floor}"
         )
     from scipy.special import bdtr
 
     ranked = sorted(zip(confidences, correct, strict=True), key=lambda pair: -pair[0])
-    right = list(accumulate(int(ok) for _, ok in ranked))
+    # right[n - 1] is the number of right answers among the n with the most confidence
+    right = list(accumulate(int(is_right) for _, is_right in ranked))
     for n in range(len(ranked), 0, -1):
-        cuts_between_equals = n < len(ranked) and ranked[n][0] == ranked[n - 1][0]
-        if not cuts_between_equals and bdtr(n - right[n - 1], n, 1 - floor) <= alpha:
-            return Threshold(ranked[n - 1][0], n / len(ranked), right[n - 1] / n)
+        least = ranked[n - 1][0]
+        if n < len(ranked) and ranked[n][0] == least:
+            continue  # no threshold lies between two equal confidences
+        errors = n - right[n - 1]
+        # the chance of so few errors if the accuracy were just the floor
+        if bdtr(errors, n, 1 - floor) <= alpha:
+            return Threshold(least, n / len(ranked), right[n - 1] / n)
     return None

@@ -1,4 +1,4 @@
-"""Training: TF-IDF and logistic regression, tuned and calibrated on texts that it was not fitted to."""
+"""Training: TF-IDF and logistic regression, tuned and calibrated by cross-validation."""
 
 from __future__ import annotations
 
@@ -22,29 +22,33 @@ from tierwise.text.terms import RECIPE, Terms, vectorisers
 
 LEAST_PER_LABEL = 3
 _FOLDS = 5
-_CHOICES = (1.0, 8.0, 64.0)  # accuracy hardly moves within a factor of 8
-_SHARES = (1.0, 0.75, 0.5, 0.25)
+_REGULARISATIONS = (1.0, 8.0, 64.0)  # values of C; accuracy hardly moves within a factor of 8
+_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the examples, for `CoveragePoint`
 
 
 class _Tuned(NamedTuple):
-    """The choice with the least log loss. `likely` are log-probabilities (texts x labels) of texts left out."""
+    """One C with its best temperature, and the log loss of both.
+
+    `log_probabilities` (texts x labels) are those of texts that were left out of the fit.
+    """
 
     loss: float
     regularisation: float
     temperature: float
-    likely: Any
+    log_probabilities: Any
 
 
 def train(
     examples: Sequence[Labelled], *, seed: int = 0, sensitivity: Sensitivity = "restricted"
 ) -> Classifier:
-    """A classifier for the labels that the examples have. Same data in any order, same classifier.
+    """Train a classifier for the labels of the examples; their order makes no difference.
 
-    `sensitivity` is the highest of the examples. Takes a second for 5 labels and 130 examples, half a minute
-    for 77 and 3,000. Raises ConfigError when there are fewer than two labels or three examples of one.
+    `sensitivity` is the highest of the examples. It takes a second for 5 labels and 130 examples,
+    half a minute for 77 and 3,000. Raises ConfigError when there are fewer than two labels, or
+    fewer than three examples of one.
     """
     import numpy
-    import sklearn.linear_model  # noqa: F401 - first, as only libraries that are loaded can be limited
+    import sklearn.linear_model  # noqa: F401 - first, as only loaded libraries can be limited
     from threadpoolctl import threadpool_limits
 
     counts = Counter(example.label for example in examples)
@@ -52,19 +56,18 @@ def train(
     ordered = sorted(examples, key=lambda example: (example.text, example.label))
     texts = [example.text for example in ordered]
     labels, right = numpy.unique([example.label for example in ordered], return_inverse=True)
-    with threadpool_limits(
-        1
-    ):  # more threads are slower here, and would make sums depend on the machine
-        tuned = _tuned(texts, right, min(_FOLDS, *counts.values()), seed)
-        union = vectorisers()
-        model = (
-            _regression().set_params(C=tuned.regularisation).fit(union.fit_transform(texts), right)
-        )
+    folds = min(_FOLDS, *counts.values())
+    union = vectorisers()
+    # more threads are slower here, and would make sums depend on the machine
+    with threadpool_limits(1):
+        tuned = _tuned(texts, right, folds, seed)
+        model = _regression().set_params(C=tuned.regularisation)
+        model.fit(union.fit_transform(texts), right)
     weights, bias = _per_label(model)
     metadata = ClassifierMetadata(
         labels=tuple(labels.tolist()),
         n=len(ordered),
-        surest=_surest(tuned.likely, right),
+        surest=_coverage_points(tuned.log_probabilities, right),
         sensitivity=sensitivity,
         data_hash=data_hash(ordered),
         seed=seed,
@@ -73,22 +76,24 @@ def train(
         temperature=tuned.temperature,
         scikit_learn=version("scikit-learn"),
     )
-    scaled = [value / tuned.temperature for value in bias.tolist()]
     return Classifier(
-        metadata, Terms.fitted(union), weights / tuned.temperature, scaled, map(fingerprint, texts)
+        metadata,
+        terms=Terms.fitted(union),
+        weights=weights / tuned.temperature,
+        bias=[value / tuned.temperature for value in bias.tolist()],
+        seen=map(fingerprint, texts),
     )
 
 
 def identity_before(examples: Sequence[Labelled], *, seed: int = 0) -> str:
-    """The identity that `train` would give, without training."""
+    """Return the identity that `train` would give, without training."""
     return identity_of(data_hash(examples), RECIPE, seed, version("scikit-learn"))
 
 
 def _check(counts: Counter[str]) -> None:
     if len(counts) < 2:
-        raise ConfigError(
-            f"a classifier needs examples of two labels; found: {', '.join(counts) or 'none'}"
-        )
+        labels = ", ".join(counts) or "none"
+        raise ConfigError(f"a classifier needs examples of two labels; found: {labels}")
     rarest, number = min(counts.items(), key=lambda pair: (pair[1], pair[0]))
     if number < LEAST_PER_LABEL:
         remedy = f"add some, or leave the label out; {LEAST_PER_LABEL} are the least"
@@ -102,75 +107,92 @@ def _regression() -> Any:
 
 
 def _tuned(texts: list[str], right: Any, folds: int, seed: int) -> _Tuned:
-    """The C and the temperature with the least log loss on texts that were left out of the fit.
+    """Return the C and the temperature with the least log loss on texts left out of the fit.
 
     One temperature for all labels keeps their order and needs little data: Guo and others,
-    "On calibration of modern neural networks", ICML 2017. As in Platt's scaling (1999), one label in n + 2
-    counts as doubtful: a handful of easy examples would otherwise prove certainty.
+    "On calibration of modern neural networks", ICML 2017.
+    """
+    held_out_scores = _held_out_scores(texts, right, folds, seed)
+    candidates = [
+        _with_temperature(regularisation, scores, right)
+        for regularisation, scores in zip(_REGULARISATIONS, held_out_scores, strict=True)
+    ]
+    return min(candidates, key=lambda tuned: tuned[:3])
+
+
+def _with_temperature(regularisation: float, scores: Any, right: Any) -> _Tuned:
+    """Fit the temperature for the scores (texts x labels) of one C.
+
+    As in Platt's scaling (1999), one label in n + 2 counts as doubtful: a handful of easy examples
+    would otherwise prove certainty.
     """
     import numpy
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
     doubt = 1 / (len(right) + 2)
-    tried: list[_Tuned] = []
-    for choice, scores in zip(_CHOICES, _left_out(texts, right, folds, seed), strict=True):
+    every_text = numpy.arange(len(right))
 
-        def likely(log_temperature: float, scores: Any = scores) -> Any:
-            return log_softmax(scores / numpy.exp(log_temperature), axis=1)
+    def log_probabilities(log_temperature: float) -> Any:
+        return log_softmax(scores / numpy.exp(log_temperature), axis=1)
 
-        def loss(log_temperature: float, likely: Any = likely) -> float:
-            each = likely(log_temperature)
-            return -float(
-                (1 - doubt) * each[numpy.arange(len(right)), right].mean() + doubt * each.mean()
-            )
+    def loss(log_temperature: float) -> float:
+        of_labels = log_probabilities(log_temperature)
+        of_right_ones = of_labels[every_text, right]
+        return -float((1 - doubt) * of_right_ones.mean() + doubt * of_labels.mean())
 
-        best = minimize_scalar(loss, bounds=(-5, 3), method="bounded")
-        tried.append(_Tuned(float(best.fun), choice, float(numpy.exp(best.x)), likely(best.x)))
-    return min(tried, key=lambda tuned: tuned[:3])
-
-
-def _left_out(texts: list[str], right: Any, folds: int, seed: int) -> Any:
-    """The scores (choices x texts x labels) of each text from fits without it."""
-    import numpy
-    from sklearn.model_selection import StratifiedKFold
-
-    scores = numpy.zeros((len(_CHOICES), len(texts), right.max() + 1))
-    for fitted, left_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(
-        texts, right
-    ):
-        union = vectorisers()
-        known = union.fit_transform([texts[place] for place in fitted])
-        unknown = union.transform([texts[place] for place in left_out])
-        model = _regression().set_params(
-            warm_start=True
-        )  # from one choice to the next: a third of the time
-        for number, choice in enumerate(_CHOICES):
-            weights, bias = _per_label(model.set_params(C=choice).fit(known, right[fitted]))
-            scores[number, left_out] = unknown @ weights + bias
-    return scores
-
-
-def _surest(likely: Any, right: Any) -> tuple[CoveragePoint, ...]:
-    """How right the surest answers are, for some shares of all."""
-    import numpy
-
-    confidence = numpy.exp(likely.max(axis=1))
-    order = numpy.argsort(-confidence, kind="stable")
-    hit = (likely.argmax(axis=1) == right)[order]
-    sizes = [(share, max(1, round(share * len(order)))) for share in _SHARES]
-    return tuple(
-        CoveragePoint(
-            share=share,
-            confidence=float(confidence[order[size - 1]]),
-            accuracy=float(hit[:size].mean()),
-        )
-        for share, size in sizes
+    best = minimize_scalar(loss, bounds=(-5, 3), method="bounded")
+    return _Tuned(
+        loss=float(best.fun),
+        regularisation=regularisation,
+        temperature=float(numpy.exp(best.x)),
+        log_probabilities=log_probabilities(best.x),
     )
 
 
+def _held_out_scores(texts: list[str], right: Any, folds: int, seed: int) -> Any:
+    """Return the scores (values of C x texts x labels) of each text from fits without it."""
+    import numpy
+    from sklearn.model_selection import StratifiedKFold
+
+    labels = right.max() + 1
+    scores = numpy.zeros((len(_REGULARISATIONS), len(texts), labels))
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(texts, right)
+    for fitted, held_out in splits:
+        union = vectorisers()
+        fitted_terms = union.fit_transform([texts[place] for place in fitted])
+        held_out_terms = union.transform([texts[place] for place in held_out])
+        # each fit starts from the one before: a third of the time
+        model = _regression().set_params(warm_start=True)
+        for number, regularisation in enumerate(_REGULARISATIONS):
+            model.set_params(C=regularisation).fit(fitted_terms, right[fitted])
+            weights, bias = _per_label(model)
+            scores[number, held_out] = held_out_terms @ weights + bias
+    return scores
+
+
+def _coverage_points(log_probabilities: Any, right: Any) -> tuple[CoveragePoint, ...]:
+    """Return the accuracy of the most confident answers, for some shares of all."""
+    import numpy
+
+    confidence = numpy.exp(log_probabilities.max(axis=1))
+    order = numpy.argsort(-confidence, kind="stable")
+    is_right = log_probabilities.argmax(axis=1) == right
+    points = []
+    for share in _SHARES:
+        size = max(1, round(share * len(order)))
+        most_confident = order[:size]
+        point = CoveragePoint(
+            share=share,
+            confidence=float(confidence[most_confident[-1]]),
+            accuracy=float(is_right[most_confident].mean()),
+        )
+        points.append(point)
+    return tuple(points)
+
+
 def _per_label(model: Any) -> tuple[Any, Any]:
-    """Weights (terms x labels, every row with the mean 0) and bias of a fitted logistic regression."""
+    """Return weights (terms x labels, rows with the mean 0) and bias of a logistic regression."""
     import numpy
 
     weights = model.coef_
@@ -178,4 +200,5 @@ def _per_label(model: Any) -> tuple[Any, Any]:
     if len(model.classes_) == 2:  # scikit-learn keeps one row for two labels
         weights = numpy.vstack([-weights, weights]) / 2
         bias = numpy.concatenate([-bias, bias]) / 2
-    return numpy.ascontiguousarray((weights - weights.mean(axis=0)).T), bias - bias.mean()
+    centred = weights - weights.mean(axis=0)
+    return numpy.ascontiguousarray(centred.T), bias - bias.mean()
