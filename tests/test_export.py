@@ -20,7 +20,7 @@ from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Done, Terminal
 from tests.test_cascade import CLASSIFY
 from tierwise.engine import Engine
-from tierwise.export.collect import Export, Wanted, collect
+from tierwise.export.collect import Export, ExportFilter, collect
 from tierwise.ledger import Decision, Ledger
 from tierwise.ledger.people.samples import item_id
 from tierwise.project import Project
@@ -489,7 +489,7 @@ def _exported(
             project,
             ledger,
             "classify",
-            Wanted(sensitivity_max=most, sources=(inbox,)),
+            ExportFilter(sensitivity_max=most, sources=(inbox,)),
             validation=share,
         )
 

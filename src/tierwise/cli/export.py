@@ -71,14 +71,14 @@ def export(
     providers' terms forbid training other models on their answers: --model and --tier choose whose answers are taken.
     """
     from tierwise.cli.runs import open_ledger
-    from tierwise.export.collect import Wanted, collect
+    from tierwise.export.collect import ExportFilter, collect
     from tierwise.export.files import refuse_to_overwrite, write_export
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
 
     project = Project.find()
     prepare_prefect(project.root)
-    wanted = Wanted(
+    wanted = ExportFilter(
         reviewed=not accepted,
         models=tuple(model or ()),
         tiers=tuple(tier or ()),

@@ -1,1 +1,1 @@
-"""Accepted answers as training data for a fine-tune."""
+"""Accepted answers as training data for fine-tuning."""

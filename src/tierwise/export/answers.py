@@ -1,4 +1,4 @@
-"""The accepted answers of a step as the ledger has them, one for each document, with what persons said of them."""
+"""The accepted answers of a step in the ledger, one for each document, with people's judgements of them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, OutcomeRow
     from tierwise.project import Project
 
-Person = Literal["approved", "edited", "labelled right"]
-_MOST_RUNS = 10_000  # the newest ones
-_AT_ONCE = 500  # hashes in one query
+Judgement = Literal["approved", "edited", "labelled right"]
+_MAX_RUNS = 10_000  # the newest ones
+_QUERY_SIZE = 500  # hashes in one query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is to be exported: whose answers, and of which documents at most."""
+class ExportFilter:
+    """The answers to export: of which models and tiers, and of which documents at most."""
 
     reviewed: bool = False  # only what a person approved, edited or labelled right
-    models: tuple[str, ...] = ()  # only answers of these; none named: of all
+    models: tuple[str, ...] = ()  # only answers of these; empty: of all
     tiers: tuple[str, ...] = ()
     sensitivity_max: Sensitivity = "internal"
-    in_house: bool = (
-        False  # the training happens in the house, so no guard keeps a document from it
-    )
-    sources: tuple[Path, ...] = ()  # where texts are that the ledger does not keep
+    in_house: bool = False  # the training happens in the house: guards keep no document from it
+    sources: tuple[Path, ...] = ()  # folders with the texts that the ledger does not keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An accepted answer of one run, with what the document had before the step. All models in `asked` answered."""
+class AcceptedAnswer:
+    """An accepted answer of one run, with the document's outcomes before the step.
+
+    `asked` holds all models that answered.
+    """
 
     run_id: str
     document_id: str
@@ -49,66 +50,69 @@ class Answer:
     earlier: Mapping[str, Outcome] = field(repr=False)
     tags: Mapping[str, str] = field(repr=False)
     language: str | None
-    person: Person | None = None
+    judgement: Judgement | None = None
 
     @property
     def models(self) -> frozenset[str]:
-        """Whose answer it is; one that a person edited is that of every model that the person saw."""
-        return (
-            self.asked
-            if self.person == "edited" or self.model is None
-            else frozenset((self.model,))
-        )
+        """The models that the answer is from; an edited one is from every model that was asked."""
+        if self.judgement == "edited" or self.model is None:
+            return self.asked
+        return frozenset((self.model,))
 
 
 @dataclass
-class OnRecord:
-    """What all runs say of one step: answers by document hash, the strictest sensitivity of each text, and so on."""
+class StepAnswers:
+    """The records of all runs about one step."""
 
-    answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
-    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
+    answers: dict[str, list[AcceptedAnswer]] = field(  # by document hash
+        default_factory=lambda: defaultdict(list)
+    )
+    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)  # the strictest of a text
     tiers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # by model
-    sources: dict[Path, None] = field(default_factory=dict)  # what the runs read, in order
+    sources: dict[Path, None] = field(default_factory=dict)  # folders that runs read, in order
 
 
-def read_answers(ledger: Ledger, project: Project, step: str) -> OnRecord:
-    """All accepted answers of a step, but those of measurements; and how sensitive each text was at most."""
-    found = OnRecord()
+def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
+    """Read all accepted answers of a step except those of measurements, and each text's sensitivity."""
+    records = StepAnswers()
     for model in project.catalog.models.values():
-        found.tiers[model.name].add(model.tier)
-    for run in ledger.runs(_MOST_RUNS):
+        records.tiers[model.name].add(model.tier)
+    for run in ledger.runs(_MAX_RUNS):
         asked: dict[str, set[str]] = defaultdict(set)
         for attempt in ledger.attempts(run.id, step=step):
             if attempt.error is None and attempt.kind not in ("judge", "shadow"):
                 asked[attempt.document_id].add(attempt.model)
-                found.tiers[attempt.model].add(attempt.tier)
+                records.tiers[attempt.model].add(attempt.tier)
+        has_answers = False
         by_document = groupby(ledger.outcomes(run.id), key=lambda row: row.document_id)
-        had = [
-            _add(found, run.id, step, list(rows), frozenset(asked[name]))
-            for name, rows in by_document
-        ]
+        for document_id, rows in by_document:
+            models = frozenset(asked[document_id])
+            answered = _add_document(records, run.id, step, list(rows), models)
+            has_answers = has_answers or answered
         source = run.parameters.get("source")
-        if isinstance(source, str) and source.strip() and any(had):
-            found.sources[project.root / source] = None
-    return found
+        if has_answers and isinstance(source, str) and source.strip():
+            records.sources[project.root / source] = None
+    return records
 
 
-def _add(
-    found: OnRecord, run_id: str, step: str, rows: Sequence[OutcomeRow], asked: frozenset[str]
+def _add_document(
+    records: StepAnswers, run_id: str, step: str, rows: Sequence[OutcomeRow], asked: frozenset[str]
 ) -> bool:
-    """One document of one run, whose outcomes come as they were recorded; whether it has such an answer."""
+    """Add one document of one run, its outcomes in order; return True if the step has an answer."""
     earlier: dict[str, Outcome] = {}
     features: dict[str, Any] = {}
-    had = False
+    answered = False
     for row in rows:
         outcome = row.outcome
-        found.sensitivities[row.document_hash] = highest(
-            outcome.sensitivity, found.sensitivities.get(row.document_hash, "public")
-        )
-        features |= outcome.route.features if outcome.route else {}
-        measured = outcome.route is not None and outcome.route.rule == "none"
-        if outcome.step == step and outcome.status in ("accepted", "rejected") and not measured:
-            answer = Answer(
+        known = records.sensitivities.get(row.document_hash, "public")
+        records.sensitivities[row.document_hash] = highest(outcome.sensitivity, known)
+        measurement = False
+        if outcome.route is not None:
+            features |= outcome.route.features
+            measurement = outcome.route.rule == "none"
+        finished = outcome.status in ("accepted", "rejected")
+        if outcome.step == step and finished and not measurement:
+            answer = AcceptedAnswer(
                 run_id=run_id,
                 document_id=row.document_id,
                 document_hash=row.document_hash,
@@ -121,98 +125,126 @@ def _add(
                 tags=dict(features.get("tags") or {}),
                 language=features.get("language"),
             )
-            found.answers[row.document_hash].append(answer)
-            had = True
+            records.answers[row.document_hash].append(answer)
+            answered = True
         earlier[outcome.step] = outcome
-    return had
+    return answered
 
 
 class Judgements:
-    """What persons said of the answers to one question: decisions of reviews, and labels of audits."""
+    """People's judgements of the answers to one question: reviewers' decisions, and labels of samples."""
 
     def __init__(
         self, ledger: Ledger, step: str, question: str, document_hashes: Iterable[str]
     ) -> None:
         self._decisions: dict[str, Decision] = {}
-        for some in in_parts(document_hashes):
-            self._decisions |= ledger.reviews.answers(question, some)
-        labelled = [
-            audit
-            for audit in ledger.audits.labelled(step)
-            if not audit.shadow and audit.value is not None
-        ]
-        self._labels = {
-            (audit.document_hash, canonical_hash(audit.value)): audit.right for audit in labelled
-        }
+        for hashes in query_parts(document_hashes):
+            self._decisions |= ledger.reviews.answers(question, hashes)
+        # (document hash, hash of the answer) -> the label: right, wrong or not sure
+        self._labels: dict[tuple[str, str], bool | None] = {}
+        for sample in ledger.audits.labelled(step):
+            if not sample.shadow and sample.value is not None:
+                key = (sample.document_hash, canonical_hash(sample.value))
+                self._labels[key] = sample.right
 
-    def of(self, answers: Sequence[Answer]) -> Sequence[Answer] | str:
-        """All answers for one document, the best first, or why there is none: a person's word goes before a model's."""
+    def rank(self, answers: Sequence[AcceptedAnswer]) -> Sequence[AcceptedAnswer] | str:
+        """Return the answers for one document, the best first, or the reason why there is none.
+
+        A person's decision comes before a model's answer.
+        """
         newest = sorted(answers, key=lambda answer: -answer.recorded_at)
         decision = self._decisions.get(newest[0].document_hash)
         if decision is None:
-            return [replace(a, person="labelled right") if self._label(a) else a for a in newest]
+            return [self._with_label(answer) for answer in newest]
         if decision.decision == "rejected":
             return "a person rejected the answer"
-        base = next((answer for answer in newest if answer.run_id == decision.run_id), newest[0])
-        edited = decision.decision == "edited"
-        asked = frozenset().union(*(answer.asked for answer in answers)) if edited else base.asked
-        person: Person = "edited" if edited else "approved"
-        return [
-            replace(base, value=decision.value, model=decision.model, asked=asked, person=person)
-        ]
+        return [_with_decision(newest, decision)]
 
-    def wrong(self, answer: Answer) -> bool:
-        """Whether a person said that this answer is wrong."""
-        return answer.person is None and self._label(answer) is False
+    def is_wrong(self, answer: AcceptedAnswer) -> bool:
+        """Return True if a person labelled this answer as wrong."""
+        return answer.judgement is None and self._label(answer) is False
 
-    def _label(self, answer: Answer) -> bool | None:
+    def _with_label(self, answer: AcceptedAnswer) -> AcceptedAnswer:
+        if self._label(answer):
+            return replace(answer, judgement="labelled right")
+        return answer
+
+    def _label(self, answer: AcceptedAnswer) -> bool | None:
         return self._labels.get((answer.document_hash, canonical_hash(answer.value)))
 
 
-def choose(
-    found: OnRecord, said: Judgements, wanted: Wanted, question: str
-) -> tuple[list[Answer], Counter[str]]:
-    """The best answer for each document, and how many documents have none, by the reason."""
-    chosen: list[Answer] = []
+def _with_decision(newest: Sequence[AcceptedAnswer], decision: Decision) -> AcceptedAnswer:
+    """Return the answer that a reviewer approved or edited, in the place of the model's."""
+    base = newest[0]
+    for answer in newest:
+        if answer.run_id == decision.run_id:
+            base = answer
+            break
+    asked = base.asked
+    judgement: Judgement = "approved"
+    if decision.decision == "edited":
+        # the reviewer may have seen the answers of all runs
+        asked = frozenset().union(*(answer.asked for answer in newest))
+        judgement = "edited"
+    return replace(
+        base, value=decision.value, model=decision.model, asked=asked, judgement=judgement
+    )
+
+
+def choose_answers(
+    records: StepAnswers, judgements: Judgements, wanted: ExportFilter, question: str
+) -> tuple[list[AcceptedAnswer], Counter[str]]:
+    """Return the best answer for each document, and the number of documents without one, by reason."""
+    chosen: list[AcceptedAnswer] = []
     left_out: Counter[str] = Counter()
-    for answers in found.answers.values():
-        best = said.of(answers)
-        if isinstance(best, str):
-            left_out[best] += 1
+    for answers in records.answers.values():
+        ranked = judgements.rank(answers)
+        if isinstance(ranked, str):
+            left_out[ranked] += 1
             continue
-        reasons = [_against(answer, found, said, wanted, question) for answer in best]
+        reasons = [
+            _exclusion_reason(answer, records, judgements, wanted, question) for answer in ranked
+        ]
         if None in reasons:
-            chosen.append(best[reasons.index(None)])
+            chosen.append(ranked[reasons.index(None)])
         else:
             left_out[str(reasons[0])] += 1
     return chosen, left_out
 
 
-def _against(
-    answer: Answer, found: OnRecord, said: Judgements, wanted: Wanted, question: str
+def _exclusion_reason(
+    answer: AcceptedAnswer,
+    records: StepAnswers,
+    judgements: Judgements,
+    wanted: ExportFilter,
+    question: str,
 ) -> str | None:
-    """Why an answer is not exported, or None."""
+    """Return the reason why an answer is not exported, or None."""
     if answer.question != question:
-        return "another question: other parameters, or another output, than golden/STEP.yaml and the step have now"
+        return (
+            "another question: other parameters, or another output, than golden/STEP.yaml "
+            "and the step have now"
+        )
     if answer.value is None:
         return "the answer is no longer kept"
-    if said.wrong(answer):
+    if judgements.is_wrong(answer):
         return "a person labelled the answer as wrong"
-    if wanted.reviewed and answer.person is None:
+    if wanted.reviewed and answer.judgement is None:
         return "no person looked at the answer"
     if not answer.models:
-        return "nobody stands for the answer any more: a person took it back"
+        return "no longer an answer of any model: a person took it back"
     if wanted.models and not answer.models <= set(wanted.models):
         return "of other models than named"
-    if wanted.tiers and not {tier for model in answer.models for tier in found.tiers[model]} <= set(
-        wanted.tiers
-    ):
+    tiers: set[str] = set()
+    for model in answer.models:
+        tiers |= records.tiers[model]
+    if wanted.tiers and not tiers <= set(wanted.tiers):
         return "of other tiers than named"
     return None
 
 
-def in_parts(names: Iterable[str]) -> Iterator[list[str]]:
-    """Names in lists that fit into a query."""
-    whole = list(names)
-    for start in range(0, len(whole), _AT_ONCE):
-        yield whole[start : start + _AT_ONCE]
+def query_parts(hashes: Iterable[str]) -> Iterator[list[str]]:
+    """Yield hashes in lists that fit into a query."""
+    whole = list(hashes)
+    for start in range(0, len(whole), _QUERY_SIZE):
+        yield whole[start : start + _QUERY_SIZE]

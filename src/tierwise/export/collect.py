@@ -1,7 +1,7 @@
-"""Accepted answers as training data: chat-format JSON Lines for a fine-tune, with nothing in it that must not be.
+"""Accepted answers as training data: chat-format JSON Lines for fine-tuning.
 
-What leaves is named: golden texts never do, and what is more sensitive than wanted, or what a guard keeps in the
-house, does not either. A model that is trained elsewhere is one more catalog entry, to be certified like any other.
+Some texts never leave: golden texts, those that are more sensitive than wanted, and those that a guard
+keeps in the house. A model that is trained elsewhere is one more catalog entry, certified like any other.
 """
 
 from __future__ import annotations
@@ -16,8 +16,15 @@ from tierwise.documents import iter_documents
 from tierwise.errors import Misuse
 from tierwise.evidence.training.labelled import split
 from tierwise.explain.decisions import step_of
-from tierwise.export.answers import Answer, Judgements, Wanted, choose, in_parts, read_answers
-from tierwise.export.golden_overlap import Measured
+from tierwise.export.answers import (
+    AcceptedAnswer,
+    ExportFilter,
+    Judgements,
+    choose_answers,
+    query_parts,
+    read_answers,
+)
+from tierwise.export.golden_overlap import GoldenTexts
 from tierwise.policy.rules import features
 from tierwise.records import Document, Message, Sensitivity, highest, rank
 from tierwise.steps.prompts import Prompt
@@ -32,85 +39,83 @@ if TYPE_CHECKING:
     from tierwise.project import Project
     from tierwise.steps.step import Step
 
-__all__ = ["Example", "Export", "Wanted", "collect"]
+__all__ = ["Export", "ExportFilter", "TrainingExample", "collect"]
 
 _SALT = "tierwise export"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class TrainingExample:
     """One conversation to learn from; `id` is the SHA-256 of the document's text."""
 
     id: str
     text: str = field(repr=False)
     messages: tuple[Message, ...] = field(repr=False)
-    answer: Answer
+    answer: AcceptedAnswer
 
     @property
     def line(self) -> str:
-        """As trainers read it: one line of JSON."""
+        """One line of JSON in the chat format of trainers."""
         messages = [{"role": message.role, "content": message.content} for message in self.messages]
         return json.dumps({"messages": messages}, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What is to be learnt from a step's answers; `left_out` counts documents by the reason."""
+    """The training examples of a step; `left_out` counts documents by the reason."""
 
     step: Step
     prompt: Prompt
     parameters: Mapping[str, Any]
     schema: Mapping[str, Any]
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
+    train: tuple[TrainingExample, ...]
+    validation: tuple[TrainingExample, ...]
     left_out: Mapping[str, int]
 
     @property
-    def examples(self) -> tuple[Example, ...]:
+    def examples(self) -> tuple[TrainingExample, ...]:
         """All of them."""
         return self.train + self.validation
 
 
 def collect(
-    project: Project, ledger: Ledger, step: str, wanted: Wanted, *, validation: float = 0.1
+    project: Project, ledger: Ledger, step: str, wanted: ExportFilter, *, validation: float = 0.1
 ) -> Export:
-    """The accepted answers of a step as conversations, with the prompt as it is today and the answer that counts.
+    """Return the accepted answers of a step as conversations, with the prompt as it is today.
 
-    About the share `validation` of the documents is held out; which ones hangs on their texts alone. Raises
-    UnknownName, Misuse, ConfigError for a damaged golden set, and LedgerError.
+    About the share `validation` of the documents is held out; the choice depends on their texts
+    alone. Raises UnknownName, Misuse, ConfigError for a damaged golden set, and LedgerError.
     """
     spec, parameters = step_of(project, step)
     if spec is None:
         spec = project.load_step(step)  # raises
-    found = read_answers(ledger, project, spec.name)
+    records = read_answers(ledger, project, spec.name)
     question = spec.question(parameters)
-    chosen, left_out = choose(
-        found, Judgements(ledger, spec.name, question, found.answers), wanted, question
-    )
-    kept = _not_too_sensitive(chosen, found.sensitivities, wanted, left_out)
-    documents = _documents(
-        ledger, kept, found.sensitivities, wanted.sources or tuple(found.sources)
-    )
-    maker = _Maker(project, spec, parameters, wanted)
-    made = maker.examples(kept, documents, left_out)
-    held_out, learnt = split(made, validation, _SALT)
+    judgements = Judgements(ledger, spec.name, question, records.answers)
+    chosen, left_out = choose_answers(records, judgements, wanted, question)
+    kept = _not_too_sensitive(chosen, records.sensitivities, wanted, left_out)
+    sources = wanted.sources or tuple(records.sources)
+    documents = _find_documents(ledger, kept, records.sensitivities, sources)
+    builder = _ExampleBuilder(project, spec, parameters, wanted)
+    examples = builder.examples(kept, documents, left_out)
+    held_out, train = split(examples, validation, _SALT)
     return Export(
         step=spec,
-        prompt=maker.prompt,
+        prompt=builder.prompt,
         parameters=parameters,
-        schema=maker.schema,
-        train=learnt,
+        schema=builder.schema,
+        train=train,
         validation=held_out,
         left_out=dict(left_out.most_common()),
     )
 
 
 def _not_too_sensitive(
-    answers: Iterable[Answer],
+    answers: Iterable[AcceptedAnswer],
     sensitivities: Mapping[str, Sensitivity],
-    wanted: Wanted,
+    wanted: ExportFilter,
     left_out: Counter[str],
-) -> list[Answer]:
+) -> list[AcceptedAnswer]:
     kept = []
     for answer in answers:
         level = sensitivities[answer.document_hash]
@@ -125,57 +130,75 @@ def _too_sensitive(level: Sensitivity) -> str:
     return f"{level}; --sensitivity-max {level} takes them too"
 
 
-def _documents(
+def _find_documents(
     ledger: Ledger,
-    answers: Sequence[Answer],
+    answers: Sequence[AcceptedAnswer],
     sensitivities: Mapping[str, Sensitivity],
     sources: Iterable[Path],
 ) -> dict[str, Document]:
-    """By hash, the documents as they were asked about: from the ledger, else from the sources, if they are the same."""
+    """Return the documents by hash, as the step saw them.
+
+    Texts come from the ledger, else from the sources, where an unchanged text has the same hash.
+    """
     by_hash = {answer.document_hash: answer for answer in answers}
     texts: dict[str, str] = {}
-    for some in in_parts(by_hash):
-        texts |= ledger.retention.texts(some)
+    for hashes in query_parts(by_hash):
+        texts |= ledger.retention.texts(hashes)
     read: dict[str, Document] = {}
     for source in sources:
-        if (by_hash.keys() - texts.keys() - read.keys()) and source.exists():
-            read |= _read(source, by_hash.keys() - texts.keys())
-    found = {}
-    for name in by_hash.keys() & (texts.keys() | read.keys()):
-        answer = by_hash[name]
-        own = read.get(name)
-        text = texts[name] if name in texts else read[name].text
-        found[name] = Document(
+        missing = by_hash.keys() - texts.keys() - read.keys()
+        if missing and source.exists():
+            read |= _read_source(source, by_hash.keys() - texts.keys())
+
+    documents: dict[str, Document] = {}
+    for document_hash, answer in by_hash.items():
+        own = read.get(document_hash)
+        text = texts.get(document_hash)
+        if text is None:
+            if own is None:
+                continue
+            text = own.text
+        sensitivity = sensitivities[document_hash]
+        metadata: dict[str, Any] = dict(answer.tags)
+        if own is not None:
+            # the file may say that it is more sensitive than it was when the step ran
+            sensitivity = highest(sensitivity, own.sensitivity)
+            metadata |= own.metadata
+        documents[document_hash] = Document(
             id=answer.document_id,
             text=text,
-            sensitivity=highest(sensitivities[name], own.sensitivity if own else "public"),
+            sensitivity=sensitivity,
             language=answer.language or detect(text),
-            metadata={**answer.tags, **(own.metadata if own else {})},
+            metadata=metadata,
             outcomes=answer.earlier,
         )
-    return found
+    return documents
 
 
-def _read(source: Path, wanted: Iterable[str]) -> dict[str, Document]:
-    """The documents of a source that are wanted, as sensitive as they say themselves; of equal texts the strictest."""
+def _read_source(source: Path, wanted: Iterable[str]) -> dict[str, Document]:
+    """Return a source's documents with the wanted hashes, with the sensitivity that they declare.
+
+    Of equal texts, the strictest is returned.
+    """
     hashes = set(wanted)
-    found = dict[str, Document]()
+    documents: dict[str, Document] = {}
     try:
         for document in iter_documents(source, sensitivity="public"):
-            if document.hash in hashes:
-                before = found.get(document.hash)
-                if before is None or rank(document.sensitivity) > rank(before.sensitivity):
-                    found[document.hash] = document
+            if document.hash not in hashes:
+                continue
+            before = documents.get(document.hash)
+            if before is None or rank(document.sensitivity) > rank(before.sensitivity):
+                documents[document.hash] = document
     except Misuse:  # an empty folder: then there is nothing to find
         pass
-    return found
+    return documents
 
 
-class _Maker:
-    """Makes conversations of answers and their documents, and counts what becomes none."""
+class _ExampleBuilder:
+    """Builds conversations from answers and their documents, and counts those that become none."""
 
     def __init__(
-        self, project: Project, step: Step, parameters: Mapping[str, Any], wanted: Wanted
+        self, project: Project, step: Step, parameters: Mapping[str, Any], wanted: ExportFilter
     ) -> None:
         self.prompt = project.prompts[step.prompt]
         self.schema = step.schema(parameters)
@@ -183,60 +206,70 @@ class _Maker:
         self._parameters = {"part": None, **parameters}
         self._wanted = wanted
         self._rules = project.rules
-        self._outside = [
+        self._outside_tiers = [
             name for name, tier in project.catalog.tiers.items() if not tier.stays_in_house
         ]
-        self._measured = Measured(project.root / "golden")
+        self._golden = GoldenTexts(project.root / "golden")
 
     def examples(
-        self, answers: Iterable[Answer], documents: Mapping[str, Document], left_out: Counter[str]
-    ) -> list[Example]:
-        """One for each text, in the order of their hashes."""
-        made: dict[str, Example] = {}
-        for answer in sorted(
-            answers, key=lambda answer: (answer.person is None, answer.document_hash)
-        ):
+        self,
+        answers: Iterable[AcceptedAnswer],
+        documents: Mapping[str, Document],
+        left_out: Counter[str],
+    ) -> list[TrainingExample]:
+        """Return one example for each text, in the order of their hashes."""
+        examples: dict[str, TrainingExample] = {}
+        # of equal texts the first is taken, so answers that a person judged come first
+        ordered = sorted(
+            answers, key=lambda answer: (answer.judgement is None, answer.document_hash)
+        )
+        for answer in ordered:
             document = documents.get(answer.document_hash)
-            why = self._against(answer, document)
-            if document is None or why:
-                left_out[str(why)] += 1
-            elif (words := normalised(document.text)) in made:
+            reason = self._reason_left_out(answer, document)
+            if document is None or reason:
+                left_out[str(reason)] += 1
+                continue
+            words = normalised(document.text)
+            if words in examples:
                 left_out[
                     "the same text as another document, but for case, spaces and punctuation"
                 ] += 1
-            else:
-                made[words] = self._example(answer, document)
-        return sorted(made.values(), key=lambda example: example.id)
+                continue
+            examples[words] = self._example(answer, document)
+        return sorted(examples.values(), key=lambda example: example.id)
 
-    def _against(self, answer: Answer, document: Document | None) -> str | None:
+    def _reason_left_out(self, answer: AcceptedAnswer, document: Document | None) -> str | None:
         if document is None:
             return "the text is not kept, and in no source folder; --source names one"
         if rank(document.strictest) > rank(self._wanted.sensitivity_max):
             return _too_sensitive(document.strictest)
-        if self._kept_in(document):
+        if self._kept_in_house(document):
             return "a guard keeps it in the house; --in-house takes them for a training there"
-        if self._measured.has(document.text):
+        if self._golden.overlaps(document.text):
             return "in a golden set, or nearly"
-        return None if self._fits(answer.value) else "the answer does not fit the schema"
+        if not self._fits_schema(answer.value):
+            return "the answer does not fit the schema"
+        return None
 
-    def _kept_in(self, document: Document) -> bool:
-        """Whether a guard keeps a document from any tier outside."""
+    def _kept_in_house(self, document: Document) -> bool:
+        """Return True if a guard keeps a document from any tier outside the house."""
         if self._wanted.in_house:
             return False
-        f = features(
+        seen_by_rules = features(
             self._step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0
         )
-        return any(self._rules.forbidden(tier, f) for tier in self._outside)
+        return any(self._rules.forbidden(tier, seen_by_rules) for tier in self._outside_tiers)
 
-    def _fits(self, value: Any) -> bool:
+    def _fits_schema(self, value: Any) -> bool:
         from jsonschema import Draft202012Validator
 
         return Draft202012Validator(self.schema).is_valid(value)
 
-    def _example(self, answer: Answer, document: Document) -> Example:
-        value = {
-            name: answer.value[name] for name in self.schema["properties"]
-        }  # in one order, whoever wrote it
-        said = Message("assistant", json.dumps(value, ensure_ascii=False))
-        messages = (*self.prompt.render(document, self._parameters), said)
-        return Example(id=document.hash, text=document.text, messages=messages, answer=answer)
+    def _example(self, answer: AcceptedAnswer, document: Document) -> TrainingExample:
+        # the schema's order, whatever the order of the answer
+        value = {name: answer.value[name] for name in self.schema["properties"]}
+        reply = Message("assistant", json.dumps(value, ensure_ascii=False))
+        messages = (*self.prompt.render(document, self._parameters), reply)
+        return TrainingExample(
+            id=document.hash, text=document.text, messages=messages, answer=answer
+        )

@@ -1,4 +1,4 @@
-"""An export as files: train.jsonl, validation.jsonl, and export.json, which says what they are made of."""
+"""An export as files: train.jsonl, validation.jsonl, and export.json, which describes their origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from tierwise import __version__
 from tierwise.errors import Misuse
-from tierwise.export.collect import Example, Export, Wanted
+from tierwise.export.collect import Export, ExportFilter, TrainingExample
 
 TRAIN = "train.jsonl"
 VALIDATION = "validation.jsonl"
@@ -21,41 +21,56 @@ MANIFEST = "export.json"
 
 
 def refuse_to_overwrite(folder: Path) -> None:
-    """Raises Misuse where an export stands already."""
+    """Raise Misuse where an export exists already."""
     for name in (TRAIN, VALIDATION, MANIFEST):
         if (folder / name).exists():
             raise Misuse(
-                f"{folder / name} is there already; name another folder with --output, or overwrite by --force"
+                f"{folder / name} is there already; name another folder with --output, "
+                "or overwrite by --force"
             )
 
 
-def write_export(export: Export, wanted: Wanted, policy_hash: str, folder: Path) -> dict[str, Any]:
-    """Write the files and give what export.json says; it comes last, so without it an export is not whole.
+def write_export(
+    export: Export, wanted: ExportFilter, policy_hash: str, folder: Path
+) -> dict[str, Any]:
+    """Write the files and return the content of export.json.
 
-    There is no validation.jsonl where no document is held out. Raises Misuse when the folder cannot be written.
+    That file comes last, so an export without it is incomplete. There is no validation.jsonl where no
+    document is held out. Raises Misuse when the folder cannot be written.
     """
-    parts = {TRAIN: export.train, VALIDATION: export.validation}
-    bodies = {name: _lines(examples) for name, examples in parts.items() if examples}
-    hashes = {name: hashlib.sha256(body).hexdigest() for name, body in bodies.items()}
-    told = {**manifest(export, wanted, policy_hash), "files": hashes}
-    bodies[MANIFEST] = (json.dumps(told, indent=2, ensure_ascii=False, default=str) + "\n").encode()
+    contents: dict[str, bytes] = {}
+    if export.train:
+        contents[TRAIN] = _encode_examples(export.train)
+    if export.validation:
+        contents[VALIDATION] = _encode_examples(export.validation)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    description = {**manifest(export, wanted, policy_hash), "files": hashes}
+    text = json.dumps(description, indent=2, ensure_ascii=False, default=str)
+    contents[MANIFEST] = f"{text}\n".encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # first all of an earlier export, so that none of its files stays beside new ones
         for name in (TRAIN, VALIDATION, MANIFEST):
             (folder / name).unlink(missing_ok=True)
-        for name, body in bodies.items():
-            (folder / name).write_bytes(body)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
     except OSError as error:
         raise Misuse(
             f"{folder}: cannot be written: {error.strerror}; name another folder"
         ) from None
-    return told
+    return description
 
 
-def manifest(export: Export, wanted: Wanted, policy_hash: str) -> dict[str, Any]:
-    """Where an export comes from, as plain data: step, prompt, schema, whose answers, what was left out and why."""
-    answers = [example.answer for example in export.examples]
-    models = Counter(" + ".join(sorted(answer.models)) or "a person" for answer in answers)
+def manifest(export: Export, wanted: ExportFilter, policy_hash: str) -> dict[str, Any]:
+    """Return the origin of an export as plain data: step, prompt, schema, models, documents left out."""
+    models: Counter[str] = Counter()
+    judgements: Counter[str] = Counter()
+    for example in export.examples:
+        answer = example.answer
+        models[" + ".join(sorted(answer.models)) or "a person"] += 1
+        if answer.judgement:
+            judgements[answer.judgement] += 1
+    sources = [str(path) for path in wanted.sources]
     return {
         "step": export.step.name,
         "prompt": export.prompt.label,
@@ -63,18 +78,17 @@ def manifest(export: Export, wanted: Wanted, policy_hash: str) -> dict[str, Any]
         "parameters": dict(export.parameters),
         "schema": dict(export.schema),
         "policy": policy_hash,
-        "wanted": {**asdict(wanted), "sources": [str(path) for path in wanted.sources]},
+        "wanted": {**asdict(wanted), "sources": sources},
         "train": len(export.train),
         "validation": len(export.validation),
         "answers_of": dict(models.most_common()),
-        "persons": dict(
-            Counter(answer.person for answer in answers if answer.person).most_common()
-        ),
+        "persons": dict(judgements.most_common()),
         "left_out": dict(export.left_out),
         "date": datetime.date.today().isoformat(),
         "tierwise": __version__,
     }
 
 
-def _lines(examples: Sequence[Example]) -> bytes:
-    return "".join(f"{example.line}\n" for example in examples).encode("utf-8", "backslashreplace")
+def _encode_examples(examples: Sequence[TrainingExample]) -> bytes:
+    text = "".join(f"{example.line}\n" for example in examples)
+    return text.encode("utf-8", "backslashreplace")
