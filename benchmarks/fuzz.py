@@ -32,10 +32,10 @@ from tierwise.documents.readers.formats import extract
 from tierwise.errors import TierwiseError
 from tierwise.evidence.golden import load_settings
 from tierwise.evidence.replay import read_outcomes
-from tierwise.gateway.http_exchange import ErrorStatus, Exchange
-from tierwise.gateway.openai_format import read_answer
+from tierwise.gateway.http_exchange import ErrorStatus, HttpExchange
+from tierwise.gateway.openai_format import parse_response
 from tierwise.gateway.provider_errors import translated_errors
-from tierwise.gateway.replies import reply_of
+from tierwise.gateway.replies import to_reply
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import load_certificates
 from tierwise.policy.rules import load_rules
@@ -202,11 +202,11 @@ def _reply(data: bytes) -> object:
     model = Model.model_validate(_MODEL)
     call = Call(model="m", identity="m", messages=(Message("user", TEXT),), max_tokens=9)
     for code in (200, 400):
-        exchange = Exchange(direct=True, url="http://127.0.0.1", status=code, content=data)
+        exchange = HttpExchange(direct=True, url="http://127.0.0.1", status=code, content=data)
         with translated_errors(model, call, exchange, ()):
             if code == 400:
                 raise ErrorStatus
-            json.dumps(reply_of(read_answer(exchange.body), exchange, model, 0.0).served_model)
+            json.dumps(to_reply(parse_response(exchange.body), exchange, model, 0.0).served_model)
     return None
 
 

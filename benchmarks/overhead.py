@@ -155,14 +155,14 @@ def requests(place: Place, source: Path, lane: str) -> list[dict[str, Any]]:
     from tierwise.documents import read_documents
     from tierwise.gateway.lean_lane import build_body
     from tierwise.gateway.litellm_lane import build_request
-    from tierwise.gateway.resolved_model import target_of
+    from tierwise.gateway.resolved_model import resolve_model
     from tierwise.project import Project
     from tierwise.records import Call
 
     project = Project(place.projects[lane])
     step = classify().spec
     model = project.catalog.model("small")
-    target = target_of(model, model.resolved_params({}), ())
+    target = resolve_model(model, model.resolved_params({}), ())
     build = build_body if lane == "lean" else build_request
     calls = [
         Call(

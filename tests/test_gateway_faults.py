@@ -17,7 +17,8 @@ from tests.kit.standin import Fault, Standin, status, unused_address
 from tests.test_gateway import CALL, DOCUMENT, ENV, OPENAI_FORMAT, ask, catalog_at
 from tierwise import errors
 from tierwise.errors import CallError
-from tierwise.gateway.provider_errors import BY_CLASS, by_status, fit_for_people, retry_after
+from tierwise.gateway.error_text import safe_detail
+from tierwise.gateway.provider_errors import BY_CLASS, kind_by_status, retry_after
 
 FORMATS = ["anthropic", "gemini", *OPENAI_FORMAT]
 
@@ -186,7 +187,7 @@ def test_a_wait_is_never_negative_or_endless_whatever_the_header_says(value: str
 
 @given(code=st.integers(300, 999), body=st.text())
 def test_every_status_has_its_error(code: int, body: str) -> None:
-    assert issubclass(by_status(code, body), CallError)
+    assert issubclass(kind_by_status(code, body), CallError)
 
 
 def test_every_exception_of_litellm_is_mapped() -> None:
@@ -237,7 +238,7 @@ def test_what_the_server_said_is_kept_short(standin: Standin, model: str) -> Non
     key=st.from_regex(r"[A-Za-z0-9]{8,60}", fullmatch=True),
 )
 def test_no_error_text_holds_the_key_or_is_long(before: str, after: str, key: str) -> None:
-    words = fit_for_people(f"{before} {key} {after}", CALL, [key])
+    words = safe_detail(f"{before} {key} {after}", CALL, [key])
     assert key not in words.replace("***", "")
     assert len(words) <= 200
 

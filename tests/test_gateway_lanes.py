@@ -27,7 +27,7 @@ from tests.test_gateway import (
 from tierwise.errors import BadReply, CallError, ModelUnavailable, Unreachable
 from tierwise.gateway import Gateway
 from tierwise.gateway.litellm_lane import IN_HOUSE
-from tierwise.gateway.resolved_model import Target, target_of
+from tierwise.gateway.resolved_model import ResolvedModel, resolve_model
 from tierwise.policy.catalog import Model
 from tierwise.records import Message
 
@@ -36,9 +36,9 @@ HERE = "http://127.0.0.1:8000/v1"
 
 def target(
     litellm_model: str, api_base: str | None, hosts: tuple[str, ...] = (), **settings: Any
-) -> Target:
+) -> ResolvedModel:
     model = Model.model_validate({"name": "it", **entry(litellm_model, api_base, **settings)})
-    return target_of(model, model.resolved_params(ENV), hosts)
+    return resolve_model(model, model.resolved_params(ENV), hosts)
 
 
 @pytest.mark.parametrize(

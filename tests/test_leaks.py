@@ -20,7 +20,7 @@ from tests.kit.terminal import Terminal
 from tests.test_cascade import CLASSIFY, GOOD, LABELS
 from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
-from tierwise.gateway.resolved_model import target_of
+from tierwise.gateway.resolved_model import resolve_model
 from tierwise.policy.rules import Features
 from tierwise.project import Project
 from tierwise.records import Batch, Call, Document, Message, Reply
@@ -312,7 +312,7 @@ def test_no_repr_shows_a_text_or_a_key(project: Path, standin: Standin) -> None:
     with Engine(Project(project), env=ENV) as engine:
         entry = engine.project.catalog.model("small")
         done = engine.run_batch(engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS)
-    target = target_of(entry, entry.resolved_params(ENV), ())
+    target = resolve_model(entry, entry.resolved_params(ENV), ())
     message = Message("user", TEXT)
     call = Call(model="small", identity="x", messages=(message,), max_tokens=1)
     example = Example("a", TEXT, {"patient": METADATA["patient"]})

@@ -1,4 +1,19 @@
-"""The only door to models: a call goes in, a reply or a translated error comes out."""
+"""The only door to models: a call goes in, a reply or one of our errors comes out.
+
+gateway            chooses a lane for each call, and starts embedded models
+resolved_model     a catalog entry's parameters, filled in and checked; its secrets; its lane
+lean_lane          OpenAI's format, sent directly
+litellm_lane       all other providers, through LiteLLM; litellm_transport sends for it
+learned_lane       classifiers in this process (learned/)
+local/             embedded models: llama.cpp servers and their weights
+openai_format      requests and responses in OpenAI's format
+http_exchange      the request and response of one call
+connection_pool    HTTP connections, proxies, TLS
+replies            a response becomes a reply with its usage
+provider_errors    HTTP statuses, Retry-After and exceptions become our errors; add a fault there
+error_text         the text of a provider's error, without secrets and without the prompt
+calibrate          the real price of a server of one's own
+"""
 
 from __future__ import annotations
 

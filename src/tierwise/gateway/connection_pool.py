@@ -1,4 +1,4 @@
-"""The one pool of HTTP connections that both lanes use, on aiohttp."""
+"""The one pool of HTTP connections that all lanes use, on aiohttp."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import certifi
 
-from tierwise.gateway.http_exchange import Exchange, TooLarge
+from tierwise.gateway.http_exchange import HttpExchange, TooLarge
 
 LARGEST_BODY = 32 * 2**20  # bytes
-# Idle connections are let go before the servers do it (vLLM and llama.cpp after 5 s), so that no request meets a
-# closing one: it could not be repeated.
+# Idle connections are closed before the servers do it (vLLM and llama.cpp after 5 s). A request
+# on a connection that the server is closing would fail, and could not be repeated.
 _IDLE_S = 4
 
 
-class Connections:
-    """Sends requests: each once, redirects not followed, no cookies kept. Belongs to one event loop.
+class ConnectionPool:
+    """Sends each request once, without following redirects or keeping cookies.
 
-    Sets no limit on connections and no timeout: the callers do.
+    Belongs to one event loop. Sets no limit on connections and no timeout: the callers do.
     """
 
     def __init__(self) -> None:
-        self._open: aiohttp.ClientSession | None = None
+        self._open_session: aiohttp.ClientSession | None = None
         self._proxies: dict[str, str | None] = {}
 
     async def post(
-        self, exchange: Exchange, url: str, headers: Mapping[str, str], body: bytes
+        self, exchange: HttpExchange, url: str, headers: Mapping[str, str], body: bytes
     ) -> None:
-        """Send a request and keep what comes back, body included, in `exchange`.
+        """Send a request, and keep the whole response in `exchange`.
 
-        Raises aiohttp.ClientError and OSError when the connection fails, and TooLarge; `exchange` keeps these too.
+        Raises aiohttp.ClientError and OSError when the connection fails, and TooLarge; the exchange
+        keeps the failure too.
         """
         exchange.url = url
         proxy = None if exchange.direct else self._proxy(url)
-        tls = self._tls if proxy or url.startswith("https:") else True
+        needs_tls = bool(proxy) or url.startswith("https:")
         request = self._session().post(
-            url, headers=headers, data=body, allow_redirects=False, proxy=proxy, ssl=tls
+            url,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            proxy=proxy,
+            ssl=self._tls if needs_tls else True,
         )
         try:
             async with request as response:
                 exchange.status = response.status
                 exchange.headers = response.headers
-                exchange.content = await _whole(response)
+                exchange.content = await _read_body(response)
         except aiohttp.InvalidURL:
             raise  # nothing was sent
         except (aiohttp.ClientError, OSError, TooLarge) as error:
@@ -55,28 +61,34 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._open is not None:
-            await self._open.close()
+        if self._open_session is not None:
+            await self._open_session.close()
 
     def _session(self) -> aiohttp.ClientSession:
-        if self._open is None:
-            self._open = aiohttp.ClientSession(
+        if self._open_session is None:
+            self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                trust_env=False,  # it would also send what stands in ~/.netrc
+                trust_env=False,  # it would also send the passwords in ~/.netrc
             )
-        return self._open
+        return self._open_session
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Trusts the system's authorities (or those in SSL_CERT_FILE), and certifi's as some systems have none."""
+        """Trusts the system's authorities (or those in SSL_CERT_FILE), and certifi's.
+
+        Some systems have none of their own.
+        """
         context = ssl.create_default_context()
         context.load_verify_locations(certifi.where())
         return context
 
     def _proxy(self, url: str) -> str | None:
-        """The proxy that the environment names for an address. Asked once a server: it may take milliseconds."""
+        """Return the proxy that the environment names for an address.
+
+        The environment is read once a server, as that may take milliseconds.
+        """
         parts = urlsplit(url)
         server = parts.netloc.rpartition("@")[2]
         if server not in self._proxies:
@@ -85,9 +97,9 @@ class Connections:
         return self._proxies[server]
 
 
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    """The body, unpacked. Raises TooLarge before it fills the memory."""
-    parts = []
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the decompressed body. Raises TooLarge before it fills the memory."""
+    parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
         parts.append(part)

@@ -1,4 +1,4 @@
-"""The only door to providers: a call goes in, a reply or one of our errors comes out."""
+"""The gateway: sends each call on its model's lane."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tierwise.errors import BadReply, ModelUnavailable, Unreachable
-from tierwise.gateway.resolved_model import Target, target_of
+from tierwise.gateway.resolved_model import ResolvedModel, resolve_model
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import Call, Reply
 
 if TYPE_CHECKING:
-    from tierwise.gateway.connection_pool import Connections
+    from tierwise.gateway.connection_pool import ConnectionPool
     from tierwise.gateway.learned_lane import LearnedLane
 
-__all__ = ["Endpoint", "Endpoints", "Gateway", "Lane"]
+__all__ = ["Endpoint", "EndpointProvider", "Gateway", "Lane"]
 
-_LONG = 16  # characters of a secret that no answer holds by chance
+_LONG_SECRET = 16  # characters; an answer does not hold such a value by chance
 
 
 class Endpoint(Protocol):
-    """Where an embedded model listens."""
+    """The address and key of an embedded model's server."""
 
     @property
     def api_base(self) -> str:
@@ -34,18 +34,21 @@ class Endpoint(Protocol):
         """The key that the server wants."""
 
 
-class Endpoints(Protocol):
-    """Starts embedded models."""
+class EndpointProvider(Protocol):
+    """Starts the servers of embedded models."""
 
     def endpoint(self, model: Model, env: Mapping[str, str]) -> Endpoint:
-        """Start a model's server if need be and say where it listens. Blocks. Raises ModelUnavailable."""
+        """Return the endpoint of a model's server, which is started if need be.
+
+        Blocks. Raises ModelUnavailable.
+        """
 
 
 class Lane(Protocol):
-    """One way to a provider."""
+    """One way to call a provider."""
 
-    async def complete(self, call: Call, target: Target) -> Reply:
-        """The reply to one request. Raises CallError and ModelUnavailable."""
+    async def complete(self, call: Call, resolved: ResolvedModel) -> Reply:
+        """Return the reply to one request. Raises CallError and ModelUnavailable."""
 
 
 class Gateway:
@@ -55,43 +58,49 @@ class Gateway:
         self,
         catalog: Catalog,
         env: Mapping[str, str],
-        local: Endpoints | None = None,
+        local: EndpointProvider | None = None,
         *,
         root: Path = Path(),
     ) -> None:
-        """`root` is the project's: learned models lie below it."""
+        """`root` is the project's folder, where learned models are."""
         self._catalog = catalog
         self._env = env
         self._local = local
         self._root = root
-        self._targets: dict[str, asyncio.Task[Target]] = {}
+        self._resolving: dict[str, asyncio.Task[ResolvedModel]] = {}
 
     async def complete(self, call: Call) -> Reply:
-        """The model's reply to one request, never repeated here. Raises CallError and ModelUnavailable."""
+        """Send one request, never repeated here, and return the reply.
+
+        Raises CallError and ModelUnavailable.
+        """
         model = self._catalog.model(call.model)
         if model.learned:
             return await self._learned.complete(call, model)
-        target = await self._target(model)
-        lane = self._lean if target.lane == "lean" else self._litellm
+        resolved = await self._resolved(model)
+        lane = self._lean if resolved.lane == "lean" else self._litellm
         try:
-            reply = await lane.complete(call, target)
+            reply = await lane.complete(call, resolved)
         except Unreachable:
-            if target.model.weights:  # its server may have died; asked again, it is started again
-                self._targets.pop(target.model.name, None)
+            if model.weights:
+                # Its server may have died; the next call resolves the model and starts it again.
+                self._resolving.pop(model.name, None)
             raise
-        _check_secrets(reply, target)
+        _check_for_secrets(reply, resolved)
         return reply
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if "_connections" in vars(self):
+        if "_connections" in vars(self):  # not before it was used
             await self._connections.aclose()
 
-    @cached_property
-    def _connections(self) -> Connections:
-        from tierwise.gateway.connection_pool import Connections
+    # Each lane is imported at its first call: LiteLLM takes seconds.
 
-        return Connections()
+    @cached_property
+    def _connections(self) -> ConnectionPool:
+        from tierwise.gateway.connection_pool import ConnectionPool
+
+        return ConnectionPool()
 
     @cached_property
     def _learned(self) -> LearnedLane:
@@ -111,19 +120,21 @@ class Gateway:
 
         return LiteLLMLane(self._connections)
 
-    async def _target(self, model: Model) -> Target:
-        """Worked out once a model; a failure is forgotten, as its cause may be mended."""
-        if model.name not in self._targets:
-            self._targets[model.name] = asyncio.create_task(self._work_out(model))
-        task = self._targets[model.name]
+    async def _resolved(self, model: Model) -> ResolvedModel:
+        """Resolve a model once; a failure is forgotten, as its cause may be mended."""
+        if model.name not in self._resolving:
+            self._resolving[model.name] = asyncio.create_task(self._resolve(model))
+        task = self._resolving[model.name]
         try:
-            return await asyncio.shield(task)  # a cancelled caller must not take the others along
+            # Shielded: when one caller is cancelled, the others still wait for the task.
+            return await asyncio.shield(task)
         except ModelUnavailable:
-            self._targets.pop(model.name, None)
+            self._resolving.pop(model.name, None)
             raise
 
-    async def _work_out(self, model: Model) -> Target:
-        if reason := self._catalog.unavailable(model, self._env):
+    async def _resolve(self, model: Model) -> ResolvedModel:
+        reason = self._catalog.unavailable(model, self._env)
+        if reason:
             raise ModelUnavailable(f"{model.name}: {reason}")
         params = model.resolved_params(self._env)
         if model.weights:
@@ -132,18 +143,18 @@ class Gateway:
             endpoint = await asyncio.to_thread(self._local.endpoint, model, self._env)
             params |= {"api_base": endpoint.api_base, "api_key": endpoint.api_key}
         tier = self._catalog.tiers[model.tier]
-        target = target_of(model, params, tier.hosts)
-        if tier.stays_in_house and not target.direct:
+        resolved = resolve_model(model, params, tier.hosts)
+        if tier.stays_in_house and not resolved.direct:
             raise ModelUnavailable(
                 f"{model.name}: set `api_base`, or the call would leave the house"
             )
-        return target
+        return resolved
 
 
-def _check_secrets(reply: Reply, target: Target) -> None:
-    """Raises BadReply for a server that repeats what it was sent: answers are kept, keys are not."""
-    said = f"{reply.text}\n{reply.served_model}"
-    if any(secret in said for secret in target.secrets if len(secret) >= _LONG):
-        raise BadReply(
-            "the reply repeats a key that was sent", model=target.model.name, usage=reply.usage
-        )
+def _check_for_secrets(reply: Reply, resolved: ResolvedModel) -> None:
+    """Raise BadReply when a server repeats a key that it was sent: answers are kept."""
+    received = f"{reply.text}\n{reply.served_model}"
+    for secret in resolved.secrets:
+        if len(secret) >= _LONG_SECRET and secret in received:
+            message = "the reply repeats a key that was sent"
+            raise BadReply(message, model=resolved.model.name, usage=reply.usage)

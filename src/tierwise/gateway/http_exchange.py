@@ -1,4 +1,4 @@
-"""What went over the wire in one call, whichever lane it took."""
+"""The request and response of one call, whichever lane sent it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ class TooLarge(Exception):
 
 
 class ErrorStatus(Exception):
-    """The server answered with a status of 300 or more; the exchange says which."""
+    """The server answered with a status of 300 or more; the exchange has it."""
 
 
 @dataclass
-class Exchange:
-    """One call's request and its response or failure. `url` is None until something is sent, `status` until it is
-    answered. The names in `headers` may be asked for in any case.
+class HttpExchange:
+    """One call's request and its response or failure.
+
+    `url` is None until something is sent, `status` until it is answered. Names in `headers` count
+    in any case.
     """
 
     direct: bool  # no proxy may see it
@@ -33,7 +35,7 @@ class Exchange:
 
     @cached_property
     def body(self) -> dict[str, Any]:
-        """The response's JSON object; empty when there is none. Ask only after the response has come."""
+        """The response's JSON object, empty when there is none. Ask only after the response."""
         try:
             body = orjson.loads(self.content)
         except orjson.JSONDecodeError:

@@ -1,7 +1,8 @@
-"""The short way to servers that speak OpenAI's format: one request, read where it arrives.
+"""The lean lane: one HTTP request to a server that speaks OpenAI's format, without LiteLLM.
 
-LiteLLM costs milliseconds of CPU a call and seconds to import: nothing beside a vendor's API, and more than
-the model itself beside a local server that answers hundreds of short requests a second.
+LiteLLM costs milliseconds of CPU a call and seconds to import. That is nothing compared with a
+vendor's API, and more than the model itself for a local server that answers hundreds of short
+requests a second.
 """
 
 from __future__ import annotations
@@ -13,72 +14,78 @@ from typing import Any
 
 import orjson
 
-from tierwise.gateway.connection_pool import Connections
-from tierwise.gateway.http_exchange import ErrorStatus, Exchange
-from tierwise.gateway.openai_format import read_answer, request_parts
+from tierwise.gateway.connection_pool import ConnectionPool
+from tierwise.gateway.http_exchange import ErrorStatus, HttpExchange
+from tierwise.gateway.openai_format import parse_response, request_parts
 from tierwise.gateway.provider_errors import translated_errors
-from tierwise.gateway.replies import reply_of
-from tierwise.gateway.resolved_model import BODY_PARAMS, Target
+from tierwise.gateway.replies import to_reply
+from tierwise.gateway.resolved_model import BODY_PARAMS, ResolvedModel
 from tierwise.records import Call, Reply
+
+_COMPLETIONS = "chat/completions"
 
 
 class LeanLane:
-    """Calls servers that speak OpenAI's format: one request a call, one timeout for all of it."""
+    """Calls servers that speak OpenAI's format: one request and one timeout a call."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: ConnectionPool) -> None:
         self._connections = connections
 
-    async def complete(self, call: Call, target: Target) -> Reply:
-        """The reply to one request. Raises CallError."""
-        exchange = Exchange(target.direct)
-        model = target.model
+    async def complete(self, call: Call, resolved: ResolvedModel) -> Reply:
+        """Return the reply to one request. Raises CallError."""
+        exchange = HttpExchange(resolved.direct)
+        model = resolved.model
         begun = time.monotonic()
-        with translated_errors(model, call, exchange, target.private):
-            body = _encoded(build_body(call, target))
+        with translated_errors(model, call, exchange, resolved.private):
+            url = completions_url(resolved)
+            headers = build_headers(resolved)
+            body = _to_json(build_body(call, resolved))
             async with asyncio.timeout(model.timeout_s):
-                await self._connections.post(
-                    exchange, address_of(target), build_headers(target), body
-                )
+                await self._connections.post(exchange, url, headers, body)
             if exchange.status is None or exchange.status >= 300:
                 raise ErrorStatus
-            return reply_of(read_answer(exchange.body), exchange, model, time.monotonic() - begun)
+            response = parse_response(exchange.body)
+            return to_reply(response, exchange, model, time.monotonic() - begun)
 
 
-def address_of(target: Target) -> str:
-    """Where requests go; `api_base` may name the end of the path itself, as LiteLLM allows."""
-    base = str(target.params["api_base"]).rstrip("/")
-    return base if "chat/completions" in base else f"{base}/chat/completions"
+def completions_url(resolved: ResolvedModel) -> str:
+    """Return the address of requests.
+
+    As with LiteLLM, `api_base` may have the end of the path itself.
+    """
+    base = str(resolved.params["api_base"]).rstrip("/")
+    return base if _COMPLETIONS in base else f"{base}/{_COMPLETIONS}"
 
 
-def build_headers(target: Target) -> dict[str, str]:
-    """The headers, in lower case; a key counts more than `extra_headers`."""
+def build_headers(resolved: ResolvedModel) -> dict[str, str]:
+    """Return the headers, in lower case; an `api_key` counts more than `extra_headers`."""
     headers = {"content-type": "application/json"}
-    headers |= {
-        name.lower(): str(value)
-        for name, value in (target.params.get("extra_headers") or {}).items()
-    }
-    if key := target.params.get("api_key"):
+    extra = resolved.params.get("extra_headers") or {}
+    for name, value in extra.items():
+        headers[name.lower()] = str(value)
+    key = resolved.params.get("api_key")
+    if key:
         headers["authorization"] = f"Bearer {key}"
     return headers
 
 
-def build_body(call: Call, target: Target) -> dict[str, Any]:
-    """The request. The catalog may fix parameters, and leave one out by `null`: some models take no temperature."""
-    params = target.params
-    body = {
-        "model": params["model"].partition("/")[2] or params["model"],
-        "temperature": call.temperature,
-        **{name: value for name, value in params.items() if name in BODY_PARAMS},
-        **(params.get("extra_body") or {}),
-        **request_parts(call, target.model),
-    }
+def build_body(call: Call, resolved: ResolvedModel) -> dict[str, Any]:
+    """Return the request's body.
+
+    The catalog may fix a parameter, and leave one out by `null`: some models take no temperature.
+    """
+    params = resolved.params
+    provider_model = params["model"].partition("/")[2] or params["model"]
+    body = {"model": provider_model, "temperature": call.temperature}
+    body.update({name: value for name, value in params.items() if name in BODY_PARAMS})
+    body.update(params.get("extra_body") or {})
+    body.update(request_parts(call, resolved.model))
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _encoded(body: dict[str, Any]) -> bytes:
+def _to_json(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
-    except (
-        TypeError
-    ):  # half a character, or a number beyond 64 bits: slower, but LiteLLM sends them too
+    except TypeError:
+        # Half a character, or a number beyond 64 bits. Slower, but LiteLLM sends them too.
         return json.dumps(body).encode()

@@ -1,4 +1,4 @@
-"""OpenAI's wire format, as far as a call needs it. Also the one that LiteLLM takes."""
+"""OpenAI's wire format, as far as a call needs it; LiteLLM's arguments have it too."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tierwise.gateway.replies import Answer
+from tierwise.gateway.replies import ParsedResponse
 from tierwise.policy.catalog import Model
 from tierwise.records import Call
 
-# finish reasons in OpenAI's words; all others, such as `eos_token`, mean that the model came to its end
-_FINISH = {
+# Finish reasons that matter. All others, such as `eos_token`, mean that the answer is complete.
+_FINISH_REASONS = {
     "length": "length",
     "max_tokens": "length",
     "content_filter": "content_filter",
@@ -21,13 +21,12 @@ _FINISH = {
 
 
 def request_parts(call: Call, model: Model) -> dict[str, Any]:
-    """Messages, limit and, unless the model is only told it, the schema."""
-    parts: dict[str, Any] = {
-        "messages": [
-            {"role": message.role, "content": message.content} for message in call.messages
-        ],
-        "max_tokens": call.max_tokens,
-    }
+    """Return messages, token limit and schema.
+
+    The schema is left out for a model that gets it in the prompt alone (`instruct`).
+    """
+    messages = [{"role": message.role, "content": message.content} for message in call.messages]
+    parts: dict[str, Any] = {"messages": messages, "max_tokens": call.max_tokens}
     if call.response_schema is not None and model.structured_output != "instruct":
         schema = {"name": call.schema_name, "schema": call.response_schema, "strict": True}
         parts["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -36,28 +35,32 @@ def request_parts(call: Call, model: Model) -> dict[str, Any]:
     return parts
 
 
-def read_answer(body: Mapping[str, Any]) -> Answer:
-    """The first choice of a response. Raises KeyError, IndexError, TypeError or AttributeError when it is none."""
+def parse_response(body: Mapping[str, Any]) -> ParsedResponse:
+    """Parse the first choice of a response.
+
+    Raises KeyError, IndexError, TypeError or AttributeError for another format.
+    """
     choice = body["choices"][0]
     message = choice["message"]
     usage = body.get("usage") or {}
-    return Answer(
+    details = usage.get("prompt_tokens_details") or {}
+    tokens = (choice.get("logprobs") or {}).get("content") or ()
+    return ParsedResponse(
         text=message.get("content") or "",
-        finish_reason=_FINISH.get(choice.get("finish_reason"), "stop"),
+        finish_reason=_FINISH_REASONS.get(choice.get("finish_reason"), "stop"),
         refusal=message.get("refusal"),
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,
-        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        confidence=confidence_of(
-            [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()]
-        ),
+        cached_tokens=details.get("cached_tokens") or 0,
+        confidence=least_probability([token["logprob"] for token in tokens]),
     )
 
 
-def confidence_of(log_probabilities: Sequence[float]) -> float | None:
-    """The probability of the least likely token; None where there are none or a server sends nonsense."""
-    return (
-        math.exp(min(log_probabilities))
-        if log_probabilities and max(log_probabilities) <= 0
-        else None
-    )
+def least_probability(log_probabilities: Sequence[float]) -> float | None:
+    """Return the probability of the least likely token.
+
+    None when there are no log-probabilities, or when they are nonsense (above 0).
+    """
+    if not log_probabilities or max(log_probabilities) > 0:
+        return None
+    return math.exp(min(log_probabilities))

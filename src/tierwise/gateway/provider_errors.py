@@ -1,4 +1,9 @@
-"""Foreign errors become ours, once: by what came over the wire, else by the class of LiteLLM's exception."""
+"""Providers' errors become ours: a 429 with its Retry-After, a full context, a refusal, a timeout.
+
+What the server answered decides; without an answer, the class of LiteLLM's exception. To add a
+provider's fault, add its status to BY_STATUS, its exception to BY_CLASS, or its words to a pattern
+below. What is done about each error is in `cascade/faults.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +19,14 @@ from urllib.parse import urlsplit
 
 from tierwise import errors
 from tierwise.errors import CallError
-from tierwise.gateway.http_exchange import Exchange, TooLarge
+from tierwise.gateway.error_text import safe_detail
+from tierwise.gateway.http_exchange import HttpExchange, TooLarge
 from tierwise.policy.catalog import Model
 from tierwise.records import Call
 
 Kind = type[CallError]
 
-# every class of litellm.exceptions; decides when no response came over the wire
+# Every class of litellm.exceptions. It decides when no response was received.
 BY_CLASS: dict[str, Kind] = {
     "AuthenticationError": errors.AuthenticationFailed,
     "PermissionDeniedError": errors.AuthenticationFailed,
@@ -56,6 +62,7 @@ BY_CLASS: dict[str, Kind] = {
     "OpenAIError": errors.ServerFault,
 }
 
+# 400 and other statuses below 500 that are not listed are BadRequest, those above ServerFault.
 BY_STATUS: dict[int, Kind] = {
     401: errors.AuthenticationFailed,
     402: errors.AuthenticationFailed,
@@ -82,79 +89,90 @@ SENTENCES: dict[Kind, str] = {
     errors.BadReply: "the reply is not a usable answer",
 }
 
+# Some errors have a status that means several things; the words of the body decide.
 _TOO_LONG = re.compile(
-    r"context[ _](length|window|size|limit)|maximum (model|input) length|maximum number of tokens|prompt is too long"
-    r"|input tokens? (count|exceed)|max_new_tokens` must be|current length is \d+ while limit is"
+    r"context[ _](length|window|size|limit)|maximum (model|input) length"
+    r"|maximum number of tokens|prompt is too long|input tokens? (count|exceed)"
+    r"|max_new_tokens` must be|current length is \d+ while limit is"
 )
 _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|responsibleaipolicy"
 )
 _NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit")
-_KEY = re.compile(r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+")
-_ADDRESS = re.compile(
-    r"(?i)(https?://)(?:[^/@\s]*@)?([^\s?#]*)[^\s]*"
-)  # without its password and its parameters
-_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[nrt\"\\/])")
-_QUOTED = 12  # letters and digits in a row that stand in a prompt too
-_OWN_PREFIX = re.compile(
-    r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: \w+Error)?(?::| -) )+"
-)
+# By a part of the name of a class among the causes; the first that fits.
+_CONNECTION_FAILURES = {
+    "gaierror": "no such host",
+    "SSL": "TLS failed",
+    "Certificate": "TLS failed",
+    "ConnectionRefused": "connection refused",
+}
+_MOST_CAUSES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What an error amounts to, before it becomes one of ours."""
+class Diagnosis:
+    """The kind of an error, and what is known about it."""
 
     kind: Kind
-    detail: str = ""  # ours: a status, a reason
-    words: str = field(
-        default="", repr=False
-    )  # the server's or LiteLLM's: not trusted to be fit for people
+    detail: str = ""  # our own words: a status, a reason
+    foreign_text: str = field(default="", repr=False)  # the server's or LiteLLM's, not checked yet
     retry_after: float | None = None
 
 
 @contextmanager
 def translated_errors(
-    model: Model, call: Call, exchange: Exchange, secrets: Iterable[str]
+    model: Model, call: Call, exchange: HttpExchange, secrets: Iterable[str]
 ) -> Iterator[None]:
-    """Everything that a lane raises leaves as a CallError that holds neither a key nor the prompt."""
+    """Turn everything that a lane raises into a CallError without a key and without the prompt."""
     try:
         yield
     except CallError:
         raise
-    except Exception as error:  # noqa: BLE001 - a wrong body is an IndexError, KeyError or other, in LiteLLM as well
-        finding = diagnose(error, model, exchange)
-        words = fit_for_people(finding.words, call, secrets)
-        text = SENTENCES[finding.kind] + (f" ({finding.detail})" if finding.detail else "")
-        message = f"{text}: {words}" if words else text
-        raise finding.kind(message, model=model.name, retry_after=finding.retry_after) from None
+    except Exception as error:  # noqa: BLE001 - LiteLLM and wrong bodies raise any class
+        diagnosis = diagnose(error, model, exchange)
+        message = SENTENCES[diagnosis.kind]
+        if diagnosis.detail:
+            message += f" ({diagnosis.detail})"
+        foreign = safe_detail(diagnosis.foreign_text, call, secrets)
+        if foreign:
+            message += f": {foreign}"
+        # From None: the traceback of the foreign error may hold the prompt.
+        raise diagnosis.kind(message, model=model.name, retry_after=diagnosis.retry_after) from None
 
 
-def diagnose(error: Exception, model: Model, exchange: Exchange) -> Finding:
-    """What happened; what came over the wire counts more than what LiteLLM made of it."""
-    named = by_class(error)
+def diagnose(error: Exception, model: Model, exchange: HttpExchange) -> Diagnosis:
+    """Decide the kind of an error; the exchange counts more than LiteLLM's exception."""
+    kind = kind_by_class(error)
     if isinstance(error, TimeoutError):
-        return Finding(errors.CallTimeout, f"{model.timeout_s:g} s")
+        return Diagnosis(errors.CallTimeout, f"{model.timeout_s:g} s")
     if isinstance(exchange.failure, TooLarge):
-        return Finding(errors.BadReply, "larger than any answer")
+        return Diagnosis(errors.BadReply, "larger than any answer")
     if exchange.failure is not None:
-        return Finding(errors.Unreachable, _lost(exchange))
+        return Diagnosis(errors.Unreachable, _connection_failure(exchange, exchange.failure))
     if exchange.status is None:
-        return _unsent(error, named)
+        return _diagnose_unsent(error, kind)
     if exchange.status >= 300:
-        return _refused(exchange.status, named, exchange)
-    if named in (errors.ContentRefused, errors.ContextTooLong):
-        return Finding(named)
-    return Finding(errors.BadReply, "an error in a 200" if exchange.body.get("error") else "")
+        return _diagnose_status(exchange.status, kind, exchange)
+    if kind in (errors.ContentRefused, errors.ContextTooLong):
+        return Diagnosis(kind)
+    if exchange.body.get("error"):
+        return Diagnosis(errors.BadReply, "an error in a 200")
+    return Diagnosis(errors.BadReply)
 
 
-def by_class(error: BaseException) -> Kind | None:
-    """The nearest known class of an exception, by name, so that LiteLLM need not be imported to ask."""
-    return next((BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in BY_CLASS), None)
+def kind_by_class(error: BaseException) -> Kind | None:
+    """Return the kind for an exception, by the names of its classes, the nearest first.
+
+    By name, so that LiteLLM need not be imported.
+    """
+    for cls in type(error).__mro__:
+        if cls.__name__ in BY_CLASS:
+            return BY_CLASS[cls.__name__]
+    return None
 
 
-def by_status(status: int, text: str) -> Kind:
-    """Our class for an HTTP status of 300 or more with this body."""
+def kind_by_status(status: int, text: str) -> Kind:
+    """Return the kind for an HTTP status of 300 or more with this body."""
     text = text.lower()
     if status in (400, 413, 422, 500) and _TOO_LONG.search(text):
         return errors.ContextTooLong
@@ -163,52 +181,61 @@ def by_status(status: int, text: str) -> Kind:
     if status in (400, 429) and _NO_CREDIT.search(text):
         return errors.AuthenticationFailed
     if status < 400:
-        return errors.ModelGone  # a redirect: the documents go where the catalog says, nowhere else
-    return BY_STATUS.get(status, errors.BadRequest if status < 500 else errors.ServerFault)
+        # A redirect is not followed: documents go to the address in the catalog alone.
+        return errors.ModelGone
+    if status in BY_STATUS:
+        return BY_STATUS[status]
+    return errors.BadRequest if status < 500 else errors.ServerFault
 
 
-def _refused(status: int, named: Kind | None, exchange: Exchange) -> Finding:
-    kind = by_status(status, exchange.content.decode(errors="replace"))
-    if kind is errors.BadRequest and named in (errors.ContextTooLong, errors.ContentRefused):
-        kind = named
-    detail = f"{status}" if status >= 400 else f"{status}, a redirect, which is not followed"
-    return Finding(kind, detail, _server_words(exchange.body), retry_after(exchange.headers))
+def _diagnose_status(status: int, by_class: Kind | None, exchange: HttpExchange) -> Diagnosis:
+    """Diagnose an answer with a status of 300 or more."""
+    text = exchange.content.decode(errors="replace")
+    kind = kind_by_status(status, text)
+    # LiteLLM knows more texts of some providers than our patterns.
+    if kind is errors.BadRequest and by_class in (errors.ContextTooLong, errors.ContentRefused):
+        kind = by_class
+    detail = f"{status}"
+    if status < 400:
+        detail = f"{status}, a redirect, which is not followed"
+    return Diagnosis(kind, detail, _error_message(exchange.body), retry_after(exchange.headers))
 
 
-def _unsent(error: Exception, named: Kind | None) -> Finding:
-    """It was given up before anything was sent, or LiteLLM sent it by a client of its own."""
+def _diagnose_unsent(error: Exception, kind: Kind | None) -> Diagnosis:
+    """Diagnose a call that was given up before it was sent, or sent by LiteLLM's own client."""
     status = getattr(error, "status_code", None)
-    if (
-        named in (errors.ServerFault, errors.BadRequest)
-        and isinstance(status, int)
-        and status >= 400
-    ):
-        named = by_status(status, str(error))
+    is_general = kind in (errors.ServerFault, errors.BadRequest)
+    if is_general and isinstance(status, int) and status >= 400:
+        kind = kind_by_status(status, str(error))
     headers = getattr(error, "litellm_response_headers", None) or {}
-    return Finding(named or errors.BadRequest, "", str(error), retry_after(headers))
+    return Diagnosis(kind or errors.BadRequest, "", str(error), retry_after(headers))
 
 
-def _lost(exchange: Exchange) -> str:
-    """Host and reason of a lost or never made connection."""
-    causes: list[BaseException] = []
-    cause: BaseException | None = exchange.failure
-    while cause is not None and len(causes) < 8:
-        causes.append(cause)
+def _connection_failure(exchange: HttpExchange, failure: Exception) -> str:
+    """Return the host, and the reason for a connection that was lost or never made."""
+    class_names: list[str] = []
+    cause: BaseException | None = failure
+    for _ in range(_MOST_CAUSES):
+        if cause is None:
+            break
+        class_names += [cls.__name__ for cls in type(cause).__mro__]
         cause = cause.__cause__ or cause.__context__
-    names = " ".join(c.__name__ for cause in causes for c in type(cause).__mro__)
-    reasons = {
-        "gaierror": "no such host",
-        "SSL": "TLS failed",
-        "Certificate": "TLS failed",
-        "ConnectionRefused": "connection refused",
-    }
-    reason = next((text for mark, text in reasons.items() if mark in names), "connection lost")
+    names = " ".join(class_names)
+    reason = "connection lost"
+    for part, text in _CONNECTION_FAILURES.items():
+        if part in names:
+            reason = text
+            break
     url = urlsplit(exchange.url or "")
-    return f"{url.hostname}{f':{url.port}' if url.port else ''}: {reason}"
+    port = f":{url.port}" if url.port else ""
+    return f"{url.hostname}{port}: {reason}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `retry-after` in seconds or as a date; None when the server did not say."""
+    """Return the seconds to wait, from `Retry-After` in seconds or as a date.
+
+    None when the server did not send the header, or sent nonsense.
+    """
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -216,47 +243,19 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            when = parsedate_to_datetime(value)
+            date = parsedate_to_datetime(value)
         except ValueError:
             return None
-        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        date = date.replace(tzinfo=date.tzinfo or UTC)
+        seconds = (date - datetime.now(UTC)).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _server_words(body: Mapping[str, Any]) -> str:
-    """The message in an error's body, wherever providers put it."""
+def _error_message(body: Mapping[str, Any]) -> str:
+    """Return the message in an error's body, wherever the provider put it."""
     error = body.get("error")
     inner = error if isinstance(error, dict) else body
-    candidates = (inner.get("message"), inner.get("detail"), error)
-    return next((words for words in candidates if isinstance(words, str)), "")
-
-
-def fit_for_people(words: str, call: Call, secrets: Iterable[str]) -> str:
-    """One short line without secrets and keys; nothing at all when it quotes the prompt."""
-    line = hidden(_OWN_PREFIX.sub("", " ".join(words.partition("\nTraceback")[0].split())), secrets)
-    line = _KEY.sub("***", _ADDRESS.sub(r"\1\2", line))
-    line = line if len(line) <= 200 else line[:199] + "…"
-    line = "".join(c if c.isprintable() else " " for c in line)
-    return "" if _quotes(line, call) else line
-
-
-def hidden(text: str, secrets: Iterable[str]) -> str:
-    """A text with asterisks in the place of secrets."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
-
-
-def _quotes(line: str, call: Call) -> bool:
-    """Whether a line holds some of the prompt: in other letters, on one line or escaped, it still does."""
-    plain = _letters(_ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else " ", line))
-    pieces = {plain[i : i + _QUOTED] for i in range(len(plain) - _QUOTED + 1)}
-    return any(
-        piece in text
-        for text in map(_letters, (m.content for m in call.messages))
-        for piece in pieces
-    )
-
-
-def _letters(text: str) -> str:
-    return "".join(character for character in text.casefold() if character.isalnum())
+    for text in (inner.get("message"), inner.get("detail"), error):
+        if isinstance(text, str):
+            return text
+    return ""

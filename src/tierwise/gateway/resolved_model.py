@@ -1,4 +1,4 @@
-"""Where and how a model is called: its parameters, filled in and checked, and the lane for it."""
+"""A catalog's model ready to be called: its parameters filled in and checked, its lane chosen."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ from urllib.parse import urlsplit
 from tierwise.errors import ModelUnavailable
 from tierwise.policy.catalog import Model, in_house
 
-# what a catalog entry cannot change: a call is one request for one answer, with the limits that we set
+# A catalog entry cannot change these: a call is one request for one answer, within our limits.
 _FIXED = {
-    *("messages", "max_tokens", "max_completion_tokens", "n", "stream", "stream_options"),
-    *("timeout", "max_retries", "num_retries"),
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "stream",
+    "stream_options",
+    "timeout",
+    "max_retries",
+    "num_retries",
 }
-# LiteLLM's prefixes of servers that speak OpenAI's format
+# LiteLLM's prefixes of servers that speak OpenAI's format.
 _OPENAI_FORMAT = ("openai/", "hosted_vllm/", "lm_studio/", "llamafile/")
-# OpenAI's own models, wherever they are served, refuse some parameters; LiteLLM knows which
-_OPENAIS_HOSTS = (".openai.com", ".azure.com")
-_OPENAIS_MODELS = re.compile(r"openai/(gpt-\d|chatgpt|o\d)")
-# what goes into a request's body as it is; anything else belongs under `extra_body`
+# OpenAI's own models, wherever they are served, refuse some parameters; LiteLLM knows which.
+_OPENAI_HOSTS = (".openai.com", ".azure.com")
+_OPENAI_MODELS = re.compile(r"openai/(gpt-\d|chatgpt|o\d)")
+# These go into a request's body as they are. All others belong under `extra_body`.
 BODY_PARAMS = {
-    *(
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "stop",
-        "presence_penalty",
-        "frequency_penalty",
-    ),
-    *(
-        "repetition_penalty",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "reasoning_effort",
-        "response_format",
-    ),
-    *("service_tier", "user"),
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "reasoning_effort",
+    "response_format",
+    "service_tier",
+    "user",
 }
-_SECRET = re.compile(r"(?i)key|token|secret|password|auth")
-_SHOWN = ("model", "api_base")  # also where they come from a variable
-_SHORTEST_SECRET = 8  # characters; shorter ones stand in ordinary words
-_UNDERSTOOD = BODY_PARAMS | {
+# The lean lane knows these besides.
+_LEAN_PARAMS = BODY_PARAMS | {
     "model",
     "api_base",
     "api_key",
@@ -55,34 +57,46 @@ _UNDERSTOOD = BODY_PARAMS | {
     "extra_body",
     "drop_params",
 }
+_SECRET_NAME = re.compile(r"(?i)key|token|secret|password|auth")
+_NEVER_SECRET = ("model", "api_base")  # even when they come from a variable
+_SHORTEST_SECRET = 8  # characters; shorter values occur in ordinary words
+
+LaneName = Literal["lean", "litellm"]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A model as it is called. `params` are `litellm_params` with all variables filled in."""
+class ResolvedModel:
+    """A model as it is called. `params` are its `litellm_params` with all variables filled in."""
 
     model: Model
     params: Mapping[str, Any] = field(repr=False)  # keys among them
     direct: bool  # the address is in the house: no proxy may see the call
-    lane: Literal["lean", "litellm"]
+    lane: LaneName
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
-        """What nobody may be shown: keys, and what came from variables beside the model and its address."""
-        found = set(_secrets(self.model.litellm_params, self.params))
-        return tuple(sorted(found, key=len, reverse=True))
+        """Values that must not be shown, the longest first.
+
+        These are keys, and values of variables except the model's name and address.
+        """
+        secrets = set(_find_secrets(self.model.litellm_params, self.params))
+        return tuple(sorted(secrets, key=len, reverse=True))
 
     @property
     def private(self) -> tuple[str, ...]:
-        """What no error may show: the secrets, and every header, whose name may say little."""
-        headers = map(str, (self.params.get("extra_headers") or {}).values())
-        return (*self.secrets, *(value for value in headers if len(value) >= _SHORTEST_SECRET))
+        """Values that no error may show: the secrets, and every header, whatever its name."""
+        headers = self.params.get("extra_headers") or {}
+        values = [str(value) for value in headers.values()]
+        return (*self.secrets, *(value for value in values if len(value) >= _SHORTEST_SECRET))
 
 
-def target_of(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -> Target:
-    """The target for filled-in parameters; `hosts` count as in the house. Raises ModelUnavailable."""
+def resolve_model(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -> ResolvedModel:
+    """Check filled-in parameters, and choose the lane.
+
+    `hosts` count as in the house. Raises ModelUnavailable.
+    """
     address = params.get("api_base")
-    if address is not None and not _is_http(address):
+    if address is not None and not _is_http_address(address):
         raise ModelUnavailable(
             f"{model.name}: `api_base` must be an http address, such as http://10.0.0.5:8000/v1"
         )
@@ -90,70 +104,74 @@ def target_of(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -
         if not isinstance(params.get(name) or {}, Mapping):
             raise ModelUnavailable(f"{model.name}: `{name}` must be names with values")
     kept = {name: value for name, value in params.items() if name not in _FIXED}
-    if extra := params.get("extra_body"):
+    extra_body = params.get("extra_body")
+    if extra_body:
+        fixed = {*_FIXED, "model"}
         kept["extra_body"] = {
-            name: value for name, value in extra.items() if name not in {*_FIXED, "model"}
+            name: value for name, value in extra_body.items() if name not in fixed
         }
     direct = address is not None and in_house(address, hosts)
+    return ResolvedModel(model, kept, direct, _choose_lane(model, kept))
+
+
+def _choose_lane(model: Model, params: Mapping[str, Any]) -> LaneName:
+    """Return the lane that the catalog names, or the lean one where it does all that is needed."""
     if model.lane == "lean":
-        _check_lean(model, kept)
-        return Target(model, kept, direct, "lean")
-    return Target(
-        model, kept, direct, "lean" if model.lane == "auto" and _fits_lean(kept) else "litellm"
-    )
+        _check_lean(model, params)
+        return "lean"
+    if model.lane == "auto" and _fits_lean(params):
+        return "lean"
+    return "litellm"
 
 
 def _check_lean(model: Model, params: Mapping[str, Any]) -> None:
-    """Raises ModelUnavailable for what the lean lane cannot do."""
+    """Raise ModelUnavailable for what the lean lane cannot do."""
     if "api_base" not in params:
         raise ModelUnavailable(
             f"{model.name}: `lane: lean` needs `api_base`, the address before `/chat/completions`"
         )
-    if unknown := sorted(params.keys() - _UNDERSTOOD):
+    unknown = sorted(params.keys() - _LEAN_PARAMS)
+    if unknown:
         names = ", ".join(f"`{name}`" for name in unknown)
         remedy = "put it under `extra_body`, or write `lane: litellm`"
         raise ModelUnavailable(f"{model.name}: the lean lane does not know {names}; {remedy}")
 
 
 def _fits_lean(params: Mapping[str, Any]) -> bool:
-    """Whether the lean lane does all that LiteLLM would."""
+    """Return True if the lean lane does all that LiteLLM would."""
     address = params.get("api_base")
-    if (
-        address is None
-        or not params["model"].startswith(_OPENAI_FORMAT)
-        or params.keys() - _UNDERSTOOD
-    ):
+    if address is None or params.keys() - _LEAN_PARAMS:
         return False
-    if _OPENAIS_MODELS.match(params["model"]):
+    model = params["model"]
+    if not model.startswith(_OPENAI_FORMAT) or _OPENAI_MODELS.match(model):
         return False
-    return not f".{urlsplit(address).hostname}".endswith(_OPENAIS_HOSTS)
+    host = urlsplit(address).hostname
+    return not f".{host}".endswith(_OPENAI_HOSTS)
 
 
-def _secrets(written: Any, filled: Any, name: str = "") -> Iterator[str]:
-    """The values below `filled` that are secret by their name, or that the catalog does not hold as they are."""
+def _find_secrets(written: Any, filled: Any, name: str = "") -> Iterator[str]:
+    """Yield the secret values below `filled`, which has its variables filled in.
+
+    `written` is the same part of the catalog entry: where the two differ, a variable was filled in.
+    """
     if isinstance(filled, Mapping):
         for key, value in filled.items():
-            own = written.get(key) if isinstance(written, Mapping) else None
-            yield from _secrets(own, value, str(key))
+            written_value = written.get(key) if isinstance(written, Mapping) else None
+            yield from _find_secrets(written_value, value, str(key))
     elif isinstance(filled, list):
-        for place, value in enumerate(filled):
-            own = written[place] if isinstance(written, list) and place < len(written) else None
-            yield from _secrets(own, value, name)
-    elif (
-        isinstance(filled, str)
-        and len(filled) >= _SHORTEST_SECRET
-        and _is_secret(name, written, filled)
-    ):
-        yield filled
+        for index, value in enumerate(filled):
+            has_same = isinstance(written, list) and index < len(written)
+            yield from _find_secrets(written[index] if has_same else None, value, name)
+    elif isinstance(filled, str) and len(filled) >= _SHORTEST_SECRET:
+        from_variable = filled != written and name not in _NEVER_SECRET
+        if from_variable or _SECRET_NAME.search(name):
+            yield filled
 
 
-def _is_secret(name: str, written: Any, filled: str) -> bool:
-    return bool(_SECRET.search(name)) or (filled != written and name not in _SHOWN)
-
-
-def _is_http(address: Any) -> bool:
+def _is_http_address(address: Any) -> bool:
     try:
         parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, AttributeError):  # a port that is none, a value that is no text
+        is_http = parts.scheme in ("http", "https")
+        return is_http and bool(parts.hostname) and parts.port != 0
+    except (ValueError, AttributeError):  # a port that is not a number, a value that is not a text
         return False

@@ -1,0 +1,61 @@
+"""The text of a provider's error, made fit for people: no key, no address's password, no prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from tierwise.records import Call
+
+_KEY = re.compile(r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+")
+# In two groups: without the password and without the parameters.
+_ADDRESS = re.compile(r"(?i)(https?://)(?:[^/@\s]*@)?([^\s?#]*)[^\s]*")
+_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[nrt\"\\/])")
+# Such as `litellm.BadRequestError: OpenAIException - `.
+_EXCEPTION_NAMES = re.compile(
+    r"^(?:litellm\.)?(?:\w+(?:Error|Exception|Timeout)(?: \w+Error)?(?::| -) )+"
+)
+_LONGEST = 200  # characters
+_QUOTATION = 12  # letters and digits in a row that are in the prompt too
+
+
+def safe_detail(text: str, call: Call, secrets: Iterable[str]) -> str:
+    """Return one short line without secrets and keys; empty when it quotes the prompt."""
+    without_traceback = text.partition("\nTraceback")[0]
+    line = " ".join(without_traceback.split())
+    line = _EXCEPTION_NAMES.sub("", line)
+    line = mask_secrets(line, secrets)
+    line = _ADDRESS.sub(r"\1\2", line)
+    line = _KEY.sub("***", line)
+    if len(line) > _LONGEST:
+        line = line[: _LONGEST - 1] + "…"
+    line = "".join(character if character.isprintable() else " " for character in line)
+    return "" if _quotes_prompt(line, call) else line
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return a text with asterisks in the place of secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _quotes_prompt(line: str, call: Call) -> bool:
+    """Return True if a line holds a piece of the prompt, in whatever case, spacing or escapes."""
+    plain = _letters_and_digits(_ESCAPED.sub(_unescape, line))
+    count = len(plain) - _QUOTATION + 1
+    pieces = {plain[start : start + _QUOTATION] for start in range(count)}
+    for message in call.messages:
+        content = _letters_and_digits(message.content)
+        if any(piece in content for piece in pieces):
+            return True
+    return False
+
+
+def _unescape(match: re.Match[str]) -> str:
+    code = match[1]
+    return chr(int(code, 16)) if code else " "
+
+
+def _letters_and_digits(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
