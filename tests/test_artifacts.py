@@ -17,7 +17,11 @@ from tierwise.records import Batch, Document, Outcome
 from tierwise.report import RunSummary, summarize_run
 
 NOT_READ = Outcome(
-    step="read", status="deferred", reason="the file is empty", sensitivity="internal"
+    step="read",
+    status="deferred",
+    reason="the file is empty",
+    cause="unreadable",
+    sensitivity="internal",
 )
 
 

@@ -34,7 +34,10 @@ ROUTE = Route(
     models=("small",),
     rejected=(
         Rejection(
-            "large", "guard confidential-stays-local: what is confidential may only go to local"
+            "large",
+            "guard confidential-stays-local: what is confidential may only go to local",
+            "guard",
+            detail="confidential-stays-local",
         ),
     ),
     reason="the order that the route names",

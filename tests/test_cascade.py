@@ -378,7 +378,7 @@ def test_a_long_document_is_left_out_where_a_step_cannot_split(
         [outcome] = classify(engine, Document(id="a", text=TEXT * 100, sensitivity="internal"))
     assert (outcome.status, outcome.model, small.count) == ("accepted", "large", 0)
     assert outcome.route is not None
-    assert "its window has 600" in outcome.route.rejected[0].reason
+    assert "its context window has 600" in outcome.route.rejected[0].reason
 
 
 def test_a_route_with_human_review_waits_for_a_person(tmp_path: Path, small: Standin) -> None:

@@ -25,7 +25,7 @@ from tierwise.lint.project import check_project
 from tierwise.lint.routes import RuleContext, StepLayout
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import Certificate, Certificates, lower_bound, save_certificates
-from tierwise.policy.rules import Condition, Features, Rules
+from tierwise.policy.rules import Condition, Features, Guard, Rules
 from tierwise.project import Project
 from tierwise.records import SENSITIVITIES
 from tierwise.steps.examples import FEWEST
@@ -699,8 +699,8 @@ def test_no_guard_can_be_passed_whatever_the_rules(
 class Leaky(Rules):
     """Rules whose guards look away from restricted documents."""
 
-    def forbidden(self, tier: str, f: Features) -> str | None:
-        return None if f.sensitivity == "restricted" else super().forbidden(tier, f)
+    def guard_against(self, tier: str, f: Features) -> Guard | None:
+        return None if f.sensitivity == "restricted" else super().guard_against(tier, f)
 
 
 @pytest.mark.parametrize("many", [False, True])

@@ -295,7 +295,7 @@ def test_an_outcome_comes_back_as_it_was_and_a_later_one_replaces_it(ledger: Led
         step="classify",
         rule="default",
         models=("small", "large"),
-        rejected=(Rejection("cloud", "guard"),),
+        rejected=(Rejection("cloud", "guard", "guard", detail="g"),),
     )
     waits = Outcome(
         step="classify",

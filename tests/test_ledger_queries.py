@@ -293,6 +293,7 @@ def test_the_deferred_documents_come_with_their_reasons(ledger: Ledger) -> None:
             document_id="e",
             step="summarize",
             reason="no acceptable model left",
+            cause=None,
             model=None,
             sensitivity="confidential",
         )

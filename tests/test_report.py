@@ -39,7 +39,7 @@ BARRED = Route(
     step="classify",
     rule="r",
     models=("small",),
-    rejected=(Rejection("large", "guard stays-local: only local"),),
+    rejected=(Rejection("large", "guard stays-local: only local", "guard", detail="stays-local"),),
 )
 CHAIN = Route(step="classify", rule="r", models=("small", "large"))
 ON_SQLITE = pytest.mark.parametrize(
@@ -323,9 +323,10 @@ def test_what_needs_attention_comes_with_its_command(ledger: Ledger, facts: Proj
         {**SMALL, "cost": None},
         away,
         status="deferred",
-        reason="budget: small: too dear",
+        cause="budget",
+        reason="small is out of money",
     )
-    record(ledger, "b", {**LARGE}, status="deferred", reason="small: length: 41 words")
+    record(ledger, "b", {**LARGE}, status="deferred", cause="failed_checks", reason="small: length")
     wanted = replace(facts, floors={"classify": 0.9, "draft": 0.9}, labels_wanted=2)
     found = {item.text: item.command for item in gathered(ledger, wanted).attention}
     again = "tierwise run support_inbox --source 'my inbox' --budget-usd"

@@ -88,7 +88,7 @@ def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
         rule=texts["rule"],
         models=(name,),
         reason=why,
-        rejected=(Rejection(name, why),),
+        rejected=(Rejection(name, why, "guard", detail=name),),
         choices=(Choice(name, None, why),),
         features={"tokens": 5, "language": texts["language"]},
     )

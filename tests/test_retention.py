@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,60 @@ def test_a_document_and_its_copies_are_deleted_from_all_runs(
     assert PRIVATE in everything(url, project), (
         "a later run asks again: the decision's answer went too"
     )
+
+
+def test_a_budget_that_runs_out_after_an_answer_leaves_no_quotation_behind(
+    tmp_path: Path, url: str, provider: Standin
+) -> None:
+    """Such a deferral quotes the answer that failed; a deletion rewrites it like any other."""
+    root = make_project(
+        tmp_path / "two",
+        model("small", provider.url),
+        model("large", provider.url),
+        rules=RULES.replace("[small]", "[small, large]"),
+    )
+    keep(root, url, "outputs")
+    provider.answer(failing)
+    letter = DOCUMENTS[0]
+    other_text = letter.text.replace(PRIVATE, "Mrs Morgenrot")
+    as_long = replace(letter, id="other.txt", text=other_text, metadata={})
+
+    def classified(engine: Engine, document: Document, budget_usd: Decimal) -> str:
+        context = engine.start_run("inbox", budget_usd=budget_usd)
+        engine.run_batch(context, CLASSIFY, Batch((document,)), LABELS)
+        engine.finish_run(context, "completed")
+        return context.id
+
+    with Engine(Project(root), env={}) as engine:
+        classified(engine, as_long, Decimal(1))
+        reserved = "SELECT max(usd) FROM budget_entries WHERE kind = 'reserved'"
+        with engine.ledger._database.reading() as connection:
+            worst_case = Decimal(connection.execute(text(reserved)).scalar_one()).scaleb(-12)
+        # enough for either model's worst case, too little for the second once the first was paid
+        run_id = classified(engine, letter, worst_case + Decimal("0.000001"))
+        (before,) = engine.ledger.deferred(run_id)
+        engine.ledger.retention.forget_document(letter.id, by="ada")
+        (after,) = engine.ledger.deferred(run_id)
+    assert (before.cause, after.cause) == ("budget", "budget")
+    assert PRIVATE in before.reason
+    assert PRIVATE not in everything(url, root)
+    assert after.reason == "budget: small: grounding"
+
+
+def test_the_note_of_a_decision_is_deleted_from_the_runs_that_took_it_over(
+    project: Path, url: str, provider: Standin
+) -> None:
+    """A later run's outcome repeats the reviewer's note; a deletion takes it out of both."""
+    provider.answer(failing)
+    first = run(project, DOCUMENTS[0])
+    with Engine(Project(project), env={}) as engine:
+        item = find_item(engine.ledger, first, "a.txt")
+        answer = json.dumps({"label": "billing", "evidence": "none"})
+        edit(engine.ledger, item, answer, by="ada", note=f"{PRIVATE} called")
+    run(project, DOCUMENTS[0])
+    with Ledger.open(url, root=project) as ledger:
+        ledger.retention.forget_document("a.txt", by="ada")
+    assert PRIVATE not in everything(url, project)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

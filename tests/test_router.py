@@ -234,16 +234,16 @@ def test_without_proof_the_strongest_allowed_model_comes_first() -> None:
     ("entry", "asked", "reason"),
     [
         (model("proprietary"), {}, "guard g: what is internal may only go to local"),
-        (model(context_tokens=699), {}, "needs about 700 tokens, its window has 699"),
+        (model(context_tokens=699), {}, "needs about 700 tokens, its context window has 699"),
         (
             model(token_margin=1.5, context_tokens=999),
             {},
-            "needs about 1000 tokens, its window has 999",
+            "needs about 1000 tokens, its context window has 999",
         ),
         (
             model(price="unknown"),
             {"budget_left": Decimal(9)},
-            "its price is unknown; under a budget it must be named",
+            "unknown price; add the model to budget.allow_unpriced",
         ),
         (
             model(),
@@ -263,7 +263,7 @@ def test_a_model_is_left_out_with_the_reason(
 
 def test_an_unavailable_model_says_what_to_set() -> None:
     assert only(policy({"a": model()}, {"a": "set KEY"})).rejected == (
-        Rejection("a", "unavailable: set KEY"),
+        Rejection("a", "unavailable: set KEY", "unavailable", detail="set KEY"),
     )
 
 
@@ -459,7 +459,7 @@ def test_a_classifier_is_asked_only_with_proof_and_only_for_its_step() -> None:
         proven({**WORDS, "words": priced(0, learned="classify", litellm_params={})}, SURE),
         current=NOW,
     )
-    assert Rejection("words", "is trained for classify only") in other.rejected
+    assert Rejection("words", "is trained for classify only", "other_step") in other.rejected
 
 
 def test_a_named_order_stays_and_takes_only_the_threshold_from_a_certificate() -> None:

@@ -86,7 +86,15 @@ class DocumentError(TierwiseError):
 
 
 class ModelUnavailable(TierwiseError):
-    """A model cannot be used here; the text says what to set or start."""
+    """A model cannot be used here; the text says what to set or start.
+
+    `message` is the text without the model's name.
+    """
+
+    def __init__(self, message: str, *, model: str | None = None) -> None:
+        self.model = model
+        self.message = message
+        super().__init__(f"{model}: {message}" if model else message)
 
 
 class WeightsError(ModelUnavailable):
@@ -116,7 +124,10 @@ class GuardViolation(TierwiseError):
 
 
 class CallError(TierwiseError):
-    """A call to a provider failed. `model` names the catalog entry; `usage` came with the failure, if any did."""
+    """A call to a provider failed.
+
+    `model` names the catalog entry, `message` is the text without that name; `usage` came with the failure, if any did.
+    """
 
     def __init__(
         self,
@@ -127,6 +138,7 @@ class CallError(TierwiseError):
         usage: Usage | None = None,
     ) -> None:
         self.model = model
+        self.message = message
         self.retry_after = retry_after
         self.usage = usage
         super().__init__(f"{model}: {message}")

@@ -26,6 +26,30 @@ Status = Literal["accepted", "deferred", "skipped", "rejected"]
 AttemptKind = Literal["first", "retry", "fallback", "escalation", "repair", "judge", "shadow"]
 Role = Literal["system", "user", "assistant"]
 
+# Why an outcome is not accepted. Code acts upon this; the sentence beside it is for people.
+Cause = Literal[
+    "unreadable",  # deferred: the document could not be read
+    "budget",  # deferred: no budget left for any model that may still be asked
+    "review",  # deferred: an answer waits for a reviewer's approval
+    "no_model",  # deferred: no route matches, or every candidate is rejected
+    "failed_checks",  # deferred: models answered, and no answer passed its checks
+    "provider_fault",  # deferred: every call failed before an answer could be checked
+    "earlier_step",  # skipped: an earlier step's outcome was deferred or rejected
+    "condition",  # skipped: the step's `only=` condition is false
+    "reviewer",  # rejected by a reviewer
+]
+# Why a route leaves a model out.
+RejectionKind = Literal[
+    "guard",  # a guard forbids the model's tier
+    "unavailable",  # a key, an address or the weights are missing, or the model failed for good
+    "other_step",  # a trained classifier of another step
+    "context_length",  # the prompt does not fit the context window
+    "unknown_price",  # unpriced, and a budget applies
+    "budget",  # its worst case exceeds what is left
+    "uncertified",  # no valid certificate shows it capable
+    "cost",  # certified, but more expensive than the chosen models
+]
+
 
 def rank(sensitivity: Sensitivity) -> int:
     """Position in public < internal < confidential < restricted."""
@@ -152,10 +176,16 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A model that a route left out, and why."""
+    """A model that a route left out, and why.
+
+    `kind` is what code acts upon, `reason` is for people. `detail` is the guard's name for a guard, and what is
+    missing for an unavailable model.
+    """
 
     model: str
     reason: str
+    kind: RejectionKind
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +219,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a document got from a step. `value` is the accepted output as plain JSON data."""
+    """A document's result in a step. `value` is the accepted output as plain JSON data.
+
+    `cause` says why it is not accepted; `reason` says it in words. `quotes` is true where the reason may repeat
+    words of an answer or a document, so that a deletion has to rewrite it.
+    """
 
     step: str
     status: Status
     value: Any = field(default=None, repr=False)
     reason: str = ""
+    cause: Cause | None = None
+    quotes: bool = False
     model: str | None = None
     sensitivity: Sensitivity = "restricted"
     route: Route | None = None

@@ -15,11 +15,11 @@ from tierwise.cascade.calls import Calls, FailedCall, Job, Provider, RunContext,
 from tierwise.cascade.faults import decision
 from tierwise.cascade.parts import gathered, parts_of
 from tierwise.cascade.shadow import Shadows
-from tierwise.errors import BudgetExceeded, CoolingDown, TierwiseError
+from tierwise.errors import BudgetExceeded, CallError, CoolingDown, ModelUnavailable, TierwiseError
 from tierwise.ledger import Ledger
-from tierwise.policy.router import choices, route
+from tierwise.policy.router import choices, route, unroutable_cause
 from tierwise.policy.rules import features
-from tierwise.records import AttemptKind, Document, Outcome, Route, highest
+from tierwise.records import AttemptKind, Cause, Document, Outcome, Route, highest
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 __all__ = ["Cascade", "Job", "Provider", "RunContext"]
@@ -35,6 +35,8 @@ class _Progress:
 
     kind: AttemptKind = "first"
     escalations: int = 0
+    answered: bool = False  # a model answered, and its answer failed a check
+    quotes: bool = False  # a reason may repeat words of an answer
     reasons: list[str] = field(default_factory=list)
     resting: list[str] = field(default_factory=list)  # models that were not asked as they rest
 
@@ -144,6 +146,8 @@ class Cascade:
             if not answer.failed:
                 work.short = None
                 return _accepted(work, chosen, name, answer)
+            progress.answered = True
+            progress.quotes = True
             progress.reasons.append(f"{name}: {answer.failed[0].check}: {answer.failed[0].reason}")
             if progress.escalations == escalate.most or not {v.check for v in answer.failed} & {
                 *escalate.on,
@@ -153,9 +157,10 @@ class Cascade:
             progress.kind = "escalation"
             progress.escalations = progress.escalations + 1
         reason = "; ".join(progress.reasons) or _unroutable(chosen)
-        return _outcome(
-            work, chosen, "deferred", reason=f"budget: {reason}" if work.short else reason
-        )
+        if work.short:
+            reason = f"budget: {reason}"
+        deferred = _outcome(work, chosen, "deferred", reason=reason)
+        return replace(deferred, cause=_cause(work, chosen, progress), quotes=progress.quotes)
 
     async def _in_turn(self, work: Work, chosen: Route, progress: _Progress) -> AsyncIterator[str]:
         """The route's models; then, where none of them answered, those that rest, after a rest worth waiting for."""
@@ -171,10 +176,30 @@ class Cascade:
         progress.kind = "fallback"
         if isinstance(cause, CoolingDown):
             progress.resting.append(name)
-        progress.reasons.append(str(cause) if str(cause).startswith(name) else f"{name}: {cause}")
+        progress.quotes = True  # a provider's error may repeat what it was sent
+        message = _message(cause)
+        progress.reasons.append(f"{name}: {message}")
         if decision(cause) == "stop" and name not in self._stopped:
-            self._stopped[name] = str(cause).removeprefix(f"{name}: ")
+            self._stopped[name] = message
             log.warning("%s is out for this run: %s", name, self._stopped[name])
+
+
+def _message(fault: TierwiseError) -> str:
+    """Return a fault's text without the model's name, which the caller puts in front."""
+    if isinstance(fault, CallError | ModelUnavailable):
+        return fault.message
+    return str(fault)
+
+
+def _cause(work: Work, chosen: Route, progress: _Progress) -> Cause:
+    """Return why no model of a route gave an acceptable answer."""
+    if work.short:
+        return "budget"
+    if progress.answered:
+        return "failed_checks"
+    if progress.reasons:
+        return "provider_fault"
+    return unroutable_cause(chosen)
 
 
 def _work(job: Job, document: Document) -> Work:
@@ -218,14 +243,21 @@ def _on_record(work: Work, chosen: Route) -> Route:
 
 
 def _skipped(job: Job, document: Document) -> Outcome | None:
+    cause: Cause
     if stopped := document.stopped:
+        cause = "earlier_step"
         reason = f"{stopped.step} was {stopped.status}"
     elif job.only and not job.only(document):
-        reason = f"{getattr(job.only, '__name__', 'the condition')} does not hold"
+        cause = "condition"
+        reason = f"{getattr(job.only, '__name__', 'the condition')} is false"
     else:
         return None
     return Outcome(
-        step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity
+        step=job.step.name,
+        status="skipped",
+        reason=reason,
+        cause=cause,
+        sensitivity=document.sensitivity,
     )
 
 
@@ -239,9 +271,8 @@ def _known(job: Job, document: Document) -> Outcome | None:
 def _accepted(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
     value = answer.output.model_dump(mode="json") if answer.output else None
     if chosen.review == "human":
-        outcome = _outcome(
-            work, chosen, "deferred", reason=f"waits for a person's review (route {chosen.rule})"
-        )
+        reason = f"waits for a person's review (route {chosen.rule})"
+        outcome = replace(_outcome(work, chosen, "deferred", reason=reason), cause="review")
     else:
         outcome = _outcome(work, chosen, "accepted")
     return replace(outcome, value=value, model=model)

@@ -171,7 +171,7 @@ class ModelLimits:
 
     def _wait(self, tokens: int, now: float) -> float:
         if self._out is not None:
-            raise ModelUnavailable(self._out)
+            raise ModelUnavailable(self._out, model=self._name)
         if (rest := self.health.resting_until - now) > 0:
             reason = f"rests for {rest:.0f} s more, as it kept failing or asked for it"
             raise CoolingDown(reason, model=self._name, retry_after=rest)
@@ -224,7 +224,7 @@ class Turn:
         now = time.monotonic()
         self.limits._became(self.limits.health.after_fault(error, self.begun, now))
         if decision(error) == "stop":
-            self.limits._out = str(error)
+            self.limits._out = error.message
         self._used(usage)
 
     def _used(self, usage: Usage | None) -> None:

@@ -53,7 +53,8 @@ def gathered(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
 def _told(waiting: Sequence[tuple[int, Outcome]], parts: int) -> Outcome:
     """The first part's outcome that waits; the reason says which part, unless all wait for the same."""
     number, first = waiting[0]
-    if len(waiting) == parts and len({outcome.reason for _, outcome in waiting}) == 1:
+    reasons = {(outcome.cause, outcome.reason) for _, outcome in waiting}
+    if len(waiting) == parts and len(reasons) == 1:
         return first
     others = f"; {len(waiting) - 1} more wait" if len(waiting) > 1 else ""
     return replace(first, reason=f"{first.reason} (part {number} of {parts}{others})")

@@ -20,7 +20,7 @@ from tierwise.errors import BudgetExceeded
 from tierwise.ledger import Ledger
 from tierwise.ledger.people.samples import Audit, identity_of, item_id
 from tierwise.policy.catalog import Model
-from tierwise.policy.router import against, worst_case
+from tierwise.policy.router import rejection_of, worst_case
 from tierwise.policy.sequential_test import drawn
 from tierwise.records import Attempt, Outcome, Usage
 from tierwise.steps.step import Step
@@ -132,7 +132,9 @@ def _may_be_asked(work: Work, model: Model) -> bool:
     limit = work.prompt.head.max_output_tokens
     left = work.run.budget.left
     return (
-        against(work.run.policy, model, work.features, max_output_tokens=limit, budget_left=left)
+        rejection_of(
+            work.run.policy, model, work.features, max_output_tokens=limit, budget_left=left
+        )
         is None
     )
 

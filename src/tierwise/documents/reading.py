@@ -205,7 +205,13 @@ class _Reader:
         if not problem and not text:
             problem = "no text found in it"
         if problem:
-            outcome = Outcome(step="read", status="deferred", reason=problem, sensitivity=level)
+            outcome = Outcome(
+                step="read",
+                status="deferred",
+                reason=problem,
+                cause="unreadable",
+                sensitivity=level,
+            )
             return replace(empty, outcomes={"read": outcome})
         document = replace(empty, text=text, language=detect(text))
         short_hash = bytes.fromhex(document.hash)[:16]  # millions of them fit into memory

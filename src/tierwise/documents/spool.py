@@ -100,6 +100,8 @@ def _to_json(document: Document) -> dict[str, Any]:
             "status": outcome.status,
             "value": outcome.value,
             "reason": outcome.reason,
+            "cause": outcome.cause,
+            "quotes": outcome.quotes,
             "model": outcome.model,
             "sensitivity": outcome.sensitivity,
         }

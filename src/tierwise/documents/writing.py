@@ -87,6 +87,7 @@ def _json_line(document: Document) -> str:
             "status": outcome.status,
             "value": outcome.value,
             "reason": outcome.reason,
+            "cause": outcome.cause,
             "model": outcome.model,
         }
         for outcome in document.outcomes.values()

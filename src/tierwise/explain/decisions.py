@@ -144,20 +144,12 @@ def _explained(
         document_id=document_id,
         route=chosen,
         policy_hash=outcome.attempts[0].policy_hash if outcome.attempts else run.policy_hash,
-        guards=tuple(
-            dict.fromkeys(filter(None, (_guard(rejection.reason) for rejection in chosen.rejected)))
-        ),
+        guards=tuple(dict.fromkeys(r.detail for r in chosen.rejected if r.kind == "guard")),
         earlier=earlier,
         run=run,
         outcome=outcome,
         answers={name: reply.text for name, reply in replies.items() if reply},
     )
-
-
-def _guard(reason: str) -> str:
-    """The guard that a rejection names, or nothing."""
-    before, colon, _ = reason.partition(": ")
-    return before.removeprefix("guard ") if colon and before.startswith("guard ") else ""
 
 
 def with_words(project: Project, found: Explanation) -> Explanation:

@@ -20,7 +20,6 @@ from tierwise.project import Project
 from tierwise.records import Route, Usage
 
 _FEATURES = {part.name for part in fields(Features)} - {"step", "outcomes"}
-_UNAVAILABLE = "unavailable: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +153,8 @@ def _case(
 
 
 def _unavailable(chosen: Route) -> dict[str, str]:
-    marked = (
-        (rejection.model, rejection.reason.partition(_UNAVAILABLE)) for rejection in chosen.rejected
-    )
-    return {model: reason for model, (before, mark, reason) in marked if mark and not before}
+    """Return the models that were unavailable then, each with what was missing."""
+    return {r.model: r.detail for r in chosen.rejected if r.kind == "unavailable"}
 
 
 class Replay:

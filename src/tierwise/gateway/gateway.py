@@ -135,18 +135,18 @@ class Gateway:
     async def _resolve(self, model: Model) -> ResolvedModel:
         reason = self._catalog.unavailable(model, self._env)
         if reason:
-            raise ModelUnavailable(f"{model.name}: {reason}")
+            raise ModelUnavailable(reason, model=model.name)
         params = model.resolved_params(self._env)
         if model.weights:
             if self._local is None:
-                raise ModelUnavailable(f"{model.name}: no embedded models are started here")
+                raise ModelUnavailable("no embedded models are started here", model=model.name)
             endpoint = await asyncio.to_thread(self._local.endpoint, model, self._env)
             params |= {"api_base": endpoint.api_base, "api_key": endpoint.api_key}
         tier = self._catalog.tiers[model.tier]
         resolved = resolve_model(model, params, tier.hosts)
         if tier.stays_in_house and not resolved.direct:
             raise ModelUnavailable(
-                f"{model.name}: set `api_base`, or the call would leave the house"
+                "set `api_base`, or the call would leave the house", model=model.name
             )
         return resolved
 

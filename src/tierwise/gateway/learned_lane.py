@@ -60,7 +60,7 @@ class LearnedLane:
             try:
                 classifier = load(trained_file(self._root, model.name))
             except ConfigError as error:
-                raise ModelUnavailable(f"{model.name}: {error}") from None
+                raise ModelUnavailable(str(error), model=model.name) from None
             if classifier.identity != identity:
                 raise BadRequest(
                     "it was trained again meanwhile; the next batch asks the new one",
@@ -93,4 +93,4 @@ def _check_labels(form: Form, classifier: Classifier, model: Model) -> None:
         faults.append(f"its {', '.join(surplus)} the step does not have")
     if faults:
         remedy = f"train it with the step's labels: `tierwise train {model.learned}`"
-        raise ModelUnavailable(f"{model.name}: {'; '.join(faults)}; {remedy}")
+        raise ModelUnavailable(f"{'; '.join(faults)}; {remedy}", model=model.name)

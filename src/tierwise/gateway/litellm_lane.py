@@ -149,10 +149,10 @@ def _check_provider(resolved: ResolvedModel) -> None:
     provider = resolved.params["model"].partition("/")[0]
     if provider == "azure":
         remedy = "write `openai/<deployment>` and end `api_base` with `/openai/v1`"
-        raise ModelUnavailable(f"{name}: `azure/` is not supported; {remedy}")
+        raise ModelUnavailable(f"`azure/` is not supported; {remedy}", model=name)
     if resolved.direct and provider not in IN_HOUSE:
         remedy = "write `openai/<model>` if its server speaks OpenAI's format"
-        raise ModelUnavailable(f"{name}: `{provider}/` is not supported in the house; {remedy}")
+        raise ModelUnavailable(f"`{provider}/` is not supported in the house; {remedy}", model=name)
 
 
 def _parse_response(response: Any) -> ParsedResponse:

@@ -98,11 +98,11 @@ def resolve_model(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...
     address = params.get("api_base")
     if address is not None and not _is_http_address(address):
         raise ModelUnavailable(
-            f"{model.name}: `api_base` must be an http address, such as http://10.0.0.5:8000/v1"
+            "`api_base` must be an http address, such as http://10.0.0.5:8000/v1", model=model.name
         )
     for name in ("extra_body", "extra_headers"):
         if not isinstance(params.get(name) or {}, Mapping):
-            raise ModelUnavailable(f"{model.name}: `{name}` must be names with values")
+            raise ModelUnavailable(f"`{name}` must be names with values", model=model.name)
     kept = {name: value for name, value in params.items() if name not in _FIXED}
     extra_body = params.get("extra_body")
     if extra_body:
@@ -128,13 +128,14 @@ def _check_lean(model: Model, params: Mapping[str, Any]) -> None:
     """Raise ModelUnavailable for what the lean lane cannot do."""
     if "api_base" not in params:
         raise ModelUnavailable(
-            f"{model.name}: `lane: lean` needs `api_base`, the address before `/chat/completions`"
+            "`lane: lean` needs `api_base`, the address before `/chat/completions`",
+            model=model.name,
         )
     unknown = sorted(params.keys() - _LEAN_PARAMS)
     if unknown:
         names = ", ".join(f"`{name}`" for name in unknown)
         remedy = "put it under `extra_body`, or write `lane: litellm`"
-        raise ModelUnavailable(f"{model.name}: the lean lane does not know {names}; {remedy}")
+        raise ModelUnavailable(f"the lean lane does not know {names}; {remedy}", model=model.name)
 
 
 def _fits_lean(params: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tierwise.records import (
     Attempt,
+    Cause,
     Choice,
     Document,
     Outcome,
@@ -153,6 +154,7 @@ class DeferredRow:
     document_id: str
     step: str
     reason: str
+    cause: Cause | None
     model: str | None
     sensitivity: Sensitivity
 
@@ -230,6 +232,9 @@ def outcome_row(
         "status": outcome.status,
         "value": outcome.value,
         "reason": outcome.reason,
+        "cause": outcome.cause,
+        "quotes": outcome.quotes,
+        "barred": _barred(outcome.route),
         "model": outcome.model,
         "sensitivity": outcome.sensitivity,
         "route": outcome.route and _route_row(outcome.route),
@@ -238,6 +243,12 @@ def outcome_row(
         "sensitivity_source": document.sensitivity_source if own else "an earlier step",
         "value_hash": None if outcome.value is None else canonical_hash(outcome.value),
     }
+
+
+def _barred(route: Route | None) -> list[str] | None:
+    """Return the models that a guard keeps from the document; None where there is none."""
+    rejected = route.rejected if route else ()
+    return [rejection.model for rejection in rejected if rejection.kind == "guard"] or None
 
 
 def _route_row(route: Route) -> Row:
@@ -252,8 +263,17 @@ def _plain(value: Reply | Usage | Route | Rejection | Choice) -> Row:
 
 def outcome_of(row: Any) -> Outcome:
     """The outcome of a row, without its attempts."""
-    names = ("step", "status", "value", "reason", "model", "sensitivity")
-    return Outcome(**{name: getattr(row, name) for name in names}, route=_route_of(row.route))
+    return Outcome(
+        step=row.step,
+        status=row.status,
+        value=row.value,
+        reason=row.reason,
+        cause=row.cause,
+        quotes=row.quotes,
+        model=row.model,
+        sensitivity=row.sensitivity,
+        route=_route_of(row.route),
+    )
 
 
 def _route_of(data: Mapping[str, Any] | None) -> Route | None:

@@ -217,6 +217,9 @@ class OutcomeRecord(Base):
     status: Mapped[str]
     value: Mapped[Any] = mapped_column(Json, nullable=True)
     reason: Mapped[str]
+    cause: Mapped[str | None]  # see `records.Cause`
+    quotes: Mapped[bool]  # whether the reason may repeat words of an answer or a document
+    barred: Mapped[Any] = mapped_column(Json, nullable=True)  # models that a guard keeps from it
     model: Mapped[str | None]
     sensitivity: Mapped[str]
     route: Mapped[Any] = mapped_column(Json, nullable=True)

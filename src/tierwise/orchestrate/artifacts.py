@@ -17,6 +17,7 @@ from tierwise.documents.markdown import code_span
 from tierwise.ledger import SummaryRow
 from tierwise.ledger.views.summary import ErrorRow
 from tierwise.orchestrate.server import tellable
+from tierwise.records import Cause
 from tierwise.report import PlanComparison, RunSummary
 from tierwise.report.attention import Attention, attention_items
 from tierwise.report.figures import ProjectFacts, interval
@@ -100,7 +101,7 @@ def attention(summary: RunSummary) -> str:
         "",
     ]
     found = sorted(
-        ((kind_of(row.step, row.reason), row) for row in summary.deferred),
+        ((kind_of(row.cause), row) for row in summary.deferred),
         key=lambda pair: pair[0].title,
     )
     for kind, pairs in groupby(found, key=lambda pair: pair[0]):
@@ -140,15 +141,17 @@ def _others(summary: RunSummary) -> list[Attention]:
     )
 
 
-def kind_of(step: str, reason: str) -> _Kind:
-    """What a deferred document calls for."""
-    if step == "read":
-        return _READ
-    if reason.startswith("budget"):
-        return _BUDGET
-    if reason.startswith("waits for a person"):
-        return _REVIEW
-    return _NOBODY if reason.startswith(("no acceptable model", "no route")) else _FAILED
+_REMEDIES: dict[Cause, _Kind] = {
+    "unreadable": _READ,
+    "budget": _BUDGET,
+    "review": _REVIEW,
+    "no_model": _NOBODY,
+}
+
+
+def kind_of(cause: Cause | None) -> _Kind:
+    """Return the remedy for a deferred document."""
+    return _FAILED if cause is None else _REMEDIES.get(cause, _FAILED)
 
 
 def _listed(rows: Sequence[tuple[str, str, str]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from tierwise.ledger.views.history import Past
 from tierwise.policy.catalog import Model
@@ -17,6 +18,9 @@ ENOUGH = 5  # documents; fewer say nothing about how often answers hold
 _REPAIR_TOKENS = 40  # what is wrong with the answer, and that it should be given again
 
 
+Source = Literal["ledger", "certificate", "half_of_limit"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
     """What is known of a step on a model before it runs. `passes` is None when nobody knows: then it is taken as 1."""
@@ -26,7 +30,8 @@ class Expectation:
     repairs: float  # a document
     passes: float | None
     latency_s: float | None
-    basis: str
+    source: Source
+    basis: str  # the source in words
 
     def cost(self, model: Model, prompts: tuple[int, ...]) -> Decimal | None:
         """USD for the calls with these prompts, repairs included; None when the price is unknown."""
@@ -37,7 +42,7 @@ class Expectation:
 
     def like(self, other: Expectation) -> Expectation:
         """This, with the length of another model's answers where there is no evidence of its own."""
-        return other if self.basis.startswith("half") else self
+        return other if self.source == "half_of_limit" else self
 
 
 def expect(
@@ -57,12 +62,15 @@ def expect(
             repairs=past.repairs / past.documents,
             passes=passes,
             latency_s=past.latency_s,
+            source="ledger",
             basis=f"{past.calls} earlier call{'' if past.calls == 1 else 's'}{_rate(passes)}",
         )
     if certificate and measured:
+        source: Source = "certificate"
         tokens = math.ceil(measured.completion_tokens)
         basis = f"certificate of {certificate.date}{_rate(passes)}"
     else:
+        source = "half_of_limit"
         tokens = math.ceil(most / 2)
         basis = f"half of the limit of {most} tokens{_rate(passes)}"
     return Expectation(
@@ -71,6 +79,7 @@ def expect(
         repairs=0.0,
         passes=passes,
         latency_s=latency,
+        source=source,
         basis=basis,
     )
 

@@ -27,10 +27,10 @@ from tierwise.plan.unknown import Assumed, applies, assumed_of, assumed_steps, c
 from tierwise.plan.values import Plan
 from tierwise.policy.budget import Budget
 from tierwise.policy.catalog import Model
-from tierwise.policy.router import Policy, route, worst_case
+from tierwise.policy.router import Policy, route, unroutable_cause, worst_case
 from tierwise.policy.rules import Features, RouteRule, Rules, features
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Message, Outcome, Route
+from tierwise.records import Batch, Cause, Document, Message, Outcome, Route
 from tierwise.report import RunSummary
 from tierwise.text.tokens import PER_MESSAGE, count_tokens, estimate_prompt_tokens
 
@@ -154,7 +154,9 @@ class Planner(Engine):
         return document.with_outcome(outcome)
 
     def _skipped(self, job: Job, document: Document) -> Outcome | None:
+        cause: Cause
         if waiting := document.deferred:
+            cause = "earlier_step"
             reason = f"{waiting.step} is deferred"
         else:
             holds = applies(job.only, document) if job.only else True
@@ -164,9 +166,14 @@ class Planner(Engine):
                 ] += 1
             if holds is not False:
                 return None
-            reason = f"{_name(job.only)} does not hold"
+            cause = "condition"
+            reason = f"{_name(job.only)} is false"
         return Outcome(
-            step=job.step.name, status="skipped", reason=reason, sensitivity=document.sensitivity
+            step=job.step.name,
+            status="skipped",
+            reason=reason,
+            cause=cause,
+            sensitivity=document.sensitivity,
         )
 
     def _in_parts(self, job: Job, document: Document) -> Outcome:
@@ -185,13 +192,14 @@ class Planner(Engine):
                 f"{chosen.reason} (route {chosen.rule})",
                 *(f"{r.model}: {r.reason}" for r in chosen.rejected),
             ]
-            return _deferred(work, chosen, "; ".join(reasons))
+            return _deferred(work, chosen, "; ".join(reasons), unroutable_cause(chosen))
         self.tally.routed(chosen, self._model(chosen.models[0]).tier, work.features.prompt_tokens)
         self._compare(work, chosen)
         known, rest = self._known(work, chosen, messages)
         outcome = known or self._estimated(work, chosen, rest, messages)
         if chosen.review == "human" and outcome.status == "accepted":
-            return _deferred(work, chosen, f"waits for a person's review (route {chosen.rule})")
+            reason = f"waits for a person's review (route {chosen.rule})"
+            return _deferred(work, chosen, reason, "review")
         return outcome
 
     def _features(self, job: Job, document: Document, messages: tuple[Message, ...]) -> Features:
@@ -290,7 +298,7 @@ class Planner(Engine):
             )
             reserved = budget.reserve(worst, unpriced_allowed=allowed)
         except BudgetExceeded as error:
-            return _deferred(work, chosen, f"budget: {error}")
+            return _deferred(work, chosen, f"budget: {error}", "budget")
         for name in models:
             spent += self._asked(work, self._model(name), reach, messages)
             passes = self._expect(work, name).passes
@@ -442,11 +450,12 @@ def _name(only: Any) -> str:
     return getattr(only, "__name__", "the condition")
 
 
-def _deferred(work: Work, chosen: Route, reason: str) -> Outcome:
+def _deferred(work: Work, chosen: Route, reason: str, cause: Cause) -> Outcome:
     return Outcome(
         step=work.step.name,
         status="deferred",
         reason=reason,
+        cause=cause,
         sensitivity=work.features.sensitivity,
         route=chosen,
     )

@@ -272,7 +272,7 @@ class Model(Settings):
         """`litellm_params` with variables filled in. Raises ModelUnavailable when one is not set."""
         if missing := self.missing_variables(env):
             raise ModelUnavailable(
-                f"{self.name}: set {' and '.join(m.replace('|', ' or ') for m in missing)}"
+                f"set {' and '.join(m.replace('|', ' or ') for m in missing)}", model=self.name
             )
         return {name: _filled(value, env) for name, value in self.litellm_params.items()}
 
@@ -351,7 +351,7 @@ class Catalog(Settings):
         try:
             address = model.resolved_params(env).get("api_base")
         except ModelUnavailable as error:
-            return str(error).removeprefix(f"{model.name}: ")
+            return error.message
         tier = self.tiers[model.tier]
         if not tier.stays_in_house or (address is None and (model.weights or model.learned)):
             return None

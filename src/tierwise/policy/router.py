@@ -17,8 +17,8 @@ from tierwise.policy.certificates import (
     Current,
     expected_cost,
 )
-from tierwise.policy.rules import Features, Rules
-from tierwise.records import Choice, Rejection, Route, Usage, canonical_hash
+from tierwise.policy.rules import Features, Guard, Rules
+from tierwise.records import Cause, Choice, Rejection, Route, Usage, canonical_hash
 
 _NO_THRESHOLDS: Mapping[str, float] = {}
 _NAMED = "the order that the route names"
@@ -84,11 +84,15 @@ class Policy:
             }
         return self._eases[step, max_output_tokens]
 
-    def unusable(self, model: Model, step: str) -> str | None:
-        """Why a model cannot do a step here, whatever the document; None when it can."""
-        if model.name in self.unavailable:
-            return f"unavailable: {self.unavailable[model.name]}"
-        return f"is trained for {model.learned} only" if model.learned not in (None, step) else None
+    def unusable(self, model: Model, step: str) -> Rejection | None:
+        """Return why a model cannot do a step here, whatever the document; None when it can."""
+        name = model.name
+        if name in self.unavailable:
+            missing = self.unavailable[name]
+            return Rejection(name, f"unavailable: {missing}", "unavailable", detail=missing)
+        if model.learned not in (None, step):
+            return Rejection(name, f"is trained for {model.learned} only", "other_step")
+        return None
 
     def proof(
         self, step: str, allowed: tuple[str, ...], current: Current | None, *, named: bool
@@ -137,22 +141,22 @@ def route(
     ease = policy.ease(f.step, max_output_tokens)
     tokens = f.prompt_tokens
     run_budget = _purse(budget_left)
-    barred = {tier: policy.rules.forbidden(tier, f) for tier in policy.catalog.tiers}
+    guards = {tier: policy.rules.guard_against(tier, f) for tier in policy.catalog.tiers}
     allowed: dict[str, None] = {}  # ordered, and each once: a route may name a model twice
     rejected: dict[str, Rejection] = {}
     for name in rule.candidates or policy.by_strength:
         tier, most_tokens, usd_a_token, usd_besides = ease[name]
         if not (
-            barred[tier] is None
+            guards[tier] is None
             and tokens <= most_tokens
             and tokens * usd_a_token + usd_besides <= run_budget
         ):
             model = policy.catalog.models[name]
-            reason = barred[tier] or _against(
-                policy, model, f, max_output_tokens, splits, budget_left
+            rejection = _rejection(
+                policy, model, f, guards[tier], max_output_tokens, splits, budget_left
             )
-            if reason is not None:
-                rejected[name] = Rejection(name, reason)
+            if rejection is not None:
+                rejected[name] = rejection
                 continue
         allowed[name] = None
     proof = (
@@ -209,7 +213,7 @@ def _choice(
     return Choice(name, cost, against or (certificate.proof if certificate else ""))
 
 
-def against(
+def rejection_of(
     policy: Policy,
     model: Model,
     f: Features,
@@ -217,10 +221,16 @@ def against(
     max_output_tokens: int,
     splits: bool = False,
     budget_left: Decimal | None = None,
-) -> str | None:
-    """Why a model may not be asked about a document, or None: by guard, availability, window or purse."""
-    barred = policy.rules.forbidden(model.tier, f)
-    return barred or _against(policy, model, f, max_output_tokens, splits, budget_left)
+) -> Rejection | None:
+    """Return why a model may not be asked about a document: by guard, availability, window or budget; else None."""
+    guard = policy.rules.guard_against(model.tier, f)
+    return _rejection(policy, model, f, guard, max_output_tokens, splits, budget_left)
+
+
+def unroutable_cause(chosen: Route) -> Cause:
+    """Return why a route without models defers a document: more budget would help, or nothing here would."""
+    short_of_budget = any(rejection.kind == "budget" for rejection in chosen.rejected)
+    return "budget" if short_of_budget else "no_model"
 
 
 def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:
@@ -240,7 +250,7 @@ def _purse(budget_left: Decimal | None) -> float:
 
 
 def _ease(model: Model, max_output_tokens: int, *, usable: bool) -> Ease:
-    """Never promises more than `_against` would allow: what is rounded, is rounded up."""
+    """Never promises more than `_rejection` would allow: what is rounded, is rounded up."""
     answer = min(max_output_tokens, model.max_output_tokens)
     tokens = (model.context_tokens - answer - 2) / model.token_margin if usable else -1
     if model.price == "unknown":
@@ -251,27 +261,36 @@ def _ease(model: Model, max_output_tokens: int, *, usable: bool) -> Ease:
     return Ease(model.tier, tokens, a_token * model.token_margin, besides)
 
 
-def _against(
+def _rejection(
     policy: Policy,
     model: Model,
     f: Features,
+    guard: Guard | None,
     max_output_tokens: int,
     splits: bool,
     budget_left: Decimal | None,
-) -> str | None:
-    """Why a model that no guard forbids is left out, or None."""
-    if reason := policy.unusable(model, f.step):
-        return reason
+) -> Rejection | None:
+    """Return why a model is left out, given the guard that forbids its tier (None: no guard does)."""
+    name = model.name
+    if guard is not None:
+        return Rejection(name, guard.refusal(f), "guard", detail=guard.name)
+    unusable = policy.unusable(model, f.step)
+    if unusable is not None:
+        return unusable
     tokens = f.prompt_tokens
     needed = _at_most(model, tokens) + min(max_output_tokens, model.max_output_tokens)
     if needed > model.context_tokens and not splits:
-        return f"needs about {needed} tokens, its window has {model.context_tokens}"
-    if budget_left is not None:
-        worst = worst_case(model, tokens, max_output_tokens)
-        if worst is None and model.name not in policy.rules.budget.allow_unpriced:
-            return "its price is unknown; under a budget it must be named in budget.allow_unpriced"
-        if worst is not None and worst > budget_left:
-            return f"may cost {worst:.6f} USD, the budget has {budget_left:.6f} left"
+        reason = f"needs about {needed} tokens, its context window has {model.context_tokens}"
+        return Rejection(name, reason, "context_length")
+    if budget_left is None:
+        return None
+    worst = worst_case(model, tokens, max_output_tokens)
+    if worst is None and name not in policy.rules.budget.allow_unpriced:
+        reason = "unknown price; add the model to budget.allow_unpriced to use it under a budget"
+        return Rejection(name, reason, "unknown_price")
+    if worst is not None and worst > budget_left:
+        reason = f"may cost {worst:.6f} USD, the budget has {budget_left:.6f} left"
+        return Rejection(name, reason, "budget")
     return None
 
 
@@ -311,23 +330,28 @@ def _by_proof(
         return _unproven(policy, allowed, f"nothing is certified for {step}")
     best = min(_ways(proven), key=lambda way: _price_of(way, policy, strongest))
     models = tuple(dict.fromkeys((*(name for c in best for name in c.models), strongest)))
-    dearer = "certified, but dearer than the one chosen"
     others = [name for name in allowed if name not in models]
-    reasons = (
-        policy.certificates.against(step, [name], floor, current) or dearer for name in others
-    )
+    rejected = tuple(_passed_over(policy, step, name, floor, current) for name in others)
     return Proof(
         models,
         f"the cheapest shown capable of {floor:g}: {', then '.join(_told(c) for c in best)}",
-        tuple(map(Rejection, others, reasons)),
+        rejected,
         {c.models[0]: c.threshold for c in best if c.threshold is not None},
     )
+
+
+def _passed_over(policy: Policy, step: str, name: str, floor: float, current: Current) -> Rejection:
+    """Return why an allowed model is not among the chosen ones: not certified, or more expensive."""
+    missing_proof = policy.certificates.against(step, [name], floor, current)
+    if missing_proof is not None:
+        return Rejection(name, missing_proof, "uncertified")
+    return Rejection(name, "certified, but more expensive than the chosen one", "cost")
 
 
 def _unproven(policy: Policy, allowed: tuple[str, ...], missing: str) -> Proof:
     models = tuple(name for name in allowed if policy.catalog.models[name].learned is None)
     untold = tuple(
-        Rejection(name, "nothing certifies it, so nobody knows where it may be trusted")
+        Rejection(name, "not certified; a trained classifier needs a certificate", "uncertified")
         for name in allowed
         if name not in models
     )

@@ -213,6 +213,11 @@ class Guard(Settings):
         description="The only tiers that may see what it applies to; [] is none."
     )
 
+    def refusal(self, f: Features) -> str:
+        """Return the sentence that says what this guard forbids for a document."""
+        allowed = ", ".join(self.allow_tiers) or "no model"
+        return f"guard {self.name}: what is {f.sensitivity} may only go to {allowed}"
+
 
 class Example(Settings):
     """What a route is meant to do, checked when the rules are checked."""
@@ -360,13 +365,17 @@ class Rules(Settings):
         """SHA-256 (hex) of the rules' meaning."""
         return canonical_hash(self.model_dump(mode="json", by_alias=True))
 
-    def forbidden(self, tier: str, f: Features) -> str | None:
-        """Why a tier may not see a document, or None when it may. Asked again before every attempt."""
+    def guard_against(self, tier: str, f: Features) -> Guard | None:
+        """Return the first guard that keeps a document from a tier; None when the tier may see it."""
         for guard in self.guards:
             if tier not in guard.allow_tiers and guard.when.holds(f):
-                allowed = ", ".join(guard.allow_tiers) or "no model"
-                return f"guard {guard.name}: what is {f.sensitivity} may only go to {allowed}"
+                return guard
         return None
+
+    def forbidden(self, tier: str, f: Features) -> str | None:
+        """Return why a tier may not see a document, None when it may. Asked again before every attempt."""
+        guard = self.guard_against(tier, f)
+        return guard.refusal(f) if guard else None
 
     def matching(self, f: Features) -> RouteRule | None:
         """The first route whose condition holds."""

@@ -106,18 +106,17 @@ def _deferred_items(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attent
             yield Attention(f"waiting for money: {documents}", again)
         elif kind == "review":
             yield Attention(f"waiting for a person's review in {step}: {documents}", review)
-        elif kind == "read":
+        elif kind == "unreadable":
             yield Attention(f"{documents} could not be read", f"tierwise show {run.id} --documents")
         else:
             yield Attention(f"{documents} got no acceptable answer in {step}", review)
 
 
 def _kind(row: DeferredRow) -> str:
-    if row.reason.startswith("budget"):
-        return "budget"
-    if row.reason.startswith("waits for a person's review"):
-        return "review"
-    return "read" if row.step == "read" else f"step {row.step}"
+    """Return what documents share that need the same remedy: a cause, or else their step."""
+    if row.cause in ("budget", "review", "unreadable"):
+        return str(row.cause)
+    return f"step {row.step}"
 
 
 def _doubled_budget(run: RunRow) -> dict[str, str]:

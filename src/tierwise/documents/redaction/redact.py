@@ -194,7 +194,13 @@ def _line(text: str, span: Span) -> str:
 
 def _skipped(document: Document, stopped: Outcome) -> Outcome:
     reason = f"{stopped.step} was {stopped.status}"
-    return Outcome(step=STEP, status="skipped", reason=reason, sensitivity=document.sensitivity)
+    return Outcome(
+        step=STEP,
+        status="skipped",
+        reason=reason,
+        cause="earlier_step",
+        sensitivity=document.sensitivity,
+    )
 
 
 def _word_pattern(word: str | re.Pattern[str]) -> re.Pattern[str]:

@@ -92,8 +92,9 @@ def refuse(exam: Exam, candidates: Sequence[Chain], thresholds: Thresholds) -> N
         )
     for chain in candidates:
         for name in chain:
-            if reason := policy.unusable(policy.catalog.model(name), step.name):
-                raise Misuse(f"{name} cannot be measured: {reason}")
+            unusable = policy.unusable(policy.catalog.model(name), step.name)
+            if unusable is not None:
+                raise Misuse(f"{name} cannot be measured: {unusable.reason}")
             if seen := _seen(exam, name):
                 raise Misuse(
                     f"{name} was trained on {seen} of these examples, and knows their answers; train it anew"

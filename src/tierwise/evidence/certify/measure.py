@@ -230,11 +230,11 @@ def _through(exam: Exam, job: Job, documents: Sequence[Document], what: str) -> 
     with exam.engine.watched_by(count):
         batch = exam.engine.run_job(job, Batch(tuple(documents), total=len(documents)))
     outcomes = [document.outcomes[job.step.name] for document in batch.documents]
-    unpaid = [outcome.reason for outcome in outcomes if outcome.reason.startswith("budget: ")]
+    unpaid = [outcome.reason for outcome in outcomes if outcome.cause == "budget"]
     if unpaid:
         paid = len(outcomes) - len(unpaid)
         raise BudgetExceeded(
-            f"{what}: {unpaid[0].removeprefix('budget: ')}; {paid} of {len(outcomes)} answers are paid and kept, "
+            f"{what}: {unpaid[0]}; {paid} of {len(outcomes)} answers are paid and kept, "
             "so a run with a higher --budget-usd goes on from there"
         )
     return outcomes

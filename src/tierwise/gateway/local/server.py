@@ -92,7 +92,7 @@ class LocalServers:
         """
         if model.weights is None:
             raise WeightsError(
-                f"{model.name}: the catalog entry names no `weights`, so it cannot be embedded"
+                "the catalog entry names no `weights`, so it cannot be embedded", model=model.name
             )
         path = weights_path(model.weights, env)
         wanted = _Settings(str(path), model.context_tokens, model.concurrency, threads=cores())
@@ -126,7 +126,7 @@ class LocalServers:
         if weights_present(weights, env):
             return
         if not (self.allow_fetch or weights.file):  # one's own file is only verified
-            raise WeightsError(f"{name}: its weights are not on this machine; {self.remedy}")
+            raise WeightsError(f"its weights are not on this machine; {self.remedy}", model=name)
         fetch_weights(weights, env, self.progress)
 
 

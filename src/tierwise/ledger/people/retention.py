@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -46,10 +45,6 @@ if TYPE_CHECKING:
     from tierwise.ledger.database import Database
 
 _EMPTY = text_hash("")  # of documents that could not be read: no text tells them apart
-_TEXTLESS = (
-    "budget: ",
-    "waits for a person's review",
-)  # how reasons begin that never quote an answer
 _Scope = Callable[
     [Any], "ColumnElement[bool]"
 ]  # a table with run and document -> which of its rows are meant
@@ -269,7 +264,7 @@ def _strip(
 
 
 def _plain_reasons(connection: Connection, meant: _Scope) -> None:
-    """Reasons quote answers: what is left says which model failed which check, or with which error."""
+    """Rewrite reasons that quote: what is left says which model failed which check, or with which error."""
     o = OutcomeRecord
     a = AttemptRecord
     v = VerdictRecord
@@ -277,25 +272,30 @@ def _plain_reasons(connection: Connection, meant: _Scope) -> None:
     failed = (v.attempt_id == a.id) & v.passed.is_(False)
     query = (
         select(
-            o.run_id, o.document_id, o.step, a.model, func.coalesce(v.check, a.error).label("fault")
+            o.run_id,
+            o.document_id,
+            o.step,
+            o.cause,
+            a.model,
+            func.coalesce(v.check, a.error).label("fault"),
         )
-        .join(a, same)
+        .outerjoin(a, same)
         .outerjoin(v, failed)
-        .where(
-            meant(o), o.status == "deferred", *(~o.reason.startswith(start) for start in _TEXTLESS)
-        )
+        .where(meant(o), o.quotes)
         .order_by(o.run_id, o.document_id, o.step, a.seq, v.position)
     )
-    rows = [
-        {
-            **_key(key),
-            "plain": "; ".join(dict.fromkeys(f"{r.model}: {r.fault}" for r in group if r.fault)),
-        }
-        for key, group in groupby(
-            connection.execute(query), key=lambda row: (row.run_id, row.document_id, row.step)
-        )
-    ]
-    _rewrite(connection, rows, reason=bindparam("plain"))
+    faults: dict[tuple[str, str, str, str | None], list[str]] = {}
+    for row in connection.execute(query):
+        of_outcome = faults.setdefault((row.run_id, row.document_id, row.step, row.cause), [])
+        if row.fault:
+            of_outcome.append(f"{row.model}: {row.fault}")
+    rows = []
+    for key, named in faults.items():
+        reason = "; ".join(dict.fromkeys(named))
+        if key[3] == "budget":
+            reason = f"budget: {reason}"
+        rows.append({**_key(key), "plain": reason})
+    _rewrite(connection, rows, reason=bindparam("plain"), quotes=false())
 
 
 def _plain_routes(connection: Connection, meant: _Scope) -> None:

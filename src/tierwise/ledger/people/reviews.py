@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import case, func, insert, select
+from sqlalchemy import case, func, insert, null, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.ledger.people.seals import decision_record, seal_row
@@ -63,6 +63,8 @@ class Decision:
             status=_STATUS[self.decision],
             value=self.value,
             reason=f"{self.says} (run {self.run_id})",
+            cause="reviewer" if self.decision == "rejected" else None,
+            quotes=bool(self.note),
             model=self.model,
             sensitivity=self.sensitivity,
         )
@@ -88,6 +90,9 @@ _SAYS = (
 )
 
 
+_CAUSE = case((_LAST.c.decision == "rejected", "reviewer"), else_=null())
+
+
 def _unless_decided(decided: Any, recorded: Any) -> Any:
     return case((_LAST.c.decision.is_not(None), decided), else_=recorded).label(recorded.key)
 
@@ -98,7 +103,7 @@ CURRENT = (
         *(
             c
             for c in OutcomeRecord.__table__.c
-            if c.key not in ("status", "value", "reason", "model")
+            if c.key not in ("status", "value", "reason", "cause", "model")
         ),
         _unless_decided(
             case((_LAST.c.decision == "rejected", "rejected"), else_="accepted"),
@@ -106,6 +111,7 @@ CURRENT = (
         ),
         _unless_decided(_LAST.c.value, OutcomeRecord.value),
         _unless_decided(_SAYS, OutcomeRecord.reason),
+        _unless_decided(_CAUSE, OutcomeRecord.cause),
         _unless_decided(_LAST.c.model, OutcomeRecord.model),
     )
     .outerjoin(

@@ -138,6 +138,7 @@ class Queries:
                 document_id=row.document_id,
                 step=row.outcome.step,
                 reason=row.outcome.reason,
+                cause=row.outcome.cause,
                 model=row.outcome.model,
                 sensitivity=row.outcome.sensitivity,
             )

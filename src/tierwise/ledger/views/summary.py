@@ -209,10 +209,8 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
         partition_by=document
     )
     stands = and_(told == 0, AttemptRecord.seq == first_on)
-    rejected = type_coerce(OutcomeRecord.route, Text)
-    barred = rejected.contains(
-        f'{{"model": {json.dumps(model)}, "reason": "guard ', autoescape=True
-    )
+    barred_models = type_coerce(OutcomeRecord.barred, Text)  # a JSON list of names
+    barred = barred_models.contains(json.dumps(model), autoescape=True)
     is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
     return (
         select(
