@@ -30,7 +30,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tierwise.engine import Engine
-from tierwise.evidence.certify import Exam, Result, compare
+from tierwise.evidence.certify import CandidateResult, Evaluation, compare
 from tierwise.evidence.certify.measure import score
 from tierwise.evidence.training.labelled import Labelled
 from tierwise.evidence.training.train import train
@@ -150,18 +150,21 @@ def main(words: Sequence[str] | None = None) -> None:
         task = SETS[name](options.data)
         root = make_project(task, options)
         with Engine(Project(root), env=os.environ) as engine:
-            exam = make_exam(engine, task, root)
+            evaluation = make_evaluation(engine, task, root)
             results = compare(
-                exam, chosen(task, options), thresholds=options.threshold, machine=options.machine
+                evaluation,
+                chosen(task, options),
+                thresholds=options.threshold,
+                machine=options.machine,
             )
             save_certificates(
                 root / CERTIFICATES, [r.certificate for r in results if r.certificate]
             )
             rows += [row(task, result, options.machine) for result in results]
             if task.step is RECEIPT:
-                notes += fields(exam, chosen(task, options))
-            notes += [f"{task.name}: {r.measured.name}: {r.note}." for r in results if r.note]
-            notes += routed(task, exam, results)
+                notes += fields(evaluation, chosen(task, options))
+            notes += [f"{task.name}: {r.measurement.name}: {r.note}." for r in results if r.note]
+            notes += routed(task, evaluation, results)
         print(file=sys.stderr)
     text = "\n".join([*table(rows), "", *notes]) + "\n"
     print(text, end="")
@@ -317,8 +320,8 @@ def chosen(task: Task, options: argparse.Namespace) -> list[tuple[str, ...]]:
     return [tuple(part.strip() for part in name.split(">")) for name in names]
 
 
-def make_exam(engine: Engine, task: Task, root: Path) -> Exam:
-    def told(what: str, done: int, total: int) -> None:
+def make_evaluation(engine: Engine, task: Task, root: Path) -> Evaluation:
+    def show_progress(what: str, done: int, total: int) -> None:
         if done % max(1, total // 20) == 0:
             print(
                 f"\r{task.name}: {what}: {done} of {total}    ", end="", file=sys.stderr, flush=True
@@ -326,11 +329,17 @@ def make_exam(engine: Engine, task: Task, root: Path) -> Exam:
 
     golden = load_golden(root / "golden" / f"{task.step.name}.jsonl")
     parameters = {"labels": task.labels} if task.labels else {}
-    return Exam(engine=engine, step=task.step, golden=golden, parameters=parameters, told=told)
+    return Evaluation(
+        engine=engine,
+        step=task.step,
+        golden=golden,
+        parameters=parameters,
+        on_progress=show_progress,
+    )
 
 
-def row(task: Task, result: Result, machine: str) -> list[str]:
-    found = result.measured
+def row(task: Task, result: CandidateResult, machine: str) -> list[str]:
+    found = result.measurement
     return [
         task.name,
         found.name,
@@ -366,12 +375,12 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 
-def fields(exam: Exam, candidates: Sequence[tuple[str, ...]]) -> list[str]:
+def fields(evaluation: Evaluation, candidates: Sequence[tuple[str, ...]]) -> list[str]:
     """How often each field alone is right; the calls are paid already."""
     names = list(Receipt.model_fields)
     rows = []
     for chain in candidates:
-        scored = score(exam, chain, exam.golden.examples)
+        scored = score(evaluation, chain, evaluation.golden.examples)
         right = (
             sum(s.answered and same_fields(n)(s.outcome.value, s.example.expected) for s in scored)
             for n in names
@@ -380,7 +389,7 @@ def fields(exam: Exam, candidates: Sequence[tuple[str, ...]]) -> list[str]:
     return [*markdown(["fields right", *names], rows), ""]
 
 
-def routed(task: Task, exam: Exam, results: Sequence[Result]) -> Iterator[str]:
+def routed(task: Task, evaluation: Evaluation, results: Sequence[CandidateResult]) -> Iterator[str]:
     """What the router picks among language models at a floor that only the best meets, and at one that all meet."""
     proofs = [r.certificate for r in results if r.certificate and r.certificate.threshold is None]
     proofs = [c for c in proofs if "learned" not in c.models]
@@ -388,12 +397,14 @@ def routed(task: Task, exam: Exam, results: Sequence[Result]) -> Iterator[str]:
     best, second = (*bounds, 0.0, 0.0)[:2]
     floors = [(best + second) / 2] if best > second else []
     floors += [bounds[-1] * 0.99] if len(bounds) > 1 else []
-    policy = replace(exam.engine.policy, certificates=Certificates(certificates=tuple(proofs)))
-    current = exam.engine.current(exam.step, exam.parameters)
-    limit = exam.engine.prompts[exam.step.prompt].head.max_output_tokens
+    policy = replace(
+        evaluation.engine.policy, certificates=Certificates(certificates=tuple(proofs))
+    )
+    current = evaluation.engine.current(evaluation.step, evaluation.parameters)
+    limit = evaluation.engine.prompts[evaluation.step.prompt].head.max_output_tokens
     for floor in floors:
-        rules = policy.rules.model_copy(update={"floors": {exam.step.name: round(floor, 3)}})
-        f = Features(step=exam.step.name, tokens=100, prompt_tokens=200, sensitivity="public")
+        rules = policy.rules.model_copy(update={"floors": {evaluation.step.name: round(floor, 3)}})
+        f = Features(step=evaluation.step.name, tokens=100, prompt_tokens=200, sensitivity="public")
         found = route(f, replace(policy, rules=rules), max_output_tokens=limit, current=current)
         yield f"{task.name}, floor {floor:.3f}: {found.models[0]} ({found.reason})"
 

@@ -19,7 +19,7 @@ from tests.kit.terminal import Terminal
 from tests.test_cascade import LABELS, TEXT
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
-from tierwise.evidence.certify import Exam, compare
+from tierwise.evidence.certify import Evaluation, compare
 from tierwise.policy.certificates import load_certificates, lower_bound
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import Batch, Document, Outcome
@@ -407,14 +407,14 @@ def test_certifying_without_a_golden_set_is_misuse(terminal: Terminal, project: 
 
 def test_a_step_that_says_not_what_is_right_cannot_be_certified(project: Path) -> None:
     with Engine(Project(project), env={}) as engine:
-        exam = Exam(
+        evaluation = Evaluation(
             engine=engine,
             step=replace(CLASSIFY, correct=None),
             golden=load_golden(project / "golden" / "classify.jsonl"),
             parameters=LABELS,
         )
         with pytest.raises(Misuse, match="does not say what a right answer is"):
-            compare(exam, [("dear",)])
+            compare(evaluation, [("dear",)])
 
 
 @pytest.mark.parametrize(

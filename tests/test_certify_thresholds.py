@@ -150,7 +150,7 @@ def test_confidences_that_say_nothing_give_no_threshold(
     servers[0].answer(lambda request: Fault(text=unsure(request).text, probability=0.7))
     [row] = certify(terminal, project, "-m", "cheap")
     assert row["threshold"] is None
-    assert "no confidence of cheap sets right answers apart" in row["says"]
+    assert "no confidence of cheap separates right answers from wrong ones" in row["says"]
 
 
 def test_a_model_that_is_sure_of_wrong_answers_is_not_certified_by_a_lucky_threshold(

@@ -22,7 +22,7 @@ from tests.kit.standin import Request, Standin
 from tests.test_cascade import CLASSIFY
 from tierwise.engine import Engine
 from tierwise.errors import GuardViolation, Misuse
-from tierwise.evidence.certify import Exam, compare
+from tierwise.evidence.certify import Evaluation, compare
 from tierwise.evidence.certify.measure import score
 from tierwise.orchestrate.server import tellable
 from tierwise.project import Project
@@ -225,7 +225,7 @@ def test_no_confidential_example_reaches_a_socket_outside_the_house_when_models_
             server.answer(_late_parcel)
         project = exam_project(Path(folder) / "project", inside, outside, levels)
         with Engine(project, env={}) as engine:
-            exam = Exam(
+            evaluation = Evaluation(
                 engine=engine,
                 step=replace(CLASSIFY, correct=rubric("The label fits.")),
                 golden=load_golden(project.root / "golden" / "classify.jsonl"),
@@ -233,9 +233,9 @@ def test_no_confidential_example_reaches_a_socket_outside_the_house_when_models_
                 judge=judge,
             )
             with suppress(Misuse):
-                compare(exam, [chain])
+                compare(evaluation, [chain])
             with suppress(GuardViolation):
-                score(exam, chain, exam.golden.examples)
+                score(evaluation, chain, evaluation.golden.examples)
     assert not secrets_seen(outside, levels)
 
 
@@ -251,12 +251,14 @@ def test_what_may_not_be_seen_is_told_before_anything_is_measured(
     with Engine(project, env={}) as engine:
         golden = load_golden(project.root / "golden" / "classify.jsonl")
         step = replace(CLASSIFY, correct=rubric("The label fits."))
-        exam = Exam(engine=engine, step=step, golden=golden, parameters=PARAMETERS["classify"])
+        evaluation = Evaluation(
+            engine=engine, step=step, golden=golden, parameters=PARAMETERS["classify"]
+        )
         told = "may not see 1 of 5 examples, such as 'classify4x': guard confidential-stays-local.*--golden"
         with pytest.raises(Misuse, match=f"vendor-a {told}"):
-            compare(exam, [("local-a",), ("vendor-a",)])
+            compare(evaluation, [("local-a",), ("vendor-a",)])
         with pytest.raises(Misuse, match=f"judge-out {told}"):
-            compare(replace(exam, judge="judge-out"), [("local-a",)])
+            compare(replace(evaluation, judge="judge-out"), [("local-a",)])
     assert (inside.count, outside.count) == (0, 0)
 
 

@@ -18,7 +18,7 @@ from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Terminal
 from tests.test_certify import RULES, certify, golden_rows, lazy, write_golden
 from tierwise.errors import ConfigError
-from tierwise.evidence.certify import load_material
+from tierwise.evidence.certify import load_golden_step
 from tierwise.evidence.golden import load_settings
 from tierwise.project import Project
 from tierwise.steps.examples import load_golden
@@ -59,7 +59,7 @@ def test_a_label_that_is_not_among_the_parameters_is_an_error_with_its_place(
             "returns: flows.contract_intake:Terms",
             "returns: there is no 'flows.contract_intake:Terms'",
         ),
-        ("returns: flows.contract_intake:RISKS", "is no output model"),
+        ("returns: flows.contract_intake:RISKS", "is not an output model"),
         ("rubrik: [kind]", "did you mean 'rubric'?"),
     ],
 )
@@ -119,7 +119,7 @@ def test_the_shipped_golden_sets_are_for_what_the_flows_do() -> None:
         {"labels": list(TOPICS), "descriptions": TOPICS}
     )
     terms = replace(extract.spec, returns=ContractTerms)
-    found = load_material(Project(ROOT), "extract")
+    found = load_golden_step(Project(ROOT), "extract")
     assert found.step.hash(found.parameters) == terms.hash({"fields": ContractTerms.questions()})
 
 
@@ -133,7 +133,9 @@ def test_the_shipped_contracts_can_be_certified_on(
         rules=RULES.replace("classify", "extract"),
     )
     shutil.copytree(ROOT / "golden", root / "golden")
-    answers = {e.text: e.expected for e in load_material(Project(root), "extract").golden.examples}
+    answers = {
+        e.text: e.expected for e in load_golden_step(Project(root), "extract").golden.examples
+    }
 
     def copied(request: Request) -> str:
         expected = {

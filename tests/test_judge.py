@@ -16,8 +16,8 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Done, Terminal
 from tierwise.errors import ConfigError
-from tierwise.evidence.certify.measure import proven
-from tierwise.evidence.judge import Judged, load_labels
+from tierwise.evidence.certify.measure import proven_pass_rate
+from tierwise.evidence.judge import JudgeValidation, load_labels
 from tierwise.ledger import Ledger
 from tierwise.policy.certificates import ALPHA, Certificate, load_certificates, lower_bound
 from tierwise.project import CERTIFICATES
@@ -403,8 +403,8 @@ def chance_of_too_high_a_claim(n: int, labelled: int, right: float, wrongly_pass
     total = 0.0
     for errors in range(n + 1):
         for false_passes in range(labelled + 1):
-            judged = Judged(by="chair", human_labels=labelled, false_passes=false_passes)
-            if proven(errors, n, judged, 1) > right:
+            judged = JudgeValidation(by="chair", human_labels=labelled, false_passes=false_passes)
+            if proven_pass_rate(errors, n, judged, 1) > right:
                 total += likely(errors, n, 1 - passed) * likely(
                     false_passes, labelled, wrongly_passed
                 )
@@ -430,6 +430,6 @@ def test_without_the_correction_a_kind_judge_would_be_believed() -> None:
     too_high = sum(
         comb(40, errors) * (1 - passed) ** errors * passed ** (40 - errors)
         for errors in range(41)
-        if proven(errors, 40, None, 1) > 0.6
+        if proven_pass_rate(errors, 40, None, 1) > 0.6
     )
     assert too_high > 0.9

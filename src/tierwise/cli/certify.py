@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tierwise.engine import Engine
-    from tierwise.evidence.certify import Exam, Result
+    from tierwise.evidence.certify import CandidateResult, Evaluation
 
 
 class Threshold(StrEnum):
@@ -83,7 +83,7 @@ def certify(
     alone: `--to-label 60` writes answers for a person to label, and the judge is held against those labels.
     """
     from tierwise.engine import Engine
-    from tierwise.evidence.certify import Exam, compare, load_material, releveled
+    from tierwise.evidence.certify import Evaluation, compare, load_golden_step, with_lower_bounds
     from tierwise.evidence.judge import add_labels, load_labels
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.secrets import variables
@@ -93,38 +93,40 @@ def certify(
     project = Project.find()
     prepare_prefect(project.root)
     with Engine(project, variables(project)) as engine:
-        material = load_material(project, step, golden, limit=limit)
-        labels = material.golden.path.with_name(f"{material.golden.path.stem}-labels.jsonl")
+        golden_step = load_golden_step(project, step, golden, limit=limit)
+        labels = golden_step.golden.path.with_name(f"{golden_step.golden.path.stem}-labels.jsonl")
         candidates = _candidates(engine, step, models)
-        with _Bar() as told:
-            exam = Exam(
+        with _Bar() as progress:
+            evaluation = Evaluation(
                 engine=engine,
-                step=material.step,
-                golden=material.golden,
-                parameters=material.parameters,
+                step=golden_step.step,
+                golden=golden_step.golden,
+                parameters=golden_step.parameters,
                 judge=judge,
                 labels=load_labels(labels),
                 budget_usd=None if budget_usd is None else Decimal(str(budget_usd)),
                 fresh_since=time.time() if fresh else None,
-                told=told,
+                on_progress=progress,
             )
-            _ask(exam, candidates, threshold.value, yes=yes)
+            _ask(evaluation, candidates, threshold.value, yes=yes)
             known = project.certificates.certificates
             results = compare(
-                exam, candidates, thresholds=threshold.value, earlier=known, label=to_label
+                evaluation, candidates, thresholds=threshold.value, earlier=known, to_label=to_label
             )
         proofs = [result.certificate for result in results if result.certificate]
-        save_certificates(project.root / CERTIFICATES, [*releveled(exam, known, results), *proofs])
+        save_certificates(
+            project.root / CERTIFICATES, [*with_lower_bounds(evaluation, known, results), *proofs]
+        )
         new = (
             add_labels(labels, (label for result in results for label in result.to_label))
             if to_label
             else 0
         )
-        rows = [_row(exam, result) for result in results]
+        rows = [_row(evaluation, result) for result in results]
     if as_json:
         print_json(rows)
         return
-    _print(exam, results, rows)
+    _print(evaluation, results, rows)
     if to_label:
         typer.echo(f"{new} answers to label were added to {labels.name}: fill in `right` and `by`")
     number = (
@@ -152,32 +154,34 @@ def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tup
     return [(model.name,) for model in found]
 
 
-def _ask(exam: Exam, candidates: list[tuple[str, ...]], thresholds: Any, *, yes: bool) -> None:
+def _ask(
+    evaluation: Evaluation, candidates: list[tuple[str, ...]], thresholds: Any, *, yes: bool
+) -> None:
     """Say what it can cost at most, and go on only if that is wanted."""
-    from tierwise.evidence.certify import estimate, refuse
+    from tierwise.evidence.certify import check_measurable, estimate_cost
     from tierwise.text.amounts import usd
 
-    refuse(exam, candidates, thresholds)
+    check_measurable(evaluation, candidates, thresholds)
     names = list(dict.fromkeys(name for chain in candidates for name in chain))
-    most = estimate(exam, names)
+    most = estimate_cost(evaluation, names)
     models = f"{len(names)} model{'s' if len(names) > 1 else ''}"
-    text = f"{models} x {len(exam.golden.examples)} examples: at most {usd(most.usd)}"
+    text = f"{models} x {len(evaluation.golden.examples)} examples: at most {usd(most.usd)}"
     text += (
         f" and what {', '.join(most.unknown)} cost{'s' if len(most.unknown) == 1 else ''}"
         if most.unknown
         else ""
     )
-    limit = exam.budget_usd
+    limit = evaluation.budget_usd
     text += f"; stops at {usd(limit)}" if limit is not None else ""
     typer.echo(text, err=True)
     if not (yes or os.environ.get("TIERWISE_YES") == "1"):
         typer.confirm("Go on?", abort=True, err=True)
 
 
-def _row(exam: Exam, result: Result) -> dict[str, Any]:
+def _row(evaluation: Evaluation, result: CandidateResult) -> dict[str, Any]:
     """Everything that was measured of one candidate, as plain data."""
-    found = result.measured
-    floor = exam.floor
+    found = result.measurement
+    floor = evaluation.floor
     bound = found.bound(result.compared)
     return {
         "candidate": found.name,
@@ -204,18 +208,22 @@ def _row(exam: Exam, result: Result) -> dict[str, Any]:
         "false_passes": found.judged and found.judged.false_passes,
         "wrong": list(found.wrong),
         "no_answer_because": found.no_answer,
-        "says": _says(exam, result),
+        "says": _says(evaluation, result),
     }
 
 
-def _print(exam: Exam, results: Sequence[Result], rows: Sequence[dict[str, Any]]) -> None:
+def _print(
+    evaluation: Evaluation, results: Sequence[CandidateResult], rows: Sequence[dict[str, Any]]
+) -> None:
     """A table to compare by, and under it a sentence for each candidate."""
     from tierwise.policy.certificates import shortened
     from tierwise.text.amounts import usd
 
-    floor = "no floor" if exam.floor is None else f"floor {exam.floor:g}"
+    floor = "no floor" if evaluation.floor is None else f"floor {evaluation.floor:g}"
     among = f", {results[0].compared} compared" if results[0].compared > 1 else ""
-    title = f"{exam.step.name} on {exam.golden.path.name}: {len(exam.golden.examples)} examples, {floor}{among}"
+    golden = evaluation.golden
+    size = len(golden.examples)
+    title = f"{evaluation.step.name} on {golden.path.name}: {size} examples, {floor}{among}"
     cells = [
         {
             "candidate": row["candidate"],
@@ -236,11 +244,11 @@ def _print(exam: Exam, results: Sequence[Result], rows: Sequence[dict[str, Any]]
             typer.echo(f"{row['candidate']}: {row['says']}")
 
 
-def _says(exam: Exam, result: Result) -> str:
+def _says(evaluation: Evaluation, result: CandidateResult) -> str:
     """What the result means, and what to do next."""
-    found = result.measured
-    floor = exam.floor
-    parts = [_proof(exam, result)]
+    found = result.measurement
+    floor = evaluation.floor
+    parts = [_proof(evaluation, result)]
     if found.threshold is not None and result.certificate is None:
         parts.append("so the certificate is for the candidate without a threshold")
     if result.note:
@@ -250,20 +258,21 @@ def _says(exam: Exam, result: Result) -> str:
             f"{found.deferred} without an answer, most often: {textwrap.shorten(found.no_answer, 120)}"
         )
     if floor is None:
-        parts.append(f"no floor is set for {exam.step.name} in rules.yaml")
+        parts.append(f"no floor is set for {evaluation.step.name} in rules.yaml")
     return ". ".join(parts)
 
 
-def _proof(exam: Exam, result: Result) -> str:
-    found = result.measured
-    judged = result.measured.judged
-    goal = exam.floor or 0.0
-    if exam.rubric and judged is None:
+def _proof(evaluation: Evaluation, result: CandidateResult) -> str:
+    found = result.measurement
+    judged = result.measurement.judged
+    goal = evaluation.floor or 0.0
+    if evaluation.rubric and judged is None:
         return "not certified: its rubric needs a judge, see --judge"
     if judged is None:
         return found.shortfall(goal, result.compared).sentence if found.n else "kept nothing"
     if judged.open_labels:
-        return f"not certified: {judged.open_labels} answers in {exam.golden.path.stem}-labels.jsonl wait for a person"
+        labels = f"{evaluation.golden.path.stem}-labels.jsonl"
+        return f"not certified: {judged.open_labels} answers in {labels} wait for a person"
     shown = f"{judged.by} passed {found.n - found.errors} of {found.n}"
     if judged.unscored:
         shown += f", and {judged.unscored} of its verdicts could not be read"

@@ -1,10 +1,11 @@
-"""A judge: a stronger model that goes through a rubric, and the labels by people that it is held against.
+"""LLM as a judge: a stronger model applies a rubric, and human labels validate it.
 
-A judge never certifies alone. What is certified is P(right) >= P(passed) - P(passed and wrong): the first
-from the judge's verdicts on the whole golden set, the second from a person's on some of the same answers,
-chosen by chance. That a test's errors can be measured on a few and taken off what it says of many is from
-Rogan and Gladen, "Estimating prevalence from the results of a screening test", Am. J. Epidemiol. 1978; their
-estimator is not used here, but two exact bounds at half the level each, which need no large numbers.
+A judge never certifies alone. What is certified is P(right) >= P(passed) - P(passed and wrong). The
+first comes from the judge's verdicts on the whole golden set, the second from human labels of a
+random sample of the same answers. That a test's errors can be measured on a few and subtracted for
+many is from Rogan and Gladen, "Estimating prevalence from the results of a screening test",
+Am. J. Epidemiol. 1978. Their estimator is not used here, but two exact bounds at half the level
+each, which need no large numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, StrictBool, ValidationError, create_model
+from pydantic import Field, StrictBool, ValidationError, create_model
 
 from tierwise.cascade import Job, RunContext
 from tierwise.engine import Engine
@@ -29,16 +30,13 @@ from tierwise.text.settings import Settings
 
 PROMPT = "judge"
 
-
-class Finding(BaseModel):
-    """What a judge says of one criterion."""
-
-    reason: str = Field(max_length=300)
-    met: bool
+# The judge's verdict on one criterion. Its name is in the JSON schema of every judge call, and so in
+# the hash by which a paid reply is found again: with another name, all would be paid once more.
+CriterionVerdict = create_model("Finding", reason=(str, Field(max_length=300)), met=(bool, ...))
 
 
-class Label(Settings):
-    """What a person says of one answer; `right` is None as long as nobody has looked."""
+class HumanLabel(Settings):
+    """A person's verdict on one answer; `right` is None until somebody has given it."""
 
     id: str
     answer: str  # the text, or its SHA-256 (hex)
@@ -48,106 +46,123 @@ class Label(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What a judge and people said of one candidate's answers."""
+class JudgeValidation:
+    """A judge's verdicts on one candidate's answers, compared with human labels."""
 
     by: str
     unscored: int = 0  # answers whose verdict could not be read; they count as not passed
     human_labels: int = 0
     open_labels: int = 0  # asked for, and not given yet
-    false_passes: int = 0  # of the labelled answers, those that count as right and are not
+    false_passes: int = 0  # labelled answers that the judge passed and that are wrong
 
 
-def refuse_weak(engine: Engine, judge: str, models: Iterable[str]) -> None:
-    """Raises Misuse unless the judge is another model than each of these, available, and declared stronger."""
+def check_judge(engine: Engine, judge: str, models: Iterable[str]) -> None:
+    """Raise Misuse unless the judge is available, and another and stronger model than each."""
     catalog = engine.policy.catalog
-    chair = catalog.model(judge)
-    if reason := engine.policy.unavailable.get(judge):
+    judging_model = catalog.model(judge)
+    reason = engine.policy.unavailable.get(judge)
+    if reason:
         raise Misuse(f"the judge {judge} is unavailable: {reason}")
-    for model in map(catalog.model, models):
-        if model.name == judge or model.identity == chair.identity:
+    for name in models:
+        model = catalog.model(name)
+        if name == judge or model.identity == judging_model.identity:
+            raise Misuse(f"{judge} would judge itself; name another model as the judge of {name}")
+        if model.strength >= judging_model.strength:
             raise Misuse(
-                f"{judge} would judge itself; name another model as the judge of {model.name}"
-            )
-        if model.strength >= chair.strength:
-            raise Misuse(
-                f"the judge {judge} (strength {chair.strength}) must be stronger than {model.name} ({model.strength})"
+                f"the judge {judge} (strength {judging_model.strength}) "
+                f"must be stronger than {name} ({model.strength})"
             )
 
 
-def judging(engine: Engine, run: RunContext, step: Step, rubric: Rubric, judge: str) -> Job:
-    """The job that asks a judge about answers to a step, one document from `brief` each.
+def judge_job(engine: Engine, run: RunContext, step: Step, rubric: Rubric, judge: str) -> Job:
+    """Return the job that has answers to a step judged, one document of `judge_document` each.
 
-    It goes by the judged step's name, so that every guard for that step holds for its judge too.
+    It has the judged step's name, so that every guard for that step applies to its judge too.
     """
     criteria = {f"criterion_{n}": text for n, text in enumerate(rubric.criteria, 1)}
-    fields: dict[str, Any] = dict.fromkeys(criteria, (Finding, ...))
-    asked = Step(name=step.name, returns=create_model("Judgement", **fields), prompt=PROMPT)
-    job = engine.job(run, asked, {"criteria": criteria, "judged": step.name}, models=(judge,))
+    fields: dict[str, Any] = dict.fromkeys(criteria, (CriterionVerdict, ...))
+    returns = create_model("Judgement", **fields)
+    judging_step = Step(name=step.name, returns=returns, prompt=PROMPT)
+    parameters = {"criteria": criteria, "judged": step.name}
+    job = engine.job(run, judging_step, parameters, models=(judge,))
     return replace(job, kind="judge", selector=None)
 
 
-def brief(example: Example, outcome: Outcome) -> Document:
-    """What a judge is shown: the document, the answer as its outcome, and what is expected of a right one."""
-    notes = {"notes": json.dumps(example.expected, ensure_ascii=False)} if example.expected else {}
-    return replace(example.document(), metadata=notes).with_outcome(outcome)
+def judge_document(example: Example, outcome: Outcome) -> Document:
+    """Return the judge's input: the document, the answer as its outcome, and the right answer."""
+    metadata = {}
+    if example.expected:
+        metadata["notes"] = json.dumps(example.expected, ensure_ascii=False)
+    return replace(example.document(), metadata=metadata).with_outcome(outcome)
 
 
-def passed(outcome: Outcome) -> bool | None:
-    """Whether a judge says yes to every criterion; None where its verdict could not be read."""
+def passes_rubric(outcome: Outcome) -> bool | None:
+    """Return True if the judge found every criterion met; None if its verdict is unreadable."""
     if outcome.status != "accepted":
         return None
-    return all(finding["met"] for finding in outcome.value.values())
+    return all(verdict["met"] for verdict in outcome.value.values())
 
 
 def answer_text(value: Mapping[str, Any]) -> str:
-    """An answer as people read it: its text where it has one field, else indented JSON."""
-    texts = list(value.values())
-    if len(texts) == 1 and isinstance(texts[0], str):
-        return texts[0]
+    """Return an answer for people: its text where it has one field, else indented JSON."""
+    fields = list(value.values())
+    if len(fields) == 1 and isinstance(fields[0], str):
+        return fields[0]
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def held_against(
-    labels: Sequence[Label],
+def with_human_labels(
+    labels: Sequence[HumanLabel],
     answers: Mapping[str, Mapping[str, Any]],
-    right: Mapping[str, bool],
-    judged: Judged,
-) -> Judged:
-    """`judged` with what people say of these very answers (by id), `right` being what the judge made of them."""
+    passed: Mapping[str, bool],
+    validation: JudgeValidation,
+) -> JudgeValidation:
+    """Return `validation` with the counts of the human labels for these very answers.
+
+    `answers` and `passed`, the judge's verdicts, are by the examples' ids.
+    """
     texts = {name: answer_text(value) for name, value in answers.items()}
-    mine = [
-        label
-        for label in labels
-        if label.id in texts and label.answer in (texts[label.id], text_hash(texts[label.id]))
-    ]
-    given = [label for label in mine if label.right is not None]
+    given = []
+    open_labels = 0
+    for label in labels:
+        text = texts.get(label.id)
+        if text is None or label.answer not in (text, text_hash(text)):
+            continue  # the label is for another answer
+        if label.right is None:
+            open_labels += 1
+        else:
+            given.append(label)
     return replace(
-        judged,
+        validation,
         human_labels=len(given),
-        open_labels=len(mine) - len(given),
-        false_passes=sum(right[label.id] and not label.right for label in given),
+        open_labels=open_labels,
+        false_passes=sum(passed[label.id] and not label.right for label in given),
     )
 
 
-def to_label(
+def select_for_labelling(
     examples: Sequence[Example], answers: Mapping[str, Mapping[str, Any]], count: int
-) -> list[Label]:
-    """The answers that a person should label, chosen by the hash of their ids: by chance, the same ones every time."""
-    chosen = sorted(
-        (e for e in examples if e.id in answers), key=lambda e: text_hash(f"label {e.id}")
-    )[:count]
-    return [Label(id=e.id, text=e.text, answer=answer_text(answers[e.id])) for e in chosen]
+) -> list[HumanLabel]:
+    """Return up to `count` answers for human labelling, picked at random.
+
+    The hash of the id picks them, so that a second call picks the same ones.
+    """
+    answered = [example for example in examples if example.id in answers]
+    answered.sort(key=lambda example: text_hash(f"label {example.id}"))
+    return [
+        HumanLabel(id=example.id, text=example.text, answer=answer_text(answers[example.id]))
+        for example in answered[:count]
+    ]
 
 
-def load_labels(path: Path) -> tuple[Label, ...]:
+def load_labels(path: Path) -> tuple[HumanLabel, ...]:
     """Return the labels of a `golden/<step>-labels.jsonl`; none where there is no such file.
 
     Raises ConfigError with file and line.
     """
     if not path.exists():
         return ()
-    labels: list[Label] = []
+    labels: list[HumanLabel] = []
     lines: dict[tuple[str, str], int] = {}
     for line, row in read_rows(path):
         if isinstance(row, ConfigError):
@@ -162,9 +177,9 @@ def load_labels(path: Path) -> tuple[Label, ...]:
     return tuple(labels)
 
 
-def _label(row: Row, path: Path, line: int) -> Label:
+def _label(row: Row, path: Path, line: int) -> HumanLabel:
     try:
-        label = Label.model_validate(row)
+        label = HumanLabel.model_validate(row)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -175,15 +190,18 @@ def _label(row: Row, path: Path, line: int) -> Label:
     return label
 
 
-def add_labels(path: Path, wanted: Iterable[Label]) -> int:
-    """Append answers for a person to label and return how many were not in the file before."""
+def add_labels(path: Path, wanted: Iterable[HumanLabel]) -> int:
+    """Append answers for human labelling and return how many were not in the file before."""
     present = {(label.id, label.answer) for label in load_labels(path)}
     new = []
     for label in wanted:
-        forms = {(label.id, label.answer), (label.id, text_hash(label.answer))}
-        if not present & forms:
+        # the file may have the answer, or its hash alone
+        keys = {(label.id, label.answer), (label.id, text_hash(label.answer))}
+        if not present & keys:
             new.append(label.model_dump())
-    before = path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else ""
+    before = ""
+    if path.exists():
+        before = path.read_text(encoding="utf-8").rstrip("\n")
     if before:
         before += "\n"
     path.write_text(before + json_lines(new), encoding="utf-8")

@@ -1,23 +1,29 @@
-"""Certify: measure candidates on a step's golden set, as production would run them, and say what that proves."""
+"""Certification: measure candidates on a golden set as production runs them, and prove a floor."""
 
 from __future__ import annotations
 
-from tierwise.evidence.certify.compare import Result, Thresholds, compare, refuse, releveled
-from tierwise.evidence.certify.estimate import Estimate, estimate
-from tierwise.evidence.certify.material import Material, load_material
-from tierwise.evidence.certify.measure import Exam, Measurement, Scored
+from tierwise.evidence.certify.compare import (
+    CandidateResult,
+    Thresholds,
+    check_measurable,
+    compare,
+    with_lower_bounds,
+)
+from tierwise.evidence.certify.estimate import CostEstimate, estimate_cost
+from tierwise.evidence.certify.golden_step import GoldenStep, load_golden_step
+from tierwise.evidence.certify.measure import Evaluation, Measurement, ScoredExample
 
 __all__ = [
-    "Estimate",
-    "Exam",
-    "Material",
+    "CandidateResult",
+    "CostEstimate",
+    "Evaluation",
+    "GoldenStep",
     "Measurement",
-    "Result",
-    "Scored",
+    "ScoredExample",
     "Thresholds",
+    "check_measurable",
     "compare",
-    "estimate",
-    "load_material",
-    "refuse",
-    "releveled",
+    "estimate_cost",
+    "load_golden_step",
+    "with_lower_bounds",
 ]

@@ -1,4 +1,4 @@
-"""Compare candidates on one golden set: which are measured, with which thresholds, and what all of them prove."""
+"""Comparison of candidates on one golden set: which are measured, and what that proves of each."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tierwise import __version__
 from tierwise.errors import Misuse
 from tierwise.evidence import judge
 from tierwise.evidence.certify.measure import (
-    Exam,
+    Evaluation,
     Measurement,
-    Scored,
-    answers,
-    measured,
-    proven,
+    ScoredExample,
+    answers_by_id,
+    measure,
+    proven_pass_rate,
     score,
 )
-from tierwise.evidence.judge import Judged, Label
+from tierwise.evidence.judge import HumanLabel, JudgeValidation
 from tierwise.evidence.training.labelled import split
 from tierwise.evidence.training.thresholds import fit_threshold
 from tierwise.gateway.learned.files import load, trained_file
@@ -28,272 +28,325 @@ from tierwise.policy.certificates import ALPHA, Certificate
 from tierwise.policy.rules import features
 from tierwise.text.tokens import count_tokens
 
-FIT = 0.4  # share of the golden set on which thresholds are fitted; they are certified on the rest
-STRICT = (
-    0.0005,
-    0.005,
-)  # levels to fit at first: what barely shows the floor on one part often misses it on the other
+FIT = 0.4  # share of the golden set that thresholds are fitted on; the rest certifies them
+# Levels to fit at first: a threshold that barely shows the floor on one part often misses it on the
+# other.
+STRICT = (0.0005, 0.005)
 Thresholds = Literal["auto", "fit", "none"]
 Chain = tuple[str, ...]  # catalog names, in order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What one candidate did among `compared`, and its certificate, where it gets one."""
+class CandidateResult:
+    """The measurement of one candidate among `compared`, and its certificate, if it gets one."""
 
-    measured: Measurement
+    measurement: Measurement
     compared: int
     certificate: Certificate | None
     note: str = ""
-    to_label: tuple[Label, ...] = ()  # answers for a person to label, where they were asked for
+    to_label: tuple[HumanLabel, ...] = ()  # answers for human labelling, where asked for
 
 
 def compare(
-    exam: Exam,
+    evaluation: Evaluation,
     candidates: Sequence[Chain],
     *,
     thresholds: Thresholds = "auto",
     earlier: Iterable[Certificate] = (),
-    label: int = 0,
+    to_label: int = 0,
     machine: str | None = None,
-) -> list[Result]:
-    """Measure candidates and say what that proves of each.
+) -> list[CandidateResult]:
+    """Measure candidates and return what that proves of each.
 
-    With thresholds, a first model that tells its confidence is also measured as one that hands on what it is
-    unsure of: with `fit` always, with `auto` where the candidate misses the floor as it is. `earlier`
-    certificates that rest on the same golden set count as compared; see `releveled`. `label` is how many
-    answers of each candidate a person should be given to label. Raises Misuse for what cannot be measured.
+    With thresholds, a first model that reports its confidence is also measured as one that hands on
+    the answers it is unsure of: with `fit` always, with `auto` where the candidate misses the floor
+    otherwise. `earlier` certificates on the same golden set count as compared; see
+    `with_lower_bounds`. `to_label` is the number of answers of each candidate for human labelling.
+    Raises Misuse for candidates that cannot be measured.
     """
-    refuse(exam, candidates, thresholds)
-    limited = [chain for chain in candidates if thresholds != "none" and _tells(exam, chain[0])]
-    before = [c for c in earlier if _same_golden_set(exam, c)]
-    others = sum(c.models not in candidates for c in before)
-    compared = max([len(candidates) + len(limited) + others, *(c.compared for c in before)])
+    check_measurable(evaluation, candidates, thresholds)
+    may_have_threshold: list[Chain] = []
+    if thresholds != "none":
+        may_have_threshold = [
+            chain for chain in candidates if _may_have_threshold(evaluation, chain[0])
+        ]
+    before = [c for c in earlier if _is_on_same_golden_set(evaluation, c)]
+    compared = _number_compared(candidates, may_have_threshold, before)
     results = []
     for chain in candidates:
-        scored = score(exam, chain, exam.golden.examples)
-        plain = measured(exam, chain, scored)
-        met = exam.floor is None or plain.bound(compared) >= exam.floor
-        sure = None
-        if chain in limited and (thresholds == "fit" or not met):
-            sure = _with_threshold(exam, chain, scored, compared)
-        asked = tuple(judge.to_label(exam.golden.examples, answers(scored), label)) if label else ()
-        results += _results(exam, plain, sure, compared, asked, machine)
+        scored = score(evaluation, chain, evaluation.golden.examples)
+        plain = measure(evaluation, chain, scored)
+        meets_floor = evaluation.floor is None or plain.bound(compared) >= evaluation.floor
+        limited = None
+        if chain in may_have_threshold and (thresholds == "fit" or not meets_floor):
+            limited = _with_threshold(evaluation, chain, scored, compared)
+        asked: list[HumanLabel] = []
+        if to_label:
+            asked = judge.select_for_labelling(
+                evaluation.golden.examples, answers_by_id(scored), to_label
+            )
+        results += _results(evaluation, plain, limited, compared, tuple(asked), machine)
     return results
 
 
-def refuse(exam: Exam, candidates: Sequence[Chain], thresholds: Thresholds) -> None:
-    """Raises Misuse for what cannot be measured, before anything is spent."""
-    policy = exam.engine.policy
-    step = exam.step
+def _number_compared(
+    candidates: Sequence[Chain],
+    may_have_threshold: Sequence[Chain],
+    before: Sequence[Certificate],
+) -> int:
+    """Return the number of candidates that share alpha.
+
+    It never falls: a certificate from a larger comparison keeps its size.
+    """
+    others = sum(certificate.models not in candidates for certificate in before)
+    now = len(candidates) + len(may_have_threshold) + others
+    return max([now, *(certificate.compared for certificate in before)])
+
+
+def check_measurable(
+    evaluation: Evaluation, candidates: Sequence[Chain], thresholds: Thresholds
+) -> None:
+    """Raise Misuse for candidates that cannot be measured, before anything is spent."""
+    step = evaluation.step
     if step.correct is None:
         raise Misuse(
             f"the step {step.name} does not say what a right answer is: give step(…, correct=…)"
         )
     for chain in candidates:
         for name in chain:
-            unusable = policy.unusable(policy.catalog.model(name), step.name)
-            if unusable is not None:
-                raise Misuse(f"{name} cannot be measured: {unusable.reason}")
-            if seen := _seen(exam, name):
-                raise Misuse(
-                    f"{name} was trained on {seen} of these examples, and knows their answers; train it anew"
-                )
-            _refuse_withheld(exam, name)
+            _check_model(evaluation, name)
         if len(set(chain)) < len(chain):
             raise Misuse(f"{' > '.join(chain)} names a model twice")
-    if exam.judge:
-        if exam.rubric is None:
+    if evaluation.judge:
+        if evaluation.rubric is None:
             raise Misuse(
-                f"there is nothing to judge: {step.name} has no rubric (correct=rubric(…), or golden/*.yaml)"
+                f"there is nothing to judge: {step.name} has no rubric "
+                "(correct=rubric(…), or golden/*.yaml)"
             )
-        judge.refuse_weak(
-            exam.engine, exam.judge, dict.fromkeys(name for chain in candidates for name in chain)
-        )
-        _refuse_withheld(exam, exam.judge)
-    if thresholds == "fit" and not any(_tells(exam, chain[0]) for chain in candidates):
+        for chain in candidates:
+            judge.check_judge(evaluation.engine, evaluation.judge, chain)
+        _check_guards(evaluation, evaluation.judge)
+    can_fit = any(_may_have_threshold(evaluation, chain[0]) for chain in candidates)
+    if thresholds == "fit" and not can_fit:
         raise Misuse(
-            "no threshold can be fitted: that takes a first model with `confidence: true` or a trained one, a floor "
-            "for the step, `low_confidence` under escalate.on in rules.yaml, and no rubric"
+            "no threshold can be fitted: that takes a first model with `confidence: true` or a "
+            "trained one, a floor for the step, `low_confidence` under escalate.on in rules.yaml, "
+            "and no rubric"
         )
 
 
-def _refuse_withheld(exam: Exam, name: str) -> None:
-    """Raises Misuse where a guard keeps examples from a model: half a golden set would prove nothing."""
-    policy = exam.engine.policy
+def _check_model(evaluation: Evaluation, name: str) -> None:
+    policy = evaluation.engine.policy
+    unusable = policy.unusable(policy.catalog.model(name), evaluation.step.name)
+    if unusable:
+        raise Misuse(f"{name} cannot be measured: {unusable.reason}")
+    seen = _trained_on(evaluation, name)
+    if seen:
+        raise Misuse(
+            f"{name} was trained on {seen} of these examples, and knows their answers; "
+            "train it again without them"
+        )
+    _check_guards(evaluation, name)
+
+
+def _check_guards(evaluation: Evaluation, name: str) -> None:
+    """Raise Misuse if a guard withholds examples from a model: half a set would prove nothing."""
+    policy = evaluation.engine.policy
+    tier = policy.catalog.model(name).tier
+    examples = evaluation.golden.examples
     withheld = {}
-    for example in exam.golden.examples:
-        tokens = count_tokens(example.text)
-        f = features(exam.step, example.document(), tokens=tokens, prompt_tokens=0, budget_used=0)
-        if reason := policy.rules.forbidden(policy.catalog.model(name).tier, f):
+    for example in examples:
+        document_features = features(
+            evaluation.step,
+            example.document(),
+            tokens=count_tokens(example.text),
+            prompt_tokens=0,
+            budget_used=0,
+        )
+        reason = policy.rules.forbidden(tier, document_features)
+        if reason:
             withheld[example.id] = reason
     if withheld:
         first, reason = next(iter(withheld.items()))
-        told = f"{name} may not see {len(withheld)} of {len(exam.golden.examples)} examples, such as '{first}'"
-        raise Misuse(f"{told}: {reason}; leave {name} out, or give --golden a set without them")
-
-
-def releveled(
-    exam: Exam, certificates: Iterable[Certificate], results: Sequence[Result]
-) -> list[Certificate]:
-    """Earlier certificates on the same golden set, which now stand among more candidates: each proves a little less."""
-    measured_now = {r.measured.models for r in results}
-    compared = max(r.compared for r in results)
-    older = (c for c in certificates if _same_golden_set(exam, c) and c.models not in measured_now)
-    return [
-        c.model_copy(
-            update={"compared": compared, "bound": proven(c.errors, c.n, _judged(c), compared)}
+        raise Misuse(
+            f"{name} may not see {len(withheld)} of {len(examples)} examples, such as '{first}': "
+            f"{reason}; leave {name} out, or give --golden a set without them"
         )
-        for c in older
-        if c.compared < compared
-    ]
+
+
+def with_lower_bounds(
+    evaluation: Evaluation,
+    certificates: Iterable[Certificate],
+    results: Sequence[CandidateResult],
+) -> list[Certificate]:
+    """Return earlier certificates on the same golden set, with the bounds they now prove.
+
+    There are more candidates than before, so each proves a little less.
+    """
+    measured_now = {result.measurement.models for result in results}
+    compared = max(result.compared for result in results)
+    lowered = []
+    for certificate in certificates:
+        if certificate.models in measured_now or certificate.compared >= compared:
+            continue
+        if not _is_on_same_golden_set(evaluation, certificate):
+            continue
+        bound = proven_pass_rate(
+            certificate.errors, certificate.n, _judge_validation(certificate), compared
+        )
+        lowered.append(certificate.model_copy(update={"compared": compared, "bound": bound}))
+    return lowered
 
 
 def _results(
-    exam: Exam,
+    evaluation: Evaluation,
     plain: Measurement,
-    sure: Measurement | str | None,
+    limited: Measurement | str | None,
     compared: int,
-    asked: tuple[Label, ...],
+    to_label: tuple[HumanLabel, ...],
     machine: str | None,
-) -> list[Result]:
-    """A candidate's results. Only one certificate stands for a chain: the one with a threshold, where it is needed."""
-    if not isinstance(sure, Measurement):
-        proof = _certificate(exam, plain, compared, machine)
-        return [
-            Result(
-                measured=plain,
-                compared=compared,
-                certificate=proof,
-                note=sure or "",
-                to_label=asked,
-            )
-        ]
-    limit = exam.floor is not None and sure.bound(compared) >= exam.floor
-    chosen = _certificate(exam, sure if limit else plain, compared, machine)
-    return [
-        Result(
-            measured=m,
+) -> list[CandidateResult]:
+    """Return a candidate's results: plain, and with a threshold where that was measured.
+
+    A chain has one certificate: that with a threshold if it meets the floor, else the plain one.
+    `limited` is a text where no threshold could be fitted.
+    """
+    if not isinstance(limited, Measurement):
+        result = CandidateResult(
+            measurement=plain,
             compared=compared,
-            certificate=chosen if (m is sure) is limit else None,
-            to_label=asked,
+            certificate=_certificate(evaluation, plain, compared, machine),
+            note=limited or "",
+            to_label=to_label,
         )
-        for m in (plain, sure)
+        return [result]
+    floor = evaluation.floor
+    meets_floor = floor is not None and limited.bound(compared) >= floor
+    certified = limited if meets_floor else plain
+    certificate = _certificate(evaluation, certified, compared, machine)
+    return [
+        CandidateResult(
+            measurement=measurement,
+            compared=compared,
+            certificate=certificate if measurement is certified else None,
+            to_label=to_label,
+        )
+        for measurement in (plain, limited)
     ]
 
 
 def _with_threshold(
-    exam: Exam, chain: Chain, scored: Sequence[Scored], compared: int
+    evaluation: Evaluation, chain: Chain, scored: Sequence[ScoredExample], compared: int
 ) -> Measurement | str:
-    """A candidate with a threshold on its first model, fitted on one part of the golden set and measured on the other.
+    """Measure a candidate with a threshold on its first model.
 
-    Where none can be fitted, the reason.
+    The threshold is fitted on one part of the golden set and measured on the other. Returns the
+    reason where none can be fitted.
     """
-    fit, rest = split(exam.golden.examples, FIT, "threshold")
-    own = scored if len(chain) == 1 else score(exam, chain[:1], fit)
-    fitting = {example.id for example in fit}
-    told = [
-        (confidence, s.right)
-        for s in own
-        if s.example.id in fitting
-        and s.answered
-        and (confidence := s.outcome.attempts[-1].confidence) is not None
-    ]
-    if not told or not rest or exam.floor is None:
-        return f"{chain[0]} told no confidence"
-    confidences = [confidence for confidence, _ in told]
-    right = [ok for _, ok in told]
+    fit, rest = split(evaluation.golden.examples, FIT, "threshold")
+    first = scored if len(chain) == 1 else score(evaluation, chain[:1], fit)
+    fit_ids = {example.id for example in fit}
+    confidences = []
+    right = []
+    for s in first:
+        if s.example.id not in fit_ids or not s.answered:
+            continue
+        confidence = s.outcome.attempts[-1].confidence
+        if confidence is not None:
+            confidences.append(confidence)
+            right.append(s.right)
+    if not confidences or not rest or evaluation.floor is None:
+        return f"{chain[0]} reported no confidence"
     level = ALPHA / compared
-    levels = (
-        *STRICT,
-        level,
-        level ** (len(fit) / len(rest)),
-    )  # the last shows the floor on more of the like
-    for alpha in levels:
-        found = fit_threshold(confidences, right, exam.floor, alpha=alpha)
-        if found:
-            return measured(exam, chain, score(exam, chain, rest, found.threshold), found.threshold)
-    return f"no confidence of {chain[0]} sets right answers apart: nothing to hand on by"
+    # the last level shows the floor on more examples of the same kind, as many as the rest has
+    for alpha in (*STRICT, level, level ** (len(fit) / len(rest))):
+        fitted = fit_threshold(confidences, right, evaluation.floor, alpha=alpha)
+        if fitted:
+            scored_rest = score(evaluation, chain, rest, fitted.threshold)
+            return measure(evaluation, chain, scored_rest, fitted.threshold)
+    return f"no confidence of {chain[0]} separates right answers from wrong ones"
 
 
 def _certificate(
-    exam: Exam, found: Measurement, compared: int, machine: str | None
+    evaluation: Evaluation, measurement: Measurement, compared: int, machine: str | None
 ) -> Certificate | None:
-    """The dated proof of a measurement; None where it proves nothing: a rubric without a judge, a judge alone."""
-    judged = found.judged
-    if found.n == 0 or (exam.rubric and judged is None):
+    """Return the dated proof of a measurement; None where it proves nothing.
+
+    That is so for a rubric without a judge, and for a judge without human labels.
+    """
+    judged = measurement.judged
+    if measurement.n == 0 or (evaluation.rubric and judged is None):
         return None
     if judged and (judged.open_labels or not judged.human_labels):
         return None
-    current = exam.engine.current(exam.step, exam.parameters)
+    engine = evaluation.engine
+    current = engine.current(evaluation.step, evaluation.parameters)
     return Certificate(
-        step=exam.step.name,
-        models=found.models,
-        identities={name: current.identities[name] for name in found.models},
-        prompt=exam.engine.prompts[exam.step.prompt].label,
+        step=evaluation.step.name,
+        models=measurement.models,
+        identities={name: current.identities[name] for name in measurement.models},
+        prompt=engine.prompts[evaluation.step.prompt].label,
         prompt_hash=current.prompt_hash,
         step_hash=current.step_hash,
-        golden=exam.golden.path.name,
-        golden_hash=exam.golden.hash,
-        n=found.n,
-        errors=found.errors,
-        deferred=found.deferred,
+        golden=evaluation.golden.path.name,
+        golden_hash=evaluation.golden.hash,
+        n=measurement.n,
+        errors=measurement.errors,
+        deferred=measurement.deferred,
         compared=compared,
-        bound=found.bound(compared),
-        threshold=found.threshold,
-        coverage=found.coverage,
-        mean_cost=found.mean_cost,
-        mean_usage=found.mean_usage,
-        latency_p50_s=found.latency_p50_s,
+        bound=measurement.bound(compared),
+        threshold=measurement.threshold,
+        coverage=measurement.coverage,
+        mean_cost=measurement.mean_cost,
+        mean_usage=measurement.mean_usage,
+        latency_p50_s=measurement.latency_p50_s,
         judged_by=judged.by if judged else None,
         human_labels=judged.human_labels if judged else None,
         false_passes=judged.false_passes if judged else None,
         date=datetime.date.today(),
-        machine=machine
-        or f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        machine=machine or _this_machine(),
         tierwise_version=__version__,
     )
 
 
-def _tells(exam: Exam, name: str) -> bool:
-    """Whether a model may be given a threshold: it says how sure it is, and what it is unsure of goes on."""
-    model = exam.engine.policy.catalog.model(name)
-    rules = exam.engine.policy.rules
-    tells = model.confidence or model.learned is not None
-    return (
-        tells
-        and exam.floor is not None
-        and exam.rubric is None
-        and "low_confidence" in rules.escalate.on
-    )
+def _this_machine() -> str:
+    return f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
 
 
-def _seen(exam: Exam, name: str) -> int:
-    """How many of the golden examples a learned model was trained on."""
-    engine = exam.engine
+def _may_have_threshold(evaluation: Evaluation, name: str) -> bool:
+    """Return True if a model reports its confidence, and the rules hand on its unsure answers."""
+    model = evaluation.engine.policy.catalog.model(name)
+    escalates = "low_confidence" in evaluation.engine.policy.rules.escalate.on
+    reports_confidence = model.confidence or model.learned is not None
+    certifiable = evaluation.floor is not None and evaluation.rubric is None
+    return reports_confidence and escalates and certifiable
+
+
+def _trained_on(evaluation: Evaluation, name: str) -> int:
+    """Return the number of golden examples that a learned model was trained on."""
+    engine = evaluation.engine
     if not engine.policy.catalog.model(name).learned:
         return 0
     classifier = load(trained_file(engine.project.root, name))
-    return sum(classifier.saw(example.text) for example in exam.golden.examples)
+    return sum(classifier.saw(example.text) for example in evaluation.golden.examples)
 
 
-def _same_golden_set(exam: Exam, certificate: Certificate) -> bool:
-    """Whether a certificate was won on the same examples, by the same prompt, schema and parameters."""
-    current = exam.engine.current(exam.step, exam.parameters)
-    mine = (exam.step.name, exam.golden.hash, current.prompt_hash, current.step_hash)
-    return mine == (
-        certificate.step,
-        certificate.golden_hash,
-        certificate.prompt_hash,
-        certificate.step_hash,
+def _is_on_same_golden_set(evaluation: Evaluation, certificate: Certificate) -> bool:
+    """Return True if a certificate has the same examples, prompt, schema and parameters."""
+    current = evaluation.engine.current(evaluation.step, evaluation.parameters)
+    return (
+        certificate.step == evaluation.step.name
+        and certificate.golden_hash == evaluation.golden.hash
+        and certificate.prompt_hash == current.prompt_hash
+        and certificate.step_hash == current.step_hash
     )
 
 
-def _judged(certificate: Certificate) -> Judged | None:
-    """The judge and the labels that a certificate rests on."""
+def _judge_validation(certificate: Certificate) -> JudgeValidation | None:
+    """Return the judge and the human labels that a certificate rests on."""
     if certificate.judged_by is None:
         return None
-    return Judged(
+    return JudgeValidation(
         by=certificate.judged_by,
         human_labels=certificate.human_labels or 0,
         false_passes=certificate.false_passes or 0,

@@ -1,10 +1,10 @@
-"""Measure candidates on a golden set, through the same cascade, prompts and checks as production."""
+"""Measurement of candidates on a golden set, through production's cascade, prompts and checks."""
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -15,20 +15,24 @@ from tierwise.cascade import Job, RunContext
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded
 from tierwise.evidence import judge
-from tierwise.evidence.judge import Judged, Label
+from tierwise.evidence.judge import HumanLabel, JudgeValidation
 from tierwise.policy.certificates import ALPHA, MeanUsage, Shortfall, labels_needed, lower_bound
-from tierwise.records import Attempt, Batch, Document, Outcome
+from tierwise.records import Attempt, Batch, Document, Outcome, Usage
 from tierwise.steps.correctness import Rubric
 from tierwise.steps.examples import Example, GoldenSet
 from tierwise.steps.step import Step
+from tierwise.text.amounts import total
 
-Told = Callable[
-    [str, int, int], None
-]  # what is under way, how many documents are done, of how many
+# called with the candidate under way, its documents done, and all of them
+OnProgress = Callable[[str, int, int], None]
+
+
+def _ignore_progress(candidate: str, done: int, documents: int) -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exam:
+class Evaluation:
     """One step and the golden set that candidates for it are measured on."""
 
     engine: Engine
@@ -36,11 +40,11 @@ class Exam:
     golden: GoldenSet
     parameters: Mapping[str, Any]
     judge: str | None = None  # catalog name
-    labels: tuple[Label, ...] = ()  # by people, to hold the judge against
+    labels: tuple[HumanLabel, ...] = ()  # to validate the judge
     budget_usd: Decimal | None = None  # for everything that is measured
     budget_name: str = field(default_factory=lambda: f"certify {uuid.uuid4().hex[:8]}")
-    fresh_since: float | None = None  # epoch seconds: answers paid before are asked for again
-    told: Told = lambda what, done, total: None  # noqa: ARG005
+    fresh_since: float | None = None  # epoch seconds: older paid answers are asked for again
+    on_progress: OnProgress = _ignore_progress
 
     @property
     def rubric(self) -> Rubric | None:
@@ -54,8 +58,8 @@ class Exam:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What became of one example; `unscored` where a judge's verdict could not be read."""
+class ScoredExample:
+    """An example with its outcome; `unscored` if a judge's verdict could not be read."""
 
     example: Example
     outcome: Outcome
@@ -64,242 +68,294 @@ class Scored:
 
     @property
     def answered(self) -> bool:
-        """Whether there is an answer."""
+        """True if there is an answer."""
         return self.outcome.status == "accepted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one candidate did: a model, or a chain, or either with a threshold on its first model.
+    """The results of one candidate: a model or a chain, perhaps with a threshold on its first.
 
-    A single model with a threshold is measured on what it keeps; everything else on all that it was given.
+    A single model with a threshold is measured on the documents that it keeps, every other
+    candidate on all.
     """
 
     models: tuple[str, ...]
     n: int
-    errors: int  # wrong answers and those that were not given
+    errors: int  # wrong answers and missing ones
     deferred: int  # of the errors, those without an answer
     threshold: float | None = None
-    coverage: float | None = (
-        None  # share of the documents that the first model answered itself, under a threshold
-    )
-    mean_cost: Decimal | None = (
-        None  # USD a document, as if nothing had been paid before; None when unknown
-    )
+    coverage: float | None = None  # under a threshold: the share that the first model answered
+    mean_cost: Decimal | None = None  # USD a document, if nothing was paid before; None: unknown
     mean_usage: Mapping[str, MeanUsage] | None = None
     latency_p50_s: float | None = None
     wrong: tuple[str, ...] = ()  # ids
-    no_answer: str = ""  # the commonest reason for having none
-    judged: Judged | None = None
+    no_answer: str = ""  # the commonest reason for a missing answer
+    judged: JudgeValidation | None = None
 
     @property
     def name(self) -> str:
         """`small`, `small > large`, or `small if 0.83 sure > large`."""
         first, *rest = self.models
-        sure = "" if self.threshold is None else f" if {self.threshold:.2f} sure"
-        return " > ".join([first + sure, *rest])
+        if self.threshold is not None:
+            first += f" if {self.threshold:.2f} sure"
+        return " > ".join([first, *rest])
 
     def bound(self, compared: int) -> float:
-        """What the result proves, one-sided 95 %, among so many candidates; 0 for a judge without people's labels."""
-        return proven(self.errors, self.n, self.judged, compared)
+        """Return the proven pass rate, one-sided 95 %, among this number of candidates.
+
+        0 for a judge without human labels.
+        """
+        return proven_pass_rate(self.errors, self.n, self.judged, compared)
 
     def shortfall(self, floor: float, compared: int) -> Shortfall:
-        """What golden examples are missing for a floor."""
+        """Return the number of golden examples that are missing for a floor."""
         return labels_needed(
             self.errors, self.n, floor, alpha=_level(self.judged), compared=compared
         )
 
     def labels_for_the_judge(self, floor: float, compared: int) -> int | None:
-        """How many more labels by people would do, if the judge passes no wrong answer; None: none would."""
-        found = self.judged or Judged(by="")
-        left = floor + 1 - lower_bound(self.errors, self.n, alpha=ALPHA / 2, compared=compared)
-        if left >= 1:
+        """Return the number of human labels that are missing for a floor; None: none suffices.
+
+        On the assumption that the judge passes no wrong answer among them.
+        """
+        alpha = ALPHA / 2
+        passed = lower_bound(self.errors, self.n, alpha=alpha, compared=compared)
+        needed = floor + 1 - passed  # the share of passed answers that must be right
+        if needed >= 1:
             return None
-        counts = found.false_passes, found.human_labels
-        return labels_needed(*counts, left, alpha=ALPHA / 2, compared=compared).if_all_right
+        validation = self.judged or JudgeValidation(by="")
+        shortfall = labels_needed(
+            validation.false_passes,
+            validation.human_labels,
+            needed,
+            alpha=alpha,
+            compared=compared,
+        )
+        return shortfall.if_all_right
 
 
-def proven(errors: int, n: int, judged: Judged | None, compared: int) -> float:
-    """The pass rate that a result proves.
+def proven_pass_rate(errors: int, n: int, judged: JudgeValidation | None, compared: int) -> float:
+    """Return the pass rate that a result proves.
 
-    With a judge: its proven pass rate, less the share of answers that it may pass although they are wrong,
-    each at half the level, so that both hold together.
+    With a judge: its proven pass rate, less the share of wrong answers that it may pass. Each is
+    bounded at half the level, so that both bounds are valid together.
     """
-    passed = lower_bound(errors, n, alpha=_level(judged), compared=compared) if n else 0.0
+    alpha = _level(judged)
+    passed = lower_bound(errors, n, alpha=alpha, compared=compared) if n else 0.0
     if judged is None:
         return passed
     if not judged.human_labels or judged.open_labels:
         return 0.0
-    trusted = lower_bound(
-        judged.false_passes, judged.human_labels, alpha=_level(judged), compared=compared
-    )
-    return max(0.0, passed - (1 - trusted))
+    reliable = lower_bound(judged.false_passes, judged.human_labels, alpha=alpha, compared=compared)
+    return max(0.0, passed - (1 - reliable))
 
 
 def score(
-    exam: Exam, models: tuple[str, ...], examples: Sequence[Example], threshold: float | None = None
-) -> list[Scored]:
-    """Run examples through a model or a chain, and say of each answer whether it is right.
+    evaluation: Evaluation,
+    models: tuple[str, ...],
+    examples: Sequence[Example],
+    threshold: float | None = None,
+) -> list[ScoredExample]:
+    """Run examples through a model or a chain and score each answer.
 
-    Raises BudgetExceeded when money runs out: half a measurement proves nothing.
+    Raises BudgetExceeded when the budget is exhausted: half a measurement proves nothing.
     """
     thresholds = {} if threshold is None else {models[0]: threshold}
     name = " > ".join(models)
-    with _recorded(exam, name) as run:
-        job = exam.engine.job(run, exam.step, exam.parameters, models=models, thresholds=thresholds)
-        outcomes = _through(exam, job, [example.document() for example in examples], name)
-    correct = exam.step.correct
-    scored = [
-        Scored(
-            e, o, o.status == "accepted" and correct is not None and correct(o.value, e.expected)
+    documents = [example.document() for example in examples]
+    with _recorded_run(evaluation, name) as run:
+        job = evaluation.engine.job(
+            run, evaluation.step, evaluation.parameters, models=models, thresholds=thresholds
         )
-        for e, o in zip(examples, outcomes, strict=True)
+        outcomes = _run(evaluation, job, documents, name)
+    scored = [
+        ScoredExample(example, outcome, right=_is_right(evaluation.step, example, outcome))
+        for example, outcome in zip(examples, outcomes, strict=True)
     ]
-    return _judged(exam, scored, name) if exam.judge else scored
+    if evaluation.judge:
+        return _judged(evaluation, scored, name)
+    return scored
 
 
-def measured(
-    exam: Exam, models: tuple[str, ...], scored: Sequence[Scored], threshold: float | None = None
+def _is_right(step: Step, example: Example, outcome: Outcome) -> bool:
+    if outcome.status != "accepted" or step.correct is None:
+        return False
+    return step.correct(outcome.value, example.expected)
+
+
+def measure(
+    evaluation: Evaluation,
+    models: tuple[str, ...],
+    scored: Sequence[ScoredExample],
+    threshold: float | None = None,
 ) -> Measurement:
-    """What scored examples say of a candidate."""
-    alone = threshold is not None and len(models) == 1
-    counted = [s for s in scored if s.answered or not handed_on(exam, s)] if alone else scored
-    kept = sum(s.answered and s.outcome.model == models[0] for s in scored)
-    unanswered = Counter(s.outcome.reason for s in counted if not s.answered)
-    seconds = [sum(attempt.latency_s for attempt in s.outcome.attempts) for s in scored]
-    costs = [_cost(exam.engine, s.outcome) for s in scored]
-    known = [cost for cost in costs if cost is not None]
+    """Return the measurement of a candidate from its scored examples."""
+    counted = scored
+    coverage = None
+    if threshold is not None:
+        kept = sum(s.answered and s.outcome.model == models[0] for s in scored)
+        coverage = kept / len(scored)
+        if len(models) == 1:
+            # what the model hands on is somebody else's to answer
+            counted = [s for s in scored if s.answered or not is_handed_on(evaluation, s)]
+    reasons = Counter(s.outcome.reason for s in counted if not s.answered)
+    commonest = reasons.most_common(1)
+    latencies = [sum(attempt.latency_s for attempt in s.outcome.attempts) for s in scored]
     return Measurement(
         models=models,
         n=len(counted),
         errors=sum(not s.right for s in counted),
-        deferred=unanswered.total(),
+        deferred=reasons.total(),
         threshold=threshold,
-        coverage=None if threshold is None else kept / len(scored),
-        mean_cost=round(sum(known, Decimal(0)) / len(known), 10)
-        if len(known) == len(costs)
-        else None,
+        coverage=coverage,
+        mean_cost=_mean_cost(evaluation.engine, scored),
         mean_usage=_mean_usage(models, scored),
-        latency_p50_s=round(median(seconds), 3),
+        latency_p50_s=round(median(latencies), 3),
         wrong=tuple(s.example.id for s in counted if not s.right),
-        no_answer=unanswered.most_common(1)[0][0] if unanswered else "",
-        judged=_held_against(exam, counted) if exam.judge and exam.rubric else None,
+        no_answer=commonest[0][0] if commonest else "",
+        judged=_validated(evaluation, counted),
     )
 
 
-def handed_on(exam: Exam, scored: Scored) -> bool:
-    """Whether a document that a model did not answer goes on to the next one, as the rules have it."""
-    last = scored.outcome.attempts[-1] if scored.outcome.attempts else None
-    failed = (
-        {verdict.check for verdict in last.verdicts if verdict.passed is False} if last else set()
-    )
-    return not failed or bool(failed & set(exam.engine.policy.rules.escalate.on))
+def is_handed_on(evaluation: Evaluation, scored: ScoredExample) -> bool:
+    """Return True if a document without an answer goes to the next model, by the rules."""
+    attempts = scored.outcome.attempts
+    if not attempts:
+        return True
+    failed = {verdict.check for verdict in attempts[-1].verdicts if verdict.passed is False}
+    escalating = set(evaluation.engine.policy.rules.escalate.on)
+    return not failed or bool(failed & escalating)
 
 
-def answers(scored: Sequence[Scored]) -> dict[str, Mapping[str, Any]]:
-    """The answers that were given, by the examples' ids."""
+def answers_by_id(scored: Sequence[ScoredExample]) -> dict[str, Mapping[str, Any]]:
+    """Return the answers by the examples' ids, without the missing ones."""
     return {s.example.id: s.outcome.value for s in scored if s.answered}
 
 
 @contextmanager
-def _recorded(exam: Exam, what: str) -> Iterator[RunContext]:
-    """A run of its own on record, on the exam's budget."""
-    run = exam.engine.start_run(
-        f"certify {exam.step.name}: {what}",
-        budget_usd=exam.budget_usd,
-        budget_name=exam.budget_name,
+def _recorded_run(evaluation: Evaluation, candidate: str) -> Iterator[RunContext]:
+    """Open a run of its own in the ledger, on the evaluation's budget."""
+    run = evaluation.engine.start_run(
+        f"certify {evaluation.step.name}: {candidate}",
+        budget_usd=evaluation.budget_usd,
+        budget_name=evaluation.budget_name,
     )
     try:
-        yield replace(run, fresh_since=exam.fresh_since or run.fresh_since)
+        yield replace(run, fresh_since=evaluation.fresh_since or run.fresh_since)
     except BaseException as error:
-        exam.engine.finish_run(run, "failed" if isinstance(error, Exception) else "cancelled")
+        # a KeyboardInterrupt, for one, is no failure
+        evaluation.engine.finish_run(run, "failed" if isinstance(error, Exception) else "cancelled")
         raise
-    exam.engine.finish_run(run, "completed")
+    evaluation.engine.finish_run(run, "completed")
 
 
-def _through(exam: Exam, job: Job, documents: Sequence[Document], what: str) -> list[Outcome]:
-    """The outcome of each document."""
+def _run(
+    evaluation: Evaluation, job: Job, documents: Sequence[Document], candidate: str
+) -> list[Outcome]:
+    """Return the outcome of each document. Raises BudgetExceeded if any was not paid for."""
     done = 0
 
     def count(_: Document, __: Outcome) -> None:
         nonlocal done
         done += 1
-        exam.told(what, done, len(documents))
+        evaluation.on_progress(candidate, done, len(documents))
 
-    exam.told(what, 0, len(documents))
-    with exam.engine.watched_by(count):
-        batch = exam.engine.run_job(job, Batch(tuple(documents), total=len(documents)))
+    evaluation.on_progress(candidate, 0, len(documents))
+    with evaluation.engine.watched_by(count):
+        batch = evaluation.engine.run_job(job, Batch(tuple(documents), total=len(documents)))
     outcomes = [document.outcomes[job.step.name] for document in batch.documents]
     unpaid = [outcome.reason for outcome in outcomes if outcome.cause == "budget"]
     if unpaid:
         paid = len(outcomes) - len(unpaid)
         raise BudgetExceeded(
-            f"{what}: {unpaid[0]}; {paid} of {len(outcomes)} answers are paid and kept, "
-            "so a run with a higher --budget-usd goes on from there"
+            f"{candidate}: {unpaid[0]}; "
+            f"{paid} of {len(outcomes)} answers are paid and kept, "
+            "so a run with a higher --budget-usd continues from there"
         )
     return outcomes
 
 
-def _judged(exam: Exam, scored: Sequence[Scored], name: str) -> list[Scored]:
-    """The same with a judge's verdict on each answer that still can be right."""
-    rubric = exam.rubric
-    by = exam.judge
-    open_ones = [s for s in scored if s.right]
-    if rubric is None or by is None or not open_ones:
+def _judged(
+    evaluation: Evaluation, scored: Sequence[ScoredExample], candidate: str
+) -> list[ScoredExample]:
+    """Return the scored examples with a judge's verdict on each answer that can be right."""
+    rubric = evaluation.rubric
+    judge_name = evaluation.judge
+    undecided = [s for s in scored if s.right]
+    if rubric is None or judge_name is None or not undecided:
         return list(scored)
-    with _recorded(exam, f"{name}, judged by {by}") as run:
-        job = judge.judging(exam.engine, run, exam.step, rubric, by)
-        briefs = [judge.brief(s.example, s.outcome) for s in open_ones]
-        verdicts = map(judge.passed, _through(exam, job, briefs, f"{name}, judged by {by}"))
-    known = dict(zip((s.example.id for s in open_ones), verdicts, strict=True))
-    return [
-        replace(s, right=known[s.example.id] is True, unscored=known[s.example.id] is None)
-        if s.example.id in known
-        else s
-        for s in scored
-    ]
+    name = f"{candidate}, judged by {judge_name}"
+    documents = [judge.judge_document(s.example, s.outcome) for s in undecided]
+    with _recorded_run(evaluation, name) as run:
+        job = judge.judge_job(evaluation.engine, run, evaluation.step, rubric, judge_name)
+        outcomes = _run(evaluation, job, documents, name)
+    verdicts = {
+        s.example.id: judge.passes_rubric(outcome)
+        for s, outcome in zip(undecided, outcomes, strict=True)
+    }
+    judged = []
+    for s in scored:
+        if s.example.id in verdicts:
+            verdict = verdicts[s.example.id]
+            judged.append(replace(s, right=verdict is True, unscored=verdict is None))
+        else:
+            judged.append(s)
+    return judged
 
 
-def _held_against(exam: Exam, scored: Sequence[Scored]) -> Judged:
-    found = Judged(by=exam.judge or "", unscored=sum(s.unscored for s in scored))
-    return judge.held_against(
-        exam.labels, answers(scored), {s.example.id: s.right for s in scored}, found
+def _validated(evaluation: Evaluation, scored: Sequence[ScoredExample]) -> JudgeValidation | None:
+    """Return the judge's validation by human labels; None where nothing was judged."""
+    if not evaluation.judge or not evaluation.rubric:
+        return None
+    unscored = sum(s.unscored for s in scored)
+    return judge.with_human_labels(
+        evaluation.labels,
+        answers_by_id(scored),
+        passed={s.example.id: s.right for s in scored},
+        validation=JudgeValidation(by=evaluation.judge, unscored=unscored),
     )
 
 
-def _level(judged: Judged | None) -> float:
-    """Alpha for the golden set: half of it goes to the judge's own errors, where there is one."""
+def _level(judged: JudgeValidation | None) -> float:
+    """Return alpha for the golden set: half of it goes to the judge's errors, if there is one."""
     return ALPHA if judged is None else ALPHA / 2
 
 
-def _answering(outcome: Outcome) -> list[Attempt]:
-    """The attempts that say what an outcome takes: a fault of the day that reported no tokens says nothing."""
+def _typical_attempts(outcome: Outcome) -> list[Attempt]:
+    """Return the attempts that show a candidate's cost: not passing faults without usage."""
     return [attempt for attempt in outcome.attempts if attempt.usage or not attempt.error]
 
 
-def _cost(engine: Engine, outcome: Outcome) -> Decimal | None:
-    """USD of an outcome when nothing was paid before."""
-    costs = [engine.policy.catalog.model(a.model).cost(a.usage) for a in _answering(outcome)]
-    return None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
-
-
-def _mean_usage(models: tuple[str, ...], scored: Sequence[Scored]) -> dict[str, MeanUsage] | None:
-    """Tokens a document for each model; None when a server did not say."""
-    attempts = [attempt for s in scored for attempt in _answering(s.outcome)]
-    usages = [(attempt.model, attempt.usage) for attempt in attempts if attempt.usage]
-    if len(usages) < len(attempts):
+def _mean_cost(engine: Engine, scored: Sequence[ScoredExample]) -> Decimal | None:
+    """Return USD a document, as if nothing had been paid before; None when unknown."""
+    catalog = engine.policy.catalog
+    attempts = [attempt for s in scored for attempt in _typical_attempts(s.outcome)]
+    cost = total(catalog.model(attempt.model).cost(attempt.usage) for attempt in attempts)
+    if cost is None:
         return None
+    return round(cost / len(scored), 10)
 
-    def mean(tokens: Iterable[int]) -> float:
-        return round(sum(tokens) / len(scored), 3)
 
-    return {
-        model: MeanUsage(
-            prompt_tokens=mean(usage.prompt_tokens for name, usage in usages if name == model),
-            cached_tokens=mean(usage.cached_tokens for name, usage in usages if name == model),
-            completion_tokens=mean(
-                usage.completion_tokens for name, usage in usages if name == model
-            ),
-        )
-        for model in models
-    }
+def _mean_usage(
+    models: tuple[str, ...], scored: Sequence[ScoredExample]
+) -> dict[str, MeanUsage] | None:
+    """Return tokens a document for each model; None when a server did not report them."""
+    usages: dict[str, list[Usage]] = {model: [] for model in models}
+    for s in scored:
+        for attempt in _typical_attempts(s.outcome):
+            if not attempt.usage:
+                return None
+            usages.setdefault(attempt.model, []).append(attempt.usage)
+    return {model: _mean(usages[model], len(scored)) for model in models}
+
+
+def _mean(usages: Sequence[Usage], documents: int) -> MeanUsage:
+    def mean(tokens: int) -> float:
+        return round(tokens / documents, 3)
+
+    return MeanUsage(
+        prompt_tokens=mean(sum(usage.prompt_tokens for usage in usages)),
+        cached_tokens=mean(sum(usage.cached_tokens for usage in usages)),
+        completion_tokens=mean(sum(usage.completion_tokens for usage in usages)),
+    )
