@@ -78,6 +78,7 @@ docs-reference: .venv/ready  ## Write the parts of docs/ that come from the code
 
 bench: .venv/ready  ## Run the short benchmarks
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.commands
 	$(BIN)/python -m benchmarks.routing
 	$(BIN)/python -m benchmarks.replay --data ../shared/data/outcomes/routellm_mmlu_train.csv.gz
 	$(BIN)/python -m benchmarks.gateway

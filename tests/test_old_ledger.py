@@ -24,14 +24,12 @@ from alembic.config import Config
 from sqlalchemy import Boolean, MetaData, Table, create_engine, text
 
 from tests.kit.ledgers import fresh_url
+from tests.kit.old_project import LEDGER, restore
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Done, Terminal
 from tierwise.cli.program import app
 from tierwise.ledger import Ledger
 from tierwise.ledger.database import MIGRATIONS
-
-OLD = Path(__file__).parent / "ledgers_of_old" / "0.1.0"
-LEDGER = Path(".tierwise") / "ledger.db"
 
 # Runs of the old ledger.
 MEASURED = "20261128-045240-9c7e"  # certified small for classify
@@ -182,15 +180,6 @@ def answer(request: Request) -> str:
     if names & {"summary", "reply"}:
         return json.dumps({name: " ".join(request.document.split()[:6]) for name in names})
     return json.dumps({name: {"reason": "it does", "met": True} for name in names})
-
-
-def restore(root: Path) -> Path:
-    """Copy the old project, and put its ledger there as version 0.1.0 left it."""
-    shutil.copytree(OLD / "project", root, ignore=shutil.ignore_patterns("__pycache__"))
-    (root / LEDGER).parent.mkdir()
-    with closing(sqlite3.connect(root / LEDGER)) as connection:
-        connection.executescript((OLD / "ledger.sql").read_text(encoding="utf-8"))
-    return root
 
 
 @pytest.fixture(scope="module")

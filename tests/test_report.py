@@ -22,11 +22,12 @@ from tests.test_explain import classify, letter
 from tierwise.ledger import Ledger
 from tierwise.ledger.views.summary import runs_since
 from tierwise.policy.catalog import load_catalog
-from tierwise.policy.certificates import Certificate
+from tierwise.policy.certificates import Certificate, lower_bound
 from tierwise.records import Outcome, Rejection, Route, Usage, Verdict
 from tierwise.report.build import RunReport, build_report
 from tierwise.report.document_rows import document_rows
-from tierwise.report.figures import CertificateState, ProjectFacts, interval
+from tierwise.report.figures import CertificateState, ProjectFacts
+from tierwise.report.interval import interval
 from tierwise.report.page import render_page
 from tierwise.text.tokens import count_tokens
 
@@ -266,6 +267,16 @@ def test_check_rates_have_exact_intervals(ledger: Ledger, facts: ProjectFacts) -
     assert (large.model, large.passed, large.scored) == ("large", 1, 1)
     assert interval(0, 0) is None
     assert interval(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 5000])
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.97, 1])
+def test_intervals_agree_with_those_of_certificates(n: int, share: float) -> None:
+    """Reports compute them without SciPy."""
+    passed = round(share * n)
+    low = lower_bound(n - passed, n, alpha=0.025)
+    high = 1 - lower_bound(passed, n, alpha=0.025)
+    assert interval(passed, n) == pytest.approx((low, high), abs=1e-10)
 
 
 def test_several_runs_add_up_and_are_charged_to_their_tags(

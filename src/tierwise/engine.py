@@ -25,7 +25,7 @@ from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.cascade.top_up import Ask, TopUp
-from tierwise.errors import BudgetExceeded, TierwiseError, describe_exception
+from tierwise.errors import BudgetExceeded, TierwiseError, raised
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
 from tierwise.ledger import Ledger, RunInfo, RunState
@@ -281,7 +281,7 @@ def _foreign(step: Step, error: Exception) -> TierwiseError:
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s raised %s\n%s", step.name, type(error).__name__, frames)
     return TierwiseError(
-        f"{step.name} raised {describe_exception(error)}; its words are left out, as they may quote a document"
+        f"{step.name} raised {raised(error)}; its words are left out, as they may quote a document"
     )
 
 
@@ -302,14 +302,21 @@ def examples_of(project: Project, step: str) -> GoldenSet | None:
 def current_of(
     project: Project, step: Step, parameters: Mapping[str, Any], examples_hash: str | None
 ) -> Current:
-    """What a certificate for a step has to agree with today, by the project's files alone."""
+    """Return what a certificate for a step must agree with today, by the project's files alone."""
+    return current_for(project, step.prompt, step.hash(parameters), examples_hash)
+
+
+def current_for(
+    project: Project, prompt: str, step_hash: str, examples_hash: str | None
+) -> Current:
+    """Return what a certificate must agree with today, for a step of this prompt and hash."""
     return Current(
         identities={
             model.name: _identity(project, model, examples_hash)
             for model in project.catalog.models.values()
         },
-        prompt_hash=project.prompts[step.prompt].hash,
-        step_hash=step.hash(parameters),
+        prompt_hash=project.prompts[prompt].hash,
+        step_hash=step_hash,
         today=datetime.date.today(),
     )
 

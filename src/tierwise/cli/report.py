@@ -123,22 +123,20 @@ def _proofs(project: Project, ledger: Ledger, step: str) -> list[CertificateStat
 
 
 def _current(project: Project, ledger: Ledger, name: str) -> Current:
+    """Return what a step's certificates must agree with today. Raises Misuse for an unknown step."""
     from dataclasses import replace
 
-    from tierwise.engine import current_of, examples_of
-    from tierwise.explain.decisions import step_of
+    from tierwise.explain.step_facts import current_step
     from tierwise.ledger.people.samples import demoted
     from tierwise.orchestrate.environment import prepare_prefect
 
     prepare_prefect(project.root)
-    step, parameters = step_of(project, name)
-    if step is None:
+    current = current_step(project, name)
+    if current is None:
         raise Misuse(f"there is no tasks/{name}.py")
-    examples = examples_of(project, name)
-    against = demoted(ledger.audits, project.certificates, project.rules.floors)
-    mine = {models: why for (of, models), why in against.items() if of == name}
+    reasons = demoted(ledger.audits, project.certificates, project.rules.floors)
     return replace(
-        current_of(project, step, parameters, examples.hash if examples else None), demoted=mine
+        current, demoted={models: why for (step, models), why in reasons.items() if step == name}
     )
 
 

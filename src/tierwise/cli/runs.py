@@ -133,7 +133,7 @@ def _heading(summary: RunSummary) -> dict[str, str]:
 
 def _with_intervals(summary: RunSummary) -> list[dict[str, Any]]:
     """The summary's rows, each pass rate followed by its exact 95 % interval."""
-    from tierwise.report.figures import interval
+    from tierwise.report.interval import interval
 
     found = []
     for cells, row in zip(summary.cells(), summary.rows, strict=True):

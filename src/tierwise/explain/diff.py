@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tierwise.engine import current_of, examples_of
-from tierwise.explain.decisions import step_of
+from tierwise.explain.step_facts import current_step, step_facts
 from tierwise.ledger import Ledger, OutcomeRow, RunRow
 from tierwise.ledger.people.samples import demoted
 from tierwise.policy.catalog import Catalog
@@ -215,22 +214,22 @@ class Replay:
         )
 
     def _step(self, name: str, step_hash: str) -> tuple[bool, Current | None]:
-        """Whether the step splits long documents, and what its certificates must agree with."""
+        """Return True if the step splits long documents, and what its certificates depend on."""
         if (name, step_hash) not in self._steps:
-            step, parameters = step_of(self._project, name)
-            current = None
-            if step:
-                examples = examples_of(self._project, name)
-                against = {
-                    models: why for (of, models), why in self._policy.demoted.items() if of == name
-                }
-                current = current_of(
-                    self._project, step, parameters, examples.hash if examples else None
-                )
+            facts = step_facts(self._project, name)
+            current = current_step(self._project, name)
+            if current:
+                # The step as it was then; without a record of it, as it is today.
                 current = replace(
-                    current, step_hash=step_hash or current.step_hash, demoted=against
+                    current,
+                    step_hash=step_hash or current.step_hash,
+                    demoted={
+                        models: why
+                        for (step, models), why in self._policy.demoted.items()
+                        if step == name
+                    },
                 )
-            self._steps[name, step_hash] = bool(step and step.splits), current
+            self._steps[name, step_hash] = bool(facts and facts.splits), current
         return self._steps[name, step_hash]
 
 

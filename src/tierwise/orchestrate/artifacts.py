@@ -20,7 +20,8 @@ from tierwise.orchestrate.server import tellable
 from tierwise.records import Cause
 from tierwise.report import PlanComparison, RunSummary
 from tierwise.report.attention import Attention, attention_items
-from tierwise.report.figures import ProjectFacts, interval
+from tierwise.report.figures import ProjectFacts
+from tierwise.report.interval import interval
 from tierwise.text.amounts import rounded, usd
 
 _MOST = 20  # documents named of each kind

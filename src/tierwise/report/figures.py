@@ -9,10 +9,9 @@ from decimal import Decimal
 from tierwise.ledger.rows import RunRow
 from tierwise.ledger.views.summary import ChainRow, CheckRow, EstimateRow, NeededRow
 from tierwise.policy.catalog import Catalog, Model, PriceBand
-from tierwise.policy.certificates import Certificate, lower_bound
+from tierwise.policy.certificates import Certificate
+from tierwise.report.interval import interval
 from tierwise.text.amounts import total
-
-_INTERVAL_ALPHA = 0.05  # one-sided at half of it each: a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +44,6 @@ class ProjectFacts:
                 best = model
                 best_key = key
         return best
-
-
-def interval(passed: int, n: int) -> tuple[float, float] | None:
-    """Return the exact 95 % interval of a pass rate (Clopper and Pearson); None without answers."""
-    if not n:
-        return None
-    low = lower_bound(n - passed, n, alpha=_INTERVAL_ALPHA / 2)
-    high = 1 - lower_bound(passed, n, alpha=_INTERVAL_ALPHA / 2)
-    return low, high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
