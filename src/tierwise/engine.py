@@ -25,7 +25,7 @@ from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.cascade.top_up import Ask, TopUp
-from tierwise.errors import BudgetExceeded, TierwiseError, raised
+from tierwise.errors import BudgetExceeded, TierwiseError, describe_exception
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
 from tierwise.ledger import Ledger, RunInfo, RunState
@@ -281,7 +281,7 @@ def _foreign(step: Step, error: Exception) -> TierwiseError:
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s raised %s\n%s", step.name, type(error).__name__, frames)
     return TierwiseError(
-        f"{step.name} raised {raised(error)}; its words are left out, as they may quote a document"
+        f"{step.name} raised {describe_exception(error)}; its words are left out, as they may quote a document"
     )
 
 

@@ -8,15 +8,15 @@ TierwiseError
 ├── ModelUnavailable            a model cannot be used here; says what to set
 │   └── WeightsError            the embedded model's weights are missing or damaged
 ├── LedgerError                 the ledger cannot be opened, migrated or written
-├── BudgetExceeded              a call would break a budget, or a run's purse is empty
+├── BudgetExceeded              a call would exceed a budget, or a run's budget is exhausted
 ├── GuardViolation              a call was about to break a guard; nothing was sent
-└── CallError                   a call to a provider failed (what to do: `faults.DECISIONS`)
+└── CallError                   a call to a provider failed (what to do: `cascade/faults.py`)
     ├── RateLimited             429, with the seconds to wait when the server says
     ├── Overloaded              503, 529
     ├── ServerFault             500, 502, 504 and other faults on the provider's side
     ├── CallTimeout             no complete answer in time
     ├── Unreachable             refused, reset, DNS or TLS failure
-    ├── CoolingDown             not sent: the model kept failing, or asked for a longer rest
+    ├── CoolingDown             not sent: the model's circuit is open (repeated failures or Retry-After)
     ├── AuthenticationFailed    401, 403: the key is missing, wrong or not allowed
     ├── ModelGone               404, 410: the provider no longer serves this model
     ├── ContextTooLong          the prompt does not fit the model's window
@@ -43,7 +43,10 @@ class TierwiseError(Exception):
     """Base of all errors that tierwise raises on purpose; its text is meant for people."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As it is, not made anew: so it crosses to another process whatever its class asks for."""
+        """Copy the error as it is, without a call of its class.
+
+        So it crosses to another process, whatever arguments the class wants.
+        """
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
@@ -60,12 +63,16 @@ class ConfigError(Misuse):
         self.path = path
         self.line = line
         self.message = message
-        place = f"{path}:{line}: " if line else f"{path}: " if path else ""
+        place = ""
+        if line:
+            place = f"{path}:{line}: "
+        elif path:
+            place = f"{path}: "
         super().__init__(place + message)
 
 
 class UnknownName(Misuse):
-    """Nothing of that name; suggests the nearest one and lists what there is."""
+    """An unknown name; the message suggests the nearest one, or lists all."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind = kind
@@ -74,10 +81,12 @@ class UnknownName(Misuse):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for an unknown name: what was meant, or what is allowed."""
+    """Return the sentence for an unknown name: the nearest name, or else all names."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
+    nearest = get_close_matches(name, names, n=1)
+    hint = f"known: {', '.join(names) or 'none'}"
+    if nearest:
+        hint = f"did you mean '{nearest[0]}'?"
     return f"no {kind} named '{name}'; {hint}"
 
 
@@ -106,9 +115,9 @@ class LedgerError(TierwiseError):
 
 
 class BudgetExceeded(TierwiseError):
-    """A call would break a budget, or its worst-case cost is unknown.
+    """A call would exceed a budget, or its worst-case cost is unknown.
 
-    `budget` is what the ledger calls the budget that is short, and `left` the USD that it had left.
+    `budget` is the ledger's name of the exhausted budget, and `left` the USD that it had left.
     """
 
     def __init__(
@@ -126,7 +135,8 @@ class GuardViolation(TierwiseError):
 class CallError(TierwiseError):
     """A call to a provider failed.
 
-    `model` names the catalog entry, `message` is the text without that name; `usage` came with the failure, if any did.
+    `model` names the catalog entry, and `message` is the text without that name. `usage` is what
+    the provider reported with the failure, if any.
     """
 
     def __init__(
@@ -165,7 +175,10 @@ class Unreachable(CallError):
 
 
 class CoolingDown(CallError):
-    """Nothing was sent: the model kept failing, or asked for a rest; `retry_after` holds the seconds until its end."""
+    """Nothing was sent: the model's circuit is open, after repeated failures or a Retry-After.
+
+    `retry_after` has the seconds until it closes.
+    """
 
 
 class AuthenticationFailed(CallError):
@@ -192,17 +205,21 @@ class BadReply(CallError):
     """A 200 whose body is not a usable answer: not JSON, empty, or an error in disguise."""
 
 
-def raised(error: BaseException) -> str:
-    """What foreign code raised, and where, without its words: these may quote a document or a key.
+def describe_exception(error: BaseException) -> str:
+    """Return the class and place of an error from foreign code, such as `ValueError at steps.py:31`.
 
-    Such as `ValueError at classify.py:31`: the innermost place outside of Python itself and installed packages.
+    Without its text, which may quote a document or a key. The place is the innermost one outside
+    of Python itself and installed packages.
     """
     import sysconfig
     from traceback import extract_tb
 
     foreign = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib"))
-    frames = [
+    own_frames = [
         frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(foreign)
     ]
-    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
-    return " at ".join([type(error).__name__, *places[-1:]])
+    description = type(error).__name__
+    if own_frames:
+        innermost = own_frames[-1]
+        description += f" at {Path(innermost.filename).name}:{innermost.lineno}"
+    return description

@@ -1,4 +1,4 @@
-"""A project on disk: finds its root, loads and validates its files."""
+"""A project on disk: its root, and its files, loaded and validated."""
 
 from __future__ import annotations
 
@@ -33,35 +33,37 @@ CERTIFICATES = Path("routing_rules/certificates.yaml")
 
 
 class Scale(Settings):
-    """How work is spread over processes; the part of `[tool.tierwise]` that variables can take the place of."""
+    """The distribution of work over processes: settings that environment variables can override."""
 
     task_runner: Literal["threads", "dask", "ray"] = Field(
         "threads",
-        description="Where task runs go: threads of the flow's process, or worker processes of Dask or Ray.",
+        description="Runs tasks in threads of the flow's process, or in worker processes of Dask or Ray.",
     )
     workers: int = Field(
         1,
         ge=1,
-        description="Processes that share the models' limits; Dask and Ray start as many on this machine.",
+        description="Processes that share the models' limits; Dask and Ray start as many here.",
     )
     cluster: str | None = Field(
         None,
-        description="The address of a Dask scheduler or a Ray cluster that runs already; none is started then.",
+        description="The address of a running Dask scheduler or Ray cluster, to be used instead.",
     )
 
-    def under(self, env: Mapping[str, str]) -> Scale:
-        """With what TIERWISE_TASK_RUNNER, TIERWISE_WORKERS and TIERWISE_CLUSTER say instead. Raises Misuse."""
-        given = {
-            name: env.get(f"TIERWISE_{name.upper()}") or getattr(self, name)
-            for name in Scale.model_fields
-        }
+    def with_variables(self, env: Mapping[str, str]) -> Scale:
+        """Return the settings, overridden by TIERWISE_TASK_RUNNER, _WORKERS and _CLUSTER.
+
+        Raises Misuse for a wrong variable.
+        """
+        values: dict[str, Any] = {}
+        for name in Scale.model_fields:
+            # an empty variable counts as not set
+            values[name] = env.get(f"TIERWISE_{name.upper()}") or getattr(self, name)
         try:
-            return Scale.model_validate(given)
+            return Scale.model_validate(values)
         except ValidationError as error:
             fault = error.errors()[0]
-            raise Misuse(
-                f"TIERWISE_{str(fault['loc'][0]).upper()} is '{fault['input']}': {fault['msg']}"
-            ) from None
+            variable = f"TIERWISE_{str(fault['loc'][0]).upper()}"
+            raise Misuse(f"{variable} is '{fault['input']}': {fault['msg']}") from None
 
 
 class ProjectSettings(Scale):
@@ -69,28 +71,30 @@ class ProjectSettings(Scale):
 
     ledger_url: str | None = Field(
         None,
-        description="An SQLAlchemy address of the ledger; left out: SQLite at `.tierwise/ledger.db`.",
+        description="The ledger's SQLAlchemy address; default: SQLite at `.tierwise/ledger.db`.",
     )
     keep_text: Literal["never", "outputs", "all"] = Field(
         "outputs",
-        description="What texts the ledger holds: none, answers, or the documents' as well.",
+        description="The texts that the ledger keeps: none, answers, or documents, too.",
     )
     secrets: Mapping[str, str] = Field(
-        {}, description="The Prefect secret blocks that variables come from where they are not set."
+        {}, description="Prefect secret blocks for variables that are not set, by variable."
     )
 
     @field_validator("secrets")
     @classmethod
     def _names_alone(cls, secrets: Mapping[str, str]) -> Mapping[str, str]:
-        """Who writes a key here by mistake does not get to see it again."""
+        """Refuse anything but names; a key that was written here by mistake is not in the message."""
         for variable, block in secrets.items():
             if not re.fullmatch("[A-Z][A-Z0-9_]*", variable):
                 raise ValueError(
-                    f"'{variable}' is not a variable's name; write it in capitals, such as CLARIFAI_PAT"
+                    f"'{variable}' is not a variable's name; "
+                    "write it in capitals, such as CLARIFAI_PAT"
                 )
             if not re.fullmatch("[a-z0-9-]+", block):
                 raise ValueError(
-                    f"{variable} takes the name of a Prefect secret block (a-z, 0-9, -), never the key"
+                    f"{variable} takes the name of a Prefect secret block (a-z, 0-9, -), "
+                    "never the key"
                 )
         return secrets
 
@@ -103,7 +107,10 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """The project around a folder (default: TIERWISE_PROJECT, else the current one). Raises Misuse."""
+        """Return the project around a folder. Raises Misuse.
+
+        The default is TIERWISE_PROJECT, else the current folder.
+        """
         folder = (start or Path(os.environ.get("TIERWISE_PROJECT", "."))).resolve()
         for candidate in (folder, *folder.parents):
             if (candidate / "routing_rules").is_dir():
@@ -123,10 +130,10 @@ class Project:
             table = tomllib.loads(text).get("tool", {}).get("tierwise", {})
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot be read: {error}", path=path) from None
-        before, found, _ = text.partition("[tool.tierwise]")
-        return YamlData(path, table, first_line=before.count("\n") + 1 if found else 1).validate(
-            ProjectSettings
-        )
+        # tomllib keeps no lines; the heading's is the closest one for a fault
+        before, heading, _ = text.partition("[tool.tierwise]")
+        line = before.count("\n") + 1 if heading else 1
+        return YamlData(path, table, first_line=line).validate(ProjectSettings)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -141,9 +148,8 @@ class Project:
     @cached_property
     def rules(self) -> Rules:
         """routing_rules/rules.yaml, its names checked against the catalog and the prompts' steps."""
-        return load_rules(
-            self.root / RULES, self.catalog, {prompt.head.step for prompt in self.prompts}
-        )
+        steps = {prompt.head.step for prompt in self.prompts}
+        return load_rules(self.root / RULES, self.catalog, steps)
 
     @cached_property
     def certificates(self) -> Certificates:
@@ -157,114 +163,127 @@ class Project:
 
     @property
     def scale(self) -> Scale:
-        """How work is spread: the settings, or variables in their place. Raises Misuse for a wrong variable."""
-        return self.settings.under(os.environ)
+        """The distribution of work: the settings, overridden by environment variables.
+
+        Raises Misuse for a wrong variable.
+        """
+        return self.settings.with_variables(os.environ)
 
     def policy(self, env: Mapping[str, str]) -> Policy:
-        """Catalog and rules with what cannot be used under these variables."""
-        missing = unavailable(self.catalog, env, self.root)
+        """Return catalog, rules and certificates, with the models that are unavailable under `env`."""
         return Policy(
             catalog=self.catalog,
             rules=self.rules,
             certificates=self.certificates,
-            unavailable=missing,
+            unavailable=unavailable(self.catalog, env, self.root),
         )
 
-    def promised(self, env: Mapping[str, str]) -> Mapping[str, str]:
-        """`env` as a flow run has it, to ask what can be used, not to call it: a word for what a secret block holds."""
-        words = {
-            name: f"from the Prefect secret block {block}"
-            for name, block in self.settings.secrets.items()
-        }
-        return {
-            **words,
-            **{name: value for name, value in env.items() if value or name not in words},
-        }
+    def env_with_secrets(self, env: Mapping[str, str]) -> Mapping[str, str]:
+        """Return `env` as a flow run has it, to ask which models are available, not to call them.
 
-    def promises(self, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
-        """The Prefect secret blocks that a model's missing variables come from in a flow run."""
+        A variable from a Prefect secret block has a description of the block in the place of the key.
+        """
+        variables: dict[str, str] = {}
+        for name, block in self.settings.secrets.items():
+            variables[name] = f"from the Prefect secret block {block}"
+        for name, value in env.items():
+            # an empty variable does not hide the secret block
+            if value or name not in variables:
+                variables[name] = value
+        return variables
+
+    def secret_blocks(self, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the Prefect secret blocks with a model's missing variables in a flow run."""
         secrets = self.settings.secrets
-        missing = (name for names in model.missing_variables(env) for name in names.split("|"))
-        return tuple(dict.fromkeys(secrets[name] for name in missing if name in secrets))
+        blocks: dict[str, None] = {}
+        for alternatives in model.missing_variables(env):
+            for name in alternatives.split("|"):
+                if name in secrets:
+                    blocks[secrets[name]] = None
+        return tuple(blocks)
 
     def identity(self, model: Model) -> str:
-        """What a model's answers depend on besides the prompt; for a learned one, what it was trained on."""
+        """Return what a model's answers depend on besides the prompt.
+
+        For a learned model, that is its training data.
+        """
+        if not model.learned:
+            return model.identity
         try:
-            return (
-                read_metadata(trained_file(self.root, model.name)).identity
-                if model.learned
-                else model.identity
-            )
+            return read_metadata(trained_file(self.root, model.name)).identity
         except ConfigError:  # not trained, so not available either
             return model.identity
 
     def flow_names(self) -> list[str]:
-        """The modules in flows/."""
-        return sorted(
-            p.stem for p in (self.root / "flows").glob("*.py") if not p.stem.startswith("_")
-        )
+        """Return the names of the modules in flows/."""
+        return _module_names(self.root / "flows")
 
     def load_step(self, name: str) -> Step:
-        """The step in `tasks/<name>.py`. Raises UnknownName, ConfigError."""
-        known = sorted(
-            p.stem for p in (self.root / "tasks").glob("*.py") if not p.stem.startswith("_")
-        )
+        """Return the step in `tasks/<name>.py`. Raises UnknownName, ConfigError."""
+        step_names = _module_names(self.root / "tasks")
         module_name = name.replace("-", "_")
-        if module_name not in known:
-            raise UnknownName("step", name, known)
-        found = getattr(
-            getattr(self._import(f"tasks.{module_name}"), module_name, None), "spec", None
-        )
-        if not isinstance(found, Step):
+        if module_name not in step_names:
+            raise UnknownName("step", name, step_names)
+        task = getattr(self._import(f"tasks.{module_name}"), module_name, None)
+        step = getattr(task, "spec", None)
+        if not isinstance(step, Step):
             raise ConfigError(f"has no step named '{module_name}'", path=f"tasks/{module_name}.py")
-        return found
+        return step
 
     def load_flow(self, name: str) -> Any:
-        """The Prefect flow in `flows/<name>.py`; dashes may stand for underscores. Raises UnknownName, ConfigError."""
+        """Return the Prefect flow in `flows/<name>.py`. Raises UnknownName, ConfigError.
+
+        Dashes in the name count as underscores.
+        """
         module_name = name.replace("-", "_")
         if module_name not in self.flow_names():
             raise UnknownName("flow", name, self.flow_names())
-        found = getattr(self._import(f"flows.{module_name}"), module_name, None)
-        if not hasattr(found, "fn"):
+        flow = getattr(self._import(f"flows.{module_name}"), module_name, None)
+        if not hasattr(flow, "fn"):
             raise ConfigError(
                 f"has no flow function named '{module_name}'", path=f"flows/{module_name}.py"
             )
-        return found
+        return flow
 
     def _import(self, module: str) -> ModuleType:
-        """A module of the project; its root comes first on the path."""
+        """Import a module of the project, whose root comes first on Python's path."""
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
         return importlib.import_module(module)
 
 
+def _module_names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
 def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Each model that cannot be used in this project under these variables, and what to do about it."""
-    reasons = {
-        name: catalog.unavailable(model, env)
-        or _without_weights(model, env)
-        or _untrained(model, root)
-        for name, model in catalog.models.items()
-    }
-    return {name: reason for name, reason in reasons.items() if reason}
+    """Return the models that cannot be used in this project under these variables, with the remedy."""
+    remedies: dict[str, str] = {}
+    for name, model in catalog.models.items():
+        remedy = (
+            catalog.unavailable(model, env)
+            or _missing_weights(model, env)
+            or _not_trained(model, root)
+        )
+        if remedy:
+            remedies[name] = remedy
+    return remedies
 
 
-def _without_weights(model: Model, env: Mapping[str, str]) -> str | None:
-    """What to do about an embedded model whose weights are not here."""
+def _missing_weights(model: Model, env: Mapping[str, str]) -> str | None:
+    """Return the remedy for an embedded model whose weights are not on this machine."""
     from tierwise.gateway.local import weights_present
 
     if model.weights is None or weights_present(model.weights, env):
         return None
-    own = model.weights.own_file(env)
-    return (
-        f"there is no file {own}"
-        if own
-        else f"its weights are not here; run `tierwise fetch {model.name}`"
-    )
+    own_file = model.weights.own_file(env)
+    if own_file:
+        return f"there is no file {own_file}"
+    return f"its weights are not here; run `tierwise fetch {model.name}`"
 
 
-def _untrained(model: Model, root: Path) -> str | None:
-    """What to do about a learned model that is not trained, or not by this version."""
+def _not_trained(model: Model, root: Path) -> str | None:
+    """Return the remedy for a learned model that is not trained, or by another version."""
     if model.learned is None:
         return None
     path = trained_file(root, model.name)

@@ -1,13 +1,13 @@
-"""For the tests of a project: a stand-in behind every model of its catalog, on a real socket.
+"""A stand-in behind every model of a project's catalog, on a real socket, for the project's tests.
 
     with StandIn({"label": "invoice"}) as models:
         [outcome] = models.ask("classify", "For two days of work I ask for 380.00.")
     assert outcome.status == "accepted"
     assert models.requests[0].model == "qwen-0.5b"
 
-Rules, prompts and checks are the project's own and every model counts as available, whatever keys and weights
-are here, so that a test sees the route that production would take. Nothing leaves this machine or costs anything,
-and the ledger is a temporary one. Flows that are called inside the block use the stand-in too.
+Rules, prompts and checks are the project's own. Every model counts as available, whatever keys and weights
+this machine has, so a test sees the route that production would take. Nothing leaves this machine or
+costs anything, and the ledger is a temporary one. Flows called inside the block use the stand-in too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DOCUMENT = re.compile(r"<document\b[^>]*>(.*?)</document\b[^>]*>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Request:
-    """What a model was asked. `model` is its name in the catalog, `schema` the JSON schema of the answer."""
+    """A request to a model: its name in the catalog, the prompt, and the JSON schema of the answer."""
 
     model: str
     system: str
@@ -47,24 +47,27 @@ class Request:
     @property
     def document(self) -> str:
         """The document in the prompt."""
-        found = _DOCUMENT.findall(self.prompt)
-        return (found[-1] if found else self.prompt).strip()
+        documents: list[str] = _DOCUMENT.findall(self.prompt)
+        # few-shot examples come before it
+        text = documents[-1] if documents else self.prompt
+        return text.strip()
 
 
-Answer = Mapping[str, Any] | Callable[[Request], Mapping[str, Any]]
+_Fields = Mapping[str, Any]
+RightAnswer = _Fields | Callable[[Request], _Fields]
 
 
 class StandIn:
-    """Answers for every model of a project, as told: see the module.
+    """A server that answers for every model of a project (see the module).
 
-    `answer` has the fields of the right answer, or is a function of the request that gives them. Fields that it
-    does not have are filled in: the first allowed value, else words of the document. Fields that were not asked
-    for are left out, so one answer can serve several steps.
+    `answer` has the fields of the right answer, or is a function that returns them for a request.
+    Missing fields are filled in: the first allowed value, else words of the document. Fields that the
+    schema does not have are left out, so one answer can serve several steps.
     """
 
-    def __init__(self, answer: Answer | None = None, *, root: Path | None = None) -> None:
-        self.requests: list[Request] = []  # in the order in which they came
-        self._answer: Answer = {} if answer is None else answer
+    def __init__(self, answer: RightAnswer | None = None, *, root: Path | None = None) -> None:
+        self.requests: list[Request] = []  # in order of arrival
+        self._answer: RightAnswer = {} if answer is None else answer
         self._root = root
         self._open = ExitStack()
 
@@ -73,12 +76,11 @@ class StandIn:
 
         with ExitStack() as stack:
             url = stack.enter_context(_Server(self._reply))
-            scratch = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            )
-            project = _Stage(Project.find(self._root).root, url, scratch)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            project = _StandInProject(Project.find(self._root).root, url, Path(scratch))
             self._engine = stack.enter_context(Engine(project, env={}))
             stack.enter_context(using(self._engine))
+            # all of it started, so it stays open until the end of the caller's block
             self._open = stack.pop_all()
         return self
 
@@ -92,72 +94,86 @@ class StandIn:
         sensitivity: Sensitivity = "internal",
         **parameters: Any,
     ) -> list[Outcome]:
-        """What documents get from a step of the project; texts become documents of this sensitivity.
+        """Run a step of the project over documents and return their outcomes.
 
-        Without parameters, those of golden/<step>.yaml. Raises UnknownName, ConfigError.
+        Texts become documents of the given sensitivity. Without parameters, those of golden/<step>.yaml
+        are used. Raises UnknownName, ConfigError.
         """
         project = self._engine.project
         spec = project.load_step(step)
-        given = parameters or dict(
-            load_settings(project.root / "golden" / f"{step}.yaml").parameters
-        )
-        batch = Batch(tuple(_document(n, each, sensitivity) for n, each in enumerate(documents, 1)))
+        if not parameters:
+            settings = load_settings(project.root / "golden" / f"{step}.yaml")
+            parameters = dict(settings.parameters)
+        prepared = [
+            _as_document(number, each, sensitivity) for number, each in enumerate(documents, 1)
+        ]
         run = self._engine.start_run("test")
-        done = self._engine.run_batch(run, spec, batch, given)
+        done = self._engine.run_batch(run, spec, Batch(tuple(prepared)), parameters)
         self._engine.finish_run(run, "completed")
         return [document.outcomes[spec.name] for document in done.documents]
 
     def _reply(self, request: Request) -> str:
+        """Return the right answer as JSON, in the fields of the request's schema."""
         self.requests.append(request)
-        given = self._answer(request) if callable(self._answer) else self._answer
-        fields = request.schema.get("properties", {})
-        shared = request.schema.get("$defs", {})
+        answer = self._answer(request) if callable(self._answer) else self._answer
+        definitions = request.schema.get("$defs", {})
         words = " ".join(request.document.split()[:8])
-        return json.dumps(
-            {name: given.get(name, _filled(part, shared, words)) for name, part in fields.items()}
-        )
+        reply: dict[str, Any] = {}
+        for name, schema in request.schema.get("properties", {}).items():
+            if name in answer:
+                reply[name] = answer[name]
+            else:
+                reply[name] = _fill_in(schema, definitions, words)
+        return json.dumps(reply)
 
 
-def _document(number: int, given: str | Document, sensitivity: Sensitivity) -> Document:
+def _as_document(number: int, given: str | Document, sensitivity: Sensitivity) -> Document:
     if isinstance(given, Document):
         return given
     return Document(id=f"{number}", text=given, sensitivity=sensitivity, language=detect(given))
 
 
-def _filled(schema: Mapping[str, Any], shared: Mapping[str, Any], words: str) -> Any:
-    """A small value that a schema allows."""
+def _fill_in(schema: Mapping[str, Any], definitions: Mapping[str, Any], words: str) -> Any:
+    """Return a small value that a schema allows; `words` where it allows any text."""
     if "$ref" in schema:
-        return _filled(shared[schema["$ref"].rpartition("/")[2]], shared, words)
-    if "const" in schema or "enum" in schema:
-        return schema["const"] if "const" in schema else schema["enum"][0]
+        name = schema["$ref"].rpartition("/")[2]
+        return _fill_in(definitions[name], definitions, words)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return schema["enum"][0]
     if "anyOf" in schema:
-        return _filled(schema["anyOf"][0], shared, words)
+        return _fill_in(schema["anyOf"][0], definitions, words)
     kind = schema.get("type")
     if kind == "object":
-        return {
-            name: _filled(part, shared, words)
-            for name, part in schema.get("properties", {}).items()
-        }
+        properties = schema.get("properties", {})
+        return {name: _fill_in(part, definitions, words) for name, part in properties.items()}
     if kind == "array":
-        return [_filled(schema.get("items", {}), shared, words)] * schema.get("minItems", 0)
+        item = _fill_in(schema.get("items", {}), definitions, words)
+        return [item] * schema.get("minItems", 0)
     if kind in ("integer", "number"):
-        return max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -1) + 1)
-    return {"boolean": False, "null": None}.get(str(kind), words[: schema.get("maxLength")])
+        above = schema.get("exclusiveMinimum", -1) + 1
+        return max(schema.get("minimum", 0), above)
+    if kind == "boolean":
+        return False
+    if kind == "null":
+        return None
+    return words[: schema.get("maxLength")]
 
 
-class _Stood(Model):
-    """A catalog entry that the stand-in answers for. What was proven of the real one holds for it."""
+class _StandInModel(Model):
+    """A catalog entry that the stand-in answers for; the real one's certificates are valid for it."""
 
-    real: str
+    real_identity: str
 
     @cached_property
     def identity(self) -> str:
-        return self.real
+        return self.real_identity
 
 
 @dataclass(frozen=True)
-class _Stage(Project):
-    """A project whose models are all there, at one address, and whose ledger is elsewhere."""
+class _StandInProject(Project):
+    """A project whose models are all available, at one address, and whose ledger is elsewhere."""
 
     url: str
     scratch: Path
@@ -165,11 +181,11 @@ class _Stage(Project):
     @cached_property
     def catalog(self) -> Catalog:
         real = Project(self.root)
-        stood = {
-            name: self._stood(model, real.identity(model))
+        models = {
+            name: self._replace_model(model, real.identity(model))
             for name, model in real.catalog.models.items()
         }
-        return real.catalog.model_copy(update={"models": stood})
+        return real.catalog.model_copy(update={"models": models})
 
     @property
     def ledger_url(self) -> str:
@@ -178,27 +194,35 @@ class _Stage(Project):
     def policy(self, env: Mapping[str, str]) -> Policy:  # noqa: ARG002 - every model is available
         return Policy(catalog=self.catalog, rules=self.rules, certificates=self.certificates)
 
-    def _stood(self, model: Model, identity: str) -> Model:
-        params = {"model": f"openai/{model.name}", "api_base": f"{self.url}/v1", "api_key": "none"}
-        ours = {
-            "litellm_params": params,
+    def _replace_model(self, model: Model, identity: str) -> Model:
+        litellm_params = {
+            "model": f"openai/{model.name}",
+            "api_base": f"{self.url}/v1",
+            "api_key": "none",
+        }
+        # without weights and classifier, so that every model is a language model on the socket
+        fields = model.model_dump(exclude={"weights", "learned"})
+        fields |= {
+            "litellm_params": litellm_params,
             "lane": "lean",
             "structured_output": "grammar",
-            "real": identity,
+            "real_identity": identity,
         }
-        return _Stood.model_validate({**model.model_dump(exclude={"weights", "learned"}), **ours})
+        return _StandInModel.model_validate(fields)
 
 
 class _Server:
-    """OpenAI's format on a loopback socket, in threads of its own. As a context manager it gives its address."""
+    """A server in OpenAI's format on a loopback socket; the context manager returns its address."""
 
     def __init__(self, reply: Callable[[Request], str]) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"  # connections stay open
 
             def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                body = json.dumps(_completion(asked["model"], reply(_request(asked)))).encode()
+                length = int(self.headers["Content-Length"])
+                call = json.loads(self.rfile.read(length))
+                completion = _completion(call["model"], reply(_parse_request(call)))
+                body = json.dumps(completion).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -206,7 +230,7 @@ class _Server:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Print nothing."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
@@ -220,21 +244,28 @@ class _Server:
         self._http.server_close()
 
 
-def _request(body: Mapping[str, Any]) -> Request:
+def _parse_request(body: Mapping[str, Any]) -> Request:
+    """Return the body of a chat completion call as a request; the last message of a role counts."""
     by_role = {message["role"]: str(message["content"]) for message in body["messages"]}
     schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
-    return Request(body["model"], by_role.get("system", ""), by_role.get("user", ""), schema)
+    return Request(
+        model=body["model"],
+        system=by_role.get("system", ""),
+        prompt=by_role.get("user", ""),
+        schema=schema,
+    )
 
 
 def _completion(model: str, text: str) -> dict[str, Any]:
-    """A reply of which the server is sure; the tokens are made up."""
-    sure = {"content": [{"token": "a", "logprob": 0.0, "top_logprobs": []}]}
+    """Return a reply with full confidence; the token counts are made up."""
+    logprobs = {"content": [{"token": "a", "logprob": 0.0, "top_logprobs": []}]}
     message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}
     return {
         "id": "stand-in",
         "object": "chat.completion",
         "created": 0,
         "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": sure}],
+        "choices": [choice],
         "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
     }

@@ -69,7 +69,7 @@ def check(
 
 def _variables(project: Project) -> Mapping[str, str]:
     try:
-        return project.promised(os.environ)
+        return project.env_with_secrets(os.environ)
     except ConfigError:  # the check tells it, with everything else
         return os.environ
 

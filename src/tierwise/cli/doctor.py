@@ -98,7 +98,7 @@ def _demotions(project: Project) -> Iterator[Finding]:
 
 
 def _models(project: Project) -> Iterator[Finding]:
-    unavailable = project.policy(project.promised(os.environ)).unavailable
+    unavailable = project.policy(project.env_with_secrets(os.environ)).unavailable
     for tier in project.catalog.tiers:
         names = [name for name, model in project.catalog.models.items() if model.tier == tier]
         ready = [_ready(project, name) for name in names if name not in unavailable]
@@ -113,5 +113,5 @@ def _models(project: Project) -> Iterator[Finding]:
 
 def _ready(project: Project, name: str) -> str:
     """A model that can be used, with where its key comes from in a flow run if it is no variable."""
-    blocks = project.promises(project.catalog.model(name), os.environ)
+    blocks = project.secret_blocks(project.catalog.model(name), os.environ)
     return f"{name} (from the Prefect secret block {' and '.join(blocks)})" if blocks else name

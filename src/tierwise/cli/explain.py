@@ -138,7 +138,7 @@ def _now(
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).replace("_", "-")
         raise Misuse(f"--{name}: {first['msg']}; not '{first['input']}'") from None
-    with Engine(project, project.promised(os.environ)) as engine:
+    with Engine(project, project.env_with_secrets(os.environ)) as engine:
         return decide(engine, f, budget_left=left)
 
 

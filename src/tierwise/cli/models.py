@@ -18,9 +18,9 @@ def models(
     from tierwise.project import Project
 
     project = Project.find()
-    unavailable = project.policy(project.promised(os.environ)).unavailable
+    unavailable = project.policy(project.env_with_secrets(os.environ)).unavailable
     rows = [
-        _cells(model, unavailable.get(name), project.promises(model, os.environ))
+        _cells(model, unavailable.get(name), project.secret_blocks(model, os.environ))
         for name, model in project.catalog.models.items()
     ]
     if as_json:

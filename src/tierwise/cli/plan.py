@@ -106,7 +106,7 @@ def _planned(
 ) -> tuple[Plan, Planner]:
     from tierwise.plan import Planner
 
-    with closing(Planner(project, project.promised(os.environ))) as planner:
+    with closing(Planner(project, project.env_with_secrets(os.environ))) as planner:
         planner.fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
         _rehearse(function, parameters, planner)
         return planner.plan(

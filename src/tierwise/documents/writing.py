@@ -6,19 +6,19 @@ The same outcomes give the same bytes.
 from __future__ import annotations
 
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from tierwise.documents.markdown import document_page
 from tierwise.errors import Misuse
 from tierwise.records import Batch, Document
+from tierwise.text.files import open_atomically
 
 LINES = "outcomes.jsonl"
+# Half characters (lone surrogates), which UTF-8 lacks, are written as escapes.
+_ERRORS = "backslashreplace"
 _LONGEST_NAME = 150  # bytes; file systems end at 255
 
 
@@ -46,13 +46,13 @@ def _write_all(batches: Iterable[Batch], folder: Path, *, keep: bool) -> None:
     path = folder / LINES
     taken_names: set[str] = set()
     written_ids: set[str] = set()
-    with _replacing(path) as lines:
+    with open_atomically(path, errors=_ERRORS) as lines:
         for batch in batches:
             for document in batch.documents:
                 lines.write(_json_line(document))
                 written_ids.add(document.id)
                 name = _page_name(document.id, taken_names)
-                with _replacing(folder / name) as page:
+                with open_atomically(folder / name, errors=_ERRORS) as page:
                     page.write(document_page(document))
         if keep and path.exists():
             lines.writelines(_lines_of_others(path, written_ids))
@@ -64,20 +64,6 @@ def _lines_of_others(path: Path, written_ids: set[str]) -> Iterator[str]:
         for line in lines:
             if json.loads(line)["id"] not in written_ids:
                 yield line
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[str]]:
-    """Open a draft that replaces `path` when it is complete, and is removed when it fails."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # Half characters (lone surrogates), which UTF-8 lacks, are written as escapes.
-        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            yield file
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _json_line(document: Document) -> str:

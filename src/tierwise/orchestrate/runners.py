@@ -43,7 +43,7 @@ def _scale() -> tuple[Scale, Path]:
     try:
         project = Project.find()
     except Misuse:
-        return Scale().under(os.environ), Path.cwd()
+        return Scale().with_variables(os.environ), Path.cwd()
     return project.scale, project.root
 
 

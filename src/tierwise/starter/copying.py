@@ -1,9 +1,11 @@
-"""What `tierwise init` and `tierwise new` copy: plain files in `files/`, `step/` and `flow/`, with names put in."""
+"""The files that `tierwise init` and `tierwise new` copy, with names put in.
+
+They are plain files in `files/`, `step/` and `flow/`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -14,25 +16,20 @@ Part = Literal["files", "step", "flow"]
 
 
 def copies(part: Part, root: Path, names: Mapping[str, str]) -> dict[Path, str]:
-    """Where each file of a part goes below a project's root, and its text, every name on the left put in.
+    """Return the text of each file of a part, by its path below a project's root.
 
-    Raises Misuse for the first file that is there already.
+    Each key of `names` is replaced by its value, in paths and texts. Raises Misuse for the first file
+    that exists already.
     """
     source = FOLDER / part
-    found = [
-        path.relative_to(source)
-        for path in source.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
-    ]
-    texts = {
-        root / _named(path.as_posix(), names): _named(
-            (source / path).read_text(encoding="utf-8"), names
-        )
-        for path in sorted(found)
-    }
-    for path in texts:
+    texts: dict[Path, str] = {}
+    for file in sorted(source.rglob("*")):
+        if not file.is_file() or file.suffix == ".pyc":
+            continue
+        path = root / _replace_names(file.relative_to(source).as_posix(), names)
         if path.exists():
             raise Misuse(f"{path} is there already; nothing was written")
+        texts[path] = _replace_names(file.read_text(encoding="utf-8"), names)
     return texts
 
 
@@ -46,5 +43,7 @@ def write(texts: Mapping[Path, str]) -> None:
             raise TierwiseError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
-    return reduce(lambda done, name: done.replace(name, names[name]), names, text)
+def _replace_names(text: str, names: Mapping[str, str]) -> str:
+    for name, replacement in names.items():
+        text = text.replace(name, replacement)
+    return text

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tierwise.errors import raised
+from tierwise.errors import describe_exception
 from tierwise.records import Document, Verdict
 
 _PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
@@ -57,7 +57,7 @@ class Check:
                 output, document, **{name: parameters[name] for name in self.parameters}
             )
         except Exception as error:  # noqa: BLE001 - a check is the project's code, and one document must not stop a run
-            return Verdict(self.name, False, f"the check raised {raised(error)}")
+            return Verdict(self.name, False, f"the check raised {describe_exception(error)}")
         return Verdict(self.name, reason is None, reason or "")
 
 

@@ -21,7 +21,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
-from tierwise.errors import ConfigError, UnknownName, raised
+from tierwise.errors import ConfigError, UnknownName, describe_exception
 from tierwise.records import Document, Message, canonical_hash
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import parse_yaml
@@ -101,7 +101,7 @@ class Prompt:
         own = isinstance(error, TemplateError) and all(
             word in self.source or hasattr(builtins, word) for word in known
         )
-        return str(error) if own else raised(error)
+        return str(error) if own else describe_exception(error)
 
 
 class Prompts:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from tierwise.errors import UnknownName, raised
+from tierwise.errors import UnknownName, describe_exception
 from tierwise.records import Document, Verdict, canonical_hash
 from tierwise.steps.checks import Check
 
@@ -94,7 +94,7 @@ class Step:
                 verdict = Verdict("schema", False, _first_error(error))
             except Exception as error:  # noqa: BLE001 - a validator is the project's code, so it may raise anything
                 verdict = Verdict(
-                    "schema", False, f"{self.returns.__name__} raised {raised(error)}"
+                    "schema", False, f"{self.returns.__name__} raised {describe_exception(error)}"
                 )
         return verdict
 

