@@ -37,7 +37,7 @@ class Scale(Settings):
 
     task_runner: Literal["threads", "dask", "ray"] = Field(
         "threads",
-        description="Runs tasks in threads of the flow's process, or in worker processes of Dask or Ray.",
+        description="Task runs use threads of the flow's process, or workers of Dask or Ray.",
     )
     workers: int = Field(
         1,
@@ -84,7 +84,7 @@ class ProjectSettings(Scale):
     @field_validator("secrets")
     @classmethod
     def _names_alone(cls, secrets: Mapping[str, str]) -> Mapping[str, str]:
-        """Refuse anything but names; a key that was written here by mistake is not in the message."""
+        """Refuse anything but names, without repeating it: it may be a key, by mistake."""
         for variable, block in secrets.items():
             if not re.fullmatch("[A-Z][A-Z0-9_]*", variable):
                 raise ValueError(
@@ -101,7 +101,7 @@ class ProjectSettings(Scale):
 
 @dataclass(frozen=True)
 class Project:
-    """The files of one project, loaded on first use. Loading raises ConfigError with file and line."""
+    """The files of one project, loaded on first use, which raises ConfigError with the line."""
 
     root: Path
 
@@ -147,7 +147,7 @@ class Project:
 
     @cached_property
     def rules(self) -> Rules:
-        """routing_rules/rules.yaml, its names checked against the catalog and the prompts' steps."""
+        """routing_rules/rules.yaml, its names checked against the catalog and the prompts."""
         steps = {prompt.head.step for prompt in self.prompts}
         return load_rules(self.root / RULES, self.catalog, steps)
 
@@ -170,7 +170,7 @@ class Project:
         return self.settings.with_variables(os.environ)
 
     def policy(self, env: Mapping[str, str]) -> Policy:
-        """Return catalog, rules and certificates, with the models that are unavailable under `env`."""
+        """Return catalog, rules and certificates, with the models unavailable under `env`."""
         return Policy(
             catalog=self.catalog,
             rules=self.rules,
@@ -181,7 +181,8 @@ class Project:
     def env_with_secrets(self, env: Mapping[str, str]) -> Mapping[str, str]:
         """Return `env` as a flow run has it, to ask which models are available, not to call them.
 
-        A variable from a Prefect secret block has a description of the block in the place of the key.
+        A variable from a Prefect secret block has a description of the block in the place of the
+        key.
         """
         variables: dict[str, str] = {}
         for name, block in self.settings.secrets.items():
@@ -257,7 +258,7 @@ def _module_names(folder: Path) -> list[str]:
 
 
 def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Return the models that cannot be used in this project under these variables, with the remedy."""
+    """Return the models that cannot be used under these variables, with the remedy."""
     remedies: dict[str, str] = {}
     for name, model in catalog.models.items():
         remedy = (

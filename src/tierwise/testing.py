@@ -5,9 +5,10 @@
     assert outcome.status == "accepted"
     assert models.requests[0].model == "qwen-0.5b"
 
-Rules, prompts and checks are the project's own. Every model counts as available, whatever keys and weights
-this machine has, so a test sees the route that production would take. Nothing leaves this machine or
-costs anything, and the ledger is a temporary one. Flows called inside the block use the stand-in too.
+Rules, prompts and checks are the project's own. Every model counts as available, whatever keys and
+weights this machine has, so a test sees the route that production would take. Nothing leaves this
+machine or costs anything, and the ledger is a temporary one. Flows called inside the block use the
+stand-in too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _DOCUMENT = re.compile(r"<document\b[^>]*>(.*?)</document\b[^>]*>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Request:
-    """A request to a model: its name in the catalog, the prompt, and the JSON schema of the answer."""
+    """A request to a model: its name in the catalog, the prompt, and the answer's JSON schema."""
 
     model: str
     system: str
@@ -61,8 +62,8 @@ class StandIn:
     """A server that answers for every model of a project (see the module).
 
     `answer` has the fields of the right answer, or is a function that returns them for a request.
-    Missing fields are filled in: the first allowed value, else words of the document. Fields that the
-    schema does not have are left out, so one answer can serve several steps.
+    Missing fields are filled in: the first allowed value, else words of the document. Fields that
+    the schema does not have are left out, so one answer can serve several steps.
     """
 
     def __init__(self, answer: RightAnswer | None = None, *, root: Path | None = None) -> None:
@@ -96,8 +97,8 @@ class StandIn:
     ) -> list[Outcome]:
         """Run a step of the project over documents and return their outcomes.
 
-        Texts become documents of the given sensitivity. Without parameters, those of golden/<step>.yaml
-        are used. Raises UnknownName, ConfigError.
+        Texts become documents of the given sensitivity. Without parameters, those of
+        golden/<step>.yaml are used. Raises UnknownName, ConfigError.
         """
         project = self._engine.project
         spec = project.load_step(step)
@@ -162,7 +163,7 @@ def _fill_in(schema: Mapping[str, Any], definitions: Mapping[str, Any], words: s
 
 
 class _StandInModel(Model):
-    """A catalog entry that the stand-in answers for; the real one's certificates are valid for it."""
+    """A catalog entry that the stand-in answers for, with the certificates of the real one."""
 
     real_identity: str
 

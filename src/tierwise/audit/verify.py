@@ -65,7 +65,7 @@ def verify_file(path: Path, ledger: SealedLedger | None) -> Verification:
 
 
 def verify_ledger(ledger: SealedLedger) -> Verification:
-    """Check all rows of a ledger against its seals, and the texts that it keeps against their hashes."""
+    """Check all rows of a ledger against its seals, and its texts against their hashes."""
     result = Verification()
     seals = _check_seals(ledger, result)
     missing = {seal.block for seal in seals.values()}
@@ -168,7 +168,7 @@ def _compare_block(
 
 
 def _first_difference(lines: Sequence[TrailLine], digests: Sequence[str]) -> int:
-    """Return the first line that differs from the ledger; the last one where only the number does."""
+    """Return the first line that differs from the ledger; the last if only the number does."""
     for line, ledger_digest in zip(lines, digests, strict=False):
         if line.digest != ledger_digest:
             return line.number

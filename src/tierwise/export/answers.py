@@ -1,4 +1,4 @@
-"""The accepted answers of a step in the ledger, one for each document, with people's judgements of them."""
+"""The accepted answers of a step in the ledger, with people's judgements of them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StepAnswers:
 
 
 def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
-    """Read all accepted answers of a step except those of measurements, and each text's sensitivity."""
+    """Read the accepted answers of a step, without measurements, and each text's sensitivity."""
     records = StepAnswers()
     for model in project.catalog.models.values():
         records.tiers[model.name].add(model.tier)
@@ -132,7 +132,7 @@ def _add_document(
 
 
 class Judgements:
-    """People's judgements of the answers to one question: reviewers' decisions, and labels of samples."""
+    """People's judgements of the answers to one question: reviews, and labels of samples."""
 
     def __init__(
         self, ledger: Ledger, step: str, question: str, document_hashes: Iterable[str]
@@ -194,7 +194,7 @@ def _with_decision(newest: Sequence[AcceptedAnswer], decision: Decision) -> Acce
 def choose_answers(
     records: StepAnswers, judgements: Judgements, wanted: ExportFilter, question: str
 ) -> tuple[list[AcceptedAnswer], Counter[str]]:
-    """Return the best answer for each document, and the number of documents without one, by reason."""
+    """Return the best answer for each document, and the count of those without one, by reason."""
     chosen: list[AcceptedAnswer] = []
     left_out: Counter[str] = Counter()
     for answers in records.answers.values():

@@ -1,7 +1,8 @@
 """Accepted answers as training data: chat-format JSON Lines for fine-tuning.
 
-Some texts never leave: golden texts, those that are more sensitive than wanted, and those that a guard
-keeps in the house. A model that is trained elsewhere is one more catalog entry, certified like any other.
+Some texts never leave: golden texts, those that are more sensitive than wanted, and those that a
+guard keeps in the house. A model that is trained elsewhere is one more catalog entry, certified
+like any other.
 """
 
 from __future__ import annotations

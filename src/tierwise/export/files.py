@@ -1,4 +1,4 @@
-"""An export as files: train.jsonl, validation.jsonl, and export.json, which describes their origin."""
+"""An export as files: train.jsonl, validation.jsonl, and their origin in export.json."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def write_export(
 ) -> dict[str, Any]:
     """Write the files and return the content of export.json.
 
-    That file comes last, so an export without it is incomplete. There is no validation.jsonl where no
-    document is held out. Raises Misuse when the folder cannot be written.
+    That file comes last, so an export without it is incomplete. There is no validation.jsonl where
+    no document is held out. Raises Misuse when the folder cannot be written.
     """
     contents: dict[str, bytes] = {}
     if export.train:
@@ -62,7 +62,7 @@ def write_export(
 
 
 def manifest(export: Export, wanted: ExportFilter, policy_hash: str) -> dict[str, Any]:
-    """Return the origin of an export as plain data: step, prompt, schema, models, documents left out."""
+    """Return the origin of an export as plain data: step, prompt, schema, models and so on."""
     models: Counter[str] = Counter()
     judgements: Counter[str] = Counter()
     for example in export.examples:

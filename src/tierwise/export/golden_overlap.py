@@ -1,4 +1,4 @@
-"""The golden texts that must not be trained on: a model that saw one, or nearly, knows the answer."""
+"""The golden texts, which must not be trained on: a model that saw one knows the answer."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class CallDrift:
-    """A call of a step in a flow, and where it departs from golden/STEP.yaml; empty where it agrees."""
+    """A call of a step in a flow, with its differences from golden/STEP.yaml."""
 
     step: str
     path: Path
@@ -177,7 +177,7 @@ def _parse_call(node: ast.Call, step: Step, names: Mapping[str, Any]) -> StepCal
 
 
 def _evaluate_mapped(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Return the value that each call of a `.map` gets; unknown for a list that is spread over them."""
+    """Return the value that each call of a `.map` gets; unknown for a list spread over them."""
     value = _evaluate(node, names)
     unmapped = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("unmapped")
     if isinstance(value, list | tuple | set | dict) and not unmapped:
@@ -236,7 +236,7 @@ def _dict_value(node: ast.Dict, names: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _call_harmless(function: Any, arguments: list[Any]) -> Any:
-    """Call `unmapped(…)`, a plain type or a class method without arguments; raise _Unknown for others."""
+    """Call a function without side effects. Raises _Unknown for any other one."""
     if getattr(function, "__name__", "") == "unmapped":
         return arguments[0]
     class_method = inspect.ismethod(function) and isinstance(function.__self__, type)

@@ -1,4 +1,4 @@
-"""A project's own code: shadowed modules, steps and prompts that miss each other, the order of steps."""
+"""A project's own code: its modules, the prompts of its steps, and the order of steps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Code:
 
 
 def import_code(root: Path, today: datetime.date) -> Code:
-    """Import flows and tasks in a separate process (it takes about as long as importing Prefect)."""
+    """Import flows and tasks in a separate process; that takes as long as importing Prefect."""
     if not any((root / folder).is_dir() for folder in ("flows", "tasks")):
         return Code()
     try:

@@ -92,7 +92,7 @@ def reached(boxes: Sequence[Box], full: Box) -> Iterator[Sequence[Box] | None]:
 
 
 class _CoverIndex:
-    """Boxes by one of the value classes that they accept, so that few are compared with another box."""
+    """Boxes by one of the value classes that they accept, so that few have to be compared."""
 
     def __init__(self) -> None:
         self._by_class: dict[tuple[str, int], list[Box]] = {}

@@ -25,8 +25,8 @@ _MAX_WORDS = 4  # classes that are named before the rest is counted
 class Dimension:
     """One property that conditions look at, with one value for each class of values.
 
-    Values of one class are those that no condition tells apart. Ranges are in order; a missing value
-    (None) comes last.
+    Values of one class are those that no condition tells apart. Ranges are in order; a missing
+    value (None) comes last.
     """
 
     name: str
@@ -216,7 +216,7 @@ def _outcome_dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
             named.setdefault(path, []).extend(some)
     for path, values in named.items():
         texts = dict.fromkeys(values)
-        # Where the whole outcome is a text, conditions on its fields are compared with that text, too.
+        # Conditions on fields of an outcome that is a text are compared with the whole text.
         if "." not in path:
             for other, field_values in named.items():
                 if other.startswith(f"{path}."):

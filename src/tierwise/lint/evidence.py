@@ -128,7 +128,7 @@ def _label_not_allowed(
 def _shown_and_measured(
     folder: Path, step: str, measured: Mapping[int, Example], shown: Mapping[int, Example]
 ) -> Iterator[Finding]:
-    """Yield few-shot examples that are in the golden set, too: the model would see their answers."""
+    """Yield few-shot examples that are in the golden set, too: the prompt shows their answers."""
     measured_lines = {normalised(example.text): line for line, example in measured.items()}
     for line, example in shown.items():
         measured_line = measured_lines.get(normalised(example.text))

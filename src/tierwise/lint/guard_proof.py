@@ -1,4 +1,4 @@
-"""The proof that no guard can be bypassed: all combinations of the rules go through the real router."""
+"""The proof that no guard can be bypassed: every combination goes through the real router."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_TESTS = 20_000_000  # combinations times routes: a combination may have to b
 
 @dataclass(frozen=True)
 class GuardProof:
-    """The combinations that were tried, in words, and every bypass of a guard: there should be none."""
+    """The combinations that were tried, and every bypass of a guard: there should be none."""
 
     combinations: int  # 0 where guards were compared with routes instead
     tried: str
@@ -109,7 +109,7 @@ def _try_boxes(
 def _policy_cases(
     catalog: Catalog, rules: Rules, step: str, certificates: Certificates
 ) -> list[_PolicyCase]:
-    """Return policies with all models available: without certificates, and with the step's as valid."""
+    """Return policies with all models available, without certificates and with valid ones."""
     cases = [_PolicyCase(Policy(catalog=catalog, rules=rules), None)]
     own = [certificate for certificate in certificates.certificates if certificate.step == step]
     if own:

@@ -1,7 +1,7 @@
 """Import of a project's own code in a separate process, described as JSON on standard output.
 
-Run as `python -m tierwise.lint.import_project ROOT`. A module that cannot be imported, exits or prints
-does no harm there, and the next check imports it afresh.
+Run as `python -m tierwise.lint.import_project ROOT`. A module that cannot be imported, exits or
+prints does no harm there, and the next check imports it afresh.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tierwise.steps.step import Step
 
 
 def describe_project(root: Path) -> dict[str, Any]:
-    """Describe all steps in tasks/, their calls in flows, and the modules that cannot be imported."""
+    """Describe the steps in tasks/, their calls in flows, and modules that fail to import."""
     project = Project(root)
     steps: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
@@ -110,7 +110,7 @@ def _measured_step(step: Step, settings: GoldenSettings) -> Step:
 
 
 def _describe_calls(project: Project, path: Path) -> list[dict[str, Any]]:
-    """Describe a flow's calls of steps with a golden set, with their differences from its settings."""
+    """Describe a flow's calls of steps that have a golden set, and how they differ from it."""
     calls: list[dict[str, Any]] = []
     for call in step_calls(sys.modules[f"flows.{path.stem}"], path):
         settings_file = _settings_file(project, call.step)

@@ -1,4 +1,4 @@
-"""Routes: unreachable ones, candidates that are always forbidden, and documents that are always deferred."""
+"""Routes: unreachable ones, candidates always forbidden, and documents always deferred."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class StepLayout:
 
     @cached_property
     def regions(self) -> Mapping[int, Sequence[Box] | None]:
-        """For each route, the part that no earlier one takes; None where it is too much to work out."""
+        """For each route, the part that no earlier one takes; None where it is too complex."""
         parts = reached(list(self.routes.values()), self.space.full)
         return dict(zip(self.routes, parts, strict=True))
 
     def region(self, number: int) -> Sequence[Box]:
-        """Return the part of a route that is reached, or the whole where that cannot be worked out."""
+        """Return the part of a route that is reached, or the whole where that is too complex."""
         region = self.regions[number]
         return [self.routes[number]] if region is None else region
 
@@ -60,7 +60,7 @@ def _applies_to(condition: Condition, step: str) -> bool:
 
 @dataclass(frozen=True)
 class RuleContext:
-    """Rules that are right in themselves, with catalog, steps and the unavailable models' remedies."""
+    """Rules that are right in themselves, with catalog, steps and unavailable models."""
 
     source: YamlData
     rules: Rules
@@ -78,7 +78,7 @@ class RuleContext:
         return [layout for layout in self.layouts if number in layout.routes]
 
     def candidates(self, number: int, step: str) -> tuple[str, ...]:
-        """Return the models that a route may try for a step, were they all available and allowed."""
+        """Return the models that a route may try for a step, if all were available and allowed."""
         names = self.rules.routes[number].candidates or tuple(self.catalog.models)
         # a learned model can do one step alone
         return tuple(name for name in names if self.catalog.models[name].learned in (None, step))
@@ -135,7 +135,7 @@ def guard_findings(context: RuleContext) -> Iterator[Finding]:
 
 
 def _unreachable(context: RuleContext, number: int, layouts: Sequence[StepLayout]) -> Finding:
-    """Return the finding for a route that is never reached, naming the routes that take its documents."""
+    """Return the finding for a route that is never reached, naming those that take its place."""
     takers: set[int] = set()
     for layout in layouts:
         takers |= _takers(layout, number)

@@ -14,7 +14,7 @@ _PROJECT_MODULES = {"flows", "tasks", "tests", "__init__"}
 
 
 def hidden_by(name: str, root: Path) -> str | None:
-    """Return what a module of this name, at the root or in flows/, would hide from Python, or None."""
+    """Return the module that one of this name, at the root or in flows/, would hide, or None."""
     if name in sys.stdlib_module_names:
         return f"Python's own module {name}"
     own = (root, root / "flows")

@@ -1,4 +1,4 @@
-"""A run's results, cost and quality: the same figures for the terminal, Prefect, scripts and a page."""
+"""A run's results, cost and quality, as figures for the terminal, Prefect, scripts and a page."""
 
 from tierwise.report.summary import PlanComparison, RunSummary, document_cells, summarize_run
 

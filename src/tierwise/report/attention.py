@@ -120,7 +120,7 @@ def _kind(row: DeferredRow) -> str:
 
 
 def _doubled_budget(run: RunRow) -> dict[str, str]:
-    """Return the parameter that doubles a run's budget; none for a flow without such a parameter."""
+    """Return the parameter that doubles a run's budget; none where the flow has no such one."""
     if not run.budget_usd or "budget_usd" not in run.parameters:
         return {}
     return {"budget_usd": f"{(2 * run.budget_usd).normalize():f}"}

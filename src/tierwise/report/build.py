@@ -104,7 +104,7 @@ def build_report(
 
 
 def _runs_of_one_flow(runs: Sequence[RunRow]) -> list[RunRow]:
-    """Return the runs, oldest first; none when they are of several flows, which have no common trend."""
+    """Return the runs, oldest first; none when they are of several flows: these share no trend."""
     flows = {run.flow for run in runs}
     return list(reversed(runs)) if len(flows) == 1 else []
 

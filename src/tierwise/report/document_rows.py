@@ -1,4 +1,4 @@
-"""Every document's receipt as compact data for the page; texts are stored once and named by number."""
+"""Every document's receipt as compact data for the page, with each text stored once."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def document_rows(
 ) -> dict[str, Any]:
     """Return the documents of some runs, newest run first, as plain data. Raises LedgerError.
 
-    `report.js` describes the format. Of a confidential or restricted outcome, everything that may quote
-    the document is withheld: its answer, the reasons of its checks and errors, and its own reason once
-    a model was asked; `with_answers` withholds nothing. At most `MAX_DOCUMENTS` documents are
-    returned; `left_out` counts the rest.
+    `report.js` describes the format. Of a confidential or restricted outcome, everything that may
+    quote the document is withheld: its answer, the reasons of its checks and errors, and its own
+    reason once a model was asked; `with_answers` withholds nothing. At most `MAX_DOCUMENTS`
+    documents are returned; `left_out` counts the rest.
     """
     writer = _RowWriter(with_answers)
     documents: list[list[Any]] = []
@@ -134,7 +134,7 @@ class _RowWriter:
         return self.texts.number(json.dumps(outcome.value, ensure_ascii=False, default=str))
 
     def _route_row(self, route: Route) -> list[Any]:
-        """Return a route without what differs between documents, so that equal routes are stored once."""
+        """Return a route without what differs by document, so that equal ones are stored once."""
         number = self.texts.number
         proofs = {choice.model: choice.proof for choice in route.choices}
         models = [[number(model), number(proofs.get(model, ""))] for model in route.models]

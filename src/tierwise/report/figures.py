@@ -83,10 +83,11 @@ class Saving:
     """The cost of a step, and of the same documents at the best model. USD; None: unknown.
 
     Documents that a guard keeps from the best model cost the same on both sides (`barred` calls).
-    Some calls have no token counts, such as a trained classifier's. For `estimated` documents of these,
-    the tokens of the prompt and of the answer give the cost at the best model; the `uncounted` others
-    are in the actual cost alone. `quality` is the certified pass rate of the models that were used less
-    that of the best model, as a share; None where certificates do not give both.
+    Some calls have no token counts, such as a trained classifier's. For `estimated` documents of
+    these, the tokens of the prompt and of the answer give the cost at the best model; the
+    `uncounted` others are in the actual cost alone. `quality` is the certified pass rate of the
+    models that were used less that of the best model, as a share; None where certificates do not
+    give both.
     """
 
     step: str
@@ -199,7 +200,7 @@ def _cost(row: NeededRow) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class _QualityDifference:
-    """A certified difference in pass rate, or None, with the certificates it is from or that it lacks."""
+    """A certified difference in pass rate, or None, with the certificates used or missing."""
 
     difference: float | None
     evidence: str
@@ -254,7 +255,7 @@ def _asked_models(row: ChainRow) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrendPoint:
-    """One run among the runs of its flow. Cost is USD a document, None when unknown; the rest are shares."""
+    """One run among the runs of its flow. Cost is USD a document, the rest are shares."""
 
     run_id: str
     started_at: float

@@ -1,4 +1,4 @@
-"""The report as one HTML file that loads nothing. The second door to Jinja2, for markup instead of prompts."""
+"""The report as one HTML file that loads nothing. The second door to Jinja2, for markup."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class TrendLine(NamedTuple):
 def render_page(report: RunReport, documents: Mapping[str, Any]) -> str:
     """Return the report as HTML.
 
-    All text is escaped. Its content security policy forbids every load and every script but its own.
+    All text is escaped. Its content security policy forbids every load and every script but its
+    own.
     """
     templates = files("tierwise.report") / "templates"
     style = (templates / "report.css").read_text(encoding="utf-8")

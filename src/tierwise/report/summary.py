@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class PlanComparison:
     """The plan for one step on one model compared with the run. Costs are USD, None when unknown.
 
-    Planned documents and calls are expected numbers; both sides count reused calls, as the ledger does.
+    Planned documents and calls are expected numbers; both sides count reused calls, as the ledger
+    does.
     """
 
     step: str
@@ -85,7 +86,7 @@ class RunSummary:
         return [_summary_cells(row) for row in self.rows]
 
     def against_plan(self) -> list[PlanComparison]:
-        """Compare the run with its plan, by step and model, the total last; empty without a plan."""
+        """Compare the run with its plan, by step and model, the total last; empty without one."""
         plan = self.run.plan
         if not plan:
             return []

@@ -1,1 +1,1 @@
-"""Human in the loop: the queue of deferred outcomes, reviewers' decisions, and labels made of them."""
+"""Human in the loop: the queue of deferred outcomes, reviewers' decisions, and their labels."""

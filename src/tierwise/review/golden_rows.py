@@ -89,7 +89,8 @@ def _reason_left_out(
 class _GoldenFile:
     """The file that rows are added to.
 
-    A step has two such files, to measure on and to show in prompts, which must have no text in common.
+    A step has two such files, to measure on and to show in prompts, which must have no text in
+    common.
     """
 
     def __init__(self, folder: Path, step: str, suffix: str) -> None:
@@ -149,7 +150,7 @@ def _stripped_hash(text: str) -> str:
 
 
 def _ends_with_newline(file: IO[bytes]) -> bool:
-    """Return True if a file is empty or ends with a newline; an editor may have left the last one out."""
+    """Return True if a file is empty or ends with a newline, which editors may leave out."""
     size = file.seek(0, 2)
     if size == 0:
         return True

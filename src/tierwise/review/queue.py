@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewItem:
-    """One outcome as a reviewer sees it: with its attempts, the question, and the decisions so far."""
+    """One outcome as a reviewer sees it: with attempts, question, and the decisions so far."""
 
     run_id: str
     document_id: str
@@ -79,8 +79,8 @@ def approve(
 ) -> Decision:
     """Take an answer as it is: the outcome's own, or that of an attempt.
 
-    `number` counts attempts from 1. Without it, the last attempt with an answer is taken. Raises Misuse
-    when there is no answer that fits the question.
+    `number` counts attempts from 1. Without it, the last attempt with an answer is taken. Raises
+    Misuse when there is no answer that fits the question.
     """
     outcome = item.outcome
     if number is None and outcome.value is not None:
@@ -133,7 +133,7 @@ def reopen(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Deci
 def find_texts(
     ledger: Ledger, project: Project, run: RunRow, hashes: Iterable[str]
 ) -> dict[str, str]:
-    """Return the available texts of documents by hash: from the ledger, else from the run's source."""
+    """Return the texts of documents by hash, from the ledger or from the run's source."""
     wanted = set(hashes)
     texts = ledger.retention.texts(wanted)
     for source in _source_paths(project, run):

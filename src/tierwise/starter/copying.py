@@ -18,8 +18,8 @@ Part = Literal["files", "step", "flow"]
 def copies(part: Part, root: Path, names: Mapping[str, str]) -> dict[Path, str]:
     """Return the text of each file of a part, by its path below a project's root.
 
-    Each key of `names` is replaced by its value, in paths and texts. Raises Misuse for the first file
-    that exists already.
+    Each key of `names` is replaced by its value, in paths and texts. Raises Misuse for the first
+    file that exists already.
     """
     source = FOLDER / part
     texts: dict[Path, str] = {}
