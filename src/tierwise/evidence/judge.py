@@ -30,8 +30,8 @@ from tierwise.text.settings import Settings
 
 PROMPT = "judge"
 
-# The judge's verdict on one criterion. Its name is in the JSON schema of every judge call, and so in
-# the hash by which a paid reply is found again: with another name, all would be paid once more.
+# The judge's verdict on one criterion. Its name is in the JSON schema of every judge call, and so
+# in the hash by which a paid reply is found again: with another name, all are paid once more.
 CriterionVerdict = create_model("Finding", reason=(str, Field(max_length=300)), met=(bool, ...))
 
 

@@ -205,7 +205,7 @@ def token_prices(knee: LoadLevel, reading: LoadLevel, hour_usd: Decimal) -> tupl
 
     They explain the seconds that both loads took: seconds = tokens in x a + tokens out x b, with a
     and b of at least 0 (Lawson and Hanson's NNLS, "Solving Least Squares Problems", 1974). Replies
-    without usage are taken to be like the others. Raises Misuse where more than a tenth are without.
+    without usage are taken to be like the others. Raises Misuse if more than a tenth lack it.
     """
     from scipy.optimize import nnls
 

@@ -1,7 +1,7 @@
-"""Labelled examples: the file format of golden sets and few-shot examples, and the example selector.
+"""Labelled examples: the file format of golden sets and few-shot examples, and their selector.
 
-A row has `id`, `text`, optionally `sensitivity`, and the fields of a right answer. In a CSV file the
-other columns are the fields, and a row without an `id` is named after its place.
+A row has `id`, `text`, optionally `sensitivity`, and the fields of a right answer. In a CSV file
+the other columns are the fields, and a row without an `id` is named after its place.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def _not_allowed(example: Example, allowed: Mapping[str, Collection[Any]]) -> It
 
 
 def _example(row: Row, path: Path, line: int) -> Example | ConfigError:
-    missing = [name for name in ("id", "text") if name not in row]
-    if missing:
-        message = f"not an example with id and text: '{missing[0]}' is missing"
-        return ConfigError(message, path=path, line=line)
+    for name in ("id", "text"):
+        if name not in row:
+            message = f"not an example with id and text: '{name}' is missing"
+            return ConfigError(message, path=path, line=line)
     text = row["text"]
     sensitivity = row.get("sensitivity", "internal")
     if sensitivity not in SENSITIVITIES or not isinstance(text, str) or not text.strip():

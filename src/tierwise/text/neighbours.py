@@ -35,11 +35,12 @@ class Neighbours(Generic[T]):
         self._examples = sorted(examples, key=attrgetter("id", "text"))
         self._texts = [normalised(example.text) for example in self._examples]
         self._hashes = [text_hash(example.text) for example in self._examples]
-        if self._examples:
-            union = vectorisers()
-            matrix = union.fit_transform([example.text for example in self._examples])
-            self._terms = Terms.fitted(union)
-            self._by_term = matrix.T.tocsr()
+        if not self._examples:
+            return
+        union = vectorisers()
+        matrix = union.fit_transform([example.text for example in self._examples])
+        self._terms = Terms.fitted(union)
+        self._by_term = matrix.T.tocsr()  # rows of terms: a text needs a few of them
 
     def nearest(self, text: str, k: int, *, exclude: Collection[str] = ()) -> tuple[T, ...]:
         """Return up to `k` examples, the nearest last, so that in a prompt it is next to the text.
@@ -68,9 +69,10 @@ class Neighbours(Generic[T]):
         return matching.T @ weights
 
     def _may_show(self, place: int, own: str, exclude: Collection[str]) -> bool:
-        if self._examples[place].id in exclude or self._hashes[place] in exclude:
+        if self._texts[place] == own:
             return False
-        return self._texts[place] != own
+        example = self._examples[place]
+        return example.id not in exclude and self._hashes[place] not in exclude
 
 
 def _best(scores: Any, count: int) -> list[int]:

@@ -61,7 +61,8 @@ def wrong_width(cells: Sequence[str], header: Sequence[str]) -> str | None:
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return rows as JSON Lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

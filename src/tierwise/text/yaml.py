@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 Location = tuple[int | str, ...]
 
-# Order of reports, 1 if not named: a misspelt setting explains a missing one, so it comes first.
-# "Not an object" explains least.
+# Order of reports, 1 if not named: a misspelt setting explains a missing one, so it comes first,
+# and "not an object" explains least.
 _REPORT_ORDER = {"extra_forbidden": 0, "model_type": 2}
-# Directives, tags, anchors and tabs: the two parsers may differ on them, so the fast one is skipped.
+# Directives, tags, anchors and tabs: the parsers may differ on them, so the fast one is skipped.
 _UNUSUAL = re.compile(r"^%|(?:^|[\s\[{,])[!&*]|<<|\t", re.MULTILINE)
 _QUOTED = re.compile(r"'([^']*)'")
 _UNCHANGEABLE = "the file's form is not one that we change"
@@ -108,8 +108,10 @@ class YamlData:
 
     def _fault(self, detail: ErrorDetails, model: type[BaseModel]) -> ConfigError:
         location = self._location_in_file(detail["loc"])
-        outer = location if detail["type"] == "model_type" else location[:-1]
-        message = _sentence(detail, _fields_at(model, outer))
+        around = location[:-1]
+        if detail["type"] == "model_type":  # settings are missing here, not one of them
+            around = location
+        message = _sentence(detail, _fields_at(model, around))
         if location:
             place = " → ".join(str(part) for part in location)
             message = f"{place}: {message}"
@@ -157,7 +159,8 @@ def parse_yaml(text: str, path: Path | str, *, first_line: int = 1) -> YamlData:
             line += error.problem_mark.line
         message = f"not valid YAML: {error.problem or error.context}"
         raise ConfigError(message, path=path, line=line) from None
-    except Exception as error:  # noqa: BLE001 - odd text also brings ValueError, AttributeError, RecursionError
+    # odd text also brings ValueError, AttributeError, RecursionError
+    except Exception as error:  # noqa: BLE001
         raise ConfigError(f"not valid YAML: {error}", path=path) from None
     if data is None:
         raise ConfigError("the file is empty", path=path, line=first_line)
@@ -278,7 +281,9 @@ def _has_key(data: Any, key: int | str) -> bool:
 
 
 def _mapping(source: YamlData) -> dict[str, Any]:
-    return source.data if isinstance(source.data, dict) else {}
+    if isinstance(source.data, dict):
+        return source.data
+    return {}
 
 
 def _reads_as(text: str, wanted: Any) -> bool:

@@ -54,10 +54,16 @@ def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate
         longest = _longest_answer(evaluation.step.name, job.prompt.head.max_output_tokens)
         judged = [judge.judge_document(example, longest) for example in evaluation.golden.examples]
         once = _worst_cost(judging, catalog.model(evaluation.judge), judged)
-        costs[f"{evaluation.judge} as judge"] = None if once is None else once * len(models)
-    known = [cost for cost in costs.values() if cost is not None]
-    unknown = [name for name, cost in costs.items() if cost is None]
-    return CostEstimate(usd=sum(known, Decimal(0)), unknown=tuple(unknown))
+        # once for each candidate's answers
+        costs[f"{evaluation.judge} as judge"] = total([once] * len(models))
+    usd = Decimal(0)
+    unknown = []
+    for name, cost in costs.items():
+        if cost is None:
+            unknown.append(name)
+        else:
+            usd += cost
+    return CostEstimate(usd=usd, unknown=tuple(unknown))
 
 
 def _worst_cost(job: Job, model: Model, documents: Sequence[Document]) -> Decimal | None:

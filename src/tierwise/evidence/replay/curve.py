@@ -130,8 +130,13 @@ def measure(points: Sequence[CurvePoint]) -> CurveMeasures:
 
 def _area(shares: Sequence[float], recovered: Sequence[float]) -> float:
     """Return the area under a curve, by trapezia."""
-    strips = zip(pairwise(shares), pairwise(recovered), strict=True)
-    return sum((right - left) * (low + high) / 2 for (left, right), (low, high) in strips)
+    areas = []
+    points = list(zip(shares, recovered, strict=True))
+    for (left, low), (right, high) in pairwise(points):
+        width = right - left
+        height = (low + high) / 2
+        areas.append(width * height)
+    return sum(areas)
 
 
 def _share_for(wanted: float, shares: Sequence[float], recovered: Sequence[float]) -> float:
@@ -149,10 +154,10 @@ def _share_for(wanted: float, shares: Sequence[float], recovered: Sequence[float
 
 def point_for(points: Sequence[CurvePoint], recovered: float) -> CurvePoint:
     """Return the first point of a curve that recovers this share of the gap."""
-    lowest = points[0].quality
-    highest = points[-1].quality
-    wanted = lowest + recovered * (highest - lowest)
-    return points[_first_at_least(wanted, [point.quality for point in points])]
+    qualities = [point.quality for point in points]
+    gap = qualities[-1] - qualities[0]
+    wanted = qualities[0] + recovered * gap
+    return points[_first_at_least(wanted, qualities)]
 
 
 def _first_at_least(wanted: float, values: Sequence[float]) -> int:

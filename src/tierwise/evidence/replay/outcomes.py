@@ -75,14 +75,17 @@ class OutcomeTable:
 
         if not 1 <= count <= len(self):
             raise Misuse(f"cannot draw {count} labels: {self.path} has {len(self)} items")
-        order = sorted(range(len(self)), key=self._sort_key)
-        ends = numpy.linspace(0, len(self), count + 1).astype(int)
-        drawn = numpy.random.default_rng(seed).integers(ends[:-1], ends[1:])
-        return self.part([order[place] for place in drawn])
 
-    def _sort_key(self, place: int) -> tuple[str, float, str]:
-        step, item = self.items[place]
-        return step, float(self.prompt_tokens[place]), item
+        def step_and_length(place: int) -> tuple[str, float, str]:
+            step, item = self.items[place]
+            tokens = float(self.prompt_tokens[place])
+            return step, tokens, item
+
+        order = sorted(range(len(self)), key=step_and_length)
+        ends = numpy.linspace(0, len(self), count + 1).astype(int)
+        generator = numpy.random.default_rng(seed)
+        drawn = generator.integers(ends[:-1], ends[1:])
+        return self.part([order[place] for place in drawn])
 
 
 class _Row(NamedTuple):
@@ -105,9 +108,9 @@ def read_outcomes(path: Path | str, *, models: Sequence[str] | None = None) -> O
     """Read a `.csv` or `.csv.gz` with the columns in COLUMNS; others are ignored.
 
     `models` are the ones that must be there, in their order; None takes all in the file. An item's
-    prompt length is the mean over its models, which may count tokens differently. Raises ConfigError
-    with file and line: a missing column or model, a cell that is not a number, an item and model
-    that are there twice.
+    prompt length is the mean over its models, which may count tokens differently. Raises
+    ConfigError with file and line: a missing column or model, a cell that is not a number, an item
+    and model that are there twice.
     """
     path = Path(path)
     table: dict[Key, dict[str, _Row]] = {}

@@ -138,8 +138,9 @@ def _with_temperature(regularisation: float, scores: Any, right: Any) -> _Tuned:
 
     def loss(log_temperature: float) -> float:
         of_labels = log_probabilities(log_temperature)
-        of_right_ones = of_labels[every_text, right]
-        return -float((1 - doubt) * of_right_ones.mean() + doubt * of_labels.mean())
+        of_right_labels = of_labels[every_text, right]
+        certain = (1 - doubt) * of_right_labels.mean()
+        return -float(certain + doubt * of_labels.mean())
 
     best = minimize_scalar(loss, bounds=(-5, 3), method="bounded")
     return _Tuned(

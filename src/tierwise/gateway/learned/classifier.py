@@ -1,4 +1,4 @@
-"""A classifier learned from labels: its predictions, their confidence, and the words they rest on."""
+"""A classifier learned from labels: its predictions, their confidence, and their evidence."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ClassifierMetadata:
 class _WordScore(NamedTuple):
     """One word of a text, and what it adds to a label's score."""
 
-    word: str
+    text: str
     start: int
     end: int
     score: float
@@ -126,9 +126,10 @@ class Classifier:
             label = self._predict(text).label
         scores: dict[str, float] = {}
         for word in self._words(text, label):
-            scores.setdefault(word.word.lower(), word.score)
+            scores.setdefault(word.text.lower(), word.score)
+        # strongest first, and by the alphabet among equals
         ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
-        return tuple(pair for pair in ranked[:most] if pair[1] > 0)
+        return tuple((word, score) for word, score in ranked[:most] if score > 0)
 
     def evidence(self, text: str, label: str, *, longest: int = LONGEST) -> str:
         """Return the few words in a row that add most to a label's score, verbatim.
