@@ -55,7 +55,7 @@ DOORS = {
     "prefect_ray": {"orchestrate"},
     "py3langid": {"text"},
     "pydantic": {
-        *("cascade", "cli", "evidence", "gateway", "lint"),
+        *("cascade", "cli", "evidence", "explain", "gateway", "lint"),
         *("orchestrate", "policy", "project", "steps", "text"),
     },
     "pydantic_core": {"policy", "text"},
