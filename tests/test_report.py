@@ -482,10 +482,10 @@ def test_a_run_without_anything_has_a_page_that_says_so(ledger: Ledger) -> None:
     ledger.start_run(RUN)
     html = shown(ledger, ProjectFacts())
     for told in (
-        "No model was asked",
+        "No model was called",
         "No answer was checked",
         "No call ended in an error",
-        "One run so far",
+        "Only one run so far",
     ):
         assert told in html
 

@@ -127,7 +127,7 @@ def test_search_and_filters_narrow_the_documents_down(page: Any) -> None:
     page.get_by_label("Search").fill("mail-17")
     wait_for(page, "1 of 60 documents")
     page.get_by_label("Search").fill("nothing like it")
-    page.wait_for_selector("text=No document fits")
+    page.wait_for_selector("text=No document matches")
     page.get_by_role("button", name="Clear").click()
     wait_for(page, "60 documents")
     page.get_by_label("escalated").check()

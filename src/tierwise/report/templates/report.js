@@ -1,5 +1,5 @@
 "use strict";
-// The data: {runs, texts, routes, documents, left_out}. Numbers name texts and routes; -1: none, -2: withheld.
+// Data: {runs, texts, routes, documents, left_out}. Texts and routes are named by number; -1: none, -2: withheld.
 // document: [id, run, sensitivity, steps]
 // step: [step, status, model, sensitivity, reason, route, tokens, language, answer, attempts]
 // attempt: [model, tier, kind, USD, seconds, reused, error, error's text, [tokens in, out], verdicts]
@@ -18,11 +18,19 @@ function make(name, attributes, ...children) {
   return element;
 }
 
-const counted = (n) => n.toLocaleString("en");
-const cost = (usd) => (usd === null ? "unknown" : usd === 0 ? "0" : usd < 1 ? usd.toFixed(6) : usd.toFixed(2));
+const count = (n) => n.toLocaleString("en");
 
+function cost(usd) {
+  if (usd === null) return "unknown";
+  if (usd === 0) return "0";
+  return usd < 1 ? usd.toFixed(6) : usd.toFixed(2);
+}
+
+// A document's status is the most urgent one of its steps.
 function status(steps) {
-  for (const word of ["deferred", "rejected", "accepted"]) if (steps.some((step) => text(step[1]) === word)) return word;
+  for (const word of ["deferred", "rejected", "accepted"]) {
+    if (steps.some((step) => text(step[1]) === word)) return word;
+  }
   return "skipped";
 }
 
@@ -40,7 +48,8 @@ function row(entry) {
   };
 }
 
-function haystack(row) {
+// All words of a document that the search looks at.
+function searchText(row) {
   const words = [row.id, row.run, row.sensitivity];
   for (const step of row.entry[3]) {
     words.push(text(step[0]), text(step[1]), text(step[2]), text(step[4]), text(step[8]));
@@ -53,28 +62,35 @@ function haystack(row) {
 }
 
 const rows = data.documents.map(row);
+const LEVELS = ["public", "internal", "confidential", "restricted"];
+// value: what is sorted by; shown: what is displayed, where it is something else
 const COLUMNS = [
-  { key: "id", name: "Document", of: (r) => r.id },
-  ...(data.runs.length > 1 ? [{ key: "run", name: "Run", of: (r) => r.run }] : []),
-  { key: "sensitivity", name: "Sensitivity", of: (r) => ["public", "internal", "confidential", "restricted"].indexOf(r.sensitivity), shown: (r) => r.sensitivity },
-  { key: "status", name: "Status", of: (r) => r.status },
-  { key: "models", name: "Answered by", of: (r) => r.models.join(", ") },
-  { key: "calls", name: "Calls", of: (r) => r.calls, number: true },
-  { key: "escalations", name: "Escalations", of: (r) => r.escalations, number: true },
-  { key: "seconds", name: "Seconds", of: (r) => r.seconds, shown: (r) => r.seconds.toFixed(2), number: true },
-  { key: "cost", name: "Cost, USD", of: (r) => (r.cost === null ? Infinity : r.cost), shown: (r) => cost(r.cost), number: true },
+  { key: "id", name: "Document", value: (r) => r.id },
+  ...(data.runs.length > 1 ? [{ key: "run", name: "Run", value: (r) => r.run }] : []),
+  { key: "sensitivity", name: "Sensitivity", value: (r) => LEVELS.indexOf(r.sensitivity), shown: (r) => r.sensitivity },
+  { key: "status", name: "Status", value: (r) => r.status },
+  { key: "models", name: "Answered by", value: (r) => r.models.join(", ") },
+  { key: "calls", name: "Calls", value: (r) => r.calls, number: true },
+  { key: "escalations", name: "Escalations", value: (r) => r.escalations, number: true },
+  { key: "seconds", name: "Seconds", value: (r) => r.seconds, shown: (r) => r.seconds.toFixed(2), number: true },
+  { key: "cost", name: "Cost, USD", value: (r) => (r.cost === null ? Infinity : r.cost), shown: (r) => cost(r.cost), number: true },
 ];
-const view = { sort: "id", down: false, page: 0, found: rows };
+const view = { sort: "id", down: false, page: 0, matches: rows };
 
 const collator = new Intl.Collator("en", { numeric: true });
-const compare = (a, b) => (typeof a === "number" ? (a === b ? 0 : a < b ? -1 : 1) : collator.compare(a, b));
+
+function compare(a, b) {
+  if (typeof a !== "number") return collator.compare(a, b);
+  if (a === b) return 0; // also for two costs that are unknown (Infinity)
+  return a < b ? -1 : 1;
+}
 
 function update() {
   const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = Object.fromEntries(["status", "step", "model", "sensitivity"].map((id) => [id, byId(id).value]));
   const escalated = byId("escalated").checked;
-  if (words.length) for (const r of rows) r.words ??= haystack(r);
-  view.found = rows.filter(
+  if (words.length) for (const r of rows) r.words ??= searchText(r);
+  view.matches = rows.filter(
     (r) =>
       (!chosen.status || r.status === chosen.status) &&
       (!chosen.step || r.steps.includes(chosen.step)) &&
@@ -84,23 +100,24 @@ function update() {
       words.every((word) => r.words.includes(word)),
   );
   const column = COLUMNS.find((each) => each.key === view.sort);
-  view.found.sort((a, b) => (view.down ? -1 : 1) * compare(column.of(a), column.of(b)) || compare(a.id, b.id));
+  view.matches.sort((a, b) => (view.down ? -1 : 1) * compare(column.value(a), column.value(b)) || compare(a.id, b.id));
   view.page = 0;
   draw();
 }
 
 function draw() {
-  const pages = Math.max(1, Math.ceil(view.found.length / PAGE));
-  const shown = view.found.slice(view.page * PAGE, (view.page + 1) * PAGE);
+  const pages = Math.max(1, Math.ceil(view.matches.length / PAGE));
+  const shown = view.matches.slice(view.page * PAGE, (view.page + 1) * PAGE);
   const body = byId("receipts").tBodies[0];
   body.replaceChildren(...shown.map(drawRow));
   if (!shown.length) {
-    const told = rows.length ? "No document fits. Clear the search or the filters." : "No document has an outcome in this run.";
-    body.append(make("tr", {}, make("td", { colspan: COLUMNS.length }, told)));
+    const message = rows.length ? "No document matches. Clear the search or the filters." : "No document has an outcome in this run.";
+    body.append(make("tr", {}, make("td", { colspan: COLUMNS.length }, message)));
   }
+  const all = view.matches.length === rows.length;
   byId("found").textContent =
-    view.found.length === rows.length ? `${counted(rows.length)} documents` : `${counted(view.found.length)} of ${counted(rows.length)} documents`;
-  byId("page").textContent = `Page ${counted(view.page + 1)} of ${counted(pages)}`;
+    all ? `${count(rows.length)} documents` : `${count(view.matches.length)} of ${count(rows.length)} documents`;
+  byId("page").textContent = `Page ${count(view.page + 1)} of ${count(pages)}`;
   byId("earlier").disabled = view.page === 0;
   byId("later").disabled = view.page >= pages - 1;
   document.querySelector(".pager").hidden = pages === 1;
@@ -114,12 +131,17 @@ function drawRow(r) {
   const button = make("button", { class: "open", "aria-expanded": "false", type: "button" }, r.id);
   button.addEventListener("click", () => toggle(line, button, r));
   line.append(make("th", { scope: "row" }, button));
-  for (const column of COLUMNS.slice(1)) {
-    const shown = column.shown ? column.shown(r) : column.number ? counted(column.of(r)) : column.of(r);
-    const cell = make("td", { class: column.number && "n" }, shown);
-    line.append(column.key === "status" ? make("td", {}, make("span", { class: `status ${shown}` }, shown)) : cell);
-  }
+  for (const column of COLUMNS.slice(1)) line.append(drawCell(column, r));
   return line;
+}
+
+function drawCell(column, r) {
+  if (column.key === "status") return make("td", {}, make("span", { class: `status ${r.status}` }, r.status));
+  const value = column.value(r);
+  let shown = value;
+  if (column.shown) shown = column.shown(r);
+  else if (column.number) shown = count(value);
+  return make("td", { class: column.number && "n" }, shown);
 }
 
 function toggle(line, button, r) {
@@ -129,46 +151,52 @@ function toggle(line, button, r) {
   else line.after(make("tr", { class: "receipt" }, make("td", { colspan: COLUMNS.length }, ...r.entry[3].map(drawStep))));
 }
 
-function value(number) {
+// A text that may quote the document, or the word that it is withheld.
+function quote(number) {
   return number === -2 ? make("span", { class: "withheld" }, "withheld: it may quote a confidential document") : text(number);
 }
 
 function drawStep(step) {
   const [name, state, model, sensitivity, reason, routeNumber, tokens, language, answer, attempts] = step;
   const facts = make("dl", {});
-  const fact = (term, ...told) => facts.append(make("dt", {}, term), make("dd", {}, ...told));
-  const known = [tokens >= 0 && `${counted(tokens)} tokens`, text(language) && `language ${text(language)}`, text(sensitivity)];
-  fact("Document", known.filter(Boolean).join(", "));
-  const route = routeNumber >= 0 ? data.routes[routeNumber] : null;
-  if (route) {
-    fact("Route", [text(route[0]), text(route[1])].filter(Boolean).join(": "));
-    route[2].forEach(([asked, proof], i) => fact(i ? "" : "In turn", [text(asked), text(proof)].filter(Boolean).join(": ")));
-    route[3].forEach(([left, why], i) => fact(i ? "" : "Left out", `${text(left)}: ${text(why)}`));
-  }
-  if (reason === -2 || text(reason)) fact("Reason", value(reason));
-  if (answer !== -1) fact("Answer", value(answer));
+  const addFact = (term, ...content) => facts.append(make("dt", {}, term), make("dd", {}, ...content));
+  const about = [tokens >= 0 && `${count(tokens)} tokens`, text(language) && `language ${text(language)}`, text(sensitivity)];
+  addFact("Document", about.filter(Boolean).join(", "));
+  if (routeNumber >= 0) drawRoute(data.routes[routeNumber], addFact);
+  if (reason === -2 || text(reason)) addFact("Reason", quote(reason));
+  if (answer !== -1) addFact("Answer", quote(answer));
   const by = text(model) ? ` by ${text(model)}` : "";
   const title = make("h4", {}, `${text(name)} `, make("span", { class: `status ${text(state)}` }, text(state) + by));
   return make("section", {}, title, facts, attempts.length ? drawAttempts(attempts) : "");
 }
 
+function drawRoute([rule, reason, models, rejected], addFact) {
+  addFact("Route", [text(rule), text(reason)].filter(Boolean).join(": "));
+  models.forEach(([model, proof], i) => addFact(i ? "" : "Models in order", [text(model), text(proof)].filter(Boolean).join(": ")));
+  rejected.forEach(([model, why], i) => addFact(i ? "" : "Left out", `${text(model)}: ${text(why)}`));
+}
+
 function drawAttempts(attempts) {
-  const heads = ["Asked", "Model", "Tier", "Came of it", "Checks", "Tokens in", "out", "Seconds", "USD"];
-  const head = make("thead", {}, make("tr", {}, ...heads.map((h, i) => make("th", { scope: "col", class: i > 4 && "n" }, h))));
-  const lines = attempts.map(([model, tier, kind, usd, seconds, reused, error, why, tokens, verdicts]) => {
-    const came = error >= 0 ? [text(error), why === -1 ? "" : ": ", why === -1 ? "" : value(why)] : [reused ? "reused" : "answered"];
-    const checks = verdicts.map(([check, passed, reason]) => {
-      const told = reason !== -1 && passed !== 1 && text(reason) ? [": ", value(reason)] : [];
-      return make("div", { class: passed === 0 && "failed" }, `${passed === 1 ? "✓" : passed === 0 ? "✗" : "–"} ${text(check)}`, ...told);
-    });
-    const number = (told) => make("td", { class: "n" }, told);
-    return make("tr", {},
-      make("th", { scope: "row" }, text(kind)), make("td", {}, text(model)), make("td", {}, text(tier)),
-      make("td", { class: error >= 0 && "failed" }, ...came), make("td", {}, ...checks),
-      number(tokens.length ? counted(tokens[0]) : "–"), number(tokens.length ? counted(tokens[1]) : "–"),
-      number(reused ? "–" : seconds.toFixed(2)), number(usd < 0 ? "unknown" : cost(usd)));
-  });
-  return make("table", {}, head, make("tbody", {}, ...lines));
+  const heads = ["Attempt", "Model", "Tier", "Result", "Checks", "Tokens in", "Tokens out", "Seconds", "USD"];
+  const head = make("thead", {}, make("tr", {}, ...heads.map((name, i) => make("th", { scope: "col", class: i > 4 && "n" }, name))));
+  return make("table", {}, head, make("tbody", {}, ...attempts.map(drawAttempt)));
+}
+
+function drawAttempt([model, tier, kind, usd, seconds, reused, error, errorText, tokens, verdicts]) {
+  let result = [reused ? "reused" : "answered"];
+  if (error >= 0) result = errorText === -1 ? [text(error)] : [text(error), ": ", quote(errorText)];
+  const number = (content) => make("td", { class: "n" }, content);
+  return make("tr", {},
+    make("th", { scope: "row" }, text(kind)), make("td", {}, text(model)), make("td", {}, text(tier)),
+    make("td", { class: error >= 0 && "failed" }, ...result), make("td", {}, ...verdicts.map(drawVerdict)),
+    number(tokens.length ? count(tokens[0]) : "–"), number(tokens.length ? count(tokens[1]) : "–"),
+    number(reused ? "–" : seconds.toFixed(2)), number(usd < 0 ? "unknown" : cost(usd)));
+}
+
+function drawVerdict([check, passed, reason]) {
+  const mark = { 1: "✓", 0: "✗", "-1": "–" }[passed];
+  const why = reason !== -1 && passed !== 1 && text(reason) ? [": ", quote(reason)] : [];
+  return make("div", { class: passed === 0 && "failed" }, `${mark} ${text(check)}`, ...why);
 }
 
 function start() {
@@ -186,13 +214,13 @@ function start() {
   }
   byId("receipts").tHead.append(head);
   const choices = { status: (r) => [r.status], step: (r) => r.steps, model: (r) => r.models, sensitivity: (r) => [r.sensitivity] };
-  for (const [id, of] of Object.entries(choices)) {
-    const found = [...new Set(rows.flatMap(of))].sort();
-    byId(id).append(...found.map((name) => make("option", { value: name }, name)));
+  for (const [id, valuesOf] of Object.entries(choices)) {
+    const names = [...new Set(rows.flatMap(valuesOf))].sort();
+    byId(id).append(...names.map((name) => make("option", { value: name }, name)));
     byId(id).addEventListener("change", update);
   }
-  let waiting;
-  byId("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(update, 120); });
+  let timer; // the search waits for the end of the typing
+  byId("search").addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(update, 120); });
   byId("escalated").addEventListener("change", update);
   const filters = document.querySelector(".filters");
   filters.addEventListener("submit", (event) => event.preventDefault());
