@@ -20,7 +20,9 @@ IN_PROCESS = (".txt", ".md", ".csv", ".jsonl", ".xyz", "")
 def read(
     source: Path, sensitivity: Sensitivity = "internal", **options: object
 ) -> dict[str, Document]:
-    documents = list(iter_documents(source, sensitivity=sensitivity, **options))  # type: ignore[arg-type]
+    documents = list(
+        iter_documents(source, sensitivity=sensitivity, **options)  # type: ignore[arg-type]
+    )
     assert len({document.id for document in documents}) == len(documents)
     return {document.id: document for document in documents}
 
@@ -311,7 +313,8 @@ def test_a_declared_sensitivity_never_lowers(
     for document in read(folder, base).values():
         assert rank(document.sensitivity) >= rank(base)
         if declared in SENSITIVITIES:
-            assert rank(document.sensitivity) == max(rank(base), rank(declared))  # type: ignore[arg-type]
+            expected = max(rank(base), rank(declared))  # type: ignore[arg-type]
+            assert rank(document.sensitivity) == expected
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -367,7 +370,8 @@ def test_the_id_column_names_a_row_where_it_is_unique_and_printable(tmp_path: Pa
 def test_a_broken_csv_row_defers_that_row_only(tmp_path: Path) -> None:
     folder = write(
         tmp_path,
-        a__csv=b'text,n\ngood,1\n"bad"quote,2\ntoo,many,cells\nfew\n\xc3\xbcber,5\nsp\xfflit,6\n,7\n'
+        a__csv=b'text,n\ngood,1\n"bad"quote,2\ntoo,many,cells\nfew\n'
+        b"\xc3\xbcber,5\nsp\xfflit,6\n,7\n"
         + b"x" * 200 + b',8\nlast,9\n"never closed,10\n',
     )  # fmt: skip
     documents = read(folder, max_bytes=100)

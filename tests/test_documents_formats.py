@@ -219,7 +219,10 @@ def test_nothing_is_fetched_and_no_other_file_is_read(
     address, paths = visits
     secret = tmp_path / "secret"
     secret.write_text("the-secret-words")
-    page = f'<link rel=stylesheet href="{address}/a"><body>Hello <img src="{address}/b"><iframe src="{address}/c">'
+    page = (
+        f'<link rel=stylesheet href="{address}/a"><body>Hello <img src="{address}/b">'
+        f'<iframe src="{address}/c">'
+    )
     schemas = "http://schemas.openxmlformats.org"
     relation = (
         f'<Relationship Id="r99" TargetMode="External" Target="{address}/d" '
@@ -227,7 +230,8 @@ def test_nothing_is_fetched_and_no_other_file_is_read(
     )
     picture = (
         "<w:body><w:p><w:r><w:drawing><wp:inline><a:graphic><a:graphicData>"
-        f'<pic:pic xmlns:pic="{schemas}/drawingml/2006/picture"><pic:blipFill><a:blip r:link="r99"/></pic:blipFill>'
+        f'<pic:pic xmlns:pic="{schemas}/drawingml/2006/picture">'
+        '<pic:blipFill><a:blip r:link="r99"/></pic:blipFill>'
         "</pic:pic></a:graphicData></a:graphic></wp:inline></w:drawing></w:r></w:p>"
     )
     linked = word(

@@ -22,7 +22,8 @@ NASTY = [
     "```\n# heading\n```\n<b>bold</b>",
     "~~~\n`````\ntext\r```\rmore",
     "| a | b |\n|---|---|\n| 1 | 2 |",
-    "`", "``", " ` ", "a`b``c", "\\|", "a\\`|b", "\n", "", " ", "\u202eevil", "---", "&lt;b&gt;", "- item\n\n    code",
+    "`", "``", " ` ", "a`b``c", "\\|", "a\\`|b", "\n", "", " ",
+    "\u202eevil", "---", "&lt;b&gt;", "- item\n\n    code",
 ]  # fmt: skip
 TEXTS = (
     st.sampled_from(NASTY)
@@ -159,7 +160,7 @@ it is on its way.
 def test_what_was_written_is_as_sensitive_as_it_was_when_it_is_read_as_documents(
     tmp_path: Path,
 ) -> None:
-    """A page of what a confidential document gave must not pass for an internal one in the next flow."""
+    """A confidential document's page must not pass for an internal one in the next flow."""
     answer = accepted("summarize", {"summary": "she was dismissed"}, sensitivity="confidential")
     write_documents(
         batch(Document(id="a.txt", text="x", sensitivity="internal", outcomes=answer)), tmp_path
@@ -172,9 +173,10 @@ def test_what_was_written_is_as_sensitive_as_it_was_when_it_is_read_as_documents
 def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(tmp_path: Path) -> None:
     def files(folder: Path, started_at: float, tokens: int) -> dict[str, bytes]:
         attempt = Attempt(
-            id=f"{started_at}", step="s", document_id="a", document_hash="h", model="small", tier="local", kind="first",
-            call_hash="c", prompt="s v1", prompt_hash="p", policy_hash="q", usage=Usage(tokens, 1), cost=None,
-            price_date=None, latency_s=started_at, started_at=started_at,
+            id=f"{started_at}", step="s", document_id="a", document_hash="h",
+            model="small", tier="local", kind="first", call_hash="c", prompt="s v1",
+            prompt_hash="p", policy_hash="q", usage=Usage(tokens, 1), cost=None, price_date=None,
+            latency_s=started_at, started_at=started_at,
         )  # fmt: skip
         outcomes = accepted("s", {"a": [1, "x"]}, attempts=(attempt,))
         write_documents(

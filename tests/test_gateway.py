@@ -1,4 +1,4 @@
-"""Calls go out in each provider's format, once, and come back as replies that claim only what the server said."""
+"""Calls go out in each provider's format, once; a reply claims only what the server said."""
 
 from __future__ import annotations
 
@@ -383,7 +383,7 @@ asyncio.run(main())
 def test_nothing_but_the_calls_goes_over_the_network_and_nothing_is_printed(
     standin: Standin,
 ) -> None:
-    """Everything else would have to pass the proxy, which is the stand-in too; open sessions would warn."""
+    """Another connection would pass the proxy, which is the stand-in too; open sessions warn."""
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), standin.url)
     env = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""Embedded models behind the gateway: started when they are needed, and nothing else is loaded for them."""
+"""Embedded models behind the gateway: started on demand, and nothing else is loaded for them."""
 
 from __future__ import annotations
 

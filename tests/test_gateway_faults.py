@@ -94,7 +94,7 @@ def fail(standin: Standin, fault: Fault, model: str = "openai", **settings: obje
 def test_a_fault_is_translated_after_one_request(
     standin: Standin, model: str, fault: Fault, kind: type[CallError]
 ) -> None:
-    """LiteLLM repeats a request that was reset or got a 422: such a second one may be billed too."""
+    """LiteLLM repeats a request that was reset or got a 422; the repetition may be billed too."""
     error = fail(standin, fault, model)
     assert type(error) is kind
     assert error.model == model

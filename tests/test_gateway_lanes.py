@@ -1,4 +1,4 @@
-"""Which lane a call takes, and what the lean one honours and refuses; no proxy sees what stays in the house."""
+"""The choice of a call's lane, and the lean lane's limits; no proxy sees calls in the house."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_a_packed_reply_that_unpacks_to_very_much_is_no_answer(standin: Standin,
 def test_a_connection_is_used_again_and_lost_without_a_second_request(
     standin: Standin, name: str
 ) -> None:
-    """HTTP clients like to repeat a request when a connection that was kept turns out to be dead."""
+    """HTTP clients like to repeat a request when a kept connection turns out to be dead."""
     call = replace(CALL, model=name)
 
     async def go() -> None:

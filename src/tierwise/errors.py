@@ -16,7 +16,7 @@ TierwiseError
     ├── ServerFault             500, 502, 504 and other faults on the provider's side
     ├── CallTimeout             no complete answer in time
     ├── Unreachable             refused, reset, DNS or TLS failure
-    ├── CoolingDown             not sent: the model's circuit is open (repeated failures or Retry-After)
+    ├── CoolingDown             not sent: circuit open (repeated failures or Retry-After)
     ├── AuthenticationFailed    401, 403: the key is missing, wrong or not allowed
     ├── ModelGone               404, 410: the provider no longer serves this model
     ├── ContextTooLong          the prompt does not fit the model's window
@@ -47,7 +47,8 @@ class TierwiseError(Exception):
 
         So it crosses to another process, whatever arguments the class wants.
         """
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        new: Any = copyreg.__newobj__  # type: ignore[attr-defined]
+        return new, (type(self), *self.args), self.__dict__
 
 
 class Misuse(TierwiseError):
@@ -206,10 +207,10 @@ class BadReply(CallError):
 
 
 def describe_exception(error: BaseException) -> str:
-    """Return the class and place of an error from foreign code, such as `ValueError at steps.py:31`.
+    """Return the class and place of an error from foreign code: `ValueError at steps.py:31`.
 
-    Without its text, which may quote a document or a key. The place is the innermost one outside
-    of Python itself and installed packages.
+    Its text is left out, as it may quote a document or a key. The place is the innermost one
+    outside of Python itself and installed packages.
     """
     import sysconfig
     from traceback import extract_tb

@@ -1,14 +1,15 @@
-"""A provider on a real socket, for tests and benchmarks: OpenAI's format (also under Clarifai's path),
-Anthropic's and Gemini's.
+"""A stand-in provider on a real socket, for tests and benchmarks.
+
+It speaks OpenAI's format (also under Clarifai's path), Anthropic's and Gemini's.
 
     with Standin() as standin:
-        standin.answer("billing")                          # or several in order, or a function of the request
-        standin.faults([status(429, retry_after=2), OK])   # one a request; after the last one all is well
-        ...                                                # call standin.url + "/v1"
+        standin.answer("billing")         # or several in order, or a function of the request
+        standin.faults([status(429, retry_after=2), OK])   # one a request, then good replies
+        ...                               # call standin.url + "/v1"
         assert standin.count == 3
 
-Without orders it answers any JSON schema with a minimal valid instance whose strings are quotations from
-the document. Alone: `python -m tests.kit.standin --port 8700 --latency-ms 200`.
+Unless told otherwise, it answers any JSON schema with a minimal valid instance whose strings are
+quotations from the document. Alone: `python -m tests.kit.standin --port 8700 --latency-ms 200`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Request:
 
     @property
     def document(self) -> str:
-        """What stands between `<document …>` and `</document>` in the prompt, else its last paragraph."""
+        """The prompt's text between `<document …>` and `</document>`, else its last paragraph."""
         tagged = re.findall(r"<document\b[^>]*>(.*?)</document\b[^>]*>", self.prompt, re.DOTALL)
         return (tagged[-1] if tagged else self.prompt.strip().rpartition("\n\n")[2]).strip()
 
@@ -142,10 +143,15 @@ Answer = str | Callable[[Request], str | Fault]
 
 
 class Standin:
-    """The server, in a thread of its own. `url` has no path; `requests` holds all that came, in order."""
+    """The server, in a thread of its own.
+
+    `url` has no path; `requests` has all requests in order.
+    """
 
     def __init__(self, *, port: int = 0, latency_s: float = 0, keep: bool = True) -> None:
-        self.port, self.latency_s, self.keep = port, latency_s, keep
+        self.port = port
+        self.latency_s = latency_s
+        self.keep = keep
         self.requests: list[Request] = []
         self._peers: set[object] = set()
         self._together: asyncio.Barrier | None = None
@@ -167,7 +173,7 @@ class Standin:
         self._faults = deque(faults)
 
     def hold(self, number: int) -> None:
-        """Answer only when so many requests are waiting."""
+        """Answer only when `number` requests are waiting."""
         self._together = asyncio.Barrier(number)
 
     @property
@@ -204,7 +210,8 @@ class Standin:
         self._thread.join(10)
 
     async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
         runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port, backlog=1024)
@@ -235,7 +242,8 @@ class Standin:
         if reply is None:
             text = self._answer(request) if fault.text is None else fault.text
             if isinstance(text, Fault):
-                fault, text = text, text.text or ""
+                fault = text
+                text = fault.text or ""
             reply = orjson.dumps(encode(request, text, fault, next(self._ids)))
         return await _send(incoming, reply, fault)
 
@@ -377,7 +385,7 @@ def _gemini(request: Request, text: str, fault: Fault, number: int) -> dict[str,
 
 
 def sensible_answer(request: Request) -> str:
-    """A minimal valid instance of the schema that was asked for, or else a quotation from the document."""
+    """Return a minimal valid instance of the request's schema, or a quotation without a schema."""
     schema = request.schema
     if schema is None:
         return _quotation(request.document)

@@ -58,7 +58,8 @@ def _block(value: Any, depth: int) -> Iterator[str]:
 def _fields(fields: dict[str, Any], depth: int) -> Iterator[str]:
     indent = "  " * depth
     for name, value in fields.items():
-        yield from _entry(f"{indent}- {code_span(str(name))}:", value, depth)
+        label = code_span(str(name))
+        yield from _entry(f"{indent}- {label}:", value, depth)
 
 
 def _items(items: list[Any], depth: int) -> Iterator[str]:
@@ -95,7 +96,8 @@ def _table_cell(text: str | None) -> str:
 
 
 def _longest_backticks(text: str) -> int:
-    return max((len(run) for run in _BACKTICKS.findall(text)), default=0)
+    runs = _BACKTICKS.findall(text)
+    return max((len(run) for run in runs), default=0)
 
 
 def _is_nested(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The files of a source become documents; a file that cannot be read becomes a deferred document."""
+"""Files become documents; a file that cannot be read becomes a deferred document."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from tierwise.errors import DocumentError, Misuse
 from tierwise.records import Batch, Document, Outcome, Sensitivity
 from tierwise.text.language import detect
 
+_SHARD = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -39,15 +41,20 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Parse a shard such as `2/8`. Raises Misuse."""
-        match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
-        if not match or int(match[1]) > int(match[2]):
-            raise Misuse(f"shard is '{text}'; write 2/8 for the second of eight parts")
-        return cls(int(match[1]), int(match[2]))
+        match = _SHARD.fullmatch(text)
+        if match:
+            number = int(match[1])
+            of = int(match[2])
+            if number <= of:
+                return cls(number, of)
+        raise Misuse(f"shard is '{text}'; write 2/8 for the second of eight parts")
 
     def holds(self, id: str) -> bool:  # noqa: A002 - the document's
         """Return True if a document is in this part, by a hash of its id."""
-        hashed = hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()
-        return int.from_bytes(hashed[:8]) % self.of == self.number - 1
+        data = id.encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(data).digest()
+        part = int.from_bytes(digest[:8]) % self.of
+        return part + 1 == self.number
 
 
 _WHOLE_SOURCE = Shard()
@@ -246,5 +253,7 @@ def _metadata(raw: RawDocument, file: SourceFile, sensitivity_note: str) -> dict
 
 def _clean(text: str) -> str:
     """Return a text with one kind of line end, and nothing that a database or UTF-8 refuses."""
-    unified = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
-    return unified.encode("utf-8", "replace").decode()
+    text = text.replace("\r\n", "\n")
+    text = text.replace("\r", "\n")
+    text = text.replace("\0", "\ufffd")
+    return text.encode("utf-8", "replace").decode()

@@ -54,7 +54,9 @@ def _quotes_prompt(line: str, call: Call) -> bool:
 
 def _unescape(match: re.Match[str]) -> str:
     code = match[1]
-    return chr(int(code, 16)) if code else " "
+    if not code:
+        return " "
+    return chr(int(code, 16))
 
 
 def _letters_and_digits(text: str) -> str:

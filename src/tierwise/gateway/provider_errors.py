@@ -198,17 +198,24 @@ def _diagnose_status(status: int, by_class: Kind | None, exchange: HttpExchange)
     detail = f"{status}"
     if status < 400:
         detail = f"{status}, a redirect, which is not followed"
-    return Diagnosis(kind, detail, _error_message(exchange.body), retry_after(exchange.headers))
+    return Diagnosis(
+        kind,
+        detail,
+        foreign_text=_error_message(exchange.body),
+        retry_after=retry_after(exchange.headers),
+    )
 
 
 def _diagnose_unsent(error: Exception, kind: Kind | None) -> Diagnosis:
     """Diagnose a call that was given up before it was sent, or sent by LiteLLM's own client."""
+    text = str(error)
     status = getattr(error, "status_code", None)
+    headers = getattr(error, "litellm_response_headers", None) or {}
+    # A general class says less than the status of a response that LiteLLM's own client got.
     is_general = kind in (errors.ServerFault, errors.BadRequest)
     if is_general and isinstance(status, int) and status >= 400:
-        kind = kind_by_status(status, str(error))
-    headers = getattr(error, "litellm_response_headers", None) or {}
-    return Diagnosis(kind or errors.BadRequest, "", str(error), retry_after(headers))
+        kind = kind_by_status(status, text)
+    return Diagnosis(kind or errors.BadRequest, foreign_text=text, retry_after=retry_after(headers))
 
 
 def _connection_failure(exchange: HttpExchange, failure: Exception) -> str:

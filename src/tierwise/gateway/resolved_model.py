@@ -85,9 +85,13 @@ class ResolvedModel:
     @property
     def private(self) -> tuple[str, ...]:
         """Values that no error may show: the secrets, and every header, whatever its name."""
+        private = list(self.secrets)
         headers = self.params.get("extra_headers") or {}
-        values = [str(value) for value in headers.values()]
-        return (*self.secrets, *(value for value in values if len(value) >= _SHORTEST_SECRET))
+        for header in headers.values():
+            value = str(header)
+            if len(value) >= _SHORTEST_SECRET:
+                private.append(value)
+        return tuple(private)
 
 
 def resolve_model(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -> ResolvedModel:

@@ -55,7 +55,8 @@ def split_front_matter(text: str) -> FrontMatter:
 
 
 def _sensitivity_lines(inside: str) -> tuple[str, ...]:
-    return tuple(_unquote(line[1]) for line in _SENSITIVITY.finditer(inside))
+    values = _SENSITIVITY.findall(inside)
+    return tuple(_unquote(value) for value in values)
 
 
 def _parse_fields(inside: str) -> dict[str, str]:
@@ -77,5 +78,9 @@ def _parse_fields(inside: str) -> dict[str, str]:
 def _unquote(value: str) -> str:
     """Return a YAML scalar's text, without a comment and without its quotes."""
     value = _COMMENT.sub("", value).strip()
-    is_quoted = len(value) > 1 and value[0] in "\"'" and value[0] == value[-1]
-    return value[1:-1] if is_quoted else value
+    if len(value) < 2:
+        return value
+    for quote in ("'", '"'):
+        if value.startswith(quote) and value.endswith(quote):
+            return value[1:-1]
+    return value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -109,8 +108,12 @@ def _text_problem(text: object, column: str) -> str:
 
 def _row_key(own: object, number: int, seen: set[str]) -> str:
     """Return the row's own id where that is new and fit to print, else its number."""
-    key = str(own).strip() if isinstance(own, str | int) else ""
-    if not key or key in seen or len(key) > _LONGEST_KEY or not key.isprintable():
+    key = ""
+    if isinstance(own, str | int):
+        key = str(own).strip()
+    is_new = key != "" and key not in seen
+    is_fit = len(key) <= _LONGEST_KEY and key.isprintable()
+    if not is_new or not is_fit:
         key = str(number)
     seen.add(key)
     return key
@@ -206,15 +209,19 @@ def _find_delimiter(header: str, text_column: str) -> str:
 
 
 def _split_line(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+    rows = csv.reader([line], delimiter=delimiter)
+    return next(rows, [])
 
 
 def _check_unique_columns(header: list[str]) -> None:
     """Raise DocumentError when two columns share a name: one would hide the other."""
-    counts = Counter(name.strip().casefold() for name in header if name.strip())
-    for name, count in counts.items():
-        if count > 1:
+    seen: set[str] = set()
+    for column in header:
+        name = column.strip().casefold()
+        if name in seen:
             raise DocumentError(f"two of its columns are called '{name[:40]}'; rename one")
+        if name:
+            seen.add(name)
 
 
 def _is_encodable(text: str) -> bool:

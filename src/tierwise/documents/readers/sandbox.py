@@ -89,7 +89,8 @@ class Sandbox:
 
 def send(stream: IO[bytes], data: bytes) -> None:
     """Write one message: eight bytes of length, then the data."""
-    stream.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+    length = len(data).to_bytes(_LENGTH_BYTES, "big")
+    stream.write(length + data)
     stream.flush()
 
 

@@ -106,7 +106,7 @@ class Redaction:
         return min(before, self.to, key=rank)
 
     def _finders(self, document: Document) -> list[Finder]:
-        """Return the finders: the known forms, this redaction's own words, the document's people."""
+        """Return the finders: known forms, this redaction's own words, the document's people."""
         phrases = list(name_phrases(normalize(document.text).text))
         for key, value in document.metadata.items():
             if key.casefold() in _PEOPLE:
@@ -172,19 +172,24 @@ class _Eraser:
             yield from find(text)
 
     def _look_again(self, remainder: str, place: str) -> None:
-        spans = _merge([*self._find(remainder), *find_doubtful(remainder)])
-        room = _MOST_LISTED - len(self._doubts)
-        for span in spans[:room]:
-            self._doubts.append(f"{place or _line(remainder, span)}: {span.kind}")
-        self._unlisted_doubts += len(spans[room:])
+        missed = self._find(remainder)
+        doubtful = find_doubtful(remainder)
+        for span in _merge([*missed, *doubtful]):
+            if len(self._doubts) < _MOST_LISTED:
+                where = place or _line(remainder, span)
+                self._doubts.append(f"{where}: {span.kind}")
+            else:
+                self._unlisted_doubts += 1
 
     def _placeholder(self, kind: str, value: str) -> str:
         """Return the placeholder of a value, a new one for a new value."""
-        key = kind, _canonical_spelling(kind, value)
-        if key not in self._placeholders:
+        key = (kind, _canonical_spelling(kind, value))
+        placeholder = self._placeholders.get(key)
+        if placeholder is None:
             self._numbers[kind] += 1
-            self._placeholders[key] = f"<{kind}_{self._numbers[kind]}>"
-        return self._placeholders[key]
+            placeholder = f"<{kind}_{self._numbers[kind]}>"
+            self._placeholders[key] = placeholder
+        return placeholder
 
 
 def _line(text: str, span: Span) -> str:
@@ -206,9 +211,11 @@ def _skipped(document: Document, stopped: Outcome) -> Outcome:
 def _word_pattern(word: str | re.Pattern[str]) -> re.Pattern[str]:
     """Return a pattern for normalized texts: a word with any white space in it, or the caller's."""
     if isinstance(word, re.Pattern):
-        return re.compile(normalize(word.pattern).text, word.flags)
-    parts = [re.escape(part) for part in normalize(word).text.split()]
-    return re.compile(r"\s+".join(parts), re.IGNORECASE)
+        pattern = normalize(word.pattern).text
+        return re.compile(pattern, word.flags)
+    parts = normalize(word).text.split()
+    pattern = r"\s+".join(re.escape(part) for part in parts)
+    return re.compile(pattern, re.IGNORECASE)
 
 
 def _why_not_lowered(document: Document, before: Sensitivity, goal: Sensitivity) -> str:

@@ -48,7 +48,8 @@ def weights_path(weights: Weights, env: Mapping[str, str]) -> Path:
     own_file = weights.own_file(env)
     if own_file:
         return own_file
-    return cache_folder(env) / "weights" / f"{weights.sha256}.gguf"
+    name = f"{weights.sha256}.gguf"
+    return _weights_folder(env) / name
 
 
 def weights_present(weights: Weights, env: Mapping[str, str]) -> bool:
@@ -195,8 +196,13 @@ def _disk_errors(place: Path) -> Iterator[None]:
         raise WeightsError(f"{place}: {error}; TIERWISE_CACHE_DIR names another folder") from error
 
 
+def _weights_folder(env: Mapping[str, str]) -> Path:
+    return cache_folder(env) / "weights"
+
+
 def _marker_path(weights: Weights, env: Mapping[str, str]) -> Path:
-    return cache_folder(env) / "weights" / f"{weights.sha256}.verified"
+    name = f"{weights.sha256}.verified"
+    return _weights_folder(env) / name
 
 
 def _was_verified(path: Path, marker: Path) -> bool:
