@@ -19,13 +19,13 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
-def usd(known: Decimal, unknown: int = 0) -> str:
+def usd(amount: Decimal, unknown: int = 0) -> str:
     """Return an amount in USD, and the number of calls whose unknown cost is missing from it."""
-    decimals = 6 if known < 1 else 2
-    amount = f"{known:.{decimals}f} USD"
+    decimals = 6 if amount < 1 else 2
+    text = f"{amount:.{decimals}f} USD"
     if unknown:
-        return f"{amount} + {unknown} of unknown cost"
-    return amount
+        text += f" + {unknown} of unknown cost"
+    return text
 
 
 def total(amounts: Iterable[Decimal | None]) -> Decimal | None:

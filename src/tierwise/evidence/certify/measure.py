@@ -197,7 +197,7 @@ def measure(
         kept = sum(s.answered and s.outcome.model == models[0] for s in scored)
         coverage = kept / len(scored)
         if len(models) == 1:
-            # what the model hands on is somebody else's to answer
+            # the documents that the model hands on are the next model's to answer
             counted = [s for s in scored if s.answered or not is_handed_on(evaluation, s)]
     reasons = Counter(s.outcome.reason for s in counted if not s.answered)
     commonest = reasons.most_common(1)

@@ -60,22 +60,22 @@ def read_metadata(path: Path) -> ClassifierMetadata:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    beside = path.with_suffix(".json")
+    metadata_path = path.with_suffix(".json")
     try:
-        metadata = TypeAdapter(ClassifierMetadata).validate_json(beside.read_bytes())
+        metadata = TypeAdapter(ClassifierMetadata).validate_json(metadata_path.read_bytes())
     except FileNotFoundError:
         message = f"this classifier's metadata is missing; {_REMEDY}"
-        raise ConfigError(message, path=beside) from None
+        raise ConfigError(message, path=metadata_path) from None
     except (OSError, ValidationError) as error:
         message = f"not the metadata of a classifier: {error}; {_REMEDY}"
-        raise ConfigError(message, path=beside) from None
+        raise ConfigError(message, path=metadata_path) from None
     installed = version("scikit-learn")
     if metadata.scikit_learn != installed:
         message = f"trained with scikit-learn {metadata.scikit_learn}, here is {installed}"
-        raise ConfigError(f"{message}; {_REMEDY}", path=beside)
+        raise ConfigError(f"{message}; {_REMEDY}", path=metadata_path)
     if metadata.recipe != RECIPE:
         message = f"trained by another version of tierwise ('{metadata.recipe}'); {_REMEDY}"
-        raise ConfigError(message, path=beside)
+        raise ConfigError(message, path=metadata_path)
     return metadata
 
 
@@ -118,13 +118,13 @@ def _parts(data: bytes, path: Path) -> dict[str, Any]:
         parts: dict[str, Any] = skops.io.loads(data, trusted=_TRUSTED)
     except Exception as error:  # noqa: BLE001 - a forged file can make the reader fail in any way
         raise ConfigError(f"refused: {error}; {_REMEDY}", path=path) from None
-    if not _are_a_classifiers(parts):
-        message = f"refused: it holds other things than a classifier's numbers; {_REMEDY}"
+    if not _has_expected_parts(parts):
+        message = f"refused: it has other parts than a classifier's numbers; {_REMEDY}"
         raise ConfigError(message, path=path)
     return parts
 
 
-def _are_a_classifiers(parts: Any) -> bool:
+def _has_expected_parts(parts: Any) -> bool:
     import numpy
 
     if not isinstance(parts, dict) or set(parts) != {*_ARRAYS, *_STRINGS}:
