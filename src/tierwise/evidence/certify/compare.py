@@ -315,11 +315,12 @@ def _this_machine() -> str:
 
 def _may_have_threshold(evaluation: Evaluation, name: str) -> bool:
     """Return True if a model reports its confidence, and the rules hand on its unsure answers."""
-    model = evaluation.engine.policy.catalog.model(name)
-    escalates = "low_confidence" in evaluation.engine.policy.rules.escalate.on
+    policy = evaluation.engine.policy
+    model = policy.catalog.model(name)
     reports_confidence = model.confidence or model.learned is not None
-    certifiable = evaluation.floor is not None and evaluation.rubric is None
-    return reports_confidence and escalates and certifiable
+    is_escalated = "low_confidence" in policy.rules.escalate.on
+    is_certifiable = evaluation.floor is not None and evaluation.rubric is None
+    return reports_confidence and is_escalated and is_certifiable
 
 
 def _trained_on(evaluation: Evaluation, name: str) -> int:

@@ -330,8 +330,12 @@ def _typical_attempts(outcome: Outcome) -> list[Attempt]:
 def _mean_cost(engine: Engine, scored: Sequence[ScoredExample]) -> Decimal | None:
     """Return USD a document, as if nothing had been paid before; None when unknown."""
     catalog = engine.policy.catalog
-    attempts = [attempt for s in scored for attempt in _typical_attempts(s.outcome)]
-    cost = total(catalog.model(attempt.model).cost(attempt.usage) for attempt in attempts)
+    costs = []
+    for s in scored:
+        for attempt in _typical_attempts(s.outcome):
+            model = catalog.model(attempt.model)
+            costs.append(model.cost(attempt.usage))
+    cost = total(costs)
     if cost is None:
         return None
     return round(cost / len(scored), 10)

@@ -77,14 +77,15 @@ class QualityEstimate:
 
     def cells(self) -> list[dict[str, Any]]:
         """Return the table by step for people: labels, observed and estimated qualities."""
+        observed = 1 + self.observed
+        estimated = 1 + self.overall + self.effects
+        weaker = self.candidates[:-1]
         rows = []
         for i, step in enumerate(self.steps):
             row: dict[str, Any] = {"step": step, "labels": self.labels[i]}
-            for j, name in enumerate(self.candidates[:-1]):
-                observed = 1 + self.observed[i, j]
-                estimated = 1 + self.overall[j] + self.effects[i, j]
-                row[f"{name}: observed"] = f"{observed:.3f}"
-                row[f"{name}: estimated"] = f"{estimated:.3f}"
+            for j, name in enumerate(weaker):
+                row[f"{name}: observed"] = f"{observed[i, j]:.3f}"
+                row[f"{name}: estimated"] = f"{estimated[i, j]:.3f}"
             rows.append(row)
         return rows
 

@@ -91,14 +91,17 @@ def _strategies(
     import numpy
 
     def always(model: int) -> CurvePoint:
-        return curve.point(outcomes, numpy.full(len(outcomes), model), strongest)
+        chosen = numpy.full(len(outcomes), model)
+        return curve.point(outcomes, chosen, strongest)
 
     cheapest = always(0)
     strong = always(strongest)
     gap = strong.quality - cheapest.quality
 
     def strategy(name: str, point: CurvePoint) -> Strategy:
-        recovered = (point.quality - cheapest.quality) / gap if gap > 0 else None
+        recovered = None
+        if gap > 0:
+            recovered = (point.quality - cheapest.quality) / gap
         return Strategy(name=name, point=point, recovered=recovered)
 
     best = curve.best_single(outcomes)

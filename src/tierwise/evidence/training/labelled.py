@@ -75,18 +75,23 @@ def split(
 def _example(row: Row, labels: Sequence[str] | None, path: Path, line: int) -> Labelled:
     if "label" not in row and "intent" in row:
         row = {**row, "label": row["intent"]}
-    values: list[str] = []
-    for name in ("id", "text", "label"):
-        value = row.get(name)
-        if value is None:
-            present = [key for key, given in row.items() if given is not None]
-            message = f"has no '{name}'; found: {', '.join(present) or 'nothing'}"
-            raise ConfigError(message, path=path, line=line)
-        if not isinstance(value, str) or not value.strip():
-            message = f"'{name}' must be a text that is not empty (found {value!r})"
-            raise ConfigError(message, path=path, line=line)
-        values.append(value)
-    example = Labelled(*values)
+    example = Labelled(
+        id=_text_field(row, "id", path, line),
+        text=_text_field(row, "text", path, line),
+        label=_text_field(row, "label", path, line),
+    )
     if labels is not None and example.label not in labels:
         raise ConfigError(unknown_name("label", example.label, labels), path=path, line=line)
     return example
+
+
+def _text_field(row: Row, name: str, path: Path, line: int) -> str:
+    value = row.get(name)
+    if value is None:
+        present = [key for key, given in row.items() if given is not None]
+        message = f"has no '{name}'; found: {', '.join(present) or 'nothing'}"
+        raise ConfigError(message, path=path, line=line)
+    if not isinstance(value, str) or not value.strip():
+        message = f"'{name}' must be a text that is not empty (found {value!r})"
+        raise ConfigError(message, path=path, line=line)
+    return value

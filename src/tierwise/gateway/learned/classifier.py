@@ -150,16 +150,21 @@ class Classifier:
         places, values = self.terms.weigh(text)
         scores = list(self.bias)
         if places:
-            learned = (self.weights[places].T @ values).tolist()
-            scores = [score + bias for score, bias in zip(learned, self.bias, strict=True)]
+            evidence = (self.weights[places].T @ values).tolist()
+            scores = [score + bias for score, bias in zip(evidence, self.bias, strict=True)]
         # ties go to the label that is first in the alphabet
-        ranked = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+        ranked = sorted(range(len(scores)), key=lambda label: (-scores[label], label))
         first, second = ranked[:2]
         confidence = 0.0
         if places:
-            # the first label's part of the softmax, which cannot overflow in this form
-            confidence = 1 / sum(math.exp(score - scores[first]) for score in scores)
-        return Prediction(self.labels[first], confidence, self.labels[second])
+            # the first label's part of the softmax, in the form that cannot overflow
+            odds = [math.exp(score - scores[first]) for score in scores]
+            confidence = 1 / sum(odds)
+        return Prediction(
+            label=self.labels[first],
+            confidence=confidence,
+            runner_up=self.labels[second],
+        )
 
     def _words(self, text: str, label: str) -> list[_WordScore]:
         """Return every word in its place, with the score of the terms in it."""
