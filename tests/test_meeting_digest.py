@@ -24,7 +24,7 @@ from tests.kit.standin import Request, Standin, status
 from tests.kit.terminal import Terminal
 from tierwise.cascade.parts import split
 from tierwise.engine import Engine
-from tierwise.orchestrate.planning import rehearse
+from tierwise.orchestrate.dry_run import rehearse
 from tierwise.plan import Planner
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome

@@ -29,9 +29,9 @@ from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.ledger.views.history import history, paid_calls
-from tierwise.orchestrate.planning import rehearse
+from tierwise.orchestrate.dry_run import rehearse
 from tierwise.plan import Plan, Planner, Sampler, choose, save_plan, take_plan
-from tierwise.plan.sample import whole_batch
+from tierwise.plan.sampler import whole_batch
 from tierwise.project import Project
 from tierwise.records import Batch, Outcome
 from tierwise.report import summarize_run

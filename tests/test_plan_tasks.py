@@ -11,7 +11,7 @@ from prefect import flow, task
 from tasks.classify import classify
 from tests.kit.projects import make_project, model
 from tierwise import redact
-from tierwise.orchestrate.planning import plain_tasks
+from tierwise.orchestrate.dry_run import plain_tasks
 
 FLOW = """
 from pathlib import Path

@@ -25,8 +25,8 @@ from tierwise.documents import Shard, iter_documents
 from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError, Misuse, RateLimited, TierwiseError, UnknownName
-from tierwise.orchestrate.attaching import SPOOL, find_note, join, leave_note
-from tierwise.orchestrate.runners import task_runner
+from tierwise.orchestrate.run_manifest import SPOOL, find_note, join, leave_note
+from tierwise.orchestrate.task_runners import task_runner
 from tierwise.project import Project
 from tierwise.records import Batch, Document
 
@@ -212,7 +212,7 @@ def test_another_process_works_for_the_run_under_its_budget(
             import sys
             from pathlib import Path
             from tierwise.engine import Engine
-            from tierwise.orchestrate.attaching import find_note, join
+            from tierwise.orchestrate.run_manifest import find_note, join
             from tierwise.project import Project
             from tests.test_scale import LABELS, classify, letters
             with Engine(Project.find()) as engine:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tierwise.errors import TierwiseError
     from tierwise.orchestrate.flows import read_documents, recorded_run, step, write_documents
-    from tierwise.orchestrate.redacting import redact
-    from tierwise.orchestrate.runners import task_runner
+    from tierwise.orchestrate.redact_task import redact
+    from tierwise.orchestrate.task_runners import task_runner
     from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
     from tierwise.report import RunSummary
     from tierwise.steps.checks import Check, check
@@ -31,9 +31,9 @@ _HOMES = {
     "check": "steps.checks",
     "read_documents": "orchestrate.flows",
     "recorded_run": "orchestrate.flows",
-    "redact": "orchestrate.redacting",
+    "redact": "orchestrate.redact_task",
     "step": "orchestrate.flows",
-    "task_runner": "orchestrate.runners",
+    "task_runner": "orchestrate.task_runners",
     "write_documents": "orchestrate.flows",
 }
 __all__ = [

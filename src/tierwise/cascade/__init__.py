@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierwise.cascade.calls import Job, Provider, RunContext
+from tierwise.cascade.attempts import Job, Provider, RunContext
 from tierwise.cascade.cascade import Cascade
 
 __all__ = ["Cascade", "Job", "Provider", "RunContext"]

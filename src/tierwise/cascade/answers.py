@@ -17,10 +17,10 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from tierwise.cascade.calls import Calls, FailedCall, Work, prompt_tokens
+from tierwise.cascade.attempts import Calls, FailedCall, Work, prompt_tokens
 from tierwise.cascade.faults import decision
-from tierwise.cascade.limits import WORTH_WAITING_S
 from tierwise.cascade.parts import split
+from tierwise.cascade.rate_limits import WORTH_WAITING_S
 from tierwise.policy.catalog import Model
 from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict, rank
 from tierwise.steps.examples import Example

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from tierwise.cascade.answers import Answer, Answers
-from tierwise.cascade.calls import Calls, FailedCall, Job, Provider, RunContext, Work
+from tierwise.cascade.attempts import Calls, FailedCall, Job, Provider, RunContext, Work
 from tierwise.cascade.faults import decision
 from tierwise.cascade.parts import gathered, parts_of
 from tierwise.cascade.shadow import Shadows

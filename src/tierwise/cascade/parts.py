@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tierwise.cascade.calls import Job
+from tierwise.cascade.attempts import Job
 from tierwise.records import Document, Outcome, highest
 from tierwise.steps.step import Step
 from tierwise.text.tokens import count_tokens

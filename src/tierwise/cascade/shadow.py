@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from tierwise.cascade.answers import Answer, Answers, conversation
-from tierwise.cascade.calls import FailedCall, Work
+from tierwise.cascade.attempts import FailedCall, Work
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import Ledger
 from tierwise.ledger.people.samples import Audit, identity_of, item_id

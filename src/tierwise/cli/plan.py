@@ -85,7 +85,7 @@ def plan(
 
 def _tell_what_runs(function: Any) -> None:
     """Planning goes through the flow itself, and only steps know that."""
-    from tierwise.orchestrate.planning import plain_tasks
+    from tierwise.orchestrate.dry_run import plain_tasks
 
     if names := plain_tasks(function):
         typer.echo(
@@ -116,7 +116,7 @@ def _planned(
 
 def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
     from tierwise.cli.run import progress
-    from tierwise.orchestrate.planning import rehearse
+    from tierwise.orchestrate.dry_run import rehearse
 
     with progress() as watcher, engine.watched_by(watcher):
         rehearse(function, parameters, engine)
@@ -150,7 +150,7 @@ def _sampled(
 
 
 def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
-    from tierwise.plan.values import amount
+    from tierwise.plan.plan import amount
     from tierwise.text.amounts import usd
 
     expected, most, unknown = planner.tally.of(chosen)

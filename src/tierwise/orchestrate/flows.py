@@ -32,9 +32,9 @@ from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.orchestrate.artifacts import key_of, publish_summary
-from tierwise.orchestrate.asking import ask_by_pausing
-from tierwise.orchestrate.attaching import SPOOL, find_note, join, leave_note
-from tierwise.orchestrate.planning import BatchTask, rehearsal, rehearsed_flow, submitted
+from tierwise.orchestrate.dry_run import BatchTask, rehearsal, rehearsed_flow, submitted
+from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
+from tierwise.orchestrate.run_manifest import SPOOL, find_note, join, leave_note
 from tierwise.orchestrate.secrets import variables
 from tierwise.orchestrate.server import tellable, wait_until_recorded
 from tierwise.orchestrate.watching import (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tierwise.plan.plan import CostRow, Plan, Reference, RouteRow, Sample, Waiting
 from tierwise.plan.planner import Planner
-from tierwise.plan.sample import Sampler, choose
-from tierwise.plan.store import save_plan, take_plan
-from tierwise.plan.values import CostRow, Plan, Reference, RouteRow, Sample, Waiting
+from tierwise.plan.sampler import Sampler, choose
+from tierwise.plan.saved_plans import save_plan, take_plan
 
 __all__ = [
     "CostRow",

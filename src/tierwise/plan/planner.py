@@ -13,18 +13,25 @@ from typing import Any
 
 from tierwise.cascade import Job, RunContext
 from tierwise.cascade.answers import conversation
-from tierwise.cascade.calls import Work, build_call
+from tierwise.cascade.attempts import Work, build_call
 from tierwise.cascade.parts import parts_of
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import RunRow, RunState
 from tierwise.ledger.views.history import Key, Past, history, paid_calls
-from tierwise.plan.expectations import Expectation, expect, most, prompts_of
-from tierwise.plan.paid import Unpaid, paid_cascade
-from tierwise.plan.proof import missing_proof
-from tierwise.plan.tally import ZERO, Tally
-from tierwise.plan.unknown import Assumed, applies, assumed_of, assumed_steps, chance, stand_in
-from tierwise.plan.values import Plan
+from tierwise.plan.assumed_outcomes import (
+    Assumed,
+    applies,
+    assumed_of,
+    assumed_steps,
+    chance,
+    stand_in,
+)
+from tierwise.plan.expected_cost import Expectation, expect, most, prompts_of
+from tierwise.plan.missing_certificates import missing_proof
+from tierwise.plan.paid_answers import Unpaid, paid_cascade
+from tierwise.plan.plan import Plan
+from tierwise.plan.totals import ZERO, Tally
 from tierwise.policy.budget import Budget
 from tierwise.policy.catalog import Model
 from tierwise.policy.router import Policy, route, unroutable_cause, worst_case

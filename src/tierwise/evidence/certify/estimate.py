@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from tierwise.cascade import Job, RunContext
 from tierwise.cascade.answers import conversation
-from tierwise.cascade.calls import Work
+from tierwise.cascade.attempts import Work
 from tierwise.cascade.parts import parts_of
 from tierwise.evidence import judge
 from tierwise.evidence.certify.measure import Evaluation

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from tierwise.plan.expectations import Expectation
-from tierwise.plan.values import CostRow, Reference, RouteRow, Waiting
+from tierwise.plan.expected_cost import Expectation
+from tierwise.plan.plan import CostRow, Reference, RouteRow, Waiting
 from tierwise.policy.catalog import Model
 from tierwise.records import Route
 

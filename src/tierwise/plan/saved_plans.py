@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tierwise.plan.values import Plan
+from tierwise.plan.plan import Plan
 from tierwise.records import canonical_hash
 
 FOLDER = Path(".tierwise") / "plans"

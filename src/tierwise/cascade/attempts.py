@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tierwise.cascade.faults import NEVER_BILLED
-from tierwise.cascade.limits import ModelLimits
+from tierwise.cascade.rate_limits import ModelLimits
 from tierwise.cascade.top_up import TopUp
 from tierwise.errors import (
     BudgetExceeded,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from tierwise.engine import Engine
-from tierwise.plan.values import Sample
+from tierwise.plan.plan import Sample
 from tierwise.project import Project
 from tierwise.records import Batch
 

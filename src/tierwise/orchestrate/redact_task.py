@@ -11,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 
 from tierwise.documents.redaction.redact import REGIONS, STEP, Redaction
+from tierwise.orchestrate.dry_run import BatchTask
 from tierwise.orchestrate.flows import _task_run_name, current_run
-from tierwise.orchestrate.planning import BatchTask
 from tierwise.records import Batch, Sensitivity
 
 
