@@ -104,10 +104,10 @@ def test_it_tells_a_decision_in_its_order(
         "away",
         "guard confidential-stays-local: what is confidential may only go to local",
         "What happened",
-        "1. small  asked first: answered in",
+        "1. small  first call: answered in",
         'said {"label": "billing", "evidence": "words of its own"}',
         "failed grounding:",
-        "2. large  asked next, after a failed check: answered in",
+        "2. large  escalation, after a failed check: answered in",
         "passed schema, label, grounding",
         'accepted from large: {"label": "billing"',
     ]
@@ -147,14 +147,14 @@ def test_a_fault_and_a_fallback_are_told_apart_from_an_escalation(
     standin.faults([status(401, "no such key")])
     classify(project, letter())
     text = explained(terminal, project, "mail-07")
-    assert "1. away   asked first: AuthenticationFailed:" in text
-    assert "2. small  asked next, after a fault:" in text
+    assert "1. away   first call: AuthenticationFailed:" in text
+    assert "2. small  fallback, after a provider's fault:" in text
 
 
 def test_an_answer_that_was_paid_before_says_so(terminal: Terminal, project: Path) -> None:
     classify(project, letter())
     classify(project, letter())
-    assert "1. away  asked first: an answer paid before, used again" in explained(
+    assert "1. away  first call: an answer paid for before, reused" in explained(
         terminal, project, "mail-07"
     )
 
@@ -166,7 +166,7 @@ def test_a_deferred_document_says_what_it_waits_for(
     classify(project, letter())
     text = explained(terminal, project, "mail-07")
     assert "Deferred, 6 calls" in text
-    assert "asked again, shown what was wrong" in text
+    assert "repair, with the fault shown" in text
     assert "deferred: away: schema:" in text
 
 
@@ -175,7 +175,7 @@ def test_a_shadow_is_told_apart(terminal: Terminal, office: Office) -> None:
     office.made().run(documents(1))
     text = explained(terminal, office.root, "d000")
     assert "Accepted from dear, 1 call, " in text
-    assert text.index("Outcome") < text.index("Asked as well, for an audit; nothing changed by it")
+    assert text.index("Outcome") < text.index("Shadow calls, for comparison; they changed nothing")
     found = data(terminal, office.root, "d000")
     assert [attempt["model"] for attempt in found["attempts"]] == ["dear"]
     assert [attempt["model"] for attempt in found["shadow"]] == ["cheap"]

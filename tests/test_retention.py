@@ -347,8 +347,8 @@ def test_the_trail_holds_after_a_deletion_and_tells_of_it(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ([], "say what is to go"),
-        (["--older-than", "90d", "--document", "a.txt"], "say what is to go"),
+        ([], "say what to delete"),
+        (["--older-than", "90d", "--document", "a.txt"], "say what to delete"),
         (["--older-than", "soon"], "'soon' is no length of time"),
         (["--document", "nobody.txt"], "no document named 'nobody.txt'"),
     ],

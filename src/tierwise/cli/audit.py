@@ -1,4 +1,4 @@
-"""`tierwise audit`: write down who did what by which rule, and prove that nobody changed it since."""
+"""`tierwise audit`: the tamper-evident audit trail, exported and verified."""
 
 from __future__ import annotations
 
@@ -10,41 +10,46 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from tierwise.cli.options import command_group
+from tierwise.cli.opening import open_ledger
+from tierwise.cli.options import AsJson, command_group
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NOTES = 5  # shown at most
+    from tierwise.audit.verify import Verification
+
+_MOST_NOTES = 5  # lines
 audit = command_group("Export and verify the tamper-evident audit trail.")
 
 
 @audit.command("export")
 def export(
     run: Annotated[
-        str | None, typer.Option("--run", help="Only this run: an id, its beginning, or `latest`.")
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Only this run: an id, or `latest`."),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", help="Only what began then or later, such as 2026-11-01."),
+        typer.Option("--since", metavar="DATE", help="Only runs from this date or time on."),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="`jsonl`, or `csv` for a spreadsheet.")
+        str, typer.Option("--format", metavar="FORMAT", help="jsonl, or csv for a spreadsheet.")
     ] = "jsonl",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file; without one, standard output.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A file; default: standard output."),
     ] = None,
 ) -> None:
-    """Write one record for every run, attempt, outcome, decision, label and deletion.
+    """Write one record for each run, attempt, outcome and decision.
 
-    Each record carries the SHA-256 of the one before, and the last one counts them and names the ledger's newest
-    seal: `tierwise audit verify FILE` finds whatever was changed since, in the file or in the ledger. Documents,
-    prompts and answers are not in it, only their hashes.
+    Labels and deletions are included. Each record carries the SHA-256 of the one before. The last
+    record counts them and names the newest seal of the ledger. `tierwise audit verify FILE` then
+    finds any change, in the file or in the ledger. The trail has hashes of documents, prompts and
+    answers, but not their texts.
     """
     from tierwise.audit.files import write_trail
-    from tierwise.cli.runs import open_ledger
     from tierwise.ledger.people.chain import Scope
 
     if form not in ("jsonl", "csv"):
@@ -56,36 +61,36 @@ def export(
                 f"run {crashed}: its process is gone; it is now on record as crashed, and sealed",
                 err=True,
             )
-        last = None
-        for last in ledger.trail.seals():  # noqa: B007 - the newest one is wanted
+        newest_seal = None
+        for newest_seal in ledger.trail.seals():  # noqa: B007 - the last of them is the newest
             pass
-        number, head = write_trail(
-            file, ledger.trail.blocks(scope), scope, last, "csv" if form == "csv" else "jsonl"
+        blocks = ledger.trail.blocks(scope)
+        number, last_hash = write_trail(
+            file, blocks, scope, newest_seal, "csv" if form == "csv" else "jsonl"
         )
-    typer.echo(f"{number} records; the last line's hash is {head}", err=True)
+    typer.echo(f"{number} records; the last line's hash is {last_hash}", err=True)
 
 
 @audit.command("verify")
 def verify(
     file: Annotated[
         Path | None,
-        typer.Argument(help="What `export` wrote; without it, the ledger itself is verified."),
+        typer.Argument(metavar="FILE", help="An exported trail; default: the ledger itself."),
     ] = None,
     alone: Annotated[
-        bool, typer.Option("--alone", help="Look at the file only, not at this project's ledger.")
+        bool, typer.Option("--alone", help="Verify the file only, not against the ledger.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Verify that no record was changed, removed, added or moved.
 
-    The file's own chain comes first, then the file against the ledger, then the ledger against the seals that it
-    got at the end of each run. Exit code 1 when anything is wrong.
+    Verifies the file's own hash chain, then the file against the ledger, then the ledger against
+    the seals from the end of each run. Names the line of each fault. Exit code 1 when there is one.
     """
     from tierwise.audit.verify import verify_file, verify_ledger
-    from tierwise.cli.runs import open_ledger
 
     if file is None and alone:
-        raise Misuse("name the file that is to be looked at alone")
+        raise Misuse("name the file to verify alone")
     if alone and file:
         report = verify_file(file, None)
     else:
@@ -94,30 +99,34 @@ def verify(
     if as_json:
         print_json({"records": report.records, "faults": report.faults, "notes": report.notes})
     else:
-        for fault in report.faults:
-            typer.echo(fault)
-        for note in report.notes[:_NOTES]:
-            typer.echo(f"note: {note}", err=True)
-        if more := len(report.notes[_NOTES:]):
-            typer.echo(f"note: and {more} more like this; --json lists all", err=True)
-        against = (
-            "by itself"
-            if alone
-            else "against the ledger and its seals"
-            if file
-            else "against its seals"
-        )
-        found = f"{len(report.faults)} faults" if report.faults else "nothing is wrong"
-        typer.echo(
-            f"{file or 'the ledger'}: {report.records} records checked {against}: {found}",
-            err=bool(report.faults),
-        )
+        _print_report(report, file, alone=alone)
     if report.faults:
         raise typer.Exit(1)
 
 
+def _print_report(report: Verification, file: Path | None, *, alone: bool) -> None:
+    for fault in report.faults:
+        typer.echo(fault)
+    for note in report.notes[:_MOST_NOTES]:
+        typer.echo(f"note: {note}", err=True)
+    more = len(report.notes) - _MOST_NOTES
+    if more > 0:
+        typer.echo(f"note: and {more} more like this; --json lists all", err=True)
+    against = "against its seals"
+    if alone:
+        against = "by itself"
+    elif file:
+        against = "against the ledger and its seals"
+    result = f"{len(report.faults)} faults" if report.faults else "nothing is wrong"
+    typer.echo(
+        f"{file or 'the ledger'}: {report.records} records checked {against}: {result}",
+        err=bool(report.faults),
+    )
+
+
 @contextmanager
 def _opened(path: Path | None) -> Iterator[IO[str]]:
+    """Open a file for writing, or standard output. Raises Misuse."""
     if path is None:
         yield sys.stdout
         return
@@ -129,11 +138,11 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
 
 
 def _seconds(day: str | None) -> float | None:
-    """A date or time in local time, as seconds since the epoch."""
+    """Return a date or time in local time as seconds since the epoch. Raises Misuse."""
+    if day is None:
+        return None
     try:
-        return (
-            None if day is None else datetime.datetime.fromisoformat(day).astimezone().timestamp()
-        )
+        return datetime.datetime.fromisoformat(day).astimezone().timestamp()
     except ValueError:
         raise Misuse(
             f"--since '{day}' is not a date; write 2026-11-01 or 2026-11-01T08:00"

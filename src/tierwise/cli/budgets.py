@@ -1,109 +1,110 @@
-"""`tierwise budgets`: how much may still be spent, what was, and more of it."""
+"""`tierwise budgets`: limits on spending, what is left of them, and top-ups."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
+from tierwise.errors import Misuse, UnknownName
+from tierwise.text.amounts import usd
 
 if TYPE_CHECKING:
     from tierwise.ledger import BudgetChange, Ledger
     from tierwise.policy.budget import BudgetState
 
-_SHOWN = 20  # besides those of now
+_MOST_OTHERS = 20  # budgets in the list, in addition to the current ones of the rules
 
 
 def budgets(
-    name: Annotated[str | None, typer.Argument(help="Show every change of this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="BUDGET", help="Show every change of this budget.")
+    ] = None,
     add: Annotated[
         float | None,
-        typer.Option("--add", min=0, help="USD to add to its limit, for all under it."),
+        typer.Option("--add", metavar="USD", min=0, help="Raise the limit by this amount."),
     ] = None,
     note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show budgets, and add money to one.
 
-    What is reserved is the worst case of calls under way; most of it comes back. `tierwise budgets "day 2026-11-05"`
-    shows every change of one budget; with `--add 5` there is more in it, for every process that draws on it.
+    Lists the current budgets of the rules, such as today's and this month's, then earlier ones and
+    those of single runs. `reserved` is the worst case of calls that are running; most of it is
+    released when they end. `tierwise budgets "day 2026-11-05"` shows every change of one budget,
+    and `--add 5` raises its limit for all processes that spend from it.
     """
-    from tierwise.cli.runs import open_ledger
-    from tierwise.errors import Misuse
-
     with open_ledger() as ledger:
         states = _states(ledger)
-        if name is None:
-            if add is not None:
-                raise Misuse(
-                    'name the budget to add to, such as: tierwise budgets "day 2026-11-05" --add 5'
-                )
-            data: list[Any] = states
-        else:
-            data = _changes(ledger, name, states, add, note)
-    if as_json:
-        print_json([asdict(item) for item in data])
-    elif name is None:
-        print_table(
-            [_state_cells(state) for state in data],
-            empty="no budget was drawn on yet, and the rules have none",
+        if name is not None:
+            changes = _changes(ledger, name, states, add, note)
+    if name is None and add is not None:
+        raise Misuse(
+            'name the budget to add to, such as: tierwise budgets "day 2026-11-05" --add 5'
         )
+    if name is None:
+        _print_states(states, as_json=as_json)
     else:
-        print_table(
-            [_change_cells(change) for change in data],
-            title=name,
-            empty="nothing was drawn on it yet",
-        )
+        _print_changes(name, changes, as_json=as_json)
 
 
 def _states(ledger: Ledger) -> list[BudgetState]:
-    """The limits of the rules now, then what else there is, the newest first."""
+    """Return the current budgets of the rules, then the newest of all others."""
     from tierwise.policy.budget import RunBudget
-    from tierwise.project import Project
 
-    known = {state.name: state for state in ledger.budgets.states()}
-    current = RunBudget(
-        (limit.limit for limit in Project.find().rules.budget.limits), known
-    ).states()
-    others = (
-        state for name, state in known.items() if name not in {state.name for state in current}
-    )
-    return [*current, *sorted(others, key=lambda state: state.name, reverse=True)[:_SHOWN]]
+    recorded = {state.name: state for state in ledger.budgets.states()}
+    limits = [limit.limit for limit in find_project().rules.budget.limits]
+    current = RunBudget(limits, recorded).states()
+    current_names = {state.name for state in current}
+    others = [state for name, state in recorded.items() if name not in current_names]
+    others.sort(key=lambda state: state.name, reverse=True)
+    return [*current, *others[:_MOST_OTHERS]]
 
 
 def _changes(
     ledger: Ledger, name: str, states: list[BudgetState], add: float | None, note: str
 ) -> list[BudgetChange]:
-    from decimal import Decimal
-
-    from tierwise.errors import UnknownName
-
-    known = {state.name for state in [*states, *ledger.budgets.states([name])]}
-    if name not in known:
-        raise UnknownName("budget", name, known)
+    """Raise a budget's limit if asked to, and return all its changes. Raises UnknownName."""
+    names = {state.name for state in [*states, *ledger.budgets.states([name])]}
+    if name not in names:
+        raise UnknownName("budget", name, names)
     if add is not None:
         ledger.budgets.grant(name, Decimal(str(add)), note)
     return list(ledger.budgets.history(name))
 
 
-def _state_cells(state: BudgetState) -> dict[str, Any]:
-    from tierwise.text.amounts import usd
+def _print_states(states: list[BudgetState], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(state) for state in states])
+        return
+    rows = [
+        {
+            "budget": state.name,
+            "limit": usd(state.limit),
+            "spent": usd(state.spent),
+            "reserved": usd(state.reserved),
+            "left": usd(state.left),
+        }
+        for state in states
+    ]
+    print_table(rows, empty="no budget was used yet, and the rules have none")
 
-    return {
-        "budget": state.name,
-        "limit": usd(state.limit),
-        "spent": usd(state.spent),
-        "reserved": usd(state.reserved),
-        "left": usd(state.left),
-    }
+
+def _print_changes(name: str, changes: list[BudgetChange], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(change) for change in changes])
+        return
+    rows = [_change_cells(change) for change in changes]
+    print_table(rows, title=name, empty="nothing was spent from it yet")
 
 
 def _change_cells(change: BudgetChange) -> dict[str, Any]:
-    from tierwise.text.amounts import usd
-
     return {
         "at (UTC)": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(change.at)),
         "change": change.kind,

@@ -43,7 +43,7 @@ COMMANDS = (
         takes_flow_options=True,
     ),
     Command("retry", "retry:retry", RUN, "Run a flow again for the documents it deferred."),
-    Command("show", "runs:show", INSPECT, "Show the cost, quality and deferrals of one run."),
+    Command("show", "show:show", INSPECT, "Show the cost, quality and deferrals of one run."),
     Command("runs", "runs:runs", INSPECT, "List the recorded runs, newest first."),
     Command("report", "report:report", INSPECT, "Write an HTML report about one run or a period."),
     Command("explain", "explain:explain", INSPECT, "Explain why a document went to a model."),

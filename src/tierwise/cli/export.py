@@ -70,7 +70,7 @@ def export(
     A fine-tuned model is one more entry in the catalog, to be certified like any other: see docs/training.md. Some
     providers' terms forbid training other models on their answers: --model and --tier choose whose answers are taken.
     """
-    from tierwise.cli.runs import open_ledger
+    from tierwise.cli.opening import open_ledger
     from tierwise.export.collect import ExportFilter, collect
     from tierwise.export.files import refuse_to_overwrite, write_export
     from tierwise.orchestrate.environment import prepare_prefect

@@ -1,4 +1,4 @@
-"""`tierwise golden add`: what persons decided becomes labelled examples."""
+"""`tierwise golden`: reviewed answers as labelled examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tierwise.cli.options import command_group
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import OnlyStep, RunArgument, command_group
 from tierwise.errors import Misuse
 
 golden = command_group("Turn reviewed answers into labelled examples.")
@@ -14,19 +15,19 @@ golden = command_group("Turn reviewed answers into labelled examples.")
 
 @golden.callback()
 def _group() -> None:
-    """Keeps `add` a command of its own."""
+    """Keep `add` a command of its own, although it is the only one."""
 
 
 @golden.command("add")
 def add(
-    run: Annotated[
-        str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")
-    ] = "latest",
-    step: Annotated[str | None, typer.Option("--step", help="Only this step.")] = None,
+    run: RunArgument = "latest",
+    step: OnlyStep = None,
     to: Annotated[
         str,
         typer.Option(
-            "--to", help="`golden`: measured on; `examples`: shown to models that are taught."
+            "--to",
+            metavar="SET",
+            help="`golden`, for measuring, or `examples`, for few-shot prompts and training.",
         ),
     ] = "golden",
     include_confidential: Annotated[
@@ -36,25 +37,22 @@ def add(
         ),
     ] = False,
 ) -> None:
-    """Add the answers that persons approved or edited in a run to golden/STEP.jsonl.
+    """Add the approved and edited answers of a run to golden/STEP.jsonl.
 
-    A text that stands in golden/STEP.jsonl or golden/STEP-examples.jsonl already is left out: what a model is shown
-    must not be what it is measured on. The files hold the documents' texts and are meant for version control, so
-    confidential ones stay out.
+    Skips a text that is in golden/STEP.jsonl or golden/STEP-examples.jsonl already: a model must
+    not be measured on an example from its own prompt. The files contain the documents' texts and
+    belong in version control, so confidential ones are left out by default.
     """
-    from tierwise.ledger import Ledger
-    from tierwise.project import Project
     from tierwise.review.golden_rows import add_golden_rows
 
     if to not in ("golden", "examples"):
         raise Misuse(f"--to '{to}' is neither golden nor examples")
-    project = Project.find()
-    with Ledger.open(project.ledger_url, root=project.root) as ledger:
-        row = ledger.resolve_run(run)
+    project = find_project()
+    with open_ledger(project) as ledger:
         added = add_golden_rows(
             ledger,
             project,
-            row,
+            ledger.resolve_run(run),
             step,
             suffix="" if to == "golden" else "-examples",
             confidential=include_confidential,
@@ -63,5 +61,5 @@ def add(
         typer.echo(f"{number} added to {path.relative_to(project.root)}")
     if not added.written:
         typer.echo("nothing was added")
-    for document, why in added.left_out:
-        typer.echo(f"left out {document}: {why}", err=True)
+    for document, reason in added.left_out:
+        typer.echo(f"left out {document}: {reason}", err=True)

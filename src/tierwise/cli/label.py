@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tierwise.cli.explain import aligned, short
 from tierwise.cli.output import print_json
+from tierwise.cli.render.lines import aligned
+from tierwise.cli.render.lines import one_line as short
 from tierwise.errors import Misuse
 
 if TYPE_CHECKING:

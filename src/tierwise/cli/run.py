@@ -93,7 +93,7 @@ def run_flow(
 
 def show_summary(summary: RunSummary, *, as_json: bool) -> None:
     """What a run did, and where to look next."""
-    from tierwise.cli.runs import print_summary
+    from tierwise.cli.render.run_report import print_summary
 
     if as_json:
         print_json(summary.data())

@@ -1,0 +1,225 @@
+"""An explanation as lines of at most 80 columns, in the order of the decision."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from tierwise.cli.render.lines import WIDTH, aligned, cost_text, one_line
+from tierwise.text.amounts import plural, total
+
+if TYPE_CHECKING:
+    from tierwise.explain.decisions import Explanation
+    from tierwise.records import Attempt, Choice, Verdict
+
+KINDS = {
+    "first": "first call",
+    "retry": "retry, after a passing fault",
+    "fallback": "fallback, after a provider's fault",
+    "escalation": "escalation, after a failed check",
+    "repair": "repair, with the fault shown",
+    "judge": "call as a judge",
+    "shadow": "shadow call; it changed nothing",
+}
+
+
+def explanation_lines(explanation: Explanation) -> Iterator[str]:
+    """Yield the document, the rules, the candidates, the calls and the outcome."""
+    yield from _head(explanation)
+    yield ""
+    yield from aligned(_decision_rows(explanation))
+    yield from _candidates(explanation)
+    yield from _rejected(explanation)
+    if explanation.outcome is None:
+        return
+    if explanation.used:
+        yield from ("", "What happened")
+        yield from _attempts(explanation, explanation.used)
+    yield ""
+    yield from aligned([("Outcome", _outcome_text(explanation))])
+    if explanation.shadow:
+        yield from ("", "Shadow calls, for comparison; they changed nothing")
+        yield from _attempts(explanation, explanation.shadow)
+
+
+def _head(explanation: Explanation) -> Iterator[str]:
+    """Yield the subject, and the answer in one sentence."""
+    step = explanation.route.step
+    models = explanation.route.models
+    run = explanation.run
+    outcome = explanation.outcome
+    if run is None or outcome is None:
+        yield f"{step}, decided now, with what is available here"
+        if models:
+            yield f"{models[0]} would be asked first."
+        else:
+            yield f"It would be deferred: {explanation.route.reason}."
+        return
+    yield f"{step} of {explanation.document_id}, as it was in run {run.id} ({run.flow})"
+    source = f" from {outcome.model}" if outcome.model else ""
+    calls = plural(len(explanation.used), "call")
+    cost = cost_text(total(attempt.cost for attempt in explanation.used))
+    yield f"{outcome.status.capitalize()}{source}, {calls}, {cost}."
+
+
+def _decision_rows(explanation: Explanation) -> list[tuple[str, str]]:
+    """Return what was known of the document, and which rules applied."""
+    route = explanation.route
+    features = route.features
+    rows = []
+    if features:
+        rows.append(("Document", _document_text(features)))
+    tags = features.get("tags")
+    if tags:
+        rows.append(("Tags", ", ".join(f"{name}={value}" for name, value in tags.items())))
+    for number, (step, value) in enumerate(explanation.earlier.items()):
+        label = "" if number else "Before"
+        rows.append((label, f"{step}: {one_line(value, 100)}"))
+    budget = _budget_text(features)
+    if budget:
+        rows.append(("Budget", budget))
+    rows.append(("Guards", _guards_text(explanation)))
+    rule = f"{route.rule}: {route.reason}" if route.reason else route.rule
+    rows.append(("Route", rule))
+    if route.review:
+        rows.append(("Review", "a person reviews the answer before it counts"))
+    policy = f"{explanation.policy_hash[:12]} (rules, catalog, certificates)"
+    rows.append(("Policy", policy))
+    return rows
+
+
+def _document_text(features: Mapping[str, Any]) -> str:
+    parts = [
+        f"{features['tokens']:,} tokens, {features['prompt_tokens']:,} with the prompt",
+        features["sensitivity"],
+        f"language {features['language'] or 'unknown'}",
+        f"{features['stakes']} stakes",
+    ]
+    return "; ".join(parts)
+
+
+def _budget_text(features: Mapping[str, Any]) -> str:
+    parts = []
+    left = features.get("budget_left")
+    if left is not None:
+        parts.append(f"{Decimal(left):.6f} USD left")
+    if features.get("budget_used"):
+        parts.append(f"{features['budget_used']:.0%} used")
+    minutes = features.get("minutes_left")
+    if minutes is not None:
+        parts.append(f"{minutes:.0f} minutes left")
+    return ", ".join(parts)
+
+
+def _guards_text(explanation: Explanation) -> str:
+    if explanation.guards:
+        return ", ".join(explanation.guards)
+    # The ledger has the guards that rejected a candidate, not all that applied.
+    return "none applies" if explanation.run is None else "none kept a candidate out"
+
+
+def _candidates(explanation: Explanation) -> Iterator[str]:
+    route = explanation.route
+    if not route.models:
+        return
+    yield from ("", "Asked in this order, the next one when a check fails")
+    choices = {choice.model: choice for choice in route.choices}
+    rows = [
+        (
+            f"{number}. {name}",
+            _candidate_text(choices.get(name), route.thresholds.get(name)),
+        )
+        for number, name in enumerate(route.models, 1)
+    ]
+    yield from aligned(rows, indent="  ")
+
+
+def _candidate_text(choice: Choice | None, min_confidence: float | None) -> str:
+    parts = ["its expected cost is not on record"]
+    if choice:
+        parts = [cost_text(choice.expected_cost, "about ")]
+    if min_confidence is not None:
+        parts.append(f"its answer counts from a confidence of {min_confidence:.2f}")
+    if choice and choice.proof:
+        parts.append(choice.proof)
+    return "; ".join(parts)
+
+
+def _rejected(explanation: Explanation) -> Iterator[str]:
+    """Yield the rejected models, grouped by the reason."""
+    models_by_reason: dict[str, list[str]] = {}
+    for rejection in explanation.route.rejected:
+        models_by_reason.setdefault(rejection.reason, []).append(rejection.model)
+    if models_by_reason:
+        yield from ("", "Left out")
+    for reason, models in models_by_reason.items():
+        yield from _indented(", ".join(models), "  ")
+        yield from _indented(reason, "    ")
+
+
+def _indented(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+
+
+def _attempts(explanation: Explanation, attempts: Sequence[Attempt]) -> Iterator[str]:
+    rows: list[tuple[str, str]] = []
+    for number, attempt in enumerate(attempts, 1):
+        rows.append((f"{number}. {attempt.model}", f"{KINDS[attempt.kind]}: {_result(attempt)}"))
+        rows += [("", text) for text in _attempt_details(explanation, attempt)]
+    yield from aligned(rows, indent="  ")
+
+
+def _attempt_details(explanation: Explanation, attempt: Attempt) -> Iterator[str]:
+    """Yield what a model said, the verdicts on it, and the words that decided."""
+    outcome = explanation.outcome
+    accepted = (
+        outcome is not None and outcome.status == "accepted" and attempt is explanation.used[-1]
+    )
+    said = explanation.answers.get(attempt.id)
+    if said is not None and not accepted:  # the outcome shows an accepted answer
+        yield f"said {one_line(said)}"
+    for verdict in attempt.verdicts:
+        if verdict.passed is not True:
+            yield _verdict_text(verdict)
+    passed = [verdict.check for verdict in attempt.verdicts if verdict.passed]
+    if passed:
+        yield f"passed {', '.join(passed)}"
+    words = explanation.words.get(attempt.id)
+    if words:
+        weighted = ", ".join(f"{word} {weight:+.2f}" for word, weight in words)
+        yield f"words that decided: {weighted}"
+
+
+def _result(attempt: Attempt) -> str:
+    if attempt.reused:
+        return "an answer paid for before, reused"
+    if attempt.error:
+        text = (attempt.error_text or "").removeprefix(f"{attempt.model}: ")
+        return f"{attempt.error}: {text} ({cost_text(attempt.cost)})"
+    confidence = "" if attempt.confidence is None else f", confidence {attempt.confidence:.2f}"
+    return f"answered in {attempt.latency_s:.2f} s, {cost_text(attempt.cost)}{confidence}"
+
+
+def _verdict_text(verdict: Verdict) -> str:
+    word = "unscored" if verdict.passed is None else "failed"
+    return f"{word} {verdict.check}: {verdict.reason}"
+
+
+def _outcome_text(explanation: Explanation) -> str:
+    outcome = explanation.outcome
+    if outcome is None:
+        return ""
+    if outcome.status == "accepted":
+        return f"accepted from {outcome.model}: {one_line(outcome.value)}"
+    text = f"{outcome.status}: {outcome.reason}"
+    if outcome.value is not None:
+        text += f" (answer of {outcome.model}: {one_line(outcome.value)})"
+    return text

@@ -1,0 +1,45 @@
+"""`tierwise show`: the figures of one run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import AsJson, RunArgument
+from tierwise.cli.output import print_csv, print_json
+
+
+def show(
+    run: RunArgument = "latest",
+    documents: Annotated[
+        bool, typer.Option("--documents", "-d", help="Add a line for every document and step.")
+    ] = False,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+) -> None:
+    """Show the cost, quality and deferrals of one run.
+
+    Lists cost and pass rates by step, tier and model, the checks, the errors and the savings,
+    the deferred documents, and what needs attention. `tierwise report` writes the same figures
+    as a page, with trends and details of every document.
+    """
+    from tierwise.cli.render.run_report import print_report, rows_with_intervals
+    from tierwise.cli.reporting import read_report
+    from tierwise.report import document_cells
+
+    project = find_project()
+    with open_ledger(project) as ledger:
+        report = read_report(ledger, [ledger.resolve_run(run)], project)
+        [summary] = report.summaries
+        rows = document_cells(ledger, summary.run.id) if documents else []
+    if as_json:
+        data = summary.data() | report.data()
+        if documents:
+            data["documents"] = rows
+        print_json(data)
+    elif as_csv:
+        print_csv(rows if documents else rows_with_intervals(summary))
+    else:
+        print_report(report, rows)
