@@ -66,7 +66,7 @@ def run(engine: Engine, meeting: Document, models: Sequence[str], part_tokens: i
     for step, parameters in steps:
         [meeting] = engine.run_batch(
             context, step.spec, Batch((meeting,)), parameters, models=tuple(models)
-        ).documents
+        ).load()
     engine.finish_run(context, "completed")
     return meeting
 

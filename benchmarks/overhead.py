@@ -173,7 +173,7 @@ def requests(place: Place, source: Path, lane: str) -> list[dict[str, Any]]:
             response_schema=step.schema({"labels": LABELS}),
         )
         for batch in read_documents(source, sensitivity="internal")
-        for document in batch.documents
+        for document in batch.load()
     ]
     return [build(call, target) for call in calls]
 
@@ -283,7 +283,7 @@ def flow() -> Any:
 
 
 def accepted_all(batch: Any) -> None:
-    assert all(document.outcomes["classify"].status == "accepted" for document in batch.documents)
+    assert all(document.outcomes["classify"].status == "accepted" for document in batch.load())
 
 
 WAYS: dict[str, Way] = {

@@ -138,7 +138,7 @@ def weather(
         seconds = time.monotonic() - begun
         [state] = engine.ledger.budgets.states()
         return Weathered(
-            outcomes=tuple(document.outcomes["classify"] for document in done.documents),
+            outcomes=tuple(document.outcomes["classify"] for document in done.load()),
             attempts=tuple(engine.ledger.attempts(run.id)),
             recorded=sum(1 for _ in engine.ledger.outcomes(run.id)),
             requests=sum(server.count for server in servers),

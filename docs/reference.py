@@ -22,7 +22,7 @@ WORDS = {
     "boolean": "`true` or `false`",
 }
 MEMBERS = {
-    "Batch": ("documents",),
+    "Batch": ("load",),
     "Document": ("value", "deferred", "strictest"),
     "Outcome": ("cost", "escalated"),
     "Run": ("id", "summary"),

@@ -169,7 +169,7 @@ def test_who_set_a_sensitivity_is_on_record(ledger: Ledger, tmp_path: Path) -> N
     ledger.start_run(RUN)
 
     async def story() -> None:
-        for number, document in enumerate(batch.documents):
+        for number, document in enumerate(batch.load()):
             level = document.strictest
             outcome = Outcome(step="classify", status="accepted", value=1, sensitivity=level)
             await ledger.record_outcome(RUN.id, replace(document, id=str(number)), outcome)

@@ -83,7 +83,7 @@ def classify(engine: Engine, *documents: Document, run: RunContext | None = None
     run = run or engine.start_run("test")
     documents = documents or (Document(id="a", text=TEXT, sensitivity="internal"),)
     done = engine.run_batch(run, CLASSIFY, Batch(documents), LABELS)
-    return [document.outcomes["classify"] for document in done.documents]
+    return [document.outcomes["classify"] for document in done.load()]
 
 
 def kinds(outcome: Outcome) -> list[tuple[str, str, str | None]]:
@@ -174,8 +174,8 @@ def test_a_deferred_document_is_skipped_by_later_steps_and_costs_no_call(
     )
     before = small.count + large.count
     done = engine.run_batch(run, SUMMARIZE, batch, {"max_words": 40})
-    assert done.documents[0].outcomes["summarize"].status == "skipped"
-    assert done.documents[0].outcomes["summarize"].reason == "classify was deferred"
+    assert done.load()[0].outcomes["summarize"].status == "skipped"
+    assert done.load()[0].outcomes["summarize"].reason == "classify was deferred"
     assert small.count + large.count == before
 
 
@@ -362,7 +362,7 @@ def test_a_long_document_is_summarised_in_parts_and_then_as_a_whole(
         run = engine.start_run("test")
         batch = Batch((Document(id="a", text=text, sensitivity="internal"),))
         done = engine.run_batch(run, SUMMARIZE, batch, {"max_words": 40})
-    outcome = done.documents[0].outcomes["summarize"]
+    outcome = done.load()[0].outcomes["summarize"]
     assert outcome.status == "accepted"
     assert small.count == len(outcome.attempts) > 2
     assert "part 1 of" in small.requests[0].prompt
@@ -441,7 +441,7 @@ def measured(engine: Engine, *models: str, min_confidence: float) -> Outcome:
     done = engine.run_batch(
         engine.start_run("test"), CLASSIFY, batch, LABELS, models=models, thresholds=thresholds
     )
-    return done.documents[0].outcomes["classify"]
+    return done.load()[0].outcomes["classify"]
 
 
 def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(

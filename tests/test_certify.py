@@ -98,7 +98,7 @@ def route_one(root: Path, text: str = TEXT) -> Outcome:
     with Engine(Project(root), env={}) as engine:
         document = Document(id="a", text=text, sensitivity="internal")
         done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS)
-    return done.documents[0].outcomes["classify"]
+    return done.load()[0].outcomes["classify"]
 
 
 def certify(
@@ -190,7 +190,7 @@ def test_other_labels_than_the_certified_ones_are_not_covered(
         document = Document(id="a", text="my invoice is wrong", sensitivity="internal")
         labels = {"labels": ["billing", "risk"], "descriptions": {}}
         done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), labels)
-    route = done.documents[0].outcomes["classify"].route
+    route = done.load()[0].outcomes["classify"].route
     assert route is not None
     assert "nothing is certified" in route.reason
 
@@ -209,7 +209,7 @@ def test_a_taught_model_is_shown_the_nearest_examples_as_earlier_turns(
     with Engine(Project(project), env={}) as engine:
         document = Document(id="a", text=question, sensitivity="internal")
         done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS)
-    outcome = done.documents[0].outcomes["classify"]
+    outcome = done.load()[0].outcomes["classify"]
     assert (outcome.status, outcome.model) == ("accepted", "taught")
     turns = servers[1].last.body["messages"]
     assert [turn["role"] for turn in turns] == [

@@ -58,7 +58,7 @@ def project(tmp_path: Path, standin: Standin) -> Path:
             for n, sensitivity in enumerate(["internal", "internal", "confidential"])
         )
         done = engine.run_batch(run, CLASSIFY, Batch(documents), LABELS)
-        engine.run_batch(run, SUMMARIZE, Batch(done.documents[:2]), {"max_words": 50})
+        engine.run_batch(run, SUMMARIZE, Batch(done.load()[:2]), {"max_words": 50})
     return root
 
 

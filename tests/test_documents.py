@@ -75,9 +75,7 @@ def test_batches_carry_their_place_in_the_run(tmp_path: Path) -> None:
         "documents 3-4 of 5",
         "documents 5-5 of 5",
     ]
-    assert [d.text for batch in batches for d in batch.documents] == [
-        f"row {n}" for n in range(1, 6)
-    ]
+    assert [d.text for batch in batches for d in batch.load()] == [f"row {n}" for n in range(1, 6)]
 
 
 def test_a_missing_source_is_refused_at_once_with_what_is_accepted(tmp_path: Path) -> None:

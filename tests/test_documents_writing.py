@@ -166,8 +166,8 @@ def test_what_was_written_is_as_sensitive_as_it_was_when_it_is_read_as_documents
         batch(Document(id="a.txt", text="x", sensitivity="internal", outcomes=answer)), tmp_path
     )
     [again] = read_documents(tmp_path, sensitivity="public", text_column="id")
-    assert {document.id for document in again.documents} == {"a.txt.md", "outcomes.jsonl#a.txt"}
-    assert {document.sensitivity for document in again.documents} == {"confidential"}
+    assert {document.id for document in again.load()} == {"a.txt.md", "outcomes.jsonl#a.txt"}
+    assert {document.sensitivity for document in again.load()} == {"confidential"}
 
 
 def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(tmp_path: Path) -> None:

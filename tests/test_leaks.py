@@ -162,12 +162,12 @@ def test_no_fault_takes_a_key_or_a_document_anywhere(
     with Engine(Project(project), env=ENV) as engine:
         done = engine.run_batch(engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS)
     assert standin.count
-    everywhere = [text for _, _, text in columns(url)] + log.lines + [repr(done.documents[0])]
+    everywhere = [text for _, _, text in columns(url)] + log.lines + [repr(done.load()[0])]
     assert found(KEYS, *everywhere) == set()
     places = {
         (table, column, text) for table, column, text in columns(url) if (table, column) not in KEPT
     }
-    assert found(TEXTS, *log.lines, repr(done.documents[0])) == set()
+    assert found(TEXTS, *log.lines, repr(done.load()[0])) == set()
     assert {place[:2] for place in places if found(TEXTS, place[2])} <= {ROUTES}
     assert found(BODY, *(text for _, _, text in places)) == set()
 
@@ -199,7 +199,7 @@ def test_the_ledger_keeps_the_texts_that_the_setting_says(
         run = engine.start_run("leaks")
         batch = engine.run_batch(run, CLASSIFY, Batch((document(1),)), LABELS)
         batch = engine.run_batch(run, CLASSIFY, Batch((document(2),)), LABELS)
-        assert batch.documents[0].outcomes["classify"].status == "deferred"
+        assert batch.load()[0].outcomes["classify"].status == "deferred"
         engine.finish_run(run, "completed")
     places = {
         (table, column)
@@ -249,13 +249,12 @@ def test_a_check_that_raises_fails_without_its_words_and_the_others_go_on(
             run, replace(CLASSIFY, checks=(quotes_in_its_error,)), Batch((document(),)), LABELS
         )
         own = engine.run_batch(run, replace(CLASSIFY, returns=Fussy), Batch((document(1),)), LABELS)
-    raised = done.documents[0].outcomes["classify"]
+    raised = done.load()[0].outcomes["classify"]
     assert raised.status == "deferred"
     assert "own: the check raised ValueError at test_leaks.py:" in raised.reason
-    assert "Fussy raised KeyError at test_leaks.py:" in own.documents[0].outcomes["classify"].reason
+    assert "Fussy raised KeyError at test_leaks.py:" in own.load()[0].outcomes["classify"].reason
     assert (
-        found(TEXTS, raised.reason, own.documents[0].outcomes["classify"].reason, *log.lines)
-        == set()
+        found(TEXTS, raised.reason, own.load()[0].outcomes["classify"].reason, *log.lines) == set()
     )
 
 
@@ -302,7 +301,7 @@ def test_a_password_in_an_address_is_never_told(
         more = engine.run_batch(
             engine.start_run("leaks"), CLASSIFY, Batch((document(1),)), LABELS, models=("large",)
         )
-    told = [repr(batch.documents[0].outcomes) for batch in (done, more)]
+    told = [repr(batch.load()[0].outcomes) for batch in (done, more)]
     assert all("deferred" in text for text in told)
     assert found(KEYS, *told, *log.lines) == set()
 
@@ -318,7 +317,7 @@ def test_no_repr_shows_a_text_or_a_key(project: Path, standin: Standin) -> None:
     example = Example("a", TEXT, {"patient": METADATA["patient"]})
     features = Features(step="classify", tokens=1, tags=METADATA, outcomes={"classify": TEXT})
     values = [
-        *done.documents,
+        *done.load(),
         done,
         call,
         target,

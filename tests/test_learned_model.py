@@ -121,7 +121,7 @@ def ask(
     """The outcome for one document, in a run of its own."""
     batch = Batch((Document(id="a", text=text, sensitivity="confidential"),))
     done = engine.run_batch(engine.start_run("test"), step, batch, {"labels": list(labels)}, **how)
-    return done.documents[0].outcomes[step.name]
+    return done.load()[0].outcomes[step.name]
 
 
 # --- in a route ----------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_many_documents_at_once_are_answered_like_one_by_one(engine: Engine) -> 
         engine.start_run("test"), CLASSIFY, Batch(documents), {"labels": LABELS}
     )
     classifier = load(trained_file(engine.project.root, "topics"))
-    for document in done.documents:
+    for document in done.load():
         [attempt] = document.outcomes["classify"].attempts
         assert attempt.confidence == classifier.predict([document.text])[0].confidence
         assert document.outcomes["classify"].value["label"] == document.id.partition("-")[0]
@@ -240,7 +240,7 @@ def test_a_batch_that_is_under_way_keeps_the_classifier_that_it_began_with(engin
     engine.run_job(job, batch)
     retrain(engine)
     assert ask(engine).value["label"] == "billing"
-    assert engine.run_job(job, batch).documents[0].value("classify")["label"] == "delivery"
+    assert engine.run_job(job, batch).load()[0].value("classify")["label"] == "delivery"
 
 
 def test_a_batch_whose_classifier_is_gone_goes_on_to_the_next_model(engine: Engine) -> None:
@@ -248,7 +248,7 @@ def test_a_batch_whose_classifier_is_gone_goes_on_to_the_next_model(engine: Engi
     job = engine.job(engine.start_run("test"), CLASSIFY, {"labels": LABELS})
     retrain(engine)
     batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
-    outcome = engine.run_job(job, batch).documents[0].outcomes["classify"]
+    outcome = engine.run_job(job, batch).load()[0].outcomes["classify"]
     assert outcome.model == "large"
     assert "trained again meanwhile" in (outcome.attempts[0].error_text or "")
     assert ask(engine).model == "topics"

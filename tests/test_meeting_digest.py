@@ -113,7 +113,7 @@ def digested(
     )
     for step, parameters in steps:
         batch = engine.run_batch(run, step.spec, batch, parameters)
-    return list(batch.documents)
+    return list(batch.load())
 
 
 def asked(provider: Standin, step: str) -> list[Request]:
@@ -183,7 +183,7 @@ def test_digest_and_minutes_are_written_from_what_was_found_and_not_from_the_tra
 
 def test_every_part_is_an_attempt_of_its_own_on_record(engine: Engine) -> None:
     run, batch = engine.start_run("test"), Batch((meeting(),))
-    [done] = engine.run_batch(run, notes.spec, batch, {"queries": (), "part_tokens": 300}).documents
+    [done] = engine.run_batch(run, notes.spec, batch, {"queries": (), "part_tokens": 300}).load()
     attempts = list(engine.ledger.attempts(run.id))
     parts = len(done.value("notes")["notes"])
     assert len(attempts) == len(done.outcomes["notes"].attempts) == parts

@@ -472,10 +472,10 @@ def test_a_flow_may_submit_call_and_look_at_results(
     def job(batches: list[Batch]) -> Path:
         future = classify.submit(batches[0], labels=LABELS)
         again = summarize.submit(future, max_words=30)
-        seen.append(len(future.result().documents))
-        seen.extend(len(batch.documents) for batch in sort(batches).result())
+        seen.append(len(future.result().load()))
+        seen.extend(len(batch.load()) for batch in sort(batches).result())
         answers = draft(again.result(), sender="us", max_words=40)
-        seen.append(len(answers.documents))
+        seen.append(len(answers.load()))
         return write_documents([again, answers], Path("nowhere"))
 
     plan = planned(root, job, source=inbox)

@@ -49,7 +49,7 @@ def test_the_smallest_model_classifies_a_message(tmp_path: Path) -> None:
     with Engine(Project(root), env=os.environ) as engine:
         run = engine.start_run("test")
         done = engine.run_batch(run, step, Batch((Document(id="a", text=TEXT),)), parameters)
-    outcome = done.documents[0].outcomes["classify"]
+    outcome = done.load()[0].outcomes["classify"]
     assert outcome.attempts
     attempt = outcome.attempts[0]
     assert attempt.error is None

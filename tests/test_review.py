@@ -98,7 +98,7 @@ def run(project: Path, *names: str, retry: Retry | None = None) -> tuple[str, di
         batch = engine.run_batch(context, CLASSIFY, Batch(documents(*names)), LABELS)
         batch = engine.run_batch(context, SUMMARIZE, batch, {"max_words": 9})
         engine.finish_run(context, "completed")
-        return context.id, {document.id: document for document in batch.documents}
+        return context.id, {document.id: document for document in batch.load()}
 
 
 def status(documents: dict[str, Document], step: str = "classify") -> list[str]:
@@ -293,13 +293,13 @@ def test_a_decision_holds_for_the_same_text_and_question_only(project: Path) -> 
         edit(engine.ledger, find_item(engine.ledger, first, "b.txt", "classify"), MINE, by="ada")
         context = engine.start_run("other")
         copy = Document(id="copy.txt", text=TEXTS["b.txt"], sensitivity="confidential")
-        [same] = engine.run_batch(context, CLASSIFY, Batch((copy,)), LABELS).documents
+        [same] = engine.run_batch(context, CLASSIFY, Batch((copy,)), LABELS).load()
         [other] = engine.run_batch(
             context, CLASSIFY, Batch((copy,)), LABELS | {"labels": ["billing", "x"]}
-        ).documents
+        ).load()
         [longer] = engine.run_batch(
             context, CLASSIFY, Batch((replace(copy, text=copy.text + "!"),)), LABELS
-        ).documents
+        ).load()
     assert (same.outcomes["classify"].status, same.outcomes["classify"].sensitivity) == (
         "accepted",
         "confidential",

@@ -168,7 +168,7 @@ def documents(number: int) -> Batch:
 
 
 def outcomes(batch: Batch) -> list[Outcome]:
-    return [document.outcomes["classify"] for document in batch.documents]
+    return [document.outcomes["classify"] for document in batch.load()]
 
 
 def accepted(batch: Batch) -> int:

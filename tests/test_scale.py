@@ -218,7 +218,7 @@ def test_another_process_works_for_the_run_under_its_budget(
             with Engine(Project.find()) as engine:
                 run = join(find_note(engine.project.root, "one"), engine)
                 done = engine.run_batch(run, classify(engine), letters(12), LABELS)
-                print(run.id, *[d.outcomes["classify"].status for d in done.documents])
+                print(run.id, *[d.outcomes["classify"].status for d in done.load()])
             """
         child = python(code)
         out, err = child.communicate(timeout=100)
@@ -237,17 +237,17 @@ def test_another_process_works_for_the_run_under_its_budget(
             Batch((Document(id="x", text="y", sensitivity="internal"),)),
             LABELS,
         )
-        assert after.documents[0].outcomes["classify"].status == "deferred"
+        assert after.load()[0].outcomes["classify"].status == "deferred"
         spool.close()
 
 
 def test_batches_of_another_process_are_in_the_runs_folder_and_go_with_it(project: Path) -> None:
     spool = Spool(project / SPOOL, "run")
     held = pickle.loads(pickle.dumps(SpoolFolder(spool.path).put(letters(3))))
-    assert held.documents == letters(3).documents
+    assert held.load() == letters(3).load()
     spool.close()
     with pytest.raises(Misuse, match="a worker elsewhere has to share"):
-        _ = held.documents
+        held.load()
     assert list((project / SPOOL).iterdir()) == []
 
 

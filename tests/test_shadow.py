@@ -80,7 +80,7 @@ class Office:
                 "test", budget_usd=None if budget is None else Decimal(budget)
             )
             done = engine.run_batch(context, CLASSIFY, Batch(documents), LABELS)
-            return context, [document.outcomes["classify"] for document in done.documents]
+            return context, [document.outcomes["classify"] for document in done.load()]
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:

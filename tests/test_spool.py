@@ -49,7 +49,7 @@ def test_documents_come_back_as_they_were(
     """Whatever their text holds; only attempts and routes stay in the ledger."""
     spool = Spool(tmp_path_factory.mktemp("spool"), "run")
     held = spool.put(Batch(given, first=7, total=40))
-    assert held.documents == given
+    assert held.load() == given
     assert (held.first, held.size, held.total) == (7, len(given), 40)
     spool.close()
 
@@ -57,7 +57,7 @@ def test_documents_come_back_as_they_were(
 def test_a_handle_keeps_no_document_in_memory(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "run")
     held = spool.put(Batch((Document(id="a", text="x"),)))
-    assert held.documents is not held.documents
+    assert held.load() is not held.load()
     spool.close()
 
 
@@ -67,7 +67,7 @@ def test_the_files_are_gone_with_their_run(tmp_path: Path) -> None:
     spool.close()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Misuse, match="this run is over"):
-        _ = held.documents
+        held.load()
 
 
 def test_nobody_else_can_look_into_the_folder(tmp_path: Path) -> None:

@@ -175,7 +175,11 @@ class Engine:
         that their answers need; guards hold all the same.
         """
         job = self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds)
-        return self.run_job(job if models else self._remembered(job, batch), batch)
+        # Stored documents are read once; everything below sees them in memory.
+        documents = batch.load()
+        if not models:
+            job = self._with_known_outcomes(job, documents)
+        return self.run_job(job, batch.with_documents(documents))
 
     def run_job(self, job: Job, batch: Batch) -> Batch:
         """The batch with every document's outcome of a job's step. Blocks; documents go concurrently.
@@ -183,7 +187,7 @@ class Engine:
         Raises BudgetExceeded where the rules say `when_empty: fail`, once all that was paid is on record.
         """
         _stop_without_money(job.run)
-        documents = batch.documents
+        documents = batch.load()
         asked = (d for d in documents if not (d.stopped or d.id in job.known))
         job = replace(
             job, tokens={d.id: count_tokens(d.text) for d in asked}
@@ -200,7 +204,7 @@ class Engine:
             return tuple(task.result() for task in tasks)
 
         try:
-            done = batch.replace(self._portal.call(run_all))
+            done = batch.with_documents(self._portal.call(run_all))
         except (
             ExceptionGroup
         ) as group:  # a project file's error is met by every document: tell it once
@@ -259,16 +263,18 @@ class Engine:
                 self._teachers[step] = ExampleSelector(examples) if examples else None
             return self._teachers[step]
 
-    def _remembered(self, job: Job, batch: Batch) -> Job:
-        """The job with what need not be asked any more. What is asked, and texts that are to be kept, go on record."""
+    def _with_known_outcomes(self, job: Job, documents: tuple[Document, ...]) -> Job:
+        """Return the job with the outcomes that need no call.
+
+        Its question goes on record, and so do texts that are to be kept.
+        """
+        step = job.step.name
         if job.question not in self._questions:
-            self.ledger.reviews.ask(job.question, job.step.name, job.step.schema(job.parameters))
+            self.ledger.reviews.ask(job.question, step, job.step.schema(job.parameters))
             self._questions.add(job.question)
         if self.project.settings.keep_text == "all":
-            self.ledger.retention.keep(batch.documents)
-        known = known_outcomes(
-            self.ledger, job.step.name, job.question, batch.documents, job.run.retry
-        )
+            self.ledger.retention.keep(documents)
+        known = known_outcomes(self.ledger, step, job.question, documents, job.run.retry)
         return replace(job, known=known)
 
     def _tell(self, document: Document, outcome: Outcome) -> None:

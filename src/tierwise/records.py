@@ -1,4 +1,6 @@
-"""The frozen values that everything else passes around. No behaviour beyond deriving one from another.
+"""The frozen values that everything else passes around.
+
+Their methods derive one value from another and do nothing else.
 
 Their `repr` leaves out texts, answers and metadata, so that these are in no log and in no traceback.
 """
@@ -52,26 +54,28 @@ RejectionKind = Literal[
 
 
 def rank(sensitivity: Sensitivity) -> int:
-    """Position in public < internal < confidential < restricted."""
+    """Return the position in public < internal < confidential < restricted."""
     return SENSITIVITIES.index(sensitivity)
 
 
 def highest(*sensitivities: Sensitivity) -> Sensitivity:
-    """The strictest of some sensitivities; none at all means restricted."""
+    """Return the strictest of some sensitivities; none at all means restricted."""
     return max(sensitivities, key=rank, default="restricted")
 
 
 def canonical_hash(value: Any) -> str:
-    """SHA-256 (hex) of a value's canonical JSON: the same on every machine and in every order of keys."""
+    """Return the SHA-256 (hex) of a value's canonical JSON.
+
+    It is the same on every machine and in every order of keys.
+    """
     return hashlib.sha256(_canonical_json(value)).hexdigest()
 
 
 def _canonical_json(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=str, option=_CANONICAL)
-    except (
-        TypeError
-    ):  # half a character, a key that is no text, or a number beyond 64 bits: slower, but as good
+    except TypeError:
+        # Half a character, a key that is no text, or a number beyond 64 bits: slower, but as good.
         text = json.dumps(
             value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
         )
@@ -79,13 +83,16 @@ def _canonical_json(value: Any) -> bytes:
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 (hex) of a text, whatever characters it holds."""
+    """Return the SHA-256 (hex) of a text, also of one with lone surrogates."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call, as the server reported them. `cached_tokens` are part of `prompt_tokens`."""
+    """Tokens of one call, as the server reported them.
+
+    `cached_tokens` are part of `prompt_tokens`.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -116,28 +123,29 @@ class Call:
     @cached_property
     def hash(self) -> str:
         """Identity of the call: an equal one that was paid once is never paid again."""
-        messages = [[m.role, m.content] for m in self.messages]
+        messages = [[message.role, message.content] for message in self.messages]
         parts = [self.identity, messages, self.response_schema, self.max_tokens, self.temperature]
-        return canonical_hash([*parts, "confidence"] if self.confidence else parts)
+        if self.confidence:
+            parts.append("confidence")
+        return canonical_hash(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a model answered. `usage` is None when the server did not say."""
+    """A model's answer. `usage` is None when the server reported none."""
 
     text: str = field(repr=False)
     finish_reason: str
     usage: Usage | None
     latency_s: float
     served_model: str | None = None  # the name that the server gave
-    confidence: float | None = (
-        None  # 0 to 1: the least likely token of the answer; None where nobody says
-    )
+    # 0 to 1: the least likely token of the answer; None when the server reported none
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one check says of one output: passed, failed, or unscored (`passed is None`)."""
+    """The result of one check on one output: passed, failed, or unscored (`passed is None`)."""
 
     check: str
     passed: bool | None
@@ -190,7 +198,10 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model that a route names: what one call for this document should cost (USD, None: unknown), and its proof."""
+    """A model that a route names, with its proof.
+
+    `expected_cost` is that of one call for this document, in USD; None when it is unknown.
+    """
 
     model: str
     expected_cost: Decimal | None
@@ -212,9 +223,8 @@ class Route:
     reason: str = ""  # why this order, or why there is nothing to try
     thresholds: Mapping[str, float] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()  # as recorded: one for each model
-    features: Mapping[str, Any] = field(
-        default_factory=dict, repr=False
-    )  # as recorded: what the decision rested on
+    # as recorded: the features that the decision was based on
+    features: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,12 +249,16 @@ class Outcome:
     @property
     def cost(self) -> Decimal | None:
         """USD of all attempts; None when any of them is unknown."""
-        costs = [attempt.cost for attempt in self.attempts]
-        return None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
+        cost = Decimal(0)
+        for attempt in self.attempts:
+            if attempt.cost is None:
+                return None
+            cost += attempt.cost
+        return cost
 
     @property
     def escalated(self) -> bool:
-        """Whether a failed verdict sent the document on to another model."""
+        """True when a failed verdict sent the document on to another model."""
         return any(attempt.kind == "escalation" for attempt in self.attempts)
 
 
@@ -271,87 +285,98 @@ class Document:
 
     @property
     def deferred(self) -> Outcome | None:
-        """The outcome that this document waits on, if any."""
-        return next((o for o in self.outcomes.values() if o.status == "deferred"), None)
+        """The first deferred outcome of this document, if any."""
+        outcomes = self.outcomes.values()
+        return next((outcome for outcome in outcomes if outcome.status == "deferred"), None)
 
     @property
     def stopped(self) -> Outcome | None:
-        """The outcome that keeps later steps from this document, if any: one that waits, or a person's no."""
-        return next(
-            (o for o in self.outcomes.values() if o.status in ("deferred", "rejected")), None
-        )
+        """The outcome that makes later steps skip this document, if any."""
+        for outcome in self.outcomes.values():
+            if outcome.status in ("deferred", "rejected"):
+                return outcome
+        return None
 
     @property
     def strictest(self) -> Sensitivity:
-        """The strictest of its own sensitivity and its outcomes': what is derived from all of it is as sensitive."""
-        return highest(
-            self.sensitivity, *(outcome.sensitivity for outcome in self.outcomes.values())
-        )
+        """The strictest of its own sensitivity and that of its outcomes.
+
+        Anything derived from the whole document is as sensitive.
+        """
+        inherited = [outcome.sensitivity for outcome in self.outcomes.values()]
+        return highest(self.sensitivity, *inherited)
 
     def value(self, step: str) -> Any:
-        """The accepted output of a step as plain data, or None."""
+        """Return the accepted output of a step as plain data, or None."""
         outcome = self.outcomes.get(step)
-        return outcome.value if outcome and outcome.status == "accepted" else None
+        if outcome is None or outcome.status != "accepted":
+            return None
+        return outcome.value
 
     def with_outcome(self, outcome: Outcome) -> Document:
-        """This document with one more outcome; what is derived is as sensitive as its source."""
+        """Return this document with one more outcome."""
         return replace(self, outcomes={**self.outcomes, outcome.step: outcome})
 
 
-class Holder(Protocol):
-    """Where the documents of a batch are while nobody works on them."""
+class StoredDocuments(Protocol):
+    """Documents of a batch that are stored outside of memory, such as in a file."""
 
     def load(self) -> tuple[Document, ...]:
-        """Bring them into memory."""
+        """Read them into memory."""
         ...
 
 
 class Batch:
     """Some documents that travel together: one Prefect task run per step and batch.
 
-    Its documents may be held elsewhere: then each look at them loads them anew, and nothing keeps them.
-    Deliberately neither a dataclass nor iterable, so that Prefect treats it as one opaque
-    value: it would otherwise walk every document to look for futures, and `.map` over it.
+    A batch either holds its documents in memory or is a handle on stored ones. `load()` of a handle
+    reads them each time, and nothing keeps them. Deliberately neither a dataclass nor iterable, so
+    that Prefect treats it as one opaque value: it would otherwise walk every document to look for
+    futures, and `.map` over it.
     """
 
-    __slots__ = ("_held", "first", "size", "total")
+    __slots__ = ("_documents", "first", "size", "total")
 
     def __init__(
         self,
-        documents: tuple[Document, ...] | Holder,
+        documents: tuple[Document, ...] | StoredDocuments,
         *,
         first: int = 1,
         total: int | None = None,
         size: int | None = None,
     ) -> None:
-        """`size` is the number of documents; it has to be said for those that are held elsewhere."""
-        self._held = documents
+        """`size` is the number of documents. It must be given for stored ones."""
+        self._documents = documents
         self.first = first
         self.total = total
         self.size: int = len(documents) if isinstance(documents, tuple) else size or 0
 
-    @property
-    def documents(self) -> tuple[Document, ...]:
-        """The documents themselves."""
-        return self._held if isinstance(self._held, tuple) else self._held.load()
+    def load(self) -> tuple[Document, ...]:
+        """Return the documents, read from where they are stored."""
+        if isinstance(self._documents, tuple):
+            return self._documents
+        return self._documents.load()
 
     @property
     def label(self) -> str:
         """Such as `documents 51-100 of 640`."""
         last = self.first + self.size - 1
-        return f"documents {self.first}-{last}" + (f" of {self.total}" if self.total else "")
+        label = f"documents {self.first}-{last}"
+        if self.total:
+            label += f" of {self.total}"
+        return label
 
-    def replace(self, documents: tuple[Document, ...]) -> Batch:
-        """The same place in the run with other documents."""
+    def with_documents(self, documents: tuple[Document, ...]) -> Batch:
+        """Return a batch at the same place in the run with other documents, in memory."""
         return Batch(documents, first=self.first, total=self.total)
 
-    def held_by(self, holder: Holder) -> Batch:
-        """The same batch, its documents held elsewhere."""
-        return Batch(holder, first=self.first, total=self.total, size=self.size)
+    def as_handle(self, stored: StoredDocuments) -> Batch:
+        """Return the same batch as a handle on its stored documents."""
+        return Batch(stored, first=self.first, total=self.total, size=self.size)
 
-    def of(self, total: int) -> Batch:
-        """The same batch in a run of so many documents."""
-        return Batch(self._held, first=self.first, total=total, size=self.size)
+    def with_total(self, total: int) -> Batch:
+        """Return the same batch in a run of `total` documents."""
+        return Batch(self._documents, first=self.first, total=total, size=self.size)
 
     def __repr__(self) -> str:
         return f"<Batch {self.label}>"

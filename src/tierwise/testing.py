@@ -111,7 +111,7 @@ class StandIn:
         run = self._engine.start_run("test")
         done = self._engine.run_batch(run, spec, Batch(tuple(prepared)), parameters)
         self._engine.finish_run(run, "completed")
-        return [document.outcomes[spec.name] for document in done.documents]
+        return [document.outcomes[spec.name] for document in done.load()]
 
     def _reply(self, request: Request) -> str:
         """Return the right answer as JSON, in the fields of the request's schema."""

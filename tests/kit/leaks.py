@@ -328,7 +328,7 @@ def _documents(folder: Path, world: World) -> list[tuple[Document, Paper, int]]:
                 for key, value in {"kept": paper.words(number)[1], **fields}.items()
             )
             (folder / f"{number}.md").write_text(f"---\n{head}---\n{paper.text(number)}")
-    read = [d for batch in read_documents(folder, sensitivity=world.base) for d in batch.documents]
+    read = [d for batch in read_documents(folder, sensitivity=world.base) for d in batch.load()]
     by_number = {int(document.metadata["path"].partition(".")[0]): document for document in read}
     return [(_informed(by_number[n], paper, n), paper, n) for n, paper in enumerate(world.papers)]
 

@@ -47,6 +47,6 @@ def flow_body() -> RunSummary:
         batches = read_documents(Path("in"), sensitivity="internal")
         assert_type(batches, list[Batch])
         assert_type(write_documents(batches, Path("out")), Path)
-        value: Any = batches[0].documents[0].value("shout")
+        value: Any = batches[0].load()[0].value("shout")
         assert_type(value, Any)
     return run.summary()

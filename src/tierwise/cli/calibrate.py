@@ -116,7 +116,7 @@ def _texts(
     if sensitivity not in SENSITIVITIES:
         raise UnknownName("sensitivity", sensitivity, SENSITIVITIES)
     batches = read_documents(project.root / folder, sensitivity=sensitivity)
-    texts = [document for batch in batches for document in batch.documents if document.text]
+    texts = [document for batch in batches for document in batch.load() if document.text]
     if not texts:
         raise Misuse(f"{folder} has no document that can be read")
     tier = project.catalog.model(name).tier

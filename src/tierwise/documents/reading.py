@@ -84,7 +84,7 @@ def read_documents(
     )
     batches = list(in_batches(documents, batch_size))
     total = sum(batch.size for batch in batches)
-    return [batch.of(total) for batch in batches]
+    return [batch.with_total(total) for batch in batches]
 
 
 def in_batches(documents: Iterator[Document], size: int) -> Iterator[Batch]:

@@ -56,9 +56,9 @@ class SpoolFolder:
         Attempts and routes are left out: they are in the ledger.
         """
         path = self.path / f"{uuid.uuid4().hex}.jsonl"
-        lines = [json.dumps(_to_json(document)) + "\n" for document in batch.documents]
+        lines = [json.dumps(_to_json(document)) + "\n" for document in batch.load()]
         path.write_text("".join(lines), encoding="ascii")  # no reader knows its name yet
-        return batch.held_by(SpooledDocuments(path))
+        return batch.as_handle(SpooledDocuments(path))
 
 
 class Spool(SpoolFolder):

@@ -48,7 +48,7 @@ def _write_all(batches: Iterable[Batch], folder: Path, *, keep: bool) -> None:
     written_ids: set[str] = set()
     with open_atomically(path, errors=_ERRORS) as lines:
         for batch in batches:
-            for document in batch.documents:
+            for document in batch.load():
                 lines.write(_json_line(document))
                 written_ids.add(document.id)
                 name = _page_name(document.id, taken_names)

@@ -185,7 +185,7 @@ def _text(project: Project, found: Explanation, document_hash: str) -> str | Non
     documents = (
         document
         for batch in read_documents(path, sensitivity="restricted")
-        for document in batch.documents
+        for document in batch.load()
     )
     return next((document.text for document in documents if document.hash == document_hash), None)
 

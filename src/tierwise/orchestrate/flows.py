@@ -334,7 +334,7 @@ def read_documents(
         run.progress.total += total
     if only_new:
         _log("%d documents are new, %d were done before", total, run.settled)
-    batches = [batch.of(total) for batch in batches]
+    batches = [batch.with_total(total) for batch in batches]
     return run.engine.selected(batches) if isinstance(run.engine, Sampler) else batches
 
 
@@ -356,7 +356,7 @@ def _new(run: Run, found: Iterable[Document]) -> Iterator[Document]:
 
 def _recorded(run: Run, batch: Batch) -> Batch:
     """The batch, after what could not be read is on record."""
-    for document in batch.documents:
+    for document in batch.load():
         if unread := document.outcomes.get("read"):
             run.engine.record(run.context, document, unread)
     return batch
@@ -399,7 +399,7 @@ def _log(message: str, *values: object, level: int = logging.INFO) -> None:
 
 def _log_batch(step_name: str, batch: Batch) -> None:
     """One line a person can act on, and one for each document that waits."""
-    outcomes = [(document.id, document.outcomes[step_name]) for document in batch.documents]
+    outcomes = [(document.id, document.outcomes[step_name]) for document in batch.load()]
     waiting = [
         (name, tellable(outcome)) for name, outcome in outcomes if outcome.status == "deferred"
     ]

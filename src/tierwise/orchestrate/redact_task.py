@@ -33,9 +33,9 @@ def _redact(
     redaction = Redaction(
         to=to, restricted_to=restricted_to, also=tuple(also), regions=tuple(regions)
     )
-    originals = batch.documents
-    done = batch.replace(tuple(map(redaction.apply, originals)))
-    for before, document in zip(originals, done.documents, strict=True):
+    originals = batch.load()
+    done = batch.with_documents(tuple(map(redaction.apply, originals)))
+    for before, document in zip(originals, done.load(), strict=True):
         run.engine.record(run.context, before, document.outcomes[STEP])
     _log_kept(done)
     return run.hold(done)
@@ -56,7 +56,7 @@ def _log_kept(batch: Batch) -> None:
         logger: logging.LoggerAdapter[logging.Logger] | logging.Logger = get_run_logger()
     except MissingContextError:  # called without Prefect
         return
-    outcomes = [(document.id, document.outcomes[STEP]) for document in batch.documents]
+    outcomes = [(document.id, document.outcomes[STEP]) for document in batch.load()]
     kept = [
         (name, outcome)
         for name, outcome in outcomes

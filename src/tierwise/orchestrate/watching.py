@@ -77,7 +77,7 @@ def tag_task_run(step: str, batch: Batch) -> None:
     context = TaskRunContext.get()
     if context is None:  # called without Prefect
         return
-    outcomes = [document.outcomes[step] for document in batch.documents]
+    outcomes = [document.outcomes[step] for document in batch.load()]
     tags = {
         f"tier:{attempt.tier}"
         for o in outcomes

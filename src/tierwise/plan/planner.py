@@ -123,7 +123,9 @@ class Planner(Engine):
 
     def run_job(self, job: Job, batch: Batch) -> Batch:
         """The batch with every document's outcome of a job's step, as far as it is known."""
-        return batch.replace(tuple(self._planned(job, document) for document in batch.documents))
+        return batch.with_documents(
+            tuple(self._planned(job, document) for document in batch.load())
+        )
 
     def plan(self, flow: str, parameters: Mapping[str, str]) -> Plan:
         """What was planned so far, as one value."""

@@ -42,9 +42,9 @@ class Sampler(Engine):
 
     def selected(self, batches: Sequence[Batch]) -> list[Batch]:
         """The chosen documents of some batches."""
-        kept = (tuple(d for d in batch.documents if d.id in self.chosen) for batch in batches)
+        kept = (tuple(d for d in batch.load() if d.id in self.chosen) for batch in batches)
         return [
-            batch.replace(documents)
+            batch.with_documents(documents)
             for batch, documents in zip(batches, kept, strict=True)
             if documents
         ]

@@ -264,7 +264,7 @@ def _run(
     evaluation.on_progress(candidate, 0, len(documents))
     with evaluation.engine.watched_by(count):
         batch = evaluation.engine.run_job(job, Batch(tuple(documents), total=len(documents)))
-    outcomes = [document.outcomes[job.step.name] for document in batch.documents]
+    outcomes = [document.outcomes[job.step.name] for document in batch.load()]
     unpaid = [outcome.reason for outcome in outcomes if outcome.cause == "budget"]
     if unpaid:
         paid = len(outcomes) - len(unpaid)
