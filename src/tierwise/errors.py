@@ -75,17 +75,17 @@ class ConfigError(Misuse):
 class UnknownName(Misuse):
     """An unknown name; the message suggests the nearest one, or lists all."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, names: Iterable[str]) -> None:
         self.kind = kind
         self.name = name
-        super().__init__(unknown_name(kind, name, known))
+        super().__init__(unknown_name(kind, name, names))
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
     """Return the sentence for an unknown name: the nearest name, or else all names."""
-    names = sorted(known)
-    nearest = get_close_matches(name, names, n=1)
-    hint = f"known: {', '.join(names) or 'none'}"
+    all_names = sorted(names)
+    nearest = get_close_matches(name, all_names, n=1)
+    hint = f"known: {', '.join(all_names) or 'none'}"
     if nearest:
         hint = f"did you mean '{nearest[0]}'?"
     return f"no {kind} named '{name}'; {hint}"

@@ -38,12 +38,12 @@ _INITIALS_LENGTH = 12
 _ADDRESS = re.compile(r"<[^>]*>|\S+@\S+")
 _MOST_WORDS = 5  # a longer phrase is a sentence
 # Capitalised words that stand where a name may be.
-_NOT_A_NAME = """
+_OTHER_WORDS = """
     all and bonjour customer damen dear dr everyone for frau from geehrte hello herr herren herrn
     madam madame messieurs miss monsieur mr mrs ms mx order please prof sehr service sir sirs
     subject support team thank thanks that the there this you your
 """
-_NOT_NAMES = frozenset(_NOT_A_NAME.split())
+_NOT_NAMES = frozenset(_OTHER_WORDS.split())
 
 
 def name_phrases(text: str) -> Iterator[str]:
