@@ -1,4 +1,4 @@
-"""`tierwise label`: a person's word on answers that chance picked, and what these words show."""
+"""`tierwise label`: labels of a random sample of answers, and the evidence they give."""
 
 from __future__ import annotations
 
@@ -11,51 +11,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json
-from tierwise.cli.render.lines import aligned
-from tierwise.cli.render.lines import one_line as short
+from tierwise.cli.render.samples import evidence_lines, item_lines
 from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
-    from tierwise.ledger.people.samples import Demoted, Item, Standing
+    from tierwise.ledger.people.samples import Demoted, Item
     from tierwise.project import Project
 
-MOST = 20  # items in the list
+_MOST_ITEMS = 20  # in the list
 
 
 def label(
     item: Annotated[
-        str | None, typer.Argument(metavar="ID", help="An item of the list, or its beginning.")
+        str | None,
+        typer.Argument(metavar="ID", help="A sample of the list, or the beginning of its id."),
     ] = None,
     right: Annotated[
-        str | None, typer.Option(help="Which answer is right: shadow, accepted, both, neither.")
+        str | None,
+        typer.Option(metavar="ANSWER", help="The right answer: shadow, accepted, both or neither."),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="Who says so; default: the name that you are logged in with.")
+        str | None, typer.Option(metavar="NAME", help="Who labels; default: your user name.")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Only list, also on a terminal.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with everything that waits.")
-    ] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List only, even on a terminal.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Label sampled answers as right or wrong.
 
-    With `shadow: {share: 0.05}` in rules.yaml, chance picks 5 % of the accepted answers, and a cheaper model that is
-    not certified answers the same documents. Disagreements come first. Of the rest those are listed that count.
+    On a terminal it asks about one sample after the other. In a script, type
+    `tierwise label 3fa9 --right accepted`. With `shadow: {share: 0.05}` in rules.yaml, a random 5 %
+    of the accepted answers are sampled, and a cheaper, uncertified model answers the same
+    documents. Disagreements come first.
 
-    Your labels can demote a model in use, whose certificate then no longer counts, and they tell which shadow is
-    worth certifying. Only items that chance marked as counted enter that evidence, in the order of recording, up to
-    the first without a label: so a gap in the list holds up all that came after it.
+    Labels are evidence in a sequential test. They can demote a model in use, whose certificate then
+    no longer counts, and they show which shadow model is worth certifying. Only samples marked
+    `counts` are evidence, in the order of recording, up to the first one without a label.
     """
-    from tierwise.ledger import Ledger
-    from tierwise.project import Project
-
-    project = Project.find()
-    with (
-        Ledger.open(project.ledger_url, root=project.root) as ledger,
-        _news_of_demotion(project, ledger),
-    ):
+    project = find_project()
+    with open_ledger(project) as ledger, _report_demotions(project, ledger):
         if item is not None:
             _label_one(ledger, item, right, by, as_json=as_json)
         elif right is not None:
@@ -63,7 +60,7 @@ def label(
         elif as_json:
             print_json(_data(project, ledger))
         elif sys.stdin.isatty() and not listed:
-            _ask(project, ledger, by or getpass.getuser())
+            _ask_in_turn(project, ledger, by or getpass.getuser())
         else:
             _list(project, ledger)
 
@@ -71,158 +68,115 @@ def label(
 def _label_one(
     ledger: Ledger, item_id: str, right: str | None, by: str | None, *, as_json: bool
 ) -> None:
-    found = ledger.audits.item(item_id)
+    """Record a label, if there is one, and print the sample."""
+    item = ledger.audits.item(item_id)
     if right is not None:
-        found = ledger.audits.label(found.id, right, by or getpass.getuser())  # type: ignore[arg-type] # checked there
+        item = ledger.audits.label(item.id, right, by or getpass.getuser())  # type: ignore[arg-type] # checked there
     if as_json:
-        print_json(_item_data(found))
+        print_json(_item_data(item))
         return
-    for line in _item_lines(ledger, found):
-        typer.echo(line)
+    _print_lines(item_lines(ledger, item))
     if right is None:
-        typer.echo(
-            f"say which is right: tierwise label {found.id} --right {'|'.join(found.words)}",
-            err=True,
-        )
+        words = "|".join(item.words)
+        typer.echo(f"say which is right: tierwise label {item.id} --right {words}", err=True)
 
 
-def _ask(project: Project, ledger: Ledger, by: str) -> None:
-    """One item after the other, until the list or the person is at an end."""
+def _ask_in_turn(project: Project, ledger: Ledger, by: str) -> None:
+    """Ask about one sample after the other, until none is left or the person quits."""
     queue = ledger.audits.queue()
     for number, item in enumerate(queue, 1):
         typer.echo(f"\n{number} of {len(queue)}")
-        for line in _item_lines(ledger, item):
-            typer.echo(line)
-        letters = {word[0]: word for word in item.words} | {"q": "quit"}
-        choices = ", ".join(f"[{word[0]}]{word[1:]}" for word in letters.values())
-        word = ""
-        while word not in letters:
-            word = str(typer.prompt(f"right: {choices}", prompt_suffix="? ")).strip().lower()[:1]
-        if word == "q":
+        _print_lines(item_lines(ledger, item))
+        words = {word[0]: word for word in item.words}
+        letter = _ask_for_letter(words | {"q": "quit"})
+        if letter == "q":
             break
-        ledger.audits.label(item.id, letters[word], by)  # type: ignore[arg-type] # one of its words
+        ledger.audits.label(item.id, words[letter], by)
     else:
         typer.echo("Nothing waits for a label.")
-    for line in _evidence(project, ledger):
-        typer.echo(line)
+    _print_evidence(project, ledger)
+
+
+def _ask_for_letter(words: dict[str, str]) -> str:
+    """Ask for one of these words, and return its first letter."""
+    choices = ", ".join(f"[{letter}]{word[1:]}" for letter, word in words.items())
+    letter = ""
+    while letter not in words:
+        answer = typer.prompt(f"right: {choices}", prompt_suffix="? ")
+        letter = str(answer).strip().lower()[:1]
+    return letter
 
 
 def _list(project: Project, ledger: Ledger) -> None:
+    """Print the samples that wait for a label, and the evidence so far."""
     queue = ledger.audits.queue()
     disagreements = sum(item.disagrees for item in queue)
     if not project.rules.shadow.share:
         typer.echo(
-            "No answers are picked for labels: write `shadow: {share: 0.05}` into rules.yaml for 1 in 20."
+            "No answers are sampled for labels: "
+            "write `shadow: {share: 0.05}` into rules.yaml for 1 in 20."
         )
     typer.echo(
-        f"{len(queue)} wait for a label: {disagreements} disagreements, {len(queue) - disagreements} others"
+        f"{len(queue)} wait for a label: "
+        f"{disagreements} disagreements, {len(queue) - disagreements} others"
     )
-    for item in queue[:MOST]:
+    for item in queue[:_MOST_ITEMS]:
         typer.echo("")
-        for line in _item_lines(ledger, item):
-            typer.echo(line)
-    if len(queue) > MOST:
-        typer.echo(f"\n… and {len(queue) - MOST} more; --json shows all")
-    for line in _evidence(project, ledger):
+        _print_lines(item_lines(ledger, item))
+    more = len(queue) - _MOST_ITEMS
+    if more > 0:
+        typer.echo(f"\n… and {more} more; --json shows all")
+    _print_evidence(project, ledger)
+
+
+def _print_evidence(project: Project, ledger: Ledger) -> None:
+    standings = list(ledger.audits.standings(project.rules.floors))
+    _print_lines(evidence_lines(standings, _demotions(project, ledger)))
+
+
+def _print_lines(lines: Iterator[str]) -> None:
+    for line in lines:
         typer.echo(line)
 
 
-def _item_lines(ledger: Ledger, item: Item) -> Iterator[str]:
-    audit = item.accepted
-    shadow = item.shadow
-    marks = [
-        mark for mark, holds in (("disagree", item.disagrees), ("counts", audit.counted)) if holds
-    ]
-    yield f"{item.id}  {audit.step} of {audit.document_id}  {' · '.join(marks)}".rstrip()
-    run = ledger.resolve_run(audit.run_id)
-    rows = [("run", run.id)]
-    if source := run.parameters.get("source"):
-        rows.append(("from", str(source)))
-    rows.append(
-        ("accepted", f"{audit.accepted_model}: {short(audit.accepted)}{_label_of(audit.right)}")
-    )
-    if shadow:
-        said = short(shadow.value) if item.asks_both else "no answer that the checks let pass"
-        rows.append(("shadow", f"{shadow.model}: {said}{_label_of(shadow.right)}"))
-    yield from aligned(rows, indent="  ")
-
-
-def _label_of(right: bool | None) -> str:
-    return "" if right is None else " (right)" if right else " (wrong)"
-
-
-def _evidence(project: Project, ledger: Ledger) -> Iterator[str]:
-    """What the labels show of each model, and what to do about it."""
-    standings = ledger.audits.standings(project.rules.floors)
-    demoted = _demoted(project, ledger)
-    if standings:
-        yield "\nWhat the labels show so far"
-    shadows = {
-        s.step: sum(other.shadow and other.step == s.step for other in standings) for s in standings
-    }
-    rows = [(f"{s.step}: {s.model}", _standing(s, demoted, shadows[s.step])) for s in standings]
-    yield from aligned(rows, indent="  ")
-
-
-def _standing(s: Standing, demoted: Demoted, shadows: int) -> str:
-    from tierwise.policy.sequential_test import ALPHA
-
-    parts = ["a shadow" if s.shadow else "in use"]
-    if s.compared:
-        parts.append(
-            f"agrees with {s.agreed} of {s.compared} accepted answers, which proves nothing"
-        )
-    if s.evidence is None:
-        return "; ".join([*parts, "no floor is set for this step, so labels decide nothing"])
-    parts.append(
-        f"{s.evidence.n} of {s.counted} counted audits labelled in order, {s.evidence.failed} of them wrong"
-    )
-    if not s.shadow and (why := demoted.get((s.step, tuple(s.model.split(" > "))))):
-        parts.append(f"DEMOTED: {why}")
-    if s.shadow and s.evidence.certifies(ALPHA / shadows):
-        parts.append(f"worth certifying: tierwise certify {s.step} -m {s.model}")
-    return "; ".join(parts)
-
-
 @contextmanager
-def _news_of_demotion(project: Project, ledger: Ledger) -> Iterator[None]:
-    """Tell, at the end, which certificates stopped to count meanwhile."""
-    before = _demoted(project, ledger)
+def _report_demotions(project: Project, ledger: Ledger) -> Iterator[None]:
+    """Report, at the end, the certificates that labels have demoted meanwhile."""
+    before = _demotions(project, ledger)
     yield
-    for (step, models), why in _demoted(project, ledger).items():
+    for (step, models), reason in _demotions(project, ledger).items():
         if (step, models) not in before:
+            chain = " > ".join(models)
             typer.echo(
-                f"The certificate of {' > '.join(models)} for {step} no longer counts: {why}",
-                err=True,
+                f"The certificate of {chain} for {step} no longer counts: {reason}", err=True
             )
 
 
-def _demoted(project: Project, ledger: Ledger) -> Demoted:
+def _demotions(project: Project, ledger: Ledger) -> Demoted:
     from tierwise.ledger.people.samples import demoted
 
     return demoted(ledger.audits, project.certificates, project.rules.floors)
 
 
 def _data(project: Project, ledger: Ledger) -> dict[str, Any]:
-    demoted = _demoted(project, ledger)
+    standings = ledger.audits.standings(project.rules.floors)
+    demotions = [
+        {"step": step, "models": models, "reason": reason}
+        for (step, models), reason in _demotions(project, ledger).items()
+    ]
     return {
         "queue": [_item_data(item) for item in ledger.audits.queue()],
-        "evidence": [
-            asdict(standing) for standing in ledger.audits.standings(project.rules.floors)
-        ],
-        "demoted": [
-            {"step": step, "models": models, "reason": why}
-            for (step, models), why in demoted.items()
-        ],
+        "evidence": [asdict(standing) for standing in standings],
+        "demoted": demotions,
     }
 
 
 def _item_data(item: Item) -> dict[str, Any]:
-    audits = {"accepted": asdict(item.accepted), "shadow": item.shadow and asdict(item.shadow)}
     return {
         "id": item.id,
         "disagree": item.disagrees,
         "counted": item.accepted.counted,
         "words": item.words,
-        **audits,
+        "accepted": asdict(item.accepted),
+        "shadow": item.shadow and asdict(item.shadow),
     }
