@@ -172,7 +172,7 @@ function drawStep(step) {
 
 function drawRoute([rule, reason, models, rejected], addFact) {
   addFact("Route", [text(rule), text(reason)].filter(Boolean).join(": "));
-  models.forEach(([model, proof], i) => addFact(i ? "" : "Models in order", [text(model), text(proof)].filter(Boolean).join(": ")));
+  models.forEach(([model, proof], i) => addFact(i ? "" : "Models", [text(model), text(proof)].filter(Boolean).join(": ")));
   rejected.forEach(([model, why], i) => addFact(i ? "" : "Left out", `${text(model)}: ${text(why)}`));
 }
 
