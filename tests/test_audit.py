@@ -599,7 +599,7 @@ def test_a_run_elsewhere_lives_as_long_as_its_lease(
         run(goes_on())
         [fault] = verify(project, terminal)
         assert (
-            "run run-3: the ledger has 4 records, 3 were sealed; its process was taken for gone"
+            "run run-3: the ledger has 4 records, 3 were sealed; its process was taken for dead"
             in fault
         )
         ledger.finish_run("run-3", "completed")

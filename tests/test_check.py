@@ -336,8 +336,8 @@ def test_a_route_that_waits_for_its_own_steps_outcome_is_circular(project: Check
         + "  - {name: g, when: {step: draft, outcomes: {draft: x}}, allow_tiers: [local]}\n",
     )
     assert [line[:60] for line in project.found("circular")] == [
-        "error 4: guard 'g' waits for what draft has yet to give: at ",
-        "error 6: route 'again' waits for what classify has yet to gi",
+        "error 4: guard 'g' needs the outcome of draft before draft h",
+        "error 6: route 'again' needs the outcome of classify before ",
     ]
 
 
@@ -365,7 +365,7 @@ def test_an_outcome_that_no_flow_has_by_then_is_told(project: Checked) -> None:
         "{name: default, try: [small]}"
     )
     assert project.found("too early") == [
-        "warning 6: route 'b' looks at draft, but no flow runs draft before summarize, so it never holds"
+        "warning 6: route 'b' looks at draft, but no flow runs draft before summarize, so it never applies"
     ]
 
 
@@ -455,7 +455,7 @@ def test_a_text_that_is_both_shown_and_measured_is_an_error(project: Checked) ->
         golden(*(f"letter {i}" for i in range(20)), "Message   7!"),
     )
     [line] = project.found("shown and measured")
-    assert line.startswith("error 21: the text of 'e20' stands in classify.jsonl, line 8, too")
+    assert line.startswith("error 21: the text of 'e20' is in classify.jsonl, line 8, too")
 
 
 def test_every_line_of_a_golden_set_that_is_wrong_is_told(project: Checked) -> None:

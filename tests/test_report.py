@@ -342,7 +342,7 @@ def test_what_needs_attention_comes_with_its_command(ledger: Ledger, facts: Proj
     found = {item.text: item.command for item in gathered(ledger, wanted).attention}
     again = "tierwise run support_inbox --source 'my inbox' --budget-usd"
     assert found == {
-        f"run {RUN.id} has no end on record: it still runs, or it was stopped; what was paid is reused": f"{again} 0.1",
+        f"run {RUN.id} has not ended: it still runs, or it was stopped; what was paid is reused": f"{again} 0.1",
         "waiting for money: 1 document": f"{again} 0.2",
         "1 document got no acceptable answer in classify": f"tierwise review {RUN.id}",
         "1 call of unknown cost: a price is missing": "tierwise models",

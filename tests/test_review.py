@@ -529,7 +529,7 @@ def test_decisions_become_golden_rows_once_and_confidential_ones_only_when_asked
         "golden", "add", first, "--to", "examples", "--include-confidential", cwd=project
     )
     assert "1 added to golden/classify-examples.jsonl" in done.out
-    assert "left out a.txt: its text stands in classify.jsonl already" in done.err
+    assert "left out a.txt: its text is in classify.jsonl already" in done.err
     done = terminal("golden", "add", first, cwd=project)
     assert "nothing was added" in done.out
 

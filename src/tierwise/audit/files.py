@@ -120,7 +120,7 @@ def read_trail(path: Path) -> TrailFile:
             continue
         content = {name: value for name, value in record.items() if name != "hash"}
         if record.get("hash") != digest(content):
-            trail.faults.append(f"line {line} was changed: its hash does not fit what it holds")
+            trail.faults.append(f"line {line} was changed: its hash does not fit its content")
         if record.get("previous") != previous_hash:
             place = f"line {previous_line}" if previous_line else "the start"
             trail.faults.append(

@@ -139,7 +139,7 @@ def _seal_fault(block: Block, digests: Sequence[str], seals: dict[int, Seal]) ->
     if len(digests) != seal.records:
         fault = f"{block.name}: the ledger has {len(digests)} records, {seal.records} were sealed"
         if seal.kind == "crash":
-            fault += "; its process was taken for gone, perhaps it goes on"
+            fault += "; its process was taken for dead, but may still be running"
         return fault
     if _chain_head(digests) != seal.head:
         return f"{block.name}: a record in the ledger was changed after it was sealed"

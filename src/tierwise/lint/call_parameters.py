@@ -119,7 +119,7 @@ def step_calls(module: ModuleType, path: Path) -> Iterator[StepCall]:
     for function in tree.body:
         if not isinstance(function, _Function):
             continue
-        names = _names_in(function, vars(module))
+        names = _known_names(function, vars(module))
         calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
         for node in sorted(calls, key=lambda call: call.lineno):
             step = _called_step(node, names)
@@ -127,7 +127,7 @@ def step_calls(module: ModuleType, path: Path) -> Iterator[StepCall]:
                 yield _parse_call(node, step, names)
 
 
-def _names_in(function: _Function, module_names: Mapping[str, Any]) -> dict[str, Any]:
+def _known_names(function: _Function, module_names: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of each name in a function: the module's, then the parameters' defaults."""
     arguments = function.args
     positional = [*arguments.posonlyargs, *arguments.args]
@@ -188,50 +188,50 @@ def _evaluate_mapped(node: ast.expr, names: Mapping[str, Any]) -> Any:
 def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """Return the value of an expression, or `_Unknown`."""
     try:
-        return _value(node, names)
+        return _evaluate_known(node, names)
     except Exception:  # noqa: BLE001 - the project's own values may raise anything when looked at
         return _Unknown
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _evaluate_known(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """Return the value of an expression without running the flow. Raises _Unknown, and anything."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
         return names[node.id] if node.id in names else getattr(builtins, node.id)
     if isinstance(node, ast.Attribute):
-        owner = _known_value(node.value, names)
+        owner = _evaluate_part(node.value, names)
         # attributes of other objects may be properties, which run code
         if not isinstance(owner, ModuleType | type):
             raise _Unknown
         return getattr(owner, node.attr)
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        return [_known_value(item, names) for item in node.elts]
+        return [_evaluate_part(item, names) for item in node.elts]
     if isinstance(node, ast.Dict):
-        return _dict_value(node, names)
+        return _evaluate_dict(node, names)
     if isinstance(node, ast.Subscript):
-        return _known_value(node.value, names)[_known_value(node.slice, names)]
+        return _evaluate_part(node.value, names)[_evaluate_part(node.slice, names)]
     if isinstance(node, ast.Call) and not node.keywords:
-        function = _known_value(node.func, names)
-        arguments = [_known_value(argument, names) for argument in node.args]
+        function = _evaluate_part(node.func, names)
+        arguments = [_evaluate_part(argument, names) for argument in node.args]
         return _call_harmless(function, arguments)
     raise _Unknown
 
 
-def _known_value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _evaluate_part(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """Return the value of a part of an expression. Raises _Unknown where only a run can tell."""
-    value = _value(node, names)
+    value = _evaluate_known(node, names)
     if value is _Unknown:
         raise _Unknown
     return value
 
 
-def _dict_value(node: ast.Dict, names: Mapping[str, Any]) -> dict[Any, Any]:
+def _evaluate_dict(node: ast.Dict, names: Mapping[str, Any]) -> dict[Any, Any]:
     values: dict[Any, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if key is None:  # {**others}
             raise _Unknown
-        values[_known_value(key, names)] = _known_value(value, names)
+        values[_evaluate_part(key, names)] = _evaluate_part(value, names)
     return values
 
 

@@ -27,8 +27,8 @@ def dependency_findings(
             for step in condition.step or ():
                 if step == earlier:
                     message = (
-                        f"{what} waits for what {step} has yet to give: at {step} there is no "
-                        f"outcome of {step}; name a step before it"
+                        f"{what} needs the outcome of {step} before {step} has run; "
+                        "name a step before it"
                     )
                     yield finding_at(source, location, "error", "circular", message)
                     continue
@@ -36,13 +36,13 @@ def dependency_findings(
                 if _never_before(step, earlier, flows):
                     message = (
                         f"{what} looks at {earlier}, but no flow runs {earlier} before {step}, "
-                        "so it never holds"
+                        "so it never applies"
                     )
                     yield finding_at(source, location, "warning", "too early", message)
     for cycle in _cycles(needs):
         message = (
             f"{', which waits for '.join(cycle)}: rules that wait for each other's outcomes "
-            "cannot all hold; take one out"
+            "cannot all apply; take one out"
         )
         yield finding_at(source, needs[cycle[0]][cycle[1]], "error", "circular", message)
 

@@ -134,7 +134,7 @@ def _shown_and_measured(
         measured_line = measured_lines.get(normalised(example.text))
         if measured_line is not None:
             message = (
-                f"the text of '{example.id}' stands in {step}.jsonl, line {measured_line}, too; "
+                f"the text of '{example.id}' is in {step}.jsonl, line {measured_line}, too; "
                 "what is shown to a model proves nothing about it, so take it out of one of the two"
             )
             path = folder / f"{step}{EXAMPLES}.jsonl"

@@ -32,7 +32,7 @@ def example_findings(
             if chosen.rule == rule.name and chosen.models[:1] == (example.routes_to,):
                 continue
             why = _describe_mismatch(example, rule.name, chosen)
-            message = f"this example of route '{rule.name}' does not hold: {why}"
+            message = f"this example of route '{rule.name}' fails: {why}"
             place = ("routes", rule_number, "examples", example_number)
             yield finding_at(context.source, place, "error", "example", message)
 

@@ -75,7 +75,7 @@ def _run_items(summary: RunSummary) -> Iterator[Attention]:
     if run.state != "completed":
         state = f"is {run.state}"
         if run.state == "running":
-            state = "has no end on record: it still runs, or it was stopped"
+            state = "has not ended: it still runs, or it was stopped"
         yield Attention(f"run {run.id} {state}; what was paid is reused", command_of(run))
     yield from _deferred_items(run, summary.deferred)
     if run.cost_unknown:

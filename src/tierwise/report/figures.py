@@ -162,13 +162,13 @@ def _step_saving(
     comparable = [row for row in rows if not row.barred]
 
     # barred documents would have cost at the best model what they cost now
-    costs_at_best = [_cost(row) for row in barred]
+    costs_at_best = [_row_cost(row) for row in barred]
     costs_at_best += [_price(best, row) for row in comparable]
     costs_at_best += [_price(best, row) for row in estimates]
     uncounted = sum(row.uncounted for row in comparable)
     return Saving(
         step=step,
-        cost=total(_cost(row) for row in rows),
+        cost=total(_row_cost(row) for row in rows),
         best_cost=total(costs_at_best),
         calls=sum(row.counted for row in rows),
         barred=sum(row.counted for row in barred),
@@ -193,7 +193,7 @@ def _price(best: Model, row: NeededRow | EstimateRow) -> Decimal:
     )
 
 
-def _cost(row: NeededRow) -> Decimal | None:
+def _row_cost(row: NeededRow) -> Decimal | None:
     """Return what a row cost, in USD; None when one of its calls is of unknown cost."""
     return None if row.cost_unknown else row.cost_known
 

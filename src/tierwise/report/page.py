@@ -97,7 +97,7 @@ def trend_lines(points: Sequence[TrendPoint]) -> list[TrendLine]:
     deferred = [point.deferred for point in points]
     passed = [point.passed for point in points]
     lines = [
-        _trend_line("Cost per document", points, costs, _amount),
+        _trend_line("Cost per document", points, costs, _trend_usd),
         _trend_line("Deferred documents", points, deferred, share, top=1.0),
         _trend_line("Checks passed", points, passed, share, top=1.0),
     ]
@@ -162,7 +162,7 @@ def number(value: float) -> str:
     return f"{value:,}"
 
 
-def _amount(value: float) -> str:
+def _trend_usd(value: float) -> str:
     decimals = 6 if value < 1 else 2
     return f"{value:.{decimals}f} USD"
 

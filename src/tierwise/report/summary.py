@@ -202,13 +202,13 @@ def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
             "step": outcome.step,
             "status": outcome.status,
             "model": outcome.model or "",
-            "result": outcome.reason or _one_line(outcome.value),
+            "result": outcome.reason or _shorten(outcome.value),
         }
         rows.append(cells)
     return rows
 
 
-def _one_line(value: Any, most: int = 140) -> str:
+def _shorten(value: Any, most: int = 140) -> str:
     """Return an output in one line of at most `most` characters."""
     text = str(value)
     if isinstance(value, dict):

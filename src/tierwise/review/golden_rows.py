@@ -83,7 +83,7 @@ def _reason_left_out(
     if text is None:
         return "its text is not kept, and not found in the run's source"
     existing = file.name_of(text)
-    return f"its text stands in {existing} already" if existing else None
+    return f"its text is in {existing} already" if existing else None
 
 
 class _GoldenFile:

@@ -84,14 +84,14 @@ def approve(
     """
     outcome = item.outcome
     if number is None and outcome.value is not None:
-        return _decide(
+        return _record_decision(
             ledger, item, "approved", by=by, note=note, value=outcome.value, model=outcome.model
         )
     for attempt in _attempts_to_approve(item, number):
         text = reply_text(ledger, attempt)
         if text:
             value = _parse_answer(ledger, item, text, f"the answer of {attempt.model}")
-            return _decide(
+            return _record_decision(
                 ledger, item, "approved", by=by, note=note, value=value, model=attempt.model
             )
     raise Misuse(
@@ -115,19 +115,19 @@ def _attempts_to_approve(item: ReviewItem, number: int | None) -> list[Attempt]:
 def edit(ledger: Ledger, item: ReviewItem, text: str, *, by: str, note: str = "") -> Decision:
     """Take a person's answer, given as JSON. Raises Misuse when it does not fit the question."""
     value = _parse_answer(ledger, item, text, "the edited answer")
-    return _decide(ledger, item, "edited", by=by, note=note, value=value)
+    return _record_decision(ledger, item, "edited", by=by, note=note, value=value)
 
 
 def reject(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Decision:
     """Take no answer: the document is finished, and later steps skip it."""
-    return _decide(ledger, item, "rejected", by=by, note=note)
+    return _record_decision(ledger, item, "rejected", by=by, note=note)
 
 
 def reopen(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Decision:
     """Take the last decision back. Raises Misuse when there is none."""
     if not item.decisions or item.decisions[-1].decision == "reopened":
         raise Misuse(f"nothing was decided about {item.document_id} at {item.step}")
-    return _decide(ledger, item, "reopened", by=by, note=note)
+    return _record_decision(ledger, item, "reopened", by=by, note=note)
 
 
 def find_texts(
@@ -181,7 +181,7 @@ def _attempt_fault(attempt: Attempt) -> str:
     return f"{attempt.model} {attempt.error}" if attempt.error else ""
 
 
-def _decide(
+def _record_decision(
     ledger: Ledger,
     item: ReviewItem,
     word: Word,
@@ -222,10 +222,10 @@ def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any
     schema = ledger.reviews.schema(item.question or "")
     if schema is None:
         raise Misuse(
-            f"what the step {item.step} was asked for is not on record; run the flow again first"
+            f"the question of the step {item.step} is not recorded; run the flow again first"
         )
     validator = Draft202012Validator(schema)
-    fault = "it holds no JSON object"
+    fault = "it contains no JSON object"
     for part in json_parts(text):
         try:
             value = json.loads(part)
