@@ -24,9 +24,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tests.kit.office_files import mail, pdf, word
 from tests.kit.projects import ROOT
-from tests.test_cascade import CLASSIFY, GOOD, LABELS, TEXT
-from tests.test_documents_formats import mail, pdf, word
+from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
 from tierwise.documents import iter_documents
 from tierwise.documents.readers.formats import extract
 from tierwise.errors import TierwiseError

@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.kit import standin as faults
 from tests.kit.projects import make_project, model
 from tests.kit.standin import OK, Fault, Standin, late, status, unused_address
-from tests.test_cascade import CLASSIFY, GOOD, LABELS
+from tests.kit.steps import CLASSIFY, GOOD, LABELS
 from tierwise.engine import Engine
 from tierwise.project import Project
 from tierwise.records import Attempt, Batch, Document, Outcome

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from tests.test_architecture import BANDS, DOORS, ENGINE, FILES, ROOMS, imports, module_of
+from tests.kit.rooms import BANDS, DOORS, ENGINE, FILES, ROOMS, imports, module_of
 
 PAGE = Path(__file__).with_name("architecture.md")
 _BLOCK = "<!-- {name}: written by `make docs-reference` -->\n"

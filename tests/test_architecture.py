@@ -2,116 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ENGINE = ROOT / "src" / "tierwise"
-
-# Six bands, lowest first. A room may import rooms of lower bands and those before it in its own band.
-BANDS = {
-    "values": ["errors", "records", "text"],
-    "decide": ["steps", "policy"],
-    "edges": ["documents", "ledger", "gateway"],
-    "act": ["cascade", "project", "engine"],
-    "prove and show": [
-        "report",
-        "evidence",
-        "plan",
-        "review",
-        "explain",
-        "audit",
-        "export",
-        "lint",
-    ],
-    "surfaces": ["starter", "orchestrate", "testing", "cli"],
-}
-ROOMS = [room for band in BANDS.values() for room in band]
-# The rooms that may import a third party. One that is not listed here may be imported nowhere.
-DOORS = {
-    "aiohttp": {"gateway"},
-    "alembic": {"ledger"},
-    "anyio": {"cascade", "engine"},
-    "certifi": {"gateway"},
-    "charset_normalizer": {"documents"},
-    "dateutil": {"steps"},
-    "filelock": {"cli", "documents", "gateway"},
-    "httpx": {"gateway", "orchestrate"},
-    "jinja2": {"report", "steps"},
-    "jsonschema": {"export", "review"},
-    "litellm": {"gateway"},
-    "markitdown": {"documents"},
-    "markupsafe": {"report"},
-    "numpy": {"evidence", "gateway", "plan", "text"},
-    "orjson": {"documents", "gateway", "records"},
-    "phonenumbers": {"documents"},
-    "platformdirs": {"gateway"},
-    "prefect": {"cli", "orchestrate"},
-    "prefect_dask": {"orchestrate"},
-    "prefect_ray": {"orchestrate"},
-    "py3langid": {"text"},
-    "pydantic": {
-        *("cascade", "cli", "evidence", "explain", "gateway", "lint"),
-        *("orchestrate", "policy", "project", "steps", "text"),
-    },
-    "pydantic_core": {"policy", "text"},
-    "rapidfuzz": {"export", "steps"},
-    "ray": {"orchestrate"},
-    "rich": {"cli"},
-    "ruamel": {"text"},
-    "scipy": {"evidence", "gateway", "policy"},
-    "semantic_text_splitter": {"cascade"},
-    "sklearn": {"evidence", "text"},
-    "skops": {"gateway"},
-    "sqlalchemy": {"ledger"},
-    "tenacity": {"cascade"},
-    "threadpoolctl": {"evidence"},
-    "tiktoken": {"text"},
-    "typer": {"cli"},
-    "xllamacpp": {"gateway"},
-}
-
-
-class WithoutTypes(ast.NodeTransformer):
-    """Takes `if TYPE_CHECKING:` out: what is imported for annotations alone is no arrow."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        return (
-            node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
-        )
-
-
-def imports(path: Path, *, for_types: bool = True) -> set[str]:
-    """Every module that a file imports, at its top or inside a function."""
-    found: set[str] = set()
-    tree: ast.AST = ast.parse(path.read_text())
-    for node in ast.walk(tree if for_types else WithoutTypes().visit(tree)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def module_of(path: Path) -> str:
-    """The engine's noun that a file belongs to: `ledger` for ledger/writer.py."""
-    return path.relative_to(ENGINE).parts[0].removesuffix(".py")
-
-
-def is_copied(path: Path) -> bool:
-    """Whether a file is one that `tierwise init` or `tierwise new` copies: no part of the engine."""
-    return module_of(path) == "starter" and path.parent != ENGINE / "starter"
-
-
-FILES = [
-    p
-    for p in sorted(ENGINE.rglob("*.py"))
-    if not module_of(p).startswith("__") and not is_copied(p)
-]
+from tests.kit.rooms import DOORS, ENGINE, FILES, ROOMS, ROOT, imports, module_of
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ENGINE)))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from docs import architecture
+from tests.kit.pages import BLOCK
 from tests.kit.projects import ROOT
-from tests.test_architecture import BANDS, ENGINE
-from tests.test_docs import BLOCK
+from tests.kit.rooms import BANDS, ENGINE
 
 DOCS = ROOT / "docs"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))

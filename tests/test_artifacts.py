@@ -9,7 +9,7 @@ import pytest
 
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin, unused_address
-from tests.test_cascade import CLASSIFY, LABELS
+from tests.kit.steps import CLASSIFY, LABELS
 from tierwise.engine import Engine
 from tierwise.orchestrate.artifacts import attention, table
 from tierwise.project import Project

@@ -8,7 +8,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from tests.kit.projects import RULES, make_project, model
 from tests.kit.standin import (
@@ -21,38 +20,14 @@ from tests.kit.standin import (
     status,
     unused_address,
 )
-from tierwise.cascade import RunContext
+from tests.kit.steps import CLASSIFY, GOOD, INVENTED, LABELS, SUMMARIZE, TEXT, classify, kinds
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
-from tierwise.steps.checks import evidence_is_quoted, label_is_allowed
-from tierwise.steps.step import Step
 
-TEXT = "The parcel with my desk has not arrived and nobody answers the phone."
-LABELS = {"labels": ["billing", "delivery"], "descriptions": {}}
-GOOD = json.dumps({"evidence": "has not arrived", "label": "delivery"})
-INVENTED = json.dumps({"evidence": "it never came", "label": "delivery"})
 WRONG_LABEL = json.dumps({"evidence": "has not arrived", "label": "complaint"})
 
-
-class Classification(BaseModel):
-    evidence: str
-    label: str
-
-
-class Summary(BaseModel):
-    summary: str
-
-
-CLASSIFY = Step(
-    name="classify",
-    returns=Classification,
-    prompt="classify",
-    choices={"label": "labels"},
-    checks=(label_is_allowed, evidence_is_quoted),
-)
-SUMMARIZE = Step(name="summarize", returns=Summary, prompt="summarize", splits="summary")
 
 Classify = Callable[..., Outcome]
 
@@ -76,18 +51,6 @@ def engine(tmp_path: Path, small: Standin, large: Standin) -> Iterator[Engine]:
     root = make_project(tmp_path, model("small", small.url), model("large", large.url, strength=20))
     with Engine(Project(root), env={}) as made:
         yield made
-
-
-def classify(engine: Engine, *documents: Document, run: RunContext | None = None) -> list[Outcome]:
-    """The outcomes of a classify step over some documents."""
-    run = run or engine.start_run("test")
-    documents = documents or (Document(id="a", text=TEXT, sensitivity="internal"),)
-    done = engine.run_batch(run, CLASSIFY, Batch(documents), LABELS)
-    return [document.outcomes["classify"] for document in done.load()]
-
-
-def kinds(outcome: Outcome) -> list[tuple[str, str, str | None]]:
-    return [(a.model, a.kind, a.error) for a in outcome.attempts]
 
 
 def test_a_good_answer_is_accepted_from_the_first_model(

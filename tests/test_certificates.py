@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import binom
 
+from tests.kit.certificates import TODAY, certificate
 from tierwise.errors import ConfigError, Misuse
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import (
     Candidate,
-    Certificate,
     Certificates,
     Current,
     MeanUsage,
@@ -33,7 +33,6 @@ from tierwise.policy.certificates import (
     save_certificates,
 )
 
-TODAY = datetime.date(2026, 3, 1)
 ANCHORS = [
     (0, 29, 0.90),
     (3, 76, 0.90),
@@ -43,26 +42,6 @@ ANCHORS = [
     (3, 153, 0.95),
     (5, 208, 0.95),
 ]
-
-
-def certificate(*models: str, errors: int = 8, n: int = 142, **changed: Any) -> Certificate:
-    models = models or ("small",)
-    fields: dict[str, Any] = {
-        "step": "classify",
-        "models": models,
-        "identities": {name: f"{name}-1" for name in models},
-        "prompt": "classify v1",
-        "prompt_hash": "p1",
-        "step_hash": "s1",
-        "golden": "classify.jsonl",
-        "golden_hash": "g1",
-        "errors": errors,
-        "n": n,
-        "bound": changed.get("bound") or lower_bound(errors, n),
-        "date": TODAY,
-        "tierwise_version": "0.1.0",
-    }
-    return Certificate(**{**fields, **changed})
 
 
 def current(**changed: Any) -> Current:

@@ -8,68 +8,32 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tasks.classify import classify
+from tests.kit.golden_sets import (
+    CLASSIFY,
+    DEAR,
+    RULES,
+    WORDS,
+    certify,
+    golden_rows,
+    lazy,
+    right,
+    route_one,
+    write_golden,
+)
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin, status
+from tests.kit.steps import LABELS
 from tests.kit.terminal import Terminal
-from tests.test_cascade import LABELS, TEXT
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.evidence.certify import Evaluation, compare
 from tierwise.policy.certificates import load_certificates, lower_bound
 from tierwise.project import CERTIFICATES, Project
-from tierwise.records import Batch, Document, Outcome
+from tierwise.records import Batch, Document
 from tierwise.steps.examples import load_golden
-
-CLASSIFY = classify.spec
-DEAR = "{input: 10, output: 20, source: test, date: 2026-11-01}"
-RULES = """
-version: 1
-guards:
-  - {name: confidential-stays-local, when: {sensitivity_min: confidential}, allow_tiers: [local]}
-floors: {classify: 0.9}
-routes:
-  - {name: proven, pick: cheapest_capable}
-"""
-WORDS = {"billing": "my invoice is wrong", "delivery": "my parcel is late"}
-
-
-def golden_rows(count: int = 60) -> list[dict[str, str]]:
-    """Messages whose label follows from their words."""
-    labels = list(WORDS)
-    return [
-        {
-            "id": f"g{n}",
-            "text": f"Message {n}: {WORDS[labels[n % 2]]}, please help.",
-            "label": labels[n % 2],
-        }
-        for n in range(count)
-    ]
-
-
-def write_golden(root: Path, rows: list[dict[str, str]], name: str = "classify") -> Path:
-    (root / "golden").mkdir(exist_ok=True)
-    path = root / "golden" / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "golden" / "classify.yaml").write_text(
-        "parameters: {labels: [billing, delivery], descriptions: {}}\n"
-    )
-    return path
-
-
-def right(request: Request) -> str:
-    """A model that reads."""
-    label = "billing" if "invoice" in request.document else "delivery"
-    return json.dumps({"label": label, "evidence": " ".join(request.document.split()[:6])})
-
-
-def lazy(request: Request) -> str:
-    """A model that always says the same, with words of the document."""
-    return json.dumps({"label": "billing", "evidence": " ".join(request.document.split()[:4])})
 
 
 @pytest.fixture
@@ -91,23 +55,6 @@ def project(tmp_path: Path, servers: tuple[Standin, Standin]) -> Path:
     )
     write_golden(root, golden_rows())
     return root
-
-
-def route_one(root: Path, text: str = TEXT) -> Outcome:
-    """What the router does with one document now."""
-    with Engine(Project(root), env={}) as engine:
-        document = Document(id="a", text=text, sensitivity="internal")
-        done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS)
-    return done.load()[0].outcomes["classify"]
-
-
-def certify(
-    terminal: Terminal, root: Path, *options: object, step: str = "classify"
-) -> list[dict[str, Any]]:
-    done = terminal("certify", step, "--yes", "--json", *options, cwd=root)
-    assert done.code == 0, done.err
-    rows: list[dict[str, Any]] = json.loads(done.out)
-    return rows
 
 
 def test_without_proof_the_strongest_allowed_model_comes_first_and_the_route_says_so(

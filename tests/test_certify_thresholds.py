@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.golden_sets import DEAR, RULES, WORDS, certify, right, route_one, write_golden
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Fault, Request, Standin
 from tests.kit.terminal import Terminal
-from tests.test_certify import DEAR, RULES, WORDS, certify, right, route_one, write_golden
 from tierwise.evidence.certify.compare import FIT
 from tierwise.evidence.training.labelled import split
 from tierwise.policy.certificates import load_certificates

@@ -19,7 +19,7 @@ from tests.kit.leaks import FREE, GUARD, LABELS, PARAMETERS, Paper, World, run, 
 from tests.kit.ledgers import migrated_url
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
-from tests.test_cascade import CLASSIFY
+from tests.kit.steps import CLASSIFY
 from tierwise.engine import Engine
 from tierwise.errors import GuardViolation, Misuse
 from tierwise.evidence.certify import Evaluation, compare

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.kit.golden_sets import DEAR, right
 from tests.kit.projects import make_project, model
+from tests.kit.samples import CLASSIFY, Office, certify
 from tests.kit.standin import Standin
+from tests.kit.steps import LABELS, SUMMARIZE
 from tests.kit.terminal import Terminal
-from tests.test_cascade import LABELS, SUMMARIZE
-from tests.test_certify import DEAR, right
-from tests.test_shadow import CLASSIFY, Office, certify
 from tierwise.engine import Engine
 from tierwise.ledger import Ledger, RunInfo
 from tierwise.project import Project

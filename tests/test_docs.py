@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.pages import BLOCK
 from tests.kit.projects import ROOT
 from tierwise.cli.commands import COMMANDS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

@@ -10,33 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kit.reading import read, reason
 from tierwise.documents import iter_documents, read_documents
 from tierwise.errors import Misuse
-from tierwise.records import SENSITIVITIES, Document, Sensitivity, rank
+from tierwise.records import SENSITIVITIES, Sensitivity, rank
 
 IN_PROCESS = (".txt", ".md", ".csv", ".jsonl", ".xyz", "")
-
-
-def read(
-    source: Path, sensitivity: Sensitivity = "internal", **options: object
-) -> dict[str, Document]:
-    documents = list(
-        iter_documents(source, sensitivity=sensitivity, **options)  # type: ignore[arg-type]
-    )
-    assert len({document.id for document in documents}) == len(documents)
-    return {document.id: document for document in documents}
-
-
-def reason(document: Document) -> str:
-    """Why a document was deferred, after checking that it was deferred properly."""
-    assert document.text == ""
-    outcome = document.outcomes["read"]
-    assert (outcome.step, outcome.status, outcome.sensitivity) == (
-        "read",
-        "deferred",
-        document.sensitivity,
-    )
-    return outcome.reason
 
 
 def write(folder: Path, **files: str | bytes) -> Path:

@@ -6,31 +6,20 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
-import docx
 import pypdf
 import pytest
-from fpdf import FPDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_documents import read, reason
+from tests.kit.office_files import mail, pdf, word
+from tests.kit.reading import read, reason
 from tierwise.documents.readers.formats import MOST_UNPACKED_BYTES, extract
 from tierwise.documents.readers.sandbox import Sandbox
 from tierwise.errors import DocumentError
-
-
-def pdf(text: str = "") -> bytes:
-    page = FPDF()
-    page.add_page()
-    page.set_font("Helvetica", size=12)
-    if text:
-        page.cell(text=text)
-    return bytes(page.output())
 
 
 def encrypted_pdf(password: str) -> bytes:
@@ -59,25 +48,6 @@ def pdf_with_page(content: bytes) -> bytes:
     return file + table + b"trailer\n<</Root 1 0 R/Size 5>>\nstartxref\n%d\n%%%%EOF" % len(file)
 
 
-def word(
-    *, replaced: dict[str, tuple[bytes, bytes]] | None = None, added: dict[str, bytes] | None = None
-) -> bytes:
-    """A Word file with a heading and a paragraph; parts can be changed and added."""
-    document = docx.Document()
-    document.add_heading("Offer", 1)
-    document.add_paragraph("We deliver on Monday.")
-    document.save(original := io.BytesIO())
-    with (
-        zipfile.ZipFile(original) as old,
-        zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for name in old.namelist():
-            new.writestr(name, old.read(name).replace(*(replaced or {}).get(name, (b"", b"")), 1))
-        for name, content in (added or {}).items():
-            new.writestr(name, content)
-    return file.getvalue()
-
-
 def word_with_entities(declarations: bytes, use: bytes) -> bytes:
     part = "word/document.xml"
     changed = word(
@@ -92,23 +62,6 @@ def word_with_entities(declarations: bytes, use: bytes) -> bytes:
                 name, old.read(name).replace(b"on Monday", use) if name == part else old.read(name)
             )
     return file.getvalue()
-
-
-def mail(
-    plain: str | None = "Where is my order?", html: str | None = None, **headers: str
-) -> EmailMessage:
-    message = EmailMessage()
-    for name, value in (
-        {"Subject": "Order 7", "From": "Ann <ann@example.com>", "To": "us@example.com"} | headers
-    ).items():
-        message[name] = value
-    if plain is not None:
-        message.set_content(plain)
-    if html is not None:
-        message.add_alternative(html, subtype="html") if plain is not None else message.set_content(
-            html, subtype="html"
-        )
-    return message
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.kit.golden_sets import DEAR, right
+from tests.kit.letters import classify, letter
 from tests.kit.projects import ROOT, make_project, model
+from tests.kit.samples import CLASSIFY, FREE, Office, documents, label_all, opened, proven
 from tests.kit.standin import Standin, status
+from tests.kit.steps import LABELS
 from tests.kit.terminal import Terminal
-from tests.test_cascade import LABELS
-from tests.test_certify import DEAR, right
-from tests.test_shadow import CLASSIFY, FREE, Office, documents, label_all, opened, proven
 from tierwise.documents import read_documents
 from tierwise.engine import Engine
 from tierwise.evidence.training.labelled import Labelled
@@ -22,7 +23,6 @@ from tierwise.evidence.training.train import train
 from tierwise.gateway.learned.files import save as save_classifier
 from tierwise.gateway.learned.files import trained_file
 from tierwise.project import Project
-from tierwise.records import Batch, Document
 
 RULES = """
 version: 1
@@ -52,17 +52,6 @@ def project(tmp_path: Path, standin: Standin) -> Path:
 def office(tmp_path: Path) -> Iterator[Office]:
     with opened(tmp_path / "office") as made:
         yield made
-
-
-def classify(root: Path, *documents: Document) -> None:
-    with Engine(Project(root), env={}) as engine:
-        engine.run_batch(engine.start_run("inbox"), CLASSIFY, Batch(documents), LABELS)
-
-
-def letter(name: str = "mail-07.txt", **features: Any) -> Document:
-    return Document(
-        id=name, text="my invoice is wrong, please help", **{"sensitivity": "internal", **features}
-    )
 
 
 def explained(terminal: Terminal, root: Path, *arguments: object) -> str:

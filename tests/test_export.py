@@ -17,8 +17,8 @@ from tests.kit.ledgers import RUN, migrated_url
 from tests.kit.ledgers import run as awaited
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
+from tests.kit.steps import CLASSIFY
 from tests.kit.terminal import Done, Terminal
-from tests.test_cascade import CLASSIFY
 from tierwise.engine import Engine
 from tierwise.export.collect import Export, ExportFilter, collect
 from tierwise.ledger import Decision, Ledger

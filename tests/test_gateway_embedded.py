@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.kit.calls import CALL, ask, catalog, entry
 from tests.kit.standin import Standin, unused_address
-from tests.test_gateway import CALL, ask, catalog, entry
 from tierwise.errors import ModelUnavailable, Unreachable
 from tierwise.gateway import Gateway
 from tierwise.policy.catalog import Catalog, Model
@@ -87,7 +87,8 @@ def test_an_embedded_model_that_died_is_started_again(standin: Standin) -> None:
 
 LOCAL_RUN = """
 import asyncio, sys
-from tests.test_gateway import CALL, ENV, Gateway, catalog, entry
+from tests.kit.calls import CALL, ENV, catalog, entry
+from tierwise.gateway import Gateway
 from tests.test_gateway_embedded import Servers, embedded
 
 async def main():

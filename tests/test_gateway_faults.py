@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit import standin as faults
+from tests.kit.calls import CALL, DOCUMENT, ENV, OPENAI_FORMAT, ask, catalog_at
 from tests.kit.standin import Fault, Standin, status, unused_address
-from tests.test_gateway import CALL, DOCUMENT, ENV, OPENAI_FORMAT, ask, catalog_at
 from tierwise import errors
 from tierwise.errors import CallError
 from tierwise.gateway.error_text import safe_detail

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.standin import Fault, Standin
-from tests.test_gateway import (
+from tests.kit.calls import (
     BOTH_LANES,
     CALL,
     DOCUMENT,
@@ -24,6 +23,7 @@ from tests.test_gateway import (
     entry,
     forced_lane,
 )
+from tests.kit.standin import Fault, Standin
 from tierwise.errors import BadReply, CallError, ModelUnavailable, Unreachable
 from tierwise.gateway import Gateway
 from tierwise.gateway.litellm_lane import IN_HOUSE

@@ -13,10 +13,10 @@ from flows.contract_intake import ContractTerms
 from flows.support_inbox import TOPICS
 from tasks.classify import classify
 from tasks.extract import extract
+from tests.kit.golden_sets import RULES, certify, golden_rows, lazy, write_golden
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Terminal
-from tests.test_certify import RULES, certify, golden_rows, lazy, write_golden
 from tierwise.errors import ConfigError
 from tierwise.evidence.certify import load_golden_step
 from tierwise.evidence.golden import load_settings

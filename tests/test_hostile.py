@@ -16,8 +16,8 @@ from benchmarks.fuzz import readers, try_out
 from tests.kit.ledgers import DATABASES, migrated_url
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin, status
+from tests.kit.steps import CLASSIFY, LABELS, SUMMARIZE
 from tests.kit.terminal import Terminal
-from tests.test_cascade import CLASSIFY, LABELS, SUMMARIZE
 from tierwise.documents import iter_documents
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +13,9 @@ from pydantic import BaseModel, field_validator
 from tests.kit.ledgers import DATABASES, migrated_url
 from tests.kit.projects import make_project, model
 from tests.kit.standin import OK, Fault, Standin, raw, status
+from tests.kit.steps import CLASSIFY, GOOD, LABELS
 from tests.kit.terminal import Terminal
-from tests.test_cascade import CLASSIFY, GOOD, LABELS
+from tests.kit.traces import Everything, columns, found, log, prefects_database
 from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
 from tierwise.gateway.resolved_model import resolve_model
@@ -26,6 +24,8 @@ from tierwise.project import Project
 from tierwise.records import Batch, Call, Document, Message, Reply
 from tierwise.steps.checks import check
 from tierwise.steps.examples import Example, GoldenSet
+
+__all__ = ["log"]  # a fixture
 
 KEY = "planted-key-0123456789"  # in a variable
 TENANT = "planted-tenant-0123456789"  # in a variable, in a header whose name says nothing
@@ -72,52 +72,6 @@ def document(number: int = 0) -> Document:
         sensitivity="internal",
         metadata=METADATA,
     )
-
-
-def columns(url: str) -> Iterator[tuple[str, str, str]]:
-    """Every value of every table as text, with its place."""
-    from sqlalchemy import MetaData, create_engine
-
-    engine = create_engine(url)
-    metadata = MetaData()
-    metadata.reflect(engine)
-    with engine.connect() as connection:
-        for table in metadata.tables.values():
-            for row in connection.execute(table.select()).mappings():
-                yield from ((table.name, name, str(value)) for name, value in row.items())
-    engine.dispose()
-
-
-def found(words: tuple[str, ...], *texts: str) -> set[str]:
-    return {word for word in words for text in texts if word in text}
-
-
-class Everything(logging.Handler):
-    """All that any logger says, tracebacks included."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(logging.Formatter("%(name)s %(message)s").format(record))
-
-
-@pytest.fixture
-def log() -> Iterator[Everything]:
-    """Every logger as loud as it can be."""
-    import litellm  # noqa: F401 - so that its loggers are there
-
-    handler, root = Everything(), logging.getLogger()
-    loggers = [root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
-    before = [(logger, logger.level) for logger in loggers]
-    root.addHandler(handler)
-    for logger in loggers:
-        logger.setLevel(logging.DEBUG)
-    yield handler
-    root.removeHandler(handler)
-    for logger, level in before:
-        logger.setLevel(level)
 
 
 ECHO = (
@@ -381,20 +335,3 @@ def test_prefect_and_the_command_line_show_no_key_and_no_document(
     stored = prefects_database()
     assert "deferred file-0.txt: " in stored, "the log is there"
     assert found((*KEYS, *TEXTS), stored) == set()
-
-
-def prefects_database() -> str:
-    """All that Prefect's server of the tests has stored, once it has the log."""
-    from prefect.settings import get_current_settings
-
-    url = get_current_settings().server.database.connection_url
-    assert url is not None
-    path = Path(url.get_secret_value().partition("///")[2].partition("?")[0])
-    for _ in range(100):
-        stored = "".join(
-            p.read_bytes().decode("latin-1") for p in path.parent.glob(f"{path.name}*")
-        )
-        if "deferred file-0.txt: " in stored:
-            break
-        time.sleep(0.1)
-    return stored

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pickle
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kit.classifiers import Bomb, edited, forged
 from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.evidence.training.labelled import Labelled, data_hash, load_labelled, split
 from tierwise.evidence.training.thresholds import fit_threshold
@@ -425,18 +425,6 @@ def saved(classifier: Classifier, tmp_path: Path) -> Path:
     return path
 
 
-def edited(path: Path, **changes: Any) -> None:
-    """Change the metadata of a saved classifier."""
-    metadata = path.with_suffix(".json")
-    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | changes))
-
-
-def forged(path: Path, data: bytes) -> None:
-    """Other weights, with metadata that fit them."""
-    path.write_bytes(data)
-    edited(path, file_hash=hashlib.sha256(data).hexdigest())
-
-
 def test_a_saved_classifier_predicts_the_same_after_loading(
     classifier: Classifier, saved: Path
 ) -> None:
@@ -511,16 +499,6 @@ def test_a_missing_head_missing_weights_and_a_broken_head_are_refused(saved: Pat
     saved.with_suffix(".json").write_text('{"labels": 3}')
     with pytest.raises(ConfigError, match=r"classify.json: not the metadata of a classifier"):
         load(saved)
-
-
-class Bomb:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.target,)
 
 
 def test_a_pickle_in_disguise_is_refused_and_not_run(saved: Path, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, create_model
 
 from tasks.classify import classify
+from tests.kit.certificates import certificate
+from tests.kit.classifiers import Bomb, edited, forged
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
-from tests.test_certificates import certificate
-from tests.test_learned import Bomb, edited, forged
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.evidence.training.labelled import Labelled

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.kit.ledgers import run
 from tests.kit.projects import RULES, make_project, model
 from tests.kit.standin import Request, Standin, status, unused_address
-from tests.test_cascade import GOOD, TEXT, classify, kinds
+from tests.kit.steps import GOOD, TEXT, classify, kinds
 from tierwise.cascade.rate_limits import (
     FAULTS_IN_A_ROW,
     FIRST_REST_S,

@@ -19,7 +19,7 @@ from tasks.classify import classify
 from tests.kit.pii import CASES, HARMLESS, NOT_FOUND, Case
 from tests.kit.projects import RULES, make_project, model
 from tests.kit.standin import Standin
-from tests.test_cascade import GOOD, LABELS
+from tests.kit.steps import GOOD, LABELS
 from tierwise import RunSummary, read_documents, recorded_run, write_documents
 from tierwise import redact as redact_step
 from tierwise.documents.redaction.redact import Redaction

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url, run
+from tests.kit.ledgers import DATABASES, RUN, migrated_url
+from tests.kit.letters import classify, letter
 from tests.kit.projects import make_project, model
+from tests.kit.reported_runs import CENT, CHAIN, LARGE, SMALL, TODAY, Page, proof, record
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
-from tests.test_explain import classify, letter
 from tierwise.ledger import Ledger
 from tierwise.ledger.views.summary import runs_since
 from tierwise.policy.catalog import load_catalog
-from tierwise.policy.certificates import Certificate, lower_bound
-from tierwise.records import Outcome, Rejection, Route, Usage, Verdict
+from tierwise.policy.certificates import lower_bound
+from tierwise.records import Rejection, Route, Usage, Verdict
 from tierwise.report.build import RunReport, build_report
 from tierwise.report.document_rows import document_rows
 from tierwise.report.figures import CertificateState, ProjectFacts
@@ -31,10 +30,6 @@ from tierwise.report.interval import interval
 from tierwise.report.page import render_page
 from tierwise.text.tokens import count_tokens
 
-TODAY = datetime.date(2026, 11, 22)
-CENT = Decimal("0.01")
-SMALL = {"model": "small", "tier": "local", "usage": Usage(1000, 100), "cost": CENT}
-LARGE = {"model": "large", "tier": "proprietary", "usage": Usage(1000, 100), "cost": 10 * CENT}
 BAD, GOOD = Verdict("length", False, "the secret is 41 words long"), Verdict("length", True)
 BARRED = Route(
     step="classify",
@@ -42,7 +37,6 @@ BARRED = Route(
     models=("small",),
     rejected=(Rejection("large", "guard stays-local: only local", "guard", detail="stays-local"),),
 )
-CHAIN = Route(step="classify", rule="r", models=("small", "large"))
 ON_SQLITE = pytest.mark.parametrize(
     "ledger", ["sqlite"], indirect=True
 )  # what no database could change
@@ -52,29 +46,6 @@ ON_SQLITE = pytest.mark.parametrize(
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(migrated_url(request.param, tmp_path), root=tmp_path) as opened:
         yield opened
-
-
-def record(
-    ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.id, **outcome: Any
-) -> None:
-    """A document's attempts with their verdicts, then its outcome, of the step classify unless said otherwise."""
-
-    async def story() -> None:
-        for changes in attempts:
-            made = attempt(document_id=document_id, **changes)
-            await ledger.settle(run_id, replace(made, verdicts=()), None)
-            await ledger.record_verdicts(run_id, made.id, made.verdicts)
-        usual = {
-            "status": "accepted",
-            "model": "small",
-            "value": "?",
-            "sensitivity": "internal",
-            "route": CHAIN,
-        }
-        made = Outcome(**{"step": "classify", **usual} | outcome)
-        await ledger.record_outcome(run_id, replace(DOCUMENT, id=document_id), made)
-
-    run(story())
 
 
 def record_a_run(ledger: Ledger, run_id: str = RUN.id, **changes: Any) -> None:
@@ -116,28 +87,6 @@ def facts(tmp_path: Path) -> ProjectFacts:
         model("mystery", "http://127.0.0.1:1", strength=90, price="unknown"),
     )
     return ProjectFacts(catalog=load_catalog(root / "routing_rules" / "catalog.yaml"))
-
-
-def proof(
-    *models: str, errors: int, void: str | None = None, golden: str = "g" * 64
-) -> CertificateState:
-    """A certificate of 100 labels."""
-    made = Certificate(
-        step="classify",
-        models=models,
-        identities=dict.fromkeys(models, "i"),
-        prompt="classify v1",
-        prompt_hash="p",
-        step_hash="s",
-        golden="classify.jsonl",
-        golden_hash=golden,
-        n=100,
-        errors=errors,
-        bound=0.5,
-        date=datetime.date(2026, 11, 1),
-        tierwise_version="0.1.0",
-    )
-    return CertificateState(made, void)
 
 
 def gathered(ledger: Ledger, facts: ProjectFacts, *run_ids: str) -> RunReport:
@@ -354,27 +303,6 @@ def test_what_needs_attention_comes_with_its_command(ledger: Ledger, facts: Proj
 
 
 # ---- the page -----------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """What a browser would see: tags with attributes, and the text of scripts."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] == "script" and self.cdata_elem == "script":
-            self.scripts.append(data)
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.scripts[0])
 
 
 def shown(ledger: Ledger, facts: ProjectFacts, **options: Any) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.kit.ledgers import RUN, migrated_url
 from tests.kit.projects import make_project, model
-from tests.test_report import LARGE, SMALL, TODAY, Page, proof, record
+from tests.kit.reported_runs import LARGE, SMALL, TODAY, Page, proof, record
 from tierwise.ledger import Ledger
 from tierwise.policy.catalog import Catalog, load_catalog
 from tierwise.records import Choice, Rejection, Route, Verdict

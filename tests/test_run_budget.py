@@ -18,8 +18,8 @@ import pytest
 from tests.kit.ledgers import DATABASES, RUN, migrated_url, python
 from tests.kit.projects import PRICE, RULES, make_project, model
 from tests.kit.standin import NO_USAGE, Fault, Standin
+from tests.kit.steps import CLASSIFY, GOOD, INVENTED, LABELS, TEXT
 from tests.kit.terminal import Terminal
-from tests.test_cascade import CLASSIFY, GOOD, INVENTED, LABELS, TEXT
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded, ConfigError
 from tierwise.ledger import Ledger

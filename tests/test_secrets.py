@@ -11,7 +11,7 @@ import pytest
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Fault, Request, Standin, status
 from tests.kit.terminal import Terminal
-from tests.test_leaks import Everything, columns, found, log, prefects_database
+from tests.kit.traces import Everything, columns, found, log, prefects_database
 from tierwise.errors import ConfigError
 from tierwise.project import Project
 

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from functools import reduce
@@ -18,98 +17,24 @@ from pathlib import Path
 
 import pytest
 
-from tasks.classify import classify
 from tasks.summarize import summarize
+from tests.kit.golden_sets import DEAR, lazy, right
 from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, migrated_url, run
-from tests.kit.projects import make_project, model
-from tests.kit.standin import Standin, status
+from tests.kit.samples import CLASSIFY, Office, certify, documents, label_all, opened, proven
+from tests.kit.standin import status
 from tests.kit.terminal import Terminal
-from tests.test_cascade import LABELS
-from tests.test_certify import DEAR, lazy, right
-from tierwise.cascade import RunContext
 from tierwise.cascade.shadow import agreement
-from tierwise.engine import Engine
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger import Ledger
 from tierwise.ledger.people.samples import Audit, evidence_of, item_id
-from tierwise.policy.certificates import Certificate, lower_bound, save_certificates
 from tierwise.policy.sequential_test import Evidence, demotion, drawn, update
-from tierwise.project import CERTIFICATES, Project
-from tierwise.records import Batch, Document, Outcome
-
-CLASSIFY = classify.spec
-FREE = "{input: 0, output: 0, source: test, date: 2026-11-01}"
-RULES = """
-version: 1
-guards:
-  - {{name: confidential-stays-local, when: {{sensitivity_min: confidential}}, allow_tiers: [local]}}
-floors: {{classify: 0.9}}
-routes:
-  - {{name: named, try: [dear]}}
-shadow: {{share: {share}, money: {money}}}
-"""
-
-
-class Office:
-    """A project with a model in use, `dear`, and a cheaper one, `cheap`, each on a socket of its own."""
-
-    def __init__(self, root: Path, cheap: Standin, dear: Standin) -> None:
-        self.root, self.cheap, self.dear = root, cheap, dear
-
-    def made(
-        self, *, share: float = 1, money: float = 1, cheap: str = "local", price: str = FREE
-    ) -> Office:
-        make_project(
-            self.root,
-            model("cheap", self.cheap.url, tier=cheap, strength=10, price=price),
-            model("dear", self.dear.url, strength=20, price=DEAR),
-            rules=RULES.format(share=share, money=money),
-        )
-        return self
-
-    @contextmanager
-    def engine(self) -> Iterator[Engine]:
-        with Engine(Project(self.root), env={}) as engine:
-            yield engine
-
-    def run(
-        self, documents: tuple[Document, ...], budget: str | None = None
-    ) -> tuple[RunContext, list[Outcome]]:
-        with self.engine() as engine:
-            context = engine.start_run(
-                "test", budget_usd=None if budget is None else Decimal(budget)
-            )
-            done = engine.run_batch(context, CLASSIFY, Batch(documents), LABELS)
-            return context, [document.outcomes["classify"] for document in done.load()]
-
-    @contextmanager
-    def ledger(self) -> Iterator[Ledger]:
-        with Ledger.open(root=self.root) as ledger:
-            yield ledger
-
-
-@contextmanager
-def opened(root: Path) -> Iterator[Office]:
-    """`cheap` says billing of every message, `dear` reads them."""
-    with Standin() as cheap, Standin() as dear:
-        cheap.answer(lazy)
-        dear.answer(right)
-        yield Office(root, cheap, dear)
+from tierwise.project import CERTIFICATES
 
 
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
     with opened(tmp_path / "project") as made:
         yield made
-
-
-def documents(count: int, **features: object) -> tuple[Document, ...]:
-    """Every other one is about a parcel, which `cheap` gets wrong."""
-    words = ("my invoice is wrong", "my parcel is late")
-    usual = {"sensitivity": "internal", **features}
-    return tuple(
-        Document(id=f"d{n:03}", text=f"Message {n}: {words[n % 2]}.", **usual) for n in range(count)
-    )
 
 
 def kinds(ledger: Ledger, run_id: str) -> list[tuple[str, str]]:
@@ -410,48 +335,6 @@ def _ever_demoted(chance: random.Random, rate: float, run_id: str, counting: Cou
 
 
 # ---- demotion -----------------------------------------------------------------------------------
-
-
-def certify(office: Office, *models: str, n: int = 60) -> None:
-    """Write down that this chain was right on all of a golden set, yesterday."""
-    with office.engine() as engine:
-        current = engine.current(CLASSIFY, LABELS)
-        certificate = Certificate(
-            step="classify",
-            models=models,
-            identities={name: current.identities[name] for name in models},
-            prompt="classify v1",
-            prompt_hash=current.prompt_hash,
-            step_hash=current.step_hash,
-            golden="classify.jsonl",
-            golden_hash="g",
-            n=n,
-            errors=0,
-            bound=lower_bound(0, n),
-            mean_cost=Decimal(0) if models == ("cheap",) else Decimal(1),
-            date=datetime.date.today() - datetime.timedelta(days=1),
-            tierwise_version="test",
-        )
-    save_certificates(office.root / CERTIFICATES, [certificate])
-
-
-def proven(office: Office) -> Office:
-    """Both models are certified, and the router may pick."""
-    office.made()
-    rules = office.root / "routing_rules" / "rules.yaml"
-    rules.write_text(rules.read_text().replace("try: [dear]", "pick: cheapest_capable"))
-    certify(office, "cheap")
-    certify(office, "dear")
-    return office
-
-
-def label_all(office: Office) -> None:
-    """A person who knows: parcels are deliveries."""
-    with office.ledger() as ledger:
-        for item in ledger.audits.queue():
-            number = int(item.accepted.document_id[1:])
-            good = item.accepted.value["label"] == ("delivery" if number % 2 else "billing")
-            ledger.audits.label(item.id, "accepted" if good else "neither", "ann")
 
 
 def test_wrong_labels_demote_a_live_certificate_and_the_next_run_routes_elsewhere(

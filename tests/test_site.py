@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from docs.reference import HERE, pages
+from tests.kit.pages import BLOCK
 from tests.kit.projects import ROOT
 from tests.kit.site import built_site
-from tests.test_docs import BLOCK
 from tierwise.evidence.golden import load_settings
 from tierwise.policy.catalog import load_catalog
 from tierwise.policy.rules import load_rules

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.kit.ledgers import migrated_url
 from tests.kit.projects import PRICE, make_project, model
 from tests.kit.standin import CONTENT_FILTER, CUT_OFF, OK, Fault, Request, Standin, status
-from tests.test_cascade import CLASSIFY, SUMMARIZE
+from tests.kit.steps import CLASSIFY, SUMMARIZE
 from tierwise import __version__
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.documents import read_documents

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.kit.projects import make_project, model
+from tests.kit.samples import CLASSIFY
 from tests.kit.standin import Request, Standin
+from tests.kit.steps import LABELS
 from tests.kit.terminal import Terminal
-from tests.test_cascade import LABELS
-from tests.test_shadow import CLASSIFY
 from tierwise.engine import Engine
 from tierwise.ledger import Ledger
 from tierwise.project import Project
