@@ -91,6 +91,11 @@ ROW = '{"id": "a", "text": "hi", "label": "x"}'
         ),
         ("golden.jsonl", [ROW, "not json"], "golden.jsonl:2"),
         ("golden.jsonl", ["[1]"], "golden.jsonl:1"),
+        (
+            "golden.jsonl",
+            ['{"id": "a", "text": "hi", "expected": "x"}'],
+            "golden.jsonl:1: `expected` must be an object",
+        ),
         ("golden.jsonl", ['{"text": "no id"}'], "golden.jsonl:1"),
         ("golden.jsonl", ['{"id": "a", "text": "  "}'], "golden.jsonl:1"),
         (

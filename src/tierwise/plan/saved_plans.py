@@ -10,6 +10,7 @@ from typing import Any
 
 from tierwise.plan.plan import Plan
 from tierwise.records import canonical_hash
+from tierwise.text.files import write_atomically
 
 FOLDER = Path(".tierwise") / "plans"
 
@@ -18,9 +19,7 @@ def save_plan(root: Path, plan: Plan) -> Path:
     """Keep a plan for the next run; an earlier one for the same parameters gives way."""
     path = _path(root, plan.flow, plan.parameters)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(plan.data(), default=str), encoding="utf-8")
-    draft.replace(path)
+    write_atomically(path, json.dumps(plan.data(), default=str))
     return path
 
 
