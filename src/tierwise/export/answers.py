@@ -77,6 +77,7 @@ def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
     records = StepAnswers()
     for model in project.catalog.models.values():
         records.tiers[model.name].add(model.tier)
+    # tiers of attempts, too: a model may have left the catalog since, or moved to another tier
     for run in ledger.runs(_MAX_RUNS):
         asked: dict[str, set[str]] = defaultdict(set)
         for attempt in ledger.attempts(run.id, step=step):

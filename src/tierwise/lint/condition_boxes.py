@@ -83,6 +83,7 @@ def reached(boxes: Sequence[Box], full: Box) -> Iterator[Sequence[Box] | None]:
     left: list[Box] = [{}]
     earlier = _CoverIndex()
     for box in boxes:
+        # beyond that, only a box that one earlier box covers is known to be unreachable
         if len(left) > MAX_PIECES:
             yield () if earlier.has_cover_of(box) else None
         else:

@@ -24,7 +24,7 @@ def example_findings(
     for rule_number, rule in enumerate(context.rules.routes):
         for example_number, example in enumerate(rule.examples):
             chosen = route(
-                _features(example),
+                _example_features(example),
                 policy,
                 max_output_tokens=output_tokens.get(example.step, 1),
                 current=currents.get(example.step),
@@ -37,7 +37,7 @@ def example_findings(
             yield finding_at(context.source, place, "error", "example", message)
 
 
-def _features(example: Example) -> Features:
+def _example_features(example: Example) -> Features:
     return Features(
         step=example.step,
         tokens=example.tokens,

@@ -148,11 +148,13 @@ def _bypasses(features: Features, catalog: Catalog, cases: list[_PolicyCase]) ->
     for tier in catalog.tiers:
         forbidding[tier] = [guard.name for guard in matching if tier not in guard.allow_tiers]
 
+    # first the test before each attempt, whoever asks (a fallback, a judge, a shadow)
     for tier, names in forbidding.items():
         tested = rules.forbidden(tier, features) is not None
         if tested != bool(names):
             guard = names[0] if names else "?"
             yield f"guard {guard} is not asked for tier {tier} at {features}"
+    # then the router's own choice
     for case in cases:
         chosen = route(features, case.policy, max_output_tokens=1, current=case.current)
         for name in chosen.models:

@@ -119,8 +119,10 @@ def _trend_line(
     for position, value in enumerate(values):
         if value is None:
             continue
+        # SVG counts y from the top, so a greater value has a smaller y
+        height = (_HEIGHT - 2 * _MARGIN) * value / top
         x = _MARGIN + position * step
-        y = _HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * value / top
+        y = _HEIGHT - _MARGIN - height
         tooltip = f"{runs[position].run_id}: {words(value)}"
         points.append((round(x, 1), round(y, 1), tooltip))
     last = words(known[-1]) if known else "unknown"

@@ -58,6 +58,7 @@ def find_item(ledger: Ledger, run_id: str, document_id: str, step: str | None = 
         rows = [row for row in rows if row.outcome.step == step]
         if not rows:
             raise Misuse(f"{document_id} has no outcome of the step '{step}' in run {run_id}")
+    # a step that waits is meant, where others have an answer already
     deferred = [row for row in rows if row.outcome.status == "deferred"]
     candidates = deferred or rows
     if len(candidates) > 1:
@@ -225,6 +226,7 @@ def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any
             f"the question of the step {item.step} is not recorded; run the flow again first"
         )
     validator = Draft202012Validator(schema)
+    # a reply may have words around the object, or several objects: the first that fits counts
     fault = "it contains no JSON object"
     for part in json_parts(text):
         try:
