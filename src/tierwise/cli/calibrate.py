@@ -1,4 +1,4 @@
-"""`tierwise calibrate`: what a million tokens cost on a server of one's own."""
+"""`tierwise calibrate`: the price of a million tokens on a server of your own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.opening import find_project
+from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
 from tierwise.errors import Misuse, UnknownName
 
@@ -25,89 +27,85 @@ if TYPE_CHECKING:
 
 def calibrate(
     model: Annotated[
-        str, typer.Argument(help="A model of the catalog that is served by your own machine.")
+        str,
+        typer.Argument(metavar="MODEL", help="A model of the catalog on your own machine."),
     ],
     gpu_hour_usd: Annotated[
-        float, typer.Option(min=0, help="What an hour of the machine costs, idle or busy, in USD.")
+        float, typer.Option(metavar="USD", min=0, help="The price of an hour of the machine.")
     ],
-    documents: Annotated[Path, typer.Option(help="Your own documents: a folder or a file.")] = Path(
-        "examples/inbox"
-    ),
+    documents: Annotated[
+        Path, typer.Option(metavar="PATH", help="A folder or file with documents of yours.")
+    ] = Path("examples/inbox"),
     sensitivity: Annotated[
         str,
         typer.Option(
-            help="Of documents that do not say it themselves: public, internal, confidential or restricted."
+            metavar="LEVEL",
+            help="The level of documents that name none: public, internal, confidential or "
+            "restricted.",
         ),
     ] = "restricted",
-    step: Annotated[str, typer.Option(help="The step whose prompt is used.")] = "classify",
-    seconds: Annotated[float, typer.Option(min=1, help="How long each concurrency is held.")] = 15,
-    most: Annotated[int, typer.Option(min=1, help="The highest concurrency that is tried.")] = 256,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the catalog as it is.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    step: Annotated[str, typer.Option(metavar="STEP", help="The step of the prompt.")] = "classify",
+    seconds: Annotated[
+        float, typer.Option(min=1, help="The time to measure at each concurrency.")
+    ] = 15,
+    most: Annotated[int, typer.Option(min=1, help="The highest concurrency to try.")] = 256,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure without changing the catalog.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the token price of your server.
 
-    Loads the server with your documents at rising concurrency until more at once is no more in all, and divides
-    what an hour costs by what an hour gets done there. A price for a machine that is busy: one that idles half of
-    the time costs twice as much a token.
+    Sends your documents at rising concurrency until throughput stops improving, then divides the
+    hourly price by that throughput, and writes the price into the catalog. The price is that of a
+    busy machine: a machine that idles half of the time costs twice as much per token.
     """
     from tierwise.gateway.calibrate import LEVELS
     from tierwise.orchestrate.environment import prepare_prefect
-    from tierwise.project import CATALOG, Project
+    from tierwise.project import CATALOG
     from tierwise.text.yaml import replace_value
 
-    project = Project.find()
+    project = find_project()
     prepare_prefect(project.root)
-    _check(project, model)
+    _check_model(project, model)
     spec = project.load_step(step)
-    texts = _texts(project, model, spec, documents, sensitivity)
+    texts = _documents(project, model, spec, documents, sensitivity)
     levels = [level for level in LEVELS if level <= most]
-    found = asyncio.run(
+    measured = asyncio.run(
         _measure(project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels)
     )
     price = {
-        "input": float(found.input),
-        "output": float(found.output),
-        "source": f"{gpu_hour_usd:g} USD an hour at {found.knee.concurrency} at once, "
-        f"{found.knee.per_second:.3g} {step} a second on {documents}",
+        "input": float(measured.input),
+        "output": float(measured.output),
+        "source": f"{gpu_hour_usd:g} USD an hour at {measured.knee.concurrency} at once, "
+        f"{measured.knee.per_second:.3g} {step} a second on {documents}",
         "date": date.today(),
     }
-    if as_json:
-        print_json(
-            {
-                "levels": [_cells(level) for level in found.levels],
-                "knee": _cells(found.knee),
-                "price": price,
-            }
-        )
-    else:
-        print_table([_cells(level) for level in found.levels])
-        typer.echo(
-            f"Knee: {found.knee.concurrency} at once. A million tokens cost "
-            f"{found.input:f} USD in, {found.output:f} USD out."
-        )
+    _print(measured, price, as_json=as_json)
     if not dry_run:
         replace_value(project.root / CATALOG, ("models", model, "price"), price)
         typer.echo(
-            f"Written to {CATALOG}; certificates stay valid, their order is worked out anew.",
+            f"Written to {CATALOG}. Certificates stay valid; their order follows the new price.",
             err=True,
         )
 
 
-def _check(project: Project, name: str) -> None:
+def _check_model(project: Project, name: str) -> None:
+    """Raise Misuse for a model that is not on a machine of the user, or is unavailable."""
     model = project.catalog.model(name)
     if not project.catalog.tiers[model.tier].stays_in_house or model.learned:
         raise Misuse(
             f"{name} is not served by a machine of yours; its price is what its provider asks for"
         )
-    if reason := project.policy(os.environ).unavailable.get(name):
+    reason = project.policy(os.environ).unavailable.get(name)
+    if reason:
         raise Misuse(f"{name} is unavailable: {reason}")
 
 
-def _texts(
+def _documents(
     project: Project, name: str, step: Step, folder: Path, sensitivity: str
 ) -> list[Document]:
-    """The documents that can be read. Raises Misuse where a guard keeps any of them from the model."""
+    """Return the readable documents. Raises Misuse where a guard forbids the model to see one."""
     from tierwise.documents import read_documents
     from tierwise.policy.rules import features
     from tierwise.records import SENSITIVITIES
@@ -115,31 +113,35 @@ def _texts(
 
     if sensitivity not in SENSITIVITIES:
         raise UnknownName("sensitivity", sensitivity, SENSITIVITIES)
-    batches = read_documents(project.root / folder, sensitivity=sensitivity)
-    texts = [document for batch in batches for document in batch.load() if document.text]
-    if not texts:
+    documents = []
+    for batch in read_documents(project.root / folder, sensitivity=sensitivity):
+        documents += [document for document in batch.load() if document.text]
+    if not documents:
         raise Misuse(f"{folder} has no document that can be read")
     tier = project.catalog.model(name).tier
-    for document in texts:
-        f = features(
+    for document in documents:
+        known = features(
             step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0
         )
-        if reason := project.rules.forbidden(tier, f):
+        reason = project.rules.forbidden(tier, known)
+        if reason:
             raise Misuse(
-                f"{name} may not see {document.id}: {reason}; give --documents that it may, or --sensitivity"
+                f"{name} may not see {document.id}: {reason}; "
+                "give --documents that it may, or --sensitivity"
             )
-    return texts
+    return documents
 
 
 async def _measure(
     project: Project,
     model: str,
-    texts: Sequence[Document],
+    documents: Sequence[Document],
     step: Step,
     hour_usd: Decimal,
     seconds: float,
     levels: list[int],
 ) -> Calibration:
+    """Measure the model's server at each concurrency."""
     from tierwise.evidence.golden import load_settings
     from tierwise.gateway import Gateway
     from tierwise.gateway.calibrate import calibrate, calls_of
@@ -152,22 +154,37 @@ async def _measure(
     try:
         return await calibrate(
             gateway,
-            calls_of(step, prompt, texts, parameters, model),
+            calls_of(step, prompt, documents, parameters, model),
             hour_usd=hour_usd,
             seconds=seconds,
             levels=levels,
-            on_level=_show_level,
+            on_level=_print_level,
         )
     finally:
         await gateway.aclose()
         servers.close()
 
 
-def _show_level(level: LoadLevel) -> None:
-    """One line a level, on stderr."""
+def _print_level(level: LoadLevel) -> None:
+    """Print one line on stderr when a concurrency has been measured."""
     uncounted = f", {level.uncounted} without usage" if level.uncounted else ""
-    line = f"{level.concurrency} at once: {level.per_second:.2f} a second, {level.failed} failed{uncounted}"
-    typer.echo(line, err=True)
+    typer.echo(
+        f"{level.concurrency} at once: {level.per_second:.2f} a second, "
+        f"{level.failed} failed{uncounted}",
+        err=True,
+    )
+
+
+def _print(measured: Calibration, price: dict[str, Any], *, as_json: bool) -> None:
+    levels = [_cells(level) for level in measured.levels]
+    if as_json:
+        print_json({"levels": levels, "knee": _cells(measured.knee), "price": price})
+        return
+    print_table(levels)
+    typer.echo(
+        f"Knee: {measured.knee.concurrency} at once. A million tokens cost "
+        f"{measured.input:f} USD in, {measured.output:f} USD out."
+    )
 
 
 def _cells(level: LoadLevel) -> dict[str, Any]:
@@ -176,8 +193,12 @@ def _cells(level: LoadLevel) -> dict[str, Any]:
         "a second": f"{level.per_second:.2f}",
         "tokens in a second": f"{level.prompt_tokens_each * level.per_second:.0f}",
         "tokens out a second": f"{level.completion_tokens_each * level.per_second:.0f}",
-        "p50": "" if level.latency_p50_s is None else f"{level.latency_p50_s:.2f} s",
-        "p95": "" if level.latency_p95_s is None else f"{level.latency_p95_s:.2f} s",
+        "p50": _latency(level.latency_p50_s),
+        "p95": _latency(level.latency_p95_s),
         "failed": level.failed,
         "without usage": level.uncounted,
     }
+
+
+def _latency(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.2f} s"

@@ -59,7 +59,7 @@ COMMANDS = (
     Command("calibrate", "calibrate:calibrate", PROVE, "Measure the token price of your server."),
     Command("doctor", "doctor:doctor", OPERATE, "Check that this machine can run the project."),
     Command("models", "models:models", OPERATE, "List all models, their availability and price."),
-    Command("fetch", "models:fetch", OPERATE, "Download the weights of embedded models."),
+    Command("fetch", "fetch:fetch", OPERATE, "Download the weights of embedded models."),
     Command("up", "up:up", OPERATE, "Start Prefect's server, a worker and the deployments."),
     Command("down", "down:down", OPERATE, "Stop the server and the worker of `tierwise up`."),
     Command("ui", "ui:ui", OPERATE, "Open Prefect's UI on this project's runs."),

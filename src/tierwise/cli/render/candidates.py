@@ -1,0 +1,130 @@
+"""Certified candidates as data, a table, and a sentence for each."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tierwise.cli.output import print_table
+from tierwise.policy.certificates import shortened
+from tierwise.text.amounts import usd
+
+if TYPE_CHECKING:
+    from tierwise.evidence.certify import CandidateResult, Evaluation
+
+
+def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str, Any]:
+    """Return everything that was measured of one candidate, as plain data."""
+    measured = result.measurement
+    judged = measured.judged
+    floor = evaluation.floor
+    bound = measured.bound(result.compared)
+    usage = measured.mean_usage or {}
+    return {
+        "candidate": measured.name,
+        "models": list(measured.models),
+        "threshold": measured.threshold,
+        "coverage": measured.coverage,
+        "n": measured.n,
+        "right": measured.n - measured.errors,
+        "no_answer": measured.deferred,
+        "pass_rate": 1 - measured.errors / measured.n if measured.n else None,
+        "bound": bound,
+        "compared": result.compared,
+        "floor": floor,
+        "capable": floor is not None and bound >= floor,
+        "certified": result.certificate is not None,
+        "cost_a_document_usd": measured.mean_cost,
+        "mean_usage": {name: tokens.model_dump() for name, tokens in usage.items()},
+        "latency_p50_s": measured.latency_p50_s,
+        "judged_by": judged and judged.by,
+        "unscored": judged and judged.unscored,
+        "human_labels": judged and judged.human_labels,
+        "false_passes": judged and judged.false_passes,
+        "wrong": list(measured.wrong),
+        "no_answer_because": measured.no_answer,
+        "says": _conclusion(evaluation, result),
+    }
+
+
+def print_candidates(
+    evaluation: Evaluation, results: Sequence[CandidateResult], data: Sequence[dict[str, Any]]
+) -> None:
+    """Print a table, and a sentence for each candidate that missed the floor or needs a note."""
+    floor = "no floor" if evaluation.floor is None else f"floor {evaluation.floor:g}"
+    compared = f", {results[0].compared} compared" if results[0].compared > 1 else ""
+    golden = evaluation.golden
+    size = len(golden.examples)
+    title = f"{evaluation.step.name} on {golden.path.name}: {size} examples, {floor}{compared}"
+    print_table([_cells(row) for row in data], title=title)
+    for row, result in zip(data, results, strict=True):
+        if not row["capable"] or result.note:
+            typer.echo(f"{row['candidate']}: {row['says']}")
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "candidate": row["candidate"],
+        "keeps": "" if row["coverage"] is None else f"{row['coverage']:.0%}",
+        "right": f"{row['right']} of {row['n']}",
+        "proves": shortened(row["bound"]),
+        "capable": "yes" if row["capable"] else "no",
+        "cost a document": _amount(row["cost_a_document_usd"]),
+        "p50": f"{row['latency_p50_s']:.2f} s",
+    }
+
+
+def _amount(cost: Decimal | None) -> str:
+    return "unknown" if cost is None else usd(cost)
+
+
+def _conclusion(evaluation: Evaluation, result: CandidateResult) -> str:
+    """Return what the result means, and what to do next."""
+    measured = result.measurement
+    parts = [_evidence(evaluation, result)]
+    if measured.threshold is not None and result.certificate is None:
+        parts.append("so the certificate is for the candidate without a threshold")
+    if result.note:
+        parts.append(result.note)
+    if measured.no_answer:
+        reason = textwrap.shorten(measured.no_answer, 120)
+        parts.append(f"{measured.deferred} without an answer, most often: {reason}")
+    if evaluation.floor is None:
+        parts.append(f"no floor is set for {evaluation.step.name} in rules.yaml")
+    return ". ".join(parts)
+
+
+def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
+    """Return what the examples show about a candidate, and how many labels are missing."""
+    measured = result.measurement
+    judged = measured.judged
+    floor = evaluation.floor or 0.0
+    if evaluation.rubric and judged is None:
+        return "not certified: its rubric needs a judge, see --judge"
+    if judged is None:
+        if not measured.n:
+            return "kept nothing"
+        return measured.shortfall(floor, result.compared).sentence
+    if judged.open_labels:
+        labels = f"{evaluation.golden.path.stem}-labels.jsonl"
+        return f"not certified: {judged.open_labels} answers in {labels} wait for a person"
+    text = f"{judged.by} passed {measured.n - measured.errors} of {measured.n}"
+    if judged.unscored:
+        text += f", and {judged.unscored} of its verdicts could not be read"
+    if judged.human_labels:
+        text += (
+            f"; of {judged.human_labels} answers that people labelled, "
+            f"it passed {judged.false_passes} that are wrong"
+        )
+    else:
+        text += "; a judge never certifies alone"
+    missing = measured.labels_for_the_judge(floor, result.compared)
+    if missing is None:
+        return f"{text}; too few passed for {floor:g}, however many labels people give"
+    if missing:
+        return f"{text}; {floor:g} needs {missing} more labels by people, see --to-label"
+    return text
