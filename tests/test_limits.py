@@ -1,4 +1,4 @@
-"""What a model is asked for at once and a minute, and how it rests when it keeps failing."""
+"""What a model is asked for at once and a minute, and how it cools down when it keeps failing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from tests.kit.ledgers import run
 from tests.kit.projects import RULES, make_project, model
 from tests.kit.standin import Request, Standin, status, unused_address
 from tests.kit.steps import GOOD, TEXT, classify, kinds
-from tierwise.cascade.rate_limits import (
-    FAULTS_IN_A_ROW,
-    FIRST_REST_S,
-    LONGEST_ASKED_S,
-    LONGEST_REST_S,
-    MINUTE_S,
-    Health,
-    ModelLimits,
-    PerMinute,
+from tierwise.cascade.circuit import (
+    FAULTS_TO_OPEN,
+    FIRST_COOLDOWN_S,
+    LONGEST_COOLDOWN_S,
+    LONGEST_RETRY_AFTER_S,
+    Circuit,
 )
+from tierwise.cascade.rate_limits import MINUTE_S, ModelLimits, PerMinute
 from tierwise.engine import Engine
 from tierwise.errors import BadRequest, CallError, CoolingDown, RateLimited, ServerFault
 from tierwise.policy.catalog import Model
@@ -103,11 +101,11 @@ def test_what_fits_does_not_wait() -> None:
 def test_tokens_that_were_not_used_are_there_for_others() -> None:
     async def story() -> None:
         model = limits(tokens_per_minute=1000)
-        turn = await model.turn(900)
+        permit = await model.rate_permit(900)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(model.turn(900), 0.05)
-        turn.succeeded(Usage(80, 20))
-        await model.turn(900)
+            await asyncio.wait_for(model.rate_permit(900), 0.05)
+        permit.succeeded(Usage(80, 20))
+        await model.rate_permit(900)
 
     run(story())
 
@@ -115,10 +113,10 @@ def test_tokens_that_were_not_used_are_there_for_others() -> None:
 def test_a_minutes_requests_are_held_to() -> None:
     async def story() -> None:
         model = limits(requests_per_minute=2)
-        await model.turn(1)
-        await model.turn(1)
+        await model.rate_permit(1)
+        await model.rate_permit(1)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(model.turn(1), 0.05)
+            await asyncio.wait_for(model.rate_permit(1), 0.05)
 
     run(story())
 
@@ -127,34 +125,34 @@ def test_a_minutes_requests_are_held_to() -> None:
 
 
 def test_a_429_halves_how_many_go_at_once_and_a_round_of_successes_adds_one() -> None:
-    health = Health(8, 8).after_fault(fault(RateLimited), begun=0, now=1)
-    assert health.width == 4
+    circuit = Circuit(8, 8).after_fault(fault(RateLimited), begun=0, now=1)
+    assert circuit.concurrency_limit == 4
     for width in (5, 6):
-        for _ in range(health.width):
-            health = health.after_success(begun=2)
-        assert health.width == width
+        for _ in range(circuit.concurrency_limit):
+            circuit = circuit.after_success(begun=2)
+        assert circuit.concurrency_limit == width
 
 
 def test_many_429s_of_one_moment_count_once() -> None:
-    health = Health(8, 8)
+    circuit = Circuit(8, 8)
     for now in (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7):  # all began before the first came back
-        health = health.after_fault(fault(RateLimited), begun=0.5, now=now)
-    assert (health.width, health.faults) == (4, 1)
-    assert health.after_fault(fault(RateLimited), begun=2, now=3).width == 2
+        circuit = circuit.after_fault(fault(RateLimited), begun=0.5, now=now)
+    assert (circuit.concurrency_limit, circuit.faults) == (4, 1)
+    assert circuit.after_fault(fault(RateLimited), begun=2, now=3).concurrency_limit == 2
 
 
 @given(st.lists(st.booleans(), max_size=200))
 def test_there_is_always_one_slot_and_never_more_than_the_catalog_says(
     outcomes: list[bool],
 ) -> None:
-    health = Health(6, 6)
+    circuit = Circuit(6, 6)
     for now, good in enumerate(outcomes):
-        health = (
-            health.after_success(now)
+        circuit = (
+            circuit.after_success(now)
             if good
-            else health.after_fault(fault(RateLimited), begun=now, now=now)
+            else circuit.after_fault(fault(RateLimited), begun=now, now=now)
         )
-        assert 1 <= health.width <= 6
+        assert 1 <= circuit.concurrency_limit <= 6
 
 
 @pytest.mark.parametrize(("concurrency", "claimed"), [(1, 2), (4, 5), (128, 160)])
@@ -168,7 +166,7 @@ def test_no_more_is_claimed_than_a_quarter_ahead_of_what_goes_at_once(
 
         async def claim() -> None:
             nonlocal there, most
-            async with model.place():
+            async with model.claim_permit():
                 there += 1
                 most = max(most, there)
                 await all_in.wait()
@@ -187,12 +185,12 @@ def test_no_more_is_claimed_than_a_quarter_ahead_of_what_goes_at_once(
 def test_calls_wait_for_a_slot_when_there_are_fewer() -> None:
     async def story() -> int:
         model = limits(concurrency=4)
-        (await model.turn(1)).failed(fault(RateLimited))
+        (await model.rate_permit(1)).failed(fault(RateLimited))
         inside, most = 0, 0
 
         async def call() -> None:
             nonlocal inside, most
-            async with model.slot():
+            async with model.in_flight_permit():
                 inside += 1
                 most = max(most, inside)
                 await asyncio.sleep(0.01)
@@ -208,56 +206,56 @@ def test_calls_wait_for_a_slot_when_there_are_fewer() -> None:
 
 
 def test_a_model_that_keeps_failing_rests_longer_each_time_until_it_answers() -> None:
-    health, now, rests = Health(8, 8), 0.0, []
-    for _ in range(FAULTS_IN_A_ROW - 1):
-        health = health.after_fault(fault(), begun=now, now=now)
-        assert health.resting_until <= now
+    circuit, now, rests = Circuit(8, 8), 0.0, []
+    for _ in range(FAULTS_TO_OPEN - 1):
+        circuit = circuit.after_fault(fault(), begun=now, now=now)
+        assert circuit.open_until <= now
     for _ in range(6):
-        health = health.after_fault(fault(), begun=now, now=now)
-        rests.append(health.resting_until - now)
-        now = health.resting_until
+        circuit = circuit.after_fault(fault(), begun=now, now=now)
+        rests.append(circuit.open_until - now)
+        now = circuit.open_until
     assert rests == [30, 60, 120, 240, 300, 300]
-    assert (rests[0], rests[-1]) == (FIRST_REST_S, LONGEST_REST_S)
-    health = health.after_success(now).after_fault(fault(), begun=now, now=now)
-    assert health.resting_until <= now
+    assert (rests[0], rests[-1]) == (FIRST_COOLDOWN_S, LONGEST_COOLDOWN_S)
+    circuit = circuit.after_success(now).after_fault(fault(), begun=now, now=now)
+    assert circuit.open_until <= now
 
 
 def test_a_fault_that_shows_life_breaks_the_row() -> None:
-    health = Health(8, 8)
+    circuit = Circuit(8, 8)
     for _ in range(20):
         for kind in (ServerFault, ServerFault, BadRequest):
-            health = health.after_fault(fault(kind), begun=0, now=0)
-    assert health.resting_until < 0
+            circuit = circuit.after_fault(fault(kind), begun=0, now=0)
+    assert circuit.open_until < 0
 
 
 def test_slow_faults_of_a_model_that_answers_younger_calls_are_no_reason_to_rest() -> None:
     """Time-outs come late and together: when they come, the model may long be well."""
-    health = Health(8, 8).after_success(begun=10)
+    circuit = Circuit(8, 8).after_success(begun=10)
     for _ in range(20):
-        health = health.after_fault(fault(), begun=9, now=40)
-    assert (health.faults, health.resting_until < 0) == (0, True)
+        circuit = circuit.after_fault(fault(), begun=9, now=40)
+    assert (circuit.faults, circuit.open_until < 0) == (0, True)
 
 
 def test_a_short_wait_that_a_server_asks_for_is_waited_and_a_long_one_is_a_rest() -> None:
-    short = Health(8, 8).after_fault(fault(RateLimited, 7), begun=0, now=100)
-    assert (short.not_before, short.resting_until < 0) == (107, True)
-    long = Health(8, 8).after_fault(fault(RateLimited, 90), begun=0, now=100)
-    assert (long.not_before < 0, long.resting_until) == (True, 190)
-    endless = Health(8, 8).after_fault(fault(RateLimited, 1e9), begun=0, now=100)
-    assert endless.resting_until == 100 + LONGEST_ASKED_S
+    short = Circuit(8, 8).after_fault(fault(RateLimited, 7), begun=0, now=100)
+    assert (short.not_before, short.open_until < 0) == (107, True)
+    long = Circuit(8, 8).after_fault(fault(RateLimited, 90), begun=0, now=100)
+    assert (long.not_before < 0, long.open_until) == (True, 190)
+    endless = Circuit(8, 8).after_fault(fault(RateLimited, 1e9), begun=0, now=100)
+    assert endless.open_until == 100 + LONGEST_RETRY_AFTER_S
 
 
 def test_a_resting_model_is_not_asked_and_says_for_how_long() -> None:
     async def story() -> None:
         model = limits()
-        (await model.turn(1)).failed(fault(RateLimited, 90))
-        with pytest.raises(CoolingDown, match=r"small: rests for \d\d s more") as caught:
-            await model.turn(1)
+        (await model.rate_permit(1)).failed(fault(RateLimited, 90))
+        with pytest.raises(CoolingDown, match=r"small: circuit open for another \d\d s") as caught:
+            await model.rate_permit(1)
         assert 80 < (caught.value.retry_after or 0) <= 90
-        assert not await model.rested(), "that is not worth waiting for"
-        model.health = replace(model.health, resting_until=time.monotonic() + 0.05)
-        assert await model.rested()
-        await model.turn(1)
+        assert not await model.wait_until_closed(), "that is not worth waiting for"
+        model.circuit = replace(model.circuit, open_until=time.monotonic() + 0.05)
+        assert await model.wait_until_closed()
+        await model.rate_permit(1)
 
     run(story())
 
@@ -298,8 +296,8 @@ def test_the_documents_of_a_model_that_keeps_failing_take_the_next_one_at_once(
         with Engine(Project(root), env={}) as engine:
             outcomes = classify(engine, *documents(12))
     assert {(outcome.status, outcome.model) for outcome in outcomes} == {("accepted", "large")}
-    assert small.count == FAULTS_IN_A_ROW
-    assert (large.count, sum(len(o.attempts) for o in outcomes)) == (12, 12 + FAULTS_IN_A_ROW)
+    assert small.count == FAULTS_TO_OPEN
+    assert (large.count, sum(len(o.attempts) for o in outcomes)) == (12, 12 + FAULTS_TO_OPEN)
 
 
 def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(
@@ -311,7 +309,7 @@ def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(
         [outcome] = classify(engine, documents(1)[0])
         [later] = classify(engine, documents(2)[1])
     assert (outcome.status, later.status) == ("deferred", "deferred")
-    assert "small: rests for" in later.reason
+    assert "small: circuit open for" in later.reason
     assert kinds(outcome) == [("small", "first", "Overloaded")]
     assert (small.count, later.attempts) == (1, ())
 
@@ -353,6 +351,4 @@ def test_a_server_that_is_gone_is_left_alone_after_a_few_tries(
     with Engine(Project(root), env={}) as engine:
         outcomes = classify(engine, *documents(20))
     assert all((o.status, o.model) == ("accepted", "large") for o in outcomes)
-    assert (
-        sum(a.error == "Unreachable" for o in outcomes for a in o.attempts) <= FAULTS_IN_A_ROW + 1
-    )
+    assert sum(a.error == "Unreachable" for o in outcomes for a in o.attempts) <= FAULTS_TO_OPEN + 1

@@ -24,7 +24,7 @@ from anyio.from_thread import start_blocking_portal
 from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
-from tierwise.cascade.top_up import Ask, TopUp
+from tierwise.cascade.top_up import AskForTopUp, TopUp
 from tierwise.errors import BudgetExceeded, TierwiseError, describe_exception
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
@@ -106,7 +106,7 @@ class Engine:
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
         plan: Mapping[str, Any] | None = None,
-        ask: Ask | None = None,
+        ask: AskForTopUp | None = None,
     ) -> RunContext:
         """Put a new run on record. With `fresh` (default: the engine's), answers paid earlier are asked for again.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tierwise.cascade.attempts import Job, Provider, RunContext
+from tierwise.cascade.attempts import Provider
 from tierwise.cascade.cascade import Cascade
+from tierwise.cascade.job import Job, RunContext
 
 __all__ = ["Cascade", "Job", "Provider", "RunContext"]

@@ -1,4 +1,9 @@
-"""One call to one model: guard, limit, claim, reserve, call, settle. Paid once, and on record before it is used."""
+"""One attempt: a call to one model, claimed before it is sent and committed before anyone uses it.
+
+The order is: check the guards, wait for a permit, claim the call in the ledger (which reserves its
+worst case), send it, settle its cost. A call that was paid once, in this run or in one that
+crashed, is answered from the ledger: that is how a run resumes.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,14 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from tierwise.cascade.faults import NEVER_BILLED
-from tierwise.cascade.rate_limits import ModelLimits
-from tierwise.cascade.top_up import TopUp
+from tierwise.cascade.job import Work
+from tierwise.cascade.rate_limits import ModelLimits, RatePermit
 from tierwise.errors import (
-    BudgetExceeded,
     CallError,
     CoolingDown,
     GuardViolation,
@@ -24,119 +26,31 @@ from tierwise.errors import (
     TierwiseError,
 )
 from tierwise.ledger import Ledger, Paid
-from tierwise.policy.budget import RunBudget
 from tierwise.policy.catalog import Model
-from tierwise.policy.certificates import Current
-from tierwise.policy.router import Policy, worst_case
-from tierwise.policy.rules import Features
+from tierwise.policy.router import worst_case
 from tierwise.records import (
     Attempt,
     AttemptKind,
     Call,
-    Document,
     Message,
-    Outcome,
     Reply,
     Usage,
     canonical_hash,
 )
-from tierwise.steps.examples import ExampleSelector
-from tierwise.steps.prompts import Prompt
-from tierwise.steps.step import Step, schema_instruction, without_limits
+from tierwise.steps.step import schema_instruction
 from tierwise.text.tokens import estimate_prompt_tokens
 
-if TYPE_CHECKING:
-    from tierwise.cascade.known_outcomes import Retry
-
-_NONSENSE = 10  # times a model's window, which the catalog may state too small
+# A reported usage above this multiple of the context window is not believed. It is well above 1,
+# since the catalog may state the window too small.
+_IMPLAUSIBLE_WINDOWS = 10
 
 
 class Provider(Protocol):
-    """What the cascade needs of the gateway."""
+    """The part of the gateway that the cascade needs."""
 
     async def complete(self, call: Call) -> Reply:
-        """The model's reply. Raises CallError or ModelUnavailable."""
+        """Return the model's reply. Raises CallError or ModelUnavailable."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunContext:
-    """One run as its calls see it. Answers paid before `fresh_since` (epoch seconds) are not reused."""
-
-    id: str
-    policy: Policy
-    budget: RunBudget
-    fresh_since: float | None = None
-    deadline: float | None = None  # epoch seconds; rules may look at the minutes that are left
-    top_up: TopUp | None = None  # whom to ask for more money
-    retry: Retry | None = None  # an earlier run that is gone through once more
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One step over some documents. `models` takes the place of the router's choice where something is measured."""
-
-    run: RunContext
-    step: Step
-    prompt: Prompt
-    parameters: Mapping[str, Any]
-    current: Current  # what certificates must agree with
-    selector: ExampleSelector | None = None  # the examples that a model may be shown
-    models: tuple[str, ...] = ()
-    thresholds: Mapping[str, float] = field(default_factory=dict)  # with `models`
-    kind: AttemptKind = "first"  # of a document's first call
-    only: Callable[[Document], bool] | None = None
-    known: Mapping[str, Outcome] = field(
-        default_factory=dict
-    )  # by document id: what need not be asked any more
-    tokens: Mapping[str, int] = field(
-        default_factory=dict
-    )  # by document id, of the texts that were counted already
-
-    @cached_property
-    def question(self) -> str:
-        """What the documents are asked, whoever answers; see `Step.question`."""
-        return self.step.question(self.parameters)
-
-    @cached_property
-    def schema(self) -> Mapping[str, Any]:
-        """What answers must look like, worked out once for all documents."""
-        return self.step.schema(self.parameters)
-
-    @cached_property
-    def schema_without_limits(self) -> Mapping[str, Any]:
-        """The same for servers that refuse lengths and ranges."""
-        found: Mapping[str, Any] = without_limits(dict(self.schema))
-        return found
-
-
-@dataclass(kw_only=True)
-class Work:
-    """One document on its way through a job, with the trail of its attempts."""
-
-    job: Job
-    document: Document
-    parameters: Mapping[str, Any]
-    features: Features
-    question: tuple[Message, ...] = ()  # the prompt filled in, whose tokens `features` has
-    min_confidence: float | None = None  # the confidence that an answer needs
-    trail: list[Attempt] = field(default_factory=list)
-    short: BudgetExceeded | None = None  # what the purse last refused
-
-    @property
-    def run(self) -> RunContext:
-        """The run that this is part of."""
-        return self.job.run
-
-    @property
-    def step(self) -> Step:
-        """The step that is done."""
-        return self.job.step
-
-    @property
-    def prompt(self) -> Prompt:
-        """The step's prompt."""
-        return self.job.prompt
 
 
 class FailedCall(Exception):
@@ -147,7 +61,17 @@ class FailedCall(Exception):
         super().__init__(str(cause))
 
 
-class Calls:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claimed:
+    """A call that this process has claimed and may send."""
+
+    call: Call
+    attempt: Attempt  # without an answer yet
+    tokens: int  # the most that it may use, for the rate limit
+    worst_cost: Decimal
+
+
+class Attempts:
     """Makes calls within the limits of each model and of the run's budgets."""
 
     def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
@@ -157,7 +81,7 @@ class Calls:
         self._limits: dict[str, ModelLimits] = {}
 
     def limits(self, model: Model) -> ModelLimits:
-        """What the model can take now, as far as this process may use it."""
+        """Return this process's share of a model's limits."""
         if model.name not in self._limits:
             self._limits[model.name] = ModelLimits(model.shared_by(self._workers))
         return self._limits[model.name]
@@ -165,103 +89,125 @@ class Calls:
     async def make(
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
     ) -> tuple[Reply, Attempt]:
-        """One reply, paid or reused, and its attempt, which is on record and on the trail.
+        """Return one reply, paid or reused, and its attempt, which is on record.
 
-        Raises FailedCall after a recorded failure or when nothing was sent, BudgetExceeded before any call is made.
+        Raises FailedCall after a recorded failure or when nothing was sent, BudgetExceeded before
+        any call is made.
         """
-        if reason := work.run.policy.rules.forbidden(model.tier, work.features):
-            raise GuardViolation(f"{model.name}: {reason}")
+        rules = work.run.policy.rules
+        forbidden = rules.forbidden(model.tier, work.features)
+        if forbidden:
+            raise GuardViolation(f"{model.name}: {forbidden}")
         call = build_call(work, model, messages)
         tokens = prompt_tokens(work, call.messages)
         worst = worst_case(model, tokens, call.max_tokens)
         attempt_id = uuid.uuid4().hex
-        allowed = model.name in work.run.policy.rules.budget.allow_unpriced
-        reservation = work.run.budget.reservation(attempt_id, worst, unpriced_allowed=allowed)
-        tokens = math.ceil(tokens * model.token_margin) + call.max_tokens
-        async with self.limits(model).place():
+        reservation = work.run.budget.reservation(
+            attempt_id, worst, unpriced_allowed=model.name in rules.budget.allow_unpriced
+        )
+        async with self.limits(model).claim_permit():
             paid = await self._ledger.claim(
                 call.hash, fresh_since=work.run.fresh_since, reservation=reservation
             )
-            attempt = _attempt(work, model, call, kind, attempt_id)
+            attempt = _unanswered(work, model, call, kind, attempt_id)
             if paid:
                 return await self._reuse(work, model, attempt, paid)
+            claimed = _Claimed(
+                call=call,
+                attempt=attempt,
+                tokens=math.ceil(tokens * model.token_margin) + call.max_tokens,
+                worst_cost=worst or Decimal(0),
+            )
             with self._ledger.kept(call.hash):
-                return await self._pay(work, model, call, attempt, tokens, worst or Decimal(0))
+                return await self._pay(work, model, claimed)
 
     async def _reuse(
         self, work: Work, model: Model, attempt: Attempt, paid: Paid
     ) -> tuple[Reply, Attempt]:
-        attempt = replace(_answered(attempt, model, paid.reply), reused=True, cost=Decimal(0))
-        await self._ledger.settle(work.run.id, attempt, None)
-        work.trail.append(attempt)
-        return paid.reply, attempt
+        answered = _answered(attempt, model, paid.reply)
+        reused = replace(answered, reused=True, cost=Decimal(0))
+        await self._ledger.settle(work.run.id, reused, None)
+        work.attempts.append(reused)
+        return paid.reply, reused
 
-    async def _pay(
-        self, work: Work, model: Model, call: Call, attempt: Attempt, tokens: int, worst: Decimal
-    ) -> tuple[Reply, Attempt]:
+    async def _pay(self, work: Work, model: Model, claimed: _Claimed) -> tuple[Reply, Attempt]:
+        """Send a claimed call and commit its attempt."""
         try:
-            async with self.limits(model).slot():
-                turn = await self.limits(model).turn(tokens)
-                attempt = replace(attempt, started_at=time.time())
+            async with self.limits(model).in_flight_permit():
+                permit = await self.limits(model).rate_permit(claimed.tokens)
+                attempt = replace(claimed.attempt, started_at=time.time())
                 begun = time.monotonic()
-                sent = await self._send(call)
-        except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:  # nothing was sent
-            await asyncio.shield(self._ledger.release(call.hash))
+                sent = await self._send(claimed.call)
+        except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:
+            # Nothing was sent, so the claim goes back. The shield lets that finish on cancellation.
+            await asyncio.shield(self._ledger.release(claimed.call.hash))
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise FailedCall(error) from error
         if isinstance(sent, Reply):
             attempt = _answered(attempt, model, sent)
-            turn.succeeded(attempt.usage)
-            await self._record(work, attempt, sent, worst)
+            permit.succeeded(attempt.usage)
+            await self._commit(work, attempt, sent, claimed.worst_cost)
             return sent, attempt
-        attempt = _failed(attempt, model, sent, time.monotonic() - begun)
-        if isinstance(
-            sent, CallError
-        ):  # told before anything is waited for, so that the next call knows
-            turn.failed(sent, attempt.usage)
-        await asyncio.shield(self._record(work, attempt, None, worst))
-        raise FailedCall(sent) if isinstance(sent, CallError) else sent
+        failed = _failed(attempt, model, sent, time.monotonic() - begun)
+        return await self._fail(work, failed, sent, permit, claimed.worst_cost)
+
+    async def _fail(
+        self,
+        work: Work,
+        attempt: Attempt,
+        error: CallError | asyncio.CancelledError,
+        permit: RatePermit,
+        worst_cost: Decimal,
+    ) -> tuple[Reply, Attempt]:
+        """Commit a failed attempt, then raise: FailedCall, or the cancellation."""
+        if isinstance(error, CallError):
+            # Reported before anything is awaited, so that the next call sees it.
+            permit.failed(error, attempt.usage)
+        await asyncio.shield(self._commit(work, attempt, None, worst_cost))
+        if isinstance(error, CallError):
+            raise FailedCall(error)
+        raise error
 
     async def _send(self, call: Call) -> Reply | CallError | asyncio.CancelledError:
-        """What came of it. Raises ModelUnavailable when nothing was sent."""
+        """Return the reply or the error. Raises ModelUnavailable when nothing was sent."""
         try:
             return await self._provider.complete(call)
         except (CallError, asyncio.CancelledError) as error:
             return error
 
-    async def _record(
-        self, work: Work, attempt: Attempt, reply: Reply | None, worst: Decimal
+    async def _commit(
+        self, work: Work, attempt: Attempt, reply: Reply | None, worst_cost: Decimal
     ) -> None:
-        """Commit an attempt with what it cost; only then does anyone act on it."""
+        """Commit an attempt with its cost. Only then does anyone act on it."""
         await self._ledger.settle(work.run.id, attempt, reply)
-        work.run.budget.spent += worst if attempt.cost is None else attempt.cost
-        work.trail.append(attempt)
+        cost = worst_cost if attempt.cost is None else attempt.cost
+        work.run.budget.spent += cost
+        work.attempts.append(attempt)
 
 
 def prompt_tokens(work: Work, messages: tuple[Message, ...]) -> int:
-    """An estimate of a prompt's tokens, counted once a document where it is the question alone."""
-    return (
-        work.features.prompt_tokens
-        if messages == work.question
-        else estimate_prompt_tokens(messages)
-    )
+    """Estimate a prompt's tokens; the plain question was counted with the features."""
+    if messages == work.question:
+        return work.features.prompt_tokens
+    return estimate_prompt_tokens(messages)
 
 
 def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
-    """The call that asks a model for a step's output."""
+    """Return the call that asks a model for a step's output."""
     schema = work.job.schema
     if model.structured_output == "instruct":
         first, *rest = messages
-        messages = (
-            replace(first, content=f"{first.content}\n\n{schema_instruction(schema)}"),
-            *rest,
-        )
+        instruction = schema_instruction(schema)
+        messages = (replace(first, content=f"{first.content}\n\n{instruction}"), *rest)
     if model.structured_output == "schema":
         schema = work.job.schema_without_limits
+    identity = model.identity
+    if model.learned:
+        identity = work.job.current.identities[model.name]
     return Call(
         model=model.name,
-        identity=work.job.current.identities[model.name] if model.learned else model.identity,
+        identity=identity,
         messages=messages,
         max_tokens=min(work.prompt.head.max_output_tokens, model.max_output_tokens),
         response_schema=schema,
@@ -270,8 +216,11 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
     )
 
 
-def _attempt(work: Work, model: Model, call: Call, kind: AttemptKind, attempt_id: str) -> Attempt:
-    """The attempt as it stands before there is an answer: all unknown, nothing zero."""
+def _unanswered(
+    work: Work, model: Model, call: Call, kind: AttemptKind, attempt_id: str
+) -> Attempt:
+    """Return the attempt before there is an answer: everything unknown, nothing zero."""
+    messages = [[message.role, message.content] for message in call.messages]
     return Attempt(
         id=attempt_id,
         step=work.step.name,
@@ -282,7 +231,7 @@ def _attempt(work: Work, model: Model, call: Call, kind: AttemptKind, attempt_id
         kind=kind,
         call_hash=call.hash,
         prompt=work.prompt.label,
-        prompt_hash=canonical_hash([[m.role, m.content] for m in call.messages]),
+        prompt_hash=canonical_hash(messages),
         policy_hash=work.run.policy.hash,
         usage=None,
         cost=None,
@@ -293,7 +242,7 @@ def _attempt(work: Work, model: Model, call: Call, kind: AttemptKind, attempt_id
 
 
 def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
-    usage = _believable(reply.usage, model)
+    usage = _plausible(reply.usage, model)
     return replace(
         attempt,
         usage=usage,
@@ -306,24 +255,27 @@ def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
 
 
 def _failed(attempt: Attempt, model: Model, error: BaseException, seconds: float) -> Attempt:
-    usage = _believable(error.usage, model) if isinstance(error, CallError) else None
-    cost = Decimal(0) if isinstance(error, NEVER_BILLED) else model.cost(usage)
-    text = str(error) or "stopped while the call was under way"
+    usage = None
+    if isinstance(error, CallError):
+        usage = _plausible(error.usage, model)
+    cost = model.cost(usage)
+    if isinstance(error, NEVER_BILLED):
+        cost = Decimal(0)
     return replace(
         attempt,
         error=type(error).__name__,
-        error_text=text,
+        error_text=str(error) or "stopped while the call was under way",
         usage=usage,
         cost=cost,
         latency_s=seconds,
     )
 
 
-def _believable(usage: Usage | None, model: Model) -> Usage | None:
-    """The usage that a server reported; None, so unknown, where it is far more than the model's window holds."""
-    if (
-        usage is None
-        or usage.prompt_tokens + usage.completion_tokens > _NONSENSE * model.context_tokens
-    ):
+def _plausible(usage: Usage | None, model: Model) -> Usage | None:
+    """Return a reported usage; None (unknown) when it is far above the model's window."""
+    if usage is None:
+        return None
+    reported = usage.prompt_tokens + usage.completion_tokens
+    if reported > _IMPLAUSIBLE_WINDOWS * model.context_tokens:
         return None
     return usage

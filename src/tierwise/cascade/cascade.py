@@ -1,187 +1,230 @@
-"""The cascade: route, then one model after the other until an answer holds (FrugalGPT's word)."""
+"""The cascade: route a document, then try one model after the other until an answer passes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any
 
 from tierwise.cascade.answers import Answer, Answers
-from tierwise.cascade.attempts import Calls, FailedCall, Job, Provider, RunContext, Work
+from tierwise.cascade.attempts import Attempts, FailedCall, Provider
 from tierwise.cascade.faults import decision
-from tierwise.cascade.parts import gathered, parts_of
+from tierwise.cascade.job import Job, Work
+from tierwise.cascade.parts import merged_outcome, parts_of
+from tierwise.cascade.routing import (
+    features_of,
+    outcome_of,
+    review_reason,
+    route_for,
+    skipped_by_condition,
+    skipped_by_earlier_step,
+    unroutable_reason,
+)
 from tierwise.cascade.shadow import Shadows
 from tierwise.errors import BudgetExceeded, CallError, CoolingDown, ModelUnavailable, TierwiseError
 from tierwise.ledger import Ledger
-from tierwise.policy.router import choices, route, unroutable_cause
-from tierwise.policy.rules import features
+from tierwise.policy.router import choices, unroutable_cause
+from tierwise.policy.rules import Features
 from tierwise.records import AttemptKind, Cause, Document, Outcome, Route, highest
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
-__all__ = ["Cascade", "Job", "Provider", "RunContext"]
-
-_ALWAYS = ("low_confidence",)  # a route has thresholds only where the rules escalate on them
+# Checks that always escalate: a route has thresholds only where the rules escalate on them.
+_ALWAYS_ESCALATE = frozenset({"low_confidence"})
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Progress:
-    """Where a route stands: why each model so far did not do, and how the next call comes about."""
+    """The state of a route: the reasons so far, and the kind of the next call."""
 
     kind: AttemptKind = "first"
     escalations: int = 0
     answered: bool = False  # a model answered, and its answer failed a check
     quotes: bool = False  # a reason may repeat words of an answer
     reasons: list[str] = field(default_factory=list)
-    resting: list[str] = field(default_factory=list)  # models that were not asked as they rest
+    cooling_down: list[str] = field(default_factory=list)  # models whose circuit is open
 
 
 class Cascade:
     """Runs documents through steps. Async; lives on the engine's event loop."""
 
     def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
-        """`workers` are the processes that share the limits of every model; this is one of them."""
-        self._calls = Calls(provider, ledger, workers)
-        self._answers = Answers(self._calls)
+        """`workers` is the number of processes that share every model's limits."""
+        self._attempts = Attempts(provider, ledger, workers)
+        self._answers = Answers(self._attempts)
         self._shadows = Shadows(self._answers, ledger)
         self._ledger = ledger
-        self._stopped: dict[
-            str, str
-        ] = {}  # models that are out for the rest of this process, and why
+        # models that are out for the rest of this process, and the reason
+        self._stopped: dict[str, str] = {}
 
     async def run(self, job: Job, document: Document) -> Document:
-        """The document with this step's outcome, which is on record. Raises nothing for what a document can cause."""
-        outcome = _skipped(job, document) or _known(job, document)
+        """Return the document with this step's outcome, which is on record.
+
+        Raises nothing for anything that a document can cause.
+        """
+        outcome = _outcome_without_call(job, document)
         work = None
         if outcome is None:
             parts = parts_of(job, document)
-            work = _work(job, document) if len(parts) == 1 else None
-            outcome = await (self._funded(work) if work else self._in_parts(job, parts))
+            if len(parts) == 1:
+                work = _work(job, document)
+                outcome = await self._run_with_top_ups(work)
+            else:
+                outcome = await self._run_parts(job, parts)
         await self._ledger.record_outcome(job.run.id, document, outcome, job.question)
         if work and not job.models:
             await self._shadows.follow(work, outcome, self._stopped)
         return document.with_outcome(outcome)
 
-    async def _in_parts(self, job: Job, parts: Sequence[Document]) -> Outcome:
-        """What the document gets, each part of it routed and answered by itself."""
+    async def _run_parts(self, job: Job, parts: Sequence[Document]) -> Outcome:
+        """Route and answer each part by itself; return the document's outcome."""
         job = replace(job, tokens={})  # those of the whole documents
-        asked = (self._funded(_work(job, part)) for part in parts)
+        runs = [self._run_with_top_ups(_work(job, part)) for part in parts]
+        # All parts end before an error is raised, so that no call goes on unseen.
+        results = await asyncio.gather(*runs, return_exceptions=True)
         outcomes = []
-        for result in await asyncio.gather(
-            *asked, return_exceptions=True
-        ):  # all end before an error is told
+        for result in results:
             if isinstance(result, BaseException):
                 raise result
             outcomes.append(result)
-        return gathered(job.step, outcomes)
+        return merged_outcome(job.step, outcomes)
 
-    async def _funded(self, work: Work) -> Outcome:
-        """What the document gets; where money is wanting, once more for as long as a person grants some."""
+    async def _run_with_top_ups(self, work: Work) -> Outcome:
+        """Run the route; when the budget is exhausted, ask for a top-up and run it again."""
         while True:
             chosen = self._route(work, work.run.budget.left)
-            outcome = await self._walk(work, _on_record(work, chosen))
+            outcome = await self._run_route(work, _as_recorded(work, chosen))
             if not chosen.models and work.run.budget.limits:
-                outcome = await self._for_free(work, outcome)
-            short = work.short
-            work.short = None
-            if short is None:
+                outcome = await self._reuse_paid_answer(work, outcome)
+            shortfall = work.shortfall
+            work.shortfall = None
+            if shortfall is None:
                 return outcome
-            if not (work.run.top_up and await work.run.top_up.more(short)):
-                work.run.budget.refused = str(short)
+            top_up = work.run.top_up
+            granted = top_up is not None and await top_up.request(shortfall)
+            if not granted:
+                work.run.budget.refused = str(shortfall)
                 return outcome
 
-    async def _for_free(self, work: Work, deferred: Outcome) -> Outcome:
-        """Where the purse holds nothing for any model, an answer that was paid before may still be had."""
+    async def _reuse_paid_answer(self, work: Work, deferred: Outcome) -> Outcome:
+        """Look for an answer that was paid before, when the budget is left for no model."""
         chosen = self._route(work, None)
         if not chosen.models:
             return deferred
-        outcome = await self._walk(work, _on_record(work, chosen))
-        return outcome if outcome.status == "accepted" else replace(outcome, route=deferred.route)
+        outcome = await self._run_route(work, _as_recorded(work, chosen))
+        if outcome.status == "accepted":
+            return outcome
+        return replace(outcome, route=deferred.route)
 
     def _route(self, work: Work, budget_left: Decimal | None) -> Route:
-        job = work.job
         policy = work.run.policy
-        if job.models:
-            why = "the models that are measured"
-            return Route(
-                step=job.step.name,
-                rule="none",
-                models=job.models,
-                reason=why,
-                thresholds=job.thresholds,
-            )
         if self._stopped:
-            policy = replace(policy, unavailable={**policy.unavailable, **self._stopped})
-        return route(
-            work.features,
-            policy,
-            max_output_tokens=job.prompt.head.max_output_tokens,
-            splits=job.step.splits is not None,
-            budget_left=budget_left,
-            current=job.current,
-        )
+            unavailable = {**policy.unavailable, **self._stopped}
+            policy = replace(policy, unavailable=unavailable)
+        return route_for(work, policy, budget_left)
 
-    async def _walk(self, work: Work, chosen: Route) -> Outcome:
-        """Try the route's models in order until one answer holds."""
+    async def _run_route(self, work: Work, chosen: Route) -> Outcome:
+        """Try the route's models in order until one answer passes."""
         progress = _Progress(work.job.kind)
-        escalate = work.run.policy.rules.escalate
-        async for name in self._in_turn(work, chosen, progress):
+        async for name in self._models_in_order(work, chosen, progress):
             model = work.run.policy.catalog.model(name)
+            min_confidence = chosen.thresholds.get(name)
             try:
                 answer = await self._answers.ask(
-                    work, model, progress.kind, min_confidence=chosen.thresholds.get(name)
+                    work, model, progress.kind, min_confidence=min_confidence
                 )
             except FailedCall as failure:
-                self._after_fault(name, failure.cause, progress)
+                self._fall_back(name, failure.cause, progress)
                 continue
-            except BudgetExceeded as error:  # another model may cost less
-                work.short = error
+            except BudgetExceeded as error:
+                work.shortfall = error  # another model may cost less
                 progress.reasons.append(f"{name}: {error}")
                 continue
             if not answer.failed:
-                work.short = None
-                return _accepted(work, chosen, name, answer)
-            progress.answered = True
-            progress.quotes = True
-            progress.reasons.append(f"{name}: {answer.failed[0].check}: {answer.failed[0].reason}")
-            if progress.escalations == escalate.most or not {v.check for v in answer.failed} & {
-                *escalate.on,
-                *_ALWAYS,
-            }:
+                work.shortfall = None
+                return _answered(work, chosen, name, answer)
+            if not _escalate(work, name, answer, progress):
                 break
-            progress.kind = "escalation"
-            progress.escalations = progress.escalations + 1
-        reason = "; ".join(progress.reasons) or _unroutable(chosen)
-        if work.short:
-            reason = f"budget: {reason}"
-        deferred = _outcome(work, chosen, "deferred", reason=reason)
-        return replace(deferred, cause=_cause(work, chosen, progress), quotes=progress.quotes)
+        return _deferred(work, chosen, progress)
 
-    async def _in_turn(self, work: Work, chosen: Route, progress: _Progress) -> AsyncIterator[str]:
-        """The route's models; then, where none of them answered, those that rest, after a rest worth waiting for."""
+    async def _models_in_order(
+        self, work: Work, chosen: Route, progress: _Progress
+    ) -> AsyncIterator[str]:
+        """Yield the route's models, then those that were cooling down, where none answered."""
         for name in chosen.models:
             if name not in self._stopped:
                 yield name
-        while progress.resting and not progress.escalations:
-            name = progress.resting.pop(0)
-            if await self._calls.limits(work.run.policy.catalog.model(name)).rested():
+        while progress.cooling_down and not progress.escalations:
+            name = progress.cooling_down.pop(0)
+            limits = self._attempts.limits(work.run.policy.catalog.model(name))
+            if await limits.wait_until_closed():
                 yield name
 
-    def _after_fault(self, name: str, cause: TierwiseError, progress: _Progress) -> None:
+    def _fall_back(self, name: str, fault: TierwiseError, progress: _Progress) -> None:
+        """Note a model's fault; the next model is called as its fallback."""
         progress.kind = "fallback"
-        if isinstance(cause, CoolingDown):
-            progress.resting.append(name)
+        if isinstance(fault, CoolingDown):
+            progress.cooling_down.append(name)
         progress.quotes = True  # a provider's error may repeat what it was sent
-        message = _message(cause)
+        message = _message(fault)
         progress.reasons.append(f"{name}: {message}")
-        if decision(cause) == "stop" and name not in self._stopped:
+        if decision(fault) == "stop" and name not in self._stopped:
             self._stopped[name] = message
-            log.warning("%s is out for this run: %s", name, self._stopped[name])
+            log.warning("%s is out for this run: %s", name, message)
+
+
+def _escalate(work: Work, name: str, answer: Answer, progress: _Progress) -> bool:
+    """Note a failed answer; return True if the next model may be asked."""
+    first = answer.failed[0]
+    progress.answered = True
+    progress.quotes = True
+    progress.reasons.append(f"{name}: {first.check}: {first.reason}")
+    rules = work.run.policy.rules.escalate
+    failed_checks = {verdict.check for verdict in answer.failed}
+    escalating = _ALWAYS_ESCALATE.union(rules.on)
+    if progress.escalations == rules.most or failed_checks.isdisjoint(escalating):
+        return False
+    progress.kind = "escalation"
+    progress.escalations += 1
+    return True
+
+
+def _answered(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
+    """Return the outcome of a passed answer: accepted, or deferred for a reviewer's approval."""
+    value = answer.output.model_dump(mode="json") if answer.output else None
+    if chosen.review == "human":
+        return outcome_of(
+            work,
+            chosen,
+            "deferred",
+            reason=review_reason(chosen),
+            cause="review",
+            value=value,
+            model=model,
+        )
+    return outcome_of(work, chosen, "accepted", value=value, model=model)
+
+
+def _deferred(work: Work, chosen: Route, progress: _Progress) -> Outcome:
+    """Return the outcome of a route without an acceptable answer."""
+    reason = "; ".join(progress.reasons) or unroutable_reason(chosen)
+    if work.shortfall:
+        reason = f"budget: {reason}"
+    cause = _deferral_cause(work, chosen, progress)
+    return outcome_of(work, chosen, "deferred", reason=reason, cause=cause, quotes=progress.quotes)
+
+
+def _deferral_cause(work: Work, chosen: Route, progress: _Progress) -> Cause:
+    if work.shortfall:
+        return "budget"
+    if progress.answered:
+        return "failed_checks"
+    if progress.reasons:
+        return "provider_fault"
+    return unroutable_cause(chosen)
 
 
 def _message(fault: TierwiseError) -> str:
@@ -191,105 +234,58 @@ def _message(fault: TierwiseError) -> str:
     return str(fault)
 
 
-def _cause(work: Work, chosen: Route, progress: _Progress) -> Cause:
-    """Return why no model of a route gave an acceptable answer."""
-    if work.short:
-        return "budget"
-    if progress.answered:
-        return "failed_checks"
-    if progress.reasons:
-        return "provider_fault"
-    return unroutable_cause(chosen)
+def _outcome_without_call(job: Job, document: Document) -> Outcome | None:
+    """Return the outcome of a document that is skipped or known already."""
+    skipped = skipped_by_earlier_step(job, document)
+    if skipped:
+        return skipped
+    if job.only and not job.only(document):
+        return skipped_by_condition(job, document)
+    known = job.known.get(document.id)
+    if known is None:
+        return None
+    # The document may be derived from more by now, and is as sensitive as that.
+    return replace(known, sensitivity=highest(known.sensitivity, document.strictest))
 
 
 def _work(job: Job, document: Document) -> Work:
     messages = job.prompt.render(document, {"part": None, **job.parameters})
-    tokens = job.tokens[document.id] if document.id in job.tokens else count_tokens(document.text)
-    f = features(
-        job.step,
-        document,
-        tokens=tokens,
-        prompt_tokens=estimate_prompt_tokens(messages, known={document.text: tokens}),
-        budget_used=job.run.budget.used,
-        minutes_left=None if job.run.deadline is None else (job.run.deadline - time.time()) / 60,
-    )
+    tokens = job.tokens.get(document.id)
+    if tokens is None:
+        tokens = count_tokens(document.text)
+    prompt_tokens = estimate_prompt_tokens(messages, known={document.text: tokens})
     return Work(
-        job=job, document=document, parameters=job.parameters, features=f, question=messages
+        job=job,
+        document=document,
+        parameters=job.parameters,
+        features=features_of(job, document, tokens=tokens, prompt_tokens=prompt_tokens),
+        question=messages,
     )
 
 
-def _on_record(work: Work, chosen: Route) -> Route:
-    """The route with what it rested on, so that it can be explained and replayed; outcomes have rows of their own."""
+_FEATURE_NAMES = [
+    feature.name for feature in fields(Features) if feature.name not in ("step", "outcomes", "tags")
+]
+
+
+def _as_recorded(work: Work, chosen: Route) -> Route:
+    """Return the route with its costs and features, so that it can be explained and replayed.
+
+    Outcomes of earlier steps are left out: they have rows of their own.
+    """
     job = work.job
-    f = work.features
     limit = job.prompt.head.max_output_tokens
-    plain = {
-        field.name: getattr(f, field.name)
-        for field in fields(f)
-        if field.name not in ("step", "outcomes")
-    }
-    left = None if job.run.budget.left is None else str(job.run.budget.left)
-    return replace(
+    left = job.run.budget.left
+    recorded = {name: getattr(work.features, name) for name in _FEATURE_NAMES}
+    recorded["tags"] = dict(work.features.tags)
+    recorded["max_output_tokens"] = limit
+    recorded["budget_left"] = None if left is None else str(left)
+    recorded["step_hash"] = job.current.step_hash
+    costs = choices(
         chosen,
-        choices=choices(chosen, f, work.run.policy, max_output_tokens=limit, current=job.current),
-        features={
-            **plain,
-            "tags": dict(f.tags),
-            "max_output_tokens": limit,
-            "budget_left": left,
-            "step_hash": job.current.step_hash,
-        },
+        work.features,
+        work.run.policy,
+        max_output_tokens=limit,
+        current=job.current,
     )
-
-
-def _skipped(job: Job, document: Document) -> Outcome | None:
-    cause: Cause
-    if stopped := document.stopped:
-        cause = "earlier_step"
-        reason = f"{stopped.step} was {stopped.status}"
-    elif job.only and not job.only(document):
-        cause = "condition"
-        reason = f"{getattr(job.only, '__name__', 'the condition')} is false"
-    else:
-        return None
-    return Outcome(
-        step=job.step.name,
-        status="skipped",
-        reason=reason,
-        cause=cause,
-        sensitivity=document.sensitivity,
-    )
-
-
-def _known(job: Job, document: Document) -> Outcome | None:
-    """What is known without a call, as sensitive as what it is derived from now."""
-    if outcome := job.known.get(document.id):
-        return replace(outcome, sensitivity=highest(outcome.sensitivity, document.strictest))
-    return None
-
-
-def _accepted(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
-    value = answer.output.model_dump(mode="json") if answer.output else None
-    if chosen.review == "human":
-        reason = f"waits for a person's review (route {chosen.rule})"
-        outcome = replace(_outcome(work, chosen, "deferred", reason=reason), cause="review")
-    else:
-        outcome = _outcome(work, chosen, "accepted")
-    return replace(outcome, value=value, model=model)
-
-
-def _outcome(work: Work, chosen: Route, status: Any, *, reason: str = "") -> Outcome:
-    return Outcome(
-        step=work.step.name,
-        status=status,
-        reason=reason,
-        sensitivity=work.features.sensitivity,
-        route=chosen,
-        attempts=tuple(work.trail),
-    )
-
-
-def _unroutable(chosen: Route) -> str:
-    """Why a route has no model: its own reason, then each rejected model with its."""
-    rejected = "; ".join(f"{r.model}: {r.reason}" for r in chosen.rejected)
-    return f"{chosen.reason} (route {chosen.rule}){': ' + rejected if rejected else ''}"
+    return replace(chosen, choices=costs, features=recorded)

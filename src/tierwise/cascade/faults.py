@@ -1,4 +1,4 @@
-"""What is done about each fault of a call: the one table."""
+"""Retry, fallback or stop: the one table of decisions on the faults of a call."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ NEVER_BILLED = (
 
 
 def decision(error: errors.TierwiseError) -> Decision:
-    """What to do about an error of a call."""
+    """Return the decision on an error of a call."""
     return DECISIONS[type(error)]

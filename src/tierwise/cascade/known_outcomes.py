@@ -1,8 +1,8 @@
-"""Outcomes that need no call: reviewers' decisions and, in a retry, the outcomes that were settled before."""
+"""Outcomes that need no call: reviewers' decisions and, in a retry, outcomes of the earlier run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A run once more: `documents` are all that it had, `again` those of them that are asked again."""
+    """An earlier run that is repeated: all its documents, and those that are asked `again`."""
 
     run_id: str
     documents: frozenset[str]
@@ -22,20 +22,32 @@ class Retry:
 
 
 def known_outcomes(
-    ledger: Ledger, step: str, question: str, documents: Iterable[Document], retry: Retry | None
+    ledger: Ledger, step: str, question: str, documents: Sequence[Document], retry: Retry | None
 ) -> Mapping[str, Outcome]:
-    """By document id, what need not be asked: what persons decided, and in a retry what was settled before."""
-    documents = tuple(documents)
-    decided = ledger.reviews.answers(question, {document.hash for document in documents})
-    known = {d.id: decided[d.hash].outcome() for d in documents if d.hash in decided}
+    """Return by document id the outcomes that need no call."""
+    hashes = {document.hash for document in documents}
+    decisions = ledger.reviews.answers(question, hashes)
+    known = {
+        document.id: decisions[document.hash].outcome()
+        for document in documents
+        if document.hash in decisions
+    }
     if retry is None:
         return known
-    rest = [d for d in documents if d.id not in known and d.id not in retry.again]
-    before = ledger.reviews.as_in(retry.run_id, step, question, {d.id for d in rest})
-    settled = {d.id: before[d.id, d.hash] for d in rest if (d.id, d.hash) in before}
-    lost = {
-        name
-        for name, outcome in settled.items()
-        if outcome.status == "accepted" and outcome.value is None
-    }
-    return known | {name: outcome for name, outcome in settled.items() if name not in lost}
+    open_documents = [
+        document
+        for document in documents
+        if document.id not in known and document.id not in retry.again
+    ]
+    ids = {document.id for document in open_documents}
+    earlier = ledger.reviews.as_in(retry.run_id, step, question, ids)
+    for document in open_documents:
+        outcome = earlier.get((document.id, document.hash))
+        if outcome is not None and not _is_lost(outcome):
+            known[document.id] = outcome
+    return known
+
+
+def _is_lost(outcome: Outcome) -> bool:
+    """Return True if the answer's text was deleted since."""
+    return outcome.status == "accepted" and outcome.value is None

@@ -1,8 +1,9 @@
-"""What one model can take now: so many calls at once and a minute, and none while it rests.
+"""Rate limits of one model: calls in flight, requests and tokens a minute.
 
-A 429 halves how many calls go at once, and every round of calls that succeed adds one again. `Retry-After` holds
-for all calls of the model. A model that keeps failing rests for a while, twice as long the next time, and its
-documents take the next model of their route at once.
+A call passes three permits in this order: a claim permit (it may be claimed in the ledger), an
+in-flight permit (it may be sent), and a rate permit (the minute has room for it). The circuit
+breaker in `circuit.py` decides when no call may be sent at all, such as after a 429 with a long
+`Retry-After`.
 """
 
 from __future__ import annotations
@@ -12,186 +13,151 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from anyio import CapacityLimiter, WouldBlock
 
+from tierwise.cascade.circuit import LONGEST_WAIT_S, Circuit
 from tierwise.cascade.faults import decision
-from tierwise.errors import CallError, CoolingDown, ModelUnavailable, RateLimited
+from tierwise.errors import CallError, CoolingDown, ModelUnavailable
 from tierwise.policy.catalog import Model
 from tierwise.records import Usage
 
-FAULTS_IN_A_ROW = 5  # then a model rests
-FIRST_REST_S = 30.0
-LONGEST_REST_S = 300.0
-WORTH_WAITING_S = 30.0  # a longer wait that a server asks for is a rest
-LONGEST_ASKED_S = 3600.0
 MINUTE_S = 60.0
-_LOOK_AGAIN_S = 1.0
+_POLL_S = 1.0  # while a call waits, the circuit may open
 
 
 @dataclass
-class Taken:
-    """An amount that was taken at a time."""
+class Consumption:
+    """Requests or tokens that were taken at a time."""
 
     at: float
     amount: int
-    counted: bool = True
+    in_window: bool = True
 
 
 class PerMinute:
-    """At most so much in any 60 seconds. Times are seconds of a clock that never goes back."""
+    """At most `limit` requests or tokens in any 60 seconds. Times are of a monotonic clock."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._sum = 0
-        self._taken: deque[Taken] = deque()
+        self._taken: deque[Consumption] = deque()
 
     def wait(self, amount: int, now: float) -> float:
-        """Seconds until this amount fits; what is more than a minute holds, waits for an empty one."""
+        """Return the seconds until an amount fits.
+
+        An amount above the limit waits until the window is empty.
+        """
         while self._taken and self._taken[0].at + MINUTE_S <= now:
-            self._taken[0].counted = False
-            self._sum -= self._taken.popleft().amount
-        over = self._sum + amount - self.most
+            expired = self._taken.popleft()
+            expired.in_window = False
+            self._sum -= expired.amount
+        excess = self._sum + amount - self.limit
         ready = now
+        # The oldest consumptions leave the window first: wait for as many as are too much.
         for taken in self._taken:
-            if over <= 0:
+            if excess <= 0:
                 break
-            over = over - taken.amount
+            excess -= taken.amount
             ready = taken.at + MINUTE_S
         return ready - now
 
-    def take(self, amount: int, now: float) -> Taken:
+    def take(self, amount: int, now: float) -> Consumption:
         """Take an amount now."""
+        taken = Consumption(now, amount)
         self._sum += amount
-        self._taken.append(taken := Taken(now, amount))
+        self._taken.append(taken)
         return taken
 
-    def correct(self, taken: Taken, amount: int) -> None:
-        """What it was in truth."""
-        if taken.counted:
+    def correct(self, taken: Consumption, amount: int) -> None:
+        """Replace an estimated amount by the actual one."""
+        if taken.in_window:
             self._sum += amount - taken.amount
             taken.amount = amount
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a model does, and what follows from it; times are seconds of a clock that never goes back."""
-
-    most: int  # calls at once, at best
-    width: int  # calls at once, now
-    round: int = 0  # successes since `width` last changed
-    narrowed_at: float = float("-inf")
-    alive_at: float = float("-inf")  # when the latest call began that succeeded
-    faults: int = 0  # in a row, of calls that began later than that
-    rests: int = 0  # in a row
-    not_before: float = float("-inf")  # no call begins earlier
-    resting_until: float = float("-inf")
-
-    def after_success(self, begun: float) -> Health:
-        """One more slot after each full round of successes."""
-        wider = self.width < self.most and self.round + 1 >= self.width
-        width, done = (self.width + 1, 0) if wider else (self.width, self.round + 1)
-        return replace(
-            self, width=width, round=done, faults=0, rests=0, alive_at=max(self.alive_at, begun)
-        )
-
-    def after_fault(self, error: CallError, begun: float, now: float) -> Health:
-        """What a fault of a call that began at `begun` changes."""
-        health = self if error.retry_after is None else self._asked(error.retry_after, now)
-        if decision(error) != "retry":
-            return replace(health, faults=0)  # it answers
-        if isinstance(error, RateLimited):
-            if begun < health.narrowed_at:
-                return health  # one of many that met the same refusal
-            health = replace(health, width=max(1, health.width // 2), round=0, narrowed_at=now)
-        if (
-            begun < health.alive_at
-        ):  # it has answered younger calls: this one says nothing about now
-            return health
-        health = replace(health, faults=health.faults + 1)
-        return (
-            health._rest(now)
-            if health.faults >= FAULTS_IN_A_ROW and health.resting_until <= now
-            else health
-        )
-
-    def _asked(self, seconds: float, now: float) -> Health:
-        until = now + min(seconds, LONGEST_ASKED_S)
-        if seconds > WORTH_WAITING_S:
-            return replace(self, resting_until=max(self.resting_until, until))
-        return replace(self, not_before=max(self.not_before, until))
-
-    def _rest(self, now: float) -> Health:
-        seconds = min(FIRST_REST_S * 2**self.rests, LONGEST_REST_S)
-        return replace(self, resting_until=now + seconds, rests=self.rests + 1)
 
 
 class ModelLimits:
     """The limits of one model in this process. Lives on the engine's event loop."""
 
     def __init__(self, model: Model) -> None:
-        self.health = Health(model.concurrency, model.concurrency)
+        self.circuit = Circuit(model.concurrency, model.concurrency)
         self._name = model.name
-        self._slots = CapacityLimiter(model.concurrency)
-        self._places = CapacityLimiter(_with_those_ahead(model.concurrency))
-        self._turn = asyncio.Lock()  # first come, first served
-        self._out: str | None = None  # why the model is out for the rest of the process
-        self._requests = PerMinute(model.requests_per_minute) if model.requests_per_minute else None
-        self._tokens = PerMinute(model.tokens_per_minute) if model.tokens_per_minute else None
+        self._in_flight = CapacityLimiter(model.concurrency)
+        self._claims = CapacityLimiter(_claims_for(model.concurrency))
+        self._queue = asyncio.Lock()  # first come, first served
+        self._stopped: str | None = None  # why the model is out for the rest of the process
+        self._requests: PerMinute | None = None
+        if model.requests_per_minute:
+            self._requests = PerMinute(model.requests_per_minute)
+        self._tokens: PerMinute | None = None
+        if model.tokens_per_minute:
+            self._tokens = PerMinute(model.tokens_per_minute)
 
-    def place(self) -> AbstractAsyncContextManager[None]:
-        """One of the calls that may be claimed: a quarter more than go at once, so that no slot waits for a commit."""
-        return _one_of(self._places)
+    def claim_permit(self) -> AbstractAsyncContextManager[None]:
+        """Wait for one of the calls that may be claimed.
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """One of the calls that may go at once."""
-        return _one_of(self._slots)
-
-    async def turn(self, tokens: int) -> Turn:
-        """Wait until a call of at most so many tokens may begin.
-
-        Raises CoolingDown while the model rests, ModelUnavailable when it was found to be out of order meanwhile.
+        These are a quarter more than may be in flight, so that no in-flight permit is idle while a
+        claim is committed.
         """
-        async with self._turn:
-            while (wait := self._wait(tokens, time.monotonic())) > 0:
-                await asyncio.sleep(min(wait, _LOOK_AGAIN_S))
+        return _permit(self._claims)
+
+    def in_flight_permit(self) -> AbstractAsyncContextManager[None]:
+        """Wait for one of the calls that may be in flight."""
+        return _permit(self._in_flight)
+
+    async def rate_permit(self, tokens: int) -> RatePermit:
+        """Wait until a call of at most `tokens` may begin.
+
+        Raises CoolingDown while the circuit is open, ModelUnavailable when the model was stopped
+        in the meantime.
+        """
+        async with self._queue:
+            while True:
+                wait = self._seconds_to_wait(tokens, time.monotonic())
+                if wait <= 0:
+                    break
+                await asyncio.sleep(min(wait, _POLL_S))
             now = time.monotonic()
             if self._requests:
                 self._requests.take(1, now)
-            return Turn(self, now, self._tokens.take(tokens, now) if self._tokens else None)
+            taken = self._tokens.take(tokens, now) if self._tokens else None
+            return RatePermit(self, now, taken)
 
-    async def rested(self) -> bool:
-        """Wait for the end of a rest that is worth waiting for; whether it was."""
-        wait = self.health.resting_until - time.monotonic()
-        if wait > WORTH_WAITING_S:
+    async def wait_until_closed(self) -> bool:
+        """Wait for the circuit to close; return False at once when that takes too long."""
+        wait = self.circuit.open_until - time.monotonic()
+        if wait > LONGEST_WAIT_S:
             return False
         await asyncio.sleep(max(0.0, wait))
         return True
 
-    def _wait(self, tokens: int, now: float) -> float:
-        if self._out is not None:
-            raise ModelUnavailable(self._out, model=self._name)
-        if (rest := self.health.resting_until - now) > 0:
-            reason = f"rests for {rest:.0f} s more, as it kept failing or asked for it"
-            raise CoolingDown(reason, model=self._name, retry_after=rest)
-        waits = [self.health.not_before - now]
+    def _seconds_to_wait(self, tokens: int, now: float) -> float:
+        if self._stopped is not None:
+            raise ModelUnavailable(self._stopped, model=self._name)
+        cooldown = self.circuit.open_until - now
+        if cooldown > 0:
+            reason = f"circuit open for another {cooldown:.0f} s (repeated failures or Retry-After)"
+            raise CoolingDown(reason, model=self._name, retry_after=cooldown)
+        waits = [self.circuit.not_before - now]
         if self._requests:
             waits.append(self._requests.wait(1, now))
         if self._tokens:
             waits.append(self._tokens.wait(tokens, now))
         return max(waits)
 
-    def _became(self, health: Health) -> None:
-        if health.width != self.health.width:
-            self._slots.total_tokens = health.width
-            self._places.total_tokens = _with_those_ahead(health.width)
-        self.health = health
+    def _update(self, circuit: Circuit) -> None:
+        limit = circuit.concurrency_limit
+        if limit != self.circuit.concurrency_limit:
+            self._in_flight.total_tokens = limit
+            self._claims.total_tokens = _claims_for(limit)
+        self.circuit = circuit
 
 
 @asynccontextmanager
-async def _one_of(limiter: CapacityLimiter) -> AsyncIterator[None]:
-    borrower = object()  # one task may hold one while another of its calls waits for one
+async def _permit(limiter: CapacityLimiter) -> AsyncIterator[None]:
+    # A borrower of its own: a task may hold one permit while another of its calls waits for one.
+    borrower = object()
     try:
         limiter.acquire_on_behalf_of_nowait(borrower)
     except WouldBlock:
@@ -202,31 +168,34 @@ async def _one_of(limiter: CapacityLimiter) -> AsyncIterator[None]:
         limiter.release_on_behalf_of(borrower)
 
 
-def _with_those_ahead(width: int) -> int:
-    return width + max(1, width // 4)
+def _claims_for(in_flight: int) -> int:
+    """Return how many calls may be claimed for a number of calls in flight."""
+    return in_flight + max(1, in_flight // 4)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A call that has begun; tell how it ended."""
+class RatePermit:
+    """A call that has begun. Its end must be reported."""
 
     limits: ModelLimits
     begun: float
-    tokens: Taken | None
+    tokens: Consumption | None
 
     def succeeded(self, usage: Usage | None) -> None:
-        """The model answered."""
-        self.limits._became(self.limits.health.after_success(self.begun))
-        self._used(usage)
+        """Report that the model answered."""
+        circuit = self.limits.circuit.after_success(self.begun)
+        self.limits._update(circuit)
+        self._correct_tokens(usage)
 
     def failed(self, error: CallError, usage: Usage | None = None) -> None:
-        """The call failed."""
-        now = time.monotonic()
-        self.limits._became(self.limits.health.after_fault(error, self.begun, now))
+        """Report that the call failed."""
+        circuit = self.limits.circuit.after_fault(error, self.begun, time.monotonic())
+        self.limits._update(circuit)
         if decision(error) == "stop":
-            self.limits._out = error.message
-        self._used(usage)
+            self.limits._stopped = error.message
+        self._correct_tokens(usage)
 
-    def _used(self, usage: Usage | None) -> None:
+    def _correct_tokens(self, usage: Usage | None) -> None:
         if self.tokens and usage and self.limits._tokens:
-            self.limits._tokens.correct(self.tokens, usage.prompt_tokens + usage.completion_tokens)
+            actual = usage.prompt_tokens + usage.completion_tokens
+            self.limits._tokens.correct(self.tokens, actual)

@@ -1,7 +1,7 @@
-"""Shadows: how would a cheaper model have answered? Asked by chance and for little money; nothing is changed by it.
+"""Shadows: a cheaper model's answer to a random sample of documents, within a share of the cost.
 
-Whether a document is picked depends on its hash and the run's id, not on what came out, so that what is
-learned of the picked ones holds for all.
+Nothing in the run changes through it. A document is drawn by its hash and the run's id, not by its
+outcome, so that the sample is representative.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from tierwise.cascade.answers import Answer, Answers, conversation
-from tierwise.cascade.attempts import FailedCall, Work
+from tierwise.cascade.answers import Answer, Answers
+from tierwise.cascade.attempts import FailedCall
+from tierwise.cascade.few_shot import conversation
+from tierwise.cascade.job import Work
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import Ledger
 from tierwise.ledger.people.samples import Audit, identity_of, item_id
@@ -30,71 +32,72 @@ ZERO = Decimal(0)
 
 
 @dataclass
-class _Purse:
-    """USD that a run's shadows spent, and what is expected of those under way."""
+class _ShadowBudget:
+    """USD that a run's shadows spent, and the expected cost of those in flight."""
 
     spent: Decimal = ZERO
-    promised: Decimal = ZERO
+    reserved: Decimal = ZERO
 
 
 class Shadows:
-    """Follows accepted outcomes of one process. Async; lives on the engine's event loop."""
+    """Samples accepted outcomes of one process. Async; lives on the engine's event loop."""
 
     def __init__(self, answers: Answers, ledger: Ledger) -> None:
         self._answers = answers
         self._ledger = ledger
-        self._asked: dict[str, Counter[str]] = {}  # step -> model -> audits so far
-        self._purses: dict[str, _Purse] = {}  # by run
-        self._failed: set[str] = (
-            set()
-        )  # models that could not be called: not worth waiting for again
+        self._asked: dict[str, Counter[str]] = {}  # step -> model -> samples so far
+        self._budgets: dict[str, _ShadowBudget] = {}  # by run
+        self._failed: set[str] = set()  # models that failed: not asked again
 
-    async def follow(self, work: Work, outcome: Outcome, out: Collection[str] = ()) -> None:
-        """Where chance picks this accepted outcome: put it up for a label, with a shadow's answer where one may be had.
+    async def follow(self, work: Work, outcome: Outcome, stopped: Collection[str] = ()) -> None:
+        """Sample this accepted outcome if it is drawn, with a shadow's answer where one is allowed.
 
-        `out` are models that are out of order. Raises nothing for what a model can do wrong.
+        `stopped` are models that are out of order. Raises nothing for a model's faults.
         """
         share = work.run.policy.rules.shadow.share
-        if outcome.status != "accepted" or not drawn(
-            share, work.run.id, work.document.hash, work.step.name
-        ):
+        if outcome.status != "accepted":
             return
-        audits = [_of_accepted(work, outcome)]
-        costs = {
-            name: cost
-            for name, cost in cheaper(work, outcome).items()
-            if name not in {*out, *self._failed}
-        }
-        if name := await self._candidate(work, costs):
+        if not drawn(share, work.run.id, work.document.hash, work.step.name):
+            return
+        samples = [_sample_of_accepted(work, outcome)]
+        costs = cheaper_models(work, outcome)
+        for unusable in (*stopped, *self._failed):
+            costs.pop(unusable, None)
+        name = await self._candidate(work, costs)
+        if name:
             model = work.run.policy.catalog.model(name)
-            if answer := await self._ask(work, model, costs[name]):
-                audits.append(_of_shadow(work, outcome, model, answer))
-        await self._ledger.audits.record(audits)
+            answer = await self._ask(work, model, costs[name])
+            if answer:
+                samples.append(_sample_of_shadow(work, outcome, model, answer))
+        await self._ledger.audits.record(samples)
 
     async def _candidate(self, work: Work, costs: Mapping[str, Decimal]) -> str | None:
-        """Of these models, the one with the fewest audits that can be paid for; it counts as asked."""
+        """Return the affordable model with the fewest samples, and count it as asked."""
         step = work.step.name
         if step not in self._asked:
             counts = await asyncio.to_thread(self._ledger.audits.shadowed, step)
             self._asked.setdefault(step, Counter(counts))
         asked = self._asked[step]
-        affordable = [name for name in costs if self._affords(work, costs[name])]
-        name = min(affordable, key=lambda name: (asked[name], costs[name], name), default=None)
-        if name:
-            asked[name] += 1
+        affordable = [name for name in costs if self._is_affordable(work, costs[name])]
+        if not affordable:
+            return None
+        name = min(affordable, key=lambda name: (asked[name], costs[name], name))
+        asked[name] += 1
         return name
 
-    def _affords(self, work: Work, cost: Decimal) -> bool:
-        """Whether this keeps within the share of what the run spent otherwise. What costs nothing always does."""
-        run = work.run
-        run_budget = self._purse(work)
-        most = Decimal(str(run.policy.rules.shadow.money)) * (run.budget.spent - run_budget.spent)
-        return cost == 0 or run_budget.spent + run_budget.promised + cost <= most
+    def _is_affordable(self, work: Work, cost: Decimal) -> bool:
+        """Return True if this stays within the share of the run's other spending, or is free."""
+        if cost == 0:
+            return True
+        budget = self._budget(work)
+        share = Decimal(str(work.run.policy.rules.shadow.money))
+        limit = share * (work.run.budget.spent - budget.spent)
+        return budget.spent + budget.reserved + cost <= limit
 
     async def _ask(self, work: Work, model: Model, cost: Decimal) -> Answer | None:
-        shadow = replace(work, trail=[])
-        run_budget = self._purse(work)
-        run_budget.promised += cost
+        shadow = replace(work, attempts=[])
+        budget = self._budget(work)
+        budget.reserved += cost
         try:
             return await self._answers.ask(shadow, model, "shadow")
         except FailedCall:  # its attempts are on record
@@ -102,63 +105,67 @@ class Shadows:
         except BudgetExceeded:  # nothing was sent
             pass
         finally:
-            for attempt in shadow.trail:
+            for attempt in shadow.attempts:
                 await self._ledger.record_verdicts(work.run.id, attempt.id, attempt.verdicts)
-            run_budget.promised -= cost
-            run_budget.spent += sum((_paid(work, model, attempt) for attempt in shadow.trail), ZERO)
+                budget.spent += _worst_cost(work, model, attempt)
+            budget.reserved -= cost
         return None
 
-    def _purse(self, work: Work) -> _Purse:
-        return self._purses.setdefault(work.run.id, _Purse())
+    def _budget(self, work: Work) -> _ShadowBudget:
+        return self._budgets.setdefault(work.run.id, _ShadowBudget())
 
 
-def cheaper(work: Work, outcome: Outcome) -> dict[str, Decimal]:
-    """The models that may be asked instead and should cost less, without a certificate, with what each should cost."""
+def cheaper_models(work: Work, outcome: Outcome) -> dict[str, Decimal]:
+    """Return the uncertified models that are allowed and expected to cost less, with that cost."""
     policy = work.run.policy
     answered = outcome.attempts[-1]
-    used = expected(work, policy.catalog.model(answered.model), answered)
+    cost_now = expected_cost(work, policy.catalog.model(answered.model), answered)
     tried = {attempt.model for attempt in outcome.attempts}
-    found = {}
+    cheaper = {}
     for name, model in policy.catalog.models.items():
-        if name in tried or not _may_be_asked(work, model) or _certified(work, name):
+        if name in tried or not _is_allowed(work, model) or _is_certified(work, name):
             continue
-        cost = expected(work, model, answered)
-        if cost is not None and (cost == 0 if used is None else cost < used):
-            found[name] = cost
-    return found
+        cost = expected_cost(work, model, answered)
+        if cost is None:
+            continue
+        # Only a free model is surely cheaper than an unknown cost.
+        is_cheaper = cost == 0 if cost_now is None else cost < cost_now
+        if is_cheaper:
+            cheaper[name] = cost
+    return cheaper
 
 
-def _may_be_asked(work: Work, model: Model) -> bool:
-    limit = work.prompt.head.max_output_tokens
-    left = work.run.budget.left
-    return (
-        rejection_of(
-            work.run.policy, model, work.features, max_output_tokens=limit, budget_left=left
-        )
-        is None
+def _is_allowed(work: Work, model: Model) -> bool:
+    rejection = rejection_of(
+        work.run.policy,
+        model,
+        work.features,
+        max_output_tokens=work.prompt.head.max_output_tokens,
+        budget_left=work.run.budget.left,
     )
+    return rejection is None
 
 
-def _certified(work: Work, name: str) -> bool:
+def _is_certified(work: Work, name: str) -> bool:
     policy = work.run.policy
     step = work.step.name
     floor = policy.rules.floors.get(step)
-    return (
-        floor is not None
-        and policy.certificates.certified(step, [name], floor, work.job.current) is not None
-    )
+    if floor is None:
+        return False
+    certificate = policy.certificates.certified(step, [name], floor, work.job.current)
+    return certificate is not None
 
 
-def expected(work: Work, model: Model, answered: Attempt) -> Decimal | None:
-    """USD for an answer of the same length as the one at hand, from a model with the prompt that it would get."""
+def expected_cost(work: Work, model: Model, answered: Attempt) -> Decimal | None:
+    """Return the USD for an answer as long as the given one, with this model's own prompt."""
     if answered.usage is None:
         return None
     prompt = estimate_prompt_tokens(conversation(work, model))
     return model.cost(Usage(prompt, answered.usage.completion_tokens))
 
 
-def _paid(work: Work, model: Model, attempt: Attempt) -> Decimal:
-    """What an attempt cost; at worst, where nobody knows."""
+def _worst_cost(work: Work, model: Model, attempt: Attempt) -> Decimal:
+    """Return an attempt's cost; its worst case when the cost is unknown."""
     if attempt.cost is not None:
         return attempt.cost
     limit = work.prompt.head.max_output_tokens
@@ -166,53 +173,60 @@ def _paid(work: Work, model: Model, attempt: Attempt) -> Decimal:
 
 
 def agreement(step: Step, shadow: Any, accepted: Any) -> bool | None:
-    """Whether two answers are the same by the step's own measure; None where that can't tell.
+    """Return True if two answers are the same by the step's own measure, None if unknown.
 
-    A measure that asks nothing of an answer's own fields, since golden sets give it others, can't.
+    A measure that accepts even an empty answer says nothing, since golden sets give it other
+    fields.
     """
-    if shadow is None or shadow == accepted:
-        return None if shadow is None else True
+    if shadow is None:
+        return None
+    if shadow == accepted:
+        return True
     if step.correct is None:
         return False
     try:
-        return None if _asks_nothing(step, accepted) else bool(step.correct(shadow, accepted))
-    except Exception:  # noqa: BLE001 - the project's function, made for golden sets; a person will tell
+        if _accepts_nothing(step, accepted):
+            return None
+        return bool(step.correct(shadow, accepted))
+    except Exception:  # noqa: BLE001 - the project's function, made for golden sets; a person decides
         return None
 
 
-def _asks_nothing(step: Step, accepted: Mapping[str, Any]) -> bool:
-    """Whether even an empty answer would be right."""
+def _accepts_nothing(step: Step, accepted: Mapping[str, Any]) -> bool:
+    """Return True if even an empty answer would be right."""
     try:
         return step.correct is not None and bool(step.correct({}, accepted))
     except Exception:  # noqa: BLE001 - it looked for a field
         return False
 
 
-def _of_accepted(work: Work, outcome: Outcome) -> Audit:
+def _sample_of_accepted(work: Work, outcome: Outcome) -> Audit:
     asked = tuple(dict.fromkeys(attempt.model for attempt in outcome.attempts))
-    certificates = (
-        work.run.policy.certificates.certificates
-    )  # sorted: the one of these models before longer chains
-    known = (
-        c for c in certificates if c.step == work.step.name and c.models[: len(asked)] == asked
-    )
-    audit = _audit(work, outcome, "accepted", asked, value=outcome.value, agreed=None)
-    golden = next((c.golden_hash for c in known), "")
-    return replace(audit, identity=_identity(work, asked, golden))
+    sample = _sample(work, outcome, "accepted", asked, value=outcome.value, agreed=None)
+    return replace(sample, identity=_identity(work, asked, _golden_hash(work, asked)))
 
 
-def _of_shadow(work: Work, outcome: Outcome, model: Model, answer: Answer) -> Audit:
-    if (
-        answer.output is None or answer.failed
-    ):  # the checks would not have let it pass: wrong, as in certification
-        audit = _audit(work, outcome, "shadow", (model.name,), value=None, agreed=None)
-        return replace(audit, right=False, reviewer="checks", reviewed_at=audit.recorded_at)
+def _golden_hash(work: Work, asked: tuple[str, ...]) -> str:
+    """Return the hash of the golden set that certified a chain which begins with these models."""
+    # Sorted, so that the certificate of these models alone comes before those of longer chains.
+    for certificate in work.run.policy.certificates.certificates:
+        if certificate.step == work.step.name and certificate.models[: len(asked)] == asked:
+            return certificate.golden_hash
+    return ""
+
+
+def _sample_of_shadow(work: Work, outcome: Outcome, model: Model, answer: Answer) -> Audit:
+    asked = (model.name,)
+    if answer.output is None or answer.failed:
+        # The checks would have rejected the answer: it is wrong, as in certification.
+        sample = _sample(work, outcome, "shadow", asked, value=None, agreed=None)
+        return replace(sample, right=False, reviewer="checks", reviewed_at=sample.recorded_at)
     value = answer.output.model_dump(mode="json")
-    same = agreement(work.step, value, outcome.value)
-    return _audit(work, outcome, "shadow", (model.name,), value=value, agreed=same)
+    agreed = agreement(work.step, value, outcome.value)
+    return _sample(work, outcome, "shadow", asked, value=value, agreed=agreed)
 
 
-def _audit(
+def _sample(
     work: Work,
     outcome: Outcome,
     role: str,

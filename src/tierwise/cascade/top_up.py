@@ -1,4 +1,4 @@
-"""What happens when a run's purse is empty and a person may be asked for more."""
+"""A top-up: when the budget is exhausted during a run, a person is asked to raise it."""
 
 from __future__ import annotations
 
@@ -11,43 +11,47 @@ from decimal import Decimal
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import Ledger
 
-Ask = Callable[[BudgetExceeded], Decimal | None]  # USD to add to the budget that is short; None: no
+# Returns the USD to add to the exhausted budget; None means no.
+AskForTopUp = Callable[[BudgetExceeded], Decimal | None]
 
 
 class TopUp:
-    """Asks for money: one question at a time, however many documents wait, and none after a no."""
+    """Asks for top-ups: one question at a time for all documents, and none after a refusal."""
 
-    def __init__(self, ask: Ask, ledger: Ledger) -> None:
+    def __init__(self, ask: AskForTopUp, ledger: Ledger) -> None:
         self._ask = ask
         self._ledger = ledger
         self._lock = asyncio.Lock()
-        self._denied = False
+        self._refused = False
         self._pending: asyncio.Future[Decimal | None] | None = None
 
-    async def more(self, error: BudgetExceeded) -> bool:
-        """Whether there is more money now than when this error was raised."""
+    async def request(self, error: BudgetExceeded) -> bool:
+        """Return True if the budget has more left than when this error was raised."""
         async with self._lock:
-            if self._denied or error.budget is None or error.left is None:
+            if self._refused or error.budget is None or error.left is None:
                 return False
-            known = self._ledger.budget_states.get(error.budget)
-            if known and known.left > error.left:
+            # Another document's request may have raised the budget while this one waited.
+            state = self._ledger.budget_states.get(error.budget)
+            if state and state.left > error.left:
                 return True
-            usd = await self._answer(error)
+            usd = await self._ask_in_thread(error)
             if not usd:
-                self._denied = True
+                self._refused = True
                 return False
-            await self._ledger.grant(error.budget, usd, "granted when the purse was empty")
+            await self._ledger.grant(error.budget, usd, "top-up when the budget was exhausted")
             return True
 
     def close(self) -> None:
-        """Take the question back: nobody needs its answer any more. May be called from any thread."""
-        self._denied = True
-        if pending := self._pending:
+        """Withdraw the question. May be called from any thread."""
+        self._refused = True
+        pending = self._pending
+        if pending:
             _resolve(pending, None)
 
-    def _answer(self, error: BudgetExceeded) -> asyncio.Future[Decimal | None]:
-        """What the person says; the question blocks a thread of its own, which no end of the process waits for."""
-        self._pending = pending = asyncio.get_running_loop().create_future()
+    def _ask_in_thread(self, error: BudgetExceeded) -> asyncio.Future[Decimal | None]:
+        """Ask in a daemon thread: the answer may take a day, and the process may end meanwhile."""
+        pending: asyncio.Future[Decimal | None] = asyncio.get_running_loop().create_future()
+        self._pending = pending
 
         def ask() -> None:
             usd = None
@@ -56,7 +60,7 @@ class TopUp:
             finally:
                 _resolve(pending, usd)
 
-        threading.Thread(target=ask, name="tierwise-appeal", daemon=True).start()
+        threading.Thread(target=ask, name="tierwise-top-up", daemon=True).start()
         return pending
 
 
@@ -65,5 +69,5 @@ def _resolve(pending: asyncio.Future[Decimal | None], usd: Decimal | None) -> No
         if not pending.done():
             pending.set_result(usd)
 
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    with suppress(RuntimeError):  # the loop is closed: the answer is no longer awaited
         pending.get_loop().call_soon_threadsafe(resolve)

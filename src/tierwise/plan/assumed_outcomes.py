@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tierwise.cascade.parts import gathered
+from tierwise.cascade.parts import merged_outcome
 from tierwise.records import Document, Outcome
 from tierwise.steps.step import Step
 
@@ -77,7 +77,7 @@ def assumed_steps(document: Document) -> frozenset[str]:
 
 def assumed_of(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
     """The outcome of a document in parts: assumed, where a part's is, and as likely as all of them together."""
-    whole = gathered(step, outcomes)
+    whole = merged_outcome(step, outcomes)
     assumed = [outcome for outcome in outcomes if isinstance(outcome, Assumed)]
     if whole.status != "accepted" or not assumed:
         return whole

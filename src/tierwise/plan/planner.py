@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from tierwise.cascade import Job, RunContext
-from tierwise.cascade.answers import conversation
-from tierwise.cascade.attempts import Work, build_call
+from tierwise.cascade.attempts import build_call
+from tierwise.cascade.few_shot import conversation
+from tierwise.cascade.job import Work
 from tierwise.cascade.parts import parts_of
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded

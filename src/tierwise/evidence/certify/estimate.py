@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tierwise.cascade import Job, RunContext
-from tierwise.cascade.answers import conversation
-from tierwise.cascade.attempts import Work
+from tierwise.cascade.few_shot import conversation
+from tierwise.cascade.job import Work
 from tierwise.cascade.parts import parts_of
 from tierwise.evidence import judge
 from tierwise.evidence.certify.measure import Evaluation

@@ -1,0 +1,107 @@
+"""Values that the cascade works on: a run, a step over some documents, and one document of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tierwise.cascade.top_up import TopUp
+from tierwise.errors import BudgetExceeded
+from tierwise.policy.budget import RunBudget
+from tierwise.policy.certificates import Current
+from tierwise.policy.router import Policy
+from tierwise.policy.rules import Features
+from tierwise.records import Attempt, AttemptKind, Document, Message, Outcome
+from tierwise.steps.examples import ExampleSelector
+from tierwise.steps.prompts import Prompt
+from tierwise.steps.step import Step, without_limits
+
+if TYPE_CHECKING:
+    from tierwise.cascade.known_outcomes import Retry
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """One run as its calls see it.
+
+    Answers paid before `fresh_since` (epoch seconds) are not reused.
+    """
+
+    id: str
+    policy: Policy
+    budget: RunBudget
+    fresh_since: float | None = None
+    deadline: float | None = None  # epoch seconds; rules may look at the minutes that are left
+    top_up: TopUp | None = None  # asked when the budget is exhausted
+    retry: Retry | None = None  # an earlier run that this one repeats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One step over some documents.
+
+    `models` replaces the router's choice when models are measured; `thresholds` are the confidences
+    that their answers need.
+    """
+
+    run: RunContext
+    step: Step
+    prompt: Prompt
+    parameters: Mapping[str, Any]
+    current: Current  # the hashes that certificates must agree with
+    selector: ExampleSelector | None = None  # for models that use few-shot examples
+    models: tuple[str, ...] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    kind: AttemptKind = "first"  # of a document's first call
+    only: Callable[[Document], bool] | None = None
+    # by document id: outcomes that need no call
+    known: Mapping[str, Outcome] = field(default_factory=dict)
+    # by document id: tokens of texts that were counted already
+    tokens: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def question(self) -> str:
+        """The hash of the question that documents are asked; see `Step.question`."""
+        return self.step.question(self.parameters)
+
+    @cached_property
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON schema of answers, computed once for all documents."""
+        return self.step.schema(self.parameters)
+
+    @cached_property
+    def schema_without_limits(self) -> Mapping[str, Any]:
+        """The same schema for servers that refuse lengths and ranges."""
+        schema: Mapping[str, Any] = without_limits(dict(self.schema))
+        return schema
+
+
+@dataclass(kw_only=True)
+class Work:
+    """One document on its way through a job, with its attempts so far."""
+
+    job: Job
+    document: Document
+    parameters: Mapping[str, Any]
+    features: Features
+    question: tuple[Message, ...] = ()  # the rendered prompt, whose tokens `features` has
+    min_confidence: float | None = None  # the confidence that an answer needs
+    attempts: list[Attempt] = field(default_factory=list)
+    shortfall: BudgetExceeded | None = None  # the last reservation that the budget refused
+
+    @property
+    def run(self) -> RunContext:
+        """The run that this is part of."""
+        return self.job.run
+
+    @property
+    def step(self) -> Step:
+        """The step that is run."""
+        return self.job.step
+
+    @property
+    def prompt(self) -> Prompt:
+        """The step's prompt."""
+        return self.job.prompt

@@ -1,0 +1,121 @@
+"""Pure decisions about one document and step: its features, its route, its outcome.
+
+The cascade and the planner share them, so that a plan routes and counts as the run does.
+"""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from typing import Any
+
+from tierwise.cascade.job import Job, Work
+from tierwise.policy.router import Policy, route
+from tierwise.policy.rules import Features, features
+from tierwise.records import Cause, Document, Outcome, Route, Status
+
+
+def skipped_by_earlier_step(job: Job, document: Document) -> Outcome | None:
+    """Return the outcome of a document that an earlier step deferred or rejected."""
+    stopped = document.stopped
+    if stopped is None:
+        return None
+    return _skipped(job, document, "earlier_step", f"{stopped.step} was {stopped.status}")
+
+
+def skipped_by_condition(job: Job, document: Document) -> Outcome:
+    """Return the outcome of a document for which the step's `only=` is false."""
+    return _skipped(job, document, "condition", f"{condition_name(job)} is false")
+
+
+def condition_name(job: Job) -> str:
+    """Return the name of the function behind `only=`."""
+    return getattr(job.only, "__name__", "the condition")
+
+
+def _skipped(job: Job, document: Document, cause: Cause, reason: str) -> Outcome:
+    return Outcome(
+        step=job.step.name,
+        status="skipped",
+        reason=reason,
+        cause=cause,
+        sensitivity=document.sensitivity,
+    )
+
+
+def features_of(job: Job, document: Document, *, tokens: int, prompt_tokens: int) -> Features:
+    """Return the features that rules look at, as of now."""
+    deadline = job.run.deadline
+    minutes_left = None
+    if deadline is not None:
+        minutes_left = (deadline - time.time()) / 60
+    return features(
+        job.step,
+        document,
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+        budget_used=job.run.budget.used,
+        minutes_left=minutes_left,
+    )
+
+
+def route_for(work: Work, policy: Policy, budget_left: Decimal | None) -> Route:
+    """Return the document's route; that of a measurement has the measured models."""
+    job = work.job
+    if job.models:
+        return Route(
+            step=job.step.name,
+            rule="none",
+            models=job.models,
+            reason="the models that are measured",
+            thresholds=job.thresholds,
+        )
+    return routed(work, policy, budget_left)
+
+
+def routed(work: Work, policy: Policy, budget_left: Decimal | None) -> Route:
+    """Return the route that a policy gives the document."""
+    return route(
+        work.features,
+        policy,
+        max_output_tokens=work.prompt.head.max_output_tokens,
+        splits=work.step.splits is not None,
+        budget_left=budget_left,
+        current=work.job.current,
+    )
+
+
+def outcome_of(
+    work: Work,
+    chosen: Route,
+    status: Status,
+    *,
+    reason: str = "",
+    cause: Cause | None = None,
+    **fields: Any,
+) -> Outcome:
+    """Return the outcome of a routed document, with its attempts so far."""
+    return Outcome(
+        step=work.step.name,
+        status=status,
+        reason=reason,
+        cause=cause,
+        sensitivity=work.features.sensitivity,
+        route=chosen,
+        attempts=tuple(work.attempts),
+        **fields,
+    )
+
+
+def review_reason(chosen: Route) -> str:
+    """Return the reason of an answer that waits for a reviewer."""
+    return f"waits for a person's review (route {chosen.rule})"
+
+
+def unroutable_reason(chosen: Route) -> str:
+    """Return the reason of a route without a model, followed by each rejected model's."""
+    reason = f"{chosen.reason} (route {chosen.rule})"
+    rejected = [f"{rejection.model}: {rejection.reason}" for rejection in chosen.rejected]
+    if rejected:
+        reason += ": " + "; ".join(rejected)
+    return reason
