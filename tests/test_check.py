@@ -124,7 +124,7 @@ def test_all_files_are_checked_although_each_is_broken(project: Checked) -> None
         "routing_rules/rules.yaml:4": "no setting named 'trys'; did you mean 'try'?",
     }.items():
         assert any(line.startswith(f"{place}: error: ") and words in line for line in lines), place
-    assert lines[-1].endswith("Routes and guards are looked at once rules and catalog are right.")
+    assert lines[-1].endswith("Routes and guards are checked once rules and catalog are right.")
     assert project.code() == 1
 
 

@@ -1,4 +1,4 @@
-"""`tierwise check`: everything that is wrong in a project's files, before anything is spent."""
+"""`tierwise check`: faults in the project's files, found before anything is spent."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tierwise.cli.opening import find_project
+from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json
 from tierwise.errors import ConfigError
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.lint.project import Finding, ProjectCheck
@@ -21,110 +24,98 @@ MOST_ALIKE = 20  # findings of one kind that are printed before the rest is only
 
 
 def check(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with every finding.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")
-    ] = False,
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
     flows: Annotated[
         bool,
-        typer.Option(
-            "--flows/--no-flows", help="Import flows and tasks, in a process of their own."
-        ),
+        typer.Option("--flows/--no-flows", help="Import flows and tasks in their own process."),
     ] = True,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of rules.yaml and stop.")
+        bool, typer.Option("--schema", help="Print the JSON schema of rules.yaml, and exit.")
     ] = False,
 ) -> None:
     """Check all project files, and prove the guards.
 
-    Looks at catalog, rules, prompts, certificates, golden sets, tasks and flows. Each finding is one line,
-    `file:line: error: what is wrong; remedy`. Nothing is sent anywhere and nothing is spent. Exit 1 when
-    there is an error; warnings alone are no failure, unless with `--strict`.
+    Checks the catalog, rules, prompts, certificates, golden sets, tasks and flows, and proves that
+    no combination of rules can pass a guard. Each finding is one line: `file:line: error: fault;
+    remedy`. Sends nothing and spends nothing. Exit code 1 for an error, and with `--strict` for a
+    warning too.
     """
     if schema:
-        _print_schema()
+        from tierwise.policy.rules import rules_schema
+
+        print_json(rules_schema())
         return
     import datetime
 
     from tierwise.lint.project import check_project
-    from tierwise.project import Project
 
-    project = Project.find()
-    report = check_project(project, _variables(project), datetime.date.today(), flows=flows)
+    project = find_project()
+    result = check_project(project, _variables(project), datetime.date.today(), flows=flows)
     if as_json:
-        print_json(
-            {
-                **_summary(report),
-                "findings": [finding.data(project.root) for finding in report.findings],
-            }
-        )
+        findings = [finding.data(project.root) for finding in result.findings]
+        print_json({**_summary(result), "findings": findings})
     else:
-        for line in (*_lines(report.findings), _sentence(report)):
+        for line in _lines(result.findings):
             typer.echo(line)
-    if report.errors or (strict and report.warnings):
+        typer.echo(_last_line(result))
+    if result.errors or (strict and result.warnings):
         raise typer.Exit(1)
 
 
 def _variables(project: Project) -> Mapping[str, str]:
     try:
         return project.env_with_secrets(os.environ)
-    except ConfigError:  # the check tells it, with everything else
+    except ConfigError:  # the check reports it, with everything else
         return os.environ
 
 
-def _print_schema() -> None:
-    from tierwise.policy.rules import rules_schema
-
-    print_json(rules_schema())
-
-
 def _lines(findings: tuple[Finding, ...]) -> Iterator[str]:
-    shown: Counter[str] = Counter()
+    """Yield a line for each finding, and a count in place of too many of one kind."""
+    counts: Counter[str] = Counter()
     for finding in findings:
-        shown[finding.kind] += 1
-        if shown[finding.kind] <= MOST_ALIKE:
-            place = (
-                f"{_short(finding.path)}:{finding.line}" if finding.line else _short(finding.path)
-            )
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= MOST_ALIKE:
+            place = _from_here(finding.path)
+            if finding.line:
+                place += f":{finding.line}"
             yield f"{place}: {finding.level}: {finding.message}"
-    for kind, count in shown.items():
+    for kind, count in counts.items():
         if count > MOST_ALIKE:
             yield f"… and {count - MOST_ALIKE:,} more of this kind: {kind}; --json shows all"
 
 
-def _short(path: Path) -> str:
-    """A path as the terminal's current folder sees it, so that editors can open it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _from_here(path: Path) -> str:
+    """Return a path from the terminal's current folder, so that editors can open it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _summary(report: ProjectCheck) -> dict[str, object]:
+def _summary(result: ProjectCheck) -> dict[str, object]:
+    proof = result.proof
     return {
-        "errors": report.errors,
-        "warnings": report.warnings,
-        "proof": report.proof.sentence if report.proof else None,
-        "combinations": report.proof.combinations if report.proof else None,
-        "unverified_models": report.unverified,
+        "errors": result.errors,
+        "warnings": result.warnings,
+        "proof": proof.sentence if proof else None,
+        "combinations": proof.combinations if proof else None,
+        "unverified_models": result.unverified,
     }
 
 
-def _sentence(report: ProjectCheck) -> str:
-    """The last line: how many of each, what is proven, and what nobody has tried."""
-    counts = [_counted(report.errors, "error"), _counted(report.warnings, "warning")]
-    if report.proof:
-        proof = report.proof.sentence
-    elif report.sound:
+def _last_line(result: ProjectCheck) -> str:
+    """Return the number of errors and warnings, what is proven, and which models are untried."""
+    if result.proof:
+        proof = result.proof.sentence
+    elif result.sound:
         proof = "there are no guards to prove"
     else:
-        proof = "routes and guards are looked at once rules and catalog are right"
-    unverified = (
-        f"; {_counted(report.unverified, 'model')} in the catalog not verified"
-        if report.unverified
-        else ""
-    )
-    return f"{', '.join(counts)}. {proof[0].upper()}{proof[1:]}{unverified}."
+        proof = "routes and guards are checked once rules and catalog are right"
+    counts = f"{_count(result.errors, 'error')}, {_count(result.warnings, 'warning')}"
+    line = f"{counts}. {proof[0].upper()}{proof[1:]}"
+    if result.unverified:
+        line += f"; {plural(result.unverified, 'model')} in the catalog not verified"
+    return f"{line}."
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return plural(number, noun) if number else f"no {noun}s"

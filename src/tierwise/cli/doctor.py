@@ -1,22 +1,27 @@
-"""`tierwise doctor`: is everything here that a run needs, and what to do about what is not."""
+"""`tierwise doctor`: the machine and the project checked for what a run needs."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
+from tierwise.errors import TierwiseError
 
 if TYPE_CHECKING:
     from tierwise.project import Project
 
+_WORDS = {True: "ok", False: "PROBLEM", None: "-"}
+
 
 class Finding(NamedTuple):
-    """One thing that was looked at. `ok` is None for what is only worth knowing."""
+    """One thing that was checked. `ok` is None for a plain note."""
 
     what: str
     ok: bool | None
@@ -24,94 +29,98 @@ class Finding(NamedTuple):
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check that this machine can run the project."""
+    """Check that this machine can run the project.
+
+    Checks Python, the project's files, the ledger, the models, their keys, and the certificates.
+    Exit code 1 when a run would fail.
+    """
     findings = list(_findings())
-    rows = [
-        {"check": f.what, "": {True: "ok", False: "PROBLEM", None: "-"}[f.ok], "detail": f.detail}
-        for f in findings
-    ]
     if as_json:
-        print_json([f._asdict() for f in findings])
+        print_json([finding._asdict() for finding in findings])
     else:
-        print_table(rows)
-    if any(f.ok is False for f in findings):
+        print_table(
+            [
+                {"check": finding.what, "": _WORDS[finding.ok], "detail": finding.detail}
+                for finding in findings
+            ]
+        )
+    if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 
 
 def _findings() -> Iterator[Finding]:
-    from tierwise.project import Project
-
     yield Finding("Python", sys.version_info >= (3, 11), sys.version.split()[0])
-    project = Project.find()
+    project = find_project()
     yield Finding("project", True, str(project.root))
     files = [
         _tried("catalog", lambda: f"{len(project.catalog.models)} models"),
         _tried("prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)),
-        _tried(
-            "rules",
-            lambda: f"{len(project.rules.routes)} routes, {len(project.rules.guards)} guards",
-        ),
+        _tried("rules", lambda: _rules(project)),
     ]
     yield from files
     yield _tried("flows", lambda: ", ".join(project.flow_names()) or "none")
-    yield (ledger := _tried("ledger", lambda: _ledger(project)))
+    ledger = _tried("ledger", lambda: _ledger(project))
+    yield ledger
+    # With a wrong file, the rest would only repeat its fault.
     if all(finding.ok for finding in files):
         yield from _models(project)
-        yield from _demotions(project) if ledger.ok else ()
-    address = os.environ.get("PREFECT_API_URL")
-    yield Finding(
-        "Prefect",
-        None,
-        address or "no server set; runs start a temporary one and keep what it recorded",
-    )
+        if ledger.ok:
+            yield from _demotions(project)
+    server = os.environ.get("PREFECT_API_URL")
+    without = "no server set; each run starts a temporary one and keeps its record"
+    yield Finding("Prefect", None, server or without)
 
 
-def _tried(what: str, look: Callable[[], str]) -> Finding:
-    from tierwise.errors import TierwiseError
-
+def _tried(what: str, check: Callable[[], str]) -> Finding:
+    """Return what a check says, or its error as a problem."""
     try:
-        return Finding(what, True, look())
+        return Finding(what, True, check())
     except TierwiseError as error:
         return Finding(what, False, str(error))
 
 
-def _ledger(project: Project) -> str:
-    from tierwise.ledger import Ledger
+def _rules(project: Project) -> str:
+    return f"{len(project.rules.routes)} routes, {len(project.rules.guards)} guards"
 
-    with Ledger.open(project.ledger_url, root=project.root) as ledger:
+
+def _ledger(project: Project) -> str:
+    with open_ledger(project) as ledger:
         return f"{len(ledger.runs(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
 
 
 def _demotions(project: Project) -> Iterator[Finding]:
-    from tierwise.ledger import Ledger
+    """Yield the certificates that labels have demoted."""
     from tierwise.ledger.people.samples import demoted
 
-    with Ledger.open(project.ledger_url, root=project.root) as ledger:
-        for (step, models), why in demoted(
-            ledger.audits, project.certificates, project.rules.floors
-        ).items():
-            yield Finding(
-                "certificate", None, f"{' > '.join(models)} for {step} no longer counts: {why}"
-            )
+    with open_ledger(project) as ledger:
+        demotions = demoted(ledger.audits, project.certificates, project.rules.floors)
+    for (step, models), reason in demotions.items():
+        chain = " > ".join(models)
+        yield Finding("certificate", None, f"{chain} for {step} no longer counts: {reason}")
 
 
 def _models(project: Project) -> Iterator[Finding]:
+    """Yield each tier with its available models, or with what to do about the others."""
     unavailable = project.policy(project.env_with_secrets(os.environ)).unavailable
     for tier in project.catalog.tiers:
         names = [name for name, model in project.catalog.models.items() if model.tier == tier]
-        ready = [_ready(project, name) for name in names if name not in unavailable]
+        available = [_with_key(project, name) for name in names if name not in unavailable]
         remedies = dict.fromkeys(unavailable[name] for name in names if name in unavailable)
-        detail = ", ".join(ready) or "; ".join(remedies)
-        yield Finding(f"tier {tier}", True if ready else None, detail)
+        if available:
+            yield Finding(f"tier {tier}", True, ", ".join(available))
+        else:
+            yield Finding(f"tier {tier}", None, "; ".join(remedies))
     if len(unavailable) == len(project.catalog.models):
         yield Finding(
             "models", False, "none is available; run `tierwise fetch` for the embedded ones"
         )
 
 
-def _ready(project: Project, name: str) -> str:
-    """A model that can be used, with where its key comes from in a flow run if it is no variable."""
+def _with_key(project: Project, name: str) -> str:
+    """Return a model's name, with the secret block that its key comes from in a flow run."""
     blocks = project.secret_blocks(project.catalog.model(name), os.environ)
-    return f"{name} (from the Prefect secret block {' and '.join(blocks)})" if blocks else name
+    if not blocks:
+        return name
+    return f"{name} (from the Prefect secret block {' and '.join(blocks)})"
