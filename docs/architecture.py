@@ -14,7 +14,7 @@ _BLOCK = "<!-- {name}: written by `make docs-reference` -->\n"
 
 def bands() -> str:
     """Return the six bands as a picture, the highest on top."""
-    notes = ["|", "|  imports", "|  point down,", "|  or left", "|  in a band", "v"]
+    notes = ["|", "|", "|", "|", "|", "v"]  # imports point down
     rows = [(band, "  ".join(rooms)) for band, rooms in reversed(BANDS.items())]
     first = max(len(band) for band, _ in rows) + 3
     second = max(len(names) for _, names in rows) + 3
