@@ -1,22 +1,23 @@
-"""`tierwise diff`: what a change of the rules would have done to past documents."""
+"""`tierwise diff`: a change of the rules, tried on past documents."""
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tierwise.cli.output import print_json, print_table
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import AsJson
+from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
 
 if TYPE_CHECKING:
-    from tierwise.explain.diff import Difference, Past
     from tierwise.ledger import Ledger, RunRow
     from tierwise.policy.catalog import Catalog
     from tierwise.policy.rules import Rules
@@ -34,62 +35,58 @@ def diff(
         str, typer.Argument(metavar="NEW_RULES", help="A file, or REVISION:PATH of git.")
     ],
     run: Annotated[
-        str | None, typer.Option(help="Only this run: its id, the beginning of one, or `latest`.")
+        str | None, typer.Option(metavar="RUN", help="Only this run: an id, or `latest`.")
     ] = None,
     since: Annotated[
-        str, typer.Option(metavar="TIME", help="Runs of the last 30m, 12h, 7d or 4w.")
+        str, typer.Option(metavar="SPAN", help="Runs of the last 30m, 12h, 7d or 4w.")
     ] = "7d",
     catalog: Annotated[
-        Path | None, typer.Option(help="Another catalog, for both; default: the project's.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Another catalog for both; default: the project's."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two rules files on past decisions.
 
-    `tierwise diff HEAD:routing_rules/rules.yaml routing_rules/rules.yaml` replays the decisions of past runs, from
-    the ledger, through the router with both files: which documents move to another model, which would newly leave the
-    house, which fall below their floor, which would wait, and what the first models cost for the tokens of then at the
-    prices of now. Nothing is called. Models that could not be used then count as such.
+    `tierwise diff HEAD:routing_rules/rules.yaml routing_rules/rules.yaml` replays the decisions of
+    past runs from the ledger with both files. It reports which documents move to another model,
+    leave the house, fall below their floor or are deferred, and the cost of the first models at
+    today's prices. No model is called. Models that were unavailable then count as unavailable.
     """
+    from tierwise.cli.render.diff import print_difference
     from tierwise.explain.diff import Replay, compare, past
-    from tierwise.ledger import Ledger
     from tierwise.orchestrate.environment import prepare_prefect
-    from tierwise.project import Project
+    from tierwise.policy.catalog import load_catalog
 
-    project = Project.find()
+    project = find_project()
     prepare_prefect(project.root)
-    entries = _catalog(project, catalog)
-    both = [_rules(project, entries, name) for name in (old, new)]
-    with Ledger.open(project.ledger_url, root=project.root) as ledger:
-        runs = [ledger.resolve_run(run)] if run else _since(ledger, since)
-        found = past(ledger, runs)
-        if not found.cases:
+    entries = load_catalog(catalog) if catalog else project.catalog
+    old_rules = _load_rules(project, entries, old)
+    new_rules = _load_rules(project, entries, new)
+    with open_ledger(project) as ledger:
+        runs = [ledger.resolve_run(run)] if run else _runs_since(ledger, since)
+        cases = past(ledger, runs)
+        if not cases.cases:
             where = f"run {runs[0].id}" if run else f"the runs of the last {since}"
             raise Misuse(
                 f"{where} left no decisions that can be replayed; `tierwise runs` lists all runs"
             )
         difference = compare(
-            found, *(Replay(project, ledger, entries, rules, found) for rules in both)
+            cases,
+            Replay(project, ledger, entries, old_rules, cases),
+            Replay(project, ledger, entries, new_rules, cases),
         )
     if as_json:
-        print_json(
-            {
-                **difference.data(),
-                "runs": [row.id for row in runs],
-                "unavailable": dict(found.unavailable),
-            }
-        )
+        replayed = {
+            "runs": [row.id for row in runs],
+            "unavailable": dict(cases.unavailable),
+        }
+        print_json({**difference.data(), **replayed})
     else:
-        _show(difference, found)
+        print_difference(difference, cases)
 
 
-def _catalog(project: Project, path: Path | None) -> Catalog:
-    from tierwise.policy.catalog import load_catalog
-
-    return load_catalog(path) if path else project.catalog
-
-
-def _rules(project: Project, catalog: Catalog, name: str) -> Rules:
+def _load_rules(project: Project, catalog: Catalog, name: str) -> Rules:
     from tierwise.policy.rules import load_rules
 
     with _file(project.root, name) as path:
@@ -98,7 +95,7 @@ def _rules(project: Project, catalog: Catalog, name: str) -> Rules:
 
 @contextmanager
 def _file(root: Path, name: str) -> Iterator[Path]:
-    """A file's path; what git has under `REVISION:PATH` is put into a file for a while. Raises Misuse."""
+    """Yield a file's path; a `REVISION:PATH` of git becomes a temporary file. Raises Misuse."""
     if Path(name).exists():
         yield Path(name)
         return
@@ -116,81 +113,11 @@ def _file(root: Path, name: str) -> Iterator[Path]:
         yield path
 
 
-def _since(ledger: Ledger, text: str) -> list[RunRow]:
-    number = text[:-1]
-    unit = text[-1:]
+def _runs_since(ledger: Ledger, span: str) -> list[RunRow]:
+    """Return the runs of a span such as 7d. Raises Misuse for a misspelt one."""
+    number = span[:-1]
+    unit = span[-1:]
     if not number.isdecimal() or unit not in _SECONDS:
-        raise Misuse(f"--since takes a time such as 30m, 12h, 7d or 4w; not '{text}'")
+        raise Misuse(f"--since takes a time such as 30m, 12h, 7d or 4w; not '{span}'")
     start = time.time() - int(number) * _SECONDS[unit]
     return [run for run in ledger.runs(_MOST_RUNS) if run.started_at >= start]
-
-
-def _show(found: Difference, past: Past) -> None:
-    typer.echo(
-        f"{found.decisions} decisions about {found.documents} documents, replayed with both rules."
-    )
-    if past.without:
-        typer.echo(f"{past.without} older ones are left out: they have no features on record.")
-    if past.unavailable:
-        typer.echo(f"Not available then, so not used here: {', '.join(sorted(past.unavailable))}.")
-    _alarms(found)
-    rows = [_cells(*move) for move in found.moves]
-    print_table(
-        rows,
-        title=f"{found.moved_documents} documents move",
-        empty="\nNo document moves to another model.",
-    )
-    for floor in found.floors:
-        typer.echo(
-            f"The floor of {floor.step}: {_of(floor.before)} -> {_of(floor.after)}, {floor.decisions} decisions."
-        )
-    typer.echo(_money(found))
-
-
-def _alarms(found: Difference) -> None:
-    """What must not be missed, the worst first."""
-    if found.leaves:
-        typer.echo(
-            f"\nLEAVES THE HOUSE: {sum(move.decisions for move in found.leaves)} decisions that stayed before:"
-        )
-        for move in found.leaves:
-            typer.echo(
-                f"  {move.step}: {move.before or 'deferred'} -> {move.after}, {move.decisions}"
-            )
-    told = (
-        ("COULD LEAVE THE HOUSE when the first model does not do", found.may_leave),
-        ("BELOW THE FLOOR: the first choice is no longer certified for it", found.below),
-        ("DEFERRED: no acceptable model is left", found.deferred),
-    )
-    for what, counts in told:
-        if counts:
-            typer.echo(f"\n{what}: {_counts(counts)}")
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{step} {count}" for step, count in counts.items())
-
-
-def _cells(step: str, before: str | None, after: str | None, decisions: int) -> dict[str, Any]:
-    return {
-        "step": step,
-        "from": before or "(deferred)",
-        "to": after or "(deferred)",
-        "decisions": decisions,
-    }
-
-
-def _of(floor: float | None) -> str:
-    return "none" if floor is None else f"{floor:g}"
-
-
-def _money(found: Difference) -> str:
-    from tierwise.text.amounts import usd
-
-    saved = found.cost_before - found.cost_after
-    verb = "saves" if saved >= 0 else "costs"
-    told = f"First choices: {usd(found.cost_before)} -> {usd(found.cost_after)}, which {verb} {usd(abs(saved))}"
-    if not saved:
-        told = f"First choices cost the same: {usd(found.cost_after)}"
-    rest = f"; {found.unpriced} more, whose price or tokens nobody knows" if found.unpriced else ""
-    return f"{told}{rest}."

@@ -1,66 +1,69 @@
-"""`tierwise retry`: a run once more, for the documents that waited."""
+"""`tierwise retry`: a run repeated for its deferred documents."""
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tierwise.errors import Misuse
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import AsJson, RunArgument, Verbose
+from tierwise.errors import Misuse, UnknownName
 
 if TYPE_CHECKING:
     from tierwise.cascade.known_outcomes import Retry
     from tierwise.ledger import RunRow
+    from tierwise.project import Project
 
 
 def retry(
-    run: Annotated[
-        str, typer.Argument(help="A run's id, the beginning of one, or `latest`.")
-    ] = "latest",
+    run: RunArgument = "latest",
     step: Annotated[
-        str | None, typer.Option("--step", help="Only documents that waited at this step.")
+        str | None,
+        typer.Option("--step", metavar="STEP", help="Only documents deferred at this step."),
     ] = None,
     reason: Annotated[
-        str, typer.Option("--reason", help="Only documents whose reason has this in it.")
+        str,
+        typer.Option("--reason", metavar="TEXT", help="Only documents with this in their reason."),
     ] = "",
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Ask these documents again, even where an answer is paid."),
+        typer.Option("--fresh", help="Call again for these documents, even for paid answers."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a flow again for the documents it deferred.
 
-    All other documents take what they got before, without a call, so that the results are complete again. Answers
-    that were paid are reused and persons' decisions count: after a review, this goes on with the later steps.
+    Takes the same parameters and makes a new run. All other documents keep their outcomes, without
+    a call, so the results are complete again. Paid answers are reused and reviewers' decisions
+    apply: after a review, it continues with the later steps.
     """
     from tierwise.cli.run import run_flow, show_summary
-    from tierwise.ledger import Ledger
     from tierwise.orchestrate.environment import prepare_prefect
-    from tierwise.project import Project
     from tierwise.review.queue import plan_retry
 
-    project = Project.find()
-    with Ledger.open(project.ledger_url, root=project.root) as ledger:
+    project = find_project()
+    with open_ledger(project) as ledger:
         before = ledger.resolve_run(run)
         plan = plan_retry(ledger, before.id, step, reason)
     prepare_prefect(project.root, log_level="INFO" if verbose else "CRITICAL")
-    function = _flow(project, before)
+    function = _load_flow(project, before)
+    parameters = _parameters(function, before)
     typer.echo(
         f"{len(plan.again)} of {len(plan.documents)} documents of run {before.id} are asked again",
         err=True,
     )
-    summary = run_flow(function, _parameters(function, before), fresh=fresh, retry=plan)
+    summary = run_flow(function, parameters, fresh=fresh, retry=plan)
     show_summary(summary, as_json=as_json)
-    _tell(project, summary.run.id, plan)
+    _print_result(project, summary.run.id, plan)
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _flow(project: Any, run: RunRow) -> Any:
-    from tierwise.errors import UnknownName
-
+def _load_flow(project: Project, run: RunRow) -> Any:
+    """Load the flow of a run. Raises Misuse when it is not in this project."""
     try:
         return project.load_flow(run.flow)
     except UnknownName as error:
@@ -70,27 +73,27 @@ def _flow(project: Any, run: RunRow) -> Any:
 
 
 def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
-    """The run's parameters, as far as the flow still has them."""
-    import inspect
-
-    known = inspect.signature(function.fn).parameters
-    if gone := sorted(set(run.parameters) - set(known)):
+    """Return the run's parameters. Raises Misuse when the flow no longer takes one of them."""
+    accepted = inspect.signature(function.fn).parameters
+    removed = sorted(set(run.parameters) - set(accepted))
+    if removed:
         raise Misuse(
-            f"the flow {run.flow} no longer has the parameter {', '.join(gone)}; start it with `tierwise run`"
+            f"the flow {run.flow} no longer has the parameter {', '.join(removed)}; "
+            "start it with `tierwise run`"
         )
     return run.parameters
 
 
-def _tell(project: Any, run_id: str, plan: Retry) -> None:
-    """What became of those that waited."""
-    from tierwise.ledger import Ledger
-
-    with Ledger.open(project.ledger_url, root=project.root) as ledger:
-        there = ledger.reviews.documents(run_id) & plan.again
-        waits = {row.document_id for row in ledger.deferred(run_id)} & there
+def _print_result(project: Project, run_id: str, plan: Retry) -> None:
+    """Print how many of the deferred documents are done."""
+    with open_ledger(project) as ledger:
+        seen = ledger.reviews.documents(run_id) & plan.again
+        deferred = {row.document_id for row in ledger.deferred(run_id)} & seen
     typer.echo(
-        f"Of {len(plan.again)} that waited, {len(there - waits)} are done and {len(waits)} still wait.",
+        f"Of {len(plan.again)} that waited, {len(seen - deferred)} are done "
+        f"and {len(deferred)} still wait.",
         err=True,
     )
-    if gone := sorted(plan.again - there):
-        typer.echo(f"No longer in the source: {', '.join(gone)}", err=True)
+    missing = sorted(plan.again - seen)
+    if missing:
+        typer.echo(f"No longer in the source: {', '.join(missing)}", err=True)
