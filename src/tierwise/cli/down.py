@@ -1,4 +1,4 @@
-"""`tierwise down`: end what `tierwise up` started, without losing what is under way."""
+"""`tierwise down`: the services of `tierwise up`, stopped without losing a run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CANCELLED_IN_S = 30.0
 
 def down(
     now: Annotated[
-        bool, typer.Option("--now", help="Stop runs under way instead of waiting for them.")
+        bool, typer.Option("--now", help="Cancel the current runs instead of waiting for them.")
     ] = False,
 ) -> None:
     """Stop the server and the worker of `tierwise up`.
 
-    No new run starts from then on, runs under way end first, and the server writes down what it was told of them.
-    Ctrl-C while it waits leaves everything running. With --now runs are cancelled; what they paid is on record,
-    and running them again goes on from there.
+    No new run starts. Running ones finish first, and the server records them. Ctrl-C while it waits
+    leaves everything running. `--now` cancels the runs. Their paid calls are on record, so running
+    them again continues from there.
     """
     from filelock import FileLock, Timeout
 

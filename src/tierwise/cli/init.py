@@ -26,8 +26,9 @@ def init(
 ) -> None:
     """Create a project from the starter.
 
-    It runs as it stands: `make demo` sorts and summarises six letters on small local models, without a key or a GPU.
-    Change it from there; `tierwise new step` and `tierwise new flow` add to it. A file that is there already is never
+    `tierwise init post` makes a folder with a flow, steps, rules, prompts, golden sets and tests.
+    It runs unchanged: `make demo` sorts and summarises six letters on small local models, without a
+    key or a GPU. `tierwise new step` and `tierwise new flow` add to it. An existing file is never
     overwritten.
     """
     from tierwise.policy.rules import rules_schema

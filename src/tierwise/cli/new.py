@@ -42,8 +42,8 @@ def new_step(
 ) -> None:
     """Add a step: tasks/NAME.py, its prompt, its golden set, a test, and a floor in the rules.
 
-    The skeleton gives a document one of a few labels. Change its output, checks and prompt to what you need, and
-    put labelled documents of yours into golden/NAME.jsonl. Nothing that is there already is overwritten.
+    The skeleton assigns one of a few labels. Change its output, checks and prompt, and put labelled
+    documents of yours into golden/NAME.jsonl. An existing file is never overwritten.
     """
     from tierwise.project import RULES, Project
     from tierwise.starter.copying import copies, write
@@ -76,8 +76,8 @@ def new_flow(
 ) -> None:
     """Add a flow: flows/NAME.py, a test, and a deployment in prefect.yaml with a paused schedule.
 
-    The skeleton reads a folder, runs one step over it, and writes the results. Nothing that is there already is
-    overwritten.
+    The skeleton reads a folder, runs one step over it, and writes the results. An existing file is
+    never overwritten.
     """
     from tierwise.project import Project
     from tierwise.starter.copying import copies, write

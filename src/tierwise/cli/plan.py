@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.options import AsJson, Fresh, Yes
 from tierwise.cli.output import console, print_json, print_table
 from tierwise.errors import Misuse
 
@@ -26,31 +27,27 @@ def plan(
     sample: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Run so many documents for real, and estimate from what they cost."
+            metavar="N", min=1, help="Run N documents for real, and estimate from their cost."
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Which documents the sample takes: the same seed, the same ones.")
-    ] = 0,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before the sample spends.")
-    ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="As if no answer had been paid before.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="The seed that draws the sample.")] = 0,
+    yes: Yes = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
     wants_help: Annotated[
-        bool, typer.Option("--help", "-h", help="Show this message, and the flow's options.")
+        bool, typer.Option("--help", "-h", help="Show this message and the flow's options.")
     ] = False,
 ) -> None:
     """Estimate what a run will do and cost, without a call.
 
-    Reads the documents and runs the flow without calling a model: which route each document takes, which
-    will be deferred and why, what it should cost and what it costs at most. Takes the flow's own options, like
-    `tierwise run`; the next run with the same options shows the plan beside what came of it.
+    `tierwise plan support_inbox --source examples/inbox --budget-usd 1` reads the documents and
+    runs the flow in rehearsal. It reports each document's route, the deferrals with their reasons,
+    the expected cost and the highest possible cost. The flow's own parameters are options, as for
+    `tierwise run`. The next run with the same options compares its result with the plan.
 
-    `--sample 20` runs 20 documents by chance for real and says what the whole batch costs in half of all cases
-    (P50) and in 19 of 20 (P95); a later run reuses their answers.
+    `--sample 20` runs 20 random documents for real, and estimates the cost of the whole batch from
+    them: half of all batches cost at most P50, and 19 of 20 at most P95. A later run reuses their
+    answers.
     """
     from tierwise.cli.run import describe_options, flow_parameters
     from tierwise.orchestrate.environment import prepare_prefect
@@ -84,7 +81,7 @@ def plan(
 
 
 def _tell_what_runs(function: Any) -> None:
-    """Planning goes through the flow itself, and only steps know that."""
+    """Warn of plain tasks: planning runs the flow itself, and only steps are rehearsed."""
     from tierwise.orchestrate.dry_run import plain_tasks
 
     if names := plain_tasks(function):
@@ -132,7 +129,7 @@ def _sampled(
     *,
     yes: bool,
 ) -> Plan:
-    """Run some documents for real, and plan again with what they showed."""
+    """Run some documents for real, and plan again with their figures."""
     from tierwise.orchestrate.secrets import variables
     from tierwise.plan import Sampler, choose
 
@@ -159,7 +156,7 @@ def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
     )
     typer.echo(text, err=True)
     if not (yes or os.environ.get("TIERWISE_YES") == "1"):
-        typer.confirm("Go on?", abort=True, err=True)
+        typer.confirm("Continue?", abort=True, err=True)
 
 
 def _show(made: Plan) -> None:
@@ -195,7 +192,8 @@ def _show(made: Plan) -> None:
         say(f"Shadows may spend up to {made.shadow:.0%} on top (rules.yaml: shadow)")
     if made.expected_deferred >= 0.05:
         say(
-            f"Expected to be deferred because no answer holds: {rounded(made.expected_deferred)} documents"
+            "Expected to be deferred because no answer passes: "
+            f"{rounded(made.expected_deferred)} documents"
         )
     say(_time(made))
     if made.sample:
@@ -210,10 +208,12 @@ def _say() -> Callable[[str], None]:
 
 def _time(made: Plan) -> str:
     if made.seconds_least is None or made.seconds_most is None:
-        return f"Time: unknown, since there is no earlier call of {', '.join(made.untimed)}; --sample makes some"
+        untimed = ", ".join(made.untimed)
+        return f"Time: unknown, since there is no earlier call of {untimed}; --sample makes some"
     least = _duration(made.seconds_least)
     longest = _duration(made.seconds_most)
-    return f"Time: about {least if least == longest else f'{least} to {longest}'} of waiting for models"
+    span = least if least == longest else f"{least} to {longest}"
+    return f"Time: about {span} of waiting for models"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`tierwise replay`: what routing would have made of recorded outcomes, floor by floor, without a single call."""
+"""`tierwise replay`: routing simulated on recorded outcomes, floor by floor, without a call."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.options import AsJson
 from tierwise.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def replay(
         typer.Option(
             min=1,
             metavar="N",
-            help="Learn from so many items of --fit, drawn by chance; default: all.",
+            help="Learn from N random items of --fit; default: all.",
         ),
     ] = None,
     curve: Annotated[
@@ -36,35 +37,35 @@ def replay(
             metavar="OUT.csv", help="Write the curve: floor, strong_share, quality, cost_usd."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other labels.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed that draws the labels.")] = 0,
     per_usd: Annotated[
         bool,
         typer.Option(
             "--per-usd",
-            help="Spend the fewest USD for a quality; without it, make the fewest strong calls.",
+            help="Minimize the cost, instead of the number of strong calls.",
         ),
     ] = False,
     estimates: Annotated[
         bool,
-        typer.Option(
-            "--estimates", help="Show what was learned of each step, observed and shrunken."
-        ),
+        typer.Option("--estimates", help="Show the estimates of each step, observed and shrunken."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate routing on recorded outcomes.
 
-    An outcomes file has a row for each item and model, with the columns `item, step, prompt_tokens, model,
-    tier, score (0 to 1), cost_usd`; every item needs every model. A label is the scores of all models on one item.
+    No model is called. An outcomes file has a row for each item and model, with the columns
+    `item, step, prompt_tokens, model, tier, score (0 to 1), cost_usd`. Every item needs every
+    model. A label is the scores of all models on one item.
 
-    From the labels, the router learns by step and prompt length how good each model's answer will be beside the
-    strongest's: 1 is as good, 0.9 loses one in ten. A **floor** on that sends an item to the cheapest model that
-    reaches it. The sweep goes from always the cheapest to always the strongest. Scores and costs of `--on` are
-    only used to measure; items that were labels are left out there, so both options may name the same file.
+    From the labels of `--fit`, the router estimates each model's quality by step and prompt length,
+    relative to the strongest model: 1 is as good, 0.9 loses one in ten. A **floor** on this estimate
+    sends an item to the cheapest model that reaches it. The sweep goes from always the cheapest to
+    always the strongest. Scores and costs of `--on` are used for measuring only. Labelled items are
+    left out there, so both options may name the same file.
 
-    CPT50 and CPT80 are the share of strong calls that recover 50 % and 80 % of the quality gap, APGR is the mean
-    gap recovered, USD50 the share of the extra cost that recovers 50 %. The random router in the table spends
-    what the router above it spends, and the oracle knows every outcome beforehand.
+    CPT50 and CPT80 are the shares of strong calls that recover 50 % and 80 % of the quality gap.
+    APGR is the mean gap recovered. USD50 is the share of the extra cost that recovers 50 %. The
+    random router spends what the router above it spends. The oracle knows every outcome.
 
     Example: `tierwise replay --fit past.csv.gz --labels 1500 --on new.csv.gz --curve curve.csv`
     """

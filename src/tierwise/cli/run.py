@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.options import AsJson, Fresh, Verbose
 from tierwise.cli.output import console, print_json
 from tierwise.errors import Misuse, unknown_name
 
@@ -27,22 +28,21 @@ def run(
     flow: Annotated[
         str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Ask again for answers paid in earlier runs.")
-    ] = False,
+    fresh: Fresh = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 when any document was deferred.")
+        bool, typer.Option("--strict", help="Exit with 1 when a document was deferred.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
     wants_help: Annotated[
-        bool, typer.Option("--help", "-h", help="Show this message, and the flow's options.")
+        bool, typer.Option("--help", "-h", help="Show this message and the flow's options.")
     ] = False,
 ) -> None:
     """Run a flow over documents, and show its results and cost.
 
-    The flow's own parameters are options: `tierwise run FLOW --help` lists them. Answers that were paid
-    before are reused, so a run that was stopped goes on where it was.
+    `tierwise run support_inbox --source examples/inbox --budget-usd 1`: the flow's own parameters
+    are options, and `tierwise run FLOW --help` lists them. Paid answers are reused, so an
+    interrupted run continues where it stopped when it is run again.
     """
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
@@ -65,7 +65,7 @@ def run(
         summary = run_flow(function, parameters, fresh=fresh)
     except KeyboardInterrupt:  # typer would end without a word
         typer.echo(
-            "stopped; everything that was paid is on record, run it again to go on", err=True
+            "stopped; everything that was paid is on record, run it again to continue", err=True
         )
         raise typer.Exit(130) from None
     show_summary(summary, as_json=as_json)

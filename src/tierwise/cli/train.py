@@ -1,4 +1,4 @@
-"""`tierwise train`: make a small classifier of a step's labelled examples, as a model at price 0."""
+"""`tierwise train`: a local classifier from a step's labelled examples, as a model at price 0."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
 from tierwise.errors import ConfigError, Misuse
 
@@ -33,26 +34,34 @@ ENTRY = """\
 
 def train(
     step: Annotated[
-        str, typer.Argument(help="A step in tasks/ that chooses a label, such as classify.")
+        str,
+        typer.Argument(
+            metavar="STEP", help="A step in tasks/ that assigns a label, such as classify."
+        ),
     ],
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="A model with `learned: STEP`; needed where there are several."
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A model with `learned: STEP`; required if there are several.",
         ),
     ] = None,
     golden: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Labelled examples; may be repeated. Default: golden/STEP-examples.jsonl."
+            metavar="FILE",
+            help="Labelled examples; may be repeated; default: golden/STEP-examples.jsonl.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a step's local classifier from examples.
 
-    It learns from labelled examples, never from those in golden/STEP.jsonl that it is certified on. The same
-    examples give the same model; others give another one, which has to be certified anew.
+    The classifier answers in microseconds on this machine, at no cost. It learns from labelled
+    examples, but never from those in golden/STEP.jsonl that it is certified on. The same examples
+    give the same model. Other examples give another model, which must be certified again.
     """
     from tierwise.evidence.training.labelled import Labelled
     from tierwise.gateway.learned import trained_file
@@ -83,7 +92,7 @@ def train(
 
 
 def _model(project: Project, step: str, wanted: str | None) -> str:
-    """The catalog entry to train. Raises Misuse when there is none, or several and nobody says which."""
+    """Return the catalog entry to train. Raises Misuse without one, or with several unnamed ones."""
     if wanted:
         if project.catalog.model(wanted).learned != step:
             raise Misuse(f"{wanted} is not a model with `learned: {step}`")
@@ -104,7 +113,7 @@ def _model(project: Project, step: str, wanted: str | None) -> str:
 
 
 def _form(project: Project, step: str) -> Form:
-    """What the step wants, with the labels that golden/STEP.yaml gives."""
+    """Return the step's output, with the labels that golden/STEP.yaml gives."""
     from tierwise.evidence.golden import load_settings
     from tierwise.gateway.learned.form import form_of
 
@@ -129,7 +138,7 @@ def _examples(project: Project, step: str, path: Path, form: Form) -> Sequence[E
 
 
 def _measured(project: Project, step: str) -> set[str]:
-    """The texts that models are certified on."""
+    """Return the texts that models are certified on."""
     from tierwise.steps.examples import load_golden
     from tierwise.text.terms import normalised
 
@@ -153,7 +162,7 @@ def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path
 
 
 def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> ClassifierMetadata:
-    """The classifier's metadata; trains only where the file does not hold that very classifier already."""
+    """Train the classifier, unless the file has this very one; return its metadata."""
     from tierwise.evidence.training.train import identity_before
     from tierwise.evidence.training.train import train as fit
     from tierwise.gateway.learned import load, save

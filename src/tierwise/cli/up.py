@@ -1,4 +1,4 @@
-"""`tierwise up`: what one machine needs for scheduled runs: Prefect's server, a worker, the deployments."""
+"""`tierwise up`: Prefect's server, a worker and the deployments on one machine."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ _STARTS_IN_S = 120.0
 
 
 def up(
-    port: Annotated[
-        int | None, typer.Option(help="Port on this machine; 4200 unless it runs already.")
-    ] = None,
+    port: Annotated[int | None, typer.Option(help="The server's port; default: 4200.")] = None,
     worker: Annotated[
-        bool, typer.Option("--worker/--no-worker", help="A worker runs deployments.")
+        bool, typer.Option("--worker/--no-worker", help="Start a worker, which runs deployments.")
     ] = True,
 ) -> None:
     """Start Prefect's server, a worker and the deployments.
 
-    From then on `tierwise run` reports to this server too. A second `up` mends what died and deploys again;
-    `tierwise down` ends it. Pids and logs are in .tierwise/services/.
+    They keep running in the background, and `tierwise run` reports to this server too. A second
+    `tierwise up` restarts a dead service and deploys again. `tierwise down` stops everything.
+    Process ids and logs are in .tierwise/services/.
     """
     from filelock import FileLock, Timeout
 
