@@ -100,7 +100,8 @@ def prepare(root: Path, url: str, number: int) -> None:
 def run(documents: Path) -> None:
     """Classify all documents, without Prefect."""
     from tasks.classify import classify
-    from tierwise.orchestrate.flows import read_documents, recorded_run
+    from tierwise.orchestrate.documents import read_documents
+    from tierwise.orchestrate.runs import recorded_run
 
     with recorded_run(budget_usd=100.0) as current:
         for batch in read_documents(documents, sensitivity="internal"):

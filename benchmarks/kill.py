@@ -169,7 +169,7 @@ def started(work: Work, project: Path, source: Path, out: Path, ledger_url: str)
 
 def in_process(work: Work, project: Path, source: Path, out: Path, ledger_url: str) -> None:
     """Where the work is done."""
-    from tierwise.orchestrate.flows import engine
+    from tierwise.orchestrate.process_state import engine
 
     os.environ["TIERWISE_LEDGER_URL"] = ledger_url
     os.chdir(project)

@@ -22,7 +22,7 @@ from tasks.digest import digest
 from tasks.minutes import minutes
 from tasks.notes import notes
 from tierwise.engine import Engine
-from tierwise.orchestrate.flows import StepTask
+from tierwise.orchestrate.steps import StepTask
 from tierwise.project import Project
 from tierwise.records import Attempt, Batch, Document
 from tierwise.text.tokens import count_tokens

@@ -234,7 +234,8 @@ def without_prefect(lane: str) -> Way:
     """Batches through the engine, from as many threads as a flow has."""
 
     def way(place: Place, source: Path) -> float:
-        from tierwise.orchestrate.flows import read_documents, recorded_run
+        from tierwise.orchestrate.documents import read_documents
+        from tierwise.orchestrate.runs import recorded_run
 
         with (
             chdir(place.projects[lane]),

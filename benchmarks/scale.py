@@ -335,7 +335,7 @@ def in_process(
     from tasks.draft import draft
     from tasks.summarize import summarize
     from tierwise import Batch, read_documents, recorded_run, write_documents
-    from tierwise.orchestrate.flows import engine
+    from tierwise.orchestrate.process_state import engine
 
     def steps(batch: Batch) -> Batch:
         sorted_ = classify.fn(batch, labels=list(TOPICS), descriptions=TOPICS)

@@ -299,7 +299,7 @@ def _commands() -> str:
 def _python() -> Iterator[str]:
     """A section for every public name, then for what they refer to."""
     import tierwise
-    from tierwise.orchestrate.flows import Run
+    from tierwise.orchestrate.runs import Run
 
     shown = {name: getattr(tierwise, name) for name in tierwise.__all__}
     functions = [name for name in shown if name.islower()]

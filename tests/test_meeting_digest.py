@@ -24,7 +24,7 @@ from tests.kit.standin import Request, Standin, status
 from tests.kit.terminal import Terminal
 from tierwise.cascade.parts import split
 from tierwise.engine import Engine
-from tierwise.orchestrate.dry_run import rehearse
+from tierwise.orchestrate.dry_run import dry_run
 from tierwise.plan import Planner
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
@@ -512,7 +512,7 @@ def test_a_plan_counts_the_calls_that_the_parts_take(
     (tmp_path / "in" / "m.txt").write_text(transcript(40))
     parameters = {"source": tmp_path / "in", "queries": list(QUERIES), "part_tokens": 300}
     with closing(Planner(Project(project), env={})) as planner:
-        rehearse(meeting_digest, parameters, planner)
+        dry_run(meeting_digest, parameters, planner)
         plan = planner.plan("meeting_digest", {})
     assert provider.count == 0
     with closing(Engine(Project(project), env={})) as engine:

@@ -29,7 +29,7 @@ from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.ledger.views.history import history, paid_calls
-from tierwise.orchestrate.dry_run import rehearse
+from tierwise.orchestrate.dry_run import dry_run
 from tierwise.plan import Plan, Planner, Sampler, choose, save_plan, take_plan
 from tierwise.plan.sampler import whole_batch
 from tierwise.project import Project
@@ -81,14 +81,14 @@ def answered(label: str) -> Callable[[Any], str]:
 def planned(root: Path, job: Any, *, budget: float | None = None, **parameters: Any) -> Plan:
     """The plan of a flow function that takes a source."""
     with closing(Planner(Project(root), env={})) as planner:
-        rehearse(_flow(job, budget), parameters, planner)
+        dry_run(_flow(job, budget), parameters, planner)
         return planner.plan("test", {})
 
 
 def sampled(root: Path, job: Any, *ids: str, **parameters: Any) -> Any:
     """What a flow costs for real over some documents."""
     with closing(Sampler(Project(root), "test", ids, env={})) as sampler:
-        rehearse(_flow(job, None), parameters, sampler)
+        dry_run(_flow(job, None), parameters, sampler)
         return sampler.sample(of=10)
 
 

@@ -11,7 +11,7 @@ from prefect import flow, task
 from tasks.classify import classify
 from tests.kit.projects import make_project, model
 from tierwise import redact
-from tierwise.orchestrate.dry_run import plain_tasks
+from tierwise.orchestrate.dry_run import tasks_run_for_real
 
 FLOW = """
 from pathlib import Path
@@ -56,8 +56,8 @@ def steps_alone() -> None:
 
 
 def test_plain_tasks_and_flows_that_a_flow_calls_are_told_apart_from_steps() -> None:
-    assert set(plain_tasks(mixed)) == {"tell", "beneath"}
-    assert plain_tasks(steps_alone) == ()
+    assert set(tasks_run_for_real(mixed)) == {"tell", "beneath"}
+    assert tasks_run_for_real(steps_alone) == ()
 
 
 def planned(root: Path, *arguments: str) -> str:

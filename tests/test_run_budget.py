@@ -277,7 +277,7 @@ def test_a_run_on_prefect_pauses_and_goes_on_when_it_is_resumed_with_money(
     from prefect.flow_runs import resume_flow_run
     from prefect.runtime import flow_run
 
-    from tierwise.orchestrate.flows import current_run, recorded_run
+    from tierwise.orchestrate.runs import current_run, recorded_run
 
     engine = make("{when_empty: pause}")
     monkeypatch.setenv("TIERWISE_PROJECT", str(engine.project.root))

@@ -23,9 +23,9 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin, sensible_answer
 from tierwise.documents import Shard, iter_documents
 from tierwise.documents.spool import Spool, SpoolFolder
-from tierwise.engine import Engine
+from tierwise.engine import SPOOL, Engine
 from tierwise.errors import ConfigError, Misuse, RateLimited, TierwiseError, UnknownName
-from tierwise.orchestrate.run_manifest import SPOOL, find_note, join, leave_note
+from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
 from tierwise.orchestrate.task_runners import task_runner
 from tierwise.project import Project
 from tierwise.records import Batch, Document
@@ -207,16 +207,16 @@ def test_another_process_works_for_the_run_under_its_budget(
     with Engine(Project(project)) as engine:
         run = engine.start_run("f", budget_usd=Decimal("0.0011"), flow_run_id="one")
         spool = Spool(project / SPOOL, run.id)
-        leave_note(spool.path, "one", engine, run)
+        write_manifest(spool.path, "one", engine, run)
         code = """
             import sys
             from pathlib import Path
-            from tierwise.engine import Engine
-            from tierwise.orchestrate.run_manifest import find_note, join
+            from tierwise.engine import SPOOL, Engine
+            from tierwise.orchestrate.run_manifest import find_manifest, join_run
             from tierwise.project import Project
             from tests.test_scale import LABELS, classify, letters
             with Engine(Project.find()) as engine:
-                run = join(find_note(engine.project.root, "one"), engine)
+                run = join_run(find_manifest(engine.project.root, "one"), engine)
                 done = engine.run_batch(run, classify(engine), letters(12), LABELS)
                 print(run.id, *[d.outcomes["classify"].status for d in done.load()])
             """
@@ -257,16 +257,16 @@ def test_a_worker_that_would_decide_otherwise_is_refused(
     with Engine(Project(project), env={}) as engine:
         run = engine.start_run("f", flow_run_id="one")
         spool = Spool(project / SPOOL, run.id)
-        leave_note(spool.path, "one", engine, run)
-        note = find_note(project, "one")
+        write_manifest(spool.path, "one", engine, run)
+        note = find_manifest(project, "one")
         with Engine(Project(project), env={}) as same:
-            assert join(note, same).policy.hash == run.policy.hash
+            assert join_run(note, same).policy.hash == run.policy.hash
         monkeypatch.setenv("TIERWISE_WORKERS", "5")
         with (
             Engine(Project(project), env={}) as busy,
             pytest.raises(Misuse, match="workers = 5, the run 1"),
         ):
-            join(note, busy)
+            join_run(note, busy)
         monkeypatch.delenv("TIERWISE_WORKERS")
         prompt = project / "prompts" / "classify.md.j2"
         prompt.write_text(prompt.read_text() + "\nBe quick.\n")
@@ -274,10 +274,10 @@ def test_a_worker_that_would_decide_otherwise_is_refused(
             Engine(Project(project), env={}) as other,
             pytest.raises(Misuse, match="other routing rules or prompts"),
         ):
-            join(note, other)
+            join_run(note, other)
         spool.close()
         with pytest.raises(Misuse, match="has to share this folder"):
-            find_note(project, "one")
+            find_manifest(project, "one")
 
 
 def test_a_worker_without_a_key_that_the_run_has_is_refused(
@@ -291,9 +291,9 @@ def test_a_worker_without_a_key_that_the_run_has_is_refused(
     ):
         run = engine.start_run("f", flow_run_id="one")
         spool = Spool(root / SPOOL, run.id)
-        leave_note(spool.path, "one", engine, run)
+        write_manifest(spool.path, "one", engine, run)
         with pytest.raises(Misuse, match="cannot use small, as the run may: set SMALL_KEY"):
-            join(find_note(root, "one"), without)
+            join_run(find_manifest(root, "one"), without)
         spool.close()
 
 
@@ -305,9 +305,9 @@ def test_a_retry_goes_on_in_another_process(project: Path) -> None:
         engine.retry = Retry("before", frozenset({"a", "b"}), frozenset({"b"}))
         run = engine.start_run("f", flow_run_id="one")
         spool = Spool(project / SPOOL, run.id)
-        leave_note(spool.path, "one", engine, run)
+        write_manifest(spool.path, "one", engine, run)
         with Engine(Project(project), env={}) as other:
-            joined = join(find_note(project, "one"), other)
+            joined = join_run(find_manifest(project, "one"), other)
         assert joined.retry is not None
         assert (joined.retry.run_id, joined.retry.again) == ("before", frozenset({"b"}))
         spool.close()

@@ -12,7 +12,7 @@ from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import unused_address
 from tierwise.engine import current_of
 from tierwise.errors import UnknownName
-from tierwise.orchestrate.flows import engine, using
+from tierwise.orchestrate.process_state import engine, using
 from tierwise.project import Project
 from tierwise.records import Document
 from tierwise.steps.step import Step

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tierwise.errors import TierwiseError
-    from tierwise.orchestrate.flows import read_documents, recorded_run, step, write_documents
+    from tierwise.orchestrate.documents import read_documents, write_documents
     from tierwise.orchestrate.redact_task import redact
+    from tierwise.orchestrate.runs import recorded_run
+    from tierwise.orchestrate.steps import step
     from tierwise.orchestrate.task_runners import task_runner
     from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
     from tierwise.report import RunSummary
@@ -29,12 +31,12 @@ _HOMES = {
     "TierwiseError": "errors",
     "Verdict": "records",
     "check": "steps.checks",
-    "read_documents": "orchestrate.flows",
-    "recorded_run": "orchestrate.flows",
+    "read_documents": "orchestrate.documents",
+    "recorded_run": "orchestrate.runs",
     "redact": "orchestrate.redact_task",
-    "step": "orchestrate.flows",
+    "step": "orchestrate.steps",
     "task_runner": "orchestrate.task_runners",
-    "write_documents": "orchestrate.flows",
+    "write_documents": "orchestrate.documents",
 }
 __all__ = [
     "Batch",

@@ -1,6 +1,7 @@
 """The engine of one process: one event loop that owns connections, limits and the ledger's writer.
 
-Everything outside is synchronous and plain; async lives behind `run_batch`.
+Everything outside is synchronous and plain; async lives behind `run_batch`. A flow sees an engine
+as a `StepRunner`, and so may run with a planner or a sampler in its place.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from anyio.from_thread import start_blocking_portal
 
@@ -25,42 +27,132 @@ from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.cascade.top_up import AskForTopUp, TopUp
+from tierwise.documents import write_documents
 from tierwise.errors import BudgetExceeded, TierwiseError, describe_exception
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
-from tierwise.ledger import Ledger, RunInfo, RunState
+from tierwise.ledger import DeferredRow, Ledger, RunInfo, RunRow, RunState, SummaryRow
 from tierwise.ledger.people.samples import demoted
 from tierwise.policy.budget import Limit
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
+from tierwise.policy.router import Policy
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Outcome, canonical_hash
+from tierwise.records import Batch, Document, Outcome, Status, canonical_hash
 from tierwise.steps.examples import ExampleSelector, GoldenSet, load_golden
 from tierwise.steps.step import Step
 from tierwise.text.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 
-Watcher = Callable[[Document, Outcome], None]
+SPOOL = Path(".tierwise/spool")  # below the project's root
+OnOutcome = Callable[[Document, Outcome], None]
+
+
+class RunRecords(Protocol):
+    """The records of runs that a summary is made of: the ledger, or those of a dry run."""
+
+    def resolve_run(self, name: str, /) -> RunRow:
+        """Return a run's totals."""
+        ...
+
+    def summary(self, run_id: str, /) -> Sequence[SummaryRow]:
+        """Return a row for each step, tier and model."""
+        ...
+
+    def outcome_counts(self, run_id: str, /) -> Mapping[str, Mapping[Status, int]]:
+        """Return the number of outcomes by step and status."""
+        ...
+
+    def deferred(self, run_id: str, /) -> Sequence[DeferredRow]:
+        """Return the deferred documents."""
+        ...
+
+
+class StepRunner(Protocol):
+    """Runs the steps of a flow: the engine for real, a planner or a sampler in a dry run."""
+
+    project: Project
+    ledger: Ledger
+    policy: Policy
+    expected_documents: int  # documents that were read, for progress
+    retry: Retry | None
+
+    @property
+    def records(self) -> RunRecords:
+        """The records that a run's summary is read from."""
+        ...
+
+    @property
+    def spool(self) -> Path | None:
+        """The folder for documents between steps; None keeps them in memory."""
+        ...
+
+    def start_run(
+        self,
+        flow: str,
+        *,
+        budget_usd: Decimal | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        flow_run_id: str | None = None,
+        flow_run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        plan: Mapping[str, Any] | None = None,
+        ask: AskForTopUp | None = None,
+    ) -> RunContext:
+        """Begin a run; see `Engine.start_run`."""
+        ...
+
+    def finish_run(self, run: RunContext, state: RunState) -> None:
+        """End a run."""
+        ...
+
+    def select(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return the batches of documents that the run is about."""
+        ...
+
+    def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:
+        """Record an outcome that no model gave, such as that of reading."""
+        ...
+
+    def run_batch(
+        self,
+        run: RunContext,
+        step: Step,
+        batch: Batch,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        only: Callable[[Document], bool] | None = None,
+    ) -> Batch:
+        """Return the batch with every document's outcome of this step."""
+        ...
+
+    def write_documents(self, batches: Iterable[Batch], folder: Path, *, keep: bool) -> Path:
+        """Write the results and return the path of outcomes.jsonl."""
+        ...
 
 
 class Engine:
-    """Runs batches through steps. Thread-safe; one a process. Close it, or use it as a context manager."""
+    """Runs batches through steps. Thread-safe; one a process.
+
+    Close it, or use it as a context manager.
+    """
 
     def __init__(self, project: Project, env: Mapping[str, str] | None = None) -> None:
         self.project = project
         self._env = os.environ if env is None else env
         self.policy = project.policy(self._env)
         self.prompts = project.prompts
-        self.expected = 0  # documents that were read, for progress
-        self.fresh = (
-            self._env.get("TIERWISE_FRESH") == "1"
-        )  # ask again for answers paid in earlier runs
-        self.retry: Retry | None = None  # an earlier run that is gone through once more
-        self._questions: set[str] = set()  # those on record
-        self._watchers: list[Watcher] = []
-        self._teachers: dict[str, ExampleSelector | None] = {}
+        self.expected_documents = 0  # documents that were read, for progress
+        # True asks again for answers that were paid in earlier runs
+        self.fresh = self._env.get("TIERWISE_FRESH") == "1"
+        self.retry: Retry | None = None  # an earlier run that is repeated
+        self._questions: set[str] = set()  # hashes of those on record
+        self._listeners: list[OnOutcome] = []
+        self._selectors: dict[str, ExampleSelector | None] = {}
         self._lock = threading.Lock()
+        # What has been opened is closed again when a later part fails to open.
         with ExitStack() as stack:
             self.ledger = Ledger.open(project.ledger_url, root=project.root)
             stack.callback(self.ledger.close)
@@ -70,7 +162,7 @@ class Engine:
             self._gateway = Gateway(project.catalog, self._env, self._local, root=project.root)
             stack.callback(self._portal.call, self._gateway.aclose)
             self._cascade = Cascade(self._gateway, self.ledger, project.scale.workers)
-            self._demote()
+            self._update_demotions()
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Engine:
@@ -83,15 +175,25 @@ class Engine:
         """Close connections, stop embedded models, flush the ledger. May be called twice."""
         self._closing.close()
 
+    @property
+    def records(self) -> RunRecords:
+        """The ledger, which a run's summary is read from."""
+        return self.ledger
+
+    @property
+    def spool(self) -> Path | None:
+        """The folder for documents between steps."""
+        return self.project.root / SPOOL
+
     @contextmanager
-    def watched_by(self, watcher: Watcher) -> Iterator[None]:
-        """Have a function called with every outcome, on the engine's thread."""
-        self.expected = 0
-        self._watchers.append(watcher)
+    def on_outcome(self, notify: OnOutcome) -> Iterator[None]:
+        """Call a function with every outcome inside this block, on the engine's thread."""
+        self.expected_documents = 0
+        self._listeners.append(notify)
         try:
             yield
         finally:
-            self._watchers.remove(watcher)
+            self._listeners.remove(notify)
 
     def start_run(
         self,
@@ -108,17 +210,21 @@ class Engine:
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
     ) -> RunContext:
-        """Put a new run on record. With `fresh` (default: the engine's), answers paid earlier are asked for again.
+        """Put a new run on record and return it.
 
-        `tags` say whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `plan` is what was
-        expected of it. Runs with the same `budget_name` share one budget. `ask` is asked for more money, in a thread
-        of its own, where the rules say `when_empty: pause`.
+        With `fresh` (default: the engine's), answers paid earlier are asked for again. `tags` say
+        whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `plan` is the
+        plan that it is compared with. Runs with the same `budget_name` share one budget. `ask` is
+        called in a thread of its own for a top-up, when the rules say `when_empty: pause`.
         """
-        self._demote()
+        self._update_demotions()
         run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
         now = time.time()
-        own = [] if budget_usd is None else [Limit(budget_name or f"run {run_id}", budget_usd)]
-        run_budget = self.ledger.run_budget([*own, *self.policy.rules.budget.shared(tags or {})])
+        budget_rules = self.policy.rules.budget
+        limits = list(budget_rules.shared(tags or {}))
+        if budget_usd is not None:
+            limits.insert(0, Limit(budget_name or f"run {run_id}", budget_usd))
+        run_budget = self.ledger.run_budget(limits)
         self.ledger.start_run(
             RunInfo(
                 id=run_id,
@@ -134,29 +240,46 @@ class Engine:
                 plan=plan,
             )
         )
-        pauses = ask if self.policy.rules.budget.when_empty == "pause" else None
+        top_up = None
+        if ask and budget_rules.when_empty == "pause":
+            top_up = TopUp(ask, self.ledger)
+        asks_again = self.fresh if fresh is None else fresh
         return RunContext(
             id=run_id,
             policy=self.policy,
             budget=run_budget,
-            fresh_since=now if (self.fresh if fresh is None else fresh) else None,
+            fresh_since=now if asks_again else None,
             deadline=deadline,
-            top_up=TopUp(pauses, self.ledger) if pauses else None,
+            top_up=top_up,
             retry=self.retry,
         )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
-        """Close a run on record: completed, failed or cancelled. Where no text is kept, it goes at completion."""
+        """Close a run on record: completed, failed or cancelled.
+
+        With `keep_text = "never"`, its texts are deleted at completion.
+        """
         if run.top_up:
             run.top_up.close()
         self.ledger.finish_run(run.id, state)
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
 
+    def select(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Return all batches: a run is about every document."""
+        return list(batches)
+
     def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:
-        """Put an outcome on record that no step gave, such as that of reading."""
+        """Put an outcome on record that no model gave, such as that of reading."""
         self._portal.call(self.ledger.record_outcome, run.id, document, outcome)
-        self._tell(document, outcome)
+        self._notify(document, outcome)
+
+    def write_documents(self, batches: Iterable[Batch], folder: Path, *, keep: bool) -> Path:
+        """Write the results below a folder of the project; return the path of outcomes.jsonl.
+
+        With `keep`, the results of earlier runs stay in it.
+        """
+        return write_documents(batches, self.project.root / folder, keep=keep)
 
     def run_batch(
         self,
@@ -169,10 +292,10 @@ class Engine:
         models: tuple[str, ...] = (),
         thresholds: Mapping[str, float] | None = None,
     ) -> Batch:
-        """The batch with every document's outcome of this step. Blocks; documents go concurrently.
+        """Return the batch with every document's outcome of this step. Blocks.
 
-        `models` takes the place of the router's choice, to measure them, with the confidences in `thresholds`
-        that their answers need; guards hold all the same.
+        Documents go concurrently. `models` replaces the router's choice when they are measured,
+        and `thresholds` are the confidences that their answers need; guards apply all the same.
         """
         job = self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds)
         # Stored documents are read once; everything below sees them in memory.
@@ -182,20 +305,24 @@ class Engine:
         return self.run_job(job, batch.with_documents(documents))
 
     def run_job(self, job: Job, batch: Batch) -> Batch:
-        """The batch with every document's outcome of a job's step. Blocks; documents go concurrently.
+        """Return the batch with every document's outcome of a job's step. Blocks.
 
-        Raises BudgetExceeded where the rules say `when_empty: fail`, once all that was paid is on record.
+        Documents go concurrently. Raises BudgetExceeded where the rules say `when_empty: fail`,
+        once everything that was paid is on record.
         """
-        _stop_without_money(job.run)
+        _stop_without_budget(job.run)
         documents = batch.load()
-        asked = (d for d in documents if not (d.stopped or d.id in job.known))
-        job = replace(
-            job, tokens={d.id: count_tokens(d.text) for d in asked}
-        )  # here, beside the busy event loop
+        # Counted here, in the caller's thread: the event loop is busy.
+        tokens = {
+            document.id: count_tokens(document.text)
+            for document in documents
+            if not document.stopped and document.id not in job.known
+        }
+        job = replace(job, tokens=tokens)
 
         async def run_one(document: Document) -> Document:
             done = await self._cascade.run(job, document)
-            self._tell(done, done.outcomes[job.step.name])
+            self._notify(done, done.outcomes[job.step.name])
             return done
 
         async def run_all() -> tuple[Document, ...]:
@@ -205,12 +332,13 @@ class Engine:
 
         try:
             done = batch.with_documents(self._portal.call(run_all))
-        except (
-            ExceptionGroup
-        ) as group:  # a project file's error is met by every document: tell it once
-            ours = group.subgroup(TierwiseError)
-            raise ours.exceptions[0] if ours else _foreign(job.step, group.exceptions[0]) from None
-        _stop_without_money(job.run)
+        except ExceptionGroup as group:
+            # Every document meets a project file's error: raise it once.
+            own_errors = group.subgroup(TierwiseError)
+            if own_errors:
+                raise own_errors.exceptions[0] from None
+            raise _without_words(job.step, group.exceptions[0]) from None
+        _stop_without_budget(job.run)
         return done
 
     def job(
@@ -223,45 +351,49 @@ class Engine:
         models: tuple[str, ...] = (),
         thresholds: Mapping[str, float] | None = None,
     ) -> Job:
-        """A step with all that its documents need."""
+        """Return a step with everything that its documents need."""
         return Job(
             run=run,
             step=step,
             prompt=self.prompts[step.prompt],
             parameters=parameters,
             current=self.current(step, parameters),
-            selector=self._teacher(step.name),
+            selector=self._selector(step.name),
             only=only,
             models=models,
             thresholds=thresholds or {},
         )
 
     def current(self, step: Step, parameters: Mapping[str, Any]) -> Current:
-        """What a certificate for this step with these parameters has to agree with today."""
-        selector = self._teacher(step.name)
-        found = current_of(self.project, step, parameters, selector.hash if selector else None)
-        against = {
-            models: why for (name, models), why in self.policy.demoted.items() if name == step.name
+        """Return what a certificate for this step with these parameters must agree with today."""
+        selector = self._selector(step.name)
+        examples_hash = selector.hash if selector else None
+        current = current_of(self.project, step, parameters, examples_hash)
+        demoted_here = {
+            models: reason
+            for (step_name, models), reason in self.policy.demoted.items()
+            if step_name == step.name
         }
-        return replace(found, demoted=against)
+        return replace(current, demoted=demoted_here)
 
-    def _demote(self) -> None:
-        """Take out of the policy the certificates that labels speak against by now."""
-        found = demoted(self.ledger.audits, self.policy.certificates, self.policy.rules.floors)
-        for (step, models), why in found.items() - self.policy.demoted.items():
-            log.warning(
-                "the certificate of %s for %s no longer counts: %s", " > ".join(models), step, why
-            )
-        if found != self.policy.demoted:
-            self.policy = replace(self.policy, demoted=found)
+    def _update_demotions(self) -> None:
+        """Take certificates out of the policy that people's labels contradict by now."""
+        rules = self.policy.rules
+        demotions = demoted(self.ledger.audits, self.policy.certificates, rules.floors)
+        if demotions == self.policy.demoted:
+            return
+        for (step, models), reason in demotions.items() - self.policy.demoted.items():
+            chain = " > ".join(models)
+            log.warning("the certificate of %s for %s no longer counts: %s", chain, step, reason)
+        self.policy = replace(self.policy, demoted=demotions)
 
-    def _teacher(self, step: str) -> ExampleSelector | None:
-        """The examples of a step, where there are some and a model is to be shown them."""
+    def _selector(self, step: str) -> ExampleSelector | None:
+        """Return the example selector of a step, where it has examples and a model uses them."""
         with self._lock:
-            if step not in self._teachers:
+            if step not in self._selectors:
                 examples = examples_of(self.project, step)
-                self._teachers[step] = ExampleSelector(examples) if examples else None
-            return self._teachers[step]
+                self._selectors[step] = ExampleSelector(examples) if examples else None
+            return self._selectors[step]
 
     def _with_known_outcomes(self, job: Job, documents: tuple[Document, ...]) -> Job:
         """Return the job with the outcomes that need no call.
@@ -277,32 +409,38 @@ class Engine:
         known = known_outcomes(self.ledger, step, job.question, documents, job.run.retry)
         return replace(job, known=known)
 
-    def _tell(self, document: Document, outcome: Outcome) -> None:
-        for watcher in self._watchers:
-            watcher(document, outcome)
+    def _notify(self, document: Document, outcome: Outcome) -> None:
+        for notify in self._listeners:
+            notify(document, outcome)
 
 
-def _foreign(step: Step, error: Exception) -> TierwiseError:
-    """What a project's own function raised, such as the one behind `only`; its words may quote the document."""
+def _without_words(step: Step, error: Exception) -> TierwiseError:
+    """Return an error for what a project's own function raised, such as the one behind `only`.
+
+    Its words are left out, as they may quote the document.
+    """
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s raised %s\n%s", step.name, type(error).__name__, frames)
     return TierwiseError(
-        f"{step.name} raised {describe_exception(error)}; its words are left out, as they may quote a document"
+        f"{step.name} raised {describe_exception(error)}; "
+        "its words are left out, as they may quote a document"
     )
 
 
-def _stop_without_money(run: RunContext) -> None:
-    if run.budget.refused and run.policy.rules.budget.when_empty == "fail":
-        raise BudgetExceeded(
-            f"the run stops, as the rules say `when_empty: fail`: {run.budget.refused}"
-        )
+def _stop_without_budget(run: RunContext) -> None:
+    refused = run.budget.refused
+    if refused and run.policy.rules.budget.when_empty == "fail":
+        raise BudgetExceeded(f"the run stops, as the rules say `when_empty: fail`: {refused}")
 
 
 def examples_of(project: Project, step: str) -> GoldenSet | None:
-    """The examples of a step, where there are some and a model is to be shown them."""
+    """Return the few-shot examples of a step, where it has some and a model uses them."""
     path = project.root / "golden" / f"{step}-examples.jsonl"
-    wanted = path.exists() and any(model.uses_few_shot for model in project.catalog.models.values())
-    return load_golden(path) if wanted else None
+    if not path.exists():
+        return None
+    if not any(model.uses_few_shot for model in project.catalog.models.values()):
+        return None
+    return load_golden(path)
 
 
 def current_of(
@@ -316,11 +454,12 @@ def current_for(
     project: Project, prompt: str, step_hash: str, examples_hash: str | None
 ) -> Current:
     """Return what a certificate must agree with today, for a step of this prompt and hash."""
+    identities = {
+        model.name: _identity(project, model, examples_hash)
+        for model in project.catalog.models.values()
+    }
     return Current(
-        identities={
-            model.name: _identity(project, model, examples_hash)
-            for model in project.catalog.models.values()
-        },
+        identities=identities,
         prompt_hash=project.prompts[prompt].hash,
         step_hash=step_hash,
         today=datetime.date.today(),
@@ -328,7 +467,7 @@ def current_for(
 
 
 def _identity(project: Project, model: Model, examples_hash: str | None) -> str:
-    """What a model's answers depend on; for one that is shown examples, those too."""
+    """Return the hash of what a model's answers depend on, its few-shot examples included."""
     if examples_hash is None or not model.uses_few_shot:
         return project.identity(model)
     return canonical_hash([model.identity, model.examples, model.fixed_examples, examples_hash])

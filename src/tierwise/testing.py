@@ -73,7 +73,7 @@ class StandIn:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        from tierwise.orchestrate.flows import using
+        from tierwise.orchestrate.process_state import using
 
         with ExitStack() as stack:
             url = stack.enter_context(_Server(self._reply))

@@ -81,10 +81,10 @@ def plan(
 
 
 def _tell_what_runs(function: Any) -> None:
-    """Warn of plain tasks: planning runs the flow itself, and only steps are rehearsed."""
-    from tierwise.orchestrate.dry_run import plain_tasks
+    """Warn of plain tasks: planning runs the flow itself, and only steps know about it."""
+    from tierwise.orchestrate.dry_run import tasks_run_for_real
 
-    if names := plain_tasks(function):
+    if names := tasks_run_for_real(function):
         typer.echo(
             f"Runs for real while planning, as only steps are planned: {', '.join(names)}", err=True
         )
@@ -113,10 +113,10 @@ def _planned(
 
 def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
     from tierwise.cli.run import progress
-    from tierwise.orchestrate.dry_run import rehearse
+    from tierwise.orchestrate.dry_run import dry_run
 
-    with progress() as watcher, engine.watched_by(watcher):
-        rehearse(function, parameters, engine)
+    with progress() as watcher, engine.on_outcome(watcher):
+        dry_run(function, parameters, engine)
 
 
 def _sampled(

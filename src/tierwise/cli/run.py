@@ -77,12 +77,12 @@ def run_flow(
     function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry: Retry | None = None
 ) -> RunSummary:
     """Run a flow with progress. Raises Misuse when it gives no summary."""
-    from tierwise.orchestrate.flows import engine
+    from tierwise.orchestrate.process_state import engine
     from tierwise.report import RunSummary
 
     engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
     engine().retry = retry
-    with progress() as watcher, engine().watched_by(watcher):
+    with progress() as watcher, engine().on_outcome(watcher):
         result = function(**parameters)
     if not isinstance(result, RunSummary):
         raise Misuse(
@@ -113,7 +113,7 @@ def progress() -> Iterator[Any]:
     """A bar for each step on stderr, told of every outcome."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tierwise.orchestrate.flows import engine
+    from tierwise.orchestrate.process_state import step_runner
 
     columns = (
         TextColumn("{task.description:<10}"),
@@ -133,7 +133,7 @@ def progress() -> Iterator[Any]:
             count[word] = count.get(word, 0) + 1
         if outcome.step not in rows:
             rows[outcome.step] = bar.add_task(
-                outcome.step, total=engine().expected or None, note=""
+                outcome.step, total=step_runner().expected_documents or None, note=""
             )
         words = [f"{count[w]} {w}" for w in ("escalated", "deferred", "skipped") if count.get(w)]
         bar.update(rows[outcome.step], advance=1, note=", ".join(words))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
@@ -16,9 +16,9 @@ from tierwise.cascade.attempts import build_call
 from tierwise.cascade.few_shot import conversation
 from tierwise.cascade.job import Work
 from tierwise.cascade.parts import parts_of
-from tierwise.engine import Engine
+from tierwise.engine import RunRecords
 from tierwise.errors import BudgetExceeded
-from tierwise.ledger import RunRow, RunState
+from tierwise.ledger import DeferredRow, RunRow, RunState, SummaryRow
 from tierwise.ledger.views.history import Key, Past, history, paid_calls
 from tierwise.plan.assumed_outcomes import (
     Assumed,
@@ -28,6 +28,7 @@ from tierwise.plan.assumed_outcomes import (
     chance,
     stand_in,
 )
+from tierwise.plan.dry_run_engine import DryRunEngine
 from tierwise.plan.expected_cost import Expectation, expect, most, prompts_of
 from tierwise.plan.missing_certificates import missing_proof
 from tierwise.plan.paid_answers import Unpaid, paid_cascade
@@ -38,14 +39,13 @@ from tierwise.policy.catalog import Model
 from tierwise.policy.router import Policy, route, unroutable_cause, worst_case
 from tierwise.policy.rules import Features, RouteRule, Rules, features
 from tierwise.project import Project
-from tierwise.records import Batch, Cause, Document, Message, Outcome, Route
-from tierwise.report import RunSummary
+from tierwise.records import Batch, Cause, Document, Message, Outcome, Route, Status
 from tierwise.text.tokens import PER_MESSAGE, count_tokens, estimate_prompt_tokens
 
 _LESSONS = 5  # documents whose examples are counted; the others' are taken to be as long
 
 
-class Planner(Engine):
+class Planner(DryRunEngine):
     """Takes an engine's place while a flow is planned: the same routes and prompts, no call, nothing on record."""
 
     def __init__(self, project: Project, env: Mapping[str, str] | None = None) -> None:
@@ -92,29 +92,10 @@ class Planner(Engine):
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Nothing: there was no run."""
 
-    def summary(self, run: RunContext) -> RunSummary:
-        """What a flow gets as its summary: nothing was done yet."""
-        row = RunRow(
-            id=run.id,
-            flow=run.id,
-            flow_run_id=None,
-            flow_run_name=None,
-            state="planned",
-            started_at=time.time(),
-            finished_at=None,
-            documents=0,
-            accepted=0,
-            deferred=0,
-            attempts=0,
-            reused=0,
-            cost_known=ZERO,
-            cost_unknown=0,
-            budget_usd=self.budget_usd,
-            parameters={},
-            policy_hash=self.policy.hash,
-            tierwise_version="",
-        )
-        return RunSummary(run=row, rows=(), outcomes={}, deferred=())
+    @property
+    def records(self) -> RunRecords:
+        """The records of a planned run: no documents and no cost."""
+        return _PlannedRecords(self.budget_usd, self.policy.hash)
 
     def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:  # noqa: ARG002
         """Count a document that could not be read, or went through a step without a model."""
@@ -160,7 +141,7 @@ class Planner(Engine):
             self.tally.skipped[job.step.name] += 1
         if outcome.status == "deferred":
             self.tally.deferred(job.step.name, document.id, outcome.reason)
-        self._tell(document, outcome)
+        self._notify(document, outcome)
         return document.with_outcome(outcome)
 
     def _skipped(self, job: Job, document: Document) -> Outcome | None:
@@ -454,6 +435,45 @@ class Planner(Engine):
             )
             for prompt in self.prompts
         }
+
+
+class _PlannedRecords:
+    """The records of a planned run, in which nothing was done yet."""
+
+    def __init__(self, budget_usd: Decimal | None, policy_hash: str) -> None:
+        self._budget_usd = budget_usd
+        self._policy_hash = policy_hash
+
+    def resolve_run(self, name: str, /) -> RunRow:
+        return RunRow(
+            id=name,
+            flow=name,
+            flow_run_id=None,
+            flow_run_name=None,
+            state="planned",
+            started_at=time.time(),
+            finished_at=None,
+            documents=0,
+            accepted=0,
+            deferred=0,
+            attempts=0,
+            reused=0,
+            cost_known=ZERO,
+            cost_unknown=0,
+            budget_usd=self._budget_usd,
+            parameters={},
+            policy_hash=self._policy_hash,
+            tierwise_version="",
+        )
+
+    def summary(self, _: str, /) -> Sequence[SummaryRow]:
+        return ()
+
+    def outcome_counts(self, _: str, /) -> Mapping[str, Mapping[Status, int]]:
+        return {}
+
+    def deferred(self, _: str, /) -> Sequence[DeferredRow]:
+        return ()
 
 
 def _name(only: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tierwise.engine import Engine
+from tierwise.plan.dry_run_engine import DryRunEngine
 from tierwise.plan.plan import Sample
 from tierwise.project import Project
 from tierwise.records import Batch
@@ -19,7 +19,7 @@ DRAWS = 4000
 _PLACES = Decimal("1e-9")
 
 
-class Sampler(Engine):
+class Sampler(DryRunEngine):
     """Takes an engine's place while a flow runs for real over the chosen documents, and no others."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Sampler(Engine):
         self.run_ids.append(run.id)
         return run
 
-    def selected(self, batches: Sequence[Batch]) -> list[Batch]:
+    def select(self, batches: Sequence[Batch]) -> list[Batch]:
         """The chosen documents of some batches."""
         kept = (tuple(d for d in batch.load() if d.id in self.chosen) for batch in batches)
         return [

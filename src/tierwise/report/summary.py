@@ -11,6 +11,7 @@ from tierwise.records import Status
 from tierwise.text.amounts import rounded, usd
 
 if TYPE_CHECKING:
+    from tierwise.engine import RunRecords
     from tierwise.ledger import DeferredRow, Ledger, RunRow, SummaryRow
 
 
@@ -132,7 +133,7 @@ class RunSummary:
         }
 
 
-def summarize_run(ledger: Ledger, run_id: str) -> RunSummary:
+def summarize_run(ledger: RunRecords, run_id: str) -> RunSummary:
     """Read a run's summary from the ledger. Raises UnknownName, Misuse."""
     return RunSummary(
         run=ledger.resolve_run(run_id),

@@ -262,7 +262,7 @@ def _run(
         evaluation.on_progress(candidate, done, len(documents))
 
     evaluation.on_progress(candidate, 0, len(documents))
-    with evaluation.engine.watched_by(count):
+    with evaluation.engine.on_outcome(count):
         batch = evaluation.engine.run_job(job, Batch(tuple(documents), total=len(documents)))
     outcomes = [document.outcomes[job.step.name] for document in batch.load()]
     unpaid = [outcome.reason for outcome in outcomes if outcome.cause == "budget"]

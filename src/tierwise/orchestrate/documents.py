@@ -1,0 +1,106 @@
+"""Documents of a run: read in batches at its beginning, and written at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+
+from tierwise.documents import Shard, in_batches, iter_documents
+from tierwise.orchestrate.batch_task import log_to_run
+from tierwise.orchestrate.process_state import STATE
+from tierwise.orchestrate.runs import Run, current_run
+from tierwise.records import Batch, Document, Sensitivity
+
+
+def read_documents(
+    source: Path,
+    *,
+    sensitivity: Sensitivity = "restricted",
+    batch_size: int = 50,
+    text_column: str = "text",
+    max_bytes: int = 20_000_000,
+    only_new: bool = False,
+    shard: str = "1/1",
+) -> list[Batch]:
+    """Return the documents of a folder or file in batches.
+
+    Those that cannot be read are on record as deferred. Batches are handles: their documents wait
+    on disk until a task works on them. `text_column` holds the text in CSV and JSON Lines files;
+    a file of more than `max_bytes` is deferred. `only_new` leaves out documents that an earlier run
+    of this flow completed, accepted or deferred, under the same id and with the same text; then no
+    documents at all are fine. `shard` takes the documents of one part alone: with "2/8", those of
+    the second of eight, which together hold every document once. Raises Misuse when there is
+    nothing to read.
+    """
+    run = current_run()
+    folder = run.engine.project.root / source
+    run.only_new = only_new
+    if only_new and _is_empty(folder):
+        return []
+    documents: Iterator[Document] = iter_documents(
+        folder,
+        sensitivity=sensitivity,
+        text_column=text_column,
+        max_bytes=max_bytes,
+        shard=Shard.parse(shard),
+    )
+    if only_new:
+        documents = _new_documents(run, documents)
+    retry = run.engine.retry
+    if retry:
+        documents = (document for document in documents if document.id in retry.documents)
+    batches = []
+    for batch in in_batches(documents, batch_size):
+        _record_unreadable(run, batch)
+        batches.append(run.hold(batch))
+    total = sum(batch.size for batch in batches)
+    run.engine.expected_documents += total
+    if run.progress:
+        run.progress.total += total
+    if only_new:
+        log_to_run("%d documents are new, %d were done before", total, run.settled)
+    return run.engine.select([batch.with_total(total) for batch in batches])
+
+
+def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path) -> Path:
+    """Wait for the batches, write every document's outcomes below `folder`, return outcomes.jsonl.
+
+    After `read_documents(…, only_new=True)` the results of earlier runs stay in it.
+    """
+    run = current_run()
+    done = (batch.result() if isinstance(batch, PrefectFuture) else batch for batch in batches)
+    return run.engine.write_documents(done, folder, keep=run.only_new)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return True for a folder without a file in it."""
+    return folder.is_dir() and not any(path.is_file() for path in folder.rglob("[!.]*"))
+
+
+def _new_documents(run: Run, documents: Iterable[Document]) -> Iterator[Document]:
+    """Yield the documents that no earlier run of the flow completed, and count the others."""
+    flow = _flow_name()
+    settled = run.engine.ledger.settled(flow) if flow else frozenset()
+    for document in documents:
+        if (document.id, document.hash) in settled:
+            run.settled += 1
+        else:
+            yield document
+
+
+def _flow_name() -> str | None:
+    name = flow_run.get_flow_name()
+    if name is None and STATE.dry_run:
+        return STATE.dry_run.flow
+    return name
+
+
+def _record_unreadable(run: Run, batch: Batch) -> None:
+    """Put the documents that could not be read on record."""
+    for document in batch.load():
+        unreadable = document.outcomes.get("read")
+        if unreadable:
+            run.engine.record(run.context, document, unreadable)

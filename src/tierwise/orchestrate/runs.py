@@ -1,0 +1,198 @@
+"""Recorded runs: a flow run on record in the ledger, under one budget, with a summary.
+
+Prefect shows and schedules; cost, completeness and resume come from the ledger alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from tierwise.cascade import RunContext
+from tierwise.documents.spool import Spool, SpoolFolder
+from tierwise.engine import StepRunner
+from tierwise.orchestrate.artifacts import key_of, publish_summary
+from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
+from tierwise.orchestrate.process_state import STATE, step_runner
+from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
+from tierwise.orchestrate.server import wait_until_recorded
+from tierwise.orchestrate.watching import (
+    NEEDS_ATTENTION,
+    NOTHING_NEW,
+    Progress,
+    end_in,
+    only_shown,
+    tell_foreseen_in_one_line,
+)
+from tierwise.plan import take_plan
+from tierwise.records import Batch
+from tierwise.report import RunSummary, summarize_run
+
+
+class Run:
+    """A flow run on record. `summary()` returns what it did and cost."""
+
+    def __init__(
+        self, engine: StepRunner, context: RunContext, folder: SpoolFolder | None = None
+    ) -> None:
+        """`folder` is that of another process's run, which this process works for."""
+        self.engine = engine
+        self.context = context
+        self.progress = None if folder else Progress()
+        self.only_new = False  # leaves out documents that earlier runs completed
+        self.settled = 0  # the number of those documents
+        self._spool = folder
+        if folder is None and engine.spool:
+            self._spool = Spool(engine.spool, context.id)
+
+    @property
+    def id(self) -> str:
+        """The run's id in the ledger: what `tierwise show` takes."""
+        return self.context.id
+
+    def hold(self, batch: Batch) -> Batch:
+        """Return the batch as a handle, its documents out of memory.
+
+        A dry run has no spool: its documents stay in memory.
+        """
+        return self._spool.put(batch) if self._spool else batch
+
+    def close(self) -> None:
+        """Delete the stored documents. Tasks that still run keep theirs in memory."""
+        spool = self._spool
+        self._spool = None
+        if isinstance(spool, Spool):
+            spool.close()
+
+    def open_to_others(self, flow_run_id: str) -> None:
+        """Let the processes that share the project's folder work for this run."""
+        if self._spool:
+            write_manifest(self._spool.path, flow_run_id, self.engine, self.context)
+
+    def summary(self) -> RunSummary:
+        """Return what the run did, by step, tier and model, from the ledger."""
+        return summarize_run(self.engine.records, self.id)
+
+
+@contextmanager
+def recorded_run(
+    *,
+    budget_usd: float | Decimal | None = None,
+    within: timedelta | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[Run]:
+    """Record everything that steps do inside this block as one run, under one budget.
+
+    `budget_usd` is in USD; None is no limit. `within` sets a deadline that routes may look at
+    (`minutes_left_max`); `tags` say whose run it is, such as {"team": "claims"}: limits in the
+    rules may be for the runs with a tag. TIERWISE_FRESH=1 asks again for answers that were paid in
+    earlier runs.
+    """
+    flow_run_id = flow_run.get_id()
+    tell_foreseen_in_one_line()
+    runner = step_runner()
+    budget = None if budget_usd is None else Decimal(str(budget_usd))
+    deadline = None if within is None else time.time() + within.total_seconds()
+    context = _start(runner, flow_run_id, budget=budget, deadline=deadline, tags=tags)
+    run = Run(runner, context)
+    STATE.begin_run(flow_run_id, run)
+    try:
+        if flow_run_id:
+            run.open_to_others(flow_run_id)
+        yield run
+    except BaseException as error:
+        runner.finish_run(context, "failed" if isinstance(error, Exception) else "cancelled")
+        raise
+    else:
+        runner.finish_run(context, "completed")
+        if flow_run_id:
+            _publish(run, flow_run_id)
+            wait_until_recorded(flow_run_id, STATE.take_task_runs(flow_run_id))
+    finally:
+        run.close()
+        STATE.end_run(flow_run_id)
+
+
+def current_run() -> Run:
+    """Return the recorded run that this code is part of, perhaps in another process.
+
+    Raises Misuse outside of one.
+    """
+    flow = FlowRunContext.get()
+    if flow and flow.detached and flow.flow_run:
+        return _run_of_other_process(str(flow.flow_run.id))
+    return STATE.run(flow_run.get_id())
+
+
+def _start(
+    runner: StepRunner,
+    flow_run_id: str | None,
+    *,
+    budget: Decimal | None,
+    deadline: float | None,
+    tags: Mapping[str, str] | None,
+) -> RunContext:
+    """Put a new run on record, with the plan that was made for it."""
+    flow = flow_run.get_flow_name()
+    parameters = flow_run.get_parameters() or {}
+    plan = None
+    if flow:
+        texts = {name: str(value) for name, value in parameters.items()}
+        plan = take_plan(runner.project.root, flow, texts)
+    return runner.start_run(
+        flow or "script",
+        budget_usd=budget,
+        parameters={name: _as_json(value) for name, value in parameters.items()},
+        flow_run_id=flow_run_id,
+        flow_run_name=flow_run.get_name(),
+        tags=tags,
+        deadline=deadline,
+        plan=plan,
+        ask=ask_by_pausing() if flow_run_id else None,
+    )
+
+
+def _as_json(value: Any) -> Any:
+    """Return a parameter as JSON's own types; a path and the like as text."""
+    if value is None or isinstance(value, bool | int | float | str | list | dict):
+        return value
+    return str(value)
+
+
+def _publish(run: Run, flow_run_id: str) -> None:
+    """Publish a run's result in Prefect.
+
+    A run that found nothing new has no artifacts, only its final state.
+    """
+    summary = run.summary()
+    if run.settled and not summary.run.documents:
+        end_in(flow_run_id, NOTHING_NEW, f"nothing new: {run.settled} documents were done before")
+        return
+    with only_shown():
+        publish_summary(summary)
+    deferred = summary.run.deferred
+    if deferred:
+        key = key_of(summary.flow, "attention")
+        message = f"{deferred} of {summary.run.documents} documents wait: see {key}"
+        end_in(flow_run_id, NEEDS_ATTENTION, message)
+
+
+def _run_of_other_process(flow_run_id: str) -> Run:
+    """Return the run of a flow that another process runs.
+
+    Raises Misuse when it is over, or is not for this process.
+    """
+    engine = step_runner()
+    manifest = find_manifest(engine.project.root, flow_run_id)
+
+    def join() -> Run:
+        return Run(engine, join_run(manifest, engine), SpoolFolder(manifest.parent))
+
+    return STATE.joined_run(manifest, join)

@@ -1,0 +1,117 @@
+"""Steps as Prefect tasks over batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel
+
+from tierwise.orchestrate.batch_task import BatchTask, log_to_run, task_run_name
+from tierwise.orchestrate.runs import current_run
+from tierwise.orchestrate.server import tellable
+from tierwise.orchestrate.watching import tag_task_run
+from tierwise.records import Batch, Document
+from tierwise.steps.checks import Check
+from tierwise.steps.step import Correct, Gather, Stakes, Step
+from tierwise.text.escape import escape_control
+
+
+class StepTask(BatchTask):
+    """A Prefect task that runs a step over a batch. `spec` is the step itself."""
+
+    spec: Step
+
+
+def step(
+    name: str,
+    *,
+    returns: type[BaseModel],
+    checks: Sequence[Check] = (),
+    prompt: str | None = None,
+    choices: Mapping[str, str] | None = None,
+    splits: str | None = None,
+    gathers: Gather | None = None,
+    stakes: Stakes = "normal",
+    correct: Correct | None = None,
+) -> StepTask:
+    """Return a step as a Prefect task: `classify.map(batches, labels=unmapped([…]))`.
+
+    Keyword arguments become parameters of the prompt and the checks. Two are for the task itself:
+    `only`, a function of a document that returns whether the step applies to it, and `returns`,
+    another output model for this call. See `tierwise.steps.step.Step` for the rest.
+    """
+    spec = Step(
+        name=name,
+        returns=returns,
+        prompt=prompt or name,
+        checks=tuple(checks),
+        choices=dict(choices or {}),
+        splits=splits,
+        gathers=gathers,
+        stakes=stakes,
+        correct=correct,
+    )
+
+    def run_step(
+        batch: Batch,
+        *,
+        only: Callable[[Document], bool] | None = None,
+        returns: type[BaseModel] | None = None,
+        **parameters: Any,
+    ) -> Batch:
+        this_spec = replace(spec, returns=returns) if returns else spec
+        return _run(this_spec, batch, parameters, only)
+
+    task = StepTask(
+        run_step,
+        name=name,
+        description=returns.__doc__,
+        task_run_name=task_run_name(name),  # type: ignore[arg-type] # Prefect asks for a class method of its own
+        cache_policy=NO_CACHE,  # the ledger is the memory: it outlives runs and knows what was paid
+        persist_result=False,  # document text stays out of Prefect's storage
+    )
+    task.spec = spec
+    return task
+
+
+def _run(
+    spec: Step,
+    batch: Batch,
+    parameters: Mapping[str, Any],
+    only: Callable[[Document], bool] | None,
+) -> Batch:
+    """Run a step over a batch in the current run, and show its progress."""
+    run = current_run()
+    done = run.engine.run_batch(run.context, spec, batch, parameters, only=only)
+    _log_batch(spec.name, done)
+    tag_task_run(spec.name, done)
+    if run.progress:
+        run.progress.add(spec.name, done.size)
+    return run.hold(done)
+
+
+def _log_batch(step_name: str, batch: Batch) -> None:
+    """Log one line for the batch, and one for each deferred document."""
+    outcomes = {document.id: document.outcomes[step_name] for document in batch.load()}
+    accepted = sum(outcome.status == "accepted" for outcome in outcomes.values())
+    escalated = sum(outcome.escalated for outcome in outcomes.values())
+    deferred = {
+        name: tellable(outcome)
+        for name, outcome in outcomes.items()
+        if outcome.status == "deferred"
+    }
+    log_to_run(
+        "%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(deferred)
+    )
+    for name, reason in deferred.items():
+        log_to_run(
+            "%s deferred %s: %s",
+            step_name,
+            escape_control(name),
+            escape_control(reason),
+            level=logging.WARNING,
+        )
