@@ -133,7 +133,7 @@ def _sampled(
     from tierwise.orchestrate.secrets import variables
     from tierwise.plan import Sampler, choose
 
-    ids = planner.tally.readable
+    ids = planner.totals.readable
     if not ids:
         raise Misuse("no document can be read, so there is nothing to sample")
     chosen = choose(ids, number, seed)
@@ -150,7 +150,7 @@ def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
     from tierwise.plan.plan import amount
     from tierwise.text.amounts import usd
 
-    expected, most, unknown = planner.tally.of(chosen)
+    expected, most, unknown = planner.totals.cost_of_documents(chosen)
     text = (
         f"{len(chosen)} documents for real: about {amount(expected, unknown)}, at most {usd(most)}"
     )

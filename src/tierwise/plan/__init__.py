@@ -1,4 +1,4 @@
-"""What a run would do and cost, before it: the flow itself is rehearsed without calling anybody."""
+"""A plan of a run: its routes, calls and cost, from a dry run of the flow itself."""
 
 from __future__ import annotations
 

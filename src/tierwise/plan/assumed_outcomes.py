@@ -1,4 +1,4 @@
-"""What is not known while planning: outcomes that no model has given yet, and conditions that look at them."""
+"""Assumed outcomes: results of steps that no model has given yet, and conditions that read them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from tierwise.steps.step import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Assumed(Outcome):
-    """An outcome as it may become; its value only has the right shape and length. `chance` is that of acceptance."""
+class AssumedOutcome(Outcome):
+    """An outcome as it may become.
+
+    Its value only has the right shape and length. `chance` is that of acceptance.
+    """
 
     chance: float = 1.0
 
 
 class _NotKnownYet(Exception):
-    """Code of a flow looked at an assumed outcome."""
+    """Code of a flow read an assumed outcome."""
 
 
-class _Watched(Mapping[str, Outcome]):
-    """Outcomes that notice when somebody looks at an assumed one."""
+class _GuardedOutcomes(Mapping[str, Outcome]):
+    """Outcomes that refuse access to an assumed one, and note it."""
 
     def __init__(self, outcomes: Mapping[str, Outcome]) -> None:
         self._outcomes = outcomes
-        self.touched = False
+        self.was_refused = False
 
     def __getitem__(self, step: str) -> Outcome:
         outcome = self._outcomes[step]
-        if isinstance(outcome, Assumed):
-            self.touched = True
+        if isinstance(outcome, AssumedOutcome):
+            self.was_refused = True
             raise _NotKnownYet(step)
         return outcome
 
@@ -45,79 +48,86 @@ class _Watched(Mapping[str, Outcome]):
 
 
 def applies(only: Callable[[Document], bool], document: Document) -> bool | None:
-    """Whether a step applies to a document; None when that depends on an outcome that nobody knows yet.
+    """Return whether a step applies to a document; None when an assumed outcome decides it.
 
     Raises what `only` raises over outcomes that are known.
     """
-    watched = _Watched(document.outcomes)
+    outcomes = _GuardedOutcomes(document.outcomes)
     try:
-        answer = bool(only(replace(document, outcomes=watched)))
+        result = bool(only(replace(document, outcomes=outcomes)))
     except Exception:
-        if not watched.touched:  # a flow's own code may fail in any way on what is not there yet
+        # A flow's own code may fail in any way on an outcome that is not there yet.
+        if not outcomes.was_refused:
             raise
         return None
-    return None if watched.touched else answer
+    # It may have caught the refusal itself.
+    return None if outcomes.was_refused else result
 
 
 def chance(document: Document) -> float:
-    """How likely a document gets past all assumed outcomes."""
+    """Return the probability that a document passes all assumed outcomes."""
     product = 1.0
     for outcome in document.outcomes.values():
-        if isinstance(outcome, Assumed):
+        if isinstance(outcome, AssumedOutcome):
             product *= outcome.chance
     return product
 
 
 def assumed_steps(document: Document) -> frozenset[str]:
-    """The steps whose outcomes are not known."""
+    """Return the steps whose outcomes are assumed."""
     return frozenset(
-        step for step, outcome in document.outcomes.items() if isinstance(outcome, Assumed)
+        step for step, outcome in document.outcomes.items() if isinstance(outcome, AssumedOutcome)
     )
 
 
-def assumed_of(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome of a document in parts: assumed, where a part's is, and as likely as all of them together."""
-    whole = merged_outcome(step, outcomes)
-    assumed = [outcome for outcome in outcomes if isinstance(outcome, Assumed)]
-    if whole.status != "accepted" or not assumed:
-        return whole
-    return replace(
-        assumed[0], value=whole.value, chance=math.prod(outcome.chance for outcome in assumed)
-    )
+def merged_assumed(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of a document in parts.
+
+    It is assumed where a part's is, and as likely as all parts together.
+    """
+    merged = merged_outcome(step, outcomes)
+    assumed = [outcome for outcome in outcomes if isinstance(outcome, AssumedOutcome)]
+    if merged.status != "accepted" or not assumed:
+        return merged
+    together = math.prod(outcome.chance for outcome in assumed)
+    return replace(assumed[0], value=merged.value, chance=together)
 
 
-def stand_in(schema: Mapping[str, Any], tokens: int) -> Any:
-    """A value of a schema's shape that is about `tokens` long, so that later prompts render and can be counted."""
-    texts = max(1, _texts(schema, schema.get("$defs") or {}))
-    return _value(schema, schema.get("$defs") or {}, max(1, tokens // texts))
+def placeholder_value(schema: Mapping[str, Any], tokens: int) -> Any:
+    """Return a value of a schema's shape, about `tokens` long.
+
+    Later prompts can be rendered and counted with it.
+    """
+    definitions = schema.get("$defs") or {}
+    strings = max(1, _count_strings(schema, definitions))
+    return _value(schema, definitions, max(1, tokens // strings))
 
 
-def _texts(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> int:
-    """How many free strings a value has."""
-    node = _plain(node, definitions)
+def _count_strings(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> int:
+    """Return the number of free strings in a value."""
+    node = _resolved(node, definitions)
     if node.get("type") == "object":
-        return sum(_texts(part, definitions) for part in (node.get("properties") or {}).values())
+        properties = node.get("properties") or {}
+        return sum(_count_strings(part, definitions) for part in properties.values())
     if node.get("type") == "array":
-        return _texts(node.get("items") or {}, definitions)
-    return int(node.get("type") == "string" and "enum" not in node and "const" not in node)
+        return _count_strings(node.get("items") or {}, definitions)
+    is_free_string = node.get("type") == "string" and "enum" not in node and "const" not in node
+    return int(is_free_string)
 
 
 def _value(node: Mapping[str, Any], definitions: Mapping[str, Any], words: int) -> Any:
-    node = _plain(node, definitions)
+    node = _resolved(node, definitions)
     if "const" in node:
         return node["const"]
     if "enum" in node:
         return node["enum"][0]
     match node.get("type"):
         case "object":
-            return {
-                name: _value(part, definitions, words)
-                for name, part in (node.get("properties") or {}).items()
-            }
+            properties = node.get("properties") or {}
+            return {name: _value(part, definitions, words) for name, part in properties.items()}
         case "array":
-            return [_value(node.get("items") or {}, definitions, words)] * int(
-                node.get("minItems", 1)
-            )
+            item = _value(node.get("items") or {}, definitions, words)
+            return [item] * int(node.get("minItems", 1))
         case "integer" | "number":
             return node.get("minimum", 0)
         case "boolean":
@@ -125,15 +135,19 @@ def _value(node: Mapping[str, Any], definitions: Mapping[str, Any], words: int) 
         case "null":
             return None
         case _:
-            return ("word " * words).strip()[: node.get("maxLength")]
+            text = ("word " * words).strip()
+            return text[: node.get("maxLength")]
 
 
-def _plain(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A node without references, and of alternatives the first that is not null."""
+def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a node without references, and of alternatives the first that is not null."""
     while True:
+        alternatives = node.get("anyOf") or node.get("oneOf") or node.get("allOf")
         if "$ref" in node:
-            node = definitions[node["$ref"].rpartition("/")[2]]
-        elif ways := node.get("anyOf") or node.get("oneOf") or node.get("allOf"):
-            node = next((way for way in ways if way.get("type") != "null"), ways[0])
+            name = node["$ref"].rpartition("/")[2]
+            node = definitions[name]
+        elif alternatives:
+            not_null = [each for each in alternatives if each.get("type") != "null"]
+            node = not_null[0] if not_null else alternatives[0]
         else:
             return node

@@ -1,4 +1,4 @@
-"""What one document should cost on one model, and on what evidence that is said."""
+"""The expected and the highest cost of one document on one model, and the evidence for it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Certificate
 from tierwise.policy.router import worst_case
 from tierwise.records import Usage
+from tierwise.text.amounts import plural, total
 
-ENOUGH = 5  # documents; fewer say nothing about how often answers hold
-_REPAIR_TOKENS = 40  # what is wrong with the answer, and that it should be given again
+ENOUGH = 5  # documents; fewer say nothing about how often answers pass
+_REPAIR_TOKENS = 40  # of the request to give a corrected answer
+_SMALLEST_PART = 200  # tokens; see `cascade/answers.py`
 
 
 Source = Literal["ledger", "certificate", "half_of_limit"]
@@ -23,7 +25,10 @@ Source = Literal["ledger", "certificate", "half_of_limit"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """What is known of a step on a model before it runs. `passes` is None when nobody knows: then it is taken as 1."""
+    """The evidence on a step and a model before it runs.
+
+    `passes` is None when there is none: the plan then takes it as 1.
+    """
 
     completion_tokens: int
     cached_share: float
@@ -34,25 +39,29 @@ class Expectation:
     basis: str  # the source in words
 
     def cost(self, model: Model, prompts: tuple[int, ...]) -> Decimal | None:
-        """USD for the calls with these prompts, repairs included; None when the price is unknown."""
-        usages = (Usage(n, self.completion_tokens, int(n * self.cached_share)) for n in prompts)
-        costs = [model.cost(usage) for usage in usages]
-        known = sum((cost for cost in costs if cost is not None), Decimal(0))
-        return None if None in costs else known * Decimal(str(1 + self.repairs))
+        """Return the USD for calls with these prompts, repairs included; None when unknown."""
+        costs = []
+        for tokens in prompts:
+            cached = int(tokens * self.cached_share)
+            costs.append(model.cost(Usage(tokens, self.completion_tokens, cached)))
+        cost = total(costs)
+        if cost is None:
+            return None
+        return cost * Decimal(str(1 + self.repairs))
 
     def like(self, other: Expectation) -> Expectation:
-        """This, with the length of another model's answers where there is no evidence of its own."""
+        """Return this, or another model's expectation where there is no evidence of its own."""
         return other if self.source == "half_of_limit" else self
 
 
 def expect(
     model: Model, limit: int, past: Past | None, certificate: Certificate | None
 ) -> Expectation:
-    """What the ledger says, else the certificate, else half of the longest answer allowed (`limit`, tokens)."""
-    most = min(limit, model.max_output_tokens)
-    measured = certificate and (certificate.mean_usage or {}).get(model.name)
+    """Return the expectation from the ledger, else the certificate, else half the limit.
+
+    `limit` is the tokens of the longest answer that the prompt allows.
+    """
     passes = certificate.passes if certificate else None
-    latency = certificate.latency_p50_s if certificate else None
     if past and past.completion_tokens is not None:
         if past.documents >= ENOUGH:
             passes = past.pass_rate
@@ -63,59 +72,69 @@ def expect(
             passes=passes,
             latency_s=past.latency_s,
             source="ledger",
-            basis=f"{past.calls} earlier call{'' if past.calls == 1 else 's'}{_rate(passes)}",
+            basis=f"{plural(past.calls, 'earlier call')}{_passed(passes)}",
         )
-    if certificate and measured:
+    usage = None
+    if certificate and certificate.mean_usage:
+        usage = certificate.mean_usage.get(model.name)
+    if certificate and usage:
         source: Source = "certificate"
-        tokens = math.ceil(measured.completion_tokens)
-        basis = f"certificate of {certificate.date}{_rate(passes)}"
+        tokens = math.ceil(usage.completion_tokens)
+        basis = f"certificate of {certificate.date}"
     else:
         source = "half_of_limit"
-        tokens = math.ceil(most / 2)
-        basis = f"half of the limit of {most} tokens{_rate(passes)}"
+        longest = min(limit, model.max_output_tokens)
+        tokens = math.ceil(longest / 2)
+        basis = f"half of the limit of {longest} tokens"
     return Expectation(
         completion_tokens=tokens,
         cached_share=0.0,
         repairs=0.0,
         passes=passes,
-        latency_s=latency,
+        latency_s=certificate.latency_p50_s if certificate else None,
         source=source,
-        basis=basis,
+        basis=basis + _passed(passes),
     )
 
 
-def _rate(passes: float | None) -> str:
+def _passed(passes: float | None) -> str:
     return "" if passes is None else f", {passes:.0%} passed"
 
 
-def most(model: Model, prompts: tuple[int, ...], limit: int) -> Decimal | None:
-    """USD when each answer is as long as it may be and has to be repaired; None when the price is unknown."""
+def highest_cost(model: Model, prompts: tuple[int, ...], limit: int) -> Decimal | None:
+    """Return the USD when each answer has the longest length and is repaired; None when unknown."""
     answer = min(limit, model.max_output_tokens)
-    total = Decimal(0)
+    costs = []
     for tokens in prompts:
-        first = worst_case(model, tokens, limit)
-        again = worst_case(model, tokens + answer + _REPAIR_TOKENS, limit)
-        if first is None or again is None:
-            return None
-        total += first + again
-    return total
+        costs.append(worst_case(model, tokens, limit))
+        # The repair's prompt has the first answer in it.
+        costs.append(worst_case(model, tokens + answer + _REPAIR_TOKENS, limit))
+    return total(costs)
 
 
 def prompts_of(
     model: Model, tokens: int, text_tokens: int, limit: int, answer: int, *, splits: bool
 ) -> tuple[int, ...]:
-    """The prompts (tokens) that a document takes: one, or one a part and then those over the parts' results."""
-    return tuple(_prompts(model, tokens - text_tokens, text_tokens, limit, answer, splits))
+    """Return the tokens of each prompt that a document takes.
+
+    That is one prompt, or one for each part and then those over the parts' results.
+    """
+    frame = tokens - text_tokens
+    return tuple(_prompts(model, frame, text_tokens, limit, answer, splits=splits))
 
 
 def _prompts(
-    model: Model, frame: int, text: int, limit: int, answer: int, splits: bool
+    model: Model, frame: int, text: int, limit: int, answer: int, *, splits: bool
 ) -> Iterator[int]:
-    room = max(200, int((model.context_tokens - limit) / model.token_margin) - frame)
-    if not splits or math.ceil((frame + text) * model.token_margin) + limit <= model.context_tokens:
+    window = math.ceil((frame + text) * model.token_margin) + limit
+    if not splits or window <= model.context_tokens:
         yield frame + text
         return
-    parts = math.ceil(text / room)
-    yield from [frame + math.ceil(text / parts)] * parts
-    if parts * answer < text:
-        yield from _prompts(model, frame, parts * answer, limit, answer, splits)
+    room = int((model.context_tokens - limit) / model.token_margin) - frame
+    parts = math.ceil(text / max(_SMALLEST_PART, room))
+    for _ in range(parts):
+        yield frame + math.ceil(text / parts)
+    # The parts' results are joined and asked again, as long as they get shorter.
+    results = parts * answer
+    if results < text:
+        yield from _prompts(model, frame, results, limit, answer, splits=splits)

@@ -1,4 +1,4 @@
-"""Which certificates are missing, and what to do about it."""
+"""Missing certificates: the reason that a step starts with the strongest model, and its remedy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tierwise.records import Route
 
 
-def missing_proof(engine: Engine, job: Job, chosen: Route) -> str | None:
-    """What to run so that a step may go to a cheaper model, where its route asks for proof and there is none."""
+def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
+    """Return the remedy when a step's route asks for a certificate and there is none."""
     rules = engine.policy.rules
     step = job.step.name
     rule = next((rule for rule in rules.routes if rule.name == chosen.rule), None)
@@ -25,11 +25,19 @@ def missing_proof(engine: Engine, job: Job, chosen: Route) -> str | None:
     if engine.policy.certificates.of(step, floor, job.current):
         return None
     golden = engine.project.root / "golden" / f"{step}.jsonl"
-    said = f"{step}: nothing is certified, so route {chosen.rule} starts with the strongest model"
+    problem = (
+        f"{step}: nothing is certified, so route {chosen.rule} starts with the strongest model"
+    )
     if not golden.exists():
-        return f"{said}; label examples in golden/{step}.jsonl, then run `tierwise certify {step}`"
-    measured = engine.current(job.step, load_settings(golden.with_suffix(".yaml")).parameters)
+        return (
+            f"{problem}; label examples in golden/{step}.jsonl, then run `tierwise certify {step}`"
+        )
+    # A golden set that was labelled with other parameters certifies another step.
+    parameters = load_settings(golden.with_suffix(".yaml")).parameters
+    measured = engine.current(job.step, parameters)
     if measured.step_hash != job.current.step_hash:
-        own = f"golden/{step}.yaml has other parameters than this flow"
-        return f"{said}; {own}: label a golden set with this flow's, then `tierwise certify {step} --golden FILE`"
-    return f"{said}; run `tierwise certify {step}`"
+        return (
+            f"{problem}; golden/{step}.yaml has other parameters than this flow: "
+            f"label a golden set with this flow's, then `tierwise certify {step} --golden FILE`"
+        )
+    return f"{problem}; run `tierwise certify {step}`"

@@ -1,4 +1,4 @@
-"""What the ledger already answers: the cascade itself, over paid calls alone."""
+"""Paid answers: the cascade itself, over the replies in the ledger, without a call or a record."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ from tierwise.ledger import Ledger, Paid
 from tierwise.records import Call, Reply
 
 
-class Unpaid(Exception):
-    """A call that nobody paid yet was about to be made."""
+class UnpaidCall(Exception):
+    """A call that was not paid yet was about to be made."""
 
     def __init__(self, model: str) -> None:
         super().__init__(model)
         self.model = model
 
 
-class _Nobody:
-    """A provider that is never asked."""
+class _NoProvider:
+    """A provider that refuses every call."""
 
     async def complete(self, call: Call) -> Reply:
-        raise Unpaid(call.model)
+        raise UnpaidCall(call.model)
 
 
-class _PaidOnly(Ledger):
-    """A ledger that gives paid answers and records nothing."""
+class _ReadOnlyLedger(Ledger):
+    """A ledger whose claims return paid replies, and which records nothing.
+
+    It overrides every method by which the cascade would write.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._database = ledger._database
 
     async def claim(self, call_hash: str, **_: Any) -> Paid | None:
         reply = self.reply(call_hash)
-        return Paid(reply, "", None) if reply else None
+        if reply is None:
+            return None
+        return Paid(reply, "", None)
 
     @contextmanager
     def kept(self, _: str) -> Iterator[None]:
@@ -51,5 +56,5 @@ class _PaidOnly(Ledger):
 
 
 def paid_cascade(ledger: Ledger) -> Cascade:
-    """A cascade that answers from the ledger, records nothing, and raises Unpaid instead of calling anybody."""
-    return Cascade(_Nobody(), _PaidOnly(ledger))
+    """Return a cascade that answers from the ledger and raises UnpaidCall instead of calling."""
+    return Cascade(_NoProvider(), _ReadOnlyLedger(ledger))

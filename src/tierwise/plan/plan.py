@@ -1,4 +1,7 @@
-"""A plan as frozen values: what a run would do and cost. Amounts are USD, what nobody knows is counted beside them."""
+"""A plan as frozen values.
+
+Amounts are USD. Calls of unknown price are in no amount; they are counted separately.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class RouteRow:
     reason: str
 
     def cells(self) -> dict[str, Any]:
-        """The row as it is shown."""
+        """Return the row as it is displayed."""
         return {
             "step": self.step,
             "route": self.route,
@@ -36,8 +39,9 @@ class RouteRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostRow:
-    """One step on one model. Documents and calls are expected numbers, since nobody knows which answers will hold.
+    """One step on one model.
 
+    Documents and calls are expected numbers, since it is not known which answers will pass.
     `expected_unknown` and `most_unknown` are calls whose price is unknown; they are in no amount.
     """
 
@@ -53,20 +57,20 @@ class CostRow:
     expected_unknown: float
     most: Decimal
     most_unknown: float
-    busy_s: (
-        float | None
-    )  # seconds of waiting for answers, all calls one after the other; None when nobody knows
+    # seconds until all answers are there, one call after the other; None when unknown
+    busy_s: float | None
     basis: str
 
     def cells(self) -> dict[str, Any]:
-        """The row as it is shown."""
+        """Return the row as it is displayed."""
+        reused = rounded(self.reused) if self.reused else ""
         return {
             "step": self.step,
             "tier": self.tier,
             "model": self.model,
             "documents": rounded(self.documents),
             "calls": rounded(self.calls),
-            "reused": rounded(self.reused) if self.reused else "",
+            "reused": reused,
             "expected": amount(self.expected, self.expected_unknown),
             "at most": amount(self.most, self.most_unknown),
             "estimated from": self.basis,
@@ -75,7 +79,7 @@ class CostRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Documents that will be deferred for one kind of reason; `reason` is that of the first."""
+    """Documents that will be deferred for one kind of reason. `reason` is that of the first."""
 
     step: str
     reason: str
@@ -85,7 +89,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """What one call a document to the strongest model would cost, nothing reused."""
+    """The cost of one call a document to the strongest models, nothing reused."""
 
     what: str
     models: Sequence[str]
@@ -96,20 +100,20 @@ class Reference:
     def sentence(self) -> str:
         """The reference in one line."""
         models = ", ".join(self.models)
-        return f"Always {self.what} ({models}), for the same documents: {amount(self.cost, self.unknown)}"
+        cost = amount(self.cost, self.unknown)
+        return f"Always {self.what} ({models}), for the same documents: {cost}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What some documents cost for real, and what that says of the whole batch. Amounts are USD."""
+    """The cost of some documents that were run, and of the whole batch by them, in USD."""
 
     run_id: str
     documents: int
     unknown: int  # documents of unknown cost, which the estimate leaves out
     paid: Decimal  # by this sample
-    mean: (
-        Decimal | None
-    )  # a document, as if nothing had been paid before; None when nothing is known
+    # a document, as if nothing had been paid before; None when nothing is known
+    mean: Decimal | None
     p50: Decimal | None  # of the whole batch, likewise
     p95: Decimal | None
 
@@ -119,13 +123,16 @@ class Sample:
         text = f"Sampled {self.documents} documents (run {self.run_id}) for {usd(self.paid)}"
         if self.mean is None or self.p50 is None or self.p95 is None:
             return f"{text}; their cost is unknown"
-        text += f", {usd(self.mean)} a document: the whole batch costs {usd(self.p50)} (P50), {usd(self.p95)} (P95)"
-        return f"{text}; {self.unknown} of unknown cost are left out" if self.unknown else text
+        whole = f"{usd(self.p50)} (P50), {usd(self.p95)} (P95)"
+        text += f", {usd(self.mean)} a document: the whole batch costs {whole}"
+        if self.unknown:
+            text += f"; {self.unknown} of unknown cost are left out"
+        return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do and cost."""
+    """The expected routes, calls and cost of a run."""
 
     flow: str
     parameters: Mapping[str, str]
@@ -137,24 +144,18 @@ class Plan:
     rows: Sequence[CostRow]
     waiting: Sequence[Waiting]
     skipped: Mapping[str, int] = field(default_factory=dict)  # step -> documents
-    assumed: Mapping[str, int] = field(
-        default_factory=dict
-    )  # what was taken for granted -> documents
-    expected_deferred: float = (
-        0.0  # documents that no model is expected to answer well, in any step
-    )
-    missing: Sequence[str] = ()  # proof that would make a cheaper choice possible
+    assumed: Mapping[str, int] = field(default_factory=dict)  # assumption -> documents
+    expected_deferred: float = 0.0  # documents that no model is expected to answer well
+    missing: Sequence[str] = ()  # certificates that would make a cheaper choice possible
     references: Sequence[Reference] = ()
     shadow: float = 0.0  # shadows may spend this share of what the run spends, on top of it
-    seconds_least: float | None = (
-        None  # when the busiest model decides; None when no latency is known
-    )
-    seconds_most: float | None = None  # when one model waits for the other
+    seconds_least: float | None = None  # models work side by side; None when unknown
+    seconds_most: float | None = None  # models work one after the other
     sample: Sample | None = None
 
     @property
     def untimed(self) -> Sequence[str]:
-        """The models, by step, that have never answered here, so that nobody knows how long they take."""
+        """The models, by step, that have no latency on record."""
         return [
             f"{row.step} on {row.model}"
             for row in self.rows
@@ -169,8 +170,11 @@ class Plan:
     @property
     def most(self) -> Decimal:
         """USD that the run can cost at most, without calls of unknown price; never more than its budget."""
-        total = sum((row.most for row in self.rows), Decimal(0)) * Decimal(str(1 + self.shadow))
-        return total if self.budget_usd is None else min(total, self.budget_usd)
+        own = sum((row.most for row in self.rows), Decimal(0))
+        with_shadows = own * Decimal(str(1 + self.shadow))
+        if self.budget_usd is None:
+            return with_shadows
+        return min(with_shadows, self.budget_usd)
 
     @property
     def unknown(self) -> float:
@@ -178,28 +182,29 @@ class Plan:
         return sum(row.expected_unknown for row in self.rows)
 
     def headline(self) -> str:
-        """The plan in one line."""
-        parts = [
-            f"{self.documents} documents",
-            f"about {rounded(sum(row.calls for row in self.rows))} calls",
-        ]
-        if reused := sum(row.reused for row in self.rows):
-            parts.append(f"{rounded(reused)} reused")
-        most = amount(self.most, sum(row.most_unknown for row in self.rows))
-        cost = f"expected cost {amount(self.expected, self.unknown)}, at most {most}"
-        within = (
-            " (the budget)" if self.budget_usd is not None and self.most == self.budget_usd else ""
-        )
-        return f"{', '.join(parts)}; {cost}{within}"
+        """Return the plan in one line."""
+        calls = sum(row.calls for row in self.rows)
+        reused = sum(row.reused for row in self.rows)
+        most_unknown = sum(row.most_unknown for row in self.rows)
+        line = f"{self.documents} documents, about {rounded(calls)} calls"
+        if reused:
+            line += f", {rounded(reused)} reused"
+        line += f"; expected cost {amount(self.expected, self.unknown)}"
+        line += f", at most {amount(self.most, most_unknown)}"
+        if self.budget_usd is not None and self.most == self.budget_usd:
+            line += " (the budget)"
+        return line
 
     def data(self) -> dict[str, Any]:
-        """Everything as plain data, for scripts and for the run that follows."""
+        """Return everything as plain data, for scripts and for the run that follows."""
         totals = {"expected": self.expected, "expected_unknown": self.unknown, "most": self.most}
         return {**asdict(self), **totals}
 
 
 def amount(known: Decimal, unknown: float) -> str:
-    """An amount, and how many calls are not in it because nobody knows what they cost."""
-    if unknown and not known:
+    """Return an amount, with the number of calls of unknown cost that are missing from it."""
+    if not unknown:
+        return usd(known)
+    if not known:
         return f"unknown ({rounded(unknown)} calls)"
-    return f"{usd(known)} + {rounded(unknown)} of unknown cost" if unknown else usd(known)
+    return f"{usd(known)} + {rounded(unknown)} of unknown cost"

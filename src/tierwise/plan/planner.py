@@ -1,10 +1,11 @@
-"""The engine of a rehearsal: it routes and counts every document of a flow, and calls nobody."""
+"""The engine of a plan: it routes and counts every document of a flow, and calls no model."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -16,58 +17,68 @@ from tierwise.cascade.attempts import build_call
 from tierwise.cascade.few_shot import conversation
 from tierwise.cascade.job import Work
 from tierwise.cascade.parts import parts_of
+from tierwise.cascade.routing import (
+    condition_name,
+    features_of,
+    outcome_of,
+    review_reason,
+    route_for,
+    routed,
+    skipped_by_condition,
+    skipped_by_earlier_step,
+    unroutable_reason,
+)
 from tierwise.engine import RunRecords
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import DeferredRow, RunRow, RunState, SummaryRow
 from tierwise.ledger.views.history import Key, Past, history, paid_calls
 from tierwise.plan.assumed_outcomes import (
-    Assumed,
+    AssumedOutcome,
     applies,
-    assumed_of,
     assumed_steps,
     chance,
-    stand_in,
+    merged_assumed,
+    placeholder_value,
 )
 from tierwise.plan.dry_run_engine import DryRunEngine
-from tierwise.plan.expected_cost import Expectation, expect, most, prompts_of
-from tierwise.plan.missing_certificates import missing_proof
-from tierwise.plan.paid_answers import Unpaid, paid_cascade
+from tierwise.plan.expected_cost import Expectation, expect, highest_cost, prompts_of
+from tierwise.plan.missing_certificates import missing_certificate
+from tierwise.plan.paid_answers import UnpaidCall, paid_cascade
 from tierwise.plan.plan import Plan
-from tierwise.plan.totals import ZERO, Tally
+from tierwise.plan.totals import ZERO, Totals
 from tierwise.policy.budget import Budget
 from tierwise.policy.catalog import Model
-from tierwise.policy.router import Policy, route, unroutable_cause, worst_case
-from tierwise.policy.rules import Features, RouteRule, Rules, features
+from tierwise.policy.router import Policy, unroutable_cause, worst_case
+from tierwise.policy.rules import Features, RouteRule, Rules
 from tierwise.project import Project
-from tierwise.records import Batch, Cause, Document, Message, Outcome, Route, Status
+from tierwise.records import Batch, Document, Message, Outcome, Route, Status
 from tierwise.text.tokens import PER_MESSAGE, count_tokens, estimate_prompt_tokens
 
-_LESSONS = 5  # documents whose examples are counted; the others' are taken to be as long
+# Documents whose few-shot examples are counted; those of the others are taken to be as long.
+_COUNTED_DOCUMENTS = 5
 
 
 class Planner(DryRunEngine):
-    """Takes an engine's place while a flow is planned: the same routes and prompts, no call, nothing on record."""
+    """Replaces an engine while a flow is planned.
+
+    Routes and prompts are the same; no model is called, and nothing goes on record.
+    """
 
     def __init__(self, project: Project, env: Mapping[str, str] | None = None) -> None:
         super().__init__(project, env)
-        self.tally = Tally()
+        self.totals = Totals()
         self.budget_usd: Decimal | None = None
-        self._paid: dict[tuple[str, str], frozenset[str]] = {}
+        self._paid: dict[tuple[str, str], frozenset[str]] = {}  # by step and model: call hashes
         self._expectations: dict[tuple[str, str, int], Expectation] = {}
-        self._seen: set[int] = set()
-        self._tokens: dict[str, int] = {}
-        self._lessons: dict[tuple[str, str, str], list[int]] = {}
-        self._answers = paid_cascade(self.ledger)
-        self._runner = (
-            asyncio.Runner()
-        )  # in this thread: a hop to the engine's takes longer than the answer
-        speaking = (
-            self._model(name) for name in self.policy.by_strength if not self._model(name).learned
-        )
-        self._priced = next((model.name for model in speaking if model.price != "unknown"), None)
+        self._asked: set[int] = set()  # hashes of document, prompt and model
+        self._token_counts: dict[str, int] = {}  # by text
+        self._example_counts: dict[tuple[str, str, str], list[int]] = {}
+        self._paid_cascade = paid_cascade(self.ledger)
+        # In this thread: a hop to the engine's loop would take longer than a paid answer.
+        self._runner = asyncio.Runner()
 
     def close(self) -> None:
-        """Close the ledger."""
+        """Close the event loop and the ledger."""
         self._runner.close()
         super().close()
 
@@ -80,17 +91,21 @@ class Planner(DryRunEngine):
         deadline: float | None = None,
         **_: Any,
     ) -> RunContext:
-        """A run that is on no record, under its own budget and what the limits of the rules leave now."""
+        """Return a run that is not recorded.
+
+        Its budget is its own, or the rest of the rules' limits where that is less.
+        """
         self.budget_usd = budget_usd
-        shared = self.ledger.run_budget(self.policy.rules.budget.shared(tags or {})).left
-        left = min((usd for usd in (budget_usd, shared) if usd is not None), default=None)
-        budget = Budget(None if left is None else max(left, ZERO))
+        shared_limits = self.policy.rules.budget.shared(tags or {})
+        left_of_shared = self.ledger.run_budget(shared_limits).left
+        limits = [usd for usd in (budget_usd, left_of_shared) if usd is not None]
+        limit = max(min(limits), ZERO) if limits else None
         return RunContext(
-            id=f"plan of {flow}", policy=self.policy, budget=budget, deadline=deadline
+            id=f"plan of {flow}", policy=self.policy, budget=Budget(limit), deadline=deadline
         )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
-        """Nothing: there was no run."""
+        """Do nothing: there was no run."""
 
     @property
     def records(self) -> RunRecords:
@@ -99,231 +114,215 @@ class Planner(DryRunEngine):
 
     def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:  # noqa: ARG002
         """Count a document that could not be read, or went through a step without a model."""
-        self.tally.documents.add(document.id)
+        self.totals.documents.add(document.id)
         if outcome.status == "deferred":
-            self.tally.deferred(outcome.step, document.id, outcome.reason)
+            self.totals.add_deferred(outcome.step, document.id, outcome.reason)
 
     def run_job(self, job: Job, batch: Batch) -> Batch:
-        """The batch with every document's outcome of a job's step, as far as it is known."""
+        """Return the batch with every document's outcome of a job's step, as far as it is known."""
         return batch.with_documents(
-            tuple(self._planned(job, document) for document in batch.load())
+            tuple(self._with_outcome(job, document) for document in batch.load())
         )
 
     def plan(self, flow: str, parameters: Mapping[str, str]) -> Plan:
-        """What was planned so far, as one value."""
-        least, longest = self.tally.seconds()
+        """Return everything that was planned so far, as one value."""
+        totals = self.totals
+        shadow = self.policy.rules.shadow
+        least, longest = totals.seconds()
         return Plan(
             flow=flow,
             parameters=dict(parameters),
             policy_hash=self.policy.hash,
             made_at=time.time(),
-            documents=len(self.tally.documents),
+            documents=len(totals.documents),
             budget_usd=self.budget_usd,
-            routes=self.tally.routes,
-            rows=self.tally.rows,
-            waiting=self.tally.waiting,
-            skipped=dict(self.tally.skipped),
-            assumed=dict(self.tally.assumed),
-            expected_deferred=self.tally.expected_deferred,
-            missing=tuple(self.tally.missing.values()),
-            references=self.tally.references,
-            shadow=shadow.money if (shadow := self.policy.rules.shadow).share else 0.0,
+            routes=totals.routes,
+            rows=totals.rows,
+            waiting=totals.waiting,
+            skipped=dict(totals.skipped),
+            assumed=dict(totals.assumed),
+            expected_deferred=totals.expected_deferred,
+            missing=tuple(totals.missing.values()),
+            references=totals.references,
+            shadow=shadow.money if shadow.share else 0.0,
             seconds_least=least,
             seconds_most=longest,
         )
 
-    def _planned(self, job: Job, document: Document) -> Document:
-        self.tally.documents.add(document.id)
+    # ---- one document
+
+    def _with_outcome(self, job: Job, document: Document) -> Document:
+        """Return the document with the step's outcome, and count it."""
+        self.totals.documents.add(document.id)
         if "read" not in document.outcomes:
-            self.tally.readable.add(document.id)
-        outcome = self._skipped(job, document) or self._in_parts(job, document)
+            self.totals.readable.add(document.id)
+        outcome = self._skipped(job, document) or self._outcome_of_parts(job, document)
         if outcome.status == "skipped":
-            self.tally.skipped[job.step.name] += 1
+            self.totals.skipped[job.step.name] += 1
         if outcome.status == "deferred":
-            self.tally.deferred(job.step.name, document.id, outcome.reason)
+            self.totals.add_deferred(job.step.name, document.id, outcome.reason)
         self._notify(document, outcome)
         return document.with_outcome(outcome)
 
     def _skipped(self, job: Job, document: Document) -> Outcome | None:
-        cause: Cause
-        if waiting := document.deferred:
-            cause = "earlier_step"
-            reason = f"{waiting.step} is deferred"
-        else:
-            holds = applies(job.only, document) if job.only else True
-            if holds is None:
-                self.tally.assumed[
-                    f"that {job.step.name} applies ({_name(job.only)} is not known yet)"
-                ] += 1
-            if holds is not False:
-                return None
-            cause = "condition"
-            reason = f"{_name(job.only)} is false"
-        return Outcome(
-            step=job.step.name,
-            status="skipped",
-            reason=reason,
-            cause=cause,
-            sensitivity=document.sensitivity,
-        )
+        skipped = skipped_by_earlier_step(job, document)
+        if skipped or job.only is None:
+            return skipped
+        is_applicable = applies(job.only, document)
+        if is_applicable is None:
+            assumption = f"that {job.step.name} applies ({condition_name(job)} is not known yet)"
+            self.totals.assumed[assumption] += 1
+        if is_applicable is False:
+            return skipped_by_condition(job, document)
+        return None
 
-    def _in_parts(self, job: Job, document: Document) -> Outcome:
-        """The outcome of a document; of its parts, where its step gathers and it is long."""
+    def _outcome_of_parts(self, job: Job, document: Document) -> Outcome:
+        """Return the outcome of a document, or of its parts where its step gathers and it is long."""
         outcomes = [self._outcome(job, part) for part in parts_of(job, document)]
-        return assumed_of(job.step, outcomes) if len(outcomes) > 1 else outcomes[0]
+        if len(outcomes) == 1:
+            return outcomes[0]
+        return merged_assumed(job.step, outcomes)
 
     def _outcome(self, job: Job, document: Document) -> Outcome:
+        """Route the document; return its paid outcome, or the one that is assumed."""
         messages = job.prompt.render(document, {"part": None, **job.parameters})
-        f = self._features(job, document, messages)
-        work = Work(job=job, document=document, parameters=job.parameters, features=f)
-        chosen = self._route(work)
-        self._note_proof(work, chosen)
+        features = self._features(job, document, messages)
+        work = Work(job=job, document=document, parameters=job.parameters, features=features)
+        chosen = route_for(work, self.policy, job.run.budget.left)
+        self._note_missing_certificate(work, chosen)
         if not chosen.models:
-            reasons = [
-                f"{chosen.reason} (route {chosen.rule})",
-                *(f"{r.model}: {r.reason}" for r in chosen.rejected),
-            ]
-            return _deferred(work, chosen, "; ".join(reasons), unroutable_cause(chosen))
-        self.tally.routed(chosen, self._model(chosen.models[0]).tier, work.features.prompt_tokens)
-        self._compare(work, chosen)
-        known, rest = self._known(work, chosen, messages)
-        outcome = known or self._estimated(work, chosen, rest, messages)
+            reason = unroutable_reason(chosen)
+            return outcome_of(
+                work, chosen, "deferred", reason=reason, cause=unroutable_cause(chosen)
+            )
+        first_tier = self._model(chosen.models[0]).tier
+        self.totals.add_route(chosen, first_tier, features.prompt_tokens)
+        self._add_references(work, chosen)
+        outcome, models = self._paid_outcome(work, chosen, messages)
+        if outcome is None:
+            outcome = self._assumed_outcome(work, chosen, models, messages)
         if chosen.review == "human" and outcome.status == "accepted":
-            reason = f"waits for a person's review (route {chosen.rule})"
-            return _deferred(work, chosen, reason, "review")
+            reason = review_reason(chosen)
+            return outcome_of(work, chosen, "deferred", reason=reason, cause="review")
         return outcome
 
     def _features(self, job: Job, document: Document, messages: tuple[Message, ...]) -> Features:
-        """A document's features; outcomes that are only assumed decide nothing."""
-        tokens = self._count(document.text)
-        system, *rest = messages  # the same for all documents of a step
-        prompt_tokens = estimate_prompt_tokens(rest) + PER_MESSAGE + self._count(system.content)
-        f = features(
-            job.step,
+        """Return a document's features. Outcomes that are only assumed decide nothing."""
+        system, *rest = messages  # the system message is the same for all documents of a step
+        system_tokens = PER_MESSAGE + self._count_tokens(system.content)
+        features = features_of(
+            job,
             document,
-            tokens=tokens,
-            prompt_tokens=prompt_tokens,
-            budget_used=job.run.budget.used,
-            minutes_left=None
-            if job.run.deadline is None
-            else (job.run.deadline - time.time()) / 60,
+            tokens=self._count_tokens(document.text),
+            prompt_tokens=estimate_prompt_tokens(rest) + system_tokens,
         )
-        if not (assumed := assumed_steps(document)):
-            return f
-        if assumed & self._decisive.get(job.step.name, frozenset()):
-            self.tally.assumed[
-                f"that no rule about outcomes holds for {job.step.name} (they are not known yet)"
-            ] += 1
-        return replace(
-            f, outcomes={step: value for step, value in f.outcomes.items() if step not in assumed}
-        )
+        assumed = assumed_steps(document)
+        if not assumed:
+            return features
+        step = job.step.name
+        if not assumed.isdisjoint(self._decisive_steps.get(step, frozenset())):
+            assumption = f"that no rule about outcomes holds for {step} (they are not known yet)"
+            self.totals.assumed[assumption] += 1
+        known = {name: value for name, value in features.outcomes.items() if name not in assumed}
+        return replace(features, outcomes=known)
 
-    def _route(self, work: Work) -> Route:
-        job = work.job
-        if job.models:
-            return Route(
-                step=job.step.name, rule="none", models=job.models, thresholds=job.thresholds
-            )
-        return self._routed(work, self.policy, job.run.budget.left)
+    # ---- paid answers
 
-    def _routed(self, work: Work, policy: Policy, budget_left: Decimal | None) -> Route:
-        return route(
-            work.features,
-            policy,
-            max_output_tokens=work.prompt.head.max_output_tokens,
-            splits=work.step.splits is not None,
-            budget_left=budget_left,
-            current=work.job.current,
-        )
-
-    def _known(
+    def _paid_outcome(
         self, work: Work, chosen: Route, messages: tuple[Message, ...]
     ) -> tuple[Outcome | None, tuple[str, ...]]:
-        """The outcome, where paid answers give it; else the models that remain to be asked."""
+        """Return the outcome, where paid answers give it; else the models that must be asked."""
         models = chosen.models[: self.policy.rules.escalate.most + 1]
-        first = self._model(models[0])
-        if self.fresh or not self._paid_on(work.step.name, first.name):
+        if self.fresh or not self._is_paid(work, models[0], messages):
             return None, models
-        asked = conversation(work, first) if first.uses_few_shot else messages
-        if build_call(work, first, asked).hash not in self._paid_on(work.step.name, first.name):
-            return None, models
-        reach = chance(work.document)
-        run_budget = copy.copy(
-            work.run.budget
-        )  # what the cascade reserves for a call that is not made must not stay
-        run = replace(work.run, budget=run_budget)
+        # A copy: the cascade reserves for calls that are not made.
+        run = replace(work.run, budget=copy.copy(work.run.budget))
         job = replace(
             work.job, run=run, only=None, models=chosen.models, thresholds=chosen.thresholds
         )
         try:
-            done = self._runner.run(self._answers.run(job, work.document))
-        except Unpaid as unpaid:
-            place = chosen.models.index(unpaid.model)
-            for name in chosen.models[:place]:
-                self.tally.reused(
-                    work.step.name, self._model(name), self._expect(work, name), reach, 1
-                )
-            return None, models[place:] or (unpaid.model,)
+            done = self._runner.run(self._paid_cascade.run(job, work.document))
+        except UnpaidCall as unpaid:
+            position = chosen.models.index(unpaid.model)
+            for name in chosen.models[:position]:
+                self._add_reused(work, name, 1)
+            return None, models[position:] or (unpaid.model,)
         outcome = replace(done.outcomes[work.step.name], route=chosen)
-        for name in dict.fromkeys(attempt.model for attempt in outcome.attempts):
-            calls = sum(attempt.model == name for attempt in outcome.attempts)
-            self.tally.reused(
-                work.step.name, self._model(name), self._expect(work, name), reach, calls
-            )
+        calls = Counter(attempt.model for attempt in outcome.attempts)
+        for name, number in calls.items():
+            self._add_reused(work, name, number)
         return outcome, ()
 
-    def _estimated(
+    def _is_paid(self, work: Work, name: str, messages: tuple[Message, ...]) -> bool:
+        """Return True if the first call to a model was paid before."""
+        paid = self._paid_calls(work.step.name, name)
+        if not paid:
+            return False
+        model = self._model(name)
+        if model.uses_few_shot:
+            messages = conversation(work, model)
+        return build_call(work, model, messages).hash in paid
+
+    def _add_reused(self, work: Work, name: str, calls: int) -> None:
+        expectation = self._expectation(work, name)
+        reach = chance(work.document)
+        self.totals.add_reused(work.step.name, self._model(name), expectation, reach, calls)
+
+    # ---- assumed answers
+
+    def _assumed_outcome(
         self, work: Work, chosen: Route, models: tuple[str, ...], messages: tuple[Message, ...]
     ) -> Outcome:
-        """The outcome that is assumed when these models are asked in order, and what that costs."""
+        """Return the outcome that is assumed when these models are asked in order; count the cost."""
         budget = work.run.budget
-        before = chance(work.document)
         assert isinstance(budget, Budget)  # noqa: S101 - see `start_run`
-        reach = before
-        spent = ZERO
-        first = self._model(models[0])
         try:
-            allowed = first.name in self.policy.rules.budget.allow_unpriced
-            worst = worst_case(
-                first, work.features.prompt_tokens, work.prompt.head.max_output_tokens
-            )
-            reserved = budget.reserve(worst, unpriced_allowed=allowed)
+            reserved = self._reserve(work, budget, models[0])
         except BudgetExceeded as error:
-            return _deferred(work, chosen, f"budget: {error}", "budget")
+            return outcome_of(work, chosen, "deferred", reason=f"budget: {error}", cause="budget")
+        before = chance(work.document)
+        reach = before  # the probability that the document gets to a model
+        spent = ZERO
         for name in models:
-            spent += self._asked(work, self._model(name), reach, messages)
-            passes = self._expect(work, name).passes
+            spent += self._add_call(work, self._model(name), reach, messages)
+            passes = self._expectation(work, name).passes
             reach *= 0.0 if passes is None else 1 - passes
         budget.settle(reserved, spent)
-        self.tally.expected_deferred += reach
-        tokens = self._expect(work, first.name).completion_tokens
-        return Assumed(
+        self.totals.expected_deferred += reach
+        tokens = self._expectation(work, models[0]).completion_tokens
+        return AssumedOutcome(
             step=work.step.name,
             status="accepted",
-            value=stand_in(work.step.schema(work.parameters), tokens),
-            model=first.name,
+            value=placeholder_value(work.step.schema(work.parameters), tokens),
+            model=models[0],
             sensitivity=work.features.sensitivity,
             route=chosen,
             chance=1 - reach / before if before else 0.0,
         )
 
-    def _asked(
+    def _reserve(self, work: Work, budget: Budget, name: str) -> Decimal:
+        """Reserve the worst case of a call. Raises BudgetExceeded."""
+        limit = work.prompt.head.max_output_tokens
+        worst = worst_case(self._model(name), work.features.prompt_tokens, limit)
+        is_unpriced_allowed = name in self.policy.rules.budget.allow_unpriced
+        return budget.reserve(worst, unpriced_allowed=is_unpriced_allowed)
+
+    def _add_call(
         self, work: Work, model: Model, reach: float, messages: tuple[Message, ...]
     ) -> Decimal:
-        """Put on the tally what one model costs; gives the expected USD."""
-        expectation = self._expect(work, model.name)
+        """Count what one model costs, and return the expected USD."""
+        expectation = self._expectation(work, model.name)
         step = work.step.name
-        identity = hash(
-            (step, model.name, messages, work.document.hash)
-        )  # assumed outcomes are all alike
-        if identity in self._seen and not self.fresh:  # an equal document: paid once
-            self.tally.reused(step, model, expectation, reach, 1)
+        # The document's hash is part of it since placeholder values make prompts alike.
+        identity = hash((step, model.name, messages, work.document.hash))
+        if identity in self._asked and not self.fresh:
+            # An equal document was planned before: its answer is paid once.
+            self.totals.add_reused(step, model, expectation, reach, 1)
             return ZERO
-        self._seen.add(identity)
+        self._asked.add(identity)
         prompts = self._prompts(work, model, expectation)
         cost = expectation.cost(model, prompts)
-        limit = work.prompt.head.max_output_tokens
-        self.tally.asked(
+        self.totals.add_call(
             step,
             model,
             expectation,
@@ -331,15 +330,18 @@ class Planner(DryRunEngine):
             prompts=prompts,
             reach=reach,
             cost=cost,
-            most=most(model, prompts, limit),
+            most=highest_cost(model, prompts, work.prompt.head.max_output_tokens),
         )
         return (cost or ZERO) * Decimal(str(reach))
 
     def _prompts(self, work: Work, model: Model, expectation: Expectation) -> tuple[int, ...]:
+        """Return the tokens of each prompt that a document takes on a model."""
+        tokens = work.features.prompt_tokens
+        if model.uses_few_shot:
+            tokens += self._example_tokens(work, model)
         return prompts_of(
             model,
-            work.features.prompt_tokens
-            + (self._example_tokens(work, model) if model.uses_few_shot else 0),
+            tokens,
             work.features.tokens,
             work.prompt.head.max_output_tokens,
             expectation.completion_tokens,
@@ -347,94 +349,109 @@ class Planner(DryRunEngine):
         )
 
     def _example_tokens(self, work: Work, model: Model) -> int:
-        """Tokens of the examples that a model is shown."""
-        counted = self._lessons.setdefault(
-            (work.step.name, model.name, work.features.sensitivity), []
-        )
-        if len(counted) < _LESSONS:
-            counted.append(
-                estimate_prompt_tokens(conversation(work, model)) - work.features.prompt_tokens
-            )
-        return sum(counted) // len(counted)
+        """Return the mean tokens of a model's few-shot examples, counted for a few documents."""
+        key = (work.step.name, model.name, work.features.sensitivity)
+        counts = self._example_counts.setdefault(key, [])
+        if len(counts) < _COUNTED_DOCUMENTS:
+            with_examples = estimate_prompt_tokens(conversation(work, model))
+            counts.append(with_examples - work.features.prompt_tokens)
+        return sum(counts) // len(counts)
 
-    def _compare(self, work: Work, chosen: Route) -> None:
-        """What the strongest models would take for this document."""
-        own = self._expect(work, chosen.models[0])
-        strongest = self._routed(work, self._by_strength, None).models
-        best = {"the strongest that is allowed and available": strongest[0] if strongest else None}
-        best["the strongest with a price"] = self._priced
-        for what, name in best.items():
-            if name:
-                expectation = self._expect(work, name).like(own)
-                model = self._model(name)
-                self.tally.best(
-                    what, name, expectation.cost(model, self._prompts(work, model, expectation))
-                )
+    # ---- comparisons
 
-    def _note_proof(self, work: Work, chosen: Route) -> None:
-        if work.step.name not in self.tally.missing and (
-            said := missing_proof(self, work.job, chosen)
-        ):
-            self.tally.missing[work.step.name] = said
+    def _add_references(self, work: Work, chosen: Route) -> None:
+        """Count the cost of this document on the strongest models."""
+        own = self._expectation(work, chosen.models[0])
+        allowed = routed(work, self._strongest_first, None).models
+        strongest = {
+            "the strongest that is allowed and available": allowed[0] if allowed else None,
+            "the strongest with a price": self._strongest_priced,
+        }
+        for title, name in strongest.items():
+            if name is None:
+                continue
+            model = self._model(name)
+            expectation = self._expectation(work, name).like(own)
+            prompts = self._prompts(work, model, expectation)
+            self.totals.add_reference(title, name, expectation.cost(model, prompts))
 
-    def _expect(self, work: Work, name: str) -> Expectation:
+    def _note_missing_certificate(self, work: Work, chosen: Route) -> None:
+        step = work.step.name
+        if step in self.totals.missing:
+            return
+        remedy = missing_certificate(self, work.job, chosen)
+        if remedy:
+            self.totals.missing[step] = remedy
+
+    # ---- what is read once
+
+    def _expectation(self, work: Work, name: str) -> Expectation:
         step = work.step.name
         limit = work.prompt.head.max_output_tokens
-        if (step, name, limit) not in self._expectations:
+        key = (step, name, limit)
+        if key not in self._expectations:
             certificate = self.policy.certificates.find(step, [name])
             if certificate and certificate.void_reasons(work.job.current):
                 certificate = None
-            past = self._past.get((step, work.prompt.label, name))
-            self._expectations[step, name, limit] = expect(
-                self._model(name), limit, past, certificate
-            )
-        return self._expectations[step, name, limit]
+            past = self._history.get((step, work.prompt.label, name))
+            self._expectations[key] = expect(self._model(name), limit, past, certificate)
+        return self._expectations[key]
 
-    def _paid_on(self, step: str, model: str) -> frozenset[str]:
-        if (step, model) not in self._paid:
-            self._paid[step, model] = paid_calls(self.ledger, step, model)
-        return self._paid[step, model]
+    def _paid_calls(self, step: str, model: str) -> frozenset[str]:
+        key = (step, model)
+        if key not in self._paid:
+            self._paid[key] = paid_calls(self.ledger, step, model)
+        return self._paid[key]
 
-    def _count(self, text: str) -> int:
-        if text not in self._tokens:
-            self._tokens[text] = count_tokens(text)
-        return self._tokens[text]
+    def _count_tokens(self, text: str) -> int:
+        if text not in self._token_counts:
+            self._token_counts[text] = count_tokens(text)
+        return self._token_counts[text]
 
     def _model(self, name: str) -> Model:
         return self.policy.catalog.model(name)
 
     @cached_property
-    def _past(self) -> Mapping[Key, Past]:
+    def _history(self) -> Mapping[Key, Past]:
         return history(self.ledger)
 
     @cached_property
-    def _by_strength(self) -> Policy:
-        """The policy with one route: the strongest that may see the document."""
-        names = [name for name in self.policy.by_strength if not self._model(name).learned]
-        strongest = RouteRule.model_validate({"name": "strongest", "try": names})
-        rules = self.policy.rules
-        return replace(
-            self.policy,
-            rules=Rules(version=1, guards=rules.guards, routes=(strongest,), budget=rules.budget),
-        )
+    def _by_strength(self) -> list[str]:
+        """The language models, strongest first; a classifier knows one step only."""
+        return [name for name in self.policy.by_strength if not self._model(name).learned]
 
     @cached_property
-    def _decisive(self) -> Mapping[str, frozenset[str]]:
+    def _strongest_priced(self) -> str | None:
+        for name in self._by_strength:
+            if self._model(name).price != "unknown":
+                return name
+        return None
+
+    @cached_property
+    def _strongest_first(self) -> Policy:
+        """The policy with one route: the strongest model that may see the document."""
+        strongest = RouteRule.model_validate({"name": "strongest", "try": self._by_strength})
+        rules = self.policy.rules
+        only_strongest = Rules(
+            version=1, guards=rules.guards, routes=(strongest,), budget=rules.budget
+        )
+        return replace(self.policy, rules=only_strongest)
+
+    @cached_property
+    def _decisive_steps(self) -> Mapping[str, frozenset[str]]:
         """Step -> steps whose outcomes its guards and routes look at."""
         rules = self.policy.rules
-        conditions = [
-            *(guard.when for guard in rules.guards),
-            *(rule.when for rule in rules.routes),
-        ]
-        return {
-            prompt.head.step: frozenset(
-                path.partition(".")[0]
-                for when in conditions
-                if when.step is None or prompt.head.step in when.step
-                for path in when.outcomes
-            )
-            for prompt in self.prompts
-        }
+        conditions = [guard.when for guard in rules.guards]
+        conditions += [rule.when for rule in rules.routes]
+        decisive: dict[str, frozenset[str]] = {}
+        for prompt in self.prompts:
+            step = prompt.head.step
+            read: set[str] = set()
+            for when in conditions:
+                if when.step is None or step in when.step:
+                    read.update(path.partition(".")[0] for path in when.outcomes)
+            decisive[step] = frozenset(read)
+        return decisive
 
 
 class _PlannedRecords:
@@ -474,18 +491,3 @@ class _PlannedRecords:
 
     def deferred(self, _: str, /) -> Sequence[DeferredRow]:
         return ()
-
-
-def _name(only: Any) -> str:
-    return getattr(only, "__name__", "the condition")
-
-
-def _deferred(work: Work, chosen: Route, reason: str, cause: Cause) -> Outcome:
-    return Outcome(
-        step=work.step.name,
-        status="deferred",
-        reason=reason,
-        cause=cause,
-        sensitivity=work.features.sensitivity,
-        route=chosen,
-    )

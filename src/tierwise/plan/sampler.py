@@ -1,4 +1,4 @@
-"""Some documents for real: what they cost, and what that says of all."""
+"""A sample: some documents are run for real, and their cost is extrapolated to the whole batch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from tierwise.plan.dry_run_engine import DryRunEngine
 from tierwise.plan.plan import Sample
 from tierwise.project import Project
-from tierwise.records import Batch
+from tierwise.records import Attempt, Batch
 
 if TYPE_CHECKING:
     from tierwise.cascade import RunContext
 
-DRAWS = 4000
+DRAWS = 4000  # of the bootstrap
 _PLACES = Decimal("1e-9")
 
 
 class Sampler(DryRunEngine):
-    """Takes an engine's place while a flow runs for real over the chosen documents, and no others."""
+    """Replaces an engine while a flow runs for real over the chosen documents, and no others."""
 
     def __init__(
         self,
@@ -41,59 +41,74 @@ class Sampler(DryRunEngine):
         return run
 
     def select(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The chosen documents of some batches."""
-        kept = (tuple(d for d in batch.load() if d.id in self.chosen) for batch in batches)
-        return [
-            batch.with_documents(documents)
-            for batch, documents in zip(batches, kept, strict=True)
-            if documents
-        ]
+        """Return the chosen documents of the batches."""
+        selected = []
+        for batch in batches:
+            documents = tuple(doc for doc in batch.load() if doc.id in self.chosen)
+            if documents:
+                selected.append(batch.with_documents(documents))
+        return selected
 
     def sample(self, of: int) -> Sample:
-        """What the sample cost, and what a batch of `of` documents like these costs."""
+        """Return the cost of the sample, and of a batch of `of` documents like these."""
         paid = Decimal(0)
         costs: dict[str, Decimal | None] = dict.fromkeys(sorted(self.chosen), Decimal(0))
-        for attempt in (a for run_id in self.run_ids for a in self.ledger.attempts(run_id)):
-            model = self.policy.catalog.models.get(attempt.model)
-            full = model.cost(attempt.usage) if model else None
-            if attempt.error and attempt.cost == 0:  # a fault that nobody bills
-                full = Decimal(0)
-            before = costs.get(attempt.document_id, Decimal(0))
-            costs[attempt.document_id] = None if before is None or full is None else before + full
-            paid += attempt.cost or Decimal(0)
+        for run_id in self.run_ids:
+            for attempt in self.ledger.attempts(run_id):
+                paid += attempt.cost or Decimal(0)
+                before = costs.get(attempt.document_id, Decimal(0))
+                cost = self._cost_if_paid(attempt)
+                if before is None or cost is None:
+                    costs[attempt.document_id] = None
+                else:
+                    costs[attempt.document_id] = before + cost
         known = [cost for cost in costs.values() if cost is not None]
+        mean = sum(known, Decimal(0)) / len(known) if known else None
         p50, p95 = whole_batch(known, of)
         return Sample(
             run_id=", ".join(self.run_ids),
             documents=len(self.chosen),
             unknown=len(costs) - len(known),
             paid=paid,
-            mean=sum(known, Decimal(0)) / len(known) if known else None,
+            mean=mean,
             p50=p50,
             p95=p95,
         )
 
+    def _cost_if_paid(self, attempt: Attempt) -> Decimal | None:
+        """Return an attempt's full price, also when its answer was reused."""
+        if attempt.error and attempt.cost == 0:
+            return Decimal(0)  # a fault that no provider bills
+        model = self.policy.catalog.models.get(attempt.model)
+        return model.cost(attempt.usage) if model else None
+
 
 def choose(ids: Iterable[str], number: int, seed: int) -> frozenset[str]:
-    """So many documents by chance, the same ones for the same seed."""
-    known = sorted(ids)
-    return frozenset(random.Random(seed).sample(known, min(number, len(known))))
+    """Draw some documents at random, the same ones for the same seed."""
+    population = sorted(ids)
+    size = min(number, len(population))
+    return frozenset(random.Random(seed).sample(population, size))
 
 
 def whole_batch(costs: Sequence[Decimal], documents: int) -> tuple[Decimal | None, Decimal | None]:
-    """P50 and P95 (USD) of what `documents` cost, given the costs of some of them; None without any.
+    """Return P50 and P95 (USD) of the cost of `documents`, given the costs of some of them.
 
-    A bootstrap: each draw resamples the sample, as another one could have come out, and takes the
-    documents that are not in it from that.
+    A bootstrap: each draw resamples the sample, as another one could have come out, and draws the
+    documents that are not in it from that. Without any costs, both are None.
     """
     import numpy
 
     if not costs:
         return None, None
-    n = len(costs)
-    chance = numpy.random.default_rng(0)
-    shares = chance.multinomial(n, [1 / n] * n, size=DRAWS) / n
-    counts = chance.multinomial(max(0, documents - n), shares)
-    totals = counts @ numpy.array([float(cost) for cost in costs]) + float(sum(costs))
-    p50, p95 = (Decimal(float(x)).quantize(_PLACES) for x in numpy.quantile(totals, [0.5, 0.95]))
-    return p50, p95
+    size = len(costs)
+    random_numbers = numpy.random.default_rng(0)
+    shares = random_numbers.multinomial(size, [1 / size] * size, size=DRAWS) / size
+    counts = random_numbers.multinomial(max(0, documents - size), shares)
+    rest = counts @ numpy.array([float(cost) for cost in costs])
+    totals = rest + float(sum(costs))
+    p50, p95 = numpy.quantile(totals, [0.5, 0.95])
+    return _usd(p50), _usd(p95)
+
+
+def _usd(amount: float) -> Decimal:
+    return Decimal(float(amount)).quantize(_PLACES)

@@ -1,4 +1,4 @@
-"""A plan waits for the next run of the same flow with the same parameters, which takes it onto its record."""
+"""Saved plans: the next run of the same flow with the same parameters records its plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER = Path(".tierwise") / "plans"
 
 
 def save_plan(root: Path, plan: Plan) -> Path:
-    """Keep a plan for the next run; an earlier one for the same parameters gives way."""
+    """Save a plan for the next run, in place of an earlier one for the same parameters."""
     path = _path(root, plan.flow, plan.parameters)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(plan.data(), default=str))
@@ -24,7 +24,7 @@ def save_plan(root: Path, plan: Plan) -> Path:
 
 
 def take_plan(root: Path, flow: str, parameters: Mapping[str, str]) -> dict[str, Any] | None:
-    """The plan that waits for this run, which is then gone; None where there is none that can be read."""
+    """Return the saved plan for a run and delete it; None when there is none that can be read."""
     path = _path(root, flow, parameters)
     with suppress(FileNotFoundError, ValueError):
         plan = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Adds up a plan, document by document."""
+"""The totals of a plan, added up document by document."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ from tierwise.policy.catalog import Model
 from tierwise.records import Route
 
 ZERO = Decimal(0)
-_SHOWN = 3
-_NOTHING = (ZERO, ZERO, 0.0)
+_IDS_SHOWN = 3
+_FEW_CALLS = 0.05  # fewer expected calls than this count as none
 
 
 @dataclass
-class _Costs:
+class _RouteCounts:
+    """A RouteRow in the making."""
+
+    reason: str
+    documents: int = 0
+    prompt_tokens: int = 0
+
+
+@dataclass
+class _ModelCosts:
     """A CostRow in the making."""
 
     model: Model
@@ -35,41 +44,62 @@ class _Costs:
     most: Decimal = ZERO
     most_unknown: float = 0
 
+    @property
+    def made(self) -> float:
+        """Expected calls that are sent, without the reused ones."""
+        return self.calls - self.reused
+
 
 @dataclass
-class _Best:
-    models: dict[str, None] = field(default_factory=dict)
+class _DocumentCosts:
+    """The costs of one document over all steps."""
+
+    expected: Decimal = ZERO
+    most: Decimal = ZERO
+    unknown_calls: float = 0.0
+
+
+@dataclass
+class _DeferredDocuments:
+    """A Waiting in the making."""
+
+    reason: str
+    ids: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _ReferenceCosts:
+    """A Reference in the making."""
+
+    models: dict[str, None] = field(default_factory=dict)  # in order of appearance
     cost: Decimal = ZERO
     unknown: int = 0
 
 
-class Tally:
-    """What was planned so far."""
+class Totals:
+    """Everything that was planned so far."""
 
     def __init__(self) -> None:
         self.documents: set[str] = set()  # ids
         self.readable: set[str] = set()  # of those, the ones that reached a step
         self.skipped: Counter[str] = Counter()
         self.assumed: Counter[str] = Counter()
-        self.missing: dict[str, str] = {}  # step -> what to do
+        self.missing: dict[str, str] = {}  # step -> remedy for a missing certificate
         self.expected_deferred = 0.0  # documents that no model is expected to answer well
-        self._by_document: dict[
-            str, tuple[Decimal, Decimal, float]
-        ] = {}  # id -> expected, most, unknown calls
-        self._routes: dict[tuple[str, str, str, str], list[int]] = {}
-        self._costs: dict[tuple[str, str], _Costs] = {}
-        self._waiting: dict[tuple[str, str], tuple[str, list[str]]] = {}
-        self._reasons: dict[tuple[str, str, str], str] = {}
-        self._best: dict[str, _Best] = {}
+        self._routes: dict[tuple[str, str, str, str], _RouteCounts] = {}
+        self._costs: dict[tuple[str, str], _ModelCosts] = {}  # by step and model
+        self._document_costs: dict[str, _DocumentCosts] = {}
+        self._deferred: dict[tuple[str, str], _DeferredDocuments] = {}
+        self._references: dict[str, _ReferenceCosts] = {}
 
-    def routed(self, route: Route, tier: str, prompt_tokens: int) -> None:
-        """A document takes a route that has a model."""
-        counts = self._routes.setdefault((route.step, route.rule, tier, route.models[0]), [0, 0])
-        counts[0] += 1
-        counts[1] += prompt_tokens
-        self._reasons.setdefault((route.step, route.rule, route.models[0]), route.reason)
+    def add_route(self, route: Route, tier: str, prompt_tokens: int) -> None:
+        """Count a document that takes a route with a model."""
+        key = (route.step, route.rule, tier, route.models[0])
+        counts = self._routes.setdefault(key, _RouteCounts(route.reason))
+        counts.documents += 1
+        counts.prompt_tokens += prompt_tokens
 
-    def asked(
+    def add_call(
         self,
         step: str,
         model: Model,
@@ -81,66 +111,69 @@ class Tally:
         cost: Decimal | None,
         most: Decimal | None,
     ) -> None:
-        """A document is expected to reach a model `reach` times, which then answers these prompts (tokens)."""
-        row = self._row(step, model, expectation)
+        """Count a document that reaches a model with the probability `reach`.
+
+        The model then answers these prompts (tokens).
+        """
         calls = len(prompts) * (1 + expectation.repairs)
+        expected = ZERO if cost is None else cost * Decimal(str(reach))
+        unknown_calls = reach * calls if cost is None else 0
+        row = self._costs_of(step, model, expectation)
         row.documents += reach
         row.calls += reach * calls
         row.prompt_tokens += reach * sum(prompts)
         row.completion_tokens += reach * calls * expectation.completion_tokens
-        expected = ZERO if cost is None else cost * Decimal(str(reach))
-        unknown = reach * calls if cost is None else 0
         row.expected += expected
-        row.expected_unknown += unknown
+        row.expected_unknown += unknown_calls
         row.most += most or ZERO
         row.most_unknown += 2 * len(prompts) if most is None else 0
-        before = self._by_document.get(document_id, _NOTHING)
-        self._by_document[document_id] = (
-            before[0] + expected,
-            before[1] + (most or ZERO),
-            before[2] + unknown,
-        )
+        document = self._document_costs.setdefault(document_id, _DocumentCosts())
+        document.expected += expected
+        document.most += most or ZERO
+        document.unknown_calls += unknown_calls
 
-    def reused(
+    def add_reused(
         self, step: str, model: Model, expectation: Expectation, reach: float, calls: float
     ) -> None:
-        """Answers that are paid already, or will be when the first of equal documents is done."""
-        row = self._row(step, model, expectation)
+        """Count answers that are paid, or will be when the first of equal documents is done."""
+        row = self._costs_of(step, model, expectation)
         row.documents += reach
         row.calls += reach * calls
         row.reused += reach * calls
 
-    def deferred(self, step: str, document_id: str, reason: str) -> None:
-        """A document will wait."""
-        kind = re.sub(r"\d[\d.,]*", "0", reason)  # the same but for its figures
-        self._waiting.setdefault((step, kind), (reason, []))[1].append(document_id)
+    def add_deferred(self, step: str, document_id: str, reason: str) -> None:
+        """Count a document that will be deferred."""
+        without_figures = re.sub(r"\d[\d.,]*", "0", reason)  # equal reasons but for their figures
+        key = (step, without_figures)
+        self._deferred.setdefault(key, _DeferredDocuments(reason)).ids.append(document_id)
 
-    def best(self, what: str, model: str, cost: Decimal | None) -> None:
-        """What the strongest model would take for a document."""
-        best = self._best.setdefault(what, _Best())
-        best.models[model] = None
-        best.cost += cost or ZERO
-        best.unknown += cost is None
+    def add_reference(self, title: str, model: str, cost: Decimal | None) -> None:
+        """Count the cost of a document on one of the strongest models."""
+        costs = self._references.setdefault(title, _ReferenceCosts())
+        costs.models[model] = None
+        costs.cost += cost or ZERO
+        costs.unknown += cost is None
 
-    def _row(self, step: str, model: Model, expectation: Expectation) -> _Costs:
-        made = _Costs(model, expectation.basis, expectation.latency_s)
-        return self._costs.setdefault((step, model.name), made)
+    def _costs_of(self, step: str, model: Model, expectation: Expectation) -> _ModelCosts:
+        costs = _ModelCosts(model, expectation.basis, expectation.latency_s)
+        return self._costs.setdefault((step, model.name), costs)
 
     @property
     def routes(self) -> tuple[RouteRow, ...]:
         """Documents by step, route and first model."""
-        return tuple(
-            RouteRow(
+        rows = []
+        for (step, rule, tier, model), counts in self._routes.items():
+            row = RouteRow(
                 step=step,
                 route=rule,
                 tier=tier,
                 model=model,
-                documents=documents,
-                prompt_tokens=tokens,
-                reason=self._reasons[step, rule, model],
+                documents=counts.documents,
+                prompt_tokens=counts.prompt_tokens,
+                reason=counts.reason,
             )
-            for (step, rule, tier, model), (documents, tokens) in self._routes.items()
-        )
+            rows.append(row)
+        return tuple(rows)
 
     @property
     def rows(self) -> tuple[CostRow, ...]:
@@ -149,46 +182,55 @@ class Tally:
 
     @property
     def waiting(self) -> tuple[Waiting, ...]:
-        """Documents that wait, by step and kind of reason."""
-        return tuple(
-            Waiting(step=step, reason=reason, documents=len(ids), first=tuple(ids[:_SHOWN]))
-            for (step, _), (reason, ids) in self._waiting.items()
-        )
+        """Deferred documents, by step and kind of reason."""
+        rows = []
+        for (step, _), deferred in self._deferred.items():
+            first = tuple(deferred.ids[:_IDS_SHOWN])
+            number = len(deferred.ids)
+            rows.append(Waiting(step=step, reason=deferred.reason, documents=number, first=first))
+        return tuple(rows)
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """What the strongest models would cost."""
+        """The cost of the strongest models."""
         return tuple(
-            Reference(what=what, models=tuple(best.models), cost=best.cost, unknown=best.unknown)
-            for what, best in self._best.items()
+            Reference(
+                what=title, models=tuple(costs.models), cost=costs.cost, unknown=costs.unknown
+            )
+            for title, costs in self._references.items()
         )
 
-    def of(self, ids: Iterable[str]) -> tuple[Decimal, Decimal, float]:
-        """Expected and highest cost (USD) of some documents, and the expected calls of unknown price."""
-        chosen = [self._by_document.get(name, _NOTHING) for name in ids]
-        return (
-            sum((c[0] for c in chosen), ZERO),
-            sum((c[1] for c in chosen), ZERO),
-            sum(c[2] for c in chosen),
-        )
+    def cost_of_documents(self, ids: Iterable[str]) -> tuple[Decimal, Decimal, float]:
+        """Return expected and highest cost (USD) of some documents, and calls of unknown price."""
+        expected = ZERO
+        most = ZERO
+        unknown_calls = 0.0
+        for document_id in ids:
+            costs = self._document_costs.get(document_id, _DocumentCosts())
+            expected += costs.expected
+            most += costs.most
+            unknown_calls += costs.unknown_calls
+        return expected, most, unknown_calls
 
     def seconds(self) -> tuple[float, float] | tuple[None, None]:
-        """How long the calls take when the busiest model decides, and when one model waits for the other.
+        """Return the duration if models work side by side, and if they work one after the other.
 
-        Nobody knows as long as a model that is likely to be asked has no latency on record.
+        Both are None when a model that is likely to be asked has no latency on record.
         """
-        waits: dict[str, float] = {}
+        busy: dict[str, float] = {}
         for costs in self._costs.values():
-            made = costs.calls - costs.reused
-            if made >= 0.05 and costs.latency_s is None:
+            if costs.made >= _FEW_CALLS and costs.latency_s is None:
                 return None, None
-            busy = made * (costs.latency_s or 0) / costs.model.concurrency
-            waits[costs.model.name] = waits.get(costs.model.name, 0.0) + busy
-        return max(waits.values(), default=0.0), sum(waits.values())
+            seconds = costs.made * (costs.latency_s or 0) / costs.model.concurrency
+            busy[costs.model.name] = busy.get(costs.model.name, 0.0) + seconds
+        return max(busy.values(), default=0.0), sum(busy.values())
 
 
-def _cost_row(step: str, costs: _Costs) -> CostRow:
-    made = costs.calls - costs.reused
+def _cost_row(step: str, costs: _ModelCosts) -> CostRow:
+    busy_s = None if costs.latency_s is None else costs.made * costs.latency_s
+    basis = costs.basis
+    if costs.reused and not costs.made:
+        basis = "answers paid before"
     return CostRow(
         step=step,
         tier=costs.model.tier,
@@ -202,6 +244,6 @@ def _cost_row(step: str, costs: _Costs) -> CostRow:
         expected_unknown=costs.expected_unknown,
         most=costs.most,
         most_unknown=costs.most_unknown,
-        busy_s=None if costs.latency_s is None else made * costs.latency_s,
-        basis=costs.basis if made or not costs.reused else "answers paid before",
+        busy_s=busy_s,
+        basis=basis,
     )
