@@ -1,4 +1,4 @@
-"""What an operator finds on a flow run's page: its table, what waits and what to do about it, plan against actual."""
+"""Prefect artifacts of a flow run: its summary, the deferred documents, and plan against actual."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import groupby
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tierwise.documents.markdown import code_span
-from tierwise.ledger import SummaryRow
+from tierwise.ledger import DeferredRow, SummaryRow
 from tierwise.ledger.views.summary import ErrorRow
 from tierwise.orchestrate.server import tellable
 from tierwise.records import Cause
@@ -24,7 +23,7 @@ from tierwise.report.figures import ProjectFacts
 from tierwise.report.interval import interval
 from tierwise.text.amounts import rounded, usd
 
-_MOST = 20  # documents named of each kind
+_DOCUMENTS_NAMED = 20  # of each kind
 _COLUMNS = (
     *("step", "tier", "model", "documents", "pass rate", "cost, USD"),
     *("deferred", "escalations", "attempts", "p50 / p95", "failed checks"),
@@ -32,37 +31,40 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """Deferred documents that call for the same."""
+class _Remedy:
+    """Deferred documents with the same remedy."""
 
     title: str
-    remedy: str  # in which RUN stands for the run's id
+    text: str  # RUN in it is replaced by the run's id
 
 
-_READ = _Kind(
+_READ = _Remedy(
     "Could not be read",
     "Each reason says what helps. Mend the file and run the flow again; then it counts as new.",
 )
-_BUDGET = _Kind(
+_BUDGET = _Remedy(
     "No money left", "Run the flow again with a higher `budget_usd`; what was paid is reused."
 )
-_REVIEW = _Kind(
+_REVIEW = _Remedy(
     "Wait for a person's review",
-    "`tierwise review RUN` shows each one and takes the decision; then `tierwise retry RUN` goes on.",
+    "`tierwise review RUN` shows each one and takes the decision; "
+    "then `tierwise retry RUN` goes on.",
 )
-_NOBODY = _Kind(
+_NO_MODEL = _Remedy(
     "No model may or can do it",
-    "Set what the reason names; `tierwise models` shows what is missing. Then `tierwise retry RUN`.",
+    "Set what the reason names; `tierwise models` shows what is missing. "
+    "Then `tierwise retry RUN`.",
 )
-_FAILED = _Kind(
+_FAILED = _Remedy(
     "No allowed model answered well",
-    "`tierwise explain DOCUMENT` shows every attempt. Allow a stronger model in `routing_rules/rules.yaml` and "
-    "`tierwise retry RUN`, or decide yourself with `tierwise review RUN`.",
+    "`tierwise explain DOCUMENT` shows every attempt. "
+    "Allow a stronger model in `routing_rules/rules.yaml` and `tierwise retry RUN`, "
+    "or decide yourself with `tierwise review RUN`.",
 )
 
 
 def publish_summary(summary: RunSummary) -> None:
-    """Show the summary on the flow run's page; its versions over the runs are the trend."""
+    """Publish a run's artifacts. Their versions over the runs are the trend."""
     flow = summary.flow
     create_table_artifact(
         table=table(summary), key=key_of(flow, "summary"), description=_described(summary)
@@ -70,30 +72,46 @@ def publish_summary(summary: RunSummary) -> None:
     create_markdown_artifact(
         markdown=attention(summary), key=key_of(flow, "attention"), description="What waits"
     )
-    if against := summary.against_plan():
-        told = "Planned → what came of it; the deviation is that of the cost. Reused answers count as calls."
+    comparisons = summary.against_plan()
+    if comparisons:
         create_table_artifact(
-            table=[*map(_against_cells, against)], key=key_of(flow, "plan"), description=told
+            table=[_comparison_cells(row) for row in comparisons],
+            key=key_of(flow, "plan"),
+            description=(
+                "Planned → what came of it; the deviation is that of the cost. "
+                "Reused answers count as calls."
+            ),
         )
 
 
 def key_of(flow: str, what: str) -> str:
-    """The key of a flow's artifact: the same in every run."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', flow.lower()).strip('-')}-{what}"
+    """Return the key of a flow's artifact: the same in every run."""
+    slug = re.sub(r"[^a-z0-9]+", "-", flow.lower()).strip("-")
+    return f"{slug}-{what}"
 
 
 def table(summary: RunSummary) -> list[dict[str, Any]]:
-    """A row for each step, tier and model, the telling columns first: Prefect's page cuts off what is too wide."""
+    """Return a row for each step, tier and model.
+
+    Prefect's page cuts off what is too wide, so the most important columns are first.
+    """
     rows = [_cells(row) for row in summary.rows]
+    # Documents that were deferred before any model was asked have no row of their own.
     unasked = Counter(row.step for row in summary.deferred)
     for row in summary.rows:
         unasked[row.step] -= row.deferred
-    rows += [_unasked_cells(step, number) for step, number in unasked.items() if number > 0]
-    return [dict.fromkeys(_COLUMNS, "") | row for row in rows]
+    for step, number in unasked.items():
+        if number > 0:
+            rows.append(_unasked_cells(step, number))
+    empty = dict.fromkeys(_COLUMNS, "")
+    return [empty | row for row in rows]
 
 
 def attention(summary: RunSummary) -> str:
-    """What waits in a run and what to do about it, as Markdown in which documents' texts mean nothing."""
+    """Return the deferred documents and their remedies as Markdown.
+
+    Texts of documents are escaped, so that they have no meaning in it.
+    """
     run = summary.run
     lines = [
         f"# {run.deferred} of {run.documents} documents wait",
@@ -101,73 +119,83 @@ def attention(summary: RunSummary) -> str:
         f"Run `{run.id}`: {summary.headline()}.",
         "",
     ]
-    found = sorted(
-        ((kind_of(row.cause), row) for row in summary.deferred),
-        key=lambda pair: pair[0].title,
-    )
-    for kind, pairs in groupby(found, key=lambda pair: pair[0]):
-        named = [(row.document_id, row.step, tellable(row)) for _, row in pairs]
+    for remedy, rows in _by_remedy(summary.deferred).items():
         lines += [
-            f"## {kind.title}: {len(named)}",
+            f"## {remedy.title}: {len(rows)}",
             "",
-            kind.remedy.replace("RUN", run.id),
+            remedy.text.replace("RUN", run.id),
             "",
-            *_listed(named),
+            *_listed(rows),
             "",
         ]
-    if others := _others(summary):
-        lines += [
-            "## Worth a look",
-            "",
-            *(f"- {item.text}: {code_span(item.command)}" for item in others),
-            "",
-        ]
-    lines += ["## More", "", "On the machine of the project:", ""]
+    others = _others(summary)
+    if others:
+        lines += ["## Worth a look", ""]
+        lines += [f"- {item.text}: {code_span(item.command)}" for item in others]
+        lines += [""]
     lines += [
-        f"- `tierwise report {run.id} --open`: the report, a page with a receipt for every document"
+        "## More",
+        "",
+        "On the machine of the project:",
+        "",
+        f"- `tierwise report {run.id} --open`: the report, a page with a receipt for every document",
+        f"- `tierwise show {run.id} --documents`: every document and step in the terminal",
     ]
-    lines += [f"- `tierwise show {run.id} --documents`: every document and step in the terminal"]
     return "\n".join(lines) + "\n"
 
 
+def _by_remedy(deferred: Sequence[DeferredRow]) -> dict[_Remedy, list[DeferredRow]]:
+    """Group deferred documents by their remedy, in the order of the titles."""
+    groups: dict[_Remedy, list[DeferredRow]] = {}
+    for row in deferred:
+        groups.setdefault(remedy_for(row.cause), []).append(row)
+    return dict(sorted(groups.items(), key=lambda group: group[0].title))
+
+
 def _others(summary: RunSummary) -> list[Attention]:
-    """What is worth a look besides the documents that wait."""
-    errors = [
-        ErrorRow(step=row.step, model=row.model, error=error, calls=calls)
-        for row in summary.rows
-        for error, calls in row.errors.items()
-    ]
-    return attention_items(
-        [replace(summary, deferred=())], errors, ProjectFacts(), datetime.date.today()
-    )
+    """Return what deserves a look besides the deferred documents."""
+    errors = []
+    for row in summary.rows:
+        for error, calls in row.errors.items():
+            errors.append(ErrorRow(step=row.step, model=row.model, error=error, calls=calls))
+    without_deferred = replace(summary, deferred=())
+    today = datetime.date.today()
+    return attention_items([without_deferred], errors, ProjectFacts(), today)
 
 
-_REMEDIES: dict[Cause, _Kind] = {
+_REMEDIES: dict[Cause, _Remedy] = {
     "unreadable": _READ,
     "budget": _BUDGET,
     "review": _REVIEW,
-    "no_model": _NOBODY,
+    "no_model": _NO_MODEL,
 }
 
 
-def kind_of(cause: Cause | None) -> _Kind:
+def remedy_for(cause: Cause | None) -> _Remedy:
     """Return the remedy for a deferred document."""
-    return _FAILED if cause is None else _REMEDIES.get(cause, _FAILED)
+    if cause is None:
+        return _FAILED
+    return _REMEDIES.get(cause, _FAILED)
 
 
-def _listed(rows: Sequence[tuple[str, str, str]]) -> Iterator[str]:
-    """A line for each document, up to a number."""
-    for document, step, reason in rows[:_MOST]:
-        yield f"- {code_span(document)} in {code_span(step)}: {code_span(reason)}"
-    if len(rows) > _MOST:
-        yield f"- and {len(rows) - _MOST} more"
+def _listed(rows: Sequence[DeferredRow]) -> Iterator[str]:
+    """Yield a line for each document, up to a number."""
+    for row in rows[:_DOCUMENTS_NAMED]:
+        place = f"{code_span(row.document_id)} in {code_span(row.step)}"
+        yield f"- {place}: {code_span(tellable(row))}"
+    if len(rows) > _DOCUMENTS_NAMED:
+        yield f"- and {len(rows) - _DOCUMENTS_NAMED} more"
 
 
 def _described(summary: RunSummary) -> str:
-    return f"{summary.headline()}. After each pass rate stands its exact 95 % interval."
+    return f"{summary.headline()}. Each pass rate is followed by its exact 95 % interval."
 
 
 def _cells(row: SummaryRow) -> dict[str, Any]:
+    attempts = str(row.attempts)
+    if row.reused:
+        attempts += f", {row.reused} reused"
+    failed_checks = [f"{name} {count}" for name, count in row.checks_failed.items()]
     return {
         "step": row.step,
         "tier": row.tier,
@@ -177,23 +205,24 @@ def _cells(row: SummaryRow) -> dict[str, Any]:
         "cost, USD": _usd(row.cost_known, row.cost_unknown),
         "deferred": row.deferred,
         "escalations": row.escalations,
-        "attempts": f"{row.attempts}, {row.reused} reused" if row.reused else str(row.attempts),
+        "attempts": attempts,
         "p50 / p95": _seconds(row),
-        "failed checks": ", ".join(f"{name} {count}" for name, count in row.checks_failed.items()),
+        "failed checks": ", ".join(failed_checks),
     }
 
 
 def _unasked_cells(step: str, documents: int) -> dict[str, Any]:
-    """Documents that wait although no model was asked."""
+    """Return the row of documents that are deferred although no model was asked."""
     return {"step": step, "model": "none was asked", "documents": documents, "deferred": documents}
 
 
 def _rate(row: SummaryRow) -> str:
-    """The pass rate and its exact 95 % interval; nothing for a shadow."""
-    found = interval(row.accepted, row.documents)
-    if row.pass_rate is None or found is None:
+    """Return the pass rate and its exact 95 % interval; nothing for a shadow."""
+    bounds = interval(row.accepted, row.documents)
+    if row.pass_rate is None or bounds is None:
         return ""
-    return f"{row.pass_rate:.0%} ({100 * found[0]:.0f}–{found[1]:.0%})"
+    low, high = bounds
+    return f"{row.pass_rate:.0%} ({100 * low:.0f}–{high:.0%})"
 
 
 def _seconds(row: SummaryRow) -> str:
@@ -202,21 +231,23 @@ def _seconds(row: SummaryRow) -> str:
     return f"{row.latency_p50_s:.2f} / {row.latency_p95_s:.2f} s"
 
 
-def _against_cells(row: PlanComparison) -> dict[str, Any]:
-    planned, actual = (
-        "unknown" if cost is None else _usd(cost) for cost in (row.planned_cost, row.cost)
-    )
+def _comparison_cells(row: PlanComparison) -> dict[str, Any]:
+    deviation = "" if row.deviation is None else f"{row.deviation:+.0%}"
     return {
         "step": row.step,
         "tier": row.tier,
         "model": row.model,
         "documents": f"{rounded(row.planned_documents)} → {row.documents}",
-        "deviation": "" if row.deviation is None else f"{row.deviation:+.0%}",
-        "cost, USD": f"{planned} → {actual}",
+        "deviation": deviation,
+        "cost, USD": f"{_usd_or_unknown(row.planned_cost)} → {_usd_or_unknown(row.cost)}",
         "calls": f"{rounded(row.planned_calls)} → {row.calls}",
     }
 
 
 def _usd(known: Decimal, unknown: int = 0) -> str:
-    """An amount below a head that says what it is."""
+    """Return an amount without its unit, which is in the column's title."""
     return usd(known, unknown).replace(" USD", "")
+
+
+def _usd_or_unknown(cost: Decimal | None) -> str:
+    return "unknown" if cost is None else _usd(cost)

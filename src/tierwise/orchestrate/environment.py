@@ -1,7 +1,7 @@
 """Variables that Prefect reads when it is imported: quiet, private to the project, and able to keep up.
 
-Whatever is set already stays. A Prefect server that is already there (PREFECT_API_URL, else the one that
-`tierwise up` started, else a profile's address) is used as it is.
+Variables that are set already stay. A Prefect server that is already there (PREFECT_API_URL, else
+the one that `tierwise up` started, else a profile's address) is used as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_WRAP_LINES": "false",
 }
-# A temporary server starts slowly on a busy machine, and records task runs one by one unless told otherwise.
+# A temporary server starts slowly on a busy machine, and records task runs one by one by default.
 _SERVER = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -30,16 +30,17 @@ _SERVER = {
 
 
 def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
-    """Set what Prefect reads from the environment. Call it before Prefect is imported."""
+    """Set the variables that Prefect reads. Call it before Prefect is imported."""
     database = root / ".tierwise" / "prefect.db"
     database.parent.mkdir(exist_ok=True)
-    wanted = {
+    settings = {
         **_QUIET,
         **_SERVER,
         "PREFECT_LOGGING_LEVEL": log_level,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
     }
-    if url := address(root):
-        wanted["PREFECT_API_URL"] = f"{url}/api"
-    for name, value in wanted.items():
+    url = address(root)
+    if url:
+        settings["PREFECT_API_URL"] = f"{url}/api"
+    for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -1,7 +1,8 @@
 """Keys from Prefect's secret blocks: into the variables of an engine, and nowhere else.
 
-Prefect would put a block into a deployment in the open, wherever a template names it. So a project names the blocks
-itself, in `[tool.tierwise.secrets]`, and they are read when an engine is made.
+Prefect would put a block into a deployment in plain text, wherever a template names it. So a
+project names the blocks itself, in `[tool.tierwise.secrets]`, and they are read when an engine is
+made.
 """
 
 from __future__ import annotations
@@ -20,42 +21,43 @@ _TYPE = "secret"
 
 
 def variables(project: Project) -> Mapping[str, str]:
-    """The variables of this process, with what a project's secret blocks give for those that are not set.
+    """Return the variables of this process, with a project's secret blocks for those that are unset.
 
     Raises Misuse, with the remedy, when a block is not there or has no text, or no server answers.
     """
-    missing = {
-        name: block for name, block in project.settings.secrets.items() if not os.environ.get(name)
-    }
+    blocks = project.settings.secrets
+    missing = {name: block for name, block in blocks.items() if not os.environ.get(name)}
     if not missing:
         return os.environ
     try:
         with get_client(sync_client=True) as client:
-            return {
-                **os.environ,
-                **{name: _value(client, name, block) for name, block in missing.items()},
-            }
+            values = {name: _value(client, name, block) for name, block in missing.items()}
+            return {**os.environ, **values}
     except httpx.HTTPStatusError as error:
-        told = f"Prefect's server answered {error.response.status_code}"
+        problem = f"Prefect's server answered {error.response.status_code}"
     except (httpx.HTTPError, RuntimeError):  # RuntimeError: a temporary server that did not start
-        told = "no Prefect server answers"
+        problem = "no Prefect server answers"
     names = ", ".join(missing)
     raise Misuse(
-        f"[tool.tierwise.secrets]: {told}, so there is no {names}; `tierwise up` starts one, or set {names}"
+        f"[tool.tierwise.secrets]: {problem}, so there is no {names}; "
+        f"`tierwise up` starts one, or set {names}"
     )
 
 
 def _value(client: SyncPrefectClient, variable: str, block: str) -> str:
+    """Return the text of a secret block. Raises Misuse."""
     try:
-        value = client.read_block_document_by_name(block, _TYPE, include_secrets=True).data.get(
-            "value"
-        )
+        document = client.read_block_document_by_name(block, _TYPE, include_secrets=True)
     except ObjectNotFound:
-        how = "`prefect block create secret` gives the page to make it on"
-        why = f"{client.api_url} has no Prefect secret block '{block}' for {variable}; {how}, or set {variable}"
-        raise Misuse(f"[tool.tierwise.secrets]: {why}") from None
+        raise Misuse(
+            f"[tool.tierwise.secrets]: {client.api_url} has no Prefect secret block '{block}' "
+            f"for {variable}; `prefect block create secret` gives the page to make it on, "
+            f"or set {variable}"
+        ) from None
+    value = document.data.get("value")
     if not isinstance(value, str) or not value:
         raise Misuse(
-            f"[tool.tierwise.secrets]: the Prefect secret block '{block}' for {variable} holds no text"
+            f"[tool.tierwise.secrets]: the Prefect secret block '{block}' for {variable} "
+            "holds no text"
         )
     return value

@@ -1,6 +1,7 @@
-"""Processes that stay: started detached from the terminal, found again by the lock they hold, and ended.
+"""Background services: started detached from the terminal, found by their lock, and stopped.
 
-A service holds the lock of its pid file as long as it lives, so no other process that got its number is taken for it.
+A service holds the lock of its pid file as long as it lives, so another process with the same
+number is never mistaken for it.
 """
 
 from __future__ import annotations
@@ -29,19 +30,24 @@ class Service:
 
     @property
     def log(self) -> Path:
-        """What it printed, all its lives one after the other."""
+        """The file with everything it printed, over all its starts."""
         return self.folder / f"{self.name}.log"
 
     def pid(self) -> int | None:
-        """Its process id while it lives."""
+        """Return its process id while it lives."""
         try:
             with self._file.open("rb") as file:
-                return int(file.read() or 0) if _is_locked(file.fileno()) else None
+                if not _is_locked(file.fileno()):
+                    return None
+                return int(file.read() or 0)
         except FileNotFoundError:
             return None
 
     def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        """Start it, out of reach of this terminal's Ctrl-C. Raises Misuse where the system has no such locks."""
+        """Start it, out of reach of this terminal's Ctrl-C.
+
+        Raises Misuse where the system has no such locks.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._file.open("a+b") as file, self.log.open("ab") as log:
             _lock(file.fileno())
@@ -59,7 +65,10 @@ class Service:
             file.write(str(process.pid).encode())
 
     def stop(self, seconds: float = 20) -> None:
-        """End it and what it started: kindly, and after `seconds` by force. One that has ended stays so."""
+        """Stop it and its children: by SIGTERM, and after `seconds` by SIGKILL.
+
+        Does nothing when it has ended.
+        """
         pid = self.pid()
         if not pid:
             return
@@ -70,9 +79,13 @@ class Service:
                 self._ended_within(5)
 
     def last_words(self) -> str:
-        """The last line of its log that says something."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        """Return the last line of its log that is not empty."""
+        if not self.log.exists():
+            return "it said nothing"
+        for line in reversed(self.log.read_text(errors="replace").splitlines()):
+            if line.strip():
+                return line.strip()
+        return "it said nothing"
 
     @property
     def _file(self) -> Path:
@@ -86,17 +99,20 @@ class Service:
 
 
 def server_of(root: Path) -> Service:
-    """Prefect's server of a project."""
+    """Return the service of a project's Prefect server."""
     return Service(root / FOLDER, "server")
 
 
 def worker_of(root: Path) -> Service:
-    """The worker that runs the deployments of a project."""
+    """Return the service of the worker that runs a project's deployments."""
     return Service(root / FOLDER, "worker")
 
 
 def address(root: Path) -> str | None:
-    """Where the project's own Prefect server listens, such as `http://127.0.0.1:4200`; None while it is down."""
+    """Return the address of the project's own Prefect server; None while it is down.
+
+    It is such as `http://127.0.0.1:4200`.
+    """
     file = root / FOLDER / _ADDRESS
     if not file.exists() or server_of(root).pid() is None:
         return None
@@ -104,7 +120,7 @@ def address(root: Path) -> str | None:
 
 
 def write_address(root: Path, url: str) -> None:
-    """Note where the server will listen, for `address`."""
+    """Store the address at which the server will listen, for `address`."""
     (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
     (root / FOLDER / _ADDRESS).write_text(url + "\n")
 
@@ -121,6 +137,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _is_locked(descriptor: int) -> bool:
+    """Return True if another process holds a file's lock; False where the system has none."""
     try:
         import fcntl
 

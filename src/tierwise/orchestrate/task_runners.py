@@ -1,4 +1,7 @@
-"""Where task runs go: threads of the flow's process, or worker processes of Dask or Ray. The only door to both."""
+"""Task runners: threads of the flow's process, or worker processes of Dask or Ray.
+
+The only door to both.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,17 @@ from tierwise.project import Project, Scale
 BATCHES = 8  # at once in a process; the documents of each go concurrently, too
 _DASK = {
     "DASK_LOGGING__DISTRIBUTED": "critical",  # it logs errors at every ordinary end
-    "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "300s",  # else a flow without workers waits for ever
+    # else a flow without workers waits for ever
+    "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "300s",
 }
 
 
 def task_runner() -> TaskRunner[Any]:
-    """The task runner that the project is set to, for `@flow(task_runner=task_runner())`. Starts nothing.
+    """Return the project's task runner, for `@flow(task_runner=task_runner())`. Starts nothing.
 
-    `[tool.tierwise]` of pyproject.toml, or variables in its place, say what it is: see `Scale`. Raises ConfigError
-    for a wrong setting, and Misuse for a wrong variable or when the extra that it needs is not installed.
+    It is set in `[tool.tierwise]` of pyproject.toml, or by variables: see `Scale`. Raises
+    ConfigError for a wrong setting, and Misuse for a wrong variable or when the extra that it needs
+    is not installed.
     """
     scale, root = _scale()
     try:
@@ -39,7 +44,10 @@ def task_runner() -> TaskRunner[Any]:
 
 
 def _scale() -> tuple[Scale, Path]:
-    """How the project around the current folder is spread, and its root; a flow may be imported anywhere else, too."""
+    """Return the scale settings and the root of the project around the current folder.
+
+    A flow may be imported outside of a project, too.
+    """
     try:
         project = Project.find()
     except Misuse:
@@ -53,10 +61,10 @@ def _dask(scale: Scale) -> TaskRunner[Any]:
     from prefect_dask.task_runners import DaskTaskRunner
 
     # without a dashboard no port is opened to others
-    own = {"n_workers": scale.workers, "threads_per_worker": BATCHES, "dashboard_address": None}
-    runner: TaskRunner[Any] = DaskTaskRunner(
-        address=scale.cluster, cluster_kwargs=None if scale.cluster else own
-    )
+    own: dict[str, Any] | None = None
+    if not scale.cluster:
+        own = {"n_workers": scale.workers, "threads_per_worker": BATCHES, "dashboard_address": None}
+    runner: TaskRunner[Any] = DaskTaskRunner(address=scale.cluster, cluster_kwargs=own)
     return runner
 
 
@@ -70,7 +78,9 @@ def _ray(scale: Scale, root: Path) -> TaskRunner[Any]:
         "PYTHONPATH": os.pathsep.join([str(root), str(root / "flows")]),
         "TIERWISE_PROJECT": str(root),
     }
-    own = {} if scale.cluster else {"num_cpus": scale.workers, "include_dashboard": False}
-    kwargs = {**own, "runtime_env": {"env_vars": env}}
+    kwargs: dict[str, Any] = {"runtime_env": {"env_vars": env}}
+    if not scale.cluster:
+        kwargs["num_cpus"] = scale.workers
+        kwargs["include_dashboard"] = False
     runner: TaskRunner[Any] = RayTaskRunner(address=scale.cluster, init_kwargs=kwargs)
     return runner
