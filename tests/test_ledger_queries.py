@@ -180,6 +180,15 @@ def test_a_model_whose_replies_were_all_reused_has_no_latency(ledger: Ledger) ->
     )
 
 
+def test_an_outcome_taken_over_without_an_attempt_is_no_answer_of_this_run(ledger: Ledger) -> None:
+    """A retry keeps accepted outcomes of an earlier run; the model was not asked for them here."""
+    ledger.start_run(RUN)
+    record(ledger, RUN.id, "a", "draft", SMALL, **accepted("small"))
+    record(ledger, RUN.id, "b", "draft", **accepted("small"))
+    (row,) = ledger.summary(RUN.id)
+    assert (row.documents, row.accepted) == (1, 1)
+
+
 def test_an_escalation_leaves_the_model_before_it_and_a_fallback_is_none(ledger: Ledger) -> None:
     """Three models in a row: the first fails on the provider's side, the second by its verdict."""
     ledger.start_run(RUN)

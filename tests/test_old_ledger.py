@@ -157,11 +157,6 @@ USES: dict[str, list[Use]] = {
     "down": [use("down", "nothing runs")],
 }
 
-# A fault that 0.1.0 has as well. A retry takes over accepted outcomes without a call, so a model
-# can have more accepted documents than asked ones, and the interval of its pass rate raises.
-# The mark is strict: who mends the fault takes this entry out.
-BROKEN = [use(f"show {RETRIED}", RETRIED)]
-
 # Commands that open no ledger and start services, download or train, with the reason.
 LEFT_OUT = {
     "init": "makes a project, which has no ledger yet",
@@ -253,13 +248,7 @@ def succeeded(done: Done, used: Use) -> None:
 @pytest.mark.parametrize(
     "used",
     [
-        pytest.param(
-            used,
-            marks=pytest.mark.xfail(
-                used in BROKEN, reason="accepted without being asked", strict=True
-            ),
-            id=used.name,
-        )
+        pytest.param(used, id=used.name)
         for uses in USES.values()
         for used in uses
         if not used.needs_prefect
@@ -515,5 +504,4 @@ def test_an_old_ledger_in_postgresql_is_migrated_and_works(
         "retention",
     ):
         for used in USES[command_name]:
-            if used not in BROKEN:
-                succeeded(terminal(*used.arguments, cwd=project_on_postgresql), used)
+            succeeded(terminal(*used.arguments, cwd=project_on_postgresql), used)

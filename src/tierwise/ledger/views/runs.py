@@ -327,10 +327,23 @@ def _numbers(row: Any) -> dict[str, Any]:
 
 
 def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]:
-    """Documents whose outcome was accepted, by step and model."""
+    """Count the accepted documents by step and model, as far as this run asked that model for them."""
+    # A retry takes over outcomes of an earlier run without an attempt of its own. They are no
+    # answers of this run, and would make `accepted` exceed the documents that the model was asked for.
+    was_asked = (
+        select(AttemptRecord.id)
+        .where(
+            AttemptRecord.run_id == CURRENT.c.run_id,
+            AttemptRecord.document_id == CURRENT.c.document_id,
+            AttemptRecord.step == CURRENT.c.step,
+            AttemptRecord.model == CURRENT.c.model,
+            AttemptRecord.kind != "shadow",
+        )
+        .exists()
+    )
     query = (
         select(CURRENT.c.step, CURRENT.c.model, func.count().label("documents"))
-        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "accepted")
+        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "accepted", was_asked)
         .group_by(CURRENT.c.step, CURRENT.c.model)
     )
     return {(row.step, row.model): row.documents for row in connection.execute(query)}
