@@ -139,8 +139,8 @@ def weather(
         [state] = engine.ledger.budgets.states()
         return Weathered(
             outcomes=tuple(document.outcomes["classify"] for document in done.load()),
-            attempts=tuple(engine.ledger.attempts(run.id)),
-            recorded=sum(1 for _ in engine.ledger.outcomes(run.id)),
+            attempts=tuple(engine.ledger.runs.attempts(run.id)),
+            recorded=sum(1 for _ in engine.ledger.runs.outcomes(run.id)),
             requests=sum(server.count for server in servers),
             seconds=seconds,
             reserved=state.reserved,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_each_third_party_has_one_door(path: Path) -> None:
             f"{package} has no door; list the rooms that may import it in DOORS"
         )
         assert module_of(path) in DOORS[package], f"{package} is imported outside of its door"
+
+
+def test_the_ledgers_private_attributes_stay_in_the_ledger() -> None:
+    """Other rooms, tests and benchmarks ask the ledger by its public facets."""
+    room = ENGINE / "ledger"
+    outside = [path for path in FILES if not path.is_relative_to(room)]
+    outside += [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    for path in outside:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
+                continue
+            owner = ast.unparse(node.value).rpartition(".")[2]
+            assert owner not in ("ledger", "_ledger"), f"{path}:{node.lineno} uses {node.attr}"
 
 
 def test_the_engine_knows_no_flow_and_no_step() -> None:

@@ -46,7 +46,7 @@ def summary_of(project: Path, *, runs: int = 1) -> RunSummary:
             engine.record(run, Document(id="empty.txt", text="", sensitivity="internal"), NOT_READ)
             engine.run_batch(run, CLASSIFY, Batch(documents), LABELS)
             engine.finish_run(run, "completed")
-        return summarize_run(engine.ledger, run.id)
+        return summarize_run(engine.ledger.runs, run.id)
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_who_set_a_sensitivity_is_on_record(ledger: Ledger, tmp_path: Path) -> N
         await ledger.record_outcome(RUN.id, replace(flow, id="3"), derived)
 
     run(story())
-    [block] = ledger.trail.blocks()
+    [block] = ledger.seals.blocks()
     told = [
         (r["sensitivity"], r["sensitivity_source"])
         for r in block.records
@@ -272,7 +272,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
         record(ledger, "run-1", started=5.0)
         ledger.reviews.decide(decision())
         with (folder / "trail").open("w") as file:
-            write_trail(file, ledger.trail.blocks(), Scope(), None, "jsonl")
+            write_trail(file, ledger.seals.blocks(), Scope(), None, "jsonl")
     return folder / "trail", (folder / "trail").read_text().splitlines()
 
 
@@ -403,8 +403,8 @@ def test_a_file_kept_elsewhere_tells_a_ledger_whose_seals_were_all_made_anew(
     path = exported(project, terminal)
     sql(url, "UPDATE attempts SET cost = 1", "DELETE FROM seals")
     with Ledger.open(url, root=tmp_path) as ledger:
-        ledger.trail.seal_run("run-1")
-        ledger.trail.seal_run("run-2")
+        ledger.seals.seal_run("run-1")
+        ledger.seals.seal_run("run-2")
     done = terminal("audit", "verify", path, cwd=project)
     assert done.code == 1
     assert "seal 3 is not what it was when the file was written" in done.out
@@ -487,10 +487,10 @@ def ledger(url: str, tmp_path: Path) -> Iterator[Ledger]:
 def test_a_run_is_sealed_once(ledger: Ledger) -> None:
     """Sealing it again would hide what was changed between."""
     record(ledger, "run-1", started=5.0)
-    before = list(ledger.trail.seals())
-    ledger.trail.seal_run("run-1")
+    before = list(ledger.seals.in_order())
+    ledger.seals.seal_run("run-1")
     ledger.finish_run("run-1", "failed")
-    assert list(ledger.trail.seals()) == before
+    assert list(ledger.seals.in_order()) == before
 
 
 DIES = """
@@ -552,7 +552,7 @@ def test_a_run_whose_process_was_killed_is_ended_on_record_and_sealed(
     assert verify(project, terminal) == []
     exported(project, terminal)
     with Ledger.open(url, root=tmp_path) as ledger:
-        report = verify_file(path, ledger.trail)
+        report = verify_file(path, ledger.seals)
     assert (report.faults, report.notes) == ([], [])
     sql(url, "UPDATE attempts SET cost = 1 WHERE run_id = 'run-3'")
     assert verify(project, terminal) == [
@@ -566,11 +566,11 @@ def test_the_next_runs_start_ends_what_crashed(project: Path, url: str, tmp_path
     sql(url, AGED)
     with Ledger.open(url, root=tmp_path) as ledger:
         record(ledger, "run-4", started=1_790_095_000.0)
-        assert (ledger.resolve_run("run-3").state, ledger.resolve_run("run-4").state) == (
+        assert (ledger.runs.resolve("run-3").state, ledger.runs.resolve("run-4").state) == (
             "crashed",
             "completed",
         )
-        assert [(seal.kind, seal.subject) for seal in ledger.trail.seals()][-2:] == [
+        assert [(seal.kind, seal.subject) for seal in ledger.seals.in_order()][-2:] == [
             ("crash", "run-3"),
             ("run", "run-4"),
         ]
@@ -583,13 +583,13 @@ def test_a_run_elsewhere_lives_as_long_as_its_lease(
     with Ledger.open(url, root=tmp_path) as ledger:
         record(ledger, "run-3", started=1_790_090_000.0, ends=False)
         sql(url, AGED)
-        assert ledger.trail.end_crashed() == [], (
+        assert ledger.seals.end_crashed() == [], (
             "this process lives, however long nothing is recorded"
         )
         sql(url, "UPDATE runs SET owner = 'elsewhere 1 a' WHERE id = 'run-3'")
-        assert ledger.trail.end_crashed() == []
+        assert ledger.seals.end_crashed() == []
         sql(url, "UPDATE runs SET lease_until = 1790090000 WHERE id = 'run-3'")
-        assert ledger.trail.end_crashed() == ["run-3"]
+        assert ledger.seals.end_crashed() == ["run-3"]
         assert verify(project, terminal) == []
 
         async def goes_on() -> None:
@@ -603,7 +603,7 @@ def test_a_run_elsewhere_lives_as_long_as_its_lease(
             in fault
         )
         ledger.finish_run("run-3", "completed")
-        assert ledger.resolve_run("run-3").state == "completed"
+        assert ledger.runs.resolve("run-3").state == "completed"
     assert verify(project, terminal) == []
 
 
@@ -624,9 +624,9 @@ def labelled(ledger: Ledger) -> None:
         recorded_at=1_790_000_050.0,
     )
     shadow = replace(audit, id="a1.shadow", model="tiny", agreed=False, value={"note": "else"})
-    run(ledger.audits.record([audit, shadow]))
-    ledger.audits.label("a1", "accepted", "ada")
-    ledger.audits.label("a1", "shadow", "bob")
+    run(ledger.samples.record([audit, shadow]))
+    ledger.samples.label("a1", "accepted", "ada")
+    ledger.samples.label("a1", "shadow", "bob")
 
 
 def test_every_word_of_a_person_on_an_audit_is_in_the_trail(

@@ -359,10 +359,10 @@ def test_everything_is_on_record(engine: Engine, small: Standin) -> None:
     run = engine.start_run("test")
     classify(engine, run=run)
     engine.finish_run(run, "completed")
-    attempts = list(engine.ledger.attempts(run.id))
+    attempts = list(engine.ledger.runs.attempts(run.id))
     assert [(a.model, a.kind) for a in attempts] == [("small", "first"), ("large", "escalation")]
     assert all(a.prompt == "classify v1" and a.policy_hash == engine.policy.hash for a in attempts)
-    rows = engine.ledger.summary(run.id)
+    rows = engine.ledger.runs.summary(run.id)
     assert [(r.model, r.documents, r.escalations, r.pass_rate) for r in rows] == [
         ("small", 1, 1, 0.0),
         ("large", 1, 0, 1.0),
@@ -420,9 +420,9 @@ def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(
         ("low_confidence", False, "confidence 0.500, 0.800 is needed")
     ]
     assert second.kind == "escalation"
-    assert next(telling.ledger.attempts(telling.ledger.runs()[0].id)).confidence == pytest.approx(
-        0.5
-    )
+    assert next(
+        telling.ledger.runs.attempts(telling.ledger.runs.newest()[0].id)
+    ).confidence == pytest.approx(0.5)
 
 
 def test_an_answer_that_the_model_is_sure_of_stays(telling: Engine, small: Standin) -> None:
@@ -449,7 +449,7 @@ def test_without_another_model_an_unsure_answer_is_deferred(
 
 def test_a_route_is_on_record_with_all_that_it_rested_on(engine: Engine) -> None:
     (outcome,) = classify(engine)
-    route = next(engine.ledger.outcomes(engine.ledger.runs()[0].id)).outcome.route
+    route = next(engine.ledger.runs.outcomes(engine.ledger.runs.newest()[0].id)).outcome.route
     assert route == outcome.route
     assert route is not None
     assert [choice.model for choice in route.choices] == ["small", "large"]

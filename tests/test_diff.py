@@ -99,7 +99,7 @@ def test_moves_are_counted_by_step_with_what_they_save(
     ]
     assert found["moved_documents"] == 2
     with Ledger.open(root=project) as ledger:
-        attempts = list(ledger.attempts(ledger.resolve_run("latest").id))
+        attempts = list(ledger.runs.attempts(ledger.runs.resolve("latest").id))
     spent = sum(a.cost for a in attempts if a.cost)
     summaries = sum(a.cost for a in attempts if a.cost and a.step == "summarize")
     assert Decimal(found["cost_before"]) == spent
@@ -197,7 +197,7 @@ def test_an_unknown_price_is_counted_and_not_taken_for_nothing(
 
 def test_only_runs_since_a_time_count(terminal: Terminal, project: Path) -> None:
     with Ledger.open(root=project) as ledger:
-        [now] = ledger.runs()
+        [now] = ledger.runs.newest()
         old = time.time() - 3 * 86400
         ledger.start_run(
             RunInfo(id="old", flow="x", policy_hash="p", tierwise_version="t", started_at=old)

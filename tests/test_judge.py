@@ -282,7 +282,11 @@ def test_a_judges_calls_are_on_record_as_such_and_paid_once(
     measured(terminal, project, "--judge", "chair")
     assert servers[1].count == paid == 60
     ledger = Ledger.open(root=project)
-    kinds = {(a.model, a.kind, a.prompt) for run in ledger.runs() for a in ledger.attempts(run.id)}
+    kinds = {
+        (a.model, a.kind, a.prompt)
+        for run in ledger.runs.newest()
+        for a in ledger.runs.attempts(run.id)
+    }
     ledger.close()
     assert kinds == {("writer", "first", "draft v1"), ("chair", "judge", "judge v1")}
 

@@ -136,7 +136,7 @@ def test_a_learned_model_answers_at_no_cost_and_says_how_sure_it_is(
     assert "late" in outcome.value["evidence"]
     assert all(verdict.passed for verdict in outcome.attempts[0].verdicts)
     assert standin.count == 0
-    [attempt] = engine.ledger.attempts(engine.ledger.runs()[0].id)
+    [attempt] = engine.ledger.runs.attempts(engine.ledger.runs.newest()[0].id)
     assert (attempt.model, attempt.kind, attempt.cost, attempt.usage) == (
         "topics",
         "first",
@@ -145,7 +145,7 @@ def test_a_learned_model_answers_at_no_cost_and_says_how_sure_it_is(
     )
     assert attempt.confidence is not None
     assert 0.5 < attempt.confidence < 1
-    assert engine.ledger.runs()[0].cost == 0
+    assert engine.ledger.runs.newest()[0].cost == 0
 
 
 def test_a_learned_model_sees_the_text_of_the_document_and_nothing_else(engine: Engine) -> None:

@@ -37,7 +37,7 @@ def test_a_run_that_was_never_started_cannot_finish(ledger: Ledger) -> None:
 def test_a_run_id_is_used_once(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="cannot be written"):
         ledger.start_run(RUN)
-    assert len(ledger.runs()) == 1
+    assert len(ledger.runs.newest()) == 1
 
 
 def test_sync_methods_may_be_called_on_the_event_loop(ledger: Ledger) -> None:
@@ -45,7 +45,7 @@ def test_sync_methods_may_be_called_on_the_event_loop(ledger: Ledger) -> None:
         ledger.finish_run(RUN.id, "failed")
 
     run(finish())
-    assert ledger.resolve_run("latest").state == "failed"
+    assert ledger.runs.resolve("latest").state == "failed"
 
 
 # ---- paid once
@@ -266,9 +266,9 @@ def test_an_attempt_comes_back_as_it_was_without_its_text(ledger: Ledger) -> Non
         await ledger.settle(RUN.id, bare, REPLY)
 
     run(story())
-    assert list(ledger.attempts(RUN.id)) == [replace(full, text=None), bare]
-    assert ledger.reply(bare.call_hash) == REPLY
-    assert ledger.reply("unheard of") is None
+    assert list(ledger.runs.attempts(RUN.id)) == [replace(full, text=None), bare]
+    assert ledger.runs.reply(bare.call_hash) == REPLY
+    assert ledger.runs.reply("unheard of") is None
 
 
 def test_a_check_asked_again_replaces_its_verdict(ledger: Ledger) -> None:
@@ -283,7 +283,7 @@ def test_a_check_asked_again_replaces_its_verdict(ledger: Ledger) -> None:
         await ledger.record_verdicts(RUN.id, made.id, [Verdict("judge", False, "invented", 0.2)])
 
     run(story())
-    (read,) = ledger.attempts(RUN.id)
+    (read,) = ledger.runs.attempts(RUN.id)
     assert sorted(read.verdicts, key=lambda v: v.check) == [
         Verdict("judge", False, "invented", 0.2),
         Verdict("schema", True),
@@ -314,9 +314,9 @@ def test_an_outcome_comes_back_as_it_was_and_a_later_one_replaces_it(ledger: Led
         route=replace(route, review="human"),
     )
     run(ledger.record_outcome(RUN.id, DOCUMENT, waits))
-    assert [row.outcome for row in ledger.outcomes(RUN.id)] == [waits]
+    assert [row.outcome for row in ledger.runs.outcomes(RUN.id)] == [waits]
     run(ledger.record_outcome(RUN.id, DOCUMENT, done))
-    (row,) = ledger.outcomes(RUN.id)
+    (row,) = ledger.runs.outcomes(RUN.id)
     assert (row.document_id, row.document_hash, row.outcome) == (DOCUMENT.id, DOCUMENT.hash, done)
 
 
@@ -343,9 +343,9 @@ def test_any_text_is_kept_exactly(ledger: Ledger) -> None:
             await ledger.record_outcome(RUN.id, document, outcome)
 
         run(story())
-        assert made in list(ledger.attempts(RUN.id, document_id=any_text))
-        assert ledger.reply(made.call_hash) == reply
-        assert [row.outcome for row in ledger.outcomes(RUN.id, any_text)] == [outcome]
+        assert made in list(ledger.runs.attempts(RUN.id, document_id=any_text))
+        assert ledger.runs.reply(made.call_hash) == reply
+        assert [row.outcome for row in ledger.runs.outcomes(RUN.id, any_text)] == [outcome]
 
     kept()
 
@@ -376,8 +376,8 @@ def test_costs_are_exact_one_by_one_and_summed(ledger: Ledger) -> None:
             c.quantize(Decimal("1e-12"), context=Context(prec=60, rounding=ROUND_HALF_EVEN))
             for c in costs
         ]
-        assert [a.cost for a in ledger.attempts(this.id)] == kept
-        row = ledger.resolve_run(this.id)
+        assert [a.cost for a in ledger.runs.attempts(this.id)] == kept
+        row = ledger.runs.resolve(this.id)
         assert (row.cost, row.budget_usd) == (sum(kept), max(kept))
 
     exact()
@@ -411,7 +411,9 @@ def test_one_bad_record_among_many_fails_alone(ledger: Ledger) -> None:
         21,
         22,
     ]
-    assert {a.id for a in ledger.attempts(RUN.id)} == {f"good-{number}" for number in range(30)}
+    assert {a.id for a in ledger.runs.attempts(RUN.id)} == {
+        f"good-{number}" for number in range(30)
+    }
 
 
 def test_an_attempt_and_its_reply_are_written_together_or_not_at_all(ledger: Ledger) -> None:
@@ -433,7 +435,7 @@ def test_closing_writes_what_still_waits(url: str, ledger: Ledger, tmp_path: Pat
 
     run(leave_in_a_hurry())
     with Ledger.open(url, root=tmp_path) as again:
-        assert again.resolve_run(RUN.id).attempts == 50
+        assert again.runs.resolve(RUN.id).attempts == 50
 
 
 def test_what_was_committed_survives_the_death_of_the_process(
@@ -463,5 +465,5 @@ def test_what_was_committed_survives_the_death_of_the_process(
     process.send_signal(signal.SIGKILL)
     rest, _ = process.communicate()
     printed += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
-    assert {line.strip() for line in printed} <= {a.id for a in ledger.attempts(RUN.id)}
+    assert {line.strip() for line in printed} <= {a.id for a in ledger.runs.attempts(RUN.id)}
     assert process.returncode == -signal.SIGKILL

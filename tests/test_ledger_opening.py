@@ -28,7 +28,7 @@ def test_a_ledger_opened_again_has_what_was_recorded(
 ) -> None:
     ledger.close()
     with Ledger.open(url, root=tmp_path) as again:
-        assert [row.id for row in again.runs()] == [RUN.id]
+        assert [row.id for row in again.runs.newest()] == [RUN.id]
 
 
 def test_two_processes_may_open_a_new_ledger_at_the_same_time(
@@ -130,7 +130,7 @@ def test_a_ledger_can_be_read_while_another_program_writes(tmp_path: Path) -> No
     holder = sqlite3.connect(tmp_path / ".tierwise" / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with Ledger.open(root=tmp_path) as ledger:
-        assert ledger.runs() == []
+        assert ledger.runs.newest() == []
     holder.close()
 
 
@@ -142,7 +142,7 @@ def test_a_locked_ledger_fails_the_write_and_works_again_afterwards(tmp_path: Pa
             ledger.start_run(RUN)
         holder.close()
         ledger.start_run(RUN)
-        assert len(ledger.runs()) == 1
+        assert len(ledger.runs.newest()) == 1
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def record_a_run(ledger: Ledger) -> None:
 
 def test_a_summary_has_one_row_per_step_tier_and_model(ledger: Ledger) -> None:
     record_a_run(ledger)
-    rows = ledger.summary(RUN.id)
+    rows = ledger.runs.summary(RUN.id)
     assert [(row.step, row.tier, row.model) for row in rows] == [
         ("summarize", "local", "small"),
         ("summarize", "proprietary", "large"),
@@ -148,7 +148,7 @@ def test_a_summary_has_one_row_per_step_tier_and_model(ledger: Ledger) -> None:
 
 def test_a_summarys_cost_is_unknown_when_that_of_any_attempt_is(ledger: Ledger) -> None:
     record_a_run(ledger)
-    small, large, draft = ledger.summary(RUN.id)
+    small, large, draft = ledger.runs.summary(RUN.id)
     assert (small.cost, small.cost_known, small.cost_unknown) == (5 * CENT, 5 * CENT, 0)
     assert (large.cost, large.cost_known, large.cost_unknown) == (None, CENT, 2)
     assert (draft.cost, draft.cost_known, draft.cost_unknown) == (CENT, CENT, 0)
@@ -156,7 +156,7 @@ def test_a_summarys_cost_is_unknown_when_that_of_any_attempt_is(ledger: Ledger) 
 
 def test_a_summary_counts_tokens_and_latencies_of_calls_that_were_made(ledger: Ledger) -> None:
     record_a_run(ledger)
-    small, large, draft = ledger.summary(RUN.id)
+    small, large, draft = ledger.runs.summary(RUN.id)
     assert (small.prompt_tokens, small.cached_tokens, small.completion_tokens) == (
         5 * 700,
         5 * 20,
@@ -171,7 +171,7 @@ def test_a_summary_counts_tokens_and_latencies_of_calls_that_were_made(ledger: L
 def test_a_model_whose_replies_were_all_reused_has_no_latency(ledger: Ledger) -> None:
     ledger.start_run(RUN)
     record(ledger, RUN.id, "a", "draft", {"reused": True, "cost": Decimal(0)}, **accepted("small"))
-    (row,) = ledger.summary(RUN.id)
+    (row,) = ledger.runs.summary(RUN.id)
     assert (row.latency_p50_s, row.latency_p95_s, row.prompt_tokens, row.cost) == (
         None,
         None,
@@ -185,7 +185,7 @@ def test_an_outcome_taken_over_without_an_attempt_is_no_answer_of_this_run(ledge
     ledger.start_run(RUN)
     record(ledger, RUN.id, "a", "draft", SMALL, **accepted("small"))
     record(ledger, RUN.id, "b", "draft", **accepted("small"))
-    (row,) = ledger.summary(RUN.id)
+    (row,) = ledger.runs.summary(RUN.id)
     assert (row.documents, row.accepted) == (1, 1)
 
 
@@ -206,7 +206,7 @@ def test_an_escalation_leaves_the_model_before_it_and_a_fallback_is_none(ledger:
         **accepted("strong"),
     )
     record(ledger, RUN.id, "b", "draft", {"model": "weak"}, **accepted("weak"))
-    assert {row.model: row.escalations for row in ledger.summary(RUN.id)} == {
+    assert {row.model: row.escalations for row in ledger.runs.summary(RUN.id)} == {
         "down": 0,
         "weak": 1,
         "strong": 0,
@@ -215,10 +215,10 @@ def test_an_escalation_leaves_the_model_before_it_and_a_fallback_is_none(ledger:
 
 def test_a_summary_of_a_run_without_attempts_is_empty(ledger: Ledger) -> None:
     ledger.start_run(RUN)
-    assert ledger.summary(RUN.id) == []
-    assert ledger.outcome_counts(RUN.id) == {}
-    assert ledger.deferred(RUN.id) == []
-    row = ledger.resolve_run("latest")
+    assert ledger.runs.summary(RUN.id) == []
+    assert ledger.runs.outcome_counts(RUN.id) == {}
+    assert ledger.runs.deferred(RUN.id) == []
+    row = ledger.runs.resolve("latest")
     assert (row.documents, row.attempts, row.cost, row.state, row.finished_at) == (
         0,
         0,
@@ -230,7 +230,7 @@ def test_a_summary_of_a_run_without_attempts_is_empty(ledger: Ledger) -> None:
 
 def test_a_runs_row_counts_documents_attempts_and_money(ledger: Ledger) -> None:
     record_a_run(ledger)
-    row = ledger.resolve_run("latest")
+    row = ledger.runs.resolve("latest")
     assert (row.id, row.flow, row.flow_run_name, row.state) == (
         RUN.id,
         RUN.flow,
@@ -250,7 +250,7 @@ def test_a_runs_row_counts_documents_attempts_and_money(ledger: Ledger) -> None:
 
 def test_a_summarys_costs_add_up_to_the_runs(ledger: Ledger) -> None:
     record_a_run(ledger)
-    row, summary = ledger.resolve_run(RUN.id), ledger.summary(RUN.id)
+    row, summary = ledger.runs.resolve(RUN.id), ledger.runs.summary(RUN.id)
     assert sum(part.cost_known for part in summary) == row.cost_known
     assert sum(part.attempts for part in summary) == row.attempts
 
@@ -260,34 +260,34 @@ def test_runs_come_newest_first_and_keep_their_numbers_apart(ledger: Ledger) -> 
     for number in range(3):
         ledger.start_run(replace(RUN, id=f"later-{number}", started_at=RUN.started_at + 1 + number))
     record(ledger, "later-1", "z", "draft", {}, **accepted("small"))
-    rows = ledger.runs()
+    rows = ledger.runs.newest()
     assert [row.id for row in rows] == ["later-2", "later-1", "later-0", RUN.id]
     assert [row.attempts for row in rows] == [0, 1, 0, 11]
-    assert [row.id for row in ledger.runs(limit=2)] == ["later-2", "later-1"]
+    assert [row.id for row in ledger.runs.newest(limit=2)] == ["later-2", "later-1"]
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(ledger: Ledger) -> None:
     for number, name in enumerate(["4f1a", "4f1a-2", "9c%d"]):
         ledger.start_run(replace(RUN, id=name, started_at=RUN.started_at + number))
-    assert ledger.resolve_run("9").id == "9c%d"
-    assert ledger.resolve_run("4f1a").id == "4f1a"  # an exact id needs no more
-    assert ledger.resolve_run("latest").id == "9c%d"
+    assert ledger.runs.resolve("9").id == "9c%d"
+    assert ledger.runs.resolve("4f1a").id == "4f1a"  # an exact id needs no more
+    assert ledger.runs.resolve("latest").id == "9c%d"
     with pytest.raises(Misuse, match="fits several runs: 4f1a-2, 4f1a; give more of the id"):
-        ledger.resolve_run("4f")
+        ledger.runs.resolve("4f")
     with pytest.raises(UnknownName, match="no run named '%'"):
-        ledger.resolve_run("%")
+        ledger.runs.resolve("%")
     with pytest.raises(UnknownName, match="did you mean '4f1a-2'"):
-        ledger.resolve_run("4f1b-2")
+        ledger.runs.resolve("4f1b-2")
 
 
 def test_the_latest_of_no_runs_is_an_error_with_the_remedy(ledger: Ledger) -> None:
     with pytest.raises(Misuse, match="no runs yet; run a flow first"):
-        ledger.resolve_run("latest")
+        ledger.runs.resolve("latest")
 
 
 def test_outcomes_are_counted_by_step_and_status(ledger: Ledger) -> None:
     record_a_run(ledger)
-    counts = ledger.outcome_counts(RUN.id)
+    counts = ledger.runs.outcome_counts(RUN.id)
     assert counts == {
         "summarize": {"accepted": 4, "deferred": 1},
         "draft": {"accepted": 1, "skipped": 2},
@@ -297,7 +297,7 @@ def test_outcomes_are_counted_by_step_and_status(ledger: Ledger) -> None:
 
 def test_the_deferred_documents_come_with_their_reasons(ledger: Ledger) -> None:
     record_a_run(ledger)
-    assert ledger.deferred(RUN.id) == [
+    assert ledger.runs.deferred(RUN.id) == [
         DeferredRow(
             document_id="e",
             step="summarize",
@@ -327,18 +327,20 @@ def test_outcomes_are_found_by_document_step_and_status(
     found: list[str],
 ) -> None:
     record_a_run(ledger)
-    assert [row.document_id for row in ledger.outcomes(RUN.id, document_id, step, status)] == found
+    assert [
+        row.document_id for row in ledger.runs.outcomes(RUN.id, document_id, step, status)
+    ] == found
 
 
 def test_attempts_come_in_order_with_their_verdicts(ledger: Ledger) -> None:
     record_a_run(ledger)
-    tried = list(ledger.attempts(RUN.id, "d"))
+    tried = list(ledger.runs.attempts(RUN.id, "d"))
     assert [(a.model, a.kind, a.verdicts) for a in tried] == [
         ("small", "first", (TOO_LONG, NOT_QUOTED)),
         ("large", "escalation", (PASSED,)),
     ]
-    assert [a.document_id for a in ledger.attempts(RUN.id, step="draft")] == ["a"]
-    assert list(ledger.attempts("another-run")) == []
+    assert [a.document_id for a in ledger.runs.attempts(RUN.id, step="draft")] == ["a"]
+    assert list(ledger.runs.attempts("another-run")) == []
 
 
 def test_more_attempts_than_are_fetched_at_once_all_come(ledger: Ledger) -> None:
@@ -351,12 +353,12 @@ def test_more_attempts_than_are_fetched_at_once_all_come(ledger: Ledger) -> None
         await asyncio.gather(*(ledger.settle(RUN.id, one, None) for one in made))
 
     run(story())
-    assert list(ledger.attempts(RUN.id)) == made
+    assert list(ledger.runs.attempts(RUN.id)) == made
 
 
 def test_a_reader_that_stops_early_does_not_block_the_writer(ledger: Ledger) -> None:
     record_a_run(ledger)
-    reading = ledger.attempts(RUN.id)
+    reading = ledger.runs.attempts(RUN.id)
     first = next(reading)
     record(ledger, RUN.id, "f", "draft", {}, **accepted("small"))
     assert first.document_id == "a"

@@ -184,7 +184,7 @@ def test_digest_and_minutes_are_written_from_what_was_found_and_not_from_the_tra
 def test_every_part_is_an_attempt_of_its_own_on_record(engine: Engine) -> None:
     run, batch = engine.start_run("test"), Batch((meeting(),))
     [done] = engine.run_batch(run, notes.spec, batch, {"queries": (), "part_tokens": 300}).load()
-    attempts = list(engine.ledger.attempts(run.id))
+    attempts = list(engine.ledger.runs.attempts(run.id))
     parts = len(done.value("notes")["notes"])
     assert len(attempts) == len(done.outcomes["notes"].attempts) == parts
     assert {attempt.document_id for attempt in attempts} == {"m.txt"}

@@ -321,7 +321,7 @@ def test_every_change_is_on_record_with_how_the_budget_stood_after_it(ledger: Le
         await second.end(None)
 
     run(story())
-    ledger.budgets.grant("run 1", Decimal(2), "the boss said so")
+    ledger.budgets.top_up("run 1", Decimal(2), "the boss said so")
     history = [
         (c.kind, c.usd, c.spent, c.reserved, c.limit) for c in ledger.budgets.history("run 1")
     ]
@@ -337,7 +337,7 @@ def test_every_change_is_on_record_with_how_the_budget_stood_after_it(ledger: Le
 
 
 def test_a_grant_holds_for_all_who_draw_on_the_budget(ledger: Ledger, other: Ledger) -> None:
-    other.budgets.grant("run 1", Decimal("0.5"))
+    other.budgets.top_up("run 1", Decimal("0.5"))
     run(Caller(ledger, "1.5").begin())
 
 
@@ -385,7 +385,7 @@ def test_a_limit_that_was_changed_in_the_rules_holds_at_once_with_what_was_grant
     ledger: Ledger,
 ) -> None:
     run(Caller(ledger, "0.6", {"run 1": Decimal(1)}).begin())
-    ledger.budgets.grant("run 1", Decimal(2))
+    ledger.budgets.top_up("run 1", Decimal(2))
     [state] = ledger.run_budget([Limit("run 1", Decimal(5))]).states()
     assert (state.limit, state.granted, state.reserved) == (7, 2, Decimal("0.6"))
 

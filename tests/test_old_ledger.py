@@ -395,8 +395,8 @@ def test_every_row_is_still_there_after_the_migration_with_the_same_values(
 def test_what_the_ledger_says_of_an_old_run_is_what_it_said(opened: Path) -> None:
     """This reads through the ledger's methods, not its tables."""
     with Ledger.open(root=opened) as ledger:
-        assert ledger.resolve_run("latest").id == LEFT
-        run = ledger.resolve_run(MORNING)
+        assert ledger.runs.resolve("latest").id == LEFT
+        run = ledger.runs.resolve(MORNING)
         assert (run.flow, run.state, run.tags, run.tierwise_version) == (
             "post",
             "completed",
@@ -404,7 +404,7 @@ def test_what_the_ledger_says_of_an_old_run_is_what_it_said(opened: Path) -> Non
             "0.1.0",
         )
         assert (run.documents, run.deferred, run.plan is None) == (10, 3, False)
-        [row] = ledger.outcomes(MORNING, "02-wardrobe.txt", step="classify")
+        [row] = ledger.runs.outcomes(MORNING, "02-wardrobe.txt", step="classify")
         assert (row.outcome.status, row.outcome.model, row.outcome.value["label"]) == (
             "accepted",
             "medium",
@@ -412,7 +412,7 @@ def test_what_the_ledger_says_of_an_old_run_is_what_it_said(opened: Path) -> Non
         )
         assert row.outcome.route is not None
         assert row.outcome.route.models == ("small", "medium", "large")
-        tried = list(ledger.attempts(MORNING, "02-wardrobe.txt", "classify"))
+        tried = list(ledger.runs.attempts(MORNING, "02-wardrobe.txt", "classify"))
         assert [(a.model, a.kind) for a in tried] == [("small", "first"), ("medium", "escalation")]
         assert [
             verdict.check for a in tried for verdict in a.verdicts if verdict.passed is False

@@ -55,7 +55,7 @@ def record(root: Path, run: RunInfo = RUN, url: str | None = None) -> None:
 
 def recorded(root: Path, url: str | None = None) -> list[str]:
     with Ledger.open(url, root=root) as ledger:
-        return sorted(row.id for row in ledger.runs())
+        return sorted(row.id for row in ledger.runs.newest())
 
 
 def run(block: str, root: Path, *, programs: Path | None = None, **variables: str) -> str:

@@ -28,7 +28,6 @@ from tierwise import Document, read_documents, recorded_run, redact, write_docum
 from tierwise.engine import Engine
 from tierwise.errors import TierwiseError
 from tierwise.ledger import Ledger
-from tierwise.ledger.views.history import history, paid_calls
 from tierwise.orchestrate.dry_run import dry_run
 from tierwise.plan import Plan, Planner, Sampler, choose, save_plan, take_plan
 from tierwise.plan.sampler import whole_batch
@@ -145,7 +144,7 @@ def test_a_shipped_flow_is_planned_without_a_call_a_run_or_a_result(
     assert standin.count == 0
     assert not (root / "out").exists()
     with Ledger.open(root=root) as ledger:
-        assert ledger.runs() == []
+        assert ledger.runs.newest() == []
 
 
 def test_the_table_says_where_documents_go_and_what_they_cost(
@@ -241,7 +240,7 @@ def test_a_plan_says_of_each_document_what_the_engine_then_does(root: Path, inbo
             Document(id=name, text=text, sensitivity="internal") for name, text in TEXTS.items()
         )
         engine.run_batch(context, classify.spec, Batch(documents), {"labels": LABELS})
-        [row] = summarize_run(engine.ledger, context.id).rows
+        [row] = summarize_run(engine.ledger.runs, context.id).rows
     [mine, *_] = plan.rows
     assert (mine.step, mine.tier, mine.model, mine.calls) == (
         row.step,
@@ -458,7 +457,7 @@ def test_a_long_document_is_planned_part_by_part(
         context = engine.start_run("test")
         document = Document(id="a", text=text, sensitivity="internal")
         engine.run_batch(context, summarize.spec, Batch((document,)), {"max_words": 30})
-        calls = engine.ledger.resolve_run(context.id).attempts
+        calls = engine.ledger.runs.resolve(context.id).attempts
     assert row.calls - 2 == pytest.approx(calls, abs=1)
     assert calls > 5
 
@@ -531,7 +530,7 @@ def test_the_ledger_tells_how_a_step_went_before(database: str, tmp_path: Path) 
             )
 
         run(fill())
-        [past] = history(ledger).values()
+        [past] = ledger.history.past().values()
         assert (past.calls, past.repairs, past.documents, past.passed, past.pass_rate) == (
             2,
             1,
@@ -541,8 +540,8 @@ def test_the_ledger_tells_how_a_step_went_before(database: str, tmp_path: Path) 
         )
         assert (past.completion_tokens, past.latency_s) == (50, 0.5)
         assert past.cached_share == pytest.approx(20 / 700)
-        assert paid_calls(ledger, "classify", "small") == {"1", "2", "4"}
-        assert paid_calls(ledger, "classify", "large") == frozenset()
+        assert ledger.history.paid_calls("classify", "small") == {"1", "2", "4"}
+        assert ledger.history.paid_calls("classify", "large") == frozenset()
 
 
 def test_a_plan_waits_for_one_run_with_its_parameters(tmp_path: Path) -> None:

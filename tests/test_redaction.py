@@ -320,7 +320,7 @@ def test_a_flow_redacts_its_documents_and_sends_out_only_what_was_lowered(
     with Ledger.open(root=project) as ledger:
         rows = {
             row.document_id: row.outcome
-            for row in ledger.outcomes(summary.run.id)
+            for row in ledger.runs.outcomes(summary.run.id)
             if row.outcome.step == "redact"
         }
     assert (rows["a.txt"].sensitivity, rows["b.txt"].sensitivity) == ("internal", "confidential")

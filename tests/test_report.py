@@ -19,7 +19,6 @@ from tests.kit.reported_runs import CENT, CHAIN, LARGE, SMALL, TODAY, Page, proo
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger
-from tierwise.ledger.views.summary import runs_since
 from tierwise.policy.catalog import load_catalog
 from tierwise.policy.certificates import lower_bound
 from tierwise.records import Rejection, Route, Usage, Verdict
@@ -91,7 +90,7 @@ def facts(tmp_path: Path) -> ProjectFacts:
 
 def gathered(ledger: Ledger, facts: ProjectFacts, *run_ids: str) -> RunReport:
     return build_report(
-        ledger, [ledger.resolve_run(run_id) for run_id in run_ids or (RUN.id,)], facts, TODAY
+        ledger, [ledger.runs.resolve(run_id) for run_id in run_ids or (RUN.id,)], facts, TODAY
     )
 
 
@@ -248,7 +247,7 @@ def test_several_runs_add_up_and_are_charged_to_their_tags(
         ("", "", 1, 14 * CENT),
     ]
     assert [point.run_id for point in report.trend] == ["one", "two", "three"]
-    assert [r.id for r in runs_since(ledger, RUN.started_at + 60)] == ["three", "two"]
+    assert [r.id for r in ledger.runs.since(RUN.started_at + 60)] == ["three", "two"]
 
 
 def test_the_trend_of_a_run_is_that_of_its_flow_until_then(
@@ -306,7 +305,7 @@ def test_what_needs_attention_comes_with_its_command(ledger: Ledger, facts: Proj
 
 
 def shown(ledger: Ledger, facts: ProjectFacts, **options: Any) -> str:
-    runs = [ledger.resolve_run(RUN.id)]
+    runs = [ledger.runs.resolve(RUN.id)]
     return render_page(
         build_report(ledger, runs, facts, TODAY), document_rows(ledger, runs, **options)
     )

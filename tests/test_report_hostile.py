@@ -140,7 +140,7 @@ def shown(**texts: str) -> str:
         root = Path(folder)
         with Ledger.open(migrated_url("sqlite", root), root=root) as ledger:
             story(ledger, texts)
-            runs = [ledger.resolve_run(RUN.id)]
+            runs = [ledger.runs.resolve(RUN.id)]
             return render_page(
                 build_report(ledger, runs, facts, TODAY), document_rows(ledger, runs)
             )

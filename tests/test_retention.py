@@ -85,7 +85,7 @@ def run(project: Path, *documents: Document, age_days: float = 0, state: str = "
         context = engine.start_run("inbox")
         engine.run_batch(context, CLASSIFY, Batch(documents or DOCUMENTS), LABELS)
         engine.finish_run(context, state)  # type: ignore[arg-type]
-        address = engine.ledger._database.engine.url
+        address = engine.ledger.url
     if age_days:
         database = create_engine(address)
         with database.begin() as connection:
@@ -114,7 +114,11 @@ def everything(url: str, project: Path) -> str:
 def figures(url: str, project: Path, run_id: str) -> object:
     """What reports are made of."""
     with Ledger.open(url, root=project) as ledger:
-        return ledger.resolve_run(run_id), ledger.summary(run_id), ledger.outcome_counts(run_id)
+        return (
+            ledger.runs.resolve(run_id),
+            ledger.runs.summary(run_id),
+            ledger.runs.outcome_counts(run_id),
+        )
 
 
 def verified(project: Path, terminal: Terminal) -> bool:
@@ -141,8 +145,8 @@ def test_never_keeps_no_text_once_a_run_is_complete(
     assert PRIVATE not in kept
     assert "The desk" not in kept
     with Ledger.open(url, root=project) as ledger:
-        reasons = {row.outcome.reason for row in ledger.outcomes(first)}
-        assert ledger.resolve_run(first).cost_known > 0
+        reasons = {row.outcome.reason for row in ledger.runs.outcomes(first)}
+        assert ledger.runs.resolve(first).cost_known > 0
     assert reasons == ({""} if answer is quoting else {"small: grounding"})
     assert verified(project, terminal)
     calls = provider.count
@@ -280,13 +284,13 @@ def test_a_budget_that_runs_out_after_an_answer_leaves_no_quotation_behind(
     with Engine(Project(root), env={}) as engine:
         classified(engine, as_long, Decimal(1))
         reserved = "SELECT max(usd) FROM budget_entries WHERE kind = 'reserved'"
-        with engine.ledger._database.reading() as connection:
+        with create_engine(engine.ledger.url).connect() as connection:
             worst_case = Decimal(connection.execute(text(reserved)).scalar_one()).scaleb(-12)
         # enough for either model's worst case, too little for the second once the first was paid
         run_id = classified(engine, letter, worst_case + Decimal("0.000001"))
-        (before,) = engine.ledger.deferred(run_id)
+        (before,) = engine.ledger.runs.deferred(run_id)
         engine.ledger.retention.forget_document(letter.id, by="ada")
-        (after,) = engine.ledger.deferred(run_id)
+        (after,) = engine.ledger.runs.deferred(run_id)
     assert (before.cause, after.cause) == ("budget", "budget")
     assert PRIVATE in before.reason
     assert PRIVATE not in everything(url, root)

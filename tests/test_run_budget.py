@@ -98,7 +98,7 @@ def test_no_commit_of_any_process_ever_breaks_a_budget(database: str, tmp_path: 
         assert set(states) == set(LIMITS)
         for name in LIMITS:
             _check_history(ledger, name)
-        paid = {name: ledger.resolve_run(name).cost_known for name in ("run-1", "run-2")}
+        paid = {name: ledger.runs.resolve(name).cost_known for name in ("run-1", "run-2")}
     assert states["run-1"].reserved == 0
     assert states["run-1"].spent == states["day team=claims"].spent
     assert min(states["day"].free, states["day team=claims"].free) < Decimal("0.02"), (
@@ -206,8 +206,8 @@ def test_a_run_that_shall_fail_stops_with_all_that_was_paid_on_record(
     with pytest.raises(BudgetExceeded, match=r"the run stops.*the budget 'run "):
         engine.run_batch(run, CLASSIFY, documents(20), LABELS)
     made = provider.count
-    assert len(list(engine.ledger.attempts(run.id))) == made > 0
-    assert len(list(engine.ledger.outcomes(run.id))) == 20
+    assert len(list(engine.ledger.runs.attempts(run.id))) == made > 0
+    assert len(list(engine.ledger.runs.outcomes(run.id))) == 20
     with pytest.raises(BudgetExceeded):
         engine.run_batch(run, CLASSIFY, documents(30), LABELS)
     assert provider.count == made
@@ -364,7 +364,7 @@ def test_a_budget_that_is_no_amount_leaves_no_run_on_record(make: Make) -> None:
     engine = make()
     with pytest.raises(Exception, match="a budget is 0 USD or more"):
         engine.start_run("test", budget_usd=Decimal(-1))
-    assert engine.ledger.runs() == []
+    assert engine.ledger.runs.newest() == []
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_another_process_works_for_the_run_under_its_budget(
         assert told_run == run.id
         assert 0 < statuses.count("accepted") < 12
         assert statuses.count("accepted") + statuses.count("deferred") == 12
-        [row] = engine.ledger.runs()
+        [row] = engine.ledger.runs.newest()
         assert (row.documents, row.attempts) == (12, standin.count)
         assert row.cost is not None
         assert row.cost <= Decimal("0.0011")

@@ -38,7 +38,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 
 def kinds(ledger: Ledger, run_id: str) -> list[tuple[str, str]]:
-    return [(attempt.model, attempt.kind) for attempt in ledger.attempts(run_id)]
+    return [(attempt.model, attempt.kind) for attempt in ledger.runs.attempts(run_id)]
 
 
 def test_a_shadow_changes_no_outcome_and_is_on_record(office: Office) -> None:
@@ -47,7 +47,7 @@ def test_a_shadow_changes_no_outcome_and_is_on_record(office: Office) -> None:
     assert [attempt.model for attempt in outcome.attempts] == ["dear"]
     with office.ledger() as ledger:
         assert kinds(ledger, context.id) == [("dear", "first"), ("cheap", "shadow")]
-        [row] = ledger.outcomes(context.id)
+        [row] = ledger.runs.outcomes(context.id)
         assert (row.outcome.model, row.outcome.value) == ("dear", outcome.value)
 
 
@@ -55,7 +55,7 @@ def test_without_the_setting_nothing_is_shadowed(office: Office) -> None:
     context, _ = office.made(share=0).run(documents(4))
     assert office.cheap.count == 0
     with office.ledger() as ledger:
-        assert ledger.audits.queue() == []
+        assert ledger.samples.queue() == []
         assert len(kinds(ledger, context.id)) == 4
 
 
@@ -81,7 +81,7 @@ def test_answers_without_a_shadow_are_still_put_up_for_labels(office: Office) ->
     """What is learned of the model in use holds for the confidential documents too."""
     office.made(cheap="clarifai").run(documents(6, sensitivity="confidential"))
     with office.ledger() as ledger:
-        waiting = ledger.audits.queue()
+        waiting = ledger.samples.queue()
     assert all(item.shadow is None and item.accepted.model == "dear" for item in waiting)
     assert all(item.words == ("accepted", "neither") for item in waiting)
 
@@ -91,7 +91,7 @@ def test_shadows_stop_at_their_share_of_the_money(office: Office) -> None:
     price = "{input: 1, output: 2, source: test, date: 2026-11-01}"
     context, _ = office.made(money=0.05, price=price).run(documents(30))
     with office.ledger() as ledger:
-        attempts = list(ledger.attempts(context.id))
+        attempts = list(ledger.runs.attempts(context.id))
     shadows = sum((a.cost or Decimal(0) for a in attempts if a.kind == "shadow"), Decimal(0))
     others = sum((a.cost or Decimal(0) for a in attempts if a.kind != "shadow"), Decimal(0))
     assert 0 < shadows <= others * Decimal("0.05")
@@ -136,8 +136,8 @@ def test_a_shadow_that_cannot_be_called_is_on_record_and_not_asked_again(office:
     context, [outcome] = office.made().run(documents(1))
     assert outcome.status == "accepted"
     with office.ledger() as ledger:
-        assert [a.error for a in ledger.attempts(context.id)] == [None, "AuthenticationFailed"]
-        assert all(item.shadow is None for item in ledger.audits.queue())
+        assert [a.error for a in ledger.runs.attempts(context.id)] == [None, "AuthenticationFailed"]
+        assert all(item.shadow is None for item in ledger.samples.queue())
 
 
 def test_a_budget_without_room_for_a_shadow_leaves_the_document_alone(office: Office) -> None:
@@ -154,14 +154,14 @@ def test_an_answer_that_the_checks_refuse_counts_as_wrong_without_a_person(offic
     office.cheap.answer(json.dumps({"label": "billing", "evidence": "words that are nowhere"}))
     office.made().run(documents(1))
     with office.ledger() as ledger:
-        audit = ledger.audits.item(_only_item(ledger)).shadow
+        audit = ledger.samples.item(_only_item(ledger)).shadow
     assert audit is not None
     assert (audit.value, audit.right, audit.reviewer) == (None, False, "checks")
 
 
 def _only_item(ledger: Ledger) -> str:
-    [run_row] = ledger.runs()
-    [row] = ledger.outcomes(run_row.id)
+    [run_row] = ledger.runs.newest()
+    [row] = ledger.runs.outcomes(run_row.id)
     return item_id(run_row.id, "classify", row.document_hash)
 
 
@@ -169,7 +169,7 @@ def test_disagreements_queue_up_first(office: Office) -> None:
     """`cheap` says billing of every message; half are about a parcel."""
     office.made().run(documents(20))
     with office.ledger() as ledger:
-        queue = ledger.audits.queue()
+        queue = ledger.samples.queue()
     disagreeing = [item for item in queue if item.disagrees]
     assert queue[: len(disagreeing)] == disagreeing
     assert len(disagreeing) == 10
@@ -229,39 +229,39 @@ def audit(n: int = 0, role: str = "accepted", **changes: object) -> Audit:
 
 
 def test_a_label_says_both_answers_are_right_or_wrong(ledger: Ledger) -> None:
-    run(ledger.audits.record([audit(), audit(role="shadow", agreed=False, value={"label": "b"})]))
-    item = ledger.audits.label(audit().item[:5], "shadow", "ann")
+    run(ledger.samples.record([audit(), audit(role="shadow", agreed=False, value={"label": "b"})]))
+    item = ledger.samples.label(audit().item[:5], "shadow", "ann")
     assert (item.accepted.right, item.accepted.reviewer) == (False, "ann")
     assert item.shadow is not None
     assert item.shadow.right is True
-    assert ledger.audits.queue() == []
+    assert ledger.samples.queue() == []
 
 
 def test_a_later_word_replaces_an_earlier_one(ledger: Ledger) -> None:
-    run(ledger.audits.record([audit()]))
-    ledger.audits.label(audit().item, "neither", "ann")
-    assert ledger.audits.label(audit().item, "accepted", "bob").accepted.right is True
+    run(ledger.samples.record([audit()]))
+    ledger.samples.label(audit().item, "neither", "ann")
+    assert ledger.samples.label(audit().item, "accepted", "bob").accepted.right is True
 
 
 def test_recording_an_audit_again_keeps_its_label(ledger: Ledger) -> None:
-    run(ledger.audits.record([audit()]))
-    ledger.audits.label(audit().item, "neither", "ann")
-    run(ledger.audits.record([audit()]))
-    assert ledger.audits.item(audit().item).accepted.right is False
+    run(ledger.samples.record([audit()]))
+    ledger.samples.label(audit().item, "neither", "ann")
+    run(ledger.samples.record([audit()]))
+    assert ledger.samples.item(audit().item).accepted.right is False
 
 
 def test_a_word_that_does_not_fit_and_an_unknown_item_are_misuse(ledger: Ledger) -> None:
-    run(ledger.audits.record([audit(1)]))
+    run(ledger.samples.record([audit(1)]))
     with pytest.raises(Misuse, match="it takes accepted, neither"):
-        ledger.audits.label(audit(1).item, "shadow", "ann")
+        ledger.samples.label(audit(1).item, "shadow", "ann")
     with pytest.raises(UnknownName):
-        ledger.audits.label("zzz", "accepted", "ann")
+        ledger.samples.label("zzz", "accepted", "ann")
 
 
 def test_how_often_each_model_was_a_shadow(ledger: Ledger) -> None:
     shadows = [audit(n, "shadow", model="cheap" if n else "cheaper") for n in range(3)]
-    run(ledger.audits.record([*(audit(n) for n in range(3)), *shadows]))
-    assert ledger.audits.shadowed("classify") == {"cheap": 2, "cheaper": 1}
+    run(ledger.samples.record([*(audit(n) for n in range(3)), *shadows]))
+    assert ledger.samples.shadowed("classify") == {"cheap": 2, "cheaper": 1}
 
 
 def test_evidence_counts_what_chance_marked_up_to_the_first_without_a_label() -> None:
@@ -453,7 +453,7 @@ def test_without_audits_it_says_how_to_get_some(terminal: Terminal, office: Offi
 def test_a_label_that_demotes_says_so(terminal: Terminal, office: Office) -> None:
     proven(office).run(documents(30))
     with office.ledger() as ledger:
-        waiting = ledger.audits.queue()
+        waiting = ledger.samples.queue()
     said = "".join(
         terminal("label", item.id, "--right", "neither", cwd=office.root).err for item in waiting
     )
@@ -473,8 +473,8 @@ def test_a_shadow_whose_labels_are_good_is_worth_certifying(
     wanted = "worth certifying: tierwise certify classify -m cheap"
     assert wanted not in " ".join(terminal("label", cwd=office.root).out.split())
     with office.ledger() as ledger:
-        for item in ledger.audits.queue():
-            ledger.audits.label(item.id, "both", "ann")
+        for item in ledger.samples.queue():
+            ledger.samples.label(item.id, "both", "ann")
     assert wanted in " ".join(terminal("label", cwd=office.root).out.split())
 
 
@@ -498,7 +498,7 @@ def test_on_a_terminal_it_asks_one_by_one(office: Office) -> None:
     pty = pytest.importorskip("pty")
     office.made().run(documents(6))
     with office.ledger() as ledger:
-        before = len(ledger.audits.queue())
+        before = len(ledger.samples.queue())
     ours, theirs = pty.openpty()
     os.write(ours, b"x\na\nb\nq\n")
     done = subprocess.run(
@@ -508,4 +508,4 @@ def test_on_a_terminal_it_asks_one_by_one(office: Office) -> None:
     assert done.returncode == 0, done.stderr
     assert "right: [s]hadow, [a]ccepted, [b]oth, [n]either, [q]uit?" in done.stdout
     with office.ledger() as ledger:
-        assert len(ledger.audits.queue()) == before - 2
+        assert len(ledger.samples.queue()) == before - 2

@@ -50,9 +50,9 @@ OnOutcome = Callable[[Document, Outcome], None]
 
 
 class RunRecords(Protocol):
-    """The records of runs that a summary is made of: the ledger, or those of a dry run."""
+    """The records of runs that a summary is made of: `ledger.runs`, or those of a dry run."""
 
-    def resolve_run(self, name: str, /) -> RunRow:
+    def resolve(self, name: str, /) -> RunRow:
         """Return a run's totals."""
         ...
 
@@ -178,7 +178,7 @@ class Engine:
     @property
     def records(self) -> RunRecords:
         """The ledger, which a run's summary is read from."""
-        return self.ledger
+        return self.ledger.runs
 
     @property
     def spool(self) -> Path | None:
@@ -379,7 +379,7 @@ class Engine:
     def _update_demotions(self) -> None:
         """Take certificates out of the policy that people's labels contradict by now."""
         rules = self.policy.rules
-        demotions = demoted(self.ledger.audits, self.policy.certificates, rules.floors)
+        demotions = demoted(self.ledger.samples, self.policy.certificates, rules.floors)
         if demotions == self.policy.demoted:
             return
         for (step, models), reason in demotions.items() - self.policy.demoted.items():

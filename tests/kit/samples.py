@@ -129,7 +129,7 @@ def proven(office: Office) -> Office:
 def label_all(office: Office) -> None:
     """A person who knows: parcels are deliveries."""
     with office.ledger() as ledger:
-        for item in ledger.audits.queue():
+        for item in ledger.samples.queue():
             number = int(item.accepted.document_id[1:])
             good = item.accepted.value["label"] == ("delivery" if number % 2 else "billing")
-            ledger.audits.label(item.id, "accepted" if good else "neither", "ann")
+            ledger.samples.label(item.id, "accepted" if good else "neither", "ann")

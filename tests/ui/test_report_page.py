@@ -70,7 +70,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def many(project: Path) -> str:
     """The same page with 10,000 documents: the 60 over and over, under names of their own."""
     with Ledger.open(root=project) as ledger:
-        runs = [ledger.resolve_run("latest")]
+        runs = [ledger.runs.resolve("latest")]
         found = document_rows(ledger, runs)
         sixty = found["documents"]
         found["documents"] = [[f"{i:05d}.txt", *sixty[i % len(sixty)][1:]] for i in range(10_000)]

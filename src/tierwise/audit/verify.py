@@ -12,9 +12,9 @@ from tierwise.ledger.people.chain import START, Block, Scope, Seal, digest, link
 
 
 class SealedLedger(Protocol):
-    """The methods that verification needs of a ledger: `ledger.trail`."""
+    """The methods that verification needs of a ledger: `ledger.seals`."""
 
-    def seals(self) -> Iterator[Seal]:
+    def in_order(self) -> Iterator[Seal]:
         """Yield all seals, in order."""
         ...
 
@@ -85,7 +85,7 @@ def _check_seals(ledger: SealedLedger, result: Verification) -> dict[int, Seal]:
     """Return the ledger's seals by number, with the faults of their own chain noted."""
     seals: dict[int, Seal] = {}
     previous = START
-    for seal in ledger.seals():
+    for seal in ledger.in_order():
         name = f"seal {seal.number} ({seal.kind} {seal.subject})"
         if not seal.holds:
             result.faults.append(f"{name} was changed in the ledger")

@@ -25,7 +25,7 @@ from tierwise.errors import (
     ModelUnavailable,
     TierwiseError,
 )
-from tierwise.ledger import Ledger, Paid
+from tierwise.ledger import CallLedger, Paid
 from tierwise.policy.catalog import Model
 from tierwise.policy.router import worst_case
 from tierwise.records import (
@@ -74,7 +74,7 @@ class _Claimed:
 class Attempts:
     """Makes calls within the limits of each model and of the run's budgets."""
 
-    def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
+    def __init__(self, provider: Provider, ledger: CallLedger, workers: int = 1) -> None:
         self._provider = provider
         self._ledger = ledger
         self._workers = workers

@@ -24,7 +24,7 @@ from tierwise.cascade.routing import (
 )
 from tierwise.cascade.shadow import Shadows
 from tierwise.errors import BudgetExceeded, CallError, CoolingDown, ModelUnavailable, TierwiseError
-from tierwise.ledger import Ledger
+from tierwise.ledger import CallLedger
 from tierwise.policy.router import choices, unroutable_cause
 from tierwise.policy.rules import Features
 from tierwise.records import AttemptKind, Cause, Document, Outcome, Route, highest
@@ -51,7 +51,7 @@ class _Progress:
 class Cascade:
     """Runs documents through steps. Async; lives on the engine's event loop."""
 
-    def __init__(self, provider: Provider, ledger: Ledger, workers: int = 1) -> None:
+    def __init__(self, provider: Provider, ledger: CallLedger, workers: int = 1) -> None:
         """`workers` is the number of processes that share every model's limits."""
         self._attempts = Attempts(provider, ledger, workers)
         self._answers = Answers(self._attempts)

@@ -19,7 +19,7 @@ from tierwise.cascade.attempts import FailedCall
 from tierwise.cascade.few_shot import conversation
 from tierwise.cascade.job import Work
 from tierwise.errors import BudgetExceeded
-from tierwise.ledger import Ledger
+from tierwise.ledger import CallLedger
 from tierwise.ledger.people.samples import Audit, identity_of, item_id
 from tierwise.policy.catalog import Model
 from tierwise.policy.router import rejection_of, worst_case
@@ -42,7 +42,7 @@ class _ShadowBudget:
 class Shadows:
     """Samples accepted outcomes of one process. Async; lives on the engine's event loop."""
 
-    def __init__(self, answers: Answers, ledger: Ledger) -> None:
+    def __init__(self, answers: Answers, ledger: CallLedger) -> None:
         self._answers = answers
         self._ledger = ledger
         self._asked: dict[str, Counter[str]] = {}  # step -> model -> samples so far
@@ -69,13 +69,13 @@ class Shadows:
             answer = await self._ask(work, model, costs[name])
             if answer:
                 samples.append(_sample_of_shadow(work, outcome, model, answer))
-        await self._ledger.audits.record(samples)
+        await self._ledger.samples.record(samples)
 
     async def _candidate(self, work: Work, costs: Mapping[str, Decimal]) -> str | None:
         """Return the affordable model with the fewest samples, and count it as asked."""
         step = work.step.name
         if step not in self._asked:
-            counts = await asyncio.to_thread(self._ledger.audits.shadowed, step)
+            counts = await asyncio.to_thread(self._ledger.samples.shadowed, step)
             self._asked.setdefault(step, Counter(counts))
         asked = self._asked[step]
         affordable = [name for name in costs if self._is_affordable(work, costs[name])]

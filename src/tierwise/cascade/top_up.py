@@ -9,7 +9,7 @@ from contextlib import suppress
 from decimal import Decimal
 
 from tierwise.errors import BudgetExceeded
-from tierwise.ledger import Ledger
+from tierwise.ledger import BudgetLedger
 
 # Returns the USD to add to the exhausted budget; None means no.
 AskForTopUp = Callable[[BudgetExceeded], Decimal | None]
@@ -18,7 +18,7 @@ AskForTopUp = Callable[[BudgetExceeded], Decimal | None]
 class TopUp:
     """Asks for top-ups: one question at a time for all documents, and none after a refusal."""
 
-    def __init__(self, ask: AskForTopUp, ledger: Ledger) -> None:
+    def __init__(self, ask: AskForTopUp, ledger: BudgetLedger) -> None:
         self._ask = ask
         self._ledger = ledger
         self._lock = asyncio.Lock()
@@ -38,7 +38,7 @@ class TopUp:
             if not usd:
                 self._refused = True
                 return False
-            await self._ledger.grant(error.budget, usd, "top-up when the budget was exhausted")
+            await self._ledger.top_up(error.budget, usd, "top-up when the budget was exhausted")
             return True
 
     def close(self) -> None:

@@ -55,16 +55,16 @@ def export(
     if form not in ("jsonl", "csv"):
         raise Misuse(f"there is no format '{form}'; use jsonl or csv")
     with open_ledger() as ledger, _opened(output) as file:
-        scope = Scope(ledger.resolve_run(run).id if run else None, _seconds(since))
-        for crashed in ledger.trail.end_crashed():
+        scope = Scope(ledger.runs.resolve(run).id if run else None, _seconds(since))
+        for crashed in ledger.seals.end_crashed():
             typer.echo(
                 f"run {crashed}: its process is gone; it is now on record as crashed, and sealed",
                 err=True,
             )
         newest_seal = None
-        for newest_seal in ledger.trail.seals():  # noqa: B007 - the last of them is the newest
+        for newest_seal in ledger.seals.in_order():  # noqa: B007 - the last of them is the newest
             pass
-        blocks = ledger.trail.blocks(scope)
+        blocks = ledger.seals.blocks(scope)
         number, last_hash = write_trail(
             file, blocks, scope, newest_seal, "csv" if form == "csv" else "jsonl"
         )
@@ -95,7 +95,7 @@ def verify(
         report = verify_file(file, None)
     else:
         with open_ledger() as ledger:
-            report = verify_file(file, ledger.trail) if file else verify_ledger(ledger.trail)
+            report = verify_file(file, ledger.seals) if file else verify_ledger(ledger.seals)
     if as_json:
         print_json({"records": report.records, "faults": report.faults, "notes": report.notes})
     else:

@@ -75,7 +75,7 @@ def _changes(
     if name not in names:
         raise UnknownName("budget", name, names)
     if add is not None:
-        ledger.budgets.grant(name, Decimal(str(add)), note)
+        ledger.budgets.top_up(name, Decimal(str(add)), note)
     return list(ledger.budgets.history(name))
 
 

@@ -64,7 +64,7 @@ def diff(
     old_rules = _load_rules(project, entries, old)
     new_rules = _load_rules(project, entries, new)
     with open_ledger(project) as ledger:
-        runs = [ledger.resolve_run(run)] if run else _runs_since(ledger, since)
+        runs = [ledger.runs.resolve(run)] if run else _runs_since(ledger, since)
         cases = past(ledger, runs)
         if not cases.cases:
             where = f"run {runs[0].id}" if run else f"the runs of the last {since}"
@@ -120,4 +120,4 @@ def _runs_since(ledger: Ledger, span: str) -> list[RunRow]:
     if not number.isdecimal() or unit not in _SECONDS:
         raise Misuse(f"--since takes a time such as 30m, 12h, 7d or 4w; not '{span}'")
     start = time.time() - int(number) * _SECONDS[unit]
-    return [run for run in ledger.runs(_MOST_RUNS) if run.started_at >= start]
+    return [run for run in ledger.runs.newest(_MOST_RUNS) if run.started_at >= start]

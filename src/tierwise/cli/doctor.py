@@ -87,7 +87,9 @@ def _rules(project: Project) -> str:
 
 def _ledger(project: Project) -> str:
     with open_ledger(project) as ledger:
-        return f"{len(ledger.runs(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
+        return (
+            f"{len(ledger.runs.newest(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
+        )
 
 
 def _demotions(project: Project) -> Iterator[Finding]:
@@ -95,7 +97,7 @@ def _demotions(project: Project) -> Iterator[Finding]:
     from tierwise.ledger.people.samples import demoted
 
     with open_ledger(project) as ledger:
-        demotions = demoted(ledger.audits, project.certificates, project.rules.floors)
+        demotions = demoted(ledger.samples, project.certificates, project.rules.floors)
     for (step, models), reason in demotions.items():
         chain = " > ".join(models)
         yield Finding("certificate", None, f"{chain} for {step} no longer counts: {reason}")

@@ -126,7 +126,7 @@ def _past(project: Project, run: str, document: str, only: str | None) -> list[E
     from tierwise.explain import decisions
 
     with open_ledger(project) as ledger:
-        explanations = decisions.explain(ledger, ledger.resolve_run(run), document, only)
+        explanations = decisions.explain(ledger, ledger.runs.resolve(run), document, only)
     return [decisions.with_words(project, explanation) for explanation in explanations]
 
 

@@ -52,7 +52,7 @@ def add(
         added = add_golden_rows(
             ledger,
             project,
-            ledger.resolve_run(run),
+            ledger.runs.resolve(run),
             step,
             suffix="" if to == "golden" else "-examples",
             confidential=include_confidential,

@@ -69,9 +69,9 @@ def _label_one(
     ledger: Ledger, item_id: str, right: str | None, by: str | None, *, as_json: bool
 ) -> None:
     """Record a label, if there is one, and print the sample."""
-    item = ledger.audits.item(item_id)
+    item = ledger.samples.item(item_id)
     if right is not None:
-        item = ledger.audits.label(item.id, right, by or getpass.getuser())  # type: ignore[arg-type] # checked there
+        item = ledger.samples.label(item.id, right, by or getpass.getuser())  # type: ignore[arg-type] # checked there
     if as_json:
         print_json(_item_data(item))
         return
@@ -83,7 +83,7 @@ def _label_one(
 
 def _ask_in_turn(project: Project, ledger: Ledger, by: str) -> None:
     """Ask about one sample after the other, until none is left or the person quits."""
-    queue = ledger.audits.queue()
+    queue = ledger.samples.queue()
     for number, item in enumerate(queue, 1):
         typer.echo(f"\n{number} of {len(queue)}")
         _print_lines(item_lines(ledger, item))
@@ -91,7 +91,7 @@ def _ask_in_turn(project: Project, ledger: Ledger, by: str) -> None:
         letter = _ask_for_letter(words | {"q": "quit"})
         if letter == "q":
             break
-        ledger.audits.label(item.id, words[letter], by)
+        ledger.samples.label(item.id, words[letter], by)
     else:
         typer.echo("Nothing waits for a label.")
     _print_evidence(project, ledger)
@@ -109,7 +109,7 @@ def _ask_for_letter(words: dict[str, str]) -> str:
 
 def _list(project: Project, ledger: Ledger) -> None:
     """Print the samples that wait for a label, and the evidence so far."""
-    queue = ledger.audits.queue()
+    queue = ledger.samples.queue()
     disagreements = sum(item.disagrees for item in queue)
     if not project.rules.shadow.share:
         typer.echo(
@@ -130,7 +130,7 @@ def _list(project: Project, ledger: Ledger) -> None:
 
 
 def _print_evidence(project: Project, ledger: Ledger) -> None:
-    standings = list(ledger.audits.standings(project.rules.floors))
+    standings = list(ledger.samples.standings(project.rules.floors))
     _print_lines(evidence_lines(standings, _demotions(project, ledger)))
 
 
@@ -155,17 +155,17 @@ def _report_demotions(project: Project, ledger: Ledger) -> Iterator[None]:
 def _demotions(project: Project, ledger: Ledger) -> Demoted:
     from tierwise.ledger.people.samples import demoted
 
-    return demoted(ledger.audits, project.certificates, project.rules.floors)
+    return demoted(ledger.samples, project.certificates, project.rules.floors)
 
 
 def _data(project: Project, ledger: Ledger) -> dict[str, Any]:
-    standings = ledger.audits.standings(project.rules.floors)
+    standings = ledger.samples.standings(project.rules.floors)
     demotions = [
         {"step": step, "models": models, "reason": reason}
         for (step, models), reason in _demotions(project, ledger).items()
     ]
     return {
-        "queue": [_item_data(item) for item in ledger.audits.queue()],
+        "queue": [_item_data(item) for item in ledger.samples.queue()],
         "evidence": [asdict(standing) for standing in standings],
         "demoted": demotions,
     }

@@ -59,7 +59,7 @@ def report(
 
     project = find_project()
     with open_ledger(project) as ledger:
-        runs = _runs_since(ledger, since) if since else [ledger.resolve_run(run or "latest")]
+        runs = _runs_since(ledger, since) if since else [ledger.runs.resolve(run or "latest")]
         figures = read_report(ledger, runs, project)
         html = render_page(figures, document_rows(ledger, runs, with_answers=with_answers))
     name = f"since-{since}" if since else runs[0].id
@@ -72,13 +72,11 @@ def report(
 
 def _runs_since(ledger: Ledger, span: str) -> list[RunRow]:
     """Return the runs of a span of time. Raises Misuse for a misspelt span, or without a run."""
-    from tierwise.ledger.views.summary import runs_since
-
     match = _SPAN.fullmatch(span)
     if match is None:
         raise Misuse(f"--since takes a span such as 12h, 7d or 4w; not '{span}'")
     hours = int(match[1]) * _HOURS[match[2]]
-    runs = runs_since(ledger, time.time() - 3600 * hours)
+    runs = ledger.runs.since(time.time() - 3600 * hours)
     if not runs:
         raise Misuse(f"no run started in the last {span}; `tierwise runs` lists them all")
     return runs

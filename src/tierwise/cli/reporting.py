@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def read_report(ledger: Ledger, runs: Sequence[RunRow], project: Project) -> RunReport:
     """Read the figures of some runs, with the project's catalog, floors and certificates of today."""
-    steps = {row.step for run in runs for row in ledger.summary(run.id)}
+    steps = {row.step for run in runs for row in ledger.runs.summary(run.id)}
     facts = _project_facts(project, ledger, steps)
     return build_report(ledger, runs, facts, datetime.date.today())
 
@@ -53,7 +53,7 @@ def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> Project
         catalog=catalog,
         floors=floors,
         certificates=states,
-        labels_wanted=len(ledger.audits.queue()),
+        labels_wanted=len(ledger.samples.queue()),
     )
 
 
@@ -80,6 +80,6 @@ def _current(project: Project, ledger: Ledger, name: str) -> Current:
     current = current_step(project, name)
     if current is None:
         raise Misuse(f"there is no tasks/{name}.py")
-    reasons = demoted(ledger.audits, project.certificates, project.rules.floors)
+    reasons = demoted(ledger.samples, project.certificates, project.rules.floors)
     demotions = {models: reason for (step, models), reason in reasons.items() if step == name}
     return replace(current, demoted=demotions)

@@ -46,7 +46,7 @@ def retry(
 
     project = find_project()
     with open_ledger(project) as ledger:
-        before = ledger.resolve_run(run)
+        before = ledger.runs.resolve(run)
         plan = plan_retry(ledger, before.id, step, reason)
     prepare_prefect(project.root, log_level="INFO" if verbose else "CRITICAL")
     function = _load_flow(project, before)
@@ -88,7 +88,7 @@ def _print_result(project: Project, run_id: str, plan: Retry) -> None:
     """Print how many of the deferred documents are done."""
     with open_ledger(project) as ledger:
         seen = ledger.reviews.documents(run_id) & plan.again
-        deferred = {row.document_id for row in ledger.deferred(run_id)} & seen
+        deferred = {row.document_id for row in ledger.runs.deferred(run_id)} & seen
     typer.echo(
         f"Of {len(plan.again)} that waited, {len(seen - deferred)} are done "
         f"and {len(deferred)} still wait.",

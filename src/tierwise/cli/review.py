@@ -98,7 +98,7 @@ def review(
     _check_options(decisions, document, attempt, approve=approve)
     project = find_project()
     with open_ledger(project) as ledger:
-        row = ledger.resolve_run(run)
+        row = ledger.runs.resolve(run)
         if document is None and interactive:
             _decide_in_turn(project, ledger, row, step, by or user_name())
         elif document is None:

@@ -25,7 +25,7 @@ def runs(
 ) -> None:
     """List the recorded runs, newest first."""
     with open_ledger() as ledger:
-        rows = ledger.runs(limit)
+        rows = ledger.runs.newest(limit)
     if as_json:
         print_json([_data(row) for row in rows])
     else:

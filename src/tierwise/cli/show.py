@@ -31,7 +31,7 @@ def show(
 
     project = find_project()
     with open_ledger(project) as ledger:
-        report = read_report(ledger, [ledger.resolve_run(run)], project)
+        report = read_report(ledger, [ledger.runs.resolve(run)], project)
         [summary] = report.summaries
         rows = document_cells(ledger, summary.run.id) if documents else []
     if as_json:

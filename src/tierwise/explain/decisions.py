@@ -99,7 +99,9 @@ def explain(
     document_id = _document(ledger, run, document)
     outcomes = [
         row.outcome
-        for row in sorted(ledger.outcomes(run.id, document_id), key=lambda row: row.recorded_at)
+        for row in sorted(
+            ledger.runs.outcomes(run.id, document_id), key=lambda row: row.recorded_at
+        )
     ]
     if step is not None and step not in (names := [outcome.step for outcome in outcomes]):
         raise UnknownName(f"step of {document_id} in run {run.id}", step, names)
@@ -107,7 +109,7 @@ def explain(
     found = []
     for outcome in outcomes:
         if step in (None, outcome.step):
-            attempts = tuple(ledger.attempts(run.id, document_id, outcome.step))
+            attempts = tuple(ledger.runs.attempts(run.id, document_id, outcome.step))
             found.append(
                 _explained(
                     ledger, run, document_id, replace(outcome, attempts=attempts), dict(earlier)
@@ -119,7 +121,7 @@ def explain(
 
 
 def _document(ledger: Ledger, run: RunRow, name: str) -> str:
-    known = list(dict.fromkeys(row.document_id for row in ledger.outcomes(run.id)))
+    known = list(dict.fromkeys(row.document_id for row in ledger.runs.outcomes(run.id)))
     found = [document_id for document_id in known if name in document_id]
     if name in known or len(found) == 1:
         return name if name in known else found[0]
@@ -136,7 +138,7 @@ def _explained(
 ) -> Explanation:
     chosen = outcome.route or Route(step=outcome.step, rule="none", models=())
     replies = {
-        attempt.id: ledger.reply(attempt.call_hash)
+        attempt.id: ledger.runs.reply(attempt.call_hash)
         for attempt in outcome.attempts
         if not attempt.error
     }

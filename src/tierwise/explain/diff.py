@@ -112,11 +112,11 @@ def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
     for run in runs:
         usages = {
             (a.document_id, a.step, a.model): a.usage
-            for a in ledger.attempts(run.id)
+            for a in ledger.runs.attempts(run.id)
             if a.kind != "shadow"
         }
         earlier: dict[str, dict[str, Any]] = {}
-        for row in sorted(ledger.outcomes(run.id), key=lambda row: row.recorded_at):
+        for row in sorted(ledger.runs.outcomes(run.id), key=lambda row: row.recorded_at):
             chosen = row.outcome.route
             before = earlier.setdefault(row.document_id, {})
             if chosen and chosen.rule != "none":
@@ -170,7 +170,7 @@ class Replay:
             unavailable={
                 name: why for name, why in found.unavailable.items() if name in catalog.models
             },
-            demoted=demoted(ledger.audits, project.certificates, rules.floors),
+            demoted=demoted(ledger.samples, project.certificates, rules.floors),
         )
         self._steps: dict[tuple[str, str], tuple[bool, Current | None]] = {}
 

@@ -78,14 +78,14 @@ def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
     for model in project.catalog.models.values():
         records.tiers[model.name].add(model.tier)
     # tiers of attempts, too: a model may have left the catalog since, or moved to another tier
-    for run in ledger.runs(_MAX_RUNS):
+    for run in ledger.runs.newest(_MAX_RUNS):
         asked: dict[str, set[str]] = defaultdict(set)
-        for attempt in ledger.attempts(run.id, step=step):
+        for attempt in ledger.runs.attempts(run.id, step=step):
             if attempt.error is None and attempt.kind not in ("judge", "shadow"):
                 asked[attempt.document_id].add(attempt.model)
                 records.tiers[attempt.model].add(attempt.tier)
         has_answers = False
-        by_document = groupby(ledger.outcomes(run.id), key=lambda row: row.document_id)
+        by_document = groupby(ledger.runs.outcomes(run.id), key=lambda row: row.document_id)
         for document_id, rows in by_document:
             models = frozenset(asked[document_id])
             answered = _add_document(records, run.id, step, list(rows), models)
@@ -143,7 +143,7 @@ class Judgements:
             self._decisions |= ledger.reviews.answers(question, hashes)
         # (document hash, hash of the answer) -> the label: right, wrong or not sure
         self._labels: dict[tuple[str, str], bool | None] = {}
-        for sample in ledger.audits.labelled(step):
+        for sample in ledger.samples.labelled(step):
             if not sample.shadow and sample.value is not None:
                 key = (sample.document_hash, canonical_hash(sample.value))
                 self._labels[key] = sample.right

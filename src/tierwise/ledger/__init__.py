@@ -1,14 +1,17 @@
-"""The ledger: runs, attempts, outcomes, verdicts, budgets and reviews. The only door to SQLAlchemy."""
+"""The append-only record of a project, and the only door to SQLAlchemy."""
 
 from __future__ import annotations
 
 from tierwise.ledger.budgets import BudgetChange
 from tierwise.ledger.people.reviews import Decision
+from tierwise.ledger.protocols import BudgetLedger, CallLedger
 from tierwise.ledger.rows import DeferredRow, OutcomeRow, Paid, RunInfo, RunRow, SummaryRow
 from tierwise.ledger.store import Ledger, RunState
 
 __all__ = [
     "BudgetChange",
+    "BudgetLedger",
+    "CallLedger",
     "Decision",
     "DeferredRow",
     "Ledger",

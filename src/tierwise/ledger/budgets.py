@@ -273,9 +273,9 @@ def _state(row: Mapping[str, Any]) -> BudgetState:
 class Budgets:
     """The budgets of a ledger. Methods may be called from any thread and raise LedgerError."""
 
-    def __init__(self, database: Database, grant: Callable[[LimitIncrease], None]) -> None:
+    def __init__(self, database: Database, top_up: Callable[[LimitIncrease], None]) -> None:
         self._database = database
-        self._grant = grant
+        self._top_up = top_up
 
     def states(self, names: Sequence[str] | None = None) -> list[BudgetState]:
         """How budgets stand, by name; all of them, or those among `names` that have been drawn on."""
@@ -306,7 +306,7 @@ class Budgets:
                     note=row.note,
                 )
 
-    def grant(self, name: str, usd: Decimal, note: str = "") -> BudgetState:
+    def top_up(self, name: str, usd: Decimal, note: str = "") -> BudgetState:
         """Add to a budget's limit, for all who draw on it, and put that on record."""
-        self._grant(LimitIncrease(name, usd, note))
+        self._top_up(LimitIncrease(name, usd, note))
         return self.states([name])[0]

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from tierwise.errors import BudgetExceeded, LedgerError
 from tierwise.ledger.budgets import (
@@ -25,8 +25,8 @@ from tierwise.ledger.leases import RunLeases
 from tierwise.ledger.operations import Answer, Claim, Held, Kind, Operation, granted
 from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
-from tierwise.ledger.people.samples import Audits
-from tierwise.ledger.people.seals import Trail
+from tierwise.ledger.people.samples import Samples
+from tierwise.ledger.people.seals import Seals
 from tierwise.ledger.processes import new_process_identity
 from tierwise.ledger.rows import (
     DeferredRow,
@@ -42,10 +42,15 @@ from tierwise.ledger.rows import (
     run_row,
     verdict_rows,
 )
-from tierwise.ledger.views.runs import Queries
+from tierwise.ledger.views.history import History
+from tierwise.ledger.views.runs import Runs
+from tierwise.ledger.views.summary import Summaries
 from tierwise.ledger.writer import Writer
 from tierwise.policy.budget import BudgetState, Limit, ReservationRequest, RunBudget
 from tierwise.records import Attempt, Document, Outcome, Reply, Verdict
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 __all__ = [
     "BudgetChange",
@@ -85,7 +90,7 @@ class _Holding:
         )
 
 
-class Ledger(Queries):
+class Ledger:
     """The append-only record of a project, in SQLite or PostgreSQL.
 
     Async methods return after the commit and belong to one event loop; the others may be called
@@ -93,16 +98,21 @@ class Ledger(Queries):
     """
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database)
+        self._database = database
         self._writer = Writer(database)
-        self.audits = Audits(database, self._writer)
+        # Reading, for commands and reports.
+        self.runs = Runs(database)
+        self.summaries = Summaries(database)
+        self.history = History(database)
+        # Reading and writing for people.
         self.reviews = Reviews(database)
-        self.trail = Trail(database)
+        self.samples = Samples(database, self._writer)
         self.retention = Retention(database)
+        self.seals = Seals(database)
         self._owner = new_process_identity()
         self._leases = RunLeases(self._writer, self._owner)
         self._counter = itertools.count()
-        self.budgets = Budgets(database, self._grant)
+        self.budgets = Budgets(database, self._top_up)
         self.budget_states: dict[str, BudgetState] = {}  # as this process last heard of them
         self._held: dict[str, _Holding] = {}  # by call hash
         self._news: dict[
@@ -120,6 +130,11 @@ class Ledger(Queries):
         and `postgresql+psycopg://`. Raises LedgerError with the remedy.
         """
         return cls(open_database(url, root))
+
+    @property
+    def url(self) -> URL:
+        """The database's address, password included."""
+        return self._database.engine.url
 
     def __enter__(self) -> Self:
         return self
@@ -149,14 +164,14 @@ class Ledger(Queries):
         self._writer.submit(
             Operation(rows={"start": [run_row(run) | self._leases.begin(run.id)]})
         ).result()
-        self.trail.end_crashed()
+        self.seals.end_crashed()
 
     def finish_run(self, run_id: str, state: RunState) -> None:
         """Record how a run ended, and seal what is on record of it."""
         row = {"run": run_id, "end": state, "at": time.time()}
         self._writer.submit(Operation(rows={"finish": [row]})).result()
         self._leases.end(run_id)
-        self.trail.seal_run(run_id)
+        self.seals.seal_run(run_id)
 
     async def claim(
         self,
@@ -312,11 +327,11 @@ class Ledger(Queries):
         operation = Operation(rows=_free(call_hash, holding.token), settlement=holding.ends(cost))
         self._writer.submit(operation)
 
-    async def grant(self, budget: str, usd: Decimal, note: str) -> None:
+    async def top_up(self, budget: str, usd: Decimal, note: str) -> None:
         """Add to a budget's limit, for all who draw on it, and put that on record."""
         self._heard(await self._writer.write(Operation(grant=LimitIncrease(budget, usd, note))))
 
-    def _grant(self, grant: LimitIncrease) -> None:
+    def _top_up(self, grant: LimitIncrease) -> None:
         self._heard(self._writer.submit(Operation(grant=grant)).result())
 
     def _heard(self, answer: Answer) -> None:

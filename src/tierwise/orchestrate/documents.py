@@ -83,7 +83,7 @@ def _is_empty(folder: Path) -> bool:
 def _new_documents(run: Run, documents: Iterable[Document]) -> Iterator[Document]:
     """Yield the documents that no earlier run of the flow completed, and count the others."""
     flow = _flow_name()
-    settled = run.engine.ledger.settled(flow) if flow else frozenset()
+    settled = run.engine.ledger.runs.settled(flow) if flow else frozenset()
     for document in documents:
         if (document.id, document.hash) in settled:
             run.settled += 1

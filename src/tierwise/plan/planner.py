@@ -31,7 +31,7 @@ from tierwise.cascade.routing import (
 from tierwise.engine import RunRecords
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import DeferredRow, RunRow, RunState, SummaryRow
-from tierwise.ledger.views.history import Key, Past, history, paid_calls
+from tierwise.ledger.views.history import Key, Past
 from tierwise.plan.assumed_outcomes import (
     AssumedOutcome,
     applies,
@@ -400,7 +400,7 @@ class Planner(DryRunEngine):
     def _paid_calls(self, step: str, model: str) -> frozenset[str]:
         key = (step, model)
         if key not in self._paid:
-            self._paid[key] = paid_calls(self.ledger, step, model)
+            self._paid[key] = self.ledger.history.paid_calls(step, model)
         return self._paid[key]
 
     def _count_tokens(self, text: str) -> int:
@@ -413,7 +413,7 @@ class Planner(DryRunEngine):
 
     @cached_property
     def _history(self) -> Mapping[Key, Past]:
-        return history(self.ledger)
+        return self.ledger.history.past()
 
     @cached_property
     def _by_strength(self) -> list[str]:
@@ -461,7 +461,7 @@ class _PlannedRecords:
         self._budget_usd = budget_usd
         self._policy_hash = policy_hash
 
-    def resolve_run(self, name: str, /) -> RunRow:
+    def resolve(self, name: str, /) -> RunRow:
         return RunRow(
             id=name,
             flow=name,

@@ -54,7 +54,7 @@ class Sampler(DryRunEngine):
         paid = Decimal(0)
         costs: dict[str, Decimal | None] = dict.fromkeys(sorted(self.chosen), Decimal(0))
         for run_id in self.run_ids:
-            for attempt in self.ledger.attempts(run_id):
+            for attempt in self.ledger.runs.attempts(run_id):
                 paid += attempt.cost or Decimal(0)
                 before = costs.get(attempt.document_id, Decimal(0))
                 cost = self._cost_if_paid(attempt)

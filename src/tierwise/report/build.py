@@ -9,8 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tierwise.ledger.rows import RunRow, SummaryRow
-from tierwise.ledger.views import summary as views
-from tierwise.ledger.views.summary import ErrorRow
+from tierwise.ledger.views.summary import ErrorRow, EstimateRow
 from tierwise.report.attention import Attention, attention_items
 from tierwise.report.figures import (
     CertificateState,
@@ -82,17 +81,17 @@ def build_report(
     The trend of a single run is that of its flow until then.
     """
     run_ids = [run.id for run in runs]
-    summaries = [summarize_run(ledger, run_id) for run_id in run_ids]
-    rows = views.summary_of(ledger, run_ids)
-    errors = views.error_rows(ledger, run_ids)
+    summaries = [summarize_run(ledger.runs, run_id) for run_id in run_ids]
+    rows = ledger.summaries.of_runs(run_ids)
+    errors = ledger.summaries.error_rows(run_ids)
     steps = {row.step for row in rows}
     certificates = [state for state in facts.certificates if state.certificate.step in steps]
-    trend_runs = views.runs_before(ledger, runs[0]) if len(runs) == 1 else _runs_of_one_flow(runs)
-    verdicts = views.verdict_counts(ledger, [run.id for run in trend_runs])
+    trend_runs = ledger.runs.before(runs[0]) if len(runs) == 1 else _runs_of_one_flow(runs)
+    verdicts = ledger.summaries.verdict_counts([run.id for run in trend_runs])
     return RunReport(
         summaries=summaries,
         rows=rows,
-        checks=[check_rate(row) for row in views.check_rows(ledger, run_ids)],
+        checks=[check_rate(row) for row in ledger.summaries.check_rows(run_ids)],
         errors=errors,
         best=facts.best.name if facts.best else None,
         savings=_read_savings(ledger, run_ids, facts),
@@ -115,11 +114,11 @@ def _read_savings(ledger: Ledger, run_ids: Sequence[str], facts: ProjectFacts) -
         return []
     # the prompt length from which the best model has another price
     long_from = best.price.above.prompt_tokens if best.price.above else None
-    needed = views.needed_rows(ledger, run_ids, best.name, long_from)
-    estimates: list[views.EstimateRow] = []
+    needed = ledger.summaries.needed_rows(run_ids, best.name, long_from)
+    estimates: list[EstimateRow] = []
     if any(row.uncounted for row in needed):
-        estimates = views.estimate_rows(ledger, run_ids, best.name, long_from)
-    chains = views.chain_rows(ledger, run_ids)
+        estimates = ledger.summaries.estimate_rows(run_ids, best.name, long_from)
+    chains = ledger.summaries.chain_rows(run_ids)
     return savings(needed, estimates, chains, best, facts.certificates)
 
 

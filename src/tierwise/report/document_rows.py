@@ -75,9 +75,9 @@ class _RowWriter:
     def run_rows(self, ledger: Ledger, run: RunRow, run_number: int) -> Iterator[list[Any]]:
         """Yield a row for each document of a run: [id, run, sensitivity, steps]."""
         attempts: dict[tuple[str, str], list[Attempt]] = {}
-        for attempt in ledger.attempts(run.id):
+        for attempt in ledger.runs.attempts(run.id):
             attempts.setdefault((attempt.document_id, attempt.step), []).append(attempt)
-        by_document = groupby(ledger.outcomes(run.id), key=lambda row: row.document_id)
+        by_document = groupby(ledger.runs.outcomes(run.id), key=lambda row: row.document_id)
         for document_id, group in by_document:
             yield self._document_row(document_id, run_number, list(group), attempts)
 

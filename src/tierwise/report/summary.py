@@ -133,13 +133,13 @@ class RunSummary:
         }
 
 
-def summarize_run(ledger: RunRecords, run_id: str) -> RunSummary:
+def summarize_run(records: RunRecords, run_id: str) -> RunSummary:
     """Read a run's summary from the ledger. Raises UnknownName, Misuse."""
     return RunSummary(
-        run=ledger.resolve_run(run_id),
-        rows=ledger.summary(run_id),
-        outcomes=ledger.outcome_counts(run_id),
-        deferred=ledger.deferred(run_id),
+        run=records.resolve(run_id),
+        rows=records.summary(run_id),
+        outcomes=records.outcome_counts(run_id),
+        deferred=records.deferred(run_id),
     )
 
 
@@ -196,7 +196,7 @@ def _usd_or_unknown(cost: Decimal | None) -> str:
 def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
     """Return one row for every document and step of a run, as it is displayed."""
     rows: list[dict[str, Any]] = []
-    for row in ledger.outcomes(run_id):
+    for row in ledger.runs.outcomes(run_id):
         outcome = row.outcome
         cells = {
             "document": row.document_id,

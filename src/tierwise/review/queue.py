@@ -45,13 +45,13 @@ class ReviewItem:
 
 def waiting(ledger: Ledger, run_id: str, step: str | None = None) -> Iterator[ReviewItem]:
     """Yield the deferred outcomes of a run, by document."""
-    for row in list(ledger.outcomes(run_id, step=step, status="deferred")):
+    for row in list(ledger.runs.outcomes(run_id, step=step, status="deferred")):
         yield _read_item(ledger, run_id, row)
 
 
 def find_item(ledger: Ledger, run_id: str, document_id: str, step: str | None = None) -> ReviewItem:
     """Return the deferred outcome of a document, or its only one. Raises UnknownName, Misuse."""
-    rows = list(ledger.outcomes(run_id, document_id))
+    rows = list(ledger.runs.outcomes(run_id, document_id))
     if not rows:
         raise UnknownName("document", document_id, ledger.reviews.documents(run_id))
     if step is not None:
@@ -71,7 +71,7 @@ def reply_text(ledger: Ledger, attempt: Attempt) -> str | None:
     """Return a model's reply; None when the call failed or the reply is no longer kept."""
     if attempt.error:
         return None
-    reply = ledger.reply(attempt.call_hash)
+    reply = ledger.runs.reply(attempt.call_hash)
     return reply.text if reply else None
 
 
@@ -163,7 +163,7 @@ def plan_retry(ledger: Ledger, run_id: str, step: str | None = None, reason: str
 
 def _read_item(ledger: Ledger, run_id: str, row: OutcomeRow) -> ReviewItem:
     step = row.outcome.step
-    attempts = tuple(ledger.attempts(run_id, row.document_id, step))
+    attempts = tuple(ledger.runs.attempts(run_id, row.document_id, step))
     return ReviewItem(
         run_id=run_id,
         document_id=row.document_id,

@@ -21,7 +21,7 @@ def item_lines(ledger: Ledger, item: Item) -> Iterator[str]:
     if sample.counted:
         marks.append("counts")
     yield f"{item.id}  {sample.step} of {sample.document_id}  {' · '.join(marks)}".rstrip()
-    run = ledger.resolve_run(sample.run_id)
+    run = ledger.runs.resolve(sample.run_id)
     rows = [("run", run.id)]
     source = run.parameters.get("source")
     if source:

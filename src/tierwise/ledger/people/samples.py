@@ -127,7 +127,7 @@ class Standing:
     evidence: Evidence | None
 
 
-class Audits:
+class Samples:
     """The audits of a ledger. Methods raise LedgerError when the database fails."""
 
     def __init__(self, database: Database, writer: Writer) -> None:
@@ -256,17 +256,17 @@ def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
     return found
 
 
-def demoted(audits: Audits, certificates: Certificates, floors: Mapping[str, float]) -> Demoted:
+def demoted(samples: Samples, certificates: Certificates, floors: Mapping[str, float]) -> Demoted:
     """The certificates that audits speak against, and why."""
     reasons = {}
     for certificate in certificates.certificates:
         floor = floors.get(certificate.step, 0.0)
-        if 0 < floor < 1 and (reason := demotion(evidence_of(_of(audits, certificate), floor))):
+        if 0 < floor < 1 and (reason := demotion(evidence_of(_of(samples, certificate), floor))):
             reasons[certificate.step, certificate.models] = reason
     return reasons
 
 
-def _of(audits: Audits, certificate: Certificate) -> list[Audit]:
+def _of(samples: Samples, certificate: Certificate) -> list[Audit]:
     """The audits of what a certified model or chain delivered: its first model, or its first two, and so on."""
     found = []
     for asked in range(1, len(certificate.models) + 1):
@@ -274,7 +274,7 @@ def _of(audits: Audits, certificate: Certificate) -> list[Audit]:
         identity = identity_of(
             identities, certificate.prompt_hash, certificate.step_hash, certificate.golden_hash
         )
-        found += audits.of(certificate.step, " > ".join(identities), identity)
+        found += samples.of(certificate.step, " > ".join(identities), identity)
     return sorted(
         (audit for audit in found if not audit.shadow),
         key=lambda audit: (audit.recorded_at, audit.id),

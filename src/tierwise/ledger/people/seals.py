@@ -39,7 +39,7 @@ _ALL = Scope()
 _QUIET_S = 60.0  # what worked for a run in other processes may be a little behind its end
 
 
-class Trail:
+class Seals:
     """What an auditor asks of a ledger. All raise LedgerError when the database fails."""
 
     def __init__(self, database: Database) -> None:
@@ -87,14 +87,14 @@ class Trail:
             tried = connection.scalar(attempts.where(AttemptRecord.run_id == run_id))
             return max(tried or 0.0, connection.scalar(outcomes) or 0.0)
 
-    def seals(self) -> Iterator[Seal]:
+    def in_order(self) -> Iterator[Seal]:
         """All seals, in order."""
         for row in self._stream(select(SealRecord.__table__).order_by(SealRecord.seq)):
             yield _seal(row)
 
     def blocks(self, scope: Scope = _ALL) -> Iterator[Block]:
         """What is on record: runs in the order of their start, then decisions, labels and deletions."""
-        seals = {(seal.kind, seal.subject): seal for seal in self.seals()}
+        seals = {(seal.kind, seal.subject): seal for seal in self.in_order()}
         runs = select(Run.id, Run.finished_at).where(*_within(scope, Run.id, Run.started_at))
         for row in self._stream(runs.order_by(Run.started_at, Run.id)):
             records = _Late(partial(self._run, row.id))

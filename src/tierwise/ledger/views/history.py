@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import case, func, select
 
 from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, Run
-from tierwise.ledger.views.runs import Queries
+
+if TYPE_CHECKING:
+    from tierwise.ledger.database import Database
 
 RUNS = 50  # older ones say less about today, and a large ledger stays quick to ask
 Key = tuple[str, str, str]  # step, prompt such as "classify v1", model
@@ -31,73 +34,81 @@ class Past:
         return self.passed / self.documents
 
 
-def history(ledger: Queries) -> dict[Key, Past]:
-    """What the last `RUNS` runs say of each step, prompt and model. Raises LedgerError."""
-    key = (AttemptRecord.step, AttemptRecord.prompt, AttemptRecord.model)
-    answered = (
-        AttemptRecord.run_id.in_(select(Run.id).order_by(Run.started_at.desc()).limit(RUNS)),
-        AttemptRecord.error.is_(None),
-        AttemptRecord.kind.not_in(("judge", "shadow")),
-    )
-    calls = (
-        select(
-            *key,
-            func.count().label("calls"),
-            func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label("repairs"),
-            func.avg(AttemptRecord.completion_tokens).label("completion_tokens"),
-            func.sum(AttemptRecord.cached_tokens).label("cached"),
-            func.sum(AttemptRecord.prompt_tokens).label("prompted"),
-            func.avg(AttemptRecord.latency_s).label("latency_s"),
-        )
-        .where(*answered, AttemptRecord.reused.is_(False))
-        .group_by(*key)
-    )
-    asked = (
-        select(*key, AttemptRecord.run_id, AttemptRecord.document_id)
-        .where(*answered)
-        .distinct()
-        .subquery()
-    )
-    passes = (
-        select(
-            asked.c.step,
-            asked.c.prompt,
-            asked.c.model,
-            func.count().label("documents"),
-            func.sum(case((OutcomeRecord.model == asked.c.model, 1), else_=0)).label("passed"),
-        )
-        .outerjoin(
-            OutcomeRecord,
-            (OutcomeRecord.run_id == asked.c.run_id)
-            & (OutcomeRecord.document_id == asked.c.document_id)
-            & (OutcomeRecord.step == asked.c.step),
-        )
-        .group_by(asked.c.step, asked.c.prompt, asked.c.model)
-    )
-    with ledger._database.reading() as connection:
-        held = {(row.step, row.prompt, row.model): row for row in connection.execute(passes)}
-        rows = connection.execute(calls).all()
-    return {
-        (row.step, row.prompt, row.model): Past(
-            calls=row.calls,
-            repairs=int(row.repairs),
-            completion_tokens=None
-            if row.completion_tokens is None
-            else float(row.completion_tokens),
-            cached_share=float(row.cached / row.prompted) if row.prompted else 0.0,
-            latency_s=float(row.latency_s),
-            documents=held[row.step, row.prompt, row.model].documents,
-            passed=int(held[row.step, row.prompt, row.model].passed),
-        )
-        for row in rows
-    }
+class History:
+    """The experience of earlier runs, for plans: `ledger.history`.
 
+    Every method raises LedgerError when the database fails.
+    """
 
-def paid_calls(ledger: Queries, step: str, model: str) -> frozenset[str]:
-    """The hashes of all calls of a step on a model that were ever answered and paid. Raises LedgerError."""
-    paid = (AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
-    query = select(AttemptRecord.call_hash).where(
-        AttemptRecord.step == step, AttemptRecord.model == model, *paid
-    )
-    with ledger._database.reading() as connection:
-        return frozenset(connection.scalars(query))
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def past(self) -> dict[Key, Past]:
+        """What the last `RUNS` runs say of each step, prompt and model."""
+        key = (AttemptRecord.step, AttemptRecord.prompt, AttemptRecord.model)
+        answered = (
+            AttemptRecord.run_id.in_(select(Run.id).order_by(Run.started_at.desc()).limit(RUNS)),
+            AttemptRecord.error.is_(None),
+            AttemptRecord.kind.not_in(("judge", "shadow")),
+        )
+        calls = (
+            select(
+                *key,
+                func.count().label("calls"),
+                func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label("repairs"),
+                func.avg(AttemptRecord.completion_tokens).label("completion_tokens"),
+                func.sum(AttemptRecord.cached_tokens).label("cached"),
+                func.sum(AttemptRecord.prompt_tokens).label("prompted"),
+                func.avg(AttemptRecord.latency_s).label("latency_s"),
+            )
+            .where(*answered, AttemptRecord.reused.is_(False))
+            .group_by(*key)
+        )
+        asked = (
+            select(*key, AttemptRecord.run_id, AttemptRecord.document_id)
+            .where(*answered)
+            .distinct()
+            .subquery()
+        )
+        passes = (
+            select(
+                asked.c.step,
+                asked.c.prompt,
+                asked.c.model,
+                func.count().label("documents"),
+                func.sum(case((OutcomeRecord.model == asked.c.model, 1), else_=0)).label("passed"),
+            )
+            .outerjoin(
+                OutcomeRecord,
+                (OutcomeRecord.run_id == asked.c.run_id)
+                & (OutcomeRecord.document_id == asked.c.document_id)
+                & (OutcomeRecord.step == asked.c.step),
+            )
+            .group_by(asked.c.step, asked.c.prompt, asked.c.model)
+        )
+        with self._database.reading() as connection:
+            held = {(row.step, row.prompt, row.model): row for row in connection.execute(passes)}
+            rows = connection.execute(calls).all()
+        return {
+            (row.step, row.prompt, row.model): Past(
+                calls=row.calls,
+                repairs=int(row.repairs),
+                completion_tokens=None
+                if row.completion_tokens is None
+                else float(row.completion_tokens),
+                cached_share=float(row.cached / row.prompted) if row.prompted else 0.0,
+                latency_s=float(row.latency_s),
+                documents=held[row.step, row.prompt, row.model].documents,
+                passed=int(held[row.step, row.prompt, row.model].passed),
+            )
+            for row in rows
+        }
+
+    def paid_calls(self, step: str, model: str) -> frozenset[str]:
+        """The hashes of all calls of a step on a model that were ever answered and paid."""
+        paid = (AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
+        query = select(AttemptRecord.call_hash).where(
+            AttemptRecord.step == step, AttemptRecord.model == model, *paid
+        )
+        with self._database.reading() as connection:
+            return frozenset(connection.scalars(query))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import groupby
@@ -22,6 +21,7 @@ from tierwise.ledger.rows import (
     reply_of,
 )
 from tierwise.ledger.tables import AttemptRecord, CallRecord, OutcomeRecord, Run, VerdictRecord
+from tierwise.ledger.views.model_rows import summary_rows
 from tierwise.records import Attempt, Reply, Status, Verdict
 
 if TYPE_CHECKING:
@@ -35,20 +35,36 @@ _Of = tuple[ColumnElement[bool], ...]  # which attempts
 _Query = Select[Any]
 
 
-class Queries:
-    """The reading side of a ledger. Every method raises LedgerError when the database fails."""
+class Runs:
+    """The recorded runs, with their attempts and outcomes: `ledger.runs`.
+
+    Every method raises LedgerError when the database fails.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def runs(self, limit: int = 20) -> list[RunRow]:
+    def newest(self, limit: int = 20) -> list[RunRow]:
         """The newest runs, newest first."""
         with self._database.reading() as connection:
             return _runs(
                 connection, select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit)
             )
 
-    def resolve_run(self, name: str) -> RunRow:
+    def since(self, started: float) -> list[RunRow]:
+        """Return the runs that started at or after `started` (s since the epoch), newest first."""
+        query = select(Run).where(Run.started_at >= started)
+        with self._database.reading() as connection:
+            return _runs(connection, query.order_by(Run.started_at.desc(), Run.id))
+
+    def before(self, run: RunRow, limit: int = 20) -> list[RunRow]:
+        """Return a run and the runs of the same flow before it, oldest first."""
+        query = select(Run).where(Run.flow == run.flow, Run.started_at <= run.started_at)
+        newest_first = query.order_by(Run.started_at.desc(), Run.id).limit(limit)
+        with self._database.reading() as connection:
+            return _runs(connection, newest_first)[::-1]
+
+    def resolve(self, name: str) -> RunRow:
         """The run whose id is or starts with `name`, or the `latest`. Raises UnknownName, or Misuse when unclear."""
         newest = select(Run).order_by(Run.started_at.desc(), Run.id)
         with self._database.reading() as connection:
@@ -72,14 +88,9 @@ class Queries:
             )
 
     def summary(self, run_id: str) -> list[SummaryRow]:
-        """One row per step, tier and model: steps in the order of their first attempt, models too; shadows last."""
+        """Return one row for each step, tier and model, as first asked; shadows come last."""
         with self._database.reading() as connection:
-            rows = [
-                *_summary(connection, run_id, shadow=False),
-                *_summary(connection, run_id, shadow=True),
-            ]
-        steps = list(dict.fromkeys(row.step for row in rows))
-        return sorted(rows, key=lambda row: steps.index(row.step))
+            return summary_rows(connection, run_id)
 
     def outcome_counts(self, run_id: str) -> dict[str, dict[Status, int]]:
         """How many documents got which status, by step, in the order in which steps were first recorded."""
@@ -260,186 +271,3 @@ def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
         cost_known=(spent.cost_known if spent else None) or Decimal(0),
         cost_unknown=spent.cost_unknown if spent else 0,
     )
-
-
-def _summary(connection: Connection, run_id: str, *, shadow: bool) -> list[SummaryRow]:
-    """The rows of what was asked for outcomes, or of the shadows."""
-    is_shadow = AttemptRecord.kind == "shadow"
-    of = (AttemptRecord.run_id == run_id, is_shadow if shadow else ~is_shadow)
-    totals = _totals(connection, of)
-    if not totals:
-        return []
-    accepted = {} if shadow else _accepted(connection, run_id)
-    deferred = {} if shadow else _deferred(connection, run_id)
-    escalations = _escalations(connection, of)
-    checks_failed = _checks_failed(connection, of)
-    errors = _errors(connection, of)
-    latencies = _latencies(connection, of)
-    return [
-        SummaryRow(
-            **total | ({"model": f"{key[2]} (shadow)"} if shadow else {}),
-            accepted=accepted.get((key[0], key[2]), 0),
-            escalations=escalations.get(key, 0),
-            checks_failed=checks_failed.get(key, {}),
-            errors=errors.get(key, {}),
-            latency_p50_s=latencies.get(key, {}).get(50),
-            latency_p95_s=latencies.get(key, {}).get(95),
-            deferred=deferred.get(key, 0),
-            shadow=shadow,
-        )
-        for key, total in totals.items()
-    ]
-
-
-def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
-    """Sums per step, tier and model, in the order of the first attempt."""
-
-    def spent(tokens: Any) -> Any:
-        return func.coalesce(func.sum(case((AttemptRecord.reused, 0), else_=tokens)), 0)
-
-    query = (
-        select(
-            *_GROUP,
-            func.count(AttemptRecord.document_id.distinct()).label("documents"),
-            func.count().label("attempts"),
-            _REUSED.label("reused"),
-            func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label("repairs"),
-            spent(AttemptRecord.prompt_tokens).label("prompt_tokens"),
-            spent(AttemptRecord.cached_tokens).label("cached_tokens"),
-            spent(AttemptRecord.completion_tokens).label("completion_tokens"),
-            func.sum(AttemptRecord.cost).label("cost_known"),
-            _UNKNOWN.label("cost_unknown"),
-        )
-        .where(*of)
-        .group_by(*_GROUP)
-        .order_by(func.min(AttemptRecord.seq))
-    )
-    return {_key(row): {**row._mapping, **_numbers(row)} for row in connection.execute(query)}
-
-
-def _numbers(row: Any) -> dict[str, Any]:
-    """Sums in their own types: PostgreSQL adds whole numbers up to numeric, and nothing to NULL."""
-    tokens = {
-        name: int(getattr(row, name))
-        for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
-    }
-    return {**tokens, "cost_known": row.cost_known or Decimal(0)}
-
-
-def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]:
-    """Count the accepted documents by step and model, as far as this run asked that model for them."""
-    # A retry takes over outcomes of an earlier run without an attempt of its own. They are no
-    # answers of this run, and would make `accepted` exceed the documents that the model was asked for.
-    was_asked = (
-        select(AttemptRecord.id)
-        .where(
-            AttemptRecord.run_id == CURRENT.c.run_id,
-            AttemptRecord.document_id == CURRENT.c.document_id,
-            AttemptRecord.step == CURRENT.c.step,
-            AttemptRecord.model == CURRENT.c.model,
-            AttemptRecord.kind != "shadow",
-        )
-        .exists()
-    )
-    query = (
-        select(CURRENT.c.step, CURRENT.c.model, func.count().label("documents"))
-        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "accepted", was_asked)
-        .group_by(CURRENT.c.step, CURRENT.c.model)
-    )
-    return {(row.step, row.model): row.documents for row in connection.execute(query)}
-
-
-def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
-    """Documents that wait, by the step, tier and model of the last attempt for their outcome."""
-    age = func.row_number().over(
-        partition_by=(AttemptRecord.document_id, AttemptRecord.step),
-        order_by=AttemptRecord.seq.desc(),
-    )
-    of = (AttemptRecord.run_id == run_id, AttemptRecord.kind != "shadow")
-    last = select(*_GROUP, AttemptRecord.document_id, age.label("age")).where(*of).subquery()
-    query = (
-        select(last.c.step, last.c.tier, last.c.model, func.count().label("documents"))
-        .join(
-            CURRENT, (CURRENT.c.document_id == last.c.document_id) & (CURRENT.c.step == last.c.step)
-        )
-        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "deferred", last.c.age == 1)
-        .group_by(last.c.step, last.c.tier, last.c.model)
-    )
-    return {_key(row): row.documents for row in connection.execute(query)}
-
-
-def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
-    """Documents whose next attempt after this model was an escalation."""
-    next_kind = func.lead(AttemptRecord.kind).over(
-        partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq
-    )
-    steps = (
-        select(*_GROUP, AttemptRecord.document_id, next_kind.label("next_kind"))
-        .where(*of)
-        .subquery()
-    )
-    query = (
-        select(
-            steps.c.step,
-            steps.c.tier,
-            steps.c.model,
-            func.count(steps.c.document_id.distinct()).label("documents"),
-        )
-        .where(steps.c.next_kind == "escalation")
-        .group_by(steps.c.step, steps.c.tier, steps.c.model)
-    )
-    return {_key(row): row.documents for row in connection.execute(query)}
-
-
-def _checks_failed(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
-    """How many attempts failed which check."""
-    query = (
-        select(*_GROUP, VerdictRecord.check.label("name"), func.count().label("times"))
-        .join(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
-        .where(*of, VerdictRecord.passed.is_(False))
-        .group_by(*_GROUP, VerdictRecord.check)
-        .order_by(VerdictRecord.check)
-    )
-    return _named_counts(connection, query)
-
-
-def _errors(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
-    """How many attempts ended in which error."""
-    query = (
-        select(*_GROUP, AttemptRecord.error.label("name"), func.count().label("times"))
-        .where(*of, AttemptRecord.error.is_not(None))
-        .group_by(*_GROUP, AttemptRecord.error)
-        .order_by(AttemptRecord.error)
-    )
-    return _named_counts(connection, query)
-
-
-def _named_counts(connection: Connection, query: _Query) -> dict[_Key, dict[str, int]]:
-    counts: dict[_Key, dict[str, int]] = defaultdict(dict)
-    for row in connection.execute(query):
-        counts[_key(row)][row.name] = row.times
-    return counts
-
-
-def _latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
-    """The nearest-rank 50th and 95th percentiles of the latencies (seconds) of the calls that were made."""
-    ranked = (
-        select(
-            *_GROUP,
-            AttemptRecord.latency_s,
-            func.row_number()
-            .over(partition_by=_GROUP, order_by=AttemptRecord.latency_s)
-            .label("rank"),
-            func.count().over(partition_by=_GROUP).label("total"),
-        )
-        .where(*of, AttemptRecord.reused.is_(False))
-        .subquery()
-    )
-    places = {percent: (ranked.c.total * percent + 99) // 100 for percent in (50, 95)}
-    query = select(ranked, *(place.label(f"p{percent}") for percent, place in places.items()))
-    found: dict[_Key, dict[int, float]] = defaultdict(dict)
-    for row in connection.execute(query.where(ranked.c.rank.in_(places.values()))):
-        found[_key(row)] |= {
-            percent: row.latency_s for percent in places if row.rank == getattr(row, f"p{percent}")
-        }
-    return found

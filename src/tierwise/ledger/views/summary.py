@@ -7,14 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Subquery, Text, and_, case, false, func, or_, select, type_coerce
 
-from tierwise.ledger.rows import RunRow, SummaryRow
-from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, Run, VerdictRecord
-from tierwise.ledger.views.runs import Queries, _latencies, _runs
+from tierwise.ledger.rows import SummaryRow
+from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, VerdictRecord
+from tierwise.ledger.views.model_rows import latencies, summary_rows
 from tierwise.records import Usage
 from tierwise.text.tokens import count_tokens
+
+if TYPE_CHECKING:
+    from tierwise.ledger.database import Database
 
 _TOKENS = (
     AttemptRecord.prompt_tokens,
@@ -93,100 +97,191 @@ class ChainRow:
     documents: int
 
 
-def runs_since(ledger: Queries, started: float) -> list[RunRow]:
-    """The runs that started at or after `started` (seconds since the epoch), newest first. Raises LedgerError."""
-    with ledger._database.reading() as connection:
-        newest = (
-            select(Run).where(Run.started_at >= started).order_by(Run.started_at.desc(), Run.id)
+class Summaries:
+    """The figures of one or more runs, for reports: `ledger.summaries`.
+
+    Every method raises LedgerError when the database fails.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of_runs(self, run_ids: Sequence[str]) -> list[SummaryRow]:
+        """Return `Runs.summary` of several runs, added up: a document counts once a run."""
+        by_key: dict[tuple[str, str, str], list[SummaryRow]] = {}
+        with self._database.reading() as connection:
+            for run_id in run_ids:
+                for row in summary_rows(connection, run_id):
+                    by_key.setdefault((row.step, row.tier, row.model), []).append(row)
+            if len(run_ids) == 1:
+                return [rows[0] for rows in by_key.values()]
+            # Percentiles cannot be added up: they are taken anew over all runs.
+            of_all = (AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
+            seconds = latencies(connection, of_all)
+        return [_added(rows, seconds.get(key, {})) for key, rows in by_key.items()]
+
+    def check_rows(self, run_ids: Sequence[str]) -> list[CheckRow]:
+        """The verdicts by step, model and check, in the order of recording."""
+        key = (AttemptRecord.step, AttemptRecord.model, VerdictRecord.check)
+        query = (
+            select(
+                *key,
+                func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
+                func.sum(case((VerdictRecord.passed.is_(False), 1), else_=0)).label("failed"),
+                func.sum(case((VerdictRecord.passed.is_(None), 1), else_=0)).label("unscored"),
+            )
+            .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
+            .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
+            .group_by(*key)
+            .order_by(
+                func.min(AttemptRecord.seq), func.min(VerdictRecord.position), VerdictRecord.check
+            )
         )
-        return _runs(connection, newest)
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [
+            CheckRow(
+                step=r.step,
+                model=r.model,
+                check=r.check,
+                passed=int(r.passed),
+                failed=int(r.failed),
+                unscored=int(r.unscored),
+            )
+            for r in rows
+        ]
 
-
-def runs_before(ledger: Queries, run: RunRow, limit: int = 20) -> list[RunRow]:
-    """A run and the ones of the same flow before it, oldest first. Raises LedgerError."""
-    with ledger._database.reading() as connection:
-        earlier = select(Run).where(Run.flow == run.flow, Run.started_at <= run.started_at)
-        return _runs(connection, earlier.order_by(Run.started_at.desc(), Run.id).limit(limit))[::-1]
-
-
-def summary_of(ledger: Queries, run_ids: Sequence[str]) -> list[SummaryRow]:
-    """`Queries.summary` of several runs, added up: a document counts once a run. Raises LedgerError."""
-    found: dict[tuple[str, str, str], list[SummaryRow]] = {}
-    for run_id in run_ids:
-        for row in ledger.summary(run_id):
-            found.setdefault((row.step, row.tier, row.model), []).append(row)
-    if len(run_ids) == 1:
-        return [rows[0] for rows in found.values()]
-    with ledger._database.reading() as connection:
-        latencies = _latencies(
-            connection, (AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
+    def verdict_counts(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """How many verdicts of each run passed, and how many were scored at all."""
+        query = (
+            select(
+                AttemptRecord.run_id,
+                func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
+                func.count().label("scored"),
+            )
+            .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
+            .where(
+                AttemptRecord.run_id.in_(run_ids),
+                AttemptRecord.kind != "shadow",
+                VerdictRecord.passed.is_not(None),
+            )
+            .group_by(AttemptRecord.run_id)
         )
-    return [_added(rows, latencies.get(key, {})) for key, rows in found.items()]
+        with self._database.reading() as connection:
+            return {row.run_id: (int(row.passed), row.scored) for row in connection.execute(query)}
 
-
-def check_rows(ledger: Queries, run_ids: Sequence[str]) -> list[CheckRow]:
-    """The verdicts by step, model and check, in the order of recording. Raises LedgerError."""
-    key = (AttemptRecord.step, AttemptRecord.model, VerdictRecord.check)
-    query = (
-        select(
-            *key,
-            func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
-            func.sum(case((VerdictRecord.passed.is_(False), 1), else_=0)).label("failed"),
-            func.sum(case((VerdictRecord.passed.is_(None), 1), else_=0)).label("unscored"),
+    def error_rows(self, run_ids: Sequence[str]) -> list[ErrorRow]:
+        """The calls that ended in an error, the most frequent first."""
+        key = (AttemptRecord.step, AttemptRecord.model, AttemptRecord.error)
+        query = (
+            select(*key, func.count().label("calls"))
+            .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.error.is_not(None))
+            .group_by(*key)
+            .order_by(func.count().desc(), *key)
         )
-        .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
-        .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
-        .group_by(*key)
-        .order_by(
-            func.min(AttemptRecord.seq), func.min(VerdictRecord.position), VerdictRecord.check
-        )
-    )
-    with ledger._database.reading() as connection:
-        rows = connection.execute(query).all()
-    return [
-        CheckRow(
-            step=r.step,
-            model=r.model,
-            check=r.check,
-            passed=int(r.passed),
-            failed=int(r.failed),
-            unscored=int(r.unscored),
-        )
-        for r in rows
-    ]
+        with self._database.reading() as connection:
+            return [ErrorRow(**row._mapping) for row in connection.execute(query)]
 
+    def needed_rows(
+        self, run_ids: Sequence[str], model: str, long_from: int | None
+    ) -> list[NeededRow]:
+        """What was spent, and the calls that would have been made had every document gone to `model`.
 
-def verdict_counts(ledger: Queries, run_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """How many verdicts of each run passed, and how many were scored at all. Raises LedgerError."""
-    query = (
-        select(
-            AttemptRecord.run_id,
-            func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
-            func.count().label("scored"),
+        Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no
+        reused answers. Where a document's first answer took no tokens, as a trained classifier's
+        does, the first escalation that took some replaces it. `long_from` is the prompt length
+        (tokens) above which the model has another price.
+        """
+        marked = _marked(run_ids, model, long_from)
+        key = (marked.c.step, marked.c.barred, marked.c.long)
+        query = (
+            select(
+                *key,
+                func.sum(marked.c.counted).label("counted"),
+                func.sum(marked.c.uncounted).label("uncounted"),
+                *(
+                    func.sum(marked.c[column.key] * marked.c.counted).label(column.key)
+                    for column in _TOKENS
+                ),
+                func.sum(marked.c.cost).label("cost_known"),
+                func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label("cost_unknown"),
+            )
+            .group_by(*key)
+            .order_by(func.min(marked.c.seq))
         )
-        .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
-        .where(
-            AttemptRecord.run_id.in_(run_ids),
-            AttemptRecord.kind != "shadow",
-            VerdictRecord.passed.is_not(None),
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [
+            NeededRow(
+                step=row.step,
+                barred=bool(row.barred),
+                long=bool(row.long),
+                counted=int(row.counted),
+                uncounted=int(row.uncounted),
+                usage=Usage(
+                    int(row.prompt_tokens), int(row.completion_tokens), int(row.cached_tokens)
+                ),
+                cost_known=row.cost_known or Decimal(0),
+                cost_unknown=int(row.cost_unknown),
+            )
+            for row in rows
+        ]
+
+    def estimate_rows(
+        self, run_ids: Sequence[str], model: str, long_from: int | None
+    ) -> list[EstimateRow]:
+        """What the uncounted calls of `needed_rows` would have taken, as far as it can be estimated."""
+        marked = _marked(run_ids, model, long_from)
+        document = (marked.c.run_id, marked.c.document_id, marked.c.step)
+        calls = (
+            select(*document, func.count().label("calls"))
+            .where(marked.c.uncounted == 1, marked.c.barred == 0)
+            .group_by(*document)
+            .subquery()
         )
-        .group_by(AttemptRecord.run_id)
-    )
-    with ledger._database.reading() as connection:
-        return {row.run_id: (int(row.passed), row.scored) for row in connection.execute(query)}
+        outcome = (OutcomeRecord.run_id, OutcomeRecord.document_id, OutcomeRecord.step)
+        same = (
+            mine == other for mine, other in zip(outcome, calls.c, strict=False)
+        )  # all but the count
+        query = select(calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value).join(
+            calls, and_(*same)
+        )
+        found: dict[tuple[str, bool], list[tuple[int, Usage]]] = {}
+        with self._database.reading() as connection:
+            for row in connection.execute(query, execution_options={"yield_per": 1000}):
+                prompt = ((row.route or {}).get("features") or {}).get("prompt_tokens")
+                if prompt and row.value is not None:
+                    usage = Usage(prompt, count_tokens(json.dumps(row.value, ensure_ascii=False)))
+                    key = (row.step, long_from is not None and prompt > long_from)
+                    found.setdefault(key, []).append((row.calls, usage))
+        return [
+            EstimateRow(
+                step=step,
+                long=long,
+                documents=len(rows),
+                calls=sum(calls for calls, _ in rows),
+                usage=Usage(
+                    sum(u.prompt_tokens for _, u in rows), sum(u.completion_tokens for _, u in rows)
+                ),
+            )
+            for (step, long), rows in found.items()
+        ]
 
-
-def error_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ErrorRow]:
-    """The calls that ended in an error, the most frequent first. Raises LedgerError."""
-    key = (AttemptRecord.step, AttemptRecord.model, AttemptRecord.error)
-    query = (
-        select(*key, func.count().label("calls"))
-        .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.error.is_not(None))
-        .group_by(*key)
-        .order_by(func.count().desc(), *key)
-    )
-    with ledger._database.reading() as connection:
-        return [ErrorRow(**row._mapping) for row in connection.execute(query)]
+    def chain_rows(self, run_ids: Sequence[str]) -> list[ChainRow]:
+        """Which routes the accepted outcomes had, and whose answers they are."""
+        query = select(OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model).where(
+            OutcomeRecord.run_id.in_(run_ids),
+            OutcomeRecord.status == "accepted",
+            OutcomeRecord.model.is_not(None),
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query, execution_options={"yield_per": 1000})
+            counts = Counter(
+                (row.step, tuple((row.route or {}).get("models", ())), row.model) for row in rows
+            )
+        return [
+            ChainRow(step=s, models=m, model=by, documents=n) for (s, m, by), n in counts.items()
+        ]
 
 
 def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subquery:
@@ -236,105 +331,6 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
         .where(AttemptRecord.run_id.in_(run_ids))
         .subquery()
     )
-
-
-def needed_rows(
-    ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None
-) -> list[NeededRow]:
-    """What was spent, and the calls that would have been made had every document gone to `model`.
-
-    Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no reused answers. Where a
-    document's first answer took no tokens, as a trained classifier's does, the first escalation that did stands for it.
-    `long_from` is the prompt length (tokens) above which the model's price is another. Raises LedgerError.
-    """
-    marked = _marked(run_ids, model, long_from)
-    key = (marked.c.step, marked.c.barred, marked.c.long)
-    query = (
-        select(
-            *key,
-            func.sum(marked.c.counted).label("counted"),
-            func.sum(marked.c.uncounted).label("uncounted"),
-            *(
-                func.sum(marked.c[column.key] * marked.c.counted).label(column.key)
-                for column in _TOKENS
-            ),
-            func.sum(marked.c.cost).label("cost_known"),
-            func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label("cost_unknown"),
-        )
-        .group_by(*key)
-        .order_by(func.min(marked.c.seq))
-    )
-    with ledger._database.reading() as connection:
-        rows = connection.execute(query).all()
-    return [
-        NeededRow(
-            step=row.step,
-            barred=bool(row.barred),
-            long=bool(row.long),
-            counted=int(row.counted),
-            uncounted=int(row.uncounted),
-            usage=Usage(int(row.prompt_tokens), int(row.completion_tokens), int(row.cached_tokens)),
-            cost_known=row.cost_known or Decimal(0),
-            cost_unknown=int(row.cost_unknown),
-        )
-        for row in rows
-    ]
-
-
-def estimate_rows(
-    ledger: Queries, run_ids: Sequence[str], model: str, long_from: int | None
-) -> list[EstimateRow]:
-    """What the uncounted calls of `needed_rows` would have taken, as far as it can be estimated. Raises LedgerError."""
-    marked = _marked(run_ids, model, long_from)
-    document = (marked.c.run_id, marked.c.document_id, marked.c.step)
-    calls = (
-        select(*document, func.count().label("calls"))
-        .where(marked.c.uncounted == 1, marked.c.barred == 0)
-        .group_by(*document)
-        .subquery()
-    )
-    outcome = (OutcomeRecord.run_id, OutcomeRecord.document_id, OutcomeRecord.step)
-    same = (
-        mine == other for mine, other in zip(outcome, calls.c, strict=False)
-    )  # all but the count
-    query = select(calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value).join(
-        calls, and_(*same)
-    )
-    found: dict[tuple[str, bool], list[tuple[int, Usage]]] = {}
-    with ledger._database.reading() as connection:
-        for row in connection.execute(query, execution_options={"yield_per": 1000}):
-            prompt = ((row.route or {}).get("features") or {}).get("prompt_tokens")
-            if prompt and row.value is not None:
-                usage = Usage(prompt, count_tokens(json.dumps(row.value, ensure_ascii=False)))
-                key = (row.step, long_from is not None and prompt > long_from)
-                found.setdefault(key, []).append((row.calls, usage))
-    return [
-        EstimateRow(
-            step=step,
-            long=long,
-            documents=len(rows),
-            calls=sum(calls for calls, _ in rows),
-            usage=Usage(
-                sum(u.prompt_tokens for _, u in rows), sum(u.completion_tokens for _, u in rows)
-            ),
-        )
-        for (step, long), rows in found.items()
-    ]
-
-
-def chain_rows(ledger: Queries, run_ids: Sequence[str]) -> list[ChainRow]:
-    """Which routes the accepted outcomes had, and whose answers they are. Raises LedgerError."""
-    query = select(OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model).where(
-        OutcomeRecord.run_id.in_(run_ids),
-        OutcomeRecord.status == "accepted",
-        OutcomeRecord.model.is_not(None),
-    )
-    with ledger._database.reading() as connection:
-        rows = connection.execute(query, execution_options={"yield_per": 1000})
-        counts = Counter(
-            (row.step, tuple((row.route or {}).get("models", ())), row.model) for row in rows
-        )
-    return [ChainRow(step=s, models=m, model=by, documents=n) for (s, m, by), n in counts.items()]
 
 
 def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> SummaryRow:

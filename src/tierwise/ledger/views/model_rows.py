@@ -1,0 +1,223 @@
+"""The figures of a run by step, tier and model. Read-only; summed by the database, exactly."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Select, case, func, select
+
+from tierwise.ledger.people.reviews import CURRENT
+from tierwise.ledger.rows import SummaryRow
+from tierwise.ledger.tables import AttemptRecord, VerdictRecord
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_Key = tuple[str, str, str]  # step, tier, model
+_Of = tuple[ColumnElement[bool], ...]  # which attempts
+_Query = Select[Any]
+
+_REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))
+_UNKNOWN = func.sum(case((AttemptRecord.cost.is_(None), 1), else_=0))
+_GROUP = (AttemptRecord.step, AttemptRecord.tier, AttemptRecord.model)
+
+
+def summary_rows(connection: Connection, run_id: str) -> list[SummaryRow]:
+    """Return one row for each step, tier and model of a run, steps and models as first asked.
+
+    The rows of shadows come last within their step.
+    """
+    used = _rows(connection, run_id, shadow=False)
+    shadows = _rows(connection, run_id, shadow=True)
+    rows = [*used, *shadows]
+    steps = list(dict.fromkeys(row.step for row in rows))
+    return sorted(rows, key=lambda row: steps.index(row.step))
+
+
+def _key(row: Any) -> _Key:
+    return row.step, row.tier, row.model
+
+
+def _rows(connection: Connection, run_id: str, *, shadow: bool) -> list[SummaryRow]:
+    """The rows of what was asked for outcomes, or of the shadows."""
+    is_shadow = AttemptRecord.kind == "shadow"
+    of = (AttemptRecord.run_id == run_id, is_shadow if shadow else ~is_shadow)
+    totals = _totals(connection, of)
+    if not totals:
+        return []
+    accepted = {} if shadow else _accepted(connection, run_id)
+    deferred = {} if shadow else _deferred(connection, run_id)
+    escalations = _escalations(connection, of)
+    checks_failed = _checks_failed(connection, of)
+    errors = _errors(connection, of)
+    seconds = latencies(connection, of)
+    return [
+        SummaryRow(
+            **total | ({"model": f"{key[2]} (shadow)"} if shadow else {}),
+            accepted=accepted.get((key[0], key[2]), 0),
+            escalations=escalations.get(key, 0),
+            checks_failed=checks_failed.get(key, {}),
+            errors=errors.get(key, {}),
+            latency_p50_s=seconds.get(key, {}).get(50),
+            latency_p95_s=seconds.get(key, {}).get(95),
+            deferred=deferred.get(key, 0),
+            shadow=shadow,
+        )
+        for key, total in totals.items()
+    ]
+
+
+def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
+    """Sums per step, tier and model, in the order of the first attempt."""
+
+    def spent(tokens: Any) -> Any:
+        return func.coalesce(func.sum(case((AttemptRecord.reused, 0), else_=tokens)), 0)
+
+    query = (
+        select(
+            *_GROUP,
+            func.count(AttemptRecord.document_id.distinct()).label("documents"),
+            func.count().label("attempts"),
+            _REUSED.label("reused"),
+            func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label("repairs"),
+            spent(AttemptRecord.prompt_tokens).label("prompt_tokens"),
+            spent(AttemptRecord.cached_tokens).label("cached_tokens"),
+            spent(AttemptRecord.completion_tokens).label("completion_tokens"),
+            func.sum(AttemptRecord.cost).label("cost_known"),
+            _UNKNOWN.label("cost_unknown"),
+        )
+        .where(*of)
+        .group_by(*_GROUP)
+        .order_by(func.min(AttemptRecord.seq))
+    )
+    return {_key(row): {**row._mapping, **_numbers(row)} for row in connection.execute(query)}
+
+
+def _numbers(row: Any) -> dict[str, Any]:
+    """Sums in their own types: PostgreSQL adds whole numbers up to numeric, and nothing to NULL."""
+    tokens = {
+        name: int(getattr(row, name))
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
+    }
+    return {**tokens, "cost_known": row.cost_known or Decimal(0)}
+
+
+def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]:
+    """Count the accepted documents by step and model, as far as this run asked that model for them."""
+    # A retry takes over outcomes of an earlier run without an attempt of its own. They are no
+    # answers of this run, and would make `accepted` exceed the documents that the model was asked for.
+    was_asked = (
+        select(AttemptRecord.id)
+        .where(
+            AttemptRecord.run_id == CURRENT.c.run_id,
+            AttemptRecord.document_id == CURRENT.c.document_id,
+            AttemptRecord.step == CURRENT.c.step,
+            AttemptRecord.model == CURRENT.c.model,
+            AttemptRecord.kind != "shadow",
+        )
+        .exists()
+    )
+    query = (
+        select(CURRENT.c.step, CURRENT.c.model, func.count().label("documents"))
+        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "accepted", was_asked)
+        .group_by(CURRENT.c.step, CURRENT.c.model)
+    )
+    return {(row.step, row.model): row.documents for row in connection.execute(query)}
+
+
+def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
+    """Documents that wait, by the step, tier and model of the last attempt for their outcome."""
+    age = func.row_number().over(
+        partition_by=(AttemptRecord.document_id, AttemptRecord.step),
+        order_by=AttemptRecord.seq.desc(),
+    )
+    of = (AttemptRecord.run_id == run_id, AttemptRecord.kind != "shadow")
+    last = select(*_GROUP, AttemptRecord.document_id, age.label("age")).where(*of).subquery()
+    query = (
+        select(last.c.step, last.c.tier, last.c.model, func.count().label("documents"))
+        .join(
+            CURRENT, (CURRENT.c.document_id == last.c.document_id) & (CURRENT.c.step == last.c.step)
+        )
+        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "deferred", last.c.age == 1)
+        .group_by(last.c.step, last.c.tier, last.c.model)
+    )
+    return {_key(row): row.documents for row in connection.execute(query)}
+
+
+def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
+    """Documents whose next attempt after this model was an escalation."""
+    next_kind = func.lead(AttemptRecord.kind).over(
+        partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq
+    )
+    steps = (
+        select(*_GROUP, AttemptRecord.document_id, next_kind.label("next_kind"))
+        .where(*of)
+        .subquery()
+    )
+    query = (
+        select(
+            steps.c.step,
+            steps.c.tier,
+            steps.c.model,
+            func.count(steps.c.document_id.distinct()).label("documents"),
+        )
+        .where(steps.c.next_kind == "escalation")
+        .group_by(steps.c.step, steps.c.tier, steps.c.model)
+    )
+    return {_key(row): row.documents for row in connection.execute(query)}
+
+
+def _checks_failed(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
+    """How many attempts failed which check."""
+    query = (
+        select(*_GROUP, VerdictRecord.check.label("name"), func.count().label("times"))
+        .join(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
+        .where(*of, VerdictRecord.passed.is_(False))
+        .group_by(*_GROUP, VerdictRecord.check)
+        .order_by(VerdictRecord.check)
+    )
+    return _named_counts(connection, query)
+
+
+def _errors(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
+    """How many attempts ended in which error."""
+    query = (
+        select(*_GROUP, AttemptRecord.error.label("name"), func.count().label("times"))
+        .where(*of, AttemptRecord.error.is_not(None))
+        .group_by(*_GROUP, AttemptRecord.error)
+        .order_by(AttemptRecord.error)
+    )
+    return _named_counts(connection, query)
+
+
+def _named_counts(connection: Connection, query: _Query) -> dict[_Key, dict[str, int]]:
+    counts: dict[_Key, dict[str, int]] = defaultdict(dict)
+    for row in connection.execute(query):
+        counts[_key(row)][row.name] = row.times
+    return counts
+
+
+def latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
+    """The nearest-rank 50th and 95th percentiles of the latencies (seconds) of the calls that were made."""
+    ranked = (
+        select(
+            *_GROUP,
+            AttemptRecord.latency_s,
+            func.row_number()
+            .over(partition_by=_GROUP, order_by=AttemptRecord.latency_s)
+            .label("rank"),
+            func.count().over(partition_by=_GROUP).label("total"),
+        )
+        .where(*of, AttemptRecord.reused.is_(False))
+        .subquery()
+    )
+    places = {percent: (ranked.c.total * percent + 99) // 100 for percent in (50, 95)}
+    query = select(ranked, *(place.label(f"p{percent}") for percent, place in places.items()))
+    found: dict[_Key, dict[int, float]] = defaultdict(dict)
+    for row in connection.execute(query.where(ranked.c.rank.in_(places.values()))):
+        found[_key(row)] |= {
+            percent: row.latency_s for percent in places if row.rank == getattr(row, f"p{percent}")
+        }
+    return found
