@@ -23,7 +23,7 @@ from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
 from tierwise.orchestrate.process_state import STATE, step_runner
 from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
 from tierwise.orchestrate.server import wait_until_recorded
-from tierwise.orchestrate.watching import (
+from tierwise.orchestrate.prefect_ui import (
     NEEDS_ATTENTION,
     NOTHING_NEW,
     Progress,
