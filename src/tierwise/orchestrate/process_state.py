@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tierwise.engine import Engine, StepRunner
 from tierwise.errors import Misuse
@@ -22,6 +22,8 @@ from tierwise.orchestrate.secrets import variables
 from tierwise.project import Project
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
     from tierwise.orchestrate.runs import Run
 
 
@@ -43,6 +45,8 @@ class ProcessState:
         self._ended: set[str | None] = set()  # flow runs whose block has ended
         self._joined: dict[Path, Run] = {}  # runs of other processes, by manifest
         self._task_runs: Counter[str] = Counter()  # submitted, by flow run
+        # by flow run id: the state that replaces Prefect's own at the end
+        self.final_states: dict[str, State[Any]] = {}
         self._dry_runs: list[DryRun] = []  # nested; the last one is under way
 
     # ---- engines

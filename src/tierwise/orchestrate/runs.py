@@ -20,17 +20,17 @@ from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import StepRunner
 from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
-from tierwise.orchestrate.process_state import STATE, step_runner
-from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
-from tierwise.orchestrate.server import wait_until_recorded
 from tierwise.orchestrate.prefect_ui import (
     NEEDS_ATTENTION,
     NOTHING_NEW,
     Progress,
-    end_in,
-    only_shown,
-    tell_foreseen_in_one_line,
+    configure_prefect_logging,
+    set_final_state,
+    warn_on_failure,
 )
+from tierwise.orchestrate.process_state import STATE, step_runner
+from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
+from tierwise.orchestrate.server import wait_until_recorded
 from tierwise.plan import take_plan
 from tierwise.records import Batch
 from tierwise.report import RunSummary, summarize_run
@@ -96,7 +96,7 @@ def recorded_run(
     earlier runs.
     """
     flow_run_id = flow_run.get_id()
-    tell_foreseen_in_one_line()
+    configure_prefect_logging()
     runner = step_runner()
     budget = None if budget_usd is None else Decimal(str(budget_usd))
     deadline = None if within is None else time.time() + within.total_seconds()
@@ -173,15 +173,17 @@ def _publish(run: Run, flow_run_id: str) -> None:
     """
     summary = run.summary()
     if run.settled and not summary.run.documents:
-        end_in(flow_run_id, NOTHING_NEW, f"nothing new: {run.settled} documents were done before")
+        set_final_state(
+            flow_run_id, NOTHING_NEW, f"nothing new: {run.settled} documents were done before"
+        )
         return
-    with only_shown():
+    with warn_on_failure():
         publish_summary(summary)
     deferred = summary.run.deferred
     if deferred:
         key = key_of(summary.flow, "attention")
         message = f"{deferred} of {summary.run.documents} documents wait: see {key}"
-        end_in(flow_run_id, NEEDS_ATTENTION, message)
+        set_final_state(flow_run_id, NEEDS_ATTENTION, message)
 
 
 def _run_of_other_process(flow_run_id: str) -> Run:

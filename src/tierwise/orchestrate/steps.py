@@ -11,9 +11,9 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
 from tierwise.orchestrate.batch_task import BatchTask, log_to_run, task_run_name
+from tierwise.orchestrate.prefect_ui import tag_task_run
 from tierwise.orchestrate.runs import current_run
 from tierwise.orchestrate.server import tellable
-from tierwise.orchestrate.prefect_ui import tag_task_run
 from tierwise.records import Batch, Document
 from tierwise.steps.checks import Check
 from tierwise.steps.step import Correct, Gather, Stakes, Step
