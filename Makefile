@@ -4,8 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKING := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 export DO_NOT_TRACK := 1
+# The tests of `make fast`: pure modules, the cascade on a socket, and the ledger on SQLite.
+FAST := $(addprefix tests/test_,$(addsuffix .py,architecture help cli_imports output prose docs text yaml records steps \
+	checks prompts tokens catalog rules router budget certificates correctness golden sequential_test faults limits \
+	cascade shadow gateway gateway_lanes documents ledger ledger_queries spool testing progress))
 
-.PHONY: help demo ui test ui-test real-model server-test scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
+.PHONY: help demo ui fast test ui-test real-model server-test scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -14,10 +18,12 @@ help:            ## Show this list
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "tierwise needs Python 3.11 to 3.13; set PYTHON=/path/to/one"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || { echo "creating the environment .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing $$(grep -c '^[a-z0-9].*==' requirements.lock) packages into .venv (a minute or more)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@echo "compiling tierwise"
 	@$(BIN)/python -m compileall -q src  # with PYTHONDONTWRITEBYTECODE set, each command would compile again
 	@touch $@
 
@@ -28,6 +34,9 @@ demo: .venv/ready  ## Set everything up and run the main job on real local model
 
 ui: .venv/ready  ## Show the runs in Prefect's UI
 	@$(BIN)/tierwise ui
+
+fast: .venv/ready  ## Run a subset of the tests in under a minute, for daily work
+	$(BIN)/pytest -n 2 --maxfail=5 -m "not real_model and not ui" -k "not postgresql" $(FAST)
 
 test: .venv/ready  ## Set everything up and run the tests (no key, no weights, no network)
 	$(BIN)/pytest -n 4 --maxfail=10 -m "not real_model and not ui"

@@ -79,6 +79,13 @@ def test_a_folder_of_messages_is_sorted_summarised_and_answered(
     assert "3 documents, 0 deferred, 9 calls" in done.out
     assert "make ui" in done.out
     assert provider.count == 9
+    # Outside a terminal the progress is plain lines; the first says what is set up.
+    assert "setting up" in done.err.splitlines()[0]
+    assert "starting Prefect" in done.err
+    assert "3 documents: 3 accepted, 0 deferred." in done.out
+    assert "classify: 3 by " in done.out
+    assert "tierwise show " in done.out
+    assert "tierwise explain a.txt classify" in done.out
 
 
 def test_a_second_run_pays_nothing_and_a_fresh_one_pays_again(

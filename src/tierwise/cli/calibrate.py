@@ -60,6 +60,7 @@ def calibrate(
     hourly price by that throughput, and writes the price into the catalog. The price is that of a
     busy machine: a machine that idles half of the time costs twice as much per token.
     """
+    from tierwise.cli.progress import status
     from tierwise.gateway.calibrate import LEVELS
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import CATALOG
@@ -71,9 +72,10 @@ def calibrate(
     spec = project.load_step(step)
     texts = _documents(project, model, spec, documents, sensitivity)
     levels = [level for level in LEVELS if level <= most]
-    measured = asyncio.run(
-        _measure(project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels)
-    )
+    with status(f"measuring {model}, {seconds:g} s at each concurrency"):
+        measured = asyncio.run(
+            _measure(project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels)
+        )
     price = {
         "input": float(measured.input),
         "output": float(measured.output),

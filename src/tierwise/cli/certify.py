@@ -88,7 +88,7 @@ def certify(
     judge never certifies alone: `--to-label 60` writes 60 answers for human labelling, and the
     judge is measured against these labels.
     """
-    from tierwise.cli.progress_bars import CountBar
+    from tierwise.cli.progress import CountBar
     from tierwise.cli.render.candidates import candidate_data, print_candidates
     from tierwise.engine import Engine
     from tierwise.evidence.certify import Evaluation, compare, load_golden_step, with_lower_bounds

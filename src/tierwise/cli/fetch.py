@@ -22,7 +22,7 @@ def fetch(
     Verifies them and keeps them for all projects. Continues an interrupted download. Installs and
     executes nothing: weights are data.
     """
-    from tierwise.cli.progress_bars import DownloadBar
+    from tierwise.cli.progress import DownloadBar
     from tierwise.gateway.local import fetch_weights, weights_present
 
     catalog = find_project().catalog

@@ -49,6 +49,7 @@ def plan(
     them: half of all batches cost at most P50, and 19 of 20 at most P95. A later run reuses their
     answers.
     """
+    from tierwise.cli.progress import status
     from tierwise.cli.run import describe_options, flow_parameters
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.plan import save_plan
@@ -64,7 +65,7 @@ def plan(
         typer.echo(context.get_help())
         typer.echo(describe_options(project.load_flow(flow)))
         raise typer.Exit
-    with console(err=True).status("starting"):
+    with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
         parameters = function.validate_parameters(
             _with_defaults(function, flow_parameters(function, context.args))
@@ -112,10 +113,10 @@ def _planned(
 
 
 def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
-    from tierwise.cli.run import progress
+    from tierwise.cli.progress import StepBars
     from tierwise.orchestrate.dry_run import dry_run
 
-    with progress() as watcher, engine.on_outcome(watcher):
+    with StepBars(engine) as bars, engine.on_outcome(bars):
         dry_run(function, parameters, engine)
 
 

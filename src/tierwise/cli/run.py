@@ -6,20 +6,16 @@ import inspect
 import json
 import os
 from collections.abc import Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tierwise.cli.options import AsJson, Fresh, Verbose
-from tierwise.cli.output import console, print_json
+from tierwise.cli.output import print_json
 from tierwise.errors import Misuse, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tierwise.cascade.known_outcomes import Retry
-    from tierwise.records import Document, Outcome
     from tierwise.report import RunSummary
 
 
@@ -44,6 +40,7 @@ def run(
     are options, and `tierwise run FLOW --help` lists them. Paid answers are reused, so an
     interrupted run continues where it stopped when it is run again.
     """
+    from tierwise.cli.progress import status
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
 
@@ -57,7 +54,7 @@ def run(
         typer.echo(context.get_help())
         typer.echo(describe_options(project.load_flow(flow)))
         raise typer.Exit
-    with console(err=True).status("starting"):
+    with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
         parameters = flow_parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
@@ -77,12 +74,13 @@ def run_flow(
     function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry: Retry | None = None
 ) -> RunSummary:
     """Run a flow with progress. Raises Misuse when it gives no summary."""
+    from tierwise.cli.progress import StepBars
     from tierwise.orchestrate.process_state import engine
     from tierwise.report import RunSummary
 
     engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
     engine().retry = retry
-    with progress() as watcher, engine().on_outcome(watcher):
+    with StepBars(engine()) as bars, engine().on_outcome(bars):
         result = function(**parameters)
     if not isinstance(result, RunSummary):
         raise Misuse(
@@ -92,54 +90,21 @@ def run_flow(
 
 
 def show_summary(summary: RunSummary, *, as_json: bool) -> None:
-    """What a run did, and where to look next."""
+    """Print what a run did, why, and what to type next."""
+    from tierwise.cli.render.last_screen import print_last_screen
     from tierwise.cli.render.run_report import print_summary
+    from tierwise.orchestrate.process_state import engine
 
     if as_json:
         print_json(summary.data())
         return
     print_summary(summary)
-    typer.echo(f"More: tierwise show {summary.run.id} --documents")
+    print_last_screen(summary, engine())
     if server := os.environ.get("PREFECT_API_URL"):
-        typer.echo(
-            f"In Prefect's UI: {server.removesuffix('/api')}/runs/flow-run/{summary.run.flow_run_id}"
-        )
+        address = server.removesuffix("/api")
+        typer.echo(f"In Prefect's UI: {address}/runs/flow-run/{summary.run.flow_run_id}")
     else:
         typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
-
-
-@contextmanager
-def progress() -> Iterator[Any]:
-    """A bar for each step on stderr, told of every outcome."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from tierwise.orchestrate.process_state import step_runner
-
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    bar = Progress(
-        *columns, TextColumn("{task.fields[note]}"), console=console(err=True), transient=True
-    )
-    rows: dict[str, Any] = {}
-    counts: dict[str, dict[str, int]] = {}
-
-    def watcher(_: Document, outcome: Outcome) -> None:
-        count = counts.setdefault(outcome.step, {})
-        for word in (outcome.status, "escalated" if outcome.escalated else ""):
-            count[word] = count.get(word, 0) + 1
-        if outcome.step not in rows:
-            rows[outcome.step] = bar.add_task(
-                outcome.step, total=step_runner().expected_documents or None, note=""
-            )
-        words = [f"{count[w]} {w}" for w in ("escalated", "deferred", "skipped") if count.get(w)]
-        bar.update(rows[outcome.step], advance=1, note=", ".join(words))
-
-    with bar:
-        yield watcher
 
 
 def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
 from tierwise.errors import ConfigError, Misuse
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.evidence.training.labelled import Labelled
@@ -163,6 +164,7 @@ def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path
 
 def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> ClassifierMetadata:
     """Train the classifier, unless the file has this very one; return its metadata."""
+    from tierwise.cli.progress import status
     from tierwise.evidence.training.train import identity_before
     from tierwise.evidence.training.train import train as fit
     from tierwise.gateway.learned import load, save
@@ -176,7 +178,9 @@ def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Clas
         ConfigError
     ):  # not there yet, damaged, or of another version: all the more reason to train
         pass
-    return save(fit(labelled, sensitivity=sensitivity), path)
+    with status(f"training on {plural(len(labelled), 'example')}"):
+        classifier = fit(labelled, sensitivity=sensitivity)
+    return save(classifier, path)
 
 
 def _told(

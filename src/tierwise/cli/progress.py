@@ -1,0 +1,231 @@
+"""Progress on stderr: bars and spinners in a terminal, plain lines everywhere else.
+
+A log or a pipe gets a line at once and then one every few seconds, so that a long command is never
+silent.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Protocol, Self
+
+import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tierwise.cli.output import console
+from tierwise.text.amounts import plural, usd
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from tierwise.records import Document, Outcome
+
+LINE_EVERY_S = 5.0
+_STARTING = "starting Prefect"
+
+
+class PlainLines:
+    """A thread that prints a line at once, and then one every few seconds until it is closed."""
+
+    def __init__(self, describe: Callable[[], str]) -> None:
+        self._describe = describe
+        self._started_at = time.monotonic()
+        self._closing = threading.Event()
+        # A daemon, so that a process that dies of an error need not wait for it.
+        self._thread = threading.Thread(target=self._print_lines, daemon=True)
+
+    def start(self) -> None:
+        """Print the first line and start the thread; does nothing when it has started."""
+        if self._thread.ident is None:
+            self._print()
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop printing."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _print_lines(self) -> None:
+        while not self._closing.wait(LINE_EVERY_S):
+            self._print()
+
+    def _print(self) -> None:
+        seconds = time.monotonic() - self._started_at
+        typer.echo(f"{seconds:4.0f} s  {self._describe()}", err=True)
+
+
+@contextmanager
+def status(activity: str) -> Iterator[None]:
+    """Show what is being done: a spinner in a terminal, else plain lines."""
+    if sys.stderr.isatty():
+        with console(err=True).status(activity):
+            yield
+        return
+    lines = PlainLines(lambda: activity)
+    lines.start()
+    try:
+        yield
+    finally:
+        lines.close()
+
+
+class _Display:
+    """A rich bar in a terminal, plain lines elsewhere. Nothing is shown before `start`."""
+
+    def __init__(self, bars: Progress, describe: Callable[[], str]) -> None:
+        self._bars = bars
+        self._lines = None if sys.stderr.isatty() else PlainLines(describe)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to show progress."""
+        if self._lines:
+            self._lines.start()
+        else:
+            self._bars.start()
+
+    def close(self) -> None:
+        """Stop showing progress."""
+        if self._lines:
+            self._lines.close()
+        else:
+            self._bars.stop()
+
+
+class CountBar(_Display):
+    """A bar for one activity after the other, called with the activity, the done and the total."""
+
+    def __init__(self) -> None:
+        bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console(err=True),
+            transient=True,
+        )
+        super().__init__(bars, lambda: self._text)
+        self._text = ""
+        self._task = bars.add_task("")
+
+    def __call__(self, activity: str, done: int, total: int) -> None:
+        """Show an activity's progress."""
+        self._text = f"{activity}: {done} of {total}"
+        if done == 0:
+            self._bars.reset(self._task, description=activity, total=total)
+        # It starts at the first call and not before, as a question may come first.
+        self.start()
+        self._bars.update(self._task, completed=done)
+
+
+class DownloadBar(_Display):
+    """A bar for one download, called with the bytes so far and in all."""
+
+    def __init__(self, name: str) -> None:
+        bars = Progress(
+            TextColumn(name),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=console(err=True),
+        )
+        super().__init__(bars, lambda: self._text)
+        self._text = f"fetching {name}"
+        self._name = name
+        self._task = bars.add_task(name, total=None)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show the bytes so far."""
+        self._text = f"fetching {self._name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        self._bars.update(self._task, completed=done, total=total)
+
+
+class Countable(Protocol):
+    """What runs a flow, and knows how many documents were read."""
+
+    expected_documents: int
+
+
+class StepBars(_Display):
+    """A bar for each step of a run, called with every document and its outcome."""
+
+    def __init__(self, runner: Countable) -> None:
+        bars = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console(err=True),
+            transient=True,
+        )
+        super().__init__(bars, self.describe)
+        self._runner = runner
+        self._counts: dict[str, Counter[str]] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._cost = Decimal(0)
+        # Nothing is known of the steps yet, and the first answer may take a minute.
+        self._starting = bars.add_task(_STARTING, total=None, note="")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __call__(self, document: Document, outcome: Outcome) -> None:  # noqa: ARG002 - a listener
+        """Count an outcome."""
+        counts = self._counts.setdefault(outcome.step, Counter())
+        counts["done"] += 1
+        counts[outcome.status] += 1
+        counts["escalated"] += outcome.escalated
+        for attempt in outcome.attempts:
+            if not attempt.reused:
+                self._cost += attempt.cost or 0
+        self._update_bar(outcome.step, counts)
+
+    def describe(self) -> str:
+        """Return the progress in one line."""
+        expected = self._runner.expected_documents
+        if not expected and not self._counts:
+            return _STARTING
+        if not self._counts:
+            read = plural(expected, "document")
+            return f"{read} read, waiting for the first answers (loading the models)"
+        # A copy, since the engine's thread adds steps while this one reads.
+        steps = [
+            f"{step} {counts['done']} of {expected or counts['done']}"
+            for step, counts in list(self._counts.items())
+        ]
+        return f"{', '.join(steps)}; {usd(self._cost)}"
+
+    def _update_bar(self, step: str, counts: Counter[str]) -> None:
+        if step not in self._tasks:
+            self._bars.update(self._starting, visible=False)
+            total = self._runner.expected_documents or None
+            self._tasks[step] = self._bars.add_task(step, total=total, note="")
+        words = ("escalated", "deferred", "skipped")
+        note = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+        self._bars.update(self._tasks[step], advance=1, note=note)

@@ -1,0 +1,137 @@
+"""The last screen of a run in plain words: what happened, why, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import typer
+
+from tierwise.text.amounts import plural, usd
+
+if TYPE_CHECKING:
+    from tierwise.engine import Engine
+    from tierwise.ledger import OutcomeRow, SummaryRow
+    from tierwise.report import RunSummary
+
+_MOST_REASONS = 3  # lines
+_LONGEST_REASON = 160  # characters
+_CAUSES = {
+    "budget": "the budget is exhausted; raise it, and run again",
+    "review": "the route asks for a person's review",
+}
+
+
+def print_last_screen(summary: RunSummary, engine: Engine) -> None:
+    """Print what happened, why, and the next commands."""
+    examples = _accepted_examples(summary, engine)
+    certified = {
+        (row.outcome.step, model)
+        for row in examples
+        if row.outcome.route
+        for model in row.outcome.route.thresholds
+    }
+    lines = ["", "What happened", *_what_happened(summary, engine, certified)]
+    lines += ["", "Why", *_why(summary, certified)]
+    lines += ["", "Next", *_next_commands(summary, examples), ""]
+    for line in lines:
+        typer.echo(line)
+
+
+def _accepted_examples(summary: RunSummary, engine: Engine) -> list[OutcomeRow]:
+    """Return one accepted outcome of each step; a run may be too large to read all."""
+    examples = []
+    for step in summary.outcomes:
+        with closing(engine.ledger.outcomes(summary.run.id, step=step, status="accepted")) as rows:  # type: ignore[type-var]
+            first = next(rows, None)
+        if first:
+            examples.append(first)
+    return examples
+
+
+def _what_happened(
+    summary: RunSummary, engine: Engine, certified: set[tuple[str, str]]
+) -> list[str]:
+    run = summary.run
+    waits = " (they wait for a person or for money)" if run.deferred else ""
+    documents = plural(run.documents, "document")
+    lines = [f"  {documents}: {run.accepted} accepted, {run.deferred} deferred{waits}."]
+    for step in summary.outcomes:
+        parts = [
+            _model_part(row, engine, certified)
+            for row in summary.rows
+            if row.step == step and row.accepted and not row.shadow
+        ]
+        skipped = summary.outcomes[step].get("skipped", 0)
+        if skipped:
+            parts.append(f"{skipped} skipped")
+        deferred = summary.outcomes[step].get("deferred", 0)
+        if deferred:
+            parts.append(f"{deferred} deferred")
+        lines.append(f"  {step}: {', '.join(parts) or 'nothing'}.")
+    made = plural(run.attempts - run.reused, "call")
+    budget = "" if run.budget_usd is None else f" of a budget of {usd(run.budget_usd)}"
+    reused = f", {run.reused} paid answers reused" if run.reused else ""
+    lines.append(f"  {made}{reused}; cost {usd(run.cost_known, run.cost_unknown)}{budget}.")
+    return lines
+
+
+def _model_part(row: SummaryRow, engine: Engine, certified: set[tuple[str, str]]) -> str:
+    """Return the accepted answers of one model, and whether it is free and certified."""
+    notes = []
+    model = engine.policy.catalog.models.get(row.model)
+    price = model.price if model else "unknown"
+    if price != "unknown" and price.input == 0 and price.output == 0:
+        notes.append("free")
+    if (row.step, row.model) in certified:
+        notes.append("certified")
+    text = f"{row.accepted} by {row.model}"
+    return f"{text} ({', '.join(notes)})" if notes else text
+
+
+def _why(summary: RunSummary, certified: set[tuple[str, str]]) -> list[str]:
+    lines = []
+    if certified:
+        models = ", ".join(sorted({model for _, model in certified}))
+        lines.append(
+            f"  {models}: certified for answers with a high confidence; the rest goes to the next "
+            "model."
+        )
+    escalations = sum(row.escalations for row in summary.rows if not row.shadow)
+    if escalations:
+        lines.append(
+            f"  {escalations} times an answer failed a check, and the document went to the next "
+            "model."
+        )
+    for row in summary.deferred[:_MOST_REASONS]:
+        reason = _CAUSES.get(row.cause or "", " ".join(row.reason.split()))
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[: _LONGEST_REASON - 1]}…"
+        lines.append(f"  {row.document_id} is deferred at {row.step}: {reason}")
+    more = len(summary.deferred) - _MOST_REASONS
+    if more > 0:
+        lines.append(f"  and {more} more: see `tierwise review`")
+    return lines or ["  Each answer of the first model in its route passed all checks."]
+
+
+def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]:
+    """Return at most three commands, each with its purpose."""
+    run_id = summary.run.id
+    commands = [(f"tierwise show {run_id} --documents", "the outcome of every document and step")]
+    # A document may be deferred by reading, before any model was asked.
+    unanswered = next((row for row in summary.deferred if row.step != "read"), None)
+    if unanswered:
+        document = shlex.quote(unanswered.document_id)
+        step = unanswered.step
+        commands.append((f"tierwise explain {document} {step}", "the reason for its deferral"))
+    elif examples:
+        document = shlex.quote(examples[0].document_id)
+        step = examples[0].outcome.step
+        commands.append((f"tierwise explain {document} {step}", "the reason for its model"))
+    if summary.deferred:
+        commands.append((f"tierwise review {run_id}", "decide the deferred documents"))
+    else:
+        commands.append((f"tierwise report {run_id}", "the figures as an HTML page"))
+    width = max(len(command) for command, _ in commands)
+    return [f"  {command:<{width}}  {purpose}" for command, purpose in commands]
