@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import typer
@@ -43,8 +42,8 @@ def _accepted_examples(summary: RunSummary, engine: Engine) -> list[OutcomeRow]:
     """Return one accepted outcome of each step; a run may be too large to read all."""
     examples = []
     for step in summary.outcomes:
-        with closing(engine.ledger.outcomes(summary.run.id, step=step, status="accepted")) as rows:  # type: ignore[type-var]
-            first = next(rows, None)
+        accepted = engine.ledger.runs.outcomes(summary.run.id, step=step, status="accepted")
+        first = next(accepted, None)
         if first:
             examples.append(first)
     return examples
