@@ -2,7 +2,7 @@
 
 Their methods derive one value from another and do nothing else.
 
-Their `repr` leaves out texts, answers and metadata, so that these are in no log and in no traceback.
+Their `repr` leaves out texts, answers and metadata, so that these are in no log or traceback.
 """
 
 from __future__ import annotations
@@ -155,7 +155,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One call that was or may have been billed, or a paid one that was reused (`reused`, cost 0)."""
+    """One call that was or may have been billed.
+
+    A paid call that was reused has `reused` and cost 0.
+    """
 
     id: str
     step: str
@@ -184,10 +187,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A model that a route left out, and why.
+    """A model that a route left out, with the reason.
 
-    `kind` is what code acts upon, `reason` is for people. `detail` is the guard's name for a guard, and what is
-    missing for an unavailable model.
+    Code acts upon `kind`; `reason` is for people. `detail` is the guard's name for a guard, and
+    what is missing for an unavailable model.
     """
 
     model: str
@@ -231,8 +234,8 @@ class Route:
 class Outcome:
     """A document's result in a step. `value` is the accepted output as plain JSON data.
 
-    `cause` says why it is not accepted; `reason` says it in words. `quotes` is true where the reason may repeat
-    words of an answer or a document, so that a deletion has to rewrite it.
+    `cause` says why it is not accepted; `reason` says it in words. `quotes` is true where the
+    reason may repeat words of an answer or a document, so that a deletion has to rewrite it.
     """
 
     step: str

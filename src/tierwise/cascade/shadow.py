@@ -188,8 +188,8 @@ def agreement(step: Step, shadow: Any, accepted: Any) -> bool | None:
         if _accepts_nothing(step, accepted):
             return None
         return bool(step.correct(shadow, accepted))
-    except Exception:  # noqa: BLE001 - the project's function, made for golden sets; a person decides
-        return None
+    except Exception:  # noqa: BLE001 - the project's function, made for golden sets
+        return None  # a person decides
 
 
 def _accepts_nothing(step: Step, accepted: Mapping[str, Any]) -> bool:
@@ -203,7 +203,8 @@ def _accepts_nothing(step: Step, accepted: Mapping[str, Any]) -> bool:
 def _sample_of_accepted(work: Work, outcome: Outcome) -> Audit:
     asked = tuple(dict.fromkeys(attempt.model for attempt in outcome.attempts))
     sample = _sample(work, outcome, "accepted", asked, value=outcome.value, agreed=None)
-    return replace(sample, identity=_identity(work, asked, _golden_hash(work, asked)))
+    golden_hash = _golden_hash(work, asked)
+    return replace(sample, identity=_identity(work, asked, golden_hash))
 
 
 def _golden_hash(work: Work, asked: tuple[str, ...]) -> str:

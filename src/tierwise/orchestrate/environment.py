@@ -1,4 +1,4 @@
-"""Variables that Prefect reads when it is imported: quiet, private to the project, and able to keep up.
+"""Variables that Prefect reads when it is imported: quiet, private to the project, and fast.
 
 Variables that are set already stay. A Prefect server that is already there (PREFECT_API_URL, else
 the one that `tierwise up` started, else a profile's address) is used as it is.

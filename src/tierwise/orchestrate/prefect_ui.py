@@ -65,7 +65,7 @@ def warn_on_failure() -> Iterator[None]:
     """Log a warning for anything that fails inside this block."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a Prefect server may fail in any way; the run goes on
+    except Exception as error:  # noqa: BLE001 - a Prefect server may fail in any way
         log.warning("Prefect could not be told: %s", error)
 
 

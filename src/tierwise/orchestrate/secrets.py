@@ -21,7 +21,7 @@ _TYPE = "secret"
 
 
 def variables(project: Project) -> Mapping[str, str]:
-    """Return the variables of this process, with a project's secret blocks for those that are unset.
+    """Return the variables of this process; unset ones come from the project's secret blocks.
 
     Raises Misuse, with the remedy, when a block is not there or has no text, or no server answers.
     """

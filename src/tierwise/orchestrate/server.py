@@ -172,7 +172,7 @@ def deployments() -> list[str]:
 
 @contextmanager
 def schedules_kept() -> Iterator[None]:
-    """Keep deployments and schedules paused or active while deployments are created again inside."""
+    """Keep schedules and deployments paused or active while they are created again inside."""
     with get_client(sync_client=True) as client:
         paused = [deployment.id for deployment in client.read_deployments() if deployment.paused]
         before = {(deployment.id, s.slug): s.active for deployment, s in _schedules(client)}

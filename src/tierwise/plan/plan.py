@@ -169,7 +169,10 @@ class Plan:
 
     @property
     def most(self) -> Decimal:
-        """USD that the run can cost at most, without calls of unknown price; never more than its budget."""
+        """USD that the run can cost at most, without calls of unknown price.
+
+        Never more than its budget.
+        """
         own = sum((row.most for row in self.rows), Decimal(0))
         with_shadows = own * Decimal(str(1 + self.shadow))
         if self.budget_usd is None:

@@ -177,7 +177,7 @@ class Planner(DryRunEngine):
         return None
 
     def _outcome_of_parts(self, job: Job, document: Document) -> Outcome:
-        """Return the outcome of a document, or of its parts where its step gathers and it is long."""
+        """Return the outcome of a document; a long one is merged from its parts."""
         outcomes = [self._outcome(job, part) for part in parts_of(job, document)]
         if len(outcomes) == 1:
             return outcomes[0]
@@ -273,7 +273,7 @@ class Planner(DryRunEngine):
     def _assumed_outcome(
         self, work: Work, chosen: Route, models: tuple[str, ...], messages: tuple[Message, ...]
     ) -> Outcome:
-        """Return the outcome that is assumed when these models are asked in order; count the cost."""
+        """Count the cost of asking these models in order; return the assumed outcome."""
         budget = work.run.budget
         assert isinstance(budget, Budget)  # noqa: S101 - see `start_run`
         try:

@@ -34,4 +34,5 @@ def take_plan(root: Path, flow: str, parameters: Mapping[str, str]) -> dict[str,
 
 
 def _path(root: Path, flow: str, parameters: Mapping[str, str]) -> Path:
-    return root / FOLDER / f"{canonical_hash([flow, dict(parameters)])[:32]}.json"
+    identity = canonical_hash([flow, dict(parameters)])
+    return root / FOLDER / f"{identity[:32]}.json"
