@@ -1,8 +1,8 @@
-"""Budgets on record: what is reserved and spent under each, changed only together with claims and attempts.
+"""Budgets on record: the money reserved and spent, changed only together with claims and attempts.
 
-A reservation lives as long as its claim on the call. One that was left behind, by a process that died or lost touch,
-is of unknown cost: the call may have been billed. It keeps counting as reserved until another call is short of
-money; then it is `lost`, which counts as spent in full.
+A reservation lives as long as its claim on the call. One that was left behind, by a process that
+died or lost touch, is of unknown cost: the call may have been billed. It counts as reserved until
+another call lacks the money; then it is `lost`, which counts as spent in full.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Change = Literal["reserved", "settled", "lost", "granted"]
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of a reservation: what its call cost in USD, or None when that is unknown: then all of it."""
+    """The end of a reservation: the cost of its call in USD, None when unknown: then all of it."""
 
     id: str
     budgets: tuple[str, ...]
@@ -54,21 +54,21 @@ class LimitIncrease:
 
 @dataclass(frozen=True, slots=True)
 class ReservationResult:
-    """How budgets stand after an operation, and what became of a wish.
+    """The states of budgets after an operation, and the decision on a reservation.
 
-    `short`: what calls under way have reserved must come back first. `refused` says why it can't be had at all,
-    and `poor` which budget is to blame.
+    `shortfall`: calls under way must give money back first. `refused` is the reason why there is
+    too little in any case, and `exhausted` the budget that lacks it.
     """
 
     states: tuple[BudgetState, ...]
-    short: bool = False
+    shortfall: bool = False
     refused: str | None = None
-    poor: BudgetState | None = None
+    exhausted: BudgetState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetChange:
-    """One change of one budget and how it stood after it; `usd` was set aside, spent or added to the limit."""
+    """One change of a budget and its state after it; `usd` was reserved, spent or added to the limit."""
 
     budget: str
     kind: Change
@@ -82,7 +82,7 @@ class BudgetChange:
 
 
 class Accounts:
-    """The budgets that one transaction touches. Everything is decided in memory, then written at once."""
+    """The budgets that one transaction touches: decided in memory, then written at once."""
 
     def __init__(
         self, connection: Connection, names: Iterable[str], reservations: Iterable[str]
@@ -114,7 +114,7 @@ class Accounts:
     def reserve(
         self, reservation: ReservationRequest, call_hash: str, owner: str
     ) -> ReservationResult:
-        """Set a call's worst case aside under every budget, or under none."""
+        """Reserve a call's worst case under every budget, or under none."""
         for name, limit in reservation.limits.items():
             self._row(name)["limit_usd"] = in_units(limit)
         if reservation.usd is None:
@@ -122,13 +122,18 @@ class Accounts:
             return ReservationResult(self._states(reservation.limits), refused=why)
         usd = in_units(reservation.usd, rounding=ROUND_CEILING)
         if any(usd > state.free for state in self._states(reservation.limits)):
+            # Only now look for reservations that dead processes left behind: it is a costly query.
             self._sweep(reservation.limits)
         states = self._states(reservation.limits)
-        if poor := next((state for state in states if usd > state.left), None):
-            why = f"the call may cost {usd:.6f} USD, the budget '{poor.name}' has {poor.left:.6f} left"
-            return ReservationResult(states, refused=why, poor=poor)
+        exhausted = next((state for state in states if usd > state.left), None)
+        if exhausted:
+            why = (
+                f"the call may cost {usd:.6f} USD, "
+                f"the budget '{exhausted.name}' has {exhausted.left:.6f} left"
+            )
+            return ReservationResult(states, refused=why, exhausted=exhausted)
         if any(usd > state.free for state in states):
-            return ReservationResult(states, short=True)
+            return ReservationResult(states, shortfall=True)
         for name in reservation.limits:
             row = {
                 "id": reservation.id,
@@ -140,26 +145,33 @@ class Accounts:
             self._open[reservation.id, name] = row
             self._fresh.add((reservation.id, name))
             self._change(name, "reserved", usd, reservation.id, reserved=usd)
-        return self.funds(reservation.limits)
+        return self.result(reservation.limits)
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
-        """Spend what calls cost, and give the rest back. What was settled before, or lost, stays as it is."""
+        """Spend the costs of calls, and give the rest back.
+
+        A reservation that was settled before, or lost, stays as it is.
+        """
         for settlement in settlements:
             for name in settlement.budgets:
-                if row := self._open.get((settlement.id, name)):
-                    cost = row["usd"] if settlement.cost is None else in_units(settlement.cost)
-                    self._end(row, "settled", cost)
+                row = self._open.get((settlement.id, name))
+                if row is None:
+                    continue
+                cost = row["usd"]  # an unknown cost counts in full
+                if settlement.cost is not None:
+                    cost = in_units(settlement.cost)
+                self._end(row, "settled", cost)
 
-    def funds(self, names: Iterable[str]) -> ReservationResult:
-        """How budgets stand now."""
+    def result(self, names: Iterable[str]) -> ReservationResult:
+        """Return the present states of budgets."""
         return ReservationResult(self._states(names))
 
-    def grant(self, grant: LimitIncrease) -> ReservationResult:
+    def increase(self, increase: LimitIncrease) -> ReservationResult:
         """Add to a budget's limit."""
-        usd = in_units(grant.usd)
-        self._row(grant.budget)["granted_usd"] += usd
-        self._change(grant.budget, "granted", usd, None, note=grant.note)
-        return self.funds([grant.budget])
+        usd = in_units(increase.usd)
+        self._row(increase.budget)["granted_usd"] += usd
+        self._change(increase.budget, "granted", usd, None, note=increase.note)
+        return self.result([increase.budget])
 
     def write(self) -> None:
         """Write all that changed."""
@@ -232,17 +244,21 @@ class Accounts:
         self._change(row["budget"], kind, cost, row["id"], spent=cost, reserved=-row["usd"])
 
     def _sweep(self, names: Iterable[str]) -> None:
-        """Count what dead owners left behind as spent; once a transaction, as it asks for every call under way."""
-        if wanted := set(names) - self._swept:
-            self._swept |= wanted
-            for row in self._connection.execute(_HELD.where(ReservationRecord.budget.in_(wanted))):
-                alive = (
-                    row.holder == row.owner
-                    and row.lease_until > self._now
-                    and not is_dead(row.owner)
-                )
-                if not alive and (row.id, row.budget) not in self._ended:
-                    self._end(dict(row._mapping), "lost", row.usd)
+        """Count the reservations of dead owners as spent.
+
+        At most once for each budget in a transaction, as it reads every call under way.
+        """
+        unswept = set(names) - self._swept
+        if not unswept:
+            return
+        self._swept |= unswept
+        query = _RESERVED.where(ReservationRecord.budget.in_(unswept))
+        for row in self._connection.execute(query):
+            has_claim = row.holder == row.owner and row.lease_until > self._now
+            if has_claim and not is_dead(row.owner):
+                continue
+            if (row.id, row.budget) not in self._ended:
+                self._end(dict(row._mapping), "lost", row.usd)
 
 
 _UPDATE = (
@@ -258,7 +274,7 @@ _UPDATE = (
 _END = delete(ReservationRecord).where(
     ReservationRecord.id == bindparam("ended"), ReservationRecord.budget == bindparam("under")
 )
-_HELD = select(
+_RESERVED = select(
     ReservationRecord.__table__, CallRecord.owner.label("holder"), CallRecord.lease_until
 ).outerjoin(CallRecord, CallRecord.call_hash == ReservationRecord.call_hash)
 
@@ -278,7 +294,7 @@ class Budgets:
         self._top_up = top_up
 
     def states(self, names: Sequence[str] | None = None) -> list[BudgetState]:
-        """How budgets stand, by name; all of them, or those among `names` that have been drawn on."""
+        """Return the states of budgets by name: all, or those of `names` that were drawn on."""
         query = select(BudgetRecord.__table__).order_by(BudgetRecord.name)
         if names is not None:
             query = query.where(BudgetRecord.name.in_(names))
@@ -286,7 +302,7 @@ class Budgets:
             return [_state(dict(row._mapping)) for row in connection.execute(query)]
 
     def history(self, name: str) -> Iterator[BudgetChange]:
-        """Every change of one budget, in the order of the commits."""
+        """Yield the changes of one budget, in the order of the commits."""
         query = (
             select(BudgetEntry.__table__)
             .where(BudgetEntry.budget == name)
@@ -307,6 +323,6 @@ class Budgets:
                 )
 
     def top_up(self, name: str, usd: Decimal, note: str = "") -> BudgetState:
-        """Add to a budget's limit, for all who draw on it, and put that on record."""
+        """Add to a budget's limit, for all runs that draw on it, and record that."""
         self._top_up(LimitIncrease(name, usd, note))
         return self.states([name])[0]

@@ -1,4 +1,4 @@
-"""What can be written, as values, and the SQL that writes a group of them in one transaction."""
+"""The writes to the ledger as values, and the SQL that writes a group of them in one transaction."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The wish to pay a call. A reply paid before `fresh_since` (seconds since the epoch) does not count.
+    """A request to pay for a call. Replies paid before `fresh_since` (s since the epoch) don't count.
 
-    With `wish`, the claim is had only together with the money.
+    With a reservation, the claim is granted together with the money, or not at all.
     """
 
     call_hash: str
@@ -50,50 +50,59 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Another owner is paying this call; its lease lasts `seconds` more."""
+class ClaimedElsewhere:
+    """Another owner pays for this call; its lease lasts `seconds` more."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Rows that are written together or not at all, with the end of a reservation; or a claim, or a grant."""
+    """Rows that are written together or not at all, with the end of a reservation.
+
+    Or a claim, or an increase of a budget's limit.
+    """
 
     rows: Mapping[Kind, Sequence[Row]] = field(default_factory=dict)
     claim: Claim | None = None
     settlement: Settlement | None = None
-    grant: LimitIncrease | None = None
+    increase: LimitIncrease | None = None
 
 
-Answer = (
-    Paid | Held | ReservationResult | None
-)  # of a claim: None, or ReservationResult that are neither short nor refused, when it is had
+# The result of an operation. `is_granted` says which results of a claim grant it.
+OperationResult = Paid | ClaimedElsewhere | ReservationResult | None
 
 
-def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
-    """Write all operations and answer each. The order of rows does not matter: nobody has seen an answer yet."""
+def apply(connection: Connection, operations: Sequence[Operation]) -> list[OperationResult]:
+    """Write all operations and return a result for each.
+
+    The order of the rows does not matter: no caller has seen a result of this transaction yet.
+    """
     rows: dict[Kind, list[Row]] = defaultdict(list)
     for operation in operations:
-        for kind, more in operation.rows.items():
-            rows[kind].extend(more)
-    statements = _statements(connection.dialect.name)
-    free = rows.pop("free", [])
-    for kind, statement in statements.items():
-        if rows[kind]:
-            result = _execute(connection, statement, rows[kind])
-            if kind == "finish" and result.rowcount != len(rows[kind]):
-                raise LedgerError(f"no run {rows[kind][0]['run']} to finish; it was never started")
-    answers = _decide(connection, operations)
-    if free:  # after the claims, so that a claim that was given up at once does not stay
-        connection.execute(_FREE, free)
-    return answers
+        for kind, added in operation.rows.items():
+            rows[kind].extend(added)
+    freed = rows.pop("free", [])
+    for kind, statement in _statements(connection.dialect.name).items():
+        if not rows[kind]:
+            continue
+        result = _execute(connection, statement, rows[kind])
+        if kind == "finish" and result.rowcount != len(rows[kind]):
+            raise LedgerError(f"no run {rows[kind][0]['run']} to finish; it was never started")
+    results = _decide(connection, operations)
+    # After the claims, so that a claim that was given up in this very transaction does not stay.
+    if freed:
+        connection.execute(_FREE, freed)
+    return results
 
 
 def _execute(
     connection: Connection, statement: Executable, rows: Sequence[Row]
 ) -> CursorResult[Any]:
-    """Execute a statement for rows of the same columns; SQLAlchemy itself would compile an upsert anew each time."""
+    """Execute a statement for rows of the same columns.
+
+    The compiled statement is kept: SQLAlchemy would compile an upsert again each time.
+    """
     return connection.execute(_compiled(statement, connection.dialect, tuple(rows[0])), rows)
 
 
@@ -121,7 +130,7 @@ _ALIVE = update(Run).where(Run.id == bindparam("run")).values(lease_until=bindpa
 
 @cache
 def _statements(dialect: str) -> dict[Kind, Executable]:
-    """One statement a kind, in the order in which rows may refer to each other."""
+    """Return one statement for each kind, in the order in which rows may refer to each other."""
     finish = (
         update(Run)
         .where(Run.id == bindparam("run"))
@@ -147,69 +156,78 @@ def _besides_key(table: type[Base]) -> list[str]:
 
 
 def _upsert(dialect: str, table: type[Base], *columns: str) -> Executable:
-    """Insert, or replace these columns of the row with the same key; without any, that row stays as it is."""
+    """Insert a row, or replace these columns of the row with the same key.
+
+    Without columns, a row that is there already stays as it is.
+    """
     build = sqlite.insert if dialect == "sqlite" else postgresql.insert
     statement = build(table)
     if not columns:
         return statement.on_conflict_do_nothing()
     key = [column.name for column in inspect(table).primary_key]
-    return statement.on_conflict_do_update(
-        index_elements=key, set_={c: statement.excluded[c] for c in columns}
-    )
+    replaced = {column: statement.excluded[column] for column in columns}
+    return statement.on_conflict_do_update(index_elements=key, set_=replaced)
 
 
-def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
-    """Who gets what, in order: a paid reply, the claim, the money, or the news that another holds it."""
-    wanted = {operation.claim.call_hash for operation in operations if operation.claim}
+def _decide(connection: Connection, operations: Sequence[Operation]) -> list[OperationResult]:
+    """Decide on claims and budgets in the order of the operations, and write the decisions.
+
+    A claim gets the paid reply, the claim itself, a refusal for lack of money, or the news that
+    another owner holds it.
+    """
     accounts = _accounts(connection, operations)
-    if not wanted and accounts is None:
+    claimed_hashes = {operation.claim.call_hash for operation in operations if operation.claim}
+    if not claimed_hashes and accounts is None:
         return [None] * len(operations)
-    known = {
-        row.call_hash: row
-        for row in connection.execute(_CALLS.where(CallRecord.call_hash.in_(wanted)))
-    }
-    now = time.time()
-    taken = dict[str, Row]()
+    query = _CALLS.where(CallRecord.call_hash.in_(claimed_hashes))
+    calls = {row.call_hash: row for row in connection.execute(query)}
     settlements = [operation.settlement for operation in operations if operation.settlement]
     if accounts:
-        accounts.settle(settlements)  # first: its claim is gone already, so it would look lost
-    answers: list[Answer] = []
+        # Before the claims: a settled call has no claim any more, so a sweep would count its
+        # reservation as lost.
+        accounts.settle(settlements)
+    now = time.time()
+    granted: dict[str, Row] = {}  # call hash -> its new row
+    results: list[OperationResult] = []
     for operation in operations:
-        answer: Answer = None
-        if claim := operation.claim:
-            answer = _answer(claim, known.get(claim.call_hash), taken.get(claim.call_hash), now)
-            if answer is None and accounts and claim.reservation:
-                answer = accounts.reserve(claim.reservation, claim.call_hash, claim.owner)
-            if granted(answer):
-                row = {
+        result: OperationResult = None
+        claim = operation.claim
+        if claim:
+            granted_row = granted.get(claim.call_hash)
+            result = _claim_result(claim, calls.get(claim.call_hash), granted_row, now)
+            # The claim is free: now the money decides.
+            if result is None and accounts and claim.reservation:
+                result = accounts.reserve(claim.reservation, claim.call_hash, claim.owner)
+            if is_granted(result):
+                granted[claim.call_hash] = {
                     "call_hash": claim.call_hash,
                     "owner": claim.owner,
                     "lease_until": now + claim.lease_s,
                 }
-                taken[claim.call_hash] = row
-        elif accounts and operation.grant:
-            answer = accounts.grant(operation.grant)
-        answers.append(answer)
-    if taken:
-        _execute(connection, _claiming(connection.dialect.name), list(taken.values()))
+        elif accounts and operation.increase:
+            result = accounts.increase(operation.increase)
+        results.append(result)
+    if granted:
+        _execute(connection, _claiming(connection.dialect.name), list(granted.values()))
     if accounts:
-        accounts.settle(settlements)  # again: of claims that were given up at once
+        # Once more: a claim may be granted and given up within this transaction.
+        accounts.settle(settlements)
         accounts.write()
-        for n, operation in enumerate(operations):
+        for index, operation in enumerate(operations):
             if operation.settlement:
-                answers[n] = accounts.funds(operation.settlement.budgets)
-    return answers
+                results[index] = accounts.result(operation.settlement.budgets)
+    return results
 
 
-def granted(answer: Answer) -> bool:
-    """Whether this answer to a claim says that it is had, with the money if any was asked for."""
-    return answer is None or (
-        isinstance(answer, ReservationResult) and not answer.short and answer.refused is None
-    )
+def is_granted(result: OperationResult) -> bool:
+    """Return True if this result grants the claim, with the money if any was asked for."""
+    if isinstance(result, ReservationResult):
+        return not result.shortfall and result.refused is None
+    return result is None
 
 
 def _accounts(connection: Connection, operations: Sequence[Operation]) -> Accounts | None:
-    """The budgets that these operations touch; None where they touch none, so that nothing is asked."""
+    """Return the budgets that these operations touch; None if none, which saves the queries."""
     names: set[str] = set()
     settled: set[str] = set()
     for operation in operations:
@@ -218,9 +236,11 @@ def _accounts(connection: Connection, operations: Sequence[Operation]) -> Accoun
         if operation.settlement:
             names.update(operation.settlement.budgets)
             settled.add(operation.settlement.id)
-        if operation.grant:
-            names.add(operation.grant.budget)
-    return Accounts(connection, names, settled) if names else None
+        if operation.increase:
+            names.add(operation.increase.budget)
+    if not names:
+        return None
+    return Accounts(connection, names, settled)
 
 
 @cache
@@ -239,12 +259,17 @@ _CALLS = select(
 ).outerjoin(AttemptRecord, AttemptRecord.id == CallRecord.attempt_id)
 
 
-def _answer(claim: Claim, row: Any, taken: Row | None, now: float) -> Answer:
-    """What a claim gets, given the call's row and who took it in this very group."""
+def _claim_result(
+    claim: Claim, row: Any, granted_row: Row | None, now: float
+) -> Paid | ClaimedElsewhere | None:
+    """Return the paid reply or the present claim of a call, or None if the claim is free.
+
+    `row` is the call's row on record, `granted_row` the one that this transaction will write.
+    """
     if row and row.reply is not None and row.paid_at >= (claim.fresh_since or 0):
         return Paid(reply_of(row.reply), row.attempt_id, row.cost)
-    if taken:
-        return Held(taken["lease_until"] - now)
+    if granted_row:
+        return ClaimedElsewhere(granted_row["lease_until"] - now)
     if row and row.owner and row.lease_until > now and not is_dead(row.owner):
-        return Held(row.lease_until - now)
+        return ClaimedElsewhere(row.lease_until - now)
     return None

@@ -1,4 +1,4 @@
-"""The ledger: what was run, tried, paid, checked and decided. The only door to SQLAlchemy."""
+"""The ledger: runs, attempts, outcomes and budgets on record, with a facet for each way of asking."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from tierwise.ledger.budgets import (
 )
 from tierwise.ledger.database import Database, open_database
 from tierwise.ledger.leases import RunLeases
-from tierwise.ledger.operations import Answer, Claim, Held, Kind, Operation, granted
+from tierwise.ledger.operations import (
+    Claim,
+    ClaimedElsewhere,
+    Kind,
+    Operation,
+    OperationResult,
+    is_granted,
+)
 from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
 from tierwise.ledger.people.samples import Samples
@@ -69,25 +76,23 @@ RunState = Literal["completed", "failed", "cancelled"]
 LEASE_S = 300.0
 _FIRST_POLL_S = 0.05
 _LAST_POLL_S = 1.0
-_MONEY_POLL_S = 0.2  # one caller a process asks
-_MONEY = "money"  # news that some came back
+_MONEY_POLL_S = 0.2  # one caller of a process polls
+_MONEY = "money"  # the signal that reserved money came back
 
 
 @dataclass(frozen=True, slots=True)
-class _Holding:
+class _HeldClaim:
     """A claim that this process holds, and the reservation that came with it."""
 
     token: str
     lease_s: float
     reservation: ReservationRequest | None
 
-    def ends(self, cost: Decimal | None) -> Settlement | None:
-        """The reservation's end; `cost` is in USD, None when unknown."""
-        return (
-            Settlement(self.reservation.id, tuple(self.reservation.limits), cost)
-            if self.reservation
-            else None
-        )
+    def settlement(self, cost: Decimal | None) -> Settlement | None:
+        """Return the end of the reservation, if any; `cost` is in USD, None when unknown."""
+        if self.reservation is None:
+            return None
+        return Settlement(self.reservation.id, tuple(self.reservation.limits), cost)
 
 
 class Ledger:
@@ -113,14 +118,12 @@ class Ledger:
         self._leases = RunLeases(self._writer, self._owner)
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._top_up)
-        self.budget_states: dict[str, BudgetState] = {}  # as this process last heard of them
-        self._held: dict[str, _Holding] = {}  # by call hash
-        self._news: dict[
-            str, asyncio.Event
-        ] = {}  # call hash -> set when it is paid or given up here
-        self._short: dict[
-            tuple[str, ...], asyncio.Lock
-        ] = {}  # budgets -> who is first in waiting for money
+        self.budget_states: dict[str, BudgetState] = {}  # as this process last saw them
+        self._held: dict[str, _HeldClaim] = {}  # by call hash
+        # By call hash: set when the call is paid or given up in this process.
+        self._signals: dict[str, asyncio.Event] = {}
+        # By budgets: held by the call that is first in line for their money.
+        self._lines: dict[tuple[str, ...], asyncio.Lock] = {}
 
     @classmethod
     def open(cls, url: str | None = None, *, root: Path) -> Ledger:
@@ -143,16 +146,16 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Write all that waits, give up the claims still held, and close. A second call does nothing."""
+        """Write what waits, give up the claims still held, and close. A second call does nothing."""
         self._leases.close()
         while self._held:
-            call_hash, holding = self._held.popitem()
-            self._give_up(call_hash, holding, cost=None)
+            call_hash, held = self._held.popitem()
+            self._give_up(call_hash, held, cost=None)
         self._writer.close()
         self._database.close()
 
     def run_budget(self, limits: Iterable[Limit]) -> RunBudget:
-        """What a run may spend under these limits; it knows how they stand."""
+        """Return the budget of a run under these limits, with their present states."""
         run_budget = RunBudget(limits, self.budget_states)
         if run_budget.limits:
             names = [state.name for state in run_budget.states()]
@@ -160,14 +163,14 @@ class Ledger:
         return run_budget
 
     def start_run(self, run: RunInfo) -> None:
-        """Record that a run started; the runs of processes that are gone get their end."""
+        """Record that a run started; end the runs of processes that died."""
         self._writer.submit(
             Operation(rows={"start": [run_row(run) | self._leases.begin(run.id)]})
         ).result()
         self.seals.end_crashed()
 
     def finish_run(self, run_id: str, state: RunState) -> None:
-        """Record how a run ended, and seal what is on record of it."""
+        """Record the end of a run, and seal its records."""
         row = {"run": run_id, "end": state, "at": time.time()}
         self._writer.submit(Operation(rows={"finish": [row]})).result()
         self._leases.end(run_id)
@@ -182,70 +185,75 @@ class Ledger:
         lease_s: float = LEASE_S,
         reservation: ReservationRequest | None = None,
     ) -> Paid | None:
-        """The paid reply of this very call, or None: then the caller holds the claim and settles or releases it.
+        """Return the paid reply of this very call, or None once the caller holds the claim on it.
 
-        Waits while another live owner holds it, in this process or elsewhere. The claim of a process that
-        died on this machine is free at once; elsewhere it is free after `lease_s` seconds. `fresh_since`
-        (seconds since the epoch) refuses replies that were paid earlier. `owner` is a name for the records;
-        with one of one's own, only the lease tells whether it lives.
+        Whoever holds the claim makes the call, and then settles or releases it. Wait while another
+        live owner holds it, in this process or elsewhere. The claim of a process that died on this
+        machine is free at once; elsewhere it is free after `lease_s` seconds. `fresh_since` (seconds
+        since the epoch) refuses replies that were paid earlier. `owner` is a name for the records;
+        with a custom one, only the lease tells whether the owner is alive.
 
-        With `wish`, the claim comes together with the money, in one commit: waits for what calls under way may
-        give back, and raises BudgetExceeded when there is not enough even then.
+        With a reservation, the claim and the money are granted in one commit. Wait for the money
+        that calls under way may give back; raise BudgetExceeded if there is too little even then.
         """
         delay = _FIRST_POLL_S
-        in_line = False
+        is_first_in_line = False
         async with AsyncExitStack() as line:
             while True:
                 token = f"{owner or self._owner} {next(self._counter)}"
-                holding = _Holding(token, lease_s, reservation)
-                answer = await self._ask(call_hash, holding, fresh_since)
-                if granted(answer):
-                    self._held[call_hash] = holding
+                held = _HeldClaim(token, lease_s, reservation)
+                result = await self._try_to_claim(call_hash, held, fresh_since)
+                if is_granted(result):
+                    self._held[call_hash] = held
                     return None
-                if isinstance(answer, Paid):
-                    self._tell(call_hash)
-                    return answer
-                if isinstance(answer, Held):
-                    await self._wait_for_news(call_hash, min(delay, answer.seconds + 0.01))
-                elif isinstance(answer, ReservationResult) and answer.refused is not None:
-                    raise _exceeded(answer)
-                elif (
-                    reservation and not in_line
-                ):  # first come, first served: one waits for money, the others for their turn
-                    in_line = True
-                    await line.enter_async_context(
-                        self._short.setdefault(tuple(reservation.limits), asyncio.Lock())
-                    )
+                if isinstance(result, Paid):
+                    self._notify(call_hash)
+                    return result
+                if isinstance(result, ClaimedElsewhere):
+                    # Another process sends no signal, so look again now and then, and at the
+                    # end of the lease at the latest.
+                    await self._wait_for_signal(call_hash, min(delay, result.seconds + 0.01))
+                elif isinstance(result, ReservationResult) and result.refused is not None:
+                    raise _budget_exceeded(result)
+                elif reservation and not is_first_in_line:
+                    # First come, first served: one call polls for the money, the others queue up
+                    # behind it. Try again at once when it is this call's turn.
+                    budgets = tuple(reservation.limits)
+                    await line.enter_async_context(self._lines.setdefault(budgets, asyncio.Lock()))
+                    is_first_in_line = True
                     continue
                 else:
-                    await self._wait_for_news(_MONEY, min(delay, _MONEY_POLL_S))
+                    await self._wait_for_signal(_MONEY, min(delay, _MONEY_POLL_S))
                 delay = min(delay * 2, _LAST_POLL_S)
 
-    async def _ask(self, call_hash: str, holding: _Holding, fresh_since: float | None) -> Answer:
-        """One try to get the claim."""
+    async def _try_to_claim(
+        self, call_hash: str, held: _HeldClaim, fresh_since: float | None
+    ) -> OperationResult:
+        """Ask once for the claim."""
         claim = Claim(
             call_hash=call_hash,
-            owner=holding.token,
-            lease_s=holding.lease_s,
+            owner=held.token,
+            lease_s=held.lease_s,
             fresh_since=fresh_since,
-            reservation=holding.reservation,
+            reservation=held.reservation,
         )
         try:
-            answer = await self._writer.write(Operation(claim=claim))
+            result = await self._writer.write(Operation(claim=claim))
         except asyncio.CancelledError:
-            self._give_up(call_hash, holding, cost=Decimal(0))
+            # The claim may be committed all the same. Nothing was sent, so nothing was spent.
+            self._give_up(call_hash, held, cost=Decimal(0))
             raise
-        self._heard(answer)
-        return answer
+        self._remember_budgets(result)
+        return result
 
     @contextmanager
     def kept(self, call_hash: str) -> Iterator[None]:
-        """Renew a claim that this process holds until the end of the block, however long the call takes."""
-        holding = self._held.get(call_hash)
-        if holding is None:
+        """Renew a claim that this process holds until the end of the block, for as long as the call takes."""
+        held = self._held.get(call_hash)
+        if held is None:
             yield
             return
-        every = holding.lease_s / 3
+        every = held.lease_s / 3
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
 
@@ -254,10 +262,10 @@ class Ledger:
             if timer:
                 row = {
                     "call": call_hash,
-                    "holder": holding.token,
-                    "until": time.time() + holding.lease_s,
+                    "holder": held.token,
+                    "until": time.time() + held.lease_s,
                 }
-                with suppress(LedgerError):  # closed: nobody waits for the call any more
+                with suppress(LedgerError):  # the ledger is closed: no caller waits for the call
                     self._writer.submit(Operation(rows={"renew": [row]}))
             timer = loop.call_later(every, renew)
 
@@ -269,29 +277,36 @@ class Ledger:
                 timer.cancel()
 
     async def release(self, call_hash: str) -> None:
-        """Give up a claim that this process holds, and the money with it: nothing was sent. Else nothing happens."""
-        if holding := self._held.get(call_hash):
-            rows = _free(call_hash, holding.token)
-            settlement = holding.ends(Decimal(0))
-            self._heard(await self._writer.write(Operation(rows=rows, settlement=settlement)))
-            self._settled(call_hash, holding)
+        """Give up a claim that this process holds, and the money with it: nothing was sent.
+
+        Do nothing if it holds none.
+        """
+        if held := self._held.get(call_hash):
+            rows = _free(call_hash, held.token)
+            settlement = held.settlement(Decimal(0))
+            self._remember_budgets(
+                await self._writer.write(Operation(rows=rows, settlement=settlement))
+            )
+            self._settled(call_hash, held)
 
     async def settle(self, run_id: str, attempt: Attempt, reply: Reply | None) -> None:
         """Record an attempt; its reply marks the call paid, its absence gives the claim up.
 
-        What was reserved for the call is settled in the same commit. A reused attempt leaves the call as it is.
+        The reservation is settled in the same commit. A reused attempt leaves the call as it is.
         """
         rows: dict[Kind, Sequence[Row]] = {"attempt": [attempt_row(run_id, attempt)]}
         if attempt.verdicts:
             rows["verdict"] = verdict_rows(attempt.id, attempt.verdicts)
-        holding = None if attempt.reused else self._held.get(attempt.call_hash)
+        held = None if attempt.reused else self._held.get(attempt.call_hash)
         if reply and not attempt.reused:
             rows["paid"] = [paid_row(attempt, reply, time.time())]
-        elif holding:
-            rows |= _free(attempt.call_hash, holding.token)
-        settlement = holding.ends(attempt.cost) if holding else None
-        self._heard(await self._writer.write(Operation(rows=rows, settlement=settlement)))
-        self._settled(attempt.call_hash, holding)
+        elif held:
+            rows |= _free(attempt.call_hash, held.token)
+        settlement = held.settlement(attempt.cost) if held else None
+        self._remember_budgets(
+            await self._writer.write(Operation(rows=rows, settlement=settlement))
+        )
+        self._settled(attempt.call_hash, held)
 
     async def record_verdicts(
         self,
@@ -299,7 +314,7 @@ class Ledger:
         attempt_id: str,
         verdicts: Sequence[Verdict],
     ) -> None:
-        """Record what the checks said of an attempt; the same check again replaces its verdict."""
+        """Record the verdicts of an attempt; a repeated check replaces its verdict."""
         if verdicts:
             await self._writer.write(
                 Operation(rows={"verdict": verdict_rows(attempt_id, verdicts)})
@@ -308,60 +323,63 @@ class Ledger:
     async def record_outcome(
         self, run_id: str, document: Document, outcome: Outcome, question: str | None = None
     ) -> None:
-        """Record what a document got from a step, in place of an earlier outcome in the same run, with all verdicts.
+        """Record a document's outcome in a step with all verdicts, in place of an earlier one.
 
-        `question` tells what was asked (see `Step.question`), so that a person's answer to it can be reused.
+        `question` identifies the question (see `Step.question`), so that a person's answer to it
+        can be reused.
         """
-        rows: dict[Kind, Sequence[Row]] = {
-            "outcome": [outcome_row(run_id, document, outcome, time.time(), question)]
-        }
-        if verdicts := [
-            row
-            for attempt in outcome.attempts
-            for row in verdict_rows(attempt.id, attempt.verdicts)
-        ]:
+        row = outcome_row(run_id, document, outcome, time.time(), question)
+        rows: dict[Kind, Sequence[Row]] = {"outcome": [row]}
+        verdicts: list[Row] = []
+        for attempt in outcome.attempts:
+            verdicts += verdict_rows(attempt.id, attempt.verdicts)
+        if verdicts:
             rows["verdict"] = verdicts
         await self._writer.write(Operation(rows=rows))
 
-    def _give_up(self, call_hash: str, holding: _Holding, *, cost: Decimal | None) -> None:
-        operation = Operation(rows=_free(call_hash, holding.token), settlement=holding.ends(cost))
+    def _give_up(self, call_hash: str, held: _HeldClaim, *, cost: Decimal | None) -> None:
+        operation = Operation(rows=_free(call_hash, held.token), settlement=held.settlement(cost))
         self._writer.submit(operation)
 
     async def top_up(self, budget: str, usd: Decimal, note: str) -> None:
-        """Add to a budget's limit, for all who draw on it, and put that on record."""
-        self._heard(await self._writer.write(Operation(grant=LimitIncrease(budget, usd, note))))
+        """Add to a budget's limit, for all runs that draw on it, and record that."""
+        self._remember_budgets(
+            await self._writer.write(Operation(increase=LimitIncrease(budget, usd, note)))
+        )
 
-    def _top_up(self, grant: LimitIncrease) -> None:
-        self._heard(self._writer.submit(Operation(grant=grant)).result())
+    def _top_up(self, increase: LimitIncrease) -> None:
+        self._remember_budgets(self._writer.submit(Operation(increase=increase)).result())
 
-    def _heard(self, answer: Answer) -> None:
-        """Remember how budgets stand."""
-        if isinstance(answer, ReservationResult):
-            self.budget_states.update((state.name, state) for state in answer.states)
+    def _remember_budgets(self, result: OperationResult) -> None:
+        """Keep the latest state of each budget, so that routing needs no query."""
+        if isinstance(result, ReservationResult):
+            self.budget_states.update((state.name, state) for state in result.states)
 
-    def _settled(self, call_hash: str, holding: _Holding | None) -> None:
-        if holding and self._held.get(call_hash) is holding:
+    def _settled(self, call_hash: str, held: _HeldClaim | None) -> None:
+        if held and self._held.get(call_hash) is held:
             del self._held[call_hash]
-        self._tell(call_hash)
-        if holding and holding.reservation:
-            self._tell(_MONEY)
+        self._notify(call_hash)
+        if held and held.reservation:
+            self._notify(_MONEY)
 
-    async def _wait_for_news(self, call_hash: str, seconds: float) -> None:
-        """Until the call is paid or given up in this process, or the time is over."""
-        event = self._news.setdefault(call_hash, asyncio.Event())
+    async def _wait_for_signal(self, call_hash: str, seconds: float) -> None:
+        """Wait until the call is paid or given up in this process, or the time is over."""
+        event = self._signals.setdefault(call_hash, asyncio.Event())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await event.wait()
 
-    def _tell(self, call_hash: str) -> None:
-        if event := self._news.pop(call_hash, None):
+    def _notify(self, call_hash: str) -> None:
+        if event := self._signals.pop(call_hash, None):
             event.set()
 
 
-def _exceeded(funds: ReservationResult) -> BudgetExceeded:
-    if poor := funds.poor:
-        return BudgetExceeded(funds.refused or "", budget=poor.name, left=poor.left)
-    return BudgetExceeded(funds.refused or "")
+def _budget_exceeded(result: ReservationResult) -> BudgetExceeded:
+    reason = result.refused or ""
+    exhausted = result.exhausted
+    if exhausted is None:
+        return BudgetExceeded(reason)
+    return BudgetExceeded(reason, budget=exhausted.name, left=exhausted.left)
 
 
 def _free(call_hash: str, token: str) -> dict[Kind, Sequence[Row]]:

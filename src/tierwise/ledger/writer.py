@@ -1,4 +1,8 @@
-"""Group commit: one thread writes all operations that wait, in one transaction, then answers them."""
+"""Group commit: one thread writes all operations that wait in one transaction.
+
+A commit costs far more than a row. Under load, many documents share one commit, and each caller
+still returns only after its own rows are committed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from tierwise.errors import LedgerError
 from tierwise.ledger.database import Database
-from tierwise.ledger.operations import Answer, Operation, apply
+from tierwise.ledger.operations import Operation, OperationResult, apply
 
 _MOST = 500  # operations in one transaction
 
@@ -25,7 +29,7 @@ class _Waiting:
     """An operation and who waits for it: a future of an event loop, or of a thread (no loop)."""
 
     operation: Operation
-    future: asyncio.Future[Answer] | Future[Answer]
+    future: asyncio.Future[OperationResult] | Future[OperationResult]
     loop: asyncio.AbstractEventLoop | None = None
 
 
@@ -40,16 +44,16 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="tierwise-ledger", daemon=True)
         self._thread.start()
 
-    async def write(self, operation: Operation) -> Answer:
+    async def write(self, operation: Operation) -> OperationResult:
         """Write, and return after the commit. Raises LedgerError."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
+        future: asyncio.Future[OperationResult] = loop.create_future()
         self._put(_Waiting(operation, future, loop))
         return await future
 
-    def submit(self, operation: Operation) -> Future[Answer]:
+    def submit(self, operation: Operation) -> Future[OperationResult]:
         """Write soon; the result, or a LedgerError, is in the future after the commit."""
-        future: Future[Answer] = Future()
+        future: Future[OperationResult] = Future()
         self._put(_Waiting(operation, future))
         return future
 
@@ -69,10 +73,11 @@ class Writer:
 
     def _run(self) -> None:
         while group := self._next_group():
-            _deliver(group, self._write([waiting.operation for waiting in group]))
+            operations = [waiting.operation for waiting in group]
+            _deliver(group, self._write(operations))
 
     def _next_group(self) -> list[_Waiting]:
-        """All that waits now, at least one; empty at the end."""
+        """Return the operations that wait now, at least one; none at the end."""
         group: list[_Waiting] = []
         item = self._queue.get()
         while item is not None:
@@ -87,43 +92,49 @@ class Writer:
             self._queue.put(None)  # the end, once more, for the next round
         return group
 
-    def _write(self, operations: Sequence[Operation]) -> list[Answer | LedgerError]:
+    def _write(self, operations: Sequence[Operation]) -> list[OperationResult | LedgerError]:
         """Write as one transaction, or one by one when an operation spoils it."""
         try:
             with self._database.writing() as connection:
                 return [*apply(connection, operations)]
         except OperationalError as error:  # locked, full, gone: the same for each of them
             return [self._database.failed("written", error) for _ in operations]
-        except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told, and the thread lives on
+        except Exception as error:  # noqa: BLE001 - its caller gets it, and the thread lives on
             if len(operations) == 1:
-                return [
-                    error
-                    if isinstance(error, LedgerError)
-                    else self._database.failed("written", error)
-                ]
-            return [answer for operation in operations for answer in self._write([operation])]
+                if isinstance(error, LedgerError):
+                    return [error]
+                return [self._database.failed("written", error)]
+            # One bad operation must not fail the others: write each in a transaction of its own.
+            results: list[OperationResult | LedgerError] = []
+            for operation in operations:
+                results += self._write([operation])
+            return results
 
 
-def _deliver(group: Sequence[_Waiting], answers: Sequence[Answer | LedgerError]) -> None:
-    """Answer all, with one call into each event loop."""
+def _deliver(group: Sequence[_Waiting], results: Sequence[OperationResult | LedgerError]) -> None:
+    """Hand out the results, with one call into each event loop."""
     loops = defaultdict(list)
-    for waiting, answer in zip(group, answers, strict=True):
-        loops[waiting.loop].append((waiting.future, answer))
+    for waiting, result in zip(group, results, strict=True):
+        loops[waiting.loop].append((waiting.future, result))
     for loop, pairs in loops.items():
         if loop is None:
             _resolve(pairs)
             continue
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: no caller waits
             loop.call_soon_threadsafe(_resolve, pairs)
 
 
 def _resolve(
-    pairs: Sequence[tuple[asyncio.Future[Answer] | Future[Answer], Answer | LedgerError]],
+    pairs: Sequence[
+        tuple[
+            asyncio.Future[OperationResult] | Future[OperationResult], OperationResult | LedgerError
+        ]
+    ],
 ) -> None:
-    for future, answer in pairs:
+    for future, result in pairs:
         if future.done():  # its task was cancelled
             continue
-        if isinstance(answer, LedgerError):
-            future.set_exception(answer)
+        if isinstance(result, LedgerError):
+            future.set_exception(result)
         else:
-            future.set_result(answer)
+            future.set_result(result)
