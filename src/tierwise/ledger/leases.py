@@ -1,4 +1,4 @@
-"""Which runs still live: their process says so now and then, and others can tell when it is gone."""
+"""Leases of runs under way: their process renews them, so others can see when it died."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tierwise.ledger.rows import Row
     from tierwise.ledger.writer import Writer
 
-LEASE_S = 3600.0  # without a word for so long, a process elsewhere is taken for dead
+LEASE_S = 3600.0  # without a renewal for so long, a process elsewhere counts as dead
 
 
 def is_over(owner: str | None, lease_until: float | None, now: float) -> bool:
-    """Whether a run's process is gone: seen where it ran, else by its lease (seconds since the epoch)."""
+    """Return True if a run's process died: seen on its own machine, else by its lease (s since the epoch)."""
     if owner and is_here(owner):
         return is_dead(owner)
     return (lease_until or 0) < now
@@ -37,23 +37,23 @@ class RunLeases:
         self._lock = threading.Lock()
 
     def begin(self, run_id: str) -> Row:
-        """What goes with the run's row: whose it is, and until when it lives without another word."""
+        """Begin to renew a run's lease, and return the owner and lease for the run's row."""
         with self._lock:
             self._runs.add(run_id)
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._renew, name="tierwise-lives", daemon=True
+                    target=self._renew, name="tierwise-leases", daemon=True
                 )
                 self._thread.start()
         return {"owner": self._owner, "lease_until": time.time() + LEASE_S}
 
     def end(self, run_id: str) -> None:
-        """The run is over."""
+        """Stop renewing a run's lease."""
         with self._lock:
             self._runs.discard(run_id)
 
     def close(self) -> None:
-        """Renew nothing any more. A second call does nothing."""
+        """Stop renewing. A second call does nothing."""
         self._closed.set()
 
     def _renew(self) -> None:

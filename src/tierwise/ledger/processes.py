@@ -1,4 +1,4 @@
-"""Who owns a claim: names for processes that let others on the same machine see whether one still lives."""
+"""Process identities: names of claim owners, by which others on the same machine see if one is alive."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 
 def new_process_identity() -> str:
-    """A name for this process as an owner."""
+    """Return a name for this process as an owner."""
     return f"{_place()} {os.getpid()} {uuid.uuid4().hex}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether an owner certainly lives no more; where that cannot be known, its lease decides."""
+    """Return True if an owner is certainly dead; if that is unknown, its lease decides."""
     pid = _pid(owner)
     if pid is None:
         return False
@@ -26,23 +26,23 @@ def is_dead(owner: str) -> bool:
         return True
     except OSError:
         return False
-    return _unburied(pid)
+    return _is_zombie(pid)
 
 
 def is_here(owner: str) -> bool:
-    """Whether an owner ran where this process runs, so that `gone` knows whether it lives."""
+    """Return True if an owner ran on this machine, so that `is_dead` can tell."""
     return _pid(owner) is not None
 
 
 def _pid(owner: str) -> str | None:
-    """An owner's process id where it means something here."""
+    """Return an owner's process id if it is one of this machine."""
     place, _, process = owner.partition(" ")
     pid = process.partition(" ")[0]
     return pid if os.name == "posix" and place == _place() and pid.isdecimal() else None
 
 
-def _unburied(pid: str) -> bool:
-    """Whether a process is dead, but its parent has not taken notice yet; where that can be seen."""
+def _is_zombie(pid: str) -> bool:
+    """Return True for a zombie: dead, but its parent has not collected it yet."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     return False
@@ -50,7 +50,7 @@ def _unburied(pid: str) -> bool:
 
 @cache
 def _place() -> str:
-    """Where a process id means the same process: the host, its boot, its container."""
+    """Return the scope of a process id: the host, its boot, its container."""
     parts = [socket.gethostname().replace(" ", "-")]
     with suppress(OSError):  # not Linux: the host's name has to do
         parts += [

@@ -1,4 +1,4 @@
-"""What earlier runs say of a step on a model: how long its answers are, how often they hold, how long they take."""
+"""Experience of earlier runs with a step on a model: length, pass rate and duration of its answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class History:
         self._database = database
 
     def past(self) -> dict[Key, Past]:
-        """What the last `RUNS` runs say of each step, prompt and model."""
+        """Return the figures of the last `RUNS` runs by step, prompt and model."""
         key = (AttemptRecord.step, AttemptRecord.prompt, AttemptRecord.model)
         answered = (
             AttemptRecord.run_id.in_(select(Run.id).order_by(Run.started_at.desc()).limit(RUNS)),
@@ -105,7 +105,7 @@ class History:
         }
 
     def paid_calls(self, step: str, model: str) -> frozenset[str]:
-        """The hashes of all calls of a step on a model that were ever answered and paid."""
+        """Return the hashes of all calls of a step on a model that were ever answered and paid."""
         paid = (AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
         query = select(AttemptRecord.call_hash).where(
             AttemptRecord.step == step, AttemptRecord.model == model, *paid

@@ -41,7 +41,7 @@ def _key(row: Any) -> _Key:
 
 
 def _rows(connection: Connection, run_id: str, *, shadow: bool) -> list[SummaryRow]:
-    """The rows of what was asked for outcomes, or of the shadows."""
+    """Return the rows of the models asked for outcomes, or those of the shadows."""
     is_shadow = AttemptRecord.kind == "shadow"
     of = (AttemptRecord.run_id == run_id, is_shadow if shadow else ~is_shadow)
     totals = _totals(connection, of)
@@ -70,7 +70,7 @@ def _rows(connection: Connection, run_id: str, *, shadow: bool) -> list[SummaryR
 
 
 def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
-    """Sums per step, tier and model, in the order of the first attempt."""
+    """Return sums by step, tier and model, in the order of the first attempt."""
 
     def spent(tokens: Any) -> Any:
         return func.coalesce(func.sum(case((AttemptRecord.reused, 0), else_=tokens)), 0)
@@ -128,7 +128,7 @@ def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]
 
 
 def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
-    """Documents that wait, by the step, tier and model of the last attempt for their outcome."""
+    """Count deferred documents by step, tier and model of their last attempt."""
     age = func.row_number().over(
         partition_by=(AttemptRecord.document_id, AttemptRecord.step),
         order_by=AttemptRecord.seq.desc(),
@@ -147,7 +147,7 @@ def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
 
 
 def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
-    """Documents whose next attempt after this model was an escalation."""
+    """Count the documents whose next attempt after a model was an escalation."""
     next_kind = func.lead(AttemptRecord.kind).over(
         partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq
     )
@@ -170,7 +170,7 @@ def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
 
 
 def _checks_failed(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
-    """How many attempts failed which check."""
+    """Count the failed attempts by check."""
     query = (
         select(*_GROUP, VerdictRecord.check.label("name"), func.count().label("times"))
         .join(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
@@ -182,7 +182,7 @@ def _checks_failed(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]
 
 
 def _errors(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]]:
-    """How many attempts ended in which error."""
+    """Count the attempts by error."""
     query = (
         select(*_GROUP, AttemptRecord.error.label("name"), func.count().label("times"))
         .where(*of, AttemptRecord.error.is_not(None))

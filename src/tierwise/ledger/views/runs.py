@@ -1,4 +1,4 @@
-"""What people ask the ledger. Read-only; the numbers are summed by the database, exactly."""
+"""Recorded runs with their attempts and outcomes. Read-only; summed by the database, exactly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Runs:
         self._database = database
 
     def newest(self, limit: int = 20) -> list[RunRow]:
-        """The newest runs, newest first."""
+        """Return the newest runs, newest first."""
         with self._database.reading() as connection:
             return _runs(
                 connection, select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit)
@@ -65,7 +65,10 @@ class Runs:
             return _runs(connection, newest_first)[::-1]
 
     def resolve(self, name: str) -> RunRow:
-        """The run whose id is or starts with `name`, or the `latest`. Raises UnknownName, or Misuse when unclear."""
+        """Return the run whose id is or starts with `name`, or the `latest`.
+
+        Raises UnknownName, or Misuse when the name fits several.
+        """
         newest = select(Run).order_by(Run.started_at.desc(), Run.id)
         with self._database.reading() as connection:
             if name == "latest":
@@ -93,7 +96,7 @@ class Runs:
             return summary_rows(connection, run_id)
 
     def outcome_counts(self, run_id: str) -> dict[str, dict[Status, int]]:
-        """How many documents got which status, by step, in the order in which steps were first recorded."""
+        """Return the number of documents by step and status, steps as first recorded."""
         query = (
             select(CURRENT.c.step, CURRENT.c.status, func.count().label("documents"))
             .where(CURRENT.c.run_id == run_id)
@@ -113,7 +116,7 @@ class Runs:
         step: str | None = None,
         status: Status | None = None,
     ) -> Iterator[OutcomeRow]:
-        """The outcomes of a run as they stand now, by document and step; all of them, or those that fit."""
+        """Yield the present outcomes of a run by document and step: all, or those that fit."""
         wanted = {"document_id": document_id, "step": step, "status": status}
         query = (
             select(CURRENT)
@@ -133,7 +136,10 @@ class Runs:
             )
 
     def settled(self, flow: str) -> frozenset[tuple[str, str]]:
-        """Id and hash of every document that a completed run of this flow had: it went through all steps, or waits."""
+        """Return id and hash of every document of a completed run of this flow.
+
+        Such a document went through all steps, or waits.
+        """
         query = (
             select(OutcomeRecord.document_id, OutcomeRecord.document_hash)
             .join(Run, Run.id == OutcomeRecord.run_id)
@@ -143,7 +149,7 @@ class Runs:
         return frozenset((row.document_id, row.document_hash) for row in self._stream(query))
 
     def deferred(self, run_id: str) -> list[DeferredRow]:
-        """The documents of a run that wait, by document."""
+        """Return the deferred documents of a run."""
         return [
             DeferredRow(
                 document_id=row.document_id,
@@ -159,7 +165,7 @@ class Runs:
     def attempts(
         self, run_id: str, document_id: str | None = None, step: str | None = None
     ) -> Iterator[Attempt]:
-        """The attempts of a run with their verdicts, in the order of recording; their text is in `reply`."""
+        """Yield the attempts of a run with their verdicts, as recorded; `reply` has their text."""
         wanted = {"document_id": document_id, "step": step}
         verdict = (
             VerdictRecord.check,
@@ -188,7 +194,7 @@ class Runs:
             yield attempt_of(rows[0], verdicts)
 
     def reply(self, call_hash: str) -> Reply | None:
-        """The paid reply of a call, or None."""
+        """Return the paid reply of a call, or None."""
         with self._database.reading() as connection:
             data = connection.scalar(
                 select(CallRecord.reply).where(CallRecord.call_hash == call_hash)

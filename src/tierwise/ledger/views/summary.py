@@ -1,4 +1,4 @@
-"""What a report asks the ledger about one or more runs. Read-only; counted and summed by the database."""
+"""Figures of one or more runs, for reports. Read-only; counted and summed by the database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NEEDED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckRow:
-    """How one check judged the answers of one model in one step; shadows are left out."""
+    """The verdicts of one check on one model in one step; shadows are left out."""
 
     step: str
     model: str
@@ -46,7 +46,7 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRow:
-    """How many calls of a step to a model ended in one kind of error, shadows included."""
+    """The calls of a step to a model that ended in one kind of error, shadows included."""
 
     step: str
     model: str
@@ -89,7 +89,7 @@ class EstimateRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainRow:
-    """How many outcomes of a step were accepted from `model`, one of the `models` of their route."""
+    """The outcomes of a step accepted from `model`, one of the `models` of their route."""
 
     step: str
     models: tuple[str, ...]
@@ -121,7 +121,7 @@ class Summaries:
         return [_added(rows, seconds.get(key, {})) for key, rows in by_key.items()]
 
     def check_rows(self, run_ids: Sequence[str]) -> list[CheckRow]:
-        """The verdicts by step, model and check, in the order of recording."""
+        """Return the verdicts by step, model and check, in the order of recording."""
         key = (AttemptRecord.step, AttemptRecord.model, VerdictRecord.check)
         query = (
             select(
@@ -152,7 +152,7 @@ class Summaries:
         ]
 
     def verdict_counts(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """How many verdicts of each run passed, and how many were scored at all."""
+        """Return, by run, the number of passed verdicts and of scored ones."""
         query = (
             select(
                 AttemptRecord.run_id,
@@ -171,7 +171,7 @@ class Summaries:
             return {row.run_id: (int(row.passed), row.scored) for row in connection.execute(query)}
 
     def error_rows(self, run_ids: Sequence[str]) -> list[ErrorRow]:
-        """The calls that ended in an error, the most frequent first."""
+        """Return the calls that ended in an error, the most frequent first."""
         key = (AttemptRecord.step, AttemptRecord.model, AttemptRecord.error)
         query = (
             select(*key, func.count().label("calls"))
@@ -185,7 +185,7 @@ class Summaries:
     def needed_rows(
         self, run_ids: Sequence[str], model: str, long_from: int | None
     ) -> list[NeededRow]:
-        """What was spent, and the calls that would have been made had every document gone to `model`.
+        """Return the spending, and the calls needed had every document gone to `model`.
 
         Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no
         reused answers. Where a document's first answer took no tokens, as a trained classifier's
@@ -230,7 +230,7 @@ class Summaries:
     def estimate_rows(
         self, run_ids: Sequence[str], model: str, long_from: int | None
     ) -> list[EstimateRow]:
-        """What the uncounted calls of `needed_rows` would have taken, as far as it can be estimated."""
+        """Return the estimated tokens of the uncounted calls of `needed_rows`."""
         marked = _marked(run_ids, model, long_from)
         document = (marked.c.run_id, marked.c.document_id, marked.c.step)
         calls = (
@@ -268,7 +268,7 @@ class Summaries:
         ]
 
     def chain_rows(self, run_ids: Sequence[str]) -> list[ChainRow]:
-        """Which routes the accepted outcomes had, and whose answers they are."""
+        """Return the routes of the accepted outcomes, with the models that answered."""
         query = select(OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model).where(
             OutcomeRecord.run_id.in_(run_ids),
             OutcomeRecord.status == "accepted",
@@ -285,49 +285,49 @@ class Summaries:
 
 
 def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subquery:
-    """Every attempt with whether it is needed, whether a guard keeps `model` from it, and its tokens."""
-    tokens = _TOKENS
-    needed = and_(
-        AttemptRecord.kind.in_(_NEEDED),
-        AttemptRecord.error.is_(None),
-        AttemptRecord.reused.is_(False),
-    )
-    has_tokens = func.coalesce(tokens[0], 0) + func.coalesce(tokens[1], 0) > 0
+    """Select every attempt with its tokens and marks, each 1 or 0.
+
+    `counted`: `model` would have had to answer this call. `uncounted`: so too, but no server
+    reported its tokens. `barred`: a guard keeps `model` from the document. `long`: its prompt is
+    above the limit.
+    """
+    prompt_tokens, completion_tokens, _ = _TOKENS
     document = (AttemptRecord.run_id, AttemptRecord.document_id, AttemptRecord.step)
-    told = func.max(case((and_(needed, has_tokens), 1), else_=0)).over(partition_by=document)
-    went_on = and_(
-        AttemptRecord.kind == "escalation",
-        AttemptRecord.error.is_(None),
-        AttemptRecord.reused.is_(False),
-    )
-    first_on = func.min(case((and_(went_on, has_tokens), AttemptRecord.seq))).over(
-        partition_by=document
-    )
-    stands = and_(told == 0, AttemptRecord.seq == first_on)
+    was_answered = and_(AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
+    is_needed = and_(AttemptRecord.kind.in_(_NEEDED), was_answered)
+    is_escalation = and_(AttemptRecord.kind == "escalation", was_answered)
+    has_tokens = func.coalesce(prompt_tokens, 0) + func.coalesce(completion_tokens, 0) > 0
+
+    # A trained classifier answers without tokens. If no needed call of a document took any, the
+    # first escalation that did is counted in its place.
+    needed_with_tokens = case((and_(is_needed, has_tokens), 1), else_=0)
+    any_needed_has_tokens = func.max(needed_with_tokens).over(partition_by=document)
+    escalation_with_tokens = case((and_(is_escalation, has_tokens), AttemptRecord.seq))
+    first_escalation = func.min(escalation_with_tokens).over(partition_by=document)
+    is_replacement = and_(any_needed_has_tokens == 0, AttemptRecord.seq == first_escalation)
+    is_counted = or_(and_(is_needed, has_tokens), is_replacement)
+    is_uncounted = and_(is_needed, ~has_tokens, first_escalation.is_(None))
+
     barred_models = type_coerce(OutcomeRecord.barred, Text)  # a JSON list of names
-    barred = barred_models.contains(json.dumps(model), autoescape=True)
+    is_barred = barred_models.contains(json.dumps(model), autoescape=True)
     is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
+    same_outcome = and_(
+        OutcomeRecord.run_id == AttemptRecord.run_id,
+        OutcomeRecord.document_id == AttemptRecord.document_id,
+        OutcomeRecord.step == AttemptRecord.step,
+    )
     return (
         select(
-            AttemptRecord.run_id,
-            AttemptRecord.document_id,
-            AttemptRecord.step,
+            *document,
             AttemptRecord.seq,
             AttemptRecord.cost,
-            case((barred, 1), else_=0).label("barred"),
+            case((is_barred, 1), else_=0).label("barred"),
             case((is_long, 1), else_=0).label("long"),
-            case((or_(and_(needed, has_tokens), stands), 1), else_=0).label("counted"),
-            case((and_(needed, ~has_tokens, first_on.is_(None)), 1), else_=0).label("uncounted"),
-            *(func.coalesce(column, 0).label(column.key) for column in tokens),
+            case((is_counted, 1), else_=0).label("counted"),
+            case((is_uncounted, 1), else_=0).label("uncounted"),
+            *(func.coalesce(column, 0).label(column.key) for column in _TOKENS),
         )
-        .outerjoin(
-            OutcomeRecord,
-            and_(
-                OutcomeRecord.run_id == AttemptRecord.run_id,
-                OutcomeRecord.document_id == AttemptRecord.document_id,
-                OutcomeRecord.step == AttemptRecord.step,
-            ),
-        )
+        .outerjoin(OutcomeRecord, same_outcome)
         .where(AttemptRecord.run_id.in_(run_ids))
         .subquery()
     )
