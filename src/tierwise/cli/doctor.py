@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WORDS = {True: "ok", False: "PROBLEM", None: "-"}
 
 
-class Finding(NamedTuple):
+class Diagnostic(NamedTuple):
     """One thing that was checked. `ok` is None for a plain note."""
 
     what: str
@@ -36,7 +36,7 @@ def doctor(
     Checks Python, the project's files, the ledger, the models, their keys, and the certificates.
     Exit code 1 when a run would fail.
     """
-    findings = list(_findings())
+    findings = list(_diagnostics())
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -50,10 +50,10 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _findings() -> Iterator[Finding]:
-    yield Finding("Python", sys.version_info >= (3, 11), sys.version.split()[0])
+def _diagnostics() -> Iterator[Diagnostic]:
+    yield Diagnostic("Python", sys.version_info >= (3, 11), sys.version.split()[0])
     project = find_project()
-    yield Finding("project", True, str(project.root))
+    yield Diagnostic("project", True, str(project.root))
     files = [
         _tried("catalog", lambda: f"{len(project.catalog.models)} models"),
         _tried("prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)),
@@ -70,15 +70,15 @@ def _findings() -> Iterator[Finding]:
             yield from _demotions(project)
     server = os.environ.get("PREFECT_API_URL")
     without = "no server set; each run starts a temporary one and keeps its record"
-    yield Finding("Prefect", None, server or without)
+    yield Diagnostic("Prefect", None, server or without)
 
 
-def _tried(what: str, check: Callable[[], str]) -> Finding:
+def _tried(what: str, check: Callable[[], str]) -> Diagnostic:
     """Return what a check says, or its error as a problem."""
     try:
-        return Finding(what, True, check())
+        return Diagnostic(what, True, check())
     except TierwiseError as error:
-        return Finding(what, False, str(error))
+        return Diagnostic(what, False, str(error))
 
 
 def _rules(project: Project) -> str:
@@ -92,7 +92,7 @@ def _ledger(project: Project) -> str:
         )
 
 
-def _demotions(project: Project) -> Iterator[Finding]:
+def _demotions(project: Project) -> Iterator[Diagnostic]:
     """Yield the certificates that labels have demoted."""
     from tierwise.ledger.people.samples import demoted
 
@@ -100,10 +100,10 @@ def _demotions(project: Project) -> Iterator[Finding]:
         demotions = demoted(ledger.samples, project.certificates, project.rules.floors)
     for (step, models), reason in demotions.items():
         chain = " > ".join(models)
-        yield Finding("certificate", None, f"{chain} for {step} no longer counts: {reason}")
+        yield Diagnostic("certificate", None, f"{chain} for {step} no longer counts: {reason}")
 
 
-def _models(project: Project) -> Iterator[Finding]:
+def _models(project: Project) -> Iterator[Diagnostic]:
     """Yield each tier with its available models, or with what to do about the others."""
     unavailable = project.policy(project.env_with_secrets(os.environ)).unavailable
     for tier in project.catalog.tiers:
@@ -111,11 +111,11 @@ def _models(project: Project) -> Iterator[Finding]:
         available = [_with_key(project, name) for name in names if name not in unavailable]
         remedies = dict.fromkeys(unavailable[name] for name in names if name in unavailable)
         if available:
-            yield Finding(f"tier {tier}", True, ", ".join(available))
+            yield Diagnostic(f"tier {tier}", True, ", ".join(available))
         else:
-            yield Finding(f"tier {tier}", None, "; ".join(remedies))
+            yield Diagnostic(f"tier {tier}", None, "; ".join(remedies))
     if len(unavailable) == len(project.catalog.models):
-        yield Finding(
+        yield Diagnostic(
             "models", False, "none is available; run `tierwise fetch` for the embedded ones"
         )
 

@@ -36,7 +36,7 @@ CriterionVerdict = create_model("Finding", reason=(str, Field(max_length=300)), 
 
 
 class HumanLabel(Settings):
-    """A person's verdict on one answer; `right` is None until somebody has given it."""
+    """A person's verdict on one answer; `right` is None until a person has given it."""
 
     id: str
     answer: str  # the text, or its SHA-256 (hex)

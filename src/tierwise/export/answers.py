@@ -36,7 +36,7 @@ class ExportFilter:
 class AcceptedAnswer:
     """An accepted answer of one run, with the document's outcomes before the step.
 
-    `asked` holds all models that answered.
+    `asked` lists all models that answered.
     """
 
     run_id: str

@@ -49,7 +49,7 @@ def write_export(
     contents[MANIFEST] = f"{text}\n".encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # first all of an earlier export, so that none of its files stays beside new ones
+        # first all of an earlier export, so that none of its files remains among new ones
         for name in (TRAIN, VALIDATION, MANIFEST):
             (folder / name).unlink(missing_ok=True)
         for name, content in contents.items():

@@ -42,7 +42,7 @@ class CallDrift:
 
 
 class _Unknown(Exception):
-    """Raised for a value that only a run can tell; the class itself stands for such a value."""
+    """Raised for a value known only at run time; the class itself represents such a value."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class StepInfo:
     name: str
     path: Path
     prompt: str
-    choices: Mapping[str, str]  # closed field -> the parameter that holds its values
+    choices: Mapping[str, str]  # closed field -> the parameter that receives its values
     fields: tuple[str, ...]
     current: Current | None
 

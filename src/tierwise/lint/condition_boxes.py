@@ -78,7 +78,7 @@ def meetings(pieces: Sequence[Box], boxes: Sequence[Box]) -> list[Box]:
 def reached(boxes: Sequence[Box], full: Box) -> Iterator[Sequence[Box] | None]:
     """Yield, for each box, the part that no box before it takes: empty when it is never reached.
 
-    None stands for "some of it, perhaps", where the rest falls into too many pieces to count.
+    None means "some of it, perhaps", where the rest falls into too many pieces to count.
     """
     left: list[Box] = [{}]
     earlier = _CoverIndex()
@@ -110,7 +110,7 @@ class _CoverIndex:
             bits &= bits - 1  # clears the lowest bit
 
     def has_cover_of(self, box: Box) -> bool:
-        """Return True if one of the boxes holds all of `box`.
+        """Return True if one of the boxes contains all of `box`.
 
         A box that does accepts, in the dimension it is indexed by, the lowest class of `box`.
         """

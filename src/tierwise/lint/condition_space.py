@@ -25,7 +25,7 @@ _MAX_WORDS = 4  # classes that are named before the rest is counted
 class Dimension:
     """One property that conditions look at, with one value for each class of values.
 
-    Values of one class are those that no condition tells apart. Ranges are in order; a missing
+    Values of one class are those that no condition distinguishes. Ranges are in order; a missing
     value (None) comes last.
     """
 

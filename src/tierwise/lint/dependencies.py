@@ -16,7 +16,7 @@ def dependency_findings(
 ) -> Iterator[Finding]:
     """Yield conditions that can never hold, because the outcome they look at comes later or never.
 
-    `flows` holds the steps of each flow in order, as far as its text shows them.
+    `flows` contains the steps of each flow in order, as far as its text shows them.
     """
     # step -> the steps whose outcomes its rules look at, each with the place of the first condition
     needs: dict[str, dict[str, Location]] = {}

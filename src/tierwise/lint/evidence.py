@@ -66,7 +66,7 @@ def _unknown_names(
 def golden_findings(folder: Path, choices: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
     """Yield the faults of a project's golden sets.
 
-    `choices` holds, by step, the parameter of each closed field.
+    `choices` maps each step to the parameter of each closed field.
     """
     # the name of the file -> its examples by line
     sets: dict[str, dict[int, Example]] = {}

@@ -18,7 +18,7 @@ def example_findings(
 ) -> Iterator[Finding]:
     """Yield examples that are routed elsewhere, under a policy where every model is available.
 
-    `currents` holds, by step, the state that certificates must agree with.
+    `currents` maps each step to the state that certificates must agree with.
     """
     output_tokens = {prompt.head.step: prompt.head.max_output_tokens for prompt in prompts}
     for rule_number, rule in enumerate(context.rules.routes):

@@ -148,7 +148,7 @@ def _bypasses(features: Features, catalog: Catalog, cases: list[_PolicyCase]) ->
     for tier in catalog.tiers:
         forbidding[tier] = [guard.name for guard in matching if tier not in guard.allow_tiers]
 
-    # first the test before each attempt, whoever asks (a fallback, a judge, a shadow)
+    # first the test before each attempt, which fallbacks, judges and shadows pass too
     for tier, names in forbidding.items():
         tested = rules.forbidden(tier, features) is not None
         if tested != bool(names):

@@ -144,7 +144,7 @@ def _describe_fault(error: BaseException, path: Path, root: Path) -> dict[str, A
     line: int | None = None
     for frame in traceback.extract_tb(error.__traceback__):
         file = Path(frame.filename)
-        # an environment inside the project holds other people's code
+        # an environment inside the project contains other people's code
         if file.is_relative_to(root) and "site-packages" not in file.parts:
             place = file
             line = frame.lineno

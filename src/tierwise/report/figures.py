@@ -268,7 +268,7 @@ class TrendPoint:
 def trend(runs: Iterable[RunRow], verdicts: Mapping[str, tuple[int, int]]) -> list[TrendPoint]:
     """Return the runs as points, in their order.
 
-    `verdicts` holds the passed and the scored ones by run.
+    `verdicts` counts the passed and the scored ones by run.
     """
     return [_trend_point(run, verdicts.get(run.id)) for run in runs]
 

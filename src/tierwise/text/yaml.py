@@ -219,7 +219,7 @@ def replace_value(path: Path, location: Location, value: Mapping[str, Any]) -> N
     rest = lines[number + 1 :]
     indent = line[: len(line) - len(line.lstrip())]
     written = f"{key}: {_one_line(value)}"
-    # the old value goes on as long as lines are indented further
+    # the old value continues as long as lines are indented further
     old = list(takewhile(lambda line: line.startswith(f"{indent} "), rest))
     text = "".join([*before, f"{indent}{written}\n", *rest[len(old) :]])
 

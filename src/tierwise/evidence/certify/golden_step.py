@@ -32,7 +32,7 @@ def load_golden_step(
 ) -> GoldenStep:
     """Load a step's golden set (default golden/STEP.jsonl), or its first `limit` examples.
 
-    The settings come from the YAML file beside it, or else from golden/STEP.yaml. Raises
+    The settings come from the YAML file next to it, or else from golden/STEP.yaml. Raises
     UnknownName, Misuse without the golden set, and ConfigError with file and line.
     """
     folder = project.root / "golden"

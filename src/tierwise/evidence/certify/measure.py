@@ -328,7 +328,7 @@ def _typical_attempts(outcome: Outcome) -> list[Attempt]:
 
 
 def _mean_cost(engine: Engine, scored: Sequence[ScoredExample]) -> Decimal | None:
-    """Return USD a document, as if nothing had been paid before; None when unknown."""
+    """Return USD a document, counting no earlier payment; None when unknown."""
     catalog = engine.policy.catalog
     costs = []
     for s in scored:
