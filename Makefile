@@ -6,8 +6,8 @@ LOCKING := --generate-hashes --universal --python-version 3.11 --no-emit-index-u
 export DO_NOT_TRACK := 1
 # The tests of `make fast`: pure modules, the cascade on a socket, and the ledger on SQLite.
 FAST := $(addprefix tests/test_,$(addsuffix .py,architecture help cli_imports output prose docs text yaml records steps \
-	checks prompts tokens catalog rules router budget certificates correctness golden sequential_test faults limits \
-	cascade shadow gateway gateway_lanes documents ledger ledger_queries spool testing progress))
+	checks prompts tokens catalog rules router budget certificates correctness golden faults limits \
+	cascade gateway ledger spool testing progress))
 
 .PHONY: help demo ui fast test ui-test real-model server-test scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
