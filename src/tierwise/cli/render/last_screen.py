@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import typer
@@ -104,9 +105,8 @@ def _why(summary: RunSummary, certified: set[tuple[str, str]]) -> list[str]:
             "model."
         )
     for row in summary.deferred[:_MOST_REASONS]:
-        reason = _CAUSES.get(row.cause or "", " ".join(row.reason.split()))
-        if len(reason) > _LONGEST_REASON:
-            reason = f"{reason[: _LONGEST_REASON - 1]}…"
+        sentence = _CAUSES.get(row.cause or "", row.reason)
+        reason = shorten(sentence, _LONGEST_REASON, placeholder="…")
         lines.append(f"  {row.document_id} is deferred at {row.step}: {reason}")
     more = len(summary.deferred) - _MOST_REASONS
     if more > 0:
