@@ -221,15 +221,15 @@ def test_a_chain_is_another_candidate_than_its_parts() -> None:
 
 def test_why_a_model_is_not_shown_capable_is_said() -> None:
     held = Certificates(certificates=(certificate("small"),))
-    assert held.against("classify", ["small"], 0.90, current()) is None
-    assert held.against("classify", ["small"], 0.95, current()) == (
+    assert held.missing_proof("classify", ["small"], 0.90, current()) is None
+    assert held.missing_proof("classify", ["small"], 0.95, current()) == (
         "below the floor of 0.95: 8 errors in 142 show 0.900 (95% sure, 2026-03-01)"
     )
-    assert held.against("classify", ["small"], 0.90, current(prompt_hash="p2")) == (
+    assert held.missing_proof("classify", ["small"], 0.90, current(prompt_hash="p2")) == (
         "its certificate is void: the prompt is no longer the one measured (classify v1)"
     )
-    assert held.against("draft", ["small"], 0.90, current()) == (
-        "nothing certifies it for draft; `tierwise certify draft` measures it"
+    assert held.missing_proof("draft", ["small"], 0.90, current()) == (
+        "not certified for draft; `tierwise certify draft` measures it"
     )
 
 

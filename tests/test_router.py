@@ -485,4 +485,4 @@ def test_a_choice_tells_what_a_call_should_cost_and_what_is_proven() -> None:
     assert small.expected_cost == Decimal("0.0006")  # 500 in, and the 100 out that were measured
     assert large.expected_cost == Decimal("0.008")  # nothing was measured: all 300 that are allowed
     assert small.proof.startswith("0 errors in 100 show 0.970")
-    assert large.proof.startswith("nothing certifies it for draft")
+    assert large.proof.startswith("not certified for draft")

@@ -22,7 +22,7 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
     floor = rules.floors.get(step)
     if floor is None:
         return f"{step}: no floor is set; write one under `floors` in rules.yaml"
-    if engine.policy.certificates.of(step, floor, job.current):
+    if engine.policy.certificates.valid_for(step, floor, job.current):
         return None
     golden = engine.project.root / "golden" / f"{step}.jsonl"
     problem = (

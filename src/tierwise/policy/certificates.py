@@ -1,9 +1,9 @@
 """Certificates: dated proof that a model, or a chain of models, meets a floor on a golden set.
 
-The proof is one number: the exact one-sided lower bound of the pass rate (Clopper and Pearson, "The use
-of confidence or fiducial limits", Biometrika 1934), its alpha divided by the number of candidates that
-were compared on the same golden set (Bonferroni). The bound stands in the file, so that only making a
-certificate needs SciPy, never using one.
+The proof is one number: the exact one-sided lower bound of the pass rate's confidence interval
+(Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934), with alpha divided
+by the number of candidates that were compared on the same golden set (Bonferroni). The bound is in the
+file, so that only making a certificate needs SciPy, never using one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pydantic import Field, PlainSerializer, model_validator
 from tierwise.errors import Misuse
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import canonical_hash
+from tierwise.text.amounts import plural, total
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import read_yaml, write_yaml
 
@@ -42,9 +43,9 @@ Usd = Annotated[
 
 
 def lower_bound(errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1) -> float:
-    """The pass rate that `errors` among `n` labels prove: at most one such claim in 1/alpha is too high.
+    """Return the pass rate that `errors` among `n` labels prove; at most a share alpha of claims is too high.
 
-    With `compared` candidates on the same golden set, that holds for all of them together.
+    With `compared` candidates on the same golden set, alpha is shared by all of them.
     Raises Misuse when the counts make no sense.
     """
     if not (0 <= errors <= n and 0 < alpha < 1 and compared >= 1):
@@ -57,12 +58,14 @@ def lower_bound(errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1)
 def _bound(errors: float, n: int, alpha: float) -> float:
     from scipy.special import betaincinv
 
-    return float(betaincinv(n - errors, errors + 1, alpha)) if errors < n else 0.0
+    if errors >= n:
+        return 0.0
+    return float(betaincinv(n - errors, errors + 1, alpha))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
-    """How many more labels would prove a floor. Both are 0 when it is proven already."""
+    """The number of further labels that would prove a floor. Both are 0 when it is proven already."""
 
     errors: int
     n: int
@@ -73,8 +76,8 @@ class Shortfall:
 
     @property
     def sentence(self) -> str:
-        """What to tell the person who labels."""
-        so_far = f"{_counted(self.errors, 'error')} in {_counted(self.n, 'label')}"
+        """The shortfall in words, for the person who labels."""
+        so_far = f"{plural(self.errors, 'error')} in {plural(self.n, 'label')}"
         shown = f"{so_far}: a pass rate of at least {shortened(self.bound)} is shown"
         if self.if_all_right == 0:
             return f"{shown}, which covers the floor of {self.floor:g}"
@@ -91,23 +94,29 @@ class Shortfall:
 def labels_needed(
     errors: int, n: int, floor: float, *, alpha: float = ALPHA, compared: int = 1
 ) -> Shortfall:
-    """How many more labels would prove `floor`, counted from `errors` among `n`. Raises Misuse like `lower_bound`."""
-    bound = lower_bound(errors, n, alpha=alpha, compared=compared)
-    reachable = n > 0 and (n - errors) / n > floor
+    """Return the number of further labels that would prove `floor`, after `errors` among `n`.
+
+    Raises Misuse like `lower_bound`.
+    """
+    shared_alpha = alpha / compared
+    at_this_rate = None
+    if n > 0 and (n - errors) / n > floor:
+        at_this_rate = _further(errors, n, floor, shared_alpha, rate=errors / n)
+    if_all_right = None
+    if floor < 1:
+        if_all_right = _further(errors, n, floor, shared_alpha, rate=0.0)
     return Shortfall(
         errors=errors,
         n=n,
         floor=floor,
-        bound=bound,
-        at_this_rate=_further(errors, n, floor, alpha / compared, rate=errors / n)
-        if reachable
-        else None,
-        if_all_right=_further(errors, n, floor, alpha / compared, rate=0.0) if floor < 1 else None,
+        bound=lower_bound(errors, n, alpha=alpha, compared=compared),
+        at_this_rate=at_this_rate,
+        if_all_right=if_all_right,
     )
 
 
 def _further(errors: int, n: int, floor: float, alpha: float, *, rate: float) -> int | None:
-    """The least number of further labels, with errors at `rate`, whose bound reaches the floor."""
+    """Return the least number of further labels, with errors at `rate`, whose bound reaches the floor."""
 
     def proves(more: int) -> bool:
         return _bound(errors + rate * more, n + more, alpha) >= floor
@@ -116,37 +125,41 @@ def _further(errors: int, n: int, floor: float, alpha: float, *, rate: float) ->
         return 0
     high = 1
     while not proves(high):
-        if (high := high * 2) > _MOST_LABELS:
+        high *= 2
+        if high > _MOST_LABELS:
             return None
-    low = high // 2  # does not prove it, `high` does
+    # Bisection: `low` labels do not prove the floor, `high` labels do.
+    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if proves(middle) else (middle, high)
+        if proves(middle):
+            high = middle
+        else:
+            low = middle
     return high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
-    """What a certificate must still agree with: the project as it is now."""
+    """The project as it is now, which a certificate must agree with to be valid."""
 
     identities: Mapping[str, str]  # catalog name -> Model.identity
     prompt_hash: str
     step_hash: str
     today: datetime.date
-    demoted: Mapping[tuple[str, ...], str] = field(
-        default_factory=dict
-    )  # models -> what audits say against them
+    # models -> the reason for their demotion, from labels of sampled answers
+    demoted: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
 
 class MeanUsage(Settings):
-    """Tokens a document on average, documents that a model never saw included."""
+    """Mean tokens a document, counting documents that never reached the model as 0."""
 
     prompt_tokens: Annotated[float, Field(ge=0)]
     completion_tokens: Annotated[float, Field(ge=0)]
     cached_tokens: Annotated[float, Field(ge=0)] = 0
 
     def cost(self, model: Model) -> Decimal | None:
-        """USD a document at the model's price of today; None when it is unknown."""
+        """Return the USD a document at the model's current price; None when it is unknown."""
         if model.price == "unknown":
             return None
         prompt = Decimal(str(self.prompt_tokens))
@@ -181,19 +194,15 @@ class Certificate(Settings):
     threshold: float | None = None  # below this confidence the first model hands the document on
     coverage: Share | None = None  # share of the golden set that the first model answers itself
     mean_cost: Usd | None = None  # USD a document at the prices of that day; None when unknown
-    mean_usage: Mapping[str, MeanUsage] | None = (
-        None  # catalog name -> tokens a document, so that new prices re-rank
-    )
+    # catalog name -> tokens a document, so that new prices change the order
+    mean_usage: Mapping[str, MeanUsage] | None = None
     latency_p50_s: Annotated[float, Field(ge=0)] | None = None
     judged_by: str | None = None  # the model that judged by a rubric
     human_labels: Count | None = None  # labels by people that the judge was held against
-    false_passes: Count | None = (
-        None  # of those answers, the ones that it passed although they are wrong
-    )
+    false_passes: Count | None = None  # wrong answers among them that the judge passed
     date: datetime.date
-    expires: datetime.date = Field(
-        default_factory=lambda data: data["date"] + VALID_FOR
-    )  # void from this day on
+    # void from this day on
+    expires: datetime.date = Field(default_factory=lambda data: data["date"] + VALID_FOR)
     machine: str = ""
     tierwise_version: str
 
@@ -215,9 +224,9 @@ class Certificate(Settings):
             raise ValueError("`mean_usage` needs one entry for each of `models`")
         if self.expires <= self.date:
             raise ValueError("`expires` must be later than `date`")
-        if self.bound and _tail(self.errors, self.n, self.bound) > self.alpha / self.compared * (
-            1 + 1e-6
-        ):
+        # The bound is recomputed without SciPy: a certificate edited by hand is refused at load.
+        most_chance = self.alpha / self.compared * (1 + 1e-6)
+        if self.bound and _tail(self.errors, self.n, self.bound) > most_chance:
             raise ValueError(
                 "`bound` claims more than `errors` and `n` prove; run `tierwise certify` again"
             )
@@ -231,44 +240,46 @@ class Certificate(Settings):
     @property
     def proof(self) -> str:
         """The evidence in a few words."""
-        level = f"{1 - self.alpha:.0%} sure" + (
-            f" among {self.compared} compared" if self.compared > 1 else ""
-        )
-        return f"{_counted(self.errors, 'error')} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
+        level = f"{1 - self.alpha:.0%} sure"
+        if self.compared > 1:
+            level += f" among {self.compared} compared"
+        errors = plural(self.errors, "error")
+        return f"{errors} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
 
     @property
     def passes(self) -> float:
-        """Share of the documents that need no further model: those that the first one keeps, and that got an answer."""
-        kept = self.coverage if self.partial and self.coverage is not None else 1.0
-        return kept * (1 - self.deferred / self.n)
+        """Share of the documents that need no further model."""
+        answered = 1 - self.deferred / self.n
+        if self.partial and self.coverage is not None:
+            return self.coverage * answered
+        return answered
 
     @property
     def partial(self) -> bool:
-        """Whether it proves something only for the documents that its one model is sure of."""
+        """True when it is proof only for documents on which its one model is confident."""
         return self.threshold is not None and len(self.models) == 1
 
     def cost(self, catalog: Catalog) -> Decimal | None:
-        """USD a document at the catalog's prices; None when unknown."""
+        """Return the USD a document at the catalog's prices; None when unknown."""
         if self.mean_usage is None:
             return self.mean_cost
-        costs = [usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items()]
-        return (
-            None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
-        )
+        return total(usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items())
 
     def covers(self, floor: float) -> bool:
-        """Whether the proven pass rate reaches a floor."""
+        """Return True when the proven pass rate reaches a floor."""
         return self.bound >= floor
 
     def void_reasons(self, current: Current) -> str | None:
-        """Every change that voids this certificate, in one line, or None while it holds. Prices never do."""
-        reasons = [
-            f"model {name} changed"
-            if name in current.identities
-            else f"the catalog has no model '{name}'"
-            for name, identity in self.identities.items()
-            if current.identities.get(name) != identity
-        ]
+        """Return every change that voids this certificate, in one line; None while it is valid.
+
+        A model, the prompt, the schema, a check, time and a demotion void it. A price never does.
+        """
+        reasons = []
+        for name, identity in self.identities.items():
+            if name not in current.identities:
+                reasons.append(f"the catalog has no model '{name}'")
+            elif current.identities[name] != identity:
+                reasons.append(f"model {name} changed")
         if self.prompt_hash != current.prompt_hash:
             reasons.append(f"the prompt is no longer the one measured ({self.prompt})")
         if self.step_hash != current.step_hash:
@@ -296,37 +307,45 @@ class Certificates(Settings):
         return {(c.step, c.models): c for c in self.certificates}
 
     def find(self, step: str, models: Sequence[str]) -> Certificate | None:
-        """The certificate of this chain, valid or not."""
+        """Return the certificate of this chain, valid or not; None when there is none."""
         return self._by_key.get((step, tuple(models)))
 
-    def against(
+    def missing_proof(
         self, step: str, models: Sequence[str], floor: float, current: Current
     ) -> str | None:
-        """Why this chain is not shown capable of a floor, or None when it is."""
+        """Return why this chain is not shown capable of a floor; None when it is."""
         certificate = self.find(step, models)
         if certificate is None:
-            return f"nothing certifies it for {step}; `tierwise certify {step}` measures it"
-        if reasons := certificate.void_reasons(current):
+            return f"not certified for {step}; `tierwise certify {step}` measures it"
+        reasons = certificate.void_reasons(current)
+        if reasons:
             return f"its certificate is void: {reasons}"
         if not certificate.covers(floor):
             return f"below the floor of {floor:g}: {certificate.proof}"
         return None
 
-    def of(self, step: str, floor: float, current: Current) -> tuple[Certificate, ...]:
-        """All certificates of a step that hold and reach a floor."""
-        mine = (c for c in self.certificates if c.step == step and c.covers(floor))
-        return tuple(c for c in mine if c.void_reasons(current) is None)
+    def valid_for(self, step: str, floor: float, current: Current) -> tuple[Certificate, ...]:
+        """Return all valid certificates of a step that reach a floor."""
+        return tuple(
+            certificate
+            for certificate in self.certificates
+            if certificate.step == step
+            and certificate.covers(floor)
+            and certificate.void_reasons(current) is None
+        )
 
     def certified(
         self, step: str, models: Sequence[str], floor: float, current: Current
     ) -> Certificate | None:
-        """The valid certificate that shows this chain capable of a floor, or None."""
-        return None if self.against(step, models, floor, current) else self.find(step, models)
+        """Return the valid certificate that shows this chain capable of a floor, or None."""
+        if self.missing_proof(step, models, floor, current) is not None:
+            return None
+        return self.find(step, models)
 
     def with_certificate(self, certificate: Certificate) -> Certificates:
-        """These with one more, which takes the place of the one for the same step and chain."""
-        known = {**self._by_key, (certificate.step, certificate.models): certificate}
-        return Certificates(certificates=tuple(known[key] for key in sorted(known)))
+        """Return a copy with this one in place of the one for the same step and chain."""
+        by_key = {**self._by_key, (certificate.step, certificate.models): certificate}
+        return Certificates(certificates=tuple(by_key[key] for key in sorted(by_key)))
 
 
 def load_certificates(path: Path) -> Certificates:
@@ -337,7 +356,8 @@ def load_certificates(path: Path) -> Certificates:
     certificates = source.validate(Certificates)
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for i, certificate in enumerate(certificates.certificates):
-        if (key := (certificate.step, certificate.models)) in seen:
+        key = (certificate.step, certificate.models)
+        if key in seen:
             names = ", ".join(certificate.models)
             raise source.error(
                 f"a second certificate of {certificate.step} for {names}; keep one",
@@ -348,19 +368,20 @@ def load_certificates(path: Path) -> Certificates:
 
 
 def save_certificates(path: Path, certificates: Iterable[Certificate]) -> Certificates:
-    """Add certificates to the file, each in place of the one for its step and chain; returns what it then holds.
+    """Add certificates to the file, each in place of the one for its step and chain; return them all.
 
-    The file is replaced at once or not at all. Raises ConfigError when it is not valid or cannot be written.
+    The file is replaced at once or not at all. Raises ConfigError when it is not valid or cannot be
+    written.
     """
-    known = load_certificates(path)
+    updated = load_certificates(path)
     for certificate in certificates:
-        known = known.with_certificate(certificate)
-    write_yaml(path, known.model_dump(exclude_none=True), header=HEADER)
-    return known
+        updated = updated.with_certificate(certificate)
+    write_yaml(path, updated.model_dump(exclude_none=True), header=HEADER)
+    return updated
 
 
 class Candidate(NamedTuple):
-    """A model with what it costs to try (USD a document, None: unknown) and how often its answer is accepted."""
+    """A model with its cost (USD a document, None: unknown) and the share of accepted answers."""
 
     name: str
     cost: Decimal | None
@@ -370,29 +391,28 @@ class Candidate(NamedTuple):
 def order_by_expected_cost(
     candidates: Iterable[Candidate], *, last: Candidate | None = None
 ) -> tuple[Candidate, ...]:
-    """The order that costs least until an answer is accepted: by cost per acceptance, cost / passes.
+    """Return the order that costs least until an answer is accepted: by cost / share of accepted answers.
 
     Exact when the candidates fail independently of each other. With `last`, whose answer is taken in
     any case, only those remain that pay: trying 1 before `last` pays when c1 < p1 * c_last (Chen,
     Zaharia and Zou, "FrugalGPT", 2023, made the cascade; the ratio rule is that of least-cost testing).
-    An unknown cost comes last, and pays for nothing before a `last`. Ties go by name.
+    An unknown cost comes last, and never pays before `last`. Ties are ordered by name.
     """
-    ordered = sorted(candidates, key=_ratio)
+    ordered = sorted(candidates, key=_cost_per_acceptance)
     if last is None:
         return tuple(ordered)
     limit = math.inf if last.cost is None else Fraction(last.cost)
-    return (
-        *(
-            c
-            for c in ordered
-            if c.cost is not None and Fraction(c.cost) < Fraction(c.passes) * limit
-        ),
-        last,
-    )
+    paying = [
+        candidate
+        for candidate in ordered
+        if candidate.cost is not None
+        and Fraction(candidate.cost) < Fraction(candidate.passes) * limit
+    ]
+    return (*paying, last)
 
 
 def expected_cost(chain: Iterable[Candidate]) -> Decimal | None:
-    """USD that a document costs on average when tried in this order; None when a cost that may arise is unknown."""
+    """Return the mean USD a document when tried in this order; None when a cost that may arise is unknown."""
     total = Decimal(0)
     reached = Decimal(1)
     for candidate in chain:
@@ -405,29 +425,30 @@ def expected_cost(chain: Iterable[Candidate]) -> Decimal | None:
     return total
 
 
-def _ratio(candidate: Candidate) -> tuple[bool, bool, Fraction, str]:
-    if candidate.cost is None or not candidate.passes:
-        return candidate.cost is None, True, Fraction(candidate.cost or 0), candidate.name
-    return False, False, Fraction(candidate.cost) / Fraction(candidate.passes), candidate.name
+def _cost_per_acceptance(candidate: Candidate) -> tuple[bool, bool, Fraction, str]:
+    """Return a sort key: known costs first, models that never pass after the others, then the ratio."""
+    if candidate.cost is None:
+        return True, True, Fraction(0), candidate.name
+    if not candidate.passes:
+        return False, True, Fraction(candidate.cost), candidate.name
+    ratio = Fraction(candidate.cost) / Fraction(candidate.passes)
+    return False, False, ratio, candidate.name
 
 
 def shortened(bound: float) -> str:
-    """A bound with three decimals, rounded down: what is shown is never more than what is proven."""
+    """Return a bound with three decimals, rounded down, so that never more is shown than is proven."""
     return f"{math.floor(bound * 1000) / 1000:.3f}"
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _tail(errors: int, n: int, pass_rate: float) -> float:
-    """The chance of at most `errors` errors in `n` at this pass rate: what a bound promises to keep small."""
-    passes = math.log(pass_rate)
-    fails = math.log1p(-pass_rate)
-    all_ways = math.lgamma(n + 1)
-    return math.fsum(
-        math.exp(
-            all_ways - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * fails + (n - k) * passes
-        )
-        for k in range(errors + 1)
-    )
+    """Return the chance of at most `errors` errors in `n` at this pass rate, which a bound keeps small.
+
+    The binomial terms are summed as logarithms, since `n` may be large.
+    """
+    log_pass = math.log(pass_rate)
+    log_fail = math.log1p(-pass_rate)
+    terms = []
+    for k in range(errors + 1):
+        log_ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        terms.append(math.exp(log_ways + k * log_fail + (n - k) * log_pass))
+    return math.fsum(terms)

@@ -1,4 +1,4 @@
-"""The router: a pure decision. The same features, policy and purse always give the same route."""
+"""The router: a pure decision. The same features, policy and budget left give the same route."""
 
 from __future__ import annotations
 
@@ -22,67 +22,70 @@ from tierwise.records import Cause, Choice, Rejection, Route, Usage, canonical_h
 
 _NO_THRESHOLDS: Mapping[str, float] = {}
 _NAMED = "the order that the route names"
-_ROUNDING = 1e-9  # more than sums of floats can be off, less than anybody pays
+_ROUNDING = 1e-9  # a relative error that is more than sums of floats make, and less than any price
 
 
-class Ease(NamedTuple):
-    """Up to where a model certainly fits window and purse, so that most models need no exact sum."""
+class FastBounds(NamedTuple):
+    """Limits within which a model certainly fits context window and budget.
+
+    Most models are accepted by two comparisons of floats; only the others need the exact decimal sum.
+    """
 
     tier: str
-    prompt_tokens: float  # -1: never without a closer look
-    usd_a_token: float  # nan when the price is unknown
-    usd_besides: float
+    prompt_tokens: float  # -1: never without the exact check
+    usd_per_token: float  # nan when the price is unknown, so that the comparison fails
+    usd_for_answer: float
 
 
-class Proof(NamedTuple):
-    """What certificates make of the models allowed for a step."""
+class CandidateOrder(NamedTuple):
+    """The allowed models in the order in which to try them, and why."""
 
     models: tuple[str, ...]
-    why: str
+    reason: str
     rejected: tuple[Rejection, ...] = ()
     thresholds: Mapping[str, float] = _NO_THRESHOLDS
 
 
-_NOBODY = Proof((), "no acceptable model is left")
+NO_CANDIDATE = CandidateOrder((), "no acceptable model is left")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """All that a decision rests on. `unavailable` says per model why it cannot be used here."""
+    """Everything that a routing decision depends on, besides the document.
+
+    `unavailable` maps a model to what is missing here; `demoted` maps a step and chain to the reason.
+    """
 
     catalog: Catalog
     rules: Rules
     certificates: Certificates = field(default_factory=Certificates)
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    demoted: Mapping[tuple[str, tuple[str, ...]], str] = field(
-        default_factory=dict
-    )  # step, models -> why
+    demoted: Mapping[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of catalog, rules, certificates and demotions: what the ledger records as the policy."""
+        """SHA-256 (hex) of catalog, rules, certificates and demotions, as the ledger records it."""
         parts: list[object] = [self.catalog.hash, self.rules.hash, self.certificates.hash]
-        return canonical_hash([*parts, sorted(self.demoted.items())] if self.demoted else parts)
+        if self.demoted:
+            parts.append(sorted(self.demoted.items()))
+        return canonical_hash(parts)
 
     @cached_property
     def by_strength(self) -> tuple[str, ...]:
-        """All models, the strongest first."""
-        return tuple(
-            sorted(
-                self.catalog.models, key=lambda name: (-self.catalog.models[name].strength, name)
-            )
-        )
+        """All models, the strongest first; equally strong ones by name."""
+        models = self.catalog.models
+        return tuple(sorted(models, key=lambda name: (-models[name].strength, name)))
 
-    def ease(self, step: str, max_output_tokens: int) -> Mapping[str, Ease]:
-        """What each model certainly takes, worked out once for all documents of a step."""
-        if (step, max_output_tokens) not in self._eases:
-            self._eases[step, max_output_tokens] = {
-                model.name: _ease(
-                    model, max_output_tokens, usable=self.unusable(model, step) is None
-                )
-                for model in self.catalog.models.values()
-            }
-        return self._eases[step, max_output_tokens]
+    def fast_bounds(self, step: str, max_output_tokens: int) -> Mapping[str, FastBounds]:
+        """Return each model's bounds, computed once for all documents of a step."""
+        key = (step, max_output_tokens)
+        if key not in self._fast_bounds:
+            bounds = {}
+            for model in self.catalog.models.values():
+                usable = self.unusable(model, step) is None
+                bounds[model.name] = _fast_bounds(model, max_output_tokens, usable=usable)
+            self._fast_bounds[key] = bounds
+        return self._fast_bounds[key]
 
     def unusable(self, model: Model, step: str) -> Rejection | None:
         """Return why a model cannot do a step here, whatever the document; None when it can."""
@@ -94,25 +97,32 @@ class Policy:
             return Rejection(name, f"is trained for {model.learned} only", "other_step")
         return None
 
-    def proof(
+    def candidate_order(
         self, step: str, allowed: tuple[str, ...], current: Current | None, *, named: bool
-    ) -> Proof:
-        """What certificates make of these models, worked out once as long as `current` is the same object."""
-        known = self._proofs.get((step, allowed, named))
-        if known is None or known[0] is not current:
-            decide = _as_named if named else _by_proof
-            self._proofs[step, allowed, named] = known = (
-                current,
-                decide(step, self, allowed, current),
-            )
-        return known[1]
+    ) -> CandidateOrder:
+        """Return the order of the allowed models: as the route names them, or by certificates.
+
+        The result is kept for as long as `current` is the same object.
+        """
+        key = (step, allowed, named)
+        kept = self._candidate_orders.get(key)
+        if kept is not None and kept[0] is current:
+            return kept[1]
+        if named:
+            order = _as_named(step, self, allowed, current)
+        else:
+            order = _by_certificates(step, self, allowed, current)
+        self._candidate_orders[key] = (current, order)
+        return order
 
     @cached_property
-    def _eases(self) -> dict[tuple[str, int], Mapping[str, Ease]]:
+    def _fast_bounds(self) -> dict[tuple[str, int], Mapping[str, FastBounds]]:
         return {}
 
     @cached_property
-    def _proofs(self) -> dict[tuple[str, tuple[str, ...], bool], tuple[Current | None, Proof]]:
+    def _candidate_orders(
+        self,
+    ) -> dict[tuple[str, tuple[str, ...], bool], tuple[Current | None, CandidateOrder]]:
         return {}
 
 
@@ -125,53 +135,48 @@ def route(
     budget_left: Decimal | None = None,
     current: Current | None = None,
 ) -> Route:
-    """The ordered models for one document and step, and why each other one was left out.
+    """Return the ordered models for one document and step, and why each other one is left out.
 
-    `budget_left` is in USD, None without a budget. With `splits`, a document longer than a model's
-    window does not rule the model out. `current` is what certificates must agree with; without it, none holds.
+    `budget_left` is in USD, None without a budget. With `splits`, a document longer than a context
+    window does not rule the model out. `current` is what certificates must agree with; without it,
+    none is valid.
     """
     rule = policy.rules.matching(f)
     if rule is None:
-        return Route(
-            step=f.step,
-            rule="none",
-            models=(),
-            reason="no route matches; add one without a condition",
-        )
-    ease = policy.ease(f.step, max_output_tokens)
+        reason = "no route matches; add one without a condition"
+        return Route(step=f.step, rule="none", models=(), reason=reason)
+    bounds = policy.fast_bounds(f.step, max_output_tokens)
     tokens = f.prompt_tokens
-    run_budget = _purse(budget_left)
+    usd_left = _surely_left(budget_left)
     guards = {tier: policy.rules.guard_against(tier, f) for tier in policy.catalog.tiers}
-    allowed: dict[str, None] = {}  # ordered, and each once: a route may name a model twice
+    allowed: dict[str, None] = {}  # keeps the order, and each once: a route may name a model twice
     rejected: dict[str, Rejection] = {}
     for name in rule.candidates or policy.by_strength:
-        tier, most_tokens, usd_a_token, usd_besides = ease[name]
-        if not (
-            guards[tier] is None
-            and tokens <= most_tokens
-            and tokens * usd_a_token + usd_besides <= run_budget
-        ):
-            model = policy.catalog.models[name]
-            rejection = _rejection(
-                policy, model, f, guards[tier], max_output_tokens, splits, budget_left
-            )
-            if rejection is not None:
-                rejected[name] = rejection
-                continue
-        allowed[name] = None
-    proof = (
-        policy.proof(f.step, tuple(allowed), current, named=rule.pick is None)
-        if allowed
-        else _NOBODY
-    )
+        # The fast path: this loop runs for every model and document.
+        tier, most_tokens, usd_per_token, usd_for_answer = bounds[name]
+        guard = guards[tier]
+        fits_budget = tokens * usd_per_token + usd_for_answer <= usd_left
+        if guard is None and tokens <= most_tokens and fits_budget:
+            allowed[name] = None
+            continue
+        model = policy.catalog.models[name]
+        rejection = _rejection(policy, model, f, guard, max_output_tokens, splits, budget_left)
+        if rejection is None:
+            allowed[name] = None
+        else:
+            rejected[name] = rejection
+    order = NO_CANDIDATE
+    if allowed:
+        named = rule.pick is None
+        order = policy.candidate_order(f.step, tuple(allowed), current, named=named)
     return Route(
         step=f.step,
         rule=rule.name,
-        models=proof.models,
-        rejected=(*rejected.values(), *proof.rejected),
+        models=order.models,
+        rejected=(*rejected.values(), *order.rejected),
         review=rule.review,
-        reason=proof.why,
-        thresholds=proof.thresholds,
+        reason=order.reason,
+        thresholds=order.thresholds,
     )
 
 
@@ -183,7 +188,7 @@ def choices(
     max_output_tokens: int,
     current: Current | None = None,
 ) -> tuple[Choice, ...]:
-    """What each model of a route should cost for this document, and what is known of it: for the record."""
+    """Return each model of a route with its expected cost for this document and its evidence."""
     floor = policy.rules.floors.get(chosen.step)
     return tuple(
         _choice(name, f, policy, floor, max_output_tokens, current) for name in chosen.models
@@ -200,17 +205,18 @@ def _choice(
 ) -> Choice:
     model = policy.catalog.model(name)
     certificate = policy.certificates.find(f.step, [name])
-    known = certificate.mean_usage[name] if certificate and certificate.mean_usage else None
-    answer = (
-        math.ceil(known.completion_tokens)
-        if known
-        else min(max_output_tokens, model.max_output_tokens)
-    )
-    cost = model.cost(Usage(f.prompt_tokens, answer))
-    if floor is None or current is None:
-        return Choice(name, cost, "no floor is set" if floor is None else "")
-    against = policy.certificates.against(f.step, [name], floor, current)
-    return Choice(name, cost, against or (certificate.proof if certificate else ""))
+    answer_tokens = min(max_output_tokens, model.max_output_tokens)
+    if certificate and certificate.mean_usage:
+        answer_tokens = math.ceil(certificate.mean_usage[name].completion_tokens)
+    cost = model.cost(Usage(f.prompt_tokens, answer_tokens))
+    if floor is None:
+        return Choice(name, cost, "no floor is set")
+    if current is None:
+        return Choice(name, cost, "")
+    missing_proof = policy.certificates.missing_proof(f.step, [name], floor, current)
+    if missing_proof is not None:
+        return Choice(name, cost, missing_proof)
+    return Choice(name, cost, certificate.proof if certificate else "")
 
 
 def rejection_of(
@@ -234,31 +240,42 @@ def unroutable_cause(chosen: Route) -> Cause:
 
 
 def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:
-    """USD that one call can cost at most, None when the price is unknown. Prompt tokens are an estimate."""
-    return model.cost(
-        Usage(_at_most(model, prompt_tokens), min(max_output_tokens, model.max_output_tokens))
-    )
+    """Return the most that one call can cost (USD), None when the price is unknown.
+
+    `prompt_tokens` is an estimate; the model's margin is added.
+    """
+    most_prompt_tokens = _with_margin(model, prompt_tokens)
+    most_answer_tokens = min(max_output_tokens, model.max_output_tokens)
+    return model.cost(Usage(most_prompt_tokens, most_answer_tokens))
 
 
-def _at_most(model: Model, prompt_tokens: int) -> int:
+def _with_margin(model: Model, prompt_tokens: int) -> int:
     return math.ceil(prompt_tokens * model.token_margin)
 
 
-def _purse(budget_left: Decimal | None) -> float:
-    """USD that are certainly left."""
-    return math.inf if budget_left is None else float(budget_left) * (1 - _ROUNDING)
+def _surely_left(budget_left: Decimal | None) -> float:
+    """Return the USD that are left, rounded down enough for a comparison of floats."""
+    if budget_left is None:
+        return math.inf
+    return float(budget_left) * (1 - _ROUNDING)
 
 
-def _ease(model: Model, max_output_tokens: int, *, usable: bool) -> Ease:
-    """Never promises more than `_rejection` would allow: what is rounded, is rounded up."""
-    answer = min(max_output_tokens, model.max_output_tokens)
-    tokens = (model.context_tokens - answer - 2) / model.token_margin if usable else -1
+def _fast_bounds(model: Model, max_output_tokens: int, *, usable: bool) -> FastBounds:
+    """Return bounds that never allow more than `_rejection` would: what is rounded, is rounded up."""
+    answer_tokens = min(max_output_tokens, model.max_output_tokens)
+    most_tokens = -1.0
+    if usable:
+        # 2 tokens less than the window, as both the margin and the estimate are rounded up
+        most_tokens = (model.context_tokens - answer_tokens - 2) / model.token_margin
     if model.price == "unknown":
-        return Ease(model.tier, tokens, math.nan, math.nan)
+        return FastBounds(model.tier, most_tokens, math.nan, math.nan)
+    # The price may depend on the prompt's length, so the most expensive band is the bound.
     bands = [band for band in (model.price, model.price.above) if band]
-    a_token = max(float(band.input) for band in bands) / 1e6 * (1 + _ROUNDING)
-    besides = a_token + max(float(band.output) for band in bands) / 1e6 * answer * (1 + _ROUNDING)
-    return Ease(model.tier, tokens, a_token * model.token_margin, besides)
+    usd_per_input_token = max(float(band.input) for band in bands) / 1e6 * (1 + _ROUNDING)
+    usd_per_output_token = max(float(band.output) for band in bands) / 1e6 * (1 + _ROUNDING)
+    usd_for_answer = usd_per_input_token + usd_per_output_token * answer_tokens
+    usd_per_token = usd_per_input_token * model.token_margin
+    return FastBounds(model.tier, most_tokens, usd_per_token, usd_for_answer)
 
 
 def _rejection(
@@ -278,7 +295,7 @@ def _rejection(
     if unusable is not None:
         return unusable
     tokens = f.prompt_tokens
-    needed = _at_most(model, tokens) + min(max_output_tokens, model.max_output_tokens)
+    needed = _with_margin(model, tokens) + min(max_output_tokens, model.max_output_tokens)
     if needed > model.context_tokens and not splits:
         reason = f"needs about {needed} tokens, its context window has {model.context_tokens}"
         return Rejection(name, reason, "context_length")
@@ -296,115 +313,151 @@ def _rejection(
 
 def _as_named(
     step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None
-) -> Proof:
-    """The order that the route names; a model that is certified only where it is sure, hands on the rest."""
-    floor = policy.rules.floors.get(step)
-    if floor is None or current is None or "low_confidence" not in policy.rules.escalate.on:
-        return Proof(allowed, _NAMED)
-    known = (
-        (name, policy.certificates.certified(step, [name], floor, current)) for name in allowed
-    )
-    thresholds = {name: c.threshold for name, c in known if c and c.threshold is not None}
-    return Proof(allowed, _NAMED, thresholds=thresholds)
+) -> CandidateOrder:
+    """Return the order that the route names, with the thresholds of its certified models.
 
-
-def _by_proof(
-    step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None
-) -> Proof:
-    """The certified choice that costs least, then what it escalates to; why; and why each other model is left out.
-
-    Without proof the strongest allowed model comes first: evidence buys cheapness. A trained classifier needs
-    proof to be asked at all, as nothing else tells where it may be trusted.
+    A model certified with a threshold passes less confident answers on to the next one.
     """
-    strongest = max(allowed, key=lambda name: policy.catalog.models[name].strength)
     floor = policy.rules.floors.get(step)
-    if floor is None or current is None:
-        missing = f"no floor is set for {step}" if floor is None else "nothing is certified here"
-        return _unproven(policy, allowed, missing)
-    proven = [
-        c for c in policy.certificates.of(step, floor, current) if set(c.models) <= set(allowed)
+    escalates_on_confidence = "low_confidence" in policy.rules.escalate.on
+    if floor is None or current is None or not escalates_on_confidence:
+        return CandidateOrder(allowed, _NAMED)
+    thresholds = {}
+    for name in allowed:
+        certificate = policy.certificates.certified(step, [name], floor, current)
+        if certificate and certificate.threshold is not None:
+            thresholds[name] = certificate.threshold
+    return CandidateOrder(allowed, _NAMED, thresholds=thresholds)
+
+
+def _by_certificates(
+    step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None
+) -> CandidateOrder:
+    """Return the cheapest certified chain, then the strongest model; and why others are left out.
+
+    Without a certificate the strongest allowed model comes first: evidence buys cheapness. A trained
+    classifier needs a certificate to be asked at all, since nothing else shows where it is right.
+    """
+    floor = policy.rules.floors.get(step)
+    if floor is None:
+        return _uncertified_order(policy, allowed, f"no floor is set for {step}")
+    if current is None:
+        return _uncertified_order(policy, allowed, "nothing is certified here")
+    certified = [
+        certificate
+        for certificate in policy.certificates.valid_for(step, floor, current)
+        if set(certificate.models) <= set(allowed)
     ]
     if "low_confidence" not in policy.rules.escalate.on:
-        proven = [c for c in proven if c.threshold is None]
-    if not proven:
-        return _unproven(policy, allowed, f"nothing is certified for {step}")
-    best = min(_ways(proven), key=lambda way: _price_of(way, policy, strongest))
-    models = tuple(dict.fromkeys((*(name for c in best for name in c.models), strongest)))
+        certified = [certificate for certificate in certified if certificate.threshold is None]
+    if not certified:
+        return _uncertified_order(policy, allowed, f"nothing is certified for {step}")
+    strongest = max(allowed, key=lambda name: policy.catalog.models[name].strength)
+    best = min(candidate_chains(certified), key=lambda chain: _sort_key(chain, policy, strongest))
+    names = [name for certificate in best for name in certificate.models]
+    models = tuple(dict.fromkeys([*names, strongest]))
     others = [name for name in allowed if name not in models]
-    rejected = tuple(_passed_over(policy, step, name, floor, current) for name in others)
-    return Proof(
+    thresholds = {
+        certificate.models[0]: certificate.threshold
+        for certificate in best
+        if certificate.threshold is not None
+    }
+    evidence = ", then ".join(_describe(certificate) for certificate in best)
+    return CandidateOrder(
         models,
-        f"the cheapest shown capable of {floor:g}: {', then '.join(_told(c) for c in best)}",
-        rejected,
-        {c.models[0]: c.threshold for c in best if c.threshold is not None},
+        f"the cheapest shown capable of {floor:g}: {evidence}",
+        tuple(_passed_over(policy, step, name, floor, current) for name in others),
+        thresholds,
     )
 
 
 def _passed_over(policy: Policy, step: str, name: str, floor: float, current: Current) -> Rejection:
     """Return why an allowed model is not among the chosen ones: not certified, or more expensive."""
-    missing_proof = policy.certificates.against(step, [name], floor, current)
+    missing_proof = policy.certificates.missing_proof(step, [name], floor, current)
     if missing_proof is not None:
         return Rejection(name, missing_proof, "uncertified")
     return Rejection(name, "certified, but more expensive than the chosen one", "cost")
 
 
-def _unproven(policy: Policy, allowed: tuple[str, ...], missing: str) -> Proof:
-    models = tuple(name for name in allowed if policy.catalog.models[name].learned is None)
-    untold = tuple(
-        Rejection(name, "not certified; a trained classifier needs a certificate", "uncertified")
-        for name in allowed
-        if name not in models
-    )
-    return Proof(models, f"{missing}, so the strongest allowed model comes first", untold)
+def _uncertified_order(policy: Policy, allowed: tuple[str, ...], missing: str) -> CandidateOrder:
+    """Return the allowed models as they are, without trained classifiers."""
+    models = []
+    rejected = []
+    for name in allowed:
+        if policy.catalog.models[name].learned is None:
+            models.append(name)
+        else:
+            reason = "not certified; a trained classifier needs a certificate"
+            rejected.append(Rejection(name, reason, "uncertified"))
+    reason = f"{missing}, so the strongest allowed model comes first"
+    return CandidateOrder(tuple(models), reason, tuple(rejected))
 
 
-def _ways(proven: Sequence[Certificate]) -> Iterator[tuple[Certificate, ...]]:
-    """Each certified choice alone; one that is proven only where it is sure, also before each that needs no limit."""
-    for certificate in proven:
-        yield (certificate,)
-        if certificate.partial:
-            yield from (
-                (certificate, rest)
-                for rest in proven
-                if not rest.partial and rest.models != certificate.models
-            )
+def candidate_chains(certified: Sequence[Certificate]) -> Iterator[tuple[Certificate, ...]]:
+    """Yield each certificate alone, and each partial one before each that covers all documents.
 
-
-def _price_of(
-    way: tuple[Certificate, ...], policy: Policy, strongest: str
-) -> tuple[float, Decimal, tuple[str, ...]]:
-    """What a way costs a document on average, what it leaves going to the strongest model.
-
-    Where that is unknown, the way comes later the more documents may have to pay it.
+    A partial certificate proves a model only where its confidence reaches the threshold.
     """
-    names = tuple(name for certificate in way for name in certificate.models)
-    chain = [Candidate(" > ".join(c.models), c.cost(policy.catalog), c.passes) for c in way]
-    if strongest not in names:
-        chain.append(Candidate(strongest, _typical(policy, way[0].step, strongest), 1.0))
-    cost = expected_cost(chain)
-    if cost is None:
-        return (
-            math.prod(1 - c.passes for c in way) or 1.0,
-            expected_cost(chain[: len(way)]) or Decimal(0),
-            names,
+    complete = [certificate for certificate in certified if not certificate.partial]
+    for certificate in certified:
+        yield (certificate,)
+        if not certificate.partial:
+            continue
+        for following in complete:
+            if following.models != certificate.models:
+                yield (certificate, following)
+
+
+def _sort_key(
+    chain: tuple[Certificate, ...], policy: Policy, strongest: str
+) -> tuple[float, Decimal, tuple[str, ...]]:
+    """Return (share without a known cost, expected USD a document, names): the least comes first.
+
+    What the chain leaves goes to the strongest model. Where that model's cost is unknown, chains are
+    ordered by the share of documents that may have to pay it.
+    """
+    names = tuple(name for certificate in chain for name in certificate.models)
+    candidates = [
+        Candidate(
+            " > ".join(certificate.models), certificate.cost(policy.catalog), certificate.passes
         )
-    return 0, cost, names
+        for certificate in chain
+    ]
+    with_fallback = candidates
+    if strongest not in names:
+        fallback = Candidate(strongest, typical_cost(policy, chain[0].step, strongest), 1.0)
+        with_fallback = [*candidates, fallback]
+    cost = expected_cost(with_fallback)
+    if cost is not None:
+        return 0, cost, names
+    share_left = math.prod(1 - certificate.passes for certificate in chain)
+    cost_before = expected_cost(candidates) or Decimal(0)
+    return share_left or 1.0, cost_before, names
 
 
-def _typical(policy: Policy, step: str, name: str) -> Decimal | None:
-    """What a model costs a document where it was measured; else by the tokens that another one took."""
+def typical_cost(policy: Policy, step: str, name: str) -> Decimal | None:
+    """Return a model's mean cost for a document (USD) where it was measured.
+
+    Elsewhere, price the tokens that another model took for the step, the most expensive case; None
+    when there is no measurement or no price.
+    """
     model = policy.catalog.model(name)
     own = policy.certificates.find(step, [name])
     if own and own.mean_usage:
         return own.mean_usage[name].cost(model)
-    others = [
-        c.mean_usage[c.models[0]]
-        for c in policy.certificates.certificates
-        if c.step == step and c.mean_usage
-    ]
-    return max((cost for u in others if (cost := u.cost(model)) is not None), default=None)
+    costs = []
+    for certificate in policy.certificates.certificates:
+        if certificate.step != step or not certificate.mean_usage:
+            continue
+        cost = certificate.mean_usage[certificate.models[0]].cost(model)
+        if cost is not None:
+            costs.append(cost)
+    return max(costs, default=None)
 
 
-def _told(certificate: Certificate) -> str:
-    sure = f" where it is at least {certificate.threshold:.2f} sure" if certificate.partial else ""
-    return f"{' > '.join(certificate.models)}{sure}: {certificate.proof}"
+def _describe(certificate: Certificate) -> str:
+    """Return a chain and its evidence in words."""
+    names = " > ".join(certificate.models)
+    if not certificate.partial:
+        return f"{names}: {certificate.proof}"
+    return f"{names} where it is at least {certificate.threshold:.2f} sure: {certificate.proof}"
