@@ -611,13 +611,13 @@ def test_what_is_left_for_a_route_is_what_no_earlier_one_holds_for(
     conditions = [Condition.model_validate(data) for data in found]
     space = Space("draft", conditions)
     for condition in conditions:
-        assert condition.holds(space.point(space.box(condition)))
+        assert condition.matches(space.point(space.box(condition)))
     boxes = [space.box(condition) for condition in conditions]
     regions = list(reached(boxes, space.full))
     for i, region in enumerate(regions):
         for piece in region or ():
             f = space.point(piece)
-            assert next(j for j, c in enumerate(conditions) if c.holds(f)) == i
+            assert next(j for j, c in enumerate(conditions) if c.matches(f)) == i
 
 
 @given(st.lists(CONDITIONS, min_size=1, max_size=3), POINTS)
@@ -626,11 +626,13 @@ def test_every_document_is_like_some_point_of_the_space(
 ) -> None:
     """Whatever features a document has, a point of the space answers every condition as they do."""
     conditions = [Condition.model_validate(data) for data in found]
-    answers = [condition.holds(f) for condition in conditions]
+    answers = [condition.matches(f) for condition in conditions]
     space = Space("draft", conditions)
     assume(space.size <= MOST_POINTS)
     points = space.points()
-    assert any([condition.holds(point) for condition in conditions] == answers for point in points)
+    assert any(
+        [condition.matches(point) for condition in conditions] == answers for point in points
+    )
 
 
 def rules_of(conditions: list[dict[str, Any]], guards: list[dict[str, Any]]) -> Rules:

@@ -141,7 +141,7 @@ def test_a_route_names_only_what_is_allowed_and_gives_a_reason_for_the_rest(
         )
         cost = chosen.cost(Usage(prompt, answer))
         assert all(
-            chosen.tier in guard.allow_tiers for guard in p.rules.guards if guard.when.holds(f)
+            chosen.tier in guard.allow_tiers for guard in p.rules.guards if guard.when.matches(f)
         )
         assert name not in p.unavailable
         assert splits or prompt + answer <= chosen.context_tokens

@@ -75,7 +75,7 @@ def said(tmp_path: Path, text: str) -> str:
 
 
 def holds(condition: dict[str, Any], **found: Any) -> bool:
-    return Condition.model_validate(condition).holds(replace(F, **found))
+    return Condition.model_validate(condition).matches(replace(F, **found))
 
 
 # ---- conditions ---------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
         (
             "{name: default, try",
             "{name: default, pick: cheapest_capable, try",
-            "16: routes → 1: a route says either `try: [models]` or `pick: cheapest_capable`",
+            "16: routes → 1: a route has either `try: [models]` or `pick: cheapest_capable`",
         ),
         (
             "{name: default, try",
@@ -411,7 +411,7 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
         (
             "tokens_max: 4000",
             "tokens_min: 5000, tokens_max: 4000",
-            "10: routes → 0 → when: `tokens_min` is above `tokens_max`, so this never holds",
+            "10: routes → 0 → when: `tokens_min` is above `tokens_max`, so this never matches",
         ),
         (
             "name: default",

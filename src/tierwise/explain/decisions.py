@@ -248,7 +248,7 @@ def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -
             },
         ),
         policy_hash=policy.hash,
-        guards=tuple(guard.name for guard in policy.rules.guards if guard.when.holds(f)),
+        guards=tuple(guard.name for guard in policy.rules.guards if guard.when.matches(f)),
         earlier=f.outcomes,
     )
 

@@ -8,7 +8,7 @@ from tierwise.lint.findings import Finding, finding_at
 from tierwise.lint.routes import RuleContext
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy, route
-from tierwise.policy.rules import Example, Features
+from tierwise.policy.rules import Features, RouteExample
 from tierwise.records import Route
 from tierwise.steps.prompts import Prompts
 
@@ -37,7 +37,7 @@ def example_findings(
             yield finding_at(context.source, place, "error", "example", message)
 
 
-def _example_features(example: Example) -> Features:
+def _example_features(example: RouteExample) -> Features:
     return Features(
         step=example.step,
         tokens=example.tokens,
@@ -50,7 +50,7 @@ def _example_features(example: Example) -> Features:
     )
 
 
-def _describe_mismatch(example: Example, rule_name: str, chosen: Route) -> str:
+def _describe_mismatch(example: RouteExample, rule_name: str, chosen: Route) -> str:
     """Describe the route that an example took in place of the one that it is written under."""
     first = f"{chosen.models[0]} comes first" if chosen.models else "no model is left"
     if chosen.rule != rule_name:

@@ -143,7 +143,7 @@ def _bypasses(features: Features, catalog: Catalog, cases: list[_PolicyCase]) ->
     Looked at are the router's models, and the test that is made before each attempt.
     """
     rules = cases[0].policy.rules
-    matching = [guard for guard in rules.guards if guard.when.holds(features)]
+    matching = [guard for guard in rules.guards if guard.when.matches(features)]
     forbidding: dict[str, list[str]] = {}
     for tier in catalog.tiers:
         forbidding[tier] = [guard.name for guard in matching if tier not in guard.allow_tiers]

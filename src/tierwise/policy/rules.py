@@ -1,4 +1,4 @@
-"""routing_rules/rules.yaml as closed models: guards, floors, routes, escalation, budget."""
+"""Settings of routing_rules/rules.yaml: guards, floors, routes, escalation and budget."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-SomeWords = Annotated[
-    tuple[str, ...], Field(min_length=1)
-]  # none at all would silently match nothing
+# An empty list is an error: it would silently match no document.
+SomeWords = Annotated[tuple[str, ...], Field(min_length=1)]
 SomeStakes = Annotated[tuple[Stakes, ...], Field(min_length=1)]
 
 
-def _listed(value: Any) -> Any:
-    """`step: draft` means `step: [draft]`."""
-    return [value] if isinstance(value, str) else value
+def _as_list(value: Any) -> Any:
+    """Return a single word as a list: `step: draft` means `step: [draft]`."""
+    if isinstance(value, str):
+        return [value]
+    return value
 
 
-Words = Annotated[SomeWords, BeforeValidator(_listed, json_schema_input_type=str | SomeWords)]
+Words = Annotated[SomeWords, BeforeValidator(_as_list, json_schema_input_type=str | SomeWords)]
 StakesWords = Annotated[
-    SomeStakes, BeforeValidator(_listed, json_schema_input_type=Stakes | SomeStakes)
+    SomeStakes, BeforeValidator(_as_list, json_schema_input_type=Stakes | SomeStakes)
 ]
 Trigger = Literal[
     "schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"
@@ -43,17 +44,17 @@ Trigger = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """All that rules may look at: a document before a step, as plain values."""
+    """The features of a document before a step. Rules depend on nothing else."""
 
     step: str
     tokens: int  # of the document's text
-    prompt_tokens: int = 0  # of the rendered messages; 0 where nothing is rendered yet
+    prompt_tokens: int = 0  # of the rendered messages; 0 before they are rendered
     sensitivity: Sensitivity = "restricted"
     language: str | None = None
     stakes: Stakes = "normal"
     tags: Mapping[str, str] = field(default_factory=dict, repr=False)
     outcomes: Mapping[str, Any] = field(default_factory=dict, repr=False)  # step -> accepted value
-    budget_used: float = 0.0  # share of the budget that is spent or reserved
+    budget_used: float = 0.0  # share of the budget: spent and reserved
     minutes_left: float | None = None  # until the run's deadline; None without one
 
 
@@ -66,30 +67,42 @@ def features(
     budget_used: float,
     minutes_left: float | None = None,
 ) -> Features:
-    """The features of a document before a step. What is derived is as sensitive as its sources."""
+    """Return the features of a document before a step.
+
+    Its sensitivity is the strictest of the document and of its sources.
+    """
+    accepted_values = {
+        name: outcome.value
+        for name, outcome in document.outcomes.items()
+        if outcome.status == "accepted"
+    }
+    document_stakes = _stakes(document.metadata.get("stakes"))
     return Features(
         step=step.name,
         tokens=tokens,
         prompt_tokens=prompt_tokens,
         sensitivity=document.strictest,
         language=document.language,
-        stakes=_stakes(document.metadata.get("stakes")) or step.stakes,
+        stakes=document_stakes or step.stakes,
         tags=document.metadata,
-        outcomes={name: o.value for name, o in document.outcomes.items() if o.status == "accepted"},
+        outcomes=accepted_values,
         budget_used=budget_used,
         minutes_left=minutes_left,
     )
 
 
 def _stakes(word: str | None) -> Stakes | None:
-    return word if word in ("low", "normal", "high") else None  # type: ignore[return-value]
+    """Return the stakes of a document's metadata; None for no or any other word."""
+    if word in ("low", "normal", "high"):
+        return word  # type: ignore[return-value]
+    return None
 
 
 Test = Callable[[Features], bool]
 
 
 class Condition(Settings):
-    """What a document must be for a rule to apply. All that is named must hold; nothing named always holds."""
+    """Conditions on a document. All of them must match; an empty condition always matches."""
 
     step: Words | None = Field(
         None, description="One of these steps: `draft`, or `[draft, summarize]`."
@@ -100,312 +113,372 @@ class Condition(Settings):
     sensitivity_max: Sensitivity | None = Field(None, description="At most this sensitive.")
     tokens_min: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="At least so many tokens of document text; the prompt around it is not counted.",
+        description="At least N tokens of document text; the prompt around it is not counted.",
     )
     tokens_max: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="At most so many tokens."
+        None, description="At most N tokens of document text."
     )
     language: Words | None = Field(
         None, description="One of these languages, such as `de`; unknown matches none."
     )
     stakes: StakesWords | None = Field(
         None,
-        description="One of these: what a mistake costs, as the step or the document's `stakes` says.",
+        description="One of these stakes (the cost of a mistake), as set by the step or by the "
+        "document's `stakes`.",
     )
     tags: Mapping[str, Words] = Field(
         {},
-        description="Values that the document's metadata has: `{desk: [legal, hr]}`. All the names must match.",
+        description="Values of the document's metadata: `{desk: [legal, hr]}`. "
+        "All the names must match.",
     )
     outcomes: Mapping[str, Words] = Field(
         {},
-        description="What earlier steps accepted: `{classify.label: [complaint]}`. All the names must match.",
+        description="Accepted values of earlier steps: `{classify.label: [complaint]}`. "
+        "All the names must match.",
     )
     budget_used_min: Probability | None = Field(
         None,
-        description="At least this share of the run's budget is spent or reserved: 0.8 is four fifths.",
+        description="At least this share of the run's budget is spent or reserved: "
+        "0.8 is four fifths.",
     )
     minutes_left_max: Annotated[float, Field(ge=0)] | None = Field(
         None,
-        description="At most so many minutes are left until the run's deadline; never holds without one.",
+        description="At most N minutes are left until the run's deadline; "
+        "never matches without a deadline.",
     )
 
     @model_validator(mode="after")
-    def _can_hold(self) -> Condition:
-        """A range that is empty would switch a guard off without a word."""
-        if (
-            self.sensitivity_min
-            and self.sensitivity_max
-            and rank(self.sensitivity_min) > rank(self.sensitivity_max)
-        ):
-            raise ValueError("`sensitivity_min` is above `sensitivity_max`, so this never holds")
+    def _refuse_empty_ranges(self) -> Condition:
+        """Refuse an empty range, which would silently switch a guard off."""
+        if self.sensitivity_min and self.sensitivity_max:
+            lowest_rank = rank(self.sensitivity_min)
+            highest_rank = rank(self.sensitivity_max)
+            if lowest_rank > highest_rank:
+                raise ValueError(
+                    "`sensitivity_min` is above `sensitivity_max`, so this never matches"
+                )
         if (
             self.tokens_min is not None
             and self.tokens_max is not None
             and self.tokens_min > self.tokens_max
         ):
-            raise ValueError("`tokens_min` is above `tokens_max`, so this never holds")
+            raise ValueError("`tokens_min` is above `tokens_max`, so this never matches")
         return self
 
-    def holds(self, f: Features) -> bool:
-        """Whether this condition holds for these features."""
-        if self.step is not None and f.step not in self.step:
+    def matches(self, features: Features) -> bool:
+        """Return True if every part of this condition matches these features."""
+        if self.step is not None and features.step not in self.step:
             return False
-        for test in self.beside_step:  # noqa: SIM110 - `all` takes three times as long
-            if not test(f):
+        for test in self.other_tests:  # noqa: SIM110 - `all` takes three times as long
+            if not test(features):
                 return False
         return True
 
     @cached_property
-    def beside_step(self) -> tuple[Test, ...]:
-        """A test for each thing that is named beside the step: what is not named costs a decision nothing."""
+    def other_tests(self) -> tuple[Test, ...]:
+        """Return one test for each part of this condition, except the step.
+
+        Parts that are not set have no test, so they cost a routing decision no time.
+        """
         return tuple(_tests(self))
 
 
-def _tests(c: Condition) -> Iterator[Test]:
-    if (least := c.sensitivity_min) is not None:
-        yield lambda f: rank(f.sensitivity) >= rank(least)
-    if (strictest := c.sensitivity_max) is not None:
-        yield lambda f: rank(f.sensitivity) <= rank(strictest)
-    if (fewest := c.tokens_min) is not None:
-        yield lambda f: f.tokens >= fewest
-    if (most := c.tokens_max) is not None:
-        yield lambda f: f.tokens <= most
-    if (languages := c.language) is not None:
-        yield lambda f: f.language in languages
-    if (stakes := c.stakes) is not None:
-        yield lambda f: f.stakes in stakes
-    for name, values in c.tags.items():
-        yield partial(_tagged, name, values)
-    for path, values in c.outcomes.items():
-        yield partial(_came_out, path, values)
-    if (used := c.budget_used_min) is not None:
-        yield lambda f: f.budget_used >= used
-    if (minutes := c.minutes_left_max) is not None:
-        yield lambda f: f.minutes_left is not None and f.minutes_left <= minutes
+def _tests(condition: Condition) -> Iterator[Test]:
+    """Yield a test for each part of a condition that is set, except the step."""
+    # Each part has a variable of its own: a test keeps the variable that it was made with.
+    sensitivity_min = condition.sensitivity_min
+    if sensitivity_min is not None:
+        yield lambda features: rank(features.sensitivity) >= rank(sensitivity_min)
+
+    sensitivity_max = condition.sensitivity_max
+    if sensitivity_max is not None:
+        yield lambda features: rank(features.sensitivity) <= rank(sensitivity_max)
+
+    tokens_min = condition.tokens_min
+    if tokens_min is not None:
+        yield lambda features: features.tokens >= tokens_min
+
+    tokens_max = condition.tokens_max
+    if tokens_max is not None:
+        yield lambda features: features.tokens <= tokens_max
+
+    languages = condition.language
+    if languages is not None:
+        yield lambda features: features.language in languages
+
+    stakes = condition.stakes
+    if stakes is not None:
+        yield lambda features: features.stakes in stakes
+
+    # A lambda would see only the last name of a loop, so `partial` binds each one.
+    for name, values in condition.tags.items():
+        yield partial(_tag_matches, name, values)
+    for path, values in condition.outcomes.items():
+        yield partial(_outcome_matches, path, values)
+
+    budget_used_min = condition.budget_used_min
+    if budget_used_min is not None:
+        yield lambda features: features.budget_used >= budget_used_min
+
+    minutes_left_max = condition.minutes_left_max
+    if minutes_left_max is not None:
+        yield partial(_deadline_is_near, minutes_left_max)
 
 
-def _tagged(name: str, values: Words, f: Features) -> bool:
-    return f.tags.get(name) in values
+def _tag_matches(name: str, values: Words, features: Features) -> bool:
+    return features.tags.get(name) in values
 
 
-def _came_out(path: str, values: Words, f: Features) -> bool:
-    return _outcome(f, path) in values
+def _outcome_matches(path: str, values: Words, features: Features) -> bool:
+    return _outcome_text(features, path) in values
 
 
-def _outcome(f: Features, path: str) -> str | None:
-    """`classify.label` in the outcomes so far, as text: a string itself, anything else as JSON."""
-    step, _, name = path.partition(".")
-    value = f.outcomes.get(step)
-    found = value.get(name) if name and isinstance(value, dict) else value
-    return (
-        found if found is None or isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-    )
+def _deadline_is_near(minutes: float, features: Features) -> bool:
+    """Return True if at most `minutes` are left; False without a deadline."""
+    if features.minutes_left is None:
+        return False
+    return features.minutes_left <= minutes
+
+
+def _outcome_text(features: Features, path: str) -> str | None:
+    """Return the accepted value at a path such as `classify.label`; None if there is none.
+
+    A string is returned unchanged, any other value as JSON.
+    """
+    step, _, key = path.partition(".")
+    value = features.outcomes.get(step)
+    if key and isinstance(value, dict):
+        value = value.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 class Guard(Settings):
-    """A rule that only forbids: where it applies, other tiers than these may not see the document."""
+    """A rule that forbids all tiers but the allowed ones for the documents that it matches."""
 
-    name: str = Field(description="What reports call this guard.")
+    name: str = Field(description="The name of this guard in reports.")
     when: Condition = Field(
-        Condition(), description="What it applies to; nothing named is everything."
+        Condition(), description="The documents that it applies to; by default all."
     )
     allow_tiers: tuple[str, ...] = Field(
-        description="The only tiers that may see what it applies to; [] is none."
+        description="The only tiers that may see those documents; [] allows none."
     )
 
-    def refusal(self, f: Features) -> str:
-        """Return the sentence that says what this guard forbids for a document."""
+    def refusal(self, features: Features) -> str:
+        """Return the reason why this guard refuses a document."""
         allowed = ", ".join(self.allow_tiers) or "no model"
-        return f"guard {self.name}: what is {f.sensitivity} may only go to {allowed}"
+        return f"guard {self.name}: what is {features.sensitivity} may only go to {allowed}"
 
 
-class Example(Settings):
-    """What a route is meant to do, checked when the rules are checked."""
+class RouteExample(Settings):
+    """A document with the model that it must be routed to; `tierwise check` tries it."""
 
-    step: str = Field(description="The step that such a document comes to.")
-    tokens: Annotated[int, Field(ge=0)] = Field(500, description="How long its text is.")
-    sensitivity: Sensitivity = Field("internal", description="How sensitive it is.")
+    step: str = Field(description="The step that the document is routed for.")
+    tokens: Annotated[int, Field(ge=0)] = Field(500, description="The length of its text.")
+    sensitivity: Sensitivity = Field("internal", description="Its sensitivity.")
     language: str | None = Field(None, description="Its language, such as `de`; left out: unknown.")
-    stakes: Stakes = Field("normal", description="What a mistake costs.")
+    stakes: Stakes = Field("normal", description="The cost of a mistake.")
     tags: Mapping[str, str] = Field({}, description="Its metadata: `{desk: legal}`.")
     outcomes: Mapping[str, Any] = Field(
-        {}, description="What steps accepted so far: `{classify: {label: complaint}}`."
+        {}, description="Accepted values of earlier steps: `{classify: {label: complaint}}`."
     )
-    routes_to: str = Field(
-        description="The model that is to be tried first when every model is available."
-    )
+    routes_to: str = Field(description="The model to be tried first when every model is available.")
 
 
 class RouteRule(Settings):
-    """Names the candidates for the documents that it matches, in order, or lets the router pick."""
+    """A route: the ordered candidates for the documents that it matches, or a way to pick one."""
 
-    name: str = Field(description="What reports call this route.")
+    name: str = Field(description="The name of this route in reports.")
     when: Condition = Field(
-        Condition(), description="What it is for; the last route has none, and takes the rest."
+        Condition(), description="The documents that it matches; the last route has no condition."
     )
     candidates: tuple[str, ...] = Field(
         (),
         alias="try",
-        description="Models in the order in which they are tried; those that may not or cannot are left out.",
+        description="Models in the order in which they are tried; forbidden and unavailable ones "
+        "are skipped.",
     )
     pick: Literal["cheapest_capable"] | None = Field(
         None,
-        description="In place of `try`: the cheapest model that is shown capable of the step's floor.",
+        description="Instead of `try`: the cheapest model that is certified for the step's floor.",
     )
     otherwise: Literal["defer"] = Field(
-        "defer", description="What becomes of a document that no model is left for."
+        "defer", description="The action for a document when no model is left."
     )
     review: Literal["human"] | None = Field(
-        None, description="Every answer waits for a person who looks at it."
+        None, description="Every answer waits for human review."
     )
-    examples: tuple[Example, ...] = Field(
-        (), description="What this route is meant to do; `tierwise check` tries them."
+    examples: tuple[RouteExample, ...] = Field(
+        (), description="Documents that must take this route; `tierwise check` tries them."
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> RouteRule:
+    def _require_try_or_pick(self) -> RouteRule:
+        """Refuse a route with both `try` and `pick`, or with neither."""
         if bool(self.candidates) == bool(self.pick):
-            raise ValueError("a route says either `try: [models]` or `pick: cheapest_capable`")
+            raise ValueError("a route has either `try: [models]` or `pick: cheapest_capable`")
         return self
 
 
+RouteTests = tuple[tuple[RouteRule, tuple[Test, ...]], ...]
+
+
 class Escalation(Settings):
-    """Which failed checks send a document on to the next model, and how often at most."""
+    """The failed checks that escalate a document to the next model, and the most escalations."""
 
     on: tuple[Trigger, ...] = Field(
         ("schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"),
-        description="Checks whose failure sends a document on to the route's next model; any other defers it.",
+        description="Checks whose failure escalates a document to the route's next model; "
+        "the failure of any other check defers it.",
     )
     most: Annotated[int, Field(ge=0)] = Field(
-        2, description="How often at most, for one document and step."
+        2, description="The most escalations of one document in one step."
     )
 
 
 class SpendingLimit(Settings):
-    """At most so much in each UTC day or month: for runs with these tags, or for all."""
+    """A spending limit for each UTC day or month, for the runs with these tags or for all."""
 
-    usd: Annotated[Decimal, Field(ge=0)] = Field(description="What may be spent.")
-    per: Period = Field(
-        description="How often it may be spent: in each UTC day, or in each UTC month."
-    )
+    usd: Annotated[Decimal, Field(ge=0)] = Field(description="The most that may be spent, in USD.")
+    per: Period = Field(description="The period of the limit: each UTC day, or each UTC month.")
     tags: Mapping[str, str] = Field(
-        {}, description="The runs that share it: those with all of these tags."
+        {}, description="It applies to the runs with all of these tags."
     )
 
     @property
     def limit(self) -> Limit:
-        """As the ledger takes it."""
-        return Limit(
-            " ".join(f"{name}={value}" for name, value in sorted(self.tags.items())),
-            self.usd,
-            self.per,
-        )
+        """Return this limit as the ledger needs it."""
+        tags = [f"{name}={value}" for name, value in sorted(self.tags.items())]
+        subject = " ".join(tags)
+        return Limit(subject, self.usd, self.per)
 
 
 class BudgetRules(Settings):
-    """How much may be spent in a day or month, what happens when nothing is left, and which unpriced models may run."""
+    """Shared spending limits, the action when a budget is exhausted, and unpriced models."""
 
     when_empty: Literal["defer", "pause", "fail"] = Field(
         "defer",
-        description="Without money: documents wait, the run waits for a person, or the run fails.",
+        description="When the budget is exhausted: defer documents, pause the run for a person, "
+        "or fail the run.",
     )
     allow_unpriced: tuple[str, ...] = Field(
         (), description="Models that may be called under a budget although their price is unknown."
     )
     limits: tuple[SpendingLimit, ...] = Field(
-        (), description="Limits that runs share, beside each run's own."
+        (), description="Limits that runs share, in addition to each run's own."
     )
 
     @model_validator(mode="after")
-    def _each_once(self) -> BudgetRules:
+    def _refuse_duplicate_limits(self) -> BudgetRules:
+        """Refuse two limits with one name in the ledger: they would share one budget there."""
+        # The name contains the date. Any fixed time will do for a comparison, so 0.
         names = [limit.limit.name(0) for limit in self.limits]
         if len(set(names)) < len(names):
             raise ValueError("two limits are for the same period and tags; keep one of them")
         return self
 
     def shared(self, tags: Mapping[str, str]) -> tuple[Limit, ...]:
-        """The limits that a run with these tags is under."""
-        return tuple(limit.limit for limit in self.limits if limit.tags.items() <= tags.items())
+        """Return the limits that apply to a run with these tags."""
+        limits = []
+        for spending_limit in self.limits:
+            required_tags = spending_limit.tags.items()
+            if required_tags <= tags.items():
+                limits.append(spending_limit.limit)
+        return tuple(limits)
 
 
 class Shadow(Settings):
-    """What cheaper models that are not certified are also asked, to see how they would do. Guards hold all the same."""
+    """Shadow calls to cheaper, uncertified models, to measure them. Guards apply to them too."""
 
-    share: Probability = Field(0.0, description="The share of the documents, chosen by chance.")
+    share: Probability = Field(0.0, description="The share of the documents, sampled at random.")
     money: Probability = Field(
-        0.1, description="They spend at most this share of what the run spent."
+        0.1, description="Shadow calls cost at most this share of the run's spending."
     )
 
 
 class Rules(Settings):
-    """Everything that decides which model may and should do a step."""
+    """The routing rules: guards, floors, routes, escalation, budget and shadow calls."""
 
     version: Literal[1] = Field(description="The version of this file's format.")
     guards: tuple[Guard, ...] = Field(
-        (), description="What only forbids, asked again before every attempt."
+        (), description="Rules that only forbid, applied again before every attempt."
     )
     floors: Mapping[str, Probability] = Field(
         {}, description="The least pass rate that each step accepts, 0 to 1."
     )
     routes: Annotated[tuple[RouteRule, ...], Field(min_length=1)] = Field(
-        description="Which models are tried; the first route that matches is taken."
+        description="The models to try; the first route that matches is taken."
     )
     escalate: Escalation = Field(
-        Escalation(), description="When a failed check sends a document to the next model."
+        Escalation(), description="When a failed check escalates a document to the next model."
     )
     budget: BudgetRules = Field(
-        BudgetRules(), description="What a budget means; its amount belongs to a run."
+        BudgetRules(), description="The budget's behaviour; its amount belongs to a run."
     )
     shadow: Shadow = Field(
-        Shadow(), description="Whom to ask on the side, so that cheaper models can be proven."
+        Shadow(), description="Shadow calls, so that cheaper models can be certified."
     )
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of the rules' meaning."""
+        """Return the SHA-256 (hex) of the rules' meaning."""
         return canonical_hash(self.model_dump(mode="json", by_alias=True))
 
-    def guard_against(self, tier: str, f: Features) -> Guard | None:
-        """Return the first guard that keeps a document from a tier; None when the tier may see it."""
+    def guard_against(self, tier: str, features: Features) -> Guard | None:
+        """Return the first guard that keeps a document from a tier; None if the tier may see it."""
         for guard in self.guards:
-            if tier not in guard.allow_tiers and guard.when.holds(f):
+            if tier not in guard.allow_tiers and guard.when.matches(features):
                 return guard
         return None
 
-    def forbidden(self, tier: str, f: Features) -> str | None:
-        """Return why a tier may not see a document, None when it may. Asked again before every attempt."""
-        guard = self.guard_against(tier, f)
-        return guard.refusal(f) if guard else None
+    def forbidden(self, tier: str, features: Features) -> str | None:
+        """Return the reason why a tier may not see a document; None if it may.
 
-    def matching(self, f: Features) -> RouteRule | None:
-        """The first route whose condition holds."""
-        for rule, tests in self._of_step(f.step):
+        This is called again before every attempt.
+        """
+        guard = self.guard_against(tier, features)
+        if guard is None:
+            return None
+        return guard.refusal(features)
+
+    def matching(self, features: Features) -> RouteRule | None:
+        """Return the first route whose condition matches."""
+        for rule, tests in self._routes_for(features.step):
             for test in tests:
-                if not test(f):
+                if not test(features):
                     break
-            else:
+            else:  # no test failed
                 return rule
         return None
 
-    def _of_step(self, step: str) -> tuple[tuple[RouteRule, tuple[Test, ...]], ...]:
-        """The routes that a step can take, each with its other tests: sorted out once, since every document asks."""
-        if step not in self._by_step:
-            allowed = (
-                rule for rule in self.routes if rule.when.step is None or step in rule.when.step
-            )
-            self._by_step[step] = tuple((rule, rule.when.beside_step) for rule in allowed)
-        return self._by_step[step]
+    def _routes_for(self, step: str) -> RouteTests:
+        """Return the routes that a step can take, each with its other tests.
+
+        The result is cached, because every document asks for it.
+        """
+        cached = self._routes_by_step.get(step)
+        if cached is not None:
+            return cached
+        routes = []
+        for rule in self.routes:
+            steps = rule.when.step
+            if steps is None or step in steps:
+                routes.append((rule, rule.when.other_tests))
+        self._routes_by_step[step] = tuple(routes)
+        return self._routes_by_step[step]
 
     @cached_property
-    def _by_step(self) -> dict[str, tuple[tuple[RouteRule, tuple[Test, ...]], ...]]:
+    def _routes_by_step(self) -> dict[str, RouteTests]:
+        """Return the cache of `_routes_for`. The model is frozen, but this dict can be filled."""
         return {}
 
 
 def load_rules(path: Path, catalog: Catalog, steps: Iterable[str] | None = None) -> Rules:
-    """Read and validate rules.yaml against the catalog and the known steps (None: not known, not checked).
+    """Read and validate rules.yaml against the catalog and the known steps.
 
-    Raises ConfigError with file and line for the first name that does not exist or is used twice, and for
-    routes that cannot be reached.
+    Without `steps` (None), names of steps are not checked. Raises ConfigError with file and line
+    for the first name that does not exist or is used twice, and for unreachable routes.
     """
     source = read_yaml(path)
     rules = source.validate(Rules)
@@ -415,7 +488,7 @@ def load_rules(path: Path, catalog: Catalog, steps: Iterable[str] | None = None)
 
 
 def rules_schema() -> dict[str, Any]:
-    """The JSON schema of rules.yaml, for editors: every setting with what it means."""
+    """Return the JSON schema of rules.yaml, for editors: every setting with its description."""
     schema = Rules.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
@@ -427,65 +500,80 @@ def rules_faults(
     tiers: Iterable[str],
     steps: Iterable[str] | None,
 ) -> Iterator[ConfigError]:
-    """All that is wrong in rules whose every setting is right in itself, given the names that there are."""
-    names = {
-        "model": frozenset(models),
-        "tier": frozenset(tiers),
-        "step": None if steps is None else frozenset(steps),
-    }
-    for kind, name, place in _names(rules):
-        known = names[kind]
+    """Yield the errors that need more than one setting to see.
+
+    These are names that do not exist, names that are used twice, and unreachable routes.
+    """
+    known_steps = None if steps is None else frozenset(steps)
+    known_names = {"model": frozenset(models), "tier": frozenset(tiers), "step": known_steps}
+    for kind, name, location in _used_names(rules):
+        known = known_names[kind]
         if known is not None and name not in known:
-            yield source.error(unknown_name(kind, name, known), place)
-    yield from _twice(source, "guards", [guard.name for guard in rules.guards])
-    yield from _twice(source, "routes", [rule.name for rule in rules.routes])
-    yield from _out_of_reach(source, rules)
+            yield source.error(unknown_name(kind, name, known), location)
+    yield from _duplicate_names(source, "guards", [guard.name for guard in rules.guards])
+    yield from _duplicate_names(source, "routes", [rule.name for rule in rules.routes])
+    yield from _unreachable_routes(source, rules)
 
 
-def _twice(source: YamlData, kind: str, names: list[str]) -> Iterator[ConfigError]:
+def _duplicate_names(source: YamlData, kind: str, names: list[str]) -> Iterator[ConfigError]:
     seen: set[str] = set()
-    for i, name in enumerate(names):
+    for number, name in enumerate(names):
         if name in seen:
-            yield source.error(
-                f"two {kind} are named '{name}'; reports would mix them up", (kind, i, "name")
-            )
+            message = f"two {kind} are named '{name}'; reports would mix them up"
+            yield source.error(message, (kind, number, "name"))
         seen.add(name)
 
 
-def _out_of_reach(source: YamlData, rules: Rules) -> Iterator[ConfigError]:
+def _unreachable_routes(source: YamlData, rules: Rules) -> Iterator[ConfigError]:
+    """Yield an error if the last route has a condition, and for any other route without one."""
     last = len(rules.routes) - 1
     if rules.routes[last].when != Condition():
         message = "the last route must have no condition, so that every document has one"
         yield source.error(message, ("routes", last, "when"))
-    for i, rule in enumerate(rules.routes[:last]):
+    for number, rule in enumerate(rules.routes[:last]):
         if rule.when == Condition():
-            message = f"route '{rule.name}' has no condition, so no route after it is ever reached; move it to the end"
-            yield source.error(message, ("routes", i))
+            message = (
+                f"route '{rule.name}' has no condition, so no route after it is ever reached; "
+                "move it to the end"
+            )
+            yield source.error(message, ("routes", number))
 
 
-def _names(rules: Rules) -> Iterator[tuple[str, str, Location]]:
-    """Every name in the rules that must exist elsewhere: its kind, itself, and where it stands."""
-    for i, guard in enumerate(rules.guards):
-        yield from _names_in(guard.when, ("guards", i, "when"))
-        yield from (
-            ("tier", tier, ("guards", i, "allow_tiers", j))
-            for j, tier in enumerate(guard.allow_tiers)
-        )
-    yield from (("step", name, ("floors", name)) for name in rules.floors)
-    for i, rule in enumerate(rules.routes):
-        yield from _names_in(rule.when, ("routes", i, "when"))
-        yield from (
-            ("model", name, ("routes", i, "try", j)) for j, name in enumerate(rule.candidates)
-        )
-        for j, example in enumerate(rule.examples):
-            place = ("routes", i, "examples", j)
-            yield "step", example.step, (*place, "step")
-            yield "model", example.routes_to, (*place, "routes_to")
-    for j, name in enumerate(rules.budget.allow_unpriced):
-        yield "model", name, ("budget", "allow_unpriced", j)
+# A name that must exist elsewhere: its kind (model, tier or step), the name, and its location.
+UsedName = tuple[str, str, Location]
 
 
-def _names_in(when: Condition, place: Location) -> Iterator[tuple[str, str, Location]]:
-    yield from (("step", name, (*place, "step", j)) for j, name in enumerate(when.step or ()))
-    for path in when.outcomes:
-        yield "step", path.partition(".")[0], (*place, "outcomes", path)
+def _used_names(rules: Rules) -> Iterator[UsedName]:
+    """Yield every name in the rules that must exist elsewhere, in the order of the errors."""
+    for number, guard in enumerate(rules.guards):
+        yield from _guard_names(guard, ("guards", number))
+    for step in rules.floors:
+        yield "step", step, ("floors", step)
+    for number, rule in enumerate(rules.routes):
+        yield from _route_names(rule, ("routes", number))
+    for number, model in enumerate(rules.budget.allow_unpriced):
+        yield "model", model, ("budget", "allow_unpriced", number)
+
+
+def _guard_names(guard: Guard, location: Location) -> Iterator[UsedName]:
+    yield from _condition_names(guard.when, (*location, "when"))
+    for number, tier in enumerate(guard.allow_tiers):
+        yield "tier", tier, (*location, "allow_tiers", number)
+
+
+def _route_names(rule: RouteRule, location: Location) -> Iterator[UsedName]:
+    yield from _condition_names(rule.when, (*location, "when"))
+    for number, model in enumerate(rule.candidates):
+        yield "model", model, (*location, "try", number)
+    for number, example in enumerate(rule.examples):
+        example_location = (*location, "examples", number)
+        yield "step", example.step, (*example_location, "step")
+        yield "model", example.routes_to, (*example_location, "routes_to")
+
+
+def _condition_names(condition: Condition, location: Location) -> Iterator[UsedName]:
+    for number, step in enumerate(condition.step or ()):
+        yield "step", step, (*location, "step", number)
+    for path in condition.outcomes:
+        step = path.partition(".")[0]
+        yield "step", step, (*location, "outcomes", path)
