@@ -40,7 +40,7 @@ Item = TypeVar("Item", Decision, Action)
 
 
 def all_agreed(parts: Sequence[Agreed]) -> Agreed:
-    """What was agreed in all parts of a meeting, each once: parts overlap, and people repeat themselves."""
+    """Return the actions of all parts of a meeting, each once: parts overlap."""
     return Agreed(
         decisions=_each_once(item for part in parts for item in part.decisions),
         actions=_each_once(item for part in parts for item in part.actions),

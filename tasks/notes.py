@@ -20,12 +20,12 @@ class Notes(BaseModel):
 
 
 def all_notes(parts: Sequence[Notes]) -> Notes:
-    """The notes on all parts of a meeting, in order, each once."""
+    """Return the notes on all parts of a meeting, in order, each once."""
     return Notes(notes=list(dict.fromkeys(note for part in parts for note in part.notes)))
 
 
 def own_queries(meeting: Document) -> list[str]:
-    """The queries that came with a transcript: its `queries`, a JSON list of texts or one text."""
+    """Return a transcript's `queries`, a JSON list of texts or one text."""
     told = meeting.metadata.get("queries", "")
     try:
         found = json.loads(told)
@@ -35,7 +35,7 @@ def own_queries(meeting: Document) -> list[str]:
 
 
 def letters(text: str) -> str:
-    """A text for comparison: its letters and digits alone, in one case."""
+    """Return a text for comparison: its letters and digits alone, in one case."""
     return re.sub(r"[\W_]", "", text).casefold()
 
 

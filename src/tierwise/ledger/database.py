@@ -73,7 +73,7 @@ class Database:
             raise self.failed(done, error) from error
 
     def failed(self, done: str, error: Exception) -> LedgerError:
-        """The LedgerError for an error of the database."""
+        """Return the LedgerError for an error of the database."""
         cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [
             type(error).__name__
         ]
@@ -86,7 +86,7 @@ class Database:
 
 
 def open_database(url: str | None, root: Path) -> Database:
-    """The database at `url`, or the default one below `root`, brought to the newest schema. Raises LedgerError."""
+    """Open the database at `url`, by default below `root`, and migrate it. Raises LedgerError."""
     address = _address(url, root)
     try:
         if address.get_backend_name() == "sqlite":
@@ -111,12 +111,12 @@ def open_database(url: str | None, root: Path) -> Database:
 
 
 def is_sqlite(engine: Engine | Connection) -> bool:
-    """Whether this is SQLite, else it is PostgreSQL."""
+    """Return True for SQLite, False for PostgreSQL."""
     return engine.dialect.name == "sqlite"
 
 
 def _shown(url: URL) -> str:
-    """How people see the address: a path, or a URL without its password."""
+    """The address for people: a path, or a URL without its password."""
     return (
         str(url.database)
         if url.get_backend_name() == "sqlite"
@@ -125,7 +125,7 @@ def _shown(url: URL) -> str:
 
 
 def _address(url: str | None, root: Path) -> URL:
-    """The address with a path that does not depend on the working folder."""
+    """Return the address with a path that does not depend on the working folder."""
     if url is None:
         return URL.create("sqlite", database=str(root / DEFAULT_PATH))
     allowed = "use sqlite:///path or postgresql+psycopg://user@host/name"
@@ -144,7 +144,7 @@ def _address(url: str | None, root: Path) -> URL:
 
 
 def _engine(address: URL) -> Engine:
-    """The engine; values are hidden, so that answers are in no log of SQL and in no traceback."""
+    """Return the engine; values are hidden, so that no SQL log or traceback has answers."""
     if address.get_backend_name() == "sqlite":
         timeout = {} if "timeout" in address.query else {"timeout": _BUSY_S}
         engine = create_engine(address, connect_args=timeout, hide_parameters=True)

@@ -31,7 +31,7 @@ _LARGEST = Decimal(2**63 - 1).scaleb(-USD_PLACES)
 
 
 def in_units(usd: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:
-    """An amount as the ledger keeps it, to 1e-12 USD. Raises ValueError for what it cannot hold."""
+    """Return an amount rounded to 1e-12 USD, as it is stored. Raises ValueError if it is too large."""
     try:
         rounded = usd.quantize(_UNIT, rounding=rounding, context=_EXACT)
     except InvalidOperation:
@@ -77,7 +77,7 @@ class AnyText(TypeDecorator[str]):
         return _UNSTORABLE.sub(lambda match: f"{_MARK}{ord(match[0]):04x}", value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """The text as it was."""
+        """Return the text as it was."""
         if value is None or value.isascii():
             return value
         return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
@@ -193,7 +193,7 @@ class CallRecord(Base):
 
 
 class VerdictRecord(Base):
-    """What one check said of one attempt's output; `position` keeps the order of the checks."""
+    """One check's verdict on one attempt's output; `position` keeps the order of the checks."""
 
     __tablename__ = "verdicts"
 
@@ -206,7 +206,7 @@ class VerdictRecord(Base):
 
 
 class OutcomeRecord(Base):
-    """What a document got from a step in a run."""
+    """A document's outcome in a step of a run."""
 
     __tablename__ = "outcomes"
 
@@ -273,7 +273,7 @@ class LabelRecord(Base):
 
 
 class ReviewRecord(Base):
-    """What a person decided about an outcome; the last one of an outcome counts. Rows are only ever added."""
+    """A reviewer's decision on an outcome; the last one counts. Rows are only ever added."""
 
     __tablename__ = "reviews"
     __table_args__ = (
@@ -299,7 +299,7 @@ class ReviewRecord(Base):
 
 
 class QuestionRecord(Base):
-    """What a step was asked for: the JSON schema that an answer has to fit, a person's too."""
+    """The JSON schema that an answer of a step has to fit, a reviewer's too."""
 
     __tablename__ = "questions"
 
@@ -347,7 +347,7 @@ class SealRecord(Base):
 
 
 class BudgetRecord(Base):
-    """How one budget stands: a run's, a day's, a tag's. `spent` and `reserved` are the sums of its entries."""
+    """One budget: of a run, a day, a tag. `spent` and `reserved` are the sums of its entries."""
 
     __tablename__ = "budgets"
 

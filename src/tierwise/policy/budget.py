@@ -33,14 +33,14 @@ class Limit:
             raise Misuse(f"a budget is 0 USD or more, or none at all; not {self.usd}")
 
     def name(self, now: float) -> str:
-        """What the ledger calls the budget that this limits at a time: `day 2026-11-05 team=claims`."""
+        """Return the budget's name in the ledger, such as `day 2026-11-05 team=claims`."""
         date = [self.per, time.strftime(_DATES[self.per], time.gmtime(now))] if self.per else []
         return " ".join([*date, *filter(None, [self.subject])])
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """How a budget stands in the ledger, in USD; `limit` is with what people granted. `spent + reserved <= limit`."""
+    """A budget as the ledger has it, in USD. `spent + reserved <= limit`, top-ups included."""
 
     name: str
     limit: Decimal
@@ -50,12 +50,12 @@ class BudgetState:
 
     @property
     def left(self) -> Decimal:
-        """What is not spent yet. What calls under way have reserved is part of it: most of it comes back."""
+        """The USD not spent yet, reservations of calls in flight included: most of these come back."""
         return self.limit - self.spent
 
     @property
     def free(self) -> Decimal:
-        """What is neither spent nor reserved."""
+        """The USD neither spent nor reserved."""
         return self.left - self.reserved
 
 
@@ -69,7 +69,7 @@ class ReservationRequest:
 
 
 class RunBudget:
-    """What one run may spend. `states` is how budgets stood when this process last heard of them."""
+    """The budgets of one run. `states` holds each budget as this process last read it."""
 
     def __init__(
         self, limits: Iterable[Limit] = (), states: Mapping[str, BudgetState] | None = None
@@ -90,7 +90,7 @@ class RunBudget:
         return max((_used(state) for state in self.states()), default=0.0)
 
     def states(self) -> list[BudgetState]:
-        """The budgets that this run draws on now; a new one is full."""
+        """Return the budgets that this run draws on now; a new one is full."""
         known = (
             (self._states.get(name) or BudgetState(name, usd), usd)
             for name, usd in self._names().items()
@@ -100,7 +100,7 @@ class RunBudget:
     def reservation(
         self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False
     ) -> ReservationRequest | None:
-        """What to reserve for a call that costs at most `worst` (None: unknown); None where that is nothing."""
+        """Return the reservation for a call of at most `worst` USD (None: unknown); None if free."""
         usd = ZERO if worst is None and unpriced_allowed else worst
         if not self.limits or usd == 0:
             return None

@@ -1,10 +1,9 @@
-"""Audits: evidence on a pass rate that grows one label at a time and may be looked at after every one.
+"""Sequential tests of a pass rate, which may be evaluated after every label.
 
-Each audit is a bet at odds that are fair when the pass rate stands exactly at the floor. Who could
-not gain from such bets, but grew their capital twentyfold, has shown at alpha 0.05 that the floor is
-not where they were told: Ville's inequality holds at all times at once, so that looking after each
-label costs nothing. What is assumed: the audited documents were chosen by chance, before anyone saw
-their outcome. The pass rate itself may wander.
+Each label is a bet at odds that are fair when the pass rate is exactly the floor. A capital that grew
+twentyfold from such bets shows at alpha 0.05 that the pass rate is not the floor: Ville's inequality
+applies at all times at once, so that evaluating after each label costs nothing. The one assumption:
+the labelled documents were drawn at random, before their outcome was seen. The pass rate may vary.
 
 - For and against the floor: a capital spread over a few bets (Waudby-Smith and Ramdas, "Estimating
   means of bounded random variables by betting", JRSS B 2023; the mixture is Robbins's, 1970). With a
@@ -19,33 +18,29 @@ their outcome. The pass rate itself may wander.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from tierwise.errors import Misuse
+from tierwise.text.hashing import hash_share
 
 ALPHA = 0.05
 HORIZON = 1000  # audits
-BETS = (
-    1.5,
-    2.25,
-    4.0,
-)  # the odds of failing are this many times, or this part of, those at the floor
+# Odds of failing that are bet on, as multiples (or fractions) of the odds at the floor.
+BETS = (1.5, 2.25, 4.0)
 _AT_ONCE = 0.2  # share of alpha that `demotion` spends on `refutes`
 
 
-def drawn(share: float, *lot: str) -> bool:
-    """Whether chance picks this lot, of which it picks a share: the same answer whoever asks, and whenever."""
-    digest = hashlib.sha256("\0".join(lot).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+def drawn(share: float, *item: str) -> bool:
+    """Return True if an item is in the sample; the same item always gets the same answer."""
+    return hash_share(*item) < share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the audits so far say of a pass rate and a floor. Plain numbers, to be stored as they are.
+    """The labels so far as evidence on a pass rate and a floor. Plain numbers, stored as they are.
 
     `staked` is the state of the detector: per bet, the log of its capital with the next unit staked.
     An unscored audit says nothing: leave it out. Start anew with each new certificate.
@@ -87,20 +82,20 @@ class Evidence:
         return _log_mean(self.staked)
 
     def certifies(self, alpha: float = ALPHA) -> bool:
-        """Whether the pass rate is shown to be above the floor; divide alpha by the candidates compared."""
+        """Return True if the pass rate is shown to be above the floor; share alpha among candidates."""
         return self.log_for >= -math.log(alpha)
 
     def refutes(self, alpha: float = ALPHA) -> bool:
-        """Whether the pass rate since the first audit is shown to be below the floor."""
+        """Return True if the pass rate since the first label is shown to be below the floor."""
         return self.log_against >= -math.log(alpha)
 
     def dropped(self, alpha: float = ALPHA, horizon: int = HORIZON) -> bool:
-        """Whether the pass rate seems to have fallen below the floor at some time."""
+        """Return True if the pass rate seems to have fallen below the floor at some time."""
         return self.log_drop >= math.log((horizon + 1) / alpha)
 
 
 def update(evidence: Evidence, passed: bool) -> Evidence:
-    """The evidence with one more label."""
+    """Return the evidence with one more label."""
     growth = _growth(evidence.floor, better=False)
     steps = (up if passed else down for up, down in growth)
     return Evidence(
@@ -114,7 +109,7 @@ def update(evidence: Evidence, passed: bool) -> Evidence:
 
 
 def demotion(evidence: Evidence, *, alpha: float = ALPHA, horizon: int = HORIZON) -> str | None:
-    """Why a model should no longer be trusted with a step, or None.
+    """Return why a model should no longer be used for a step, or None.
 
     A model whose pass rate is at or above the floor is demoted within `horizon` audits with a chance of
     at most alpha: a fifth of it is spent on `refutes`, the rest on `dropped`.
@@ -140,7 +135,7 @@ def _growth(floor: float, *, better: bool) -> tuple[tuple[float, float], ...]:
 
 
 def _log_mean(logs: Iterable[float]) -> float:
-    """The log of the mean of what these are logs of."""
+    """Return the log of the mean of what these are logs of."""
     values = tuple(logs)
     top = max(values)
     return top + math.log(math.fsum(math.exp(value - top) for value in values) / len(values))

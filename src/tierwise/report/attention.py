@@ -1,4 +1,4 @@
-"""What a person should look at after a run, each with the command to type."""
+"""The points of a run that need a person, each with the command to type."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Seal:
 
     @property
     def holds(self) -> bool:
-        """Whether the hash fits what it was made of."""
+        """True if the hash fits the seal's content."""
         return self.hash == seal_hash(
             self.kind,
             self.subject,
@@ -72,14 +72,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What of a ledger is wanted: one run, or what began from a time on (seconds since the epoch), or all."""
+    """A part of a ledger: one run, or all since a time (seconds since the epoch), or all."""
 
     run: str | None = None
     since: float | None = None
 
 
 def cells(record: Record) -> dict[str, str]:
-    """A record's fields as text, empty ones left out: what a CSV file holds, and what the digest is made of."""
+    """Return a record's non-empty fields as text, for a CSV file and for the digest."""
     return {name: text for name, value in record.items() if (text := _cell(value))}
 
 
@@ -89,12 +89,12 @@ def digest(record: Record) -> str:
 
 
 def linked(head: str, next_digest: str) -> str:
-    """The head of a chain after one more record."""
+    """Return the head of a chain after one more record."""
     return text_hash(head + next_digest)
 
 
 def chained(records: Iterable[Record]) -> tuple[int, str]:
-    """How many records there are, and the head of their chain."""
+    """Return the number of records, and the head of their chain."""
     number = 0
     head = START
     for number, record in enumerate(records, 1):  # noqa: B007 - the last number is the count
@@ -110,7 +110,7 @@ def seal_hash(
 
 
 def block_name(record: Record) -> str:
-    """The block that a record belongs to, such as `run 20261101-101500-ab12` or `decision 3`."""
+    """Return a record's block, such as `run 20261101-101500-ab12` or `decision 3`."""
     kind = record.get("record")
     return f"{kind} {record.get('number')}" if kind in _NUMBERED else f"run {record.get('run')}"
 

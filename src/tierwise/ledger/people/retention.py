@@ -1,4 +1,4 @@
-"""What texts the ledger keeps, and their deletion: answers, values and documents go, hashes and figures stay."""
+"""Retention of texts: answers, values and documents are deleted, hashes and figures stay."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _Scope = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """How many texts went: models' replies, outcomes' values, persons' decisions, documents."""
+    """The number of deleted texts: replies, outcomes' values, reviewers' decisions, documents."""
 
     replies: int = 0
     values: int = 0
@@ -91,7 +91,7 @@ class Retention:
             connection.execute(seen, list(rows.values()))
 
     def texts(self, document_hashes: Iterable[str]) -> dict[str, str]:
-        """The texts that are kept, by document hash."""
+        """Return the texts that are kept, by document hash."""
         query = select(TextRecord.document_hash, TextRecord.text)
         with self._database.reading() as connection:
             return {
@@ -133,7 +133,7 @@ class Retention:
         )
 
         def meant(table: Any) -> ColumnElement[bool]:
-            """The parts of a long document have hashes of their own, so runs and ids count too."""
+            """Match by id, hash, or run: the parts of a long document have hashes of their own."""
             own = table.document_hash.in_(hashes)
             return or_(
                 table.document_id.in_(ids), own, tuple_(table.run_id, table.document_id).in_(pairs)
@@ -146,7 +146,7 @@ class Retention:
         return self._forget(strip, {"documents": sorted(hashes)}, by=by, dry_run=dry_run)
 
     def _named(self, name: str) -> tuple[set[str], set[str]]:
-        """The ids and hashes that a name means."""
+        """Return the ids and hashes that a name means."""
         o = OutcomeRecord
         like_hash = len(name) >= 12 and set(name) <= set("0123456789abcdef")
         by_hash = o.document_hash.startswith(name) if like_hash else false()

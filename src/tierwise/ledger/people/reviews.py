@@ -1,4 +1,4 @@
-"""What persons decided about outcomes. Decisions are only ever added; the last one of an outcome counts."""
+"""Reviewers' decisions on outcomes. They are only ever added; the last one of an outcome counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STATUS: Mapping[Word, Status] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a person decided about one outcome. `reopened` takes an earlier decision back.
+    """A reviewer's decision on one outcome. `reopened` takes an earlier decision back.
 
     `value` is the answer that counts from now on, plain JSON data; `model` says whose answer was approved.
     `reviewed_at` is seconds since the epoch, UTC; `question` is what was asked (see `Step.question`).
@@ -53,11 +53,11 @@ class Decision:
 
     @property
     def known(self) -> bool:
-        """Whether it gives an outcome: it was not taken back, and its value is still kept."""
+        """True if it gives an outcome: it was not taken back, and its value is still kept."""
         return self.decision == "rejected" or (self.decision in _STATUS and self.value is not None)
 
     def outcome(self) -> Outcome:
-        """The outcome that a document has by this decision, which must be known."""
+        """Return the outcome that a document has by this decision, which must be known."""
         return Outcome(
             step=self.step,
             status=_STATUS[self.decision],
@@ -154,7 +154,7 @@ class Reviews:
         )
 
     def standing(self, run_id: str, step: str | None = None) -> list[Decision]:
-        """The decisions about a run's outcomes that count now, in the order in which they were made."""
+        """Return the valid decisions on a run's outcomes, in the order in which they were made."""
         wanted = [_LAST.c.run_id == run_id, _LAST.c.age == 1, _LAST.c.decision != "reopened"]
         if step is not None:
             wanted.append(_LAST.c.step == step)
@@ -200,7 +200,7 @@ class Reviews:
             return [(row.document_id, row.step, row.reason) for row in connection.execute(query)]
 
     def documents(self, run_id: str) -> set[str]:
-        """The ids of all documents of a run."""
+        """Return the ids of all documents of a run."""
         query = select(OutcomeRecord.document_id).distinct().where(OutcomeRecord.run_id == run_id)
         with self._database.reading() as connection:
             return set(connection.scalars(query))
@@ -213,7 +213,7 @@ class Reviews:
             connection.execute(build(QuestionRecord).values(row).on_conflict_do_nothing())
 
     def schema(self, question: str) -> dict[str, Any] | None:
-        """The JSON schema that an answer to a question has to fit, or None when the question is unknown."""
+        """Return the JSON schema for answers to a question; None for an unknown question."""
         with self._database.reading() as connection:
             found: dict[str, Any] | None = connection.scalar(
                 select(QuestionRecord.schema).where(QuestionRecord.hash == question)

@@ -70,35 +70,35 @@ class Audit:
 
     @property
     def shadow(self) -> bool:
-        """Whether this answer was not used."""
+        """True if this answer was not used."""
         return self.id.endswith(".shadow")
 
     @property
     def counted(self) -> bool:
-        """Whether chance marked it for the evidence."""
+        """True if it was drawn at random, so that it counts as evidence."""
         return drawn(COUNTED, "counted", self.item)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What a person labels: the answer that was used, and the shadow's where there is one."""
+    """An item to label: the answer in use, and the shadow's where there is one."""
 
     accepted: Audit
     shadow: Audit | None
 
     @property
     def id(self) -> str:
-        """What `tierwise label` takes."""
+        """The id that `tierwise label` takes."""
         return self.accepted.item
 
     @property
     def disagrees(self) -> bool:
-        """Whether the shadow's answer is another one."""
+        """True if the shadow's answer differs."""
         return self.shadow is not None and self.shadow.agreed is False
 
     @property
     def asks_both(self) -> bool:
-        """Whether there is a shadow's answer to be labelled too."""
+        """True if there is a shadow's answer to label too."""
         return self.shadow is not None and self.shadow.value is not None
 
     @property
@@ -115,7 +115,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the audits of one model in one step say so far. `evidence` is None without a floor."""
+    """The labels of one model in one step so far. `evidence` is None without a floor."""
 
     step: str
     model: str
@@ -165,7 +165,7 @@ class Samples:
         return self.item(item.id)
 
     def item(self, item_id: str) -> Item:
-        """The item whose id is or starts with this. Raises UnknownName, or Misuse when it fits several."""
+        """Return the item whose id starts with this. Raises UnknownName, or Misuse for several."""
         found = _items(
             self._read(AuditRecord.id.startswith(item_id.partition(".")[0], autoescape=True))
         )
@@ -177,23 +177,23 @@ class Samples:
         return found[0]
 
     def queue(self) -> list[Item]:
-        """What waits for a label: disagreements, the newest first; then what counts, the oldest first."""
+        """Return unlabelled items: disagreements, newest first; then counted ones, oldest first."""
         waiting = [item for item in _items(self._read()) if item.accepted.right is None]
         disagreements = [item for item in waiting if item.disagrees]
         rest = [item for item in waiting if item.accepted.counted and not item.disagrees]
         return [*reversed(disagreements), *rest]
 
     def labelled(self, step: str) -> list[Audit]:
-        """The audits of a step that a person gave a word on, in the order of recording."""
+        """Return the labelled samples of a step, in the order of recording."""
         return self._read(AuditRecord.step == step, AuditRecord.right.is_not(None))
 
     def of(self, step: str, models: str, identity: str) -> list[Audit]:
-        """The audits of one model, or of models asked in turn, as they were then; in the order of recording."""
+        """Return the samples of one model or chain, in the order of recording."""
         same = (AuditRecord.model == models, AuditRecord.identity == identity)
         return self._read(AuditRecord.step == step, *same)
 
     def shadowed(self, step: str) -> dict[str, int]:
-        """How often each model was a step's shadow."""
+        """Return the number of times that each model was a step's shadow."""
         query = (
             select(AuditRecord.model, func.count().label("audits"))
             .where(AuditRecord.step == step, AuditRecord.id.endswith(".shadow"))
@@ -203,7 +203,7 @@ class Samples:
             return {row.model: row.audits for row in connection.execute(query)}
 
     def standings(self, floors: Mapping[str, float]) -> list[Standing]:
-        """What the audits say of each model as it was last, by step; models in use first."""
+        """Return the evidence on each model's last version, by step; models in use first."""
 
         def whose(audit: Audit) -> tuple[str, bool, str]:
             return audit.step, audit.shadow, audit.model
@@ -230,14 +230,14 @@ class Samples:
 
 
 def item_id(run_id: str, step: str, document_hash: str) -> str:
-    """The id of an item: equal documents in one run are one item, since they get the same answer."""
+    """Return the id of an item; equal documents in one run are one item."""
     return canonical_hash([run_id, step, document_hash])[:12]
 
 
 def identity_of(
     identities: Mapping[str, str], prompt_hash: str, step_hash: str, golden_hash: str = ""
 ) -> str:
-    """What the answers of some models depend on, and the golden set that let them be used: evidence ends with either.
+    """Return the identity of what some models' answers depend on, and of their golden set.
 
     So to certify again on the same golden set, or to let a certificate be renewed every night, forgets nothing.
     """
@@ -245,7 +245,7 @@ def identity_of(
 
 
 def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
-    """What audits show: the counted ones in their order, up to the first without a label."""
+    """Return the evidence of the counted samples in order, up to the first without a label."""
     found = Evidence(floor=floor)
     for audit in audits:
         if not audit.counted:
@@ -257,7 +257,7 @@ def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
 
 
 def demoted(samples: Samples, certificates: Certificates, floors: Mapping[str, float]) -> Demoted:
-    """The certificates that audits speak against, and why."""
+    """Return the certificates that labels refute, each with the reason."""
     reasons = {}
     for certificate in certificates.certificates:
         floor = floors.get(certificate.step, 0.0)
@@ -267,7 +267,7 @@ def demoted(samples: Samples, certificates: Certificates, floors: Mapping[str, f
 
 
 def _of(samples: Samples, certificate: Certificate) -> list[Audit]:
-    """The audits of what a certified model or chain delivered: its first model, or its first two, and so on."""
+    """Return the samples of a certified chain: of its first model, its first two, and so on."""
     found = []
     for asked in range(1, len(certificate.models) + 1):
         identities = {name: certificate.identities[name] for name in certificate.models[:asked]}

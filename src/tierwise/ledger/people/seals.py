@@ -40,7 +40,7 @@ _QUIET_S = 60.0  # what worked for a run in other processes may be a little behi
 
 
 class Seals:
-    """What an auditor asks of a ledger. All raise LedgerError when the database fails."""
+    """The ledger's records and seals, for an auditor. All raise LedgerError when the database fails."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -66,8 +66,8 @@ class Seals:
         ]
 
     def _end_crashed(self, row: Any, now: float) -> bool:
-        """Whether this run got its end now, and not from another process meanwhile."""
-        ended = max(row.started_at, self._last_sign(row.id))
+        """Return True if this call ended the run, and not another process meanwhile."""
+        ended = max(row.started_at, self._last_activity(row.id))
         if ended > now - _QUIET_S:
             return False
         count, head = chained(self._run(row.id, state="crashed", ended=_time(ended)))
@@ -79,8 +79,8 @@ class Seals:
             add_seal(connection, "crash", row.id, count, head)
         return True
 
-    def _last_sign(self, run_id: str) -> float:
-        """When something of a run was last recorded (seconds since the epoch); 0 for nothing."""
+    def _last_activity(self, run_id: str) -> float:
+        """Return the time of a run's last record (seconds since the epoch); 0 for none."""
         attempts = select(func.max(AttemptRecord.started_at + AttemptRecord.latency_s))
         outcomes = select(func.max(OutcomeRecord.recorded_at)).where(OutcomeRecord.run_id == run_id)
         with self._database.reading() as connection:
@@ -93,7 +93,7 @@ class Seals:
             yield _seal(row)
 
     def blocks(self, scope: Scope = _ALL) -> Iterator[Block]:
-        """What is on record: runs in the order of their start, then decisions, labels and deletions."""
+        """Return all records: runs by their start, then decisions, labels and deletions."""
         seals = {(seal.kind, seal.subject): seal for seal in self.in_order()}
         runs = select(Run.id, Run.finished_at).where(*_within(scope, Run.id, Run.started_at))
         for row in self._stream(runs.order_by(Run.started_at, Run.id)):
@@ -186,7 +186,7 @@ class Seals:
                 yield f"audit {row.id}: its label is not the one on record"
 
     def _run(self, run_id: str, **instead: Any) -> Iterator[Record]:
-        """A run, its attempts as they were recorded, its outcomes as they were recorded."""
+        """Return a run, its attempts as they were recorded, its outcomes as they were recorded."""
         with self._database.reading() as connection:
             run = connection.execute(select(Run.__table__).where(Run.id == run_id)).one()
             byte_order = "BINARY" if connection.dialect.name == "sqlite" else "C"
@@ -255,7 +255,7 @@ def seal_row(connection: Connection, kind: str, number: int, record: Record) -> 
 
 
 def decision_record(row: Any) -> Record:
-    """A person's decision, without what was decided on."""
+    """Return the record of a reviewer's decision, without the value decided on."""
     return {
         "record": "decision",
         "number": row.seq,
@@ -273,7 +273,7 @@ def decision_record(row: Any) -> Record:
 
 
 def label_record(row: Any) -> Record:
-    """A person's word on an answer that was used, and perhaps on a shadow's."""
+    """Return the record of a reviewer's label for the answer in use, and perhaps for a shadow's."""
     return {
         "record": "label",
         "number": row.seq,
@@ -291,7 +291,7 @@ def label_record(row: Any) -> Record:
 
 
 def deletion_record(row: Any) -> Record:
-    """A deletion of texts."""
+    """Return a deletion of texts."""
     at = _time(row.deleted_at)
     return {
         "record": "deletion",
@@ -319,7 +319,7 @@ def _run_record(row: Any) -> Record:
 
 
 def _attempt_record(rows: list[Any]) -> Record:
-    """An attempt; it has a row for each of its verdicts, or one without."""
+    """Return an attempt; it has a row for each of its verdicts, or one without."""
     row = rows[0]
     return {
         "record": "attempt",
@@ -391,5 +391,5 @@ def _time(seconds: float | None) -> str | None:
 
 
 def _usd(amount: Decimal | None) -> str | None:
-    """An exact amount without needless zeros."""
+    """Return an exact amount without needless zeros."""
     return None if amount is None else f"{amount.normalize():f}"

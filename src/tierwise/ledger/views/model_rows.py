@@ -96,7 +96,7 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
 
 
 def _numbers(row: Any) -> dict[str, Any]:
-    """Sums in their own types: PostgreSQL adds whole numbers up to numeric, and nothing to NULL."""
+    """Return sums in their own types: in PostgreSQL, integers add up to numeric or NULL."""
     tokens = {
         name: int(getattr(row, name))
         for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
@@ -200,7 +200,7 @@ def _named_counts(connection: Connection, query: _Query) -> dict[_Key, dict[str,
 
 
 def latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
-    """The nearest-rank 50th and 95th percentiles of the latencies (seconds) of the calls that were made."""
+    """Return the nearest-rank 50th and 95th percentiles of the calls' latencies (seconds)."""
     ranked = (
         select(
             *_GROUP,

@@ -262,7 +262,7 @@ def _documents(run_ids: list[str]) -> _Query:
 
 
 def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
-    """The parts as one value; a run without attempts or outcomes has no row there."""
+    """Return the parts as one value; a run without attempts or outcomes has no row there."""
     return RunRow(
         **{
             name: value

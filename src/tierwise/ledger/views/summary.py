@@ -56,7 +56,7 @@ class ErrorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeededRow:
-    """What a step spent, and the calls that one model would have had to answer in place of all others.
+    """The spending of a step, and the calls that one model would answer in place of all others.
 
     `barred`: a guard kept that model from these documents. `long`: the prompt is above its long-prompt limit.
     `usage` holds the tokens of the `counted` calls together; those of the `uncounted` ones nobody knows.
