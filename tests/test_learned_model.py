@@ -395,7 +395,7 @@ def test_training_says_what_was_learned_how_right_it_is_and_what_comes_next(
     assert "topics: trained on 16 examples (billing 8, delivery 8)" in done.out
     assert "100.0%" in done.out
     assert (
-        "learned/topics.skops holds words of the examples: keep it as internal as they are"
+        "learned/topics.skops contains words of the examples: keep it as internal as they are"
         in done.out
     )
     assert done.out.splitlines()[-1] == "Next: tierwise certify classify --models topics"

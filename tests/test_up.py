@@ -249,9 +249,7 @@ def test_a_second_up_mends_what_died_and_leaves_the_rest(house: House) -> None:
     printed = house.tierwise("up")
     assert f"server: runs already at http://127.0.0.1:{house.port}" in printed
     assert "worker: started" in printed
-    assert (
-        f"handed out again, as a worker died before it began them: {house.taken['name']}" in printed
-    )
+    assert f"rescheduled, as a worker died before it began them: {house.taken['name']}" in printed
     house.wait(lambda: house.get(f"/flow_runs/{house.taken['id']}")["state"]["type"] == "COMPLETED")
 
 

@@ -1,4 +1,4 @@
-"""`tierwise down`: the services of `tierwise up`, stopped without losing a run."""
+"""`tierwise down`: stop the services of `tierwise up` without losing a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tierwise.cli.output import console
 if TYPE_CHECKING:
     from pathlib import Path
 
-_CANCELLED_IN_S = 30.0
+_CANCELLED_IN_S = 30.0  # a run that ignores its cancellation must not keep the services up
 
 
 def down(
@@ -35,6 +35,7 @@ def down(
 
     root = Project.find().root
     if address(root) is None:
+        # A worker may have survived its server.
         worker_of(root).stop()
         typer.echo("nothing runs")
         return
@@ -47,22 +48,23 @@ def down(
 
 
 def _down(root: Path, *, now: bool) -> None:
+    """End the runs, then the worker, then the server that records what the worker reports."""
     from tierwise.orchestrate.server import healthy, hold_back, wait_until_drained
     from tierwise.orchestrate.services import server_of, worker_of
 
     if healthy():
-        hold_back(paused=True)
+        hold_back(paused=True)  # no new run may start while the others are awaited
         try:
             _end_runs(now=now)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: resume as if nothing had been asked
             hold_back(paused=False)
             typer.echo("everything still runs", err=True)
             raise
         with console(err=True).status("waiting until the server has recorded all"):
-            if not wait_until_drained():
-                typer.echo(
-                    "the server has not recorded all task runs; the ledger has them all", err=True
-                )
+            drained = wait_until_drained()
+        if not drained:
+            message = "the server has not recorded all task runs; the ledger has them all"
+            typer.echo(message, err=True)
     for service in (worker_of(root), server_of(root)):
         if service.pid() is not None:
             service.stop()
@@ -70,18 +72,23 @@ def _down(root: Path, *, now: bool) -> None:
 
 
 def _end_runs(*, now: bool) -> None:
-    """Wait for the runs under way, or cancel them and wait a little."""
+    """Wait for the current runs, or cancel them and wait a little."""
     from tierwise.orchestrate.server import cancel, runs_under_way
 
-    told: set[str] = set()
+    verb = "cancelling" if now else "waiting for"
+    seen: set[str] = set()
     deadline = time.monotonic() + _CANCELLED_IN_S
-    while runs := runs_under_way():
+    runs = runs_under_way()
+    while runs:
         for run in runs:
-            if run.name not in told:
-                typer.echo(f"{'cancelling' if now else 'waiting for'} the run {run.name}", err=True)
-                if now:
-                    cancel(run)
-        told |= {run.name for run in runs}
+            if run.name in seen:
+                continue
+            typer.echo(f"{verb} the run {run.name}", err=True)
+            if now:
+                cancel(run)
+        seen |= {run.name for run in runs}
         if now and time.monotonic() > deadline:
             return
         time.sleep(1)
+        # Asked each time, as a run may have been submitted just before the pool was paused.
+        runs = runs_under_way()

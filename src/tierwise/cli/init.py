@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Annotated
@@ -42,14 +42,13 @@ def init(
         'dependencies = ["tierwise"]': f'dependencies = ["{requirement}"]',
     }
     texts = copies("files", folder, names)
-    write(
-        {
-            **texts,
-            folder / "routing_rules/rules.schema.json": json.dumps(rules_schema(), indent=2) + "\n",
-        }
-    )
+    # Editors check rules.yaml by this schema, so it must be that of the installed version.
+    schema = json.dumps(rules_schema(), indent=2)
+    schema_path = folder / "routing_rules/rules.schema.json"
+    write({**texts, schema_path: f"{schema}\n"})
     typer.echo(f"Made {folder}:")
-    for line in _tree(path.relative_to(folder) for path in texts):
+    paths = [path.relative_to(folder) for path in texts]
+    for line in _tree(paths):
         typer.echo(f"  {line}")
     if "@" in requirement:
         source = requirement.partition(" @ ")[2]
@@ -61,32 +60,47 @@ def init(
 
 
 def _name(name: str | None, folder: Path) -> str:
-    """A name for pyproject.toml."""
+    """Return a name for pyproject.toml. Raises Misuse for one that it would not accept."""
     if name is None:
-        found = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
-        return found if found not in ("", "tierwise") else "my-project"
+        lower_case = folder.resolve().name.lower()
+        own_name = re.sub(r"[^a-z0-9]+", "-", lower_case).strip("-")
+        # A project called tierwise could not depend on tierwise.
+        if own_name in ("", "tierwise"):
+            return "my-project"
+        return own_name
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name == "tierwise":
         raise Misuse(
-            f"'{name}' is no name for a project; use small letters, digits and dashes, such as incoming-post"
+            f"'{name}' is no name for a project; "
+            "use small letters, digits and dashes, such as incoming-post"
         )
     return name
 
 
 def _requirement() -> str:
-    """How the project gets tierwise: from where the one that runs here came, else by its version."""
-    told = distribution("tierwise").read_text("direct_url.json")
-    if told is None:
+    """Return the requirement that installs the tierwise which runs here, by source or version."""
+    # Installers write this file for an installation from a folder, a URL or a repository (PEP 610).
+    direct_url = distribution("tierwise").read_text("direct_url.json")
+    if direct_url is None:
         return f"tierwise~={__version__}"
-    source: Mapping[str, Mapping[str, str]] = json.loads(told)
-    if version_control := source.get("vcs_info"):
-        return f"tierwise @ {version_control['vcs']}+{source['url']}@{version_control['commit_id']}"
-    return f"tierwise @ {source['url']}"
+    source = json.loads(direct_url)
+    url: str = source["url"]
+    version_control: Mapping[str, str] | None = source.get("vcs_info")
+    if version_control:
+        system = version_control["vcs"]
+        commit = version_control["commit_id"]
+        return f"tierwise @ {system}+{url}@{commit}"
+    return f"tierwise @ {url}"
 
 
-def _tree(paths: Iterator[Path]) -> Iterator[str]:
-    """A line for each folder with its files, and one for those that are in none."""
+def _tree(paths: Iterable[Path]) -> Iterator[str]:
+    """Yield a line for each folder with its files, and last one for those in no folder."""
     folders: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
-        folders[f"{path.parent}/" if path.parent.name else ""].append(path.name)
-    for folder, names in sorted(folders.items(), key=lambda item: item[0] or "~"):
-        yield f"{folder:<20}{', '.join(names)}"
+        folder = ""
+        if path.parent.name:
+            folder = f"{path.parent}/"
+        folders[folder].append(path.name)
+    # "~" sorts after all letters.
+    for folder in sorted(folders, key=lambda folder: folder or "~"):
+        names = ", ".join(folders[folder])
+        yield f"{folder:<20}{names}"

@@ -1,4 +1,4 @@
-"""`tierwise new`: a further step or flow of a project, as a skeleton that works and is tested."""
+"""`tierwise new`: add a step or a flow to a project, as a skeleton that works and is tested."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tierwise.project import Project
 
 FLOOR = 0.9
-_MARGIN = " " * 12  # of the arguments in the skeleton of a flow
+_MARGIN = " " * 12  # the indentation of the arguments in the skeleton of a flow
 OUR_OWN = {"read", "redact", "judge"}  # steps and prompts of tierwise itself
 DEPLOYMENT = """\
 - name: example-flow
@@ -51,18 +51,21 @@ def new_step(
 
     project = Project.find()
     _check_name("step", name)
-    kind = "".join(part.capitalize() for part in name.split("_"))
-    texts = copies("step", project.root, {"ExampleStep": kind, "example_step": name})
-    _refuse_used(name, kind, texts=texts.values())
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    names = {"ExampleStep": class_name, "example_step": name}
+    texts = copies("step", project.root, names)
+    _refuse_used(name, class_name, texts=texts.values())
     write(texts)
-    _tell(project, texts)
+    _print_made(project, texts)
+    # The rules may be laid out so that a line cannot be inserted; the files are made anyway.
     try:
         add_entry(project.root / RULES, "floors", {name: FLOOR})
         typer.echo(f"{RULES}: the floor {name}: {FLOOR}")
     except ConfigError:
         typer.echo(f"write its floor into {RULES} by hand: {name}: {FLOOR}", err=True)
     typer.echo(
-        f"Next: put labelled documents into golden/{name}.jsonl; then `tierwise new flow NAME --step {name}`,"
+        f"Next: put labelled documents into golden/{name}.jsonl; "
+        f"then `tierwise new flow NAME --step {name}`,"
     )
     typer.echo(f"or call {name}.map(documents, …) in a flow that there is.")
 
@@ -86,68 +89,80 @@ def new_flow(
     project = Project.find()
     _check_name("flow", name)
     _refuse_hiding(project, name)
-    chosen = _step(project, step)
+    chosen = _choose_step(project, step)
+    deployment_name = name.replace("_", "-")
     names = {
         f"{_MARGIN}**EXAMPLE_PARAMETERS,\n": _arguments(project, chosen),
         "example_step": chosen,
         "example_flow": name,
-        "example-flow": name.replace("_", "-"),
+        "example-flow": deployment_name,
     }
     texts = copies("flow", project.root, names)
     _refuse_used(name, texts=texts.values())
-    deployment = DEPLOYMENT.replace("example_flow", name).replace(
-        "example-flow", name.replace("_", "-")
-    )
+    deployment = DEPLOYMENT.replace("example_flow", name)
+    deployment = deployment.replace("example-flow", deployment_name)
+    # First, since this can fail, and would leave a flow without its deployment.
     add_item(project.root / "prefect.yaml", "deployments", deployment)
     write(texts)
-    _tell(project, texts)
-    typer.echo(f"prefect.yaml: the deployment {name.replace('_', '-')}, its schedule paused")
+    _print_made(project, texts)
+    typer.echo(f"prefect.yaml: the deployment {deployment_name}, its schedule paused")
     typer.echo(f"Next: `tierwise check`, then `tierwise run {name} --source examples`")
 
 
 def _check_name(kind: str, name: str) -> None:
+    """Raise Misuse for a name that cannot be both a Python name and a file's name."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise Misuse(
             f"'{name}' is no name for a {kind}; use small letters, digits and _, such as sort_mail"
         )
-    if keyword.iskeyword(name) or name in {"tasks", "flows"} | OUR_OWN:
-        owner = "Python" if keyword.iskeyword(name) else "tierwise"
-        raise Misuse(f"{owner} itself uses the name {name}; choose another one")
+    if keyword.iskeyword(name):
+        raise Misuse(f"Python itself uses the name {name}; choose another one")
+    if name in {"tasks", "flows"} | OUR_OWN:
+        raise Misuse(f"tierwise itself uses the name {name}; choose another one")
 
 
 def _refuse_hiding(project: Project, name: str) -> None:
-    """A flow's own folder comes first on Python's path."""
+    """Raise Misuse for a flow's name under which something else is imported."""
     from tierwise.lint.shadowed_modules import hidden_by
 
-    if hidden := hidden_by(name, project.root):
+    # A flow's own folder comes first on Python's path, so `flows/json.py` would hide json.
+    hidden = hidden_by(name, project.root)
+    if hidden:
         raise Misuse(f"flows/{name}.py would hide {hidden}; choose another name")
     if (project.root / "tasks" / f"{name}.py").exists():
         raise Misuse(f"{name} is a step already; choose another name for the flow")
 
 
 def _refuse_used(*names: str, texts: Iterable[str]) -> None:
-    """A name that the skeleton needs for something else would break it."""
+    """Raise Misuse for a name that the skeleton imports, as it would then mean two things."""
     for text in texts:
         try:
             tree = ast.parse(text)
-        except SyntaxError:  # not Python
-            continue
-        imported = {
-            alias.asname or alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom)
-            and (node.module or "").partition(".")[0] not in ("tasks", "flows")
-            for alias in node.names
-        }
-        if used := imported.intersection(names):
+        except SyntaxError:
+            continue  # a prompt or a golden set, not Python
+        used = _imported_names(tree).intersection(names)
+        if used:
             raise Misuse(f"the skeleton imports {min(used)} from elsewhere; choose another name")
 
 
-def _step(project: Project, name: str | None) -> str:
-    """The step that a flow is to run. Raises UnknownName, or Misuse where there is none."""
-    known = sorted(
-        path.stem for path in (project.root / "tasks").glob("*.py") if not path.stem.startswith("_")
-    )
+def _imported_names(tree: ast.Module) -> set[str]:
+    """Return the names that a module imports from outside of the project's tasks and flows."""
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        package = (node.module or "").partition(".")[0]
+        # A flow or a test imports the new step itself from there, under its own name.
+        if package in ("tasks", "flows"):
+            continue
+        imported.update(alias.asname or alias.name for alias in node.names)
+    return imported
+
+
+def _choose_step(project: Project, name: str | None) -> str:
+    """Return the step that a flow runs. Raises UnknownName, or Misuse where there is none."""
+    names = [path.stem for path in (project.root / "tasks").glob("*.py")]
+    known = sorted(name for name in names if not name.startswith("_"))
     if name is not None and name not in known:
         raise UnknownName("step", name, known)
     if not known:
@@ -156,33 +171,40 @@ def _step(project: Project, name: str | None) -> str:
 
 
 def _arguments(project: Project, step: str) -> str:
-    """The parameters of a step's golden set as lines of a call."""
+    """Return the parameters of a step's golden set as lines of a call."""
     from tierwise.evidence.golden import load_settings
 
-    given: Mapping[str, Any] = load_settings(project.root / "golden" / f"{step}.yaml").parameters
-    return textwrap.indent(
-        "".join(f"{name}={_unmapped(value)},\n" for name, value in given.items()), _MARGIN
-    )
+    settings = load_settings(project.root / "golden" / f"{step}.yaml")
+    parameters: Mapping[str, Any] = settings.parameters
+    lines = [f"{name}={_unmapped_text(value)},\n" for name, value in parameters.items()]
+    return textwrap.indent("".join(lines), _MARGIN)
 
 
-def _unmapped(value: Any) -> str:
-    """The argument, laid out as formatters do."""
+def _unmapped_text(value: Any) -> str:
+    """Return the argument, laid out as formatters do."""
     text = _literal(value)
-    return f"unmapped(\n{textwrap.indent(text, '    ')}\n)" if "\n" in text else f"unmapped({text})"
+    if "\n" in text:
+        indented = textwrap.indent(text, "    ")
+        return f"unmapped(\n{indented}\n)"
+    return f"unmapped({text})"
 
 
 def _literal(value: Any) -> str:
-    """A value as Python text: as JSON writes it, where that means the same."""
-    text = json.dumps(
-        value, ensure_ascii=False, default=str, indent=4 if isinstance(value, dict) else None
-    )
+    """Return a value as Python text: as JSON writes it, where that means the same."""
+    indent = 4 if isinstance(value, dict) else None
+    text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
+    # A comma after the last item of a block, which formatters add and JSON forbids.
     text = re.sub(r"(?<![\[{])(?=\n *[\]}])", ",", text)
+    # JSON's true, false and null are no Python, and a date has become a text.
     try:
-        return text if ast.literal_eval(text) == value else repr(value)
+        means_the_same = ast.literal_eval(text) == value
     except ValueError:
         return repr(value)
+    if means_the_same:
+        return text
+    return repr(value)
 
 
-def _tell(project: Project, paths: Iterable[Path]) -> None:
+def _print_made(project: Project, paths: Iterable[Path]) -> None:
     for path in paths:
         typer.echo(f"{path.relative_to(project.root)}: made")

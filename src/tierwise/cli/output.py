@@ -16,91 +16,90 @@ from tierwise.text.escape import escape_control, escape_control_keep_colours, es
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
-NUMERIC = {
-    "documents",
-    "attempts",
-    "reused",
-    "escalations",
-    "cost",
-    "pass rate",
-    "p50",
-    "p95",
-    "input",
-    "output",
-}
+# Columns aligned to the right. `tierwise show` and `tierwise models`:
+NUMERIC = {"documents", "attempts", "reused", "escalations", "cost", "pass rate", "p50", "p95"}
+NUMERIC |= {"input", "output"}
+# `tierwise plan`, and a run's comparison with its plan:
 NUMERIC |= {"calls", "prompt tokens", "expected", "at most", "deviation"}
 NUMERIC |= {"documents planned", "calls planned", "cost planned"}
-NUMERIC |= {
-    "labels",
-    "floor",
-    "strong share",
-    "quality",
-    "gap recovered",
-    "CPT50",
-    "CPT80",
-    "APGR",
-    "USD50",
-}
+# `tierwise replay`:
+NUMERIC |= {"labels", "floor", "strong share", "quality", "gap recovered"}
+NUMERIC |= {"CPT50", "CPT80", "APGR", "USD50"}
+# `tierwise show` with checks and savings:
 NUMERIC |= {"passed", "unscored", "95 % interval", "would have cost", "saved", "share"}
 
 
 class PlainStream(io.TextIOBase):
-    """Standard output or error, through which no text of others controls the terminal."""
+    """A stream to the terminal that escapes control characters.
+
+    Documents, names and servers may send escape sequences, which could rewrite the screen.
+    """
 
     def __init__(self, stream: TextIO, clean: Callable[[str], str] = escape_control) -> None:
         self.stream = stream
         self._clean = clean
 
     def write(self, text: str) -> int:
-        """Write a text, its control characters spelt out."""
+        """Write a text with its control characters escaped."""
         return self.stream.write(self._clean(text))
 
     def __getattr__(self, name: str) -> Any:
+        # `encoding`, `buffer` and the like, which other libraries read from sys.stdout.
         return getattr(self.stream, name)
 
     def flush(self) -> None:
-        """Flush the stream behind."""
+        """Flush the underlying stream."""
         self.stream.flush()
 
     def isatty(self) -> bool:
-        """Whether a person is looking."""
+        """Return True if the underlying stream is a terminal."""
         return self.stream.isatty()
 
     def fileno(self) -> int:
-        """The number of the file behind; rich needs it where a reader goes, as in `… | head`."""
+        """Return the file descriptor of the underlying stream."""
+        # rich needs it to end quietly when a pipe's reader is gone, as in `… | head`.
         return self.stream.fileno()
 
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Let nothing that a document, a name or a server holds control the terminal."""
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (
-        PlainStream(stream, escape_control_keep_colours if stream.isatty() else escape_control)
-        for stream in before
-    )
+    """Escape the control characters of all output while the context is open."""
+    stdout = sys.stdout
+    stderr = sys.stderr
+    sys.stdout = _escaping(stdout)
+    sys.stderr = _escaping(stderr)
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = before
+        sys.stdout = stdout
+        sys.stderr = stderr
+
+
+def _escaping(stream: TextIO) -> PlainStream:
+    # Help and log lines are coloured on a terminal; a file or a pipe gets no colours.
+    if stream.isatty():
+        return PlainStream(stream, escape_control_keep_colours)
+    return PlainStream(stream, escape_control)
 
 
 def console(*, err: bool = False) -> Console:
-    """A rich console that is wide enough for tables when the output is not a terminal."""
+    """Return a rich console that is wide enough for tables without a terminal."""
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
-    raw = (
-        stream.stream if isinstance(stream, PlainStream) else stream
-    )  # colours and bars are rich's own
-    return Console(file=raw, width=None if stream.isatty() else 160, highlight=False)
+    width = None if stream.isatty() else 160
+    # Past the escaping: colours and progress bars are control characters too, but rich's own.
+    if isinstance(stream, PlainStream):
+        stream = stream.stream
+    return Console(file=stream, width=width, highlight=False)
 
 
 def print_table(
     rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: str = "nothing to show"
 ) -> None:
-    """Rows of equal keys as a table; columns that are empty in every row are left out."""
+    """Print rows with the same keys as a table, without the columns that are always empty."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -108,34 +107,48 @@ def print_table(
     if not rows:
         typer.echo(empty)
         return
-    table = Table(
-        title=Text(escape_control(title)) if title else None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    columns = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)]
+    table = Table(title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # As Text, because rich reads [square brackets] in a string as markup.
+    if title:
+        table.title = Text(escape_control(title))
+    columns = [name for name in rows[0] if _has_values(rows, name)]
     for name in columns:
-        table.add_column(name, justify="right" if name in NUMERIC else "left", overflow="fold")
+        # Folded and not cut off, so that an id or a reason can be copied.
+        if name in NUMERIC:
+            table.add_column(name, justify="right", overflow="fold")
+        else:
+            table.add_column(name, justify="left", overflow="fold")
     for row in rows:
-        table.add_row(
-            *(Text("" if row[name] is None else escape_control(str(row[name]))) for name in columns)
-        )
+        table.add_row(*[_cell(row[name]) for name in columns])
     console().print(table)
 
 
+def _has_values(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    return any(row[column] not in ("", None) for row in rows)
+
+
+def _cell(value: Any) -> Text:
+    from rich.text import Text
+
+    if value is None:
+        return Text("")
+    # The console writes past the escaping stream, so the text is escaped here.
+    return Text(escape_control(str(value)))
+
+
 def print_json(data: Any) -> None:
-    """Data as indented JSON; decimals and dates as text."""
+    """Print data as indented JSON, with decimals and dates as text."""
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as CSV with a header; what a spreadsheet would take for a formula is marked as text."""
-    if rows:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {name: escape_formula(value) for name, value in row.items()} for row in rows
-        )
-        typer.echo(text.getvalue(), nl=False)
+    """Print rows as CSV with a header."""
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        # A spreadsheet would run a cell such as `=1+1`, which a document may contain.
+        writer.writerow({name: escape_formula(value) for name, value in row.items()})
+    typer.echo(text.getvalue(), nl=False)

@@ -1,9 +1,9 @@
-"""`tierwise plan`: what a run would do and cost, before it."""
+"""`tierwise plan`: a forecast of a run, with its routes, its deferrals and its cost."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +59,10 @@ def plan(
     if flow is None:
         typer.echo(context.get_help())
         typer.echo(f"Flows here: {', '.join(project.flow_names()) or 'none'}")
-        raise typer.Exit(0 if wants_help else 2)
+        if wants_help:
+            raise typer.Exit(0)
+        raise typer.Exit(2)
+    # Planning runs the flow, whose log lines would fall between the progress bars.
     prepare_prefect(project.root, log_level="CRITICAL")
     if wants_help:
         typer.echo(context.get_help())
@@ -67,52 +70,57 @@ def plan(
         raise typer.Exit
     with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
-        parameters = function.validate_parameters(
-            _with_defaults(function, flow_parameters(function, context.args))
-        )
-    _tell_what_runs(function)
-    made, planner = _planned(project, function, parameters, fresh=fresh)
+        given = flow_parameters(function, context.args)
+        parameters = function.validate_parameters(_with_defaults(function, given))
+    _warn_of_plain_tasks(function)
+    result, planner = _make_plan(project, function, parameters, fresh=fresh)
     if sample:
-        made = _sampled(project, function, parameters, planner, sample, seed, yes=yes)
-    save_plan(project.root, made)
+        result = _plan_with_sample(project, function, parameters, planner, sample, seed, yes=yes)
+    save_plan(project.root, result)
     if as_json:
-        print_json(made.data())
+        print_json(result.data())
     else:
-        _show(made)
+        _print_plan(result)
 
 
-def _tell_what_runs(function: Any) -> None:
-    """Warn of plain tasks: planning runs the flow itself, and only steps know about it."""
+def _warn_of_plain_tasks(function: Any) -> None:
+    """Warn of plain tasks: planning runs the flow itself, and only steps are rehearsed."""
     from tierwise.orchestrate.dry_run import tasks_run_for_real
 
-    if names := tasks_run_for_real(function):
+    names = tasks_run_for_real(function)
+    if names:
         typer.echo(
             f"Runs for real while planning, as only steps are planned: {', '.join(names)}", err=True
         )
 
 
 def _with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the given parameters, and the flow's defaults for the others."""
     import inspect
 
-    return {
-        name: p.default for name, p in inspect.signature(function.fn).parameters.items()
-    } | given
+    declared = inspect.signature(function.fn).parameters
+    defaults = {name: parameter.default for name, parameter in declared.items()}
+    return {**defaults, **given}
 
 
-def _planned(
+def _make_plan(
     project: Project, function: Any, parameters: dict[str, Any], *, fresh: bool
 ) -> tuple[Plan, Planner]:
+    """Run the flow in rehearsal; return its plan, and the planner with its totals."""
     from tierwise.plan import Planner
 
-    with closing(Planner(project, project.env_with_secrets(os.environ))) as planner:
+    environment = project.env_with_secrets(os.environ)
+    with closing(Planner(project, environment)) as planner:
         planner.fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
         _rehearse(function, parameters, planner)
-        return planner.plan(
-            function.name, {name: str(value) for name, value in parameters.items()}
-        ), planner
+        # As text, since a later run is matched with this plan by these values.
+        texts = {name: str(value) for name, value in parameters.items()}
+        result = planner.plan(function.name, texts)
+        return result, planner
 
 
 def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
+    """Run the flow with an engine in place of the real one, and show the progress."""
     from tierwise.cli.progress import StepBars
     from tierwise.orchestrate.dry_run import dry_run
 
@@ -120,7 +128,7 @@ def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
         dry_run(function, parameters, engine)
 
 
-def _sampled(
+def _plan_with_sample(
     project: Project,
     function: Any,
     parameters: dict[str, Any],
@@ -134,90 +142,106 @@ def _sampled(
     from tierwise.orchestrate.secrets import variables
     from tierwise.plan import Sampler, choose
 
-    ids = planner.totals.readable
-    if not ids:
+    readable = planner.totals.readable
+    if not readable:
         raise Misuse("no document can be read, so there is nothing to sample")
-    chosen = choose(ids, number, seed)
+    chosen = choose(readable, number, seed)
     _ask(planner, chosen, yes=yes)
     with closing(Sampler(project, function.name, chosen, variables(project))) as sampler:
         sampler.fresh = planner.fresh
         _rehearse(function, parameters, sampler)
-        found = sampler.sample(of=len(ids))
-    again, _ = _planned(project, function, parameters, fresh=planner.fresh)
-    return replace(again, sample=found)
+        measured = sampler.sample(of=len(readable))
+    # The sample's calls are in the ledger now, so a new plan knows their cost and latency.
+    result, _ = _make_plan(project, function, parameters, fresh=planner.fresh)
+    return replace(result, sample=measured)
 
 
 def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
+    """Print the cost of the sample, and ask whether to spend it."""
     from tierwise.plan.plan import amount
     from tierwise.text.amounts import usd
 
     expected, most, unknown = planner.totals.cost_of_documents(chosen)
-    text = (
-        f"{len(chosen)} documents for real: about {amount(expected, unknown)}, at most {usd(most)}"
-    )
-    typer.echo(text, err=True)
+    cost = f"about {amount(expected, unknown)}, at most {usd(most)}"
+    # On stderr, so that the output of --json stays JSON.
+    typer.echo(f"{len(chosen)} documents for real: {cost}", err=True)
     if not (yes or os.environ.get("TIERWISE_YES") == "1"):
         typer.confirm("Continue?", abort=True, err=True)
 
 
-def _show(made: Plan) -> None:
+def _print_plan(plan: Plan) -> None:
+    """Print the plan's tables, then its notes as sentences."""
+    print_table(
+        [row.cells() for row in plan.routes],
+        title=f"{plan.flow} · plan for {plan.documents} documents",
+        empty="no document would reach a model",
+    )
+    if plan.rows:
+        print_table([row.cells() for row in plan.rows], title="Cost by step, tier and model")
+    if plan.waiting:
+        _print_deferred(plan)
+    out = console()
+    for sentence in _sentences(plan):
+        # A terminal breaks these lines itself, so that they can be copied whole.
+        out.print(sentence, markup=False, soft_wrap=True)
+
+
+def _print_deferred(plan: Plan) -> None:
+    """Print the expected deferrals by step and reason, each with some of its documents."""
+    rows = []
+    for group in plan.waiting:
+        row = {
+            "step": group.step,
+            "documents": group.documents,
+            "such as": ", ".join(group.first),
+            "reason": group.reason,
+        }
+        rows.append(row)
+    documents = sum(group.documents for group in plan.waiting)
+    print_table(rows, title=f"Deferred: {documents}")
+
+
+def _sentences(plan: Plan) -> Iterator[str]:
+    """Yield the plan's assumptions, its references, its time, and last its cost."""
     from tierwise.text.amounts import rounded
 
-    title = f"{made.flow} · plan for {made.documents} documents"
-    print_table(
-        [row.cells() for row in made.routes], title=title, empty="no document would reach a model"
-    )
-    if made.rows:
-        print_table([row.cells() for row in made.rows], title="Cost by step, tier and model")
-    if made.waiting:
-        rows = [
-            {
-                "step": w.step,
-                "documents": w.documents,
-                "such as": ", ".join(w.first),
-                "reason": w.reason,
-            }
-            for w in made.waiting
-        ]
-        print_table(rows, title=f"Deferred: {sum(w.documents for w in made.waiting)}")
-    say = _say()
-    for step, number in made.skipped.items():
-        say(f"Skipped by {step}: {number} documents")
-    for what, number in made.assumed.items():
-        say(f"Assumed for {number} documents: {what}")
-    for proof in made.missing:
-        say(f"Proof is missing: {proof}")
-    for reference in made.references:
-        say(reference.sentence)
-    if made.shadow:
-        say(f"Shadows may spend up to {made.shadow:.0%} on top (rules.yaml: shadow)")
-    if made.expected_deferred >= 0.05:
-        say(
-            "Expected to be deferred because no answer passes: "
-            f"{rounded(made.expected_deferred)} documents"
-        )
-    say(_time(made))
-    if made.sample:
-        say(made.sample.sentence)
-    say(made.headline())
+    for step, number in plan.skipped.items():
+        yield f"Skipped by {step}: {number} documents"
+    for assumption, number in plan.assumed.items():
+        yield f"Assumed for {number} documents: {assumption}"
+    for proof in plan.missing:
+        yield f"Proof is missing: {proof}"
+    for reference in plan.references:
+        yield reference.sentence
+    if plan.shadow:
+        yield f"Shadows may spend up to {plan.shadow:.0%} on top (rules.yaml: shadow)"
+    # The number is a sum of probabilities; less than this would be printed as 0.
+    if plan.expected_deferred >= 0.05:
+        documents = rounded(plan.expected_deferred)
+        yield f"Expected to be deferred because no answer passes: {documents} documents"
+    yield _time_text(plan)
+    if plan.sample:
+        yield plan.sample.sentence
+    yield plan.headline()
 
 
-def _say() -> Callable[[str], None]:
-    out = console()
-    return lambda text: out.print(text, markup=False, soft_wrap=True)
-
-
-def _time(made: Plan) -> str:
-    if made.seconds_least is None or made.seconds_most is None:
-        untimed = ", ".join(made.untimed)
+def _time_text(plan: Plan) -> str:
+    """Return the expected time, from the latencies of earlier calls."""
+    if plan.seconds_least is None or plan.seconds_most is None:
+        untimed = ", ".join(plan.untimed)
         return f"Time: unknown, since there is no earlier call of {untimed}; --sample makes some"
-    least = _duration(made.seconds_least)
-    longest = _duration(made.seconds_most)
-    span = least if least == longest else f"{least} to {longest}"
+    span = _duration(plan.seconds_least)
+    longest = _duration(plan.seconds_most)
+    # The two are compared as printed: "2 min to 2 min" would say nothing.
+    if longest != span:
+        span += f" to {longest}"
     return f"Time: about {span} of waiting for models"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"

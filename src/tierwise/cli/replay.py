@@ -73,68 +73,95 @@ def replay(
 
     with console(err=True).status("reading"):
         fitted = read_outcomes(fit)
+        # Both files must name the same models: an estimate routes to a model of the other file.
         measured = read_outcomes(on, models=fitted.models)
     with console(err=True).status("learning and sweeping the floor"):
-        done = replay(fitted, measured, labels=labels, seed=seed, per_usd=per_usd)
+        result = replay(fitted, measured, labels=labels, seed=seed, per_usd=per_usd)
     if curve:
-        write_curve(curve, done.points)
+        write_curve(curve, result.points)
     if as_json:
-        print_json(_data(done))
+        print_json(_data(result))
         return
     if estimates:
         print_table(
-            done.estimate.cells(),
-            title="Quality beside the strongest by step, at the usual prompt length",
+            result.estimate.cells(),
+            title="Quality compared with the strongest by step, at the usual prompt length",
         )
-    _show(done)
+    _print_result(result)
     if curve:
-        typer.echo(f"Curve: {curve} ({len(done.points)} floors)")
+        typer.echo(f"Curve: {curve} ({len(result.points)} floors)")
 
 
-def _show(done: Replay) -> None:
-    title = f"{done.items} items, learned from {done.labels} labels"
-    if done.left_out:
-        title += f"; {done.left_out} labelled items left out"
-    print_table([_cells(strategy) for strategy in done.strategies], title=title)
-    if done.router.apgr is None:
+def _print_result(result: Replay) -> None:
+    """Print the strategies, and how much of the quality gap each policy recovers."""
+    title = f"{result.items} items, learned from {result.labels} labels"
+    if result.left_out:
+        title += f"; {result.left_out} labelled items left out"
+    print_table([_cells(strategy) for strategy in result.strategies], title=title)
+    # Without a quality gap, each share of it would be a division by zero.
+    if result.router.apgr is None:
         typer.echo(
-            "The strongest model by the labels is no better here than the cheapest: nothing is to be recovered."
+            "The strongest model by the labels is no better here than the cheapest: "
+            "nothing is to be recovered."
         )
         return
-    rows = {"router": done.router, "random": done.random, "oracle": done.oracle}
-    print_table([{"policy": name, **_measures(measures)} for name, measures in rows.items()])
+    policies = {"router": result.router, "random": result.random, "oracle": result.oracle}
+    rows = [{"policy": name, **_measure_cells(policy)} for name, policy in policies.items()]
+    print_table(rows)
 
 
 def _cells(strategy: Strategy) -> dict[str, Any]:
-    at = strategy.point
+    point = strategy.point
+    # The baselines, such as always the cheapest model, have no floor.
+    floor = ""
+    if point.floor is not None:
+        floor = f"{point.floor:.3f}"
     return {
         "policy": strategy.name,
-        "floor": "" if at.floor is None else f"{at.floor:.3f}",
-        "strong share": f"{at.strong_share:.1%}",
-        "quality": f"{at.quality:.4f}",
-        "gap recovered": "" if strategy.recovered is None else f"{strategy.recovered:.1%}",
-        "cost": f"{at.cost_usd:.4f} USD",
+        "floor": floor,
+        "strong share": f"{point.strong_share:.1%}",
+        "quality": f"{point.quality:.4f}",
+        "gap recovered": _percent(strategy.recovered),
+        "cost": f"{point.cost_usd:.4f} USD",
     }
 
 
-def _measures(measures: CurveMeasures) -> dict[str, str]:
-    shares = {name.upper(): value for name, value in asdict(measures).items()}
-    return {
-        name: "" if x is None else f"{x:.3f}" if name == "APGR" else f"{x:.1%}"
-        for name, x in shares.items()
+def _measure_cells(measures: CurveMeasures) -> dict[str, str]:
+    cells = {}
+    for field, value in asdict(measures).items():
+        name = field.upper()
+        # APGR is a mean between 0 and 1 in the literature, the others are shares.
+        if name == "APGR" and value is not None:
+            cells[name] = f"{value:.3f}"
+        else:
+            cells[name] = _percent(value)
+    return cells
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f"{share:.1%}"
+
+
+def _data(result: Replay) -> dict[str, Any]:
+    policies = []
+    for strategy in result.strategies:
+        point = asdict(strategy.point)
+        policies.append(
+            {"policy": strategy.name, **point, "gap_recovered": strategy.recovered},
+        )
+    measures = {
+        "router": asdict(result.router),
+        "random": asdict(result.random),
+        "oracle": asdict(result.oracle),
     }
-
-
-def _data(done: Replay) -> dict[str, Any]:
     return {
-        "items": done.items,
-        "labels": done.labels,
-        "left_out": done.left_out,
-        "models": list(done.estimate.candidates),
-        "policies": [
-            {"policy": p.name, **asdict(p.point), "gap_recovered": p.recovered}
-            for p in done.strategies
-        ],
-        "measures": {name: asdict(getattr(done, name)) for name in ("router", "random", "oracle")},
-        "estimates": done.estimate.cells(),
+        "items": result.items,
+        "labels": result.labels,
+        "left_out": result.left_out,
+        "models": list(result.estimate.candidates),
+        "policies": policies,
+        "measures": measures,
+        "estimates": result.estimate.cells(),
     }

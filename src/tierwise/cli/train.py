@@ -74,26 +74,37 @@ def train(
     project = Project.find()
     prepare_prefect(project.root)
     form = _form(project, step)
-    name = _model(project, step, model)
+    name = _model_name(project, step, model)
     paths = golden or [project.root / "golden" / f"{step}-examples.jsonl"]
-    found = [example for path in paths for example in _examples(project, step, path, form)]
-    measured = _measured(project, step)
-    kept = [example for example in found if normalised(example.text) not in measured]
-    labelled = [Labelled(e.id, e.text, str(e.expected[form.field])) for e in kept]
+    examples: list[Example] = []
+    for path in paths:
+        examples += _load_examples(project, step, path, form)
+    # A classifier that has seen a golden example would be certified on its own memory.
+    golden_texts = _golden_texts(project, step)
+    kept = [example for example in examples if normalised(example.text) not in golden_texts]
+    labelled = [
+        Labelled(example.id, example.text, str(example.expected[form.field])) for example in kept
+    ]
     _check_labels(labelled, form, paths)
-    path = trained_file(project.root, name)
-    metadata = _trained(path, labelled, highest(*(e.sensitivity for e in kept)))
-    told = _told(
-        name, path.relative_to(project.root), metadata, labelled, left_out=len(found) - len(kept)
+    model_file = trained_file(project.root, name)
+    # The file contains words of the examples, so it is as sensitive as the most sensitive one.
+    sensitivity = highest(*(example.sensitivity for example in kept))
+    metadata = _train_if_changed(model_file, labelled, sensitivity)
+    data = _summary(
+        name,
+        model_file.relative_to(project.root),
+        metadata,
+        labelled,
+        left_out=len(examples) - len(kept),
     )
     if as_json:
-        print_json(told)
+        print_json(data)
     else:
-        _print(step, told)
+        _print(step, data)
 
 
-def _model(project: Project, step: str, wanted: str | None) -> str:
-    """Return the catalog entry to train. Raises Misuse without one, or with several unnamed ones."""
+def _model_name(project: Project, step: str, wanted: str | None) -> str:
+    """Return the model to train. Raises Misuse where there is none, or several and no choice."""
     if wanted:
         if project.catalog.model(wanted).learned != step:
             raise Misuse(f"{wanted} is not a model with `learned: {step}`")
@@ -104,12 +115,12 @@ def _model(project: Project, step: str, wanted: str | None) -> str:
 
         entry = ENTRY.format(step=step, today=datetime.date.today())
         raise Misuse(
-            f"no model in routing_rules/catalog.yaml has `learned: {step}`; add one under `models`:\n\n{entry}"
+            f"no model in routing_rules/catalog.yaml has `learned: {step}`; "
+            f"add one under `models`:\n\n{entry}"
         )
     if len(names) > 1:
-        raise Misuse(
-            f"several models have `learned: {step}`; choose one by --model: {', '.join(names)}"
-        )
+        choices = ", ".join(names)
+        raise Misuse(f"several models have `learned: {step}`; choose one by --model: {choices}")
     return names[0]
 
 
@@ -121,49 +132,53 @@ def _form(project: Project, step: str) -> Form:
     path = project.root / "golden" / f"{step}.yaml"
     spec = project.load_step(step)
     parameters = load_settings(path).parameters
-    if missing := [name for name in spec.choices.values() if name not in parameters]:
+    # The labels may come from a parameter of the step, and a classifier needs them in advance.
+    missing = [name for name in spec.choices.values() if name not in parameters]
+    if missing:
         raise Misuse(
             f"what may the label be? Write `parameters: {{{missing[0]}: […]}}` into {path}"
         )
     return form_of(spec.schema(parameters))
 
 
-def _examples(project: Project, step: str, path: Path, form: Form) -> Sequence[Example]:
+def _load_examples(project: Project, step: str, path: Path, form: Form) -> Sequence[Example]:
+    """Return a file's labelled examples. Raises Misuse for the golden set."""
     from tierwise.steps.examples import load_golden
 
-    if path.resolve() == (project.root / "golden" / f"{step}.jsonl").resolve():
+    golden = project.root / "golden" / f"{step}.jsonl"
+    if path.resolve() == golden.resolve():
         raise Misuse(
             f"{path} is what models are certified on; what is trained on it knows the answers"
         )
     return load_golden(path, at_least=1, allowed={form.field: form.labels}).examples
 
 
-def _measured(project: Project, step: str) -> set[str]:
+def _golden_texts(project: Project, step: str) -> set[str]:
     """Return the texts that models are certified on."""
     from tierwise.steps.examples import load_golden
     from tierwise.text.terms import normalised
 
     path = project.root / "golden" / f"{step}.jsonl"
-    return (
-        {normalised(e.text) for e in load_golden(path, at_least=0).examples}
-        if path.exists()
-        else set()
-    )
+    if not path.exists():
+        return set()
+    golden = load_golden(path, at_least=0)
+    return {normalised(example.text) for example in golden.examples}
 
 
 def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path]) -> None:
-    """Raises ConfigError for a label without examples: answers would never have it."""
-    if missing := [
-        label for label in form.labels if label not in {example.label for example in labelled}
-    ]:
+    """Raise ConfigError for a label without examples: answers would never have it."""
+    present = {example.label for example in labelled}
+    missing = [label for label in form.labels if label not in present]
+    if missing:
         files = ", ".join(str(path) for path in paths)
-        raise ConfigError(
-            f"no example of {', '.join(missing)}; label some, at least 3 of each", path=files
-        )
+        names = ", ".join(missing)
+        raise ConfigError(f"no example of {names}; label some, at least 3 of each", path=files)
 
 
-def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> ClassifierMetadata:
-    """Train the classifier, unless the file has this very one; return its metadata."""
+def _train_if_changed(
+    path: Path, labelled: Sequence[Labelled], sensitivity: Any
+) -> ClassifierMetadata:
+    """Train the classifier, unless the file has the same one already; return its metadata."""
     from tierwise.cli.progress import status
     from tierwise.evidence.training.train import identity_before
     from tierwise.evidence.training.train import train as fit
@@ -174,16 +189,14 @@ def _trained(path: Path, labelled: Sequence[Labelled], sensitivity: Any) -> Clas
         if metadata.identity == identity_before(labelled) and metadata.sensitivity == sensitivity:
             typer.echo("Nothing has changed since it was trained.", err=True)
             return metadata
-    except (
-        ConfigError
-    ):  # not there yet, damaged, or of another version: all the more reason to train
-        pass
+    except ConfigError:
+        pass  # the file is missing, damaged, or of another version: train
     with status(f"training on {plural(len(labelled), 'example')}"):
         classifier = fit(labelled, sensitivity=sensitivity)
     return save(classifier, path)
 
 
-def _told(
+def _summary(
     name: str,
     path: Path,
     metadata: ClassifierMetadata,
@@ -191,6 +204,7 @@ def _told(
     *,
     left_out: int,
 ) -> dict[str, Any]:
+    """Return the trained classifier as plain data."""
     counts = Counter(example.label for example in labelled)
     return {
         "model": name,
@@ -201,28 +215,30 @@ def _told(
         "left_out": left_out,
         "labels": {label: counts[label] for label in metadata.labels},
         "accuracy": metadata.surest[0].accuracy,
-        "surest": [asdict(surest) for surest in metadata.surest],
+        "surest": [asdict(point) for point in metadata.surest],
     }
 
 
-def _print(step: str, told: dict[str, Any]) -> None:
-    labels = ", ".join(f"{label} {count}" for label, count in told["labels"].items())
-    typer.echo(f"{told['model']}: trained on {told['examples']} examples ({labels})")
-    if told["left_out"]:
-        typer.echo(
-            f"Left out: {told['left_out']} that golden/{step}.jsonl has, on which it is certified"
-        )
-    rows = [
-        {
-            "the surest": f"{s['share']:.0%}",
-            "confidence": f"{s['confidence']:.2f} and more",
-            "right": f"{s['accuracy']:.1%}",
+def _print(step: str, data: dict[str, Any]) -> None:
+    """Print the training set, the cross-validated accuracy, and the next command."""
+    model = data["model"]
+    left_out = data["left_out"]
+    labels = ", ".join(f"{label} {count}" for label, count in data["labels"].items())
+    typer.echo(f"{model}: trained on {data['examples']} examples ({labels})")
+    if left_out:
+        typer.echo(f"Left out: {left_out} that golden/{step}.jsonl has, on which it is certified")
+    rows = []
+    for point in data["surest"]:
+        row = {
+            "the surest": f"{point['share']:.0%}",
+            "confidence": f"{point['confidence']:.2f} and more",
+            "right": f"{point['accuracy']:.1%}",
         }
-        for s in told["surest"]
-    ]
+        rows.append(row)
     typer.echo("On examples that it was not trained on (cross-validation):")
     print_table(rows)
     typer.echo(
-        f"{told['file']} holds words of the examples: keep it as {told['sensitivity']} as they are."
+        f"{data['file']} contains words of the examples: "
+        f"keep it as {data['sensitivity']} as they are."
     )
-    typer.echo(f"Next: tierwise certify {step} --models {told['model']}")
+    typer.echo(f"Next: tierwise certify {step} --models {model}")

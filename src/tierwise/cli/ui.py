@@ -1,4 +1,4 @@
-"""`tierwise ui`: Prefect's UI on what `tierwise run` recorded."""
+"""`tierwise ui`: Prefect's UI for the recorded runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ def ui(
     from tierwise.project import Project
 
     root = Project.find().root
-    if running := address(root):
+    running = address(root)
+    if running:
+        # The server of `tierwise up` has the same pages.
         typer.echo(f"Prefect's UI: {running}/runs   (`tierwise down` ends it)")
         return
     prepare_prefect(root, log_level="WARNING")
     url = f"http://127.0.0.1:{port}"
-    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"  # else the pages are empty on another port
+    # The pages ask port 4200 by default, and stay empty on another port.
+    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
     typer.echo(f"Prefect's UI: {url}/runs   (Ctrl-C stops it)")
     command = [
         sys.executable,
@@ -37,4 +40,5 @@ def ui(
         "--port",
         str(port),
     ]
-    raise typer.Exit(subprocess.call(command))  # noqa: S603 - our own interpreter and fixed arguments
+    exit_code = subprocess.call(command)  # noqa: S603 - our own interpreter, fixed arguments
+    raise typer.Exit(exit_code)

@@ -1,4 +1,4 @@
-"""`tierwise up`: Prefect's server, a worker and the deployments on one machine."""
+"""`tierwise up`: start Prefect's server, a worker and the deployments on one machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tierwise.orchestrate.services import Service
 
 _PREFECT = (sys.executable, "-m", "prefect")
-_STARTS_IN_S = 120.0
+_STARTS_IN_S = 120.0  # the first start creates the server's database
 
 
 def up(
@@ -50,33 +50,37 @@ def up(
 
 
 def _up(root: Path, port: int | None, *, worker: bool) -> None:
+    """Start all that does not run yet, or nothing: a failure stops what this call started."""
     from tierwise.orchestrate.services import server_of, worker_of
 
     started: list[Service] = []
     try:
-        url = _server(root, port, started)
+        url = _start_server(root, port, started)
         if worker:
-            _worker(root, worker_of(root), started)
+            _start_worker(root, worker_of(root), started)
         _deploy(root)
-    except BaseException:
+    except BaseException:  # Ctrl-C too
+        # The worker first: it would log errors once its server is gone.
         for service in reversed(started):
             service.stop()
         if started:
-            typer.echo(f"ended again: {', '.join(service.name for service in started)}", err=True)
+            names = ", ".join(service.name for service in started)
+            typer.echo(f"ended again: {names}", err=True)
         raise
     typer.echo(f"Look: {url}/deployments   (logs: {server_of(root).folder})")
     typer.echo("Next: run or schedule a deployment there, or `tierwise run FLOW` here.")
     typer.echo("End:  tierwise down")
 
 
-def _server(root: Path, port: int | None, started: list[Service]) -> str:
-    """The address of the project's server, after it answers."""
+def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
+    """Start the project's server unless it runs; return its address once it answers."""
     from tierwise.errors import Misuse
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.services import address, server_of, write_address
 
     service = server_of(root)
     url = address(root)
+    # Moving a running server to another port would cut off the runs that report to it.
     if url and port and not url.endswith(f":{port}"):
         raise Misuse(f"the server runs already at {url}; `tierwise down` ends it")
     if url:
@@ -86,47 +90,47 @@ def _server(root: Path, port: int | None, started: list[Service]) -> str:
         _refuse_taken(port or 4200)
         write_address(root, url)
     os.environ["PREFECT_API_URL"] = f"{url}/api"
-    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"  # else the pages are empty on another port
+    # The pages ask port 4200 by default, and stay empty on another port.
+    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
     prepare_prefect(root, log_level="WARNING")
+    # An address without a process is that of a server which died; it starts again there.
     if service.pid() is None:
-        command = (
-            *_PREFECT,
-            "server",
-            "start",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            url.rpartition(":")[2],
-        )
+        port_text = url.rpartition(":")[2]
+        command = (*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", port_text)
         service.start(command, os.environ, root)
         started.append(service)
-        from tierwise.orchestrate.server import healthy  # imports Prefect, while the server starts
+        # This imports Prefect, which takes seconds, while the server starts.
+        from tierwise.orchestrate.server import healthy
 
         _await(service, healthy)
         typer.echo(f"server: started at {url}")
     return url
 
 
-def _worker(root: Path, service: Service, started: list[Service]) -> None:
+def _start_worker(root: Path, service: Service, started: list[Service]) -> None:
+    """Start the worker unless it runs, and reschedule the runs that a dead one left behind."""
     from tierwise.orchestrate.server import POOL, hand_out_again, has_worker, hold_back
 
     if service.pid() is not None:
         typer.echo(f"worker: runs already on the work pool {POOL}")
     else:
+        # The worker's log is where a failed run is looked up; this terminal stays quiet.
         env = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
-        service.start(
-            (*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"), env, root
-        )
+        command = (*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process")
+        service.start(command, env, root)
         started.append(service)
         _await(service, has_worker)
         typer.echo(f"worker: started on the work pool {POOL}")
+    # A `tierwise down` that was killed leaves the pool paused.
     hold_back(paused=False)
-    if again := hand_out_again():
-        typer.echo(f"handed out again, as a worker died before it began them: {', '.join(again)}")
+    rescheduled = hand_out_again()
+    if rescheduled:
+        names = ", ".join(rescheduled)
+        typer.echo(f"rescheduled, as a worker died before it began them: {names}")
 
 
 def _deploy(root: Path) -> None:
-    """Deploy all of prefect.yaml; a schedule that someone paused or resumed stays so."""
+    """Deploy all of prefect.yaml; a schedule that was paused or resumed by hand stays so."""
     from tierwise.errors import TierwiseError
     from tierwise.orchestrate.services import FOLDER
 
@@ -136,9 +140,11 @@ def _deploy(root: Path) -> None:
     from tierwise.orchestrate.server import deployments, schedules_kept
 
     log = root / FOLDER / "deploy.log"
+    command = [*_PREFECT, "--no-prompt", "deploy", "--all"]
+    # A new deployment takes the schedule's state from the file, which would undo a person's choice.
     with console(err=True).status("deploying"), schedules_kept(), log.open("wb") as out:
         done = subprocess.run(  # noqa: S603 - our own interpreter and fixed arguments
-            [*_PREFECT, "--no-prompt", "deploy", "--all"],
+            command,
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -155,17 +161,22 @@ def _await(service: Service, ready: Callable[[], bool]) -> None:
     from tierwise.errors import TierwiseError
     from tierwise.orchestrate.server import wait_for
 
+    def is_running() -> bool:
+        return service.pid() is not None
+
     with console(err=True).status(f"starting the {service.name}"):
-        ended = not wait_for(ready, lambda: service.pid() is not None, _STARTS_IN_S)
-    if ended:
+        is_ready = wait_for(ready, is_running, _STARTS_IN_S)
+    if not is_ready:
         raise TierwiseError(
             f"the {service.name} did not start: {service.last_words()}; see {service.log}"
         )
 
 
 def _refuse_taken(port: int) -> None:
+    """Raise Misuse where another program listens on the port."""
     from tierwise.errors import Misuse
 
+    # The server itself would report this only in its log.
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise Misuse(f"port {port} is taken; choose another one: tierwise up --port {port + 1}")
