@@ -1,7 +1,7 @@
-"""Checks: small functions of an output and its document that say whether the output holds.
+"""Checks: small functions that validate an output against its document.
 
-A check is written as a function that returns why the output fails, or None when it passes;
-`@check(name)` turns it into a Check that gives a Verdict. Keyword-only parameters are filled
+A check is written as a function that returns the reason for a failure, or None for a pass.
+`@check(name)` turns it into a Check that returns a Verdict. Keyword-only parameters are filled
 from the step's parameters, so that `labels=...` reaches both the prompt and the check.
 """
 
@@ -22,24 +22,25 @@ from tierwise.records import Document, Verdict
 _PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
 _DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
-SAME_WORDS = (
-    95  # per cent of a long quotation's characters that have to stand in the document, in order
-)
+# Per cent of a long quotation's characters that must occur in the document, in order.
+SAME_WORDS = 95
+_LONG_QUOTE = 20  # characters; a shorter quotation must occur exactly
+_CONTEXT = 9  # characters around a match, so that a number at its edge is read whole
+_SAME_VALUE = 85  # per cent of a value's characters that must occur in its quotation
 _ALIKE = str.maketrans(
     {
         **dict.fromkeys("“”„‟«»", '"'),
         **dict.fromkeys("‘’‚‛‹›′`", "'"),
         **dict.fromkeys("‐‑‒–—―−", "-"),
-        **dict.fromkeys(
-            "\u00ad\u200b\u200c\u200d\u2060\ufeff", None
-        ),  # invisible, so copies lose them
+        # Invisible characters: they get lost in copies.
+        **dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff", None),
     }
 )
 
 
 @dataclass(frozen=True)
 class Check:
-    """A named check. Names are what `escalate.on` in rules.yaml lists."""
+    """A named check. `escalate.on` in rules.yaml lists these names."""
 
     name: str
     function: Callable[..., str | None]
@@ -48,75 +49,88 @@ class Check:
     def __call__(
         self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
     ) -> Verdict:
-        """The verdict; unscored when a parameter that the check needs was not given, failed when the check raises."""
+        """Return the verdict: unscored without a required parameter, failed if the check raises."""
         missing = [name for name in self.parameters if name not in parameters]
         if missing:
             return Verdict(self.name, None, f"not scored: no `{missing[0]}` was given")
+        arguments = {name: parameters[name] for name in self.parameters}
         try:
-            reason = self.function(
-                output, document, **{name: parameters[name] for name in self.parameters}
-            )
-        except Exception as error:  # noqa: BLE001 - a check is the project's code, and one document must not stop a run
+            reason = self.function(output, document, **arguments)
+        except Exception as error:  # noqa: BLE001 - project code must not stop a run
             return Verdict(self.name, False, f"the check raised {describe_exception(error)}")
         return Verdict(self.name, reason is None, reason or "")
 
 
 def check(name: str) -> Callable[[Callable[..., str | None]], Check]:
-    """Make a Check of a function `(output, document, *, parameter, …) -> why it fails, or None`."""
+    """Make a Check of a function `(output, document, *, parameter, …) -> reason or None`."""
 
     def wrap(function: Callable[..., str | None]) -> Check:
-        parameters = inspect.signature(function).parameters.values()
-        return Check(name, function, tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
+        signature = inspect.signature(function)
+        required = [
+            parameter.name
+            for parameter in signature.parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        ]
+        return Check(name, function, tuple(required))
 
     return wrap
 
 
 @check("label")
 def label_is_allowed(output: BaseModel, _: Document, *, labels: Sequence[str]) -> str | None:
-    """The output's `label` is one of the labels asked for."""
+    """Require that the output's `label` is one of the allowed labels."""
     label = getattr(output, "label", None)
-    return None if label in labels else f"{label!r} is not one of {', '.join(labels)}"
+    if label in labels:
+        return None
+    return f"{label!r} is not one of {', '.join(labels)}"
 
 
 @check("grounding")
 def evidence_is_quoted(output: BaseModel, document: Document) -> str | None:
-    """The output's `evidence` occurs in the document, but for white space, case and a slip in copying."""
-    return _unquoted("evidence", str(getattr(output, "evidence", "") or ""), document)
+    """Require that the output's `evidence` occurs in the document.
+
+    White space, case and small copying errors are ignored.
+    """
+    evidence = getattr(output, "evidence", "") or ""
+    return _quote_error("evidence", str(evidence), document)
 
 
 @check("grounding")
 def fields_are_quoted(output: BaseModel, document: Document) -> str | None:
-    """Every field that has a value has a quotation that occurs in the document and holds the value."""
+    """Require for each value a quotation that occurs in the document and contains the value."""
     for name, value, quote in _quoted_fields(output.model_dump(mode="json")):
         if value is None or value == "":
             continue
         if not quote:
             return f"`{name}` has a value but no quotation"
-        if reason := _unquoted(name, quote, document):
+        reason = _quote_error(name, quote, document)
+        if reason:
             return reason
-        if not _holds(quote, value):
+        if not _contains_value(quote, value):
             return f"`{name}`: the quotation does not hold the value {value!r}"
     return None
 
 
 def taken_from_the_document(*fields: str) -> Check:
-    """A check that every one of these fields that has a value, however deep in the output, occurs in the document.
+    """Return a check that the values of these fields, at any depth, occur in the document.
 
-    As in `evidence_is_quoted`, white space, case and a slip in copying are forgiven.
+    As in `evidence_is_quoted`, white space, case and small copying errors are ignored.
     """
 
     def taken(output: BaseModel, document: Document) -> str | None:
-        found = _named(output.model_dump(mode="json"), frozenset(fields))
-        return next(
-            (reason for name, value in found if (reason := _unquoted(name, value, document))), None
-        )
+        data = output.model_dump(mode="json")
+        for path, value in _named_texts(data, frozenset(fields)):
+            reason = _quote_error(path, value, document)
+            if reason:
+                return reason
+        return None
 
     return check("grounding")(taken)
 
 
 @check("grounding")
 def numbers_are_in_the_document(output: BaseModel, document: Document) -> str | None:
-    """Every number in the output, an amount, a date or an order, stands in the document too."""
+    """Require that each number in the output (amount, date, order) is in the document too."""
     for text in _texts(output.model_dump(mode="json")):
         for number in _NUMBER.findall(text):
             if not _has_numbers(document.text, number):
@@ -126,118 +140,143 @@ def numbers_are_in_the_document(output: BaseModel, document: Document) -> str | 
 
 @check("placeholders")
 def no_placeholders(output: BaseModel, document: Document) -> str | None:
-    """No `[Your Name]` or `{{ name }}` that the document itself does not have."""
+    """Reject a placeholder such as `[Your Name]` or `{{ name }}` that is not in the document."""
     for text in _texts(output.model_dump(mode="json")):
-        for found in _PLACEHOLDER.findall(text):
-            if found not in document.text:
-                return f"left a placeholder: {found}"
+        for placeholder in _PLACEHOLDER.findall(text):
+            if placeholder not in document.text:
+                return f"left a placeholder: {placeholder}"
     return None
 
 
 @check("language")
 def same_language(output: BaseModel, document: Document) -> str | None:
-    """The output's text is in the document's language, where both are sure enough to tell."""
+    """Require the document's language in the output, where both languages are detected."""
     from tierwise.text.language import detect
 
-    spoken = detect(" ".join(_texts(output.model_dump(mode="json"))))
-    if spoken is None or document.language is None or spoken == document.language:
+    text = " ".join(_texts(output.model_dump(mode="json")))
+    language = detect(text)
+    if language is None or document.language is None or language == document.language:
         return None
-    return f"answers in '{spoken}', the document is in '{document.language}'"
+    return f"answers in '{language}', the document is in '{document.language}'"
 
 
 def at_most_words(field: str) -> Check:
-    """A check that a text field has at most `max_words` words (the step's parameter) and is not empty."""
+    """Return a check that a text field has 1 to `max_words` words (a parameter of the step)."""
 
     def length(output: BaseModel, _: Document, *, max_words: int) -> str | None:
-        words = len(str(getattr(output, field) or "").split())
+        text = str(getattr(output, field) or "")
+        words = len(text.split())
         if words == 0:
             return f"`{field}` is empty"
-        return None if words <= max_words else f"`{field}` has {words} words, more than {max_words}"
+        if words > max_words:
+            return f"`{field}` has {words} words, more than {max_words}"
+        return None
 
     return check("length")(length)
 
 
 def _quoted_fields(data: Any, name: str = "") -> Iterator[tuple[str, str | None, str | None]]:
-    """All `{value, quote}` pairs in an output, with their names."""
+    """Yield the path, value and quote of each `{value, quote}` pair in an output."""
     if isinstance(data, dict) and set(data) == {"value", "quote"}:
         yield name, data["value"], data["quote"]
     elif isinstance(data, dict):
         for key, item in data.items():
-            yield from _quoted_fields(item, f"{name}.{key}".lstrip("."))
+            path = f"{name}.{key}".lstrip(".")
+            yield from _quoted_fields(item, path)
     elif isinstance(data, list):
         for position, item in enumerate(data, 1):
             yield from _quoted_fields(item, f"{name}[{position}]")
 
 
-def _named(data: Any, names: frozenset[str], place: str = "") -> Iterator[tuple[str, str]]:
-    """All texts under these names in an output, but for empty ones, each with its place."""
-    items = (
-        data.items()
-        if isinstance(data, dict)
-        else enumerate(data, 1)
-        if isinstance(data, list)
-        else ()
-    )
-    for key, item in items:
-        here = f"{place}[{key}]" if isinstance(data, list) else f"{place}.{key}".lstrip(".")
+def _named_texts(data: Any, names: frozenset[str], parent: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and text of each non-empty text under one of these names."""
+    for key, path, item in _items(data, parent):
         if key in names and isinstance(item, str) and item:
-            yield here, item
+            yield path, item
         else:
-            yield from _named(item, names, here)
+            yield from _named_texts(item, names, path)
+
+
+def _items(data: Any, parent: str) -> Iterator[tuple[Any, str, Any]]:
+    """Yield the key, path and value of each item of an object or list."""
+    if isinstance(data, dict):
+        for key, item in data.items():
+            yield key, f"{parent}.{key}".lstrip("."), item
+    elif isinstance(data, list):
+        for position, item in enumerate(data, 1):
+            yield position, f"{parent}[{position}]", item
 
 
 def _texts(data: Any) -> Iterator[str]:
+    """Yield all texts in an output, at any depth."""
     if isinstance(data, str):
         yield data
-    elif isinstance(data, dict | list):
-        for item in data.values() if isinstance(data, dict) else data:
+    elif isinstance(data, dict):
+        for item in data.values():
+            yield from _texts(item)
+    elif isinstance(data, list):
+        for item in data:
             yield from _texts(item)
 
 
-def _unquoted(name: str, quote: str, document: Document) -> str | None:
+def _quote_error(name: str, quote: str, document: Document) -> str | None:
+    """Return the reason why a quotation is not accepted, or None."""
     wanted = squeezed(quote).strip("\"'.")
     text = squeezed(document.text)
     if not wanted:
         return f"`{name}` quotes nothing"
-    if wanted in text or (len(wanted) >= 20 and _with_a_slip(wanted, text)):
+    if wanted in text:
+        return None
+    if len(wanted) >= _LONG_QUOTE and _occurs_with_typos(wanted, text):
         return None
     return f"`{name}` quotes words that are not in the document: {quote[:80]!r}"
 
 
-def _with_a_slip(quote: str, text: str) -> bool:
-    """Whether a long quotation stands in a text but for small slips in its words, none in its numbers."""
+def _occurs_with_typos(quote: str, text: str) -> bool:
+    """Return True if a text has a long quotation: typos are allowed, other numbers are not."""
     from rapidfuzz.fuzz import partial_ratio_alignment
 
-    found = partial_ratio_alignment(quote, text, score_cutoff=SAME_WORDS)
-    if found is None or len(quote) > len(text):
+    match = partial_ratio_alignment(quote, text, score_cutoff=SAME_WORDS)
+    # With a quotation longer than the text, the match is the text in the quotation.
+    if match is None or len(quote) > len(text):
         return False
-    around = text[max(0, found.dest_start - 9) : found.dest_end + 9]
-    return _has_numbers(around, quote)
+    start = max(0, match.dest_start - _CONTEXT)
+    end = match.dest_end + _CONTEXT
+    return _has_numbers(text[start:end], quote)
 
 
-def _holds(quote: str, value: Any) -> bool:
-    """Whether a value stands in its quotation: small slips in words are forgiven, in numbers none."""
+def _contains_value(quote: str, value: Any) -> bool:
+    """Return True if a quotation contains a value: typos are allowed, other numbers are not."""
     from rapidfuzz.fuzz import partial_ratio, ratio
 
     wanted = squeezed(str(value))
     words = squeezed(quote)
-    alike = (
-        partial_ratio if len(wanted) <= len(words) else ratio
-    )  # else one letter would hold any value
-    return alike(wanted, words) >= 85 and _has_numbers(words, wanted)
+    if len(wanted) <= len(words):
+        similarity = partial_ratio(wanted, words)
+    else:
+        # A partial match would accept a quotation of one letter for any value with that letter.
+        similarity = ratio(wanted, words)
+    return similarity >= _SAME_VALUE and _has_numbers(words, wanted)
 
 
 def _has_numbers(text: str, wanted: str) -> bool:
-    """Whether a text has all numbers of another, digit by digit or but for separators (2140 for 2,140)."""
+    """Return True if a text has all numbers of another, with the same or other separators.
 
-    def whole(text: str) -> set[str]:
-        return {re.sub(r"\D", "", number) for number in _NUMBER.findall(text)}
+    The first comparison is of the digits between separators, the second of whole numbers, so that
+    2140 equals 2,140.
+    """
+    if set(_DIGITS.findall(wanted)) <= set(_DIGITS.findall(text)):
+        return True
+    return _whole_numbers(wanted) <= _whole_numbers(text)
 
-    return set(_DIGITS.findall(wanted)) <= set(_DIGITS.findall(text)) or whole(wanted) <= whole(
-        text
-    )
+
+def _whole_numbers(text: str) -> set[str]:
+    """Return the numbers of a text without their separators."""
+    return {re.sub(r"\D", "", number) for number in _NUMBER.findall(text)}
 
 
 def squeezed(text: str) -> str:
-    """Text for comparison: no white space, one case, one kind of quotes and dashes."""
-    return "".join(unicodedata.normalize("NFKC", text).translate(_ALIKE).casefold().split())
+    """Return a text for comparison: no white space, one case, one kind of quotes and dashes."""
+    normalized = unicodedata.normalize("NFKC", text)
+    letters = normalized.translate(_ALIKE).casefold()
+    return "".join(letters.split())

@@ -1,4 +1,4 @@
-"""What a right answer is, for golden sets: functions of an output and the expected fields of an example."""
+"""Functions that compare an output with the expected fields of a golden example."""
 
 from __future__ import annotations
 
@@ -13,135 +13,178 @@ from tierwise.errors import Misuse
 from tierwise.steps.checks import squeezed
 from tierwise.steps.step import Correct
 
-_POINT = re.compile(r"(?:[1-9]\d{0,2}(?:[ ,']\d{3})+|0|[1-9]\d*)(?:\.\d+)?")  # 1,234.50
+# Amounts with a decimal point, such as 1,234.50, and with a decimal comma, such as 1.234,50.
+_POINT = re.compile(r"(?:[1-9]\d{0,2}(?:[ ,']\d{3})+|0|[1-9]\d*)(?:\.\d+)?")
 _COMMA = re.compile(
-    r"(?:[1-9]\d{0,2}(?:[ .']\d{3})+|0|[1-9]\d*),\d+|[1-9]\d{0,2}(?:\.\d{3}){2,}"
-)  # 1.234,50
+    r"(?:[1-9]\d{0,2}(?:[ .']\d{3})+|0|[1-9]\d*),\d+"
+    r"|[1-9]\d{0,2}(?:\.\d{3}){2,}"
+)
+# A currency, a minus sign, the digits with their separators, a currency.
 _AMOUNT = re.compile(r"([^\d\s.,-]{0,4}) ?(-?)((?:0|[1-9])[\d .,']*?) ?([^\d\s.,-]{0,4})")
-_PUNCTUATION = re.compile(r"(?<!\d)[\W_]+|[\W_]+(?!\d)")  # what stands between two digits stays
-_DATE = re.compile(r"\d\D+\d")  # a bare number is none
-_DEFAULTS = (datetime(2000, 1, 1), datetime(2004, 2, 2))  # alike in nothing
+# Punctuation between two digits stays: 1.5 is not 15.
+_PUNCTUATION = re.compile(r"(?<!\d)[\W_]+|[\W_]+(?!\d)")
+_DATE = re.compile(r"\d\D+\d")  # a bare number is not a date
+# Two dates without a common year, month or day. A text that parses to the same date with both as
+# the default names year, month and day itself.
+_DEFAULTS = (datetime(2000, 1, 1), datetime(2004, 2, 2))
+_EMPTY = (None, "")
 
 
 def same(*fields: str) -> Correct:
-    """Right when these fields equal the expected ones, but for white space, case and kinds of quotes."""
+    """Return a comparison of these fields that ignores white space, case and kinds of quotes."""
 
     def correct(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-        return all(
-            squeezed(str(output.get(name))) == squeezed(str(expected.get(name))) for name in fields
-        )
+        for name in fields:
+            given = squeezed(str(output.get(name)))
+            wanted = squeezed(str(expected.get(name)))
+            if given != wanted:
+                return False
+        return True
 
     return correct
 
 
 def same_fields(*fields: str) -> Correct:
-    """Right when these fields (none named: all that are expected) say the same as the expected ones.
+    """Return a comparison of the meaning of these fields, by default of all expected ones.
 
-    Case, white space and punctuation do not count. Amounts are compared as numbers (`RM 1,200.00` is 1200; a
-    currency that is expected must be there) and full dates as dates (`2026-03-15` is March 15, 2026; 03/04/2026
-    equals no written-out date, since nobody knows which is the month). Of a `{quote, value}` the value counts.
-    Where a list is expected and the output is none, any of the list is right; null is right where null is expected.
+    - Case, white space and punctuation are ignored.
+    - Amounts are compared as numbers: `RM 1,200.00` equals 1200. An expected currency is required.
+    - Full dates are compared as dates: `2026-03-15` equals March 15, 2026. 03/04/2026 equals no
+      written-out date, because its month is ambiguous.
+    - Of a `{quote, value}` pair, the value is compared.
+    - Where a list is expected and the output is a single value, any item of the list is right.
+    - Where null is expected, only null or an empty text is right.
     """
 
     def correct(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
         names = fields or tuple(expected)
-        return bool(names) and all(_alike(output.get(name), expected.get(name)) for name in names)
+        if not names:
+            return False
+        return all(_is_equivalent(output.get(name), expected.get(name)) for name in names)
 
     return correct
 
 
 def mentions(field: str) -> Correct:
-    """Right when a text has every `must_mention` of the example and no `must_not`, whatever their case.
+    """Return a test that a text has every `must_mention` and no `must_not` of the example.
 
-    Necessary, not sufficient: a text can mention all and still mislead, so this alone is thin evidence.
+    Case is ignored. This is necessary, but not sufficient: a text can mention everything and still
+    mislead, so this alone is weak evidence.
     """
 
     def correct(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
         text = squeezed(str(output.get(field)))
-        wanted = expected.get("must_mention", ())
+        required = expected.get("must_mention", ())
         forbidden = expected.get("must_not", ())
-        return all(squeezed(w) in text for w in wanted) and not any(
-            squeezed(f) in text for f in forbidden
-        )
+        if not all(squeezed(phrase) in text for phrase in required):
+            return False
+        return not any(squeezed(phrase) in text for phrase in forbidden)
 
     return correct
 
 
 @dataclass(frozen=True)
 class Rubric:
-    """Yes-or-no criteria that a judge goes through; called itself, it says whether `needs` holds."""
+    """Yes-or-no criteria for a judge. A call of the rubric itself tests `needs` alone."""
 
     criteria: tuple[str, ...]
     needs: Correct | None = None
 
     def __call__(self, output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-        """Whether the output has what can be seen without a judge."""
-        return self.needs is None or self.needs(output, expected)
+        """Return True if the output passes the part of the rubric that needs no judge."""
+        if self.needs is None:
+            return True
+        return self.needs(output, expected)
 
 
 def rubric(*criteria: str, needs: Correct | None = None) -> Rubric:
-    """Right when `needs` holds and a judge says yes to every criterion, such as "promises no refund".
+    """Return a rubric: an output is right if it passes `needs` and a judge affirms each criterion.
 
-    A judge never certifies alone: see `tierwise certify --judge`. Raises Misuse without a criterion.
+    A criterion is a sentence such as "promises no refund". A judge never certifies alone: see
+    `tierwise certify --judge`. Raises Misuse without a criterion.
     """
     if not criteria or not all(text.strip() for text in criteria):
         raise Misuse("a rubric needs criteria, one sentence each, to be answered by yes or no")
     return Rubric(criteria, needs)
 
 
-def _alike(given: Any, expected: Any) -> bool:
+def _is_equivalent(given: Any, expected: Any) -> bool:
+    """Return True if an output's value means the same as the expected one, at any depth."""
     if isinstance(given, Mapping) and set(given) == {"quote", "value"}:
         given = given["value"]
     if isinstance(given, Mapping) and isinstance(expected, Mapping):
-        return all(_alike(given.get(name), value) for name, value in expected.items())
+        # Fields of the output that the example does not name are not compared.
+        return all(_is_equivalent(given.get(name), value) for name, value in expected.items())
     if isinstance(expected, list):
         if not isinstance(given, list):
-            return any(_alike(given, one) for one in expected)
-        return len(given) == len(expected) and all(map(_alike, given, expected))
-    if expected in (None, "") or given in (None, ""):
-        return given in (None, "") and expected in (None, "")
-    return _same_text(_tidy(given), _tidy(expected))
+            return any(_is_equivalent(given, alternative) for alternative in expected)
+        return len(given) == len(expected) and all(map(_is_equivalent, given, expected))
+    if expected in _EMPTY or given in _EMPTY:
+        return given in _EMPTY and expected in _EMPTY
+    return _same_text(_normalized(given), _normalized(expected))
 
 
-def _tidy(value: Any) -> str:
-    return " ".join(squeezed(word) for word in str(value).split())
+def _normalized(value: Any) -> str:
+    """Return a value as text with normalized words, one space between them."""
+    words = str(value).split()
+    return " ".join(squeezed(word) for word in words)
 
 
 def _same_text(given: str, expected: str) -> bool:
-    if (amount := _amount(given)) and (wanted := _amount(expected)):
-        return amount[0] == wanted[0] and wanted[1] in ("", amount[1])
-    if (day := _readings(given)) and (wanted_day := _readings(expected)):
-        return day == wanted_day
+    """Compare two texts as amounts if both are amounts, as dates if both are, else as words."""
+    given_amount = _amount(given)
+    expected_amount = _amount(expected)
+    if given_amount and expected_amount:
+        given_number, given_currency = given_amount
+        expected_number, expected_currency = expected_amount
+        same_currency = expected_currency in ("", given_currency)
+        return given_number == expected_number and same_currency
+    given_dates = _dates(given)
+    expected_dates = _dates(expected) if given_dates else None
+    if given_dates and expected_dates:
+        return given_dates == expected_dates
     return _PUNCTUATION.sub("", given) == _PUNCTUATION.sub("", expected)
 
 
 def _amount(text: str) -> tuple[Decimal, str] | None:
-    """The number and the currency, where a text is nothing but an amount."""
-    found = _AMOUNT.fullmatch(text)
-    if found is None or (found[1] and found[4]):
+    """Return the number and the currency of a text that is nothing but an amount."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
         return None
-    digits = found[3]
+    before, sign, digits, after = match.groups()
+    if before and after:
+        return None  # two currencies, or words around a number
     if _POINT.fullmatch(digits):
-        plain = re.sub("[ ,']", "", digits)
+        number = re.sub("[ ,']", "", digits)
     elif _COMMA.fullmatch(digits):
-        plain = re.sub("[ .']", "", digits).replace(",", ".")
+        number = re.sub("[ .']", "", digits).replace(",", ".")
     else:
         return None
-    return Decimal(found[2] + plain), found[1] or found[4]
+    return Decimal(sign + number), before or after
 
 
-def _readings(text: str) -> tuple[datetime, datetime] | None:
-    """What a full date means with the day first and with the month first; None for anything else."""
-    from dateutil.parser import parse  # type: ignore[import-untyped]
-
+def _dates(text: str) -> tuple[datetime, datetime] | None:
+    """Return the date read with the day first and with the month first, or None for other texts."""
     if not _DATE.search(text):
         return None
     try:
-        days, months = (
-            {parse(text, dayfirst=day_first, default=other, ignoretz=True) for other in _DEFAULTS}
-            for day_first in (True, False)
-        )
+        day_first = _full_date(text, day_first=True)
+        month_first = _full_date(text, day_first=False)
     except (ValueError, OverflowError):
         return None
-    whole = len(days) == len(months) == 1  # what is left out would be taken from the default
-    return (days.pop(), months.pop()) if whole else None
+    if day_first is None or month_first is None:
+        return None
+    return day_first, month_first
+
+
+def _full_date(text: str, *, day_first: bool) -> datetime | None:
+    """Return a date, or None if the parser had to complete it from the default.
+
+    Raises ValueError or OverflowError for a text that is not a date.
+    """
+    from dateutil.parser import parse  # type: ignore[import-untyped]
+
+    dates: set[datetime] = {
+        parse(text, dayfirst=day_first, default=default, ignoretz=True) for default in _DEFAULTS
+    }
+    return dates.pop() if len(dates) == 1 else None
