@@ -169,12 +169,10 @@ async def _measure(
 
 def _print_level(level: LoadLevel) -> None:
     """Print one line on stderr when a concurrency has been measured."""
-    uncounted = f", {level.uncounted} without usage" if level.uncounted else ""
-    typer.echo(
-        f"{level.concurrency} at once: {level.per_second:.2f} a second, "
-        f"{level.failed} failed{uncounted}",
-        err=True,
-    )
+    line = f"{level.concurrency} at once: {level.per_second:.2f} a second, {level.failed} failed"
+    if level.uncounted:
+        line += f", {level.uncounted} without usage"
+    typer.echo(line, err=True)
 
 
 def _print(measured: Calibration, price: dict[str, Any], *, as_json: bool) -> None:
@@ -203,4 +201,7 @@ def _cells(level: LoadLevel) -> dict[str, Any]:
 
 
 def _latency(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.2f} s"
+    # None where every call failed at this concurrency.
+    if seconds is None:
+        return ""
+    return f"{seconds:.2f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from decimal import Decimal
@@ -130,7 +131,9 @@ def certify(
             project.root / CERTIFICATES,
             [*with_lower_bounds(evaluation, earlier, results), *certificates],
         )
-        added = _add_labels(labels, results) if to_label else 0
+        added = 0
+        if to_label:
+            added = _add_labels(labels, results)
         data = [candidate_data(evaluation, result) for result in results]
     if as_json:
         print_json(data)
@@ -147,8 +150,8 @@ def certify(
 def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tuple[str, ...]]:
     """Return the named chains, or else each available model that has a price, alone."""
     if models:
-        chains = [tuple(part.strip() for part in chain.split(">")) for chain in models]
-        return list(dict.fromkeys(chains))
+        # A dict keeps the order and drops a chain that is named twice.
+        return list(dict.fromkeys(_parse_chain(text) for text in models))
     policy = engine.policy
     usable = [
         model
@@ -160,6 +163,10 @@ def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tup
     return [(model.name,) for model in usable]
 
 
+def _parse_chain(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(">"))
+
+
 def _ask(
     evaluation: Evaluation, candidates: list[tuple[str, ...]], thresholds: Any, *, yes: bool
 ) -> None:
@@ -167,7 +174,8 @@ def _ask(
     from tierwise.evidence.certify import check_measurable, estimate_cost
 
     check_measurable(evaluation, candidates, thresholds)
-    names = list(dict.fromkeys(name for chain in candidates for name in chain))
+    # Each model is called once for an example, however many chains contain it.
+    names = list(dict.fromkeys(itertools.chain.from_iterable(candidates)))
     most = estimate_cost(evaluation, names)
     examples = len(evaluation.golden.examples)
     text = f"{plural(len(names), 'model')} x {examples} examples: at most {usd(most.usd)}"
@@ -185,4 +193,5 @@ def _add_labels(path: Path, results: Sequence[CandidateResult]) -> int:
     """Add the drawn answers to the file for human labelling, and return their number."""
     from tierwise.evidence.judge import add_labels
 
-    return add_labels(path, (label for result in results for label in result.to_label))
+    labels = itertools.chain.from_iterable(result.to_label for result in results)
+    return add_labels(path, labels)

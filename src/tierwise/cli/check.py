@@ -66,8 +66,8 @@ def check(
 def _variables(project: Project) -> Mapping[str, str]:
     try:
         return project.env_with_secrets(os.environ)
-    except ConfigError:  # the check reports it, with everything else
-        return os.environ
+    except ConfigError:
+        return os.environ  # the check reports this error itself, with all others
 
 
 def _lines(findings: tuple[Finding, ...]) -> Iterator[str]:
@@ -88,7 +88,9 @@ def _lines(findings: tuple[Finding, ...]) -> Iterator[str]:
 def _from_here(path: Path) -> str:
     """Return a path from the terminal's current folder, so that editors can open it."""
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    if path.is_relative_to(here):
+        path = path.relative_to(here)
+    return str(path)
 
 
 def _summary(result: ProjectCheck) -> dict[str, object]:
@@ -118,4 +120,6 @@ def _last_line(result: ProjectCheck) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return plural(number, noun) if number else f"no {noun}s"
+    if number == 0:
+        return f"no {noun}s"
+    return plural(number, noun)

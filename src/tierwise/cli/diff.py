@@ -103,9 +103,11 @@ def _file(root: Path, name: str) -> Iterator[Path]:
         raise Misuse(
             f"there is no file {name}; give a rules file, or one of git's such as HEAD:{name}"
         )
+    # After --end-of-options, a name that begins with a dash is no option of git.
     command = ["git", "show", "--end-of-options", name]
     done = subprocess.run(command, check=False, cwd=root, capture_output=True)  # noqa: S603
     if done.returncode:
+        # git's own message says whether the revision or the path is wrong.
         raise Misuse(f"git has no {name}: {done.stderr.decode(errors='replace').strip()}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name.replace("/", "-")

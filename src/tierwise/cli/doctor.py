@@ -109,6 +109,7 @@ def _models(project: Project) -> Iterator[Diagnostic]:
     for tier in project.catalog.tiers:
         names = [name for name, model in project.catalog.models.items() if model.tier == tier]
         available = [_with_key(project, name) for name in names if name not in unavailable]
+        # A dict drops repetitions: most models of a tier miss the same key.
         remedies = dict.fromkeys(unavailable[name] for name in names if name in unavailable)
         if available:
             yield Diagnostic(f"tier {tier}", True, ", ".join(available))

@@ -137,8 +137,11 @@ def _now(project: Project, values: dict[str, Any], budget_left: str | None) -> E
     from tierwise.orchestrate.environment import prepare_prefect
 
     prepare_prefect(project.root)
+    left = None
+    # An amount of money is no float option, as 0.10 has no exact binary form.
     try:
-        left = None if budget_left is None else Decimal(budget_left)
+        if budget_left is not None:
+            left = Decimal(budget_left)
     except InvalidOperation:
         raise Misuse(
             f"--budget-left takes an amount of USD, such as 0.10; not '{budget_left}'"
@@ -158,6 +161,7 @@ def _features(values: dict[str, Any]) -> Features:
         return TypeAdapter(Features).validate_python(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        # Each option is called like its feature, apart from the dashes.
         name = str(first["loc"][0]).replace("_", "-")
         raise Misuse(f"--{name}: {first['msg']}; not '{first['input']}'") from None
 

@@ -35,21 +35,31 @@ def models(
 
 def _cells(model: Model, reason: str | None, secret_blocks: tuple[str, ...]) -> dict[str, Any]:
     """Return a model's row; `reason` is why it is unavailable."""
-    price = None if model.price == "unknown" else model.price
+    # Unknown is written out, because an empty cell would look like a free model.
+    input_price = "unknown"
+    output_price = "unknown"
+    price_date = ""
+    if model.price != "unknown":
+        input_price = _amount(model.price.input)
+        output_price = _amount(model.price.output)
+        price_date = model.price.date.isoformat()
     available = "yes"
     if reason is not None:
         available = f"no: {reason}"
     elif secret_blocks:
         available = f"from the Prefect secret block {' and '.join(secret_blocks)}"
+    note = model.description
+    if not model.verified:
+        note = f"address not verified; {note}"
     return {
         "model": model.name,
         "tier": model.tier,
         "available": available,
-        "input": _amount(price.input) if price else "unknown",
-        "output": _amount(price.output) if price else "unknown",
-        "price of": price.date.isoformat() if price else "",
+        "input": input_price,
+        "output": output_price,
+        "price of": price_date,
         "window": model.context_tokens,
-        "note": ("" if model.verified else "address not verified; ") + model.description,
+        "note": note,
     }
 
 

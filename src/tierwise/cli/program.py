@@ -39,7 +39,9 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Context, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Import the command."""
         row = _ROWS.get(cmd_name)
-        return load(row) if row else None
+        if row is None:
+            return None  # Typer then reports the unknown command
+        return load(row)
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Print the list of commands from the table, without importing any of them."""

@@ -87,6 +87,7 @@ def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
 def _print_result(project: Project, run_id: str, plan: Retry) -> None:
     """Print how many of the deferred documents are done."""
     with open_ledger(project) as ledger:
+        # A document may have been removed from the source since, so it was not asked again.
         seen = ledger.reviews.documents(run_id) & plan.again
         deferred = {row.document_id for row in ledger.runs.deferred(run_id)} & seen
     typer.echo(

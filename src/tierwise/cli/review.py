@@ -202,9 +202,13 @@ def _decide_in_turn(
             decided += 1
         if key == "q":
             break
-    rest = f"{len(items) - decided} still wait" if items else "nothing waits"
-    continue_with = f" Continue with: tierwise retry {run.id}" if decided else ""
-    typer.echo(f"{decided} decided, {rest}.{continue_with}")
+    rest = "nothing waits"
+    if items:
+        rest = f"{len(items) - decided} still wait"
+    line = f"{decided} decided, {rest}."
+    if decided:
+        line += f" Continue with: tierwise retry {run.id}"
+    typer.echo(line)
 
 
 def _decide_by_key(ledger: Ledger, item: ReviewItem, key: str, by: str) -> Decision:
@@ -251,7 +255,9 @@ def _answer_of(item: ReviewItem, edit: str | None, *, editor: bool) -> str | Non
 def _write_in_editor(item: ReviewItem) -> str:
     """Open the current answer in the person's editor, and return what is saved there."""
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    value = item.outcome.value if item.outcome.value is not None else {}
+    value = item.outcome.value
+    if value is None:
+        value = {}  # a document without an answer: the person writes one
     # Only the user may read this folder, and it is removed afterwards.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "answer.json"

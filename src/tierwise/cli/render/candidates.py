@@ -55,11 +55,15 @@ def print_candidates(
     evaluation: Evaluation, results: Sequence[CandidateResult], data: Sequence[dict[str, Any]]
 ) -> None:
     """Print a table, and a sentence for each candidate that missed the floor or needs a note."""
-    floor = "no floor" if evaluation.floor is None else f"floor {evaluation.floor:g}"
-    compared = f", {results[0].compared} compared" if results[0].compared > 1 else ""
     golden = evaluation.golden
     size = len(golden.examples)
-    title = f"{evaluation.step.name} on {golden.path.name}: {size} examples, {floor}{compared}"
+    floor = "no floor"
+    if evaluation.floor is not None:
+        floor = f"floor {evaluation.floor:g}"
+    title = f"{evaluation.step.name} on {golden.path.name}: {size} examples, {floor}"
+    # The same number for all: each of several candidates has to prove more than one alone.
+    if results[0].compared > 1:
+        title += f", {results[0].compared} compared"
     print_table([_cells(row) for row in data], title=title)
     for row, result in zip(data, results, strict=True):
         if not row["capable"] or result.note:
@@ -67,9 +71,13 @@ def print_candidates(
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    # Only a candidate with a confidence threshold hands on some of its answers.
+    keeps = ""
+    if row["coverage"] is not None:
+        keeps = f"{row['coverage']:.0%}"
     return {
         "candidate": row["candidate"],
-        "keeps": "" if row["coverage"] is None else f"{row['coverage']:.0%}",
+        "keeps": keeps,
         "right": f"{row['right']} of {row['n']}",
         "proves": shortened(row["bound"]),
         "capable": "yes" if row["capable"] else "no",

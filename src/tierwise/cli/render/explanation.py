@@ -58,7 +58,9 @@ def _head(explanation: Explanation) -> Iterator[str]:
             yield f"It would be deferred: {explanation.route.reason}."
         return
     yield f"{step} of {explanation.document_id}, as it was in run {run.id} ({run.flow})"
-    source = f" from {outcome.model}" if outcome.model else ""
+    source = ""
+    if outcome.model:
+        source = f" from {outcome.model}"
     calls = plural(len(explanation.used), "call")
     cost = cost_text(total(attempt.cost for attempt in explanation.used))
     yield f"{outcome.status.capitalize()}{source}, {calls}, {cost}."
@@ -75,13 +77,16 @@ def _decision_rows(explanation: Explanation) -> list[tuple[str, str]]:
     if tags:
         rows.append(("Tags", ", ".join(f"{name}={value}" for name, value in tags.items())))
     for number, (step, value) in enumerate(explanation.earlier.items()):
+        # One label for the whole list of earlier outcomes.
         label = "" if number else "Before"
         rows.append((label, f"{step}: {one_line(value, 100)}"))
     budget = _budget_text(features)
     if budget:
         rows.append(("Budget", budget))
     rows.append(("Guards", _guards_text(explanation)))
-    rule = f"{route.rule}: {route.reason}" if route.reason else route.rule
+    rule = route.rule
+    if route.reason:
+        rule += f": {route.reason}"
     rows.append(("Route", rule))
     if route.review:
         rows.append(("Review", "a person reviews the answer before it counts"))
@@ -117,7 +122,9 @@ def _guards_text(explanation: Explanation) -> str:
     if explanation.guards:
         return ", ".join(explanation.guards)
     # The ledger has the guards that rejected a candidate, not all that applied.
-    return "none applies" if explanation.run is None else "none kept a candidate out"
+    if explanation.run is None:
+        return "none applies"
+    return "none kept a candidate out"
 
 
 def _candidates(explanation: Explanation) -> Iterator[str]:
@@ -172,8 +179,11 @@ def _indented(text: str, indent: str) -> list[str]:
 def _attempts(explanation: Explanation, attempts: Sequence[Attempt]) -> Iterator[str]:
     rows: list[tuple[str, str]] = []
     for number, attempt in enumerate(attempts, 1):
-        rows.append((f"{number}. {attempt.model}", f"{KINDS[attempt.kind]}: {_result(attempt)}"))
-        rows += [("", text) for text in _attempt_details(explanation, attempt)]
+        label = f"{number}. {attempt.model}"
+        kind = KINDS[attempt.kind]
+        rows.append((label, f"{kind}: {_result(attempt)}"))
+        # Details go below the call, without a label of their own.
+        rows += [("", detail) for detail in _attempt_details(explanation, attempt)]
     yield from aligned(rows, indent="  ")
 
 
@@ -202,10 +212,13 @@ def _result(attempt: Attempt) -> str:
     if attempt.reused:
         return "an answer paid for before, reused"
     if attempt.error:
+        # The row begins with the model's name already.
         text = (attempt.error_text or "").removeprefix(f"{attempt.model}: ")
         return f"{attempt.error}: {text} ({cost_text(attempt.cost)})"
-    confidence = "" if attempt.confidence is None else f", confidence {attempt.confidence:.2f}"
-    return f"answered in {attempt.latency_s:.2f} s, {cost_text(attempt.cost)}{confidence}"
+    text = f"answered in {attempt.latency_s:.2f} s, {cost_text(attempt.cost)}"
+    if attempt.confidence is not None:
+        text += f", confidence {attempt.confidence:.2f}"
+    return text
 
 
 def _verdict_text(verdict: Verdict) -> str:

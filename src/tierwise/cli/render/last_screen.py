@@ -26,12 +26,12 @@ _CAUSES = {
 def print_last_screen(summary: RunSummary, engine: Engine) -> None:
     """Print what happened, why, and the next commands."""
     examples = _accepted_examples(summary, engine)
-    certified = {
-        (row.outcome.step, model)
-        for row in examples
-        if row.outcome.route
-        for model in row.outcome.route.thresholds
-    }
+    # A model in a route has a confidence threshold if a certificate set one.
+    certified: set[tuple[str, str]] = set()
+    for row in examples:
+        route = row.outcome.route
+        if route:
+            certified.update((row.outcome.step, model) for model in route.thresholds)
     lines = ["", "What happened", *_what_happened(summary, engine, certified)]
     lines += ["", "Why", *_why(summary, certified)]
     lines += ["", "Next", *_next_commands(summary, examples), ""]
@@ -54,9 +54,11 @@ def _what_happened(
     summary: RunSummary, engine: Engine, certified: set[tuple[str, str]]
 ) -> list[str]:
     run = summary.run
-    waits = " (they wait for a person or for money)" if run.deferred else ""
     documents = plural(run.documents, "document")
-    lines = [f"  {documents}: {run.accepted} accepted, {run.deferred} deferred{waits}."]
+    totals = f"  {documents}: {run.accepted} accepted, {run.deferred} deferred"
+    if run.deferred:
+        totals += " (they wait for a person or for money)"
+    lines = [f"{totals}."]
     for step in summary.outcomes:
         parts = [
             _model_part(row, engine, certified)
@@ -70,10 +72,14 @@ def _what_happened(
         if deferred:
             parts.append(f"{deferred} deferred")
         lines.append(f"  {step}: {', '.join(parts) or 'nothing'}.")
-    made = plural(run.attempts - run.reused, "call")
-    budget = "" if run.budget_usd is None else f" of a budget of {usd(run.budget_usd)}"
-    reused = f", {run.reused} paid answers reused" if run.reused else ""
-    lines.append(f"  {made}{reused}; cost {usd(run.cost_known, run.cost_unknown)}{budget}.")
+    # A reused answer is recorded as an attempt, but nothing was sent for it.
+    calls = plural(run.attempts - run.reused, "call")
+    if run.reused:
+        calls += f", {run.reused} paid answers reused"
+    cost = f"cost {usd(run.cost_known, run.cost_unknown)}"
+    if run.budget_usd is not None:
+        cost += f" of a budget of {usd(run.budget_usd)}"
+    lines.append(f"  {calls}; {cost}.")
     return lines
 
 

@@ -29,7 +29,10 @@ def aligned(rows: Sequence[tuple[str, str]], *, indent: str = "") -> Iterator[st
 
 def one_line(value: Any, most: int = 200) -> str:
     """Return a value as one line of at most this many characters."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        text = value
+    else:
+        text = json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split())
     if len(text) <= most:
         return text

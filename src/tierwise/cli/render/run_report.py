@@ -119,22 +119,33 @@ def _check_cells(row: CheckRate) -> dict[str, Any]:
         "check": row.check,
         "passed": f"{row.passed} of {row.scored}",
         "unscored": row.unscored or "",
-        "pass rate": "" if row.rate is None else f"{row.rate:.0%}",
+        "pass rate": _percent(row.rate),
         _INTERVAL: _interval_text(row.interval),
     }
 
 
 def _saving_cells(row: Saving) -> dict[str, Any]:
-    about = "about " if row.estimated and row.best_cost is not None else ""
+    would_have_cost = _amount(row.best_cost)
+    if row.estimated and row.best_cost is not None:
+        would_have_cost = f"about {would_have_cost}"
+    quality = "unknown"
+    if row.quality is not None:
+        quality = f"{100 * row.quality:+.1f} points"
     return {
         "step": row.step,
         "cost": _amount(row.cost),
-        "would have cost": about + _amount(row.best_cost),
+        "would have cost": would_have_cost,
         "saved": _amount(row.saved),
-        "share": "" if row.share is None else f"{row.share:.0%}",
-        "quality": "unknown" if row.quality is None else f"{100 * row.quality:+.1f} points",
+        "share": _percent(row.share),
+        "quality": quality,
         "quality rests on": row.evidence,
     }
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f"{share:.0%}"
 
 
 def _amount(value: Decimal | None) -> str:
