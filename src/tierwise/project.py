@@ -272,14 +272,16 @@ def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[st
 
 
 def _missing_weights(model: Model, env: Mapping[str, str]) -> str | None:
-    """Return the remedy for an embedded model whose weights are not on this machine."""
+    """Return the remedy for a model run on this machine whose weights are missing or unverified."""
     from tierwise.gateway.local import weights_present
 
     if model.weights is None or weights_present(model.weights, env):
         return None
     own_file = model.weights.own_file(env)
-    if own_file:
+    if own_file and not own_file.is_file():
         return f"there is no file {own_file}"
+    if own_file:
+        return f"{own_file} is not verified; run `tierwise fetch {model.name}`"
     return f"its weights are not here; run `tierwise fetch {model.name}`"
 
 

@@ -242,7 +242,7 @@ def _unanswered(
 
 
 def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
-    usage = _plausible(reply.usage, model)
+    usage = _usage_if_plausible(reply.usage, model)
     return replace(
         attempt,
         usage=usage,
@@ -257,7 +257,7 @@ def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
 def _failed(attempt: Attempt, model: Model, error: BaseException, seconds: float) -> Attempt:
     usage = None
     if isinstance(error, CallError):
-        usage = _plausible(error.usage, model)
+        usage = _usage_if_plausible(error.usage, model)
     cost = model.cost(usage)
     if isinstance(error, NEVER_BILLED):
         cost = Decimal(0)
@@ -271,7 +271,7 @@ def _failed(attempt: Attempt, model: Model, error: BaseException, seconds: float
     )
 
 
-def _plausible(usage: Usage | None, model: Model) -> Usage | None:
+def _usage_if_plausible(usage: Usage | None, model: Model) -> Usage | None:
     """Return a reported usage; None (unknown) when it is far above the model's window."""
     if usage is None:
         return None

@@ -8,7 +8,7 @@ from tierwise.steps.examples import load_golden
 from tierwise.text.terms import normalised
 
 SIMILARITY_PERCENT = 90.0  # share of equal characters from which two texts are nearly the same
-_QUOTED_WORDS = 12  # a golden text of this length must not be quoted in another text either
+_FEWEST_QUOTED_WORDS = 12  # a golden text of this length must not be quoted in another text either
 
 
 class GoldenTexts:
@@ -18,7 +18,7 @@ class GoldenTexts:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read the golden sets. Raises ConfigError with file and line for a damaged one."""
+        """Read the golden sets whose texts stay out of training data. Raises ConfigError with file and line for a damaged one."""
         texts: set[str] = set()
         for path in (*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("*.csv"))):
             if path.stem.endswith("-examples"):  # few-shot examples, which nothing is measured on
@@ -26,7 +26,9 @@ class GoldenTexts:
             golden = load_golden(path, at_least=0)
             texts |= {normalised(example.text) for example in golden.examples}
         self._texts = sorted(texts)
-        self._long_texts = [text for text in self._texts if len(text.split(" ")) >= _QUOTED_WORDS]
+        self._quotable_texts = [
+            text for text in self._texts if len(text.split(" ")) >= _FEWEST_QUOTED_WORDS
+        ]
 
     def overlaps(self, text: str) -> bool:
         """Return True if a text is, nearly is, or quotes a golden text.
@@ -39,4 +41,4 @@ class GoldenTexts:
         similar = process.extractOne(
             words, self._texts, scorer=fuzz.ratio, score_cutoff=SIMILARITY_PERCENT
         )
-        return similar is not None or any(quoted in words for quoted in self._long_texts)
+        return similar is not None or any(quoted in words for quoted in self._quotable_texts)

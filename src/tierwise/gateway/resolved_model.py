@@ -84,7 +84,7 @@ class ResolvedModel:
 
     @property
     def private(self) -> tuple[str, ...]:
-        """Values that no error may show: the secrets, and every header, whatever its name."""
+        """Values that no error may show: the secrets, and headers of any name unless very short."""
         private = list(self.secrets)
         headers = self.params.get("extra_headers") or {}
         for header in headers.values():

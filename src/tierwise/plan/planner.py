@@ -128,7 +128,8 @@ class Planner(DryRunEngine):
         """Return everything that was planned so far, as one value."""
         totals = self.totals
         shadow = self.policy.rules.shadow
-        least, longest = totals.seconds()
+        seconds_least, seconds_most = totals.seconds()
+        shadow_share = shadow.money if shadow.share else 0.0  # of the run's spending
         return Plan(
             flow=flow,
             parameters=dict(parameters),
@@ -144,9 +145,9 @@ class Planner(DryRunEngine):
             expected_deferred=totals.expected_deferred,
             missing=tuple(totals.missing.values()),
             references=totals.references,
-            shadow=shadow.money if shadow.share else 0.0,
-            seconds_least=least,
-            seconds_most=longest,
+            shadow=shadow_share,
+            seconds_least=seconds_least,
+            seconds_most=seconds_most,
         )
 
     # ---- one document

@@ -147,6 +147,7 @@ def parse_yaml(text: str, path: Path | str, *, first_line: int = 1) -> YamlData:
     """Parse YAML text that is in `path` from `first_line` on."""
     from ruamel.yaml.error import MarkedYAMLError
 
+    # None: empty, unusual or wrong, so that the slow parser has to look.
     fast = _load_fast(text)
     if fast is not None:
         return YamlData(path, fast, first_line=first_line, text=text)
