@@ -18,7 +18,7 @@ class GoldenTexts:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read the golden sets whose texts stay out of training data. Raises ConfigError with file and line for a damaged one."""
+        """Read the golden sets whose texts stay out of training data. Raises ConfigError."""
         texts: set[str] = set()
         for path in (*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("*.csv"))):
             if path.stem.endswith("-examples"):  # few-shot examples, which nothing is measured on
