@@ -1,4 +1,8 @@
-"""A top-up: when the budget is exhausted during a run, a person is asked to raise it."""
+"""A top-up: when the budget is exhausted during a run, a person is asked to raise it.
+
+An empty budget defers the document (`cascade/cascade.py`), asks for a top-up here, or fails the run
+(`engine.py`), as `when_empty` in the rules says.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Recorded runs: a flow run on record in the ledger, under one budget, with a summary.
 
 Prefect shows and schedules; cost, completeness and resume come from the ledger alone.
+
+A run resumes after a crash because paid calls are reused: see `cascade/attempts.py`.
 """
 
 from __future__ import annotations

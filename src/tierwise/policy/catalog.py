@@ -1,4 +1,8 @@
-"""The catalog: tiers, models, prices, and the variables that a model needs."""
+"""The catalog: tiers, models, prices, and the variables that a model needs.
+
+The cost of a call is computed here (`Model.cost`). Tiers and models are added in the project's
+`routing_rules/catalog.yaml`.
+"""
 
 from __future__ import annotations
 
