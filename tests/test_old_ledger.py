@@ -505,3 +505,15 @@ def test_an_old_ledger_in_postgresql_is_migrated_and_works(
     ):
         for used in USES[command_name]:
             succeeded(terminal(*used.arguments, cwd=project_on_postgresql), used)
+
+
+def test_an_old_reason_that_ends_with_the_budget_loses_its_quotation(
+    terminal: Terminal, project: Path
+) -> None:
+    """The migration marks reasons that quote an answer, so that a deletion rewrites them."""
+    ledger = project / ".tierwise" / "ledger.db"
+    quoted = "words that nobody wrote about the wardrobe"
+    assert any(quoted in str(row) for row in rows_of(ledger, "outcomes"))
+    done = terminal("retention", "--document", "51-wardrobe.txt", cwd=project)
+    assert done.code == 0, done.err
+    assert not any(quoted in str(row) for row in rows_of(ledger, "outcomes"))
