@@ -163,7 +163,11 @@ def main(words: Sequence[str] | None = None) -> None:
             rows += [row(task, result, options.machine) for result in results]
             if task.step is RECEIPT:
                 notes += fields(evaluation, chosen(task, options))
-            notes += [f"{task.name}: {r.measurement.name}: {r.note}." for r in results if r.note]
+            notes += [
+                f"{task.name}: {r.measurement.name}: {r.note}."
+                for r in results
+                if r.note
+            ]
             notes += routed(task, evaluation, results)
         print(file=sys.stderr)
     text = "\n".join([*table(rows), "", *notes]) + "\n"
@@ -178,44 +182,68 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument(
-        "--sets", type=lambda text: text.split(","), default=list(SETS), help="of " + ",".join(SETS)
+        "--sets",
+        type=lambda text: text.split(","),
+        default=list(SETS),
+        help="of " + ",".join(SETS),
     )
-    parser.add_argument("--items", type=int, default=200, help="golden items a set, at most half")
     parser.add_argument(
-        "--models", action="append", help="a candidate or a chain such as 'learned > qwen-0.5b'"
+        "--items", type=int, default=200, help="golden items a set, at most half"
+    )
+    parser.add_argument(
+        "--models",
+        action="append",
+        help="a candidate or a chain such as 'learned > qwen-0.5b'",
     )
     parser.add_argument("--floor", type=float, default=0.95)
     parser.add_argument("--threshold", choices=["auto", "fit", "none"], default="auto")
     parser.add_argument(
-        "--server", action="append", default=[], metavar="MODEL=URL", help="serves the same weights"
+        "--server",
+        action="append",
+        default=[],
+        metavar="MODEL=URL",
+        help="serves the same weights",
     )
-    parser.add_argument("--machine", default=f"{os.cpu_count()} cores, {platform.machine()}")
     parser.add_argument(
-        "--project", type=Path, default=Path("out/capability"), help="where the projects are made"
+        "--machine", default=f"{os.cpu_count()} cores, {platform.machine()}"
+    )
+    parser.add_argument(
+        "--project",
+        type=Path,
+        default=Path("out/capability"),
+        help="where the projects are made",
     )
     parser.add_argument("--out", type=Path, help="write the tables there too")
     options = parser.parse_args(words)
     options.server = dict(pair.split("=", 1) for pair in options.server)
     if unknown := set(options.sets) - set(SETS):
-        parser.error(f"no set named {', '.join(sorted(unknown))}; there are {', '.join(SETS)}")
+        parser.error(
+            f"no set named {', '.join(sorted(unknown))}; there are {', '.join(SETS)}"
+        )
     return options
 
 
 def banking(folder: Path, most: int | None) -> Iterator[Example]:
     """Customer messages with their intents, as words; of the `most` frequent ones only."""
-    with (folder / "banking77" / "messages.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / "banking77" / "messages.csv").open(
+        encoding="utf-8", newline=""
+    ) as file:
         found = [
             (row["text"], row["intent"].strip("?").replace("_", " ").lower())
             for row in csv.DictReader(file)
         ]
-    kept = {intent for intent, _ in Counter(intent for _, intent in found).most_common(most)}
+    kept = {
+        intent for intent, _ in Counter(intent for _, intent in found).most_common(most)
+    }
     for number, (text, intent) in enumerate(found):
         if intent in kept:
             yield Example(f"banking-{number}", text, {"label": intent}, "public")
 
 
 def receipts(folder: Path) -> Iterator[Example]:
-    for line in (folder / "sroie" / "receipts.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (
+        (folder / "sroie" / "receipts.jsonl").read_text(encoding="utf-8").splitlines()
+    ):
         item = json.loads(line)
         yield Example(f"receipt-{item['id']}", item["text"], item["gold"], "public")
 
@@ -232,7 +260,9 @@ def parts(task: Task, count: int) -> tuple[list[Example], list[Example]]:
     once = {normalised(item.text): item for item in task.items}
     ordered = sorted(once, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     count = min(count, len(ordered) // 2)
-    return [once[text] for text in ordered[:count]], [once[text] for text in ordered[count:]]
+    return [once[text] for text in ordered[:count]], [
+        once[text] for text in ordered[count:]
+    ]
 
 
 def make_project(task: Task, options: argparse.Namespace) -> Path:
@@ -245,7 +275,12 @@ def make_project(task: Task, options: argparse.Namespace) -> Path:
     (root / "prompts" / f"{step}.md.j2").write_text(PROMPTS[step])
     for name, items in ((step, golden), (f"{step}-examples", examples)):
         lines = [
-            {"id": e.id, "text": e.text, "sensitivity": e.sensitivity, "expected": e.expected}
+            {
+                "id": e.id,
+                "text": e.text,
+                "sensitivity": e.sensitivity,
+                "expected": e.expected,
+            }
             for e in items
         ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -274,13 +309,17 @@ def catalog(task: Task, servers: Mapping[str, str]) -> dict[str, Any]:
     house = Project(Path(__file__).parent.parent).catalog
     models: dict[str, Any] = {}
     for name in EMBEDDED:
-        entry = house.models[name].model_dump(mode="json", exclude_unset=True, exclude={"name"}) | {
-            "confidence": True
-        }
+        entry = house.models[name].model_dump(
+            mode="json", exclude_unset=True, exclude={"name"}
+        ) | {"confidence": True}
         if name in servers:
             del entry["weights"]
             served = served_name(servers[name]) or name
-            params = {"model": f"openai/{served}", "api_base": servers[name], "api_key": "none"}
+            params = {
+                "model": f"openai/{served}",
+                "api_base": servers[name],
+                "api_key": "none",
+            }
             entry |= {"litellm_params": params, "concurrency": 32}
         models[name] = entry
         models[f"{name}-nearest"] = entry | {
@@ -295,7 +334,12 @@ def catalog(task: Task, servers: Mapping[str, str]) -> dict[str, Any]:
             "date": "2026-11-22",
         }
         limits = {"context_tokens": 1_000_000, "max_output_tokens": 64, "strength": 5}
-        models["learned"] = {"tier": "local", "learned": task.step.name, "price": price, **limits}
+        models["learned"] = {
+            "tier": "local",
+            "learned": task.step.name,
+            "price": price,
+            **limits,
+        }
     tiers = {
         name: tier.model_dump(exclude_unset=True)
         for name, tier in house.tiers.items()
@@ -324,7 +368,10 @@ def make_evaluation(engine: Engine, task: Task, root: Path) -> Evaluation:
     def show_progress(what: str, done: int, total: int) -> None:
         if done % max(1, total // 20) == 0:
             print(
-                f"\r{task.name}: {what}: {done} of {total}    ", end="", file=sys.stderr, flush=True
+                f"\r{task.name}: {what}: {done} of {total}    ",
+                end="",
+                file=sys.stderr,
+                flush=True,
             )
 
     golden = load_golden(root / "golden" / f"{task.step.name}.jsonl")
@@ -372,7 +419,10 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows)]
+    return [
+        "| " + " | ".join(cells) + " |"
+        for cells in (heads, ["---"] * len(heads), *rows)
+    ]
 
 
 def fields(evaluation: Evaluation, candidates: Sequence[tuple[str, ...]]) -> list[str]:
@@ -382,16 +432,27 @@ def fields(evaluation: Evaluation, candidates: Sequence[tuple[str, ...]]) -> lis
     for chain in candidates:
         scored = score(evaluation, chain, evaluation.golden.examples)
         right = (
-            sum(s.answered and same_fields(n)(s.outcome.value, s.example.expected) for s in scored)
+            sum(
+                s.answered and same_fields(n)(s.outcome.value, s.example.expected)
+                for s in scored
+            )
             for n in names
         )
-        rows.append([" > ".join(chain), *(f"{count / len(scored):.3f}" for count in right)])
+        rows.append(
+            [" > ".join(chain), *(f"{count / len(scored):.3f}" for count in right)]
+        )
     return [*markdown(["fields right", *names], rows), ""]
 
 
-def routed(task: Task, evaluation: Evaluation, results: Sequence[CandidateResult]) -> Iterator[str]:
+def routed(
+    task: Task, evaluation: Evaluation, results: Sequence[CandidateResult]
+) -> Iterator[str]:
     """What the router picks among language models at a floor that only the best meets, and at one that all meet."""
-    proofs = [r.certificate for r in results if r.certificate and r.certificate.threshold is None]
+    proofs = [
+        r.certificate
+        for r in results
+        if r.certificate and r.certificate.threshold is None
+    ]
     proofs = [c for c in proofs if "learned" not in c.models]
     bounds = sorted((c.bound for c in proofs if c.bound), reverse=True)
     best, second = (*bounds, 0.0, 0.0)[:2]
@@ -403,9 +464,18 @@ def routed(task: Task, evaluation: Evaluation, results: Sequence[CandidateResult
     current = evaluation.engine.current(evaluation.step, evaluation.parameters)
     limit = evaluation.engine.prompts[evaluation.step.prompt].head.max_output_tokens
     for floor in floors:
-        rules = policy.rules.model_copy(update={"floors": {evaluation.step.name: round(floor, 3)}})
-        f = Features(step=evaluation.step.name, tokens=100, prompt_tokens=200, sensitivity="public")
-        found = route(f, replace(policy, rules=rules), max_output_tokens=limit, current=current)
+        rules = policy.rules.model_copy(
+            update={"floors": {evaluation.step.name: round(floor, 3)}}
+        )
+        f = Features(
+            step=evaluation.step.name,
+            tokens=100,
+            prompt_tokens=200,
+            sensitivity="public",
+        )
+        found = route(
+            f, replace(policy, rules=rules), max_output_tokens=limit, current=current
+        )
         yield f"{task.name}, floor {floor:.3f}: {found.models[0]} ({found.reason})"
 
 

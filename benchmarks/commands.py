@@ -63,7 +63,9 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--keep", type=Path, help="make the project here, or use the one there")
+    parser.add_argument(
+        "--keep", type=Path, help="make the project here, or use the one there"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = options.keep or Path(folder) / "project"
@@ -71,10 +73,14 @@ def main() -> None:
             with serving(0) as url:
                 prepare(project, url, options.documents)
         least = measure(BASELINE, project, options.times)
-        print("| command | wall time, s | processor time, s | ratio |\n|---|---|---|---|")
+        print(
+            "| command | wall time, s | processor time, s | ratio |\n|---|---|---|---|"
+        )
         print(row("import tierwise.ledger", least, least))
         for command in COMMANDS:
-            taken = measure(["-m", "tierwise", *command.split()], project, options.times)
+            taken = measure(
+                ["-m", "tierwise", *command.split()], project, options.times
+            )
             print(row(f"tierwise {command}", taken, least), flush=True)
 
 
@@ -84,7 +90,9 @@ def prepare(root: Path, url: str, number: int) -> None:
     rules = root / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text().replace("[small, large]", "[small]"))
     (root / "golden").mkdir()
-    (root / "golden" / "classify.yaml").write_text(f"parameters: {{labels: {LABELS}}}\n")
+    (root / "golden" / "classify.yaml").write_text(
+        f"parameters: {{labels: {LABELS}}}\n"
+    )
     documents = root / "documents"
     documents.mkdir()
     for index in range(number):

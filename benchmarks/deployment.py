@@ -89,9 +89,13 @@ class Place:
             "health": lambda: self.ask("GET", "/health"),
             "flow run": lambda: self.ask("GET", f"/flow_runs/{run_id}"),
             "timeline": lambda: self.ask("GET", f"/flow_runs/{run_id}/graph-v2"),
-            "task runs": lambda: self.ask("POST", "/task_runs/filter", {**this, "limit": 50}),
+            "task runs": lambda: self.ask(
+                "POST", "/task_runs/filter", {**this, "limit": 50}
+            ),
             "log": lambda: self.ask(
-                "POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 100}
+                "POST",
+                "/logs/filter",
+                {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 100},
             ),
         }
         for name, request in asked.items():
@@ -124,12 +128,19 @@ def main() -> None:
 
 def prepared(root: Path, url: str, number: int) -> Path:
     """A project whose one model is the stand-in, and its messages."""
-    make_project(root, MODEL.format(lane="lean", url=url, in_flight=IN_FLIGHT), rules=RULES)
+    make_project(
+        root, MODEL.format(lane="lean", url=url, in_flight=IN_FLIGHT), rules=RULES
+    )
     (root / "prefect.yaml").write_text(DEPLOYMENT)
     with (root / "inbox.jsonl").open("w") as out:
         for n in range(number):
             out.write(
-                json.dumps({"id": f"mail-{n:05}", "text": f"{OPENINGS[n % 3]} Order {n}. {REST}"})
+                json.dumps(
+                    {
+                        "id": f"mail-{n:05}",
+                        "text": f"{OPENINGS[n % 3]} Order {n}. {REST}",
+                    }
+                )
                 + "\n"
             )
     return root
@@ -147,7 +158,11 @@ def up(root: Path) -> Iterator[Place]:
 
 
 def tierwise(root: Path, *arguments: str) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PREFECT_")
+    }
     command = [sys.executable, "-m", "tierwise", *arguments]
     subprocess.run(command, cwd=root, env=env, check=True, stdout=sys.stderr)
 
@@ -167,15 +182,21 @@ def measured(place: Place, number: int) -> dict[str, str]:
     )
     [deployment] = place.insist("POST", "/deployments/filter", {})
     begun = time.perf_counter()
-    run_id = place.insist("POST", f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
-    while (run := place.insist("GET", f"/flow_runs/{run_id}"))["state"]["type"] not in ENDED:
+    run_id = place.insist(
+        "POST", f"/deployments/{deployment['id']}/create_flow_run", {}
+    )["id"]
+    while (run := place.insist("GET", f"/flow_runs/{run_id}"))["state"][
+        "type"
+    ] not in ENDED:
         place.sample(run_id)
         time.sleep(1)
     ended = time.perf_counter() - begun
     at_once = recorded(place, run_id)
     drained = until_settled(place, run_id)
     [artifact] = place.insist(
-        "POST", "/artifacts/filter", {"artifacts": {"key": {"any_": ["support-inbox-summary"]}}}
+        "POST",
+        "/artifacts/filter",
+        {"artifacts": {"key": {"any_": ["support-inbox-summary"]}}},
     )
     batches = -(-number // BATCH)
     return {
@@ -190,13 +211,18 @@ def measured(place: Place, number: int) -> dict[str, str]:
         "server, CPU seconds": f"{cpu_s(server) - before[0]:.0f}",
         "worker, CPU seconds": f"{cpu_s(worker) - before[1]:.1f}",
         "server, most memory": f"{peak_mb(server):.0f} MB",
-        "Prefect's database grew by": megabytes(size(place.root, "prefect") - before[3]),
+        "Prefect's database grew by": megabytes(
+            size(place.root, "prefect") - before[3]
+        ),
         "the ledger grew by": megabytes(size(place.root, "ledger") - before[4]),
         "task runs submitted": f"{batches * STEPS:,}",
         "recorded as Completed at the end of the run": f"{at_once:,}",
         f"recorded as Completed {drained:.0f} s later": f"{recorded(place, run_id):,}",
         "requests for the page": f"{sum(map(len, place.seconds.values())):,}, {place.failed} failed",
-        **{f"{name}, p50 / p95 / most": spread(seconds) for name, seconds in place.seconds.items()},
+        **{
+            f"{name}, p50 / p95 / most": spread(seconds)
+            for name, seconds in place.seconds.items()
+        },
     }
 
 
@@ -240,7 +266,13 @@ def _times(pid: int) -> list[int]:
 def peak_mb(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return (
-        int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+        int(
+            next(
+                line.split()[1]
+                for line in status.splitlines()
+                if line.startswith("VmHWM")
+            )
+        )
         / 1000
     )
 
@@ -259,7 +291,10 @@ def spread(seconds: list[float]) -> str:
     if len(seconds) < 2:
         return "too few"
     cuts = quantiles(seconds, n=20, method="inclusive")
-    return " / ".join(f"{1000 * value:.0f}" for value in (cuts[9], cuts[18], max(seconds))) + " ms"
+    return (
+        " / ".join(f"{1000 * value:.0f}" for value in (cuts[9], cuts[18], max(seconds)))
+        + " ms"
+    )
 
 
 def load() -> str:

@@ -110,9 +110,7 @@ certificates:
 OUTCOMES = "item,step,prompt_tokens,model,tier,score,cost_usd\n" + "".join(
     f"{item},s,10,{model},t,1,0.1\n" for item in "xy" for model in "ab"
 )
-GOLDEN = (
-    '{"id": "1", "text": "x", "label": "a"}\n{"id": "2", "text": "y", "expected": {"label": "b"}}\n'
-)
+GOLDEN = '{"id": "1", "text": "x", "label": "a"}\n{"id": "2", "text": "y", "expected": {"label": "b"}}\n'
 REPLY = {
     "model": "m",
     "choices": [
@@ -146,7 +144,12 @@ EXTRACT = Step(
     name="extract",
     returns=Terms,
     prompt="extract",
-    checks=(fields_are_quoted, numbers_are_in_the_document, no_placeholders, same_language),
+    checks=(
+        fields_are_quoted,
+        numbers_are_in_the_document,
+        no_placeholders,
+        same_language,
+    ),
 )
 TERMS = '{"party": {"value": "Ann", "quote": "Ann"}, "amounts": [{"value": "2,140", "quote": "2140"}], "share": 0.5}'
 
@@ -200,13 +203,21 @@ def _answer(step: Step, parameters: Mapping[str, object]) -> Callable[[bytes], o
 
 def _reply(data: bytes) -> object:
     model = Model.model_validate(_MODEL)
-    call = Call(model="m", identity="m", messages=(Message("user", TEXT),), max_tokens=9)
+    call = Call(
+        model="m", identity="m", messages=(Message("user", TEXT),), max_tokens=9
+    )
     for code in (200, 400):
-        exchange = HttpExchange(direct=True, url="http://127.0.0.1", status=code, content=data)
+        exchange = HttpExchange(
+            direct=True, url="http://127.0.0.1", status=code, content=data
+        )
         with translated_errors(model, call, exchange, ()):
             if code == 400:
                 raise ErrorStatus
-            json.dumps(to_reply(parse_response(exchange.body), exchange, model, 0.0).served_model)
+            json.dumps(
+                to_reply(
+                    parse_response(exchange.body), exchange, model, 0.0
+                ).served_model
+            )
     return None
 
 
@@ -235,7 +246,10 @@ def readers() -> dict[str, Reader]:
         b"text,id,sensitivity\nhello,1,internal\n",
         b'{"text": "hello", "id": 1}\n{"text": "x"}\n',
     )
-    texts = (b"---\nsensitivity: internal\ntopic: x\n---\nHello there\n", "Größe".encode("utf-16"))
+    texts = (
+        b"---\nsensitivity: internal\ntopic: x\n---\nHello there\n",
+        "Größe".encode("utf-16"),
+    )
     return {
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), rows) for suffix in (".csv", ".jsonl")},
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), texts) for suffix in (".txt", ".md")},
@@ -261,7 +275,10 @@ def damaged(good: bytes) -> st.SearchStrategy[bytes]:
     """Good input with some of it gone, repeated, or replaced by what is nasty."""
     piece = st.sampled_from(NASTY) | st.binary(max_size=6)
     edit = st.tuples(
-        st.integers(0, len(good)), st.integers(0, 12), piece, st.sampled_from([0, 0, 20])
+        st.integers(0, len(good)),
+        st.integers(0, 12),
+        piece,
+        st.sampled_from([0, 0, 20]),
     )
 
     def apply(edits: list[tuple[int, int, bytes, int]]) -> bytes:
@@ -277,7 +294,9 @@ def try_out(reader: Reader, *, examples: int, number: int | None = None) -> int:
     """Read so many inputs; how many were read. Raises whatever is no error of ours."""
     count = 0
     inputs = st.one_of(
-        *(damaged(good) for good in reader.good), st.binary(max_size=200), st.text().map(_encoded)
+        *(damaged(good) for good in reader.good),
+        st.binary(max_size=200),
+        st.text().map(_encoded),
     )
 
     @settings(
@@ -312,7 +331,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="for each reader")
     options = parser.parse_args()
     if unknown := set(options.names) - set(known):
-        parser.error(f"no reader named {', '.join(unknown)}; there are {', '.join(known)}")
+        parser.error(
+            f"no reader named {', '.join(unknown)}; there are {', '.join(known)}"
+        )
     logging.disable()  # parsers complain of what they are given
     found = [
         name

@@ -59,7 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each way in each turn")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of each way in each turn"
+    )
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     print(
@@ -81,7 +83,9 @@ async def compare(url: str, latency_ms: int, turns: int, seconds: float) -> None
                     await measure(ask, in_flight, seconds, found[name])
         reference = found[REFERENCE]
         for name, it in found.items():
-            ratios = f"{it.rate / reference.rate:.2f} | {it.cpu_ms / reference.cpu_ms:.2f}"
+            ratios = (
+                f"{it.rate / reference.rate:.2f} | {it.cpu_ms / reference.cpu_ms:.2f}"
+            )
             print(
                 f"| {latency_ms} ms | {in_flight} | {name} | {it.rate:,.0f} | {it.cpu_ms:.2f} | {ratios} |",
                 flush=True,
@@ -110,7 +114,9 @@ async def measure(ask: Ask, in_flight: int, seconds: float, into: Measured) -> N
 async def bare_httpx(url: str) -> AsyncIterator[Ask]:
     import httpx
 
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
+    async with httpx.AsyncClient(
+        limits=httpx.Limits(max_connections=None), timeout=60
+    ) as client:
 
         async def ask() -> str:
             response = await client.post(f"{url}/chat/completions", json=BODY)
@@ -123,7 +129,9 @@ async def bare_httpx(url: str) -> AsyncIterator[Ask]:
 async def bare_aiohttp(url: str) -> AsyncIterator[Ask]:
     import aiohttp
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
 
         async def ask() -> str:
             async with session.post(f"{url}/chat/completions", json=BODY) as response:
@@ -162,7 +170,10 @@ def through_gateway(lane: str) -> Callable[[str], AbstractAsyncContextManager[As
 
         async def ask() -> str:
             call = Call(
-                model="small", identity="small", messages=(Message("user", PROMPT),), max_tokens=50
+                model="small",
+                identity="small",
+                messages=(Message("user", PROMPT),),
+                max_tokens=50,
             )
             return (await gateway.complete(call)).text
 
@@ -183,7 +194,12 @@ WAYS: dict[str, Callable[[str], AbstractAsyncContextManager[Ask]]] = {
 
 def catalog(url: str, lane: str) -> Catalog:
     """One local model."""
-    sizes = {"context_tokens": 8000, "max_output_tokens": 500, "strength": 50, "price": "unknown"}
+    sizes = {
+        "context_tokens": 8000,
+        "max_output_tokens": 500,
+        "strength": 50,
+        "price": "unknown",
+    }
     model = {
         "tier": "local",
         "lane": lane,
@@ -191,7 +207,9 @@ def catalog(url: str, lane: str) -> Catalog:
         **sizes,
     }
     tiers = {"local": {"description": "here", "stays_in_house": True}}
-    return Catalog.model_validate({"version": 1, "tiers": tiers, "models": {"small": model}})
+    return Catalog.model_validate(
+        {"version": 1, "tiers": tiers, "models": {"small": model}}
+    )
 
 
 def text_of(body: Any) -> str:

@@ -84,7 +84,10 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=500)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument(
-        "--flow-kills", type=int, default=4, help="of the flow, with a fifth of the documents"
+        "--flow-kills",
+        type=int,
+        default=4,
+        help="of the flow, with a fifth of the documents",
     )
     parser.add_argument("--database", choices=DATABASES, nargs="+", default=DATABASES)
     parser.add_argument("--seed", type=int, default=1)
@@ -109,10 +112,14 @@ def main() -> None:
     raise SystemExit(not all(held))
 
 
-def told(what: str, work: Work, database: str, documents: int, kills: int, seed: int) -> bool:
+def told(
+    what: str, work: Work, database: str, documents: int, kills: int, seed: int
+) -> bool:
     """Print one row; whether it is as we claim."""
     with tempfile.TemporaryDirectory() as folder:
-        r = killed(work, database, Path(folder), documents=documents, kills=kills, seed=seed)
+        r = killed(
+            work, database, Path(folder), documents=documents, kills=kills, seed=seed
+        )
     results = "the same bytes" if r.same_bytes else "NOT THE SAME"
     each = "once" if r.complete else "MISSING OR TWICE"
     row = f"{what} | {database} | {r.documents} | {r.kills} | {r.distinct} | {r.requests} | {r.again} | {r.in_flight}"
@@ -121,13 +128,23 @@ def told(what: str, work: Work, database: str, documents: int, kills: int, seed:
 
 
 def killed(
-    work: Work, database: str, folder: Path, *, documents: int, kills: int, seed: int = 1
+    work: Work,
+    database: str,
+    folder: Path,
+    *,
+    documents: int,
+    kills: int,
+    seed: int = 1,
 ) -> Report:
     """Run some work undisturbed and, with a ledger of its own, killed at so many random moments."""
     source = written(folder / "letters.jsonl", documents)
     with Standin(latency_s=LATENCY_S) as standin:
-        project = make_project(folder / "project", model("small", standin.url), rules=RULES)
-        started(work, project, source, folder / "calm", migrated_url("sqlite", folder)).join()
+        project = make_project(
+            folder / "project", model("small", standin.url), rules=RULES
+        )
+        started(
+            work, project, source, folder / "calm", migrated_url("sqlite", folder)
+        ).join()
         distinct = standin.count
         standin.requests.clear()
         url = migrated_url(database, made(folder / "stormy-ledger"))
@@ -144,7 +161,9 @@ def killed(
             in_flight += open_claims(url, process.pid)
         last = started(work, project, source, folder / "stormy", url)
         last.join()
-        bodies = {json.dumps(request.body, sort_keys=True) for request in standin.requests}
+        bodies = {
+            json.dumps(request.body, sort_keys=True) for request in standin.requests
+        }
         assert last.exitcode == 0
         assert len(bodies) == distinct
         return Report(
@@ -154,20 +173,27 @@ def killed(
             requests=standin.count,
             in_flight=in_flight,
             same_bytes=contents(folder / "calm") == contents(folder / "stormy"),
-            complete=ids(folder / "stormy") == [f"letters.jsonl#{n}" for n in range(documents)],
+            complete=ids(folder / "stormy")
+            == [f"letters.jsonl#{n}" for n in range(documents)],
         )
 
 
-def started(work: Work, project: Path, source: Path, out: Path, ledger_url: str) -> BaseProcess:
+def started(
+    work: Work, project: Path, source: Path, out: Path, ledger_url: str
+) -> BaseProcess:
     """The work in a process of its own, forked from one that has imported everything."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=in_process, args=(work, project, source, out, ledger_url))
+    process = context.Process(
+        target=in_process, args=(work, project, source, out, ledger_url)
+    )
     process.start()
     return process
 
 
-def in_process(work: Work, project: Path, source: Path, out: Path, ledger_url: str) -> None:
+def in_process(
+    work: Work, project: Path, source: Path, out: Path, ledger_url: str
+) -> None:
     """Where the work is done."""
     from tierwise.orchestrate.process_state import engine
 
@@ -188,7 +214,10 @@ def job(source: Path, out: Path) -> None:
 
     with recorded_run(), ThreadPoolExecutor(4) as pool:
         write_documents(
-            pool.map(steps, read_documents(source, sensitivity="internal", batch_size=10)), out
+            pool.map(
+                steps, read_documents(source, sensitivity="internal", batch_size=10)
+            ),
+            out,
         )
 
 
@@ -216,7 +245,10 @@ def written(path: Path, documents: int) -> Path:
     """A JSON Lines file of letters, no two the same."""
     text = "The desk number {n} has not arrived, and nobody at your office answers the telephone."
     path.write_text(
-        "".join(json.dumps({"id": n, "text": text.format(n=n)}) + "\n" for n in range(documents))
+        "".join(
+            json.dumps({"id": n, "text": text.format(n=n)}) + "\n"
+            for n in range(documents)
+        )
     )
     return path
 
@@ -243,12 +275,17 @@ def open_claims(ledger_url: str, pid: int | None) -> int:
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a folder; what a killed process left behind half written is not one."""
     return {
-        path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
     }
 
 
 def ids(folder: Path) -> list[str]:
-    return [json.loads(line)["id"] for line in (folder / "outcomes.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["id"]
+        for line in (folder / "outcomes.jsonl").read_text().splitlines()
+    ]
 
 
 def made(folder: Path) -> Path:

@@ -49,7 +49,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--floor", type=float, default=0.95)
-    parser.add_argument("--folds", type=int, default=5, help="how many of the five folds to run")
+    parser.add_argument(
+        "--folds", type=int, default=5, help="how many of the five folds to run"
+    )
     options = parser.parse_args()
     runs: dict[int, list[Measured]] = defaultdict(list)
     messages = list(load_labelled(options.data))
@@ -59,12 +61,17 @@ def main() -> None:
     report(runs, options.floor)
 
 
-def folds(messages: list[Labelled], most: int) -> Iterator[tuple[list[Labelled], list[Labelled]]]:
+def folds(
+    messages: list[Labelled], most: int
+) -> Iterator[tuple[list[Labelled], list[Labelled]]]:
     """Four fifths to learn from and the fifth to measure on, up to five times."""
     random.Random(0).shuffle(messages)
     for number in range(most):
         held_out = messages[number::5]
-        yield [m for position, m in enumerate(messages) if position % 5 != number], held_out
+        yield (
+            [m for position, m in enumerate(messages) if position % 5 != number],
+            held_out,
+        )
 
 
 def some_of_each(messages: Sequence[Labelled], size: int) -> list[Labelled]:
@@ -99,7 +106,8 @@ def measure(examples: list[Labelled], held_out: list[Labelled]) -> Measured:
             near[-1].label == m.label for near, m in zip(shown, held_out, strict=True)
         ),
         among_shown=mean(
-            m.label in {e.label for e in near} for near, m in zip(shown, held_out, strict=True)
+            m.label in {e.label for e in near}
+            for near, m in zip(shown, held_out, strict=True)
         ),
         nearest_s=nearest_s,
     )
@@ -108,7 +116,8 @@ def measure(examples: list[Labelled], held_out: list[Labelled]) -> Measured:
 def surest(run: Measured, share: float) -> float:
     """Accuracy on the share that the classifier is surest of."""
     ranked = sorted(
-        zip(run.predictions, run.right, strict=True), key=lambda pair: -pair[0].confidence
+        zip(run.predictions, run.right, strict=True),
+        key=lambda pair: -pair[0].confidence,
     )
     return mean(ok for _, ok in ranked[: round(share * len(ranked))])
 
@@ -118,21 +127,30 @@ def delivered(run: Measured, floor: float) -> Iterator[tuple[int, int, int] | No
     numbered = [Labelled(str(n), str(n), "") for n in range(len(run.right))]
     for half in range(HALVES):
         fit, rest = (
-            [int(item.id) for item in part] for part in split(numbered, 0.5, f"half {half}")
+            [int(item.id) for item in part]
+            for part in split(numbered, 0.5, f"half {half}")
         )
         fitted = fit_threshold(
-            [run.predictions[n].confidence for n in fit], [run.right[n] for n in fit], floor
+            [run.predictions[n].confidence for n in fit],
+            [run.right[n] for n in fit],
+            floor,
         )
         if fitted is None:
             yield None
             continue
-        answered = [run.right[n] for n in rest if run.predictions[n].confidence >= fitted.threshold]
+        answered = [
+            run.right[n]
+            for n in rest
+            if run.predictions[n].confidence >= fitted.threshold
+        ]
         yield len(rest), len(answered), sum(answered)
 
 
 def report(runs: dict[int, list[Measured]], floor: float) -> None:
     """Print the three tables in Markdown."""
-    print("| labels | accuracy | stated | its surest 75 % / 50 % | a document | training |")
+    print(
+        "| labels | accuracy | stated | its surest 75 % / 50 % | a document | training |"
+    )
     print("|---|---|---|---|---|---|")
     for size, some in runs.items():
         accuracy = mean(mean(run.right) for run in some)
@@ -156,9 +174,13 @@ def report(runs: dict[int, list[Measured]], floor: float) -> None:
             print(f"| {size} | 0 of {len(tries)} | | | | |")
             continue
         kept = sum(answered for _, answered, _ in found) / sum(n for n, _, _ in found)
-        right = sum(ok for _, _, ok in found) / sum(answered for _, answered, _ in found)
+        right = sum(ok for _, _, ok in found) / sum(
+            answered for _, answered, _ in found
+        )
         met = sum(ok / answered >= floor for _, answered, ok in found)
-        proven = sum(lower_bound(answered - ok, answered) >= floor for _, answered, ok in found)
+        proven = sum(
+            lower_bound(answered - ok, answered) >= floor for _, answered, ok in found
+        )
         print(
             f"| {size} | {len(found)} of {len(tries)} | {kept:.3f} | {right:.3f} | {met} | {proven} |"
         )

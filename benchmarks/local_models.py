@@ -25,11 +25,19 @@ def ask(endpoint: Any, number: int) -> dict[str, Any]:
     """One request of about 250 prompt and 40 output tokens; gives the server's own timings."""
     prompt = f"Message {number}. {PARAGRAPH * 5} Retell it in your own words."
     messages = [{"role": "user", "content": prompt}]
-    body = {"messages": messages, "max_tokens": 40, "temperature": 0, "cache_prompt": False}
+    body = {
+        "messages": messages,
+        "max_tokens": 40,
+        "temperature": 0,
+        "cache_prompt": False,
+    }
     request = urllib.request.Request(
         f"{endpoint.api_base}/chat/completions",
         json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.api_key}"},
+        {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {endpoint.api_key}",
+        },
     )
     with urllib.request.urlopen(request, timeout=300) as reply:
         timings: dict[str, Any] = json.load(reply)["timings"]
@@ -49,7 +57,11 @@ def main() -> None:
     )
     print("|---|---|---|---|---|")
     for model in Project.find().catalog.models.values():
-        if not model.weights or model.examples or not weights_present(model.weights, os.environ):
+        if (
+            not model.weights
+            or model.examples
+            or not weights_present(model.weights, os.environ)
+        ):
             continue
         endpoint = servers.endpoint(model, os.environ)
         ask(endpoint, 0)

@@ -36,9 +36,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def document(meeting: Mapping[str, Any], queries: int) -> Document:
     """A meeting as the flow would read it: with queries, without people's answers to them."""
-    own = [asked["query"] for asked in meeting["queries"] if not is_general(asked["query"])][
-        :queries
-    ]
+    own = [
+        asked["query"] for asked in meeting["queries"] if not is_general(asked["query"])
+    ][:queries]
     metadata = {"queries": json.dumps(own)} if own else {}
     return Document(
         id=meeting["id"],
@@ -54,7 +54,9 @@ def is_general(query: str) -> bool:
     return "whole meeting" in query.casefold()
 
 
-def run(engine: Engine, meeting: Document, models: Sequence[str], part_tokens: int) -> Document:
+def run(
+    engine: Engine, meeting: Document, models: Sequence[str], part_tokens: int
+) -> Document:
     """The meeting after the flow's steps."""
     context = engine.start_run("benchmark of meetings")
     steps: tuple[tuple[StepTask, dict[str, Any]], ...] = (
@@ -98,7 +100,9 @@ def show(done: Document) -> None:
 def tokens(attempts: Iterable[Attempt]) -> tuple[int, int]:
     """Prompt and output tokens, as the server counted them."""
     usages = [attempt.usage for attempt in attempts if attempt.usage]
-    return sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
+    return sum(u.prompt_tokens for u in usages), sum(
+        u.completion_tokens for u in usages
+    )
 
 
 def pairs(meeting: Mapping[str, Any], done: Document) -> list[tuple[str, str, str]]:
@@ -107,7 +111,10 @@ def pairs(meeting: Mapping[str, Any], done: Document) -> list[tuple[str, str, st
     answers = {answer["query"]: answer["answer"] for answer in found["answers"]} | {
         "": found["summary"]
     }
-    asked = [("", q) if is_general(q["query"]) else (q["query"], q) for q in meeting["queries"]]
+    asked = [
+        ("", q) if is_general(q["query"]) else (q["query"], q)
+        for q in meeting["queries"]
+    ]
     return [
         ("specific" if query else "general", q["summary"], answers[query])
         for query, q in asked
@@ -121,10 +128,16 @@ def rouge(scored: Sequence[tuple[str, str, str]]) -> None:
         print("ROUGE: not measured; `pip install rouge-score` first")
         return
     kinds = ("rouge1", "rouge2", "rougeL")
-    scorer = import_module("rouge_score.rouge_scorer").RougeScorer(kinds, use_stemmer=True)
+    scorer = import_module("rouge_score.rouge_scorer").RougeScorer(
+        kinds, use_stemmer=True
+    )
     print("| queries | answered | ROUGE-1 | ROUGE-2 | ROUGE-L |\n|---|---|---|---|---|")
     for kind in dict.fromkeys(kind for kind, _, _ in scored):
-        scores = [scorer.score(person, answer) for other, person, answer in scored if other == kind]
+        scores = [
+            scorer.score(person, answer)
+            for other, person, answer in scored
+            if other == kind
+        ]
         means = " | ".join(
             f"{mean(score[name].fmeasure for score in scores):.3f}" for name in kinds
         )
@@ -135,11 +148,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with meetings.jsonl")
-    parser.add_argument("--meetings", type=int, default=2, help="how many, the shortest first")
-    parser.add_argument("--models", nargs="+", default=["qwen-0.5b"], help="asked in this order")
     parser.add_argument(
-        "--queries", type=int, default=2, help="of each meeting's specific queries, how many"
+        "--data", type=Path, required=True, help="folder with meetings.jsonl"
+    )
+    parser.add_argument(
+        "--meetings", type=int, default=2, help="how many, the shortest first"
+    )
+    parser.add_argument(
+        "--models", nargs="+", default=["qwen-0.5b"], help="asked in this order"
+    )
+    parser.add_argument(
+        "--queries",
+        type=int,
+        default=2,
+        help="of each meeting's specific queries, how many",
     )
     parser.add_argument("--part-tokens", type=int, default=1500)
     options = parser.parse_args()
@@ -147,15 +169,20 @@ def main() -> None:
         raise SystemExit(f"skipped: there is no {options.data / 'meetings.jsonl'}")
     scored: list[tuple[str, str, str]] = []
     with Engine(Project.find()) as engine:
-        for meeting in sorted(read(options.data), key=lambda meeting: len(meeting["text"]))[
-            : options.meetings
-        ]:
+        for meeting in sorted(
+            read(options.data), key=lambda meeting: len(meeting["text"])
+        )[: options.meetings]:
             done = run(
-                engine, document(meeting, options.queries), options.models, options.part_tokens
+                engine,
+                document(meeting, options.queries),
+                options.models,
+                options.part_tokens,
             )
             show(done)
             first = " ".join(meeting["text"].split()[:80])
-            general = [q["summary"] for q in meeting["queries"] if is_general(q["query"])]
+            general = [
+                q["summary"] for q in meeting["queries"] if is_general(q["query"])
+            ]
             scored += [
                 *pairs(meeting, done),
                 *(("general, by the first 80 words", q, first) for q in general),

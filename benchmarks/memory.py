@@ -33,7 +33,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--one-run", nargs=2, metavar=("PROJECT", "SOURCE"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one-run", nargs=2, metavar=("PROJECT", "SOURCE"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     if options.one_run:
         run(*map(Path, options.one_run))
@@ -56,11 +58,15 @@ def main() -> None:
 def measured(number: int) -> tuple[float, float]:
     """MB that a run had before its first document, and at most."""
     with tempfile.TemporaryDirectory() as folder, serving(0) as url:
-        entry = model("small", url.removesuffix("/v1")) + "    lane: lean\n    concurrency: 64\n"
+        entry = (
+            model("small", url.removesuffix("/v1"))
+            + "    lane: lean\n    concurrency: 64\n"
+        )
         project = make_project(Path(folder) / "project", entry, rules=RULES)
         source = Path(folder) / "lines.jsonl"
         lines = (
-            json.dumps({"text": f"Invoice {n} is still open, please look."}) for n in range(number)
+            json.dumps({"text": f"Invoice {n} is still open, please look."})
+            for n in range(number)
         )
         with source.open("w") as file:
             file.writelines(f"{line}\n" for line in lines)
@@ -88,7 +94,9 @@ def run(project: Path, source: Path) -> None:
     os.chdir(project)
     with recorded_run() as this, ThreadPoolExecutor(AT_ONCE) as pool:
         start = peak()
-        write_documents(pool.map(one, read_documents(source, sensitivity="internal")), Path("out"))
+        write_documents(
+            pool.map(one, read_documents(source, sensitivity="internal")), Path("out")
+        )
     assert this.summary().run.accepted
     print(start, peak())
 

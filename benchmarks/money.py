@@ -21,14 +21,18 @@ from tierwise.policy.budget import ReservationRequest
 IN_FLIGHT = 128
 
 
-async def calls(ledger: Ledger, series: str, number: int, limits: dict[str, Decimal]) -> None:
+async def calls(
+    ledger: Ledger, series: str, number: int, limits: dict[str, Decimal]
+) -> None:
     """So many calls, each claimed and settled."""
     names = iter(f"{series}-{n}" for n in range(number))
 
     async def worker() -> None:
         for name in names:
             reservation = (
-                ReservationRequest(id=name, usd=Decimal("0.001"), limits=limits) if limits else None
+                ReservationRequest(id=name, usd=Decimal("0.001"), limits=limits)
+                if limits
+                else None
             )
             await ledger.claim(name, reservation=reservation)
             await ledger.settle(
@@ -44,10 +48,15 @@ def main() -> None:
     )
     parser.add_argument("--calls", type=int, default=5000)
     options = parser.parse_args()
-    print("| budgets | calls/s | CPU ms a call | ledger, bytes a call |\n|---|---|---|---|")
+    print(
+        "| budgets | calls/s | CPU ms a call | ledger, bytes a call |\n|---|---|---|---|"
+    )
     for budgets in (0, 1, 3):
         limits = {f"budget {n}": Decimal(1000) for n in range(budgets)}
-        with tempfile.TemporaryDirectory() as folder, Ledger.open(root=Path(folder)) as ledger:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Ledger.open(root=Path(folder)) as ledger,
+        ):
             ledger.start_run(RUN)
             asyncio.run(calls(ledger, "first", 500, limits))
             file = Path(folder) / ".tierwise" / "ledger.db"

@@ -82,19 +82,25 @@ def main() -> None:
         prepare_prefect(made(Path(folder), "prefect"), log_level="CRITICAL")
         from prefect.testing.utilities import prefect_test_harness
 
-        print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+        print(
+            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n"
+        )
         print(
             "| server's latency | in flight | way | documents | documents/s | to LiteLLM's loop | to the limit |"
         )
         print("|---|---|---|---|---|---|---|")
         with prefect_test_harness(server_startup_timeout=120):
-            for latency_ms, in_flight in itertools.product(options.latency_ms, options.in_flight):
+            for latency_ms, in_flight in itertools.product(
+                options.latency_ms, options.in_flight
+            ):
                 with serving(latency_ms) as url:
                     number = documents_for(latency_ms, in_flight, options.documents)
                     place = prepared(
                         made(Path(folder), f"{latency_ms}-{in_flight}"), url, in_flight
                     )
-                    report(latency_ms, place, number, compare(place, number, options.turns))
+                    report(
+                        latency_ms, place, number, compare(place, number, options.turns)
+                    )
 
 
 def documents_for(latency_ms: int, in_flight: int, most: int) -> int:
@@ -124,18 +130,24 @@ def compare(place: Place, number: int, turns: int) -> dict[str, float]:
             taken = way(
                 place,
                 written(
-                    place, f"{turn} {name}", number if turn else min(number, 2 * place.in_flight)
+                    place,
+                    f"{turn} {name}",
+                    number if turn else min(number, 2 * place.in_flight),
                 ),
             )
             seconds[name] += taken if turn else 0
     return {name: taken / turns for name, taken in seconds.items()}
 
 
-def report(latency_ms: int, place: Place, number: int, seconds: dict[str, float]) -> None:
+def report(
+    latency_ms: int, place: Place, number: int, seconds: dict[str, float]
+) -> None:
     """Print one row for each way."""
     for name, taken in seconds.items():
         limit = (
-            f"{number / taken / (place.in_flight * 1000 / latency_ms):.2f}" if latency_ms else ""
+            f"{number / taken / (place.in_flight * 1000 / latency_ms):.2f}"
+            if latency_ms
+            else ""
         )
         row = f"{latency_ms} ms | {place.in_flight} | {name} | {number} | {number / taken:,.0f}"
         print(f"| {row} | {seconds[LITELLM] / taken:.2f} | {limit} |", flush=True)
@@ -145,7 +157,9 @@ def written(place: Place, turn: str, number: int) -> Path:
     """A JSON Lines file of documents that no other turn has, so that none is reused."""
     path = place.projects["lean"] / f"{turn.replace(' ', '-')}.jsonl"
     path.write_text(
-        "".join(json.dumps({"text": f"{turn} {n}: {TEXT}"}) + "\n" for n in range(number))
+        "".join(
+            json.dumps({"text": f"{turn} {n}: {TEXT}"}) + "\n" for n in range(number)
+        )
     )
     return path
 
@@ -168,7 +182,9 @@ def requests(place: Place, source: Path, lane: str) -> list[dict[str, Any]]:
         Call(
             model="small",
             identity="",
-            messages=project.prompts["classify"].render(document, {"part": None, "labels": LABELS}),
+            messages=project.prompts["classify"].render(
+                document, {"part": None, "labels": LABELS}
+            ),
             max_tokens=60,
             response_schema=step.schema({"labels": LABELS}),
         )
@@ -209,7 +225,9 @@ def bare_litellm(place: Place, source: Path) -> float:
 
 
 async def timed(
-    ask: Callable[[dict[str, Any]], Awaitable[str]], bodies: list[dict[str, Any]], in_flight: int
+    ask: Callable[[dict[str, Any]], Awaitable[str]],
+    bodies: list[dict[str, Any]],
+    in_flight: int,
 ) -> float:
     """Seconds until all are answered, so many at once."""
     waiting = iter(bodies)
@@ -249,7 +267,11 @@ def without_prefect(lane: str) -> Way:
 
     def engine_run(run: Any, batch: Any) -> None:
         accepted_all(
-            run.hold(run.engine.run_batch(run.context, classify().spec, batch, {"labels": LABELS}))
+            run.hold(
+                run.engine.run_batch(
+                    run.context, classify().spec, batch, {"labels": LABELS}
+                )
+            )
         )
 
     return way
@@ -284,7 +306,9 @@ def flow() -> Any:
 
 
 def accepted_all(batch: Any) -> None:
-    assert all(document.outcomes["classify"].status == "accepted" for document in batch.load())
+    assert all(
+        document.outcomes["classify"].status == "accepted" for document in batch.load()
+    )
 
 
 WAYS: dict[str, Way] = {

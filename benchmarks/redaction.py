@@ -22,11 +22,15 @@ def main() -> None:
         for case in CASES
     ]
     seconds = time.perf_counter() - begun
-    gone = Counter(c.kind for c, d in zip(CASES, done, strict=True) if c.secret not in d.text)
+    gone = Counter(
+        c.kind for c, d in zip(CASES, done, strict=True) if c.secret not in d.text
+    )
     print(f"{'kind':<24} taken out")
     for kind, count in Counter(case.kind for case in CASES).items():
         print(f"{kind:<24} {gone[kind]} of {count}")
-    changed = sum(redaction.apply(Document(id="a", text=text)).text != text for text in HARMLESS)
+    changed = sum(
+        redaction.apply(Document(id="a", text=text)).text != text for text in HARMLESS
+    )
     print(f"{'harmless sentences':<24} {changed} of {len(HARMLESS)} changed")
     characters = sum(len(case.text) for case in CASES)
     print(

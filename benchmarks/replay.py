@@ -87,7 +87,9 @@ def table(labelled: OutcomeTable, on: OutcomeTable) -> Any:
     by_step: dict[str, list[float]] = defaultdict(list)
     for step, difference in zip(labelled.steps, differences, strict=True):
         by_step[step].append(difference)
-    return numpy.array([numpy.mean(by_step.get(step, differences)) for step in on.steps])
+    return numpy.array(
+        [numpy.mean(by_step.get(step, differences)) for step in on.steps]
+    )
 
 
 def cells(runs: list[CurveMeasures]) -> list[str]:

@@ -44,10 +44,17 @@ def main() -> None:
     for routes, models in SIZES:
         ways = [(False, Decimal(1)), (True, Decimal(1)), (False, Decimal("0.00001"))]
         times = [
-            decision_us(policy(routes, models, pick=pick), models, left) for pick, left in ways
+            decision_us(policy(routes, models, pick=pick), models, left)
+            for pick, left in ways
         ]
-        print(f"| {routes} | {models} | " + " | ".join(f"{us:.1f} us" for us in times) + " |")
-    print(f"\nTarget: at most {TARGET_US} us with {SIZES[0][0]} routes and {SIZES[0][1]} models.")
+        print(
+            f"| {routes} | {models} | "
+            + " | ".join(f"{us:.1f} us" for us in times)
+            + " |"
+        )
+    print(
+        f"\nTarget: at most {TARGET_US} us with {SIZES[0][0]} routes and {SIZES[0][1]} models."
+    )
 
 
 def decision_us(decided_by: Policy, models: int, left: Decimal) -> float:
@@ -60,9 +67,17 @@ def decision_us(decided_by: Policy, models: int, left: Decimal) -> float:
     )
 
     def decide() -> None:
-        route(FEATURES, decided_by, max_output_tokens=500, budget_left=left, current=current)
+        route(
+            FEATURES,
+            decided_by,
+            max_output_tokens=500,
+            budget_left=left,
+            current=current,
+        )
 
-    found = route(FEATURES, decided_by, max_output_tokens=500, budget_left=left, current=current)
+    found = route(
+        FEATURES, decided_by, max_output_tokens=500, budget_left=left, current=current
+    )
     assert found.rule == "last", found
     assert len(found.models) + len(found.rejected) == models, found
     timer = timeit.Timer(decide)
@@ -79,7 +94,9 @@ def policy(routes: int, models: int, *, pick: bool) -> Policy:
             "models": {f"model-{i}": entry(i, tiers[i % 3]) for i in range(models)},
         }
     )
-    last: dict[str, Any] = {"pick": "cheapest_capable"} if pick else {"try": list(catalog.models)}
+    last: dict[str, Any] = (
+        {"pick": "cheapest_capable"} if pick else {"try": list(catalog.models)}
+    )
     rules = {
         "version": 1,
         "guards": [
@@ -95,12 +112,17 @@ def policy(routes: int, models: int, *, pick: bool) -> Policy:
             },
         ],
         "floors": {"draft": 0.9},
-        "routes": [*(condition(i) for i in range(routes - 1)), {"name": "last", **last}],
+        "routes": [
+            *(condition(i) for i in range(routes - 1)),
+            {"name": "last", **last},
+        ],
     }
     certificates = Certificates(
         certificates=tuple(proof(name, catalog) for name in list(catalog.models)[::3])
     )
-    return Policy(catalog=catalog, rules=Rules.model_validate(rules), certificates=certificates)
+    return Policy(
+        catalog=catalog, rules=Rules.model_validate(rules), certificates=certificates
+    )
 
 
 def entry(number: int, tier: str) -> dict[str, Any]:
@@ -129,7 +151,11 @@ def condition(number: int) -> dict[str, Any]:
         {"step": ["draft"], "language": ["de", "fr"]},
         {"step": ["draft"], "outcomes": {"classify.label": ["praise"]}},
     ]
-    return {"name": f"route-{number}", "when": kinds[number % len(kinds)], "try": ["model-0"]}
+    return {
+        "name": f"route-{number}",
+        "when": kinds[number % len(kinds)],
+        "try": ["model-0"],
+    }
 
 
 def proof(name: str, catalog: Catalog) -> Certificate:

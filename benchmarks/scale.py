@@ -54,7 +54,8 @@ class Killed:
     seconds: float
     complete: bool  # each document once, all of its outcomes accepted
     apart: bool  # the flow's own process made no calls
-    left: tuple[str, ...]  # files of Prefect or the spool that hold a document's words afterwards
+    # files of Prefect or the spool that hold a document's words afterwards
+    left: tuple[str, ...]
 
     @property
     def again(self) -> int:
@@ -63,7 +64,11 @@ class Killed:
 
 
 def killed(
-    kind: str, folder: Path, prefect_url: str, prefect_database: Path, documents: int = 400
+    kind: str,
+    folder: Path,
+    prefect_url: str,
+    prefect_database: Path,
+    documents: int = 400,
 ) -> Killed:
     """Run support_inbox over confidential letters with a task runner's two workers, and kill one half-way."""
     url = migrated_url("postgresql", folder)
@@ -75,7 +80,9 @@ def killed(
         (folder / "log.txt").open("w") as log,
         ExitStack() as stack,
     ):
-        root = make_project(folder / "project", model("small", provider.url), rules=RULES)
+        root = make_project(
+            folder / "project", model("small", provider.url), rules=RULES
+        )
         env = {
             **os.environ,
             **variables(kind, url),
@@ -87,7 +94,15 @@ def killed(
             env["TIERWISE_CLUSTER"] = stack.enter_context(ray_cluster(env))
         begun = time.monotonic()
         flow = subprocess.Popen(
-            [*FLOW, "--source", str(source), "--out", "out", "--sensitivity", "confidential"],
+            [
+                *FLOW,
+                "--source",
+                str(source),
+                "--out",
+                "out",
+                "--sensitivity",
+                "confidential",
+            ],
             cwd=root,
             env=env,
             stdout=log,
@@ -95,11 +110,15 @@ def killed(
         )
         try:
             half = documents * STEPS // 2
-            workers = claimants(url, lambda found: len(found) > 1 and provider.count >= half, flow)
+            workers = claimants(
+                url, lambda found: len(found) > 1 and provider.count >= half, flow
+            )
             in_flight = kill(min(workers - {flow.pid}), url)
             done = flow.wait(timeout=400)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            raise SystemExit(f"{error}\n{(folder / 'log.txt').read_text()[-5000:]}") from None
+            raise SystemExit(
+                f"{error}\n{(folder / 'log.txt').read_text()[-5000:]}"
+            ) from None
         finally:
             flow.kill()
         seconds = time.monotonic() - begun
@@ -107,9 +126,12 @@ def killed(
         raise SystemExit((folder / "log.txt").read_text()[-5000:])
     bodies = {json.dumps(request.body, sort_keys=True) for request in provider.requests}
     lines = [
-        json.loads(line) for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()
     ]
-    accepted = all(o["status"] == "accepted" for line in lines for o in line["outcomes"].values())
+    accepted = all(
+        o["status"] == "accepted" for line in lines for o in line["outcomes"].values()
+    )
     each_once = ids(root / "out") == [f"letters.jsonl#{n}" for n in range(documents)]
     return Killed(
         kind=kind,
@@ -120,7 +142,9 @@ def killed(
         seconds=seconds,
         complete=accepted and each_once,
         apart=flow.pid not in workers,
-        left=tuple(holding(word, folder / "home", root / ".tierwise", prefect_database)),
+        left=tuple(
+            holding(word, folder / "home", root / ".tierwise", prefect_database)
+        ),
     )
 
 
@@ -139,7 +163,10 @@ def ray_cluster(env: Mapping[str, str]) -> Iterator[str]:
         "dashboard-agent-listen-port",
         "runtime-env-agent-port",
     )
-    ports = {name: unused_address().rpartition(":")[2] for name in (*own, "metrics-export-port")}
+    ports = {
+        name: unused_address().rpartition(":")[2]
+        for name in (*own, "metrics-export-port")
+    }
     start = [
         str(Path(sys.executable).with_name("ray")),
         "start",
@@ -197,7 +224,9 @@ def claimants(
     try:
         while not enough(found):
             if flow.poll() is not None:
-                raise RuntimeError(f"the flow ended early, after these had worked: {found}")
+                raise RuntimeError(
+                    f"the flow ended early, after these had worked: {found}"
+                )
             with database.connect() as connection:
                 owners = connection.execute(
                     text("SELECT owner FROM calls WHERE owner IS NOT NULL")
@@ -212,7 +241,9 @@ def claimants(
 def holding(word: str, *places: Path) -> Iterator[str]:
     """The files at these places that hold a word; a database comes with its side files, and the ledger is left out."""
     for place in places:
-        for path in place.rglob("*") if place.is_dir() else place.parent.glob(f"{place.name}*"):
+        for path in (
+            place.rglob("*") if place.is_dir() else place.parent.glob(f"{place.name}*")
+        ):
             if (
                 path.is_file()
                 and not path.name.startswith("ledger.db")
@@ -237,8 +268,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["killed", "ledger", "prefect", "shards", "reading"])
-    parser.add_argument("--kind", choices=["dask", "ray"], nargs="+", default=["dask", "ray"])
+    parser.add_argument(
+        "what", choices=["killed", "ledger", "prefect", "shards", "reading"]
+    )
+    parser.add_argument(
+        "--kind", choices=["dask", "ray"], nargs="+", default=["dask", "ray"]
+    )
     parser.add_argument("--documents", type=int, default=400)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
@@ -255,8 +290,12 @@ def main() -> None:
 
 
 def tell_killed(kinds: list[str], documents: int) -> None:
-    print("| task runner | documents | different calls | calls made | made again ", end="")
-    print("| in flight when killed | each document | s |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| task runner | documents | different calls | calls made | made again ", end=""
+    )
+    print(
+        "| in flight when killed | each document | s |\n|---|---|---|---|---|---|---|---|"
+    )
     with server() as (url, database):
         for kind in kinds:
             with tempfile.TemporaryDirectory() as folder:
@@ -276,9 +315,13 @@ def tell_ledger(documents: int) -> None:
         with tempfile.TemporaryDirectory() as name, Standin() as provider:
             folder = Path(name)
             url = migrated_url(database, folder)
-            root = make_project(folder / "project", model("small", provider.url), rules=RULES)
+            root = make_project(
+                folder / "project", model("small", provider.url), rules=RULES
+            )
             before = size(url)
-            share(root, letters(folder / "a.jsonl", documents), folder / "out", url, "1/1")
+            share(
+                root, letters(folder / "a.jsonl", documents), folder / "out", url, "1/1"
+            )
             print(
                 f"| {database} | {documents} | {provider.count} | {(size(url) - before) / documents:.0f} |",
                 flush=True,
@@ -291,13 +334,17 @@ def size(url: str) -> int:
 
     database = create_engine(url)
     try:
-        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with database.connect().execution_options(
+            isolation_level="AUTOCOMMIT"
+        ) as connection:
             if url.startswith("sqlite"):
                 connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
                 return Path(str(database.url.database)).stat().st_size
             connection.execute(text("CHECKPOINT"))
             return int(
-                connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+                connection.execute(
+                    text("SELECT pg_database_size(current_database())")
+                ).scalar_one()
             )
     finally:
         database.dispose()
@@ -306,13 +353,21 @@ def size(url: str) -> int:
 def letters(path: Path, number: int) -> Path:
     """A JSON Lines file of letters of about 110 tokens, no two the same."""
     path.write_text(
-        "".join(json.dumps({"id": n, "text": LETTER.format(n=n)}) + "\n" for n in range(number))
+        "".join(
+            json.dumps({"id": n, "text": LETTER.format(n=n)}) + "\n"
+            for n in range(number)
+        )
     )
     return path
 
 
 def share(
-    project: Path, source: Path, out: Path, ledger_url: str, shard: str, workers: int = 1
+    project: Path,
+    source: Path,
+    out: Path,
+    ledger_url: str,
+    shard: str,
+    workers: int = 1,
 ) -> None:
     """One shard of the three steps of support_inbox, without Prefect, in a process of its own."""
     process = get_context("spawn").Process(
@@ -340,14 +395,20 @@ def in_process(
     def steps(batch: Batch) -> Batch:
         sorted_ = classify.fn(batch, labels=list(TOPICS), descriptions=TOPICS)
         return draft.fn(
-            summarize.fn(sorted_, max_words=50), sender="us", max_words=70, only=needs_reply
+            summarize.fn(sorted_, max_words=50),
+            sender="us",
+            max_words=70,
+            only=needs_reply,
         )
 
     os.environ |= {"TIERWISE_LEDGER_URL": ledger_url, "TIERWISE_WORKERS": str(workers)}
     os.chdir(project)
     with recorded_run(), ThreadPoolExecutor(8) as pool:
         write_documents(
-            pool.map(steps, read_documents(source, sensitivity="internal", shard=shard)), out
+            pool.map(
+                steps, read_documents(source, sensitivity="internal", shard=shard)
+            ),
+            out,
         )
     engine().close()
 
@@ -365,7 +426,8 @@ def tell_shards(counts: list[int], documents: int) -> None:
             shards = [f"{k}/{count}" for k in range(1, count + 1)]
             all_ = [
                 context.Process(
-                    target=in_process, args=(root, source, folder / s.replace("/", "-"), url, s, 1)
+                    target=in_process,
+                    args=(root, source, folder / s.replace("/", "-"), url, s, 1),
                 )
                 for s in shards
             ]
@@ -401,7 +463,10 @@ def tell_prefect(task_runs: int) -> None:
             url.rpartition(":")[2],
         ]
         serving = subprocess.Popen(
-            start, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
+            start,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         os.environ["PREFECT_API_URL"] = f"{url}/api"
         try:
@@ -412,7 +477,9 @@ def tell_prefect(task_runs: int) -> None:
             subprocess.run([*run, str(task_runs)], check=True)
             each = 1000 * (cpu(serving.pid) - seconds) / task_runs
             print(f"{task_runs} task runs: {each:.0f} ms of server CPU each", end=", ")
-            print(f"{(database_bytes(root) - before) / task_runs:.0f} bytes of database")
+            print(
+                f"{(database_bytes(root) - before) / task_runs:.0f} bytes of database"
+            )
         finally:
             os.killpg(serving.pid, signal.SIGKILL)
             serving.wait()
@@ -457,7 +524,8 @@ def database_bytes(root: Path) -> int:
 
     with sqlite3.connect(root / ".tierwise" / "prefect.db") as database:
         pages, size_ = (
-            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+            database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "page_size")
         )
     return int(pages * size_)
 
@@ -471,7 +539,10 @@ def tell_reading() -> None:
         for of in (1, 8, 100):
             begun = time.process_time()
             found = sum(
-                1 for _ in iter_documents(source, sensitivity="internal", shard=Shard(1, of))
+                1
+                for _ in iter_documents(
+                    source, sensitivity="internal", shard=Shard(1, of)
+                )
             )
             seconds = time.process_time() - begun
             print(

@@ -30,14 +30,17 @@ from tierwise.records import Attempt, Batch, Document, Outcome
 SHARE = 0.2
 RULES = "version: 1\nroutes:\n  - {{name: default, try: [{models}]}}\n"
 WRONG_LABEL = Fault(text='{"evidence": "has not arrived", "label": "weather"}')
-WRONG_LANGUAGE = Fault(text='{"evidence": "ist nicht angekommen", "label": "Lieferung"}')
+WRONG_LANGUAGE = Fault(
+    text='{"evidence": "ist nicht angekommen", "label": "Lieferung"}'
+)
 
 
 def passing(timeout_s: float) -> dict[str, Fault]:
     """Faults that a model may get over, or that concern one document."""
     return {
         "400 too long": status(
-            400, "This model's maximum context length is 4096 tokens. You requested 5000 tokens."
+            400,
+            "This model's maximum context length is 4096 tokens. You requested 5000 tokens.",
         ),
         "408": status(408),
         "409": status(409),
@@ -115,7 +118,11 @@ def weather(
             server.answer(GOOD)
             server.faults(_drawn(dice, documents * 4, share, timeout_s, fatal))
         root = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "project"
-        addresses = {"first": servers[0].url, "gone": unused_address(), "second": servers[1].url}
+        addresses = {
+            "first": servers[0].url,
+            "gone": unused_address(),
+            "second": servers[1].url,
+        }
         addresses |= {"third": servers[2].url}
         entries = (model(name, url) for name, url in addresses.items())
         settings = f"    concurrency: {concurrency}\n"
@@ -130,7 +137,10 @@ def weather(
             for n in range(documents)
         )
         batch = Batch(
-            tuple(Document(id=str(n), text=t, sensitivity="internal") for n, t in enumerate(texts))
+            tuple(
+                Document(id=str(n), text=t, sensitivity="internal")
+                for n, t in enumerate(texts)
+            )
         )
         run = engine.start_run("storm", budget_usd=Decimal(1000))
         begun = time.monotonic()
@@ -180,7 +190,9 @@ def main() -> None:
     for name, tell in {
         "documents": lambda w: len(w.outcomes),
         "accepted": lambda w: w.accepted,
-        "deferred with a reason": lambda w: len(w.outcomes) - w.accepted - w.unexplained,
+        "deferred with a reason": lambda w: (
+            len(w.outcomes) - w.accepted - w.unexplained
+        ),
         "neither": lambda w: w.unexplained,
         "attempts on record": lambda w: len(w.attempts),
         "of them sent, and requests seen": lambda w: f"{w.sent}, {w.requests}",
@@ -193,8 +205,14 @@ def main() -> None:
         dict(Counter(a.error for a in storm.attempts if a.error).most_common()),
     )
     print("Attempts by model:", dict(Counter(a.model for a in storm.attempts)))
-    last = (o.reason.rpartition("third: ")[2] for o in storm.outcomes if o.status == "deferred")
-    for reason, times in Counter(reason.partition("; ")[0] for reason in last).most_common():
+    last = (
+        o.reason.rpartition("third: ")[2]
+        for o in storm.outcomes
+        if o.status == "deferred"
+    )
+    for reason, times in Counter(
+        reason.partition("; ")[0] for reason in last
+    ).most_common():
         print(f"deferred {times} x, as the last model said: {reason}")
 
 

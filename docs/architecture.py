@@ -52,7 +52,10 @@ def imports_of(room: str) -> list[str]:
 def doors() -> str:
     """Return a table of the third-party packages that few rooms may import."""
     lines = ["| package | imported only in |", "|---|---|"]
-    lines += [f"| {package} | {', '.join(sorted(names))} |" for package, names in DOORS.items()]
+    lines += [
+        f"| {package} | {', '.join(sorted(names))} |"
+        for package, names in DOORS.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

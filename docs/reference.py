@@ -161,7 +161,9 @@ def pages() -> dict[str, str]:
     from tierwise.steps.prompts import FrontMatter
 
     settings = SETTINGS.format(
-        project=_table(ProjectSettings), prompt=_table(FrontMatter), golden=_table(GoldenSettings)
+        project=_table(ProjectSettings),
+        prompt=_table(FrontMatter),
+        golden=_table(GoldenSettings),
     )
     written = {
         "rules.md": RULES + _settings(Rules),
@@ -183,7 +185,9 @@ def _settings(root: type[BaseModel]) -> str:
     parts = [f"\n## The file\n\n{_rows(schema, names)}"]
     for kind, name in names.items():
         entry = schema["$defs"][kind]
-        parts.append(f"\n## `{name}`\n\n{entry['description']}\n\n{_rows(entry, names)}")
+        parts.append(
+            f"\n## `{name}`\n\n{entry['description']}\n\n{_rows(entry, names)}"
+        )
     return "".join(parts)
 
 
@@ -243,7 +247,8 @@ def _value(s: dict[str, Any], names: dict[str, str]) -> str:
     if "anyOf" in s:
         ways = [way for way in s["anyOf"] if way.get("type") != "null"]
         if "number" in (kinds := [way.get("type") for way in ways]):
-            ways = [ways[kinds.index("number")]]  # a decimal, which JSON may also write as text
+            # a decimal, which JSON may also write as text
+            ways = [ways[kinds.index("number")]]
         if kinds[1:] == ["array"] and ways[1]["items"] == ways[0]:
             return f"{_value(ways[0], names)}, or a list of these"
         return _either([_value(way, names) for way in ways])
@@ -264,7 +269,9 @@ def _either(words: list[str]) -> str:
 
 
 def _bounds(s: dict[str, Any]) -> str:
-    least, above, most = (s.get(name) for name in ("minimum", "exclusiveMinimum", "maximum"))
+    least, above, most = (
+        s.get(name) for name in ("minimum", "exclusiveMinimum", "maximum")
+    )
     if most is not None:
         return f", {least or 0:g} to {most:g}"
     return (
@@ -339,7 +346,9 @@ def _function(name: str, value: Callable[..., Any]) -> str:
     if len(line) <= 100:
         return line
     return (
-        f"def {name}(\n    " + ",\n    ".join(parts) + f",\n) -> {signature.return_annotation}: ..."
+        f"def {name}(\n    "
+        + ",\n    ".join(parts)
+        + f",\n) -> {signature.return_annotation}: ..."
     )
 
 
@@ -348,14 +357,20 @@ def _class(name: str, value: type) -> str:
     if is_dataclass(value):
         for f in fields(value):
             default = (
-                "" if f.default is MISSING and f.default_factory is MISSING else f" = {_written(f)}"
+                ""
+                if f.default is MISSING and f.default_factory is MISSING
+                else f" = {_written(f)}"
             )
             lines.append(f"    {f.name}: {f.type}{default}")
     return "\n".join(lines if len(lines) > 1 else [lines[0] + " ..."])
 
 
 def _written(f: Field[Any]) -> str:
-    return _code(f.default) if f.default_factory is MISSING else f"{f.default_factory.__name__}()"
+    return (
+        _code(f.default)
+        if f.default_factory is MISSING
+        else f"{f.default_factory.__name__}()"
+    )
 
 
 def _code(value: Any) -> str:
@@ -368,7 +383,9 @@ def _members(value: Any) -> str:
     for name in MEMBERS.get(getattr(value, "__name__", ""), ()):
         member = vars(value)[name]
         shown = name if isinstance(member, property) else f"{name}()"
-        lines.append(f"| `{shown}` | {(inspect.getdoc(member) or '').splitlines()[0]} |\n")
+        lines.append(
+            f"| `{shown}` | {(inspect.getdoc(member) or '').splitlines()[0]} |\n"
+        )
     return "\n| beside | what it gives |\n|---|---|\n" + "".join(lines) if lines else ""
 
 

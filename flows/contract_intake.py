@@ -59,11 +59,17 @@ def contract_intake(
         shard: the part of the contracts that this run takes, such as 2/8; each part has an `out` of its own.
     """
     with recorded_run(budget_usd=budget_usd) as run:
-        contracts = read_documents(source, sensitivity=sensitivity, only_new=only_new, shard=shard)
+        contracts = read_documents(
+            source, sensitivity=sensitivity, only_new=only_new, shard=shard
+        )
         terms = extract.map(
-            contracts, returns=unmapped(ContractTerms), fields=unmapped(ContractTerms.questions())
+            contracts,
+            returns=unmapped(ContractTerms),
+            fields=unmapped(ContractTerms.questions()),
         )
         digests = summarize.map(terms, max_words=unmapped(90))
-        risks = classify.map(digests, labels=unmapped(list(RISKS)), descriptions=unmapped(RISKS))
+        risks = classify.map(
+            digests, labels=unmapped(list(RISKS)), descriptions=unmapped(RISKS)
+        )
         write_documents(risks, out)
     return run.summary()

@@ -48,8 +48,12 @@ def meeting_digest(
         part_tokens: longer transcripts are read in parts of at most so many tokens.
     """
     with recorded_run(budget_usd=budget_usd) as run:
-        meetings = read_documents(source, sensitivity=sensitivity, only_new=only_new, shard=shard)
-        noted = notes.map(meetings, queries=unmapped(queries), part_tokens=unmapped(part_tokens))
+        meetings = read_documents(
+            source, sensitivity=sensitivity, only_new=only_new, shard=shard
+        )
+        noted = notes.map(
+            meetings, queries=unmapped(queries), part_tokens=unmapped(part_tokens)
+        )
         digests = digest.map(noted, queries=unmapped(queries), max_words=unmapped(120))
         agreed = actions.map(digests, part_tokens=unmapped(part_tokens))
         drafts = minutes.map(agreed, max_words=unmapped(240))

@@ -55,8 +55,12 @@ def support_inbox(
         shard: the part of the messages that this run takes, such as 2/8; each part has an `out` of its own.
     """
     with recorded_run(budget_usd=budget_usd) as run:
-        inbox = read_documents(source, sensitivity=sensitivity, only_new=only_new, shard=shard)
-        topics = classify.map(inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS))
+        inbox = read_documents(
+            source, sensitivity=sensitivity, only_new=only_new, shard=shard
+        )
+        topics = classify.map(
+            inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS)
+        )
         digests = summarize.map(topics, max_words=unmapped(50))
         replies = draft.map(
             digests,

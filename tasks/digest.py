@@ -10,7 +10,11 @@ from pydantic import BaseModel
 
 from tasks.notes import letters, own_queries
 from tierwise import Document, check, step
-from tierwise.steps.checks import at_most_words, numbers_are_in_the_document, same_language
+from tierwise.steps.checks import (
+    at_most_words,
+    numbers_are_in_the_document,
+    same_language,
+)
 
 
 class Answer(BaseModel):
@@ -45,7 +49,9 @@ def numbers_are_known(output: BaseModel, document: Document) -> str | None:
     """Every number stands in the transcript, in what earlier steps made of it, or in a query."""
     queries = [answer.query for answer in getattr(output, "answers", ())]
     values = [
-        outcome.value for outcome in document.outcomes.values() if outcome.status == "accepted"
+        outcome.value
+        for outcome in document.outcomes.values()
+        if outcome.status == "accepted"
     ]
     known = json.dumps([queries, values], ensure_ascii=False)
     return numbers_are_in_the_document.function(
@@ -56,5 +62,10 @@ def numbers_are_known(output: BaseModel, document: Document) -> str | None:
 digest = step(
     "digest",
     returns=Digest,
-    checks=[each_query_is_answered, at_most_words("summary"), numbers_are_known, same_language],
+    checks=[
+        each_query_is_answered,
+        at_most_words("summary"),
+        numbers_are_known,
+        same_language,
+    ],
 )

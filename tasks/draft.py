@@ -23,7 +23,12 @@ class Draft(BaseModel):
 draft = step(
     "draft",
     returns=Draft,
-    checks=[at_most_words("reply"), numbers_are_in_the_document, no_placeholders, same_language],
+    checks=[
+        at_most_words("reply"),
+        numbers_are_in_the_document,
+        no_placeholders,
+        same_language,
+    ],
     correct=rubric(
         "The reply names what this customer wants, and gets it right.",
         "The reply promises nothing: no refund, no date, no result.",

@@ -25,7 +25,11 @@ class Facts(BaseModel):
     @classmethod
     def questions(cls) -> dict[str, str]:
         """Field names and their descriptions, for the prompt."""
-        return {name: info.description or name for name, info in cls.model_fields.items()}
+        return {
+            name: info.description or name for name, info in cls.model_fields.items()
+        }
 
 
-extract = step("extract", returns=Facts, checks=[fields_are_quoted], correct=same_fields())
+extract = step(
+    "extract", returns=Facts, checks=[fields_are_quoted], correct=same_fields()
+)

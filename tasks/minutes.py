@@ -6,7 +6,12 @@ from pydantic import BaseModel
 
 from tasks.digest import numbers_are_known
 from tierwise import Document, check, step
-from tierwise.steps.checks import at_most_words, no_placeholders, same_language, squeezed
+from tierwise.steps.checks import (
+    at_most_words,
+    no_placeholders,
+    same_language,
+    squeezed,
+)
 
 
 class Minutes(BaseModel):
@@ -18,7 +23,9 @@ class Minutes(BaseModel):
 @check("grounding")
 def everybody_is_named(output: Minutes, document: Document) -> str | None:
     """Everybody who has to do something is named in the minutes."""
-    people = [action["who"] for action in (document.value("actions") or {}).get("actions", ())]
+    people = [
+        action["who"] for action in (document.value("actions") or {}).get("actions", ())
+    ]
     text = squeezed(output.minutes)
     missing = [who for who in people if who and squeezed(who) not in text]
     return f"does not name {missing[0]!r}, who has to do something" if missing else None

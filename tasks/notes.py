@@ -16,12 +16,15 @@ from tierwise.steps.correctness import mentions, rubric
 class Notes(BaseModel):
     """What was said in a meeting, point by point."""
 
-    notes: list[str] = Field(json_schema_extra={"minItems": 1, "maxItems": 5})  # of one part
+    # of one part
+    notes: list[str] = Field(json_schema_extra={"minItems": 1, "maxItems": 5})
 
 
 def all_notes(parts: Sequence[Notes]) -> Notes:
     """Return the notes on all parts of a meeting, in order, each once."""
-    return Notes(notes=list(dict.fromkeys(note for part in parts for note in part.notes)))
+    return Notes(
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes))
+    )
 
 
 def own_queries(meeting: Document) -> list[str]:
@@ -31,7 +34,9 @@ def own_queries(meeting: Document) -> list[str]:
         found = json.loads(told)
     except ValueError:
         found = told
-    return [str(query) for query in (found if isinstance(found, list) else [found]) if query]
+    return [
+        str(query) for query in (found if isinstance(found, list) else [found]) if query
+    ]
 
 
 def letters(text: str) -> str:
@@ -40,7 +45,9 @@ def letters(text: str) -> str:
 
 
 @check("grounding")
-def notes_say_something(output: Notes, document: Document, *, queries: Sequence[str]) -> str | None:
+def notes_say_something(
+    output: Notes, document: Document, *, queries: Sequence[str]
+) -> str | None:
     """There are notes, and none of them only repeats a query."""
     asked = {letters(query) for query in (*queries, *own_queries(document))}
     repeated = [note for note in output.notes if letters(note) in asked]
@@ -53,7 +60,8 @@ notes = step(
     "notes",
     returns=Notes,
     gathers=all_notes,
-    checks=[notes_say_something, same_language],  # not the numbers: in speech they are words
+    # not the numbers: in speech they are words
+    checks=[notes_say_something, same_language],
     correct=rubric(
         "Every note is stated or plainly meant in the transcript.",
         "Nothing that was decided, promised or left open is missing.",

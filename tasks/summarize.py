@@ -5,7 +5,11 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from tierwise import step
-from tierwise.steps.checks import at_most_words, numbers_are_in_the_document, same_language
+from tierwise.steps.checks import (
+    at_most_words,
+    numbers_are_in_the_document,
+    same_language,
+)
 from tierwise.steps.correctness import mentions, rubric
 
 

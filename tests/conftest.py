@@ -46,7 +46,9 @@ def pytest_sessionfinish() -> None:
 def _tests_with(fixture: str, path: Path) -> set[str]:
     """The functions of a file that take a fixture."""
     functions = [
-        node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
     ]
     return {
         function.name

@@ -34,7 +34,9 @@ def test_each_third_party_has_one_door(path: Path) -> None:
         assert package in DOORS, (
             f"{package} has no door; list the rooms that may import it in DOORS"
         )
-        assert module_of(path) in DOORS[package], f"{package} is imported outside of its door"
+        assert module_of(path) in DOORS[package], (
+            f"{package} is imported outside of its door"
+        )
 
 
 def test_the_ledgers_private_attributes_stay_in_the_ledger() -> None:
@@ -47,13 +49,17 @@ def test_the_ledgers_private_attributes_stay_in_the_ledger() -> None:
             if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
                 continue
             owner = ast.unparse(node.value).rpartition(".")[2]
-            assert owner not in ("ledger", "_ledger"), f"{path}:{node.lineno} uses {node.attr}"
+            assert owner not in ("ledger", "_ledger"), (
+                f"{path}:{node.lineno} uses {node.attr}"
+            )
 
 
 def test_the_engine_knows_no_flow_and_no_step() -> None:
     """flows import tasks, tasks import tierwise, never back."""
     for path in FILES:
-        assert not {"flows", "tasks"} & {name.partition(".")[0] for name in imports(path)}, path
+        assert not {"flows", "tasks"} & {
+            name.partition(".")[0] for name in imports(path)
+        }, path
     for path in (ROOT / "tasks").glob("*.py"):
         assert "flows" not in {name.partition(".")[0] for name in imports(path)}, path
 
@@ -71,7 +77,9 @@ def test_importing_tierwise_imports_nothing_heavy() -> None:
         "markitdown",
     ]
     code = f"import sys, tierwise; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -84,7 +92,9 @@ def test_the_command_lines_help_imports_neither_litellm_nor_prefect() -> None:
         "except SystemExit: pass\n"
         "print([m for m in ('litellm', 'prefect', 'sqlalchemy', 'pydantic') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 

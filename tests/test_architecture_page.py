@@ -17,7 +17,16 @@ from tests.kit.rooms import BANDS, ENGINE
 DOCS = ROOT / "docs"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 PAGES = [ROOT / "CONTRIBUTING.md", architecture.PAGE, DOCS / "glossary.md", *DECISIONS]
-FOLDERS = ("src/", "tests/", "docs/", "tasks/", "flows/", "prompts/", "golden/", "routing_rules/")
+FOLDERS = (
+    "src/",
+    "tests/",
+    "docs/",
+    "tasks/",
+    "flows/",
+    "prompts/",
+    "golden/",
+    "routing_rules/",
+)
 SYNONYMS = [
     "circuit breaker",
     "few-shot",
@@ -49,11 +58,15 @@ def test_the_architecture_page_is_what_the_imports_say() -> None:
 
 
 def test_the_architecture_page_lists_every_room_once_in_its_band_and_in_order() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| .", architecture.PAGE.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([a-z ]+) \| .", architecture.PAGE.read_text(), re.MULTILINE
+    )
     assert rows == [(room, band) for band, rooms in BANDS.items() for room in rooms]
 
 
-def test_every_room_of_the_table_is_a_folder_or_a_module_and_the_other_way_round() -> None:
+def test_every_room_of_the_table_is_a_folder_or_a_module_and_the_other_way_round() -> (
+    None
+):
     here = {path.name.removesuffix(".py") for path in ENGINE.iterdir() if is_room(path)}
     assert here == {room for rooms in BANDS.values() for room in rooms}
 
@@ -103,6 +116,9 @@ def test_every_decision_record_says_context_decision_and_consequences() -> None:
     for page in DECISIONS:
         if page.name != "index.md":
             text = page.read_text()
-            parts = [text.find(f"**{part}.**") for part in ("Context", "Decision", "Consequences")]
+            parts = [
+                text.find(f"**{part}.**")
+                for part in ("Context", "Decision", "Consequences")
+            ]
             assert -1 not in parts, page.name
             assert parts == sorted(parts), page.name

@@ -30,20 +30,27 @@ def answered(request: Request) -> str:
     number = int(request.document.split()[1])
     right = number >= (4 if request.model == "small" else 1)
     return json.dumps(
-        {"label": "delivery", "evidence": "has not arrived" if right else "words of its own"}
+        {
+            "label": "delivery",
+            "evidence": "has not arrived" if right else "words of its own",
+        }
     )
 
 
 def summary_of(project: Path, *, runs: int = 1) -> RunSummary:
     """The last of some runs over the same ten documents, after one that could not be read."""
     documents = tuple(
-        Document(id=f"{n}.txt", text=f"Parcel {n} has not arrived", sensitivity="internal")
+        Document(
+            id=f"{n}.txt", text=f"Parcel {n} has not arrived", sensitivity="internal"
+        )
         for n in range(10)
     )
     with Engine(Project(project), env={}) as engine:
         for _ in range(runs):
             run = engine.start_run("inbox")
-            engine.record(run, Document(id="empty.txt", text="", sensitivity="internal"), NOT_READ)
+            engine.record(
+                run, Document(id="empty.txt", text="", sensitivity="internal"), NOT_READ
+            )
             engine.run_batch(run, CLASSIFY, Batch(documents), LABELS)
             engine.finish_run(run, "completed")
         return summarize_run(engine.ledger.runs, run.id)
@@ -53,7 +60,9 @@ def summary_of(project: Path, *, runs: int = 1) -> RunSummary:
 def project(tmp_path: Path, standin: Standin) -> Path:
     standin.answer(answered)
     return make_project(
-        tmp_path / "p", model("small", standin.url), model("large", standin.url, price="unknown")
+        tmp_path / "p",
+        model("small", standin.url),
+        model("large", standin.url, price="unknown"),
     )
 
 
@@ -62,7 +71,9 @@ def test_each_model_has_its_pass_rate_with_the_exact_interval_and_what_waits_sin
 ) -> None:
     """6 of 10 and 3 of 4 with the bounds of Clopper and Pearson; what was never asked has a row of its own."""
     rows = table(summary_of(project))
-    assert [(row["step"], row["model"], row["pass rate"], row["deferred"]) for row in rows] == [
+    assert [
+        (row["step"], row["model"], row["pass rate"], row["deferred"]) for row in rows
+    ] == [
         ("classify", "small", "60% (26–88%)", 0),
         ("classify", "large", "75% (19–99%)", 1),
         ("read", "none was asked", "", 1),
@@ -80,7 +91,9 @@ def test_reused_answers_and_unknown_costs_are_told(project: Path) -> None:
     assert again[0]["attempts"] == "10, 10 reused"
 
 
-def test_each_kind_of_waiting_has_its_remedy_and_the_rest_its_command(project: Path) -> None:
+def test_each_kind_of_waiting_has_its_remedy_and_the_rest_its_command(
+    project: Path,
+) -> None:
     summary = summary_of(project)
     page = attention(summary)
     for part in (
@@ -97,6 +110,8 @@ def test_each_kind_of_waiting_has_its_remedy_and_the_rest_its_command(project: P
 
 def test_a_server_that_is_away_is_worth_a_look(tmp_path: Path) -> None:
     away = make_project(
-        tmp_path / "p", model("small", unused_address()), model("large", unused_address())
+        tmp_path / "p",
+        model("small", unused_address()),
+        model("large", unused_address()),
     )
     assert "ended in Unreachable: `tierwise doctor`" in attention(summary_of(away))

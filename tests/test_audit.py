@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
-from tests.kit.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, python, run
+from tests.kit.ledgers import (
+    DATABASES,
+    DOCUMENT,
+    REPLY,
+    RUN,
+    attempt,
+    migrated_url,
+    python,
+    run,
+)
 from tests.kit.terminal import Terminal
 from tierwise.audit.files import read_trail, write_trail
 from tierwise.audit.verify import verify_file
@@ -112,9 +121,13 @@ def decision(**changes: Any) -> Decision:
     return Decision(**usual | changes)
 
 
-def exported(project: Path, terminal: Terminal, *arguments: str, form: str = "jsonl") -> Path:
+def exported(
+    project: Path, terminal: Terminal, *arguments: str, form: str = "jsonl"
+) -> Path:
     path = project / f"trail.{form}"
-    done = terminal("audit", "export", "--format", form, "-o", path, *arguments, cwd=project)
+    done = terminal(
+        "audit", "export", "--format", form, "-o", path, *arguments, cwd=project
+    )
     assert done.code == 0, done.err
     return path
 
@@ -131,7 +144,10 @@ def sql(url: str, *statements: str) -> None:
 def test_every_run_attempt_outcome_and_decision_has_a_record_that_explains_it(
     project: Path, terminal: Terminal
 ) -> None:
-    lines = [json.loads(line) for line in exported(project, terminal).read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in exported(project, terminal).read_text().splitlines()
+    ]
     assert [line["record"] for line in lines] == [
         *["run", "attempt", "outcome"] * 2,
         "decision",
@@ -142,17 +158,28 @@ def test_every_run_attempt_outcome_and_decision_has_a_record_that_explains_it(
         "support-inbox",
         "2026-09-21T14:13:20.250000+00:00",
     )
-    assert (tried["model"], tried["tier"], tried["cost_usd"]) == ("small", "local", "0.00075")
+    assert (tried["model"], tried["tier"], tried["cost_usd"]) == (
+        "small",
+        "local",
+        "0.00075",
+    )
     assert tried["checks"] == [["schema", True, None], ["grounding", False, 0.25]]
     assert (outcome["document"], outcome["rule"], outcome["status"]) == (
         DOCUMENT.hash,
         "confidential",
         "deferred",
     )
-    assert (outcome["sensitivity"], outcome["sensitivity_source"]) == ("internal", "flow")
+    assert (outcome["sensitivity"], outcome["sensitivity_source"]) == (
+        "internal",
+        "flow",
+    )
     assert outcome["rejected"][0][0] == "large"
     assert outcome["policy"] == RUN.policy_hash
-    assert (lines[6]["decision"], lines[6]["by"], lines[6]["run"]) == ("edited", "ada", "run-1")
+    assert (lines[6]["decision"], lines[6]["by"], lines[6]["run"]) == (
+        "edited",
+        "ada",
+        "run-1",
+    )
 
 
 def test_who_set_a_sensitivity_is_on_record(ledger: Ledger, tmp_path: Path) -> None:
@@ -171,9 +198,15 @@ def test_who_set_a_sensitivity_is_on_record(ledger: Ledger, tmp_path: Path) -> N
     async def story() -> None:
         for number, document in enumerate(batch.load()):
             level = document.strictest
-            outcome = Outcome(step="classify", status="accepted", value=1, sensitivity=level)
-            await ledger.record_outcome(RUN.id, replace(document, id=str(number)), outcome)
-        derived = Outcome(step="classify", status="accepted", value=1, sensitivity="restricted")
+            outcome = Outcome(
+                step="classify", status="accepted", value=1, sensitivity=level
+            )
+            await ledger.record_outcome(
+                RUN.id, replace(document, id=str(number)), outcome
+            )
+        derived = Outcome(
+            step="classify", status="accepted", value=1, sensitivity="restricted"
+        )
         await ledger.record_outcome(RUN.id, replace(flow, id="3"), derived)
 
     run(story())
@@ -201,11 +234,15 @@ def test_no_text_is_in_the_trail(project: Path, terminal: Terminal, form: str) -
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-def test_what_nobody_touched_is_verified(project: Path, terminal: Terminal, form: str) -> None:
+def test_what_nobody_touched_is_verified(
+    project: Path, terminal: Terminal, form: str
+) -> None:
     path = exported(project, terminal, form=form)
     for arguments in ([path], [path, "--alone"], []):
         done = terminal("audit", "verify", *arguments, cwd=project)
-        assert (done.code, "nothing is wrong" in done.out) == (0, True), done.out + done.err
+        assert (done.code, "nothing is wrong" in done.out) == (0, True), (
+            done.out + done.err
+        )
 
 
 def test_both_formats_say_the_same(project: Path, terminal: Terminal) -> None:
@@ -228,15 +265,25 @@ def swapped(lines: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (lambda lines: [lines[0].replace("run-1", "run-9"), *lines[1:]], "line {0} was changed"),
         (
-            lambda lines: [*lines[:2], lines[2].replace("internal", "public"), *lines[3:]],
+            lambda lines: [lines[0].replace("run-1", "run-9"), *lines[1:]],
+            "line {0} was changed",
+        ),
+        (
+            lambda lines: [
+                *lines[:2],
+                lines[2].replace("internal", "public"),
+                *lines[3:],
+            ],
             "line {2} was changed",
         ),
         (lambda lines: [*lines[:3], *lines[4:]], "line {3} does not follow line {2}"),
         (lambda lines: lines[1:], "line {0} does not follow the start"),
         (swapped, "line {1} does not follow line {0}"),
-        (lambda lines: [*lines[:4], lines[3], *lines[4:]], "line {4} does not follow line {3}"),
+        (
+            lambda lines: [*lines[:4], lines[3], *lines[4:]],
+            "line {4} does not follow line {3}",
+        ),
         (lambda lines: lines[:-1], "ends after line {6} without its end record"),
         (lambda lines: lines[:4], "ends after line {3} without its end record"),
         (lambda lines: [*lines, lines[1]], "line {8} comes after the end record"),
@@ -254,7 +301,11 @@ def swapped(lines: list[str]) -> list[str]:
     ],
 )
 def test_a_file_that_was_tampered_with_is_told_by_its_line(
-    project: Path, terminal: Terminal, form: str, harm: Callable[[list[str]], list[str]], told: str
+    project: Path,
+    terminal: Terminal,
+    form: str,
+    harm: Callable[[list[str]], list[str]],
+    told: str,
 ) -> None:
     path = exported(project, terminal, form=form)
     head, lines = (1 if form == "csv" else 0), path.read_text().splitlines()
@@ -282,15 +333,22 @@ def test_any_other_order_or_choice_of_the_lines_is_found(
 ) -> None:
     path, lines = sound
     others = data.draw(
-        st.lists(st.sampled_from(lines), min_size=1, max_size=8).filter(lambda some: some != lines)
+        st.lists(st.sampled_from(lines), min_size=1, max_size=8).filter(
+            lambda some: some != lines
+        )
     )
     path.write_text("".join(f"{line}\n" for line in others))
     assert verify_file(path, None).faults
 
 
-def forged(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+def forged(
+    path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
     """Change records and make the whole chain anew, as somebody would who knows how it is made."""
-    rows, head = change([json.loads(line) for line in path.read_text().splitlines()]), START
+    rows, head = (
+        change([json.loads(line) for line in path.read_text().splitlines()]),
+        START,
+    )
     lines = []
     for row in rows:
         content = {k: v for k, v in row.items() if k != "hash"} | {"previous": head}
@@ -348,8 +406,14 @@ CHANGED_ROWS = [
         "UPDATE verdicts SET passed = true WHERE attempt_id = 'run-1-1'",
         "run run-1: a record in the ledger was changed",
     ),
-    ("UPDATE outcomes SET status = 'accepted'", "run run-2: a record in the ledger was changed"),
-    ("UPDATE outcomes SET sensitivity = 'public'", "run run-2: a record in the ledger was changed"),
+    (
+        "UPDATE outcomes SET status = 'accepted'",
+        "run run-2: a record in the ledger was changed",
+    ),
+    (
+        "UPDATE outcomes SET sensitivity = 'public'",
+        "run run-2: a record in the ledger was changed",
+    ),
     (
         "UPDATE runs SET policy_hash = 'x' WHERE id = 'run-2'",
         "run run-2: a record in the ledger was changed",
@@ -358,11 +422,20 @@ CHANGED_ROWS = [
         "DELETE FROM outcomes WHERE run_id = 'run-2'",
         "run run-2: the ledger has 2 records, 3 were sealed",
     ),
-    ("UPDATE reviews SET reviewer = 'bob'", "decision 1: a record in the ledger was changed"),
+    (
+        "UPDATE reviews SET reviewer = 'bob'",
+        "decision 1: a record in the ledger was changed",
+    ),
     ("DELETE FROM reviews", "decision 1 was sealed, and is no longer in the ledger"),
-    ("DELETE FROM seals WHERE seq = 2", "seal 3 (run run-2) does not follow the one before"),
+    (
+        "DELETE FROM seals WHERE seq = 2",
+        "seal 3 (run run-2) does not follow the one before",
+    ),
     ("DELETE FROM seals WHERE seq = 3", "run run-2 has no seal"),
-    ("UPDATE seals SET head = previous WHERE seq = 2", "seal 2 (decision 1) was changed"),
+    (
+        "UPDATE seals SET head = previous WHERE seq = 2",
+        "seal 2 (decision 1) was changed",
+    ),
     (
         "UPDATE outcomes SET value = '{}' WHERE run_id = 'run-1'",
         "run run-1: the value of a.txt, classify, was changed",
@@ -393,7 +466,10 @@ def test_an_old_file_tells_a_changed_ledger_and_where(
     sql(url, "UPDATE attempts SET cost = 1 WHERE run_id = 'run-1'")
     done = terminal("audit", "verify", path, cwd=project)
     assert done.code == 1
-    assert "line 2: the file has what was sealed, the ledger has something else" in done.out
+    assert (
+        "line 2: the file has what was sealed, the ledger has something else"
+        in done.out
+    )
 
 
 def test_a_file_kept_elsewhere_tells_a_ledger_whose_seals_were_all_made_anew(
@@ -423,7 +499,8 @@ def test_a_run_under_way_is_exported_with_a_note_and_differs_once_it_has_ended(
     done = terminal("audit", "verify", path, cwd=project)
     assert done.code == 1
     assert (
-        "line 7: not what the ledger has; changed, or written before the run had ended" in done.out
+        "line 7: not what the ledger has; changed, or written before the run had ended"
+        in done.out
     )
 
 
@@ -444,7 +521,12 @@ def test_a_run_or_a_time_can_be_asked_for(project: Path, terminal: Terminal) -> 
         ("end", None),
     ]
     assert runs("--run", "run-1") == one
-    later = [("run", "run-2"), ("attempt", "run-2"), ("outcome", "run-2"), ("end", None)]
+    later = [
+        ("run", "run-2"),
+        ("attempt", "run-2"),
+        ("outcome", "run-2"),
+        ("end", None),
+    ]
     assert runs("--since", "2026-09-22T01:00+00:00") == later
 
 
@@ -526,7 +608,9 @@ def lines_of(path: Path, record_kind: str) -> list[dict[str, Any]]:
 
 def verify(project: Path, terminal: Terminal) -> list[str]:
     """The ledger's faults."""
-    faults: list[str] = json.loads(terminal("audit", "verify", "--json", cwd=project).out)["faults"]
+    faults: list[str] = json.loads(
+        terminal("audit", "verify", "--json", cwd=project).out
+    )["faults"]
     return faults
 
 
@@ -541,7 +625,10 @@ def test_a_run_whose_process_was_killed_is_ended_on_record_and_sealed(
     )
     sql(url, AGED)
     done = terminal("audit", "export", "-o", path, cwd=project)
-    assert "run run-3: its process is gone; it is now on record as crashed, and sealed" in done.err
+    assert (
+        "run run-3: its process is gone; it is now on record as crashed, and sealed"
+        in done.err
+    )
     dead = lines_of(path, "run")[-1]
     assert (dead["run"], dead["state"], "ended" in dead) == ("run-3", "crashed", True)
     assert "crashed" not in terminal("audit", "export", "-o", path, cwd=project).err, (
@@ -561,12 +648,17 @@ def test_a_run_whose_process_was_killed_is_ended_on_record_and_sealed(
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_the_next_runs_start_ends_what_crashed(project: Path, url: str, tmp_path: Path) -> None:
+def test_the_next_runs_start_ends_what_crashed(
+    project: Path, url: str, tmp_path: Path
+) -> None:
     killed(url, tmp_path)
     sql(url, AGED)
     with Ledger.open(url, root=tmp_path) as ledger:
         record(ledger, "run-4", started=1_790_095_000.0)
-        assert (ledger.runs.resolve("run-3").state, ledger.runs.resolve("run-4").state) == (
+        assert (
+            ledger.runs.resolve("run-3").state,
+            ledger.runs.resolve("run-4").state,
+        ) == (
             "crashed",
             "completed",
         )
@@ -593,7 +685,9 @@ def test_a_run_elsewhere_lives_as_long_as_its_lease(
         assert verify(project, terminal) == []
 
         async def goes_on() -> None:
-            outcome = Outcome(step="draft", status="accepted", value=1, sensitivity="internal")
+            outcome = Outcome(
+                step="draft", status="accepted", value=1, sensitivity="internal"
+            )
             await ledger.record_outcome("run-3", DOCUMENT, outcome)
 
         run(goes_on())
@@ -623,7 +717,9 @@ def labelled(ledger: Ledger) -> None:
         agreed=None,
         recorded_at=1_790_000_050.0,
     )
-    shadow = replace(audit, id="a1.shadow", model="tiny", agreed=False, value={"note": "else"})
+    shadow = replace(
+        audit, id="a1.shadow", model="tiny", agreed=False, value={"note": "else"}
+    )
     run(ledger.samples.record([audit, shadow]))
     ledger.samples.label("a1", "accepted", "ada")
     ledger.samples.label("a1", "shadow", "bob")
@@ -650,7 +746,9 @@ def test_every_word_of_a_person_on_an_audit_is_in_the_trail(
     assert SECRET not in path.read_text()
     for form in ("jsonl", "csv"):
         assert (
-            terminal("audit", "verify", exported(project, terminal, form=form), cwd=project).code
+            terminal(
+                "audit", "verify", exported(project, terminal, form=form), cwd=project
+            ).code
             == 0
         )
     assert verify(project, terminal) == []
@@ -665,7 +763,10 @@ CHANGED_LABELS = [
         "UPDATE labels SET word = 'both' WHERE seq = 2",
         "label 2: a record in the ledger was changed",
     ),
-    ("DELETE FROM labels WHERE seq = 1", "label 1 was sealed, and is no longer in the ledger"),
+    (
+        "DELETE FROM labels WHERE seq = 1",
+        "label 1 was sealed, and is no longer in the ledger",
+    ),
     (
         "UPDATE audits SET \"right\" = true WHERE id = 'a1.accepted'",
         "audit a1.accepted: its label is not the one on",
@@ -682,10 +783,17 @@ CHANGED_LABELS = [
 
 
 @pytest.mark.parametrize(
-    ("statement", "told"), CHANGED_LABELS, ids=[statement for statement, _ in CHANGED_LABELS]
+    ("statement", "told"),
+    CHANGED_LABELS,
+    ids=[statement for statement, _ in CHANGED_LABELS],
 )
 def test_a_label_that_was_changed_is_found(
-    project: Path, url: str, terminal: Terminal, tmp_path: Path, statement: str, told: str
+    project: Path,
+    url: str,
+    terminal: Terminal,
+    tmp_path: Path,
+    statement: str,
+    told: str,
 ) -> None:
     """Also where evidence reads it: there it decides which certificates count."""
     with Ledger.open(url, root=tmp_path) as ledger:

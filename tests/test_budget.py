@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+)
 
 from tierwise.errors import BudgetExceeded, Misuse
 from tierwise.policy.budget import Budget
@@ -48,14 +55,16 @@ class Calls(RuleBasedStateMachine):
                 self.budget.reserve(None)
 
     @rule(
-        call=consumes(open_calls), share=st.none() | st.decimals(min_value=0, max_value=1, places=3)
+        call=consumes(open_calls),
+        share=st.none() | st.decimals(min_value=0, max_value=1, places=3),
     )
     def settle(self, call: tuple[Decimal, Decimal], share: Decimal | None) -> None:
         reservation, worst = call
         actual = None if share is None else worst * share
         self.budget.settle(reservation, actual)
         self.open -= worst
-        self.paid += worst if actual is None else actual  # unknown counts as the worst case
+        # unknown counts as the worst case
+        self.paid += worst if actual is None else actual
 
     @invariant()
     def never_more_than_the_limit(self) -> None:

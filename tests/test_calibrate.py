@@ -54,7 +54,9 @@ def level(
 
 def test_the_knee_is_the_least_concurrency_that_gets_nearly_as_much_done() -> None:
     assert (
-        knee_of([level(1, 10), level(2, 19), level(4, 30), level(8, 32), level(16, 31)]).concurrency
+        knee_of(
+            [level(1, 10), level(2, 19), level(4, 30), level(8, 32), level(16, 31)]
+        ).concurrency
         == 4
     )
 
@@ -68,11 +70,17 @@ def test_prices_are_those_that_explain_both_loads(
     reads: float, writes: float, hour: Decimal
 ) -> None:
     """A server that takes so long for a token read and so long for one written gets these prices back."""
-    mixed = level(8, 100, prompt=70_000, completion=4_000, seconds=70_000 * reads + 4_000 * writes)
-    reading = level(8, 100, prompt=70_000, completion=100, seconds=70_000 * reads + 100 * writes)
+    mixed = level(
+        8, 100, prompt=70_000, completion=4_000, seconds=70_000 * reads + 4_000 * writes
+    )
+    reading = level(
+        8, 100, prompt=70_000, completion=100, seconds=70_000 * reads + 100 * writes
+    )
     found = token_prices(mixed, reading, hour)
     wanted = [s * float(hour) / 3600 * 1e6 for s in (reads, writes)]
-    assert [float(price) for price in found] == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+    assert [float(price) for price in found] == pytest.approx(
+        wanted, rel=1e-3, abs=1e-5
+    )
 
 
 @given(st.floats(0.1, 100), st.floats(0.1, 100))
@@ -90,19 +98,31 @@ def test_replies_without_usage_make_no_server_dearer(uncounted: int) -> None:
     """They took their time, so they are taken to be as long as the others."""
     told = 100 - uncounted
     mixed, reading = (
-        level(8, 100, prompt=700 * told, completion=each * told, seconds=each, uncounted=uncounted)
+        level(
+            8,
+            100,
+            prompt=700 * told,
+            completion=each * told,
+            seconds=each,
+            uncounted=uncounted,
+        )
         for each in (40, 10)
     )
     whole, first = (
-        level(8, 100, prompt=70_000, completion=each * 100, seconds=each) for each in (40, 10)
+        level(8, 100, prompt=70_000, completion=each * 100, seconds=each)
+        for each in (40, 10)
     )
-    assert token_prices(mixed, reading, Decimal(2)) == token_prices(whole, first, Decimal(2))
+    assert token_prices(mixed, reading, Decimal(2)) == token_prices(
+        whole, first, Decimal(2)
+    )
 
 
 def test_where_many_replies_lack_usage_the_rest_is_not_gone_by() -> None:
     with pytest.raises(Misuse, match="left usage out of 11 of 100 replies"):
         token_prices(
-            level(8, 100, prompt=1, completion=1), level(8, 100, prompt=1, uncounted=11), Decimal(2)
+            level(8, 100, prompt=1, completion=1),
+            level(8, 100, prompt=1, uncounted=11),
+            Decimal(2),
         )
 
 
@@ -116,7 +136,10 @@ def calls() -> Iterator[Call]:
     while True:
         number += 1
         yield Call(
-            model="own", identity="i", messages=(Message("user", f"{number} hello"),), max_tokens=50
+            model="own",
+            identity="i",
+            messages=(Message("user", f"{number} hello"),),
+            max_tokens=50,
         )
 
 
@@ -125,7 +148,12 @@ def catalog_of(server: Standin) -> Catalog:
         "tier": "local",
         "litellm_params": {"model": "openai/own", "api_base": f"{server.url}/v1"},
     }
-    rest = {"context_tokens": 1000, "max_output_tokens": 100, "strength": 1, "price": "unknown"}
+    rest = {
+        "context_tokens": 1000,
+        "max_output_tokens": 100,
+        "strength": 1,
+        "price": "unknown",
+    }
     tiers = {"local": {"description": "here", "stays_in_house": True}}
     return Catalog.model_validate(
         {"version": 1, "tiers": tiers, "models": {"own": {**entry, **rest}}}
@@ -146,7 +174,9 @@ def test_replies_without_usage_are_counted() -> None:
 
         found = asyncio.run(run())
     assert found.uncounted == found.replies // 3 > 0
-    assert found.prompt_tokens_each == found.prompt_tokens / (found.replies - found.uncounted)
+    assert found.prompt_tokens_each == found.prompt_tokens / (
+        found.replies - found.uncounted
+    )
 
 
 def test_a_server_is_loaded_until_more_at_once_is_no_more_in_all() -> None:
@@ -193,7 +223,9 @@ def project(tmp_path: Path) -> Iterator[Path]:
         )
         (root / "mine").mkdir()
         for name in ("a", "b"):
-            (root / "mine" / f"{name}.txt").write_text(f"The parcel {name} has not arrived.")
+            (root / "mine" / f"{name}.txt").write_text(
+                f"The parcel {name} has not arrived."
+            )
         (root / "golden").mkdir()
         (root / "golden" / "classify.yaml").write_text(
             "parameters: {labels: [billing, delivery], descriptions: {}}\n"
@@ -201,7 +233,16 @@ def project(tmp_path: Path) -> Iterator[Path]:
         yield root
 
 
-ARGUMENTS = ("--gpu-hour-usd", "2.49", "--documents", "mine", "--seconds", "1", "--most", "2")
+ARGUMENTS = (
+    "--gpu-hour-usd",
+    "2.49",
+    "--documents",
+    "mine",
+    "--seconds",
+    "1",
+    "--most",
+    "2",
+)
 
 
 def test_the_price_goes_into_the_catalog_and_nothing_else_changes(
@@ -220,9 +261,13 @@ def test_the_price_goes_into_the_catalog_and_nothing_else_changes(
     assert "Knee: " in done.out
 
 
-def test_a_dry_run_leaves_the_catalog_as_it_is(terminal: Terminal, project: Path) -> None:
+def test_a_dry_run_leaves_the_catalog_as_it_is(
+    terminal: Terminal, project: Path
+) -> None:
     before = (project / CATALOG).read_text()
-    done = terminal("calibrate", "small", *ARGUMENTS, "--dry-run", "--json", cwd=project)
+    done = terminal(
+        "calibrate", "small", *ARGUMENTS, "--dry-run", "--json", cwd=project
+    )
     assert json.loads(done.out)["price"]["output"] >= 0
     assert (project / CATALOG).read_text() == before
 
@@ -232,7 +277,9 @@ def test_a_vendors_model_has_its_own_price(terminal: Terminal, project: Path) ->
     assert (done.code, "not served by a machine of yours" in done.err) == (2, True)
 
 
-def test_guards_hold_for_a_server_of_ones_own_too(terminal: Terminal, project: Path) -> None:
+def test_guards_hold_for_a_server_of_ones_own_too(
+    terminal: Terminal, project: Path
+) -> None:
     """What may only go to one tier is not sent to another one, although that stays in the house as well."""
     path = project / CATALOG
     tiers = "  local: {description: here, stays_in_house: true}\n"
@@ -247,20 +294,27 @@ def test_guards_hold_for_a_server_of_ones_own_too(terminal: Terminal, project: P
         (project / "mine" / "b.txt").write_text(
             "---\nsensitivity: confidential\n---\nThe parcel has not arrived."
         )
-        more = terminal("calibrate", "lab", *ARGUMENTS, "--sensitivity", "internal", cwd=project)
+        more = terminal(
+            "calibrate", "lab", *ARGUMENTS, "--sensitivity", "internal", cwd=project
+        )
         assert (more.code, server.count) == (2, 0)
         assert "lab may not see b.txt" in more.err
         (project / "mine" / "b.txt").unlink()
         assert (
-            terminal("calibrate", "lab", *ARGUMENTS, "--sensitivity", "internal", cwd=project).code
+            terminal(
+                "calibrate", "lab", *ARGUMENTS, "--sensitivity", "internal", cwd=project
+            ).code
             == 0
         )
-    misspelt = terminal("calibrate", "lab", *ARGUMENTS, "--sensitivity", "intern", cwd=project)
+    misspelt = terminal(
+        "calibrate", "lab", *ARGUMENTS, "--sensitivity", "intern", cwd=project
+    )
     assert (misspelt.code, "did you mean 'internal'?" in misspelt.err) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"), [(status(500), "the first call failed"), (NO_USAGE, "reports no usage")]
+    ("fault", "says"),
+    [(status(500), "the first call failed"), (NO_USAGE, "reports no usage")],
 )
 def test_a_server_that_tells_nothing_gets_no_price(
     terminal: Terminal, project: Path, fault: object, says: str
@@ -268,7 +322,9 @@ def test_a_server_that_tells_nothing_gets_no_price(
     with Standin() as server:
         server.faults([fault] * 10_000)
         text = (project / CATALOG).read_text()
-        url = next(line.split('"')[1] for line in text.splitlines() if "api_base" in line)
+        url = next(
+            line.split('"')[1] for line in text.splitlines() if "api_base" in line
+        )
         (project / CATALOG).write_text(text.replace(url, f"{server.url}/v1"))
         done = terminal("calibrate", "small", *ARGUMENTS, cwd=project)
     assert done.code == 2

@@ -13,7 +13,18 @@ from tests.kit.standin import Fault, Request, Standin
 
 INTENTS = [
     f"lost_{thing}"
-    for thing in ("card", "pin", "phone", "cheque", "key", "code", "app", "bill", "loan", "fee")
+    for thing in (
+        "card",
+        "pin",
+        "phone",
+        "cheque",
+        "key",
+        "code",
+        "app",
+        "bill",
+        "loan",
+        "fee",
+    )
 ]
 RECEIPT = {
     "company": "Blue Heron",
@@ -28,7 +39,9 @@ def data(tmp_path: Path) -> Path:
     """Public data in miniature: 100 messages with ten intents, 30 receipts."""
     for name in ("banking77", "sroie"):
         (tmp_path / "data" / name).mkdir(parents=True)
-    with (tmp_path / "data" / "banking77" / "messages.csv").open("w", newline="") as file:
+    with (tmp_path / "data" / "banking77" / "messages.csv").open(
+        "w", newline=""
+    ) as file:
         rows = csv.writer(file)
         rows.writerow(["text", "intent"])
         rows.writerows(
@@ -39,14 +52,18 @@ def data(tmp_path: Path) -> Path:
     with (tmp_path / "data" / "sroie" / "receipts.jsonl").open("w") as lines:
         for n in range(30):
             text = f"BLUE HERON\n9 WEIR STREET\n25-12-2018\nno {n}\nTOTAL RM 9.00"
-            lines.write(json.dumps({"id": f"{n}", "text": text, "gold": RECEIPT}) + "\n")
+            lines.write(
+                json.dumps({"id": f"{n}", "text": text, "gold": RECEIPT}) + "\n"
+            )
     return tmp_path / "data"
 
 
 def reads(request: Request) -> str:
     if "BLUE HERON" in request.document:
         return json.dumps({**RECEIPT, "date": "25-12-2018", "total": "RM 9.00"})
-    return json.dumps({"label": f"lost {request.document.partition('my ')[2].partition(',')[0]}"})
+    return json.dumps(
+        {"label": f"lost {request.document.partition('my ')[2].partition(',')[0]}"}
+    )
 
 
 def guesses(request: Request) -> Fault:
@@ -59,7 +76,10 @@ def guesses(request: Request) -> Fault:
 def run(data: Path, small: Standin, large: Standin, *words: str) -> list[list[str]]:
     """The rows of the tables that it printed."""
     out = data.parent / "table.md"
-    servers = [f"--server=qwen-0.5b={small.url}/v1", f"--server=qwen-1.5b={large.url}/v1"]
+    servers = [
+        f"--server=qwen-0.5b={small.url}/v1",
+        f"--server=qwen-1.5b={large.url}/v1",
+    ]
     main(
         [
             "--data",
@@ -86,15 +106,27 @@ def asked(server: Standin) -> int:
 
 def picks(rows: list[list[str]]) -> list[str]:
     """What the router picked, at the floors that were tried."""
-    return [row[0].partition(": ")[2].split()[0] for row in rows if ", floor 0." in row[0]]
+    return [
+        row[0].partition(": ")[2].split()[0] for row in rows if ", floor 0." in row[0]
+    ]
 
 
-def test_it_certifies_every_candidate_and_says_what_the_router_picks(data: Path) -> None:
+def test_it_certifies_every_candidate_and_says_what_the_router_picks(
+    data: Path,
+) -> None:
     with Standin() as small, Standin() as large:
         small.answer(guesses)
         large.answer(reads)
         rows = run(
-            data, small, large, "--sets", "banking10", "--items", "40", "--machine", "a test"
+            data,
+            small,
+            large,
+            "--sets",
+            "banking10",
+            "--items",
+            "40",
+            "--machine",
+            "a test",
         )
         table = {row[1]: row for row in rows if row[0] == "banking10"}
         assert set(table) >= {
@@ -115,7 +147,17 @@ def test_it_certifies_every_candidate_and_says_what_the_router_picks(data: Path)
             len(request.body.get("messages", ())) == 18 for request in large.requests
         )  # eight nearest examples
 
-        run(data, small, large, "--sets", "banking10", "--items", "40", "--machine", "a test")
+        run(
+            data,
+            small,
+            large,
+            "--sets",
+            "banking10",
+            "--items",
+            "40",
+            "--machine",
+            "a test",
+        )
         assert asked(small) + asked(large) == 4 * 40
 
 

@@ -20,7 +20,16 @@ from tests.kit.standin import (
     status,
     unused_address,
 )
-from tests.kit.steps import CLASSIFY, GOOD, INVENTED, LABELS, SUMMARIZE, TEXT, classify, kinds
+from tests.kit.steps import (
+    CLASSIFY,
+    GOOD,
+    INVENTED,
+    LABELS,
+    SUMMARIZE,
+    TEXT,
+    classify,
+    kinds,
+)
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
 from tierwise.project import Project
@@ -48,7 +57,9 @@ def large() -> Iterator[Standin]:
 
 @pytest.fixture
 def engine(tmp_path: Path, small: Standin, large: Standin) -> Iterator[Engine]:
-    root = make_project(tmp_path, model("small", small.url), model("large", large.url, strength=20))
+    root = make_project(
+        tmp_path, model("small", small.url), model("large", large.url, strength=20)
+    )
     with Engine(Project(root), env={}) as made:
         yield made
 
@@ -79,9 +90,15 @@ def test_a_failed_check_escalates_to_the_next_model(
 ) -> None:
     small.answer(answer)
     [outcome] = classify(engine)
-    assert (outcome.status, outcome.model, outcome.escalated) == ("accepted", "large", True)
+    assert (outcome.status, outcome.model, outcome.escalated) == (
+        "accepted",
+        "large",
+        True,
+    )
     assert kinds(outcome) == [("small", "first", None), ("large", "escalation", None)]
-    assert [v.check for v in outcome.attempts[0].verdicts if v.passed is False] == [check]
+    assert [v.check for v in outcome.attempts[0].verdicts if v.passed is False] == [
+        check
+    ]
 
 
 def test_an_answer_that_is_not_json_is_repaired_once_with_the_reason_shown(
@@ -96,7 +113,9 @@ def test_an_answer_that_is_not_json_is_repaired_once_with_the_reason_shown(
     assert "not valid" in turns[-1]["content"]
 
 
-def test_an_answer_that_stays_malformed_escalates(engine: Engine, small: Standin) -> None:
+def test_an_answer_that_stays_malformed_escalates(
+    engine: Engine, small: Standin
+) -> None:
     small.answer("no", "still no")
     [outcome] = classify(engine)
     assert kinds(outcome) == [
@@ -133,7 +152,10 @@ def test_a_deferred_document_is_skipped_by_later_steps_and_costs_no_call(
     large.answer(INVENTED)
     run = engine.start_run("test")
     batch = engine.run_batch(
-        run, CLASSIFY, Batch((Document(id="a", text=TEXT, sensitivity="internal"),)), LABELS
+        run,
+        CLASSIFY,
+        Batch((Document(id="a", text=TEXT, sensitivity="internal"),)),
+        LABELS,
     )
     before = small.count + large.count
     done = engine.run_batch(run, SUMMARIZE, batch, {"max_words": 40})
@@ -154,10 +176,15 @@ def test_a_passing_fault_is_retried_on_the_same_model_and_each_try_is_an_attempt
     ]
 
 
-def test_a_fault_that_stays_falls_back_to_the_next_model(engine: Engine, small: Standin) -> None:
+def test_a_fault_that_stays_falls_back_to_the_next_model(
+    engine: Engine, small: Standin
+) -> None:
     small.faults([status(400)])
     [outcome] = classify(engine)
-    assert kinds(outcome) == [("small", "first", "BadRequest"), ("large", "fallback", None)]
+    assert kinds(outcome) == [
+        ("small", "first", "BadRequest"),
+        ("large", "fallback", None),
+    ]
     assert not outcome.escalated
 
 
@@ -166,7 +193,10 @@ def test_a_rejected_key_stops_that_model_for_all_documents_but_not_the_run(
 ) -> None:
     small.faults([status(401)] * 50)
     [first] = classify(engine)
-    assert kinds(first) == [("small", "first", "AuthenticationFailed"), ("large", "fallback", None)]
+    assert kinds(first) == [
+        ("small", "first", "AuthenticationFailed"),
+        ("large", "fallback", None),
+    ]
     [second] = classify(
         engine, Document(id="b", text=TEXT + " Please help.", sensitivity="internal")
     )
@@ -179,7 +209,9 @@ def test_a_rejected_key_stops_that_model_for_all_documents_but_not_the_run(
 def test_a_server_that_refuses_connections_is_fallen_back_from(
     tmp_path: Path, large: Standin
 ) -> None:
-    root = make_project(tmp_path, model("small", unused_address()), model("large", large.url))
+    root = make_project(
+        tmp_path, model("small", unused_address()), model("large", large.url)
+    )
     with Engine(Project(root), env={}) as engine:
         [outcome] = classify(engine)
     assert kinds(outcome)[0] == ("small", "first", "Unreachable")
@@ -212,7 +244,9 @@ def test_what_a_call_cost_follows_from_the_catalogs_price_and_the_reported_usage
     [outcome] = classify(engine)
     attempt = outcome.attempts[0]
     assert attempt.usage is not None
-    expected = Decimal(attempt.usage.prompt_tokens) + 2 * Decimal(attempt.usage.completion_tokens)
+    expected = Decimal(attempt.usage.prompt_tokens) + 2 * Decimal(
+        attempt.usage.completion_tokens
+    )
     assert attempt.cost == expected / 1_000_000
     assert attempt.price_date == "2026-11-01"
 
@@ -233,11 +267,15 @@ def test_a_confidential_document_never_reaches_a_tier_outside_the_house(
 ) -> None:
     """Not by route, and not by fallback when the local model fails."""
     root = make_project(
-        tmp_path, model("small", small.url), model("large", large.url, tier="proprietary")
+        tmp_path,
+        model("small", small.url),
+        model("large", large.url, tier="proprietary"),
     )
     small.faults([status(500)] * 50)
     with Engine(Project(root), env={}) as engine:
-        [outcome] = classify(engine, Document(id="a", text=TEXT, sensitivity="confidential"))
+        [outcome] = classify(
+            engine, Document(id="a", text=TEXT, sensitivity="confidential")
+        )
     assert outcome.status == "deferred"
     assert large.count == 0
     assert outcome.route is not None
@@ -248,12 +286,18 @@ def test_a_document_without_a_sensitivity_counts_as_restricted(
     tmp_path: Path, small: Standin, large: Standin
 ) -> None:
     root = make_project(
-        tmp_path, model("small", small.url), model("large", large.url, tier="proprietary")
+        tmp_path,
+        model("small", small.url),
+        model("large", large.url, tier="proprietary"),
     )
     small.answer(INVENTED)
     with Engine(Project(root), env={}) as engine:
         [outcome] = classify(engine, Document(id="a", text=TEXT))
-    assert (outcome.status, outcome.sensitivity, large.count) == ("deferred", "restricted", 0)
+    assert (outcome.status, outcome.sensitivity, large.count) == (
+        "deferred",
+        "restricted",
+        0,
+    )
 
 
 def test_a_budget_stops_calls_before_they_are_made(
@@ -266,9 +310,12 @@ def test_a_budget_stops_calls_before_they_are_made(
     assert small.count + large.count == 0
 
 
-def test_a_budget_is_never_exceeded_whatever_goes_at_once(engine: Engine, small: Standin) -> None:
+def test_a_budget_is_never_exceeded_whatever_goes_at_once(
+    engine: Engine, small: Standin
+) -> None:
     documents = [
-        Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal") for n in range(40)
+        Document(id=str(n), text=f"{TEXT} Number {n}.", sensitivity="internal")
+        for n in range(40)
     ]
     run = engine.start_run("test", budget_usd=Decimal("0.004"))
     outcomes = classify(engine, *documents, run=run)
@@ -284,16 +331,24 @@ def test_a_model_of_unknown_price_is_refused_under_a_budget_unless_it_is_named(
     tmp_path: Path, small: Standin
 ) -> None:
     rules = RULES.replace("[small, large]", "[small]")
-    root = make_project(tmp_path / "a", model("small", small.url, price="unknown"), rules=rules)
+    root = make_project(
+        tmp_path / "a", model("small", small.url, price="unknown"), rules=rules
+    )
     with Engine(Project(root), env={}) as engine:
-        [outcome] = classify(engine, run=engine.start_run("test", budget_usd=Decimal(1)))
+        [outcome] = classify(
+            engine, run=engine.start_run("test", budget_usd=Decimal(1))
+        )
     assert "allow_unpriced" in outcome.reason
     assert small.count == 0
 
     allowed = rules + "budget: {allow_unpriced: [small]}\n"
-    root = make_project(tmp_path / "b", model("small", small.url, price="unknown"), rules=allowed)
+    root = make_project(
+        tmp_path / "b", model("small", small.url, price="unknown"), rules=allowed
+    )
     with Engine(Project(root), env={}) as engine:
-        [outcome] = classify(engine, run=engine.start_run("test", budget_usd=Decimal(1)))
+        [outcome] = classify(
+            engine, run=engine.start_run("test", budget_usd=Decimal(1))
+        )
     assert (outcome.status, outcome.cost) == ("accepted", None)
 
 
@@ -308,7 +363,10 @@ def test_a_model_whose_key_is_not_set_is_left_out_with_the_variable_to_set(
         [outcome] = classify(engine)
     assert outcome.model == "large"
     assert outcome.route is not None
-    assert outcome.route.rejected[0].reason == "unavailable: set CLARIFAI_PAT or CLARIFAI_API_KEY"
+    assert (
+        outcome.route.rejected[0].reason
+        == "unavailable: set CLARIFAI_PAT or CLARIFAI_API_KEY"
+    )
 
 
 def test_a_long_document_is_summarised_in_parts_and_then_as_a_whole(
@@ -317,9 +375,14 @@ def test_a_long_document_is_summarised_in_parts_and_then_as_a_whole(
     root = make_project(
         tmp_path, model("small", small.url, context=1200), model("large", small.url)
     )
-    small.answer(lambda request: json.dumps({"summary": f"{len(request.document.split())} words"}))
+    small.answer(
+        lambda request: json.dumps(
+            {"summary": f"{len(request.document.split())} words"}
+        )
+    )
     text = "\n\n".join(
-        f"Paragraph {n}: the desk was delivered late and one leg was missing." for n in range(150)
+        f"Paragraph {n}: the desk was delivered late and one leg was missing."
+        for n in range(150)
     )
     with Engine(Project(root), env={}) as engine:
         run = engine.start_run("test")
@@ -336,15 +399,21 @@ def test_a_long_document_is_summarised_in_parts_and_then_as_a_whole(
 def test_a_long_document_is_left_out_where_a_step_cannot_split(
     tmp_path: Path, small: Standin, large: Standin
 ) -> None:
-    root = make_project(tmp_path, model("small", small.url, context=600), model("large", large.url))
+    root = make_project(
+        tmp_path, model("small", small.url, context=600), model("large", large.url)
+    )
     with Engine(Project(root), env={}) as engine:
-        [outcome] = classify(engine, Document(id="a", text=TEXT * 100, sensitivity="internal"))
+        [outcome] = classify(
+            engine, Document(id="a", text=TEXT * 100, sensitivity="internal")
+        )
     assert (outcome.status, outcome.model, small.count) == ("accepted", "large", 0)
     assert outcome.route is not None
     assert "its context window has 600" in outcome.route.rejected[0].reason
 
 
-def test_a_route_with_human_review_waits_for_a_person(tmp_path: Path, small: Standin) -> None:
+def test_a_route_with_human_review_waits_for_a_person(
+    tmp_path: Path, small: Standin
+) -> None:
     rules = RULES.replace("try: [small, large]", "try: [small], review: human")
     root = make_project(tmp_path, model("small", small.url), rules=rules)
     with Engine(Project(root), env={}) as engine:
@@ -360,8 +429,14 @@ def test_everything_is_on_record(engine: Engine, small: Standin) -> None:
     classify(engine, run=run)
     engine.finish_run(run, "completed")
     attempts = list(engine.ledger.runs.attempts(run.id))
-    assert [(a.model, a.kind) for a in attempts] == [("small", "first"), ("large", "escalation")]
-    assert all(a.prompt == "classify v1" and a.policy_hash == engine.policy.hash for a in attempts)
+    assert [(a.model, a.kind) for a in attempts] == [
+        ("small", "first"),
+        ("large", "escalation"),
+    ]
+    assert all(
+        a.prompt == "classify v1" and a.policy_hash == engine.policy.hash
+        for a in attempts
+    )
     rows = engine.ledger.runs.summary(run.id)
     assert [(r.model, r.documents, r.escalations, r.pass_rate) for r in rows] == [
         ("small", 1, 1, 0.0),
@@ -380,10 +455,15 @@ def test_a_garbled_body_is_retried_and_then_fallen_back_from(
     assert {a.error for a in outcome.attempts[:-1]} <= {"BadReply", "ServerFault"}
 
 
-def test_a_prompt_that_needs_a_missing_parameter_is_an_error_with_its_file(engine: Engine) -> None:
+def test_a_prompt_that_needs_a_missing_parameter_is_an_error_with_its_file(
+    engine: Engine,
+) -> None:
     with pytest.raises(ConfigError, match=r"summarize\.md\.j2"):
         engine.run_batch(
-            engine.start_run("test"), SUMMARIZE, Batch((Document(id="a", text=TEXT),)), {}
+            engine.start_run("test"),
+            SUMMARIZE,
+            Batch((Document(id="a", text=TEXT),)),
+            {},
         )
 
 
@@ -392,7 +472,8 @@ def telling(tmp_path: Path, small: Standin, large: Standin) -> Iterator[Engine]:
     """A project whose small model says how likely its tokens were."""
     tells = model("small", small.url) + "    confidence: true\n"
     with Engine(
-        Project(make_project(tmp_path, tells, model("large", large.url, strength=20))), env={}
+        Project(make_project(tmp_path, tells, model("large", large.url, strength=20))),
+        env={},
     ) as made:
         yield made
 
@@ -402,7 +483,12 @@ def measured(engine: Engine, *models: str, min_confidence: float) -> Outcome:
     batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
     thresholds = {models[0]: min_confidence}
     done = engine.run_batch(
-        engine.start_run("test"), CLASSIFY, batch, LABELS, models=models, thresholds=thresholds
+        engine.start_run("test"),
+        CLASSIFY,
+        batch,
+        LABELS,
+        models=models,
+        thresholds=thresholds,
     )
     return done.load()[0].outcomes["classify"]
 
@@ -425,15 +511,22 @@ def test_an_answer_that_the_model_is_not_sure_of_goes_on_to_the_next(
     ).confidence == pytest.approx(0.5)
 
 
-def test_an_answer_that_the_model_is_sure_of_stays(telling: Engine, small: Standin) -> None:
+def test_an_answer_that_the_model_is_sure_of_stays(
+    telling: Engine, small: Standin
+) -> None:
     small.faults([OK])
     assert measured(telling, "small", "large", min_confidence=0.8).model == "small"
 
 
-def test_a_model_that_does_not_say_how_sure_it_is_counts_as_not_sure(engine: Engine) -> None:
+def test_a_model_that_does_not_say_how_sure_it_is_counts_as_not_sure(
+    engine: Engine,
+) -> None:
     outcome = measured(engine, "small", "large", min_confidence=0.1)
     assert outcome.model == "large"
-    assert outcome.attempts[0].verdicts[-1].reason == "an unknown confidence, 0.100 is needed"
+    assert (
+        outcome.attempts[0].verdicts[-1].reason
+        == "an unknown confidence, 0.100 is needed"
+    )
 
 
 def test_without_another_model_an_unsure_answer_is_deferred(
@@ -449,7 +542,9 @@ def test_without_another_model_an_unsure_answer_is_deferred(
 
 def test_a_route_is_on_record_with_all_that_it_rested_on(engine: Engine) -> None:
     (outcome,) = classify(engine)
-    route = next(engine.ledger.runs.outcomes(engine.ledger.runs.newest()[0].id)).outcome.route
+    route = next(
+        engine.ledger.runs.outcomes(engine.ledger.runs.newest()[0].id)
+    ).outcome.route
     assert route == outcome.route
     assert route is not None
     assert [choice.model for choice in route.choices] == ["small", "large"]

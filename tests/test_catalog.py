@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError, ModelUnavailable, UnknownName
-from tierwise.policy.catalog import Catalog, Model, Price, Weights, in_house, load_catalog
+from tierwise.policy.catalog import (
+    Catalog,
+    Model,
+    Price,
+    Weights,
+    in_house,
+    load_catalog,
+)
 from tierwise.records import Usage
 
 SHIPPED = load_catalog(ROOT / "routing_rules" / "catalog.yaml")
@@ -71,7 +78,12 @@ def model(params: dict[str, Any], **settings: Any) -> Model:
         "price": "unknown",
     }
     return Model.model_validate(
-        {"name": "m", "litellm_params": {"model": "openai/m", **params}, **needed, **settings}
+        {
+            "name": "m",
+            "litellm_params": {"model": "openai/m", **params},
+            **needed,
+            **settings,
+        }
     )
 
 
@@ -101,24 +113,35 @@ def test_the_shipped_catalog_names_each_model_by_its_key() -> None:
 def test_a_shipped_price_is_what_genai_prices_says(name: str, prompt: int) -> None:
     """Fresh and cached prompt tokens, output, and the dearer price of long prompts."""
     vendor, _, ref = str(SHIPPED.model(name).litellm_params["model"]).partition("/")
-    reported = ReportedUsage(input_tokens=prompt, cache_read_tokens=700, output_tokens=3_000)
+    reported = ReportedUsage(
+        input_tokens=prompt, cache_read_tokens=700, output_tokens=3_000
+    )
     expected = calc_price(
         reported,
         ref,
         provider_id={"gemini": "google"}.get(vendor, vendor),
         genai_request_timestamp=DAY,
     )
-    assert SHIPPED.model(name).cost(Usage(prompt, 3_000, cached_tokens=700)) == expected.total_price
+    assert (
+        SHIPPED.model(name).cost(Usage(prompt, 3_000, cached_tokens=700))
+        == expected.total_price
+    )
 
 
 def test_every_shipped_price_of_a_vendor_is_compared() -> None:
-    vendors = {name for name, entry in SHIPPED.models.items() if entry.tier == "proprietary"}
+    vendors = {
+        name for name, entry in SHIPPED.models.items() if entry.tier == "proprietary"
+    }
     assert vendors == set(KNOWN_TO_GENAI_PRICES)
 
 
 def test_no_shipped_price_of_a_language_model_is_a_pretended_zero() -> None:
-    models = {name: entry for name, entry in SHIPPED.models.items() if not entry.learned}
-    prices = {name: entry.price for name, entry in models.items() if entry.price != "unknown"}
+    models = {
+        name: entry for name, entry in SHIPPED.models.items() if not entry.learned
+    }
+    prices = {
+        name: entry.price for name, entry in models.items() if entry.price != "unknown"
+    }
     assert prices
     for name, price in prices.items():
         assert price.input > 0, name
@@ -143,11 +166,17 @@ def price(**settings: Any) -> Price:
 
 def test_a_cost_is_exact() -> None:
     """0.1 + 0.2 is 0.3 here."""
-    assert price(input="0.1", output="0.2").cost(Usage(1_000_000, 1_000_000)) == Decimal("0.3")
-    assert price(input="0.075", output="3.75").cost(Usage(1, 1)) == Decimal("0.000003825")
+    assert price(input="0.1", output="0.2").cost(
+        Usage(1_000_000, 1_000_000)
+    ) == Decimal("0.3")
+    assert price(input="0.075", output="3.75").cost(Usage(1, 1)) == Decimal(
+        "0.000003825"
+    )
 
 
-def test_cached_tokens_cost_their_own_price_and_the_full_one_where_none_is_known() -> None:
+def test_cached_tokens_cost_their_own_price_and_the_full_one_where_none_is_known() -> (
+    None
+):
     usage = Usage(1_000_000, 0, cached_tokens=400_000)
     assert price(input=1, output=1, cached_input="0.1").cost(usage) == Decimal("0.64")
     assert price(input=1, output=1).cost(usage) == 1
@@ -155,13 +184,17 @@ def test_cached_tokens_cost_their_own_price_and_the_full_one_where_none_is_known
 
 def test_a_cached_price_of_zero_is_a_price() -> None:
     assert (
-        price(input=1, output=1, cached_input=0).cost(Usage(1_000_000, 0, cached_tokens=1_000_000))
+        price(input=1, output=1, cached_input=0).cost(
+            Usage(1_000_000, 0, cached_tokens=1_000_000)
+        )
         == 0
     )
 
 
 def test_a_long_prompt_costs_the_higher_price_for_the_whole_call() -> None:
-    dear = price(input=1, output=2, above={"prompt_tokens": 1000, "input": 10, "output": 20})
+    dear = price(
+        input=1, output=2, above={"prompt_tokens": 1000, "input": 10, "output": 20}
+    )
     assert dear.cost(Usage(1000, 500)) == Decimal("0.002")
     assert dear.cost(Usage(1001, 500)) == Decimal("0.02001")
 
@@ -191,7 +224,9 @@ def test_a_tier_that_does_not_exist_names_the_line_and_the_one_that_was_meant(
     )
 
 
-def test_a_misspelt_setting_names_the_line_and_the_one_that_was_meant(tmp_path: Path) -> None:
+def test_a_misspelt_setting_names_the_line_and_the_one_that_was_meant(
+    tmp_path: Path,
+) -> None:
     found = said(tmp_path, "context_tokens", "context_token")
     assert found.startswith(
         "catalog.yaml:9: models → small → context_token: no setting named 'context_token'"
@@ -212,7 +247,9 @@ def test_params_need_a_model(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("detour", ["base_url: https://evil.example", "fallbacks: [openai/gpt]"])
+@pytest.mark.parametrize(
+    "detour", ["base_url: https://evil.example", "fallbacks: [openai/gpt]"]
+)
 def test_params_cannot_send_a_call_elsewhere(tmp_path: Path, detour: str) -> None:
     """LiteLLM would follow them to where no guard has looked."""
     found = said(tmp_path, "model: openai/small, ", f"model: openai/small, {detour}, ")
@@ -221,16 +258,27 @@ def test_params_cannot_send_a_call_elsewhere(tmp_path: Path, detour: str) -> Non
     )
 
 
-@pytest.mark.parametrize("variable", ["${key}", "${KEY|}", "${KEY", "${KEY|other}", "x ${A} ${b}"])
+@pytest.mark.parametrize(
+    "variable", ["${key}", "${KEY|}", "${KEY", "${KEY|other}", "x ${A} ${b}"]
+)
 def test_a_variable_that_would_be_sent_as_it_stands_is_refused(
     tmp_path: Path, variable: str
 ) -> None:
-    found = said(tmp_path, "model: openai/small, ", f'model: openai/small, api_key: "{variable}", ')
-    assert found == "catalog.yaml:8: a variable is written ${NAME} or ${NAME|OTHER}, in capitals"
+    found = said(
+        tmp_path,
+        "model: openai/small, ",
+        f'model: openai/small, api_key: "{variable}", ',
+    )
+    assert (
+        found
+        == "catalog.yaml:8: a variable is written ${NAME} or ${NAME|OTHER}, in capitals"
+    )
 
 
 def test_an_unknown_model_suggests_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="no model named 'gpt-minni'; did you mean 'gpt-mini'"):
+    with pytest.raises(
+        UnknownName, match="no model named 'gpt-minni'; did you mean 'gpt-mini'"
+    ):
         SHIPPED.model("gpt-minni")
 
 
@@ -271,7 +319,12 @@ def test_variables_are_filled_in_wherever_they_stand() -> None:
 
 @pytest.mark.parametrize(
     ("env", "key"),
-    [({"A": "1"}, "1"), ({"B": "2"}, "2"), ({"A": "1", "B": "2"}, "1"), ({"A": "", "B": "2"}, "2")],
+    [
+        ({"A": "1"}, "1"),
+        ({"B": "2"}, "2"),
+        ({"A": "1", "B": "2"}, "1"),
+        ({"A": "", "B": "2"}, "2"),
+    ],
 )
 def test_either_variable_does_and_the_first_wins(env: dict[str, str], key: str) -> None:
     assert model({"api_key": "${A|B}"}).resolved_params(env)["api_key"] == key
@@ -288,14 +341,19 @@ def test_a_variable_that_is_not_set_is_named() -> None:
 def test_a_variable_of_the_weights_is_named_too() -> None:
     assert why_unavailable(model({}, weights={"file": "${GGUF}"})) == "set GGUF"
     assert (
-        why_unavailable(model({}, weights={"file": "${GGUF}"}), {"GGUF": "/models/a.gguf"}) is None
+        why_unavailable(
+            model({}, weights={"file": "${GGUF}"}), {"GGUF": "/models/a.gguf"}
+        )
+        is None
     )
 
 
 def test_a_filled_in_value_is_not_filled_in_again() -> None:
     """A variable's value is data."""
     assert (
-        model({"api_key": "${A}"}).resolved_params({"A": "${B}", "B": "secret"})["api_key"]
+        model({"api_key": "${A}"}).resolved_params({"A": "${B}", "B": "secret"})[
+            "api_key"
+        ]
         == "${B}"
     )
 
@@ -421,17 +479,24 @@ OUTSIDE = [
 @pytest.mark.parametrize("address", INSIDE)
 def test_these_addresses_are_in_the_house(address: str) -> None:
     assert in_house(address, ("gpu.corp.example",))
-    assert why_unavailable(model({"api_base": address}), hosts=("gpu.corp.example",)) is None
+    assert (
+        why_unavailable(model({"api_base": address}), hosts=("gpu.corp.example",))
+        is None
+    )
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_these_addresses_are_outside_however_they_are_dressed(address: str) -> None:
     assert not in_house(address, ("gpu.corp.example",))
-    reason = why_unavailable(model({"api_base": address}), hosts=("gpu.corp.example",)) or ""
+    reason = (
+        why_unavailable(model({"api_base": address}), hosts=("gpu.corp.example",)) or ""
+    )
     assert "house" in reason
 
 
-@pytest.mark.parametrize("address", [5, True, ["http://127.0.0.1"], {"url": "http://127.0.0.1"}])
+@pytest.mark.parametrize(
+    "address", [5, True, ["http://127.0.0.1"], {"url": "http://127.0.0.1"}]
+)
 def test_an_address_that_is_no_text_is_outside(address: Any) -> None:
     assert "plain http address" in (why_unavailable(model({"api_base": address})) or "")
 
@@ -491,7 +556,10 @@ def test_no_global_address_is_in_the_house(
 
 def test_a_local_model_without_an_address_is_unavailable() -> None:
     """LiteLLM would call the vendor's own address."""
-    assert why_unavailable(model({})) == "set `api_base`, or its calls would leave the house"
+    assert (
+        why_unavailable(model({}))
+        == "set `api_base`, or its calls would leave the house"
+    )
     assert why_unavailable(model({}, weights={"file": "/models/a.gguf"})) is None
     assert why_unavailable(model({}, tier="hosted")) is None
 
@@ -503,7 +571,10 @@ def test_an_address_from_a_variable_is_judged_as_it_is_filled_in() -> None:
         "api.example.com is outside the house; list it under tiers.local.hosts if it is yours"
     )
     assert "house" in (
-        why_unavailable(model({"api_base": "http://127.0.0.1${X}/"}), {"X": "@evil.example"}) or ""
+        why_unavailable(
+            model({"api_base": "http://127.0.0.1${X}/"}), {"X": "@evil.example"}
+        )
+        or ""
     )
 
 
@@ -514,7 +585,12 @@ def test_the_reason_does_not_show_a_password() -> None:
 
 
 def test_a_tier_that_may_leave_the_house_may_call_any_address() -> None:
-    assert why_unavailable(model({"api_base": "https://api.example.com/v1"}, tier="hosted")) is None
+    assert (
+        why_unavailable(
+            model({"api_base": "https://api.example.com/v1"}, tier="hosted")
+        )
+        is None
+    )
 
 
 def test_further_hosts_are_named_in_any_case() -> None:
@@ -527,12 +603,20 @@ def test_further_hosts_are_named_in_any_case() -> None:
 
 def test_an_answer_depends_on_the_model_not_on_the_key_or_the_address() -> None:
     one = model({"api_base": "http://10.0.0.5/v1", "api_key": "a"})
-    assert one.identity == model({"api_base": "http://10.0.0.6/v1", "api_key": "b"}).identity
-    assert one.identity != model({"api_base": "http://10.0.0.5/v1", "temperature": 0.5}).identity
+    assert (
+        one.identity
+        == model({"api_base": "http://10.0.0.6/v1", "api_key": "b"}).identity
+    )
+    assert (
+        one.identity
+        != model({"api_base": "http://10.0.0.5/v1", "temperature": 0.5}).identity
+    )
     assert one.identity != model({"weights": "x"}, tier="hosted").identity
 
 
-def test_the_catalogs_hash_changes_with_anything_that_routing_may_look_at(tmp_path: Path) -> None:
+def test_the_catalogs_hash_changes_with_anything_that_routing_may_look_at(
+    tmp_path: Path,
+) -> None:
     before = load(tmp_path, CATALOG).hash
     assert load(tmp_path, "# a comment\n" + CATALOG).hash == before
     for old, new in [

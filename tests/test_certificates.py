@@ -58,7 +58,9 @@ def current(**changed: Any) -> Current:
 
 
 @pytest.mark.parametrize(("errors", "n", "floor"), ANCHORS)
-def test_so_many_labels_certify_and_one_fewer_do_not(errors: int, n: int, floor: float) -> None:
+def test_so_many_labels_certify_and_one_fewer_do_not(
+    errors: int, n: int, floor: float
+) -> None:
     assert lower_bound(errors, n) >= floor > lower_bound(errors, n - 1)
 
 
@@ -87,11 +89,17 @@ def test_choosing_among_candidates_at_the_floor_rarely_certifies_any(
     failing = np.array(
         [floor - 0.15, min(1.0, floor + 0.15)]
     )  # pass rates on the hard and the easy items
-    hard = random.random((2_000, n, 1)) < (failing[1] - floor) / (failing[1] - failing[0])
-    errors = (random.random((2_000, n, compared)) >= np.where(hard, *failing)).sum(axis=1)
+    hard = random.random((2_000, n, 1)) < (failing[1] - floor) / (
+        failing[1] - failing[0]
+    )
+    errors = (random.random((2_000, n, compared)) >= np.where(hard, *failing)).sum(
+        axis=1
+    )
     bounds = np.array([lower_bound(k, n, compared=compared) for k in range(n + 1)])
     # two standard deviations of 2,000 draws above the 5 % that the test above proves
-    assert (bounds[errors] >= floor).any(axis=1).mean() <= 0.05 + 2 * (0.05 * 0.95 / 2_000) ** 0.5
+    assert (bounds[errors] >= floor).any(axis=1).mean() <= 0.05 + 2 * (
+        0.05 * 0.95 / 2_000
+    ) ** 0.5
 
 
 def test_choosing_the_best_of_many_without_paying_for_it_would_mislead() -> None:
@@ -102,7 +110,8 @@ def test_choosing_the_best_of_many_without_paying_for_it_would_mislead() -> None
 
 
 @pytest.mark.parametrize(
-    ("errors", "n", "alpha", "compared"), [(-1, 5, 0.05, 1), (6, 5, 0.05, 1), (0, 5, 0, 1)]
+    ("errors", "n", "alpha", "compared"),
+    [(-1, 5, 0.05, 1), (6, 5, 0.05, 1), (0, 5, 0, 1)],
 )
 def test_counts_that_make_no_sense_have_no_bound(
     errors: int, n: int, alpha: float, compared: int
@@ -116,7 +125,9 @@ def test_no_labels_and_no_passes_prove_nothing() -> None:
 
 
 @given(errors=st.integers(0, 30), n=st.integers(0, 300), floor=st.floats(0.5, 0.97))
-def test_the_labels_asked_for_are_enough_and_no_more(errors: int, n: int, floor: float) -> None:
+def test_the_labels_asked_for_are_enough_and_no_more(
+    errors: int, n: int, floor: float
+) -> None:
     """With that many more, all right, the floor is proven; with one fewer it is not."""
     errors = min(errors, n)
     more = labels_needed(errors, n, floor).if_all_right
@@ -146,7 +157,11 @@ def test_a_shortfall_says_what_to_label_next() -> None:
 
 def test_a_rate_at_or_below_the_floor_never_gets_there() -> None:
     assert labels_needed(10, 100, 0.90).at_this_rate is None
-    assert labels_needed(0, 10, 0.90).at_this_rate == labels_needed(0, 10, 0.90).if_all_right == 19
+    assert (
+        labels_needed(0, 10, 0.90).at_this_rate
+        == labels_needed(0, 10, 0.90).if_all_right
+        == 19
+    )
 
 
 # What a certificate says, and what voids it
@@ -182,7 +197,9 @@ def test_every_bound_that_we_compute_is_one_that_we_accept(
     bound = lower_bound(errors, n, compared=compared)
     assert certificate(errors=errors, n=n, compared=compared, bound=bound).covers(bound)
     with pytest.raises(ValidationError, match="claims more than"):
-        certificate(errors=errors, n=n, compared=compared, bound=bound + (1 - bound) * 1e-3)
+        certificate(
+            errors=errors, n=n, compared=compared, bound=bound + (1 - bound) * 1e-3
+        )
 
 
 def test_a_certificate_holds_for_180_days_unless_it_says_otherwise() -> None:
@@ -190,16 +207,23 @@ def test_a_certificate_holds_for_180_days_unless_it_says_otherwise() -> None:
     assert holds.expires == datetime.date(2026, 8, 28)
     assert holds.void_reasons(current(today=datetime.date(2026, 8, 27))) is None
     assert (
-        holds.void_reasons(current(today=datetime.date(2026, 8, 28))) == "it expired on 2026-08-28"
+        holds.void_reasons(current(today=datetime.date(2026, 8, 28)))
+        == "it expired on 2026-08-28"
     )
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"prompt_hash": "p2"}, "the prompt is no longer the one measured (classify v1)"),
+        (
+            {"prompt_hash": "p2"},
+            "the prompt is no longer the one measured (classify v1)",
+        ),
         ({"step_hash": "s2"}, "the step's schema or checks changed"),
-        ({"identities": {"small": "small-1", "large": "large-2"}}, "model large changed"),
+        (
+            {"identities": {"small": "small-1", "large": "large-2"}},
+            "model large changed",
+        ),
         ({"identities": {"small": "small-1"}}, "the catalog has no model 'large'"),
         (
             {"identities": {"small": "2", "large": "large-1"}, "step_hash": "s2"},
@@ -207,14 +231,19 @@ def test_a_certificate_holds_for_180_days_unless_it_says_otherwise() -> None:
         ),
     ],
 )
-def test_a_change_of_what_was_measured_voids_it(changed: dict[str, Any], reason: str) -> None:
+def test_a_change_of_what_was_measured_voids_it(
+    changed: dict[str, Any], reason: str
+) -> None:
     assert certificate("small", "large").void_reasons(current(**changed)) == reason
 
 
 def test_a_chain_is_another_candidate_than_its_parts() -> None:
     """What two models deliver together proves nothing about either, nor about the other order."""
     held = Certificates(certificates=(certificate("small", "large"),))
-    assert held.certified("classify", ["small", "large"], 0.90, current()) == held.certificates[0]
+    assert (
+        held.certified("classify", ["small", "large"], 0.90, current())
+        == held.certificates[0]
+    )
     for other in (["small"], ["large"], ["large", "small"]):
         assert held.certified("classify", other, 0.90, current()) is None
 
@@ -225,7 +254,9 @@ def test_why_a_model_is_not_shown_capable_is_said() -> None:
     assert held.missing_proof("classify", ["small"], 0.95, current()) == (
         "below the floor of 0.95: 8 errors in 142 show 0.900 (95% sure, 2026-03-01)"
     )
-    assert held.missing_proof("classify", ["small"], 0.90, current(prompt_hash="p2")) == (
+    assert held.missing_proof(
+        "classify", ["small"], 0.90, current(prompt_hash="p2")
+    ) == (
         "its certificate is void: the prompt is no longer the one measured (classify v1)"
     )
     assert held.missing_proof("draft", ["small"], 0.90, current()) == (
@@ -265,7 +296,12 @@ def test_a_new_certificate_takes_the_place_of_the_one_for_its_step_and_chain(
 ) -> None:
     path = tmp_path / "certificates.yaml"
     save_certificates(
-        path, [certificate("small"), certificate("large"), certificate("small", step="draft")]
+        path,
+        [
+            certificate("small"),
+            certificate("large"),
+            certificate("small", step="draft"),
+        ],
     )
     newer = certificate("small", errors=3, n=76)
     held = save_certificates(path, [newer])
@@ -296,10 +332,13 @@ def test_the_comment_on_top_belongs_to_people(tmp_path: Path) -> None:
     save_certificates(path, [certificate()])
     assert path.read_text().startswith("# Which model")
     path.write_text(
-        "# Ask Ines before you trust these.\n\n" + path.read_text().partition("stay.\n")[2]
+        "# Ask Ines before you trust these.\n\n"
+        + path.read_text().partition("stay.\n")[2]
     )
     save_certificates(path, [certificate("large")])
-    assert path.read_text().startswith("# Ask Ines before you trust these.\n\nversion: 1\n")
+    assert path.read_text().startswith(
+        "# Ask Ines before you trust these.\n\nversion: 1\n"
+    )
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
@@ -337,7 +376,8 @@ def test_two_certificates_for_one_chain_are_one_too_many(tmp_path: Path) -> None
     text = path.read_text()
     path.write_text(text + text.partition("certificates:\n")[2])
     with pytest.raises(
-        ConfigError, match=r"yaml:25: a second certificate of classify for small; keep one"
+        ConfigError,
+        match=r"yaml:25: a second certificate of classify for small; keep one",
     ):
         load_certificates(path)
 
@@ -354,7 +394,9 @@ def test_using_certificates_needs_no_scipy(tmp_path: Path) -> None:
         f"held = load_certificates(pathlib.Path({str(path)!r})).certified('classify', ['small'], 0.9, now)\n"
         "print(held.errors, 'scipy' in sys.modules, 'numpy' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["8", "False", "False"]
 
 
@@ -363,12 +405,16 @@ def test_using_certificates_needs_no_scipy(tmp_path: Path) -> None:
 COSTS = st.decimals(0, 10, places=2)
 RATES = st.integers(0, 100).map(lambda percent: percent / 100)
 CANDIDATES = st.lists(st.tuples(COSTS, RATES), min_size=1, max_size=5).map(
-    lambda pairs: [Candidate(f"m{i}", cost, passes) for i, (cost, passes) in enumerate(pairs)]
+    lambda pairs: [
+        Candidate(f"m{i}", cost, passes) for i, (cost, passes) in enumerate(pairs)
+    ]
 )
 
 
 @given(candidates=CANDIDATES)
-def test_no_other_order_costs_less_until_an_answer_is_accepted(candidates: list[Candidate]) -> None:
+def test_no_other_order_costs_less_until_an_answer_is_accepted(
+    candidates: list[Candidate],
+) -> None:
     ours = expected_cost(order_by_expected_cost(candidates))
     assert ours == min(expected_cost(order) for order in permutations(candidates))  # type: ignore[type-var]
 
@@ -396,7 +442,9 @@ def test_trying_the_small_model_first_pays_when_it_costs_less_than_it_saves() ->
     """c1 < p1 * c2, and not at equality."""
     large = Candidate("large", Decimal("1.00"), 0.99)
     for cost, tried in (("0.59", True), ("0.60", False), ("0.61", False)):
-        order = order_by_expected_cost([Candidate("small", Decimal(cost), 0.6)], last=large)
+        order = order_by_expected_cost(
+            [Candidate("small", Decimal(cost), 0.6)], last=large
+        )
         assert [c.name for c in order] == (["small", "large"] if tried else ["large"])
 
 
@@ -407,7 +455,11 @@ def test_an_unknown_cost_is_not_zero() -> None:
         Candidate("b", Decimal(0), 0.0),
         Candidate("c", Decimal(1), 0.9),
     )
-    assert order_by_expected_cost([unknown, useless, known]) == (known, useless, unknown)
+    assert order_by_expected_cost([unknown, useless, known]) == (
+        known,
+        useless,
+        unknown,
+    )
     assert order_by_expected_cost([unknown, useless], last=known) == (known,)
     assert order_by_expected_cost([known, useless], last=unknown) == (known, unknown)
     assert expected_cost([known, unknown]) is None

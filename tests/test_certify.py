@@ -75,27 +75,36 @@ def test_certify_measures_each_model_and_writes_what_that_proves(
         ("cheap", 30, 60),
         ("dear", 60, 60),
     ]
-    proofs = {c.models: c for c in load_certificates(project / CERTIFICATES).certificates}
+    proofs = {
+        c.models: c for c in load_certificates(project / CERTIFICATES).certificates
+    }
     assert proofs["dear",].bound > 0.9
     assert proofs["cheap",].errors == 30
     assert proofs["dear",].compared == 2
     assert proofs["dear",].mean_cost is not None
 
 
-def test_the_floor_decides_which_model_is_picked(terminal: Terminal, project: Path) -> None:
+def test_the_floor_decides_which_model_is_picked(
+    terminal: Terminal, project: Path
+) -> None:
     """Where only one model meets the floor, that one; with the floor lowered, the cheaper."""
     certify(terminal, project)
     high = route_one(project)
     assert high.route is not None
     assert (high.model, high.route.models) == ("dear", ("dear",))
-    assert "below the floor of 0.9" in {r.model: r.reason for r in high.route.rejected}["cheap"]
+    assert (
+        "below the floor of 0.9"
+        in {r.model: r.reason for r in high.route.rejected}["cheap"]
+    )
 
     rules = project / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text().replace("classify: 0.9", "classify: 0.3"))
     low = route_one(project, "my invoice is wrong, please help me with it")
     assert low.route is not None
     assert low.route.models == ("cheap", "dear")
-    assert low.route.reason.startswith("the cheapest shown capable of 0.3: cheap: 30 errors in 60")
+    assert low.route.reason.startswith(
+        "the cheapest shown capable of 0.3: cheap: 30 errors in 60"
+    )
 
 
 def test_a_chain_is_certified_as_what_it_delivers(
@@ -104,7 +113,9 @@ def test_a_chain_is_certified_as_what_it_delivers(
     """Calls that the single models were measured with are not paid again."""
     servers[0].answer(
         lambda request: (
-            right(request) if "invoice" in request.document else json.dumps({"label": "x"})
+            right(request)
+            if "invoice" in request.document
+            else json.dumps({"label": "x"})
         )
     )
     certify(terminal, project, "-m", "cheap", "-m", "dear")
@@ -119,10 +130,14 @@ def test_a_chain_is_certified_as_what_it_delivers(
     assert outcome.route.models == ("cheap", "dear")
 
 
-def test_a_changed_prompt_voids_the_certificates(terminal: Terminal, project: Path) -> None:
+def test_a_changed_prompt_voids_the_certificates(
+    terminal: Terminal, project: Path
+) -> None:
     certify(terminal, project)
     prompt = project / "prompts" / "classify.md.j2"
-    prompt.write_text(prompt.read_text().replace("You sort documents.", "You sort messages."))
+    prompt.write_text(
+        prompt.read_text().replace("You sort documents.", "You sort messages.")
+    )
     outcome = route_one(project)
     assert outcome.route is not None
     assert "nothing is certified" in outcome.route.reason
@@ -136,7 +151,9 @@ def test_other_labels_than_the_certified_ones_are_not_covered(
     with Engine(Project(project), env={}) as engine:
         document = Document(id="a", text="my invoice is wrong", sensitivity="internal")
         labels = {"labels": ["billing", "risk"], "descriptions": {}}
-        done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), labels)
+        done = engine.run_batch(
+            engine.start_run("test"), CLASSIFY, Batch((document,)), labels
+        )
     route = done.load()[0].outcomes["classify"].route
     assert route is not None
     assert "nothing is certified" in route.reason
@@ -147,15 +164,21 @@ def test_a_taught_model_is_shown_the_nearest_examples_as_earlier_turns(
 ) -> None:
     """The nearest last, as question and right answer; never the document itself."""
     catalog = project / "routing_rules" / "catalog.yaml"
-    catalog.write_text(catalog.read_text() + "  taught: {like: dear, examples: 2, strength: 30}\n")
+    catalog.write_text(
+        catalog.read_text() + "  taught: {like: dear, examples: 2, strength: 30}\n"
+    )
     rows = [{**row, "evidence": WORDS[row["label"]]} for row in golden_rows(24)]
     rows[3]["text"] = "Parcel, parcel, where is my late parcel from Hull?"
     write_golden(project, rows, "classify-examples")
     question = "Where is my late parcel from Hull? My parcel is late."
-    servers[1].answer(json.dumps({"label": "delivery", "evidence": "my late parcel from Hull"}))
+    servers[1].answer(
+        json.dumps({"label": "delivery", "evidence": "my late parcel from Hull"})
+    )
     with Engine(Project(project), env={}) as engine:
         document = Document(id="a", text=question, sensitivity="internal")
-        done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS)
+        done = engine.run_batch(
+            engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS
+        )
     outcome = done.load()[0].outcomes["classify"]
     assert (outcome.status, outcome.model) == ("accepted", "taught")
     turns = servers[1].last.body["messages"]
@@ -180,25 +203,36 @@ def test_examples_with_answers_of_another_flow_are_not_shown(
 ) -> None:
     """Who sorts by risk learns nothing from messages that were sorted by topic."""
     catalog = project / "routing_rules" / "catalog.yaml"
-    catalog.write_text(catalog.read_text() + "  taught: {like: dear, examples: 2, strength: 30}\n")
+    catalog.write_text(
+        catalog.read_text() + "  taught: {like: dear, examples: 2, strength: 30}\n"
+    )
     write_golden(project, golden_rows(24), "classify-examples")
     servers[1].answer(json.dumps({"label": "high", "evidence": "my late parcel"}))
     with Engine(Project(project), env={}) as engine:
-        document = Document(id="a", text="Where is my late parcel?", sensitivity="internal")
+        document = Document(
+            id="a", text="Where is my late parcel?", sensitivity="internal"
+        )
         risks = {"labels": ["high", "low"], "descriptions": {}}
         engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), risks)
-    assert [turn["role"] for turn in servers[1].last.body["messages"]] == ["system", "user"]
+    assert [turn["role"] for turn in servers[1].last.body["messages"]] == [
+        "system",
+        "user",
+    ]
 
 
 def test_examples_more_sensitive_than_the_document_are_not_shown(
     project: Path, servers: tuple[Standin, Standin]
 ) -> None:
     catalog = project / "routing_rules" / "catalog.yaml"
-    catalog.write_text(catalog.read_text() + "  taught: {like: dear, examples: 4, strength: 30}\n")
+    catalog.write_text(
+        catalog.read_text() + "  taught: {like: dear, examples: 4, strength: 30}\n"
+    )
     rows = [{**row, "sensitivity": "confidential"} for row in golden_rows(24)]
     write_golden(project, rows, "classify-examples")
     with Engine(Project(project), env={}) as engine:
-        document = Document(id="a", text="my parcel is late, where is it", sensitivity="internal")
+        document = Document(
+            id="a", text="my parcel is late, where is it", sensitivity="internal"
+        )
         engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS)
     assert all(len(request.body["messages"]) == 2 for request in servers[1].requests)
 
@@ -208,12 +242,19 @@ def test_what_production_repairs_is_repaired_in_the_measurement_and_counted(
 ) -> None:
     """A model that answers prose first and JSON when asked again is right, and takes two calls a document."""
     servers[1].answer(
-        lambda request: "It is plain." if len(request.body["messages"]) == 2 else repaired(request)
+        lambda request: (
+            "It is plain." if len(request.body["messages"]) == 2 else repaired(request)
+        )
     )
     [row] = certify(terminal, project, "-m", "dear")
     assert (row["right"], servers[1].count) == (60, 120)
     asked = (
-        sum(len(m["content"]) // 4 for r in servers[1].requests for m in r.body["messages"]) / 60
+        sum(
+            len(m["content"]) // 4
+            for r in servers[1].requests
+            for m in r.body["messages"]
+        )
+        / 60
     )
     assert row["mean_usage"]["dear"]["prompt_tokens"] == pytest.approx(asked, rel=0.05)
     assert route_one(project).attempts[1].kind == "repair"
@@ -224,7 +265,10 @@ def repaired(request: Request) -> str:
     question = request.body["messages"][1]["content"]
     words = question.split(">\n", 1)[1].split()[:6]
     return json.dumps(
-        {"label": "billing" if "invoice" in question else "delivery", "evidence": " ".join(words)}
+        {
+            "label": "billing" if "invoice" in question else "delivery",
+            "evidence": " ".join(words),
+        }
     )
 
 
@@ -247,7 +291,9 @@ def test_a_certificate_has_the_mean_usage_so_that_new_prices_rank_anew(
     assert route_one(project).model == "cheap"
     catalog = project / "routing_rules" / "catalog.yaml"
     catalog.write_text(
-        catalog.read_text().replace("{input: 1, output: 2,", "{input: 100, output: 200,")
+        catalog.read_text().replace(
+            "{input: 1, output: 2,", "{input: 100, output: 200,"
+        )
     )
     assert route_one(project).model == "dear"
 
@@ -257,10 +303,14 @@ def test_a_chains_usage_counts_the_documents_that_a_model_never_saw(
 ) -> None:
     servers[0].answer(
         lambda request: (
-            right(request) if "invoice" in request.document else json.dumps({"label": "x"})
+            right(request)
+            if "invoice" in request.document
+            else json.dumps({"label": "x"})
         )
     )
-    alone = certify(terminal, project, "-m", "dear")[0]["mean_usage"]["dear"]["completion_tokens"]
+    alone = certify(terminal, project, "-m", "dear")[0]["mean_usage"]["dear"][
+        "completion_tokens"
+    ]
     chain = certify(terminal, project, "-m", "cheap > dear")[0]["mean_usage"]["dear"][
         "completion_tokens"
     ]
@@ -274,11 +324,20 @@ def test_everything_that_was_tried_on_a_golden_set_counts_as_compared(
     certify(terminal, project, "-m", "dear")
     [alone] = load_certificates(project / CERTIFICATES).certificates
     certify(terminal, project, "-m", "cheap")
-    proofs = {c.models: c for c in load_certificates(project / CERTIFICATES).certificates}
-    assert (alone.compared, proofs["dear",].compared, proofs["cheap",].compared) == (1, 2, 2)
+    proofs = {
+        c.models: c for c in load_certificates(project / CERTIFICATES).certificates
+    }
+    assert (alone.compared, proofs["dear",].compared, proofs["cheap",].compared) == (
+        1,
+        2,
+        2,
+    )
     assert proofs["dear",].bound == pytest.approx(lower_bound(0, 60, compared=2))
     certify(terminal, project, "-m", "dear")
-    assert load_certificates(project / CERTIFICATES).find("classify", ["dear"]) == proofs["dear",]
+    assert (
+        load_certificates(project / CERTIFICATES).find("classify", ["dear"])
+        == proofs["dear",]
+    )
 
 
 def test_a_budget_stops_the_measurement_and_what_is_paid_is_kept(
@@ -345,7 +404,9 @@ def test_the_table_fits_into_80_columns_and_says_what_to_do(
     assert "2 certificates written to routing_rules/certificates.yaml" in sentences
 
 
-def test_certifying_without_a_golden_set_is_misuse(terminal: Terminal, project: Path) -> None:
+def test_certifying_without_a_golden_set_is_misuse(
+    terminal: Terminal, project: Path
+) -> None:
     (project / "golden" / "classify.jsonl").unlink()
     done = terminal("certify", "classify", "--yes", cwd=project)
     assert done.code == 2

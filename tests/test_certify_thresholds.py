@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.golden_sets import DEAR, RULES, WORDS, certify, right, route_one, write_golden
+from tests.kit.golden_sets import (
+    DEAR,
+    RULES,
+    WORDS,
+    certify,
+    right,
+    route_one,
+    write_golden,
+)
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Fault, Request, Standin
 from tests.kit.terminal import Terminal
@@ -44,7 +52,10 @@ def wrong(request: Request) -> str:
 def unsure(request: Request) -> Fault:
     """A model that is wrong on what is hard, and knows it."""
     hard = "hard to say" in request.document
-    return Fault(text=wrong(request) if hard else right(request), probability=0.4 if hard else 0.95)
+    return Fault(
+        text=wrong(request) if hard else right(request),
+        probability=0.4 if hard else 0.95,
+    )
 
 
 @pytest.fixture
@@ -72,9 +83,9 @@ def measured_part(root: Path) -> list[str]:
     """The texts on which no threshold is fitted."""
     return [
         e.text
-        for e in split(load_golden(root / "golden" / "classify.jsonl").examples, FIT, "threshold")[
-            1
-        ]
+        for e in split(
+            load_golden(root / "golden" / "classify.jsonl").examples, FIT, "threshold"
+        )[1]
     ]
 
 
@@ -130,7 +141,9 @@ def test_a_threshold_costs_no_call_that_was_not_needed_anyway(
     certify(terminal, project, "-m", "cheap", "-m", "dear", "--threshold", "none")
     paid = servers[0].count + servers[1].count
     assert paid == 2 * COUNT
-    certify(terminal, project, "-m", "cheap", "-m", "cheap > dear", "--threshold", "fit")
+    certify(
+        terminal, project, "-m", "cheap", "-m", "cheap > dear", "--threshold", "fit"
+    )
     assert servers[0].count + servers[1].count == paid
 
 
@@ -150,7 +163,9 @@ def test_confidences_that_say_nothing_give_no_threshold(
     servers[0].answer(lambda request: Fault(text=unsure(request).text, probability=0.7))
     [row] = certify(terminal, project, "-m", "cheap")
     assert row["threshold"] is None
-    assert "no confidence of cheap separates right answers from wrong ones" in row["says"]
+    assert (
+        "no confidence of cheap separates right answers from wrong ones" in row["says"]
+    )
 
 
 def test_a_model_that_is_sure_of_wrong_answers_is_not_certified_by_a_lucky_threshold(
@@ -160,11 +175,16 @@ def test_a_model_that_is_sure_of_wrong_answers_is_not_certified_by_a_lucky_thres
     rest = set(measured_part(project))
     servers[0].answer(
         lambda request: Fault(
-            text=wrong(request) if request.document in rest else right(request), probability=0.9
+            text=wrong(request) if request.document in rest else right(request),
+            probability=0.9,
         )
     )
     plain, sure = certify(terminal, project, "-m", "cheap")
-    assert (sure["capable"], sure["certified"], plain["certified"]) == (False, False, True)
+    assert (sure["capable"], sure["certified"], plain["certified"]) == (
+        False,
+        False,
+        True,
+    )
 
 
 def test_what_fails_a_check_is_handed_on_and_is_no_error_of_what_is_kept(
@@ -173,7 +193,10 @@ def test_what_fails_a_check_is_handed_on_and_is_no_error_of_what_is_kept(
     """A quotation that does not stand in the document escalates in production, so it does here."""
     servers[0].answer(
         lambda request: (
-            Fault(text=json.dumps({"label": "billing", "evidence": "never said"}), probability=0.99)
+            Fault(
+                text=json.dumps({"label": "billing", "evidence": "never said"}),
+                probability=0.99,
+            )
             if "Message 1:" in request.document or "Message 2:" in request.document
             else unsure(request)
         )
@@ -197,6 +220,8 @@ def test_a_threshold_that_the_rules_do_not_escalate_on_is_misuse(
 def test_asking_a_model_for_a_threshold_that_tells_no_confidence_is_misuse(
     terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
 ) -> None:
-    done = terminal("certify", "classify", "--yes", "-m", "dear", "--threshold", "fit", cwd=project)
+    done = terminal(
+        "certify", "classify", "--yes", "-m", "dear", "--threshold", "fit", cwd=project
+    )
     assert (done.code, servers[1].count) == (2, 0)
     assert "no threshold can be fitted" in done.err

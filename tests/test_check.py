@@ -24,7 +24,12 @@ from tierwise.lint.guard_proof import prove_guards
 from tierwise.lint.project import check_project
 from tierwise.lint.routes import RuleContext, StepLayout
 from tierwise.policy.catalog import Catalog
-from tierwise.policy.certificates import Certificate, Certificates, lower_bound, save_certificates
+from tierwise.policy.certificates import (
+    Certificate,
+    Certificates,
+    lower_bound,
+    save_certificates,
+)
 from tierwise.policy.rules import Condition, Features, Guard, Rules
 from tierwise.project import Project
 from tierwise.records import SENSITIVITIES
@@ -50,35 +55,47 @@ class Checked:
         """Rules with these routes, which begin in line 5 when there is one guard."""
         body = "".join(f"  - {line}\n" for line in routes.strip().splitlines())
         self.write(
-            "routing_rules/rules.yaml", f"version: 1\nguards:\n{guards}routes:\n{body}{rest}"
+            "routing_rules/rules.yaml",
+            f"version: 1\nguards:\n{guards}routes:\n{body}{rest}",
         )
 
     def __call__(self, *arguments: str) -> list[str]:
         """The lines that `check` prints, the summary last."""
-        return self.terminal("check", "--no-flows", *arguments, cwd=self.root).out.splitlines()
+        return self.terminal(
+            "check", "--no-flows", *arguments, cwd=self.root
+        ).out.splitlines()
 
     def code(self, *arguments: str) -> int:
         return self.terminal("check", "--no-flows", *arguments, cwd=self.root).code
 
     def found(self, kind: str) -> list[str]:
         """The findings of one kind as `level line: message`."""
-        findings = json.loads(self.terminal("check", "--no-flows", "--json", cwd=self.root).out)[
-            "findings"
+        findings = json.loads(
+            self.terminal("check", "--no-flows", "--json", cwd=self.root).out
+        )["findings"]
+        return [
+            f"{f['level']} {f['line']}: {f['message']}"
+            for f in findings
+            if f["kind"] == kind
         ]
-        return [f"{f['level']} {f['line']}: {f['message']}" for f in findings if f["kind"] == kind]
 
 
 @pytest.fixture
 def project(tmp_path: Path, terminal: Terminal) -> Checked:
     """A local model `small` and a proprietary one `large`."""
-    entries = model("small", HERE), model("large", HERE, tier="proprietary", strength=90)
+    entries = (
+        model("small", HERE),
+        model("large", HERE, tier="proprietary", strength=90),
+    )
     return Checked(make_project(tmp_path / "project", *entries), terminal)
 
 
 # ---- the whole ----------------------------------------------------------------------------------
 
 
-def test_the_shipped_project_has_no_error_and_its_guards_are_proven(terminal: Terminal) -> None:
+def test_the_shipped_project_has_no_error_and_its_guards_are_proven(
+    terminal: Terminal,
+) -> None:
     """Warnings are about this machine: keys that are not set here."""
     done = terminal("check", cwd=ROOT)
     assert done.code == 0, done.out
@@ -89,7 +106,9 @@ def test_the_shipped_project_has_no_error_and_its_guards_are_proven(terminal: Te
 
 def test_a_sound_project_is_one_line(project: Checked) -> None:
     [line] = project()
-    assert re.fullmatch(r"no errors, no warnings. \d+ combinations: no guard can be passed.", line)
+    assert re.fullmatch(
+        r"no errors, no warnings. \d+ combinations: no guard can be passed.", line
+    )
     assert project.code() == 0
 
 
@@ -123,8 +142,12 @@ def test_all_files_are_checked_although_each_is_broken(project: Checked) -> None
         "routing_rules/certificates.yaml:1": "version: Input should be 1",
         "routing_rules/rules.yaml:4": "no setting named 'trys'; did you mean 'try'?",
     }.items():
-        assert any(line.startswith(f"{place}: error: ") and words in line for line in lines), place
-    assert lines[-1].endswith("Routes and guards are checked once rules and catalog are right.")
+        assert any(
+            line.startswith(f"{place}: error: ") and words in line for line in lines
+        ), place
+    assert lines[-1].endswith(
+        "Routes and guards are checked once rules and catalog are right."
+    )
     assert project.code() == 1
 
 
@@ -134,7 +157,9 @@ def test_warnings_are_no_failure_unless_asked_for(project: Checked) -> None:
     assert (project.code(), project.code("--strict")) == (0, 1)
 
 
-def test_outside_of_a_project_the_command_is_wrong(terminal: Terminal, tmp_path: Path) -> None:
+def test_outside_of_a_project_the_command_is_wrong(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     assert terminal("check", cwd=tmp_path).code == 2
 
 
@@ -143,7 +168,9 @@ def test_paths_are_told_from_where_the_terminal_is(project: Checked) -> None:
     lines = project.terminal(
         "check", "--no-flows", cwd=project.root / "routing_rules"
     ).out.splitlines()
-    assert lines[0].startswith("rules.yaml:5: error: no model named 'larg'; did you mean 'large'?")
+    assert lines[0].startswith(
+        "rules.yaml:5: error: no model named 'larg'; did you mean 'large'?"
+    )
 
 
 def test_nothing_is_left_behind(project: Checked) -> None:
@@ -164,7 +191,8 @@ def test_every_misspelt_name_is_told_with_what_was_meant(project: Checked) -> No
     )
     told = [line.split(": error: ") for line in project()[:-1]]
     assert {
-        (place.rpartition(":")[2], what.split("; did you mean ")[1]) for place, what in told
+        (place.rpartition(":")[2], what.split("; did you mean ")[1])
+        for place, what in told
     } == {
         ("3", "'summarize'?"),
         ("3", "'local'?"),
@@ -181,17 +209,27 @@ def test_every_misspelt_name_is_told_with_what_was_meant(project: Checked) -> No
 
 
 def test_a_misspelt_check_says_which_one_was_meant(project: Checked) -> None:
-    project.rules("{name: default, try: [small]}", rest="escalate: {on: [schema, lable]}\n")
+    project.rules(
+        "{name: default, try: [small]}", rest="escalate: {on: [schema, lable]}\n"
+    )
     assert "escalate → on → 1" in project()[0]
     assert project()[0].endswith("(found 'lable'); did you mean 'label'?")
 
 
-def test_an_entry_that_is_like_no_other_names_its_line_and_what_was_meant(project: Checked) -> None:
+def test_an_entry_that_is_like_no_other_names_its_line_and_what_was_meant(
+    project: Checked,
+) -> None:
     catalog = project.root / "routing_rules" / "catalog.yaml"
     lines = catalog.read_text().splitlines()
     catalog.write_text(
         "\n".join(
-            [*lines, "  other:", "    strength: 5", "    like: smal", "  third: {like: other}\n"]
+            [
+                *lines,
+                "  other:",
+                "    strength: 5",
+                "    like: smal",
+                "  third: {like: other}\n",
+            ]
         )
     )
     assert project()[:2] == [
@@ -205,7 +243,9 @@ def test_an_entry_that_is_like_no_other_names_its_line_and_what_was_meant(projec
 # ---- routes -------------------------------------------------------------------------------------
 
 
-def test_a_route_behind_one_that_takes_all_of_it_is_never_reached(project: Checked) -> None:
+def test_a_route_behind_one_that_takes_all_of_it_is_never_reached(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: long, when: {tokens_min: 100}, try: [small]}\n"
         "{name: longer, when: {step: draft, tokens_min: 200}, try: [small]}\n"
@@ -240,7 +280,9 @@ def test_the_last_route_may_be_for_what_is_left_over_alone(project: Checked) -> 
     assert project.found("unreachable") == []
 
 
-def test_a_candidate_that_a_guard_always_forbids_is_told_where_it_stands(project: Checked) -> None:
+def test_a_candidate_that_a_guard_always_forbids_is_told_where_it_stands(
+    project: Checked,
+) -> None:
     """Also where that is so only because an earlier route takes the rest."""
     project.rules(
         "{name: open, when: {sensitivity_max: internal}, try: [large]}\n"
@@ -253,7 +295,9 @@ def test_a_candidate_that_a_guard_always_forbids_is_told_where_it_stands(project
     ]
 
 
-def test_what_no_model_of_a_route_may_see_is_told_as_always_deferred(project: Checked) -> None:
+def test_what_no_model_of_a_route_may_see_is_told_as_always_deferred(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: drafts, when: {step: draft}, try: [large]}\n{name: default, try: [small, large]}"
     )
@@ -263,7 +307,9 @@ def test_what_no_model_of_a_route_may_see_is_told_as_always_deferred(project: Ch
     ]
 
 
-def test_what_two_guards_forbid_between_them_is_always_deferred(project: Checked) -> None:
+def test_what_two_guards_forbid_between_them_is_always_deferred(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: default, pick: cheapest_capable}",
         guards=GUARD
@@ -279,7 +325,9 @@ def test_what_no_model_here_can_do_says_what_to_set(project: Checked) -> None:
     catalog = project.root / "routing_rules" / "catalog.yaml"
     head, small, large = catalog.read_text().partition("  large:")
     catalog.write_text(
-        head + small + large.replace("api_key: test", "api_key: '${TIERWISE_TEST_KEY_OF_NOBODY}'")
+        head
+        + small
+        + large.replace("api_key: test", "api_key: '${TIERWISE_TEST_KEY_OF_NOBODY}'")
     )
     project.rules(
         "{name: drafts, when: {step: draft}, try: [large]}\n{name: default, try: [small, large]}"
@@ -295,22 +343,29 @@ def test_what_no_model_here_can_do_says_what_to_set(project: Checked) -> None:
 
 def test_a_guard_that_forbids_nothing_is_told(project: Checked) -> None:
     project.rules(
-        "{name: default, try: [small]}", guards="  - {name: g, allow_tiers: [proprietary, local]}\n"
+        "{name: default, try: [small]}",
+        guards="  - {name: g, allow_tiers: [proprietary, local]}\n",
     )
     assert [line[:39] for line in project.found("void guard")] == [
         "warning 3: guard 'g' forbids nothing: i"
     ]
 
 
-def test_a_guard_that_leaves_a_tier_without_models_is_an_error(project: Checked) -> None:
+def test_a_guard_that_leaves_a_tier_without_models_is_an_error(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: default, try: [small]}",
         guards="  - {name: g, when: {language: de}, allow_tiers: [clarifai]}\n",
     )
-    assert [line[:30] for line in project.found("empty tier")] == ["error 3: no model is in clarif"]
+    assert [line[:30] for line in project.found("empty tier")] == [
+        "error 3: no model is in clarif"
+    ]
 
 
-def test_examples_that_do_not_hold_say_what_came_instead_and_why(project: Checked) -> None:
+def test_examples_that_do_not_hold_say_what_came_instead_and_why(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: drafts, when: {step: draft}, try: [large, small], "
         "examples: [{step: draft, routes_to: large}, {step: classify, routes_to: large}, "
@@ -328,7 +383,9 @@ def test_examples_that_do_not_hold_say_what_came_instead_and_why(project: Checke
 # ---- outcomes -----------------------------------------------------------------------------------
 
 
-def test_a_route_that_waits_for_its_own_steps_outcome_is_circular(project: Checked) -> None:
+def test_a_route_that_waits_for_its_own_steps_outcome_is_circular(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: again, when: {step: [draft, classify], outcomes: {classify.label: x}}, try: [small]}\n"
         "{name: default, try: [small]}",
@@ -341,7 +398,9 @@ def test_a_route_that_waits_for_its_own_steps_outcome_is_circular(project: Check
     ]
 
 
-def test_routes_that_wait_for_each_others_outcomes_are_circular(project: Checked) -> None:
+def test_routes_that_wait_for_each_others_outcomes_are_circular(
+    project: Checked,
+) -> None:
     project.rules(
         "{name: a, when: {step: draft, outcomes: {classify.label: x}}, try: [small]}\n"
         "{name: b, when: {step: classify, outcomes: {extract.term: x}}, try: [small]}\n"
@@ -372,15 +431,21 @@ def test_an_outcome_that_no_flow_has_by_then_is_told(project: Checked) -> None:
 # ---- models and evidence ------------------------------------------------------------------------
 
 
-def findings(project: Checked, today: datetime.date, **options: Any) -> list[tuple[str, str, str]]:
-    report = check_project(Project(project.root), {}, today, **{"flows": False, **options})
+def findings(
+    project: Checked, today: datetime.date, **options: Any
+) -> list[tuple[str, str, str]]:
+    report = check_project(
+        Project(project.root), {}, today, **{"flows": False, **options}
+    )
     return [(f.level, f.kind, f.message) for f in report.findings]
 
 
 def test_prices_grow_old_and_models_retire(project: Checked) -> None:
     """The stand-ins' price is of 2026-11-01."""
     catalog = project.root / "routing_rules" / "catalog.yaml"
-    catalog.write_text(f"{catalog.read_text()}    retires: 2027-02-15\n  third: {{like: small}}\n")
+    catalog.write_text(
+        f"{catalog.read_text()}    retires: 2027-02-15\n  third: {{like: small}}\n"
+    )
     assert findings(project, datetime.date(2026, 12, 1)) == []
     january = findings(project, datetime.date(2027, 1, 31))
     assert [kind for _, kind, _ in january] == ["old price", "old price", "retiring"]
@@ -388,7 +453,9 @@ def test_prices_grow_old_and_models_retire(project: Checked) -> None:
         january[0][2]
         == "the price of small is 91 days old (2026-11-01); look it up and write today's date"
     )
-    [gone] = [f for f in findings(project, datetime.date(2027, 2, 15)) if f[1] == "retired"]
+    [gone] = [
+        f for f in findings(project, datetime.date(2027, 2, 15)) if f[1] == "retired"
+    ]
     assert gone == (
         "error",
         "retired",
@@ -404,7 +471,9 @@ def test_a_routed_model_of_unknown_price_must_be_allowed(project: Checked) -> No
     assert [line[:40] for line in project.found("unpriced")] == [
         "warning 6: the price of small is unknown"
     ]
-    project.rules("{name: default, try: [small]}", rest="budget: {allow_unpriced: [small]}\n")
+    project.rules(
+        "{name: default, try: [small]}", rest="budget: {allow_unpriced: [small]}\n"
+    )
     assert project.found("unpriced") == []
 
 
@@ -435,7 +504,11 @@ def certificate(
 
 def test_certificates_of_what_does_not_exist_are_errors(project: Checked) -> None:
     own = Project(project.root)
-    proofs = [certificate(own, "clasify"), certificate(own, name="smal"), certificate(own)]
+    proofs = [
+        certificate(own, "clasify"),
+        certificate(own, name="smal"),
+        certificate(own),
+    ]
     save_certificates(project.root / "routing_rules" / "certificates.yaml", proofs)
     assert [line.partition(": ")[2] for line in project.found("certificate")] == [
         "no step named 'clasify'; did you mean 'classify'? Take the certificate out if it is gone",
@@ -444,7 +517,10 @@ def test_certificates_of_what_does_not_exist_are_errors(project: Checked) -> Non
 
 
 def golden(*texts: str) -> str:
-    rows = [{"id": f"e{i}", "text": text, "label": "billing"} for i, text in enumerate(texts)]
+    rows = [
+        {"id": f"e{i}", "text": text, "label": "billing"}
+        for i, text in enumerate(texts)
+    ]
     return "".join(f"{json.dumps(row)}\n" for row in rows)
 
 
@@ -455,12 +531,15 @@ def test_a_text_that_is_both_shown_and_measured_is_an_error(project: Checked) ->
         golden(*(f"letter {i}" for i in range(20)), "Message   7!"),
     )
     [line] = project.found("shown and measured")
-    assert line.startswith("error 21: the text of 'e20' is in classify.jsonl, line 8, too")
+    assert line.startswith(
+        "error 21: the text of 'e20' is in classify.jsonl, line 8, too"
+    )
 
 
 def test_every_line_of_a_golden_set_that_is_wrong_is_told(project: Checked) -> None:
     project.write(
-        "golden/classify.jsonl", golden("a", "b") + "{}\n" + golden("c") + '{"id": 9, "text": ""}\n'
+        "golden/classify.jsonl",
+        golden("a", "b") + "{}\n" + golden("c") + '{"id": 9, "text": ""}\n',
     )
     assert [line.partition(":")[0] for line in project.found("golden set")] == [
         "error 3",
@@ -474,12 +553,16 @@ def test_every_line_of_a_golden_set_that_is_wrong_is_told(project: Checked) -> N
 
 def test_code_is_imported_apart_and_told_with_its_line(project: Checked) -> None:
     """Flows that fail, steps without prompts, prompts without steps, labels nobody can give, and void proof."""
-    (project.root / "flows" / "contract_intake.py").write_text("import os\n\n\ndef broken(:\n")
+    (project.root / "flows" / "contract_intake.py").write_text(
+        "import os\n\n\ndef broken(:\n"
+    )
     project.write("flows/leaves.py", "import sys\nfrom flows import helper\n")
     project.write("flows/helper.py", "print('noise')\nraise SystemExit(3)\n")
     project.write("flows/tasks.py", "")
     (project.root / "tasks" / "__init__.py").unlink()
-    (project.root / "prompts" / "draft.md.j2").rename(project.root / "prompts" / "reply.md.j2")
+    (project.root / "prompts" / "draft.md.j2").rename(
+        project.root / "prompts" / "reply.md.j2"
+    )
     project.write("golden/extract.yaml", "returns: flows.nowhere:Terms\n")
     project.write("golden/classify.yaml", "parameters: {labels: [billing, praise]}\n")
     project.write(
@@ -487,7 +570,8 @@ def test_code_is_imported_apart_and_told_with_its_line(project: Checked) -> None
         golden(*map(str, range(20))) + '{"id": "x", "text": "x", "label": "prais"}\n',
     )
     save_certificates(
-        project.root / "routing_rules" / "certificates.yaml", [certificate(Project(project.root))]
+        project.root / "routing_rules" / "certificates.yaml",
+        [certificate(Project(project.root))],
     )
     done = project.terminal("check", cwd=project.root)
     assert done.code == 1
@@ -513,7 +597,9 @@ WORDS = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=2, unique=Tru
 SENSITIVITY = st.sampled_from(SENSITIVITIES)
 
 
-def said(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+def said(
+    name: str, values: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[str, Any]]:
     return values.map(lambda value: {name: value})
 
 
@@ -540,7 +626,9 @@ SETTINGS = [  # what a condition may say, one thing each
     said("tags", st.dictionaries(st.sampled_from(["x", "y"]), WORDS, max_size=2)),
     said(
         "outcomes",
-        st.dictionaries(st.sampled_from(["sort.f", "sort.g", "read"]), WORDS, max_size=2),
+        st.dictionaries(
+            st.sampled_from(["sort.f", "sort.g", "read"]), WORDS, max_size=2
+        ),
     ),
     said("budget_used_min", st.sampled_from([0.0, 0.5])),
     said("minutes_left_max", st.sampled_from([5.0, 9.0])),
@@ -553,7 +641,11 @@ def can_hold(condition: dict[str, Any]) -> bool:
         for end in ("min", "max")
         if f"sensitivity_{end}" in condition
     ]
-    tokens = [condition[f"tokens_{end}"] for end in ("min", "max") if f"tokens_{end}" in condition]
+    tokens = [
+        condition[f"tokens_{end}"]
+        for end in ("min", "max")
+        if f"tokens_{end}" in condition
+    ]
     return sensitivities == sorted(sensitivities) and tokens == sorted(tokens)
 
 
@@ -569,12 +661,16 @@ POINTS = st.builds(
     sensitivity=st.sampled_from(SENSITIVITIES),
     language=st.none() | st.sampled_from(["a", "b", "c"]),
     stakes=st.sampled_from(["low", "normal", "high"]),
-    tags=st.dictionaries(st.sampled_from(["x", "y", "z"]), st.sampled_from(["a", "b", "c"])),
+    tags=st.dictionaries(
+        st.sampled_from(["x", "y", "z"]), st.sampled_from(["a", "b", "c"])
+    ),
     outcomes=st.fixed_dictionaries(
         {},
         optional={
             "read": st.sampled_from(["a", "c"]),
-            "sort": st.dictionaries(st.sampled_from(["f", "g"]), st.sampled_from(["a", "b", "c"])),
+            "sort": st.dictionaries(
+                st.sampled_from(["f", "g"]), st.sampled_from(["a", "b", "c"])
+            ),
         },
     ),
     budget_used=st.sampled_from([0.0, 0.4, 0.5, 1.0]),
@@ -631,17 +727,24 @@ def test_every_document_is_like_some_point_of_the_space(
     assume(space.size <= MOST_POINTS)
     points = space.points()
     assert any(
-        [condition.matches(point) for condition in conditions] == answers for point in points
+        [condition.matches(point) for condition in conditions] == answers
+        for point in points
     )
 
 
 def rules_of(conditions: list[dict[str, Any]], guards: list[dict[str, Any]]) -> Rules:
     routes = [
-        {"name": f"r{i}", "when": c, "try": ["large", "small"]} for i, c in enumerate(conditions)
+        {"name": f"r{i}", "when": c, "try": ["large", "small"]}
+        for i, c in enumerate(conditions)
     ]
     last = {"name": "last", "pick": "cheapest_capable"}
-    closed = [{"name": f"g{i}", "when": c, "allow_tiers": ["local"]} for i, c in enumerate(guards)]
-    return Rules.model_validate({"version": 1, "guards": closed, "routes": [*routes, last]})
+    closed = [
+        {"name": f"g{i}", "when": c, "allow_tiers": ["local"]}
+        for i, c in enumerate(guards)
+    ]
+    return Rules.model_validate(
+        {"version": 1, "guards": closed, "routes": [*routes, last]}
+    )
 
 
 @given(st.lists(CONDITIONS, max_size=4))
@@ -659,7 +762,10 @@ def test_a_route_is_unreachable_exactly_when_no_document_ever_takes_it(
 CATALOG = Catalog.model_validate(
     {
         "version": 1,
-        "tiers": {"local": {"description": "here"}, "proprietary": {"description": "vendors"}},
+        "tiers": {
+            "local": {"description": "here"},
+            "proprietary": {"description": "vendors"},
+        },
         "models": {
             name: {
                 "tier": tier,
@@ -669,20 +775,28 @@ CATALOG = Catalog.model_validate(
                 "strength": strength,
                 "price": "unknown",
             }
-            for name, tier, strength in [("small", "local", 1), ("large", "proprietary", 9)]
+            for name, tier, strength in [
+                ("small", "local", 1),
+                ("large", "proprietary", 9),
+            ]
         },
     }
 )
 
 
 def context_of(rules: Rules) -> RuleContext:
-    return RuleContext(parse_yaml("guards: []", "rules.yaml"), rules, CATALOG, ("draft",))
+    return RuleContext(
+        parse_yaml("guards: []", "rules.yaml"), rules, CATALOG, ("draft",)
+    )
 
 
 def proof_of_large() -> Certificates:
     whole = Project(ROOT)
     return Certificates(
-        certificates=(certificate(whole, "draft", "large"), certificate(whole, "draft", "small"))
+        certificates=(
+            certificate(whole, "draft", "large"),
+            certificate(whole, "draft", "small"),
+        )
     )
 
 
@@ -711,12 +825,14 @@ def test_a_router_that_forgot_a_guard_would_be_found_out(many: bool) -> None:
     conditions = [{"tags": {f"t{i}": "x"}} for i in range(12 if many else 1)]
     honest = rules_of(conditions, [{"sensitivity_min": "restricted", "step": "draft"}])
     proof = prove_guards(
-        context_of(Leaky.model_validate(honest.model_dump(by_alias=True))), proof_of_large()
+        context_of(Leaky.model_validate(honest.model_dump(by_alias=True))),
+        proof_of_large(),
     )
     assert proof
     assert bool(proof.combinations) is not many
     assert any(
-        "large see" in leak or "is not asked for tier proprietary" in leak for leak in proof.leaks
+        "large see" in leak or "is not asked for tier proprietary" in leak
+        for leak in proof.leaks
     )
     held = prove_guards(context_of(honest), proof_of_large())
     assert held
@@ -728,7 +844,9 @@ def test_a_router_that_forgot_a_guard_would_be_found_out(many: bool) -> None:
 
 def test_ten_thousand_routes_are_loaded_and_checked(project: Checked) -> None:
     """Each is for a language of its own, but for one that is there twice."""
-    routes = [f"{{name: r{i}, when: {{language: l{i}}}, try: [small]}}" for i in range(10_000)]
+    routes = [
+        f"{{name: r{i}, when: {{language: l{i}}}, try: [small]}}" for i in range(10_000)
+    ]
     again = "{name: again, when: {language: l7}, try: [small]}"
     project.rules("\n".join([*routes, again, "{name: default, try: [small]}"]))
     finding, summary = project()
@@ -743,7 +861,9 @@ def test_ten_thousand_routes_are_loaded_and_checked(project: Checked) -> None:
 
 def test_what_no_counting_tells_is_still_told_where_one_route_takes_all() -> None:
     """Two thousand routes of two tags each leave more pieces over than are counted."""
-    conditions: list[dict[str, Any]] = [{"tags": {"a": f"a{i}", "b": f"b{i}"}} for i in range(2000)]
+    conditions: list[dict[str, Any]] = [
+        {"tags": {"a": f"a{i}", "b": f"b{i}"}} for i in range(2000)
+    ]
     rules = rules_of([*conditions, conditions[1500] | {"language": "de"}], [])
     layout = StepLayout(rules, "draft")
     assert [i for i, region in layout.regions.items() if region == ()] == [2000]
@@ -757,7 +877,10 @@ def test_an_empty_file_says_so(project: Checked) -> None:
 
 def test_many_findings_of_one_kind_are_counted(project: Checked) -> None:
     project.rules(
-        "\n".join(f"{{name: r{i}, when: {{language: l{i}}}, try: [nobody]}}" for i in range(30))
+        "\n".join(
+            f"{{name: r{i}, when: {{language: l{i}}}, try: [nobody]}}"
+            for i in range(30)
+        )
     )
     lines = project()
     assert (len(lines), sum("nobody" in line for line in lines)) == (22, 20)
@@ -768,18 +891,24 @@ def test_many_findings_of_one_kind_are_counted(project: Checked) -> None:
 
 
 def shipped_schema() -> dict[str, Any]:
-    schema: dict[str, Any] = json.loads((ROOT / "routing_rules" / "rules.schema.json").read_text())
+    schema: dict[str, Any] = json.loads(
+        (ROOT / "routing_rules" / "rules.schema.json").read_text()
+    )
     return schema
 
 
-def test_the_shipped_schema_is_the_one_that_the_command_prints(terminal: Terminal) -> None:
+def test_the_shipped_schema_is_the_one_that_the_command_prints(
+    terminal: Terminal,
+) -> None:
     """When this fails: tierwise check --schema > routing_rules/rules.schema.json"""
     assert json.loads(terminal("check", "--schema", cwd=ROOT).out) == shipped_schema()
 
 
 def test_the_shipped_rules_fit_the_schema_and_editors_find_it() -> None:
     path = ROOT / "routing_rules" / "rules.yaml"
-    assert path.read_text().startswith("# yaml-language-server: $schema=rules.schema.json\n")
+    assert path.read_text().startswith(
+        "# yaml-language-server: $schema=rules.schema.json\n"
+    )
     jsonschema.validate(read_yaml(path).data, shipped_schema())
 
 
@@ -796,14 +925,21 @@ def test_the_schema_teaches_every_setting() -> None:
     ("condition", "fits"),
     [
         ({"step": "draft"}, True),
-        ({"step": ["draft", "classify"], "stakes": "high", "tags": {"desk": "hr"}}, True),
+        (
+            {"step": ["draft", "classify"], "stakes": "high", "tags": {"desk": "hr"}},
+            True,
+        ),
         ({"step": []}, False),
         ({"stakes": ["huge"]}, False),
         ({"sensitivity": "public"}, False),
         ({"tokens_min": -1}, False),
     ],
 )
-def test_the_schema_takes_what_the_rules_take(condition: dict[str, Any], fits: bool) -> None:
+def test_the_schema_takes_what_the_rules_take(
+    condition: dict[str, Any], fits: bool
+) -> None:
     data = {"version": 1, "routes": [{"name": "a", "when": condition, "try": ["b"]}]}
     assert jsonschema.Draft202012Validator(shipped_schema()).is_valid(data) is fits
-    assert (parse_yaml(json.dumps(data), "rules.yaml").fitted(Rules)[0] is not None) is fits
+    assert (
+        parse_yaml(json.dumps(data), "rules.yaml").fitted(Rules)[0] is not None
+    ) is fits

@@ -22,7 +22,11 @@ from tierwise.lint.call_parameters import (
 from tierwise.text.yaml import parse_yaml
 
 MEASURED = GoldenSettings(
-    parameters={"labels": ["billing", "delivery"], "max_words": 50, "descriptions": {"a": "b"}}
+    parameters={
+        "labels": ["billing", "delivery"],
+        "max_words": 50,
+        "descriptions": {"a": "b"},
+    }
 )
 HEAD = """
 from prefect import unmapped
@@ -86,7 +90,9 @@ def asked(
         "print(TOPICS)",
     ],
 )
-def test_what_fits_or_what_a_run_alone_can_tell_is_no_drift(tmp_path: Path, call: str) -> None:
+def test_what_fits_or_what_a_run_alone_can_tell_is_no_drift(
+    tmp_path: Path, call: str
+) -> None:
     """Whatever the way in which a flow names the same values; the flow and its functions are not run."""
     assert all(found == () for _, found in asked(tmp_path, call))
 
@@ -94,7 +100,10 @@ def test_what_fits_or_what_a_run_alone_can_tell_is_no_drift(tmp_path: Path, call
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (f"classify.map(batches, {RIGHT.replace('50', '90')})", ("max_words 90 in place of 50",)),
+        (
+            f"classify.map(batches, {RIGHT.replace('50', '90')})",
+            ("max_words 90 in place of 50",),
+        ),
         (
             f"classify.map(batches, {RIGHT.replace('list(TOPICS)', '[*TOPICS]')}, tone='kind')",
             ("tone as well",),
@@ -103,11 +112,19 @@ def test_what_fits_or_what_a_run_alone_can_tell_is_no_drift(tmp_path: Path, call
             "classify.map(batches, labels=unmapped(['x']), max_words=limit)",
             ("other labels", "max_words 20 in place of 50", "no descriptions"),
         ),
-        ("classify.map(batches, labels=unmapped(labels), **SETTINGS)", ("other labels",)),
-        (f"classify.map(batches, returns=unmapped(Other), {RIGHT})", ("another output model",)),
+        (
+            "classify.map(batches, labels=unmapped(labels), **SETTINGS)",
+            ("other labels",),
+        ),
+        (
+            f"classify.map(batches, returns=unmapped(Other), {RIGHT})",
+            ("another output model",),
+        ),
     ],
 )
-def test_what_differs_is_told_by_name(tmp_path: Path, call: str, told: tuple[str, ...]) -> None:
+def test_what_differs_is_told_by_name(
+    tmp_path: Path, call: str, told: tuple[str, ...]
+) -> None:
     """Constants, names of the module and defaults of the flow's own parameters."""
     assert asked(tmp_path, f"batches = 1\n\n{call}") == [(3, told)]
 
@@ -139,13 +156,15 @@ def test_check_tells_a_flow_that_drifted_from_its_golden_set(
             for n in range(5)
         )
     )
-    (root / "golden" / "draft.yaml").write_text("parameters: {sender: the team, max_words: 70}\n")
+    (root / "golden" / "draft.yaml").write_text(
+        "parameters: {sender: the team, max_words: 70}\n"
+    )
     flow = (root / "flows" / "support_inbox.py").read_text()
     line = 1 + flow[: flow.index("draft.map(")].count("\n")
     found = json.loads(terminal("check", "--json", cwd=root).out)["findings"]
-    assert [(f["path"], f["line"], f["level"]) for f in found if f["kind"] == "drift"] == [
-        ("flows/support_inbox.py", line, "warning")
-    ]
+    assert [
+        (f["path"], f["line"], f["level"]) for f in found if f["kind"] == "drift"
+    ] == [("flows/support_inbox.py", line, "warning")]
     [message] = [f["message"] for f in found if f["kind"] == "drift"]
     assert message.startswith(
         "draft gets sender 'the Larkfold support team' in place of 'the team' here, unlike in"
@@ -154,5 +173,7 @@ def test_check_tells_a_flow_that_drifted_from_its_golden_set(
 
 def test_the_settings_of_a_golden_set_are_what_certify_measures_with() -> None:
     """So that the two sides of the comparison are the same kind of values."""
-    text = "parameters: {labels: [billing, delivery], max_words: 50, descriptions: {a: b}}"
+    text = (
+        "parameters: {labels: [billing, delivery], max_words: 50, descriptions: {a: b}}"
+    )
     assert parse_yaml(text, "golden.yaml").validate(GoldenSettings) == MEASURED

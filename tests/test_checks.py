@@ -79,8 +79,12 @@ def test_a_check_is_a_function_that_says_why_an_output_fails() -> None:
         return None if len(document.text) <= most else f"longer than {most}"
 
     assert (is_short.name, is_short.parameters) == ("short", ("most",))
-    assert is_short(Labelled(), DOCUMENT, {"most": 999, "other": 1}) == Verdict("short", True)
-    assert is_short(Labelled(), DOCUMENT, {"most": 1}) == Verdict("short", False, "longer than 1")
+    assert is_short(Labelled(), DOCUMENT, {"most": 999, "other": 1}) == Verdict(
+        "short", True
+    )
+    assert is_short(Labelled(), DOCUMENT, {"most": 1}) == Verdict(
+        "short", False, "longer than 1"
+    )
 
 
 def test_a_check_without_its_parameter_is_unscored_not_failed() -> None:
@@ -92,13 +96,19 @@ def test_a_check_without_its_parameter_is_unscored_not_failed() -> None:
 
 
 def test_a_label_is_one_of_those_asked_for() -> None:
-    assert verdict(label_is_allowed, Labelled(label="billing"), labels=["billing", "praise"]).passed
-    found = verdict(label_is_allowed, Labelled(label="Billing"), labels=["billing", "praise"])
+    assert verdict(
+        label_is_allowed, Labelled(label="billing"), labels=["billing", "praise"]
+    ).passed
+    found = verdict(
+        label_is_allowed, Labelled(label="Billing"), labels=["billing", "praise"]
+    )
     assert found == Verdict("label", False, "'Billing' is not one of billing, praise")
 
 
 def test_an_output_without_a_label_fails() -> None:
-    assert verdict(label_is_allowed, Written(text="x"), labels=["billing"]).passed is False
+    assert (
+        verdict(label_is_allowed, Written(text="x"), labels=["billing"]).passed is False
+    )
 
 
 # ---- evidence -----------------------------------------------------------------------------------
@@ -148,11 +158,26 @@ def test_evidence_may_differ_in_white_space_case_quotes_and_dashes(words: str) -
 def test_invented_evidence_fails_and_is_shown(words: str) -> None:
     found = evidence(words)
     assert found.passed is False
-    assert found.reason == f"`evidence` quotes words that are not in the document: {words[:80]!r}"
+    assert (
+        found.reason
+        == f"`evidence` quotes words that are not in the document: {words[:80]!r}"
+    )
 
 
 @pytest.mark.parametrize(
-    "words", ["", None, "  ", "...", "\u2026", '""', "'.'", "\u201c \u201d", "\u200b", "\ufeff."]
+    "words",
+    [
+        "",
+        None,
+        "  ",
+        "...",
+        "\u2026",
+        '""',
+        "'.'",
+        "\u201c \u201d",
+        "\u200b",
+        "\ufeff.",
+    ],
 )
 def test_evidence_of_nothing_fails(words: str | None) -> None:
     assert evidence(words) == Verdict("grounding", False, "`evidence` quotes nothing")
@@ -173,11 +198,15 @@ def test_what_is_copied_is_always_found(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
     words = text[start : data.draw(st.integers(start + 1, len(text)))]
     assume(squeezed(words).strip("\"'."))
-    assert verdict(evidence_is_quoted, Labelled(evidence=words), Document(id="d", text=text)).passed
+    assert verdict(
+        evidence_is_quoted, Labelled(evidence=words), Document(id="d", text=text)
+    ).passed
 
 
 @given(st.text())
-def test_comparing_twice_changes_nothing_and_white_space_never_counts(text: str) -> None:
+def test_comparing_twice_changes_nothing_and_white_space_never_counts(
+    text: str,
+) -> None:
     assert squeezed(f" {text}\n") == squeezed(text)
     assert not any(letter.isspace() for letter in squeezed(text))
 
@@ -234,7 +263,11 @@ def test_a_value_that_stands_in_its_quotation_passes(value: Any, quote: str) -> 
             "on 3 May 2026",
             "`price`: the quotation does not hold the value '13 May 2026'",
         ),
-        ("the wife", "3 May 2026", "`price`: the quotation does not hold the value 'the wife'"),
+        (
+            "the wife",
+            "3 May 2026",
+            "`price`: the quotation does not hold the value 'the wife'",
+        ),
         (
             "2,440 pounds",
             "The co-op in K\u00f6ln pays 2,440 pounds a month",
@@ -242,7 +275,9 @@ def test_a_value_that_stands_in_its_quotation_passes(value: Any, quote: str) -> 
         ),
     ],
 )
-def test_a_value_that_nothing_states_fails(value: Any, quote: str | None, reason: str) -> None:
+def test_a_value_that_nothing_states_fails(
+    value: Any, quote: str | None, reason: str
+) -> None:
     found = price(value, quote)
     assert found.passed is False
     assert found.reason.startswith(reason)
@@ -264,18 +299,28 @@ def test_fields_in_lists_are_checked_and_named() -> None:
     good = {"value": "my wife", "quote": "says my wife"}
     assert extracted(parties=[good, good], note="free text").passed
     found = extracted(parties=[good, {"value": "my cat", "quote": "says my cat"}])
-    assert found.reason.startswith("`parties[2]` quotes words that are not in the document")
+    assert found.reason.startswith(
+        "`parties[2]` quotes words that are not in the document"
+    )
 
 
 # ---- placeholders -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "text", ["Yours, [Your Name]", "Dear {{ name }}", "Dear {name}", "<Company Name> thanks you"]
+    "text",
+    [
+        "Yours, [Your Name]",
+        "Dear {{ name }}",
+        "Dear {name}",
+        "<Company Name> thanks you",
+    ],
 )
 def test_a_placeholder_that_was_left_fails(text: str) -> None:
     for output in (Written(text=text), Written(text="fine", more=["fine", text])):
-        assert verdict(no_placeholders, output).reason.startswith("left a placeholder: ")
+        assert verdict(no_placeholders, output).reason.startswith(
+            "left a placeholder: "
+        )
 
 
 @pytest.mark.parametrize(
@@ -288,21 +333,27 @@ def test_ordinary_text_is_no_placeholder(text: str) -> None:
 def test_brackets_of_the_document_itself_are_no_placeholders() -> None:
     output = Written(text="You ask about [Project Alpha].")
     assert verdict(
-        no_placeholders, output, Document(id="d", text="Regarding [Project Alpha]: when?")
+        no_placeholders,
+        output,
+        Document(id="d", text="Regarding [Project Alpha]: when?"),
     ).passed
     assert verdict(no_placeholders, output).passed is False
 
 
 # ---- language -----------------------------------------------------------------------------------
 
-ENGLISH = "Thank you for your message, a colleague will look into the broken lamp tomorrow."
+ENGLISH = (
+    "Thank you for your message, a colleague will look into the broken lamp tomorrow."
+)
 GERMAN = "Vielen Dank f\u00fcr Ihre Nachricht, ein Kollege k\u00fcmmert sich morgen um die kaputte Lampe."
 
 
 def test_an_answer_is_in_the_documents_language() -> None:
     assert verdict(same_language, Written(text=ENGLISH)).passed
     found = verdict(same_language, Written(text=GERMAN))
-    assert found == Verdict("language", False, "answers in 'de', the document is in 'en'")
+    assert found == Verdict(
+        "language", False, "answers in 'de', the document is in 'en'"
+    )
 
 
 def test_the_language_is_not_judged_where_it_is_not_known() -> None:
@@ -328,7 +379,8 @@ def test_a_text_has_at_most_so_many_words() -> None:
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_an_empty_text_is_no_answer(text: str) -> None:
     assert (
-        verdict(at_most_words("text"), Written(text=text), max_words=3).reason == "`text` is empty"
+        verdict(at_most_words("text"), Written(text=text), max_words=3).reason
+        == "`text` is empty"
     )
 
 
@@ -338,7 +390,13 @@ ORDER = Document(
 
 
 @pytest.mark.parametrize(
-    "text", ["Two desks, order LF-20418", "They cost 1298.00", "Nothing but words", "2 October"]
+    "text",
+    [
+        "Two desks, order LF-20418",
+        "They cost 1298.00",
+        "Nothing but words",
+        "2 October",
+    ],
 )
 def test_numbers_of_the_document_may_be_repeated(text: str) -> None:
     assert verdict(numbers_are_in_the_document, Written(text=text), ORDER).passed

@@ -105,7 +105,9 @@ def outside() -> Iterator[Standin]:
         yield server
 
 
-@settings(max_examples=40, phases=FOUND_AS_IT_IS, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=40, phases=FOUND_AS_IT_IS, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(worlds())
 def test_no_confidential_document_reaches_a_socket_outside_the_house(
     inside: Standin, outside: Standin, world: World
@@ -157,7 +159,9 @@ def test_a_redacted_document_goes_out_without_what_was_found(
     inside: Standin, outside: Standin
 ) -> None:
     """What redaction cannot know, such as a word without any form, goes with it: the guide says so."""
-    seen = run(World(rules("vendor-a"), (SECRET,), redact_to="internal"), inside, outside)
+    seen = run(
+        World(rules("vendor-a"), (SECRET,), redact_to="internal"), inside, outside
+    )
     assert seen.out == {"plain0x"}
     assert not seen.leaked
 
@@ -177,7 +181,9 @@ def exam_project(
         model("judge-in", inside.url, strength=90),
         model("judge-out", outside.url, tier="proprietary", strength=90),
     ]
-    make_project(root, *entries, rules=json.dumps(rules("local-a", floors={"classify": 0.9})))
+    make_project(
+        root, *entries, rules=json.dumps(rules("local-a", floors={"classify": 0.9}))
+    )
     (root / "golden").mkdir()
     for name in ("classify", "classify-examples"):
         rows = (
@@ -200,7 +206,9 @@ def exam_project(
 def secrets_seen(outside: Standin, levels: Sequence[Sensitivity]) -> set[str]:
     """The confidential examples that the outside saw."""
     bodies = "\n".join(json.dumps(request.body) for request in outside.requests)
-    secret = [n for n, level in enumerate(levels) if rank(level) >= rank("confidential")]
+    secret = [
+        n for n, level in enumerate(levels) if rank(level) >= rank("confidential")
+    ]
     return {
         word
         for n in secret
@@ -268,7 +276,10 @@ def _late_parcel(request: Request) -> str:
     names = (request.schema or {})["properties"]
     words = " ".join(request.document.split()[:3])
     return json.dumps(
-        {n: words if n == "evidence" else LABELS[0] if n == "label" else found for n in names}
+        {
+            n: words if n == "evidence" else LABELS[0] if n == "label" else found
+            for n in names
+        }
     )
 
 
@@ -287,6 +298,8 @@ def test_a_prefect_server_outside_the_house_is_told_no_reason_that_may_quote_a_c
 ) -> None:
     """Checks quote what they complain of, and logs go to Prefect's server."""
     quote = "quotes words that are not in the document: 'her diagnosis'"
-    outcome = Outcome(step="classify", status="deferred", reason=quote, sensitivity=sensitivity)
+    outcome = Outcome(
+        step="classify", status="deferred", reason=quote, sensitivity=sensitivity
+    )
     with temporary_settings({PREFECT_API_URL: url}):
         assert ("diagnosis" in tellable(outcome)) is told

@@ -10,7 +10,11 @@ from tierwise.errors import Misuse
 from tierwise.steps.correctness import mentions, rubric, same, same_fields
 
 ANYTHING = st.one_of(
-    st.none(), st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text())
+    st.none(),
+    st.text(),
+    st.integers(),
+    st.lists(st.text()),
+    st.dictionaries(st.text(), st.text()),
 )
 
 

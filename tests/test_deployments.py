@@ -19,11 +19,15 @@ DEPLOYMENTS: list[dict[str, Any]] = read_yaml(ROOT / "prefect.yaml").data["deplo
 
 def test_every_flow_has_a_deployment() -> None:
     entrypoints = {deployment["entrypoint"] for deployment in DEPLOYMENTS}
-    assert entrypoints == {f"flows/{name}.py:{name}" for name in Project(ROOT).flow_names()}
+    assert entrypoints == {
+        f"flows/{name}.py:{name}" for name in Project(ROOT).flow_names()
+    }
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda d: d["name"])
-def test_a_deployments_flow_loads_and_takes_its_parameters(deployment: dict[str, Any]) -> None:
+def test_a_deployments_flow_loads_and_takes_its_parameters(
+    deployment: dict[str, Any],
+) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
     flow = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
@@ -33,7 +37,9 @@ def test_a_deployments_flow_loads_and_takes_its_parameters(deployment: dict[str,
 
 @pytest.fixture
 def project(tmp_path: Path, standin: Standin) -> Path:
-    root = make_project(tmp_path / "p", model("small", standin.url), model("large", standin.url))
+    root = make_project(
+        tmp_path / "p", model("small", standin.url), model("large", standin.url)
+    )
     (root / "inbox").mkdir()
     (root / "inbox" / "a.txt").write_text("My desk has not arrived.")
     return root
@@ -41,7 +47,16 @@ def project(tmp_path: Path, standin: Standin) -> Path:
 
 def watch(terminal: Terminal, root: Path, folder: str = "inbox") -> list[str]:
     """Look at the folder once; gives the ids that the results hold."""
-    command = ("run", "support_inbox", "--source", folder, "--out", "out", "--only-new", "true")
+    command = (
+        "run",
+        "support_inbox",
+        "--source",
+        folder,
+        "--out",
+        "out",
+        "--only-new",
+        "true",
+    )
     done = terminal(*command, cwd=root)
     assert done.code == 0, done.err
     lines = root / "out" / "outcomes.jsonl"
@@ -109,4 +124,9 @@ def test_the_form_of_a_deployment_says_what_each_parameter_means() -> None:
         fields = Project(ROOT).load_flow(name).parameters.properties
         assert all(field["description"] for field in fields.values())
         assert fields["budget_usd"]["minimum"] == 0
-        assert fields["sensitivity"]["enum"] == ["public", "internal", "confidential", "restricted"]
+        assert fields["sensitivity"]["enum"] == [
+            "public",
+            "internal",
+            "confidential",
+            "restricted",
+        ]

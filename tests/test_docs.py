@@ -18,7 +18,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def blocks(language: str) -> list[tuple[str, str]]:
     """All code blocks of a language: where they stand, and their text."""
     return [
-        (f"{page.name}:{page.read_text()[: match.start()].count(chr(10)) + 1}", match[2])
+        (
+            f"{page.name}:{page.read_text()[: match.start()].count(chr(10)) + 1}",
+            match[2],
+        )
         for page in PAGES
         for match in BLOCK.finditer(page.read_text())
         if match[1] == language
@@ -38,7 +41,11 @@ def test_python_in_the_documentation_is_valid(place: str, code: str) -> None:
 def test_the_developers_guides_modules_run(tmp_path: Path) -> None:
     """The flow and the step of the guide are complete: they import and have the names that the guide says."""
     guide = dict(
-        enumerate(code for place, code in blocks("python") if place.startswith("developers.md"))
+        enumerate(
+            code
+            for place, code in blocks("python")
+            if place.startswith("developers.md")
+        )
     )
     names: list[set[str]] = []
     for code in guide.values():
@@ -61,7 +68,9 @@ def test_the_guides_prompt_and_model_load(tmp_path: Path) -> None:
     )
     assert "glad, cross" in messages[0].content
 
-    entry = next(code for place, code in blocks("yaml") if place.startswith("developers.md"))
+    entry = next(
+        code for place, code in blocks("yaml") if place.startswith("developers.md")
+    )
     indented = "".join(f"  {line}\n" for line in entry.splitlines())
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(
@@ -90,13 +99,21 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
     known = commands()
     assert known
     assert known <= mentioned, f"not documented: {known - mentioned}"
-    assert mentioned <= known, f"documented, but there is no such command: {mentioned - known}"
+    assert mentioned <= known, (
+        f"documented, but there is no such command: {mentioned - known}"
+    )
 
 
 def test_every_make_target_in_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
     assert (
-        set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+        set(
+            re.findall(
+                r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE
+            )
+        )
         <= targets
     )
 

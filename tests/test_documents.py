@@ -54,10 +54,14 @@ def test_batches_carry_their_place_in_the_run(tmp_path: Path) -> None:
         "documents 3-4 of 5",
         "documents 5-5 of 5",
     ]
-    assert [d.text for batch in batches for d in batch.load()] == [f"row {n}" for n in range(1, 6)]
+    assert [d.text for batch in batches for d in batch.load()] == [
+        f"row {n}" for n in range(1, 6)
+    ]
 
 
-def test_a_missing_source_is_refused_at_once_with_what_is_accepted(tmp_path: Path) -> None:
+def test_a_missing_source_is_refused_at_once_with_what_is_accepted(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(Misuse, match=r"nowhere: there is no such file.*\.docx.*\.txt"):
         iter_documents(tmp_path / "nowhere", sensitivity="public")
 
@@ -122,7 +126,9 @@ def test_files_and_folders_without_permission_are_deferred(tmp_path: Path) -> No
     assert "check its permissions" in reason(documents["closed/"])
 
 
-def test_odd_file_names_become_ids_that_can_be_printed_and_stored(tmp_path: Path) -> None:
+def test_odd_file_names_become_ids_that_can_be_printed_and_stored(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "new\nline.txt").write_text("x")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.txt")).write_text("y")
     documents = read(tmp_path)
@@ -133,7 +139,9 @@ def test_odd_file_names_become_ids_that_can_be_printed_and_stored(tmp_path: Path
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_unicode_is_read_whatever_its_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+def test_unicode_is_read_whatever_its_byte_order_mark(
+    tmp_path: Path, encoding: str
+) -> None:
     text = "Größe, naïve – 注文"
     document = read(write(tmp_path, a__txt=text.encode(encoding)))["a.txt"]
     assert document.text == text
@@ -143,8 +151,14 @@ def test_unicode_is_read_whatever_its_byte_order_mark(tmp_path: Path, encoding: 
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [
-        ("Liebe Kollegin, die Prüfung der Straße für Jürgen Müller ergab Schönes. Grüße", "cp1252"),
-        ("Où est ma commande ? J'ai payé hier, le reçu est joint. À bientôt, Hélène", "cp1252"),
+        (
+            "Liebe Kollegin, die Prüfung der Straße für Jürgen Müller ergab Schönes. Grüße",
+            "cp1252",
+        ),
+        (
+            "Où est ma commande ? J'ai payé hier, le reçu est joint. À bientôt, Hélène",
+            "cp1252",
+        ),
         ("Привет, где мой заказ? Прошу вернуть деньги, спасибо.", "cp1251"),
         ("これは日本語のテキストです。注文が届きません。", "cp932"),
     ],
@@ -204,11 +218,18 @@ def test_the_language_is_told_and_left_open_where_it_is_unsure(
 
 def test_a_text_that_came_before_is_marked(tmp_path: Path) -> None:
     folder = write(
-        tmp_path, a__txt="same\r\ntext\n", b__txt="other", c__md="same\ntext", d__txt="", e__txt=""
+        tmp_path,
+        a__txt="same\r\ntext\n",
+        b__txt="other",
+        c__md="same\ntext",
+        d__txt="",
+        e__txt="",
     )
     documents = read(folder)
     assert documents["c.md"].metadata["duplicate_of"] == "a.txt"
-    assert [d.id for d in documents.values() if "duplicate_of" in d.metadata] == ["c.md"]
+    assert [d.id for d in documents.values() if "duplicate_of" in d.metadata] == [
+        "c.md"
+    ]
 
 
 # --- front matter and sensitivity ----------------------------------------------------------------
@@ -236,7 +257,9 @@ def test_a_text_between_rules_is_not_front_matter(tmp_path: Path) -> None:
     assert read(write(tmp_path, a__md=text))["a.md"].text == text
 
 
-def test_a_slip_of_form_in_the_front_matter_does_not_lower_the_sensitivity(tmp_path: Path) -> None:
+def test_a_slip_of_form_in_the_front_matter_does_not_lower_the_sensitivity(
+    tmp_path: Path,
+) -> None:
     folder = write(
         tmp_path,
         a__md="---\nnot a pair\nSensitivity: restricted\n---\ntext",
@@ -261,9 +284,9 @@ def test_a_slip_of_form_in_the_front_matter_does_not_lower_the_sensitivity(tmp_p
 
 
 def test_an_unknown_sensitivity_means_restricted_and_is_noted(tmp_path: Path) -> None:
-    document = read(write(tmp_path, a__md="---\nsensitivity: top secret\n---\ntext"), "public")[
-        "a.md"
-    ]
+    document = read(
+        write(tmp_path, a__md="---\nsensitivity: top secret\n---\ntext"), "public"
+    )["a.md"]
     assert document.sensitivity == "restricted"
     assert document.metadata["sensitivity_note"].startswith(
         "'top secret' is not one of public, internal"
@@ -273,7 +296,8 @@ def test_an_unknown_sensitivity_means_restricted_and_is_noted(tmp_path: Path) ->
 @settings(max_examples=60, deadline=None)
 @given(
     base=st.sampled_from(SENSITIVITIES),
-    declared=st.sampled_from(SENSITIVITIES) | st.text(st.characters(codec="utf-8"), max_size=12),
+    declared=st.sampled_from(SENSITIVITIES)
+    | st.text(st.characters(codec="utf-8"), max_size=12),
 )
 def test_a_declared_sensitivity_never_lowers(
     tmp_path_factory: pytest.TempPathFactory, base: Sensitivity, declared: str
@@ -297,13 +321,22 @@ def test_a_declared_sensitivity_never_lowers(
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def test_a_csv_row_is_a_document_and_its_other_columns_are_metadata(tmp_path: Path) -> None:
+def test_a_csv_row_is_a_document_and_its_other_columns_are_metadata(
+    tmp_path: Path,
+) -> None:
     rows = 'Text,who,empty,Sensitivity\n"two\nlines, quoted",Ann,,\nplain,Bob,,restricted\n'
     documents = read(write(tmp_path, mail__csv=rows))
     assert list(documents) == ["mail.csv#1", "mail.csv#2"]
     assert documents["mail.csv#1"].text == "two\nlines, quoted"
-    assert documents["mail.csv#1"].metadata == {"who": "Ann", "path": "mail.csv", "format": "csv"}
-    assert [document.sensitivity for document in documents.values()] == ["internal", "restricted"]
+    assert documents["mail.csv#1"].metadata == {
+        "who": "Ann",
+        "path": "mail.csv",
+        "format": "csv",
+    }
+    assert [document.sensitivity for document in documents.values()] == [
+        "internal",
+        "restricted",
+    ]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -311,14 +344,23 @@ def test_a_csv_row_is_a_document_and_its_other_columns_are_metadata(tmp_path: Pa
 def test_csv_is_read_with_the_delimiter_and_encoding_that_it_has(
     tmp_path: Path, delimiter: str, encoding: str
 ) -> None:
-    rows = [("id", "body"), ("x", "Schöne Grüße aus der Königsstraße, wir hören voneinander")]
+    rows = [
+        ("id", "body"),
+        ("x", "Schöne Grüße aus der Königsstraße, wir hören voneinander"),
+    ]
     text = "".join(delimiter.join(f'"{cell}"' for cell in row) + "\r\n" for row in rows)
-    document = read(write(tmp_path, a__csv=text.encode(encoding)), text_column="body")["a.csv#x"]
+    document = read(write(tmp_path, a__csv=text.encode(encoding)), text_column="body")[
+        "a.csv#x"
+    ]
     assert document.text == rows[1][1]
-    assert document.metadata.get("encoding") == ("cp1252" if encoding == "cp1252" else None)
+    assert document.metadata.get("encoding") == (
+        "cp1252" if encoding == "cp1252" else None
+    )
 
 
-def test_the_id_column_names_a_row_where_it_is_unique_and_printable(tmp_path: Path) -> None:
+def test_the_id_column_names_a_row_where_it_is_unique_and_printable(
+    tmp_path: Path,
+) -> None:
     rows = [
         {"id": "A"},
         {"id": 7},
@@ -352,7 +394,11 @@ def test_a_broken_csv_row_defers_that_row_only(tmp_path: Path) -> None:
         + b"x" * 200 + b',8\nlast,9\n"never closed,10\n',
     )  # fmt: skip
     documents = read(folder, max_bytes=100)
-    good = {name: document.text for name, document in documents.items() if not document.deferred}
+    good = {
+        name: document.text
+        for name, document in documents.items()
+        if not document.deferred
+    }
     assert good == {"a.csv#1": "good", "a.csv#5": "über", "a.csv#9": "last"}
     reasons = [reason(documents[f"a.csv#{n}"]) for n in (2, 3, 4, 6, 7, 8, 10)]
     expected = [
@@ -364,7 +410,9 @@ def test_a_broken_csv_row_defers_that_row_only(tmp_path: Path) -> None:
         "longer than 100",
         "row is broken",
     ]
-    assert [want for want, found in zip(expected, reasons, strict=True) if want not in found] == []
+    assert [
+        want for want, found in zip(expected, reasons, strict=True) if want not in found
+    ] == []
 
 
 def test_a_broken_json_line_defers_that_line_only(tmp_path: Path) -> None:
@@ -382,16 +430,26 @@ def test_a_broken_json_line_defers_that_line_only(tmp_path: Path) -> None:
         b'{"text": "nul\\u0000 last"}',
     ]
     documents = read(write(tmp_path, a__jsonl=b"\n".join(lines)), max_bytes=100)
-    texts = {name: document.text for name, document in documents.items() if not document.deferred}
+    texts = {
+        name: document.text
+        for name, document in documents.items()
+        if not document.deferred
+    }
     assert texts == {"a.jsonl#1": "first", "a.jsonl#10": "nul\ufffd last"}
     metadata = documents["a.jsonl#1"].metadata
-    assert (metadata["n"], metadata["ok"], metadata["nested"]) == ("1", "true", '{"a":[1]}')
+    assert (metadata["n"], metadata["ok"], metadata["nested"]) == (
+        "1",
+        "true",
+        '{"a":[1]}',
+    )
     assert "none" not in metadata
     assert "not a text but a int" in reason(documents["a.jsonl#4"])
     assert "longer than 100" in reason(documents["a.jsonl#9"])
 
 
-def test_a_file_of_rows_that_cannot_be_read_is_one_deferred_document(tmp_path: Path) -> None:
+def test_a_file_of_rows_that_cannot_be_read_is_one_deferred_document(
+    tmp_path: Path,
+) -> None:
     folder = write(
         tmp_path,
         column__csv="a,b\n1,2\n",
@@ -409,7 +467,11 @@ def test_a_file_of_rows_that_cannot_be_read_is_one_deferred_document(tmp_path: P
     assert "no rows" in reason(documents["blank.jsonl"])
     assert (
         "from here on"
-        in [reason(d) for d in documents.values() if d.id.startswith("cut.csv") and d.deferred][-1]
+        in [
+            reason(d)
+            for d in documents.values()
+            if d.id.startswith("cut.csv") and d.deferred
+        ][-1]
     )
 
 
@@ -438,7 +500,9 @@ def test_ids_stay_unique_when_a_file_is_called_like_a_row(tmp_path: Path) -> Non
     content=st.binary(max_size=300)
     | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
     | st.binary(max_size=100).map(lambda data: b"text,id,sensitivity\n" + data)
-    | st.binary(max_size=100).map(lambda data: b"---\nsensitivity: internal\n" + data + b"\n---\n")
+    | st.binary(max_size=100).map(
+        lambda data: b"---\nsensitivity: internal\n" + data + b"\n---\n"
+    )
 )
 def test_any_bytes_under_any_ending_become_documents(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
@@ -450,7 +514,8 @@ def test_any_bytes_under_any_ending_become_documents(
     documents = read(folder)
     for number, suffix in enumerate(IN_PROCESS):
         assert any(
-            document.metadata["path"] == f"{number}{suffix}" for document in documents.values()
+            document.metadata["path"] == f"{number}{suffix}"
+            for document in documents.values()
         )
     for document in documents.values():
         assert bool(document.text) != bool(document.deferred)

@@ -36,7 +36,9 @@ def pdf_with_page(content: bytes) -> bytes:
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
         b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 100 100]/Contents 4 0 R>>",
-        b"<</Length %d/Filter/FlateDecode>>\nstream\n" % len(raw) + raw + b"\nendstream",
+        b"<</Length %d/Filter/FlateDecode>>\nstream\n" % len(raw)
+        + raw
+        + b"\nendstream",
     ]
     file, places = b"%PDF-1.4\n", []
     for number, content_ in enumerate(objects, 1):
@@ -45,13 +47,19 @@ def pdf_with_page(content: bytes) -> bytes:
     table = b"xref\n0 5\n0000000000 65535 f \n" + b"".join(
         b"%010d 00000 n \n" % place for place in places
     )
-    return file + table + b"trailer\n<</Root 1 0 R/Size 5>>\nstartxref\n%d\n%%%%EOF" % len(file)
+    return (
+        file
+        + table
+        + b"trailer\n<</Root 1 0 R/Size 5>>\nstartxref\n%d\n%%%%EOF" % len(file)
+    )
 
 
 def word_with_entities(declarations: bytes, use: bytes) -> bytes:
     part = "word/document.xml"
     changed = word(
-        replaced={part: (b"<w:document", b"<!DOCTYPE x [" + declarations + b"]><w:document")}
+        replaced={
+            part: (b"<w:document", b"<!DOCTYPE x [" + declarations + b"]><w:document")
+        }
     )
     with (
         zipfile.ZipFile(io.BytesIO(changed)) as old,
@@ -59,7 +67,10 @@ def word_with_entities(declarations: bytes, use: bytes) -> bytes:
     ):
         for name in old.namelist():
             new.writestr(
-                name, old.read(name).replace(b"on Monday", use) if name == part else old.read(name)
+                name,
+                old.read(name).replace(b"on Monday", use)
+                if name == part
+                else old.read(name),
             )
     return file.getvalue()
 
@@ -91,7 +102,9 @@ def test_every_format_gives_its_text(tmp_path: Path) -> None:
     )
     (tmp_path / "d.eml").write_bytes(bytes(mail()))
     (tmp_path / "f.pdf").write_bytes(encrypted_pdf(""))  # opens without a password
-    (tmp_path / "e.htm").write_bytes('<meta charset="iso-8859-1"><p>Größe „x“'.encode("cp1252"))
+    (tmp_path / "e.htm").write_bytes(
+        '<meta charset="iso-8859-1"><p>Größe „x“'.encode("cp1252")
+    )
     documents = read(tmp_path)
     assert {name: document.text for name, document in documents.items()} == {
         "a.pdf": "The invoice is due on Friday, please pay.",
@@ -110,7 +123,10 @@ def test_what_cannot_be_read_is_deferred_and_says_what_to_do(tmp_path: Path) -> 
     ole = bytes.fromhex("d0cf11e0a1b11ae1")
     many = b"\0" * (MOST_UNPACKED_BYTES + 1)
     files = {
-        "locked.pdf": (encrypted_pdf("secret"), "encrypted; save a copy without a password"),
+        "locked.pdf": (
+            encrypted_pdf("secret"),
+            "encrypted; save a copy without a password",
+        ),
         "scan.pdf": (pdf(), "it may be a scan"),
         "junk.pdf": (b"%PDF-1.4 junk", "damaged"),
         "cut.pdf": (pdf("hello")[:400], "damaged"),
@@ -146,7 +162,9 @@ def test_what_cannot_be_read_is_deferred_and_says_what_to_do(tmp_path: Path) -> 
     assert documents["zz.eml"].text.endswith("Where is my order?")
 
 
-def test_a_file_that_takes_too_long_is_deferred_and_the_next_one_is_read(tmp_path: Path) -> None:
+def test_a_file_that_takes_too_long_is_deferred_and_the_next_one_is_read(
+    tmp_path: Path,
+) -> None:
     """60 kB of unclosed tags keep the HTML parser busy for half a minute."""
     (tmp_path / "a.html").write_bytes(b"<a " * 200_000)
     (tmp_path / "b.eml").write_bytes(bytes(mail()))
@@ -210,7 +228,11 @@ def test_nothing_is_fetched_and_no_other_file_is_read(
     documents = read(folder)
     assert "We deliver on Monday." in documents["c.docx"].text
     assert documents["b.eml"].text.startswith("Subject: Order 7\n\nHello")
-    assert not [document for document in documents.values() if "the-secret-words" in document.text]
+    assert not [
+        document
+        for document in documents.values()
+        if "the-secret-words" in document.text
+    ]
     assert paths == []
 
 
@@ -225,8 +247,12 @@ def test_nested_entities_do_not_fill_the_memory() -> None:
 # --- e-mail --------------------------------------------------------------------------------------
 
 
-def test_an_e_mails_headers_are_metadata_and_its_attachments_are_named(tmp_path: Path) -> None:
-    message = mail(Date="Mon, 02 Nov 2026 10:00:00 +0000", html="<p>Where is <b>it</b>?")
+def test_an_e_mails_headers_are_metadata_and_its_attachments_are_named(
+    tmp_path: Path,
+) -> None:
+    message = mail(
+        Date="Mon, 02 Nov 2026 10:00:00 +0000", html="<p>Where is <b>it</b>?"
+    )
     message.add_attachment(
         b"%PDF", maintype="application", subtype="pdf", filename="Rechnung März.pdf"
     )
@@ -256,10 +282,15 @@ def eml(*lines: bytes) -> bytes:
             bytes(mail(plain=None, html="<p>Where is <b>it</b>?")),
             "Subject: Order 7\n\nWhere is **it**?",
         ),
-        (bytes(mail(plain="  \n", html="<p>Only HTML")), "Subject: Order 7\n\nOnly HTML"),
+        (
+            bytes(mail(plain="  \n", html="<p>Only HTML")),
+            "Subject: Order 7\n\nOnly HTML",
+        ),
         (
             eml(
-                b"Content-Type: text/plain; charset=iso-2022-jp", b"", "注文".encode("iso-2022-jp")
+                b"Content-Type: text/plain; charset=iso-2022-jp",
+                b"",
+                "注文".encode("iso-2022-jp"),
             ),
             "Subject: Grüße\n\n注文",
         ),
@@ -271,9 +302,19 @@ def eml(*lines: bytes) -> bytes:
             eml(b"Content-Type: text/plain; charset=us-ascii", b"", "Größe".encode()),
             "Subject: Grüße\n\nGröße",
         ),
-        (eml(b"Content-Transfer-Encoding: base64", b"", b"SGVsbG8="), "Subject: Grüße\n\nHello"),
         (
-            eml(b"Content-Type: multipart/mixed; boundary=b", b"", b"--b", b"", b"Hello", b"--b--"),
+            eml(b"Content-Transfer-Encoding: base64", b"", b"SGVsbG8="),
+            "Subject: Grüße\n\nHello",
+        ),
+        (
+            eml(
+                b"Content-Type: multipart/mixed; boundary=b",
+                b"",
+                b"--b",
+                b"",
+                b"Hello",
+                b"--b--",
+            ),
             "Subject: Grüße\n\nHello",
         ),
         (b"From: a@example.com\n\nHello", "Subject: (none)\n\nHello"),
@@ -286,9 +327,15 @@ def test_an_e_mails_body_is_found_and_decoded(data: bytes, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("header", "level"),
-    [("Company-Confidential", "confidential"), ("Private", "confidential"), ("normal", "internal")],
+    [
+        ("Company-Confidential", "confidential"),
+        ("Private", "confidential"),
+        ("normal", "internal"),
+    ],
 )
-def test_an_e_mails_sensitivity_header_raises(tmp_path: Path, header: str, level: str) -> None:
+def test_an_e_mails_sensitivity_header_raises(
+    tmp_path: Path, header: str, level: str
+) -> None:
     (tmp_path / "a.eml").write_bytes(bytes(mail(Sensitivity=header)))
     document = read(tmp_path)["a.eml"]
     assert document.sensitivity == level

@@ -32,13 +32,17 @@ TEXTS = (
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 def accepted(step: str, value: Any, **more: Any) -> dict[str, Outcome]:
-    return {step: Outcome(step=step, status="accepted", value=value, model="small", **more)}
+    return {
+        step: Outcome(step=step, status="accepted", value=value, model="small", **more)
+    }
 
 
 def batch(*documents: Document) -> list[Batch]:
@@ -51,7 +55,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def pages(folder: Path) -> dict[str, str]:
     return {
-        path.name: path.read_bytes().decode() for path in folder.iterdir() if path.suffix == ".md"
+        path.name: path.read_bytes().decode()
+        for path in folder.iterdir()
+        if path.suffix == ".md"
     }
 
 
@@ -69,7 +75,10 @@ def literals(value: Any) -> Iterator[str]:
 
 def test_a_line_holds_all_that_a_document_got_in_input_order(tmp_path: Path) -> None:
     deferred = Outcome(
-        step="draft", status="deferred", reason="no model may see it", sensitivity="confidential"
+        step="draft",
+        status="deferred",
+        reason="no model may see it",
+        sensitivity="confidential",
     )
     first = Document(
         id="mail/b.eml",
@@ -82,7 +91,9 @@ def test_a_line_holds_all_that_a_document_got_in_input_order(tmp_path: Path) -> 
             "draft": deferred,
         },
     )
-    path = write_documents(batch(first, Document(id="a.txt", text="")), tmp_path / "out" / "deep")
+    path = write_documents(
+        batch(first, Document(id="a.txt", text="")), tmp_path / "out" / "deep"
+    )
     assert path == tmp_path / "out" / "deep" / "outcomes.jsonl"
     one, two = lines(path)
     assert one == {
@@ -108,16 +119,26 @@ def test_a_line_holds_all_that_a_document_got_in_input_order(tmp_path: Path) -> 
             },
         },
     }
-    assert (two["id"], two["sensitivity"], two["outcomes"]) == ("a.txt", "restricted", {})
+    assert (two["id"], two["sensitivity"], two["outcomes"]) == (
+        "a.txt",
+        "restricted",
+        {},
+    )
 
 
 def test_a_page_reads_well(tmp_path: Path) -> None:
     outcomes = {
-        **accepted("classify", {"label": "order", "sure": True, "words": ["late", "lost"]}),
+        **accepted(
+            "classify", {"label": "order", "sure": True, "words": ["late", "lost"]}
+        ),
         **accepted("draft", "Dear Ann,\n\nit is on its way."),
     }
     write_documents(
-        batch(Document(id="mail/b.eml", text="x", metadata={"from": "Ann"}, outcomes=outcomes)),
+        batch(
+            Document(
+                id="mail/b.eml", text="x", metadata={"from": "Ann"}, outcomes=outcomes
+            )
+        ),
         tmp_path,
     )
     assert pages(tmp_path) == {
@@ -161,16 +182,24 @@ def test_what_was_written_is_as_sensitive_as_it_was_when_it_is_read_as_documents
     tmp_path: Path,
 ) -> None:
     """A confidential document's page must not pass for an internal one in the next flow."""
-    answer = accepted("summarize", {"summary": "she was dismissed"}, sensitivity="confidential")
+    answer = accepted(
+        "summarize", {"summary": "she was dismissed"}, sensitivity="confidential"
+    )
     write_documents(
-        batch(Document(id="a.txt", text="x", sensitivity="internal", outcomes=answer)), tmp_path
+        batch(Document(id="a.txt", text="x", sensitivity="internal", outcomes=answer)),
+        tmp_path,
     )
     [again] = read_documents(tmp_path, sensitivity="public", text_column="id")
-    assert {document.id for document in again.load()} == {"a.txt.md", "outcomes.jsonl#a.txt"}
+    assert {document.id for document in again.load()} == {
+        "a.txt.md",
+        "outcomes.jsonl#a.txt",
+    }
     assert {document.sensitivity for document in again.load()} == {"confidential"}
 
 
-def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(tmp_path: Path) -> None:
+def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(
+    tmp_path: Path,
+) -> None:
     def files(folder: Path, started_at: float, tokens: int) -> dict[str, bytes]:
         attempt = Attempt(
             id=f"{started_at}", step="s", document_id="a", document_hash="h",
@@ -180,7 +209,11 @@ def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(tmp_path: Path
         )  # fmt: skip
         outcomes = accepted("s", {"a": [1, "x"]}, attempts=(attempt,))
         write_documents(
-            batch(Document(id="a", text="t", outcomes=outcomes), Document(id="A", text="u")), folder
+            batch(
+                Document(id="a", text="t", outcomes=outcomes),
+                Document(id="A", text="u"),
+            ),
+            folder,
         )
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -190,7 +223,9 @@ def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(tmp_path: Path
     assert files(tmp_path / "one", 3.0, 30) == first
 
 
-def test_a_run_that_breaks_off_leaves_the_earlier_lines_and_no_drafts(tmp_path: Path) -> None:
+def test_a_run_that_breaks_off_leaves_the_earlier_lines_and_no_drafts(
+    tmp_path: Path,
+) -> None:
     write_documents(batch(Document(id="old", text="x")), tmp_path)
     before = (tmp_path / "outcomes.jsonl").read_bytes()
 
@@ -201,7 +236,11 @@ def test_a_run_that_breaks_off_leaves_the_earlier_lines_and_no_drafts(tmp_path: 
     with pytest.raises(RuntimeError, match="the source broke"):
         write_documents(broken(), tmp_path)
     assert (tmp_path / "outcomes.jsonl").read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"outcomes.jsonl", "old.md", "new.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "outcomes.jsonl",
+        "old.md",
+        "new.md",
+    }
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -220,9 +259,14 @@ def test_a_link_in_the_output_folder_is_replaced_not_followed(tmp_path: Path) ->
     assert (tmp_path / "victim").read_text() == "keep"
 
 
-def test_values_that_utf_8_and_json_lack_are_written_all_the_same(tmp_path: Path) -> None:
+def test_values_that_utf_8_and_json_lack_are_written_all_the_same(
+    tmp_path: Path,
+) -> None:
     path = write_documents(
-        batch(Document(id="a", text="x", outcomes=accepted("s", "half a pair: \ud83d"))), tmp_path
+        batch(
+            Document(id="a", text="x", outcomes=accepted("s", "half a pair: \ud83d"))
+        ),
+        tmp_path,
     )
     assert lines(path)[0]["outcomes"]["s"]["value"] == "half a pair: \ud83d"
 
@@ -261,7 +305,9 @@ def test_every_document_gets_a_page_of_its_own_inside_the_folder(
     tmp_path_factory: pytest.TempPathFactory, ids: list[str]
 ) -> None:
     root = tmp_path_factory.mktemp("root")
-    path = write_documents(batch(*(Document(id=name, text="x") for name in ids)), root / "out")
+    path = write_documents(
+        batch(*(Document(id=name, text="x") for name in ids)), root / "out"
+    )
     assert [line["id"] for line in lines(path)] == ids
     assert [child.name for child in root.iterdir()] == ["out"]
     written = [child for child in (root / "out").iterdir() if child != path]
@@ -281,18 +327,26 @@ def test_hostile_values_stay_text(
     folder = tmp_path_factory.mktemp("out")
     outcome = Outcome(step=name, status="accepted", value=value, reason=reason)
     write_documents(
-        batch(Document(id=name, text="x", metadata={name: reason}, outcomes={name: outcome})),
+        batch(
+            Document(
+                id=name, text="x", metadata={name: reason}, outcomes={name: outcome}
+            )
+        ),
         folder,
     )
     (page,) = pages(folder).values()
     tokens = (
-        MarkdownIt("gfm-like", {"linkify": False}).enable("table").parse(page.split("---\n", 2)[2])
+        MarkdownIt("gfm-like", {"linkify": False})
+        .enable("table")
+        .parse(page.split("---\n", 2)[2])
     )
     inline = [child for token in tokens for child in token.children or []]
     blocks = {token.type for token in tokens}
     assert {child.type for child in inline} <= {"text", "code_inline"}
     assert not blocks & {"html_block", "code_block", "blockquote_open", "hr"}
-    assert sum(token.type == "heading_open" for token in tokens) == 1 + (value is not None)
+    assert sum(token.type == "heading_open" for token in tokens) == 1 + (
+        value is not None
+    )
     assert sum(token.type == "td_open" for token in tokens) == 4
     assert (
         "".join(c.content for c in inline if c.type == "text").translate(

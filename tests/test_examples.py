@@ -32,7 +32,8 @@ FIELDS = {
     "actions.jsonl": {"id", "text", "expected"},
 }
 CLASSIFY = ("classify.jsonl", "classify-examples.jsonl")
-NEAR = 80  # token-set ratio; texts written apart stay below 72, one text with every ninth word changed is above 95
+# token-set ratio; texts written apart stay below 72, one text with every ninth word changed is above 95
+NEAR = 80
 
 
 def golden(name: str) -> list[dict[str, Any]]:
@@ -55,23 +56,29 @@ def without_front_matter(text: str) -> str:
 def message_text(path: Path) -> str:
     """What the customer wrote: no headers, markup or front matter."""
     if path.suffix == ".eml":
-        body = email.message_from_bytes(path.read_bytes(), policy=policy.default).get_body(
-            ("plain",)
-        )
+        body = email.message_from_bytes(
+            path.read_bytes(), policy=policy.default
+        ).get_body(("plain",))
         assert body is not None
         return str(body.get_content())
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".html":
-        return re.sub(r"<(style|script|title)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
+        return re.sub(
+            r"<(style|script|title)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL
+        )
     return without_front_matter(text)
 
 
 def contract_text(path: Path) -> str:
     match path.suffix:
         case ".docx":
-            return "\n".join(paragraph.text for paragraph in docx.Document(str(path)).paragraphs)
+            return "\n".join(
+                paragraph.text for paragraph in docx.Document(str(path)).paragraphs
+            )
         case ".pdf":
-            return "\n".join(page.extract_text() for page in pypdf.PdfReader(path).pages)
+            return "\n".join(
+                page.extract_text() for page in pypdf.PdfReader(path).pages
+            )
         case _:
             return without_front_matter(path.read_text(encoding="utf-8"))
 
@@ -79,7 +86,9 @@ def contract_text(path: Path) -> str:
 def confidential(folder: Path) -> set[str]:
     """Names of the files that say so in their front matter."""
     head = b"---\nsensitivity: confidential\n---\n"
-    return {path.name for path in folder.iterdir() if path.read_bytes().startswith(head)}
+    return {
+        path.name for path in folder.iterdir() if path.read_bytes().startswith(head)
+    }
 
 
 def rows(folder: str) -> dict[str, list[str]]:
@@ -109,7 +118,10 @@ def test_a_golden_file_has_one_well_formed_example_a_line(name: str) -> None:
 
 def test_no_id_and_no_text_is_used_twice() -> None:
     everything = [example for name in FIELDS for example in golden(name)]
-    for values in ([e["id"] for e in everything], [normalised(e["text"]) for e in everything]):
+    for values in (
+        [e["id"] for e in everything],
+        [normalised(e["text"]) for e in everything],
+    ):
         assert [value for value, count in Counter(values).items() if count > 1] == []
 
 
@@ -132,7 +144,9 @@ def test_every_topic_has_enough_labelled_messages_of_both_difficulties(
 @pytest.mark.parametrize("name", CLASSIFY)
 def test_labelled_messages_are_of_the_length_that_was_promised(name: str) -> None:
     assert {
-        e["id"]: words(e["text"]) for e in golden(name) if not 25 <= words(e["text"]) <= 90
+        e["id"]: words(e["text"])
+        for e in golden(name)
+        if not 25 <= words(e["text"]) <= 90
     } == {}
 
 
@@ -164,13 +178,17 @@ def test_nothing_that_is_measured_resembles_what_is_shown_or_the_inbox() -> None
     scores = process.cdist(
         texts.values(), texts.values(), scorer=fuzz.token_set_ratio, score_cutoff=NEAR
     )
-    assert [(ids[i], ids[j]) for i, j in zip(*scores.nonzero(), strict=True) if i < j] == []
+    assert [
+        (ids[i], ids[j]) for i, j in zip(*scores.nonzero(), strict=True) if i < j
+    ] == []
 
 
 def test_a_message_with_a_few_words_changed_would_be_found() -> None:
     """The threshold above is not so high that it finds nothing."""
     text = normalised(golden("classify.jsonl")[0]["text"])
-    changed = " ".join("other" if i % 9 == 0 else word for i, word in enumerate(text.split()))
+    changed = " ".join(
+        "other" if i % 9 == 0 else word for i, word in enumerate(text.split())
+    )
     assert fuzz.token_set_ratio(text, changed) >= NEAR
 
 
@@ -183,9 +201,9 @@ def test_what_extraction_expects_stands_in_the_text_letter_by_letter() -> None:
             for ways in expected.values()
             if ways is not None
         ]
-        assert [way for ways in stated for way in ways if way not in example["text"]] == [], (
-            example["id"]
-        )
+        assert [
+            way for ways in stated for way in ways if way not in example["text"]
+        ] == [], example["id"]
 
 
 def test_some_contracts_leave_each_optional_term_out() -> None:
@@ -209,12 +227,12 @@ def test_a_reply_can_mention_what_it_must_without_saying_what_it_must_not() -> N
         wanted = " ".join(example["must_mention"]).casefold()
         assert example["must_mention"], example["id"]
         assert example["must_not"], example["id"]
-        assert [word for word in example["must_not"] if word.casefold() in wanted] == [], example[
-            "id"
-        ]
-        assert [word for word in example["must_mention"] if word not in example["text"]] == [], (
-            example["id"]
-        )
+        assert [
+            word for word in example["must_not"] if word.casefold() in wanted
+        ] == [], example["id"]
+        assert [
+            word for word in example["must_mention"] if word not in example["text"]
+        ] == [], example["id"]
 
 
 def test_the_inbox_has_twelve_messages_of_mixed_kinds() -> None:
@@ -234,7 +252,10 @@ def test_the_mails_are_well_formed_and_one_has_an_html_part() -> None:
         assert mail.defects == []
         assert mail["Date"].datetime is not None
         assert mail["From"].addresses[0].domain.endswith(".example")
-    assert [mail.get_content_type() for mail in mails] == ["text/plain", "multipart/alternative"]
+    assert [mail.get_content_type() for mail in mails] == [
+        "text/plain",
+        "multipart/alternative",
+    ]
 
 
 def test_one_message_attacks_the_prompt() -> None:
@@ -249,22 +270,28 @@ def test_one_message_attacks_the_prompt() -> None:
 
 
 def test_there_are_four_contracts_that_fit_a_small_window() -> None:
-    assert Counter(path.suffix for path in CONTRACTS.iterdir()) == {".md": 2, ".docx": 1, ".pdf": 1}
+    assert Counter(path.suffix for path in CONTRACTS.iterdir()) == {
+        ".md": 2,
+        ".docx": 1,
+        ".pdf": 1,
+    }
     lengths = {path.name: words(contract_text(path)) for path in CONTRACTS.iterdir()}
     assert {name: n for name, n in lengths.items() if not 700 <= n <= 1100} == {}
     assert confidential(CONTRACTS) == {"nda.md"}
 
 
 def test_one_contract_names_no_law_and_one_has_no_limit_of_liability() -> None:
-    texts = {path.stem: " ".join(contract_text(path).split()) for path in CONTRACTS.iterdir()}
+    texts = {
+        path.stem: " ".join(contract_text(path).split()) for path in CONTRACTS.iterdir()
+    }
     assert {
         name
         for name, text in texts.items()
         if not re.search(r"governed by|law of .* applies", text)
     } == {"nda"}
-    assert {name for name, text in texts.items() if "not limited in amount" in text} == {
-        "freelance-services"
-    }
+    assert {
+        name for name, text in texts.items() if "not limited in amount" in text
+    } == {"freelance-services"}
 
 
 def test_what_was_agreed_is_told_in_words_of_the_transcript() -> None:
@@ -275,10 +302,14 @@ def test_what_was_agreed_is_told_in_words_of_the_transcript() -> None:
             *(action["words"] for action in expected["actions"]),
         ):
             assert words_of_it in example["text"], example["id"]
-        assert all(f"{action['who']}: " in example["text"] for action in expected["actions"])
+        assert all(
+            f"{action['who']}: " in example["text"] for action in expected["actions"]
+        )
 
 
-@pytest.mark.parametrize(("folder", "sensitivity"), [(INBOX, 2), (CONTRACTS, 5), (MEETINGS, 3)])
+@pytest.mark.parametrize(
+    ("folder", "sensitivity"), [(INBOX, 2), (CONTRACTS, 5), (MEETINGS, 3)]
+)
 def test_the_examples_readme_lists_every_file_with_its_sensitivity(
     folder: Path, sensitivity: int
 ) -> None:

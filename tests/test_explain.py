@@ -12,7 +12,15 @@ import pytest
 from tests.kit.golden_sets import DEAR, right
 from tests.kit.letters import classify, letter
 from tests.kit.projects import ROOT, make_project, model
-from tests.kit.samples import CLASSIFY, FREE, Office, documents, label_all, opened, proven
+from tests.kit.samples import (
+    CLASSIFY,
+    FREE,
+    Office,
+    documents,
+    label_all,
+    opened,
+    proven,
+)
 from tests.kit.standin import Standin, status
 from tests.kit.steps import LABELS
 from tests.kit.terminal import Terminal
@@ -75,9 +83,12 @@ def test_it_tells_a_decision_in_its_order(
     terminal: Terminal, project: Path, standin: Standin
 ) -> None:
     """Features, guards, route, candidates, what was left out, calls with their checks, outcome."""
-    standin.answer(json.dumps({"label": "billing", "evidence": "words of its own"}), right)
+    standin.answer(
+        json.dumps({"label": "billing", "evidence": "words of its own"}), right
+    )
     classify(
-        project, letter(sensitivity="confidential", language="en", metadata={"desk": "claims"})
+        project,
+        letter(sensitivity="confidential", language="en", metadata={"desk": "claims"}),
     )
     text = explained(terminal, project, "mail-07")
     parts = [
@@ -113,7 +124,9 @@ def test_it_is_what_happened_and_not_what_would_happen_now(
     before = explained(terminal, project, "mail-07")
     rules = project / "routing_rules" / "rules.yaml"
     rules.write_text(
-        rules.read_text().replace("try: [away, small, large]", "try: [large]").replace("0.9", "0.5")
+        rules.read_text()
+        .replace("try: [away, small, large]", "try: [large]")
+        .replace("0.9", "0.5")
     )
     assert explained(terminal, project, "mail-07") == before
 
@@ -140,7 +153,9 @@ def test_a_fault_and_a_fallback_are_told_apart_from_an_escalation(
     assert "2. small  fallback, after a provider's fault:" in text
 
 
-def test_an_answer_that_was_paid_before_says_so(terminal: Terminal, project: Path) -> None:
+def test_an_answer_that_was_paid_before_says_so(
+    terminal: Terminal, project: Path
+) -> None:
     classify(project, letter())
     classify(project, letter())
     assert "1. away  first call: an answer paid for before, reused" in explained(
@@ -164,7 +179,9 @@ def test_a_shadow_is_told_apart(terminal: Terminal, office: Office) -> None:
     office.made().run(documents(1))
     text = explained(terminal, office.root, "d000")
     assert "Accepted from dear, 1 call, " in text
-    assert text.index("Outcome") < text.index("Shadow calls, for comparison; they changed nothing")
+    assert text.index("Outcome") < text.index(
+        "Shadow calls, for comparison; they changed nothing"
+    )
     found = data(terminal, office.root, "d000")
     assert [attempt["model"] for attempt in found["attempts"]] == ["dear"]
     assert [attempt["model"] for attempt in found["shadow"]] == ["cheap"]
@@ -199,8 +216,14 @@ def test_a_demoted_certificate_is_the_reason_that_is_shown(
             "--sensitivity: Input should be 'public', 'internal'",
         ),
         (["--step", "classify", "--tag", "desk"], "--tag takes NAME=VALUE, not 'desk'"),
-        (["--step", "classify", "--outcome", "label=x"], "--outcome takes STEP.FIELD=VALUE"),
-        (["--step", "classify", "--budget-left", "much"], "--budget-left takes an amount of USD"),
+        (
+            ["--step", "classify", "--outcome", "label=x"],
+            "--outcome takes STEP.FIELD=VALUE",
+        ),
+        (
+            ["--step", "classify", "--budget-left", "much"],
+            "--budget-left takes an amount of USD",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -221,7 +244,9 @@ def test_the_words_that_decided_are_shown_for_a_trained_classifier(
         tmp_path / "p", rules="version: 1\nroutes:\n  - {name: all, try: [trained]}\n"
     )
     catalog = root / "routing_rules" / "catalog.yaml"
-    settings = f"context_tokens: 9000, max_output_tokens: 100, price: {FREE}, strength: 5"
+    settings = (
+        f"context_tokens: 9000, max_output_tokens: 100, price: {FREE}, strength: 5"
+    )
     catalog.write_text(
         f"{catalog.read_text()}  trained: {{tier: local, learned: classify, {settings}}}\n"
     )
@@ -237,7 +262,10 @@ def test_the_words_that_decided_are_shown_for_a_trained_classifier(
     with Engine(Project(root), env={}) as engine:
         [batch] = read_documents(root / "inbox", sensitivity="internal")
         engine.run_batch(
-            engine.start_run("inbox", parameters={"source": "inbox"}), CLASSIFY, batch, LABELS
+            engine.start_run("inbox", parameters={"source": "inbox"}),
+            CLASSIFY,
+            batch,
+            LABELS,
         )
     text = explained(terminal, root, "a.txt")
     assert "Accepted from trained, 1 call, free." in text
@@ -257,14 +285,19 @@ def unlisted(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = catalog.read_text()
     start = text.index("  away:")
     catalog.write_text(
-        text[:start] + text[start:].replace("api_key: test", 'api_key: "${AWAY_KEY}"', 1)
+        text[:start]
+        + text[start:].replace("api_key: test", 'api_key: "${AWAY_KEY}"', 1)
     )
     monkeypatch.delenv("AWAY_KEY", raising=False)
     return project
 
 
-def test_now_it_says_what_is_not_available_here(terminal: Terminal, unlisted: Path) -> None:
-    text = explained(terminal, unlisted, "--step", "classify", "--sensitivity", "internal")
+def test_now_it_says_what_is_not_available_here(
+    terminal: Terminal, unlisted: Path
+) -> None:
+    text = explained(
+        terminal, unlisted, "--step", "classify", "--sensitivity", "internal"
+    )
     assert "small would be asked first." in text
     assert "unavailable: set AWAY_KEY" in text
     assert "Guards    none applies" in text
@@ -302,10 +335,20 @@ def test_now_every_feature_may_decide(terminal: Terminal, project: Path) -> None
         "--stakes",
         "high",
     )
-    assert (found["rule"], found["earlier"]) == ("complaints", {"extract": {"kind": "complaint"}})
+    assert (found["rule"], found["earlier"]) == (
+        "complaints",
+        {"extract": {"kind": "complaint"}},
+    )
     assert found["features"]["tags"] == {"desk": "claims"}
     poor = explained(
-        terminal, project, "--step", "classify", "--budget-left", "0.003", "--tokens", "100"
+        terminal,
+        project,
+        "--step",
+        "classify",
+        "--budget-left",
+        "0.003",
+        "--tokens",
+        "100",
     )
     assert "large\n    may cost" in poor
     assert "It would be deferred" in explained(
@@ -313,7 +356,9 @@ def test_now_every_feature_may_decide(terminal: Terminal, project: Path) -> None
     )
 
 
-def test_now_it_calls_nobody(terminal: Terminal, project: Path, standin: Standin) -> None:
+def test_now_it_calls_nobody(
+    terminal: Terminal, project: Path, standin: Standin
+) -> None:
     explained(terminal, project, "--step", "classify")
     assert standin.count == 0
 

@@ -24,7 +24,15 @@ from tierwise.export.collect import Export, ExportFilter, collect
 from tierwise.ledger import Decision, Ledger
 from tierwise.ledger.people.samples import item_id
 from tierwise.project import Project
-from tierwise.records import SENSITIVITIES, Batch, Document, Outcome, Route, Sensitivity, rank
+from tierwise.records import (
+    SENSITIVITIES,
+    Batch,
+    Document,
+    Outcome,
+    Route,
+    Sensitivity,
+    rank,
+)
 from tierwise.review.queue import edit, find_item, reject
 
 LABELS = {"labels": ["billing", "delivery"], "descriptions": {}}
@@ -104,7 +112,9 @@ def message(project: Path, number: int, **changes: Any) -> Document:
     (project / "inbox").mkdir(exist_ok=True)
     (project / "inbox" / f"{number}.txt").write_text(text(number))
     return replace(
-        Document(id=f"{number}.txt", text=text(number), sensitivity="internal", language="en"),
+        Document(
+            id=f"{number}.txt", text=text(number), sensitivity="internal", language="en"
+        ),
         **changes,
     )
 
@@ -115,9 +125,13 @@ def exported(
     done = terminal("export", "--step", "classify", "--force", *arguments, cwd=project)
     folder = project / "out" / "export" / "classify"
     files = [
-        folder / name for name in ("train.jsonl", "validation.jsonl") if (folder / name).exists()
+        folder / name
+        for name in ("train.jsonl", "validation.jsonl")
+        if (folder / name).exists()
     ]
-    return done, [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return done, [
+        json.loads(line) for file in files for line in file.read_text().splitlines()
+    ]
 
 
 def told(project: Path) -> dict[str, Any]:
@@ -141,22 +155,33 @@ def test_each_line_is_the_conversation_that_the_tuned_model_will_have(
     }
     assert len(lines) == 12
     for line in lines:
-        roles, contents = zip(*((m["role"], m["content"]) for m in line["messages"]), strict=True)
+        roles, contents = zip(
+            *((m["role"], m["content"]) for m in line["messages"]), strict=True
+        )
         assert roles == ("system", "user", "assistant")
-        assert contents[:2] in [tuple(m.content for m in messages) for messages in asked.values()]
-        assert json.loads(contents[2]) == {"label": "delivery", "evidence": "has not arrived"}
+        assert contents[:2] in [
+            tuple(m.content for m in messages) for messages in asked.values()
+        ]
+        assert json.loads(contents[2]) == {
+            "label": "delivery",
+            "evidence": "has not arrived",
+        }
     folder = project / "out" / "export" / "classify"
     assert f"{folder / 'train.jsonl'}: {told(project)['train']} examples" in done.out
     assert told(project)["train"] + told(project)["validation"] == 12
     assert (folder / "validation.jsonl").exists()
 
 
-def test_what_is_held_out_hangs_on_the_text_alone(project: Path, terminal: Terminal) -> None:
+def test_what_is_held_out_hangs_on_the_text_alone(
+    project: Path, terminal: Terminal
+) -> None:
     """More documents move none of the others to the other side."""
 
     def held_out() -> set[str]:
         lines = (
-            (project / "out" / "export" / "classify" / "validation.jsonl").read_text().splitlines()
+            (project / "out" / "export" / "classify" / "validation.jsonl")
+            .read_text()
+            .splitlines()
         )
         return {json.loads(line)["messages"][1]["content"] for line in lines}
 
@@ -171,8 +196,12 @@ def test_what_is_held_out_hangs_on_the_text_alone(project: Path, terminal: Termi
     assert told(project)["train"] + told(project)["validation"] == 24
 
 
-def test_export_json_says_what_the_files_are_made_of(project: Path, terminal: Terminal) -> None:
-    classified(project, message(project, 1), message(project, 2, sensitivity="confidential"))
+def test_export_json_says_what_the_files_are_made_of(
+    project: Path, terminal: Terminal
+) -> None:
+    classified(
+        project, message(project, 1), message(project, 2, sensitivity="confidential")
+    )
     exported(terminal, project)
     found = told(project)
     today = Project(project)
@@ -182,7 +211,10 @@ def test_export_json_says_what_the_files_are_made_of(project: Path, terminal: Te
         today.prompts["classify"].hash,
     )
     assert found["schema"]["properties"]["label"]["enum"] == LABELS["labels"]
-    assert (found["answers_of"], found["policy"]) == ({"small": 1}, today.policy({}).hash)
+    assert (found["answers_of"], found["policy"]) == (
+        {"small": 1},
+        today.policy({}).hash,
+    )
     assert sum(found["left_out"].values()) == 1
     assert set(found["files"]) <= {"train.jsonl", "validation.jsonl"}
 
@@ -199,12 +231,16 @@ def test_texts_come_from_the_ledger_or_from_where_the_run_read_them(
     done, lines = exported(terminal, project)
     assert (done.code, len(lines)) == ((0, 2) if keep == "all" else (1, 2)), done.err
     assert ("--source names one" in done.err) == (keep == "outputs")
-    (tmp_path / "moved" / "1.txt").write_text("Something else by now, of which no answer is known.")
+    (tmp_path / "moved" / "1.txt").write_text(
+        "Something else by now, of which no answer is known."
+    )
     done, lines = exported(terminal, project, "--source", tmp_path / "moved")
     assert (done.code, len(lines)) == (0, 2 if keep == "all" else 1)
 
 
-def test_a_persons_answer_is_the_one_to_learn(project: Path, terminal: Terminal) -> None:
+def test_a_persons_answer_is_the_one_to_learn(
+    project: Path, terminal: Terminal
+) -> None:
     """An edit takes the place of the model's answer, also of later runs; what a person rejected is not there."""
     documents = [message(project, number) for number in range(3)]
     first = classified(project, *documents)
@@ -226,9 +262,10 @@ def test_a_persons_answer_is_the_one_to_learn(project: Path, terminal: Terminal)
     assert [json.loads(line["messages"][2]["content"]) for line in lines] == [
         {"label": "billing", "evidence": "I paid"}
     ]
-    assert list(json.loads(lines[0]["messages"][2]["content"])) == ["label", "evidence"], (
-        "the schema's order"
-    )
+    assert list(json.loads(lines[0]["messages"][2]["content"])) == [
+        "label",
+        "evidence",
+    ], "the schema's order"
 
 
 def test_an_answer_that_a_person_labelled_as_wrong_is_not_learnt(
@@ -240,7 +277,10 @@ def test_an_answer_that_a_person_labelled_as_wrong_is_not_learnt(
     run_id = classified(project, *documents)
     for document, word in zip(documents, ("neither", "accepted"), strict=True):
         item = item_id(run_id, "classify", document.hash)
-        assert terminal("label", item, "--right", word, "--by", "ada", cwd=project).code == 0
+        assert (
+            terminal("label", item, "--right", word, "--by", "ada", cwd=project).code
+            == 0
+        )
     done, lines = exported(terminal, project)
     assert len(lines) == 1
     assert "1  a person labelled the answer as wrong" in done.err
@@ -291,7 +331,9 @@ def test_what_is_confidential_does_not_leave_without_being_named(
     assert numbers("--sensitivity-max", "confidential") == [1]
     assert numbers("--in-house") == [1, 3]
     assert numbers("--sensitivity-max", "confidential", "--in-house") == [1, 2, 3]
-    (project / "inbox" / "1.txt").write_text(f"---\nsensitivity: confidential\n---\n{text(1)}")
+    (project / "inbox" / "1.txt").write_text(
+        f"---\nsensitivity: confidential\n---\n{text(1)}"
+    )
     assert numbers("--in-house") == [3], "also what says so only by now"
 
 
@@ -322,7 +364,9 @@ def test_golden_texts_are_left_out_and_what_is_nearly_one(
     assert "1  in a golden set, or nearly" in done.err
 
 
-def test_answers_to_another_question_are_left_out(project: Path, terminal: Terminal) -> None:
+def test_answers_to_another_question_are_left_out(
+    project: Path, terminal: Terminal
+) -> None:
     """With other labels the same answer means something else."""
     classified(project, message(project, 1))
     (project / "golden" / "classify.yaml").write_text(
@@ -339,7 +383,11 @@ def test_measured_answers_are_no_material(project: Path, terminal: Terminal) -> 
     spec = Project(project).load_step("classify")
     with Engine(Project(project), env={}) as engine:
         engine.run_batch(
-            engine.start_run("certify"), spec, Batch((document,)), LABELS, models=("small",)
+            engine.start_run("certify"),
+            spec,
+            Batch((document,)),
+            LABELS,
+            models=("small",),
         )
     assert exported(terminal, project)[0].code == 1
 
@@ -352,7 +400,9 @@ def test_an_earlier_export_is_not_overwritten_unless_wanted(
     done = terminal("export", "--step", "classify", cwd=project)
     assert (done.code, "overwrite by --force" in done.err) == (2, True)
     elsewhere = project / "elsewhere"
-    assert terminal("export", "--step", "classify", "-o", elsewhere, cwd=project).code == 0
+    assert (
+        terminal("export", "--step", "classify", "-o", elsewhere, cwd=project).code == 0
+    )
     assert (elsewhere / "export.json").exists()
 
 
@@ -360,7 +410,10 @@ def test_an_earlier_export_is_not_overwritten_unless_wanted(
     ("arguments", "why"),
     [
         (("--step", "clasify"), "no step named 'clasify'; did you mean 'classify'?"),
-        (("--step", "classify", "--sensitivity-max", "secret"), "no sensitivity named 'secret'"),
+        (
+            ("--step", "classify", "--sensitivity-max", "secret"),
+            "no sensitivity named 'secret'",
+        ),
         (
             ("--step", "classify", "--tier", "locals"),
             "no tier named 'locals'; did you mean 'local'?",
@@ -442,7 +495,9 @@ def test_whatever_is_on_record_only_what_may_be_learnt_is_exported(
         if paper.number in inside:
             assert not any(p.golden for p in papers if p.number == paper.number)
             assert all(rank(level) <= rank(most) for level in paper.levels)
-    learnt, held_out = ({e.id for e in part} for part in (found.train, found.validation))
+    learnt, held_out = (
+        {e.id for e in part} for part in (found.train, found.validation)
+    )
     assert not learnt & held_out
     for example in found.examples:
         answer = json.loads(json.loads(example.line)["messages"][-1]["content"])
@@ -466,12 +521,18 @@ def _exported(
     )
     with Ledger.open(migrated_url("sqlite", folder), root=folder) as ledger:
         for place, paper in enumerate(papers):
-            head = f"---\nsensitivity: {paper.declares}\n---\n" if paper.declares else ""
+            head = (
+                f"---\nsensitivity: {paper.declares}\n---\n" if paper.declares else ""
+            )
             (inbox / f"{place}.md").write_text(head + text(paper.number))
             for number, level in enumerate(paper.levels):
-                run = replace(RUN, id=f"run-{place}-{number}", started_at=RUN.started_at + place)
+                run = replace(
+                    RUN, id=f"run-{place}-{number}", started_at=RUN.started_at + place
+                )
                 ledger.start_run(run)
-                document = Document(id=f"{place}.md", text=text(paper.number), sensitivity=level)
+                document = Document(
+                    id=f"{place}.md", text=text(paper.number), sensitivity=level
+                )
                 if paper.kept:
                     ledger.retention.keep([document])
                 outcome = Outcome(

@@ -11,14 +11,20 @@ from tierwise.errors import CallError, ModelUnavailable, TierwiseError
 
 def below(kind: type[TierwiseError]) -> list[type[TierwiseError]]:
     """All subclasses, at any depth."""
-    return [found for child in kind.__subclasses__() for found in (child, *below(child))]
+    return [
+        found for child in kind.__subclasses__() for found in (child, *below(child))
+    ]
 
 
 FAULTS = [*below(CallError), ModelUnavailable, *below(ModelUnavailable)]
 
 
 def instance(kind: type[TierwiseError]) -> TierwiseError:
-    return kind("it failed", model="small") if issubclass(kind, CallError) else kind("it failed")
+    return (
+        kind("it failed", model="small")
+        if issubclass(kind, CallError)
+        else kind("it failed")
+    )
 
 
 @pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)

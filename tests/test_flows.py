@@ -27,7 +27,9 @@ def answer(topic: str) -> object:
     def reply(request: object) -> str:
         properties = request.schema["properties"]  # type: ignore[attr-defined]
         words = " ".join(request.document.split()[:6])  # type: ignore[attr-defined]
-        return json.dumps({name: topic if name == "label" else words for name in properties})
+        return json.dumps(
+            {name: topic if name == "label" else words for name in properties}
+        )
 
     return reply
 
@@ -58,7 +60,11 @@ def project(tmp_path: Path, provider: Standin) -> Path:
 
 
 def test_a_folder_of_messages_is_sorted_summarised_and_answered(
-    prefect_server: str, terminal: Terminal, project: Path, inbox: Path, provider: Standin
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    inbox: Path,
+    provider: Standin,
 ) -> None:
     """The main job from the command line: files in, files and a table out, exit code 0."""
     done = terminal(
@@ -66,7 +72,8 @@ def test_a_folder_of_messages_is_sorted_summarised_and_answered(
     )
     assert done.code == 0, done.err
     lines = [
-        json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
     ]
     assert [line["id"] for line in lines] == ["a.txt", "b.txt", "c.md"]
     assert all(
@@ -89,7 +96,11 @@ def test_a_folder_of_messages_is_sorted_summarised_and_answered(
 
 
 def test_a_second_run_pays_nothing_and_a_fresh_one_pays_again(
-    prefect_server: str, terminal: Terminal, project: Path, inbox: Path, provider: Standin
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    inbox: Path,
+    provider: Standin,
 ) -> None:
     """Results are the same bytes; what was paid is reused."""
     command = ("run", "support_inbox", "--source", inbox, "--out")
@@ -105,11 +116,17 @@ def test_a_second_run_pays_nothing_and_a_fresh_one_pays_again(
 
 
 def test_praise_is_not_answered(
-    prefect_server: str, terminal: Terminal, project: Path, inbox: Path, provider: Standin
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    inbox: Path,
+    provider: Standin,
 ) -> None:
     """A step that does not apply is skipped with its reason and costs nothing."""
     provider.answer(answer("praise"))
-    terminal("run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project)
+    terminal(
+        "run", "support_inbox", "--source", inbox, "--out", project / "out", cwd=project
+    )
     line = json.loads((project / "out" / "outcomes.jsonl").read_text().splitlines()[0])
     assert line["outcomes"]["draft"] | {"value": None} == line["outcomes"]["draft"]
     assert line["outcomes"]["draft"]["status"] == "skipped"
@@ -125,7 +142,14 @@ def test_prefect_shows_task_runs_named_for_people_and_the_summary(
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     done = terminal(
-        "run", "support_inbox", "--source", inbox, "--out", project / "out", "--json", cwd=project
+        "run",
+        "support_inbox",
+        "--source",
+        inbox,
+        "--out",
+        project / "out",
+        "--json",
+        cwd=project,
     )
     flow_run_id = json.loads(done.out)["run"]["flow_run_id"]
     with get_client(sync_client=True) as client:
@@ -135,7 +159,9 @@ def test_prefect_shows_task_runs_named_for_people_and_the_summary(
             if len(names) == 3:
                 break
         artifacts = client.read_artifacts(flow_run_filter=chosen)
-    assert names == {f"{step} · documents 1-3 of 3" for step in ("classify", "summarize", "draft")}
+    assert names == {
+        f"{step} · documents 1-3 of 3" for step in ("classify", "summarize", "draft")
+    }
     shown = {artifact.key: artifact.data for artifact in artifacts if artifact.key}
     assert set(shown) == {"support-inbox-summary", "support-inbox-attention"}
     assert "small" in shown["support-inbox-summary"]
@@ -155,9 +181,7 @@ def test_the_same_flow_goes_to_three_tiers_by_configuration_alone(
     with Standin() as local, Standin() as clarifai, Standin() as anthropic:
         for server in (local, clarifai, anthropic):
             server.answer(answer("delivery"))
-        hosted = (
-            "openai/https://clarifai.com/mistralai/completion/models/Ministral-3-3B-Instruct-2512"
-        )
+        hosted = "openai/https://clarifai.com/mistralai/completion/models/Ministral-3-3B-Instruct-2512"
         root = make_project(
             tmp_path / "project",
             model("house", local.url),
@@ -177,26 +201,41 @@ def test_the_same_flow_goes_to_three_tiers_by_configuration_alone(
               - {name: draft, try: [claude]}
             """,
         )
-        done = terminal("run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root)
+        done = terminal(
+            "run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root
+        )
     assert done.code == 0, done.err
     assert {r.path for r in local.requests} == {"/v1/chat/completions"}
     assert {r.model for r in local.requests} == {"house"}
-    assert all("sort documents" in r.body["messages"][0]["content"] for r in local.requests)
+    assert all(
+        "sort documents" in r.body["messages"][0]["content"] for r in local.requests
+    )
 
     assert {r.path for r in clarifai.requests} == {"/v2/ext/openai/v1/chat/completions"}
     assert {r.model for r in clarifai.requests} == {hosted.removeprefix("openai/")}
-    assert {r.headers["authorization"] for r in clarifai.requests} == {"Bearer clarifai-key"}
-    assert all("summarize documents" in r.body["messages"][0]["content"] for r in clarifai.requests)
+    assert {r.headers["authorization"] for r in clarifai.requests} == {
+        "Bearer clarifai-key"
+    }
+    assert all(
+        "summarize documents" in r.body["messages"][0]["content"]
+        for r in clarifai.requests
+    )
 
     assert {r.path for r in anthropic.requests} == {"/v1/messages"}
     assert {r.model for r in anthropic.requests} == {"claude-haiku-5-5"}
     assert {r.headers["x-api-key"] for r in anthropic.requests} == {"anthropic-key"}
-    assert all("write replies" in json.dumps(r.body["system"]) for r in anthropic.requests)
+    assert all(
+        "write replies" in json.dumps(r.body["system"]) for r in anthropic.requests
+    )
     assert (local.count, clarifai.count, anthropic.count) == (2, 2, 2)
 
 
 def test_contracts_give_terms_with_quotations_a_summary_and_a_risk(
-    prefect_server: str, terminal: Terminal, project: Path, provider: Standin, tmp_path: Path
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    provider: Standin,
+    tmp_path: Path,
 ) -> None:
     """The second flow on the shipped contracts, all four formats."""
 
@@ -205,7 +244,10 @@ def test_contracts_give_terms_with_quotations_a_summary_and_a_risk(
         words = " ".join(request.document.split()[:5])  # type: ignore[attr-defined]
         values = {"label": "low", "evidence": words, "summary": words}
         return json.dumps(
-            {name: values.get(name, {"quote": words, "value": words}) for name in properties}
+            {
+                name: values.get(name, {"quote": words, "value": words})
+                for name in properties
+            }
         )
 
     provider.answer(reply)
@@ -221,7 +263,8 @@ def test_contracts_give_terms_with_quotations_a_summary_and_a_risk(
     )
     assert done.code == 0, done.err
     lines = [
-        json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
     ]
     assert len(lines) == 4
     for line in lines:
@@ -250,11 +293,15 @@ def test_a_file_that_cannot_be_read_is_deferred_with_its_reason_and_the_rest_goe
     assert done.code == 0, done.err
     lines = {
         line["id"]: line["outcomes"]
-        for line in map(json.loads, (project / "out" / "outcomes.jsonl").read_text().splitlines())
+        for line in map(
+            json.loads, (project / "out" / "outcomes.jsonl").read_text().splitlines()
+        )
     }
     assert len(lines) == 5
     assert (
-        lines["broken.pdf"]["read"]["status"] == lines["empty.txt"]["read"]["status"] == "deferred"
+        lines["broken.pdf"]["read"]["status"]
+        == lines["empty.txt"]["read"]["status"]
+        == "deferred"
     )
     assert lines["a.txt"]["draft"]["status"] == "accepted"
     assert "5 documents, 2 deferred" in done.out
@@ -265,11 +312,21 @@ def test_strict_makes_a_deferred_document_a_failure(
     prefect_server: str, terminal: Terminal, project: Path, inbox: Path
 ) -> None:
     (inbox / "empty.txt").write_text("")
-    command = ("run", "support_inbox", "--strict", "--source", inbox, "--out", project / "out")
+    command = (
+        "run",
+        "support_inbox",
+        "--strict",
+        "--source",
+        inbox,
+        "--out",
+        project / "out",
+    )
     assert terminal(*command, cwd=project).code == 1
 
 
-def test_a_missing_folder_is_misuse(prefect_server: str, terminal: Terminal, project: Path) -> None:
+def test_a_missing_folder_is_misuse(
+    prefect_server: str, terminal: Terminal, project: Path
+) -> None:
     done = terminal("run", "support_inbox", "--source", "no/such/folder", cwd=project)
     assert done.code == 2
     assert "no/such/folder" in done.err
@@ -291,23 +348,34 @@ def test_a_server_that_refuses_connections_defers_everything_and_fails(
     """
     entries = (model(name, unused_address()) for name in ("small", "large"))
     root = make_project(tmp_path / "p", *entries, rules=rules)
-    done = terminal("run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root)
+    done = terminal(
+        "run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root
+    )
     assert done.code == 1
     assert "Deferred: 2" in done.out
     lines = [
-        json.loads(line) for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (root / "out" / "outcomes.jsonl").read_text().splitlines()
     ]
-    assert [line["outcomes"]["classify"]["status"] for line in lines] == ["deferred"] * 2
+    assert [line["outcomes"]["classify"]["status"] for line in lines] == [
+        "deferred"
+    ] * 2
 
 
 def test_an_unset_key_defers_with_the_variable_to_set(
-    prefect_server: str, terminal: Terminal, tmp_path: Path, inbox: Path, provider: Standin
+    prefect_server: str,
+    terminal: Terminal,
+    tmp_path: Path,
+    inbox: Path,
+    provider: Standin,
 ) -> None:
     keyed = model("small", provider.url, tier="proprietary").replace(
         "api_key: test", 'api_key: "${NO_SUCH_KEY}"'
     )
     root = make_project(tmp_path / "p", keyed, rules=RULES_SMALL)
-    done = terminal("run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root)
+    done = terminal(
+        "run", "support_inbox", "--source", inbox, "--out", root / "out", cwd=root
+    )
     assert done.code == 1
     assert "set NO_SUCH_KEY" in done.out
     assert provider.count == 0
@@ -322,7 +390,11 @@ RULES_SMALL = dedent(
 
 
 def test_answers_of_every_bad_kind_end_in_an_accepted_or_deferred_document(
-    prefect_server: str, terminal: Terminal, project: Path, inbox: Path, provider: Standin
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    inbox: Path,
+    provider: Standin,
 ) -> None:
     """Faults in a row through the whole flow: nothing is lost."""
     provider.faults([status(500), status(429, retry_after=0), status(400), status(503)])
@@ -335,7 +407,9 @@ def test_answers_of_every_bad_kind_end_in_an_accepted_or_deferred_document(
 
 
 @pytest.mark.parametrize("flow", ["support_inbox", "contract_intake"])
-def test_the_flows_say_what_they_take(terminal: Terminal, project: Path, flow: str) -> None:
+def test_the_flows_say_what_they_take(
+    terminal: Terminal, project: Path, flow: str
+) -> None:
     """`tierwise run FLOW --help` lists the flow's own options with their defaults."""
     done = terminal("run", flow, "--help", cwd=project)
     assert done.code == 0

@@ -45,7 +45,9 @@ FORMATS = sorted(MODELS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_reply_carries_text_usage_and_what_served_it(standin: Standin, name: str) -> None:
+def test_a_reply_carries_text_usage_and_what_served_it(
+    standin: Standin, name: str
+) -> None:
     standin.answer("billing")
     [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
     assert (reply.text, reply.finish_reason) == ("billing", "stop")
@@ -115,7 +117,9 @@ def test_a_model_that_is_instructed_gets_no_schema(standin: Standin, name: str) 
 
 @BOTH_LANES
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_the_temperature_is_sent_as_given(standin: Standin, name: str, temperature: float) -> None:
+def test_the_temperature_is_sent_as_given(
+    standin: Standin, name: str, temperature: float
+) -> None:
     ask(catalog_at(standin.url), replace(CALL, model=name, temperature=temperature))
     assert standin.last.body["temperature"] == temperature
 
@@ -152,13 +156,21 @@ def test_the_catalog_fixes_parameters_but_not_retries_or_the_limit(
 @pytest.mark.parametrize(
     ("name", "reported", "usage"),
     [
-        ("openai", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
+        (
+            "openai",
+            {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}},
+            (90, 64),
+        ),
         (
             "openai-litellm",
             {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}},
             (90, 64),
         ),
-        ("vllm", {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}}, (90, 64)),
+        (
+            "vllm",
+            {"prompt_tokens": 90, "prompt_tokens_details": {"cached_tokens": 64}},
+            (90, 64),
+        ),
         ("anthropic", {"input_tokens": 26, "cache_read_input_tokens": 64}, (90, 64)),
         ("gemini", {"promptTokenCount": 90, "cachedContentTokenCount": 64}, (90, 64)),
     ],
@@ -177,9 +189,15 @@ def test_cached_tokens_are_a_part_of_the_prompts(
     "fault",
     [
         pytest.param(NO_USAGE, id="none"),
-        pytest.param(Fault(usage={"prompt_tokens": None, "completion_tokens": None}), id="null"),
-        pytest.param(Fault(usage={"prompt_tokens": 0, "completion_tokens": 0}), id="zero"),
-        pytest.param(Fault(usage={"completion_tokens": 0}), id="no output though there is some"),
+        pytest.param(
+            Fault(usage={"prompt_tokens": None, "completion_tokens": None}), id="null"
+        ),
+        pytest.param(
+            Fault(usage={"prompt_tokens": 0, "completion_tokens": 0}), id="zero"
+        ),
+        pytest.param(
+            Fault(usage={"completion_tokens": 0}), id="no output though there is some"
+        ),
         pytest.param(Fault(usage={"prompt_tokens": -5}), id="negative"),
         pytest.param(
             Fault(usage={"prompt_tokens_details": {"cached_tokens": 10_000}}),
@@ -213,7 +231,9 @@ def test_calls_that_run_together_do_not_mix(standin: Standin) -> None:
 
 
 @BOTH_LANES
-def test_a_cancelled_call_leaves_the_gateway_usable(standin: Standin, name: str) -> None:
+def test_a_cancelled_call_leaves_the_gateway_usable(
+    standin: Standin, name: str
+) -> None:
     call = replace(CALL, model=name)
 
     async def go() -> str:
@@ -239,13 +259,17 @@ def test_an_unknown_model_is_named(standin: Standin) -> None:
         ask(catalog_at(standin.url), replace(CALL, model="opena"))
 
 
-def test_a_model_without_its_key_is_unavailable_and_says_what_to_set(standin: Standin) -> None:
+def test_a_model_without_its_key_is_unavailable_and_says_what_to_set(
+    standin: Standin,
+) -> None:
     with pytest.raises(ModelUnavailable, match="openai: set API_KEY"):
         ask(catalog_at(standin.url), CALL, env={})
     assert standin.count == 0
 
 
-@pytest.mark.parametrize("address", ["nonsense", "http://", "/v1", "http://host:70000/v1"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "http://", "/v1", "http://host:70000/v1"]
+)
 def test_an_address_that_is_none_is_said_to_be(address: str) -> None:
     with pytest.raises(ModelUnavailable, match="must be an http address"):
         ask(catalog({"openai": entry("openai/small", address)}), CALL)
@@ -258,8 +282,12 @@ def test_azures_own_prefix_is_refused_with_the_way_that_works(standin: Standin) 
 
 
 def test_a_local_model_outside_the_house_is_never_called() -> None:
-    models = catalog({"openai": entry("openai/small", "https://api.example.com/v1", tier="local")})
-    with pytest.raises(ModelUnavailable, match=r"api\.example\.com is outside the house"):
+    models = catalog(
+        {"openai": entry("openai/small", "https://api.example.com/v1", tier="local")}
+    )
+    with pytest.raises(
+        ModelUnavailable, match=r"api\.example\.com is outside the house"
+    ):
         ask(models, CALL)
 
 
@@ -278,7 +306,9 @@ def test_a_local_server_is_not_sent_another_providers_key(
     standin: Standin, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-somebody-elses")
-    model = entry("openai/small", standin.url + "/v1", tier="local", **forced_lane(name))
+    model = entry(
+        "openai/small", standin.url + "/v1", tier="local", **forced_lane(name)
+    )
     del model["litellm_params"]["api_key"]
     ask(catalog({name: model}), replace(CALL, model=name), env={})
     assert "somebody" not in json.dumps(dict(standin.last.headers))
@@ -286,10 +316,10 @@ def test_a_local_server_is_not_sent_another_providers_key(
 
 def test_importing_the_gateway_imports_no_provider_library() -> None:
     libraries = {"litellm", "httpx", "openai", "tiktoken", "aiohttp"}
-    code = (
-        f"import sys, tierwise.gateway, tierwise.text.tokens; print({libraries} & {{*sys.modules}})"
+    code = f"import sys, tierwise.gateway, tierwise.text.tokens; print({libraries} & {{*sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
@@ -313,7 +343,9 @@ def test_nothing_but_the_calls_goes_over_the_network_and_nothing_is_printed(
     standin: Standin,
 ) -> None:
     """Another connection would pass the proxy, which is the stand-in too; open sessions warn."""
-    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), standin.url)
+    proxies = dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), standin.url
+    )
     env = {
         **os.environ,
         **proxies,
@@ -341,7 +373,11 @@ def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
         },
         "type": "object",
         "properties": {
-            "lines": {"type": "array", "items": {"$ref": "#/$defs/Line"}, "minItems": 2},
+            "lines": {
+                "type": "array",
+                "items": {"$ref": "#/$defs/Line"},
+                "minItems": 2,
+            },
             "due": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]},
             "kind": {"const": "invoice"},
             "note": {"type": "string", "minLength": 80, "maxLength": 90},
@@ -354,7 +390,9 @@ def test_the_stand_in_answers_any_schema_with_a_valid_instance() -> None:
 
     body = {"messages": [{"role": "user", "content": DOCUMENT}]}
     request = Request(
-        "/v1/chat/completions", {}, {**body, "response_format": {"json_schema": {"schema": schema}}}
+        "/v1/chat/completions",
+        {},
+        {**body, "response_format": {"json_schema": {"schema": schema}}},
     )
     jsonschema.validate(json.loads(sensible_answer(request)), schema)
 

@@ -36,12 +36,16 @@ class Servers:
 
 
 def embedded() -> Catalog:
-    model = entry("openai/qwen", None, tier="local", weights={"file": "/models/qwen.gguf"})
+    model = entry(
+        "openai/qwen", None, tier="local", weights={"file": "/models/qwen.gguf"}
+    )
     del model["litellm_params"]["api_key"]
     return catalog({"openai": model})
 
 
-def test_an_embedded_model_is_started_once_and_not_on_the_loop(standin: Standin) -> None:
+def test_an_embedded_model_is_started_once_and_not_on_the_loop(
+    standin: Standin,
+) -> None:
     servers = Servers(standin.url + "/v1")
     ask(embedded(), *[replace(CALL, max_tokens=n) for n in range(1, 11)], local=servers)
     assert standin.count == 10
@@ -106,7 +110,10 @@ print({"litellm", "httpx", "openai"} & {*sys.modules})
 def test_a_run_on_local_models_never_imports_litellm(standin: Standin) -> None:
     """That would take it 5 s and 190 MB."""
     done = subprocess.run(
-        [sys.executable, "-c", LOCAL_RUN, standin.url], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", LOCAL_RUN, standin.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.stdout, done.stderr) == ("set()\n", "")
     assert standin.count == 2

@@ -22,14 +22,14 @@ from tierwise.gateway.provider_errors import BY_CLASS, kind_by_status, retry_aft
 
 FORMATS = ["anthropic", "gemini", *OPENAI_FORMAT]
 
-VLLM_TOO_LONG = (
-    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."
-)
+VLLM_TOO_LONG = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."
 VLLM_TOO_LONG_NOW = (
     "The decoder prompt (length 5000) is longer than the maximum model length of 4096."
 )
 LLAMA_TOO_LONG = status(
-    400, "the request exceeds the available context size", type="exceed_context_size_error"
+    400,
+    "the request exceeds the available context size",
+    type="exceed_context_size_error",
 )
 EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
     ("400", status(400), errors.BadRequest),
@@ -54,7 +54,11 @@ EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
     ("504", status(504), errors.ServerFault),
     ("529", status(529), errors.Overloaded),
     ("500 in HTML", faults.raw("<html>Internal error</html>", 500), errors.ServerFault),
-    ("vLLM, later: prompt too long", status(400, VLLM_TOO_LONG_NOW), errors.ContextTooLong),
+    (
+        "vLLM, later: prompt too long",
+        status(400, VLLM_TOO_LONG_NOW),
+        errors.ContextTooLong,
+    ),
     ("vLLM: prompt too long", status(400, VLLM_TOO_LONG), errors.ContextTooLong),
     ("llama.cpp: prompt too long", LLAMA_TOO_LONG, errors.ContextTooLong),
     (
@@ -62,7 +66,11 @@ EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
         status(413, "prompt is too long: 210000 tokens > 200000"),
         errors.ContextTooLong,
     ),
-    ("filtered prompt", status(400, "no", code="content_filter"), errors.ContentRefused),
+    (
+        "filtered prompt",
+        status(400, "no", code="content_filter"),
+        errors.ContentRefused,
+    ),
     ("filtered answer", faults.CONTENT_FILTER, errors.ContentRefused),
     ("reset", faults.RESET, errors.Unreachable),
     ("reset in the body", faults.RESET_MID_BODY, errors.Unreachable),
@@ -79,7 +87,9 @@ EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
 ]
 
 
-def fail(standin: Standin, fault: Fault, model: str = "openai", **settings: object) -> CallError:
+def fail(
+    standin: Standin, fault: Fault, model: str = "openai", **settings: object
+) -> CallError:
     """The error that a fault leads to."""
     standin.faults([fault])
     with pytest.raises(CallError) as caught:
@@ -89,7 +99,9 @@ def fail(standin: Standin, fault: Fault, model: str = "openai", **settings: obje
 
 @pytest.mark.parametrize("model", FORMATS)
 @pytest.mark.parametrize(
-    ("fault", "kind"), [(f, k) for _, f, k in EVERYWHERE], ids=[name for name, *_ in EVERYWHERE]
+    ("fault", "kind"),
+    [(f, k) for _, f, k in EVERYWHERE],
+    ids=[name for name, *_ in EVERYWHERE],
 )
 def test_a_fault_is_translated_after_one_request(
     standin: Standin, model: str, fault: Fault, kind: type[CallError]
@@ -103,9 +115,13 @@ def test_a_fault_is_translated_after_one_request(
 
 @pytest.mark.parametrize("model", FORMATS)
 @pytest.mark.parametrize(
-    "fault", [faults.TRICKLE, faults.late(30)], ids=["a body that trickles for ever", "silence"]
+    "fault",
+    [faults.TRICKLE, faults.late(30)],
+    ids=["a body that trickles for ever", "silence"],
 )
-def test_a_timeout_is_for_the_whole_call(standin: Standin, model: str, fault: Fault) -> None:
+def test_a_timeout_is_for_the_whole_call(
+    standin: Standin, model: str, fault: Fault
+) -> None:
     error = fail(standin, fault, model, timeout_s=0.25)
     assert type(error) is errors.CallTimeout
     assert "0.25 s" in str(error)
@@ -162,7 +178,9 @@ def test_an_answer_that_was_cut_off_is_no_error(standin: Standin, model: str) ->
 
 
 @pytest.mark.parametrize("model", OPENAI_FORMAT)
-def test_usage_that_is_no_number_makes_a_bad_reply(standin: Standin, model: str) -> None:
+def test_usage_that_is_no_number_makes_a_bad_reply(
+    standin: Standin, model: str
+) -> None:
     assert type(fail(standin, faults.WRONG_USAGE, model)) is errors.BadReply
 
 
@@ -180,7 +198,9 @@ def test_the_wait_that_a_server_asks_for_is_passed_on(
 
 
 @given(value=st.text() | st.floats().map(str) | st.datetimes().map(format_datetime))
-def test_a_wait_is_never_negative_or_endless_whatever_the_header_says(value: str) -> None:
+def test_a_wait_is_never_negative_or_endless_whatever_the_header_says(
+    value: str,
+) -> None:
     wait = retry_after({"retry-after": value})
     assert wait is None or 0 <= wait < float("inf")
 
@@ -195,7 +215,9 @@ def test_every_exception_of_litellm_is_mapped() -> None:
     from litellm import exceptions
 
     classes = [
-        c for c in vars(exceptions).values() if inspect.isclass(c) and issubclass(c, Exception)
+        c
+        for c in vars(exceptions).values()
+        if inspect.isclass(c) and issubclass(c, Exception)
     ]
     assert {c.__name__ for c in classes} == set(BY_CLASS)
 
@@ -207,16 +229,33 @@ def test_an_error_shows_no_key_and_no_document(standin: Standin, model: str) -> 
     errors_seen = [
         fail(
             standin,
-            status(401, f"Incorrect API key provided: {key}. Find yours at example.com."),
+            status(
+                401, f"Incorrect API key provided: {key}. Find yours at example.com."
+            ),
             model,
         ),
-        fail(standin, status(403, "Bad key sk-other-98765432101234 and Bearer abcdefgh"), model),
+        fail(
+            standin,
+            status(403, "Bad key sk-other-98765432101234 and Bearer abcdefgh"),
+            model,
+        ),
         fail(standin, status(400, f"Cannot work with: {DOCUMENT}"), model),
         fail(standin, faults.raw(f"<html>{key} {DOCUMENT}</html>"), model),
-        fail(standin, faults.raw(f'{{"error": {{"message": "{key} {DOCUMENT}"}}}}'), model),
+        fail(
+            standin,
+            faults.raw(f'{{"error": {{"message": "{key} {DOCUMENT}"}}}}'),
+            model,
+        ),
     ]
     for error in errors_seen:
-        for secret in (key, "98765432101234", "abcdefgh", "invoice", "litellm", "Traceback"):
+        for secret in (
+            key,
+            "98765432101234",
+            "abcdefgh",
+            "invoice",
+            "litellm",
+            "Traceback",
+        ):
             assert secret not in str(error).removeprefix(f"{model}: ")
         assert error.__suppress_context__, "a traceback would show the foreign text"
     assert "Find yours at example.com." in str(errors_seen[0])
@@ -225,7 +264,9 @@ def test_an_error_shows_no_key_and_no_document(standin: Standin, model: str) -> 
 @pytest.mark.parametrize("model", FORMATS)
 def test_what_the_server_said_is_kept_short(standin: Standin, model: str) -> None:
     error = fail(
-        standin, status(400, "max_tokens\nmust be smaller. " + "So much more to say. " * 50), model
+        standin,
+        status(400, "max_tokens\nmust be smaller. " + "So much more to say. " * 50),
+        model,
     )
     assert "max_tokens must be smaller." in str(error)
     assert len(str(error)) < 300
@@ -237,7 +278,9 @@ def test_what_the_server_said_is_kept_short(standin: Standin, model: str) -> Non
     after=st.text(max_size=2000),
     key=st.from_regex(r"[A-Za-z0-9]{8,60}", fullmatch=True),
 )
-def test_no_error_text_holds_the_key_or_is_long(before: str, after: str, key: str) -> None:
+def test_no_error_text_holds_the_key_or_is_long(
+    before: str, after: str, key: str
+) -> None:
     words = safe_detail(f"{before} {key} {after}", CALL, [key])
     assert key not in words.replace("***", "")
     assert len(words) <= 200

@@ -35,9 +35,14 @@ HERE = "http://127.0.0.1:8000/v1"
 
 
 def target(
-    litellm_model: str, api_base: str | None, hosts: tuple[str, ...] = (), **settings: Any
+    litellm_model: str,
+    api_base: str | None,
+    hosts: tuple[str, ...] = (),
+    **settings: Any,
 ) -> ResolvedModel:
-    model = Model.model_validate({"name": "it", **entry(litellm_model, api_base, **settings)})
+    model = Model.model_validate(
+        {"name": "it", **entry(litellm_model, api_base, **settings)}
+    )
     return resolve_model(model, model.resolved_params(ENV), hosts)
 
 
@@ -72,20 +77,31 @@ def test_servers_that_speak_openais_format_are_called_directly(
 
 
 @pytest.mark.parametrize("lane", ["lean", "litellm"])
-@pytest.mark.parametrize("litellm_model", ["openai/qwen", "openai/gpt-6-luna", "mistral/small"])
+@pytest.mark.parametrize(
+    "litellm_model", ["openai/qwen", "openai/gpt-6-luna", "mistral/small"]
+)
 def test_an_entry_may_force_either_lane(litellm_model: str, lane: str) -> None:
     assert target(litellm_model, HERE, lane=lane).lane == lane
 
 
 def test_a_parameter_that_only_litellm_knows_takes_its_lane() -> None:
-    assert target("openai/qwen", HERE, params={"api_version": "2026-01-01"}).lane == "litellm"
+    assert (
+        target("openai/qwen", HERE, params={"api_version": "2026-01-01"}).lane
+        == "litellm"
+    )
 
 
 def test_the_lean_lane_refuses_what_it_does_not_know_and_says_what_to_do() -> None:
     with pytest.raises(
-        ModelUnavailable, match=r"`api_version`, `mock_response`; put it under `extra_body`"
+        ModelUnavailable,
+        match=r"`api_version`, `mock_response`; put it under `extra_body`",
     ):
-        target("openai/qwen", HERE, lane="lean", params={"mock_response": "x", "api_version": "1"})
+        target(
+            "openai/qwen",
+            HERE,
+            lane="lean",
+            params={"mock_response": "x", "api_version": "1"},
+        )
     with pytest.raises(ModelUnavailable, match="needs `api_base`"):
         target("openai/qwen", None, lane="lean")
 
@@ -113,13 +129,18 @@ def test_an_address_in_the_house_is_called_past_any_proxy(
 
 
 @BOTH_LANES
-def test_both_lanes_honour_the_catalogs_parameters_alike(standin: Standin, name: str) -> None:
+def test_both_lanes_honour_the_catalogs_parameters_alike(
+    standin: Standin, name: str
+) -> None:
     params = {
         "temperature": None,
         "top_k": 20,
         "seed": 7,
         "stop": ["\n\n"],
-        "extra_body": {"cache_prompt": True, "chat_template_kwargs": {"enable_thinking": False}},
+        "extra_body": {
+            "cache_prompt": True,
+            "chat_template_kwargs": {"enable_thinking": False},
+        },
         "extra_headers": {"X-Team": "mail room"},
         "timeout": 0.000001,
         "drop_params": True,
@@ -130,7 +151,9 @@ def test_both_lanes_honour_the_catalogs_parameters_alike(standin: Standin, name:
     assert (sent["top_k"], sent["seed"], sent["stop"]) == (20, 7, ["\n\n"])
     assert sent["cache_prompt"] is True
     assert sent["chat_template_kwargs"] == {"enable_thinking": False}
-    assert sent.keys().isdisjoint({"timeout", "drop_params", "extra_body", "api_key", "api_base"})
+    assert sent.keys().isdisjoint(
+        {"timeout", "drop_params", "extra_body", "api_key", "api_base"}
+    )
     assert standin.last.headers["x-team"] == "mail room"
     assert standin.last.headers["authorization"] == f"Bearer {ENV['API_KEY']}"
 
@@ -151,7 +174,10 @@ def test_an_address_may_end_as_it_likes(standin: Standin, name: str, end: str) -
 )
 def test_any_text_arrives_as_it_is(standin: Standin, name: str, text: str) -> None:
     standin.answer("billing")
-    ask(catalog_at(standin.url), replace(CALL, model=name, messages=(Message("user", text),)))
+    ask(
+        catalog_at(standin.url),
+        replace(CALL, model=name, messages=(Message("user", text),)),
+    )
     assert standin.last.body["messages"][-1]["content"] == text
 
 
@@ -187,7 +213,10 @@ def test_a_secret_among_the_headers_is_not_shown(standin: Standin, name: str) ->
     standin.faults(
         [
             Fault(
-                status=401, body=json.dumps({"error": {"message": f"Bad {secret}, sorry"}}).encode()
+                status=401,
+                body=json.dumps(
+                    {"error": {"message": f"Bad {secret}, sorry"}}
+                ).encode(),
             )
         ]
     )
@@ -217,7 +246,8 @@ def test_a_packed_reply_is_unpacked(standin: Standin, name: str) -> None:
     standin.faults(
         [
             Fault(
-                body=gzip.compress(json.dumps(reply).encode()), headers={"Content-Encoding": "gzip"}
+                body=gzip.compress(json.dumps(reply).encode()),
+                headers={"Content-Encoding": "gzip"},
             )
         ]
     )
@@ -225,7 +255,9 @@ def test_a_packed_reply_is_unpacked(standin: Standin, name: str) -> None:
 
 
 @BOTH_LANES
-def test_a_packed_reply_that_unpacks_to_very_much_is_no_answer(standin: Standin, name: str) -> None:
+def test_a_packed_reply_that_unpacks_to_very_much_is_no_answer(
+    standin: Standin, name: str
+) -> None:
     bomb = gzip.compress(b" " * (64 * 2**20), compresslevel=1)
     standin.faults([Fault(body=bomb, headers={"Content-Encoding": "gzip"})])
     with pytest.raises(BadReply, match="larger than any answer"):
@@ -276,7 +308,9 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
 
 
 @BOTH_LANES
-def test_a_model_outside_is_reached_through_the_proxy(proxy: Standin, name: str) -> None:
+def test_a_model_outside_is_reached_through_the_proxy(
+    proxy: Standin, name: str
+) -> None:
     outside = entry("openai/small", "http://provider.invalid/v1", **forced_lane(name))
     assert ask(catalog({name: outside}), replace(CALL, model=name))[0].text
     assert proxy.last.headers["host"] == "provider.invalid"
@@ -306,7 +340,9 @@ def test_no_proxy_sees_a_document_that_stays_in_the_house(
     )  # a format that the stand-in does not speak
     with pytest.raises(CallError) if foreign else nullcontext():
         ask(catalog({"openai": model}), CALL)
-    assert standin.last.document == DOCUMENT or DOCUMENT in json.dumps(standin.last.body)
+    assert standin.last.document == DOCUMENT or DOCUMENT in json.dumps(
+        standin.last.body
+    )
     assert DOCUMENT not in json.dumps([request.body for request in proxy.requests])
 
 
@@ -317,6 +353,13 @@ def test_a_provider_with_a_client_of_its_own_is_not_called_in_the_house(
     """Those clients would take the document to the proxy."""
     with pytest.raises(ModelUnavailable, match="write `openai/<model>`"):
         ask(
-            catalog({"openai": entry(f"{provider}/small", standin.url + "/v1", tier="local")}), CALL
+            catalog(
+                {
+                    "openai": entry(
+                        f"{provider}/small", standin.url + "/v1", tier="local"
+                    )
+                }
+            ),
+            CALL,
         )
     assert (standin.count, proxy.count) == (0, 0)

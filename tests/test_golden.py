@@ -49,7 +49,10 @@ def test_a_label_that_is_not_among_the_parameters_is_an_error_with_its_place(
     write_golden(project, rows)
     done = terminal("certify", "classify", "--yes", "-m", "cheap", cwd=project)
     assert done.code == 2
-    assert "classify.jsonl:7: no label named 'bililng'; did you mean 'billing'?" in done.err
+    assert (
+        "classify.jsonl:7: no label named 'bililng'; did you mean 'billing'?"
+        in done.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,11 @@ ROW = '{"id": "a", "text": "hi", "label": "x"}'
             ["text,label", "hi,x", "hi"],
             "golden.csv:3: has 1 cells where the header has 2",
         ),
-        ("golden.csv", ["words,label", "hi,x"], "golden.csv:2: not an example with id and text"),
+        (
+            "golden.csv",
+            ["words,label", "hi,x"],
+            "golden.csv:2: not an example with id and text",
+        ),
         ("golden.csv", ["text,label", '"hi,x'], "golden.csv"),
     ],
 )
@@ -125,7 +132,9 @@ def test_the_shipped_golden_sets_are_for_what_the_flows_do() -> None:
     )
     terms = replace(extract.spec, returns=ContractTerms)
     found = load_golden_step(Project(ROOT), "extract")
-    assert found.step.hash(found.parameters) == terms.hash({"fields": ContractTerms.questions()})
+    assert found.step.hash(found.parameters) == terms.hash(
+        {"fields": ContractTerms.questions()}
+    )
 
 
 def test_the_shipped_contracts_can_be_certified_on(
@@ -139,7 +148,8 @@ def test_the_shipped_contracts_can_be_certified_on(
     )
     shutil.copytree(ROOT / "golden", root / "golden")
     answers = {
-        e.text: e.expected for e in load_golden_step(Project(root), "extract").golden.examples
+        e.text: e.expected
+        for e in load_golden_step(Project(root), "extract").golden.examples
     }
 
     def copied(request: Request) -> str:

@@ -51,7 +51,9 @@ def test_every_command_explains_itself(
     command = EVERY[name]
     for parameter in command.get_params(typer.Context(command)):
         words = {*parameter.opts, parameter.display_name_raw} - {""}
-        assert parameter.hidden or any(word in done.out for word in words), parameter.name
+        assert parameter.hidden or any(word in done.out for word in words), (
+            parameter.name
+        )
         assert parameter.help, f"{parameter.name} has no help"
     for line in done.out.splitlines():
         assert len(line) <= WIDTH
@@ -81,7 +83,15 @@ def test_the_programs_help_shows_each_command_on_one_line(
         line = rf"^│ {row.name} +{re.escape(row.help.replace('`', ''))} *│$"
         assert re.search(line, printed, re.MULTILINE), row.name
     panels = re.findall(r"^╭─ (\w+) ─", printed, re.MULTILINE)
-    assert panels == ["Options", "Run", "Inspect", "Decide", "Prove", "Operate", "Author"]
+    assert panels == [
+        "Options",
+        "Run",
+        "Inspect",
+        "Decide",
+        "Prove",
+        "Operate",
+        "Author",
+    ]
 
 
 def test_the_programs_help_imports_no_command() -> None:
@@ -93,11 +103,15 @@ def test_the_programs_help_imports_no_command() -> None:
         f"places = {[row.place.partition(':')[0] for row in COMMANDS]}\n"
         "print([name for name in places if f'tierwise.cli.{name}' in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_a_misspelt_command_says_what_was_meant(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_misspelt_command_says_what_was_meant(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     done = terminal("shwo", cwd=tmp_path)
     assert done.code == 2
     assert "Did you mean 'show'?" in done.err

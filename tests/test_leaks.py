@@ -28,7 +28,8 @@ from tierwise.steps.examples import Example, GoldenSet
 __all__ = ["log"]  # a fixture
 
 KEY = "planted-key-0123456789"  # in a variable
-TENANT = "planted-tenant-0123456789"  # in a variable, in a header whose name says nothing
+# in a variable, in a header whose name says nothing
+TENANT = "planted-tenant-0123456789"
 LITERAL = "planted-literal-0123456789"  # in the catalog itself
 PASSWORD = "planted-password-0123456789"  # in an address
 KEYS = (KEY, TENANT, LITERAL, PASSWORD)
@@ -39,7 +40,12 @@ METADATA = {"patient": "Ottoline Brask"}
 BODY = ("Quennelby", "DE02", "1203 0000", "IBAN")
 TEXTS = (*BODY, "Ottoline", "Brask")
 # answers are kept: in the reply, in what became of it, and in what a check says of it
-KEPT = {("calls", "reply"), ("outcomes", "value"), ("audits", "value"), ("audits", "accepted")}
+KEPT = {
+    ("calls", "reply"),
+    ("outcomes", "value"),
+    ("audits", "value"),
+    ("audits", "accepted"),
+}
 ROUTES = ("outcomes", "route")  # holds what rules could look at, so the metadata
 REASONS = {("verdicts", "reason"), ("outcomes", "reason")}
 
@@ -47,9 +53,7 @@ REASONS = {("verdicts", "reason"), ("outcomes", "reason")}
 def catalog(url: str, **changes: str) -> list[str]:
     """Two models whose entries hold every kind of secret: `small` on the lean lane, `large` through LiteLLM."""
     safe = f'"{url}/v1", api_key: test'
-    headers = (
-        f'{{X-Tenant: "${{STANDIN_TENANT}}", X-Word: "${{STANDIN_PASSWORD}}", X-Desk: {LITERAL}}}'
-    )
+    headers = f'{{X-Tenant: "${{STANDIN_TENANT}}", X-Word: "${{STANDIN_PASSWORD}}", X-Desk: {LITERAL}}}'
     kept = f'api_key: "${{STANDIN_KEY}}", extra_headers: {headers}'
     small = model("small", url, tier="proprietary").replace(safe, f'"{url}/v1", {kept}')
     large = model("large", url, tier="clarifai", strength=20).replace(
@@ -74,9 +78,7 @@ def document(number: int = 0) -> Document:
     )
 
 
-ECHO = (
-    f"cannot work with {KEY} {TENANT} {LITERAL} http://user:{PASSWORD}@example.com/v1?key={KEY} for"
-)
+ECHO = f"cannot work with {KEY} {TENANT} {LITERAL} http://user:{PASSWORD}@example.com/v1?key={KEY} for"
 ONE_LINE = " ".join(TEXT.split())
 FAULTS: dict[str, list[Fault]] = {
     "a refused key": [status(401, ECHO)] * 2,
@@ -110,17 +112,24 @@ def test_no_fault_takes_a_key_or_a_document_anywhere(
         .replace("{{ document }}", "{{ metadata }} {{ document }}")
     )
     standin.answer(GOOD)
-    standin.faults([replace(fault, headers={"Retry-After": "0"}) for fault in FAULTS[name]])
+    standin.faults(
+        [replace(fault, headers={"Retry-After": "0"}) for fault in FAULTS[name]]
+    )
     url = migrated_url("sqlite", tmp_path)
     (project / "pyproject.toml").write_text(f'[tool.tierwise]\nledger_url = "{url}"\n')
     with Engine(Project(project), env=ENV) as engine:
-        done = engine.run_batch(engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS)
+        done = engine.run_batch(
+            engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS
+        )
     assert standin.count
-    lines = list(log.lines)  # before the test itself reads the tables, which SQLAlchemy logs
+    # before the test itself reads the tables, which SQLAlchemy logs
+    lines = list(log.lines)
     everywhere = [text for _, _, text in columns(url)] + lines + [repr(done.load()[0])]
     assert found(KEYS, *everywhere) == set()
     places = {
-        (table, column, text) for table, column, text in columns(url) if (table, column) not in KEPT
+        (table, column, text)
+        for table, column, text in columns(url)
+        if (table, column) not in KEPT
     }
     assert found(TEXTS, *lines, repr(done.load()[0])) == set()
     assert {place[:2] for place in places if found(TEXTS, place[2])} <= {ROUTES}
@@ -148,7 +157,8 @@ def test_the_ledger_keeps_the_texts_that_the_setting_says(
     )
     wrong = json.dumps({"label": "delivery", "evidence": "a planted quotation"})
     standin.answer(
-        json.dumps({"label": "delivery", "evidence": "My parcel has not arrived"}), wrong
+        json.dumps({"label": "delivery", "evidence": "My parcel has not arrived"}),
+        wrong,
     )
     with Engine(Project(project), env=ENV) as engine:
         run = engine.start_run("leaks")
@@ -201,15 +211,26 @@ def test_a_check_that_raises_fails_without_its_words_and_the_others_go_on(
     with Engine(Project(project), env=ENV) as engine:
         run = engine.start_run("leaks")
         done = engine.run_batch(
-            run, replace(CLASSIFY, checks=(quotes_in_its_error,)), Batch((document(),)), LABELS
+            run,
+            replace(CLASSIFY, checks=(quotes_in_its_error,)),
+            Batch((document(),)),
+            LABELS,
         )
-        own = engine.run_batch(run, replace(CLASSIFY, returns=Fussy), Batch((document(1),)), LABELS)
+        own = engine.run_batch(
+            run, replace(CLASSIFY, returns=Fussy), Batch((document(1),)), LABELS
+        )
     raised = done.load()[0].outcomes["classify"]
     assert raised.status == "deferred"
     assert "own: the check raised ValueError at test_leaks.py:" in raised.reason
-    assert "Fussy raised KeyError at test_leaks.py:" in own.load()[0].outcomes["classify"].reason
     assert (
-        found(TEXTS, raised.reason, own.load()[0].outcomes["classify"].reason, *log.lines) == set()
+        "Fussy raised KeyError at test_leaks.py:"
+        in own.load()[0].outcomes["classify"].reason
+    )
+    assert (
+        found(
+            TEXTS, raised.reason, own.load()[0].outcomes["classify"].reason, *log.lines
+        )
+        == set()
     )
 
 
@@ -230,7 +251,9 @@ def test_what_a_projects_own_code_raises_is_told_without_its_words(
             engine.run_batch(run, CLASSIFY, batch, LABELS, only=only)
     told = "".join(traceback.format_exception(caught.value))
     assert found(TEXTS, told, *log.lines) == set()
-    assert ("test_leaks.py" if wrong == "only" else "classify.md.j2") in str(caught.value)
+    assert ("test_leaks.py" if wrong == "only" else "classify.md.j2") in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,10 +274,18 @@ def test_a_password_in_an_address_is_never_told(
     env = {"STANDIN_URL": address.format(PASSWORD)}
     with Engine(Project(root), env=env) as engine:
         done = engine.run_batch(
-            engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS, models=("small",)
+            engine.start_run("leaks"),
+            CLASSIFY,
+            Batch((document(),)),
+            LABELS,
+            models=("small",),
         )
         more = engine.run_batch(
-            engine.start_run("leaks"), CLASSIFY, Batch((document(1),)), LABELS, models=("large",)
+            engine.start_run("leaks"),
+            CLASSIFY,
+            Batch((document(1),)),
+            LABELS,
+            models=("large",),
         )
     told = [repr(batch.load()[0].outcomes) for batch in (done, more)]
     assert all("deferred" in text for text in told)
@@ -265,12 +296,16 @@ def test_no_repr_shows_a_text_or_a_key(project: Path, standin: Standin) -> None:
     """Values end up in logs, tracebacks and reports of other tools by their repr."""
     with Engine(Project(project), env=ENV) as engine:
         entry = engine.project.catalog.model("small")
-        done = engine.run_batch(engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS)
+        done = engine.run_batch(
+            engine.start_run("leaks"), CLASSIFY, Batch((document(),)), LABELS
+        )
     target = resolve_model(entry, entry.resolved_params(ENV), ())
     message = Message("user", TEXT)
     call = Call(model="small", identity="x", messages=(message,), max_tokens=1)
     example = Example("a", TEXT, {"patient": METADATA["patient"]})
-    features = Features(step="classify", tokens=1, tags=METADATA, outcomes={"classify": TEXT})
+    features = Features(
+        step="classify", tokens=1, tags=METADATA, outcomes={"classify": TEXT}
+    )
     values = [
         *done.load(),
         done,
@@ -317,7 +352,15 @@ def test_prefect_and_the_command_line_show_no_key_and_no_document(
     )
     standin.faults([fault for name in faults for fault in FAULTS[name]])
     commands = [
-        ("run", "support_inbox", "--source", inbox, "--out", tmp_path / "out", "--verbose"),
+        (
+            "run",
+            "support_inbox",
+            "--source",
+            inbox,
+            "--out",
+            tmp_path / "out",
+            "--verbose",
+        ),
         *(
             ("show", "--documents"),
             ("show", "--json"),

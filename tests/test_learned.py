@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 
 from tests.kit.classifiers import Bomb, edited, forged
 from tierwise.errors import ConfigError, Misuse, UnknownName
-from tierwise.evidence.training.labelled import Labelled, data_hash, load_labelled, split
+from tierwise.evidence.training.labelled import (
+    Labelled,
+    data_hash,
+    load_labelled,
+    split,
+)
 from tierwise.evidence.training.thresholds import fit_threshold
 from tierwise.evidence.training.train import train
 from tierwise.gateway.learned.classifier import Classifier
@@ -53,7 +58,10 @@ texts = st.lists(words, max_size=8).map(" ".join)
 
 def few(*rows: tuple[str, str]) -> list[Labelled]:
     """Examples from pairs of text and label, numbered."""
-    return [Labelled(f"e{number}", text, label) for number, (text, label) in enumerate(rows, 1)]
+    return [
+        Labelled(f"e{number}", text, label)
+        for number, (text, label) in enumerate(rows, 1)
+    ]
 
 
 def written(folder: Path, content: str, name: str = "labels.jsonl") -> Path:
@@ -72,7 +80,9 @@ def lines(*rows: dict[str, Any]) -> str:
 def test_json_lines_are_read_and_other_fields_ignored(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        "\ufeff" + lines({"id": "a", "text": "Hello", "label": "x", "difficulty": "hard"}) + "\n",
+        "\ufeff"
+        + lines({"id": "a", "text": "Hello", "label": "x", "difficulty": "hard"})
+        + "\n",
     )
     assert load_labelled(path, at_least=1) == (Labelled("a", "Hello", "x"),)
 
@@ -90,7 +100,9 @@ def test_a_csv_files_own_ids_are_kept(tmp_path: Path) -> None:
     assert load_labelled(path, at_least=1) == (Labelled("m7", "Hello", "x"),)
 
 
-@pytest.mark.skipif(not MESSAGES.exists(), reason="the Banking77 messages are not on this machine")
+@pytest.mark.skipif(
+    not MESSAGES.exists(), reason="the Banking77 messages are not on this machine"
+)
 def test_a_file_of_real_messages_is_read_whole() -> None:
     messages = load_labelled(MESSAGES)
     assert len(messages) == 3000
@@ -103,9 +115,15 @@ GOOD = {"id": "a", "text": "Hello", "label": "praise"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lines(GOOD) + "{oops\n", r"labels.jsonl:2: not valid JSON: .*write one object a line"),
+        (
+            lines(GOOD) + "{oops\n",
+            r"labels.jsonl:2: not valid JSON: .*write one object a line",
+        ),
         (lines(GOOD) + "[1]\n", r"labels.jsonl:2: not a JSON object; write"),
-        (lines({"id": "a", "label": "praise"}), r"labels.jsonl:1: has no 'text'; found: id, label"),
+        (
+            lines({"id": "a", "label": "praise"}),
+            r"labels.jsonl:1: has no 'text'; found: id, label",
+        ),
         (
             lines({**GOOD, "text": " \n"}),
             r"labels.jsonl:1: 'text' must be a text that is not empty",
@@ -123,7 +141,10 @@ GOOD = {"id": "a", "text": "Hello", "label": "praise"}
             lines({**GOOD, "label": "zzz"}),
             r"labels.jsonl:1: no label named 'zzz'; known: billing, praise",
         ),
-        (lines(GOOD), r"labels.jsonl: 1 examples are too few to learn from; label at least 20"),
+        (
+            lines(GOOD),
+            r"labels.jsonl: 1 examples are too few to learn from; label at least 20",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_place_thing_and_remedy(
@@ -136,9 +157,18 @@ def test_a_wrong_file_is_refused_with_place_thing_and_remedy(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("text,label\nHello,x\nBye\n", r"rows.csv:3: has 1 cells where the header has 2"),
-        ('text,label\n"a\nb",x\n,x\n', r"rows.csv:4: 'text' must be a text that is not empty"),
-        ("message,topic\nHello,x\n", r"rows.csv:2: has no 'text'; found: id, message, topic"),
+        (
+            "text,label\nHello,x\nBye\n",
+            r"rows.csv:3: has 1 cells where the header has 2",
+        ),
+        (
+            'text,label\n"a\nb",x\n,x\n',
+            r"rows.csv:4: 'text' must be a text that is not empty",
+        ),
+        (
+            "message,topic\nHello,x\n",
+            r"rows.csv:2: has no 'text'; found: id, message, topic",
+        ),
         ('text,label\n"Hello"there,x\n', r"rows.csv:2: not valid CSV"),
     ],
 )
@@ -159,8 +189,12 @@ def test_a_missing_file_and_one_in_another_encoding_are_refused(tmp_path: Path) 
 
 def test_the_datas_hash_knows_texts_and_labels_but_neither_order_nor_ids() -> None:
     first, second = few(("Hello", "x"), ("Bye", "y"))
-    assert data_hash([first, second]) == data_hash([second, dataclasses.replace(first, id="other")])
-    assert data_hash([first, second]) != data_hash([first, dataclasses.replace(second, label="x")])
+    assert data_hash([first, second]) == data_hash(
+        [second, dataclasses.replace(first, id="other")]
+    )
+    assert data_hash([first, second]) != data_hash(
+        [first, dataclasses.replace(second, label="x")]
+    )
     assert data_hash([first, second]) != data_hash([first, second, second])
 
 
@@ -177,7 +211,9 @@ def test_a_split_loses_nothing_parts_no_equal_texts_and_moves_none_for_a_new_one
     assert set(certify) <= set(more[1])
 
 
-def test_a_split_has_about_the_share_asked_for_and_another_salt_splits_otherwise() -> None:
+def test_a_split_has_about_the_share_asked_for_and_another_salt_splits_otherwise() -> (
+    None
+):
     fit, certify = split(GOLDEN, 0.4, "one")
     assert 0.3 < len(fit) / len(GOLDEN) < 0.5
     assert split(GOLDEN, 0.4, "two") != (fit, certify)
@@ -235,16 +271,24 @@ def test_an_example_with_the_questions_own_text_is_never_shown(text: str) -> Non
     assert [e.label for e in neighbours.nearest(text, 2)] == ["defect"]
 
 
-def test_excluded_ids_and_text_hashes_are_never_shown_and_others_take_their_place() -> None:
-    documents = [Document(id=f"d{n}", text=f"My parcel number {n} is late") for n in range(40)]
+def test_excluded_ids_and_text_hashes_are_never_shown_and_others_take_their_place() -> (
+    None
+):
+    documents = [
+        Document(id=f"d{n}", text=f"My parcel number {n} is late") for n in range(40)
+    ]
     neighbours = Neighbours(documents)
-    hidden = {documents[n].id for n in range(15)} | {documents[n].hash for n in range(15, 30)}
+    hidden = {documents[n].id for n in range(15)} | {
+        documents[n].hash for n in range(15, 30)
+    }
     shown = neighbours.nearest("My parcel is late", 8, exclude=hidden)
     assert len(shown) == 8
     assert {d.id for d in shown} <= {d.id for d in documents[30:]}
 
 
-def test_equally_near_examples_come_in_an_order_that_does_not_hang_on_the_files() -> None:
+def test_equally_near_examples_come_in_an_order_that_does_not_hang_on_the_files() -> (
+    None
+):
     examples = [Labelled(f"e{n}", f"late parcel {n}", "x") for n in range(9)]
     forward, backward = Neighbours(examples), Neighbours(examples[::-1])
     assert (
@@ -255,7 +299,9 @@ def test_equally_near_examples_come_in_an_order_that_does_not_hang_on_the_files(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(texts.filter(str.strip), min_size=1, max_size=20), texts, st.integers(0, 9))
+@given(
+    st.lists(texts.filter(str.strip), min_size=1, max_size=20), texts, st.integers(0, 9)
+)
 def test_as_many_neighbours_come_as_there_are_and_none_twice(
     collection: list[str], text: str, k: int
 ) -> None:
@@ -275,13 +321,18 @@ def test_many_threads_may_ask_at_once() -> None:
     neighbours = Neighbours(EXAMPLES)
     alone = [neighbours.nearest(golden.text, 5) for golden in GOLDEN]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda golden: neighbours.nearest(golden.text, 5), GOLDEN)) == alone
+        assert (
+            list(pool.map(lambda golden: neighbours.nearest(golden.text, 5), GOLDEN))
+            == alone
+        )
 
 
 def test_neighbours_mostly_know_the_right_label() -> None:
     """Of the customer messages, at least 9 in 10 have their label among the 8 nearest examples."""
     neighbours = Neighbours(EXAMPLES)
-    known = [g.label in {e.label for e in neighbours.nearest(g.text, 8)} for g in GOLDEN]
+    known = [
+        g.label in {e.label for e in neighbours.nearest(g.text, 8)} for g in GOLDEN
+    ]
     assert sum(known) / len(known) > 0.9
 
 
@@ -298,9 +349,9 @@ def test_it_is_right_far_more_often_than_chance_and_about_as_often_as_it_says(
 ) -> None:
     """Five labels, 130 examples, messages it never saw: six in ten right, and its confidence says so."""
     predictions = classifier.predict(golden.text for golden in GOLDEN)
-    accuracy = sum(p.label == g.label for p, g in zip(predictions, GOLDEN, strict=True)) / len(
-        GOLDEN
-    )
+    accuracy = sum(
+        p.label == g.label for p, g in zip(predictions, GOLDEN, strict=True)
+    ) / len(GOLDEN)
     stated = sum(p.confidence for p in predictions) / len(GOLDEN)
     assert accuracy > 0.58
     assert abs(stated - accuracy) < 0.12
@@ -344,7 +395,9 @@ def test_two_labels_are_enough() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "漢字"])
-def test_a_text_without_a_known_term_gets_no_confidence(classifier: Classifier, text: str) -> None:
+def test_a_text_without_a_known_term_gets_no_confidence(
+    classifier: Classifier, text: str
+) -> None:
     assert classifier.predict([text])[0].confidence == 0
 
 
@@ -369,36 +422,51 @@ def test_evidence_stands_word_for_word_in_the_text(
     assert bool(evidence) == bool(text.strip())
 
 
-def test_evidence_is_short_and_taken_from_where_the_label_shows(classifier: Classifier) -> None:
+def test_evidence_is_short_and_taken_from_where_the_label_shows(
+    classifier: Classifier,
+) -> None:
     filler = "We moved here in spring and like the town. " * 20
     text = f"{filler}Please refund the invoice that was charged twice. {filler}"
-    assert "refund" in classifier.evidence(text, "billing") or "charged" in classifier.evidence(
+    assert "refund" in classifier.evidence(
         text, "billing"
-    )
+    ) or "charged" in classifier.evidence(text, "billing")
     assert len(classifier.evidence(text, "billing").split()) <= 8
 
 
 def test_evidence_cuts_no_number_in_two(classifier: Classifier) -> None:
-    text = (
-        "You charged 649.00 for the invoice of the 12.03.2026, so please refund 1,298.50 at once."
-    )
+    text = "You charged 649.00 for the invoice of the 12.03.2026, so please refund 1,298.50 at once."
     for longest in range(20, 80):
         cut = classifier.evidence(text, "billing", longest=longest)
-        assert set(cut.split()) <= {word.strip(",.") for word in text.split()} | set(text.split())
+        assert set(cut.split()) <= {word.strip(",.") for word in text.split()} | set(
+            text.split()
+        )
 
 
-def test_an_explanation_names_words_of_the_text_strongest_first(classifier: Classifier) -> None:
+def test_an_explanation_names_words_of_the_text_strongest_first(
+    classifier: Classifier,
+) -> None:
     text = "Please refund the invoice. The refund is late."
     explained = classifier.explain(text, "billing")
-    assert {word for word, _ in explained} <= {"please", "refund", "the", "invoice", "is", "late"}
+    assert {word for word, _ in explained} <= {
+        "please",
+        "refund",
+        "the",
+        "invoice",
+        "is",
+        "late",
+    }
     assert {"refund", "invoice"} <= {word for word, _ in explained[:3]}
     assert [score for _, score in explained] == sorted(
         (score for _, score in explained), reverse=True
     )
-    assert classifier.explain(text) == classifier.explain(text, classifier.predict([text])[0].label)
+    assert classifier.explain(text) == classifier.explain(
+        text, classifier.predict([text])[0].label
+    )
 
 
-def test_a_label_that_it_never_learned_is_no_label_to_explain(classifier: Classifier) -> None:
+def test_a_label_that_it_never_learned_is_no_label_to_explain(
+    classifier: Classifier,
+) -> None:
     with pytest.raises(UnknownName, match="did you mean 'praise'"):
         classifier.evidence("hello", "prais")
 
@@ -411,7 +479,9 @@ def test_it_knows_which_texts_it_was_trained_on(classifier: Classifier) -> None:
 def test_training_needs_two_labels_and_three_examples_of_each() -> None:
     with pytest.raises(ConfigError, match="two labels; found: x"):
         train(few(*[("hello", "x")] * 9))
-    with pytest.raises(ConfigError, match=r"'y' \(2\): add some, or leave the label out"):
+    with pytest.raises(
+        ConfigError, match=r"'y' \(2\): add some, or leave the label out"
+    ):
         train(few(*[("hello", "x")] * 9, ("bye", "y"), ("ciao", "y")))
 
 
@@ -452,12 +522,17 @@ def test_reading_a_head_loads_neither_weights_nor_scikit_learn(saved: Path) -> N
         "read_metadata(Path(sys.argv[1])); print([m for m in ('numpy', 'sklearn', 'skops') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(saved)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.split("\n")[:2] == ["[]", "[]"]
 
 
-def test_a_classifier_of_another_scikit_learn_is_refused_with_the_remedy(saved: Path) -> None:
+def test_a_classifier_of_another_scikit_learn_is_refused_with_the_remedy(
+    saved: Path,
+) -> None:
     edited(saved, scikit_learn="1.2.3")
     with pytest.raises(
         ConfigError,
@@ -476,7 +551,9 @@ def test_damaged_or_exchanged_weights_are_refused(saved: Path) -> None:
     data = bytearray(saved.read_bytes())
     data[len(data) // 2] ^= 1
     saved.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"classify.skops: damaged, or not the weights"):
+    with pytest.raises(
+        ConfigError, match=r"classify.skops: damaged, or not the weights"
+    ):
         load(saved)
 
 
@@ -486,9 +563,12 @@ def test_weights_that_do_not_fit_the_labels_are_refused(saved: Path) -> None:
         load(saved)
 
 
-def test_a_missing_head_missing_weights_and_a_broken_head_are_refused(saved: Path) -> None:
+def test_a_missing_head_missing_weights_and_a_broken_head_are_refused(
+    saved: Path,
+) -> None:
     with pytest.raises(
-        ConfigError, match=r"nothing.json: this classifier's metadata is missing; `tierwise train"
+        ConfigError,
+        match=r"nothing.json: this classifier's metadata is missing; `tierwise train",
     ):
         load(saved.with_name("nothing.skops"))
     saved.unlink()
@@ -497,18 +577,24 @@ def test_a_missing_head_missing_weights_and_a_broken_head_are_refused(saved: Pat
     ):
         load(saved)
     saved.with_suffix(".json").write_text('{"labels": 3}')
-    with pytest.raises(ConfigError, match=r"classify.json: not the metadata of a classifier"):
+    with pytest.raises(
+        ConfigError, match=r"classify.json: not the metadata of a classifier"
+    ):
         load(saved)
 
 
-def test_a_pickle_in_disguise_is_refused_and_not_run(saved: Path, tmp_path: Path) -> None:
+def test_a_pickle_in_disguise_is_refused_and_not_run(
+    saved: Path, tmp_path: Path
+) -> None:
     forged(saved, pickle.dumps(Bomb(tmp_path / "ran")))
     with pytest.raises(ConfigError, match=r"classify.skops: refused"):
         load(saved)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_that_holds_anything_but_strings_and_numbers_is_refused(saved: Path) -> None:
+def test_a_file_that_holds_anything_but_strings_and_numbers_is_refused(
+    saved: Path,
+) -> None:
     """Types that skops does not trust, and types that it does but that we have no use for."""
     import skops.io
     from sklearn.linear_model import LogisticRegression
@@ -527,7 +613,11 @@ def test_the_threshold_is_the_lowest_one_whose_answers_show_the_floor() -> None:
     confidences = [0.9] * 59 + [0.5] * 10
     fitted = fit_threshold(confidences, [True] * 59 + [False] * 10, 0.95)
     assert fitted is not None
-    assert (fitted.threshold, fitted.coverage, fitted.expected_accuracy) == (0.9, 59 / 69, 1.0)
+    assert (fitted.threshold, fitted.coverage, fitted.expected_accuracy) == (
+        0.9,
+        59 / 69,
+        1.0,
+    )
 
 
 def test_too_few_examples_or_too_many_errors_have_no_threshold() -> None:
@@ -541,12 +631,20 @@ def test_equal_confidences_stay_on_one_side() -> None:
     assert fit_threshold([0.9] * 61, [True] * 59 + [False] * 2, 0.95) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from([0.2, 0.5, 0.7, 0.9, 0.99]), st.booleans()), max_size=80))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.2, 0.5, 0.7, 0.9, 0.99]), st.booleans()),
+        max_size=80,
+    )
+)
 def test_what_a_threshold_says_is_true_of_the_examples_and_a_lower_floor_never_answers_less(
     pairs: list[tuple[float, bool]],
 ) -> None:
     confidences, correct = [c for c, _ in pairs], [ok for _, ok in pairs]
-    strict, lax = fit_threshold(confidences, correct, 0.7), fit_threshold(confidences, correct, 0.4)
+    strict, lax = (
+        fit_threshold(confidences, correct, 0.7),
+        fit_threshold(confidences, correct, 0.4),
+    )
     if strict:
         answered = [ok for c, ok in pairs if c >= strict.threshold]
         assert strict.coverage == len(answered) / len(pairs)

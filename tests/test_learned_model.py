@@ -48,7 +48,10 @@ OPENINGS = [
     "Hi",
     "Please note",
 ]
-MATTERS = {"billing": "the invoice was charged twice", "delivery": "the parcel is late again"}
+MATTERS = {
+    "billing": "the invoice was charged twice",
+    "delivery": "the parcel is late again",
+}
 TOPICS = """
   topics:
     tier: local
@@ -73,7 +76,12 @@ def rows(
     """Messages whose label follows from their words; `swapped`, from the other one's words."""
     matters = list(MATTERS.values())[:: -1 if swapped else 1]
     return [
-        {"id": f"{label}-{n}", "text": f"{opening}, {matter}.", "label": label, **fields}
+        {
+            "id": f"{label}-{n}",
+            "text": f"{opening}, {matter}.",
+            "label": label,
+            **fields,
+        }
         for label, matter in zip(labels, matters, strict=True)
         for n, opening in enumerate(OPENINGS)
     ]
@@ -82,7 +90,12 @@ def rows(
 @cache
 def learned(*, swapped: bool = False) -> Classifier:
     """A classifier of these messages, trained once for all tests."""
-    return train([Labelled(row["id"], row["text"], row["label"]) for row in rows(swapped=swapped)])
+    return train(
+        [
+            Labelled(row["id"], row["text"], row["label"])
+            for row in rows(swapped=swapped)
+        ]
+    )
 
 
 def retrain(engine: Engine) -> None:
@@ -94,7 +107,9 @@ def retrain(engine: Engine) -> None:
 def root(tmp_path: Path, standin: Standin) -> Path:
     """A project whose route tries the learned model first, then a served one."""
     standin.answer(json.dumps({"label": "billing", "evidence": "the parcel"}))
-    return make_project(tmp_path, TOPICS, model("large", standin.url, strength=20), rules=RULES)
+    return make_project(
+        tmp_path, TOPICS, model("large", standin.url, strength=20), rules=RULES
+    )
 
 
 @pytest.fixture
@@ -120,7 +135,9 @@ def ask(
 ) -> Outcome:
     """The outcome for one document, in a run of its own."""
     batch = Batch((Document(id="a", text=text, sensitivity="confidential"),))
-    done = engine.run_batch(engine.start_run("test"), step, batch, {"labels": list(labels)}, **how)
+    done = engine.run_batch(
+        engine.start_run("test"), step, batch, {"labels": list(labels)}, **how
+    )
     return done.load()[0].outcomes[step.name]
 
 
@@ -148,7 +165,9 @@ def test_a_learned_model_answers_at_no_cost_and_says_how_sure_it_is(
     assert engine.ledger.runs.newest()[0].cost == 0
 
 
-def test_a_learned_model_sees_the_text_of_the_document_and_nothing_else(engine: Engine) -> None:
+def test_a_learned_model_sees_the_text_of_the_document_and_nothing_else(
+    engine: Engine,
+) -> None:
     [attempt] = ask(engine).attempts
     assert attempt.prompt_hash == canonical_hash([["user", TEXT]])
 
@@ -156,7 +175,8 @@ def test_a_learned_model_sees_the_text_of_the_document_and_nothing_else(engine: 
 def test_evidence_keeps_to_the_length_that_the_step_allows(engine: Engine) -> None:
     """The words of a long passage that count most, verbatim, in at most the 60 characters of tasks/classify.py."""
     outcome = ask(
-        engine, f"{'Incomprehensibilities notwithstanding ' * 9} the parcel is late again"
+        engine,
+        f"{'Incomprehensibilities notwithstanding ' * 9} the parcel is late again",
     )
     assert outcome.status == "accepted"
     assert len(outcome.value["evidence"]) <= 60
@@ -168,7 +188,9 @@ def test_an_answer_that_it_is_not_sure_of_goes_on_to_the_next_model(
 ) -> None:
     """A text without a word that it knows has confidence 0."""
     standin.answer(json.dumps({"label": "billing", "evidence": "XYZ"}))
-    outcome = ask(engine, "漢字 XYZ", models=("topics", "large"), thresholds={"topics": 0.5})
+    outcome = ask(
+        engine, "漢字 XYZ", models=("topics", "large"), thresholds={"topics": 0.5}
+    )
     assert (outcome.model, outcome.escalated) == ("large", True)
     assert outcome.attempts[0].confidence == 0
     assert outcome.attempts[0].verdicts[-1].check == "low_confidence"
@@ -192,7 +214,10 @@ def test_many_documents_at_once_are_answered_like_one_by_one(engine: Engine) -> 
     for document in done.load():
         [attempt] = document.outcomes["classify"].attempts
         assert attempt.confidence == classifier.predict([document.text])[0].confidence
-        assert document.outcomes["classify"].value["label"] == document.id.partition("-")[0]
+        assert (
+            document.outcomes["classify"].value["label"]
+            == document.id.partition("-")[0]
+        )
 
 
 # --- not trained, trained anew, forged -----------------------------------------------------------
@@ -204,15 +229,25 @@ def test_an_untrained_model_is_unavailable_and_says_how_to_train_it(root: Path) 
     assert outcome.model == "large"
     assert outcome.route is not None
     [rejection] = outcome.route.rejected
-    assert rejection.reason == "unavailable: it is not trained yet; run `tierwise train classify`"
+    assert (
+        rejection.reason
+        == "unavailable: it is not trained yet; run `tierwise train classify`"
+    )
 
 
-def test_a_model_trained_by_another_version_of_scikit_learn_is_unavailable(trained: Path) -> None:
+def test_a_model_trained_by_another_version_of_scikit_learn_is_unavailable(
+    trained: Path,
+) -> None:
     edited(trained_file(trained, "topics"), scikit_learn="1.2.3")
-    assert "trained with scikit-learn 1.2.3" in Project(trained).policy({}).unavailable["topics"]
+    assert (
+        "trained with scikit-learn 1.2.3"
+        in Project(trained).policy({}).unavailable["topics"]
+    )
 
 
-def test_training_on_other_examples_voids_the_certificate_and_asks_again(engine: Engine) -> None:
+def test_training_on_other_examples_voids_the_certificate_and_asks_again(
+    engine: Engine,
+) -> None:
     """The model's identity is what it was trained on, so the very next batch of a running process sees the change."""
     before, first = engine.current(CLASSIFY, {"labels": LABELS}), ask(engine)
     proof = certificate(
@@ -226,14 +261,17 @@ def test_training_on_other_examples_voids_the_certificate_and_asks_again(engine:
 
     retrain(engine)
     assert (
-        proof.void_reasons(engine.current(CLASSIFY, {"labels": LABELS})) == "model topics changed"
+        proof.void_reasons(engine.current(CLASSIFY, {"labels": LABELS}))
+        == "model topics changed"
     )
     second = ask(engine)
     assert not second.attempts[0].reused
     assert (first.value["label"], second.value["label"]) == ("delivery", "billing")
 
 
-def test_a_batch_that_is_under_way_keeps_the_classifier_that_it_began_with(engine: Engine) -> None:
+def test_a_batch_that_is_under_way_keeps_the_classifier_that_it_began_with(
+    engine: Engine,
+) -> None:
     run = engine.start_run("test", fresh=True)
     job = engine.job(run, CLASSIFY, {"labels": LABELS})
     batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
@@ -243,7 +281,9 @@ def test_a_batch_that_is_under_way_keeps_the_classifier_that_it_began_with(engin
     assert engine.run_job(job, batch).load()[0].value("classify")["label"] == "delivery"
 
 
-def test_a_batch_whose_classifier_is_gone_goes_on_to_the_next_model(engine: Engine) -> None:
+def test_a_batch_whose_classifier_is_gone_goes_on_to_the_next_model(
+    engine: Engine,
+) -> None:
     """An answer of another classifier would stand on record as one of the old."""
     job = engine.job(engine.start_run("test"), CLASSIFY, {"labels": LABELS})
     retrain(engine)
@@ -254,8 +294,13 @@ def test_a_batch_whose_classifier_is_gone_goes_on_to_the_next_model(engine: Engi
     assert ask(engine).model == "topics"
 
 
-def test_a_forged_file_is_refused_and_nothing_in_it_is_run(engine: Engine, tmp_path: Path) -> None:
-    forged(trained_file(engine.project.root, "topics"), pickle.dumps(Bomb(tmp_path / "ran")))
+def test_a_forged_file_is_refused_and_nothing_in_it_is_run(
+    engine: Engine, tmp_path: Path
+) -> None:
+    forged(
+        trained_file(engine.project.root, "topics"),
+        pickle.dumps(Bomb(tmp_path / "ran")),
+    )
     outcome = ask(engine, models=("topics",))
     assert outcome.status == "deferred"
     assert "refused" in outcome.reason
@@ -289,7 +334,10 @@ def test_labels_that_differ_from_the_steps_are_both_named(
     engine: Engine, labels: list[str], said: str
 ) -> None:
     remedy = "train it with the step's labels: `tierwise train classify`"
-    assert ask(engine, labels=labels, models=("topics",)).reason == f"topics: {said}{remedy}"
+    assert (
+        ask(engine, labels=labels, models=("topics",)).reason
+        == f"topics: {said}{remedy}"
+    )
 
 
 def test_a_step_that_wants_more_than_a_label_and_evidence_goes_to_another_model(
@@ -297,7 +345,9 @@ def test_a_step_that_wants_more_than_a_label_and_evidence_goes_to_another_model(
 ) -> None:
     wordy = Step(
         name="classify",
-        returns=create_model("Wordy", label=(str, ...), evidence=(str, ...), why=(str, ...)),
+        returns=create_model(
+            "Wordy", label=(str, ...), evidence=(str, ...), why=(str, ...)
+        ),
         prompt="classify",
         choices={"label": "labels"},
     )
@@ -310,7 +360,12 @@ def test_a_step_that_wants_more_than_a_label_and_evidence_goes_to_another_model(
 
 
 def test_a_classifier_of_one_step_answers_no_other(engine: Engine) -> None:
-    other = Step(name="sort", returns=CLASSIFY.returns, prompt="classify", choices=CLASSIFY.choices)
+    other = Step(
+        name="sort",
+        returns=CLASSIFY.returns,
+        prompt="classify",
+        choices=CLASSIFY.choices,
+    )
     outcome = ask(engine, step=other, models=("topics",))
     assert outcome.reason == "topics: it is trained for the step classify, not for sort"
 
@@ -329,7 +384,9 @@ def test_a_form_is_read_off_a_schema() -> None:
         "label", ("billing", "delivery"), 60
     )
     assert form_of(schema(topic=Literal["a", "b"])) == Form("topic", ("a", "b"), 0)
-    assert form_of(schema(topic=Literal["a", "b"], evidence=str)) == Form("topic", ("a", "b"), 200)
+    assert form_of(schema(topic=Literal["a", "b"], evidence=str)) == Form(
+        "topic", ("a", "b"), 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -337,12 +394,18 @@ def test_a_form_is_read_off_a_schema() -> None:
     [
         ({}, "chooses one of some fixed texts"),
         (schema(label=str, evidence=str), "chooses one of some fixed texts"),
-        ({"properties": {"level": {"enum": [1, 2]}}}, "chooses one of some fixed texts"),
+        (
+            {"properties": {"level": {"enum": [1, 2]}}},
+            "chooses one of some fixed texts",
+        ),
         (
             {"properties": {"label": {"enum": ["a"]}, "evidence": {"type": "array"}}},
             "gives `evidence` as text",
         ),
-        ({"properties": {"label": {"enum": ["a"]}, "mood": {"enum": ["b"]}}}, "also wants `mood`"),
+        (
+            {"properties": {"label": {"enum": ["a"]}, "mood": {"enum": ["b"]}}},
+            "also wants `mood`",
+        ),
     ],
 )
 def test_a_form_that_a_classifier_cannot_fill_in_is_refused(
@@ -354,12 +417,14 @@ def test_a_form_that_a_classifier_cannot_fill_in_is_refused(
 
 @given(
     st.text()
-    | st.lists(st.sampled_from(["the parcel", "is late", "cafe\u0301", "a" * 70, "\n"])).map(
-        " ".join
-    ),
+    | st.lists(
+        st.sampled_from(["the parcel", "is late", "cafe\u0301", "a" * 70, "\n"])
+    ).map(" ".join),
     st.integers(1, 90),
 )
-def test_evidence_is_verbatim_and_never_longer_than_allowed(text: str, longest: int) -> None:
+def test_evidence_is_verbatim_and_never_longer_than_allowed(
+    text: str, longest: int
+) -> None:
     evidence = learned().evidence(text, "billing", longest=longest)
     assert evidence in text
     assert len(evidence) <= longest
@@ -383,7 +448,9 @@ def labelled(root: Path) -> Path:
         for n in range(20)
     ]
     write(root / "golden" / "classify.jsonl", measured)
-    (root / "golden" / "classify.yaml").write_text("parameters: {labels: [billing, delivery]}\n")
+    (root / "golden" / "classify.yaml").write_text(
+        "parameters: {labels: [billing, delivery]}\n"
+    )
     return root
 
 
@@ -398,7 +465,9 @@ def test_training_says_what_was_learned_how_right_it_is_and_what_comes_next(
         "learned/topics.skops contains words of the examples: keep it as internal as they are"
         in done.out
     )
-    assert done.out.splitlines()[-1] == "Next: tierwise certify classify --models topics"
+    assert (
+        done.out.splitlines()[-1] == "Next: tierwise certify classify --models topics"
+    )
     with Engine(Project(labelled), env={}) as engine:
         assert ask(engine).model == "topics"
 
@@ -430,11 +499,19 @@ def test_a_damaged_file_is_trained_anew(labelled: Path, terminal: Terminal) -> N
     assert load(path).labels == ("billing", "delivery")
 
 
-def test_a_text_that_certifies_is_never_trained_on(labelled: Path, terminal: Terminal) -> None:
+def test_a_text_that_certifies_is_never_trained_on(
+    labelled: Path, terminal: Terminal
+) -> None:
     """Not the file itself, and no text of it that stands elsewhere, whatever its case and punctuation."""
-    own = terminal("train", "classify", "--golden", "golden/classify.jsonl", cwd=labelled)
+    own = terminal(
+        "train", "classify", "--golden", "golden/classify.jsonl", cwd=labelled
+    )
     assert (own.code, "what models are certified on" in own.err) == (2, True)
-    again = {"id": "copy", "text": "NUMBER 3 - the parcel is late!", "label": "delivery"}
+    again = {
+        "id": "copy",
+        "text": "NUMBER 3 - the parcel is late!",
+        "label": "delivery",
+    }
     more = write(labelled / "golden" / "more.jsonl", [*rows(), again])
     done = terminal("train", "classify", "--golden", more, cwd=labelled)
     assert "Left out: 1 that golden/classify.jsonl has" in done.out
@@ -451,9 +528,17 @@ def test_a_model_is_not_certified_on_a_text_that_it_was_trained_on(
     with (labelled / "golden" / "classify.jsonl").open("a") as file:
         file.write(json.dumps(rows()[0]) + "\n")
     done = terminal("certify", "classify", "--models", "topics", "--yes", cwd=labelled)
-    assert (done.code, "topics was trained on 1 of these examples" in done.err) == (2, True)
+    assert (done.code, "topics was trained on 1 of these examples" in done.err) == (
+        2,
+        True,
+    )
     assert terminal("train", "classify", cwd=labelled).code == 0
-    assert terminal("certify", "classify", "--models", "topics", "--yes", cwd=labelled).code == 0
+    assert (
+        terminal(
+            "certify", "classify", "--models", "topics", "--yes", cwd=labelled
+        ).code
+        == 0
+    )
 
 
 def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(
@@ -467,7 +552,9 @@ def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(
     }
     more = write(labelled / "golden" / "more.jsonl", [secret])
     examples = labelled / "golden" / "classify-examples.jsonl"
-    done = terminal("train", "classify", "--golden", examples, "--golden", more, cwd=labelled)
+    done = terminal(
+        "train", "classify", "--golden", examples, "--golden", more, cwd=labelled
+    )
     assert "keep it as confidential as they are" in done.out
     assert read_metadata(trained_file(labelled, "topics")).sensitivity == "confidential"
 
@@ -477,8 +564,14 @@ def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(
     [
         (["clasify"], "no step named 'clasify'; did you mean 'classify'?"),
         (["extract"], "a learned model chooses one of some fixed texts"),
-        (["classify", "--model", "large"], "large is not a model with `learned: classify`"),
-        (["classify", "--model", "topic"], "no model named 'topic'; did you mean 'topics'?"),
+        (
+            ["classify", "--model", "large"],
+            "large is not a model with `learned: classify`",
+        ),
+        (
+            ["classify", "--model", "topic"],
+            "no model named 'topic'; did you mean 'topics'?",
+        ),
         (["classify", "--golden", "none.jsonl"], "none.jsonl is missing"),
         (
             ["classify", "--golden", "golden/one.jsonl"],
@@ -508,7 +601,10 @@ def test_without_the_steps_labels_training_asks_for_them(
 ) -> None:
     (labelled / "golden" / "classify.yaml").unlink()
     done = terminal("train", "classify", cwd=labelled)
-    assert (done.code, "Write `parameters: {labels: […]}` into" in done.err) == (2, True)
+    assert (done.code, "Write `parameters: {labels: […]}` into" in done.err) == (
+        2,
+        True,
+    )
 
 
 def test_without_a_catalog_entry_training_shows_one_that_works(
@@ -516,7 +612,9 @@ def test_without_a_catalog_entry_training_shows_one_that_works(
 ) -> None:
     catalog = labelled / CATALOG
     catalog.write_text(catalog.read_text().replace(TOPICS, ""))
-    (labelled / "routing_rules" / "rules.yaml").write_text(RULES.replace("topics, ", ""))
+    (labelled / "routing_rules" / "rules.yaml").write_text(
+        RULES.replace("topics, ", "")
+    )
     done = terminal("train", "classify", cwd=labelled)
     assert done.code == 2
     entry = done.err[done.err.index("  classify-learned:") :]
@@ -532,16 +630,23 @@ def test_of_several_models_of_a_step_one_has_to_be_chosen(
     with (labelled / CATALOG).open("a") as file:
         file.write(TOPICS.replace("topics", "candidate"))
     done = terminal("train", "classify", cwd=labelled)
-    assert (done.code, "choose one by --model: topics, candidate" in done.err) == (2, True)
+    assert (done.code, "choose one by --model: topics, candidate" in done.err) == (
+        2,
+        True,
+    )
     assert terminal("train", "classify", "--model", "candidate", cwd=labelled).code == 0
     assert "topics" in Project(labelled).policy({}).unavailable
     assert "candidate" not in Project(labelled).policy({}).unavailable
 
 
-def test_the_shipped_examples_can_be_trained_on(tmp_path: Path, terminal: Terminal) -> None:
+def test_the_shipped_examples_can_be_trained_on(
+    tmp_path: Path, terminal: Terminal
+) -> None:
     import shutil
 
-    root = make_project(tmp_path / "project", TOPICS, rules=RULES.replace(", large", ""))
+    root = make_project(
+        tmp_path / "project", TOPICS, rules=RULES.replace(", large", "")
+    )
     shutil.copytree(ROOT / "golden", root / "golden")
     done = terminal("train", "classify", "--json", cwd=root)
     assert json.loads(done.out)["examples"] == 130

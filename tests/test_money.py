@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+)
 
 from tests.kit.ledgers import REPLY, RUN, attempt, migrated_url, python, run
 from tierwise.errors import BudgetExceeded, Misuse
@@ -29,14 +36,20 @@ class Caller:
     """One call under some budgets: `await begin()`, then `await end(cost)`."""
 
     def __init__(
-        self, ledger: Ledger, worst: str | Decimal | None, limits: dict[str, Decimal] = ONE
+        self,
+        ledger: Ledger,
+        worst: str | Decimal | None,
+        limits: dict[str, Decimal] = ONE,
     ) -> None:
         self.ledger, self.name = ledger, f"call-{next(numbers)}"
         usd = None if worst is None else Decimal(worst)
         self.reservation = ReservationRequest(id=self.name, usd=usd, limits=limits)
 
     async def begin(self, **how: Any) -> None:
-        assert await self.ledger.claim(self.name, reservation=self.reservation, **how) is None
+        assert (
+            await self.ledger.claim(self.name, reservation=self.reservation, **how)
+            is None
+        )
 
     async def end(self, cost: str | Decimal | None) -> None:
         usd = None if cost is None else Decimal(cost)
@@ -86,7 +99,10 @@ class Calls(RuleBasedStateMachine):
             with pytest.raises(BudgetExceeded):
                 self.runner.run(call.begin())
             return None
-        if any(self.spent[name] + self.open[name] + worst > usd for name, usd in limits.items()):
+        if any(
+            self.spent[name] + self.open[name] + worst > usd
+            for name, usd in limits.items()
+        ):
             return None  # it would wait
         self.runner.run(call.begin())
         for name in limits:
@@ -94,12 +110,17 @@ class Calls(RuleBasedStateMachine):
         return call
 
     @rule(
-        call=consumes(open_calls), share=st.none() | st.decimals(min_value=0, max_value=1, places=3)
+        call=consumes(open_calls),
+        share=st.none() | st.decimals(min_value=0, max_value=1, places=3),
     )
     def settle(self, call: Caller | None, share: Decimal | None) -> None:
         if call is None or call.reservation.usd is None:
             return
-        actual = None if share is None else (call.reservation.usd * share).quantize(Decimal("1e-9"))
+        actual = (
+            None
+            if share is None
+            else (call.reservation.usd * share).quantize(Decimal("1e-9"))
+        )
         self.runner.run(call.end(actual))
         for name in call.reservation.limits:
             self.open[name] -= call.reservation.usd
@@ -118,15 +139,22 @@ class Calls(RuleBasedStateMachine):
     @invariant()
     def the_ledger_agrees(self) -> None:
         for state in self.ledger.budgets.states():
-            assert (state.spent, state.reserved) == (self.spent[state.name], self.open[state.name])
-            assert state.spent + state.reserved <= state.limit == self.limits[state.name]
+            assert (state.spent, state.reserved) == (
+                self.spent[state.name],
+                self.open[state.name],
+            )
+            assert (
+                state.spent + state.reserved <= state.limit == self.limits[state.name]
+            )
 
 
 TestCalls = Calls.TestCase
 TestCalls.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
-def test_a_refused_call_reserves_nothing_and_says_which_budget_is_short(ledger: Ledger) -> None:
+def test_a_refused_call_reserves_nothing_and_says_which_budget_is_short(
+    ledger: Ledger,
+) -> None:
     limits = {"run 1": Decimal(5), "day 2026-11-05": Decimal("0.5")}
 
     async def story() -> None:
@@ -135,7 +163,10 @@ def test_a_refused_call_reserves_nothing_and_says_which_budget_is_short(ledger: 
             match=r"may cost 0\.600000 USD, the budget 'day 2026-11-05' has 0\.500000 left",
         ) as caught:
             await Caller(ledger, "0.6", limits).begin()
-        assert (caught.value.budget, caught.value.left) == ("day 2026-11-05", Decimal("0.5"))
+        assert (caught.value.budget, caught.value.left) == (
+            "day 2026-11-05",
+            Decimal("0.5"),
+        )
         await Caller(ledger, "0.5", limits).begin()
 
     run(story())
@@ -154,12 +185,16 @@ def test_the_last_cent_can_be_spent_and_not_one_more(ledger: Ledger) -> None:
     run(story())
 
 
-def test_a_worst_case_below_the_ledgers_last_place_is_rounded_up(ledger: Ledger) -> None:
+def test_a_worst_case_below_the_ledgers_last_place_is_rounded_up(
+    ledger: Ledger,
+) -> None:
     run(Caller(ledger, "0.0000000000001").begin())
     assert standing(ledger) == (0, Decimal("1e-12"))
 
 
-def test_a_call_that_cost_more_than_was_thought_leaves_less_for_the_next(ledger: Ledger) -> None:
+def test_a_call_that_cost_more_than_was_thought_leaves_less_for_the_next(
+    ledger: Ledger,
+) -> None:
     async def story() -> None:
         call = Caller(ledger, "0.5")
         await call.begin()
@@ -180,7 +215,9 @@ def test_a_budget_of_zero_allows_what_is_free(ledger: Ledger) -> None:
 
 
 def test_a_call_of_unknown_price_is_refused_with_what_to_do(ledger: Ledger) -> None:
-    with pytest.raises(BudgetExceeded, match=r"its price is unknown.*budget\.allow_unpriced"):
+    with pytest.raises(
+        BudgetExceeded, match=r"its price is unknown.*budget\.allow_unpriced"
+    ):
         run(Caller(ledger, None).begin())
 
 
@@ -199,13 +236,18 @@ def test_a_reply_that_was_paid_before_is_had_without_money(ledger: Ledger) -> No
 # ---- waiting for money
 
 
-def test_a_call_waits_for_what_calls_under_way_give_back(ledger: Ledger, other: Ledger) -> None:
+def test_a_call_waits_for_what_calls_under_way_give_back(
+    ledger: Ledger, other: Ledger
+) -> None:
     """What is reserved is mostly not spent: a call is refused only when it could not be paid even then."""
 
     async def story() -> None:
         first = Caller(ledger, "0.8")
         await first.begin()
-        waiting = [asyncio.create_task(Caller(where, "0.4").begin()) for where in (ledger, other)]
+        waiting = [
+            asyncio.create_task(Caller(where, "0.4").begin())
+            for where in (ledger, other)
+        ]
         await asyncio.sleep(0.2)
         assert not any(task.done() for task in waiting)
         await first.end("0.1")
@@ -219,7 +261,9 @@ def test_those_who_wait_for_money_are_refused_when_it_is_spent(ledger: Ledger) -
     async def story() -> list[Any]:
         first = Caller(ledger, "0.8")
         await first.begin()
-        waiting = [asyncio.create_task(Caller(ledger, "0.4").begin()) for _ in range(20)]
+        waiting = [
+            asyncio.create_task(Caller(ledger, "0.4").begin()) for _ in range(20)
+        ]
         await asyncio.sleep(0.05)
         await first.end("0.7")
         return await asyncio.gather(*waiting, return_exceptions=True)
@@ -288,7 +332,9 @@ def test_elsewhere_a_reservation_is_lost_when_its_lease_is_over(
     assert standing(ledger) == (Decimal("0.6"), 0)
 
 
-def test_a_lease_is_renewed_for_as_long_as_the_call_takes(ledger: Ledger, other: Ledger) -> None:
+def test_a_lease_is_renewed_for_as_long_as_the_call_takes(
+    ledger: Ledger, other: Ledger
+) -> None:
     async def story() -> None:
         call = Caller(ledger, "0.6")
         await call.begin(lease_s=0.3)
@@ -303,7 +349,9 @@ def test_a_lease_is_renewed_for_as_long_as_the_call_takes(ledger: Ledger, other:
     assert standing(ledger) == (Decimal("0.1"), 0)
 
 
-def test_closing_in_the_middle_of_a_call_counts_it_as_spent(ledger: Ledger, other: Ledger) -> None:
+def test_closing_in_the_middle_of_a_call_counts_it_as_spent(
+    ledger: Ledger, other: Ledger
+) -> None:
     run(Caller(other, "0.6").begin())
     other.close()
     assert standing(ledger) == (Decimal("0.6"), 0)
@@ -312,7 +360,9 @@ def test_closing_in_the_middle_of_a_call_counts_it_as_spent(ledger: Ledger, othe
 # ---- on record
 
 
-def test_every_change_is_on_record_with_how_the_budget_stood_after_it(ledger: Ledger) -> None:
+def test_every_change_is_on_record_with_how_the_budget_stood_after_it(
+    ledger: Ledger,
+) -> None:
     async def story() -> None:
         first, second = Caller(ledger, "0.4"), Caller(ledger, "0.5")
         await first.begin()
@@ -323,7 +373,8 @@ def test_every_change_is_on_record_with_how_the_budget_stood_after_it(ledger: Le
     run(story())
     ledger.budgets.top_up("run 1", Decimal(2), "the boss said so")
     history = [
-        (c.kind, c.usd, c.spent, c.reserved, c.limit) for c in ledger.budgets.history("run 1")
+        (c.kind, c.usd, c.spent, c.reserved, c.limit)
+        for c in ledger.budgets.history("run 1")
     ]
     four, five, nine, three, eight = (Decimal(n) / 10 for n in (4, 5, 9, 3, 8))
     assert history == [
@@ -336,19 +387,25 @@ def test_every_change_is_on_record_with_how_the_budget_stood_after_it(ledger: Le
     assert list(ledger.budgets.history("run 1"))[-1].note == "the boss said so"
 
 
-def test_a_grant_holds_for_all_who_draw_on_the_budget(ledger: Ledger, other: Ledger) -> None:
+def test_a_grant_holds_for_all_who_draw_on_the_budget(
+    ledger: Ledger, other: Ledger
+) -> None:
     other.budgets.top_up("run 1", Decimal("0.5"))
     run(Caller(ledger, "1.5").begin())
 
 
-def test_a_settlement_and_its_attempt_are_written_together_or_not_at_all(ledger: Ledger) -> None:
+def test_a_settlement_and_its_attempt_are_written_together_or_not_at_all(
+    ledger: Ledger,
+) -> None:
     call = Caller(ledger, "0.5")
 
     async def story() -> None:
         await call.begin()
         with pytest.raises(Exception, match="cannot be written"):
             await ledger.settle(
-                "no-such-run", attempt(id=call.name, call_hash=call.name, cost=Decimal(0)), REPLY
+                "no-such-run",
+                attempt(id=call.name, call_hash=call.name, cost=Decimal(0)),
+                REPLY,
             )
 
     run(story())
@@ -369,7 +426,10 @@ def test_days_and_months_are_utc() -> None:
     one = Decimal(1)
     assert Limit("", one, "day").name(new_years_eve) == "day 2026-12-31"
     assert Limit("", one, "day").name(new_years_eve + 1) == "day 2027-01-01"
-    assert Limit("team=claims", one, "month").name(new_years_eve + 1) == "month 2027-01 team=claims"
+    assert (
+        Limit("team=claims", one, "month").name(new_years_eve + 1)
+        == "month 2027-01 team=claims"
+    )
     assert Limit("run 1", one).name(0) == "run 1"
 
 
@@ -390,7 +450,9 @@ def test_a_limit_that_was_changed_in_the_rules_holds_at_once_with_what_was_grant
     assert (state.limit, state.granted, state.reserved) == (7, 2, Decimal("0.6"))
 
 
-def test_a_run_without_limits_asks_for_no_money_and_writes_none_down(ledger: Ledger) -> None:
+def test_a_run_without_limits_asks_for_no_money_and_writes_none_down(
+    ledger: Ledger,
+) -> None:
     budget = ledger.run_budget([])
     assert (budget.left, budget.used) == (None, 0.0)
     assert budget.reservation("a", Decimal(1)) is None

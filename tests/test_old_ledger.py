@@ -37,7 +37,8 @@ DIED = "20261128-045243-cc31"  # its process died; sealed as crashed since
 MORNING = "20261128-045248-fb48"  # planned; ten letters, with answers of every kind
 NOON = "20261128-045249-e5b5"
 REDACTED = "20261128-045250-9af7"
-QUOTED = "20261128-045255-c577"  # the budget ended after an answer that the reason quotes
+# the budget ended after an answer that the reason quotes
+QUOTED = "20261128-045255-c577"
 RETRIED = "20261128-045258-53dd"  # MORNING once more, after a person had decided
 LEFT = "20261128-045356-565f"  # its process died, and no command has noticed yet
 
@@ -66,7 +67,10 @@ def use(words: str, *shows: str, code: int = 0, needs_prefect: bool = False) -> 
 
 
 USES: dict[str, list[Use]] = {
-    "runs": [use("runs", MORNING, DIED), use("runs --json", '"crashed"', '"cancelled"', LEFT)],
+    "runs": [
+        use("runs", MORNING, DIED),
+        use("runs --json", '"crashed"', '"cancelled"', LEFT),
+    ],
     "show": [
         use("show", "no calls were made"),
         use(f"show {MORNING} --documents", "02-wardrobe.txt", "09-scan.pdf", "Planned"),
@@ -83,17 +87,31 @@ USES: dict[str, list[Use]] = {
     ],
     "explain": [
         use(f"explain 02-wardrobe.txt --run {MORNING}", "medium", "grounding"),
-        use(f"explain 05-operation.md classify --run {MORNING}", "confidential-stays-local"),
-        use(f"explain 51-wardrobe.txt --run {QUOTED} --json", "budget: small: grounding"),
+        use(
+            f"explain 05-operation.md classify --run {MORNING}",
+            "confidential-stays-local",
+        ),
+        use(
+            f"explain 51-wardrobe.txt --run {QUOTED} --json", "budget: small: grounding"
+        ),
         use("explain --step classify --tokens 100 --sensitivity internal", "sorting"),
     ],
     "review": [
         use(f"review {MORNING}", "07-piano.txt"),
         use(f"review {MORNING} 10-table.txt --step reply", EDITED_ANSWER, "ada"),
-        use(f"review {MORNING} 07-piano.txt --step classify --reject --by eve", "rejected by eve"),
+        use(
+            f"review {MORNING} 07-piano.txt --step classify --reject --by eve",
+            "rejected by eve",
+        ),
         use(f"review {RETRIED} --json", "07-piano.txt"),
     ],
-    "retry": [use(f"retry {MORNING} --json", f"run {MORNING} are asked again", needs_prefect=True)],
+    "retry": [
+        use(
+            f"retry {MORNING} --json",
+            f"run {MORNING} are asked again",
+            needs_prefect=True,
+        )
+    ],
     "run": [
         use(
             "run post --source documents/noon --out out/noon --json",
@@ -101,7 +119,9 @@ USES: dict[str, list[Use]] = {
             needs_prefect=True,
         ),
     ],
-    "plan": [use("plan post --source documents/noon --json", "post", needs_prefect=True)],
+    "plan": [
+        use("plan post --source documents/noon --json", "post", needs_prefect=True)
+    ],
     "budgets": [
         use("budgets", "claims", RUN_BUDGET),
         Use(("budgets", RUN_BUDGET), ("the week before the fair", "granted")),
@@ -142,7 +162,9 @@ USES: dict[str, list[Use]] = {
     "models": [use("models", "small", "POST_KEY_OF_NOBODY")],
     "certify": [
         use("certify classify -m small --threshold none --yes --json", '"right": 16'),
-        use("certify reply -m medium --judge large --yes --json", '"judged_by": "large"'),
+        use(
+            "certify reply -m medium --judge large --yes --json", '"judged_by": "large"'
+        ),
     ],
     "calibrate": [
         use(
@@ -173,7 +195,9 @@ def answer(request: Request) -> str:
     if "label" in names:
         return json.dumps({"label": "order", "evidence": request.document.split()[0]})
     if names & {"summary", "reply"}:
-        return json.dumps({name: " ".join(request.document.split()[:6]) for name in names})
+        return json.dumps(
+            {name: " ".join(request.document.split()[:6]) for name in names}
+        )
     return json.dumps({name: {"reason": "it does", "met": True} for name in names})
 
 
@@ -214,7 +238,9 @@ def project(
 
 def _take_modules() -> dict[str, Any]:
     """Forget the imported modules of all projects, and return them."""
-    names = [name for name in sys.modules if name.partition(".")[0] in ("flows", "tasks")]
+    names = [
+        name for name in sys.modules if name.partition(".")[0] in ("flows", "tasks")
+    ]
     return {name: sys.modules.pop(name) for name in names}
 
 
@@ -254,7 +280,9 @@ def succeeded(done: Done, used: Use) -> None:
         if not used.needs_prefect
     ],
 )
-def test_a_command_works_with_the_old_ledger(used: Use, terminal: Terminal, project: Path) -> None:
+def test_a_command_works_with_the_old_ledger(
+    used: Use, terminal: Terminal, project: Path
+) -> None:
     succeeded(terminal(*used.arguments, cwd=project), used)
 
 
@@ -274,7 +302,15 @@ def test_answers_that_were_paid_then_are_not_paid_again(
 ) -> None:
     """Today's calls have the same hashes."""
     done = terminal(
-        "certify", "classify", "-m", "small", "--threshold", "none", "--yes", "--json", cwd=project
+        "certify",
+        "classify",
+        "-m",
+        "small",
+        "--threshold",
+        "none",
+        "--yes",
+        "--json",
+        cwd=project,
     )
     [row] = json.loads(done.out)
     assert (row["n"], row["right"], row["certified"]) == (16, 16, True)
@@ -316,7 +352,9 @@ def rows_of(ledger: Path, table: str) -> list[dict[str, Any]]:
 def kept(before: Any, now: Any) -> bool:
     """Return True if a value is the same. JSON may have more fields, but none that differ."""
     if isinstance(before, dict) and isinstance(now, dict):
-        return all(name in now and kept(value, now[name]) for name, value in before.items())
+        return all(
+            name in now and kept(value, now[name]) for name, value in before.items()
+        )
     if isinstance(before, list) and isinstance(now, list):
         return len(before) == len(now) and all(map(kept, before, now))
     if (
@@ -342,7 +380,13 @@ def test_the_old_ledger_has_something_of_everything(original: Path) -> None:
         return {row[column] for row in rows_of(original, table)}
 
     assert all(rows_of(original, table) for table in KEYS)
-    assert values("runs", "state") == {"completed", "crashed", "failed", "cancelled", "running"}
+    assert values("runs", "state") == {
+        "completed",
+        "crashed",
+        "failed",
+        "cancelled",
+        "running",
+    }
     assert values("attempts", "kind") == {
         "first",
         "retry",
@@ -352,17 +396,42 @@ def test_the_old_ledger_has_something_of_everything(original: Path) -> None:
         "judge",
         "shadow",
     }
-    assert values("attempts", "error") == {None, "ContentRefused", "RateLimited", "Overloaded"}
-    assert values("outcomes", "status") == {"accepted", "deferred", "skipped", "rejected"}
-    assert values("reviews", "decision") == {"approved", "edited", "rejected", "reopened"}
+    assert values("attempts", "error") == {
+        None,
+        "ContentRefused",
+        "RateLimited",
+        "Overloaded",
+    }
+    assert values("outcomes", "status") == {
+        "accepted",
+        "deferred",
+        "skipped",
+        "rejected",
+    }
+    assert values("reviews", "decision") == {
+        "approved",
+        "edited",
+        "rejected",
+        "reopened",
+    }
     assert values("labels", "word") == {"accepted", "shadow", "both", "neither"}
     assert values("seals", "kind") == {"run", "crash", "decision", "label", "deletion"}
-    assert values("budget_entries", "kind") == {"reserved", "settled", "lost", "granted"}
-    waits = {row["reason"] for row in rows_of(original, "outcomes") if row["status"] == "deferred"}
+    assert values("budget_entries", "kind") == {
+        "reserved",
+        "settled",
+        "lost",
+        "granted",
+    }
+    waits = {
+        row["reason"]
+        for row in rows_of(original, "outcomes")
+        if row["status"] == "deferred"
+    }
     for reason in (
         "the file is damaged",  # at the step read
         "budget: small: the call may cost",
-        "budget: small: grounding: words that are not in the letter",  # quotes an answer
+        # quotes an answer
+        "budget: small: grounding: words that are not in the letter",
         "waits for a person's review",
         "small: grounding:",
         "small: the provider's content filter refused",
@@ -413,9 +482,15 @@ def test_what_the_ledger_says_of_an_old_run_is_what_it_said(opened: Path) -> Non
         assert row.outcome.route is not None
         assert row.outcome.route.models == ("small", "medium", "large")
         tried = list(ledger.runs.attempts(MORNING, "02-wardrobe.txt", "classify"))
-        assert [(a.model, a.kind) for a in tried] == [("small", "first"), ("medium", "escalation")]
+        assert [(a.model, a.kind) for a in tried] == [
+            ("small", "first"),
+            ("medium", "escalation"),
+        ]
         assert [
-            verdict.check for a in tried for verdict in a.verdicts if verdict.passed is False
+            verdict.check
+            for a in tried
+            for verdict in a.verdicts
+            if verdict.passed is False
         ] == ["grounding"]
 
 
@@ -437,11 +512,14 @@ def test_the_seals_of_then_are_accepted_and_still_find_a_change(
     assert MORNING in done.out
 
 
-def test_a_run_whose_process_died_is_ended_now(terminal: Terminal, project: Path) -> None:
+def test_a_run_whose_process_died_is_ended_now(
+    terminal: Terminal, project: Path
+) -> None:
     """Its lease ended long ago."""
     assert terminal("audit", "export", "-o", "trail.jsonl", cwd=project).code == 0
     states = {
-        run["id"]: run["state"] for run in json.loads(terminal("runs", "--json", cwd=project).out)
+        run["id"]: run["state"]
+        for run in json.loads(terminal("runs", "--json", cwd=project).out)
     }
     assert (states[DIED], states[LEFT]) == ("crashed", "crashed")
 
@@ -466,7 +544,10 @@ def project_on_postgresql(project: Path, original: Path, tmp_path: Path) -> Path
             if table.name in KEYS:
                 connection.execute(
                     table.insert(),
-                    [_with_booleans(table, row) for row in rows_of(original, table.name)],
+                    [
+                        _with_booleans(table, row)
+                        for row in rows_of(original, table.name)
+                    ],
                 )
                 if "seq" in table.columns:
                     sequence = f"pg_get_serial_sequence('{table.name}', 'seq')"
@@ -482,7 +563,9 @@ def project_on_postgresql(project: Path, original: Path, tmp_path: Path) -> Path
 
 def _with_booleans(table: Table, row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of SQLite with booleans in place of its numbers."""
-    booleans = {column.name for column in table.columns if isinstance(column.type, Boolean)}
+    booleans = {
+        column.name for column in table.columns if isinstance(column.type, Boolean)
+    }
     return {
         name: bool(value) if name in booleans and value is not None else value
         for name, value in row.items()

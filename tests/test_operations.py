@@ -23,9 +23,13 @@ LATER = replace(RUN, id="run-2")
 
 def commands(section: str, holding: str) -> str:
     """The one block of commands of a section that holds a word."""
-    [text] = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    [text] = re.findall(
+        rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL
+    )
     [block] = [
-        block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if holding in block
+        block
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        if holding in block
     ]
     return str(block)
 
@@ -58,7 +62,9 @@ def recorded(root: Path, url: str | None = None) -> list[str]:
         return sorted(row.id for row in ledger.runs.newest())
 
 
-def run(block: str, root: Path, *, programs: Path | None = None, **variables: str) -> str:
+def run(
+    block: str, root: Path, *, programs: Path | None = None, **variables: str
+) -> str:
     """What a block prints, run by bash in the project; it has to succeed."""
     path = os.pathsep.join(
         str(p) for p in (programs, Path(sys.executable).parent, os.environ["PATH"]) if p
@@ -79,10 +85,14 @@ def run(block: str, root: Path, *, programs: Path | None = None, **variables: st
     return done.stdout
 
 
-def test_a_ledger_is_saved_while_it_is_written_and_comes_back_as_it_was(project: Path) -> None:
+def test_a_ledger_is_saved_while_it_is_written_and_comes_back_as_it_was(
+    project: Path,
+) -> None:
     with Ledger.open(root=project) as busy:
         busy.start_run(replace(RUN, id="under-way"))
-        assert "nothing is wrong" in run(commands("Back up and restore", "VACUUM INTO"), project)
+        assert "nothing is wrong" in run(
+            commands("Back up and restore", "VACUUM INTO"), project
+        )
         busy.start_run(LATER)
         assert recorded(project) == [RUN.id, LATER.id, "under-way"]
     assert "nothing is wrong" in run(commands("Back up and restore", "rm -f"), project)
@@ -96,7 +106,9 @@ def test_a_backup_is_never_written_over(project: Path) -> None:
         run(saving, project)
 
 
-@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the program sqlite3 is not here")
+@pytest.mark.skipif(
+    shutil.which("sqlite3") is None, reason="the program sqlite3 is not here"
+)
 def test_the_program_sqlite3_saves_a_ledger_as_well(project: Path) -> None:
     [saving] = re.findall(r"`(sqlite3 [^`]+)`", PAGE)
     run(saving, project)
@@ -117,7 +129,9 @@ def test_postgresqls_own_programs_save_and_restore_a_ledger(tmp_path: Path) -> N
     assert recorded(tmp_path, address) == [RUN.id]
 
 
-def test_an_older_version_refuses_a_newer_ledger_in_the_words_of_the_page(project: Path) -> None:
+def test_an_older_version_refuses_a_newer_ledger_in_the_words_of_the_page(
+    project: Path,
+) -> None:
     with sqlite3.connect(project / ".tierwise" / "ledger.db") as connection:
         connection.execute("UPDATE ledger_version SET version_num = '9999'")
     [words] = re.findall(r"refuses a newer one \(`([^`]+)`\)", PAGE)
@@ -139,8 +153,12 @@ def test_a_vacuum_gives_back_the_space_of_deleted_rows(project: Path) -> None:
 
 
 def test_the_old_ledger_can_be_read_beside_a_new_one(project: Path) -> None:
-    assert RUN.id[:5] in run(commands("From SQLite to PostgreSQL", "tierwise runs"), project)
+    assert RUN.id[:5] in run(
+        commands("From SQLite to PostgreSQL", "tierwise runs"), project
+    )
 
 
 def test_retention_runs_as_documented(project: Path) -> None:
-    assert "would delete: nothing" in run(commands("How long texts are kept", "retention"), project)
+    assert "would delete: nothing" in run(
+        commands("How long texts are kept", "retention"), project
+    )

@@ -20,7 +20,15 @@ from prefect import flow, unmapped
 from tasks.classify import classify
 from tasks.draft import draft
 from tasks.summarize import summarize
-from tests.kit.ledgers import DATABASES, DOCUMENT, REPLY, RUN, attempt, migrated_url, run
+from tests.kit.ledgers import (
+    DATABASES,
+    DOCUMENT,
+    REPLY,
+    RUN,
+    attempt,
+    migrated_url,
+    run,
+)
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
@@ -61,7 +69,9 @@ def inbox(tmp_path: Path) -> Path:
 def root(tmp_path: Path, standin: Standin) -> Path:
     standin.answer(answered("delivery"))
     return make_project(
-        tmp_path / "project", model("small", standin.url), model("large", standin.url, strength=20)
+        tmp_path / "project",
+        model("small", standin.url),
+        model("large", standin.url, strength=20),
     )
 
 
@@ -71,13 +81,18 @@ def answered(label: str) -> Callable[[Any], str]:
     def reply(request: Any) -> str:
         words = " ".join(request.document.split()[:6])
         return json.dumps(
-            {name: label if name == "label" else words for name in request.schema["properties"]}
+            {
+                name: label if name == "label" else words
+                for name in request.schema["properties"]
+            }
         )
 
     return reply
 
 
-def planned(root: Path, job: Any, *, budget: float | None = None, **parameters: Any) -> Plan:
+def planned(
+    root: Path, job: Any, *, budget: float | None = None, **parameters: Any
+) -> Plan:
     """The plan of a flow function that takes a source."""
     with closing(Planner(Project(root), env={})) as planner:
         dry_run(_flow(job, budget), parameters, planner)
@@ -110,7 +125,10 @@ def needs_reply(message: Document) -> bool:
 
 def sort_and_answer(inbox: list[Batch]) -> Any:
     return draft.map(
-        sort(inbox), sender=unmapped("us"), max_words=unmapped(50), only=unmapped(needs_reply)
+        sort(inbox),
+        sender=unmapped("us"),
+        max_words=unmapped(50),
+        only=unmapped(needs_reply),
     )
 
 
@@ -156,23 +174,38 @@ def test_the_table_says_where_documents_go_and_what_they_cost(
     assert "plan for 4 documents" in done.out
     assert re.search(r"classify +default +small +3 ", done.out)
     assert "half of the limit of 60 tokens" in done.out
-    assert "Assumed for 3 documents: that draft applies (needs_reply is not known yet)" in done.out
+    assert (
+        "Assumed for 3 documents: that draft applies (needs_reply is not known yet)"
+        in done.out
+    )
     assert re.search(r"read +1 +empty.txt +the file is empty", done.out)
     assert "Always the strongest that is allowed and available (large)" in done.out
     assert re.search(
-        r"4 documents, about 9 calls; expected cost 0\.00\d+ USD, at most 0\.0\d+ USD", done.out
+        r"4 documents, about 9 calls; expected cost 0\.00\d+ USD, at most 0\.0\d+ USD",
+        done.out,
     )
 
 
-def test_wrong_options_are_told_as_run_tells_them(terminal: Terminal, root: Path) -> None:
+def test_wrong_options_are_told_as_run_tells_them(
+    terminal: Terminal, root: Path
+) -> None:
     assert terminal("plan", "support_inbox", "--sauce", "x", cwd=root).code == 2
-    assert "did you mean 'support_inbox'" in terminal("plan", "support_inbx", cwd=root).err
+    assert (
+        "did you mean 'support_inbox'" in terminal("plan", "support_inbx", cwd=root).err
+    )
     assert "--budget-usd" in terminal("plan", "support_inbox", "--help", cwd=root).out
-    assert "no/such" in terminal("plan", "support_inbox", "--source", "no/such", cwd=root).err
+    assert (
+        "no/such"
+        in terminal("plan", "support_inbox", "--source", "no/such", cwd=root).err
+    )
 
 
 def test_a_sample_asks_first_and_then_runs_so_many_documents_and_no_others(
-    terminal: Terminal, root: Path, inbox: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal,
+    root: Path,
+    inbox: Path,
+    standin: Standin,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the sample paid is reused afterwards: the plan that follows counts it."""
     command = ("plan", "support_inbox", "--source", inbox, "--sample", 2)
@@ -205,7 +238,15 @@ def test_the_next_run_shows_the_plan_beside_what_came_of_it(
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
 
-    options = ("support_inbox", "--source", inbox, "--out", root / "out", "--budget-usd", 2)
+    options = (
+        "support_inbox",
+        "--source",
+        inbox,
+        "--out",
+        root / "out",
+        "--budget-usd",
+        2,
+    )
     plan = json.loads(terminal("plan", *options, "--json", cwd=root).out)
     other = terminal("run", *options[:-1], 1, "--json", "--fresh", cwd=root)
     assert json.loads(other.out)["against_plan"] == []
@@ -221,23 +262,31 @@ def test_the_next_run_shows_the_plan_beside_what_came_of_it(
     shown = terminal("show", done["run"]["id"], cwd=root).out
     assert "Planned, and what came of it" in shown
     assert f"{total['deviation']:+.0%}" in shown
-    assert json.loads(terminal("run", *options, "--json", cwd=root).out)["against_plan"] == []
+    assert (
+        json.loads(terminal("run", *options, "--json", cwd=root).out)["against_plan"]
+        == []
+    )
     chosen = FlowRunFilter(id={"any_": [done["run"]["flow_run_id"]]})  # type: ignore[arg-type]
     with get_client(sync_client=True) as client:
-        keys = {artifact.key for artifact in client.read_artifacts(flow_run_filter=chosen)}
+        keys = {
+            artifact.key for artifact in client.read_artifacts(flow_run_filter=chosen)
+        }
     assert keys >= {"support-inbox-summary", "support-inbox-plan"}
 
 
 # ---- what is planned -----------------------------------------------------------------------------
 
 
-def test_a_plan_says_of_each_document_what_the_engine_then_does(root: Path, inbox: Path) -> None:
+def test_a_plan_says_of_each_document_what_the_engine_then_does(
+    root: Path, inbox: Path
+) -> None:
     """The same routes, calls and prompts; costs within the error of counting tokens."""
     plan = planned(root, sort, source=inbox)
     with Engine(Project(root), env={}) as engine:
         context = engine.start_run("test")
         documents = tuple(
-            Document(id=name, text=text, sensitivity="internal") for name, text in TEXTS.items()
+            Document(id=name, text=text, sensitivity="internal")
+            for name, text in TEXTS.items()
         )
         engine.run_batch(context, classify.spec, Batch(documents), {"labels": LABELS})
         [row] = summarize_run(engine.ledger.runs, context.id).rows
@@ -288,7 +337,9 @@ def test_failed_answers_in_the_ledger_are_expected_to_escalate(
         )(request)
     )
     sampled(root, sort, *TEXTS, *(f"{n}.txt" for n in range(3)), source=inbox)
-    (inbox / "new.txt").write_text("A chair with three legs has come instead of one with four.")
+    (inbox / "new.txt").write_text(
+        "A chair with three legs has come instead of one with four."
+    )
     small, large = planned(root, sort, source=inbox).rows
     # asked again: new.txt and 3.txt; a.txt and 0 to 2 have failed on small and went on to large
     assert small.calls - small.reused == 2
@@ -321,7 +372,9 @@ def test_a_condition_that_fails_over_what_is_known_is_the_flows_error(
     ):
         planned(
             root,
-            lambda b: summarize.map(sort(b), max_words=unmapped(30), only=unmapped(broken)),
+            lambda b: summarize.map(
+                sort(b), max_words=unmapped(30), only=unmapped(broken)
+            ),
             source=inbox,
         )
 
@@ -330,7 +383,9 @@ def test_an_unknown_price_is_counted_and_never_zero(
     tmp_path: Path, inbox: Path, standin: Standin
 ) -> None:
     root = make_project(
-        tmp_path / "p", model("small", standin.url, price="unknown"), model("large", standin.url)
+        tmp_path / "p",
+        model("small", standin.url, price="unknown"),
+        model("large", standin.url),
     )
     plan = planned(root, sort, source=inbox)
     assert (plan.expected, plan.unknown) == (0, 3)
@@ -350,7 +405,9 @@ def test_a_budget_that_runs_out_defers_the_rest(root: Path, inbox: Path) -> None
 def test_a_limit_that_runs_share_holds_for_a_plan_too(root: Path, inbox: Path) -> None:
     most = planned(root, sort, source=inbox).most
     rules = root / "routing_rules" / "rules.yaml"
-    rules.write_text(f"{rules.read_text()}budget: {{limits: [{{usd: {most / 6:f}, per: day}}]}}\n")
+    rules.write_text(
+        f"{rules.read_text()}budget: {{limits: [{{usd: {most / 6:f}, per: day}}]}}\n"
+    )
     [waiting] = planned(root, sort, source=inbox).waiting
     assert 0 < waiting.documents < 3
     assert "the budget has" in waiting.reason
@@ -360,13 +417,21 @@ def test_what_no_model_may_see_is_deferred_with_the_reason(
     tmp_path: Path, inbox: Path, standin: Standin
 ) -> None:
     """A guard, a variable that is not set, and a window that is too small."""
-    keyed = model("large", standin.url).replace("api_key: test", 'api_key: "${NO_SUCH_KEY}"')
-    root = make_project(tmp_path / "p", model("small", standin.url, tier="proprietary"), keyed)
+    keyed = model("large", standin.url).replace(
+        "api_key: test", 'api_key: "${NO_SUCH_KEY}"'
+    )
+    root = make_project(
+        tmp_path / "p", model("small", standin.url, tier="proprietary"), keyed
+    )
     (inbox / "secret.md").write_text(
         "---\nsensitivity: confidential\n---\nAfter my operation I cannot lift the desk."
     )
     [waiting] = planned(root, sort, source=inbox).waiting
-    assert (waiting.step, waiting.documents, waiting.first) == ("classify", 1, ("secret.md",))
+    assert (waiting.step, waiting.documents, waiting.first) == (
+        "classify",
+        1,
+        ("secret.md",),
+    )
     assert "guard confidential-stays-local" in waiting.reason
     assert "set NO_SUCH_KEY" in waiting.reason
 
@@ -397,11 +462,19 @@ def test_a_route_that_looks_at_unknown_outcomes_is_named(
           - {name: rest, try: [small]}
     """
     root = make_project(
-        tmp_path / "p", model("small", standin.url), model("large", standin.url), rules=rules
+        tmp_path / "p",
+        model("small", standin.url),
+        model("large", standin.url),
+        rules=rules,
     )
     standin.answer(answered("delivery"))
     plan = planned(root, sort_and_answer, source=inbox)
-    assert plan.assumed["that no rule about outcomes holds for draft (they are not known yet)"] == 3
+    assert (
+        plan.assumed[
+            "that no rule about outcomes holds for draft (they are not known yet)"
+        ]
+        == 3
+    )
     sampled(root, sort, *TEXTS, source=inbox)
     plan = planned(root, sort_and_answer, source=inbox)
     assert plan.assumed == {}
@@ -416,7 +489,9 @@ def test_what_is_redacted_is_planned_as_what_it_becomes(
 ) -> None:
     """Redaction runs for real, since it asks no model; then a tier outside of the house may see the document."""
     hosted = model("small", standin.url, tier="proprietary")
-    root = make_project(tmp_path / "p", hosted, model("large", standin.url, tier="proprietary"))
+    root = make_project(
+        tmp_path / "p", hosted, model("large", standin.url, tier="proprietary")
+    )
     (inbox / "secret.md").write_text(
         "---\nsensitivity: confidential\n---\nMy number is +49 30 901820, call me."
     )
@@ -425,31 +500,51 @@ def test_what_is_redacted_is_planned_as_what_it_becomes(
     assert (row.model, row.documents) == ("small", 4)
 
 
-def test_missing_proof_names_the_command(tmp_path: Path, inbox: Path, standin: Standin) -> None:
+def test_missing_proof_names_the_command(
+    tmp_path: Path, inbox: Path, standin: Standin
+) -> None:
     root = make_project(
-        tmp_path / "p", model("small", standin.url), model("large", standin.url), rules=PICK
+        tmp_path / "p",
+        model("small", standin.url),
+        model("large", standin.url),
+        rules=PICK,
     )
     [missing] = planned(root, sort, source=inbox).missing
     assert (
-        "label examples in golden/classify.jsonl, then run `tierwise certify classify`" in missing
+        "label examples in golden/classify.jsonl, then run `tierwise certify classify`"
+        in missing
     )
     (root / "golden").mkdir()
     lines = [
-        json.dumps({"id": str(n), "text": f"Parcel {n}", "label": "delivery"}) for n in range(20)
+        json.dumps({"id": str(n), "text": f"Parcel {n}", "label": "delivery"})
+        for n in range(20)
     ]
     (root / "golden" / "classify.jsonl").write_text("\n".join(lines))
     (root / "golden" / "classify.yaml").write_text("parameters: {labels: [other]}")
-    assert "other parameters than this flow" in planned(root, sort, source=inbox).missing[0]
-    (root / "golden" / "classify.yaml").write_text(f"parameters: {{labels: {json.dumps(LABELS)}}}")
-    assert planned(root, sort, source=inbox).missing[0].endswith("run `tierwise certify classify`")
+    assert (
+        "other parameters than this flow"
+        in planned(root, sort, source=inbox).missing[0]
+    )
+    (root / "golden" / "classify.yaml").write_text(
+        f"parameters: {{labels: {json.dumps(LABELS)}}}"
+    )
+    assert (
+        planned(root, sort, source=inbox)
+        .missing[0]
+        .endswith("run `tierwise certify classify`")
+    )
 
 
 def test_a_long_document_is_planned_part_by_part(
     tmp_path: Path, inbox: Path, standin: Standin
 ) -> None:
     """As many calls as the engine then makes."""
-    root = make_project(tmp_path / "p", model("small", standin.url, context=900), rules=PICK)
-    text = " ".join(f"Sentence number {n} is about the delivery of a desk." for n in range(300))
+    root = make_project(
+        tmp_path / "p", model("small", standin.url, context=900), rules=PICK
+    )
+    text = " ".join(
+        f"Sentence number {n} is about the delivery of a desk." for n in range(300)
+    )
     (inbox / "a.txt").write_text(text)
     job = lambda batches: summarize.map(batches, max_words=unmapped(30))  # noqa: E731
     [row] = planned(root, job, source=inbox).rows
@@ -483,7 +578,9 @@ def test_a_flow_may_submit_call_and_look_at_results(
     assert standin.count == 0
 
 
-def test_a_flow_that_raises_gives_its_error_and_its_place(root: Path, inbox: Path) -> None:
+def test_a_flow_that_raises_gives_its_error_and_its_place(
+    root: Path, inbox: Path
+) -> None:
     def job(_: list[Batch]) -> None:
         raise ValueError("no such colour")
 
@@ -494,7 +591,9 @@ def test_a_flow_that_raises_gives_its_error_and_its_place(root: Path, inbox: Pat
         planned(root, job, source=inbox)
 
 
-def test_a_document_that_could_not_be_read_reaches_no_step(root: Path, inbox: Path) -> None:
+def test_a_document_that_could_not_be_read_reaches_no_step(
+    root: Path, inbox: Path
+) -> None:
     (inbox / "empty.txt").write_text("")
     plan = planned(root, sort, source=inbox)
     assert [(w.step, w.documents) for w in plan.waiting] == [("read", 1)]
@@ -526,12 +625,20 @@ def test_the_ledger_tells_how_a_step_went_before(database: str, tmp_path: Path) 
                 RUN.id, attempt(call_hash="1", document_id="b.txt", reused=True), None
             )
             await ledger.record_outcome(
-                RUN.id, DOCUMENT, Outcome(step="classify", status="accepted", model="small")
+                RUN.id,
+                DOCUMENT,
+                Outcome(step="classify", status="accepted", model="small"),
             )
 
         run(fill())
         [past] = ledger.history.past().values()
-        assert (past.calls, past.repairs, past.documents, past.passed, past.pass_rate) == (
+        assert (
+            past.calls,
+            past.repairs,
+            past.documents,
+            past.passed,
+            past.pass_rate,
+        ) == (
             2,
             1,
             2,
@@ -576,16 +683,26 @@ def test_the_whole_batch_costs_no_less_and_no_more_than_its_documents_can(
     assert p50 is not None
     assert p95 is not None
     paid, slack = sum(costs), Decimal("1e-6")
-    assert paid + more * min(costs) - slack <= p50 <= p95 <= paid + more * max(costs) + slack
+    assert (
+        paid + more * min(costs) - slack
+        <= p50
+        <= p95
+        <= paid + more * max(costs) + slack
+    )
 
 
 def test_a_sample_of_everything_leaves_no_doubt() -> None:
-    assert whole_batch([Decimal("0.25"), Decimal("0.5")], 2) == (Decimal("0.75"), Decimal("0.75"))
+    assert whole_batch([Decimal("0.25"), Decimal("0.5")], 2) == (
+        Decimal("0.75"),
+        Decimal("0.75"),
+    )
     assert whole_batch([], 5) == (None, None)
 
 
 @given(st.sets(st.text(min_size=1), max_size=30), st.integers(1, 40), st.integers(0, 5))
-def test_the_same_seed_takes_the_same_documents(ids: set[str], number: int, seed: int) -> None:
+def test_the_same_seed_takes_the_same_documents(
+    ids: set[str], number: int, seed: int
+) -> None:
     chosen = choose(ids, number, seed)
     assert chosen == choose(sorted(ids, reverse=True), number, seed)
     assert chosen <= ids

@@ -63,7 +63,9 @@ def test_plain_tasks_and_flows_that_a_flow_calls_are_told_apart_from_steps() -> 
 def planned(root: Path, *arguments: str) -> str:
     """What the command says; in a process of its own, as this one knows the flows of another project."""
     command = [sys.executable, "-m", "tierwise", "plan", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -71,12 +73,14 @@ def planned(root: Path, *arguments: str) -> str:
 def test_plan_names_what_runs_for_real(tmp_path: Path) -> None:
     """Before it begins; a flow of steps alone is not talked about."""
     root = make_project(
-        tmp_path / "project", *(model(name, "http://127.0.0.1:9") for name in ("small", "large"))
+        tmp_path / "project",
+        *(model(name, "http://127.0.0.1:9") for name in ("small", "large")),
     )
     (root / "flows" / "told.py").write_text(FLOW)
     (root / "inbox").mkdir()
     (root / "inbox" / "a.txt").write_text("My parcel has not arrived.")
-    assert "Runs for real while planning, as only steps are planned: tell_the_desk" in planned(
-        root, "told"
+    assert (
+        "Runs for real while planning, as only steps are planned: tell_the_desk"
+        in planned(root, "told")
     )
     assert "for real" not in planned(root, "support_inbox", "--source", "inbox")

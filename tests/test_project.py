@@ -29,14 +29,20 @@ PROMPTS = [
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return Project(make_project(tmp_path / "project", model("small", HERE), model("large", HERE)))
+    return Project(
+        make_project(tmp_path / "project", model("small", HERE), model("large", HERE))
+    )
 
 
 def run(project: Path, code: str, **env: str) -> str:
     """What Python code prints in a process of its own whose current folder is the project."""
     env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **env}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -53,13 +59,16 @@ def test_a_project_is_found_from_a_folder_inside_it(project: Project) -> None:
 
 
 def test_the_nearest_project_is_taken(project: Project) -> None:
-    inner = make_project(project.root / "nested", model("small", HERE), model("large", HERE))
+    inner = make_project(
+        project.root / "nested", model("small", HERE), model("large", HERE)
+    )
     assert Project.find(inner / "flows").root == inner
 
 
 def test_no_project_is_a_misuse_that_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(
-        Misuse, match=r"is in no tierwise project: no folder above it has a routing_rules/ folder"
+        Misuse,
+        match=r"is in no tierwise project: no folder above it has a routing_rules/ folder",
     ):
         Project.find(tmp_path)
 
@@ -75,7 +84,9 @@ def test_the_current_folder_is_where_to_look_unless_a_variable_says_otherwise(
 ) -> None:
     code = "from tierwise.project import Project; print(Project.find().root)"
     assert run(project.root / "flows", code) == str(project.root)
-    assert run(tmp_path, code, TIERWISE_PROJECT=str(project.root / "tasks")) == str(project.root)
+    assert run(tmp_path, code, TIERWISE_PROJECT=str(project.root / "tasks")) == str(
+        project.root
+    )
 
 
 # ---- its files ----------------------------------------------------------------------------------
@@ -88,13 +99,16 @@ def test_a_project_reads_its_files_once(project: Project) -> None:
     assert {prompt.name for prompt in project.prompts} == set(PROMPTS)
 
 
-def test_rules_are_checked_against_the_catalog_and_the_prompts(project: Project) -> None:
+def test_rules_are_checked_against_the_catalog_and_the_prompts(
+    project: Project,
+) -> None:
     path = project.root / "routing_rules" / "rules.yaml"
     path.write_text(
         "version: 1\nroutes:\n  - {name: a, when: {step: clasify}, try: [small]}\n  - {name: b, try: [small]}"
     )
     with pytest.raises(
-        ConfigError, match=r"rules\.yaml:3: no step named 'clasify'; did you mean 'classify'"
+        ConfigError,
+        match=r"rules\.yaml:3: no step named 'clasify'; did you mean 'classify'",
     ):
         _ = project.rules
     path.write_text("version: 1\nroutes:\n  - {name: b, try: [smal]}")
@@ -107,7 +121,9 @@ def test_rules_are_checked_against_the_catalog_and_the_prompts(project: Project)
 @pytest.mark.parametrize("name", ["catalog", "rules"])
 def test_a_file_that_is_missing_is_named(project: Project, name: str) -> None:
     (project.root / "routing_rules" / f"{name}.yaml").unlink()
-    with pytest.raises(ConfigError, match=rf"routing_rules/{name}\.yaml: this file is missing"):
+    with pytest.raises(
+        ConfigError, match=rf"routing_rules/{name}\.yaml: this file is missing"
+    ):
         getattr(project, name)
 
 
@@ -148,14 +164,21 @@ def test_settings_come_from_pyproject_and_may_be_left_out(project: Project) -> N
     assert Project(project.root).settings.ledger_url is None
     (project.root / "pyproject.toml").write_text('[project]\nname = "x"\n')
     assert Project(project.root).settings.ledger_url is None
-    (project.root / "pyproject.toml").write_text('[tool.tierwise]\nledger_url = "sqlite:///l.db"\n')
+    (project.root / "pyproject.toml").write_text(
+        '[tool.tierwise]\nledger_url = "sqlite:///l.db"\n'
+    )
     assert Project(project.root).ledger_url == "sqlite:///l.db"
 
 
 def test_a_variable_wins_over_the_setting_for_the_ledger(project: Project) -> None:
-    (project.root / "pyproject.toml").write_text('[tool.tierwise]\nledger_url = "sqlite:///l.db"\n')
+    (project.root / "pyproject.toml").write_text(
+        '[tool.tierwise]\nledger_url = "sqlite:///l.db"\n'
+    )
     code = "from tierwise.project import Project; print(Project.find().ledger_url)"
-    assert run(project.root, code, TIERWISE_LEDGER_URL="sqlite:///other.db") == "sqlite:///other.db"
+    assert (
+        run(project.root, code, TIERWISE_LEDGER_URL="sqlite:///other.db")
+        == "sqlite:///other.db"
+    )
     assert run(project.root, code, TIERWISE_LEDGER_URL="") == "sqlite:///l.db"
 
 
@@ -174,7 +197,9 @@ def test_a_variable_wins_over_the_setting_for_the_ledger(project: Project) -> No
         ("tool = {\n", ": cannot be read: "),
     ],
 )
-def test_a_wrong_setting_names_the_file(project: Project, text: str, message: str) -> None:
+def test_a_wrong_setting_names_the_file(
+    project: Project, text: str, message: str
+) -> None:
     (project.root / "pyproject.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         _ = project.settings
@@ -193,7 +218,11 @@ def test_settings_that_are_no_text_are_a_config_error(project: Project) -> None:
 def test_flows_are_listed_by_their_files(project: Project) -> None:
     (project.root / "flows" / "_helpers.py").write_text("")
     (project.root / "flows" / "notes.md").write_text("")
-    assert project.flow_names() == ["contract_intake", "meeting_digest", "support_inbox"]
+    assert project.flow_names() == [
+        "contract_intake",
+        "meeting_digest",
+        "support_inbox",
+    ]
 
 
 def test_a_project_without_flows_has_none(tmp_path: Path) -> None:
@@ -221,7 +250,9 @@ except ConfigError as error:
 @pytest.mark.parametrize(
     "text", ["", "def empty():\n    'No flow.'\n", "empty = 5\n", "other = 1\n"]
 )
-def test_a_flow_file_without_its_flow_is_a_config_error(project: Project, text: str) -> None:
+def test_a_flow_file_without_its_flow_is_a_config_error(
+    project: Project, text: str
+) -> None:
     (project.root / "flows" / "empty.py").write_text(text)
     assert (
         run(project.root, LOAD.format(name="empty"))

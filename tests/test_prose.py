@@ -10,8 +10,26 @@ import pytest
 ENGINE = Path(__file__).parent.parent / "src" / "tierwise"
 SENTENCES = {"reason", "error_text", "why", "basis"}
 LOOKING = {
-    *("startswith", "endswith", "find", "index", "partition", "rpartition", "split", "rsplit"),
-    *("removeprefix", "removesuffix", "count", "like", "ilike", "contains", "match", "search"),
+    *(
+        "startswith",
+        "endswith",
+        "find",
+        "index",
+        "partition",
+        "rpartition",
+        "split",
+        "rsplit",
+    ),
+    *(
+        "removeprefix",
+        "removesuffix",
+        "count",
+        "like",
+        "ilike",
+        "contains",
+        "match",
+        "search",
+    ),
     *("fullmatch", "findall", "finditer"),
 }
 
@@ -23,12 +41,20 @@ def is_sentence(node: ast.AST) -> bool:
     if isinstance(node, ast.Name):
         return node.id in SENTENCES
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "str":
-        return bool(node.args) and ast.unparse(node.args[0]) in ("error", "cause", "fault")
+        return bool(node.args) and ast.unparse(node.args[0]) in (
+            "error",
+            "cause",
+            "fault",
+        )
     return False
 
 
 def is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value != ""
+    return (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value != ""
+    )
 
 
 def looks_at_prose(source: str) -> list[int]:
@@ -37,11 +63,15 @@ def looks_at_prose(source: str) -> list[int]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             looked_at = (node.func.value, *node.args)
-            if node.func.attr in LOOKING and any(is_sentence(part) for part in looked_at):
+            if node.func.attr in LOOKING and any(
+                is_sentence(part) for part in looked_at
+            ):
                 lines.append(node.lineno)
         elif isinstance(node, ast.Compare):
             sides = (node.left, *node.comparators)
-            if any(is_sentence(side) for side in sides) and any(is_text(side) for side in sides):
+            if any(is_sentence(side) for side in sides) and any(
+                is_text(side) for side in sides
+            ):
                 lines.append(node.lineno)
     return lines
 

@@ -48,7 +48,9 @@ def test_the_smallest_model_classifies_a_message(tmp_path: Path) -> None:
     parameters = {"labels": ["billing", "delivery", "defect"], "descriptions": {}}
     with Engine(Project(root), env=os.environ) as engine:
         run = engine.start_run("test")
-        done = engine.run_batch(run, step, Batch((Document(id="a", text=TEXT),)), parameters)
+        done = engine.run_batch(
+            run, step, Batch((Document(id="a", text=TEXT),)), parameters
+        )
     outcome = done.load()[0].outcomes["classify"]
     assert outcome.attempts
     attempt = outcome.attempts[0]

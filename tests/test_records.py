@@ -21,16 +21,23 @@ PLAIN = (
 )
 VALUES = st.recursive(
     PLAIN,
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner)
+    ),
 )
 
 
 @given(VALUES.filter(lambda value: "e" not in json.dumps(value, default=str)))
-def test_a_hash_is_that_of_the_canonical_json_that_any_program_can_make(value: Any) -> None:
+def test_a_hash_is_that_of_the_canonical_json_that_any_program_can_make(
+    value: Any,
+) -> None:
     """Sorted keys, no spaces, UTF-8; only numbers with an exponent may be written in more than one way."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    text = json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
+    )
     assert (
-        canonical_hash(value) == hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        canonical_hash(value)
+        == hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     )
 
 

@@ -52,7 +52,9 @@ def outcome(given: Document) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.kind not in NOT_FOUND], ids=lambda c: f"{c.kind}: {c.secret}"
+    "case",
+    [c for c in CASES if c.kind not in NOT_FOUND],
+    ids=lambda c: f"{c.kind}: {c.secret}",
 )
 def test_personal_data_of_known_form_is_taken_out(case: Case) -> None:
     done = redact(document(case.text))
@@ -61,7 +63,9 @@ def test_personal_data_of_known_form_is_taken_out(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.kind in NOT_FOUND], ids=lambda c: f"{c.kind}: {c.secret}"
+    "case",
+    [c for c in CASES if c.kind in NOT_FOUND],
+    ids=lambda c: f"{c.kind}: {c.secret}",
 )
 def test_what_the_guide_says_is_not_found_is_not_found(case: Case) -> None:
     """When this fails, redaction is better than the guide says: list the kind there as found."""
@@ -84,7 +88,9 @@ def test_the_same_value_gets_the_same_placeholder_however_it_is_written() -> Non
     )
 
 
-def test_the_outcome_tells_kinds_levels_and_hashes_and_nothing_that_was_taken_out() -> None:
+def test_the_outcome_tells_kinds_levels_and_hashes_and_nothing_that_was_taken_out() -> (
+    None
+):
     given = document()
     done = redact(given)
     value = outcome(done).value
@@ -118,14 +124,22 @@ def test_names_in_a_mails_header_are_taken_out_of_its_text_and_its_metadata() ->
 
 @pytest.mark.parametrize(
     "text",
-    ["reach jo@intranet", "file 2026-114 77", "ring 2345 678", "anna at kontor dot example"],
+    [
+        "reach jo@intranet",
+        "file 2026-114 77",
+        "ring 2345 678",
+        "anna at kontor dot example",
+    ],
 )
 def test_what_only_may_be_personal_data_keeps_a_document_as_it_is_and_the_reason_says_where(
     text: str,
 ) -> None:
     """The second look is stricter than the first: doubt never lowers."""
     done = redact(document(f"Hello\n{text}"))
-    assert (done.sensitivity, outcome(done).sensitivity) == ("confidential", "confidential")
+    assert (done.sensitivity, outcome(done).sensitivity) == (
+        "confidential",
+        "confidential",
+    )
     assert outcome(done).value["lowered"] is False
     assert outcome(done).status == "accepted"
     assert "line 2: " in outcome(done).reason
@@ -134,10 +148,14 @@ def test_what_only_may_be_personal_data_keeps_a_document_as_it_is_and_the_reason
 
 def test_only_the_first_places_that_raise_doubt_are_told() -> None:
     done = redact(
-        document("\n".join(f"file 2026-11{n}" for n in range(5)), metadata={"case": "jo@intranet"})
+        document(
+            "\n".join(f"file 2026-11{n}" for n in range(5)),
+            metadata={"case": "jo@intranet"},
+        )
     )
     assert [
-        place in outcome(done).reason for place in ("line 1", "line 2", "line 3", "line 4")
+        place in outcome(done).reason
+        for place in ("line 1", "line 2", "line 3", "line 4")
     ] == [True] * 3 + [False]
     assert outcome(done).reason.endswith("; 3 more")
 
@@ -163,7 +181,11 @@ def test_further_words_and_patterns_are_taken_out_and_none_remains() -> None:
         ("confidential", {"to": "internal"}, "internal"),
         ("confidential", {"to": "public"}, "public"),
         ("restricted", {"to": "internal"}, "restricted"),
-        ("restricted", {"to": "internal", "restricted_to": "confidential"}, "confidential"),
+        (
+            "restricted",
+            {"to": "internal", "restricted_to": "confidential"},
+            "confidential",
+        ),
         ("restricted", {"to": "confidential", "restricted_to": "internal"}, "internal"),
         ("internal", {"to": "internal"}, "internal"),
         ("public", {"to": "internal"}, "public"),
@@ -185,7 +207,9 @@ def test_what_was_learnt_from_the_original_keeps_the_document_as_sensitive_as_it
     level: Sensitivity,
 ) -> None:
     """Redact first: a confidential text's label is confidential, whatever level it claims."""
-    label = Outcome(step="classify", status="accepted", value={"label": "x"}, sensitivity=level)
+    label = Outcome(
+        step="classify", status="accepted", value={"label": "x"}, sensitivity=level
+    )
     done = redact(document().with_outcome(label))
     assert done.sensitivity == "confidential"
     assert (
@@ -201,9 +225,14 @@ def test_a_second_redaction_that_takes_out_the_rest_lowers_after_all() -> None:
 
 
 def test_a_deferred_document_is_skipped() -> None:
-    unread = Outcome(step="read", status="deferred", reason="damaged", sensitivity="confidential")
+    unread = Outcome(
+        step="read", status="deferred", reason="damaged", sensitivity="confidential"
+    )
     done = redact(document("").with_outcome(unread))
-    assert (outcome(done).status, outcome(done).reason) == ("skipped", "read was deferred")
+    assert (outcome(done).status, outcome(done).reason) == (
+        "skipped",
+        "read was deferred",
+    )
     assert done.sensitivity == "confidential"
 
 
@@ -229,7 +258,8 @@ def test_a_wrong_argument_is_told_before_anything_is_done(
 
 @given(
     st.lists(
-        st.sampled_from([c.text for c in CASES] + HARMLESS) | st.text(max_size=30), max_size=4
+        st.sampled_from([c.text for c in CASES] + HARMLESS) | st.text(max_size=30),
+        max_size=4,
     ).map("\n".join),
     st.sampled_from(SENSITIVITIES),
     st.sampled_from(SENSITIVITIES),
@@ -293,14 +323,17 @@ def test_a_flow_redacts_its_documents_and_sends_out_only_what_was_lowered(
     """`redact.map` is one more step: its outcomes are recorded, its task runs have names."""
     inbox = project / "inbox"
     inbox.mkdir()
-    (inbox / "a.txt").write_text("Write to jo@post.example, the parcel has not arrived.")
+    (inbox / "a.txt").write_text(
+        "Write to jo@post.example, the parcel has not arrived."
+    )
     (inbox / "b.txt").write_text("Write to jo@intranet, the parcel has not arrived.")
 
     @flow(name="private-inbox")
     def private_inbox() -> RunSummary:
         with recorded_run() as run:
             clean = redact_step.map(
-                read_documents(inbox, sensitivity="confidential"), to=unmapped("internal")
+                read_documents(inbox, sensitivity="confidential"),
+                to=unmapped("internal"),
             )
             topics = classify.map(
                 clean, labels=unmapped(LABELS["labels"]), descriptions=unmapped({})
@@ -323,6 +356,9 @@ def test_a_flow_redacts_its_documents_and_sends_out_only_what_was_lowered(
             for row in ledger.runs.outcomes(summary.run.id)
             if row.outcome.step == "redact"
         }
-    assert (rows["a.txt"].sensitivity, rows["b.txt"].sensitivity) == ("internal", "confidential")
+    assert (rows["a.txt"].sensitivity, rows["b.txt"].sensitivity) == (
+        "internal",
+        "confidential",
+    )
     assert rows["a.txt"].value["counts"] == {"EMAIL": 1}
     assert "an @ between words" in rows["b.txt"].reason

@@ -37,7 +37,9 @@ HEADER = ",".join(COLUMNS)
 Item = tuple[str, int, tuple[float, ...]]  # step, prompt tokens, score of each model
 
 
-def outcomes(items: Iterable[Item], prices: tuple[float, ...] = (0.001, 0.1)) -> OutcomeTable:
+def outcomes(
+    items: Iterable[Item], prices: tuple[float, ...] = (0.001, 0.1)
+) -> OutcomeTable:
     """Items by number; a model costs its price for each prompt token."""
     items = list(items)
     tokens = numpy.array([float(tokens) for _, tokens, _ in items])
@@ -77,9 +79,13 @@ def planted(count: int = 400, *, length: bool = False) -> OutcomeTable:
     """The cheap model fails on the step `hard` (or on long prompts) and else passes; the strong one always passes."""
     steps = [("easy", "hard")[i % 2] for i in range(count)]
     tokens = [10 if i % 4 < 2 else 1000 for i in range(count)]
-    fails = [(t == 1000) if length else (s == "hard") for s, t in zip(steps, tokens, strict=True)]
+    fails = [
+        (t == 1000) if length else (s == "hard")
+        for s, t in zip(steps, tokens, strict=True)
+    ]
     return outcomes(
-        (s, t, (float(not f), 1.0)) for s, t, f in zip(steps, tokens, fails, strict=True)
+        (s, t, (float(not f), 1.0))
+        for s, t, f in zip(steps, tokens, fails, strict=True)
     )
 
 
@@ -106,7 +112,9 @@ def test_models_stand_in_the_order_of_what_they_cost(tmp_path: Path) -> None:
     ]
     path = tmp_path / "o.csv"
     path.write_text(
-        "\n".join([f"\ufeff{HEADER},note", *(f"{row},x" if row else "" for row in rows)]),
+        "\n".join(
+            [f"\ufeff{HEADER},note", *(f"{row},x" if row else "" for row in rows)]
+        ),
         encoding="utf-8",
     )
     found = read_outcomes(path)
@@ -118,12 +126,19 @@ def test_models_stand_in_the_order_of_what_they_cost(tmp_path: Path) -> None:
 def test_the_same_item_in_two_steps_is_two_decisions(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     path.write_text(
-        "\n".join([HEADER, *(f"a,{s},1,{m},t,1,0" for s in ("x", "y") for m in ("m", "n"))])
+        "\n".join(
+            [HEADER, *(f"a,{s},1,{m},t,1,0" for s in ("x", "y") for m in ("m", "n"))]
+        )
     )
     assert read_outcomes(path).items == (("x", "a"), ("y", "a"))
 
 
-GOOD = ["a,s,5,m,local,1,0.1", "a,s,5,n,api,1,0.2", "b,s,5,m,local,1,0.1", "b,s,5,n,api,1,0.2"]
+GOOD = [
+    "a,s,5,m,local,1,0.1",
+    "a,s,5,n,api,1,0.2",
+    "b,s,5,m,local,1,0.1",
+    "b,s,5,n,api,1,0.2",
+]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +233,8 @@ def test_both_files_need_the_same_models(tmp_path: Path) -> None:
     path.write_text("\n".join([HEADER, *GOOD]))
     assert read_outcomes(path, models=("n", "m")).models == ("n", "m")
     with pytest.raises(
-        ConfigError, match="has no rows of model 'o', which was fitted; record its outcomes too"
+        ConfigError,
+        match="has no rows of model 'o', which was fitted; record its outcomes too",
     ):
         read_outcomes(path, models=("m", "n", "o"))
     with pytest.raises(
@@ -235,22 +251,30 @@ def test_both_files_need_the_same_models(tmp_path: Path) -> None:
     share=st.floats(0.01, 1),
     seed=st.integers(0, 2**32),
 )
-def test_labels_are_drawn_evenly_over_the_steps(sizes: list[int], share: float, seed: int) -> None:
+def test_labels_are_drawn_evenly_over_the_steps(
+    sizes: list[int], share: float, seed: int
+) -> None:
     """As many as asked for, none twice, and of each step its share give or take one; the same in any order."""
-    made = outcomes((str(s), i, (0, 1)) for s, size in enumerate(sizes) for i in range(size))
+    made = outcomes(
+        (str(s), i, (0, 1)) for s, size in enumerate(sizes) for i in range(size)
+    )
     count = max(1, int(share * len(made)))
     drawn = made.draw(count, seed)
     assert len(set(drawn.items)) == len(drawn) == count
     by_step = Counter(drawn.steps)
     for step, size in enumerate(sizes):
         assert abs(by_step[str(step)] - count * size / len(made)) <= 2
-    assert made.part(range(len(made) - 1, -1, -1)).draw(count, seed).items == drawn.items
+    assert (
+        made.part(range(len(made) - 1, -1, -1)).draw(count, seed).items == drawn.items
+    )
 
 
 def test_another_seed_draws_other_labels_and_too_many_are_refused() -> None:
     made = planted(100)
     assert set(made.draw(20, 1).items) != set(made.draw(20, 2).items)
-    with pytest.raises(Misuse, match=r"cannot draw 101 labels: made\.csv has 100 items"):
+    with pytest.raises(
+        Misuse, match=r"cannot draw 101 labels: made\.csv has 100 items"
+    ):
         made.draw(101)
 
 
@@ -268,7 +292,9 @@ def test_a_step_with_few_labels_is_held_closer_to_the_rest() -> None:
     )
     assert 0.5 < asked[0, 0] < asked[1, 0] < asked[2, 0]
     assert learned.overall[0] + 1 == pytest.approx(asked[2, 0], abs=1e-6)
-    assert [row["m0: observed"] for row in learned.cells() if row["step"] in ("few", "many")] == [
+    assert [
+        row["m0: observed"] for row in learned.cells() if row["step"] in ("few", "many")
+    ] == [
         "0.500",
         "0.500",
     ]
@@ -276,7 +302,9 @@ def test_a_step_with_few_labels_is_held_closer_to_the_rest() -> None:
 
 def test_prompt_length_counts_where_it_matters_and_not_where_it_does_not() -> None:
     by_length, by_step = fit(planted(length=True)), fit(planted())
-    asked = outcomes([("easy", 10, (0, 0)), ("easy", 1000, (0, 0)), ("hard", 10, (0, 0))])
+    asked = outcomes(
+        [("easy", 10, (0, 0)), ("easy", 1000, (0, 0)), ("hard", 10, (0, 0))]
+    )
     short, long, other = by_length.quality(asked)[:, 0]
     assert short == pytest.approx(other, abs=0.01)
     assert short - long > 0.9
@@ -288,7 +316,9 @@ def test_prompt_length_counts_where_it_matters_and_not_where_it_does_not() -> No
 def test_a_step_on_which_both_fail_is_no_reason_to_pay() -> None:
     """What counts is the difference, not how often the cheap model is right."""
     hopeless = [("hopeless", 10, (0.0, 0.0))] * 50
-    learned = fit(outcomes([*hopeless, *[("gain", 10, (float(i % 2), 1.0)) for i in range(50)]]))
+    learned = fit(
+        outcomes([*hopeless, *[("gain", 10, (float(i % 2), 1.0)) for i in range(50)]])
+    )
     asked = learned.quality(outcomes([("hopeless", 10, (0, 0)), ("gain", 10, (0, 0))]))
     assert asked[0, 0] > 0.95
     assert asked[1, 0] < 0.6
@@ -400,7 +430,11 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     assert len(points) == 1001
     assert (points[0].strong_share, points[-1].strong_share) == (0, 1)
     assert (
-        max(after.strong_share - before.strong_share for before, after in pairwise(points)) < 0.002
+        max(
+            after.strong_share - before.strong_share
+            for before, after in pairwise(points)
+        )
+        < 0.002
     )
 
 
@@ -423,7 +457,11 @@ def test_beside_the_router_stand_all_that_it_must_beat() -> None:
         "best single model: m1",
         "oracle",
     ]
-    assert (cheapest.point.quality, best.point.quality, oracle.point.quality) == (0.5, 1.0, 1.0)
+    assert (cheapest.point.quality, best.point.quality, oracle.point.quality) == (
+        0.5,
+        1.0,
+        1.0,
+    )
     assert half.point.cost_usd == pytest.approx(chance.point.cost_usd)
     assert most.point.cost_usd == pytest.approx(chance_again.point.cost_usd)
     assert half.point.quality > chance.point.quality
@@ -432,7 +470,10 @@ def test_beside_the_router_stand_all_that_it_must_beat() -> None:
 
 
 def test_a_model_between_the_cheapest_and_the_strongest_gets_what_it_can_do() -> None:
-    items = [(f"s{i % 3}", 10, (float(i % 3 == 0), float(i % 3 <= 1), 1.0)) for i in range(300)]
+    items = [
+        (f"s{i % 3}", 10, (float(i % 3 == 0), float(i % 3 <= 1), 1.0))
+        for i in range(300)
+    ]
     done = replay(outcomes(items, (1, 2, 20)), outcomes(items, (1, 2, 20)), labels=60)
     [point] = {
         p.quality: p for p in done.points if p.quality == 1.0 and p.strong_share < 0.4
@@ -458,7 +499,9 @@ Ask = Callable[..., Any]
 def ask(terminal: Terminal, tmp_path: Path) -> Ask:
     """`tierwise replay` on the planted outcomes, with these further options."""
     path = file_of(planted(), tmp_path / "o.csv")
-    return lambda *options: terminal("replay", "--fit", path, "--on", path, *options, cwd=tmp_path)
+    return lambda *options: terminal(
+        "replay", "--fit", path, "--on", path, *options, cwd=tmp_path
+    )
 
 
 def test_the_command_writes_the_curve_and_prints_what_stands_beside_it(
@@ -479,7 +522,10 @@ def test_the_command_writes_the_curve_and_prints_what_stands_beside_it(
         for word in ("CPT50", "CPT80", "APGR", "USD50", "40 labelled items left out")
     )
     with (tmp_path / "curve.csv").open() as file:
-        rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+        rows = [
+            {name: float(cell) for name, cell in row.items()}
+            for row in csv.DictReader(file)
+        ]
     assert list(rows[0]) == ["floor", "strong_share", "quality", "cost_usd"]
     assert (rows[0]["strong_share"], rows[0]["quality"]) == (0, 0.5)
     assert (rows[-1]["strong_share"], rows[-1]["quality"]) == (1, 1)
@@ -542,11 +588,14 @@ def test_no_gap_is_said_in_words(terminal: Terminal, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"{RECORDED} is not there")
-def test_on_public_outcomes_the_router_recovers_more_than_chance_and_less_than_the_oracle() -> None:
+def test_on_public_outcomes_the_router_recovers_more_than_chance_and_less_than_the_oracle() -> (
+    None
+):
     """Fewer strong calls by default, fewer USD with `--per-usd`."""
     recorded = read_outcomes(RECORDED)
     done, thrifty = (
-        replay(recorded, recorded, labels=1500, per_usd=per_usd) for per_usd in (False, True)
+        replay(recorded, recorded, labels=1500, per_usd=per_usd)
+        for per_usd in (False, True)
     )
     assert done.router.apgr is not None
     assert done.oracle.apgr is not None

@@ -15,7 +15,16 @@ import pytest
 from tests.kit.ledgers import DATABASES, RUN, migrated_url
 from tests.kit.letters import classify, letter
 from tests.kit.projects import make_project, model
-from tests.kit.reported_runs import CENT, CHAIN, LARGE, SMALL, TODAY, Page, proof, record
+from tests.kit.reported_runs import (
+    CENT,
+    CHAIN,
+    LARGE,
+    SMALL,
+    TODAY,
+    Page,
+    proof,
+    record,
+)
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger
@@ -29,12 +38,19 @@ from tierwise.report.interval import interval
 from tierwise.report.page import render_page
 from tierwise.text.tokens import count_tokens
 
-BAD, GOOD = Verdict("length", False, "the secret is 41 words long"), Verdict("length", True)
+BAD, GOOD = (
+    Verdict("length", False, "the secret is 41 words long"),
+    Verdict("length", True),
+)
 BARRED = Route(
     step="classify",
     rule="r",
     models=("small",),
-    rejected=(Rejection("large", "guard stays-local: only local", "guard", detail="stays-local"),),
+    rejected=(
+        Rejection(
+            "large", "guard stays-local: only local", "guard", detail="stays-local"
+        ),
+    ),
 )
 ON_SQLITE = pytest.mark.parametrize(
     "ledger", ["sqlite"], indirect=True
@@ -90,7 +106,10 @@ def facts(tmp_path: Path) -> ProjectFacts:
 
 def gathered(ledger: Ledger, facts: ProjectFacts, *run_ids: str) -> RunReport:
     return build_report(
-        ledger, [ledger.runs.resolve(run_id) for run_id in run_ids or (RUN.id,)], facts, TODAY
+        ledger,
+        [ledger.runs.resolve(run_id) for run_id in run_ids or (RUN.id,)],
+        facts,
+        TODAY,
     )
 
 
@@ -119,10 +138,19 @@ def test_where_a_classifier_was_asked_first_the_call_that_followed_is_the_needed
 ) -> None:
     """Its own answers took no tokens, so what it kept is not priced anywhere else, and is said to be missing."""
     ledger.start_run(RUN)
-    words = {"model": "words", "tier": "local", "usage": Usage(0, 0), "cost": Decimal(0)}
+    words = {
+        "model": "words",
+        "tier": "local",
+        "usage": Usage(0, 0),
+        "cost": Decimal(0),
+    }
     record(ledger, "kept", words)
     record(
-        ledger, "handed-on", words, {**SMALL, "kind": "escalation"}, {**LARGE, "kind": "escalation"}
+        ledger,
+        "handed-on",
+        words,
+        {**SMALL, "kind": "escalation"},
+        {**LARGE, "kind": "escalation"},
     )
     [row] = gathered(ledger, facts).savings
     assert row.best_cost == (1000 * 10 + 100 * 50) / Decimal(1_000_000)
@@ -134,7 +162,12 @@ def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(
 ) -> None:
     """By the tokens on record in its route and those of the answer; what a guard keeps at home or is gone is not."""
     ledger.start_run(RUN)
-    words = {"model": "words", "tier": "local", "usage": Usage(0, 0), "cost": Decimal(0)}
+    words = {
+        "model": "words",
+        "tier": "local",
+        "usage": Usage(0, 0),
+        "cost": Decimal(0),
+    }
     known = replace(CHAIN, features={"prompt_tokens": 700})
     value = {"label": "billing", "evidence": "my invoice is wrong"}
     record(ledger, "kept", words, value=value, route=known)
@@ -160,7 +193,9 @@ def test_what_a_classifier_kept_is_estimated_from_the_prompt_and_the_answer(
     assert "1 calls have no token counts and are missing there" in html
 
 
-def test_a_saving_is_unknown_where_a_cost_is(ledger: Ledger, facts: ProjectFacts) -> None:
+def test_a_saving_is_unknown_where_a_cost_is(
+    ledger: Ledger, facts: ProjectFacts
+) -> None:
     record_a_run(ledger)
     record(ledger, "f", {**SMALL, "cost": None})
     [row] = gathered(ledger, facts).savings
@@ -233,7 +268,10 @@ def test_several_runs_add_up_and_are_charged_to_their_tags(
     """A document counts once a run, and a run under each of its tags."""
     record_a_run(ledger, "one", tags={"team": "claims"})
     record_a_run(
-        ledger, "two", tags={"team": "claims", "site": "Oslo"}, started_at=RUN.started_at + 60
+        ledger,
+        "two",
+        tags={"team": "claims", "site": "Oslo"},
+        started_at=RUN.started_at + 60,
     )
     record_a_run(ledger, "three", started_at=RUN.started_at + 120)
     report = gathered(ledger, facts, "three", "two", "one")
@@ -254,7 +292,9 @@ def test_the_trend_of_a_run_is_that_of_its_flow_until_then(
     ledger: Ledger, facts: ProjectFacts
 ) -> None:
     record_a_run(ledger, "one")
-    ledger.start_run(replace(RUN, id="other", flow="contracts", started_at=RUN.started_at + 1))
+    ledger.start_run(
+        replace(RUN, id="other", flow="contracts", started_at=RUN.started_at + 1)
+    )
     record_a_run(ledger, "two", started_at=RUN.started_at + 60)
     record_a_run(ledger, "later", started_at=RUN.started_at + 120)
     points = gathered(ledger, facts, "two").trend
@@ -263,7 +303,9 @@ def test_the_trend_of_a_run_is_that_of_its_flow_until_then(
     assert points[0].passed == pytest.approx(3 / 4)
 
 
-def test_what_needs_attention_comes_with_its_command(ledger: Ledger, facts: ProjectFacts) -> None:
+def test_what_needs_attention_comes_with_its_command(
+    ledger: Ledger, facts: ProjectFacts
+) -> None:
     """A stopped run, money, a person, setup, evidence, labels."""
     parameters = {"source": "my inbox", "budget_usd": "0.1", "only": "None"}
     ledger.start_run(
@@ -285,7 +327,14 @@ def test_what_needs_attention_comes_with_its_command(ledger: Ledger, facts: Proj
         cause="budget",
         reason="small is out of money",
     )
-    record(ledger, "b", {**LARGE}, status="deferred", cause="failed_checks", reason="small: length")
+    record(
+        ledger,
+        "b",
+        {**LARGE},
+        status="deferred",
+        cause="failed_checks",
+        reason="small: length",
+    )
     wanted = replace(facts, floors={"classify": 0.9, "draft": 0.9}, labels_wanted=2)
     found = {item.text: item.command for item in gathered(ledger, wanted).attention}
     again = "tierwise run support_inbox --source 'my inbox' --budget-usd"
@@ -318,7 +367,9 @@ def test_the_page_loads_nothing_and_its_policy_forbids_it(
     record_a_run(ledger)
     found = Page(shown(ledger, facts))
     [policy] = [
-        a["content"] for tag, a in found.tags if a.get("http-equiv") == "Content-Security-Policy"
+        a["content"]
+        for tag, a in found.tags
+        if a.get("http-equiv") == "Content-Security-Policy"
     ]
     assert re.fullmatch(
         r"default-src 'none'; style-src 'sha256-\S{44}'; script-src 'sha256-\S{44}'; "
@@ -332,7 +383,9 @@ def test_the_page_loads_nothing_and_its_policy_forbids_it(
     } == set()
     assert all(str(a["href"]).startswith("#") for tag, a in found.tags if "href" in a)
     assert not [
-        a for _, a in found.tags if "style" in a or any(name.startswith("on") for name in a)
+        a
+        for _, a in found.tags
+        if "style" in a or any(name.startswith("on") for name in a)
     ]
 
 
@@ -432,7 +485,9 @@ def project(tmp_path: Path, standin: Standin) -> Path:
     return root
 
 
-def test_report_writes_one_file_and_prints_its_path(terminal: Terminal, project: Path) -> None:
+def test_report_writes_one_file_and_prints_its_path(
+    terminal: Terminal, project: Path
+) -> None:
     done = terminal("report", cwd=project)
     assert done.code == 0, done.err
     path = Path(done.out.strip())
@@ -446,14 +501,20 @@ def test_answers_of_confidential_documents_come_with_with_answers(
 ) -> None:
     out = project / "r.html"
     terminal("report", "latest", "-o", out, "--with-answers", cwd=project)
-    memo = next(d for d in Page(out.read_text()).data["documents"] if d[0] == "memo.txt")
+    memo = next(
+        d for d in Page(out.read_text()).data["documents"] if d[0] == "memo.txt"
+    )
     assert memo[3][0][8] >= 0
     terminal("report", "latest", "-o", out, cwd=project)
-    memo = next(d for d in Page(out.read_text()).data["documents"] if d[0] == "memo.txt")
+    memo = next(
+        d for d in Page(out.read_text()).data["documents"] if d[0] == "memo.txt"
+    )
     assert memo[3][0][8] == -2
 
 
-def test_report_since_takes_all_runs_of_a_span(terminal: Terminal, project: Path) -> None:
+def test_report_since_takes_all_runs_of_a_span(
+    terminal: Terminal, project: Path
+) -> None:
     classify(project, letter("new.txt"))
     out = project / "week.html"
     done = terminal("report", "--since", "7d", "-o", out, cwd=project)
@@ -464,7 +525,10 @@ def test_report_since_takes_all_runs_of_a_span(terminal: Terminal, project: Path
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--since", "a week"), "--since takes a span such as 12h, 7d or 4w; not 'a week'"),
+        (
+            ("--since", "a week"),
+            "--since takes a span such as 12h, 7d or 4w; not 'a week'",
+        ),
         (("latest", "--since", "7d"), "name a run or give --since, not both"),
         (("nothing",), "no run named 'nothing'"),
     ],
@@ -477,7 +541,9 @@ def test_a_wrong_report_command_says_what_is_right(
     assert told in done.err
 
 
-def test_a_broken_catalog_takes_the_savings_not_the_past(terminal: Terminal, project: Path) -> None:
+def test_a_broken_catalog_takes_the_savings_not_the_past(
+    terminal: Terminal, project: Path
+) -> None:
     (project / "routing_rules" / "catalog.yaml").write_text("version: 1\n")
     done = terminal("show", "--json", cwd=project)
     assert done.code == 0

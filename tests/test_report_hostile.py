@@ -94,7 +94,12 @@ def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
     )
     row = {"step": step, "tier": texts["tier"], "model": name}
     planned = {"documents": 1.0, "calls": 1.0, "expected": "0.1", "expected_unknown": 0}
-    plan = {"documents": 1, "expected": "0.1", "expected_unknown": 0, "rows": [{**row, **planned}]}
+    plan = {
+        "documents": 1,
+        "expected": "0.1",
+        "expected_unknown": 0,
+        "rows": [{**row, **planned}],
+    }
     ledger.start_run(
         replace(RUN, flow=texts["flow"], tags={texts["tag"]: texts["value"]}, plan=plan)
     )
@@ -121,7 +126,9 @@ def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
 def catalog() -> Catalog:
     """One model with a price."""
     with tempfile.TemporaryDirectory(prefix="tierwise-test-") as folder:
-        root = make_project(Path(folder) / "project", model("large", "http://127.0.0.1:1"))
+        root = make_project(
+            Path(folder) / "project", model("large", "http://127.0.0.1:1")
+        )
         return load_catalog(root / "routing_rules" / "catalog.yaml")
 
 
@@ -159,7 +166,9 @@ def harmless() -> Page:
     suppress_health_check=[*HealthCheck],
 )
 @given(TEXTS)
-def test_no_text_adds_an_element_or_an_attribute_or_ends_the_data(texts: dict[str, str]) -> None:
+def test_no_text_adds_an_element_or_an_attribute_or_ends_the_data(
+    texts: dict[str, str],
+) -> None:
     """The page has the same elements and attributes as one in harmless words, and the receipts hold the texts."""
     html = shown(**texts)
     found = Page(html)

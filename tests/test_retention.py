@@ -32,7 +32,11 @@ DOCUMENTS = (
         sensitivity="internal",
         metadata={"to": PRIVATE},
     ),
-    Document(id="b.txt", text="The desk that I ordered has not arrived.", sensitivity="internal"),
+    Document(
+        id="b.txt",
+        text="The desk that I ordered has not arrived.",
+        sensitivity="internal",
+    ),
 )
 LABELS = {"labels": ["billing", "delivery"]}
 RULES = """
@@ -48,7 +52,10 @@ class Classification(BaseModel):
 
 
 CLASSIFY = Step(
-    name="classify", returns=Classification, prompt="classify", checks=(evidence_is_quoted,)
+    name="classify",
+    returns=Classification,
+    prompt="classify",
+    checks=(evidence_is_quoted,),
 )
 
 
@@ -57,7 +64,9 @@ def quoting(request: Request) -> str:
 
 
 def failing(request: Request) -> str:
-    return json.dumps({"label": "billing", "evidence": f"{request.document[:24]} and more"})
+    return json.dumps(
+        {"label": "billing", "evidence": f"{request.document[:24]} and more"}
+    )
 
 
 @pytest.fixture
@@ -79,7 +88,9 @@ def keep(project: Path, url: str, what: str) -> None:
     (project / "pyproject.toml").write_text(settings)
 
 
-def run(project: Path, *documents: Document, age_days: float = 0, state: str = "completed") -> str:
+def run(
+    project: Path, *documents: Document, age_days: float = 0, state: str = "completed"
+) -> str:
     """A run over the documents, made to look as if it had been some days ago; its id."""
     with Engine(Project(project), env={}) as engine:
         context = engine.start_run("inbox")
@@ -126,7 +137,9 @@ def verified(project: Path, terminal: Terminal) -> bool:
     return done.code == 0
 
 
-def test_by_default_answers_are_kept_and_documents_are_not(project: Path, url: str) -> None:
+def test_by_default_answers_are_kept_and_documents_are_not(
+    project: Path, url: str
+) -> None:
     run(project)
     kept = everything(url, project)
     assert "The desk that I ordered" in kept, "the answer quotes it"
@@ -135,7 +148,11 @@ def test_by_default_answers_are_kept_and_documents_are_not(project: Path, url: s
 
 @pytest.mark.parametrize("answer", [quoting, failing], ids=["accepted", "deferred"])
 def test_never_keeps_no_text_once_a_run_is_complete(
-    project: Path, url: str, provider: Standin, terminal: Terminal, answer: Callable[[Request], str]
+    project: Path,
+    url: str,
+    provider: Standin,
+    terminal: Terminal,
+    answer: Callable[[Request], str],
 ) -> None:
     """Figures stay, reasons say which model failed which check, and the trail holds; reuse is what is lost."""
     keep(project, url, "never")
@@ -204,7 +221,10 @@ def test_texts_of_old_runs_go_and_newer_ones_stay(
     assert PRIVATE not in kept
     assert DOCUMENTS[1].text in kept
     assert (figures(url, project, old), figures(url, project, new)) == before
-    assert terminal("retention", "--older-than", "90d", cwd=project).out == "deleted: nothing\n"
+    assert (
+        terminal("retention", "--older-than", "90d", cwd=project).out
+        == "deleted: nothing\n"
+    )
     calls = provider.count
     run(project)
     assert provider.count == calls + 1, "only what was deleted is paid again"
@@ -215,7 +235,10 @@ def test_an_answer_that_a_newer_run_used_is_the_newer_runs_too(
 ) -> None:
     run(project, DOCUMENTS[0], age_days=91)
     run(project, DOCUMENTS[0])
-    assert terminal("retention", "--older-than", "90d", cwd=project).out == "deleted: 1 values\n"
+    assert (
+        terminal("retention", "--older-than", "90d", cwd=project).out
+        == "deleted: 1 values\n"
+    )
     run(project, DOCUMENTS[0])
     assert provider.count == 1
 
@@ -285,7 +308,9 @@ def test_a_budget_that_runs_out_after_an_answer_leaves_no_quotation_behind(
         classified(engine, as_long, Decimal(1))
         reserved = "SELECT max(usd) FROM budget_entries WHERE kind = 'reserved'"
         with create_engine(engine.ledger.url).connect() as connection:
-            worst_case = Decimal(connection.execute(text(reserved)).scalar_one()).scaleb(-12)
+            worst_case = Decimal(
+                connection.execute(text(reserved)).scalar_one()
+            ).scaleb(-12)
         # enough for either model's worst case, too little for the second once the first was paid
         run_id = classified(engine, letter, worst_case + Decimal("0.000001"))
         (before,) = engine.ledger.runs.deferred(run_id)
@@ -319,9 +344,13 @@ def test_what_is_deleted_leaves_no_bytes_in_the_file(
 ) -> None:
     run(project)
     run(project, replace(DOCUMENTS[0], text=DOCUMENTS[0].text * 300))
-    assert any(PRIVATE.encode() in path.read_bytes() for path in tmp_path.glob("ledger.db*"))
+    assert any(
+        PRIVATE.encode() in path.read_bytes() for path in tmp_path.glob("ledger.db*")
+    )
     terminal("retention", "--older-than", "0h", cwd=project)
-    assert not any(PRIVATE.encode() in path.read_bytes() for path in tmp_path.glob("ledger.db*"))
+    assert not any(
+        PRIVATE.encode() in path.read_bytes() for path in tmp_path.glob("ledger.db*")
+    )
 
 
 def test_the_trail_holds_after_a_deletion_and_tells_of_it(
@@ -338,7 +367,9 @@ def test_the_trail_holds_after_a_deletion_and_tells_of_it(
     after = project / "after.jsonl"
     terminal("audit", "export", "-o", after, cwd=project)
     [told] = [
-        r for r in map(json.loads, after.read_text().splitlines()) if r["record"] == "deletion"
+        r
+        for r in map(json.loads, after.read_text().splitlines())
+        if r["record"] == "deletion"
     ]
     assert (told["by"], told["scope"], told["removed"]["replies"]) == (
         "ada",

@@ -86,11 +86,18 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, provider: Standin) -
 
 def documents(*names: str) -> tuple[Document, ...]:
     """Some of the messages; the last one is confidential."""
-    made = (Document(id=name, text=TEXTS[name], sensitivity="internal") for name in names or TEXTS)
-    return tuple(replace(d, sensitivity="confidential") if d.id == "c.txt" else d for d in made)
+    made = (
+        Document(id=name, text=TEXTS[name], sensitivity="internal")
+        for name in names or TEXTS
+    )
+    return tuple(
+        replace(d, sensitivity="confidential") if d.id == "c.txt" else d for d in made
+    )
 
 
-def run(project: Path, *names: str, retry: Retry | None = None) -> tuple[str, dict[str, Document]]:
+def run(
+    project: Path, *names: str, retry: Retry | None = None
+) -> tuple[str, dict[str, Document]]:
     """A run over the messages: classify, then summarize. Its id, and the documents."""
     with Engine(Project(project), env={}) as engine:
         engine.retry = retry
@@ -116,7 +123,11 @@ def test_what_waits_is_listed_with_its_reason_its_faults_and_its_cost(
     assert "words that are not in the document" in done.out
     assert "confidential" in done.out
     [first, *_] = json.loads(terminal("review", "--json", cwd=project).out)
-    assert (first["document"], first["step"], first["attempts"][0]["failed"].keys()) == (
+    assert (
+        first["document"],
+        first["step"],
+        first["attempts"][0]["failed"].keys(),
+    ) == (
         "a.txt",
         "classify",
         {"grounding"},
@@ -152,21 +163,41 @@ def test_an_edited_answer_is_accepted_at_once_and_taken_by_the_next_run(
     first, _ = run(project)
     calls = provider.count
     done = terminal(
-        "review", first, "b.txt", "--edit", MINE, "--by", "ada", "--note", "an invoice", cwd=project
+        "review",
+        first,
+        "b.txt",
+        "--edit",
+        MINE,
+        "--by",
+        "ada",
+        "--note",
+        "an invoice",
+        cwd=project,
     )
     assert done.code == 0, done.err
     assert "edited by ada: an invoice" in done.out
-    shown = json.loads(terminal("show", first, "--documents", "--json", cwd=project).out)
-    [line] = [d for d in shown["documents"] if (d["document"], d["step"]) == ("b.txt", "classify")]
+    shown = json.loads(
+        terminal("show", first, "--documents", "--json", cwd=project).out
+    )
+    [line] = [
+        d
+        for d in shown["documents"]
+        if (d["document"], d["step"]) == ("b.txt", "classify")
+    ]
     assert line["status"] == "accepted"
     assert shown["run"]["deferred"] == 2
     _, again = run(project, "b.txt")
     outcome = again["b.txt"].outcomes["classify"]
-    assert (outcome.status, outcome.value, outcome.model) == ("accepted", json.loads(MINE), None)
+    assert (outcome.status, outcome.value, outcome.model) == (
+        "accepted",
+        json.loads(MINE),
+        None,
+    )
     assert "edited by ada" in outcome.reason
     assert again["b.txt"].outcomes["summarize"].status != "skipped"
     assert all(
-        "classify" not in str(r.body.get("response_format")) for r in provider.requests[calls:]
+        "classify" not in str(r.body.get("response_format"))
+        for r in provider.requests[calls:]
     )
 
 
@@ -191,7 +222,9 @@ def test_an_answer_may_come_from_a_file_or_an_editor(
 ) -> None:
     first, _ = run(project)
     (project / "mine.json").write_text(MINE)
-    assert terminal("review", first, "a.txt", "--edit", "mine.json", cwd=project).code == 0
+    assert (
+        terminal("review", first, "a.txt", "--edit", "mine.json", cwd=project).code == 0
+    )
     monkeypatch.delenv("VISUAL", raising=False)
     monkeypatch.setenv("EDITOR", f"cp {project / 'mine.json'}")
     done = terminal("review", first, "b.txt", "--editor", cwd=project)
@@ -208,11 +241,20 @@ def test_an_answer_that_failed_a_check_can_be_approved_by_its_number(
     first, _ = run(project)
     assert (
         "there is no attempt 4"
-        in terminal("review", first, "a.txt", "--approve", "--attempt", 4, cwd=project).err
+        in terminal(
+            "review", first, "a.txt", "--approve", "--attempt", 4, cwd=project
+        ).err
     )
-    assert terminal("review", first, "a.txt", "--approve", "--attempt", 1, cwd=project).code == 0
+    assert (
+        terminal(
+            "review", first, "a.txt", "--approve", "--attempt", 1, cwd=project
+        ).code
+        == 0
+    )
     shown = json.loads(
-        terminal("review", first, "a.txt", "--step", "classify", "--json", cwd=project).out
+        terminal(
+            "review", first, "a.txt", "--step", "classify", "--json", cwd=project
+        ).out
     )
     assert (shown["status"], shown["value"]) == ("accepted", json.loads(INVENTED))
 
@@ -276,13 +318,21 @@ def test_the_last_decision_counts_all_stay_and_one_can_be_taken_back(
             == 0
         )
     shown = json.loads(
-        terminal("review", first, "b.txt", "--step", "classify", "--json", cwd=project).out
+        terminal(
+            "review", first, "b.txt", "--step", "classify", "--json", cwd=project
+        ).out
     )
     assert shown["status"] == "deferred"
-    assert [d["decision"] for d in shown["decisions"]] == ["rejected", "edited", "reopened"]
+    assert [d["decision"] for d in shown["decisions"]] == [
+        "rejected",
+        "edited",
+        "reopened",
+    ]
     _, after = run(project, "b.txt")
     assert status(after) == ["deferred"]
-    done = terminal("review", first, "b.txt", "--step", "classify", "--reopen", cwd=project)
+    done = terminal(
+        "review", first, "b.txt", "--step", "classify", "--reopen", cwd=project
+    )
     assert (done.code, "nothing was decided" in done.err) == (2, True)
 
 
@@ -290,7 +340,12 @@ def test_a_decision_holds_for_the_same_text_and_question_only(project: Path) -> 
     """Other parameters ask something else; another name for the same text does not."""
     first, _ = run(project, "b.txt")
     with Engine(Project(project), env={}) as engine:
-        edit(engine.ledger, find_item(engine.ledger, first, "b.txt", "classify"), MINE, by="ada")
+        edit(
+            engine.ledger,
+            find_item(engine.ledger, first, "b.txt", "classify"),
+            MINE,
+            by="ada",
+        )
         context = engine.start_run("other")
         copy = Document(id="copy.txt", text=TEXTS["b.txt"], sensitivity="confidential")
         [same] = engine.run_batch(context, CLASSIFY, Batch((copy,)), LABELS).load()
@@ -300,7 +355,10 @@ def test_a_decision_holds_for_the_same_text_and_question_only(project: Path) -> 
         [longer] = engine.run_batch(
             context, CLASSIFY, Batch((replace(copy, text=copy.text + "!"),)), LABELS
         ).load()
-    assert (same.outcomes["classify"].status, same.outcomes["classify"].sensitivity) == (
+    assert (
+        same.outcomes["classify"].status,
+        same.outcomes["classify"].sensitivity,
+    ) == (
         "accepted",
         "confidential",
     )
@@ -327,19 +385,26 @@ def test_a_wrong_command_says_what_is_right(
     assert (done.code, why in done.err) == (2, True), done.err
 
 
-def test_a_document_that_could_not_be_read_has_no_answer_to_decide_about(project: Path) -> None:
+def test_a_document_that_could_not_be_read_has_no_answer_to_decide_about(
+    project: Path,
+) -> None:
     from tierwise.records import Outcome
 
     with Engine(Project(project), env={}) as engine:
         context = engine.start_run("flow")
         unread = Document(id="x.pdf", text="")
         engine.record(
-            context, unread, Outcome(step="read", status="deferred", reason="the file is empty")
+            context,
+            unread,
+            Outcome(step="read", status="deferred", reason="the file is empty"),
         )
         with pytest.raises(
-            Misuse, match="no answer to decide about at the step read: the file is empty"
+            Misuse,
+            match="no answer to decide about at the step read: the file is empty",
         ):
-            reject(engine.ledger, find_item(engine.ledger, context.id, "x.pdf"), by="ada")
+            reject(
+                engine.ledger, find_item(engine.ledger, context.id, "x.pdf"), by="ada"
+            )
 
 
 def at_a_terminal(project: Path, typed: list[tuple[str, str]], *arguments: str) -> Done:
@@ -367,7 +432,9 @@ def at_a_terminal(project: Path, typed: list[tuple[str, str]], *arguments: str) 
 
 
 @pytest.mark.parametrize("project", ["sqlite"], indirect=True)
-def test_keys_decide_one_after_the_other_at_a_terminal(project: Path, terminal: Terminal) -> None:
+def test_keys_decide_one_after_the_other_at_a_terminal(
+    project: Path, terminal: Terminal
+) -> None:
     """Approve the first, reject the second with a note, skip the third."""
     first, _ = run(project)
     typed = [("q quit", "a"), ("q quit", "r"), ("Why", "spam\n"), ("q quit", "s")]
@@ -376,7 +443,11 @@ def test_keys_decide_one_after_the_other_at_a_terminal(project: Path, terminal: 
     assert "2 decided, 1 still wait" in done.out
     assert TEXTS["a.txt"][:40] in done.out
     shown = [
-        json.loads(terminal("review", first, n, "--step", "classify", "--json", cwd=project).out)
+        json.loads(
+            terminal(
+                "review", first, n, "--step", "classify", "--json", cwd=project
+            ).out
+        )
         for n in TEXTS
     ]
     assert [s["status"] for s in shown] == ["accepted", "rejected", "deferred"]
@@ -388,21 +459,27 @@ def test_a_retry_asks_only_what_waited_and_takes_the_rest_as_it_was(
 ) -> None:
     """The documents that are left out keep their outcomes, deferred ones too, so that results are complete again."""
     first, _ = run(project)
-    provider.answer(json.dumps({"label": "delivery", "evidence": "the desk", "note": "a desk"}))
+    provider.answer(
+        json.dumps({"label": "delivery", "evidence": "the desk", "note": "a desk"})
+    )
     calls = provider.count
     with Engine(Project(project), env={}) as engine:
         plan = plan_retry(engine.ledger, first, "classify")
         some = replace(plan, again=frozenset({"a.txt"}))
     _, after = run(project, retry=some)
     assert status(after) == ["deferred", "deferred", "deferred"]
-    assert provider.count == calls, "the failed answer was paid, so it is reused and fails again"
+    assert provider.count == calls, (
+        "the failed answer was paid, so it is reused and fails again"
+    )
     (project / "prompts" / "classify.md.j2").write_text(
         (project / "prompts" / "classify.md.j2")
         .read_text()
         .replace("You sort documents.", "You sort letters.")
     )
     provider.answer(
-        lambda r: json.dumps({"label": "delivery", "evidence": r.document[:20], "note": "a desk"})
+        lambda r: json.dumps(
+            {"label": "delivery", "evidence": r.document[:20], "note": "a desk"}
+        )
     )
     _, after = run(project, retry=some)
     assert status(after) == ["accepted", "deferred", "deferred"]
@@ -414,9 +491,13 @@ def test_a_retry_chooses_by_step_and_reason(project: Path) -> None:
     first, _ = run(project)
     with Engine(Project(project), env={}) as engine:
         assert plan_retry(engine.ledger, first).again == frozenset(TEXTS)
-        assert plan_retry(engine.ledger, first, "classify", "GROUNDING").again == frozenset(TEXTS)
+        assert plan_retry(
+            engine.ledger, first, "classify", "GROUNDING"
+        ).again == frozenset(TEXTS)
         for step, reason in (("draft", ""), (None, "budget")):
-            with pytest.raises(Misuse, match=r"deferred no such document; 3 were deferred in all"):
+            with pytest.raises(
+                Misuse, match=r"deferred no such document; 3 were deferred in all"
+            ):
                 plan_retry(engine.ledger, first, step, reason)
 
 
@@ -426,7 +507,12 @@ def test_after_a_review_a_retry_goes_on_with_the_later_steps(
     first, before = run(project, "b.txt")
     assert status(before, "summarize") == ["skipped"]
     with Engine(Project(project), env={}) as engine:
-        edit(engine.ledger, find_item(engine.ledger, first, "b.txt", "classify"), MINE, by="ada")
+        edit(
+            engine.ledger,
+            find_item(engine.ledger, first, "b.txt", "classify"),
+            MINE,
+            by="ada",
+        )
         plan = plan_retry(engine.ledger, first)
     provider.answer('{"note": "an invoice"}')
     _, after = run(project, "b.txt", retry=plan)
@@ -466,9 +552,15 @@ def test_retry_runs_the_flow_again_with_the_same_parameters(
     for name in [name for name in sys.modules if name.partition(".")[0] == "flows"]:
         monkeypatch.delitem(sys.modules, name)  # those of another test's project
     (project / "flows" / "sort_inbox.py").write_text(FLOW)
-    provider.answer(lambda r: INVENTED if "invoice" in r.document else answer(r.document))
+    provider.answer(
+        lambda r: INVENTED if "invoice" in r.document else answer(r.document)
+    )
     done = terminal(
-        "run", "sort_inbox", "--labels", '["billing", "delivery", "praise"]', cwd=project
+        "run",
+        "sort_inbox",
+        "--labels",
+        '["billing", "delivery", "praise"]',
+        cwd=project,
     )
     assert "1 deferred" in done.out, done.err
     (project / "inbox" / "new.txt").write_text(
@@ -482,7 +574,8 @@ def test_retry_runs_the_flow_again_with_the_same_parameters(
     assert "Of 1 that waited, 1 are done and 0 still wait." in done.err
     assert provider.count == calls
     lines = [
-        json.loads(line) for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (project / "out" / "outcomes.jsonl").read_text().splitlines()
     ]
     assert [(line["id"], line["outcomes"]["classify"]["status"]) for line in lines] == [
         (n, "accepted") for n in TEXTS
@@ -494,7 +587,9 @@ def answer(text: str) -> str:
     return json.dumps({"label": "delivery", "evidence": text[:20]})
 
 
-def test_a_run_that_was_no_flow_cannot_be_tried_again(project: Path, terminal: Terminal) -> None:
+def test_a_run_that_was_no_flow_cannot_be_tried_again(
+    project: Path, terminal: Terminal
+) -> None:
     with Engine(Project(project), env={}) as engine:
         context = engine.start_run("certify classify: small")
         engine.run_batch(context, CLASSIFY, Batch(documents("a.txt")), LABELS)
@@ -526,7 +621,13 @@ def test_decisions_become_golden_rows_once_and_confidential_ones_only_when_asked
         "internal",
     )
     done = terminal(
-        "golden", "add", first, "--to", "examples", "--include-confidential", cwd=project
+        "golden",
+        "add",
+        first,
+        "--to",
+        "examples",
+        "--include-confidential",
+        cwd=project,
     )
     assert "1 added to golden/classify-examples.jsonl" in done.out
     assert "left out a.txt: its text is in classify.jsonl already" in done.err
@@ -556,7 +657,9 @@ def test_golden_rows_are_read_as_examples_whatever_the_answer_holds(
     )
 
 
-def test_without_a_decision_there_is_nothing_to_learn(project: Path, terminal: Terminal) -> None:
+def test_without_a_decision_there_is_nothing_to_learn(
+    project: Path, terminal: Terminal
+) -> None:
     first, _ = run(project, "a.txt")
     terminal("review", first, "a.txt", "--reject", cwd=project)
     done = terminal("golden", "add", first, cwd=project)

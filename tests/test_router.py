@@ -41,7 +41,9 @@ def policy(
     tiers = {tier: {"description": tier} for tier in TIERS}
     routes = rules.pop("routes", [{"name": "default", "try": list(models)}])
     return Policy(
-        catalog=Catalog.model_validate({"version": 1, "tiers": tiers, "models": models}),
+        catalog=Catalog.model_validate(
+            {"version": 1, "tiers": tiers, "models": models}
+        ),
         rules=Rules.model_validate({"version": 1, "routes": routes, **rules}),
         unavailable=unavailable or {},
     )
@@ -54,7 +56,12 @@ F = Features(step="draft", tokens=500, prompt_tokens=600, sensitivity="internal"
 
 amounts = st.decimals(min_value=0, max_value=5, places=3).map(str)
 prices = st.just("unknown") | st.fixed_dictionaries(
-    {"input": amounts, "output": amounts, "source": st.just("test"), "date": st.just("2026-11-22")}
+    {
+        "input": amounts,
+        "output": amounts,
+        "source": st.just("test"),
+        "date": st.just("2026-11-22"),
+    }
 )
 models = st.dictionaries(
     st.sampled_from(NAMES),
@@ -141,12 +148,16 @@ def test_a_route_names_only_what_is_allowed_and_gives_a_reason_for_the_rest(
         )
         cost = chosen.cost(Usage(prompt, answer))
         assert all(
-            chosen.tier in guard.allow_tiers for guard in p.rules.guards if guard.when.matches(f)
+            chosen.tier in guard.allow_tiers
+            for guard in p.rules.guards
+            if guard.when.matches(f)
         )
         assert name not in p.unavailable
         assert splits or prompt + answer <= chosen.context_tokens
         if left is not None:
-            assert name in p.rules.budget.allow_unpriced if cost is None else cost <= left
+            assert (
+                name in p.rules.budget.allow_unpriced if cost is None else cost <= left
+            )
     rule = p.rules.matching(f)
     assert rule is not None
     candidates = set(rule.candidates) or set(p.catalog.models)
@@ -157,7 +168,9 @@ def test_a_route_names_only_what_is_allowed_and_gives_a_reason_for_the_rest(
 
 
 @given(
-    f=questions, p=policies(), left=st.none() | st.decimals(min_value=0, max_value="0.02", places=6)
+    f=questions,
+    p=policies(),
+    left=st.none() | st.decimals(min_value=0, max_value="0.02", places=6),
 )
 def test_the_same_question_gets_the_same_route(
     f: Features, p: Policy, left: Decimal | None
@@ -166,7 +179,9 @@ def test_the_same_question_gets_the_same_route(
     models = dict(reversed(p.catalog.model_dump(mode="json")["models"].items()))
     again = replace(
         p,
-        catalog=Catalog.model_validate({**p.catalog.model_dump(mode="json"), "models": models}),
+        catalog=Catalog.model_validate(
+            {**p.catalog.model_dump(mode="json"), "models": models}
+        ),
         rules=Rules.model_validate(p.rules.model_dump(mode="json", by_alias=True)),
     )
     assert again.hash == p.hash
@@ -175,17 +190,24 @@ def test_the_same_question_gets_the_same_route(
 
 
 @given(f=questions, p=policies(), name=st.sampled_from(NAMES))
-def test_one_more_guard_only_takes_models_away(f: Features, p: Policy, name: str) -> None:
+def test_one_more_guard_only_takes_models_away(
+    f: Features, p: Policy, name: str
+) -> None:
     data = p.rules.model_dump(mode="json", by_alias=True)
     stricter = replace(
         p,
         rules=Rules.model_validate(
-            {**data, "guards": [*data["guards"], {"name": name, "allow_tiers": ["local"]}]}
+            {
+                **data,
+                "guards": [*data["guards"], {"name": name, "allow_tiers": ["local"]}],
+            }
         ),
     )
     before = route(f, p, max_output_tokens=100).models
     after = route(f, stricter, max_output_tokens=100).models
-    assert after == tuple(name for name in before if p.catalog.models[name].tier == "local")
+    assert after == tuple(
+        name for name in before if p.catalog.models[name].tier == "local"
+    )
 
 
 # ---- each reason --------------------------------------------------------------------------------
@@ -212,7 +234,9 @@ def test_models_come_in_the_order_that_the_route_names() -> None:
 
 
 def test_a_model_named_twice_is_tried_once() -> None:
-    assert only(policy({"a": model()}, routes=[{"name": "r", "try": ["a", "a"]}])).models == ("a",)
+    assert only(
+        policy({"a": model()}, routes=[{"name": "r", "try": ["a", "a"]}])
+    ).models == ("a",)
 
 
 def test_without_proof_the_strongest_allowed_model_comes_first() -> None:
@@ -224,7 +248,9 @@ def test_without_proof_the_strongest_allowed_model_comes_first() -> None:
     }
     guard = {"name": "g", "allow_tiers": ["local"]}
     found = only(
-        policy(entries, guards=[guard], routes=[{"name": "r", "pick": "cheapest_capable"}])
+        policy(
+            entries, guards=[guard], routes=[{"name": "r", "pick": "cheapest_capable"}]
+        )
     )
     assert found.models == ("b", "d", "a")
     assert [rejection.model for rejection in found.rejected] == ["c"]
@@ -234,7 +260,11 @@ def test_without_proof_the_strongest_allowed_model_comes_first() -> None:
     ("entry", "asked", "reason"),
     [
         (model("proprietary"), {}, "guard g: what is internal may only go to local"),
-        (model(context_tokens=699), {}, "needs about 700 tokens, its context window has 699"),
+        (
+            model(context_tokens=699),
+            {},
+            "needs about 700 tokens, its context window has 699",
+        ),
         (
             model(token_margin=1.5, context_tokens=999),
             {},
@@ -255,7 +285,9 @@ def test_without_proof_the_strongest_allowed_model_comes_first() -> None:
 def test_a_model_is_left_out_with_the_reason(
     entry: dict[str, Any], asked: dict[str, Any], reason: str
 ) -> None:
-    found = only(policy({"a": entry}, guards=[{"name": "g", "allow_tiers": ["local"]}]), **asked)
+    found = only(
+        policy({"a": entry}, guards=[{"name": "g", "allow_tiers": ["local"]}]), **asked
+    )
     assert found.models == ()
     assert found.reason == "no acceptable model is left"
     assert found.rejected[0].reason.startswith(reason)
@@ -271,7 +303,9 @@ def test_a_guard_is_named_before_anything_else() -> None:
     """Nobody should set a key for a model that the document may not go to."""
     found = only(
         policy(
-            {"a": model("proprietary")}, {"a": "set KEY"}, guards=[{"name": "g", "allow_tiers": []}]
+            {"a": model("proprietary")},
+            {"a": "set KEY"},
+            guards=[{"name": "g", "allow_tiers": []}],
         )
     )
     assert found.rejected[0].reason.startswith("guard g")
@@ -287,10 +321,13 @@ def test_a_prompt_that_is_dear_for_its_length_is_held_against_the_purse() -> Non
     price = {**PRICE, "above": {"prompt_tokens": 600, "input": 10, "output": 20}}
     fits = policy({"a": model(price=price)})
     assert only(fits, budget_left=Decimal("0.0008")).models == ("a",)
-    assert only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.0008")).models == ()
-    assert only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.00801")).models == (
-        "a",
+    assert (
+        only(fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.0008")).models
+        == ()
     )
+    assert only(
+        fits, replace(F, prompt_tokens=601), budget_left=Decimal("0.00801")
+    ).models == ("a",)
 
 
 def test_proof_counts_for_what_it_is_asked_about_and_no_longer() -> None:
@@ -312,11 +349,18 @@ def test_proof_counts_for_what_it_is_asked_about_and_no_longer() -> None:
     }
     routes = [{"name": "r", "pick": "cheapest_capable"}]
     asked = replace(
-        policy({"a": model(), "b": model(strength=90)}, routes=routes, floors={"draft": 0.9}),
+        policy(
+            {"a": model(), "b": model(strength=90)},
+            routes=routes,
+            floors={"draft": 0.9},
+        ),
         certificates=Certificates.model_validate({"certificates": [certificate]}),
     )
     now = Current(
-        identities={"a": "i"}, prompt_hash="p", step_hash="s", today=datetime.date(2026, 11, 22)
+        identities={"a": "i"},
+        prompt_hash="p",
+        step_hash="s",
+        today=datetime.date(2026, 11, 22),
     )
     assert only(asked, current=now).models == ("a", "b")
     assert only(asked, current=replace(now, prompt_hash="other")).models == ("b", "a")
@@ -331,7 +375,9 @@ def test_a_step_that_splits_takes_models_with_small_windows() -> None:
 def test_a_model_is_judged_by_what_it_can_write_at_most() -> None:
     """A call never asks for more than the model's own limit, so neither window nor purse need more."""
     short = policy({"a": model(context_tokens=650, max_output_tokens=50)})
-    assert only(short, max_output_tokens=5000, budget_left=Decimal("0.0007")).models == ("a",)
+    assert only(
+        short, max_output_tokens=5000, budget_left=Decimal("0.0007")
+    ).models == ("a",)
 
 
 def test_an_unpriced_model_may_be_called_under_a_budget_that_allows_it() -> None:
@@ -345,7 +391,9 @@ def test_an_unpriced_model_may_be_called_under_a_budget_that_allows_it() -> None
 def test_no_matching_route_is_a_route_without_models() -> None:
     """Only rules that were not loaded from a file can lack a last route."""
     rules = [{"name": "r", "when": {"step": "other"}, "try": ["a"]}]
-    assert only(policy({"a": model()}, routes=rules)).reason.startswith("no route matches")
+    assert only(policy({"a": model()}, routes=rules)).reason.startswith(
+        "no route matches"
+    )
 
 
 def test_the_worst_case_is_never_below_the_estimate() -> None:
@@ -358,7 +406,10 @@ def test_the_policys_hash_is_of_both_files_and_not_of_this_machine() -> None:
     before = policy({"a": model()})
     assert replace(before, unavailable={"a": "set KEY"}).hash == before.hash
     assert policy({"a": model(strength=11)}).hash != before.hash
-    assert policy({"a": model()}, guards=[{"name": "g", "allow_tiers": []}]).hash != before.hash
+    assert (
+        policy({"a": model()}, guards=[{"name": "g", "allow_tiers": []}]).hash
+        != before.hash
+    )
 
 
 NOW = Current(
@@ -383,7 +434,9 @@ def proof(*names: str, **settings: Any) -> dict[str, Any]:
         "n": 100,
         "errors": 0,
         "bound": 0.97,
-        "mean_usage": {name: {"prompt_tokens": 1000, "completion_tokens": 100} for name in names},
+        "mean_usage": {
+            name: {"prompt_tokens": 1000, "completion_tokens": 100} for name in names
+        },
         "date": "2026-11-22",
         "tierwise_version": "0",
         **settings,
@@ -398,9 +451,15 @@ def proven(catalog: dict[str, Any], *proofs: dict[str, Any], **settings: Any) ->
     made = policy(
         catalog,
         routes=[{"name": "r", "pick": "cheapest_capable"}],
-        **{"floors": {"draft": 0.9}, "escalate": {"on": ["low_confidence"]}, **settings},
+        **{
+            "floors": {"draft": 0.9},
+            "escalate": {"on": ["low_confidence"]},
+            **settings,
+        },
     )
-    return replace(made, certificates=Certificates.model_validate({"certificates": proofs}))
+    return replace(
+        made, certificates=Certificates.model_validate({"certificates": proofs})
+    )
 
 
 LADDER = {"small": priced(1, strength=20), "large": priced(10, strength=90)}
@@ -431,7 +490,9 @@ WORDS = {**LADDER, "words": priced(0, learned="draft", strength=1, litellm_param
 SURE = proof("words", threshold=0.8, coverage=0.6)
 
 
-def test_a_model_that_is_proven_only_where_it_is_sure_keeps_that_and_hands_on_the_rest() -> None:
+def test_a_model_that_is_proven_only_where_it_is_sure_keeps_that_and_hands_on_the_rest() -> (
+    None
+):
     chosen = only(proven(WORDS, SURE, proof("small"), proof("large")), current=NOW)
     assert chosen.models == ("words", "small", "large")
     assert chosen.thresholds == {"words": 0.8}
@@ -439,7 +500,9 @@ def test_a_model_that_is_proven_only_where_it_is_sure_keeps_that_and_hands_on_th
 
 
 def test_without_escalation_on_low_confidence_a_threshold_is_worth_nothing() -> None:
-    chosen = only(proven(WORDS, SURE, proof("small"), escalate={"on": ["schema"]}), current=NOW)
+    chosen = only(
+        proven(WORDS, SURE, proof("small"), escalate={"on": ["schema"]}), current=NOW
+    )
     assert chosen.models == ("small", "large")
     assert chosen.thresholds == {}
 
@@ -456,17 +519,24 @@ def test_a_classifier_is_asked_only_with_proof_and_only_for_its_step() -> None:
     without_any = only(proven(WORDS), current=NOW)
     assert "words" not in without_any.models
     other = only(
-        proven({**WORDS, "words": priced(0, learned="classify", litellm_params={})}, SURE),
+        proven(
+            {**WORDS, "words": priced(0, learned="classify", litellm_params={})}, SURE
+        ),
         current=NOW,
     )
-    assert Rejection("words", "is trained for classify only", "other_step") in other.rejected
+    assert (
+        Rejection("words", "is trained for classify only", "other_step")
+        in other.rejected
+    )
 
 
 def test_a_named_order_stays_and_takes_only_the_threshold_from_a_certificate() -> None:
     named = proven(WORDS, SURE)
     routes = named.rules.model_copy(
         update={
-            "routes": policy(WORDS, routes=[{"name": "r", "try": ["words", "large"]}]).rules.routes
+            "routes": policy(
+                WORDS, routes=[{"name": "r", "try": ["words", "large"]}]
+            ).rules.routes
         }
     )
     chosen = only(replace(named, rules=routes), current=NOW)
@@ -482,7 +552,9 @@ def test_a_choice_tells_what_a_call_should_cost_and_what_is_proven() -> None:
         max_output_tokens=300,
         current=NOW,
     )
-    assert small.expected_cost == Decimal("0.0006")  # 500 in, and the 100 out that were measured
-    assert large.expected_cost == Decimal("0.008")  # nothing was measured: all 300 that are allowed
+    # 500 in, and the 100 out that were measured
+    assert small.expected_cost == Decimal("0.0006")
+    # nothing was measured: all 300 that are allowed
+    assert large.expected_cost == Decimal("0.008")
     assert small.proof.startswith("0 errors in 100 show 0.970")
     assert large.proof.startswith("not certified for draft")

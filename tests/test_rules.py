@@ -14,7 +14,15 @@ from pydantic import BaseModel, ValidationError
 from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError
 from tierwise.policy.catalog import Catalog, load_catalog
-from tierwise.policy.rules import Condition, Features, Guard, RouteRule, Rules, features, load_rules
+from tierwise.policy.rules import (
+    Condition,
+    Features,
+    Guard,
+    RouteRule,
+    Rules,
+    features,
+    load_rules,
+)
 from tierwise.records import SENSITIVITIES, Document, Outcome
 from tierwise.steps.step import Step
 
@@ -35,7 +43,10 @@ CATALOG = Catalog.model_validate(
                 "strength": 10,
                 "price": "unknown",
             }
-            for name, tier in {"ministral-3-3b": "local", "gpt-mini": "proprietary"}.items()
+            for name, tier in {
+                "ministral-3-3b": "local",
+                "gpt-mini": "proprietary",
+            }.items()
         },
     }
 )
@@ -147,7 +158,11 @@ def test_a_condition_without_anything_always_holds() -> None:
             {"outcomes": {"count": {"n": 3}}},
             {"outcomes": {"count": {"n": None}}},
         ),
-        ({"outcomes": {"sort": "a"}}, {"outcomes": {"sort": "a"}}, {"outcomes": {"sort": "b"}}),
+        (
+            {"outcomes": {"sort": "a"}},
+            {"outcomes": {"sort": "a"}},
+            {"outcomes": {"sort": "b"}},
+        ),
         ({"budget_used_min": 0.8}, {"budget_used": 0.8}, {"budget_used": 0.79}),
         (
             {"step": "draft", "stakes": "high"},
@@ -175,7 +190,9 @@ def test_a_stricter_document_never_slips_under_a_least_sensitivity(
     """If a guard catches a document, it catches every stricter one."""
     stricter = max(low, found, key=SENSITIVITIES.index)
     condition = {"sensitivity_min": least, **({"step": "draft"} if both else {})}
-    assert holds(condition, sensitivity=stricter) or not holds(condition, sensitivity=found)
+    assert holds(condition, sensitivity=stricter) or not holds(
+        condition, sensitivity=found
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,7 +210,9 @@ def test_a_stricter_document_never_slips_under_a_least_sensitivity(
         {"stakes": "huge"},
     ],
 )
-def test_a_condition_that_could_never_hold_is_refused(condition: dict[str, Any]) -> None:
+def test_a_condition_that_could_never_hold_is_refused(
+    condition: dict[str, Any],
+) -> None:
     """A guard that never holds would be off without a word."""
     with pytest.raises(ValidationError):
         Condition.model_validate(condition)
@@ -216,7 +235,10 @@ def test_a_guard_forbids_other_tiers_and_says_why() -> None:
             "allow_tiers": ["local", "clarifai"],
         }
     )
-    secret, plain = replace(F, sensitivity="restricted"), replace(F, sensitivity="public")
+    secret, plain = (
+        replace(F, sensitivity="restricted"),
+        replace(F, sensitivity="public"),
+    )
     assert rules.forbidden("proprietary", secret) == (
         "guard g: what is restricted may only go to local, clarifai"
     )
@@ -256,7 +278,9 @@ def test_the_first_route_that_matches_is_taken() -> None:
     assert [rule and rule.name for rule in taken] == ["default", "long", "long"]
 
 
-@pytest.mark.parametrize("ways", [{}, {"try": ["a"], "pick": "cheapest_capable"}, {"try": []}])
+@pytest.mark.parametrize(
+    "ways", [{}, {"try": ["a"], "pick": "cheapest_capable"}, {"try": []}]
+)
 def test_a_route_goes_one_way(ways: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="either `try"):
         RouteRule.model_validate({"name": "r", **ways})
@@ -299,8 +323,12 @@ def test_only_accepted_outcomes_can_be_looked_at() -> None:
         id="d",
         text="t",
         outcomes={
-            "classify": Outcome(step="classify", status="accepted", value={"label": "a"}),
-            "summarize": Outcome(step="summarize", status="deferred", value={"summary": "b"}),
+            "classify": Outcome(
+                step="classify", status="accepted", value={"label": "a"}
+            ),
+            "summarize": Outcome(
+                step="summarize", status="deferred", value={"summary": "b"}
+            ),
         },
     )
     assert features_of(document).outcomes == {"classify": {"label": "a"}}
@@ -326,7 +354,11 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("- gpt-mini", "- gpt-minni", "13: no model named 'gpt-minni'; did you mean 'gpt-mini'?"),
+        (
+            "- gpt-mini",
+            "- gpt-minni",
+            "13: no model named 'gpt-minni'; did you mean 'gpt-mini'?",
+        ),
         (
             "- ministral-3-3b",
             "- ministral-3-8b",
@@ -337,16 +369,36 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
             "try: [claude]",
             "16: no model named 'claude'; known: gpt-mini, ministral-3-3b",
         ),
-        ("routes_to: gpt-mini", "routes_to: gpt-min", "15: no model named 'gpt-min'; did you mean"),
+        (
+            "routes_to: gpt-mini",
+            "routes_to: gpt-min",
+            "15: no model named 'gpt-min'; did you mean",
+        ),
         (
             "allow_unpriced: [gpt",
             "allow_unpriced: [gtp",
             "17: no model named 'gtp-mini'; did you mean 'gpt-mini'?",
         ),
-        ("      - local\n", "      - locale\n", "6: no tier named 'locale'; did you mean 'local'?"),
-        ("step: [draft]", "step: [drafts]", "10: no step named 'drafts'; did you mean 'draft'?"),
-        ("step: [draft]", "step: drafts", "10: no step named 'drafts'; did you mean 'draft'?"),
-        ("step: draft,", "step: daft,", "15: no step named 'daft'; did you mean 'draft'?"),
+        (
+            "      - local\n",
+            "      - locale\n",
+            "6: no tier named 'locale'; did you mean 'local'?",
+        ),
+        (
+            "step: [draft]",
+            "step: [drafts]",
+            "10: no step named 'drafts'; did you mean 'draft'?",
+        ),
+        (
+            "step: [draft]",
+            "step: drafts",
+            "10: no step named 'drafts'; did you mean 'draft'?",
+        ),
+        (
+            "step: draft,",
+            "step: daft,",
+            "15: no step named 'daft'; did you mean 'draft'?",
+        ),
         (
             "{classify: 0.90}",
             "{clasify: 0.90}",
@@ -429,7 +481,9 @@ def test_what_is_wrong_names_line_thing_and_remedy(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert RULES.count(old) >= 1
-    assert said(tmp_path, RULES.replace(old, new, 1)).startswith(f"rules.yaml:{message}")
+    assert said(tmp_path, RULES.replace(old, new, 1)).startswith(
+        f"rules.yaml:{message}"
+    )
 
 
 def test_two_guards_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -450,12 +504,17 @@ def test_two_guards_of_one_name_are_refused(tmp_path: Path) -> None:
         ("just words\n", "1: expects settings"),
     ],
 )
-def test_a_file_that_holds_no_rules_says_so(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_holds_no_rules_says_so(
+    tmp_path: Path, text: str, message: str
+) -> None:
     assert said(tmp_path, text).startswith(f"rules.yaml:{message}")
 
 
 def test_a_file_that_is_not_there_or_no_file_says_so(tmp_path: Path) -> None:
-    for path, words in ((tmp_path / "none.yaml", "missing"), (tmp_path, "cannot be read")):
+    for path, words in (
+        (tmp_path / "none.yaml", "missing"),
+        (tmp_path, "cannot be read"),
+    ):
         with pytest.raises(ConfigError, match=words):
             load_rules(path, CATALOG, STEPS)
 
@@ -469,7 +528,9 @@ def test_steps_are_not_checked_where_they_are_not_known(tmp_path: Path) -> None:
 def test_the_hash_is_of_the_meaning_not_the_spelling(tmp_path: Path) -> None:
     before = load(tmp_path, RULES).hash
     assert (
-        load(tmp_path, "# a comment\n" + RULES.replace("step: [draft]", "step: draft")).hash
+        load(
+            tmp_path, "# a comment\n" + RULES.replace("step: [draft]", "step: draft")
+        ).hash
         == before
     )
     for old, new in [

@@ -70,7 +70,9 @@ PROCESS = """
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_no_commit_of_any_process_ever_breaks_a_budget(database: str, tmp_path: Path) -> None:
+def test_no_commit_of_any_process_ever_breaks_a_budget(
+    database: str, tmp_path: Path
+) -> None:
     """Two runs, of two processes with 32 calls at once each, share a day's limit; one process is killed."""
     url = migrated_url(database, tmp_path)
     with Ledger.open(url, root=tmp_path) as ledger:
@@ -81,24 +83,35 @@ def test_no_commit_of_any_process_ever_breaks_a_budget(database: str, tmp_path: 
             run_id = f"run-{number % 2 + 1}"
             names = [run_id, "day", *(["day team=claims"] if run_id == "run-1" else [])]
             limits = [f"{name}: {LIMITS[name]}" for name in names]
-            processes.append(python(PROCESS, url, str(tmp_path), run_id, str(number), *limits))
-        assert [process.stdout and process.stdout.readline() for process in processes] == [
-            "ready\n"
-        ] * 4
+            processes.append(
+                python(PROCESS, url, str(tmp_path), run_id, str(number), *limits)
+            )
+        assert [
+            process.stdout and process.stdout.readline() for process in processes
+        ] == ["ready\n"] * 4
         for process in processes:
             assert process.stdin
             process.stdin.write("go\n")
             process.stdin.flush()
-        while not any(state.spent > Decimal("0.02") for state in ledger.budgets.states(["run-2"])):
+        while not any(
+            state.spent > Decimal("0.02") for state in ledger.budgets.states(["run-2"])
+        ):
             time.sleep(0.01)
         processes[3].send_signal(signal.SIGKILL)
         errors = [process.communicate(timeout=100)[1] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0, 0, -signal.SIGKILL], errors
+        assert [process.returncode for process in processes] == [
+            0,
+            0,
+            0,
+            -signal.SIGKILL,
+        ], errors
         states = {state.name: state for state in ledger.budgets.states()}
         assert set(states) == set(LIMITS)
         for name in LIMITS:
             _check_history(ledger, name)
-        paid = {name: ledger.runs.resolve(name).cost_known for name in ("run-1", "run-2")}
+        paid = {
+            name: ledger.runs.resolve(name).cost_known for name in ("run-1", "run-2")
+        }
     assert states["run-1"].reserved == 0
     assert states["run-1"].spent == states["day team=claims"].spent
     assert min(states["day"].free, states["day team=claims"].free) < Decimal("0.02"), (
@@ -148,7 +161,9 @@ def make(tmp_path: Path, provider: Standin) -> Iterator[Make]:
     def engine(budget: str = "{}", price: str = PRICE) -> Engine:
         rules = RULES.replace("[small, large]", "[small]") + f"budget: {budget}\n"
         root = make_project(
-            tmp_path / str(len(made)), model("small", provider.url, price=price), rules=rules
+            tmp_path / str(len(made)),
+            model("small", provider.url, price=price),
+            rules=rules,
         )
         made.append(Engine(Project(root), env={}))
         return made[-1]
@@ -180,15 +195,23 @@ def test_by_default_documents_wait_and_all_that_can_be_paid_is_paid(make: Make) 
     engine = make()
     run = engine.start_run("test", budget_usd=Decimal("0.005"))
     done = engine.run_batch(run, CLASSIFY, documents(60), LABELS)
-    waiting = [outcome.reason for outcome in outcomes(done) if outcome.status == "deferred"]
+    waiting = [
+        outcome.reason for outcome in outcomes(done) if outcome.status == "deferred"
+    ]
     assert waiting
-    assert all(reason.startswith("budget: small: the call may cost") for reason in waiting)
+    assert all(
+        reason.startswith("budget: small: the call may cost") for reason in waiting
+    )
     [state] = engine.ledger.budgets.states()
     one = state.spent / accepted(done)
-    assert state.limit - state.spent < Decimal("0.0012") + one, "another call would have fitted"
+    assert state.limit - state.spent < Decimal("0.0012") + one, (
+        "another call would have fitted"
+    )
 
 
-def test_answers_that_were_paid_are_had_with_an_empty_purse(make: Make, provider: Standin) -> None:
+def test_answers_that_were_paid_are_had_with_an_empty_purse(
+    make: Make, provider: Standin
+) -> None:
     engine = make()
     engine.run_batch(engine.start_run("test"), CLASSIFY, documents(3), LABELS)
     done = engine.run_batch(
@@ -240,8 +263,14 @@ def test_after_a_no_documents_wait_and_nobody_is_asked_again(make: Make) -> None
     assert len(asked) == 1
 
 
-def test_a_run_that_is_stopped_while_it_waits_for_a_person_does_not_wait_on(make: Make) -> None:
-    engine, asked, answered = make("{when_empty: pause}"), threading.Event(), threading.Event()
+def test_a_run_that_is_stopped_while_it_waits_for_a_person_does_not_wait_on(
+    make: Make,
+) -> None:
+    engine, asked, answered = (
+        make("{when_empty: pause}"),
+        threading.Event(),
+        threading.Event(),
+    )
 
     def ask(error: BudgetExceeded) -> Decimal:
         asked.set()
@@ -257,15 +286,23 @@ def test_a_run_that_is_stopped_while_it_waits_for_a_person_does_not_wait_on(make
     answered.set()
 
 
-def test_a_review_by_a_person_is_no_want_of_money(tmp_path: Path, provider: Standin) -> None:
+def test_a_review_by_a_person_is_no_want_of_money(
+    tmp_path: Path, provider: Standin
+) -> None:
     """Though a dearer model was refused on the way."""
     dear = "{input: 1000, output: 1000, source: test, date: 2026-11-01}"
     rules = RULES.replace("try: [small, large]", "try: [small, large], review: human")
     entries = model("small", provider.url, price=dear), model("large", provider.url)
-    with Engine(Project(make_project(tmp_path / "p", *entries, rules=rules)), env={}) as engine:
+    with Engine(
+        Project(make_project(tmp_path / "p", *entries, rules=rules)), env={}
+    ) as engine:
         run = engine.start_run("test", budget_usd=Decimal("0.01"))
         [outcome] = outcomes(engine.run_batch(run, CLASSIFY, documents(1), LABELS))
-    assert (outcome.status, outcome.model, run.budget.refused) == ("deferred", "large", None)
+    assert (outcome.status, outcome.model, run.budget.refused) == (
+        "deferred",
+        "large",
+        None,
+    )
     assert outcome.reason.startswith("waits for a person's review")
 
 
@@ -288,12 +325,16 @@ def test_a_run_on_prefect_pauses_and_goes_on_when_it_is_resumed_with_money(
         started.append(flow_run.get_id())
         with recorded_run(budget_usd=0.003) as run:
             mine = current_run().engine
-            return accepted(mine.run_batch(run.context, CLASSIFY, documents(20), LABELS)), run.id
+            return accepted(
+                mine.run_batch(run.context, CLASSIFY, documents(20), LABELS)
+            ), run.id
 
     def person() -> None:
         with get_client(sync_client=True) as client:
             while not (
-                started and (state := client.read_flow_run(started[0]).state) and state.is_paused()
+                started
+                and (state := client.read_flow_run(started[0]).state)
+                and state.is_paused()
             ):
                 time.sleep(0.1)
         resume_flow_run(started[0], run_input={"add_usd": 0.5})
@@ -310,7 +351,9 @@ def test_a_run_on_prefect_pauses_and_goes_on_when_it_is_resumed_with_money(
 # ---- limits that runs share
 
 
-def test_runs_share_a_days_limit_and_only_those_with_a_tag_that_of_the_tag(make: Make) -> None:
+def test_runs_share_a_days_limit_and_only_those_with_a_tag_that_of_the_tag(
+    make: Make,
+) -> None:
     claims = "{usd: 0.0015, per: day, tags: {team: claims}}"
     engine = make(f"{{limits: [{{usd: 0.004, per: day}}, {claims}]}}")
     tagged = engine.start_run("test", tags={"team": "claims", "customer": "acme"})
@@ -318,9 +361,16 @@ def test_runs_share_a_days_limit_and_only_those_with_a_tag_that_of_the_tag(make:
     assert 0 < accepted(first) < 40
     assert " team=claims' has" in outcomes(first)[-1].reason
     second = engine.run_batch(
-        engine.start_run("test", tags={"team": "sales"}), CLASSIFY, documents(80), LABELS
+        engine.start_run("test", tags={"team": "sales"}),
+        CLASSIFY,
+        documents(80),
+        LABELS,
     )
-    paid = sum(not attempt.reused for outcome in outcomes(second) for attempt in outcome.attempts)
+    paid = sum(
+        not attempt.reused
+        for outcome in outcomes(second)
+        for attempt in outcome.attempts
+    )
     assert paid > 0
     assert accepted(second) < 80
     states = {
@@ -331,7 +381,9 @@ def test_runs_share_a_days_limit_and_only_those_with_a_tag_that_of_the_tag(make:
     assert states["team=claims"].spent < states[""].spent <= Decimal("0.004")
 
 
-def test_repairs_and_escalations_draw_on_the_purse_too(make: Make, provider: Standin) -> None:
+def test_repairs_and_escalations_draw_on_the_purse_too(
+    make: Make, provider: Standin
+) -> None:
     engine = make()
     provider.answer("no", INVENTED)
     run = engine.start_run("test", budget_usd=Decimal(1))
@@ -396,7 +448,9 @@ def test_budgets_are_shown_with_their_changes_and_more_can_be_added(
     engine = make("{limits: [{usd: 2, per: month, tags: {team: claims}}]}")
     root = engine.project.root
     month = Limit("team=claims", Decimal(2), "month").name(time.time())
-    assert f"{month} 2.00 USD 0.000000 USD" in " ".join(terminal("budgets", cwd=root).out.split())
+    assert f"{month} 2.00 USD 0.000000 USD" in " ".join(
+        terminal("budgets", cwd=root).out.split()
+    )
     run = engine.start_run("test", tags={"team": "claims"}, budget_usd=Decimal(1))
     engine.run_batch(run, CLASSIFY, documents(1), LABELS)
     listed = terminal("budgets", cwd=root).out
@@ -405,7 +459,8 @@ def test_budgets_are_shown_with_their_changes_and_more_can_be_added(
     added = terminal("budgets", month, "--add", "3", "--note", "year's end", cwd=root)
     assert added.code == 0
     assert [
-        word in added.out for word in ("reserved", "settled", "granted", "year's end", "5.00 USD")
+        word in added.out
+        for word in ("reserved", "settled", "granted", "year's end", "5.00 USD")
     ] == [True] * 5
     [state] = json.loads(terminal("budgets", "--json", cwd=root).out)[:1]
     assert (state["name"], Decimal(state["limit"])) == (month, 5)

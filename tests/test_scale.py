@@ -49,7 +49,9 @@ def test_each_document_is_in_one_shard(name: str, of: int) -> None:
     assert sum(Shard(number, of).holds(name) for number in range(1, of + 1)) == 1
 
 
-def test_shards_split_a_folder_with_nothing_left_and_nothing_twice(tmp_path: Path) -> None:
+def test_shards_split_a_folder_with_nothing_left_and_nothing_twice(
+    tmp_path: Path,
+) -> None:
     """Files and rows, also rows that share an id, have the same ids and texts as when all is read at once."""
     for n in range(60):
         (tmp_path / f"{n}.txt").write_text(f"Letter {n}")
@@ -86,7 +88,9 @@ def test_a_shard_without_documents_is_fine(tmp_path: Path) -> None:
 # --- the choice of a task runner
 
 
-def test_threads_are_the_task_runner_unless_the_project_says_otherwise(project: Path) -> None:
+def test_threads_are_the_task_runner_unless_the_project_says_otherwise(
+    project: Path,
+) -> None:
     assert type(task_runner()).__name__ == "ThreadPoolTaskRunner"
 
 
@@ -94,7 +98,9 @@ def test_the_project_chooses_dask_and_variables_take_its_place(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("prefect_dask")
-    (project / "pyproject.toml").write_text('[tool.tierwise]\ntask_runner = "dask"\nworkers = 3\n')
+    (project / "pyproject.toml").write_text(
+        '[tool.tierwise]\ntask_runner = "dask"\nworkers = 3\n'
+    )
     runner = task_runner()
     assert type(runner).__name__ == "DaskTaskRunner"
     assert vars(runner)["cluster_kwargs"]["n_workers"] == 3
@@ -104,7 +110,9 @@ def test_the_project_chooses_dask_and_variables_take_its_place(
     assert type(task_runner()).__name__ == "ThreadPoolTaskRunner"
 
 
-def test_ray_is_chosen_by_a_variable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_is_chosen_by_a_variable(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("prefect_ray")
     monkeypatch.setenv("TIERWISE_TASK_RUNNER", "ray")
     monkeypatch.setenv("TIERWISE_WORKERS", "2")
@@ -241,7 +249,9 @@ def test_another_process_works_for_the_run_under_its_budget(
         spool.close()
 
 
-def test_batches_of_another_process_are_in_the_runs_folder_and_go_with_it(project: Path) -> None:
+def test_batches_of_another_process_are_in_the_runs_folder_and_go_with_it(
+    project: Path,
+) -> None:
     spool = Spool(project / SPOOL, "run")
     held = pickle.loads(pickle.dumps(SpoolFolder(spool.path).put(letters(3))))
     assert held.load() == letters(3).load()
@@ -283,7 +293,9 @@ def test_a_worker_that_would_decide_otherwise_is_refused(
 def test_a_worker_without_a_key_that_the_run_has_is_refused(
     tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keyed = model("small", standin.url).replace("api_key: test", 'api_key: "${SMALL_KEY}"')
+    keyed = model("small", standin.url).replace(
+        "api_key: test", 'api_key: "${SMALL_KEY}"'
+    )
     root = make_project(tmp_path / "project", keyed, rules=RULES)
     with (
         Engine(Project(root), env={"SMALL_KEY": "k"}) as engine,
@@ -292,7 +304,9 @@ def test_a_worker_without_a_key_that_the_run_has_is_refused(
         run = engine.start_run("f", flow_run_id="one")
         spool = Spool(root / SPOOL, run.id)
         write_manifest(spool.path, "one", engine, run)
-        with pytest.raises(Misuse, match="cannot use small, as the run may: set SMALL_KEY"):
+        with pytest.raises(
+            Misuse, match="cannot use small, as the run may: set SMALL_KEY"
+        ):
             join_run(find_manifest(root, "one"), without)
         spool.close()
 
@@ -339,7 +353,9 @@ def prefect() -> Iterator[tuple[str, Path]]:
         yield found
 
 
-@pytest.mark.skipif("TIERWISE_SCALE_TEST" not in os.environ, reason="make scale-test runs it")
+@pytest.mark.skipif(
+    "TIERWISE_SCALE_TEST" not in os.environ, reason="make scale-test runs it"
+)
 @pytest.mark.timeout(590)
 @pytest.mark.parametrize("kind", ["dask", "ray"])
 def test_a_killed_worker_loses_no_document_and_pays_again_only_what_was_under_way(

@@ -32,14 +32,18 @@ def asks_for_the_key(request: Request) -> str | Fault:
         return status(401, "no such key")
     properties = (request.schema or {}).get("properties", {})
     words = " ".join(request.document.split()[:4])
-    return json.dumps({name: "delivery" if name == "label" else words for name in properties})
+    return json.dumps(
+        {name: "delivery" if name == "label" else words for name in properties}
+    )
 
 
 @pytest.fixture
 def project(tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv(VARIABLE, raising=False)
     standin.answer(asks_for_the_key)
-    entry = model("small", standin.url).replace("api_key: test", f'api_key: "${{{VARIABLE}}}"')
+    entry = model("small", standin.url).replace(
+        "api_key: test", f'api_key: "${{{VARIABLE}}}"'
+    )
     root = make_project(tmp_path / "project", entry, rules=RULES)
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.txt").write_text(
@@ -49,7 +53,9 @@ def project(tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch) -
 
 
 def mapped(project: Path, block: str) -> None:
-    (project / "pyproject.toml").write_text(f'[tool.tierwise.secrets]\n{VARIABLE} = "{block}"\n')
+    (project / "pyproject.toml").write_text(
+        f'[tool.tierwise.secrets]\n{VARIABLE} = "{block}"\n'
+    )
 
 
 def saved(value: object) -> str:
@@ -77,7 +83,11 @@ def runs(terminal: Terminal, project: Path) -> tuple[int, str, str]:
 
 
 def test_a_key_in_a_secret_block_reaches_the_provider_and_nothing_else(
-    prefect_server: str, terminal: Terminal, project: Path, standin: Standin, log: Everything
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    standin: Standin,
+    log: Everything,
 ) -> None:
     """Not the ledger, Prefect's database, a log, the report, the trail, the process's variables or any file."""
     import os
@@ -85,19 +95,39 @@ def test_a_key_in_a_secret_block_reaches_the_provider_and_nothing_else(
     mapped(project, saved(KEY))
     printed = [*map(str, runs(terminal, project))]
     assert standin.count == 3, printed
-    assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in standin.requests)
+    assert all(
+        request.headers["authorization"] == f"Bearer {KEY}"
+        for request in standin.requests
+    )
     outcomes = json.loads((project.parent / "out" / "outcomes.jsonl").read_text())
     assert "accepted" in json.dumps(outcomes), printed
-    for command in (("show", "--json"), ("models",), ("doctor",), ("report",), ("audit", "export")):
+    for command in (
+        ("show", "--json"),
+        ("models",),
+        ("doctor",),
+        ("report",),
+        ("audit", "export"),
+    ):
         done = terminal(*command, cwd=project)
         printed += [done.out, done.err]
     files = [
-        path.read_bytes().decode("latin-1") for path in project.parent.rglob("*") if path.is_file()
+        path.read_bytes().decode("latin-1")
+        for path in project.parent.rglob("*")
+        if path.is_file()
     ]
-    ledger = [text for _, _, text in columns(f"sqlite:///{project / '.tierwise' / 'ledger.db'}")]
+    ledger = [
+        text
+        for _, _, text in columns(f"sqlite:///{project / '.tierwise' / 'ledger.db'}")
+    ]
     assert (
         found(
-            (KEY,), *printed, *files, *ledger, *log.lines, *os.environ.values(), prefects_database()
+            (KEY,),
+            *printed,
+            *files,
+            *ledger,
+            *log.lines,
+            *os.environ.values(),
+            prefects_database(),
         )
         == set()
     )
@@ -117,9 +147,15 @@ def test_a_variable_that_is_set_goes_before_the_block(
     assert standin.count == 3
 
 
-@pytest.mark.parametrize("value", [None, "", {"key": KEY}], ids=["no block", "empty", "not a text"])
+@pytest.mark.parametrize(
+    "value", [None, "", {"key": KEY}], ids=["no block", "empty", "not a text"]
+)
 def test_what_is_wrong_with_a_block_is_one_line_before_anything_is_asked(
-    prefect_server: str, terminal: Terminal, project: Path, standin: Standin, value: object
+    prefect_server: str,
+    terminal: Terminal,
+    project: Path,
+    standin: Standin,
+    value: object,
 ) -> None:
     name = "not-there" if value is None else saved(value)
     mapped(project, name)
@@ -134,7 +170,11 @@ def test_what_is_wrong_with_a_block_is_one_line_before_anything_is_asked(
 def test_without_a_server_the_error_says_what_to_start(
     prefect_server: str, terminal: Terminal, project: Path, standin: Standin
 ) -> None:
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        temporary_settings,
+    )
 
     mapped(project, "clarifai-pat")
     with temporary_settings(
@@ -142,14 +182,19 @@ def test_without_a_server_the_error_says_what_to_start(
     ):
         code, _, err = runs(terminal, project)
     assert (code, standin.count) == (2, 0)
-    assert f"no Prefect server answers, so there is no {VARIABLE}; `tierwise up` starts one" in err
+    assert (
+        f"no Prefect server answers, so there is no {VARIABLE}; `tierwise up` starts one"
+        in err
+    )
 
 
 def test_what_is_mapped_is_shown_as_such(terminal: Terminal, project: Path) -> None:
     """No server is asked, so it is a promise; without a mapping the variable is what has to be set."""
 
     def available() -> tuple[str, str]:
-        shown = json.loads(terminal("models", "--json", cwd=project).out)[0]["available"]
+        shown = json.loads(terminal("models", "--json", cwd=project).out)[0][
+            "available"
+        ]
         tiers = {
             f["what"]: f["detail"]
             for f in json.loads(terminal("doctor", "--json", cwd=project).out)
@@ -167,7 +212,9 @@ def test_a_plan_counts_on_the_block(
 ) -> None:
     """Planning needs no key, and has the flow run's models."""
     mapped(project, "not-there")
-    done = terminal("plan", "support_inbox", "--source", project.parent / "inbox", cwd=project)
+    done = terminal(
+        "plan", "support_inbox", "--source", project.parent / "inbox", cwd=project
+    )
     assert (done.code, standin.count) == (0, 0), done.err
     assert "small" in done.out
 

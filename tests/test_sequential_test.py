@@ -80,13 +80,17 @@ def refuting(floor: float, labels: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("floor", [0.5, 0.80, 0.90, 0.95])
-def test_peeking_after_every_label_rarely_certifies_a_model_at_the_floor(floor: float) -> None:
+def test_peeking_after_every_label_rarely_certifies_a_model_at_the_floor(
+    floor: float,
+) -> None:
     """With 2,000 looks at 2,000 labels exactly at the floor, the chance to certify it is at most 5 %."""
     assert 0.03 < chance(floor, certifying(floor, 2_000)) <= 0.05
 
 
 @pytest.mark.parametrize("floor", [0.5, 0.80, 0.90, 0.95])
-def test_peeking_after_every_label_rarely_refutes_a_model_at_the_floor(floor: float) -> None:
+def test_peeking_after_every_label_rarely_refutes_a_model_at_the_floor(
+    floor: float,
+) -> None:
     assert 0.03 < chance(floor, refuting(floor, 2_000)) <= 0.05
 
 
@@ -127,7 +131,9 @@ def test_false_alarms_are_rare_over_a_thousand_audits(rate: float, most: float) 
 
 
 @given(floor=FLOORS, passed=st.integers(0, 200), failed=st.integers(0, 200))
-def test_at_the_floor_no_bet_gains_on_average(floor: float, passed: int, failed: int) -> None:
+def test_at_the_floor_no_bet_gains_on_average(
+    floor: float, passed: int, failed: int
+) -> None:
     """The expected capital after one more label at the floor is the capital before it."""
     now = Evidence(floor=floor, passed=passed, failed=failed)
     won, lost = update(now, True), update(now, False)
@@ -163,7 +169,12 @@ def test_no_labels_say_nothing() -> None:
     evidence = Evidence(floor=0.9)
     assert evidence.log_for == evidence.log_against == evidence.log_drop == 0
     assert not any(
-        [evidence.certifies(), evidence.refutes(), evidence.dropped(), demotion(evidence)]
+        [
+            evidence.certifies(),
+            evidence.refutes(),
+            evidence.dropped(),
+            demotion(evidence),
+        ]
     )
 
 
@@ -180,7 +191,12 @@ def test_years_of_audits_stay_finite() -> None:
     """Neither endless passes nor endless failures overflow."""
     for label in (True, False):
         evidence = after([label] * 20_000)
-        assert all(map(math.isfinite, (evidence.log_for, evidence.log_against, evidence.log_drop)))
+        assert all(
+            map(
+                math.isfinite,
+                (evidence.log_for, evidence.log_against, evidence.log_drop),
+            )
+        )
 
 
 def test_a_model_that_was_never_capable_is_told_apart_from_one_that_dropped() -> None:

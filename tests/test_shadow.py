@@ -20,7 +20,15 @@ import pytest
 from tasks.summarize import summarize
 from tests.kit.golden_sets import DEAR, lazy, right
 from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, migrated_url, run
-from tests.kit.samples import CLASSIFY, Office, certify, documents, label_all, opened, proven
+from tests.kit.samples import (
+    CLASSIFY,
+    Office,
+    certify,
+    documents,
+    label_all,
+    opened,
+    proven,
+)
 from tests.kit.standin import status
 from tests.kit.terminal import Terminal
 from tierwise.cascade.shadow import agreement
@@ -73,8 +81,12 @@ def test_chance_picks_the_share_by_document_and_run(office: Office) -> None:
 
 
 def test_a_shadow_never_reaches_a_tier_that_a_guard_forbids(office: Office) -> None:
-    office.made(cheap="clarifai").run((*documents(3, sensitivity="confidential"), *documents(1)))
-    assert [request.document for request in office.cheap.requests] == [documents(1)[0].text]
+    office.made(cheap="clarifai").run(
+        (*documents(3, sensitivity="confidential"), *documents(1))
+    )
+    assert [request.document for request in office.cheap.requests] == [
+        documents(1)[0].text
+    ]
 
 
 def test_answers_without_a_shadow_are_still_put_up_for_labels(office: Office) -> None:
@@ -82,7 +94,9 @@ def test_answers_without_a_shadow_are_still_put_up_for_labels(office: Office) ->
     office.made(cheap="clarifai").run(documents(6, sensitivity="confidential"))
     with office.ledger() as ledger:
         waiting = ledger.samples.queue()
-    assert all(item.shadow is None and item.accepted.model == "dear" for item in waiting)
+    assert all(
+        item.shadow is None and item.accepted.model == "dear" for item in waiting
+    )
     assert all(item.words == ("accepted", "neither") for item in waiting)
 
 
@@ -92,8 +106,12 @@ def test_shadows_stop_at_their_share_of_the_money(office: Office) -> None:
     context, _ = office.made(money=0.05, price=price).run(documents(30))
     with office.ledger() as ledger:
         attempts = list(ledger.runs.attempts(context.id))
-    shadows = sum((a.cost or Decimal(0) for a in attempts if a.kind == "shadow"), Decimal(0))
-    others = sum((a.cost or Decimal(0) for a in attempts if a.kind != "shadow"), Decimal(0))
+    shadows = sum(
+        (a.cost or Decimal(0) for a in attempts if a.kind == "shadow"), Decimal(0)
+    )
+    others = sum(
+        (a.cost or Decimal(0) for a in attempts if a.kind != "shadow"), Decimal(0)
+    )
     assert 0 < shadows <= others * Decimal("0.05")
     assert office.cheap.count < 30
 
@@ -104,7 +122,13 @@ def test_a_runs_summary_shows_shadows_apart(terminal: Terminal, office: Office) 
     office.made().run(documents(2))
     rows = json.loads(terminal("show", "--json", cwd=office.root).out)["rows"]
     told = [
-        (row["model"], row["documents"], row["attempts"], row["accepted"], row["repairs"])
+        (
+            row["model"],
+            row["documents"],
+            row["attempts"],
+            row["accepted"],
+            row["repairs"],
+        )
         for row in rows
     ]
     assert told == [("dear", 2, 2, 2, 0), ("cheap (shadow)", 2, 3, 0, 0)]
@@ -116,7 +140,9 @@ def test_a_free_shadow_needs_no_money(office: Office) -> None:
 
 
 def test_a_dearer_model_is_no_shadow(office: Office) -> None:
-    office.made(price="{input: 11, output: 20, source: test, date: 2026-11-01}").run(documents(3))
+    office.made(price="{input: 11, output: 20, source: test, date: 2026-11-01}").run(
+        documents(3)
+    )
     assert office.cheap.count == 0
 
 
@@ -131,27 +157,40 @@ def test_a_model_that_was_tried_is_no_shadow(office: Office) -> None:
     assert office.cheap.count == 3
 
 
-def test_a_shadow_that_cannot_be_called_is_on_record_and_not_asked_again(office: Office) -> None:
+def test_a_shadow_that_cannot_be_called_is_on_record_and_not_asked_again(
+    office: Office,
+) -> None:
     office.cheap.faults([status(401)] * 9)
     context, [outcome] = office.made().run(documents(1))
     assert outcome.status == "accepted"
     with office.ledger() as ledger:
-        assert [a.error for a in ledger.runs.attempts(context.id)] == [None, "AuthenticationFailed"]
+        assert [a.error for a in ledger.runs.attempts(context.id)] == [
+            None,
+            "AuthenticationFailed",
+        ]
         assert all(item.shadow is None for item in ledger.samples.queue())
 
 
-def test_a_budget_without_room_for_a_shadow_leaves_the_document_alone(office: Office) -> None:
+def test_a_budget_without_room_for_a_shadow_leaves_the_document_alone(
+    office: Office,
+) -> None:
     office.made(price="{input: 9.9, output: 19.9, source: test, date: 2026-11-01}")
     _, [waiting] = office.run(documents(1), budget="0.000001")
     least = re.findall(r"dear: the call may cost ([0-9.]+) USD", waiting.reason)[0]
-    _, [outcome] = office.run(documents(1), budget=str(Decimal(least) + Decimal("0.000001")))
+    _, [outcome] = office.run(
+        documents(1), budget=str(Decimal(least) + Decimal("0.000001"))
+    )
     assert outcome.status == "accepted"
     assert office.cheap.count == 0
 
 
-def test_an_answer_that_the_checks_refuse_counts_as_wrong_without_a_person(office: Office) -> None:
+def test_an_answer_that_the_checks_refuse_counts_as_wrong_without_a_person(
+    office: Office,
+) -> None:
     """As in certification, where an item without an answer is an error."""
-    office.cheap.answer(json.dumps({"label": "billing", "evidence": "words that are nowhere"}))
+    office.cheap.answer(
+        json.dumps({"label": "billing", "evidence": "words that are nowhere"})
+    )
     office.made().run(documents(1))
     with office.ledger() as ledger:
         audit = ledger.samples.item(_only_item(ledger)).shadow
@@ -183,13 +222,21 @@ def test_disagreements_queue_up_first(office: Office) -> None:
 def test_agreement_is_the_steps_own_measure() -> None:
     """Of a label the label counts, whatever the evidence."""
     accepted = {"label": "billing", "evidence": "my invoice"}
-    assert agreement(CLASSIFY, {"label": "Billing", "evidence": "is wrong"}, accepted) is True
-    assert agreement(CLASSIFY, {"label": "delivery", "evidence": "my invoice"}, accepted) is False
+    assert (
+        agreement(CLASSIFY, {"label": "Billing", "evidence": "is wrong"}, accepted)
+        is True
+    )
+    assert (
+        agreement(CLASSIFY, {"label": "delivery", "evidence": "my invoice"}, accepted)
+        is False
+    )
 
 
 def test_a_measure_that_needs_more_than_an_answer_cannot_tell() -> None:
     """A summary is right by what a golden set wants mentioned, and an answer wants nothing mentioned."""
-    assert agreement(summarize.spec, {"summary": "One."}, {"summary": "Another."}) is None
+    assert (
+        agreement(summarize.spec, {"summary": "One."}, {"summary": "Another."}) is None
+    )
     assert agreement(summarize.spec, {"summary": "One."}, {"summary": "One."}) is True
 
 
@@ -229,7 +276,11 @@ def audit(n: int = 0, role: str = "accepted", **changes: object) -> Audit:
 
 
 def test_a_label_says_both_answers_are_right_or_wrong(ledger: Ledger) -> None:
-    run(ledger.samples.record([audit(), audit(role="shadow", agreed=False, value={"label": "b"})]))
+    run(
+        ledger.samples.record(
+            [audit(), audit(role="shadow", agreed=False, value={"label": "b"})]
+        )
+    )
     item = ledger.samples.label(audit().item[:5], "shadow", "ann")
     assert (item.accepted.right, item.accepted.reviewer) == (False, "ann")
     assert item.shadow is not None
@@ -250,7 +301,9 @@ def test_recording_an_audit_again_keeps_its_label(ledger: Ledger) -> None:
     assert ledger.samples.item(audit().item).accepted.right is False
 
 
-def test_a_word_that_does_not_fit_and_an_unknown_item_are_misuse(ledger: Ledger) -> None:
+def test_a_word_that_does_not_fit_and_an_unknown_item_are_misuse(
+    ledger: Ledger,
+) -> None:
     run(ledger.samples.record([audit(1)]))
     with pytest.raises(Misuse, match="it takes accepted, neither"):
         ledger.samples.label(audit(1).item, "shadow", "ann")
@@ -269,9 +322,17 @@ def test_evidence_counts_what_chance_marked_up_to_the_first_without_a_label() ->
     counted = [audit(n, right=True) for n in range(60) if audit(n).counted]
     others = [audit(n, right=False) for n in range(60) if not audit(n).counted]
     mixed = sorted([*counted, *others], key=lambda a: a.recorded_at)
-    assert (evidence_of(mixed, 0.9).passed, evidence_of(mixed, 0.9).failed) == (len(counted), 0)
+    assert (evidence_of(mixed, 0.9).passed, evidence_of(mixed, 0.9).failed) == (
+        len(counted),
+        0,
+    )
     gap = counted[5].id
-    assert evidence_of([replace(a, right=None) if a.id == gap else a for a in mixed], 0.9).n == 5
+    assert (
+        evidence_of(
+            [replace(a, right=None) if a.id == gap else a for a in mixed], 0.9
+        ).n
+        == 5
+    )
 
 
 def test_half_of_the_items_are_counted() -> None:
@@ -280,7 +341,9 @@ def test_half_of_the_items_are_counted() -> None:
 
 def test_chance_is_the_same_for_everybody_and_nests() -> None:
     """Who is picked at 5 % is picked at 10 % too."""
-    few, many = ({n for n in range(2000) if drawn(share, "run", str(n))} for share in (0.05, 0.1))
+    few, many = (
+        {n for n in range(2000) if drawn(share, "run", str(n))} for share in (0.05, 0.1)
+    )
     assert few < many
     assert 60 <= len(few) <= 140
     assert not drawn(0, "x")
@@ -288,17 +351,23 @@ def test_chance_is_the_same_for_everybody_and_nests() -> None:
 
 
 @pytest.mark.parametrize(("rate", "most"), [(0.95, 0.005), (0.90, 0.05)])
-def test_the_whole_path_rarely_demotes_a_model_at_its_floor(rate: float, most: float) -> None:
+def test_the_whole_path_rarely_demotes_a_model_at_its_floor(
+    rate: float, most: float
+) -> None:
     """100 models, about 300 picked documents each, wrong answers labelled first, looked at after every day."""
     assert _share_demoted(rate, evidence_of) <= most
 
 
-def test_taking_labels_as_they_come_would_demote_most_of_the_models_at_their_floor() -> None:
+def test_taking_labels_as_they_come_would_demote_most_of_the_models_at_their_floor() -> (
+    None
+):
     """Why the rule is needed: who looks first at what seems wrong, sees more errors than there are."""
 
     def as_they_come(audits: list[Audit], floor: float) -> Evidence:
         return reduce(
-            update, [a.right for a in audits if a.right is not None], Evidence(floor=floor)
+            update,
+            [a.right for a in audits if a.right is not None],
+            Evidence(floor=floor),
         )
 
     assert _share_demoted(0.90, as_they_come) > 0.5
@@ -313,20 +382,30 @@ Counting = Callable[[list[Audit], float], Evidence]
 
 def _share_demoted(rate: float, counting: Counting) -> float:
     chance = random.Random(7)
-    return sum(_ever_demoted(chance, rate, f"run-{n}", counting) for n in range(100)) / 100
+    return (
+        sum(_ever_demoted(chance, rate, f"run-{n}", counting) for n in range(100)) / 100
+    )
 
 
-def _ever_demoted(chance: random.Random, rate: float, run_id: str, counting: Counting) -> bool:
+def _ever_demoted(
+    chance: random.Random, rate: float, run_id: str, counting: Counting
+) -> bool:
     """Six days of 100 documents; a wrong answer is labelled on the day itself, a right one on the next."""
     picked = [n for n in range(600) if drawn(0.5, run_id, str(n), "classify")]
     labelled = [
-        audit(n, id=f"{item_id(run_id, 'classify', str(n))}.accepted", right=chance.random() < rate)
+        audit(
+            n,
+            id=f"{item_id(run_id, 'classify', str(n))}.accepted",
+            right=chance.random() < rate,
+        )
         for n in picked
     ]
     for day in range(1, 8):
         seen = [a for a in labelled if a.recorded_at < day * 100]
         known = [
-            replace(a, right=None) if a.right and a.recorded_at >= (day - 1) * 100 else a
+            replace(a, right=None)
+            if a.right and a.recorded_at >= (day - 1) * 100
+            else a
             for a in seen
         ]
         if demotion(counting(known, 0.9)):
@@ -346,7 +425,9 @@ def test_wrong_labels_demote_a_live_certificate_and_the_next_run_routes_elsewher
     after, [outcome] = office.run(documents(1))
     assert outcome.model == "dear"
     assert outcome.route is not None
-    reasons = {rejection.model: rejection.reason for rejection in outcome.route.rejected}
+    reasons = {
+        rejection.model: rejection.reason for rejection in outcome.route.rejected
+    }
     assert "its certificate is void" in reasons["cheap"]
     assert "audits failed" in reasons["cheap"]
     assert after.policy.hash != before.policy.hash
@@ -371,7 +452,9 @@ def test_audits_before_a_certificate_say_nothing_against_it(office: Office) -> N
         assert engine.policy.demoted == {}
 
 
-def test_certifying_again_on_the_same_golden_set_forgets_nothing(office: Office) -> None:
+def test_certifying_again_on_the_same_golden_set_forgets_nothing(
+    office: Office,
+) -> None:
     """Not on another day either; a golden set with more in it starts anew."""
     proven(office).run(documents(60))
     label_all(office)
@@ -407,7 +490,9 @@ def test_a_chain_is_audited_as_what_it_delivers(office: Office) -> None:
     rules.write_text(rules.read_text().replace("try: [dear]", "pick: cheapest_capable"))
     certify(office, "cheap", "dear")
     office.cheap.answer(
-        lambda request: lazy(request) if "invoice" in request.document else '{"label": "x"}'
+        lambda request: (
+            lazy(request) if "invoice" in request.document else '{"label": "x"}'
+        )
     )
     office.dear.answer(lazy)
     office.run(documents(60))
@@ -421,17 +506,23 @@ def test_a_chain_is_audited_as_what_it_delivers(office: Office) -> None:
 # ---- the command --------------------------------------------------------------------------------
 
 
-def test_the_queue_shows_both_answers_and_takes_a_word(terminal: Terminal, office: Office) -> None:
+def test_the_queue_shows_both_answers_and_takes_a_word(
+    terminal: Terminal, office: Office
+) -> None:
     office.made().run(documents(12))
     listed = terminal("label", cwd=office.root)
     assert listed.code == 0
-    first, *_ = re.findall(r"^([0-9a-f]{12})  classify of d\d+  disagree", listed.out, re.MULTILINE)
+    first, *_ = re.findall(
+        r"^([0-9a-f]{12})  classify of d\d+  disagree", listed.out, re.MULTILINE
+    )
     assert 'accepted  dear: {"label": "delivery"' in listed.out
     assert 'shadow    cheap: {"label": "billing"' in listed.out
     assert "agrees with 6 of 12 accepted answers, which proves nothing" in " ".join(
         listed.out.split()
     )
-    done = terminal("label", first[:6], "--right", "accepted", "--by", "ann", cwd=office.root)
+    done = terminal(
+        "label", first[:6], "--right", "accepted", "--by", "ann", cwd=office.root
+    )
     assert done.code == 0
     assert "(right)" in done.out
     assert "(wrong)" in done.out
@@ -445,7 +536,9 @@ def test_the_queue_is_there_as_data(terminal: Terminal, office: Office) -> None:
     assert {row["model"] for row in found["evidence"]} == {"cheap", "dear"}
 
 
-def test_without_audits_it_says_how_to_get_some(terminal: Terminal, office: Office) -> None:
+def test_without_audits_it_says_how_to_get_some(
+    terminal: Terminal, office: Office
+) -> None:
     office.made(share=0)
     assert "shadow: {share: 0.05}" in terminal("label", cwd=office.root).out
 
@@ -455,12 +548,14 @@ def test_a_label_that_demotes_says_so(terminal: Terminal, office: Office) -> Non
     with office.ledger() as ledger:
         waiting = ledger.samples.queue()
     said = "".join(
-        terminal("label", item.id, "--right", "neither", cwd=office.root).err for item in waiting
+        terminal("label", item.id, "--right", "neither", cwd=office.root).err
+        for item in waiting
     )
     assert said.count("The certificate of cheap for classify no longer counts:") == 1
     assert "DEMOTED" in terminal("label", cwd=office.root).out
     assert (
-        "cheap for classify no longer counts" in terminal("doctor", "--json", cwd=office.root).out
+        "cheap for classify no longer counts"
+        in terminal("doctor", "--json", cwd=office.root).out
     )
 
 

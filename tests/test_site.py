@@ -59,7 +59,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def code(page: str, language: str) -> list[str]:
     """The code blocks of a page."""
-    return [match[2] for match in BLOCK.finditer((DOCS / page).read_text()) if match[1] == language]
+    return [
+        match[2]
+        for match in BLOCK.finditer((DOCS / page).read_text())
+        if match[1] == language
+    ]
 
 
 # ---- the site -----------------------------------------------------------------------------------
@@ -79,7 +83,9 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     pages_of_site = list(site.rglob("*.html"))
     assert len(pages_of_site) > len(SOURCES)  # and one that says "not found"
     for path in pages_of_site:
-        assert [found for found in Page(path).loads if ELSEWHERE.match(found)] == [], path
+        assert [found for found in Page(path).loads if ELSEWHERE.match(found)] == [], (
+            path
+        )
 
 
 def test_no_style_sheet_loads_anything_from_another_host(site: Path) -> None:
@@ -95,7 +101,9 @@ def test_no_style_sheet_loads_anything_from_another_host(site: Path) -> None:
 
 def test_the_search_index_holds_every_page(site: Path) -> None:
     index = json.loads((site / "search" / "search_index.json").read_text())
-    found = {entry["location"].partition("#")[0] or "index.html" for entry in index["docs"]}
+    found = {
+        entry["location"].partition("#")[0] or "index.html" for entry in index["docs"]
+    }
     assert {str(source.with_suffix(".html")) for source in SOURCES} <= found
 
 
@@ -121,7 +129,9 @@ def test_the_references_rules_load(tmp_path: Path) -> None:
     [rules] = code("reference/rules.md", "yaml")
     path = tmp_path / "rules.yaml"
     path.write_text(rules)
-    assert len(load_rules(path, Project(ROOT).catalog, {"classify", "draft"}).routes) == 3
+    assert (
+        len(load_rules(path, Project(ROOT).catalog, {"classify", "draft"}).routes) == 3
+    )
 
 
 def test_the_references_catalog_loads(tmp_path: Path) -> None:
@@ -145,7 +155,8 @@ def test_the_references_other_settings_load(tmp_path: Path) -> None:
     )
     (tmp_path / "golden.yaml").write_text(golden)
     assert (
-        Project(tmp_path).settings.keep_text == tomllib.loads(toml)["tool"]["tierwise"]["keep_text"]
+        Project(tmp_path).settings.keep_text
+        == tomllib.loads(toml)["tool"]["tierwise"]["keep_text"]
     )
     assert load_prompts(tmp_path)["tone"].head.step == "tone"
     assert load_settings(tmp_path / "golden.yaml").rubric
@@ -170,9 +181,13 @@ def test_python_in_the_reference_is_valid(source: str) -> None:
 
 def test_the_arithmetic_of_the_worked_example_is_right() -> None:
     sums = re.findall(
-        r"([\d.(][\d.+×/() ]*[\d)]) = ([\d.]+)$", (DOCS / "routing.md").read_text(), re.MULTILINE
+        r"([\d.(][\d.+×/() ]*[\d)]) = ([\d.]+)$",
+        (DOCS / "routing.md").read_text(),
+        re.MULTILINE,
     )
     assert len(sums) == 5
     for left, right in sums:
         exact = eval(left.replace("×", "*"))
-        assert f"{exact:.{len(right.partition('.')[2])}f}" == right, f"{left} is {exact}"
+        assert f"{exact:.{len(right.partition('.')[2])}f}" == right, (
+            f"{left} is {exact}"
+        )

@@ -19,7 +19,9 @@ from tierwise.records import SENSITIVITIES, Batch, Document, Outcome
 
 json_data = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 outcomes = st.builds(
@@ -38,7 +40,9 @@ documents = st.builds(
     sensitivity=st.sampled_from(SENSITIVITIES),
     language=st.none() | st.text(),
     metadata=st.dictionaries(st.text(), st.text(), max_size=3),
-    outcomes=st.lists(outcomes, max_size=3).map(lambda found: {o.step: o for o in found}),
+    outcomes=st.lists(outcomes, max_size=3).map(
+        lambda found: {o.step: o for o in found}
+    ),
 )
 
 
@@ -76,7 +80,9 @@ def test_nobody_else_can_look_into_the_folder(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_what_a_killed_run_left_goes_with_the_next_one_and_what_lives_stays(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_goes_with_the_next_one_and_what_lives_stays(
+    tmp_path: Path,
+) -> None:
     """The lock of a dead process is free; that of a living one is not."""
     code = (
         "import sys, time; from pathlib import Path; from tierwise.documents.spool import Spool\n"

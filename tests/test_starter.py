@@ -44,7 +44,11 @@ def project(terminal: Terminal, tmp_path: Path) -> Path:
 
 def contents(root: Path) -> dict[str, bytes]:
     """All files of a folder."""
-    files = (path for path in root.rglob("*") if path.is_file() and ".tierwise" not in path.parts)
+    files = (
+        path
+        for path in root.rglob("*")
+        if path.is_file() and ".tierwise" not in path.parts
+    )
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in files
@@ -52,7 +56,9 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def python(root: Path, *arguments: str, server: str = "") -> subprocess.CompletedProcess[str]:
+def python(
+    root: Path, *arguments: str, server: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Python in a project, in a process of its own: its `flows` and `tasks` are not ours."""
     env = {
         name: value
@@ -62,7 +68,9 @@ def python(root: Path, *arguments: str, server: str = "") -> subprocess.Complete
     if server:
         env["PREFECT_API_URL"] = server
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=root, env=env, capture_output=True, text=True, check=False
+    )
 
 
 def errors(root: Path) -> list[str]:
@@ -75,7 +83,9 @@ def errors(root: Path) -> list[str]:
     ]
 
 
-def test_init_tells_what_it_made_and_the_next_commands(terminal: Terminal, tmp_path: Path) -> None:
+def test_init_tells_what_it_made_and_the_next_commands(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     done = terminal("init", "post", cwd=tmp_path)
     made = contents(tmp_path / "post")
     assert {
@@ -104,10 +114,14 @@ def test_a_project_has_the_name_of_its_folder_or_the_one_that_is_given(
             ("prefect.yaml", f"name: {name}"),
         ):
             assert line in (tmp_path / folder / file).read_text().splitlines()
-        assert not any(b"my-project" in text for text in contents(tmp_path / folder).values())
+        assert not any(
+            b"my-project" in text for text in contents(tmp_path / folder).values()
+        )
 
 
-def test_a_project_takes_tierwise_from_where_the_running_one_came(project: Path) -> None:
+def test_a_project_takes_tierwise_from_where_the_running_one_came(
+    project: Path,
+) -> None:
     """This one was installed from its own folder; one from a package index is named by its version."""
     [line] = [
         line
@@ -128,7 +142,9 @@ def test_init_overwrites_nothing(terminal: Terminal, tmp_path: Path, here: str) 
     assert contents(tmp_path / "post") == {here: b"mine"}
 
 
-def test_a_folder_may_be_there_and_hold_other_things(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_folder_may_be_there_and_hold_other_things(
+    terminal: Terminal, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     assert terminal("init", "empty", cwd=tmp_path).code == 0
     (tmp_path / "notes.txt").write_text("mine")
@@ -176,13 +192,17 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(400)
 def test_a_projects_tests_pass_as_they_come(grown: Path) -> None:
     """The starter's and those of a new step; the flows have a test of their own, since they need a server."""
-    done = python(grown, "-m", "pytest", "-k", "not every_letter and not every_document")
+    done = python(
+        grown, "-m", "pytest", "-k", "not every_letter and not every_document"
+    )
     assert done.returncode == 0, done.stdout
     assert "8 passed" in done.stdout
 
 
 @pytest.mark.timeout(400)
-def test_a_projects_flows_run_and_their_deployments_load(prefect_server: str, grown: Path) -> None:
+def test_a_projects_flows_run_and_their_deployments_load(
+    prefect_server: str, grown: Path
+) -> None:
     """Six letters through the two steps of the starter's flow, and through the one step of a new flow."""
     done = python(grown, "-c", FLOWS, server=prefect_server)
     assert done.stdout.splitlines() == ["inbox 6 0 12", "night-post 6 0 6"], done.stderr
@@ -193,16 +213,20 @@ def test_a_projects_flows_run_and_their_deployments_load(prefect_server: str, gr
 def test_the_starters_models_are_the_ones_of_this_repository() -> None:
     """A price or an address that changes here changes there."""
     ours = load_catalog(ROOT / "routing_rules/catalog.yaml").models
-    starters = load_catalog(ROOT / "src/tierwise/starter/files/routing_rules/catalog.yaml").models
+    starters = load_catalog(
+        ROOT / "src/tierwise/starter/files/routing_rules/catalog.yaml"
+    ).models
     assert {"qwen-0.5b", "ministral-3-3b", "gpt-mini"} <= set(starters)
     for name, model in starters.items():
         if name in ours:
-            assert model.model_copy(update={"description": ""}) == ours[name].model_copy(
-                update={"description": ""}
-            )
+            assert model.model_copy(update={"description": ""}) == ours[
+                name
+            ].model_copy(update={"description": ""})
 
 
-def test_a_new_step_tells_what_it_made_and_how_to_use_it(terminal: Terminal, project: Path) -> None:
+def test_a_new_step_tells_what_it_made_and_how_to_use_it(
+    terminal: Terminal, project: Path
+) -> None:
     before = contents(project)
     done = terminal("new", "step", "urgency", cwd=project)
     added = set(contents(project)) - set(before)
@@ -244,13 +268,20 @@ def test_a_new_flow_gives_the_step_the_parameters_of_its_golden_set(
         assert terminal("new", "flow", name, "--step", step, cwd=project).code == 0
     calls = {
         name: next(
-            {keyword.arg: ast.literal_eval(keyword.value.args[0]) for keyword in node.keywords}  # type: ignore[attr-defined]
+            {
+                keyword.arg: ast.literal_eval(keyword.value.args[0])
+                for keyword in node.keywords
+            }  # type: ignore[attr-defined]
             for node in ast.walk(ast.parse((project / f"flows/{name}.py").read_text()))
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".map")
         )
         for name in ("first", "second")
     }
-    assert calls["first"] == {"labels": ["a", 'b"c'], "deep": {"x": True, "y": None}, "n": 2}
+    assert calls["first"] == {
+        "labels": ["a", 'b"c'],
+        "deep": {"x": True, "y": None},
+        "n": 2,
+    }
     assert calls["second"] == {}
 
 
@@ -259,7 +290,8 @@ def test_floors_that_stand_otherwise_are_left_to_the_person(
 ) -> None:
     rules = project / "routing_rules/rules.yaml"
     text = rules.read_text().replace(
-        "{classify: 0.80, summarize: 0.80}", "\n  classify: 0.80  # sorting\n  summarize: 0.80"
+        "{classify: 0.80, summarize: 0.80}",
+        "\n  classify: 0.80  # sorting\n  summarize: 0.80",
     )
     rules.write_text(text)
     done = terminal("new", "step", "urgency", cwd=project)
@@ -269,7 +301,8 @@ def test_floors_that_stand_otherwise_are_left_to_the_person(
 
 
 @pytest.mark.parametrize(
-    "deployments", ["deployments: []\n", "deployments:\n  - {name: a}\nlast: 1\n", "name: x\n"]
+    "deployments",
+    ["deployments: []\n", "deployments:\n  - {name: a}\nlast: 1\n", "name: x\n"],
 )
 def test_deployments_that_stand_otherwise_are_left_to_the_person(
     terminal: Terminal, project: Path, deployments: str
@@ -283,10 +316,17 @@ def test_deployments_that_stand_otherwise_are_left_to_the_person(
     assert contents(project) == before
 
 
-def test_deployments_may_be_indented_otherwise(terminal: Terminal, project: Path) -> None:
-    (project / "prefect.yaml").write_text("deployments:\n- name: a\n  entrypoint: flows/a.py:a\n")
+def test_deployments_may_be_indented_otherwise(
+    terminal: Terminal, project: Path
+) -> None:
+    (project / "prefect.yaml").write_text(
+        "deployments:\n- name: a\n  entrypoint: flows/a.py:a\n"
+    )
     assert terminal("new", "flow", "night_post", cwd=project).code == 0
-    names = [found["name"] for found in read_yaml(project / "prefect.yaml").data["deployments"]]
+    names = [
+        found["name"]
+        for found in read_yaml(project / "prefect.yaml").data["deployments"]
+    ]
     assert names == ["a", "night-post"]
 
 
@@ -322,7 +362,9 @@ def test_a_name_that_would_not_work_is_refused(
     assert contents(project) == before
 
 
-def test_a_flow_of_a_step_that_does_not_exist_is_refused(terminal: Terminal, project: Path) -> None:
+def test_a_flow_of_a_step_that_does_not_exist_is_refused(
+    terminal: Terminal, project: Path
+) -> None:
     done = terminal("new", "flow", "night_post", "--step", "clasify", cwd=project)
     assert done.code == 2
     assert "did you mean 'classify'?" in done.err
@@ -381,5 +423,8 @@ def test_the_tutorials_project_comes_about_as_the_page_shows_it(tmp_path: Path) 
     for block in shown("text"):
         assert block in done.stdout
     [part] = shown("python")
-    assert textwrap.indent(part, " " * 4) in (tmp_path / "post/flows/triage.py").read_text()
+    assert (
+        textwrap.indent(part, " " * 4)
+        in (tmp_path / "post/flows/triage.py").read_text()
+    )
     assert errors(tmp_path / "post") == []

@@ -33,8 +33,15 @@ class Answer(BaseModel):
     mood: Literal["good", "bad"] | None = None
 
 
-STEP = Step(name="classify", returns=Answer, prompt="classify", choices={"label": "labels"})
-GOOD = {"label": "a", "title": "t", "found": [{"quote": "q", "value": "v"}], "mood": "good"}
+STEP = Step(
+    name="classify", returns=Answer, prompt="classify", choices={"label": "labels"}
+)
+GOOD = {
+    "label": "a",
+    "title": "t",
+    "found": [{"quote": "q", "value": "v"}],
+    "mood": "good",
+}
 
 
 def objects(schema: Any) -> list[dict[str, Any]]:
@@ -80,15 +87,26 @@ def test_the_schema_accepts_what_it_should_and_nothing_else() -> None:
 
 
 def test_choices_are_those_of_the_call_and_leave_no_trace() -> None:
-    assert STEP.schema({"labels": ("a", "b")})["properties"]["label"]["enum"] == ["a", "b"]
-    assert STEP.schema({"labels": {"x": "meaning"}})["properties"]["label"]["enum"] == ["x"]
+    assert STEP.schema({"labels": ("a", "b")})["properties"]["label"]["enum"] == [
+        "a",
+        "b",
+    ]
+    assert STEP.schema({"labels": {"x": "meaning"}})["properties"]["label"]["enum"] == [
+        "x"
+    ]
     assert "enum" not in STEP.schema({})["properties"]["label"]
     assert "enum" not in STEP.base_schema["properties"]["label"]
 
 
-@pytest.mark.parametrize("settings", [{"choices": {"lable": "labels"}}, {"splits": "lable"}])
-def test_a_step_cannot_name_a_field_that_its_output_lacks(settings: dict[str, Any]) -> None:
-    with pytest.raises(Misuse, match="no field of Answer named 'lable'; did you mean 'label'"):
+@pytest.mark.parametrize(
+    "settings", [{"choices": {"lable": "labels"}}, {"splits": "lable"}]
+)
+def test_a_step_cannot_name_a_field_that_its_output_lacks(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(
+        Misuse, match="no field of Answer named 'lable'; did you mean 'label'"
+    ):
         Step(name="s", returns=Answer, prompt="s", **settings)
 
 
@@ -111,7 +129,11 @@ def test_the_hash_is_of_schema_checks_and_parameters() -> None:
         choices={"label": "labels"},
     )
     again = Step(
-        name="classify", returns=Answer, prompt="other", choices={"label": "labels"}, stakes="high"
+        name="classify",
+        returns=Answer,
+        prompt="other",
+        choices={"label": "labels"},
+        stakes="high",
     )
     ab, ba = {"labels": ["a", "b"], "n": 1}, {"n": 1, "labels": ["a", "b"]}
     assert STEP.hash(ab) == again.hash(ba)
@@ -190,7 +212,9 @@ def test_braces_in_an_answers_own_text_do_no_harm(words: str) -> None:
         ("}{", "Invalid JSON: "),
     ],
 )
-def test_a_malformed_answer_says_what_is_wrong_and_where(text: str, reason: str) -> None:
+def test_a_malformed_answer_says_what_is_wrong_and_where(
+    text: str, reason: str
+) -> None:
     found = STEP.parse(text)
     assert isinstance(found, Verdict)
     assert (found.check, found.passed) == ("schema", False)
@@ -199,7 +223,9 @@ def test_a_malformed_answer_says_what_is_wrong_and_where(text: str, reason: str)
 
 @given(
     st.text()
-    | st.lists(st.sampled_from([*'{}[]":,\\ \n', '"label"', '"a"', "null", "\ud800"])).map("".join)
+    | st.lists(
+        st.sampled_from([*'{}[]":,\\ \n', '"label"', '"a"', "null", "\ud800"])
+    ).map("".join)
 )
 def test_any_answer_is_an_output_or_a_verdict(text: str) -> None:
     assert isinstance(STEP.parse(text), Answer | Verdict)
@@ -212,7 +238,10 @@ def test_a_pathological_answer_is_a_verdict_too() -> None:
 
 @given(
     st.builds(
-        Answer, label=st.text(), title=st.text(), mood=st.sampled_from(["good", "bad", None])
+        Answer,
+        label=st.text(),
+        title=st.text(),
+        mood=st.sampled_from(["good", "bad", None]),
     ),
     st.text(st.characters(exclude_characters="{}")),
 )
@@ -230,7 +259,9 @@ def test_the_verdicts_come_in_order_and_with_the_parameters() -> None:
         return None
 
     judged = Step(name="s", returns=Answer, prompt="s", checks=(first, second))
-    assert judged.judge(Answer.model_validate(GOOD), Document(id="d", text="t"), {"most": 3}) == (
+    assert judged.judge(
+        Answer.model_validate(GOOD), Document(id="d", text="t"), {"most": 3}
+    ) == (
         Verdict("schema", True),
         Verdict("first", False, "most is 3"),
         Verdict("second", True),

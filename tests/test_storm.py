@@ -5,7 +5,9 @@ from __future__ import annotations
 from benchmarks.storm import weather
 
 
-def test_in_a_storm_of_faults_every_document_is_accepted_or_deferred_with_a_reason() -> None:
+def test_in_a_storm_of_faults_every_document_is_accepted_or_deferred_with_a_reason() -> (
+    None
+):
     storm = weather(200, concurrency=64, timeout_s=2, models="first, second, third")
     assert len(storm.outcomes) == storm.recorded == 200
     assert storm.unexplained == 0

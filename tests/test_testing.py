@@ -43,12 +43,16 @@ def root(tmp_path: Path) -> Path:
         tmp_path / "p", keyed, model("small", unused_address()), rules=dedent(rules)
     )
     (root / "golden").mkdir()
-    (root / "golden/classify.yaml").write_text("parameters: {labels: [praise, delivery]}")
+    (root / "golden/classify.yaml").write_text(
+        "parameters: {labels: [praise, delivery]}"
+    )
     return root
 
 
 def test_a_step_gets_the_answer_that_is_given(root: Path) -> None:
-    with StandIn({"label": "delivery", "evidence": "has not arrived"}, root=root) as models:
+    with StandIn(
+        {"label": "delivery", "evidence": "has not arrived"}, root=root
+    ) as models:
         [outcome] = models.ask("classify", TEXT, labels=LABELS)
     assert (outcome.status, outcome.model) == ("accepted", "hosted")
     assert outcome.value == {"label": "delivery", "evidence": "has not arrived"}
@@ -68,7 +72,10 @@ def test_what_was_asked_can_be_looked_at(root: Path) -> None:
 def test_without_parameters_those_of_the_golden_set_are_taken(root: Path) -> None:
     with StandIn(root=root) as models:
         models.ask("classify", TEXT)
-    assert models.requests[0].schema["properties"]["label"]["enum"] == ["praise", "delivery"]
+    assert models.requests[0].schema["properties"]["label"]["enum"] == [
+        "praise",
+        "delivery",
+    ]
 
 
 def test_an_answer_may_depend_on_the_request(root: Path) -> None:
@@ -76,28 +83,37 @@ def test_an_answer_may_depend_on_the_request(root: Path) -> None:
         return {"label": "billing" if "invoice" in request.document else "delivery"}
 
     with StandIn(answer, root=root) as models:
-        outcomes = models.ask("classify", TEXT, "I never got an invoice.", labels=LABELS)
+        outcomes = models.ask(
+            "classify", TEXT, "I never got an invoice.", labels=LABELS
+        )
     assert [outcome.value["label"] for outcome in outcomes] == ["delivery", "billing"]
 
 
 def test_guards_and_checks_hold_as_in_production(root: Path) -> None:
     """Every model is there, but what is confidential goes to the local one, and a wrong answer is not accepted."""
     with StandIn({"evidence": "words that nobody wrote"}, root=root) as models:
-        [outcome] = models.ask("classify", TEXT, labels=LABELS, sensitivity="confidential")
+        [outcome] = models.ask(
+            "classify", TEXT, labels=LABELS, sensitivity="confidential"
+        )
     assert outcome.status == "deferred"
     assert "words that nobody wrote" in outcome.reason
     assert {request.model for request in models.requests} == {"small"}
 
 
 def test_a_whole_document_can_be_asked_about(root: Path) -> None:
-    document = Document(id="a", text=TEXT, sensitivity="public", metadata={"stakes": "high"})
+    document = Document(
+        id="a", text=TEXT, sensitivity="public", metadata={"stakes": "high"}
+    )
     with StandIn(root=root) as models:
         [outcome] = models.ask("summarize", document, max_words=20)
     assert (outcome.status, outcome.sensitivity) == ("accepted", "public")
 
 
 def test_a_step_that_does_not_exist_is_an_error(root: Path) -> None:
-    with StandIn(root=root) as models, pytest.raises(UnknownName, match="did you mean 'classify'"):
+    with (
+        StandIn(root=root) as models,
+        pytest.raises(UnknownName, match="did you mean 'classify'"),
+    ):
         models.ask("clasify", TEXT)
 
 
@@ -107,7 +123,9 @@ def test_nothing_is_left_in_the_projects_own_ledger(root: Path) -> None:
     assert not (root / ".tierwise" / "ledger.db").exists()
 
 
-def test_what_was_proven_of_a_model_holds_for_its_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_proven_of_a_model_holds_for_its_stand_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """So tests see the route that production takes."""
     monkeypatch.chdir(ROOT)
     with StandIn():

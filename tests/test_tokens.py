@@ -48,7 +48,9 @@ def test_a_megabyte_of_noise_is_counted(unit: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["word ", "x" * 999, " " * 1001, "y" * 2500, "\n" * 1000, "12.50 "]),
+        st.sampled_from(
+            ["word ", "x" * 999, " " * 1001, "y" * 2500, "\n" * 1000, "12.50 "]
+        ),
         max_size=6,
     )
 )
@@ -60,10 +62,15 @@ def test_cutting_long_runs_changes_a_count_by_little(parts: list[str]) -> None:
 
 
 def test_a_prompt_counts_more_than_its_texts_and_grows_with_the_margin() -> None:
-    messages = (Message("system", "Sort this."), Message("user", "The invoice is open. " * 100))
+    messages = (
+        Message("system", "Sort this."),
+        Message("user", "The invoice is open. " * 100),
+    )
     texts = sum(count_tokens(message.content) for message in messages)
     assert texts < estimate_prompt_tokens(messages) < texts + 30
-    assert estimate_prompt_tokens(messages, 1.3) >= 1.3 * estimate_prompt_tokens(messages)
+    assert estimate_prompt_tokens(messages, 1.3) >= 1.3 * estimate_prompt_tokens(
+        messages
+    )
 
 
 ALONE = """
@@ -77,13 +84,19 @@ def run_alone(**env: str) -> subprocess.CompletedProcess[str]:
     """Count in a fresh process whose downloads must all fail."""
     proxy = unused_address()
     clean = {
-        k: v for k, v in os.environ.items() if k not in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")
     }
     env = {**clean, "HTTPS_PROXY": proxy, "https_proxy": proxy, **env}
-    return subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=env)
+    return subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, env=env
+    )
 
 
-def test_counting_needs_no_network_no_litellm_and_leaves_the_environment_alone() -> None:
+def test_counting_needs_no_network_no_litellm_and_leaves_the_environment_alone() -> (
+    None
+):
     done = run_alone()
     assert (done.stdout, done.stderr) == ("2 False None\n", "")
 

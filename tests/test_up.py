@@ -24,7 +24,9 @@ from tests.kit.standin import Standin, unused_address
 from tierwise.orchestrate.services import server_of, worker_of
 
 pytestmark = [
-    pytest.mark.skipif("TIERWISE_SERVER_TEST" not in os.environ, reason="make server-test runs it"),
+    pytest.mark.skipif(
+        "TIERWISE_SERVER_TEST" not in os.environ, reason="make server-test runs it"
+    ),
     pytest.mark.timeout(400),
 ]
 PATIENCE_S = 180
@@ -58,7 +60,11 @@ class House:
 
     def started(self, *arguments: str) -> subprocess.Popen[str]:
         """A command as a user would start it, in a process of its own."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PREFECT_")
+        }
         command = [sys.executable, "-c", AT_A_TERMINAL, *arguments]
         return subprocess.Popen(
             command,
@@ -112,14 +118,18 @@ class House:
     def deployment(self, name: str) -> dict[str, Any]:
         """A deployment as the server has it."""
         return dict(
-            self.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})[0]
+            self.post(
+                "/deployments/filter", {"deployments": {"name": {"any_": [name]}}}
+            )[0]
         )
 
     def slow_run(self, source: str) -> dict[str, Any]:
         """A run of a deployment whose calls take long; gives it as soon as the provider was asked."""
         self.provider.latency_s = 5
         before = self.provider.count
-        where = f"/deployments/{self.deployment('contract-intake')['id']}/create_flow_run"
+        where = (
+            f"/deployments/{self.deployment('contract-intake')['id']}/create_flow_run"
+        )
         run: dict[str, Any] = self.post(
             where, {"parameters": {"source": source, "out": f"out/{source}"}}
         )
@@ -133,7 +143,8 @@ class House:
             "state_details": {"scheduled_time": "2999-01-01T00:00:00Z"},
         }
         run = self.post(
-            f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", {"state": tomorrow}
+            f"/deployments/{self.deployment(deployment)['id']}/create_flow_run",
+            {"state": tomorrow},
         )
         taken = {"state": {"type": "PENDING", "name": "Submitting"}, "force": True}
         self.post(f"/flow_runs/{run['id']}/set_state", taken)
@@ -146,7 +157,9 @@ class House:
     def newest(self, source: str) -> dict[str, Any]:
         """What the ledger says of the newest run over a source."""
         runs = json.loads(self.tierwise("runs", "--json"))
-        return next((dict(run) for run in runs if run["parameters"].get("source") == source), {})
+        return next(
+            (dict(run) for run in runs if run["parameters"].get("source") == source), {}
+        )
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +174,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         often = (
             (ROOT / "prefect.yaml")
             .read_text()
-            .replace('cron: "*/15 * * * *", timezone: UTC, active: false', "interval: 15")
+            .replace(
+                'cron: "*/15 * * * *", timezone: UTC, active: false', "interval: 15"
+            )
         )
         assert "interval: 15" in often
         (root / "prefect.yaml").write_text(often + TAKEN)
@@ -200,18 +215,27 @@ def test_a_schedule_runs_the_flow_and_shows_what_waits(house: House) -> None:
         for found in house.post("/artifacts/filter", this)
     }
     assert {"support-inbox-summary", "support-inbox-attention"} <= artifacts.keys()
-    assert "`<b>[x](y).txt` in `read`: `the file is empty`" in artifacts["support-inbox-attention"]
+    assert (
+        "`<b>[x](y).txt` in `read`: `the file is empty`"
+        in artifacts["support-inbox-attention"]
+    )
     assert artifacts["classify, share of documents"] == 100
     logs = [
         line["message"]
-        for line in house.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+        for line in house.post(
+            "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+        )
     ]
     assert "2 documents are new, 0 were done before" in logs
-    tags = {task["name"]: task["tags"] for task in house.post("/task_runs/filter", this)}
+    tags = {
+        task["name"]: task["tags"] for task in house.post("/task_runs/filter", this)
+    }
     assert tags["classify · documents 1-2 of 2"] == ["tier:local"]
 
 
-def test_the_next_scheduled_run_finds_nothing_new_and_pays_nothing(house: House) -> None:
+def test_the_next_scheduled_run_finds_nothing_new_and_pays_nothing(
+    house: House,
+) -> None:
     house.run_in("NeedsAttention", "support-inbox")
     calls = house.provider.count
     run = house.run_in("NothingNew", "support-inbox")
@@ -219,7 +243,9 @@ def test_the_next_scheduled_run_finds_nothing_new_and_pays_nothing(house: House)
     assert house.provider.count == calls
 
 
-def test_the_api_runs_a_deployment_with_parameters_and_a_fault_is_one_line(house: House) -> None:
+def test_the_api_runs_a_deployment_with_parameters_and_a_fault_is_one_line(
+    house: House,
+) -> None:
     where = f"/deployments/{house.deployment('contract-intake')['id']}/create_flow_run"
     house.post(where, {"parameters": {"source": "examples/contracts", "budget_usd": 2}})
     house.post(where, {"parameters": {"source": "no/such"}})
@@ -227,10 +253,16 @@ def test_the_api_runs_a_deployment_with_parameters_and_a_fault_is_one_line(house
     assert "there is no such file or folder" in run["state"]["message"]
     logs = [
         line["message"]
-        for line in house.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+        for line in house.post(
+            "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+        )
     ]
     assert not any("Traceback" in line for line in logs)
-    ended = [house.post("/flow_runs/filter", {"flows": {"name": {"any_": ["contract-intake"]}}})]
+    ended = [
+        house.post(
+            "/flow_runs/filter", {"flows": {"name": {"any_": ["contract-intake"]}}}
+        )
+    ]
     assert ended
 
 
@@ -249,14 +281,25 @@ def test_a_second_up_mends_what_died_and_leaves_the_rest(house: House) -> None:
     printed = house.tierwise("up")
     assert f"server: runs already at http://127.0.0.1:{house.port}" in printed
     assert "worker: started" in printed
-    assert f"rescheduled, as a worker died before it began them: {house.taken['name']}" in printed
-    house.wait(lambda: house.get(f"/flow_runs/{house.taken['id']}")["state"]["type"] == "COMPLETED")
+    assert (
+        f"rescheduled, as a worker died before it began them: {house.taken['name']}"
+        in printed
+    )
+    house.wait(
+        lambda: (
+            house.get(f"/flow_runs/{house.taken['id']}")["state"]["type"] == "COMPLETED"
+        )
+    )
 
 
-def test_ctrl_c_while_down_waits_for_a_run_leaves_everything_running(house: House) -> None:
+def test_ctrl_c_while_down_waits_for_a_run_leaves_everything_running(
+    house: House,
+) -> None:
     """Server, worker, the run, and what starts runs."""
     before = house.services()
-    house.post(f"/deployments/{house.deployment('support-inbox')['id']}/pause_deployment", {})
+    house.post(
+        f"/deployments/{house.deployment('support-inbox')['id']}/pause_deployment", {}
+    )
     run = house.slow_run("slow-1")
     down = house.started("down")
     assert down.stderr
@@ -272,7 +315,9 @@ def test_ctrl_c_while_down_waits_for_a_run_leaves_everything_running(house: Hous
     assert house.get(f"/flow_runs/{run['id']}")["state"]["type"] == "RUNNING"
 
 
-def test_down_waits_for_the_run_and_for_the_server_to_record_all_of_it(house: House) -> None:
+def test_down_waits_for_the_run_and_for_the_server_to_record_all_of_it(
+    house: House,
+) -> None:
     """Started again, the server has every task run as ended, and the schedule that was paused is paused."""
     [run] = house.post(
         "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
@@ -289,7 +334,9 @@ def test_down_waits_for_the_run_and_for_the_server_to_record_all_of_it(house: Ho
     assert house.newest("slow-1")["state"] == "completed"
     house.tierwise("up", "--port", house.port)
     assert house.get(f"/flow_runs/{run['id']}")["state"]["type"] == "COMPLETED"
-    tasks = house.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    tasks = house.post(
+        "/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    )
     assert [task["state"]["type"] for task in tasks] == ["COMPLETED"] * 3
     assert house.deployment("support-inbox")["paused"] is True
 
@@ -307,6 +354,8 @@ def test_down_now_cancels_the_run_and_what_it_paid_is_on_record(house: House) ->
     assert house.services() == [None, None]
     made, ended = house.provider.count - before, house.newest("slow-2")
     assert ended["state"] == "cancelled"
-    assert made - 4 <= ended["attempts"] <= made, "two calls at once to each of two models"
+    assert made - 4 <= ended["attempts"] <= made, (
+        "two calls at once to each of two models"
+    )
     assert float(ended["cost"]) > 0
     assert house.tierwise("down") == "nothing runs\n"

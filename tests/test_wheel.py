@@ -19,7 +19,9 @@ from tests.kit.standin import unused_address
 from tests.kit.tutorial import typed_in
 
 ENGINE = ROOT / "src/tierwise"
-slow = pytest.mark.skipif("TIERWISE_WHEEL_TEST" not in os.environ, reason="make wheel-test runs it")
+slow = pytest.mark.skipif(
+    "TIERWISE_WHEEL_TEST" not in os.environ, reason="make wheel-test runs it"
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +43,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_engine_and_the_starter_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_engine_and_the_starter_and_nothing_else(
+    wheel: Path,
+) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"tierwise", "tierwise-0.1.0.dist-info"}
-    package = {name.removeprefix("tierwise/") for name in names if name.startswith("tierwise/")}
-    here = (path for path in ENGINE.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert {name.split("/")[0] for name in names} == {
+        "tierwise",
+        "tierwise-0.1.0.dist-info",
+    }
+    package = {
+        name.removeprefix("tierwise/") for name in names if name.startswith("tierwise/")
+    }
+    here = (
+        path for path in ENGINE.rglob("*") if path.is_file() and path.suffix != ".pyc"
+    )
     assert package == {path.relative_to(ENGINE).as_posix() for path in here}
     assert {
         "gateway/learned/__init__.py",
@@ -98,7 +109,9 @@ def test_the_tutorial_works_as_it_stands(fresh: Path) -> None:
     """Typed in from top to bottom; only the port is another one, since 4200 may be taken here."""
     port = unused_address().rpartition(":")[2]
     commands = "\n".join(typed_in())
-    commands = commands.replace("4200", port).replace("tierwise up", f"tierwise up --port {port}")
+    commands = commands.replace("4200", port).replace(
+        "tierwise up", f"tierwise up --port {port}"
+    )
     try:
         printed = typed(fresh, commands)
     finally:

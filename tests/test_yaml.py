@@ -50,7 +50,17 @@ def test_plain_values_survive() -> None:
     data = parse(text).data
     day = datetime.date(2026, 11, 22)
     moment = datetime.datetime(2026, 11, 22, 10, 30, tzinfo=datetime.UTC)
-    assert list(data.values()) == [3, 31, 20.5, True, None, "yes", day, moment, [1, {"x": 2}]]
+    assert list(data.values()) == [
+        3,
+        31,
+        20.5,
+        True,
+        None,
+        "yes",
+        day,
+        moment,
+        [1, {"x": 2}],
+    ]
     kinds = [type(data[name]) for name in "ihfbnwl"]
     assert kinds == [int, int, float, bool, type(None), str, list]
     assert type(data["l"][1]) is dict
@@ -59,9 +69,9 @@ def test_plain_values_survive() -> None:
 @given(st.decimals(min_value=0, max_value=10_000, places=6))
 def test_a_decimal_keeps_its_digits(amount: Decimal) -> None:
     """Up to 15 digits, more than a price has; no 0.1 becomes 0.1000000000000000055."""
-    assert parse(f"version: 1\ninner: {{amount: {amount}}}").validate(Outer).inner == Inner(
-        amount=amount
-    )
+    assert parse(f"version: 1\ninner: {{amount: {amount}}}").validate(
+        Outer
+    ).inner == Inner(amount=amount)
 
 
 def test_float_settings_and_free_values_stay_numbers() -> None:
@@ -127,7 +137,9 @@ def test_an_object_that_is_none_says_what_it_expects() -> None:
 
 
 def test_a_wrong_value_is_shown() -> None:
-    assert said("version: 1\ninner: {amount: many}").endswith("(found 'many') (and 1 more)")
+    assert said("version: 1\ninner: {amount: many}").endswith(
+        "(found 'many') (and 1 more)"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n"])
@@ -162,7 +174,9 @@ def test_a_key_given_twice_names_the_line() -> None:
         parse("a: 1\na: 2\n")
 
 
-@pytest.mark.parametrize("text", ["day: 2024-13-45", "!!int x", "&a [*a]", "[" * 700, "a: \x00"])
+@pytest.mark.parametrize(
+    "text", ["day: 2024-13-45", "!!int x", "&a [*a]", "[" * 700, "a: \x00"]
+)
 def test_odd_text_is_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError, match="not valid YAML"):
         parse(text)
@@ -181,8 +195,14 @@ def test_any_text_is_data_or_a_config_error(text: str) -> None:
 
 def test_lines_count_from_where_the_text_stands() -> None:
     """Front matter starts on its file's second line."""
-    source = parse_yaml("version: 1\nitems:\n  - amount: x\n", "prompt.md", first_line=2)
-    assert [source.line(()), source.line(("version",)), source.line(("items", 0, "amount"))] == [
+    source = parse_yaml(
+        "version: 1\nitems:\n  - amount: x\n", "prompt.md", first_line=2
+    )
+    assert [
+        source.line(()),
+        source.line(("version",)),
+        source.line(("items", 0, "amount")),
+    ] == [
         2,
         2,
         4,
@@ -192,7 +212,9 @@ def test_lines_count_from_where_the_text_stands() -> None:
 
 
 def test_a_merged_mapping_is_read_as_one() -> None:
-    text = "version: 1\nnamed:\n  a: &a {amount: 1, count: 2}\n  b: {<<: *a, count: 3}\n"
+    text = (
+        "version: 1\nnamed:\n  a: &a {amount: 1, count: 2}\n  b: {<<: *a, count: 3}\n"
+    )
     assert parse(text).validate(Outer).named["b"] == Inner(amount=Decimal(1), count=3)
 
 
@@ -244,14 +266,20 @@ KEYS = ("a", "b", "'c d'", "1", "1.50", "true", "~", "é")
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(SPELLINGS)), min_size=1, max_size=5),
+    st.lists(
+        st.tuples(st.sampled_from(KEYS), st.sampled_from(SPELLINGS)),
+        min_size=1,
+        max_size=5,
+    ),
     st.booleans(),
 )
 def test_the_quick_way_reads_what_the_careful_way_reads(
     pairs: list[tuple[str, str]], listed: bool
 ) -> None:
     """The same values on the same lines, errors included; a mark in a comment makes it read with care."""
-    text = "".join(f"{'- ' if listed else ''}{key}: {spelling}\n" for key, spelling in pairs)
+    text = "".join(
+        f"{'- ' if listed else ''}{key}: {spelling}\n" for key, spelling in pairs
+    )
     assert _read(text) == _read(f"{text}# <<\n")
 
 

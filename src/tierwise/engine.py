@@ -128,7 +128,9 @@ class StepRunner(Protocol):
         """Return the batch with every document's outcome of this step."""
         ...
 
-    def write_documents(self, batches: Iterable[Batch], folder: Path, *, keep: bool) -> Path:
+    def write_documents(
+        self, batches: Iterable[Batch], folder: Path, *, keep: bool
+    ) -> Path:
         """Write the results and return the path of outcomes.jsonl."""
         ...
 
@@ -159,7 +161,9 @@ class Engine:
             self._local = LocalServers()
             stack.callback(self._local.close)
             self._portal = stack.enter_context(start_blocking_portal("asyncio"))
-            self._gateway = Gateway(project.catalog, self._env, self._local, root=project.root)
+            self._gateway = Gateway(
+                project.catalog, self._env, self._local, root=project.root
+            )
             stack.callback(self._portal.call, self._gateway.aclose)
             self._cascade = Cascade(self._gateway, self.ledger, project.scale.workers)
             self._update_demotions()
@@ -218,7 +222,9 @@ class Engine:
         called in a thread of its own for a top-up, when the rules say `when_empty: pause`.
         """
         self._update_demotions()
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
+        run_id = (
+            f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
+        )
         now = time.time()
         budget_rules = self.policy.rules.budget
         limits = list(budget_rules.shared(tags or {}))
@@ -274,7 +280,9 @@ class Engine:
         self._portal.call(self.ledger.record_outcome, run.id, document, outcome)
         self._notify(document, outcome)
 
-    def write_documents(self, batches: Iterable[Batch], folder: Path, *, keep: bool) -> Path:
+    def write_documents(
+        self, batches: Iterable[Batch], folder: Path, *, keep: bool
+    ) -> Path:
         """Write the results below a folder of the project; return the path of outcomes.jsonl.
 
         With `keep`, the results of earlier runs stay in it.
@@ -297,7 +305,9 @@ class Engine:
         Documents go concurrently. `models` replaces the router's choice when they are measured,
         and `thresholds` are the confidences that their answers need; guards apply all the same.
         """
-        job = self.job(run, step, parameters or {}, only=only, models=models, thresholds=thresholds)
+        job = self.job(
+            run, step, parameters or {}, only=only, models=models, thresholds=thresholds
+        )
         # Stored documents are read once; everything below sees them in memory.
         documents = batch.load()
         if not models:
@@ -384,7 +394,9 @@ class Engine:
             return
         for (step, models), reason in demotions.items() - self.policy.demoted.items():
             chain = " > ".join(models)
-            log.warning("the certificate of %s for %s no longer counts: %s", chain, step, reason)
+            log.warning(
+                "the certificate of %s for %s no longer counts: %s", chain, step, reason
+            )
         self.policy = replace(self.policy, demoted=demotions)
 
     def _selector(self, step: str) -> ExampleSelector | None:
@@ -406,7 +418,9 @@ class Engine:
             self._questions.add(job.question)
         if self.project.settings.keep_text == "all":
             self.ledger.retention.keep(documents)
-        known = known_outcomes(self.ledger, step, job.question, documents, job.run.retry)
+        known = known_outcomes(
+            self.ledger, step, job.question, documents, job.run.retry
+        )
         return replace(job, known=known)
 
     def _notify(self, document: Document, outcome: Outcome) -> None:
@@ -430,7 +444,9 @@ def _without_words(step: Step, error: Exception) -> TierwiseError:
 def _stop_without_budget(run: RunContext) -> None:
     refused = run.budget.refused
     if refused and run.policy.rules.budget.when_empty == "fail":
-        raise BudgetExceeded(f"the run stops, as the rules say `when_empty: fail`: {refused}")
+        raise BudgetExceeded(
+            f"the run stops, as the rules say `when_empty: fail`: {refused}"
+        )
 
 
 def examples_of(project: Project, step: str) -> GoldenSet | None:
@@ -444,7 +460,10 @@ def examples_of(project: Project, step: str) -> GoldenSet | None:
 
 
 def current_of(
-    project: Project, step: Step, parameters: Mapping[str, Any], examples_hash: str | None
+    project: Project,
+    step: Step,
+    parameters: Mapping[str, Any],
+    examples_hash: str | None,
 ) -> Current:
     """Return what a certificate for a step must agree with today, by the project's files alone."""
     return current_for(project, step.prompt, step.hash(parameters), examples_hash)
@@ -470,4 +489,6 @@ def _identity(project: Project, model: Model, examples_hash: str | None) -> str:
     """Return the hash of what a model's answers depend on, its few-shot examples included."""
     if examples_hash is None or not model.uses_few_shot:
         return project.identity(model)
-    return canonical_hash([model.identity, model.examples, model.fixed_examples, examples_hash])
+    return canonical_hash(
+        [model.identity, model.examples, model.fixed_examples, examples_hash]
+    )

@@ -217,7 +217,9 @@ def describe_exception(error: BaseException) -> str:
 
     foreign = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib"))
     own_frames = [
-        frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(foreign)
+        frame
+        for frame in extract_tb(error.__traceback__)
+        if not frame.filename.startswith(foreign)
     ]
     description = type(error).__name__
     if own_frames:

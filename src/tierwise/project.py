@@ -78,7 +78,8 @@ class ProjectSettings(Scale):
         description="The texts that the ledger keeps: none, answers, or documents, too.",
     )
     secrets: Mapping[str, str] = Field(
-        {}, description="Prefect secret blocks for variables that are not set, by variable."
+        {},
+        description="Prefect secret blocks for variables that are not set, by variable.",
     )
 
     @field_validator("secrets")
@@ -228,7 +229,9 @@ class Project:
         task = getattr(self._import(f"tasks.{module_name}"), module_name, None)
         step = getattr(task, "spec", None)
         if not isinstance(step, Step):
-            raise ConfigError(f"has no step named '{module_name}'", path=f"tasks/{module_name}.py")
+            raise ConfigError(
+                f"has no step named '{module_name}'", path=f"tasks/{module_name}.py"
+            )
         return step
 
     def load_flow(self, name: str) -> Any:
@@ -242,7 +245,8 @@ class Project:
         flow = getattr(self._import(f"flows.{module_name}"), module_name, None)
         if not hasattr(flow, "fn"):
             raise ConfigError(
-                f"has no flow function named '{module_name}'", path=f"flows/{module_name}.py"
+                f"has no flow function named '{module_name}'",
+                path=f"flows/{module_name}.py",
             )
         return flow
 
@@ -254,7 +258,9 @@ class Project:
 
 
 def _module_names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return sorted(
+        path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")
+    )
 
 
 def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[str, str]:

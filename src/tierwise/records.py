@@ -18,14 +18,18 @@ from typing import Any, Literal, Protocol, get_args
 import orjson
 
 _CANONICAL = (
-    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
 )
 
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 
 Status = Literal["accepted", "deferred", "skipped", "rejected"]
-AttemptKind = Literal["first", "retry", "fallback", "escalation", "repair", "judge", "shadow"]
+AttemptKind = Literal[
+    "first", "retry", "fallback", "escalation", "repair", "judge", "shadow"
+]
 Role = Literal["system", "user", "assistant"]
 
 # Why an outcome is not accepted. Code acts upon this; the sentence beside it is for people.
@@ -43,7 +47,8 @@ Cause = Literal[
 # Why a route leaves a model out.
 RejectionKind = Literal[
     "guard",  # a guard forbids the model's tier
-    "unavailable",  # a key, an address or the weights are missing, or the model failed for good
+    # a key, an address or the weights are missing, or the model failed for good
+    "unavailable",
     "other_step",  # a trained classifier of another step
     "context_length",  # the prompt does not fit the context window
     "unknown_price",  # unpriced, and a budget applies
@@ -77,7 +82,11 @@ def _canonical_json(value: Any) -> bytes:
     except TypeError:
         # Half a character, a key that is no text, or a number beyond 64 bits: slower, but as good.
         text = json.dumps(
-            value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
+            value,
+            sort_keys=True,
+            ensure_ascii=False,
+            separators=(",", ":"),
+            default=str,
         )
         return text.encode("utf-8", "surrogatepass")
 
@@ -112,7 +121,8 @@ class Call:
     """One request to one model, before anything is known about where it is served."""
 
     model: str  # catalog name
-    identity: str  # what the answer depends on besides the prompt: provider's model name, weights
+    # what the answer depends on besides the prompt: provider's model name, weights
+    identity: str
     messages: tuple[Message, ...]
     max_tokens: int
     response_schema: Mapping[str, Any] | None = None
@@ -124,7 +134,13 @@ class Call:
     def hash(self) -> str:
         """Identity of the call: an equal one that was paid once is never paid again."""
         messages = [[message.role, message.content] for message in self.messages]
-        parts = [self.identity, messages, self.response_schema, self.max_tokens, self.temperature]
+        parts = [
+            self.identity,
+            messages,
+            self.response_schema,
+            self.max_tokens,
+            self.temperature,
+        ]
         if self.confidence:
             parts.append("confidence")
         return canonical_hash(parts)
@@ -290,7 +306,9 @@ class Document:
     def deferred(self) -> Outcome | None:
         """The first deferred outcome of this document, if any."""
         outcomes = self.outcomes.values()
-        return next((outcome for outcome in outcomes if outcome.status == "deferred"), None)
+        return next(
+            (outcome for outcome in outcomes if outcome.status == "deferred"), None
+        )
 
     @property
     def stopped(self) -> Outcome | None:

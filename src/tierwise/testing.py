@@ -66,7 +66,9 @@ class StandIn:
     the schema does not have are left out, so one answer can serve several steps.
     """
 
-    def __init__(self, answer: RightAnswer | None = None, *, root: Path | None = None) -> None:
+    def __init__(
+        self, answer: RightAnswer | None = None, *, root: Path | None = None
+    ) -> None:
         self.requests: list[Request] = []  # in order of arrival
         self._answer: RightAnswer = {} if answer is None else answer
         self._root = root
@@ -77,7 +79,9 @@ class StandIn:
 
         with ExitStack() as stack:
             url = stack.enter_context(_Server(self._reply))
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            scratch = stack.enter_context(
+                tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            )
             project = _StandInProject(Project.find(self._root).root, url, Path(scratch))
             self._engine = stack.enter_context(Engine(project, env={}))
             stack.enter_context(using(self._engine))
@@ -106,7 +110,8 @@ class StandIn:
             settings = load_settings(project.root / "golden" / f"{step}.yaml")
             parameters = dict(settings.parameters)
         prepared = [
-            _as_document(number, each, sensitivity) for number, each in enumerate(documents, 1)
+            _as_document(number, each, sensitivity)
+            for number, each in enumerate(documents, 1)
         ]
         run = self._engine.start_run("test")
         done = self._engine.run_batch(run, spec, Batch(tuple(prepared)), parameters)
@@ -128,13 +133,19 @@ class StandIn:
         return json.dumps(reply)
 
 
-def _as_document(number: int, given: str | Document, sensitivity: Sensitivity) -> Document:
+def _as_document(
+    number: int, given: str | Document, sensitivity: Sensitivity
+) -> Document:
     if isinstance(given, Document):
         return given
-    return Document(id=f"{number}", text=given, sensitivity=sensitivity, language=detect(given))
+    return Document(
+        id=f"{number}", text=given, sensitivity=sensitivity, language=detect(given)
+    )
 
 
-def _fill_in(schema: Mapping[str, Any], definitions: Mapping[str, Any], words: str) -> Any:
+def _fill_in(
+    schema: Mapping[str, Any], definitions: Mapping[str, Any], words: str
+) -> Any:
     """Return a small value that a schema allows; `words` where it allows any text."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
@@ -148,7 +159,10 @@ def _fill_in(schema: Mapping[str, Any], definitions: Mapping[str, Any], words: s
     kind = schema.get("type")
     if kind == "object":
         properties = schema.get("properties", {})
-        return {name: _fill_in(part, definitions, words) for name, part in properties.items()}
+        return {
+            name: _fill_in(part, definitions, words)
+            for name, part in properties.items()
+        }
     if kind == "array":
         item = _fill_in(schema.get("items", {}), definitions, words)
         return [item] * schema.get("minItems", 0)
@@ -193,7 +207,9 @@ class _StandInProject(Project):
         return f"sqlite:///{self.scratch / 'ledger.db'}"
 
     def policy(self, env: Mapping[str, str]) -> Policy:  # noqa: ARG002 - every model is available
-        return Policy(catalog=self.catalog, rules=self.rules, certificates=self.certificates)
+        return Policy(
+            catalog=self.catalog, rules=self.rules, certificates=self.certificates
+        )
 
     def _replace_model(self, model: Model, identity: str) -> Model:
         litellm_params = {
@@ -237,7 +253,9 @@ class _Server:
         self._http.daemon_threads = True
 
     def __enter__(self) -> str:
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(
+            target=self._http.serve_forever, args=(0.05,), daemon=True
+        ).start()
         return f"http://127.0.0.1:{self._http.server_port}"
 
     def __exit__(self, *_: object) -> None:
@@ -261,7 +279,12 @@ def _completion(model: str, text: str) -> dict[str, Any]:
     """Return a reply with full confidence; the token counts are made up."""
     logprobs = {"content": [{"token": "a", "logprob": 0.0, "top_logprobs": []}]}
     message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": "stop",
+        "logprobs": logprobs,
+    }
     return {
         "id": "stand-in",
         "object": "chat.completion",

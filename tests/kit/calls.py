@@ -25,7 +25,9 @@ CALL = Call(
 )
 
 
-CLARIFAI_MODEL = "https://clarifai.com/mistralai/completion/models/Ministral-3-14B-Reasoning-2512"
+CLARIFAI_MODEL = (
+    "https://clarifai.com/mistralai/completion/models/Ministral-3-14B-Reasoning-2512"
+)
 
 
 MODELS = {  # catalog name: LiteLLM's name, path of the address
@@ -58,7 +60,11 @@ BOTH_LANES = pytest.mark.parametrize("name", ["openai", "openai-litellm"])
 
 
 def entry(litellm_model: str, api_base: str | None, **settings: Any) -> dict[str, Any]:
-    params = {"model": litellm_model, "api_key": "${API_KEY}", **settings.pop("params", {})}
+    params = {
+        "model": litellm_model,
+        "api_key": "${API_KEY}",
+        **settings.pop("params", {}),
+    }
     if api_base is not None:
         params["api_base"] = api_base
     defaults = {
@@ -80,7 +86,10 @@ def catalog(models: dict[str, dict[str, Any]]) -> Catalog:
 
 def catalog_at(url: str, **settings: Any) -> Catalog:
     """One model for each format and lane, all at one address."""
-    models = {name: entry(model, url + path, **settings) for name, (model, path) in MODELS.items()}
+    models = {
+        name: entry(model, url + path, **settings)
+        for name, (model, path) in MODELS.items()
+    }
     return catalog({name: model | forced_lane(name) for name, model in models.items()})
 
 

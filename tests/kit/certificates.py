@@ -13,7 +13,9 @@ from tierwise.policy.certificates import (
 TODAY = datetime.date(2026, 3, 1)
 
 
-def certificate(*models: str, errors: int = 8, n: int = 142, **changed: Any) -> Certificate:
+def certificate(
+    *models: str, errors: int = 8, n: int = 142, **changed: Any
+) -> Certificate:
     models = models or ("small",)
     fields: dict[str, Any] = {
         "step": "classify",

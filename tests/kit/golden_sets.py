@@ -46,7 +46,9 @@ def golden_rows(count: int = 60) -> list[dict[str, str]]:
     ]
 
 
-def write_golden(root: Path, rows: list[dict[str, str]], name: str = "classify") -> Path:
+def write_golden(
+    root: Path, rows: list[dict[str, str]], name: str = "classify"
+) -> Path:
     (root / "golden").mkdir(exist_ok=True)
     path = root / "golden" / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -59,19 +61,25 @@ def write_golden(root: Path, rows: list[dict[str, str]], name: str = "classify")
 def right(request: Request) -> str:
     """A model that reads."""
     label = "billing" if "invoice" in request.document else "delivery"
-    return json.dumps({"label": label, "evidence": " ".join(request.document.split()[:6])})
+    return json.dumps(
+        {"label": label, "evidence": " ".join(request.document.split()[:6])}
+    )
 
 
 def lazy(request: Request) -> str:
     """A model that always says the same, with words of the document."""
-    return json.dumps({"label": "billing", "evidence": " ".join(request.document.split()[:4])})
+    return json.dumps(
+        {"label": "billing", "evidence": " ".join(request.document.split()[:4])}
+    )
 
 
 def route_one(root: Path, text: str = TEXT) -> Outcome:
     """What the router does with one document now."""
     with Engine(Project(root), env={}) as engine:
         document = Document(id="a", text=text, sensitivity="internal")
-        done = engine.run_batch(engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS)
+        done = engine.run_batch(
+            engine.start_run("test"), CLASSIFY, Batch((document,)), LABELS
+        )
     return done.load()[0].outcomes["classify"]
 
 

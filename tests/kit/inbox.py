@@ -44,9 +44,15 @@ class House:
 
     def tierwise(self, *arguments: str) -> str:
         """Run a command as a user would, in a process of its own; gives what it printed."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PREFECT_")
+        }
         command = [sys.executable, "-m", "tierwise", *arguments]
-        done = subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=self.root, env=env, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -57,8 +63,12 @@ def made(root: Path, provider: Standin) -> Path:
     make_project(
         root,
         model("qwen-1.5b", provider.url, price=FREE),
-        model("ministral-3-14b", provider.url, tier="clarifai", strength=30, price=HOSTED),
-        model("claude-haiku", provider.url, tier="proprietary", strength=50, price=DEAR),
+        model(
+            "ministral-3-14b", provider.url, tier="clarifai", strength=30, price=HOSTED
+        ),
+        model(
+            "claude-haiku", provider.url, tier="proprietary", strength=50, price=DEAR
+        ),
         rules=RULES,
     )
     (root / "inbox").mkdir()
@@ -77,4 +87,6 @@ def answered(request: Request) -> str:
     words = " ".join(request.document.split()[:6])
     bad = (request.model == "qwen-1.5b" and number % 9 == 0) or number % 50 == 0
     told = {"label": "delivery", "evidence": "words of its own" if bad else words}
-    return json.dumps({name: told.get(name, words) for name in request.schema["properties"]})
+    return json.dumps(
+        {name: told.get(name, words) for name in request.schema["properties"]}
+    )

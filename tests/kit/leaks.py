@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 
 from tests.kit.ledgers import migrated_url
 from tests.kit.projects import PRICE, make_project, model
-from tests.kit.standin import CONTENT_FILTER, CUT_OFF, OK, Fault, Request, Standin, status
+from tests.kit.standin import (
+    CONTENT_FILTER,
+    CUT_OFF,
+    OK,
+    Fault,
+    Request,
+    Standin,
+    status,
+)
 from tests.kit.steps import CLASSIFY, SUMMARIZE
 from tierwise import __version__
 from tierwise.cascade.known_outcomes import Retry
@@ -35,7 +43,15 @@ from tierwise.gateway.learned.files import save, trained_file
 from tierwise.plan import Planner, Sampler
 from tierwise.policy.certificates import Certificate, lower_bound, save_certificates
 from tierwise.project import CERTIFICATES, Project
-from tierwise.records import SENSITIVITIES, Batch, Document, Outcome, Sensitivity, highest, rank
+from tierwise.records import (
+    SENSITIVITIES,
+    Batch,
+    Document,
+    Outcome,
+    Sensitivity,
+    highest,
+    rank,
+)
 from tierwise.review.queue import edit, waiting
 
 TIERS = {  # what is outside first, as hypothesis likes the first best
@@ -114,7 +130,8 @@ class Paper:
         """Words in every sentence, so that no part of it is without."""
         mail, plain = self.words(number)
         return "\n\n".join(
-            f"The parcel of {mail} about {plain} has not arrived." for _ in range(self.sentences)
+            f"The parcel of {mail} about {plain} has not arrived."
+            for _ in range(self.sentences)
         )
 
 
@@ -133,7 +150,8 @@ class World:
     redact_to: Sensitivity | None = None
     steps: tuple[str, ...] = ("classify", "summarize")  # in order
     by: str = "run"  # or "plan", or "sample"
-    again: bool = False  # a person answers what waits, in the document's words, and all is retried
+    # a person answers what waits, in the document's words, and all is retried
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,20 +184,32 @@ def run(world: World, inside: Standin, outside: Standin) -> Seen:
             if world.again and not world.measured:  # what is only measured asks nobody
                 engine.retry = _answered(engine, run_id, derived)
                 _go_through(engine, world, derived)
-    bodies = "\n".join(json.dumps(request.body, ensure_ascii=False) for request in outside.requests)
-    words = {word for _, p, n in documents for word in p.words(n)} | set(_example_words(world))
+    bodies = "\n".join(
+        json.dumps(request.body, ensure_ascii=False) for request in outside.requests
+    )
+    words = {word for _, p, n in documents for word in p.words(n)} | set(
+        _example_words(world)
+    )
     secret |= {
-        w for w, level in _example_words(world).items() if rank(level) >= rank("confidential")
+        w
+        for w, level in _example_words(world).items()
+        if rank(level) >= rank("confidential")
     }
-    return Seen(frozenset(w for w in words if w in bodies), frozenset(secret), outside.count)
+    return Seen(
+        frozenset(w for w in words if w in bodies), frozenset(secret), outside.count
+    )
 
 
 def echo(request: Request) -> str:
     """An answer that carries the document's words on."""
-    question = next(m for m in reversed(request.body["messages"]) if "<document" in m["content"])
+    question = next(
+        m for m in reversed(request.body["messages"]) if "<document" in m["content"]
+    )
     words = " ".join(Request("", {}, {"messages": [question]}).document.split()[:6])
     properties = (request.schema or {}).get("properties", {})
-    return json.dumps({name: LABELS[0] if name == "label" else words for name in properties})
+    return json.dumps(
+        {name: LABELS[0] if name == "label" else words for name in properties}
+    )
 
 
 def _go_through(engine: Engine, world: World, documents: tuple[Document, ...]) -> str:
@@ -200,7 +230,9 @@ def _go_through(engine: Engine, world: World, documents: tuple[Document, ...]) -
 def _engine(by: str, project: Project, documents: tuple[Document, ...]) -> Engine:
     """The engine, or what stands in for it while a flow is planned or some of its documents are tried."""
     if by == "sample":
-        return Sampler(project, "leaks", (document.id for document in documents), env={})
+        return Sampler(
+            project, "leaks", (document.id for document in documents), env={}
+        )
     return (Planner if by == "plan" else Engine)(project, env={})
 
 
@@ -208,7 +240,9 @@ def _answered(engine: Engine, run_id: str, documents: tuple[Document, ...]) -> R
     """A retry of all, after a person answered what waits with the words of each document."""
     words = {document.id: " ".join(document.text.split()[:6]) for document in documents}
     asked = [
-        item for item in waiting(engine.ledger, run_id) if item.question and item.step in STEPS
+        item
+        for item in waiting(engine.ledger, run_id)
+        if item.question and item.step in STEPS
     ]
     for item in asked:
         answer = {
@@ -217,12 +251,22 @@ def _answered(engine: Engine, run_id: str, documents: tuple[Document, ...]) -> R
             "summary": words[item.document_id],
         }
         fields = STEPS[item.step].returns.model_fields
-        edit(engine.ledger, item, json.dumps({name: answer[name] for name in fields}), by="Ann")
-    return Retry(run_id, frozenset(words), frozenset(item.document_id for item in asked))
+        edit(
+            engine.ledger,
+            item,
+            json.dumps({name: answer[name] for name in fields}),
+            by="Ann",
+        )
+    return Retry(
+        run_id, frozenset(words), frozenset(item.document_id for item in asked)
+    )
 
 
 def _project(root: Path, world: World, inside: Standin, outside: Standin) -> Path:
-    entries = [_entry(name, inside.url if name in INSIDE else outside.url, world) for name in TIERS]
+    entries = [
+        _entry(name, inside.url if name in INSIDE else outside.url, world)
+        for name in TIERS
+    ]
     make_project(root, *entries, rules=json.dumps(world.rules))  # JSON is YAML
     for step in STEPS:
         (root / "prompts" / f"{step}.md.j2").write_text(PROMPT.format(step=step))
@@ -245,7 +289,9 @@ def _trained() -> Path:
         for n in range(9)
         for what, label in zip(("bill", "parcel"), LABELS, strict=True)
     ]
-    examples = [Labelled(str(place), text, label) for place, (text, label) in enumerate(texts)]
+    examples = [
+        Labelled(str(place), text, label) for place, (text, label) in enumerate(texts)
+    ]
     save(train(examples), trained_file(folder, "trained"))
     return folder / "learned"
 
@@ -255,7 +301,9 @@ def _entry(name: str, url: str, world: World) -> str:
     strength, price = settings.pop("strength", 10), settings.pop("price", PRICE)
     if name == "trained":
         return LEARNED + f"    strength: {strength}\n    price: {FREE}\n"
-    entry = model(name, url, tier=TIERS[name], context=700, strength=strength, price=price)
+    entry = model(
+        name, url, tier=TIERS[name], context=700, strength=strength, price=price
+    )
     return entry + "".join(f"    {key}: {value}\n" for key, value in settings.items())
 
 
@@ -277,7 +325,9 @@ def _write_examples(root: Path, world: World) -> None:
 
 def _example_words(world: World) -> dict[str, Sensitivity]:
     count = 20 if world.examples else 0
-    return {f"example{n}x": world.examples[n % len(world.examples)] for n in range(count)}
+    return {
+        f"example{n}x": world.examples[n % len(world.examples)] for n in range(count)
+    }
 
 
 def _certify(project: Project, world: World) -> None:
@@ -318,7 +368,9 @@ def _documents(folder: Path, world: World) -> list[tuple[Document, Paper, int]]:
     """The documents as they are read from files, with what they bring along."""
     folder.mkdir()
     for number, paper in enumerate(world.papers):
-        fields = dict(paper.metadata) | ({"sensitivity": paper.declared} if paper.declared else {})
+        fields = dict(paper.metadata) | (
+            {"sensitivity": paper.declared} if paper.declared else {}
+        )
         if paper.form == "row":
             row = {"id": "1", "text": paper.text(number), **fields}
             (folder / f"{number}.jsonl").write_text(json.dumps(row))
@@ -327,10 +379,21 @@ def _documents(folder: Path, world: World) -> list[tuple[Document, Paper, int]]:
                 f"{key}: {value}\n"
                 for key, value in {"kept": paper.words(number)[1], **fields}.items()
             )
-            (folder / f"{number}.md").write_text(f"---\n{head}---\n{paper.text(number)}")
-    read = [d for batch in read_documents(folder, sensitivity=world.base) for d in batch.load()]
-    by_number = {int(document.metadata["path"].partition(".")[0]): document for document in read}
-    return [(_informed(by_number[n], paper, n), paper, n) for n, paper in enumerate(world.papers)]
+            (folder / f"{number}.md").write_text(
+                f"---\n{head}---\n{paper.text(number)}"
+            )
+    read = [
+        d
+        for batch in read_documents(folder, sensitivity=world.base)
+        for d in batch.load()
+    ]
+    by_number = {
+        int(document.metadata["path"].partition(".")[0]): document for document in read
+    }
+    return [
+        (_informed(by_number[n], paper, n), paper, n)
+        for n, paper in enumerate(world.papers)
+    ]
 
 
 def _informed(document: Document, paper: Paper, number: int) -> Document:
@@ -343,10 +406,14 @@ def _informed(document: Document, paper: Paper, number: int) -> Document:
 
 
 def _derived(document: Document, world: World) -> Document:
-    return Redaction(to=world.redact_to).apply(document) if world.redact_to else document
+    return (
+        Redaction(to=world.redact_to).apply(document) if world.redact_to else document
+    )
 
 
-def _secret(document: Document, paper: Paper, number: int, world: World) -> tuple[str, ...]:
+def _secret(
+    document: Document, paper: Paper, number: int, world: World
+) -> tuple[str, ...]:
     """The words of a paper that may not get out, by what was declared and not by what tierwise made of it.
 
     Where redaction could lower it, it must have found the mail address, and the other word may go.
@@ -356,7 +423,9 @@ def _secret(document: Document, paper: Paper, number: int, world: World) -> tupl
     if rank(level) < rank("confidential"):
         return ()
     to = world.redact_to or level
-    lowered = level == "confidential" and rank(to) < rank(level) and paper.learnt is None
+    lowered = (
+        level == "confidential" and rank(to) < rank(level) and paper.learnt is None
+    )
     return (mail,) if lowered else (mail, plain)
 
 
@@ -365,11 +434,17 @@ def _conditions() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(
         {},
         optional={
-            "step": some(st.sampled_from(list(STEPS)), min_size=1, max_size=2, unique=True),
+            "step": some(
+                st.sampled_from(list(STEPS)), min_size=1, max_size=2, unique=True
+            ),
             "sensitivity_min": st.sampled_from(["public", "internal"]),
-            "sensitivity_max": st.sampled_from(["internal", "confidential", "restricted"]),
+            "sensitivity_max": st.sampled_from(
+                ["internal", "confidential", "restricted"]
+            ),
             "tokens_max": st.sampled_from([10, 1000]),
-            "stakes": some(st.sampled_from(["low", "normal", "high"]), min_size=1, unique=True),
+            "stakes": some(
+                st.sampled_from(["low", "normal", "high"]), min_size=1, unique=True
+            ),
             "language": st.just(["en"]),
             "tags": st.just({"desk": ["legal"]}),
             "outcomes": st.just({"classify.label": LABELS}),
@@ -380,13 +455,16 @@ def _conditions() -> st.SearchStrategy[dict[str, Any]]:
 
 def _routes() -> st.SearchStrategy[list[dict[str, Any]]]:
     names = st.lists(st.sampled_from(list(TIERS)), min_size=2, unique=True)
-    choice = st.one_of(names.map(lambda n: {"try": n}), st.just({"pick": "cheapest_capable"}))
+    choice = st.one_of(
+        names.map(lambda n: {"try": n}), st.just({"pick": "cheapest_capable"})
+    )
     matched = st.tuples(_conditions().filter(bool), choice).map(
         lambda pair: {"when": pair[0], **pair[1]}
     )
     return st.tuples(st.lists(matched, max_size=3), choice).map(
         lambda parts: [
-            {"name": f"route-{n}", **route} for n, route in enumerate([*parts[0], parts[1]])
+            {"name": f"route-{n}", **route}
+            for n, route in enumerate([*parts[0], parts[1]])
         ]
     )
 
@@ -416,7 +494,8 @@ def rules() -> st.SearchStrategy[dict[str, Any]]:
             "routes": _routes(),
             "escalate": st.fixed_dictionaries(
                 {
-                    "on": st.just(checks) | st.lists(st.sampled_from(checks), unique=True),
+                    "on": st.just(checks)
+                    | st.lists(st.sampled_from(checks), unique=True),
                     "most": st.sampled_from([2, 4, 0]),
                 }
             ),
@@ -451,7 +530,9 @@ def worlds() -> st.SearchStrategy[World]:
             "fixed_examples": st.sampled_from([0, 2]),
         }
     )
-    chain = st.lists(st.sampled_from(list(TIERS)), min_size=1, max_size=3, unique=True).map(tuple)
+    chain = st.lists(
+        st.sampled_from(list(TIERS)), min_size=1, max_size=3, unique=True
+    ).map(tuple)
     return st.builds(
         World,
         rules=rules(),

@@ -22,7 +22,10 @@ from tierwise.records import Attempt, Document, Reply, Usage
 T = TypeVar("T")
 DATABASES = ("sqlite", "postgresql")
 REPLY = Reply(
-    text='{"label": "refund"}', finish_reason="stop", usage=Usage(700, 50, 20), latency_s=0.25
+    text='{"label": "refund"}',
+    finish_reason="stop",
+    usage=Usage(700, 50, 20),
+    latency_s=0.25,
 )
 DOCUMENT = Document(id="a.txt", text="I want my money back.", sensitivity="internal")
 RUN = RunInfo(
@@ -36,7 +39,11 @@ RUN = RunInfo(
 
 def fresh_url(database: str, folder: Path) -> str:
     """The address of an empty database."""
-    return f"sqlite:///{folder / 'ledger.db'}" if database == "sqlite" else _created("template0")
+    return (
+        f"sqlite:///{folder / 'ledger.db'}"
+        if database == "sqlite"
+        else _created("template0")
+    )
 
 
 def migrated_url(database: str, folder: Path) -> str:
@@ -67,8 +74,12 @@ def _created(template: str) -> str:
 
     server, name = _postgresql(), f"ledger_{uuid.uuid4().hex}"
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
-    return str(server.get_uri(database=name)).replace("postgresql://", "postgresql+psycopg://")
+        connection.execute(
+            f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'"
+        )
+    return str(server.get_uri(database=name)).replace(
+        "postgresql://", "postgresql+psycopg://"
+    )
 
 
 @functools.cache

@@ -19,5 +19,7 @@ def classify(root: Path, *documents: Document) -> None:
 
 def letter(name: str = "mail-07.txt", **features: Any) -> Document:
     return Document(
-        id=name, text="my invoice is wrong, please help", **{"sensitivity": "internal", **features}
+        id=name,
+        text="my invoice is wrong, please help",
+        **{"sensitivity": "internal", **features},
     )

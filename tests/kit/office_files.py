@@ -20,7 +20,9 @@ def pdf(text: str = "") -> bytes:
 
 
 def word(
-    *, replaced: dict[str, tuple[bytes, bytes]] | None = None, added: dict[str, bytes] | None = None
+    *,
+    replaced: dict[str, tuple[bytes, bytes]] | None = None,
+    added: dict[str, bytes] | None = None,
 ) -> bytes:
     """A Word file with a heading and a paragraph; parts can be changed and added."""
     document = docx.Document()
@@ -32,7 +34,9 @@ def word(
         zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as new,
     ):
         for name in old.namelist():
-            new.writestr(name, old.read(name).replace(*(replaced or {}).get(name, (b"", b"")), 1))
+            new.writestr(
+                name, old.read(name).replace(*(replaced or {}).get(name, (b"", b"")), 1)
+            )
         for name, content in (added or {}).items():
             new.writestr(name, content)
     return file.getvalue()
@@ -43,13 +47,14 @@ def mail(
 ) -> EmailMessage:
     message = EmailMessage()
     for name, value in (
-        {"Subject": "Order 7", "From": "Ann <ann@example.com>", "To": "us@example.com"} | headers
+        {"Subject": "Order 7", "From": "Ann <ann@example.com>", "To": "us@example.com"}
+        | headers
     ).items():
         message[name] = value
     if plain is not None:
         message.set_content(plain)
     if html is not None:
-        message.add_alternative(html, subtype="html") if plain is not None else message.set_content(
+        message.add_alternative(
             html, subtype="html"
-        )
+        ) if plain is not None else message.set_content(html, subtype="html")
     return message

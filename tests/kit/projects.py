@@ -59,5 +59,7 @@ def make_project(root: Path, *models: str, rules: str = RULES) -> Path:
     (root / "routing_rules" / "catalog.yaml").write_text(head + "".join(models))
     (root / "routing_rules" / "rules.yaml").write_text(dedent(rules))
     for folder in ("prompts", "tasks", "flows"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     return root

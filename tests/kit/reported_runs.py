@@ -24,14 +24,23 @@ CENT = Decimal("0.01")
 SMALL = {"model": "small", "tier": "local", "usage": Usage(1000, 100), "cost": CENT}
 
 
-LARGE = {"model": "large", "tier": "proprietary", "usage": Usage(1000, 100), "cost": 10 * CENT}
+LARGE = {
+    "model": "large",
+    "tier": "proprietary",
+    "usage": Usage(1000, 100),
+    "cost": 10 * CENT,
+}
 
 
 CHAIN = Route(step="classify", rule="r", models=("small", "large"))
 
 
 def record(
-    ledger: Ledger, document_id: str, *attempts: Any, run_id: str = RUN.id, **outcome: Any
+    ledger: Ledger,
+    document_id: str,
+    *attempts: Any,
+    run_id: str = RUN.id,
+    **outcome: Any,
 ) -> None:
     """A document's attempts with their verdicts, then its outcome, of the step classify unless said otherwise."""
 

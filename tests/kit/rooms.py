@@ -84,7 +84,9 @@ class WithoutTypes(ast.NodeTransformer):
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         return (
-            node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+            node.orelse
+            if ast.unparse(node.test) == "TYPE_CHECKING"
+            else self.generic_visit(node)
         )
 
 
@@ -96,7 +98,9 @@ def imports(path: Path, *, for_types: bool = True) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {node.module} | {
+                f"{node.module}.{alias.name}" for alias in node.names
+            }
     return found
 
 

@@ -44,7 +44,12 @@ class Office:
         self.root, self.cheap, self.dear = root, cheap, dear
 
     def made(
-        self, *, share: float = 1, money: float = 1, cheap: str = "local", price: str = FREE
+        self,
+        *,
+        share: float = 1,
+        money: float = 1,
+        cheap: str = "local",
+        price: str = FREE,
     ) -> Office:
         make_project(
             self.root,
@@ -89,7 +94,8 @@ def documents(count: int, **features: object) -> tuple[Document, ...]:
     words = ("my invoice is wrong", "my parcel is late")
     usual = {"sensitivity": "internal", **features}
     return tuple(
-        Document(id=f"d{n:03}", text=f"Message {n}: {words[n % 2]}.", **usual) for n in range(count)
+        Document(id=f"d{n:03}", text=f"Message {n}: {words[n % 2]}.", **usual)
+        for n in range(count)
     )
 
 
@@ -131,5 +137,7 @@ def label_all(office: Office) -> None:
     with office.ledger() as ledger:
         for item in ledger.samples.queue():
             number = int(item.accepted.document_id[1:])
-            good = item.accepted.value["label"] == ("delivery" if number % 2 else "billing")
+            good = item.accepted.value["label"] == (
+                "delivery" if number % 2 else "billing"
+            )
             ledger.samples.label(item.id, "accepted" if good else "neither", "ann")

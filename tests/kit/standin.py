@@ -57,8 +57,12 @@ class Request:
     @property
     def document(self) -> str:
         """The prompt's text between `<document …>` and `</document>`, else its last paragraph."""
-        tagged = re.findall(r"<document\b[^>]*>(.*?)</document\b[^>]*>", self.prompt, re.DOTALL)
-        return (tagged[-1] if tagged else self.prompt.strip().rpartition("\n\n")[2]).strip()
+        tagged = re.findall(
+            r"<document\b[^>]*>(.*?)</document\b[^>]*>", self.prompt, re.DOTALL
+        )
+        return (
+            tagged[-1] if tagged else self.prompt.strip().rpartition("\n\n")[2]
+        ).strip()
 
     @property
     def schema(self) -> dict[str, Any] | None:
@@ -70,9 +74,13 @@ class Request:
             or ((body.get("output_config") or {}).get("format") or {}).get("schema")
             or (self._tool or {}).get("input_schema")
             or _first_of(
-                body.get("generationConfig") or {}, "responseJsonSchema", "response_json_schema"
+                body.get("generationConfig") or {},
+                "responseJsonSchema",
+                "response_json_schema",
             )
-            or _first_of(body.get("generationConfig") or {}, "responseSchema", "response_schema")
+            or _first_of(
+                body.get("generationConfig") or {}, "responseSchema", "response_schema"
+            )
         )
 
     @property
@@ -105,11 +113,22 @@ OK = Fault()
 
 
 def status(
-    status_code: int, message: str = "ordered fault", *, retry_after: object = None, **error: Any
+    status_code: int,
+    message: str = "ordered fault",
+    *,
+    retry_after: object = None,
+    **error: Any,
 ) -> Fault:
     """An error in OpenAI's form; `error` adds fields such as `type` and `code`."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    body = {"error": {"message": message, "type": "standin_error", "code": status_code, **error}}
+    body = {
+        "error": {
+            "message": message,
+            "type": "standin_error",
+            "code": status_code,
+            **error,
+        }
+    }
     return Fault(status=status_code, headers=headers, body=orjson.dumps(body))
 
 
@@ -148,7 +167,9 @@ class Standin:
     `url` has no path; `requests` has all requests in order.
     """
 
-    def __init__(self, *, port: int = 0, latency_s: float = 0, keep: bool = True) -> None:
+    def __init__(
+        self, *, port: int = 0, latency_s: float = 0, keep: bool = True
+    ) -> None:
         self.port = port
         self.latency_s = latency_s
         self.keep = keep
@@ -159,7 +180,9 @@ class Standin:
         self._faults: deque[Fault] = deque()
         self._ids = count(1)
         self._started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), daemon=True
+        )
 
     def answer(self, *answers: Answer) -> None:
         """Texts, or functions of the request, in order; the last one answers all later requests.
@@ -212,7 +235,9 @@ class Standin:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
+        runner = web.ServerRunner(
+            web.Server(self._handle, access_log=None), shutdown_timeout=0.1
+        )
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port, backlog=1024)
         await site.start()
@@ -227,7 +252,9 @@ class Standin:
         request = Request(incoming.path, headers, _parsed(body) if body else {})
         if self.keep:
             self.requests.append(request)
-            self._peers.add(incoming.transport and incoming.transport.get_extra_info("peername"))
+            self._peers.add(
+                incoming.transport and incoming.transport.get_extra_info("peername")
+            )
         if self._together:
             await self._together.wait()
         encode = _encoder(request.path)
@@ -252,14 +279,21 @@ class Standin:
         return answer if isinstance(answer, str) else answer(request)
 
 
-async def _send(incoming: web.BaseRequest, body: bytes, fault: Fault) -> web.StreamResponse:
+async def _send(
+    incoming: web.BaseRequest, body: bytes, fault: Fault
+) -> web.StreamResponse:
     if fault.truncate:
         body = body[: len(body) // 2]
     if fault.cut_at is None and not fault.trickle:
         return web.Response(
-            body=body, status=fault.status, headers=fault.headers, content_type="application/json"
+            body=body,
+            status=fault.status,
+            headers=fault.headers,
+            content_type="application/json",
         )
-    response = web.StreamResponse(status=fault.status, headers={"Content-Type": "application/json"})
+    response = web.StreamResponse(
+        status=fault.status, headers={"Content-Type": "application/json"}
+    )
     if fault.trickle:
         await response.prepare(incoming)
         with suppress(ConnectionResetError):  # the client has gone
@@ -275,7 +309,9 @@ async def _send(incoming: web.BaseRequest, body: bytes, fault: Fault) -> web.Str
     transport = incoming.transport
     assert transport is not None
     linger = struct.pack("ii", 1, 0)  # closing sends a reset instead of a proper end
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, linger
+    )
     transport.abort()
     return response
 
@@ -311,7 +347,9 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
         "object": "chat.completion",
         "created": 1,
         "model": request.model,
-        "choices": [{"index": 0, "message": message, "finish_reason": fault.finish_reason}],
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": fault.finish_reason}
+        ],
     }
     if request.body.get("logprobs"):
         tokens = [
@@ -330,7 +368,9 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
     return reply
 
 
-def _anthropic(request: Request, text: str, fault: Fault, number: int) -> dict[str, Any]:
+def _anthropic(
+    request: Request, text: str, fault: Fault, number: int
+) -> dict[str, Any]:
     content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     if request._tool and text:
         content = [
@@ -353,7 +393,11 @@ def _anthropic(request: Request, text: str, fault: Fault, number: int) -> dict[s
     }
     if fault.usage is not None:
         prompt, completion = _tokens(request, text)
-        reply["usage"] = {"input_tokens": prompt, "output_tokens": completion, **fault.usage}
+        reply["usage"] = {
+            "input_tokens": prompt,
+            "output_tokens": completion,
+            **fault.usage,
+        }
     return reply
 
 
@@ -362,7 +406,11 @@ def _gemini(request: Request, text: str, fault: Fault, number: int) -> dict[str,
     content = {"role": "model", "parts": [{"text": text}]}
     reply: dict[str, Any] = {
         "candidates": [
-            {"content": content, "finishReason": reasons[fault.finish_reason], "index": 0}
+            {
+                "content": content,
+                "finishReason": reasons[fault.finish_reason],
+                "index": 0,
+            }
         ],
         "modelVersion": request.model,
         "responseId": str(number),
@@ -396,7 +444,9 @@ def sensible_answer(request: Request) -> str:
 
 def _quotation(document: str) -> str:
     """The first line of a document, verbatim, whole words of up to 60 characters."""
-    line = next((line.strip() for line in document.splitlines() if line.strip()), "nothing")
+    line = next(
+        (line.strip() for line in document.splitlines() if line.strip()), "nothing"
+    )
     return line if len(line) <= 60 else line[:60].rpartition(" ")[0] or line[:60]
 
 
@@ -419,12 +469,16 @@ def _instance(schema: Mapping[str, Any], defs: Mapping[str, Any], text: str) -> 
             for name, part in (schema.get("properties") or {}).items()
         }
     if kind == "array":
-        return [_instance(schema.get("items") or {}, defs, text)] * schema.get("minItems", 0)
+        return [_instance(schema.get("items") or {}, defs, text)] * schema.get(
+            "minItems", 0
+        )
     if kind in ("integer", "number"):
         return max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -1) + 1)
     if kind == "string":
         dates = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z"}
-        value = dates.get(schema.get("format", ""), text).ljust(schema.get("minLength", 0), ".")
+        value = dates.get(schema.get("format", ""), text).ljust(
+            schema.get("minLength", 0), "."
+        )
         return value[: schema.get("maxLength")]
     return False if kind == "boolean" else None
 
@@ -453,7 +507,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8700)
     parser.add_argument("--latency-ms", type=float, default=0)
     options = parser.parse_args()
-    standin = Standin(port=options.port, latency_s=options.latency_ms / 1000, keep=False)
+    standin = Standin(
+        port=options.port, latency_s=options.latency_ms / 1000, keep=False
+    )
     print(f"serving on {standin.url}", flush=True)  # noqa: T201 - it is a command here
     asyncio.run(standin._serve())
 

@@ -42,10 +42,14 @@ CLASSIFY = Step(
 )
 
 
-SUMMARIZE = Step(name="summarize", returns=Summary, prompt="summarize", splits="summary")
+SUMMARIZE = Step(
+    name="summarize", returns=Summary, prompt="summarize", splits="summary"
+)
 
 
-def classify(engine: Engine, *documents: Document, run: RunContext | None = None) -> list[Outcome]:
+def classify(
+    engine: Engine, *documents: Document, run: RunContext | None = None
+) -> list[Outcome]:
     """The outcomes of a classify step over some documents."""
     run = run or engine.start_run("test")
     documents = documents or (Document(id="a", text=TEXT, sensitivity="internal"),)

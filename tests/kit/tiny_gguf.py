@@ -9,7 +9,9 @@ from random import Random
 WIDTH, HEADS, FEED_FORWARD, CONTEXT = 32, 2, 64, 2048
 ALIGNMENT = 32
 UINT32, FLOAT32, STRING, ARRAY, INT32 = 4, 6, 8, 9, 5
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+)
 
 
 def write_tiny_gguf(path: Path, seed: int = 0) -> Path:
@@ -21,7 +23,9 @@ def write_tiny_gguf(path: Path, seed: int = 0) -> Path:
     head += b"".join(_string(key) + value for key, value in metadata.items())
     random, data = Random(seed), b""
     for name, shape in tensors.items():
-        head += _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
+        head += _string(name) + struct.pack(
+            f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data)
+        )
         count = shape[0] * (shape[1] if len(shape) > 1 else 1)
         values = (
             (random.gauss(0, 0.3) for _ in range(count))
@@ -47,7 +51,10 @@ def _metadata(vocabulary: list[str]) -> dict[str, bytes]:
     )
     return {
         "general.architecture": _text("llama"),
-        **{f"llama.{name}": struct.pack("<II", UINT32, number) for name, number in numbers.items()},
+        **{
+            f"llama.{name}": struct.pack("<II", UINT32, number)
+            for name, number in numbers.items()
+        },
         "llama.attention.layer_norm_rms_epsilon": struct.pack("<If", FLOAT32, 1e-5),
         "tokenizer.ggml.model": _text("gpt2"),
         "tokenizer.ggml.pre": _text("gpt-2"),
@@ -79,7 +86,9 @@ def _byte_characters() -> list[str]:
     """GPT-2's printable character for each of the 256 bytes."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(rest))]
+    return [chr(byte) for byte in printable] + [
+        chr(256 + index) for index in range(len(rest))
+    ]
 
 
 def _string(text: str) -> bytes:
@@ -91,7 +100,9 @@ def _text(text: str) -> bytes:
 
 
 def _texts(texts: list[str]) -> bytes:
-    return struct.pack("<IIQ", ARRAY, STRING, len(texts)) + b"".join(map(_string, texts))
+    return struct.pack("<IIQ", ARRAY, STRING, len(texts)) + b"".join(
+        map(_string, texts)
+    )
 
 
 def _padded(data: bytes) -> bytes:

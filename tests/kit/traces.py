@@ -20,7 +20,9 @@ def columns(url: str) -> Iterator[tuple[str, str, str]]:
     with engine.connect() as connection:
         for table in metadata.tables.values():
             for row in connection.execute(table.select()).mappings():
-                yield from ((table.name, name, str(value)) for name, value in row.items())
+                yield from (
+                    (table.name, name, str(value)) for name, value in row.items()
+                )
     engine.dispose()
 
 
@@ -45,7 +47,10 @@ def log() -> Iterator[Everything]:
     import litellm  # noqa: F401 - so that its loggers are there
 
     handler, root = Everything(), logging.getLogger()
-    loggers = [root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    loggers = [
+        root,
+        *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict)),
+    ]
     before = [(logger, logger.level) for logger in loggers]
     root.addHandler(handler)
     for logger in loggers:

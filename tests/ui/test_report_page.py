@@ -36,13 +36,19 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def small(request: Request) -> str:
         number = int(request.document.split()[1])
         return json.dumps(
-            {"label": "billing", "evidence": "my invoice" if number % 5 else "words of its own"}
+            {
+                "label": "billing",
+                "evidence": "my invoice" if number % 5 else "words of its own",
+            }
         )
 
     def large(request: Request) -> str:
         stuck = request.document.split()[1] == "10"
         return json.dumps(
-            {"label": "billing", "evidence": "words of its own" if stuck else "my invoice"}
+            {
+                "label": "billing",
+                "evidence": "words of its own" if stuck else "my invoice",
+            }
         )
 
     def answer(request: Request) -> str:
@@ -73,8 +79,12 @@ def many(project: Path) -> str:
         runs = [ledger.runs.resolve("latest")]
         found = document_rows(ledger, runs)
         sixty = found["documents"]
-        found["documents"] = [[f"{i:05d}.txt", *sixty[i % len(sixty)][1:]] for i in range(10_000)]
-        return render_page(build_report(ledger, runs, ProjectFacts(), datetime.date.today()), found)
+        found["documents"] = [
+            [f"{i:05d}.txt", *sixty[i % len(sixty)][1:]] for i in range(10_000)
+        ]
+        return render_page(
+            build_report(ledger, runs, ProjectFacts(), datetime.date.today()), found
+        )
 
 
 def documents(start: int) -> tuple[Document, ...]:
@@ -175,7 +185,9 @@ def test_a_receipt_opens_by_keyboard_and_tells_the_whole_way(page: Any) -> None:
     assert page.locator("tr.receipt").count() == 0
 
 
-def test_a_confidential_documents_receipt_withholds_what_may_quote_it(page: Any) -> None:
+def test_a_confidential_documents_receipt_withholds_what_may_quote_it(
+    page: Any,
+) -> None:
     page.get_by_role("button", name="mail-05.txt").click()
     receipt = page.locator("tr.receipt").inner_text()
     assert "withheld: it may quote a confidential document" in receipt
@@ -209,7 +221,9 @@ def test_both_themes_are_readable(page: Any, images: Path | None) -> None:
         page.get_by_role("button", name="mail-00.txt").click()
         part = {"x": 0, "y": 0, "width": 1280, "height": 2300}
         page.screenshot(
-            path=images / f"report-{'dark' if dark else 'light'}.png", full_page=True, clip=part
+            path=images / f"report-{'dark' if dark else 'light'}.png",
+            full_page=True,
+            clip=part,
         )
         if not dark:
             top = {"x": 0, "y": 0, "width": 1280, "height": 584}

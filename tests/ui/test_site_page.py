@@ -48,7 +48,9 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
         yield opened
         opened.close()
 
@@ -81,9 +83,13 @@ def test_the_search_finds_a_page_and_opens_it(page: Any) -> None:
     assert "pg_restore" in page.inner_text("article")
 
 
-def test_the_page_follows_the_systems_colours(page: Any, request: pytest.FixtureRequest) -> None:
+def test_the_page_follows_the_systems_colours(
+    page: Any, request: pytest.FixtureRequest
+) -> None:
     dark = "dark" in request.node.name
-    assert page.get_attribute("body", "data-md-color-scheme") == ("slate" if dark else "default")
+    assert page.get_attribute("body", "data-md-color-scheme") == (
+        "slate" if dark else "default"
+    )
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(page: Any, address: str) -> None:

@@ -81,7 +81,11 @@ class TrailFile:
 
 
 def write_trail(
-    file: IO[str], blocks: Iterable[Block], scope: Scope, last: Seal | None, form: Format
+    file: IO[str],
+    blocks: Iterable[Block],
+    scope: Scope,
+    last: Seal | None,
+    form: Format,
 ) -> tuple[int, str]:
     """Write records and the end record; return the number of records and the hash of the last line.
 
@@ -120,7 +124,9 @@ def read_trail(path: Path) -> TrailFile:
             continue
         content = {name: value for name, value in record.items() if name != "hash"}
         if record.get("hash") != digest(content):
-            trail.faults.append(f"line {line} was changed: its hash does not fit its content")
+            trail.faults.append(
+                f"line {line} was changed: its hash does not fit its content"
+            )
         if record.get("previous") != previous_hash:
             place = f"line {previous_line}" if previous_line else "the start"
             trail.faults.append(
@@ -132,7 +138,9 @@ def read_trail(path: Path) -> TrailFile:
         previous_line = line
 
         # the ledger's own record, without what ties the lines of a file together
-        original = {name: value for name, value in content.items() if name not in _LINKS}
+        original = {
+            name: value for name, value in content.items() if name not in _LINKS
+        }
         if original.get("record") == "end":
             trail.end = original
         else:
@@ -152,7 +160,9 @@ def _check_end(trail: TrailFile, last_line: int) -> None:
         return
     counted = trail.end.get("records")
     if str(counted) != str(trail.records):
-        trail.faults.append(f"the end record counts {counted} records, there are {trail.records}")
+        trail.faults.append(
+            f"the end record counts {counted} records, there are {trail.records}"
+        )
 
 
 def _link(record: Record, previous: str) -> dict[str, Any]:
@@ -189,7 +199,9 @@ def _read_rows(path: Path) -> Iterator[tuple[int, _Row]]:
         with path.open(encoding="utf-8", newline="") as file:
             is_json = file.read(1) == "{"
             file.seek(0)
-            yield from _read_json_lines(file) if is_json else _read_csv_lines(file, path)
+            yield from (
+                _read_json_lines(file) if is_json else _read_csv_lines(file, path)
+            )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Misuse(f"{path}: cannot be read as an audit trail: {error}") from None
 

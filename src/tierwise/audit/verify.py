@@ -98,13 +98,17 @@ def _check_seals(ledger: SealedLedger, result: Verification) -> dict[int, Seal]:
     return seals
 
 
-def _check_same_ledger(file: TrailFile, seals: dict[int, Seal], result: Verification) -> None:
+def _check_same_ledger(
+    file: TrailFile, seals: dict[int, Seal], result: Verification
+) -> None:
     """Look for the newest seal of the time of writing, which vouches for all seals before it."""
     if not file.end or not file.sealed:
         return
     seal = seals.get(file.sealed)
     if seal is None or seal.hash != file.end.get("seal"):
-        result.faults.append(f"seal {file.sealed} is not what it was when the file was written")
+        result.faults.append(
+            f"seal {file.sealed} is not what it was when the file was written"
+        )
 
 
 def _check_block(
@@ -116,8 +120,14 @@ def _check_block(
         result.faults.append(fault)
         return False
     if block.seal is None:
-        state = "has not ended" if block.ended is None else "ended before the ledger had seals"
-        result.notes.append(f"{block.name} {state}: no seal vouches for its {len(digests)} records")
+        state = (
+            "has not ended"
+            if block.ended is None
+            else "ended before the ledger had seals"
+        )
+        result.notes.append(
+            f"{block.name} {state}: no seal vouches for its {len(digests)} records"
+        )
     return True
 
 
@@ -131,7 +141,9 @@ def _missing_seal_fault(block: Block, seals: dict[int, Seal]) -> str | None:
     return f"{block.name} has no seal: it was removed, or never made"
 
 
-def _seal_fault(block: Block, digests: Sequence[str], seals: dict[int, Seal]) -> str | None:
+def _seal_fault(
+    block: Block, digests: Sequence[str], seals: dict[int, Seal]
+) -> str | None:
     """Describe how a block of the ledger departs from its seal, or return None."""
     seal = block.seal
     if seal is None:
@@ -147,7 +159,10 @@ def _seal_fault(block: Block, digests: Sequence[str], seals: dict[int, Seal]) ->
 
 
 def _compare_block(
-    block: Block, lines: Sequence[TrailLine], seals: dict[int, Seal], result: Verification
+    block: Block,
+    lines: Sequence[TrailLine],
+    seals: dict[int, Seal],
+    result: Verification,
 ) -> None:
     """Compare a block of the ledger with its seal, and with the same block of the file."""
     digests = [digest(record) for record in block.records]
@@ -156,7 +171,9 @@ def _compare_block(
     if file_digests == digests:
         return
     place = f"line {_first_difference(lines, digests)}"
-    sealed_in_file = block.seal is not None and _chain_head(file_digests) == block.seal.head
+    sealed_in_file = (
+        block.seal is not None and _chain_head(file_digests) == block.seal.head
+    )
     if not sound and sealed_in_file:
         result.faults.append(
             f"{place}: the file has what was sealed, the ledger has something else"

@@ -58,7 +58,12 @@ class Answers:
         self._attempts = attempts
 
     async def ask(
-        self, work: Work, model: Model, kind: AttemptKind, *, min_confidence: float | None = None
+        self,
+        work: Work,
+        model: Model,
+        kind: AttemptKind,
+        *,
+        min_confidence: float | None = None,
     ) -> Answer:
         """Return the model's checked answer.
 
@@ -78,9 +83,15 @@ class Answers:
         messages = conversation(work, model)
         reply, answer = await self._checked(work, model, messages, kind)
         # A malformed answer gets one repair. A cut-off one would be cut off again.
-        if answer.output is None and reply.finish_reason != "length" and not model.learned:
+        if (
+            answer.output is None
+            and reply.finish_reason != "length"
+            and not model.learned
+        ):
             repair = _repair_request(messages, reply, answer.verdicts[0])
-            _, answer = await self._checked(work, model, repair, _kind_of_repeat(kind, "repair"))
+            _, answer = await self._checked(
+                work, model, repair, _kind_of_repeat(kind, "repair")
+            )
         return answer
 
     async def _checked(
@@ -101,7 +112,9 @@ class Answers:
         work.attempts[position] = replace(attempt, verdicts=answer.verdicts)
         return reply, answer
 
-    async def _map_reduce(self, work: Work, model: Model, kind: AttemptKind, room: int) -> Answer:
+    async def _map_reduce(
+        self, work: Work, model: Model, kind: AttemptKind, room: int
+    ) -> Answer:
         """Run the step over each part, then over the joined results, until one call holds them."""
         texts = split(work.document.text, room)
         calls = []
@@ -115,7 +128,9 @@ class Answers:
             if answer.output is None:
                 return answer
         field = work.step.splits or ""
-        joined = "\n\n".join(str(getattr(answer.output, field, "")) for answer in answers)
+        joined = "\n\n".join(
+            str(getattr(answer.output, field, "")) for answer in answers
+        )
         if len(joined) >= len(work.document.text):
             reason = "the parts' results are no shorter than the document"
             return Answer(None, (Verdict("length", False, reason),))
@@ -190,7 +205,9 @@ def _repair_request(
 def _room_for_text(work: Work, model: Model, messages: tuple[Message, ...]) -> int:
     """Return the tokens of document text that fit into one call, by our own count."""
     frame = prompt_tokens(work, messages) - count_tokens(work.document.text)
-    window = (model.context_tokens - work.prompt.head.max_output_tokens) / model.token_margin
+    window = (
+        model.context_tokens - work.prompt.head.max_output_tokens
+    ) / model.token_margin
     return max(_SMALLEST_PART, int(window - frame))
 
 

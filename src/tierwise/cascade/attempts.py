@@ -74,7 +74,9 @@ class _Claimed:
 class Attempts:
     """Makes calls within the limits of each model and of the run's budgets."""
 
-    def __init__(self, provider: Provider, ledger: CallLedger, workers: int = 1) -> None:
+    def __init__(
+        self, provider: Provider, ledger: CallLedger, workers: int = 1
+    ) -> None:
         self._provider = provider
         self._ledger = ledger
         self._workers = workers
@@ -103,7 +105,9 @@ class Attempts:
         worst = worst_case(model, tokens, call.max_tokens)
         attempt_id = uuid.uuid4().hex
         reservation = work.run.budget.reservation(
-            attempt_id, worst, unpriced_allowed=model.name in rules.budget.allow_unpriced
+            attempt_id,
+            worst,
+            unpriced_allowed=model.name in rules.budget.allow_unpriced,
         )
         async with self.limits(model).claim_permit():
             paid = await self._ledger.claim(
@@ -130,7 +134,9 @@ class Attempts:
         work.attempts.append(reused)
         return paid.reply, reused
 
-    async def _pay(self, work: Work, model: Model, claimed: _Claimed) -> tuple[Reply, Attempt]:
+    async def _pay(
+        self, work: Work, model: Model, claimed: _Claimed
+    ) -> tuple[Reply, Attempt]:
         """Send a claimed call and commit its attempt."""
         try:
             async with self.limits(model).in_flight_permit():
@@ -254,7 +260,9 @@ def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
     )
 
 
-def _failed(attempt: Attempt, model: Model, error: BaseException, seconds: float) -> Attempt:
+def _failed(
+    attempt: Attempt, model: Model, error: BaseException, seconds: float
+) -> Attempt:
     usage = None
     if isinstance(error, CallError):
         usage = _usage_if_plausible(error.usage, model)

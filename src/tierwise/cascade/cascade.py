@@ -23,7 +23,13 @@ from tierwise.cascade.routing import (
     unroutable_reason,
 )
 from tierwise.cascade.shadow import Shadows
-from tierwise.errors import BudgetExceeded, CallError, CoolingDown, ModelUnavailable, TierwiseError
+from tierwise.errors import (
+    BudgetExceeded,
+    CallError,
+    CoolingDown,
+    ModelUnavailable,
+    TierwiseError,
+)
 from tierwise.ledger import CallLedger
 from tierwise.policy.router import choices, unroutable_cause
 from tierwise.policy.rules import Features
@@ -45,13 +51,16 @@ class _Progress:
     answered: bool = False  # a model answered, and its answer failed a check
     quotes: bool = False  # a reason may repeat words of an answer
     reasons: list[str] = field(default_factory=list)
-    cooling_down: list[str] = field(default_factory=list)  # models whose circuit is open
+    # models whose circuit is open
+    cooling_down: list[str] = field(default_factory=list)
 
 
 class Cascade:
     """Runs documents through steps. Async; lives on the engine's event loop."""
 
-    def __init__(self, provider: Provider, ledger: CallLedger, workers: int = 1) -> None:
+    def __init__(
+        self, provider: Provider, ledger: CallLedger, workers: int = 1
+    ) -> None:
         """`workers` is the number of processes that share every model's limits."""
         self._attempts = Attempts(provider, ledger, workers)
         self._answers = Answers(self._attempts)
@@ -214,7 +223,9 @@ def _deferred(work: Work, chosen: Route, progress: _Progress) -> Outcome:
     if work.shortfall:
         reason = f"budget: {reason}"
     cause = _deferral_cause(work, chosen, progress)
-    return outcome_of(work, chosen, "deferred", reason=reason, cause=cause, quotes=progress.quotes)
+    return outcome_of(
+        work, chosen, "deferred", reason=reason, cause=cause, quotes=progress.quotes
+    )
 
 
 def _deferral_cause(work: Work, chosen: Route, progress: _Progress) -> Cause:
@@ -264,7 +275,9 @@ def _work(job: Job, document: Document) -> Work:
 
 
 _FEATURE_NAMES = [
-    feature.name for feature in fields(Features) if feature.name not in ("step", "outcomes", "tags")
+    feature.name
+    for feature in fields(Features)
+    if feature.name not in ("step", "outcomes", "tags")
 ]
 
 

@@ -16,7 +16,8 @@ from tierwise.errors import CallError, RateLimited
 FAULTS_TO_OPEN = 5  # in a row
 FIRST_COOLDOWN_S = 30.0
 LONGEST_COOLDOWN_S = 300.0
-LONGEST_WAIT_S = 30.0  # a longer `Retry-After` opens the circuit instead of delaying calls
+# a longer `Retry-After` opens the circuit instead of delaying calls
+LONGEST_WAIT_S = 30.0
 LONGEST_RETRY_AFTER_S = 3600.0
 NEVER = float("-inf")
 
@@ -63,7 +64,9 @@ class Circuit:
             if begun < state.last_decrease:
                 return state
             halved = max(1, state.concurrency_limit // 2)
-            state = replace(state, concurrency_limit=halved, window=0, last_decrease=now)
+            state = replace(
+                state, concurrency_limit=halved, window=0, last_decrease=now
+            )
         # The model has answered calls that began later, so this fault says nothing about now.
         if begun < state.last_success_begun:
             return state

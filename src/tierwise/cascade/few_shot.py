@@ -56,7 +56,9 @@ def _allowed_examples(work: Work, model: Model) -> list[Example]:
     first_choice = next(iter(work.step.choices), None)
     fixed = selector.fixed(model.fixed_examples, first_choice)
     nearest = selector.nearest(work.document, model.examples)
-    return [example for example in (*fixed, *nearest) if _is_allowed(work, model, example)]
+    return [
+        example for example in (*fixed, *nearest) if _is_allowed(work, model, example)
+    ]
 
 
 def _is_allowed(work: Work, model: Model, example: Example) -> bool:

@@ -33,7 +33,8 @@ class RunContext:
     policy: Policy
     budget: RunBudget
     fresh_since: float | None = None
-    deadline: float | None = None  # epoch seconds; rules may look at the minutes that are left
+    # epoch seconds; rules may look at the minutes that are left
+    deadline: float | None = None
     top_up: TopUp | None = None  # asked when the budget is exhausted
     retry: Retry | None = None  # an earlier run that this one repeats
 
@@ -86,10 +87,12 @@ class Work:
     document: Document
     parameters: Mapping[str, Any]
     features: Features
-    question: tuple[Message, ...] = ()  # the rendered prompt, whose tokens `features` has
+    # the rendered prompt, whose tokens `features` has
+    question: tuple[Message, ...] = ()
     min_confidence: float | None = None  # the confidence that an answer needs
     attempts: list[Attempt] = field(default_factory=list)
-    shortfall: BudgetExceeded | None = None  # the last reservation that the budget refused
+    # the last reservation that the budget refused
+    shortfall: BudgetExceeded | None = None
 
     @property
     def run(self) -> RunContext:

@@ -22,7 +22,11 @@ class Retry:
 
 
 def known_outcomes(
-    ledger: Ledger, step: str, question: str, documents: Sequence[Document], retry: Retry | None
+    ledger: Ledger,
+    step: str,
+    question: str,
+    documents: Sequence[Document],
+    retry: Retry | None,
 ) -> Mapping[str, Outcome]:
     """Return by document id the outcomes that need no call."""
     hashes = {document.hash for document in documents}

@@ -54,7 +54,9 @@ def merged_outcome(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
     attempts: list[Attempt] = []
     for outcome in outcomes:
         attempts.extend(outcome.attempts)
-    return replace(deciding, value=value, sensitivity=sensitivity, attempts=tuple(attempts))
+    return replace(
+        deciding, value=value, sensitivity=sensitivity, attempts=tuple(attempts)
+    )
 
 
 def _first_open(open_parts: Sequence[tuple[int, Outcome]], parts: int) -> Outcome:

@@ -86,7 +86,8 @@ class ModelLimits:
         self._in_flight = CapacityLimiter(model.concurrency)
         self._claims = CapacityLimiter(_claims_for(model.concurrency))
         self._queue = asyncio.Lock()  # first come, first served
-        self._stopped: str | None = None  # why the model is out for the rest of the process
+        # why the model is out for the rest of the process
+        self._stopped: str | None = None
         self._requests: PerMinute | None = None
         if model.requests_per_minute:
             self._requests = PerMinute(model.requests_per_minute)

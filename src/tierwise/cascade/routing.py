@@ -20,7 +20,9 @@ def skipped_by_earlier_step(job: Job, document: Document) -> Outcome | None:
     stopped = document.stopped
     if stopped is None:
         return None
-    return _skipped(job, document, "earlier_step", f"{stopped.step} was {stopped.status}")
+    return _skipped(
+        job, document, "earlier_step", f"{stopped.step} was {stopped.status}"
+    )
 
 
 def skipped_by_condition(job: Job, document: Document) -> Outcome:
@@ -43,7 +45,9 @@ def _skipped(job: Job, document: Document, cause: Cause, reason: str) -> Outcome
     )
 
 
-def features_of(job: Job, document: Document, *, tokens: int, prompt_tokens: int) -> Features:
+def features_of(
+    job: Job, document: Document, *, tokens: int, prompt_tokens: int
+) -> Features:
     """Return the features that rules look at, as of now."""
     deadline = job.run.deadline
     minutes_left = None
@@ -115,7 +119,9 @@ def review_reason(chosen: Route) -> str:
 def unroutable_reason(chosen: Route) -> str:
     """Return the reason of a route without a model, followed by each rejected model's."""
     reason = f"{chosen.reason} (route {chosen.rule})"
-    rejected = [f"{rejection.model}: {rejection.reason}" for rejection in chosen.rejected]
+    rejected = [
+        f"{rejection.model}: {rejection.reason}" for rejection in chosen.rejected
+    ]
     if rejected:
         reason += ": " + "; ".join(rejected)
     return reason

@@ -49,7 +49,9 @@ class Shadows:
         self._budgets: dict[str, _ShadowBudget] = {}  # by run
         self._failed: set[str] = set()  # models that failed: not asked again
 
-    async def follow(self, work: Work, outcome: Outcome, stopped: Collection[str] = ()) -> None:
+    async def follow(
+        self, work: Work, outcome: Outcome, stopped: Collection[str] = ()
+    ) -> None:
         """Sample this accepted outcome if it is drawn, with a shadow's answer where one is allowed.
 
         `stopped` are models that are out of order. Raises nothing for a model's faults.
@@ -106,7 +108,9 @@ class Shadows:
             pass
         finally:
             for attempt in shadow.attempts:
-                await self._ledger.record_verdicts(work.run.id, attempt.id, attempt.verdicts)
+                await self._ledger.record_verdicts(
+                    work.run.id, attempt.id, attempt.verdicts
+                )
                 budget.spent += _worst_cost(work, model, attempt)
             budget.reserved -= cost
         return None
@@ -211,17 +215,24 @@ def _golden_hash(work: Work, asked: tuple[str, ...]) -> str:
     """Return the hash of the golden set that certified a chain which begins with these models."""
     # Sorted, so that the certificate of these models alone comes before those of longer chains.
     for certificate in work.run.policy.certificates.certificates:
-        if certificate.step == work.step.name and certificate.models[: len(asked)] == asked:
+        if (
+            certificate.step == work.step.name
+            and certificate.models[: len(asked)] == asked
+        ):
             return certificate.golden_hash
     return ""
 
 
-def _sample_of_shadow(work: Work, outcome: Outcome, model: Model, answer: Answer) -> Audit:
+def _sample_of_shadow(
+    work: Work, outcome: Outcome, model: Model, answer: Answer
+) -> Audit:
     asked = (model.name,)
     if answer.output is None or answer.failed:
         # The checks would have rejected the answer: it is wrong, as in certification.
         sample = _sample(work, outcome, "shadow", asked, value=None, agreed=None)
-        return replace(sample, right=False, reviewer="checks", reviewed_at=sample.recorded_at)
+        return replace(
+            sample, right=False, reviewer="checks", reviewed_at=sample.recorded_at
+        )
     value = answer.output.model_dump(mode="json")
     agreed = agreement(work.step, value, outcome.value)
     return _sample(work, outcome, "shadow", asked, value=value, agreed=agreed)

@@ -42,7 +42,9 @@ class TopUp:
             if not usd:
                 self._refused = True
                 return False
-            await self._ledger.top_up(error.budget, usd, "top-up when the budget was exhausted")
+            await self._ledger.top_up(
+                error.budget, usd, "top-up when the budget was exhausted"
+            )
             return True
 
     def close(self) -> None:
@@ -54,7 +56,9 @@ class TopUp:
 
     def _ask_in_thread(self, error: BudgetExceeded) -> asyncio.Future[Decimal | None]:
         """Ask in a daemon thread: the answer may take a day, and the process may end meanwhile."""
-        pending: asyncio.Future[Decimal | None] = asyncio.get_running_loop().create_future()
+        pending: asyncio.Future[Decimal | None] = (
+            asyncio.get_running_loop().create_future()
+        )
         self._pending = pending
 
         def ask() -> None:

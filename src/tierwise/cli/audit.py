@@ -32,14 +32,21 @@ def export(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="DATE", help="Only runs from this date or time on."),
+        typer.Option(
+            "--since", metavar="DATE", help="Only runs from this date or time on."
+        ),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="jsonl, or csv for a spreadsheet.")
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help="jsonl, or csv for a spreadsheet."
+        ),
     ] = "jsonl",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="A file; default: standard output."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="A file; default: standard output."
+        ),
     ] = None,
 ) -> None:
     """Write one record for each run, attempt, outcome and decision.
@@ -75,10 +82,13 @@ def export(
 def verify(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="An exported trail; default: the ledger itself."),
+        typer.Argument(
+            metavar="FILE", help="An exported trail; default: the ledger itself."
+        ),
     ] = None,
     alone: Annotated[
-        bool, typer.Option("--alone", help="Verify the file only, not against the ledger.")
+        bool,
+        typer.Option("--alone", help="Verify the file only, not against the ledger."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,9 +105,13 @@ def verify(
         report = verify_file(file, None)
     else:
         with open_ledger() as ledger:
-            report = verify_file(file, ledger.seals) if file else verify_ledger(ledger.seals)
+            report = (
+                verify_file(file, ledger.seals) if file else verify_ledger(ledger.seals)
+            )
     if as_json:
-        print_json({"records": report.records, "faults": report.faults, "notes": report.notes})
+        print_json(
+            {"records": report.records, "faults": report.faults, "notes": report.notes}
+        )
     else:
         _print_report(report, file, alone=alone)
     if report.faults:
@@ -134,7 +148,9 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
         with path.open("w", encoding="utf-8", newline="") as file:
             yield file
     except OSError as error:
-        raise Misuse(f"{path}: cannot be written: {error.strerror}; name another file") from None
+        raise Misuse(
+            f"{path}: cannot be written: {error.strerror}; name another file"
+        ) from None
 
 
 def _seconds(day: str | None) -> float | None:

@@ -24,11 +24,14 @@ _MOST_OTHERS = 20  # budgets in the list, in addition to the current ones of the
 
 def budgets(
     name: Annotated[
-        str | None, typer.Argument(metavar="BUDGET", help="Show every change of this budget.")
+        str | None,
+        typer.Argument(metavar="BUDGET", help="Show every change of this budget."),
     ] = None,
     add: Annotated[
         float | None,
-        typer.Option("--add", metavar="USD", min=0, help="Raise the limit by this amount."),
+        typer.Option(
+            "--add", metavar="USD", min=0, help="Raise the limit by this amount."
+        ),
     ] = None,
     note: Annotated[str, typer.Option("--note", help="Why, for the record.")] = "",
     as_json: AsJson = False,

@@ -28,13 +28,17 @@ if TYPE_CHECKING:
 def calibrate(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A model of the catalog on your own machine."),
+        typer.Argument(
+            metavar="MODEL", help="A model of the catalog on your own machine."
+        ),
     ],
     gpu_hour_usd: Annotated[
-        float, typer.Option(metavar="USD", min=0, help="The price of an hour of the machine.")
+        float,
+        typer.Option(metavar="USD", min=0, help="The price of an hour of the machine."),
     ],
     documents: Annotated[
-        Path, typer.Option(metavar="PATH", help="A folder or file with documents of yours.")
+        Path,
+        typer.Option(metavar="PATH", help="A folder or file with documents of yours."),
     ] = Path("examples/inbox"),
     sensitivity: Annotated[
         str,
@@ -44,11 +48,15 @@ def calibrate(
             "restricted.",
         ),
     ] = "restricted",
-    step: Annotated[str, typer.Option(metavar="STEP", help="The step of the prompt.")] = "classify",
+    step: Annotated[
+        str, typer.Option(metavar="STEP", help="The step of the prompt.")
+    ] = "classify",
     seconds: Annotated[
         float, typer.Option(min=1, help="The time to measure at each concurrency.")
     ] = 15,
-    most: Annotated[int, typer.Option(min=1, help="The highest concurrency to try.")] = 256,
+    most: Annotated[
+        int, typer.Option(min=1, help="The highest concurrency to try.")
+    ] = 256,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure without changing the catalog.")
     ] = False,
@@ -74,7 +82,9 @@ def calibrate(
     levels = [level for level in LEVELS if level <= most]
     with status(f"measuring {model}, {seconds:g} s at each concurrency"):
         measured = asyncio.run(
-            _measure(project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels)
+            _measure(
+                project, model, texts, spec, Decimal(str(gpu_hour_usd)), seconds, levels
+            )
         )
     price = {
         "input": float(measured.input),
@@ -123,7 +133,11 @@ def _documents(
     tier = project.catalog.model(name).tier
     for document in documents:
         known = features(
-            step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0
+            step,
+            document,
+            tokens=count_tokens(document.text),
+            prompt_tokens=0,
+            budget_used=0,
         )
         reason = project.rules.forbidden(tier, known)
         if reason:

@@ -49,11 +49,13 @@ def certify(
     golden: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Labelled examples, .jsonl or .csv; default: golden/STEP.jsonl."
+            metavar="FILE",
+            help="Labelled examples, .jsonl or .csv; default: golden/STEP.jsonl.",
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Use the first N examples only.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Use the first N examples only."),
     ] = None,
     threshold: Annotated[
         Threshold,
@@ -63,16 +65,21 @@ def certify(
     ] = Threshold.auto,
     judge: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A stronger model that applies the step's rubric."),
+        typer.Option(
+            metavar="MODEL", help="A stronger model that applies the step's rubric."
+        ),
     ] = None,
     to_label: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="Write N answers to golden/STEP-labels.jsonl for labelling."
+            metavar="N",
+            min=0,
+            help="Write N answers to golden/STEP-labels.jsonl for labelling.",
         ),
     ] = 0,
     budget_usd: Annotated[
-        float | None, typer.Option(metavar="USD", min=0, help="The most to spend in all.")
+        float | None,
+        typer.Option(metavar="USD", min=0, help="The most to spend in all."),
     ] = None,
     yes: Yes = False,
     fresh: Fresh = False,
@@ -92,7 +99,12 @@ def certify(
     from tierwise.cli.progress import CountBar
     from tierwise.cli.render.candidates import candidate_data, print_candidates
     from tierwise.engine import Engine
-    from tierwise.evidence.certify import Evaluation, compare, load_golden_step, with_lower_bounds
+    from tierwise.evidence.certify import (
+        Evaluation,
+        compare,
+        load_golden_step,
+        with_lower_bounds,
+    )
     from tierwise.evidence.judge import load_labels
     from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.secrets import variables
@@ -103,7 +115,9 @@ def certify(
     prepare_prefect(project.root)
     with Engine(project, variables(project)) as engine:
         golden_step = load_golden_step(project, step, golden, limit=limit)
-        labels = golden_step.golden.path.with_name(f"{golden_step.golden.path.stem}-labels.jsonl")
+        labels = golden_step.golden.path.with_name(
+            f"{golden_step.golden.path.stem}-labels.jsonl"
+        )
         candidates = _candidates(engine, step, models)
         with CountBar() as progress:
             evaluation = Evaluation(
@@ -143,11 +157,15 @@ def certify(
         typer.echo(
             f"{added} answers to label were added to {labels.name}: fill in `right` and `by`"
         )
-    number = plural(len(certificates), "certificate") if certificates else "No certificate"
+    number = (
+        plural(len(certificates), "certificate") if certificates else "No certificate"
+    )
     typer.echo(f"{number} written to {CERTIFICATES}")
 
 
-def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tuple[str, ...]]:
+def _candidates(
+    engine: Engine, step: str, models: list[str] | None
+) -> list[tuple[str, ...]]:
     """Return the named chains, or else each available model that has a price, alone."""
     if models:
         # A dict keeps the order and drops a chain that is named twice.
@@ -159,7 +177,9 @@ def _candidates(engine: Engine, step: str, models: list[str] | None) -> list[tup
         if policy.unusable(model, step) is None and model.price != "unknown"
     ]
     if not usable:
-        raise Misuse("no model is available and has a price; `tierwise models` says what to set")
+        raise Misuse(
+            "no model is available and has a price; `tierwise models` says what to set"
+        )
     return [(model.name,) for model in usable]
 
 
@@ -168,7 +188,11 @@ def _parse_chain(text: str) -> tuple[str, ...]:
 
 
 def _ask(
-    evaluation: Evaluation, candidates: list[tuple[str, ...]], thresholds: Any, *, yes: bool
+    evaluation: Evaluation,
+    candidates: list[tuple[str, ...]],
+    thresholds: Any,
+    *,
+    yes: bool,
 ) -> None:
     """Print the highest possible cost, and ask whether to spend it."""
     from tierwise.evidence.certify import check_measurable, estimate_cost
@@ -178,7 +202,9 @@ def _ask(
     names = list(dict.fromkeys(itertools.chain.from_iterable(candidates)))
     most = estimate_cost(evaluation, names)
     examples = len(evaluation.golden.examples)
-    text = f"{plural(len(names), 'model')} x {examples} examples: at most {usd(most.usd)}"
+    text = (
+        f"{plural(len(names), 'model')} x {examples} examples: at most {usd(most.usd)}"
+    )
     if most.unknown:
         verb = "costs" if len(most.unknown) == 1 else "cost"
         text += f" and what {', '.join(most.unknown)} {verb}"

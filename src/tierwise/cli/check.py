@@ -25,13 +25,18 @@ MOST_ALIKE = 20  # findings of one kind that are printed before the rest is only
 
 def check(
     as_json: AsJson = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 for warnings too.")
+    ] = False,
     flows: Annotated[
         bool,
-        typer.Option("--flows/--no-flows", help="Import flows and tasks in their own process."),
+        typer.Option(
+            "--flows/--no-flows", help="Import flows and tasks in their own process."
+        ),
     ] = True,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of rules.yaml, and exit.")
+        bool,
+        typer.Option("--schema", help="Print the JSON schema of rules.yaml, and exit."),
     ] = False,
 ) -> None:
     """Check all project files, and prove the guards.
@@ -51,7 +56,9 @@ def check(
     from tierwise.lint.project import check_project
 
     project = find_project()
-    result = check_project(project, _variables(project), datetime.date.today(), flows=flows)
+    result = check_project(
+        project, _variables(project), datetime.date.today(), flows=flows
+    )
     if as_json:
         findings = [finding.data(project.root) for finding in result.findings]
         print_json({**_summary(result), "findings": findings})

@@ -24,7 +24,8 @@ class Command(NamedTuple):
     place: str  # module:function in this folder, or module:group
     panel: str
     help: str  # one line of the table; also the first line of the function's docstring
-    takes_flow_options: bool = False  # the options after FLOW are the flow's own parameters
+    # the options after FLOW are the flow's own parameters
+    takes_flow_options: bool = False
 
 
 COMMANDS = (
@@ -42,30 +43,92 @@ COMMANDS = (
         "Estimate what a run will do and cost, without a call.",
         takes_flow_options=True,
     ),
-    Command("retry", "retry:retry", RUN, "Run a flow again for the documents it deferred."),
-    Command("show", "show:show", INSPECT, "Show the cost, quality and deferrals of one run."),
+    Command(
+        "retry", "retry:retry", RUN, "Run a flow again for the documents it deferred."
+    ),
+    Command(
+        "show", "show:show", INSPECT, "Show the cost, quality and deferrals of one run."
+    ),
     Command("runs", "runs:runs", INSPECT, "List the recorded runs, newest first."),
-    Command("report", "report:report", INSPECT, "Write an HTML report about one run or a period."),
-    Command("explain", "explain:explain", INSPECT, "Explain why a document went to a model."),
-    Command("budgets", "budgets:budgets", INSPECT, "Show budgets, and add money to one."),
-    Command("review", "review:review", DECIDE, "Approve, edit or reject the deferred answers."),
+    Command(
+        "report",
+        "report:report",
+        INSPECT,
+        "Write an HTML report about one run or a period.",
+    ),
+    Command(
+        "explain", "explain:explain", INSPECT, "Explain why a document went to a model."
+    ),
+    Command(
+        "budgets", "budgets:budgets", INSPECT, "Show budgets, and add money to one."
+    ),
+    Command(
+        "review",
+        "review:review",
+        DECIDE,
+        "Approve, edit or reject the deferred answers.",
+    ),
     Command("label", "label:label", DECIDE, "Label sampled answers as right or wrong."),
-    Command("golden", "golden:golden", DECIDE, "Turn reviewed answers into labelled examples."),
-    Command("check", "check:check", PROVE, "Check all project files, and prove the guards."),
-    Command("certify", "certify:certify", PROVE, "Measure models and write their certificates."),
-    Command("train", "train:train", PROVE, "Train a step's local classifier from examples."),
+    Command(
+        "golden",
+        "golden:golden",
+        DECIDE,
+        "Turn reviewed answers into labelled examples.",
+    ),
+    Command(
+        "check", "check:check", PROVE, "Check all project files, and prove the guards."
+    ),
+    Command(
+        "certify",
+        "certify:certify",
+        PROVE,
+        "Measure models and write their certificates.",
+    ),
+    Command(
+        "train", "train:train", PROVE, "Train a step's local classifier from examples."
+    ),
     Command("diff", "diff:diff", PROVE, "Compare two rules files on past decisions."),
     Command("replay", "replay:replay", PROVE, "Simulate routing on recorded outcomes."),
-    Command("calibrate", "calibrate:calibrate", PROVE, "Measure the token price of your server."),
-    Command("doctor", "doctor:doctor", OPERATE, "Check that this machine can run the project."),
-    Command("models", "models:models", OPERATE, "List all models, their availability and price."),
-    Command("fetch", "fetch:fetch", OPERATE, "Download the weights of embedded models."),
-    Command("up", "up:up", OPERATE, "Start Prefect's server, a worker and the deployments."),
-    Command("down", "down:down", OPERATE, "Stop the server and the worker of `tierwise up`."),
+    Command(
+        "calibrate",
+        "calibrate:calibrate",
+        PROVE,
+        "Measure the token price of your server.",
+    ),
+    Command(
+        "doctor",
+        "doctor:doctor",
+        OPERATE,
+        "Check that this machine can run the project.",
+    ),
+    Command(
+        "models",
+        "models:models",
+        OPERATE,
+        "List all models, their availability and price.",
+    ),
+    Command(
+        "fetch", "fetch:fetch", OPERATE, "Download the weights of embedded models."
+    ),
+    Command(
+        "up", "up:up", OPERATE, "Start Prefect's server, a worker and the deployments."
+    ),
+    Command(
+        "down", "down:down", OPERATE, "Stop the server and the worker of `tierwise up`."
+    ),
     Command("ui", "ui:ui", OPERATE, "Open Prefect's UI on this project's runs."),
-    Command("audit", "audit:audit", OPERATE, "Export and verify the tamper-evident audit trail."),
-    Command("retention", "retention:retention", OPERATE, "Delete texts from the ledger."),
+    Command(
+        "audit",
+        "audit:audit",
+        OPERATE,
+        "Export and verify the tamper-evident audit trail.",
+    ),
+    Command(
+        "retention", "retention:retention", OPERATE, "Delete texts from the ledger."
+    ),
     Command("init", "init:init", AUTHOR, "Create a project from the starter."),
     Command("new", "new:new", AUTHOR, "Add a step or a flow to the project."),
-    Command("export", "export:export", AUTHOR, "Export accepted answers as training data."),
+    Command(
+        "export", "export:export", AUTHOR, "Export accepted answers as training data."
+    ),
 )

@@ -29,20 +29,25 @@ _MOST_RUNS = 10_000
 
 def diff(
     old: Annotated[
-        str, typer.Argument(metavar="OLD_RULES", help="A file, or REVISION:PATH of git.")
+        str,
+        typer.Argument(metavar="OLD_RULES", help="A file, or REVISION:PATH of git."),
     ],
     new: Annotated[
-        str, typer.Argument(metavar="NEW_RULES", help="A file, or REVISION:PATH of git.")
+        str,
+        typer.Argument(metavar="NEW_RULES", help="A file, or REVISION:PATH of git."),
     ],
     run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Only this run: an id, or `latest`.")
+        str | None,
+        typer.Option(metavar="RUN", help="Only this run: an id, or `latest`."),
     ] = None,
     since: Annotated[
         str, typer.Option(metavar="SPAN", help="Runs of the last 30m, 12h, 7d or 4w.")
     ] = "7d",
     catalog: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Another catalog for both; default: the project's."),
+        typer.Option(
+            metavar="FILE", help="Another catalog for both; default: the project's."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +95,9 @@ def _load_rules(project: Project, catalog: Catalog, name: str) -> Rules:
     from tierwise.policy.rules import load_rules
 
     with _file(project.root, name) as path:
-        return load_rules(path, catalog, {prompt.head.step for prompt in project.prompts})
+        return load_rules(
+            path, catalog, {prompt.head.step for prompt in project.prompts}
+        )
 
 
 @contextmanager
@@ -108,7 +115,9 @@ def _file(root: Path, name: str) -> Iterator[Path]:
     done = subprocess.run(command, check=False, cwd=root, capture_output=True)  # noqa: S603
     if done.returncode:
         # git's own message says whether the revision or the path is wrong.
-        raise Misuse(f"git has no {name}: {done.stderr.decode(errors='replace').strip()}")
+        raise Misuse(
+            f"git has no {name}: {done.stderr.decode(errors='replace').strip()}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name.replace("/", "-")
         path.write_bytes(done.stdout)

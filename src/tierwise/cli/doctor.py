@@ -42,7 +42,11 @@ def doctor(
     else:
         print_table(
             [
-                {"check": finding.what, "": _WORDS[finding.ok], "detail": finding.detail}
+                {
+                    "check": finding.what,
+                    "": _WORDS[finding.ok],
+                    "detail": finding.detail,
+                }
                 for finding in findings
             ]
         )
@@ -56,7 +60,9 @@ def _diagnostics() -> Iterator[Diagnostic]:
     yield Diagnostic("project", True, str(project.root))
     files = [
         _tried("catalog", lambda: f"{len(project.catalog.models)} models"),
-        _tried("prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)),
+        _tried(
+            "prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)
+        ),
         _tried("rules", lambda: _rules(project)),
     ]
     yield from files
@@ -87,9 +93,7 @@ def _rules(project: Project) -> str:
 
 def _ledger(project: Project) -> str:
     with open_ledger(project) as ledger:
-        return (
-            f"{len(ledger.runs.newest(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
-        )
+        return f"{len(ledger.runs.newest(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
 
 
 def _demotions(project: Project) -> Iterator[Diagnostic]:
@@ -100,24 +104,34 @@ def _demotions(project: Project) -> Iterator[Diagnostic]:
         demotions = demoted(ledger.samples, project.certificates, project.rules.floors)
     for (step, models), reason in demotions.items():
         chain = " > ".join(models)
-        yield Diagnostic("certificate", None, f"{chain} for {step} no longer counts: {reason}")
+        yield Diagnostic(
+            "certificate", None, f"{chain} for {step} no longer counts: {reason}"
+        )
 
 
 def _models(project: Project) -> Iterator[Diagnostic]:
     """Yield each tier with its available models, or with what to do about the others."""
     unavailable = project.policy(project.env_with_secrets(os.environ)).unavailable
     for tier in project.catalog.tiers:
-        names = [name for name, model in project.catalog.models.items() if model.tier == tier]
-        available = [_with_key(project, name) for name in names if name not in unavailable]
+        names = [
+            name for name, model in project.catalog.models.items() if model.tier == tier
+        ]
+        available = [
+            _with_key(project, name) for name in names if name not in unavailable
+        ]
         # A dict drops repetitions: most models of a tier miss the same key.
-        remedies = dict.fromkeys(unavailable[name] for name in names if name in unavailable)
+        remedies = dict.fromkeys(
+            unavailable[name] for name in names if name in unavailable
+        )
         if available:
             yield Diagnostic(f"tier {tier}", True, ", ".join(available))
         else:
             yield Diagnostic(f"tier {tier}", None, "; ".join(remedies))
     if len(unavailable) == len(project.catalog.models):
         yield Diagnostic(
-            "models", False, "none is available; run `tierwise fetch` for the embedded ones"
+            "models",
+            False,
+            "none is available; run `tierwise fetch` for the embedded ones",
         )
 
 

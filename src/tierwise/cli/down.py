@@ -12,12 +12,16 @@ from tierwise.cli.output import console
 if TYPE_CHECKING:
     from pathlib import Path
 
-_CANCELLED_IN_S = 30.0  # a run that ignores its cancellation must not keep the services up
+# a run that ignores its cancellation must not keep the services up
+_CANCELLED_IN_S = 30.0
 
 
 def down(
     now: Annotated[
-        bool, typer.Option("--now", help="Cancel the current runs instead of waiting for them.")
+        bool,
+        typer.Option(
+            "--now", help="Cancel the current runs instead of waiting for them."
+        ),
     ] = False,
 ) -> None:
     """Stop the server and the worker of `tierwise up`.
@@ -44,7 +48,9 @@ def down(
         with FileLock(root / FOLDER / "up.lock", timeout=0):
             _down(root, now=now)
     except Timeout:
-        raise Misuse("another `tierwise up` or `down` is at work in this project") from None
+        raise Misuse(
+            "another `tierwise up` or `down` is at work in this project"
+        ) from None
 
 
 def _down(root: Path, *, now: bool) -> None:
@@ -63,7 +69,9 @@ def _down(root: Path, *, now: bool) -> None:
         with console(err=True).status("waiting until the server has recorded all"):
             drained = wait_until_drained()
         if not drained:
-            message = "the server has not recorded all task runs; the ledger has them all"
+            message = (
+                "the server has not recorded all task runs; the ledger has them all"
+            )
             typer.echo(message, err=True)
     for service in (worker_of(root), server_of(root)):
         if service.pid() is not None:

@@ -25,17 +25,25 @@ _NOW = "Without a document"  # the panel of the options that describe one
 def explain(
     document: Annotated[
         str | None,
-        typer.Argument(metavar="DOCUMENT", help="A document's id, or a unique part of it."),
+        typer.Argument(
+            metavar="DOCUMENT", help="A document's id, or a unique part of it."
+        ),
     ] = None,
-    only: Annotated[str | None, typer.Argument(metavar="STEP", help="Only this step.")] = None,
+    only: Annotated[
+        str | None, typer.Argument(metavar="STEP", help="Only this step.")
+    ] = None,
     run: Annotated[
         str,
-        typer.Option(metavar="RUN", help="A run's id, the beginning of an id, or `latest`."),
+        typer.Option(
+            metavar="RUN", help="A run's id, the beginning of an id, or `latest`."
+        ),
     ] = "latest",
     as_json: AsJson = False,
     step: Annotated[
         str | None,
-        typer.Option(metavar="STEP", help="The step to route now.", rich_help_panel=_NOW),
+        typer.Option(
+            metavar="STEP", help="The step to route now.", rich_help_panel=_NOW
+        ),
     ] = None,
     tokens: Annotated[
         int, typer.Option(min=0, help="Tokens of its text.", rich_help_panel=_NOW)
@@ -49,14 +57,20 @@ def explain(
         ),
     ] = "restricted",
     language: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Such as de.", rich_help_panel=_NOW)
+        str | None,
+        typer.Option(metavar="CODE", help="Such as de.", rich_help_panel=_NOW),
     ] = None,
     stakes: Annotated[
-        str, typer.Option(metavar="LEVEL", help="low, normal or high.", rich_help_panel=_NOW)
+        str,
+        typer.Option(
+            metavar="LEVEL", help="low, normal or high.", rich_help_panel=_NOW
+        ),
     ] = "normal",
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A tag; may be repeated.", rich_help_panel=_NOW),
+        typer.Option(
+            metavar="NAME=VALUE", help="A tag; may be repeated.", rich_help_panel=_NOW
+        ),
     ] = None,
     outcome: Annotated[
         list[str] | None,
@@ -72,7 +86,9 @@ def explain(
     ] = None,
     budget_used: Annotated[
         float,
-        typer.Option(min=0, max=1, help="The used share of the budget.", rich_help_panel=_NOW),
+        typer.Option(
+            min=0, max=1, help="The used share of the budget.", rich_help_panel=_NOW
+        ),
     ] = 0.0,
     minutes_left: Annotated[
         float | None,
@@ -121,16 +137,22 @@ def explain(
             typer.echo(line)
 
 
-def _past(project: Project, run: str, document: str, only: str | None) -> list[Explanation]:
+def _past(
+    project: Project, run: str, document: str, only: str | None
+) -> list[Explanation]:
     """Return what happened to a document in a run, by step."""
     from tierwise.explain import decisions
 
     with open_ledger(project) as ledger:
-        explanations = decisions.explain(ledger, ledger.runs.resolve(run), document, only)
+        explanations = decisions.explain(
+            ledger, ledger.runs.resolve(run), document, only
+        )
     return [decisions.with_words(project, explanation) for explanation in explanations]
 
 
-def _now(project: Project, values: dict[str, Any], budget_left: str | None) -> Explanation:
+def _now(
+    project: Project, values: dict[str, Any], budget_left: str | None
+) -> Explanation:
     """Return the decision that the router would make now about a described document."""
     from tierwise.engine import Engine
     from tierwise.explain.decisions import decide

@@ -22,18 +22,23 @@ if TYPE_CHECKING:
 
 def export(
     step: Annotated[
-        str, typer.Option("--step", metavar="STEP", help="A step in tasks/, such as draft.")
+        str,
+        typer.Option("--step", metavar="STEP", help="A step in tasks/, such as draft."),
     ],
     accepted: Annotated[
         bool,
         typer.Option(
-            "--accepted/--reviewed", help="All accepted answers, or the reviewed ones only."
+            "--accepted/--reviewed",
+            help="All accepted answers, or the reviewed ones only.",
         ),
     ] = True,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", metavar="MODEL", help="Only this model's answers; may be repeated."
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Only this model's answers; may be repeated.",
         ),
     ] = None,
     tier: Annotated[
@@ -51,13 +56,15 @@ def export(
     in_house: Annotated[
         bool,
         typer.Option(
-            "--in-house", help="Include documents that guards keep in the house, to train there."
+            "--in-house",
+            help="Include documents that guards keep in the house, to train there.",
         ),
     ] = False,
     source: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PATH", help="The documents' folder, if the ledger stores no texts; repeatable."
+            metavar="PATH",
+            help="The documents' folder, if the ledger stores no texts; repeatable.",
         ),
     ] = None,
     validation: Annotated[
@@ -73,7 +80,9 @@ def export(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier export.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an earlier export.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Export accepted answers as training data.
@@ -129,7 +138,10 @@ def _sensitivity(word: str) -> Any:
 
 
 def _check(
-    project: Project, tiers: tuple[str, ...], sources: tuple[Path, ...], validation: float
+    project: Project,
+    tiers: tuple[str, ...],
+    sources: tuple[Path, ...],
+    validation: float,
 ) -> None:
     """Raise Misuse for a wrong share, an unknown tier or a missing source."""
     if not 0 <= validation < 1:
@@ -154,7 +166,9 @@ def _print(summary: dict[str, Any], folder: Path) -> None:
     if summary["persons"]:
         typer.echo(f"of them by a person: {counts_text(summary['persons'])}")
     if not summary["validation"]:
-        typer.echo("no document was held out: there are too few for this share", err=True)
+        typer.echo(
+            "no document was held out: there are too few for this share", err=True
+        )
 
 
 def _print_left_out(left_out: Mapping[str, int]) -> None:

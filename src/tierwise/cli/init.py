@@ -18,7 +18,8 @@ from tierwise.errors import Misuse
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A new or an empty folder, such as `post`.")
+        Path,
+        typer.Argument(metavar="DIR", help="A new or an empty folder, such as `post`."),
     ],
     name: Annotated[
         str | None, typer.Option(help="The project's name; default: the folder's.")
@@ -52,10 +53,14 @@ def init(
         typer.echo(f"  {line}")
     if "@" in requirement:
         source = requirement.partition(" @ ")[2]
-        typer.echo(f"Its pyproject.toml takes tierwise from where this one came: {source}")
+        typer.echo(
+            f"Its pyproject.toml takes tierwise from where this one came: {source}"
+        )
     typer.echo("Next:")
     typer.echo(f"  cd {folder}")
-    typer.echo("  make demo      # sets up .venv and runs the flow on real local models")
+    typer.echo(
+        "  make demo      # sets up .venv and runs the flow on real local models"
+    )
     typer.echo("  make test      # no key, no weights, no network")
 
 

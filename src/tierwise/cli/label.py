@@ -28,16 +28,24 @@ _MOST_ITEMS = 20  # in the list
 def label(
     item: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="A sample of the list, or the beginning of its id."),
+        typer.Argument(
+            metavar="ID", help="A sample of the list, or the beginning of its id."
+        ),
     ] = None,
     right: Annotated[
         str | None,
-        typer.Option(metavar="ANSWER", help="The right answer: shadow, accepted, both or neither."),
+        typer.Option(
+            metavar="ANSWER",
+            help="The right answer: shadow, accepted, both or neither.",
+        ),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who labels; default: your user name.")
+        str | None,
+        typer.Option(metavar="NAME", help="Who labels; default: your user name."),
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="List only, even on a terminal.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List only, even on a terminal.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Label sampled answers as right or wrong.
@@ -78,7 +86,9 @@ def _label_one(
     _print_lines(item_lines(ledger, item))
     if right is None:
         words = "|".join(item.words)
-        typer.echo(f"say which is right: tierwise label {item.id} --right {words}", err=True)
+        typer.echo(
+            f"say which is right: tierwise label {item.id} --right {words}", err=True
+        )
 
 
 def _ask_in_turn(project: Project, ledger: Ledger, by: str) -> None:
@@ -148,7 +158,8 @@ def _report_demotions(project: Project, ledger: Ledger) -> Iterator[None]:
         if (step, models) not in before:
             chain = " > ".join(models)
             typer.echo(
-                f"The certificate of {chain} for {step} no longer counts: {reason}", err=True
+                f"The certificate of {chain} for {step} no longer counts: {reason}",
+                err=True,
             )
 
 

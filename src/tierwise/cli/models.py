@@ -33,7 +33,9 @@ def models(
         print_table(rows, title="USD per million tokens; unknown is not free")
 
 
-def _cells(model: Model, reason: str | None, secret_blocks: tuple[str, ...]) -> dict[str, Any]:
+def _cells(
+    model: Model, reason: str | None, secret_blocks: tuple[str, ...]
+) -> dict[str, Any]:
     """Return a model's row; `reason` is why it is unavailable."""
     # Unknown is written out, because an empty cell would look like a free model.
     input_price = "unknown"

@@ -38,7 +38,9 @@ new = command_group("Add a step or a flow to the project.")
 
 @new.command("step")
 def new_step(
-    name: Annotated[str, typer.Argument(help="Small letters, digits and _, such as `urgency`.")],
+    name: Annotated[
+        str, typer.Argument(help="Small letters, digits and _, such as `urgency`.")
+    ],
 ) -> None:
     """Add a step: tasks/NAME.py, its prompt, its golden set, a test, and a floor in the rules.
 
@@ -72,9 +74,12 @@ def new_step(
 
 @new.command("flow")
 def new_flow(
-    name: Annotated[str, typer.Argument(help="Small letters, digits and _, such as `night_post`.")],
+    name: Annotated[
+        str, typer.Argument(help="Small letters, digits and _, such as `night_post`.")
+    ],
     step: Annotated[
-        str | None, typer.Option(help="The step that it runs; default: the first in tasks/.")
+        str | None,
+        typer.Option(help="The step that it runs; default: the first in tasks/."),
     ] = None,
 ) -> None:
     """Add a flow: flows/NAME.py, a test, and a deployment in prefect.yaml with a paused schedule.
@@ -142,7 +147,9 @@ def _refuse_used(*names: str, texts: Iterable[str]) -> None:
             continue  # a prompt or a golden set, not Python
         used = _imported_names(tree).intersection(names)
         if used:
-            raise Misuse(f"the skeleton imports {min(used)} from elsewhere; choose another name")
+            raise Misuse(
+                f"the skeleton imports {min(used)} from elsewhere; choose another name"
+            )
 
 
 def _imported_names(tree: ast.Module) -> set[str]:
@@ -166,7 +173,9 @@ def _choose_step(project: Project, name: str | None) -> str:
     if name is not None and name not in known:
         raise UnknownName("step", name, known)
     if not known:
-        raise Misuse("there is no step in tasks/ yet; `tierwise new step NAME` adds one")
+        raise Misuse(
+            "there is no step in tasks/ yet; `tierwise new step NAME` adds one"
+        )
     return name or known[0]
 
 

@@ -7,21 +7,29 @@ from typing import Annotated, Any
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Call again for answers already paid for.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Call again for answers already paid for.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")]
 DecidedBy = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Who decides; default: your user name.")
+    str | None,
+    typer.Option("--by", metavar="NAME", help="Who decides; default: your user name."),
 ]
-OnlyStep = Annotated[str | None, typer.Option("--step", metavar="STEP", help="Only this step.")]
+OnlyStep = Annotated[
+    str | None, typer.Option("--step", metavar="STEP", help="Only this step.")
+]
 RunArgument = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="A run's id, the beginning of an id, or `latest`."),
+    typer.Argument(
+        metavar="RUN", help="A run's id, the beginning of an id, or `latest`."
+    ),
 ]
 OptionalRunArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="RUN", help="A run's id, the beginning of an id, or `latest` (the default)."
+        metavar="RUN",
+        help="A run's id, the beginning of an id, or `latest` (the default).",
     ),
 ]
 

@@ -12,14 +12,27 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from tierwise.text.escape import escape_control, escape_control_keep_colours, escape_formula
+from tierwise.text.escape import (
+    escape_control,
+    escape_control_keep_colours,
+    escape_formula,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 # Columns aligned to the right. `tierwise show` and `tierwise models`:
-NUMERIC = {"documents", "attempts", "reused", "escalations", "cost", "pass rate", "p50", "p95"}
+NUMERIC = {
+    "documents",
+    "attempts",
+    "reused",
+    "escalations",
+    "cost",
+    "pass rate",
+    "p50",
+    "p95",
+}
 NUMERIC |= {"input", "output"}
 # `tierwise plan`, and a run's comparison with its plan:
 NUMERIC |= {"calls", "prompt tokens", "expected", "at most", "deviation"}
@@ -37,7 +50,9 @@ class PlainStream(io.TextIOBase):
     Documents, names and servers may send escape sequences, which could rewrite the screen.
     """
 
-    def __init__(self, stream: TextIO, clean: Callable[[str], str] = escape_control) -> None:
+    def __init__(
+        self, stream: TextIO, clean: Callable[[str], str] = escape_control
+    ) -> None:
         self.stream = stream
         self._clean = clean
 
@@ -97,7 +112,10 @@ def console(*, err: bool = False) -> Console:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]], *, title: str = "", empty: str = "nothing to show"
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "",
+    empty: str = "nothing to show",
 ) -> None:
     """Print rows with the same keys as a table, without the columns that are always empty."""
     from rich import box

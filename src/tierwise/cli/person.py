@@ -12,4 +12,6 @@ def user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        raise Misuse("your user name is unknown here; say who decides with --by") from None
+        raise Misuse(
+            "your user name is unknown here; say who decides with --by"
+        ) from None

@@ -27,7 +27,9 @@ def plan(
     sample: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Run N documents for real, and estimate from their cost."
+            metavar="N",
+            min=1,
+            help="Run N documents for real, and estimate from their cost.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed that draws the sample.")] = 0,
@@ -35,7 +37,8 @@ def plan(
     fresh: Fresh = False,
     as_json: AsJson = False,
     wants_help: Annotated[
-        bool, typer.Option("--help", "-h", help="Show this message and the flow's options.")
+        bool,
+        typer.Option("--help", "-h", help="Show this message and the flow's options."),
     ] = False,
 ) -> None:
     """Estimate what a run will do and cost, without a call.
@@ -75,7 +78,9 @@ def plan(
     _warn_of_plain_tasks(function)
     result, planner = _make_plan(project, function, parameters, fresh=fresh)
     if sample:
-        result = _plan_with_sample(project, function, parameters, planner, sample, seed, yes=yes)
+        result = _plan_with_sample(
+            project, function, parameters, planner, sample, seed, yes=yes
+        )
     save_plan(project.root, result)
     if as_json:
         print_json(result.data())
@@ -90,7 +95,8 @@ def _warn_of_plain_tasks(function: Any) -> None:
     names = tasks_run_for_real(function)
     if names:
         typer.echo(
-            f"Runs for real while planning, as only steps are planned: {', '.join(names)}", err=True
+            f"Runs for real while planning, as only steps are planned: {', '.join(names)}",
+            err=True,
         )
 
 
@@ -147,7 +153,9 @@ def _plan_with_sample(
         raise Misuse("no document can be read, so there is nothing to sample")
     chosen = choose(readable, number, seed)
     _ask(planner, chosen, yes=yes)
-    with closing(Sampler(project, function.name, chosen, variables(project))) as sampler:
+    with closing(
+        Sampler(project, function.name, chosen, variables(project))
+    ) as sampler:
         sampler.fresh = planner.fresh
         _rehearse(function, parameters, sampler)
         measured = sampler.sample(of=len(readable))
@@ -177,7 +185,9 @@ def _print_plan(plan: Plan) -> None:
         empty="no document would reach a model",
     )
     if plan.rows:
-        print_table([row.cells() for row in plan.rows], title="Cost by step, tier and model")
+        print_table(
+            [row.cells() for row in plan.rows], title="Cost by step, tier and model"
+        )
     if plan.waiting:
         _print_deferred(plan)
     out = console()

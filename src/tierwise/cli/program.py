@@ -100,7 +100,9 @@ app = typer_with_our_style(
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit."
+    ),
 ) -> None:
     if version:
         typer.echo(f"tierwise {__version__}")
@@ -111,7 +113,9 @@ def _root(
 
 def main() -> None:
     """Run the command line. An error of ours becomes one line on stderr and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
     try:
         with plain_output():
             app()

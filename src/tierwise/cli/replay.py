@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 def replay(
     fit: Annotated[
         Path,
-        typer.Option(metavar="OUTCOMES", help="Recorded outcomes to learn from: .csv or .csv.gz."),
+        typer.Option(
+            metavar="OUTCOMES", help="Recorded outcomes to learn from: .csv or .csv.gz."
+        ),
     ],
     on: Annotated[
-        Path, typer.Option(metavar="OUTCOMES", help="Recorded outcomes to run the router over.")
+        Path,
+        typer.Option(
+            metavar="OUTCOMES", help="Recorded outcomes to run the router over."
+        ),
     ],
     labels: Annotated[
         int | None,
@@ -34,10 +39,13 @@ def replay(
     curve: Annotated[
         Path | None,
         typer.Option(
-            metavar="OUT.csv", help="Write the curve: floor, strong_share, quality, cost_usd."
+            metavar="OUT.csv",
+            help="Write the curve: floor, strong_share, quality, cost_usd.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The seed that draws the labels.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The seed that draws the labels.")
+    ] = 0,
     per_usd: Annotated[
         bool,
         typer.Option(
@@ -47,7 +55,10 @@ def replay(
     ] = False,
     estimates: Annotated[
         bool,
-        typer.Option("--estimates", help="Show the estimates of each step, observed and shrunken."),
+        typer.Option(
+            "--estimates",
+            help="Show the estimates of each step, observed and shrunken.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,8 +116,14 @@ def _print_result(result: Replay) -> None:
             "nothing is to be recovered."
         )
         return
-    policies = {"router": result.router, "random": result.random, "oracle": result.oracle}
-    rows = [{"policy": name, **_measure_cells(policy)} for name, policy in policies.items()]
+    policies = {
+        "router": result.router,
+        "random": result.random,
+        "oracle": result.oracle,
+    }
+    rows = [
+        {"policy": name, **_measure_cells(policy)} for name, policy in policies.items()
+    ]
     print_table(rows)
 
 

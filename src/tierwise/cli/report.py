@@ -24,7 +24,9 @@ def report(
     run: OptionalRunArgument = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="SPAN", help="All runs of the last 12h, 7d or 4w, not one run."),
+        typer.Option(
+            metavar="SPAN", help="All runs of the last 12h, 7d or 4w, not one run."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -37,9 +39,13 @@ def report(
     ] = None,
     with_answers: Annotated[
         bool,
-        typer.Option("--with-answers", help="Include answers to confidential documents too."),
+        typer.Option(
+            "--with-answers", help="Include answers to confidential documents too."
+        ),
     ] = False,
-    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_it: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser.")
+    ] = False,
 ) -> None:
     """Write an HTML report about one run or a period.
 
@@ -59,9 +65,15 @@ def report(
 
     project = find_project()
     with open_ledger(project) as ledger:
-        runs = _runs_since(ledger, since) if since else [ledger.runs.resolve(run or "latest")]
+        runs = (
+            _runs_since(ledger, since)
+            if since
+            else [ledger.runs.resolve(run or "latest")]
+        )
         figures = read_report(ledger, runs, project)
-        html = render_page(figures, document_rows(ledger, runs, with_answers=with_answers))
+        html = render_page(
+            figures, document_rows(ledger, runs, with_answers=with_answers)
+        )
     name = f"since-{since}" if since else runs[0].id
     path = out or project.root / ".tierwise" / "reports" / f"{name}.html"
     _write(path, html)
@@ -78,7 +90,9 @@ def _runs_since(ledger: Ledger, span: str) -> list[RunRow]:
     hours = int(match[1]) * _HOURS[match[2]]
     runs = ledger.runs.since(time.time() - 3600 * hours)
     if not runs:
-        raise Misuse(f"no run started in the last {span}; `tierwise runs` lists them all")
+        raise Misuse(
+            f"no run started in the last {span}; `tierwise runs` lists them all"
+        )
     return runs
 
 

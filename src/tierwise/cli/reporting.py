@@ -59,10 +59,14 @@ def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> Project
     )
 
 
-def _certificate_states(project: Project, ledger: Ledger, step: str) -> list[CertificateState]:
+def _certificate_states(
+    project: Project, ledger: Ledger, step: str
+) -> list[CertificateState]:
     """Return the certificates of a step, each with the reason that voids it, if there is one."""
     certificates = [
-        certificate for certificate in project.certificates.certificates if certificate.step == step
+        certificate
+        for certificate in project.certificates.certificates
+        if certificate.step == step
     ]
     try:
         current = _current(project, ledger, step)
@@ -78,10 +82,13 @@ def _certificate_states(project: Project, ledger: Ledger, step: str) -> list[Cer
 
 def _current(project: Project, ledger: Ledger, name: str) -> Current:
     """Return what a step's certificates must agree with today. Raises Misuse for an unknown step."""
-    prepare_prefect(project.root)  # the step is imported where the cache has no facts about it
+    # the step is imported where the cache has no facts about it
+    prepare_prefect(project.root)
     current = current_step(project, name)
     if current is None:
         raise Misuse(f"there is no tasks/{name}.py")
     reasons = demoted(ledger.samples, project.certificates, project.rules.floors)
-    demotions = {models: reason for (step, models), reason in reasons.items() if step == name}
+    demotions = {
+        models: reason for (step, models), reason in reasons.items() if step == name
+    }
     return replace(current, demoted=demotions)

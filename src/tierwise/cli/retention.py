@@ -21,13 +21,17 @@ def retention(
     older_than: Annotated[
         str | None,
         typer.Option(
-            "--older-than", metavar="SPAN", help="Delete texts of runs older than 90d, 12w or 36h."
+            "--older-than",
+            metavar="SPAN",
+            help="Delete texts of runs older than 90d, 12w or 36h.",
         ),
     ] = None,
     document: Annotated[
         str | None,
         typer.Option(
-            "--document", metavar="ID", help="Delete all texts of one document: an id or SHA-256."
+            "--document",
+            metavar="ID",
+            help="Delete all texts of one document: an id or SHA-256.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -35,7 +39,9 @@ def retention(
     ] = False,
     by: Annotated[
         str | None,
-        typer.Option("--by", metavar="NAME", help="Who deletes; default: your user name."),
+        typer.Option(
+            "--by", metavar="NAME", help="Who deletes; default: your user name."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +59,9 @@ def retention(
     who = by or user_name()
     with open_ledger() as ledger:
         if document is not None:
-            removed = ledger.retention.forget_document(document, by=who, dry_run=dry_run)
+            removed = ledger.retention.forget_document(
+                document, by=who, dry_run=dry_run
+            )
         else:
             before = time.time() - _seconds(older_than or "")
             removed = ledger.retention.forget_older(before, by=who, dry_run=dry_run)

@@ -21,15 +21,21 @@ def retry(
     run: RunArgument = "latest",
     step: Annotated[
         str | None,
-        typer.Option("--step", metavar="STEP", help="Only documents deferred at this step."),
+        typer.Option(
+            "--step", metavar="STEP", help="Only documents deferred at this step."
+        ),
     ] = None,
     reason: Annotated[
         str,
-        typer.Option("--reason", metavar="TEXT", help="Only documents with this in their reason."),
+        typer.Option(
+            "--reason", metavar="TEXT", help="Only documents with this in their reason."
+        ),
     ] = "",
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Call again for these documents, even for paid answers."),
+        typer.Option(
+            "--fresh", help="Call again for these documents, even for paid answers."
+        ),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -32,16 +32,23 @@ def review(
     run: RunArgument = "latest",
     document: Annotated[
         str | None,
-        typer.Argument(metavar="DOCUMENT", help="The id of a document to show, or to decide on."),
+        typer.Argument(
+            metavar="DOCUMENT", help="The id of a document to show, or to decide on."
+        ),
     ] = None,
     step: OnlyStep = None,
     interactive: Annotated[
-        bool, typer.Option("--interactive", "-i", help="Decide on all in turn, a key for each.")
+        bool,
+        typer.Option(
+            "--interactive", "-i", help="Decide on all in turn, a key for each."
+        ),
     ] = False,
     as_json: AsJson = False,
     approve: Annotated[
         bool,
-        typer.Option("--approve", help="Accept the last answer.", rich_help_panel=_DECIDE),
+        typer.Option(
+            "--approve", help="Accept the last answer.", rich_help_panel=_DECIDE
+        ),
     ] = False,
     attempt: Annotated[
         int | None,
@@ -64,7 +71,9 @@ def review(
     editor: Annotated[
         bool,
         typer.Option(
-            "--editor", help="Write the answer in your editor ($EDITOR).", rich_help_panel=_DECIDE
+            "--editor",
+            help="Write the answer in your editor ($EDITOR).",
+            rich_help_panel=_DECIDE,
         ),
     ] = False,
     reject: Annotated[
@@ -77,10 +86,13 @@ def review(
     ] = False,
     reopen: Annotated[
         bool,
-        typer.Option("--reopen", help="Take back the last decision.", rich_help_panel=_DECIDE),
+        typer.Option(
+            "--reopen", help="Take back the last decision.", rich_help_panel=_DECIDE
+        ),
     ] = False,
     note: Annotated[
-        str, typer.Option("--note", help="Why, for the record.", rich_help_panel=_DECIDE)
+        str,
+        typer.Option("--note", help="Why, for the record.", rich_help_panel=_DECIDE),
     ] = "",
     by: DecidedBy = None,
 ) -> None:
@@ -108,11 +120,24 @@ def review(
             item = find_item(ledger, row.id, document, step)
             answer = _answer_of(item, edit, editor=editor)
             decision = _decide(
-                ledger, item, answer, approve, attempt, reject, by=by or user_name(), note=note
+                ledger,
+                item,
+                answer,
+                approve,
+                attempt,
+                reject,
+                by=by or user_name(),
+                note=note,
             )
             print_decision(decision, as_json=as_json)
         else:
-            _show(project, ledger, row, find_item(ledger, row.id, document, step), as_json=as_json)
+            _show(
+                project,
+                ledger,
+                row,
+                find_item(ledger, row.id, document, step),
+                as_json=as_json,
+            )
 
 
 def _check_options(
@@ -120,11 +145,17 @@ def _check_options(
 ) -> None:
     """Raise Misuse for options that do not go together."""
     if sum(decisions) > 1:
-        raise Misuse("decide once: only one of --approve, --edit, --editor, --reject and --reopen")
+        raise Misuse(
+            "decide once: only one of --approve, --edit, --editor, --reject and --reopen"
+        )
     if any(decisions) and document is None:
-        raise Misuse("name the document that you decide about: tierwise review RUN DOCUMENT")
+        raise Misuse(
+            "name the document that you decide about: tierwise review RUN DOCUMENT"
+        )
     if attempt is not None and not approve:
-        raise Misuse("--attempt goes with --approve: it names the attempt whose answer is taken")
+        raise Misuse(
+            "--attempt goes with --approve: it names the attempt whose answer is taken"
+        )
 
 
 def _list(items: list[ReviewItem], run: RunRow, *, as_json: bool) -> None:
@@ -137,13 +168,20 @@ def _list(items: list[ReviewItem], run: RunRow, *, as_json: bool) -> None:
 
 
 def _show(
-    project: Project, ledger: Ledger, run: RunRow, item: ReviewItem, *, as_json: bool = False
+    project: Project,
+    ledger: Ledger,
+    run: RunRow,
+    item: ReviewItem,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Print one document in full."""
     from tierwise.cli.render.review import item_data, print_item
     from tierwise.review.queue import find_texts, reply_text
 
-    text = find_texts(ledger, project, run, [item.document_hash]).get(item.document_hash)
+    text = find_texts(ledger, project, run, [item.document_hash]).get(
+        item.document_hash
+    )
     answers = [reply_text(ledger, attempt) for attempt in item.outcome.attempts]
     if as_json:
         print_json(item_data(item) | {"text": text, "answers": answers})
@@ -194,7 +232,8 @@ def _decide_in_turn(
         while decision is None and key in "aer":
             try:
                 decision = _decide_by_key(ledger, item, key, by)
-            except Misuse as error:  # such as an edited answer that does not fit the schema
+            except Misuse as error:
+                # such as an edited answer that does not fit the schema
                 typer.echo(f"not done: {error}")
                 key = _key(_KEYS)
         if decision:
@@ -261,7 +300,9 @@ def _write_in_editor(item: ReviewItem) -> str:
     # Only the user may read this folder, and it is removed afterwards.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "answer.json"
-        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         try:
             code = subprocess.call([*shlex.split(command), str(path)])  # noqa: S603 - the user's own editor
         except OSError as error:
@@ -269,5 +310,7 @@ def _write_in_editor(item: ReviewItem) -> str:
                 f"the editor '{command}' does not start: {error.strerror}; set EDITOR"
             ) from None
         if code:
-            raise Misuse(f"the editor '{command}' ended with {code}; nothing was decided")
+            raise Misuse(
+                f"the editor '{command}' ended with {code}; nothing was decided"
+            )
         return path.read_text(encoding="utf-8")

@@ -31,7 +31,8 @@ def run(
     as_json: AsJson = False,
     verbose: Verbose = False,
     wants_help: Annotated[
-        bool, typer.Option("--help", "-h", help="Show this message and the flow's options.")
+        bool,
+        typer.Option("--help", "-h", help="Show this message and the flow's options."),
     ] = False,
 ) -> None:
     """Run a flow over documents, and show its results and cost.
@@ -62,7 +63,8 @@ def run(
         summary = run_flow(function, parameters, fresh=fresh)
     except KeyboardInterrupt:  # typer would end without a word
         typer.echo(
-            "stopped; everything that was paid is on record, run it again to continue", err=True
+            "stopped; everything that was paid is on record, run it again to continue",
+            err=True,
         )
         raise typer.Exit(130) from None
     show_summary(summary, as_json=as_json)
@@ -71,7 +73,11 @@ def run(
 
 
 def run_flow(
-    function: Any, parameters: Mapping[str, Any], *, fresh: bool, retry: Retry | None = None
+    function: Any,
+    parameters: Mapping[str, Any],
+    *,
+    fresh: bool,
+    retry: Retry | None = None,
 ) -> RunSummary:
     """Run a flow with progress. Raises Misuse when it gives no summary."""
     from tierwise.cli.progress import StepBars
@@ -102,7 +108,9 @@ def show_summary(summary: RunSummary, *, as_json: bool) -> None:
     print_last_screen(summary, engine())
     if server := os.environ.get("PREFECT_API_URL"):
         address = server.removesuffix("/api")
-        typer.echo(f"In Prefect's UI: {address}/runs/flow-run/{summary.run.flow_run_id}")
+        typer.echo(
+            f"In Prefect's UI: {address}/runs/flow-run/{summary.run.flow_run_id}"
+        )
     else:
         typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
 
@@ -119,7 +127,9 @@ def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
         name = option.replace("-", "_")
         if name not in known:
             raise Misuse(
-                unknown_name("option", f"--{option}", [f"--{k.replace('_', '-')}" for k in known])
+                unknown_name(
+                    "option", f"--{option}", [f"--{k.replace('_', '-')}" for k in known]
+                )
             )
         parameters[name] = _value(value if has_value else next(words, None), option)
     _check_types(function, parameters)
@@ -141,7 +151,9 @@ def _check_types(function: Any, parameters: Mapping[str, Any]) -> None:
     from prefect.exceptions import ParameterBindError, ParameterTypeError
 
     try:
-        defaults = {n: p.default for n, p in inspect.signature(function.fn).parameters.items()}
+        defaults = {
+            n: p.default for n, p in inspect.signature(function.fn).parameters.items()
+        }
         function.validate_parameters({**defaults, **parameters})
     except (ParameterTypeError, ParameterBindError) as error:
         lines = [
@@ -163,6 +175,10 @@ def describe_options(function: Any) -> str:
         if ": " in line
     )
     for name, parameter in inspect.signature(function.fn).parameters.items():
-        default = "" if parameter.default is parameter.empty else f" [default: {parameter.default}]"
+        default = (
+            ""
+            if parameter.default is parameter.empty
+            else f" [default: {parameter.default}]"
+        )
         lines.append(f"   --{name.replace('_', '-'):<16}{notes.get(name, '')}{default}")
     return "\n".join(lines)

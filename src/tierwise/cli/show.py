@@ -14,10 +14,15 @@ from tierwise.cli.output import print_csv, print_json
 def show(
     run: RunArgument = "latest",
     documents: Annotated[
-        bool, typer.Option("--documents", "-d", help="Add a line for every document and step.")
+        bool,
+        typer.Option(
+            "--documents", "-d", help="Add a line for every document and step."
+        ),
     ] = False,
     as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print the table as CSV.")
+    ] = False,
 ) -> None:
     """Show the cost, quality and deferrals of one run.
 

@@ -37,7 +37,8 @@ def train(
     step: Annotated[
         str,
         typer.Argument(
-            metavar="STEP", help="A step in tasks/ that assigns a label, such as classify."
+            metavar="STEP",
+            help="A step in tasks/ that assigns a label, such as classify.",
         ),
     ],
     model: Annotated[
@@ -81,9 +82,12 @@ def train(
         examples += _load_examples(project, step, path, form)
     # A classifier that has seen a golden example would be certified on its own memory.
     golden_texts = _golden_texts(project, step)
-    kept = [example for example in examples if normalised(example.text) not in golden_texts]
+    kept = [
+        example for example in examples if normalised(example.text) not in golden_texts
+    ]
     labelled = [
-        Labelled(example.id, example.text, str(example.expected[form.field])) for example in kept
+        Labelled(example.id, example.text, str(example.expected[form.field]))
+        for example in kept
     ]
     _check_labels(labelled, form, paths)
     model_file = trained_file(project.root, name)
@@ -109,7 +113,9 @@ def _model_name(project: Project, step: str, wanted: str | None) -> str:
         if project.catalog.model(wanted).learned != step:
             raise Misuse(f"{wanted} is not a model with `learned: {step}`")
         return wanted
-    names = [model.name for model in project.catalog.models.values() if model.learned == step]
+    names = [
+        model.name for model in project.catalog.models.values() if model.learned == step
+    ]
     if not names:
         import datetime
 
@@ -120,7 +126,9 @@ def _model_name(project: Project, step: str, wanted: str | None) -> str:
         )
     if len(names) > 1:
         choices = ", ".join(names)
-        raise Misuse(f"several models have `learned: {step}`; choose one by --model: {choices}")
+        raise Misuse(
+            f"several models have `learned: {step}`; choose one by --model: {choices}"
+        )
     return names[0]
 
 
@@ -141,7 +149,9 @@ def _form(project: Project, step: str) -> Form:
     return form_of(spec.schema(parameters))
 
 
-def _load_examples(project: Project, step: str, path: Path, form: Form) -> Sequence[Example]:
+def _load_examples(
+    project: Project, step: str, path: Path, form: Form
+) -> Sequence[Example]:
     """Return a file's labelled examples. Raises Misuse for the golden set."""
     from tierwise.steps.examples import load_golden
 
@@ -165,14 +175,18 @@ def _golden_texts(project: Project, step: str) -> set[str]:
     return {normalised(example.text) for example in golden.examples}
 
 
-def _check_labels(labelled: Sequence[Labelled], form: Form, paths: Sequence[Path]) -> None:
+def _check_labels(
+    labelled: Sequence[Labelled], form: Form, paths: Sequence[Path]
+) -> None:
     """Raise ConfigError for a label without examples: answers would never have it."""
     present = {example.label for example in labelled}
     missing = [label for label in form.labels if label not in present]
     if missing:
         files = ", ".join(str(path) for path in paths)
         names = ", ".join(missing)
-        raise ConfigError(f"no example of {names}; label some, at least 3 of each", path=files)
+        raise ConfigError(
+            f"no example of {names}; label some, at least 3 of each", path=files
+        )
 
 
 def _train_if_changed(
@@ -186,7 +200,10 @@ def _train_if_changed(
 
     try:
         metadata = load(path).metadata
-        if metadata.identity == identity_before(labelled) and metadata.sensitivity == sensitivity:
+        if (
+            metadata.identity == identity_before(labelled)
+            and metadata.sensitivity == sensitivity
+        ):
             typer.echo("Nothing has changed since it was trained.", err=True)
             return metadata
     except ConfigError:
@@ -226,7 +243,9 @@ def _print(step: str, data: dict[str, Any]) -> None:
     labels = ", ".join(f"{label} {count}" for label, count in data["labels"].items())
     typer.echo(f"{model}: trained on {data['examples']} examples ({labels})")
     if left_out:
-        typer.echo(f"Left out: {left_out} that golden/{step}.jsonl has, on which it is certified")
+        typer.echo(
+            f"Left out: {left_out} that golden/{step}.jsonl has, on which it is certified"
+        )
     rows = []
     for point in data["surest"]:
         row = {

@@ -23,9 +23,14 @@ _STARTS_IN_S = 120.0  # the first start creates the server's database
 
 
 def up(
-    port: Annotated[int | None, typer.Option(help="The server's port; default: 4200.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The server's port; default: 4200.")
+    ] = None,
     worker: Annotated[
-        bool, typer.Option("--worker/--no-worker", help="Start a worker, which runs deployments.")
+        bool,
+        typer.Option(
+            "--worker/--no-worker", help="Start a worker, which runs deployments."
+        ),
     ] = True,
 ) -> None:
     """Start Prefect's server, a worker and the deployments.
@@ -46,7 +51,9 @@ def up(
         with FileLock(root / FOLDER / "up.lock", timeout=0):
             _up(root, port, worker=worker)
     except Timeout:
-        raise Misuse("another `tierwise up` or `down` is at work in this project") from None
+        raise Misuse(
+            "another `tierwise up` or `down` is at work in this project"
+        ) from None
 
 
 def _up(root: Path, port: int | None, *, worker: bool) -> None:
@@ -96,7 +103,15 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     # An address without a process is that of a server which died; it starts again there.
     if service.pid() is None:
         port_text = url.rpartition(":")[2]
-        command = (*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", port_text)
+        command = (
+            *_PREFECT,
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port_text,
+        )
         service.start(command, os.environ, root)
         started.append(service)
         # This imports Prefect, which takes seconds, while the server starts.
@@ -179,4 +194,6 @@ def _refuse_taken(port: int) -> None:
     # The server itself would report this only in its log.
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise Misuse(f"port {port} is taken; choose another one: tierwise up --port {port + 1}")
+            raise Misuse(
+                f"port {port} is taken; choose another one: tierwise up --port {port + 1}"
+            )

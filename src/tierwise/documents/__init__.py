@@ -17,4 +17,11 @@ from tierwise.documents.readers import ACCEPTED
 from tierwise.documents.reading import Shard, in_batches, iter_documents, read_documents
 from tierwise.documents.writing import write_documents
 
-__all__ = ["ACCEPTED", "Shard", "in_batches", "iter_documents", "read_documents", "write_documents"]
+__all__ = [
+    "ACCEPTED",
+    "Shard",
+    "in_batches",
+    "iter_documents",
+    "read_documents",
+    "write_documents",
+]

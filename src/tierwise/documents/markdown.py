@@ -29,7 +29,12 @@ def document_page(document: Document) -> str:
         lines.append(f"| {row} |")
     for outcome in document.outcomes.values():
         if outcome.value is not None:
-            lines += ["", f"## {code_span(outcome.step)}", "", *_block(outcome.value, 0)]
+            lines += [
+                "",
+                f"## {code_span(outcome.step)}",
+                "",
+                *_block(outcome.value, 0),
+            ]
     return "\n".join(lines) + "\n"
 
 

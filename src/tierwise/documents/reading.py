@@ -119,7 +119,9 @@ def iter_documents(
     are not opened. Raises Misuse when `source` is missing or empty.
     """
     files = find_files(Path(source))
-    reader = _Reader(sensitivity, max_bytes, text_column, shard, Sandbox(seconds=max_seconds))
+    reader = _Reader(
+        sensitivity, max_bytes, text_column, shard, Sandbox(seconds=max_seconds)
+    )
     return reader.read(files)
 
 
@@ -133,7 +135,8 @@ class _Reader:
     shard: Shard
     sandbox: Sandbox
     _ids: set[str] = field(default_factory=set)
-    _first_ids: dict[bytes, str] = field(default_factory=dict)  # by the hash of the text
+    # by the hash of the text
+    _first_ids: dict[bytes, str] = field(default_factory=dict)
 
     def read(self, files: Iterator[SourceFile]) -> Iterator[Document]:
         with self.sandbox:
@@ -167,7 +170,9 @@ class _Reader:
     def _why_refused(self, file: SourceFile) -> str:
         """Say why a file is not even opened; empty when it is."""
         if file.suffix not in ACCEPTED:
-            return f"files like this are not read; save it as one of {', '.join(ACCEPTED)}"
+            return (
+                f"files like this are not read; save it as one of {', '.join(ACCEPTED)}"
+            )
         size = file.path.stat().st_size
         if size > self.max_bytes and file.suffix not in ROWS:
             return f"it has {size:,} bytes, more than the limit of {self.max_bytes:,}; split it"
@@ -221,10 +226,13 @@ class _Reader:
             )
             return replace(empty, outcomes={"read": outcome})
         document = replace(empty, text=text, language=detect(text))
-        short_hash = bytes.fromhex(document.hash)[:16]  # millions of them fit into memory
+        # millions of them fit into memory
+        short_hash = bytes.fromhex(document.hash)[:16]
         first_id = self._first_ids.setdefault(short_hash, own_id)
         if first_id != own_id:
-            document = replace(document, metadata={**metadata, "duplicate_of": first_id})
+            document = replace(
+                document, metadata={**metadata, "duplicate_of": first_id}
+            )
         return document
 
     def _unique_id(self, wanted: str) -> str:
@@ -238,7 +246,9 @@ class _Reader:
         return unique
 
 
-def _metadata(raw: RawDocument, file: SourceFile, sensitivity_note: str) -> dict[str, str]:
+def _metadata(
+    raw: RawDocument, file: SourceFile, sensitivity_note: str
+) -> dict[str, str]:
     """Return the document's own fields, then those that reading sets."""
     metadata: dict[str, str] = {}
     for key, value in raw.metadata.items():

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from tierwise.records import SENSITIVITIES, Sensitivity, highest
 
 
-def raise_sensitivity(base: Sensitivity, declared: Iterable[str]) -> tuple[Sensitivity, str]:
+def raise_sensitivity(
+    base: Sensitivity, declared: Iterable[str]
+) -> tuple[Sensitivity, str]:
     """Return the strictest of `base` and the declared levels, and a note for a person.
 
     The note is empty unless a declared level is unknown; such a document is restricted.

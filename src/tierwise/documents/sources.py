@@ -46,7 +46,9 @@ def find_files(source: Path) -> Iterator[SourceFile]:
     except FileNotFoundError:
         raise Misuse(f"{source}: there is no such file or folder; {accepted}") from None
     except OSError as error:
-        raise Misuse(f"{source}: cannot be opened: {error.strerror}; {accepted}") from None
+        raise Misuse(
+            f"{source}: cannot be opened: {error.strerror}; {accepted}"
+        ) from None
     files = _walk(source)
     first = next(files, None)
     if first is None:
@@ -61,7 +63,9 @@ def printable_name(name: str) -> str:
     """
     decoded = os.fsencode(name).decode("utf-8", "backslashreplace")
     characters = (
-        character if character.isprintable() else character.encode("unicode_escape").decode()
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape").decode()
         for character in decoded
     )
     return "".join(characters)
@@ -82,7 +86,9 @@ def _walk(root: Path) -> Iterator[SourceFile]:
         try:
             children = sorted(path.iterdir())
         except OSError as error:
-            problem = f"the folder cannot be opened: {error.strerror}; check its permissions"
+            problem = (
+                f"the folder cannot be opened: {error.strerror}; check its permissions"
+            )
             yield SourceFile(path, f"{name}/", problem)
             continue
         visible = [child for child in children if not child.name.startswith(".")]
@@ -96,7 +102,9 @@ def _follow_link(path: Path, name: str, root: Path) -> Iterator[SourceFile]:
     """
     target = Path(os.path.realpath(path))
     if not target.is_relative_to(os.path.realpath(root)):
-        problem = "it is a link that leads out of the folder; copy the file into the folder"
+        problem = (
+            "it is a link that leads out of the folder; copy the file into the folder"
+        )
         yield SourceFile(path, name, problem)
     elif not target.is_dir():
         yield SourceFile(path, name, _why_unreadable(target))
@@ -107,7 +115,9 @@ def _why_unreadable(path: Path) -> str:
     try:
         is_regular = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        return f"it cannot be opened: {error.strerror}; check the link and its permissions"
+        return (
+            f"it cannot be opened: {error.strerror}; check the link and its permissions"
+        )
     if not is_regular:
         # opening a pipe would wait forever
         return "it is not a regular file; copy its content into one"

@@ -57,7 +57,8 @@ class SpoolFolder:
         """
         path = self.path / f"{uuid.uuid4().hex}.jsonl"
         lines = [json.dumps(_to_json(document)) + "\n" for document in batch.load()]
-        path.write_text("".join(lines), encoding="ascii")  # no reader knows its name yet
+        # no reader knows its name yet
+        path.write_text("".join(lines), encoding="ascii")
         return batch.as_handle(SpooledDocuments(path))
 
 

@@ -22,7 +22,9 @@ _ERRORS = "backslashreplace"
 _LONGEST_NAME = 150  # bytes; file systems end at 255
 
 
-def write_documents(batches: Iterable[Batch], folder: Path, *, keep: bool = False) -> Path:
+def write_documents(
+    batches: Iterable[Batch], folder: Path, *, keep: bool = False
+) -> Path:
     """Write `outcomes.jsonl` and a Markdown page for each document; return the path of the former.
 
     Nothing in the files depends on when, or at what price, they were made. `outcomes.jsonl`

@@ -32,7 +32,9 @@ PROMPT = "judge"
 
 # The judge's verdict on one criterion. Its name is in the JSON schema of every judge call, and so
 # in the hash by which a paid reply is found again: with another name, all are paid once more.
-CriterionVerdict = create_model("Finding", reason=(str, Field(max_length=300)), met=(bool, ...))
+CriterionVerdict = create_model(
+    "Finding", reason=(str, Field(max_length=300)), met=(bool, ...)
+)
 
 
 class HumanLabel(Settings):
@@ -50,7 +52,8 @@ class JudgeValidation:
     """A judge's verdicts on one candidate's answers, compared with human labels."""
 
     by: str
-    unscored: int = 0  # answers whose verdict could not be read; they count as not passed
+    # answers whose verdict could not be read; they count as not passed
+    unscored: int = 0
     human_labels: int = 0
     open_labels: int = 0  # asked for, and not given yet
     false_passes: int = 0  # labelled answers that the judge passed and that are wrong
@@ -66,7 +69,9 @@ def check_judge(engine: Engine, judge: str, models: Iterable[str]) -> None:
     for name in models:
         model = catalog.model(name)
         if name == judge or model.identity == judging_model.identity:
-            raise Misuse(f"{judge} would judge itself; name another model as the judge of {name}")
+            raise Misuse(
+                f"{judge} would judge itself; name another model as the judge of {name}"
+            )
         if model.strength >= judging_model.strength:
             raise Misuse(
                 f"the judge {judge} (strength {judging_model.strength}) "
@@ -74,7 +79,9 @@ def check_judge(engine: Engine, judge: str, models: Iterable[str]) -> None:
             )
 
 
-def judge_job(engine: Engine, run: RunContext, step: Step, rubric: Rubric, judge: str) -> Job:
+def judge_job(
+    engine: Engine, run: RunContext, step: Step, rubric: Rubric, judge: str
+) -> Job:
     """Return the job that has answers to a step judged, one document of `judge_document` each.
 
     It has the judged step's name, so that every guard for that step applies to its judge too.
@@ -150,7 +157,9 @@ def select_for_labelling(
     answered = [example for example in examples if example.id in answers]
     answered.sort(key=lambda example: text_hash(f"label {example.id}"))
     return [
-        HumanLabel(id=example.id, text=example.text, answer=answer_text(answers[example.id]))
+        HumanLabel(
+            id=example.id, text=example.text, answer=answer_text(answers[example.id])
+        )
         for example in answered[:count]
     ]
 

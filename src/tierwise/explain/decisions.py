@@ -33,11 +33,13 @@ class Explanation:
     document_id: str
     route: Route
     policy_hash: str
-    guards: tuple[str, ...]  # of a past run, those that kept a candidate out; else all that hold
+    # of a past run, those that kept a candidate out; else all that hold
+    guards: tuple[str, ...]
     earlier: Mapping[str, Any] = field(default_factory=dict)  # step -> accepted value
     run: RunRow | None = None  # None: nothing happened, it is what would be done
     outcome: Outcome | None = None
-    answers: Mapping[str, str] = field(default_factory=dict)  # attempt id -> what the model said
+    # attempt id -> what the model said
+    answers: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, tuple[tuple[str, float], ...]] = field(
         default_factory=dict
     )  # attempt id -> what decided
@@ -45,7 +47,9 @@ class Explanation:
     @property
     def used(self) -> tuple[Attempt, ...]:
         """The attempts on the way to the outcome."""
-        return tuple(takewhile(lambda attempt: attempt.kind != "shadow", self._attempts))
+        return tuple(
+            takewhile(lambda attempt: attempt.kind != "shadow", self._attempts)
+        )
 
     @property
     def shadow(self) -> tuple[Attempt, ...]:
@@ -68,14 +72,23 @@ class Explanation:
             "earlier": dict(self.earlier),
             **{
                 name: chosen[name]
-                for name in ("step", "rule", "reason", "review", "features", "thresholds")
+                for name in (
+                    "step",
+                    "rule",
+                    "reason",
+                    "review",
+                    "features",
+                    "thresholds",
+                )
             },
             "choices": chosen["choices"],
             "rejected": chosen["rejected"],
             "attempts": [self._told(attempt) for attempt in self.used],
             "shadow": [self._told(attempt) for attempt in self.shadow],
             "outcome": outcome
-            and {n: getattr(outcome, n) for n in ("status", "model", "value", "reason")},
+            and {
+                n: getattr(outcome, n) for n in ("status", "model", "value", "reason")
+            },
         }
 
     def _told(self, attempt: Attempt) -> dict[str, Any]:
@@ -103,7 +116,9 @@ def explain(
             ledger.runs.outcomes(run.id, document_id), key=lambda row: row.recorded_at
         )
     ]
-    if step is not None and step not in (names := [outcome.step for outcome in outcomes]):
+    if step is not None and step not in (
+        names := [outcome.step for outcome in outcomes]
+    ):
         raise UnknownName(f"step of {document_id} in run {run.id}", step, names)
     earlier: dict[str, Any] = {}
     found = []
@@ -112,7 +127,11 @@ def explain(
             attempts = tuple(ledger.runs.attempts(run.id, document_id, outcome.step))
             found.append(
                 _explained(
-                    ledger, run, document_id, replace(outcome, attempts=attempts), dict(earlier)
+                    ledger,
+                    run,
+                    document_id,
+                    replace(outcome, attempts=attempts),
+                    dict(earlier),
                 )
             )
         if outcome.status == "accepted":
@@ -134,7 +153,11 @@ def _document(ledger: Ledger, run: RunRow, name: str) -> str:
 
 
 def _explained(
-    ledger: Ledger, run: RunRow, document_id: str, outcome: Outcome, earlier: Mapping[str, Any]
+    ledger: Ledger,
+    run: RunRow,
+    document_id: str,
+    outcome: Outcome,
+    earlier: Mapping[str, Any],
 ) -> Explanation:
     chosen = outcome.route or Route(step=outcome.step, rule="none", models=())
     replies = {
@@ -145,8 +168,12 @@ def _explained(
     return Explanation(
         document_id=document_id,
         route=chosen,
-        policy_hash=outcome.attempts[0].policy_hash if outcome.attempts else run.policy_hash,
-        guards=tuple(dict.fromkeys(r.detail for r in chosen.rejected if r.kind == "guard")),
+        policy_hash=outcome.attempts[0].policy_hash
+        if outcome.attempts
+        else run.policy_hash,
+        guards=tuple(
+            dict.fromkeys(r.detail for r in chosen.rejected if r.kind == "guard")
+        ),
         earlier=earlier,
         run=run,
         outcome=outcome,
@@ -157,7 +184,9 @@ def _explained(
 def with_words(project: Project, found: Explanation) -> Explanation:
     """The same with the words that decided, for answers of trained classifiers whose document can be read again."""
     learned = [
-        a for a in (*found.used, *found.shadow) if _is_learned(project, a.model) and not a.error
+        a
+        for a in (*found.used, *found.shadow)
+        if _is_learned(project, a.model) and not a.error
     ]
     text = _text(project, found, learned[0].document_hash) if learned else None
     if text is None:
@@ -165,7 +194,9 @@ def with_words(project: Project, found: Explanation) -> Explanation:
     words = {}
     for attempt in learned:
         try:
-            words[attempt.id] = load(trained_file(project.root, attempt.model)).explain(text)
+            words[attempt.id] = load(trained_file(project.root, attempt.model)).explain(
+                text
+            )
         except TierwiseError:  # not trained any more, or by another version
             continue
     return replace(found, words=words)
@@ -179,7 +210,9 @@ def _is_learned(project: Project, name: str) -> bool:
 def _text(project: Project, found: Explanation, document_hash: str) -> str | None:
     """The document's text as it was, where its file still lies below the run's source."""
     source = (
-        project.root / str(found.run.parameters.get("source", "")) if found.run else project.root
+        project.root / str(found.run.parameters.get("source", ""))
+        if found.run
+        else project.root
     )
     path = source if source.is_file() else source / found.document_id.partition("#")[0]
     if not path.is_file():
@@ -189,13 +222,18 @@ def _text(project: Project, found: Explanation, document_hash: str) -> str | Non
         for batch in read_documents(path, sensitivity="restricted")
         for document in batch.load()
     )
-    return next((document.text for document in documents if document.hash == document_hash), None)
+    return next(
+        (document.text for document in documents if document.hash == document_hash),
+        None,
+    )
 
 
 # ---- what would be done now ---------------------------------------------------------------------
 
 
-def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -> Explanation:
+def decide(
+    engine: Engine, f: Features, *, budget_left: Decimal | None = None
+) -> Explanation:
     """What the router would do now with such a document, with what is available here.
 
     The prompt is counted with a document of `f.tokens` tokens in it, with the parameters of the golden set.
@@ -217,8 +255,11 @@ def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -
         },
     )
     try:
-        frame = estimate_prompt_tokens(prompt.render(document, {"part": None, **parameters}))
-    except ConfigError:  # it needs what only a flow knows; its template is about as long
+        frame = estimate_prompt_tokens(
+            prompt.render(document, {"part": None, **parameters})
+        )
+    except ConfigError:
+        # it needs what only a flow knows; its template is about as long
         frame = count_tokens(prompt.source)
     f = replace(f, prompt_tokens=f.tokens + frame)
     limit = prompt.head.max_output_tokens
@@ -240,7 +281,9 @@ def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -
         document_id="",
         route=replace(
             chosen,
-            choices=choices(chosen, f, policy, max_output_tokens=limit, current=current),
+            choices=choices(
+                chosen, f, policy, max_output_tokens=limit, current=current
+            ),
             features={
                 **shown,
                 "max_output_tokens": limit,
@@ -248,7 +291,9 @@ def decide(engine: Engine, f: Features, *, budget_left: Decimal | None = None) -
             },
         ),
         policy_hash=policy.hash,
-        guards=tuple(guard.name for guard in policy.rules.guards if guard.when.matches(f)),
+        guards=tuple(
+            guard.name for guard in policy.rules.guards if guard.when.matches(f)
+        ),
         earlier=f.outcomes,
     )
 
@@ -261,6 +306,7 @@ def step_of(project: Project, name: str) -> tuple[Step | None, Mapping[str, Any]
         return None, {}
     settings = load_settings(project.root / "golden" / f"{step.name}.yaml")
     if settings.returns:
-        with suppress(ImportError, AttributeError, ValueError):  # `tierwise certify` tells
+        # `tierwise certify` tells
+        with suppress(ImportError, AttributeError, ValueError):
             step = replace(step, returns=resolve_name(settings.returns))
     return step, settings.parameters

@@ -116,15 +116,21 @@ def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
             if a.kind != "shadow"
         }
         earlier: dict[str, dict[str, Any]] = {}
-        for row in sorted(ledger.runs.outcomes(run.id), key=lambda row: row.recorded_at):
+        for row in sorted(
+            ledger.runs.outcomes(run.id), key=lambda row: row.recorded_at
+        ):
             chosen = row.outcome.route
             before = earlier.setdefault(row.document_id, {})
             if chosen and chosen.rule != "none":
                 without += not chosen.features
                 unavailable |= _unavailable(chosen)
-                usage = usages.get((row.document_id, row.outcome.step, row.outcome.model or ""))
+                usage = usages.get(
+                    (row.document_id, row.outcome.step, row.outcome.model or "")
+                )
                 cases += (
-                    [_case(run.id, row, chosen, dict(before), usage)] if chosen.features else []
+                    [_case(run.id, row, chosen, dict(before), usage)]
+                    if chosen.features
+                    else []
                 )
             if row.outcome.status == "accepted":
                 before[row.outcome.step] = row.outcome.value
@@ -132,7 +138,11 @@ def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
 
 
 def _case(
-    run_id: str, row: OutcomeRow, chosen: Route, earlier: Mapping[str, Any], usage: Usage | None
+    run_id: str,
+    row: OutcomeRow,
+    chosen: Route,
+    earlier: Mapping[str, Any],
+    usage: Usage | None,
 ) -> Case:
     known = chosen.features
     left = known.get("budget_left")
@@ -160,7 +170,12 @@ class Replay:
     """One rules file as it would have decided, on one catalog, with the certificates and labels of today."""
 
     def __init__(
-        self, project: Project, ledger: Ledger, catalog: Catalog, rules: Rules, found: Past
+        self,
+        project: Project,
+        ledger: Ledger,
+        catalog: Catalog,
+        rules: Rules,
+        found: Past,
     ) -> None:
         self._project = project
         self._policy = Policy(
@@ -168,7 +183,9 @@ class Replay:
             rules=rules,
             certificates=project.certificates,
             unavailable={
-                name: why for name, why in found.unavailable.items() if name in catalog.models
+                name: why
+                for name, why in found.unavailable.items()
+                if name in catalog.models
             },
             demoted=demoted(ledger.samples, project.certificates, rules.floors),
         )
@@ -192,7 +209,8 @@ class Replay:
             current=current,
         )
         outside = [
-            not catalog.tiers[catalog.model(name).tier].stays_in_house for name in chosen.models
+            not catalog.tiers[catalog.model(name).tier].stays_in_house
+            for name in chosen.models
         ]
         first = chosen.models[0] if chosen.models else None
         return Decided(
@@ -248,15 +266,25 @@ def compare(found: Past, before: Replay, after: Replay) -> Difference:
         moved_documents=_documents(case for case, _, _ in moved),
         moves=_moves(moved),
         leaves=_moves(
-            [(case, old, new) for case, old, new in pairs if new.leaves and not old.leaves]
+            [
+                (case, old, new)
+                for case, old, new in pairs
+                if new.leaves and not old.leaves
+            ]
         ),
         may_leave=_by_step(
-            c for c, old, new in pairs if new.may_leave and not old.may_leave and not new.leaves
+            c
+            for c, old, new in pairs
+            if new.may_leave and not old.may_leave and not new.leaves
         ),
         below=_by_step(
-            case for case, old, new in pairs if old.proven and new.first and not new.proven
+            case
+            for case, old, new in pairs
+            if old.proven and new.first and not new.proven
         ),
-        deferred=_by_step(case for case, old, new in pairs if old.first and not new.first),
+        deferred=_by_step(
+            case for case, old, new in pairs if old.first and not new.first
+        ),
         floors=tuple(_floors(found, before.floors, after.floors)),
         cost_before=sum((old for old, _ in priced), Decimal(0)),
         cost_after=sum((new for _, new in priced), Decimal(0)),
@@ -274,9 +302,13 @@ def _by_step(cases: Iterable[Case]) -> dict[str, int]:
 
 def _moves(pairs: Sequence[tuple[Case, Decided, Decided]]) -> tuple[Move, ...]:
     """By step, in their order; the most decisions first."""
-    counts = Counter((case.features.step, old.first, new.first) for case, old, new in pairs)
+    counts = Counter(
+        (case.features.step, old.first, new.first) for case, old, new in pairs
+    )
     steps = list(dict.fromkeys(step for step, _, _ in counts))
-    ordered = sorted(counts.items(), key=lambda item: (steps.index(item[0][0]), -item[1]))
+    ordered = sorted(
+        counts.items(), key=lambda item: (steps.index(item[0][0]), -item[1])
+    )
     return tuple(Move(*key, count) for key, count in ordered)
 
 

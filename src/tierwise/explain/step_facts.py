@@ -72,12 +72,14 @@ def _cached(project: Project, name: str) -> StepFacts | None:
     entry: Any = _read(project).get(name)
     try:
         same = entry["versions"] == _versions() and all(
-            _hash(project.root / path) == digest for path, digest in entry["files"].items()
+            _hash(project.root / path) == digest
+            for path, digest in entry["files"].items()
         )
         # A new file in tasks/ may be data that a step reads.
         same = same and set(_files_of_tasks(project)) <= set(entry["files"])
         return StepFacts(**entry["facts"]) if same else None
-    except (KeyError, TypeError, AttributeError):  # no entry, or a file of another version
+    except (KeyError, TypeError, AttributeError):
+        # no entry, or a file of another version
         return None
 
 

@@ -28,8 +28,10 @@ class ExportFilter:
     models: tuple[str, ...] = ()  # only answers of these; empty: of all
     tiers: tuple[str, ...] = ()
     sensitivity_max: Sensitivity = "internal"
-    in_house: bool = False  # the training happens in the house: guards keep no document from it
-    sources: tuple[Path, ...] = ()  # folders with the texts that the ledger does not keep
+    # the training happens in the house: guards keep no document from it
+    in_house: bool = False
+    # folders with the texts that the ledger does not keep
+    sources: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +69,12 @@ class StepAnswers:
     answers: dict[str, list[AcceptedAnswer]] = field(  # by document hash
         default_factory=lambda: defaultdict(list)
     )
-    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)  # the strictest of a text
-    tiers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # by model
-    sources: dict[Path, None] = field(default_factory=dict)  # folders that runs read, in order
+    # the strictest of a text
+    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
+    # by model
+    tiers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    # folders that runs read, in order
+    sources: dict[Path, None] = field(default_factory=dict)
 
 
 def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
@@ -85,7 +90,9 @@ def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
                 asked[attempt.document_id].add(attempt.model)
                 records.tiers[attempt.model].add(attempt.tier)
         has_answers = False
-        by_document = groupby(ledger.runs.outcomes(run.id), key=lambda row: row.document_id)
+        by_document = groupby(
+            ledger.runs.outcomes(run.id), key=lambda row: row.document_id
+        )
         for document_id, rows in by_document:
             models = frozenset(asked[document_id])
             answered = _add_document(records, run.id, step, list(rows), models)
@@ -97,7 +104,11 @@ def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
 
 
 def _add_document(
-    records: StepAnswers, run_id: str, step: str, rows: Sequence[OutcomeRow], asked: frozenset[str]
+    records: StepAnswers,
+    run_id: str,
+    step: str,
+    rows: Sequence[OutcomeRow],
+    asked: frozenset[str],
 ) -> bool:
     """Add one document of one run, its outcomes in order; return True if the step has an answer."""
     earlier: dict[str, Outcome] = {}
@@ -174,7 +185,9 @@ class Judgements:
         return self._labels.get((answer.document_hash, canonical_hash(answer.value)))
 
 
-def _with_decision(newest: Sequence[AcceptedAnswer], decision: Decision) -> AcceptedAnswer:
+def _with_decision(
+    newest: Sequence[AcceptedAnswer], decision: Decision
+) -> AcceptedAnswer:
     """Return the answer that a reviewer approved or edited, in the place of the model's."""
     base = newest[0]
     for answer in newest:
@@ -188,7 +201,11 @@ def _with_decision(newest: Sequence[AcceptedAnswer], decision: Decision) -> Acce
         asked = frozenset().union(*(answer.asked for answer in newest))
         judgement = "edited"
     return replace(
-        base, value=decision.value, model=decision.model, asked=asked, judgement=judgement
+        base,
+        value=decision.value,
+        model=decision.model,
+        asked=asked,
+        judgement=judgement,
     )
 
 
@@ -204,7 +221,8 @@ def choose_answers(
             left_out[ranked] += 1
             continue
         reasons = [
-            _exclusion_reason(answer, records, judgements, wanted, question) for answer in ranked
+            _exclusion_reason(answer, records, judgements, wanted, question)
+            for answer in ranked
         ]
         if None in reasons:
             chosen.append(ranked[reasons.index(None)])

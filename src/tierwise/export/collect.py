@@ -57,7 +57,10 @@ class TrainingExample:
     @property
     def line(self) -> str:
         """One line of JSON in the chat format of trainers."""
-        messages = [{"role": message.role, "content": message.content} for message in self.messages]
+        messages = [
+            {"role": message.role, "content": message.content}
+            for message in self.messages
+        ]
         return json.dumps({"messages": messages}, ensure_ascii=False)
 
 
@@ -80,7 +83,12 @@ class Export:
 
 
 def collect(
-    project: Project, ledger: Ledger, step: str, wanted: ExportFilter, *, validation: float = 0.1
+    project: Project,
+    ledger: Ledger,
+    step: str,
+    wanted: ExportFilter,
+    *,
+    validation: float = 0.1,
 ) -> Export:
     """Return the accepted answers of a step as conversations, with the prompt as it is today.
 
@@ -199,7 +207,11 @@ class _ExampleBuilder:
     """Builds conversations from answers and their documents, and counts those that become none."""
 
     def __init__(
-        self, project: Project, step: Step, parameters: Mapping[str, Any], wanted: ExportFilter
+        self,
+        project: Project,
+        step: Step,
+        parameters: Mapping[str, Any],
+        wanted: ExportFilter,
     ) -> None:
         self.prompt = project.prompts[step.prompt]
         self.schema = step.schema(parameters)
@@ -208,7 +220,9 @@ class _ExampleBuilder:
         self._wanted = wanted
         self._rules = project.rules
         self._outside_tiers = [
-            name for name, tier in project.catalog.tiers.items() if not tier.stays_in_house
+            name
+            for name, tier in project.catalog.tiers.items()
+            if not tier.stays_in_house
         ]
         self._golden = GoldenTexts(project.root / "golden")
 
@@ -239,7 +253,9 @@ class _ExampleBuilder:
             examples[words] = self._example(answer, document)
         return sorted(examples.values(), key=lambda example: example.id)
 
-    def _reason_left_out(self, answer: AcceptedAnswer, document: Document | None) -> str | None:
+    def _reason_left_out(
+        self, answer: AcceptedAnswer, document: Document | None
+    ) -> str | None:
         if document is None:
             return "the text is not kept, and in no source folder; --source names one"
         if rank(document.strictest) > rank(self._wanted.sensitivity_max):
@@ -257,9 +273,15 @@ class _ExampleBuilder:
         if self._wanted.in_house:
             return False
         seen_by_rules = features(
-            self._step, document, tokens=count_tokens(document.text), prompt_tokens=0, budget_used=0
+            self._step,
+            document,
+            tokens=count_tokens(document.text),
+            prompt_tokens=0,
+            budget_used=0,
         )
-        return any(self._rules.forbidden(tier, seen_by_rules) for tier in self._outside_tiers)
+        return any(
+            self._rules.forbidden(tier, seen_by_rules) for tier in self._outside_tiers
+        )
 
     def _fits_schema(self, value: Any) -> bool:
         from jsonschema import Draft202012Validator

@@ -43,7 +43,9 @@ def write_export(
         contents[TRAIN] = _encode_examples(export.train)
     if export.validation:
         contents[VALIDATION] = _encode_examples(export.validation)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    hashes = {
+        name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+    }
     description = {**manifest(export, wanted, policy_hash), "files": hashes}
     text = json.dumps(description, indent=2, ensure_ascii=False, default=str)
     contents[MANIFEST] = f"{text}\n".encode()

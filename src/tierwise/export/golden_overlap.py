@@ -7,8 +7,10 @@ from pathlib import Path
 from tierwise.steps.examples import load_golden
 from tierwise.text.terms import normalised
 
-SIMILARITY_PERCENT = 90.0  # share of equal characters from which two texts are nearly the same
-_FEWEST_QUOTED_WORDS = 12  # a golden text of this length must not be quoted in another text either
+# share of equal characters from which two texts are nearly the same
+SIMILARITY_PERCENT = 90.0
+# a golden text of this length must not be quoted in another text either
+_FEWEST_QUOTED_WORDS = 12
 
 
 class GoldenTexts:
@@ -21,7 +23,8 @@ class GoldenTexts:
         """Read the golden sets whose texts stay out of training data. Raises ConfigError."""
         texts: set[str] = set()
         for path in (*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("*.csv"))):
-            if path.stem.endswith("-examples"):  # few-shot examples, which nothing is measured on
+            # few-shot examples, which nothing is measured on
+            if path.stem.endswith("-examples"):
                 continue
             golden = load_golden(path, at_least=0)
             texts |= {normalised(example.text) for example in golden.examples}
@@ -41,4 +44,6 @@ class GoldenTexts:
         similar = process.extractOne(
             words, self._texts, scorer=fuzz.ratio, score_cutoff=SIMILARITY_PERCENT
         )
-        return similar is not None or any(quoted in words for quoted in self._quotable_texts)
+        return similar is not None or any(
+            quoted in words for quoted in self._quotable_texts
+        )

@@ -22,9 +22,11 @@ from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-NEAR = 0.9  # the knee is the least concurrency with this share of the highest throughput
+# the knee is the least concurrency with this share of the highest throughput
+NEAR = 0.9
 GAIN = 1.05  # the curve is flat when two doublings in a row gain less than this factor
-UNCOUNTED = 0.1  # share of replies that may lack usage; with more, the rest may differ from them
+# share of replies that may lack usage; with more, the rest may differ from them
+UNCOUNTED = 0.1
 SECOND = Decimal(1) / 3600  # of an hour
 MILLION = 1_000_000
 
@@ -186,7 +188,9 @@ async def calibrate(
     reading = await load(server, reading_only(calls), knee.concurrency, seconds)
     on_level(reading)
     input_price, output_price = token_prices(knee, reading, hour_usd)
-    return Calibration(levels=tuple(curve), knee=knee, input=input_price, output=output_price)
+    return Calibration(
+        levels=tuple(curve), knee=knee, input=input_price, output=output_price
+    )
 
 
 def knee_of(levels: Sequence[LoadLevel]) -> LoadLevel:
@@ -200,7 +204,9 @@ def knee_of(levels: Sequence[LoadLevel]) -> LoadLevel:
     return next(level for level in levels if level.per_second >= NEAR * best)
 
 
-def token_prices(knee: LoadLevel, reading: LoadLevel, hour_usd: Decimal) -> tuple[Decimal, Decimal]:
+def token_prices(
+    knee: LoadLevel, reading: LoadLevel, hour_usd: Decimal
+) -> tuple[Decimal, Decimal]:
     """Return USD for a million tokens in and out.
 
     They explain the seconds that both loads took: seconds = tokens in x a + tokens out x b, with a
@@ -210,7 +216,9 @@ def token_prices(knee: LoadLevel, reading: LoadLevel, hour_usd: Decimal) -> tupl
     from scipy.optimize import nnls
 
     if not (knee.prompt_tokens and knee.completion_tokens and reading.prompt_tokens):
-        raise Misuse("the server reports no usage, so nothing can be said of its tokens")
+        raise Misuse(
+            "the server reports no usage, so nothing can be said of its tokens"
+        )
     loads = (knee, reading)
     for level in loads:
         if level.uncounted > UNCOUNTED * level.replies:
@@ -219,11 +227,14 @@ def token_prices(knee: LoadLevel, reading: LoadLevel, hour_usd: Decimal) -> tupl
                 "too many to go by the rest"
             )
     # both loads in seconds a reply, so that neither weighs more for having run longer
-    tokens = [[level.prompt_tokens_each, level.completion_tokens_each] for level in loads]
+    tokens = [
+        [level.prompt_tokens_each, level.completion_tokens_each] for level in loads
+    ]
     seconds = [level.seconds / level.replies for level in loads]
     seconds_a_token, _ = nnls(tokens, seconds)
     input_price, output_price = [
-        round(Decimal(float(share)) * SECOND * hour_usd * MILLION, 6) for share in seconds_a_token
+        round(Decimal(float(share)) * SECOND * hour_usd * MILLION, 6)
+        for share in seconds_a_token
     ]
     return input_price, output_price
 

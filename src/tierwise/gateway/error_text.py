@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from tierwise.records import Call
 
-_KEY = re.compile(r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+")
+_KEY = re.compile(
+    r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+"
+)
 # In two groups: without the password and without the parameters.
 _ADDRESS = re.compile(r"(?i)(https?://)(?:[^/@\s]*@)?([^\s?#]*)[^\s]*")
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[nrt\"\\/])")

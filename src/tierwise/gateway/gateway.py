@@ -139,7 +139,9 @@ class Gateway:
         params = model.resolved_params(self._env)
         if model.weights:
             if self._local is None:
-                raise ModelUnavailable("no embedded models are started here", model=model.name)
+                raise ModelUnavailable(
+                    "no embedded models are started here", model=model.name
+                )
             endpoint = await asyncio.to_thread(self._local.endpoint, model, self._env)
             params |= {"api_base": endpoint.api_base, "api_key": endpoint.api_key}
         tier = self._catalog.tiers[model.tier]

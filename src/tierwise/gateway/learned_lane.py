@@ -15,7 +15,8 @@ from tierwise.gateway.learned.form import Form, form_of
 from tierwise.policy.catalog import Model
 from tierwise.records import Call, Reply, Usage
 
-_KEPT = 2  # classifiers in memory: after a training, a run may still ask the one before it
+# classifiers in memory: after a training, a run may still ask the one before it
+_KEPT = 2
 
 
 class LearnedLane:
@@ -42,7 +43,9 @@ class LearnedLane:
         [prediction] = classifier.predict([text])
         answer = {form.field: prediction.label}
         if form.evidence:
-            answer["evidence"] = classifier.evidence(text, prediction.label, longest=form.evidence)
+            answer["evidence"] = classifier.evidence(
+                text, prediction.label, longest=form.evidence
+            )
         return Reply(
             text=json.dumps(answer, ensure_ascii=False),
             finish_reason="stop",
@@ -74,7 +77,9 @@ class LearnedLane:
 
 def _form(call: Call, model: Model) -> Form:
     if call.schema_name != model.learned:
-        message = f"it is trained for the step {model.learned}, not for {call.schema_name}"
+        message = (
+            f"it is trained for the step {model.learned}, not for {call.schema_name}"
+        )
         raise BadRequest(message, model=model.name)
     try:
         return form_of(call.response_schema or {})

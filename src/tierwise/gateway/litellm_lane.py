@@ -85,7 +85,9 @@ class LiteLLMLane:
         try:
             with translated_errors(model, call, exchange, resolved.private):
                 async with asyncio.timeout(model.timeout_s):
-                    response = await litellm.acompletion(**request, client=litellm.client)
+                    response = await litellm.acompletion(
+                        **request, client=litellm.client
+                    )
                 latency_s = time.monotonic() - begun
                 return to_reply(_parse_response(response), exchange, model, latency_s)
         finally:
@@ -95,7 +97,9 @@ class LiteLLMLane:
         async with self._loading:
             if self._litellm is None:
                 # In a thread, so that the event loop goes on meanwhile.
-                self._litellm = await asyncio.to_thread(_load_litellm, self._connections)
+                self._litellm = await asyncio.to_thread(
+                    _load_litellm, self._connections
+                )
             return self._litellm
 
 
@@ -152,7 +156,9 @@ def _check_provider(resolved: ResolvedModel) -> None:
         raise ModelUnavailable(f"`azure/` is not supported; {remedy}", model=name)
     if resolved.direct and provider not in IN_HOUSE:
         remedy = "write `openai/<model>` if its server speaks OpenAI's format"
-        raise ModelUnavailable(f"`{provider}/` is not supported in the house; {remedy}", model=name)
+        raise ModelUnavailable(
+            f"`{provider}/` is not supported in the house; {remedy}", model=name
+        )
 
 
 def _parse_response(response: Any) -> ParsedResponse:

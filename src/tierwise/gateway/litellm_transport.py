@@ -16,7 +16,12 @@ from tierwise.gateway.http_exchange import HttpExchange, TooLarge
 
 CURRENT_EXCHANGE: ContextVar[HttpExchange] = ContextVar("tierwise_exchange")
 # aiohttp sets these itself for requests, and has decoded responses already.
-_ENCODING = ("accept-encoding", "content-encoding", "content-length", "transfer-encoding")
+_ENCODING = (
+    "accept-encoding",
+    "content-encoding",
+    "content-length",
+    "transfer-encoding",
+)
 
 
 class SingleRequestTransport(httpx.AsyncBaseTransport):
@@ -30,7 +35,11 @@ class SingleRequestTransport(httpx.AsyncBaseTransport):
         exchange = CURRENT_EXCHANGE.get()
         if exchange.url is not None:
             raise httpx.ProtocolError("a call is one request", request=request)
-        headers = {name: value for name, value in request.headers.items() if name not in _ENCODING}
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name not in _ENCODING
+        }
         body = await request.aread()
         try:
             await self._connections.post(exchange, str(request.url), headers, body)

@@ -25,10 +25,16 @@ def request_parts(call: Call, model: Model) -> dict[str, Any]:
 
     The schema is left out for a model that gets it in the prompt alone (`instruct`).
     """
-    messages = [{"role": message.role, "content": message.content} for message in call.messages]
+    messages = [
+        {"role": message.role, "content": message.content} for message in call.messages
+    ]
     parts: dict[str, Any] = {"messages": messages, "max_tokens": call.max_tokens}
     if call.response_schema is not None and model.structured_output != "instruct":
-        schema = {"name": call.schema_name, "schema": call.response_schema, "strict": True}
+        schema = {
+            "name": call.schema_name,
+            "schema": call.response_schema,
+            "strict": True,
+        }
         parts["response_format"] = {"type": "json_schema", "json_schema": schema}
     if call.confidence:
         parts["logprobs"] = True

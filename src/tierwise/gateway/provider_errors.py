@@ -115,7 +115,8 @@ class Diagnosis:
 
     kind: Kind
     detail: str = ""  # our own words: a status, a reason
-    foreign_text: str = field(default="", repr=False)  # the server's or LiteLLM's, not checked yet
+    # the server's or LiteLLM's, not checked yet
+    foreign_text: str = field(default="", repr=False)
     retry_after: float | None = None
 
 
@@ -137,7 +138,9 @@ def translated_errors(
         if foreign:
             message += f": {foreign}"
         # From None: the traceback of the foreign error may hold the prompt.
-        raise diagnosis.kind(message, model=model.name, retry_after=diagnosis.retry_after) from None
+        raise diagnosis.kind(
+            message, model=model.name, retry_after=diagnosis.retry_after
+        ) from None
 
 
 def diagnose(error: Exception, model: Model, exchange: HttpExchange) -> Diagnosis:
@@ -148,7 +151,9 @@ def diagnose(error: Exception, model: Model, exchange: HttpExchange) -> Diagnosi
     if isinstance(exchange.failure, TooLarge):
         return Diagnosis(errors.BadReply, "larger than any answer")
     if exchange.failure is not None:
-        return Diagnosis(errors.Unreachable, _connection_failure(exchange, exchange.failure))
+        return Diagnosis(
+            errors.Unreachable, _connection_failure(exchange, exchange.failure)
+        )
     if exchange.status is None:
         return _diagnose_unsent(error, kind)
     if exchange.status >= 300:
@@ -188,12 +193,17 @@ def kind_by_status(status: int, text: str) -> Kind:
     return errors.BadRequest if status < 500 else errors.ServerFault
 
 
-def _diagnose_status(status: int, by_class: Kind | None, exchange: HttpExchange) -> Diagnosis:
+def _diagnose_status(
+    status: int, by_class: Kind | None, exchange: HttpExchange
+) -> Diagnosis:
     """Diagnose an answer with a status of 300 or more."""
     text = exchange.content.decode(errors="replace")
     kind = kind_by_status(status, text)
     # LiteLLM knows more texts of some providers than our patterns.
-    if kind is errors.BadRequest and by_class in (errors.ContextTooLong, errors.ContentRefused):
+    if kind is errors.BadRequest and by_class in (
+        errors.ContextTooLong,
+        errors.ContentRefused,
+    ):
         kind = by_class
     detail = f"{status}"
     if status < 400:
@@ -215,7 +225,9 @@ def _diagnose_unsent(error: Exception, kind: Kind | None) -> Diagnosis:
     is_general = kind in (errors.ServerFault, errors.BadRequest)
     if is_general and isinstance(status, int) and status >= 400:
         kind = kind_by_status(status, text)
-    return Diagnosis(kind or errors.BadRequest, foreign_text=text, retry_after=retry_after(headers))
+    return Diagnosis(
+        kind or errors.BadRequest, foreign_text=text, retry_after=retry_after(headers)
+    )
 
 
 def _connection_failure(exchange: HttpExchange, failure: Exception) -> str:

@@ -94,7 +94,9 @@ class ResolvedModel:
         return tuple(private)
 
 
-def resolve_model(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]) -> ResolvedModel:
+def resolve_model(
+    model: Model, params: Mapping[str, Any], hosts: tuple[str, ...]
+) -> ResolvedModel:
     """Check filled-in parameters, and choose the lane.
 
     `hosts` count as in the house. Raises ModelUnavailable.
@@ -102,11 +104,14 @@ def resolve_model(model: Model, params: Mapping[str, Any], hosts: tuple[str, ...
     address = params.get("api_base")
     if address is not None and not _is_http_address(address):
         raise ModelUnavailable(
-            "`api_base` must be an http address, such as http://10.0.0.5:8000/v1", model=model.name
+            "`api_base` must be an http address, such as http://10.0.0.5:8000/v1",
+            model=model.name,
         )
     for name in ("extra_body", "extra_headers"):
         if not isinstance(params.get(name) or {}, Mapping):
-            raise ModelUnavailable(f"`{name}` must be names with values", model=model.name)
+            raise ModelUnavailable(
+                f"`{name}` must be names with values", model=model.name
+            )
     kept = {name: value for name, value in params.items() if name not in _FIXED}
     extra_body = params.get("extra_body")
     if extra_body:
@@ -139,7 +144,9 @@ def _check_lean(model: Model, params: Mapping[str, Any]) -> None:
     if unknown:
         names = ", ".join(f"`{name}`" for name in unknown)
         remedy = "put it under `extra_body`, or write `lane: litellm`"
-        raise ModelUnavailable(f"the lean lane does not know {names}; {remedy}", model=model.name)
+        raise ModelUnavailable(
+            f"the lean lane does not know {names}; {remedy}", model=model.name
+        )
 
 
 def _fits_lean(params: Mapping[str, Any]) -> bool:
@@ -178,5 +185,6 @@ def _is_http_address(address: Any) -> bool:
         parts = urlsplit(address)
         is_http = parts.scheme in ("http", "https")
         return is_http and bool(parts.hostname) and parts.port != 0
-    except (ValueError, AttributeError):  # a port that is not a number, a value that is not a text
+    except (ValueError, AttributeError):
+        # a port that is not a number, a value that is not a text
         return False

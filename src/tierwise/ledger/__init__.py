@@ -5,7 +5,14 @@ from __future__ import annotations
 from tierwise.ledger.budgets import BudgetChange
 from tierwise.ledger.people.reviews import Decision
 from tierwise.ledger.protocols import BudgetLedger, CallLedger
-from tierwise.ledger.rows import DeferredRow, OutcomeRow, Paid, RunInfo, RunRow, SummaryRow
+from tierwise.ledger.rows import (
+    DeferredRow,
+    OutcomeRow,
+    Paid,
+    RunInfo,
+    RunRow,
+    SummaryRow,
+)
 from tierwise.ledger.store import Ledger, RunState
 
 __all__ = [

@@ -241,7 +241,9 @@ class Accounts:
         key = row["id"], row["budget"]
         self._open.pop(key, None)
         self._ended.add(key)
-        self._change(row["budget"], kind, cost, row["id"], spent=cost, reserved=-row["usd"])
+        self._change(
+            row["budget"], kind, cost, row["id"], spent=cost, reserved=-row["usd"]
+        )
 
     def _sweep(self, names: Iterable[str]) -> None:
         """Count the reservations of dead owners as spent.
@@ -272,10 +274,13 @@ _UPDATE = (
     )
 )
 _END = delete(ReservationRecord).where(
-    ReservationRecord.id == bindparam("ended"), ReservationRecord.budget == bindparam("under")
+    ReservationRecord.id == bindparam("ended"),
+    ReservationRecord.budget == bindparam("under"),
 )
 _RESERVED = select(
-    ReservationRecord.__table__, CallRecord.owner.label("holder"), CallRecord.lease_until
+    ReservationRecord.__table__,
+    CallRecord.owner.label("holder"),
+    CallRecord.lease_until,
 ).outerjoin(CallRecord, CallRecord.call_hash == ReservationRecord.call_hash)
 
 
@@ -289,7 +294,9 @@ def _state(row: Mapping[str, Any]) -> BudgetState:
 class Budgets:
     """The budgets of a ledger. Methods may be called from any thread and raise LedgerError."""
 
-    def __init__(self, database: Database, top_up: Callable[[LimitIncrease], None]) -> None:
+    def __init__(
+        self, database: Database, top_up: Callable[[LimitIncrease], None]
+    ) -> None:
         self._database = database
         self._top_up = top_up
 

@@ -24,14 +24,21 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "ledger_version"  # Prefect's own database uses alembic's default name
 HEAD = "0006"  # the newest migration, known without importing alembic
 _BUSY_S = 30.0  # how long to wait for another process's transaction
-_LOCK = 0x7469657277697365  # PostgreSQL's advisory lock: one writer at a time, as SQLite has it
+# PostgreSQL's advisory lock: one writer at a time, as SQLite has it
+_LOCK = 0x7469657277697365
 
 _REMEDIES = (
     ("locked", "another program holds it; end that one or try again later"),
     ("lock timeout", "another program holds it; end that one or try again later"),
-    ("not a database", "this file is something else; move it away or name another ledger"),
+    (
+        "not a database",
+        "this file is something else; move it away or name another ledger",
+    ),
     ("malformed", "the file is damaged; move it away or restore a copy"),
-    ("readonly", "it may not be written; check the permissions of the file and its folder"),
+    (
+        "readonly",
+        "it may not be written; check the permissions of the file and its folder",
+    ),
     ("unable to open", "check that its folder exists and may be written"),
     ("full", "the disk is full; free some space"),
     ("connect", "check the address and that the server runs"),
@@ -77,8 +84,13 @@ class Database:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [
             type(error).__name__
         ]
-        remedy = next((f"; {remedy}" for sign, remedy in _REMEDIES if sign in cause[0].lower()), "")
-        return LedgerError(f"the ledger {self.name} cannot be {done}: {cause[0]}{remedy}")
+        remedy = next(
+            (f"; {remedy}" for sign, remedy in _REMEDIES if sign in cause[0].lower()),
+            "",
+        )
+        return LedgerError(
+            f"the ledger {self.name} cannot be {done}: {cause[0]}{remedy}"
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -133,7 +145,9 @@ def _address(url: str | None, root: Path) -> URL:
         address = make_url(url)
         backend = address.get_backend_name()
     except (ArgumentError, NoSuchModuleError):
-        raise LedgerError(f"the ledger's address is not a database URL; {allowed}") from None
+        raise LedgerError(
+            f"the ledger's address is not a database URL; {allowed}"
+        ) from None
     if backend == "sqlite" and address.database and address.database != ":memory:":
         return address.set(drivername="sqlite", database=str(root / address.database))
     if backend == "postgresql":
@@ -150,7 +164,10 @@ def _engine(address: URL) -> Engine:
         engine = create_engine(address, connect_args=timeout, hide_parameters=True)
         event.listen(engine, "connect", _on_connect_sqlite)
     else:
-        options = {"connect_timeout": 10, "options": f"-c lock_timeout={int(_BUSY_S * 1000)}"}
+        options = {
+            "connect_timeout": 10,
+            "options": f"-c lock_timeout={int(_BUSY_S * 1000)}",
+        }
         engine = create_engine(
             address, connect_args=options, pool_pre_ping=True, hide_parameters=True
         )
@@ -199,7 +216,9 @@ def _migrate(database: Database) -> None:
             Base.metadata.tables
         ):
             remedy = "give the ledger a database of its own"
-            raise LedgerError(f"{database.name} holds another program's tables; {remedy}")
+            raise LedgerError(
+                f"{database.name} holds another program's tables; {remedy}"
+            )
         migrate(connection, database.name, version)
 
 
@@ -218,7 +237,10 @@ def migrate(connection: Connection, name: str, version: str | None) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    known = {
+        script.revision
+        for script in ScriptDirectory.from_config(config).walk_revisions()
+    }
     if version is not None and version not in known:
         remedy = "update tierwise, or name another ledger"
         raise LedgerError(

@@ -60,7 +60,8 @@ class RunLeases:
         while not self._closed.wait(LEASE_S / 3):
             with self._lock:
                 rows: list[Row] = [
-                    {"run": run_id, "until": time.time() + LEASE_S} for run_id in self._runs
+                    {"run": run_id, "until": time.time() + LEASE_S}
+                    for run_id in self._runs
                 ]
             if rows:
                 with suppress(LedgerError):  # closed meanwhile

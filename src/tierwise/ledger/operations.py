@@ -13,7 +13,12 @@ from sqlalchemy import bindparam, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.errors import LedgerError
-from tierwise.ledger.budgets import Accounts, LimitIncrease, ReservationResult, Settlement
+from tierwise.ledger.budgets import (
+    Accounts,
+    LimitIncrease,
+    ReservationResult,
+    Settlement,
+)
 from tierwise.ledger.processes import is_dead
 from tierwise.ledger.rows import Paid, Row, reply_of
 from tierwise.ledger.tables import (
@@ -31,7 +36,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Dialect, Executable
 
 Kind = Literal[
-    "start", "attempt", "paid", "verdict", "outcome", "audit", "finish", "alive", "renew", "free"
+    "start",
+    "attempt",
+    "paid",
+    "verdict",
+    "outcome",
+    "audit",
+    "finish",
+    "alive",
+    "renew",
+    "free",
 ]
 
 
@@ -73,7 +87,9 @@ class Operation:
 OperationResult = Paid | ClaimedElsewhere | ReservationResult | None
 
 
-def apply(connection: Connection, operations: Sequence[Operation]) -> list[OperationResult]:
+def apply(
+    connection: Connection, operations: Sequence[Operation]
+) -> list[OperationResult]:
     """Write all operations and return a result for each.
 
     The order of the rows does not matter: no caller has seen a result of this transaction yet.
@@ -88,7 +104,9 @@ def apply(connection: Connection, operations: Sequence[Operation]) -> list[Opera
             continue
         result = _execute(connection, statement, rows[kind])
         if kind == "finish" and result.rowcount != len(rows[kind]):
-            raise LedgerError(f"no run {rows[kind][0]['run']} to finish; it was never started")
+            raise LedgerError(
+                f"no run {rows[kind][0]['run']} to finish; it was never started"
+            )
     results = _decide(connection, operations)
     # After the claims, so that a claim that was given up in this very transaction does not stay.
     if freed:
@@ -103,7 +121,9 @@ def _execute(
 
     The compiled statement is kept: SQLAlchemy would compile an upsert again each time.
     """
-    return connection.execute(_compiled(statement, connection.dialect, tuple(rows[0])), rows)
+    return connection.execute(
+        _compiled(statement, connection.dialect, tuple(rows[0])), rows
+    )
 
 
 @lru_cache(maxsize=100)
@@ -113,19 +133,27 @@ def _compiled(statement: Any, dialect: Dialect, columns: tuple[str, ...]) -> Any
 
 _FREE = (
     update(CallRecord)
-    .where(CallRecord.call_hash == bindparam("call"), CallRecord.owner == bindparam("holder"))
+    .where(
+        CallRecord.call_hash == bindparam("call"),
+        CallRecord.owner == bindparam("holder"),
+    )
     .values(owner=None, lease_until=None)
 )
 
 
 _RENEW = (
     update(CallRecord)
-    .where(CallRecord.call_hash == bindparam("call"), CallRecord.owner == bindparam("holder"))
+    .where(
+        CallRecord.call_hash == bindparam("call"),
+        CallRecord.owner == bindparam("holder"),
+    )
     .values(lease_until=bindparam("until"))
 )
 
 
-_ALIVE = update(Run).where(Run.id == bindparam("run")).values(lease_until=bindparam("until"))
+_ALIVE = (
+    update(Run).where(Run.id == bindparam("run")).values(lease_until=bindparam("until"))
+)
 
 
 @cache
@@ -140,9 +168,17 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
         "start": insert(Run),
         "attempt": insert(AttemptRecord),
         "paid": _upsert(
-            dialect, CallRecord, "owner", "lease_until", "attempt_id", "reply", "paid_at"
+            dialect,
+            CallRecord,
+            "owner",
+            "lease_until",
+            "attempt_id",
+            "reply",
+            "paid_at",
         ),
-        "verdict": _upsert(dialect, VerdictRecord, "position", "passed", "score", "reason"),
+        "verdict": _upsert(
+            dialect, VerdictRecord, "position", "passed", "score", "reason"
+        ),
         "outcome": _upsert(dialect, OutcomeRecord, *_besides_key(OutcomeRecord)),
         "audit": _upsert(dialect, AuditRecord),
         "finish": finish,
@@ -169,19 +205,25 @@ def _upsert(dialect: str, table: type[Base], *columns: str) -> Executable:
     return statement.on_conflict_do_update(index_elements=key, set_=replaced)
 
 
-def _decide(connection: Connection, operations: Sequence[Operation]) -> list[OperationResult]:
+def _decide(
+    connection: Connection, operations: Sequence[Operation]
+) -> list[OperationResult]:
     """Decide on claims and budgets in the order of the operations, and write the decisions.
 
     A claim gets the paid reply, the claim itself, a refusal for lack of money, or the news that
     another owner holds it.
     """
     accounts = _accounts(connection, operations)
-    claimed_hashes = {operation.claim.call_hash for operation in operations if operation.claim}
+    claimed_hashes = {
+        operation.claim.call_hash for operation in operations if operation.claim
+    }
     if not claimed_hashes and accounts is None:
         return [None] * len(operations)
     query = _CALLS.where(CallRecord.call_hash.in_(claimed_hashes))
     calls = {row.call_hash: row for row in connection.execute(query)}
-    settlements = [operation.settlement for operation in operations if operation.settlement]
+    settlements = [
+        operation.settlement for operation in operations if operation.settlement
+    ]
     if accounts:
         # Before the claims: a settled call has no claim any more, so a sweep would count its
         # reservation as lost.
@@ -197,7 +239,9 @@ def _decide(connection: Connection, operations: Sequence[Operation]) -> list[Ope
             result = _claim_result(claim, calls.get(claim.call_hash), granted_row, now)
             # The claim is free: now the money decides.
             if result is None and accounts and claim.reservation:
-                result = accounts.reserve(claim.reservation, claim.call_hash, claim.owner)
+                result = accounts.reserve(
+                    claim.reservation, claim.call_hash, claim.owner
+                )
             if is_granted(result):
                 granted[claim.call_hash] = {
                     "call_hash": claim.call_hash,
@@ -226,7 +270,9 @@ def is_granted(result: OperationResult) -> bool:
     return result is None
 
 
-def _accounts(connection: Connection, operations: Sequence[Operation]) -> Accounts | None:
+def _accounts(
+    connection: Connection, operations: Sequence[Operation]
+) -> Accounts | None:
     """Return the budgets that these operations touch; None if none, which saves the queries."""
     names: set[str] = set()
     settled: set[str] = set()

@@ -44,7 +44,9 @@ def _pid(owner: str) -> str | None:
 def _is_zombie(pid: str) -> bool:
     """Return True for a zombie: dead, but its parent has not collected it yet."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        )
     return False
 
 

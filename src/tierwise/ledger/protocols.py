@@ -54,7 +54,11 @@ class CallLedger(Protocol):
         ...
 
     async def record_outcome(
-        self, run_id: str, document: Document, outcome: Outcome, question: str | None = None
+        self,
+        run_id: str,
+        document: Document,
+        outcome: Outcome,
+        question: str | None = None,
     ) -> None:
         """Record a document's outcome in a step."""
         ...

@@ -26,7 +26,9 @@ from tierwise.records import (
 Row = dict[str, Any]
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
-_ATTEMPT = tuple(f.name for f in fields(Attempt) if f.name not in ("usage", "text", "verdicts"))
+_ATTEMPT = tuple(
+    f.name for f in fields(Attempt) if f.name not in ("usage", "text", "verdicts")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,11 @@ class DeferredRow:
 def run_row(run: RunInfo) -> Row:
     """Return a run's row."""
     row = {f.name: getattr(run, f.name) for f in fields(RunInfo)}
-    return row | {"parameters": dict(run.parameters), "tags": dict(run.tags), "state": "running"}
+    return row | {
+        "parameters": dict(run.parameters),
+        "tags": dict(run.tags),
+        "state": "running",
+    }
 
 
 def attempt_row(run_id: str, attempt: Attempt) -> Row:
@@ -180,9 +186,15 @@ def attempt_row(run_id: str, attempt: Attempt) -> Row:
 def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
     """Return the attempt of a row, without its text."""
     known = row.prompt_tokens is not None
-    usage = Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens) if known else None
+    usage = (
+        Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens)
+        if known
+        else None
+    )
     return Attempt(
-        **{name: getattr(row, name) for name in _ATTEMPT}, usage=usage, verdicts=tuple(verdicts)
+        **{name: getattr(row, name) for name in _ATTEMPT},
+        usage=usage,
+        verdicts=tuple(verdicts),
     )
 
 
@@ -220,7 +232,11 @@ def reply_of(data: Mapping[str, Any]) -> Reply:
 
 
 def outcome_row(
-    run_id: str, document: Document, outcome: Outcome, now: float, question: str | None = None
+    run_id: str,
+    document: Document,
+    outcome: Outcome,
+    now: float,
+    question: str | None = None,
 ) -> Row:
     """Return an outcome's row; its attempts are found by run, document and step."""
     own = outcome.sensitivity == document.sensitivity
@@ -248,11 +264,16 @@ def outcome_row(
 def _barred(route: Route | None) -> list[str] | None:
     """Return the models that a guard keeps from the document; None where there is none."""
     rejected = route.rejected if route else ()
-    return [rejection.model for rejection in rejected if rejection.kind == "guard"] or None
+    return [
+        rejection.model for rejection in rejected if rejection.kind == "guard"
+    ] or None
 
 
 def _route_row(route: Route) -> Row:
-    lists = {"rejected": [*map(_plain, route.rejected)], "choices": [*map(_plain, route.choices)]}
+    lists = {
+        "rejected": [*map(_plain, route.rejected)],
+        "choices": [*map(_plain, route.choices)],
+    }
     return _plain(route) | lists
 
 
@@ -282,7 +303,12 @@ def _route_of(data: Mapping[str, Any] | None) -> Route | None:
     rejected = tuple(Rejection(**rejection) for rejection in data["rejected"])
     choices = tuple(_choice_of(choice) for choice in data.get("choices", ()))
     return Route(
-        **{**data, "models": tuple(data["models"]), "rejected": rejected, "choices": choices}
+        **{
+            **data,
+            "models": tuple(data["models"]),
+            "rejected": rejected,
+            "choices": choices,
+        }
     )
 
 

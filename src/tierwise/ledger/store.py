@@ -159,7 +159,9 @@ class Ledger:
         run_budget = RunBudget(limits, self.budget_states)
         if run_budget.limits:
             names = [state.name for state in run_budget.states()]
-            self.budget_states.update((state.name, state) for state in self.budgets.states(names))
+            self.budget_states.update(
+                (state.name, state) for state in self.budgets.states(names)
+            )
         return run_budget
 
     def start_run(self, run: RunInfo) -> None:
@@ -212,14 +214,20 @@ class Ledger:
                 if isinstance(result, ClaimedElsewhere):
                     # Another process sends no signal, so look again now and then, and at the
                     # end of the lease at the latest.
-                    await self._wait_for_signal(call_hash, min(delay, result.seconds + 0.01))
-                elif isinstance(result, ReservationResult) and result.refused is not None:
+                    await self._wait_for_signal(
+                        call_hash, min(delay, result.seconds + 0.01)
+                    )
+                elif (
+                    isinstance(result, ReservationResult) and result.refused is not None
+                ):
                     raise _budget_exceeded(result)
                 elif reservation and not is_first_in_line:
                     # First come, first served: one call polls for the money, the others queue up
                     # behind it. Try again at once when it is this call's turn.
                     budgets = tuple(reservation.limits)
-                    await line.enter_async_context(self._lines.setdefault(budgets, asyncio.Lock()))
+                    await line.enter_async_context(
+                        self._lines.setdefault(budgets, asyncio.Lock())
+                    )
                     is_first_in_line = True
                     continue
                 else:
@@ -265,7 +273,8 @@ class Ledger:
                     "holder": held.token,
                     "until": time.time() + held.lease_s,
                 }
-                with suppress(LedgerError):  # the ledger is closed: no caller waits for the call
+                # the ledger is closed: no caller waits for the call
+                with suppress(LedgerError):
                     self._writer.submit(Operation(rows={"renew": [row]}))
             timer = loop.call_later(every, renew)
 
@@ -321,7 +330,11 @@ class Ledger:
             )
 
     async def record_outcome(
-        self, run_id: str, document: Document, outcome: Outcome, question: str | None = None
+        self,
+        run_id: str,
+        document: Document,
+        outcome: Outcome,
+        question: str | None = None,
     ) -> None:
         """Record a document's outcome in a step with all verdicts, in place of an earlier one.
 
@@ -337,18 +350,26 @@ class Ledger:
             rows["verdict"] = verdicts
         await self._writer.write(Operation(rows=rows))
 
-    def _give_up(self, call_hash: str, held: _HeldClaim, *, cost: Decimal | None) -> None:
-        operation = Operation(rows=_free(call_hash, held.token), settlement=held.settlement(cost))
+    def _give_up(
+        self, call_hash: str, held: _HeldClaim, *, cost: Decimal | None
+    ) -> None:
+        operation = Operation(
+            rows=_free(call_hash, held.token), settlement=held.settlement(cost)
+        )
         self._writer.submit(operation)
 
     async def top_up(self, budget: str, usd: Decimal, note: str) -> None:
         """Add to a budget's limit, for all runs that draw on it, and record that."""
         self._remember_budgets(
-            await self._writer.write(Operation(increase=LimitIncrease(budget, usd, note)))
+            await self._writer.write(
+                Operation(increase=LimitIncrease(budget, usd, note))
+            )
         )
 
     def _top_up(self, increase: LimitIncrease) -> None:
-        self._remember_budgets(self._writer.submit(Operation(increase=increase)).result())
+        self._remember_budgets(
+            self._writer.submit(Operation(increase=increase)).result()
+        )
 
     def _remember_budgets(self, result: OperationResult) -> None:
         """Keep the latest state of each budget, so that routing needs no query."""

@@ -51,11 +51,19 @@ class Usd(TypeDecorator[Decimal]):
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:  # noqa: ARG002
         """USD to units."""
-        return None if value is None else int(in_units(value).scaleb(USD_PLACES, context=_EXACT))
+        return (
+            None
+            if value is None
+            else int(in_units(value).scaleb(USD_PLACES, context=_EXACT))
+        )
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
         """Units to USD; a sum may arrive as PostgreSQL's numeric."""
-        return None if value is None else Decimal(int(value)).scaleb(-USD_PLACES, context=_EXACT)
+        return (
+            None
+            if value is None
+            else Decimal(int(value)).scaleb(-USD_PLACES, context=_EXACT)
+        )
 
 
 # PostgreSQL refuses NUL and both databases refuse lone surrogates, which file names and replies can hold.
@@ -104,7 +112,8 @@ _NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-_Counter = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts only in an INTEGER key
+# SQLite counts only in an INTEGER key
+_Counter = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -140,9 +149,11 @@ class Run(Base):
     tags: Mapped[Any] = mapped_column(
         Json, nullable=True
     )  # such as {"team": "claims"}, for budgets and chargeback
-    plan: Mapped[Any] = mapped_column(Json, nullable=True)  # what `tierwise plan` expected
+    # what `tierwise plan` expected
+    plan: Mapped[Any] = mapped_column(Json, nullable=True)
     owner: Mapped[str | None]  # the process that runs it, see `owners`
-    lease_until: Mapped[float | None]  # how long it lives without another word of that process
+    # how long it lives without another word of that process
+    lease_until: Mapped[float | None]
 
 
 class AttemptRecord(Base):
@@ -176,7 +187,8 @@ class AttemptRecord(Base):
     error_text: Mapped[str | None]
     finish_reason: Mapped[str | None]
     confidence: Mapped[float | None]
-    answer_hash: Mapped[str | None]  # SHA-256 of the answer: stays when the answer is deleted
+    # SHA-256 of the answer: stays when the answer is deleted
+    answer_hash: Mapped[str | None]
 
 
 class CallRecord(Base):
@@ -218,8 +230,10 @@ class OutcomeRecord(Base):
     value: Mapped[Any] = mapped_column(Json, nullable=True)
     reason: Mapped[str]
     cause: Mapped[str | None]  # see `records.Cause`
-    quotes: Mapped[bool]  # whether the reason may repeat words of an answer or a document
-    barred: Mapped[Any] = mapped_column(Json, nullable=True)  # models that a guard keeps from it
+    # whether the reason may repeat words of an answer or a document
+    quotes: Mapped[bool]
+    # models that a guard keeps from it
+    barred: Mapped[Any] = mapped_column(Json, nullable=True)
     model: Mapped[str | None]
     sensitivity: Mapped[str]
     route: Mapped[Any] = mapped_column(Json, nullable=True)

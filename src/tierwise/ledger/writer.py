@@ -41,7 +41,9 @@ class Writer:
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # nothing enters the queue after its end
         self._open = True
-        self._thread = threading.Thread(target=self._run, name="tierwise-ledger", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name="tierwise-ledger", daemon=True
+        )
         self._thread.start()
 
     async def write(self, operation: Operation) -> OperationResult:
@@ -92,12 +94,15 @@ class Writer:
             self._queue.put(None)  # the end, once more, for the next round
         return group
 
-    def _write(self, operations: Sequence[Operation]) -> list[OperationResult | LedgerError]:
+    def _write(
+        self, operations: Sequence[Operation]
+    ) -> list[OperationResult | LedgerError]:
         """Write as one transaction, or one by one when an operation spoils it."""
         try:
             with self._database.writing() as connection:
                 return [*apply(connection, operations)]
-        except OperationalError as error:  # locked, full, gone: the same for each of them
+        except OperationalError as error:
+            # locked, full, gone: the same for each of them
             return [self._database.failed("written", error) for _ in operations]
         except Exception as error:  # noqa: BLE001 - its caller gets it, and the thread lives on
             if len(operations) == 1:
@@ -111,7 +116,9 @@ class Writer:
             return results
 
 
-def _deliver(group: Sequence[_Waiting], results: Sequence[OperationResult | LedgerError]) -> None:
+def _deliver(
+    group: Sequence[_Waiting], results: Sequence[OperationResult | LedgerError]
+) -> None:
     """Hand out the results, with one call into each event loop."""
     loops = defaultdict(list)
     for waiting, result in zip(group, results, strict=True):
@@ -127,7 +134,8 @@ def _deliver(group: Sequence[_Waiting], results: Sequence[OperationResult | Ledg
 def _resolve(
     pairs: Sequence[
         tuple[
-            asyncio.Future[OperationResult] | Future[OperationResult], OperationResult | LedgerError
+            asyncio.Future[OperationResult] | Future[OperationResult],
+            OperationResult | LedgerError,
         ]
     ],
 ) -> None:

@@ -50,13 +50,16 @@ class StepCall:
     """One call of a step as a flow's text has it."""
 
     step: Step
-    returns: type[BaseModel] | None  # the output model of this call; None where only a run can tell
+    # the output model of this call; None where only a run can tell
+    returns: type[BaseModel] | None
     line: int
     parameters: Mapping[str, Any]
     complete: bool  # no `**parameters`, so these are all
 
 
-def drift_findings(calls: Sequence[CallDrift], certified: Collection[str]) -> Iterator[Finding]:
+def drift_findings(
+    calls: Sequence[CallDrift], certified: Collection[str]
+) -> Iterator[Finding]:
     """Yield the calls that no certificate counts for.
 
     Where another call of the same step agrees with the golden set, the step has to be certified for
@@ -74,7 +77,9 @@ def drift_findings(calls: Sequence[CallDrift], certified: Collection[str]) -> It
             yield Finding("warning", "drift", call.path, call.line, message)
 
 
-def call_differences(call: StepCall, measured: Step, settings: GoldenSettings) -> tuple[str, ...]:
+def call_differences(
+    call: StepCall, measured: Step, settings: GoldenSettings
+) -> tuple[str, ...]:
     """Describe where a call departs from the golden set's settings, which measure `measured`."""
     differences: list[str] = []
     if not _same_output(call, measured):
@@ -86,7 +91,9 @@ def call_differences(call: StepCall, measured: Step, settings: GoldenSettings) -
     return tuple(differences)
 
 
-def _parameter_difference(call: StepCall, measured: Mapping[str, Any], name: str) -> str | None:
+def _parameter_difference(
+    call: StepCall, measured: Mapping[str, Any], name: str
+) -> str | None:
     """Describe how one parameter differs, or return None."""
     if name not in measured:
         return f"{name} as well"
@@ -97,7 +104,9 @@ def _parameter_difference(call: StepCall, measured: Mapping[str, Any], name: str
     wanted = measured[name]
     if given is _Unknown or canonical_hash(given) == canonical_hash(wanted):
         return None
-    scalar = isinstance(given, str | int | float) and isinstance(wanted, str | int | float)
+    scalar = isinstance(given, str | int | float) and isinstance(
+        wanted, str | int | float
+    )
     if scalar:
         return f"{name} {given!r} in place of {wanted!r}"
     return f"other {name}"
@@ -127,7 +136,9 @@ def step_calls(module: ModuleType, path: Path) -> Iterator[StepCall]:
                 yield _parse_call(node, step, names)
 
 
-def _known_names(function: _Function, module_names: Mapping[str, Any]) -> dict[str, Any]:
+def _known_names(
+    function: _Function, module_names: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the value of each name in a function: the module's, then the parameters' defaults."""
     arguments = function.args
     positional = [*arguments.posonlyargs, *arguments.args]
@@ -137,7 +148,9 @@ def _known_names(function: _Function, module_names: Mapping[str, Any]) -> dict[s
     defaults: dict[str, Any] = {}
     for argument, default in zip(with_default, arguments.defaults, strict=True):
         defaults[argument.arg] = _evaluate(default, module_names)
-    for argument, keyword_default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+    for argument, keyword_default in zip(
+        arguments.kwonlyargs, arguments.kw_defaults, strict=True
+    ):
         if keyword_default is not None:
             defaults[argument.arg] = _evaluate(keyword_default, module_names)
 
@@ -179,7 +192,9 @@ def _parse_call(node: ast.Call, step: Step, names: Mapping[str, Any]) -> StepCal
 def _evaluate_mapped(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """Return the value that each call of a `.map` gets; unknown for a list spread over them."""
     value = _evaluate(node, names)
-    unmapped = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("unmapped")
+    unmapped = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+        "unmapped"
+    )
     if isinstance(value, list | tuple | set | dict) and not unmapped:
         return _Unknown
     return value

@@ -76,7 +76,9 @@ def import_code(root: Path, today: datetime.date) -> Code:
     except json.JSONDecodeError:
         # A module that ends the interpreter leaves no JSON, but often a last word on stderr.
         last = done.stderr.strip().splitlines()[-1:] or ["no word"]
-        return _import_failure(root, f"ended Python with exit code {done.returncode}: {last[0]}")
+        return _import_failure(
+            root, f"ended Python with exit code {done.returncode}: {last[0]}"
+        )
     return _parse_description(description, today)
 
 
@@ -96,7 +98,9 @@ def _parse_description(description: Mapping[str, Any], today: datetime.date) -> 
     calls = []
     for call in description["calls"]:
         differences = tuple(call["differences"])
-        calls.append(CallDrift(call["step"], Path(call["path"]), call["line"], differences))
+        calls.append(
+            CallDrift(call["step"], Path(call["path"]), call["line"], differences)
+        )
     steps = tuple(_parse_step(step, today) for step in description["steps"])
     return Code(steps, tuple(faults), tuple(calls))
 
@@ -186,12 +190,16 @@ def _steps_called(path: Path) -> list[str]:
     steps: dict[str, str] = {}  # the name in the flow -> the step
     calls: list[tuple[int, int, str]] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "tasks."
+        ):
             for alias in node.names:
                 steps[alias.asname or alias.name] = alias.name
         elif isinstance(node, ast.Call):
             # STEP(…), or STEP.map(…)
-            target = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+            target = (
+                node.func.value if isinstance(node.func, ast.Attribute) else node.func
+            )
             if isinstance(target, ast.Name):
                 calls.append((node.lineno, node.col_offset, target.id))
     called = [steps[name] for _, _, name in sorted(calls) if name in steps]

@@ -14,7 +14,8 @@ from itertools import chain
 Box = Mapping[str, int]
 
 MAX_PIECES = 1000  # the rest that no box has taken is tracked up to this many pieces
-MAX_INDEXED_CLASSES = 16  # a box is indexed by its narrowest dimension up to this many classes
+# a box is indexed by its narrowest dimension up to this many classes
+MAX_INDEXED_CLASSES = 16
 
 
 def meet(a: Box, b: Box) -> Box | None:
@@ -101,7 +102,9 @@ class _CoverIndex:
 
     def add(self, box: Box) -> None:
         """Index a box by each class of its narrowest dimension."""
-        name, bits = min(box.items(), key=lambda item: item[1].bit_count(), default=("", 0))
+        name, bits = min(
+            box.items(), key=lambda item: item[1].bit_count(), default=("", 0)
+        )
         if not 0 < bits.bit_count() <= MAX_INDEXED_CLASSES:
             self._wide.append(box)
             return

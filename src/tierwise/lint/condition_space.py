@@ -61,7 +61,9 @@ class Dimension:
 
     def describe(self, bits: int) -> str:
         """Return words for some classes, such as `sensitivity confidential or restricted`."""
-        words = [word for position, word in enumerate(self.words) if bits >> position & 1]
+        words = [
+            word for position, word in enumerate(self.words) if bits >> position & 1
+        ]
         if len(words) > _MAX_WORDS:
             rest = len(words) - (_MAX_WORDS - 1)
             words = [*words[: _MAX_WORDS - 1], f"{rest} more"]
@@ -77,7 +79,9 @@ class Space:
 
     def __init__(self, step: str, conditions: Iterable[Condition]) -> None:
         self.step = step
-        self.dimensions = {dimension.name: dimension for dimension in _dimensions(list(conditions))}
+        self.dimensions = {
+            dimension.name: dimension for dimension in _dimensions(list(conditions))
+        }
 
     @cached_property
     def full(self) -> Box:
@@ -91,7 +95,11 @@ class Space:
 
     def box(self, condition: Condition) -> Box:
         """Return the combinations that a condition matches, its step left aside."""
-        return {name: bits for name, bits in self._bits(condition) if bits != self.full[name]}
+        return {
+            name: bits
+            for name, bits in self._bits(condition)
+            if bits != self.full[name]
+        }
 
     def _bits(self, condition: Condition) -> Iterator[tuple[str, int]]:
         """Yield each dimension that a condition names, with the bits that it accepts."""
@@ -103,7 +111,10 @@ class Space:
             yield "sensitivity", dimensions["sensitivity"].bits_of(levels)
         if condition.tokens_min is not None or condition.tokens_max is not None:
             tokens = dimensions["tokens"]
-            yield "tokens", tokens.bits_between(condition.tokens_min, condition.tokens_max)
+            yield (
+                "tokens",
+                tokens.bits_between(condition.tokens_min, condition.tokens_max),
+            )
         if condition.language is not None:
             yield "language", dimensions["language"].bits_of(condition.language)
         if condition.stakes is not None:
@@ -136,7 +147,9 @@ class Space:
 
     def describe(self, box: Box) -> str:
         """Return words for a box, such as `sensitivity confidential or restricted, language de`."""
-        return ", ".join(self.dimensions[name].describe(bits) for name, bits in box.items())
+        return ", ".join(
+            self.dimensions[name].describe(bits) for name, bits in box.items()
+        )
 
     def _features(self, values: Mapping[str, Any]) -> Features:
         return Features(
@@ -180,7 +193,9 @@ def _dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
     if any(each.sensitivity_min or each.sensitivity_max for each in conditions):
         yield Dimension("sensitivity", SENSITIVITIES, SENSITIVITIES)
     tokens = {each.tokens_min for each in conditions if each.tokens_min is not None}
-    tokens |= {each.tokens_max + 1 for each in conditions if each.tokens_max is not None}
+    tokens |= {
+        each.tokens_max + 1 for each in conditions if each.tokens_max is not None
+    }
     if tokens:
         yield _range_dimension("tokens", sorted({0} | tokens))
     languages = _distinct(each.language for each in conditions)
@@ -189,12 +204,20 @@ def _dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
     if any(each.stakes for each in conditions):
         yield Dimension("stakes", STAKES, STAKES)
     for name in _distinct(tuple(each.tags) for each in conditions):
-        yield _word_dimension(TAG + name, _distinct(each.tags.get(name) for each in conditions))
+        yield _word_dimension(
+            TAG + name, _distinct(each.tags.get(name) for each in conditions)
+        )
     yield from _outcome_dimensions(conditions)
-    used = {each.budget_used_min for each in conditions if each.budget_used_min is not None}
+    used = {
+        each.budget_used_min for each in conditions if each.budget_used_min is not None
+    }
     if used:
         yield _range_dimension("budget used", sorted({0.0} | used))
-    minutes = {each.minutes_left_max for each in conditions if each.minutes_left_max is not None}
+    minutes = {
+        each.minutes_left_max
+        for each in conditions
+        if each.minutes_left_max is not None
+    }
     if minutes:
         yield _minutes_dimension(sorted(minutes))
 

@@ -44,7 +44,9 @@ def dependency_findings(
             f"{', which waits for '.join(cycle)}: rules that wait for each other's outcomes "
             "cannot all apply; take one out"
         )
-        yield finding_at(source, needs[cycle[0]][cycle[1]], "error", "circular", message)
+        yield finding_at(
+            source, needs[cycle[0]][cycle[1]], "error", "circular", message
+        )
 
 
 def field_findings(

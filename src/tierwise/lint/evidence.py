@@ -63,7 +63,9 @@ def _unknown_names(
     return unknown
 
 
-def golden_findings(folder: Path, choices: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+def golden_findings(
+    folder: Path, choices: Mapping[str, Mapping[str, str]]
+) -> Iterator[Finding]:
     """Yield the faults of a project's golden sets.
 
     `choices` maps each step to the parameter of each closed field.
@@ -80,9 +82,7 @@ def golden_findings(folder: Path, choices: Mapping[str, Mapping[str, str]]) -> I
         for fault in faults:
             yield finding_from_error(fault, folder, "golden set")
         if not few_shot and len(examples) < FEWEST:
-            message = (
-                f"{len(examples)} examples are too few to certify anything; label at least {FEWEST}"
-            )
+            message = f"{len(examples)} examples are too few to certify anything; label at least {FEWEST}"
             yield Finding("warning", "few examples", path, None, message)
     for name, examples in sets.items():
         step = name.removesuffix(EXAMPLES)
@@ -126,10 +126,15 @@ def _label_not_allowed(
 
 
 def _shown_and_measured(
-    folder: Path, step: str, measured: Mapping[int, Example], shown: Mapping[int, Example]
+    folder: Path,
+    step: str,
+    measured: Mapping[int, Example],
+    shown: Mapping[int, Example],
 ) -> Iterator[Finding]:
     """Yield few-shot examples that are in the golden set, too: the prompt shows their answers."""
-    measured_lines = {normalised(example.text): line for line, example in measured.items()}
+    measured_lines = {
+        normalised(example.text): line for line, example in measured.items()
+    }
     for line, example in shown.items():
         measured_line = measured_lines.get(normalised(example.text))
         if measured_line is not None:

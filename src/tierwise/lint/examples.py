@@ -14,13 +14,18 @@ from tierwise.steps.prompts import Prompts
 
 
 def example_findings(
-    context: RuleContext, policy: Policy, prompts: Prompts, currents: Mapping[str, Current]
+    context: RuleContext,
+    policy: Policy,
+    prompts: Prompts,
+    currents: Mapping[str, Current],
 ) -> Iterator[Finding]:
     """Yield examples that are routed elsewhere, under a policy where every model is available.
 
     `currents` maps each step to the state that certificates must agree with.
     """
-    output_tokens = {prompt.head.step: prompt.head.max_output_tokens for prompt in prompts}
+    output_tokens = {
+        prompt.head.step: prompt.head.max_output_tokens for prompt in prompts
+    }
     for rule_number, rule in enumerate(context.rules.routes):
         for example_number, example in enumerate(rule.examples):
             chosen = route(

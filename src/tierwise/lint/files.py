@@ -98,12 +98,18 @@ def _read_rules(files: ProjectFiles) -> None:
     That way a fault in one entry of the catalog hides no other name.
     """
     files.rules_source, files.rules = _read_model(files, RULES, Rules)
-    if files.rules is None or files.rules_source is None or files.catalog_source is None:
+    if (
+        files.rules is None
+        or files.rules_source is None
+        or files.catalog_source is None
+    ):
         files.sound = False
         return
     models = _keys(files.catalog_source.data, "models")
     tiers = _keys(files.catalog_source.data, "tiers")
-    faults = list(rules_faults(files.rules_source, files.rules, models, tiers, files.steps))
+    faults = list(
+        rules_faults(files.rules_source, files.rules, models, tiers, files.steps)
+    )
     files.faults += faults
     files.sound = files.catalog is not None and not faults
 

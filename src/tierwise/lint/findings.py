@@ -30,7 +30,9 @@ class Finding:
 
     def data(self, root: Path) -> Mapping[str, Any]:
         """Return plain data, the path relative to the project's root."""
-        path = self.path.relative_to(root) if self.path.is_relative_to(root) else self.path
+        path = (
+            self.path.relative_to(root) if self.path.is_relative_to(root) else self.path
+        )
         return {
             "level": self.level,
             "kind": self.kind,

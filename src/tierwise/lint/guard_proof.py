@@ -15,7 +15,8 @@ from tierwise.policy.router import Policy, route
 from tierwise.policy.rules import Features, Rules
 
 MAX_COMBINATIONS = 200_000
-MAX_TESTS = 20_000_000  # combinations times routes: a combination may have to be held against each
+# combinations times routes: a combination may have to be held against each
+MAX_TESTS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def _try_boxes(
         # the rules' own class: a subclass may test guards otherwise
         rules_class = type(context.rules)
         rule = context.rules.routes[number]
-        route_alone = rules_class(version=1, guards=context.rules.guards, routes=(rule,))
+        route_alone = rules_class(
+            version=1, guards=context.rules.guards, routes=(rule,)
+        )
         cases = _policy_cases(context.catalog, route_alone, layout.step, certificates)
         for _, guarded in layout.guards:
             both = meet(box, guarded)
@@ -111,7 +114,11 @@ def _policy_cases(
 ) -> list[_PolicyCase]:
     """Return policies with all models available, without certificates and with valid ones."""
     cases = [_PolicyCase(Policy(catalog=catalog, rules=rules), None)]
-    own = [certificate for certificate in certificates.certificates if certificate.step == step]
+    own = [
+        certificate
+        for certificate in certificates.certificates
+        if certificate.step == step
+    ]
     if own:
         current = Current(
             identities={name: model.identity for name, model in catalog.models.items()},
@@ -120,7 +127,9 @@ def _policy_cases(
             today=datetime.date.today(),
         )
         valid = tuple(_as_valid(certificate, current) for certificate in own)
-        policy = Policy(catalog=catalog, rules=rules, certificates=Certificates(certificates=valid))
+        policy = Policy(
+            catalog=catalog, rules=rules, certificates=Certificates(certificates=valid)
+        )
         cases.append(_PolicyCase(policy, current))
     return cases
 
@@ -137,7 +146,9 @@ def _as_valid(certificate: Certificate, current: Current) -> Certificate:
     return certificate.model_copy(update=changes)
 
 
-def _bypasses(features: Features, catalog: Catalog, cases: list[_PolicyCase]) -> Iterator[str]:
+def _bypasses(
+    features: Features, catalog: Catalog, cases: list[_PolicyCase]
+) -> Iterator[str]:
     """Yield every bypass of a guard for these features.
 
     Looked at are the router's models, and the test that is made before each attempt.
@@ -146,7 +157,9 @@ def _bypasses(features: Features, catalog: Catalog, cases: list[_PolicyCase]) ->
     matching = [guard for guard in rules.guards if guard.when.matches(features)]
     forbidding: dict[str, list[str]] = {}
     for tier in catalog.tiers:
-        forbidding[tier] = [guard.name for guard in matching if tier not in guard.allow_tiers]
+        forbidding[tier] = [
+            guard.name for guard in matching if tier not in guard.allow_tiers
+        ]
 
     # first the test before each attempt, which fallbacks, judges and shadows pass too
     for tier, names in forbidding.items():

@@ -14,7 +14,9 @@ PRICE_DAYS = 90  # older prices are worth a look
 NOTICE_DAYS = 30  # before a model retires
 
 
-def catalog_findings(source: YamlData, catalog: Catalog, today: datetime.date) -> Iterator[Finding]:
+def catalog_findings(
+    source: YamlData, catalog: Catalog, today: datetime.date
+) -> Iterator[Finding]:
     """Yield old prices and models that retire, each once.
 
     An entry that is `like` another inherits its price and date, so only the original is reported.
@@ -27,7 +29,9 @@ def catalog_findings(source: YamlData, catalog: Catalog, today: datetime.date) -
             yield from _retirement_findings(source, model, today)
 
 
-def _old_price_findings(source: YamlData, model: Model, today: datetime.date) -> Iterator[Finding]:
+def _old_price_findings(
+    source: YamlData, model: Model, today: datetime.date
+) -> Iterator[Finding]:
     if model.price == "unknown":
         return
     read_on = model.price.date
@@ -37,10 +41,14 @@ def _old_price_findings(source: YamlData, model: Model, today: datetime.date) ->
             f"the price of {model.name} is {age} days old ({read_on}); "
             "look it up and write today's date"
         )
-        yield finding_at(source, ("models", model.name, "price"), "warning", "old price", message)
+        yield finding_at(
+            source, ("models", model.name, "price"), "warning", "old price", message
+        )
 
 
-def _retirement_findings(source: YamlData, model: Model, today: datetime.date) -> Iterator[Finding]:
+def _retirement_findings(
+    source: YamlData, model: Model, today: datetime.date
+) -> Iterator[Finding]:
     if model.retires is None:
         return
     place = ("models", model.name, "retires")

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tierwise.lint.call_parameters import drift_findings
-from tierwise.lint.code import Code, import_code, layout_findings, prompt_findings, step_order
+from tierwise.lint.code import (
+    Code,
+    import_code,
+    layout_findings,
+    prompt_findings,
+    step_order,
+)
 from tierwise.lint.dependencies import dependency_findings, field_findings
 from tierwise.lint.evidence import certificate_findings, golden_findings
 from tierwise.lint.examples import example_findings
@@ -47,7 +53,11 @@ class ProjectCheck:
 
 
 def check_project(
-    project: Project, env: Mapping[str, str], today: datetime.date, *, flows: bool = True
+    project: Project,
+    env: Mapping[str, str],
+    today: datetime.date,
+    *,
+    flows: bool = True,
 ) -> ProjectCheck:
     """Check every file of a project, without the network; a fault in one hides nothing in others.
 
@@ -88,13 +98,17 @@ def _rule_context(files: ProjectFiles, env: Mapping[str, str]) -> RuleContext | 
     )
 
 
-def _file_findings(files: ProjectFiles, code: Code, today: datetime.date) -> Iterator[Finding]:
+def _file_findings(
+    files: ProjectFiles, code: Code, today: datetime.date
+) -> Iterator[Finding]:
     """Yield the findings of each file that do not depend on the other files being right."""
     if files.catalog_source and files.catalog:
         yield from catalog_findings(files.catalog_source, files.catalog, today)
     if files.rules_source and files.rules:
         fields = {step.name: step.fields for step in code.steps}
-        yield from dependency_findings(files.rules_source, files.rules, step_order(files.root))
+        yield from dependency_findings(
+            files.rules_source, files.rules, step_order(files.root)
+        )
         yield from field_findings(files.rules_source, files.rules, fields)
     if files.certificates_source and files.catalog:
         yield from certificate_findings(
@@ -112,10 +126,16 @@ def _file_findings(files: ProjectFiles, code: Code, today: datetime.date) -> Ite
     yield from golden_findings(files.root / "golden", choices)
 
 
-def _rule_findings(files: ProjectFiles, context: RuleContext, code: Code) -> Iterator[Finding]:
+def _rule_findings(
+    files: ProjectFiles, context: RuleContext, code: Code
+) -> Iterator[Finding]:
     """Yield the findings that need rules and catalog to be right in themselves."""
-    policy = Policy(catalog=context.catalog, rules=context.rules, certificates=files.certificates)
+    policy = Policy(
+        catalog=context.catalog, rules=context.rules, certificates=files.certificates
+    )
     yield from route_findings(context)
     yield from guard_findings(context)
-    yield from routed_findings(context.source, context.rules, context.catalog, context.unavailable)
+    yield from routed_findings(
+        context.source, context.rules, context.catalog, context.unavailable
+    )
     yield from example_findings(context, policy, files.prompts, code.currents)

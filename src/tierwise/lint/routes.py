@@ -21,7 +21,9 @@ class StepLayout:
         self.rules = rules
         self.step = step
         routes = {
-            number: rule for number, rule in enumerate(rules.routes) if _applies_to(rule.when, step)
+            number: rule
+            for number, rule in enumerate(rules.routes)
+            if _applies_to(rule.when, step)
         }
         guards = [guard for guard in rules.guards if _applies_to(guard.when, step)]
         conditions = [rule.when for rule in routes.values()]
@@ -81,7 +83,9 @@ class RuleContext:
         """Return the models that a route may try for a step, if all were available and allowed."""
         names = self.rules.routes[number].candidates or tuple(self.catalog.models)
         # a learned model can do one step alone
-        return tuple(name for name in names if self.catalog.models[name].learned in (None, step))
+        return tuple(
+            name for name in names if self.catalog.models[name].learned in (None, step)
+        )
 
     def tier_of(self, model: str) -> str:
         """Return the tier of a model."""
@@ -134,7 +138,9 @@ def guard_findings(context: RuleContext) -> Iterator[Finding]:
             yield finding_at(context.source, place, "error", "empty tier", message)
 
 
-def _unreachable(context: RuleContext, number: int, layouts: Sequence[StepLayout]) -> Finding:
+def _unreachable(
+    context: RuleContext, number: int, layouts: Sequence[StepLayout]
+) -> Finding:
     """Return the finding for a route that is never reached, naming those that take its place."""
     takers: set[int] = set()
     for layout in layouts:
@@ -145,7 +151,9 @@ def _unreachable(context: RuleContext, number: int, layouts: Sequence[StepLayout
         f"route '{context.rules.routes[number].name}' is never reached: {_enumerate(names)} "
         f"before it {verb} all that it matches; move it up, narrow them, or take it out"
     )
-    return finding_at(context.source, ("routes", number), "error", "unreachable", message)
+    return finding_at(
+        context.source, ("routes", number), "error", "unreachable", message
+    )
 
 
 def _takers(layout: StepLayout, number: int) -> set[int]:
@@ -252,7 +260,9 @@ def _forbidden_to_all(
     return in_all(layout.region(number), [layout.forbidden(tier) for tier in tiers])
 
 
-def _describe_reached(layout: StepLayout, number: int, boxes: Sequence[Box]) -> list[str]:
+def _describe_reached(
+    layout: StepLayout, number: int, boxes: Sequence[Box]
+) -> list[str]:
     """Return words for those of some boxes whose documents really come to a route."""
     return [layout.space.describe(box) for box in boxes if layout.reached(number, box)]
 

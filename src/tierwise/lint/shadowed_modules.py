@@ -18,7 +18,9 @@ def hidden_by(name: str, root: Path) -> str | None:
     if name in sys.stdlib_module_names:
         return f"Python's own module {name}"
     own = (root, root / "flows")
-    elsewhere = [entry for entry in sys.path if entry and Path(entry).resolve() not in own]
+    elsewhere = [
+        entry for entry in sys.path if entry and Path(entry).resolve() not in own
+    ]
     spec = PathFinder.find_spec(name, elsewhere)
     # a namespace package has no origin: a folder without code hides nothing
     return f"the installed package {name}" if spec and spec.origin else None

@@ -43,7 +43,8 @@ _READ = _Remedy(
     "Each reason says what helps. Mend the file and run the flow again; then it counts as new.",
 )
 _BUDGET = _Remedy(
-    "No money left", "Run the flow again with a higher `budget_usd`; what was paid is reused."
+    "No money left",
+    "Run the flow again with a higher `budget_usd`; what was paid is reused.",
 )
 _REVIEW = _Remedy(
     "Wait for a person's review",
@@ -67,10 +68,14 @@ def publish_summary(summary: RunSummary) -> None:
     """Publish a run's artifacts. Their versions over the runs are the trend."""
     flow = summary.flow
     create_table_artifact(
-        table=table(summary), key=key_of(flow, "summary"), description=_described(summary)
+        table=table(summary),
+        key=key_of(flow, "summary"),
+        description=_described(summary),
     )
     create_markdown_artifact(
-        markdown=attention(summary), key=key_of(flow, "attention"), description="What waits"
+        markdown=attention(summary),
+        key=key_of(flow, "attention"),
+        description="What waits",
     )
     comparisons = summary.against_plan()
     if comparisons:
@@ -157,7 +162,9 @@ def _others(summary: RunSummary) -> list[Attention]:
     errors = []
     for row in summary.rows:
         for error, calls in row.errors.items():
-            errors.append(ErrorRow(step=row.step, model=row.model, error=error, calls=calls))
+            errors.append(
+                ErrorRow(step=row.step, model=row.model, error=error, calls=calls)
+            )
     without_deferred = replace(summary, deferred=())
     today = datetime.date.today()
     return attention_items([without_deferred], errors, ProjectFacts(), today)
@@ -188,7 +195,9 @@ def _listed(rows: Sequence[DeferredRow]) -> Iterator[str]:
 
 
 def _described(summary: RunSummary) -> str:
-    return f"{summary.headline()}. Each pass rate is followed by its exact 95 % interval."
+    return (
+        f"{summary.headline()}. Each pass rate is followed by its exact 95 % interval."
+    )
 
 
 def _cells(row: SummaryRow) -> dict[str, Any]:
@@ -213,7 +222,12 @@ def _cells(row: SummaryRow) -> dict[str, Any]:
 
 def _unasked_cells(step: str, documents: int) -> dict[str, Any]:
     """Return the row of documents that are deferred although no model was asked."""
-    return {"step": step, "model": "none was asked", "documents": documents, "deferred": documents}
+    return {
+        "step": step,
+        "model": "none was asked",
+        "documents": documents,
+        "deferred": documents,
+    }
 
 
 def _rate(row: SummaryRow) -> str:

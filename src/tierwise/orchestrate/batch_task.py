@@ -22,7 +22,8 @@ from prefect.utilities.callables import (
 from tierwise.orchestrate.process_state import STATE
 from tierwise.records import Batch
 
-_FOR_PREFECT = ("wait_for", "return_state", "deferred")  # arguments that are not the function's
+# arguments that are not the function's
+_FOR_PREFECT = ("wait_for", "return_state", "deferred")
 
 
 class BatchTask(Task[..., Batch]):
@@ -31,7 +32,9 @@ class BatchTask(Task[..., Batch]):
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """Map as Prefect does; in a dry run, make one call after the other."""
         if STATE.dry_run:
-            given = get_call_parameters(self.fn, args, _own(kwargs), apply_defaults=False)
+            given = get_call_parameters(
+                self.fn, args, _own(kwargs), apply_defaults=False
+            )
             settled = {name: _settled(value) for name, value in given.items()}
             calls = expand_mapping_parameters(self.fn, settled)
             return PrefectFutureList(_call(self.fn, call) for call in calls)  # type: ignore[abstract] # as Prefect does
@@ -49,7 +52,9 @@ class BatchTask(Task[..., Batch]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as Prefect does; in a dry run, make a plain call."""
         if STATE.dry_run:
-            return _call(self.fn, get_call_parameters(self.fn, args, _own(kwargs))).result()
+            return _call(
+                self.fn, get_call_parameters(self.fn, args, _own(kwargs))
+            ).result()
         STATE.count_task_runs(flow_run.get_id())
         return super().__call__(*args, **kwargs)
 
@@ -75,7 +80,9 @@ def _own(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in _FOR_PREFECT}
 
 
-def _call(function: Callable[..., Batch], parameters: Mapping[str, Any]) -> PrefectFuture[Batch]:
+def _call(
+    function: Callable[..., Batch], parameters: Mapping[str, Any]
+) -> PrefectFuture[Batch]:
     """Call the function and return its result as a settled future."""
     settled = {name: _settled(value) for name, value in parameters.items()}
     future: Future[Batch] = Future()

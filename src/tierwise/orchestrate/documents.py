@@ -51,7 +51,9 @@ def read_documents(
         documents = _new_documents(run, documents)
     retry = run.engine.retry
     if retry:
-        documents = (document for document in documents if document.id in retry.documents)
+        documents = (
+            document for document in documents if document.id in retry.documents
+        )
     batches = []
     for batch in in_batches(documents, batch_size):
         _record_unreadable(run, batch)
@@ -65,13 +67,18 @@ def read_documents(
     return run.engine.select([batch.with_total(total) for batch in batches])
 
 
-def write_documents(batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path) -> Path:
+def write_documents(
+    batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path
+) -> Path:
     """Wait for the batches, write every document's outcomes below `folder`, return outcomes.jsonl.
 
     After `read_documents(…, only_new=True)` the results of earlier runs stay in it.
     """
     run = current_run()
-    done = (batch.result() if isinstance(batch, PrefectFuture) else batch for batch in batches)
+    done = (
+        batch.result() if isinstance(batch, PrefectFuture) else batch
+        for batch in batches
+    )
     return run.engine.write_documents(done, folder, keep=run.only_new)
 
 

@@ -42,7 +42,10 @@ def tasks_run_for_real(flow: Any) -> tuple[str, ...]:
 
     They are found by the names in the flow's own code: everything from Prefect that is not a step.
     """
-    called = [flow.fn.__globals__.get(name) for name in dict.fromkeys(_names(flow.fn.__code__))]
+    called = [
+        flow.fn.__globals__.get(name)
+        for name in dict.fromkeys(_names(flow.fn.__code__))
+    ]
     return tuple(
         each.name
         for each in called

@@ -31,7 +31,8 @@ def ask_by_pausing() -> AskForTopUp:
 
     It may be called from any thread, one at a time.
     """
-    context = contextvars.copy_context()  # of the flow run, which other threads do not have
+    # of the flow run, which other threads do not have
+    context = contextvars.copy_context()
 
     def ask(error: BudgetExceeded) -> Decimal | None:
         text = (
@@ -41,8 +42,11 @@ def ask_by_pausing() -> AskForTopUp:
         form = MoreMoney.with_initial_data(description=text)
         seconds = int(LONGEST_PAUSE.total_seconds())
         try:
-            answer = context.run(pause_flow_run, form, timeout=seconds, poll_interval=_POLL_S)
-        except (FlowPauseTimeout, RuntimeError) as refusal:  # no answer, or this run cannot pause
+            answer = context.run(
+                pause_flow_run, form, timeout=seconds, poll_interval=_POLL_S
+            )
+        except (FlowPauseTimeout, RuntimeError) as refusal:
+            # no answer, or this run cannot pause
             log.warning("no money was granted: %s", refusal)
             return None
         return Decimal(str(answer.add_usd)) if answer.add_usd > 0 else None

@@ -55,7 +55,10 @@ class Progress:
                 )
                 self._bars[step] = created
                 self._updated_at[step] = now
-            elif percent == 100 or now - self._updated_at[step] > _SECONDS_BETWEEN_UPDATES:
+            elif (
+                percent == 100
+                or now - self._updated_at[step] > _SECONDS_BETWEEN_UPDATES
+            ):
                 update_progress_artifact(bar, progress=percent)
                 self._updated_at[step] = now
 

@@ -41,7 +41,8 @@ class ProcessState:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engines: dict[Path, Engine] = {}  # by project root
-        self._runs: dict[str | None, Run] = {}  # under way, by flow run id; None outside Prefect
+        # under way, by flow run id; None outside Prefect
+        self._runs: dict[str | None, Run] = {}
         self._ended: set[str | None] = set()  # flow runs whose block has ended
         self._joined: dict[Path, Run] = {}  # runs of other processes, by manifest
         self._task_runs: Counter[str] = Counter()  # submitted, by flow run
@@ -113,8 +114,12 @@ class ProcessState:
         if run is not None:
             return run
         if flow_run_id in self._ended:
-            raise Misuse("the run is over, so nothing more is asked; run it again to go on")
-        raise Misuse("steps run inside `with recorded_run():`, so that their cost is on record")
+            raise Misuse(
+                "the run is over, so nothing more is asked; run it again to go on"
+            )
+        raise Misuse(
+            "steps run inside `with recorded_run():`, so that their cost is on record"
+        )
 
     def joined_run(self, manifest: Path, join: Callable[[], Run]) -> Run:
         """Return another process's run, joined at the first call; forget those that are over."""

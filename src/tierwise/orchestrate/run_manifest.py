@@ -22,9 +22,13 @@ from tierwise.records import canonical_hash
 from tierwise.text.files import write_atomically
 
 
-def write_manifest(folder: Path, flow_run_id: str, engine: StepRunner, run: RunContext) -> None:
+def write_manifest(
+    folder: Path, flow_run_id: str, engine: StepRunner, run: RunContext
+) -> None:
     """Write the manifest for the processes that share this folder."""
-    demoted = [[step, models, reason] for (step, models), reason in run.policy.demoted.items()]
+    demoted = [
+        [step, models, reason] for (step, models), reason in run.policy.demoted.items()
+    ]
     retry = None
     if run.retry:
         retry = {"run_id": run.retry.run_id, "again": sorted(run.retry.again)}
@@ -62,10 +66,15 @@ def join_run(path: Path, engine: StepRunner) -> RunContext:
     """
     manifest = json.loads(path.read_text(encoding="utf-8"))
     _refuse_if_different(engine, manifest)
-    demoted = {(step, tuple(models)): reason for step, models, reason in manifest["demoted"]}
-    policy = replace(engine.policy, demoted=demoted, unavailable=manifest["unavailable"])
+    demoted = {
+        (step, tuple(models)): reason for step, models, reason in manifest["demoted"]
+    }
+    policy = replace(
+        engine.policy, demoted=demoted, unavailable=manifest["unavailable"]
+    )
     limits = [
-        Limit(limit["subject"], Decimal(limit["usd"]), limit["per"]) for limit in manifest["limits"]
+        Limit(limit["subject"], Decimal(limit["usd"]), limit["per"])
+        for limit in manifest["limits"]
     ]
     retry = None
     if manifest["retry"]:

@@ -110,7 +110,9 @@ def recorded_run(
             run.open_to_others(flow_run_id)
         yield run
     except BaseException as error:
-        runner.finish_run(context, "failed" if isinstance(error, Exception) else "cancelled")
+        runner.finish_run(
+            context, "failed" if isinstance(error, Exception) else "cancelled"
+        )
         raise
     else:
         runner.finish_run(context, "completed")
@@ -176,7 +178,9 @@ def _publish(run: Run, flow_run_id: str) -> None:
     summary = run.summary()
     if run.settled and not summary.run.documents:
         set_final_state(
-            flow_run_id, NOTHING_NEW, f"nothing new: {run.settled} documents were done before"
+            flow_run_id,
+            NOTHING_NEW,
+            f"nothing new: {run.settled} documents were done before",
         )
         return
     with warn_on_failure():

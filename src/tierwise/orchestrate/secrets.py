@@ -26,16 +26,21 @@ def variables(project: Project) -> Mapping[str, str]:
     Raises Misuse, with the remedy, when a block is not there or has no text, or no server answers.
     """
     blocks = project.settings.secrets
-    missing = {name: block for name, block in blocks.items() if not os.environ.get(name)}
+    missing = {
+        name: block for name, block in blocks.items() if not os.environ.get(name)
+    }
     if not missing:
         return os.environ
     try:
         with get_client(sync_client=True) as client:
-            values = {name: _value(client, name, block) for name, block in missing.items()}
+            values = {
+                name: _value(client, name, block) for name, block in missing.items()
+            }
             return {**os.environ, **values}
     except httpx.HTTPStatusError as error:
         problem = f"Prefect's server answered {error.response.status_code}"
-    except (httpx.HTTPError, RuntimeError):  # RuntimeError: a temporary server that did not start
+    except (httpx.HTTPError, RuntimeError):
+        # RuntimeError: a temporary server that did not start
         problem = "no Prefect server answers"
     names = ", ".join(missing)
     raise Misuse(
@@ -47,7 +52,9 @@ def variables(project: Project) -> Mapping[str, str]:
 def _value(client: SyncPrefectClient, variable: str, block: str) -> str:
     """Return the text of a secret block. Raises Misuse."""
     try:
-        document = client.read_block_document_by_name(block, _TYPE, include_secrets=True)
+        document = client.read_block_document_by_name(
+            block, _TYPE, include_secrets=True
+        )
     except ObjectNotFound:
         raise Misuse(
             f"[tool.tierwise.secrets]: {client.api_url} has no Prefect secret block '{block}' "

@@ -13,7 +13,11 @@ from typing import Any, Protocol
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import (
     TERMINAL_STATES,
     DeploymentSchedule,
@@ -65,7 +69,9 @@ def wait_until_recorded(flow_run_id: str, expected: int) -> None:
     deadline = time.monotonic() + PATIENCE_S
     with get_client(sync_client=True) as client:
         while True:
-            recorded = _count(client, {"id": {"any_": [flow_run_id]}}, list(TERMINAL_STATES))
+            recorded = _count(
+                client, {"id": {"any_": [flow_run_id]}}, list(TERMINAL_STATES)
+            )
             if recorded >= expected:
                 return
             if time.monotonic() > deadline:
@@ -174,8 +180,14 @@ def deployments() -> list[str]:
 def schedules_kept() -> Iterator[None]:
     """Keep schedules and deployments paused or active while they are created again inside."""
     with get_client(sync_client=True) as client:
-        paused = [deployment.id for deployment in client.read_deployments() if deployment.paused]
-        before = {(deployment.id, s.slug): s.active for deployment, s in _schedules(client)}
+        paused = [
+            deployment.id
+            for deployment in client.read_deployments()
+            if deployment.paused
+        ]
+        before = {
+            (deployment.id, s.slug): s.active for deployment, s in _schedules(client)
+        }
         yield
         for deployment_id in paused:
             client.pause_deployment(deployment_id)
@@ -190,7 +202,9 @@ def schedules_kept() -> Iterator[None]:
                 )
 
 
-def wait_for(ready: Callable[[], bool], alive: Callable[[], bool], seconds: float) -> bool:
+def wait_for(
+    ready: Callable[[], bool], alive: Callable[[], bool], seconds: float
+) -> bool:
     """Wait until `ready`; return False when it is no longer `alive`, or takes longer."""
     deadline = time.monotonic() + seconds
     while not ready():
@@ -225,7 +239,9 @@ def _is_lost(run: FlowRun) -> bool:
 
 
 def _count(
-    client: SyncPrefectClient, flow_runs: Mapping[str, Any], states: Sequence[StateType] = ()
+    client: SyncPrefectClient,
+    flow_runs: Mapping[str, Any],
+    states: Sequence[StateType] = (),
 ) -> int:
     """Return the number of task runs of these flow runs, in these states or in all."""
     body: dict[str, Any] = {"flow_runs": flow_runs}

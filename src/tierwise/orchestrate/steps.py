@@ -71,7 +71,8 @@ def step(
         name=name,
         description=returns.__doc__,
         task_run_name=task_run_name(name),  # type: ignore[arg-type] # Prefect asks for a class method of its own
-        cache_policy=NO_CACHE,  # the ledger is the memory: it outlives runs and knows what was paid
+        # the ledger is the memory: it outlives runs and knows what was paid
+        cache_policy=NO_CACHE,
         persist_result=False,  # document text stays out of Prefect's storage
     )
     task.spec = spec
@@ -105,7 +106,11 @@ def _log_batch(step_name: str, batch: Batch) -> None:
         if outcome.status == "deferred"
     }
     log_to_run(
-        "%s: %d accepted, %d escalated, %d deferred", step_name, accepted, escalated, len(deferred)
+        "%s: %d accepted, %d escalated, %d deferred",
+        step_name,
+        accepted,
+        escalated,
+        len(deferred),
     )
     for name, reason in deferred.items():
         log_to_run(

@@ -56,14 +56,19 @@ def _scale() -> tuple[Scale, Path]:
 
 
 def _dask(scale: Scale) -> TaskRunner[Any]:
-    for name, value in _DASK.items():  # read when Dask is imported, here and in its workers
+    # read when Dask is imported, here and in its workers
+    for name, value in _DASK.items():
         os.environ.setdefault(name, value)
     from prefect_dask.task_runners import DaskTaskRunner
 
     # without a dashboard no port is opened to others
     own: dict[str, Any] | None = None
     if not scale.cluster:
-        own = {"n_workers": scale.workers, "threads_per_worker": BATCHES, "dashboard_address": None}
+        own = {
+            "n_workers": scale.workers,
+            "threads_per_worker": BATCHES,
+            "dashboard_address": None,
+        }
     runner: TaskRunner[Any] = DaskTaskRunner(address=scale.cluster, cluster_kwargs=own)
     return runner
 

@@ -76,7 +76,9 @@ def chance(document: Document) -> float:
 def assumed_steps(document: Document) -> frozenset[str]:
     """Return the steps whose outcomes are assumed."""
     return frozenset(
-        step for step, outcome in document.outcomes.items() if isinstance(outcome, AssumedOutcome)
+        step
+        for step, outcome in document.outcomes.items()
+        if isinstance(outcome, AssumedOutcome)
     )
 
 
@@ -111,7 +113,9 @@ def _count_strings(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> i
         return sum(_count_strings(part, definitions) for part in properties.values())
     if node.get("type") == "array":
         return _count_strings(node.get("items") or {}, definitions)
-    is_free_string = node.get("type") == "string" and "enum" not in node and "const" not in node
+    is_free_string = (
+        node.get("type") == "string" and "enum" not in node and "const" not in node
+    )
     return int(is_free_string)
 
 
@@ -124,7 +128,10 @@ def _value(node: Mapping[str, Any], definitions: Mapping[str, Any], words: int) 
     match node.get("type"):
         case "object":
             properties = node.get("properties") or {}
-            return {name: _value(part, definitions, words) for name, part in properties.items()}
+            return {
+                name: _value(part, definitions, words)
+                for name, part in properties.items()
+            }
         case "array":
             item = _value(node.get("items") or {}, definitions, words)
             return [item] * int(node.get("minItems", 1))
@@ -139,7 +146,9 @@ def _value(node: Mapping[str, Any], definitions: Mapping[str, Any], words: int) 
             return text[: node.get("maxLength")]
 
 
-def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolved(
+    node: Mapping[str, Any], definitions: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Return a node without references, and of alternatives the first that is not null."""
     while True:
         alternatives = node.get("anyOf") or node.get("oneOf") or node.get("allOf")

@@ -113,7 +113,13 @@ def highest_cost(model: Model, prompts: tuple[int, ...], limit: int) -> Decimal 
 
 
 def prompts_of(
-    model: Model, tokens: int, text_tokens: int, limit: int, answer: int, *, splits: bool
+    model: Model,
+    tokens: int,
+    text_tokens: int,
+    limit: int,
+    answer: int,
+    *,
+    splits: bool,
 ) -> tuple[int, ...]:
     """Return the tokens of each prompt that a document takes.
 

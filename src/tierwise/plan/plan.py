@@ -146,9 +146,11 @@ class Plan:
     skipped: Mapping[str, int] = field(default_factory=dict)  # step -> documents
     assumed: Mapping[str, int] = field(default_factory=dict)  # assumption -> documents
     expected_deferred: float = 0.0  # documents that no model is expected to answer well
-    missing: Sequence[str] = ()  # certificates that would make a cheaper choice possible
+    # certificates that would make a cheaper choice possible
+    missing: Sequence[str] = ()
     references: Sequence[Reference] = ()
-    shadow: float = 0.0  # shadows may spend this share of what the run spends, on top of it
+    # shadows may spend this share of what the run spends, on top of it
+    shadow: float = 0.0
     seconds_least: float | None = None  # models work side by side; None when unknown
     seconds_most: float | None = None  # models work one after the other
     sample: Sample | None = None
@@ -200,7 +202,11 @@ class Plan:
 
     def data(self) -> dict[str, Any]:
         """Return everything as plain data, for scripts and for the run that follows."""
-        totals = {"expected": self.expected, "expected_unknown": self.unknown, "most": self.most}
+        totals = {
+            "expected": self.expected,
+            "expected_unknown": self.unknown,
+            "most": self.most,
+        }
         return {**asdict(self), **totals}
 
 

@@ -68,7 +68,8 @@ class Planner(DryRunEngine):
         super().__init__(project, env)
         self.totals = Totals()
         self.budget_usd: Decimal | None = None
-        self._paid: dict[tuple[str, str], frozenset[str]] = {}  # by step and model: call hashes
+        # by step and model: call hashes
+        self._paid: dict[tuple[str, str], frozenset[str]] = {}
         self._expectations: dict[tuple[str, str, int], Expectation] = {}
         self._asked: set[int] = set()  # hashes of document, prompt and model
         self._token_counts: dict[str, int] = {}  # by text
@@ -101,7 +102,10 @@ class Planner(DryRunEngine):
         limits = [usd for usd in (budget_usd, left_of_shared) if usd is not None]
         limit = max(min(limits), ZERO) if limits else None
         return RunContext(
-            id=f"plan of {flow}", policy=self.policy, budget=Budget(limit), deadline=deadline
+            id=f"plan of {flow}",
+            policy=self.policy,
+            budget=Budget(limit),
+            deadline=deadline,
         )
 
     def finish_run(self, run: RunContext, state: RunState) -> None:
@@ -171,7 +175,9 @@ class Planner(DryRunEngine):
             return skipped
         is_applicable = applies(job.only, document)
         if is_applicable is None:
-            assumption = f"that {job.step.name} applies ({condition_name(job)} is not known yet)"
+            assumption = (
+                f"that {job.step.name} applies ({condition_name(job)} is not known yet)"
+            )
             self.totals.assumed[assumption] += 1
         if is_applicable is False:
             return skipped_by_condition(job, document)
@@ -188,7 +194,9 @@ class Planner(DryRunEngine):
         """Route the document; return its paid outcome, or the one that is assumed."""
         messages = job.prompt.render(document, {"part": None, **job.parameters})
         features = self._features(job, document, messages)
-        work = Work(job=job, document=document, parameters=job.parameters, features=features)
+        work = Work(
+            job=job, document=document, parameters=job.parameters, features=features
+        )
         chosen = route_for(work, self.policy, job.run.budget.left)
         self._note_missing_certificate(work, chosen)
         if not chosen.models:
@@ -207,9 +215,12 @@ class Planner(DryRunEngine):
             return outcome_of(work, chosen, "deferred", reason=reason, cause="review")
         return outcome
 
-    def _features(self, job: Job, document: Document, messages: tuple[Message, ...]) -> Features:
+    def _features(
+        self, job: Job, document: Document, messages: tuple[Message, ...]
+    ) -> Features:
         """Return a document's features. Outcomes that are only assumed decide nothing."""
-        system, *rest = messages  # the system message is the same for all documents of a step
+        # the system message is the same for all documents of a step
+        system, *rest = messages
         system_tokens = PER_MESSAGE + self._count_tokens(system.content)
         features = features_of(
             job,
@@ -222,9 +233,15 @@ class Planner(DryRunEngine):
             return features
         step = job.step.name
         if not assumed.isdisjoint(self._decisive_steps.get(step, frozenset())):
-            assumption = f"that no rule about outcomes holds for {step} (they are not known yet)"
+            assumption = (
+                f"that no rule about outcomes holds for {step} (they are not known yet)"
+            )
             self.totals.assumed[assumption] += 1
-        known = {name: value for name, value in features.outcomes.items() if name not in assumed}
+        known = {
+            name: value
+            for name, value in features.outcomes.items()
+            if name not in assumed
+        }
         return replace(features, outcomes=known)
 
     # ---- paid answers
@@ -239,7 +256,11 @@ class Planner(DryRunEngine):
         # A copy: the cascade reserves for calls that are not made.
         run = replace(work.run, budget=copy.copy(work.run.budget))
         job = replace(
-            work.job, run=run, only=None, models=chosen.models, thresholds=chosen.thresholds
+            work.job,
+            run=run,
+            only=None,
+            models=chosen.models,
+            thresholds=chosen.thresholds,
         )
         try:
             done = self._runner.run(self._paid_cascade.run(job, work.document))
@@ -267,12 +288,18 @@ class Planner(DryRunEngine):
     def _add_reused(self, work: Work, name: str, calls: int) -> None:
         expectation = self._expectation(work, name)
         reach = chance(work.document)
-        self.totals.add_reused(work.step.name, self._model(name), expectation, reach, calls)
+        self.totals.add_reused(
+            work.step.name, self._model(name), expectation, reach, calls
+        )
 
     # ---- assumed answers
 
     def _assumed_outcome(
-        self, work: Work, chosen: Route, models: tuple[str, ...], messages: tuple[Message, ...]
+        self,
+        work: Work,
+        chosen: Route,
+        models: tuple[str, ...],
+        messages: tuple[Message, ...],
     ) -> Outcome:
         """Count the cost of asking these models in order; return the assumed outcome."""
         budget = work.run.budget
@@ -280,7 +307,9 @@ class Planner(DryRunEngine):
         try:
             reserved = self._reserve(work, budget, models[0])
         except BudgetExceeded as error:
-            return outcome_of(work, chosen, "deferred", reason=f"budget: {error}", cause="budget")
+            return outcome_of(
+                work, chosen, "deferred", reason=f"budget: {error}", cause="budget"
+            )
         before = chance(work.document)
         reach = before  # the probability that the document gets to a model
         spent = ZERO
@@ -335,7 +364,9 @@ class Planner(DryRunEngine):
         )
         return (cost or ZERO) * Decimal(str(reach))
 
-    def _prompts(self, work: Work, model: Model, expectation: Expectation) -> tuple[int, ...]:
+    def _prompts(
+        self, work: Work, model: Model, expectation: Expectation
+    ) -> tuple[int, ...]:
         """Return the tokens of each prompt that a document takes on a model."""
         tokens = work.features.prompt_tokens
         if model.uses_few_shot:
@@ -365,7 +396,9 @@ class Planner(DryRunEngine):
         own = self._expectation(work, chosen.models[0])
         allowed = routed(work, self._strongest_first, None).models
         strongest = {
-            "the strongest that is allowed and available": allowed[0] if allowed else None,
+            "the strongest that is allowed and available": allowed[0]
+            if allowed
+            else None,
             "the strongest with a price": self._strongest_priced,
         }
         for title, name in strongest.items():
@@ -395,7 +428,9 @@ class Planner(DryRunEngine):
             if certificate and certificate.void_reasons(work.job.current):
                 certificate = None
             past = self._history.get((step, work.prompt.label, name))
-            self._expectations[key] = expect(self._model(name), limit, past, certificate)
+            self._expectations[key] = expect(
+                self._model(name), limit, past, certificate
+            )
         return self._expectations[key]
 
     def _paid_calls(self, step: str, model: str) -> frozenset[str]:
@@ -419,7 +454,9 @@ class Planner(DryRunEngine):
     @cached_property
     def _by_strength(self) -> list[str]:
         """The language models, strongest first; a classifier knows one step only."""
-        return [name for name in self.policy.by_strength if not self._model(name).learned]
+        return [
+            name for name in self.policy.by_strength if not self._model(name).learned
+        ]
 
     @cached_property
     def _strongest_priced(self) -> str | None:
@@ -431,7 +468,9 @@ class Planner(DryRunEngine):
     @cached_property
     def _strongest_first(self) -> Policy:
         """The policy with one route: the strongest model that may see the document."""
-        strongest = RouteRule.model_validate({"name": "strongest", "try": self._by_strength})
+        strongest = RouteRule.model_validate(
+            {"name": "strongest", "try": self._by_strength}
+        )
         rules = self.policy.rules
         only_strongest = Rules(
             version=1, guards=rules.guards, routes=(strongest,), budget=rules.budget

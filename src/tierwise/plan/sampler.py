@@ -52,7 +52,9 @@ class Sampler(DryRunEngine):
     def sample(self, of: int) -> Sample:
         """Return the cost of the sample, and of a batch of `of` documents like these."""
         paid = Decimal(0)
-        costs: dict[str, Decimal | None] = dict.fromkeys(sorted(self.chosen), Decimal(0))
+        costs: dict[str, Decimal | None] = dict.fromkeys(
+            sorted(self.chosen), Decimal(0)
+        )
         for run_id in self.run_ids:
             for attempt in self.ledger.runs.attempts(run_id):
                 paid += attempt.cost or Decimal(0)
@@ -90,7 +92,9 @@ def choose(ids: Iterable[str], number: int, seed: int) -> frozenset[str]:
     return frozenset(random.Random(seed).sample(population, size))
 
 
-def whole_batch(costs: Sequence[Decimal], documents: int) -> tuple[Decimal | None, Decimal | None]:
+def whole_batch(
+    costs: Sequence[Decimal], documents: int
+) -> tuple[Decimal | None, Decimal | None]:
     """Return P50 and P95 (USD) of the cost of `documents`, given the costs of some of them.
 
     A bootstrap: each draw resamples the sample, as another one could have come out, and draws the

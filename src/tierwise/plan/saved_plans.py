@@ -23,7 +23,9 @@ def save_plan(root: Path, plan: Plan) -> Path:
     return path
 
 
-def take_plan(root: Path, flow: str, parameters: Mapping[str, str]) -> dict[str, Any] | None:
+def take_plan(
+    root: Path, flow: str, parameters: Mapping[str, str]
+) -> dict[str, Any] | None:
     """Return the saved plan for a run and delete it; None when there is none that can be read."""
     path = _path(root, flow, parameters)
     with suppress(FileNotFoundError, ValueError):

@@ -85,7 +85,8 @@ class Totals:
         self.skipped: Counter[str] = Counter()
         self.assumed: Counter[str] = Counter()
         self.missing: dict[str, str] = {}  # step -> remedy for a missing certificate
-        self.expected_deferred = 0.0  # documents that no model is expected to answer well
+        # documents that no model is expected to answer well
+        self.expected_deferred = 0.0
         self._routes: dict[tuple[str, str, str, str], _RouteCounts] = {}
         self._costs: dict[tuple[str, str], _ModelCosts] = {}  # by step and model
         self._document_costs: dict[str, _DocumentCosts] = {}
@@ -133,7 +134,12 @@ class Totals:
         document.unknown_calls += unknown_calls
 
     def add_reused(
-        self, step: str, model: Model, expectation: Expectation, reach: float, calls: float
+        self,
+        step: str,
+        model: Model,
+        expectation: Expectation,
+        reach: float,
+        calls: float,
     ) -> None:
         """Count answers that are paid, or will be when the first of equal documents is done."""
         row = self._costs_of(step, model, expectation)
@@ -143,9 +149,12 @@ class Totals:
 
     def add_deferred(self, step: str, document_id: str, reason: str) -> None:
         """Count a document that will be deferred."""
-        without_figures = re.sub(r"\d[\d.,]*", "0", reason)  # equal reasons but for their figures
+        # equal reasons but for their figures
+        without_figures = re.sub(r"\d[\d.,]*", "0", reason)
         key = (step, without_figures)
-        self._deferred.setdefault(key, _DeferredDocuments(reason)).ids.append(document_id)
+        self._deferred.setdefault(key, _DeferredDocuments(reason)).ids.append(
+            document_id
+        )
 
     def add_reference(self, title: str, model: str, cost: Decimal | None) -> None:
         """Count the cost of a document on one of the strongest models."""
@@ -154,7 +163,9 @@ class Totals:
         costs.cost += cost or ZERO
         costs.unknown += cost is None
 
-    def _costs_of(self, step: str, model: Model, expectation: Expectation) -> _ModelCosts:
+    def _costs_of(
+        self, step: str, model: Model, expectation: Expectation
+    ) -> _ModelCosts:
         costs = _ModelCosts(model, expectation.basis, expectation.latency_s)
         return self._costs.setdefault((step, model.name), costs)
 
@@ -187,7 +198,11 @@ class Totals:
         for (step, _), deferred in self._deferred.items():
             first = tuple(deferred.ids[:_IDS_SHOWN])
             number = len(deferred.ids)
-            rows.append(Waiting(step=step, reason=deferred.reason, documents=number, first=first))
+            rows.append(
+                Waiting(
+                    step=step, reason=deferred.reason, documents=number, first=first
+                )
+            )
         return tuple(rows)
 
     @property
@@ -195,7 +210,10 @@ class Totals:
         """The cost of the strongest models."""
         return tuple(
             Reference(
-                what=title, models=tuple(costs.models), cost=costs.cost, unknown=costs.unknown
+                what=title,
+                models=tuple(costs.models),
+                cost=costs.cost,
+                unknown=costs.unknown,
             )
             for title, costs in self._references.items()
         )

@@ -24,7 +24,8 @@ _DATES = {"day": "%Y-%m-%d", "month": "%Y-%m"}
 class Limit:
     """At most `usd` for a subject: in all, or in each UTC day or month. Raises Misuse for what is no such amount."""
 
-    subject: str  # such as "run 20261105-101500-ab12" or "team=claims"; "" is everything
+    # such as "run 20261105-101500-ab12" or "team=claims"; "" is everything
+    subject: str
     usd: Decimal
     per: Period | None = None
 
@@ -34,7 +35,11 @@ class Limit:
 
     def name(self, now: float) -> str:
         """Return the budget's name in the ledger, such as `day 2026-11-05 team=claims`."""
-        date = [self.per, time.strftime(_DATES[self.per], time.gmtime(now))] if self.per else []
+        date = (
+            [self.per, time.strftime(_DATES[self.per], time.gmtime(now))]
+            if self.per
+            else []
+        )
         return " ".join([*date, *filter(None, [self.subject])])
 
 
@@ -72,10 +77,13 @@ class RunBudget:
     """The budgets of one run. `states` holds each budget as this process last read it."""
 
     def __init__(
-        self, limits: Iterable[Limit] = (), states: Mapping[str, BudgetState] | None = None
+        self,
+        limits: Iterable[Limit] = (),
+        states: Mapping[str, BudgetState] | None = None,
     ) -> None:
         self.limits = tuple(limits)
-        self.spent = ZERO  # by this process, with or without limits; an unknown cost counts at its worst case
+        # by this process, with or without limits; an unknown cost counts at its worst case
+        self.spent = ZERO
         self.refused: str | None = None  # why a document was last left without money
         self._states = {} if states is None else states
 
@@ -141,14 +149,18 @@ class Budget(RunBudget):
             return 0.0
         return float((self.spent + self.reserved) / self.limit) if self.limit else 1.0
 
-    def reserve(self, worst: Decimal | None, *, unpriced_allowed: bool = False) -> Decimal:
+    def reserve(
+        self, worst: Decimal | None, *, unpriced_allowed: bool = False
+    ) -> Decimal:
         """Set the worst case of a call aside and give it back as the reservation.
 
         Raises BudgetExceeded when it does not fit, or is unknown and not allowed to be.
         """
         if self.left is not None:
             if worst is None and not unpriced_allowed:
-                raise BudgetExceeded("the price is unknown, so the call could cost anything")
+                raise BudgetExceeded(
+                    "the price is unknown, so the call could cost anything"
+                )
             if worst is not None and worst > self.left:
                 raise BudgetExceeded(
                     f"the call may cost {worst:.6f} USD, the budget has {self.left:.6f} left"

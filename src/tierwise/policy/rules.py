@@ -33,12 +33,20 @@ def _as_list(value: Any) -> Any:
     return value
 
 
-Words = Annotated[SomeWords, BeforeValidator(_as_list, json_schema_input_type=str | SomeWords)]
+Words = Annotated[
+    SomeWords, BeforeValidator(_as_list, json_schema_input_type=str | SomeWords)
+]
 StakesWords = Annotated[
     SomeStakes, BeforeValidator(_as_list, json_schema_input_type=Stakes | SomeStakes)
 ]
 Trigger = Literal[
-    "schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"
+    "schema",
+    "label",
+    "length",
+    "grounding",
+    "placeholders",
+    "language",
+    "low_confidence",
 ]
 
 
@@ -53,7 +61,8 @@ class Features:
     language: str | None = None
     stakes: Stakes = "normal"
     tags: Mapping[str, str] = field(default_factory=dict, repr=False)
-    outcomes: Mapping[str, Any] = field(default_factory=dict, repr=False)  # step -> accepted value
+    # step -> accepted value
+    outcomes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     budget_used: float = 0.0  # share of the budget: spent and reserved
     minutes_left: float | None = None  # until the run's deadline; None without one
 
@@ -108,9 +117,12 @@ class Condition(Settings):
         None, description="One of these steps: `draft`, or `[draft, summarize]`."
     )
     sensitivity_min: Sensitivity | None = Field(
-        None, description="At least this sensitive: public < internal < confidential < restricted."
+        None,
+        description="At least this sensitive: public < internal < confidential < restricted.",
     )
-    sensitivity_max: Sensitivity | None = Field(None, description="At most this sensitive.")
+    sensitivity_max: Sensitivity | None = Field(
+        None, description="At most this sensitive."
+    )
     tokens_min: Annotated[int, Field(ge=0)] | None = Field(
         None,
         description="At least N tokens of document text; the prompt around it is not counted.",
@@ -162,7 +174,9 @@ class Condition(Settings):
             and self.tokens_max is not None
             and self.tokens_min > self.tokens_max
         ):
-            raise ValueError("`tokens_min` is above `tokens_max`, so this never matches")
+            raise ValueError(
+                "`tokens_min` is above `tokens_max`, so this never matches"
+            )
         return self
 
     def matches(self, features: Features) -> bool:
@@ -275,15 +289,22 @@ class RouteExample(Settings):
     """A document with the model that it must be routed to; `tierwise check` tries it."""
 
     step: str = Field(description="The step that the document is routed for.")
-    tokens: Annotated[int, Field(ge=0)] = Field(500, description="The length of its text.")
+    tokens: Annotated[int, Field(ge=0)] = Field(
+        500, description="The length of its text."
+    )
     sensitivity: Sensitivity = Field("internal", description="Its sensitivity.")
-    language: str | None = Field(None, description="Its language, such as `de`; left out: unknown.")
+    language: str | None = Field(
+        None, description="Its language, such as `de`; left out: unknown."
+    )
     stakes: Stakes = Field("normal", description="The cost of a mistake.")
     tags: Mapping[str, str] = Field({}, description="Its metadata: `{desk: legal}`.")
     outcomes: Mapping[str, Any] = Field(
-        {}, description="Accepted values of earlier steps: `{classify: {label: complaint}}`."
+        {},
+        description="Accepted values of earlier steps: `{classify: {label: complaint}}`.",
     )
-    routes_to: str = Field(description="The model to be tried first when every model is available.")
+    routes_to: str = Field(
+        description="The model to be tried first when every model is available."
+    )
 
 
 class RouteRule(Settings):
@@ -291,7 +312,8 @@ class RouteRule(Settings):
 
     name: str = Field(description="The name of this route in reports.")
     when: Condition = Field(
-        Condition(), description="The documents that it matches; the last route has no condition."
+        Condition(),
+        description="The documents that it matches; the last route has no condition.",
     )
     candidates: tuple[str, ...] = Field(
         (),
@@ -310,14 +332,17 @@ class RouteRule(Settings):
         None, description="Every answer waits for human review."
     )
     examples: tuple[RouteExample, ...] = Field(
-        (), description="Documents that must take this route; `tierwise check` tries them."
+        (),
+        description="Documents that must take this route; `tierwise check` tries them.",
     )
 
     @model_validator(mode="after")
     def _require_try_or_pick(self) -> RouteRule:
         """Refuse a route with both `try` and `pick`, or with neither."""
         if bool(self.candidates) == bool(self.pick):
-            raise ValueError("a route has either `try: [models]` or `pick: cheapest_capable`")
+            raise ValueError(
+                "a route has either `try: [models]` or `pick: cheapest_capable`"
+            )
         return self
 
 
@@ -328,7 +353,15 @@ class Escalation(Settings):
     """The failed checks that escalate a document to the next model, and the most escalations."""
 
     on: tuple[Trigger, ...] = Field(
-        ("schema", "label", "length", "grounding", "placeholders", "language", "low_confidence"),
+        (
+            "schema",
+            "label",
+            "length",
+            "grounding",
+            "placeholders",
+            "language",
+            "low_confidence",
+        ),
         description="Checks whose failure escalates a document to the route's next model; "
         "the failure of any other check defers it.",
     )
@@ -340,8 +373,12 @@ class Escalation(Settings):
 class SpendingLimit(Settings):
     """A spending limit for each UTC day or month, for the runs with these tags or for all."""
 
-    usd: Annotated[Decimal, Field(ge=0)] = Field(description="The most that may be spent, in USD.")
-    per: Period = Field(description="The period of the limit: each UTC day, or each UTC month.")
+    usd: Annotated[Decimal, Field(ge=0)] = Field(
+        description="The most that may be spent, in USD."
+    )
+    per: Period = Field(
+        description="The period of the limit: each UTC day, or each UTC month."
+    )
     tags: Mapping[str, str] = Field(
         {}, description="It applies to the runs with all of these tags."
     )
@@ -363,7 +400,8 @@ class BudgetRules(Settings):
         "or fail the run.",
     )
     allow_unpriced: tuple[str, ...] = Field(
-        (), description="Models that may be called under a budget although their price is unknown."
+        (),
+        description="Models that may be called under a budget although their price is unknown.",
     )
     limits: tuple[SpendingLimit, ...] = Field(
         (), description="Limits that runs share, in addition to each run's own."
@@ -375,7 +413,9 @@ class BudgetRules(Settings):
         # The name contains the date. Any fixed time will do for a comparison, so 0.
         names = [limit.limit.name(0) for limit in self.limits]
         if len(set(names)) < len(names):
-            raise ValueError("two limits are for the same period and tags; keep one of them")
+            raise ValueError(
+                "two limits are for the same period and tags; keep one of them"
+            )
         return self
 
     def shared(self, tags: Mapping[str, str]) -> tuple[Limit, ...]:
@@ -391,7 +431,9 @@ class BudgetRules(Settings):
 class Shadow(Settings):
     """Shadow calls to cheaper, uncertified models, to measure them. Guards apply to them too."""
 
-    share: Probability = Field(0.0, description="The share of the documents, sampled at random.")
+    share: Probability = Field(
+        0.0, description="The share of the documents, sampled at random."
+    )
     money: Probability = Field(
         0.1, description="Shadow calls cost at most this share of the run's spending."
     )
@@ -411,10 +453,12 @@ class Rules(Settings):
         description="The models to try; the first route that matches is taken."
     )
     escalate: Escalation = Field(
-        Escalation(), description="When a failed check escalates a document to the next model."
+        Escalation(),
+        description="When a failed check escalates a document to the next model.",
     )
     budget: BudgetRules = Field(
-        BudgetRules(), description="The budget's behaviour; its amount belongs to a run."
+        BudgetRules(),
+        description="The budget's behaviour; its amount belongs to a run.",
     )
     shadow: Shadow = Field(
         Shadow(), description="Shadow calls, so that cheaper models can be certified."
@@ -474,7 +518,9 @@ class Rules(Settings):
         return {}
 
 
-def load_rules(path: Path, catalog: Catalog, steps: Iterable[str] | None = None) -> Rules:
+def load_rules(
+    path: Path, catalog: Catalog, steps: Iterable[str] | None = None
+) -> Rules:
     """Read and validate rules.yaml against the catalog and the known steps.
 
     Without `steps` (None), names of steps are not checked. Raises ConfigError with file and line
@@ -505,17 +551,25 @@ def rules_faults(
     These are names that do not exist, names that are used twice, and unreachable routes.
     """
     known_steps = None if steps is None else frozenset(steps)
-    known_names = {"model": frozenset(models), "tier": frozenset(tiers), "step": known_steps}
+    known_names = {
+        "model": frozenset(models),
+        "tier": frozenset(tiers),
+        "step": known_steps,
+    }
     for kind, name, location in _used_names(rules):
         known = known_names[kind]
         if known is not None and name not in known:
             yield source.error(unknown_name(kind, name, known), location)
-    yield from _duplicate_names(source, "guards", [guard.name for guard in rules.guards])
+    yield from _duplicate_names(
+        source, "guards", [guard.name for guard in rules.guards]
+    )
     yield from _duplicate_names(source, "routes", [rule.name for rule in rules.routes])
     yield from _unreachable_routes(source, rules)
 
 
-def _duplicate_names(source: YamlData, kind: str, names: list[str]) -> Iterator[ConfigError]:
+def _duplicate_names(
+    source: YamlData, kind: str, names: list[str]
+) -> Iterator[ConfigError]:
     seen: set[str] = set()
     for number, name in enumerate(names):
         if name in seen:
@@ -528,7 +582,9 @@ def _unreachable_routes(source: YamlData, rules: Rules) -> Iterator[ConfigError]
     """Yield an error if the last route has a condition, and for any other route without one."""
     last = len(rules.routes) - 1
     if rules.routes[last].when != Condition():
-        message = "the last route must have no condition, so that every document has one"
+        message = (
+            "the last route must have no condition, so that every document has one"
+        )
         yield source.error(message, ("routes", last, "when"))
     for number, rule in enumerate(rules.routes[:last]):
         if rule.when == Condition():

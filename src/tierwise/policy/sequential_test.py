@@ -66,14 +66,16 @@ class Evidence:
     def log_for(self) -> float:
         """Log e-value against "the pass rate is at most the floor"."""
         return _log_mean(
-            self.passed * up + self.failed * down for up, down in _growth(self.floor, better=True)
+            self.passed * up + self.failed * down
+            for up, down in _growth(self.floor, better=True)
         )
 
     @property
     def log_against(self) -> float:
         """Log e-value against "the pass rate is at least the floor"."""
         return _log_mean(
-            self.passed * up + self.failed * down for up, down in _growth(self.floor, better=False)
+            self.passed * up + self.failed * down
+            for up, down in _growth(self.floor, better=False)
         )
 
     @property
@@ -103,12 +105,15 @@ def update(evidence: Evidence, passed: bool) -> Evidence:
         passed=evidence.passed + passed,
         failed=evidence.failed + (not passed),
         staked=tuple(
-            _log1p_exp(log + step) for log, step in zip(evidence.staked, steps, strict=True)
+            _log1p_exp(log + step)
+            for log, step in zip(evidence.staked, steps, strict=True)
         ),
     )
 
 
-def demotion(evidence: Evidence, *, alpha: float = ALPHA, horizon: int = HORIZON) -> str | None:
+def demotion(
+    evidence: Evidence, *, alpha: float = ALPHA, horizon: int = HORIZON
+) -> str | None:
     """Return why a model should no longer be used for a step, or None.
 
     A model whose pass rate is at or above the floor is demoted within `horizon` audits with a chance of
@@ -131,14 +136,18 @@ def _growth(floor: float, *, better: bool) -> tuple[tuple[float, float], ...]:
     """
     odds = (1 - floor) / floor
     rates = [1 / (1 + (odds / bet if better else odds * bet)) for bet in BETS]
-    return tuple((math.log(rate / floor), math.log((1 - rate) / (1 - floor))) for rate in rates)
+    return tuple(
+        (math.log(rate / floor), math.log((1 - rate) / (1 - floor))) for rate in rates
+    )
 
 
 def _log_mean(logs: Iterable[float]) -> float:
     """Return the log of the mean of what these are logs of."""
     values = tuple(logs)
     top = max(values)
-    return top + math.log(math.fsum(math.exp(value - top) for value in values) / len(values))
+    return top + math.log(
+        math.fsum(math.exp(value - top) for value in values) / len(values)
+    )
 
 
 def _log1p_exp(log: float) -> float:

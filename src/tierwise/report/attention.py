@@ -62,7 +62,9 @@ def command_of(run: RunRow, command: str = "run", **changes: str) -> str:
     if run.flow_run_id is None:
         return f"tierwise show {run.id}"
     unset = (None, "None", False, "False")
-    parameters = {name: value for name, value in run.parameters.items() if value not in unset}
+    parameters = {
+        name: value for name, value in run.parameters.items() if value not in unset
+    }
     parameters |= changes
     words = [f"tierwise {command} {run.flow.replace('-', '_')}"]
     for name, value in parameters.items():
@@ -76,11 +78,15 @@ def _run_items(summary: RunSummary) -> Iterator[Attention]:
         state = f"is {run.state}"
         if run.state == "running":
             state = "has not ended: it still runs, or it was stopped"
-        yield Attention(f"run {run.id} {state}; what was paid is reused", command_of(run))
+        yield Attention(
+            f"run {run.id} {state}; what was paid is reused", command_of(run)
+        )
     yield from _deferred_items(run, summary.deferred)
     if run.cost_unknown:
         calls = plural(run.cost_unknown, "call")
-        yield Attention(f"{calls} of unknown cost: a price is missing", "tierwise models")
+        yield Attention(
+            f"{calls} of unknown cost: a price is missing", "tierwise models"
+        )
     if run.budget_usd and _NEARLY_SPENT * run.budget_usd <= run.cost_known:
         text = f"{usd(run.cost_known)} of a budget of {usd(run.budget_usd)} are spent"
         yield Attention(text, command_of(run, **_doubled_budget(run)))
@@ -105,9 +111,13 @@ def _deferred_items(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attent
             again = command_of(run, **_doubled_budget(run))
             yield Attention(f"waiting for money: {documents}", again)
         elif kind == "review":
-            yield Attention(f"waiting for a person's review in {step}: {documents}", review)
+            yield Attention(
+                f"waiting for a person's review in {step}: {documents}", review
+            )
         elif kind == "unreadable":
-            yield Attention(f"{documents} could not be read", f"tierwise show {run.id} --documents")
+            yield Attention(
+                f"{documents} could not be read", f"tierwise show {run.id} --documents"
+            )
         else:
             yield Attention(f"{documents} got no acceptable answer in {step}", review)
 
@@ -139,7 +149,9 @@ def _certificate_items(
     """Yield steps with a floor whose certificates are missing, void or about to end."""
     steps = dict.fromkeys(row.step for row in rows if row.step in facts.floors)
     for step in steps:
-        states = [state for state in facts.certificates if state.certificate.step == step]
+        states = [
+            state for state in facts.certificates if state.certificate.step == step
+        ]
         valid = [state.certificate for state in states if state.void is None]
         certify = f"tierwise certify {step}"
         if not valid:

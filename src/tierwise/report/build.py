@@ -85,8 +85,12 @@ def build_report(
     rows = ledger.summaries.of_runs(run_ids)
     errors = ledger.summaries.error_rows(run_ids)
     steps = {row.step for row in rows}
-    certificates = [state for state in facts.certificates if state.certificate.step in steps]
-    trend_runs = ledger.runs.before(runs[0]) if len(runs) == 1 else _runs_of_one_flow(runs)
+    certificates = [
+        state for state in facts.certificates if state.certificate.step in steps
+    ]
+    trend_runs = (
+        ledger.runs.before(runs[0]) if len(runs) == 1 else _runs_of_one_flow(runs)
+    )
     verdicts = ledger.summaries.verdict_counts([run.id for run in trend_runs])
     return RunReport(
         summaries=summaries,
@@ -108,7 +112,9 @@ def _runs_of_one_flow(runs: Sequence[RunRow]) -> list[RunRow]:
     return list(reversed(runs)) if len(flows) == 1 else []
 
 
-def _read_savings(ledger: Ledger, run_ids: Sequence[str], facts: ProjectFacts) -> list[Saving]:
+def _read_savings(
+    ledger: Ledger, run_ids: Sequence[str], facts: ProjectFacts
+) -> list[Saving]:
     best = facts.best
     if best is None or best.price == "unknown":
         return []

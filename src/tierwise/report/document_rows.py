@@ -72,12 +72,16 @@ class _RowWriter:
         self.routes = _TextTable()  # as JSON
         self._with_answers = with_answers
 
-    def run_rows(self, ledger: Ledger, run: RunRow, run_number: int) -> Iterator[list[Any]]:
+    def run_rows(
+        self, ledger: Ledger, run: RunRow, run_number: int
+    ) -> Iterator[list[Any]]:
         """Yield a row for each document of a run: [id, run, sensitivity, steps]."""
         attempts: dict[tuple[str, str], list[Attempt]] = {}
         for attempt in ledger.runs.attempts(run.id):
             attempts.setdefault((attempt.document_id, attempt.step), []).append(attempt)
-        by_document = groupby(ledger.runs.outcomes(run.id), key=lambda row: row.document_id)
+        by_document = groupby(
+            ledger.runs.outcomes(run.id), key=lambda row: row.document_id
+        )
         for document_id, group in by_document:
             yield self._document_row(document_id, run_number, list(group), attempts)
 
@@ -131,14 +135,20 @@ class _RowWriter:
             return _WITHHELD
         if outcome.value is None:
             return _NONE
-        return self.texts.number(json.dumps(outcome.value, ensure_ascii=False, default=str))
+        return self.texts.number(
+            json.dumps(outcome.value, ensure_ascii=False, default=str)
+        )
 
     def _route_row(self, route: Route) -> list[Any]:
         """Return a route without what differs by document, so that equal ones are stored once."""
         number = self.texts.number
         proofs = {choice.model: choice.proof for choice in route.choices}
-        models = [[number(model), number(proofs.get(model, ""))] for model in route.models]
-        rejected = [[number(each.model), number(each.reason)] for each in route.rejected]
+        models = [
+            [number(model), number(proofs.get(model, ""))] for model in route.models
+        ]
+        rejected = [
+            [number(each.model), number(each.reason)] for each in route.rejected
+        ]
         return [number(route.rule), number(route.reason), models, rejected]
 
     def _attempt_row(self, attempt: Attempt, shown: bool) -> list[Any]:

@@ -207,7 +207,10 @@ class _QualityDifference:
 
 
 def _quality_difference(
-    step: str, chains: Sequence[ChainRow], best: str, certificates: Sequence[CertificateState]
+    step: str,
+    chains: Sequence[ChainRow],
+    best: str,
+    certificates: Sequence[CertificateState],
 ) -> _QualityDifference:
     """Return the certified pass rate of the accepted answers less that of the best model.
 
@@ -265,7 +268,9 @@ class TrendPoint:
     passed: float | None
 
 
-def trend(runs: Iterable[RunRow], verdicts: Mapping[str, tuple[int, int]]) -> list[TrendPoint]:
+def trend(
+    runs: Iterable[RunRow], verdicts: Mapping[str, tuple[int, int]]
+) -> list[TrendPoint]:
     """Return the runs as points, in their order.
 
     `verdicts` counts the passed and the scored ones by run.

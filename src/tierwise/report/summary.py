@@ -74,7 +74,11 @@ class RunSummary:
     def headline(self) -> str:
         """Return the run in one line."""
         run = self.run
-        parts = [f"{run.documents} documents", f"{run.deferred} deferred", f"{run.attempts} calls"]
+        parts = [
+            f"{run.documents} documents",
+            f"{run.deferred} deferred",
+            f"{run.attempts} calls",
+        ]
         if run.reused:
             parts.append(f"{run.reused} reused")
         if run.finished_at:
@@ -91,7 +95,9 @@ class RunSummary:
         plan = self.run.plan
         if not plan:
             return []
-        planned = {(row["step"], row["tier"], row["model"]): row for row in plan["rows"]}
+        planned = {
+            (row["step"], row["tier"], row["model"]): row for row in plan["rows"]
+        }
         actual = {(row.step, row.tier, row.model): row for row in self.rows}
         rows = [
             _compare_with_plan(key, planned.get(key), actual.get(key))
@@ -123,7 +129,9 @@ class RunSummary:
 
     def data(self) -> dict[str, Any]:
         """Return everything as plain data, for scripts."""
-        comparison = [{**asdict(row), "deviation": row.deviation} for row in self.against_plan()]
+        comparison = [
+            {**asdict(row), "deviation": row.deviation} for row in self.against_plan()
+        ]
         return {
             "run": asdict(self.run),
             "rows": [asdict(row) for row in self.rows],
@@ -167,7 +175,9 @@ def _latency(seconds: float | None) -> str:
 
 
 def _compare_with_plan(
-    key: tuple[str, str, str], planned: Mapping[str, Any] | None, actual: SummaryRow | None
+    key: tuple[str, str, str],
+    planned: Mapping[str, Any] | None,
+    actual: SummaryRow | None,
 ) -> PlanComparison:
     """Return one row; nothing was planned, or nothing was done, where one side is missing."""
     step, tier, model = key

@@ -43,13 +43,17 @@ class ReviewItem:
         return ", ".join(fault for fault in faults if fault)
 
 
-def waiting(ledger: Ledger, run_id: str, step: str | None = None) -> Iterator[ReviewItem]:
+def waiting(
+    ledger: Ledger, run_id: str, step: str | None = None
+) -> Iterator[ReviewItem]:
     """Yield the deferred outcomes of a run, by document."""
     for row in list(ledger.runs.outcomes(run_id, step=step, status="deferred")):
         yield _read_item(ledger, run_id, row)
 
 
-def find_item(ledger: Ledger, run_id: str, document_id: str, step: str | None = None) -> ReviewItem:
+def find_item(
+    ledger: Ledger, run_id: str, document_id: str, step: str | None = None
+) -> ReviewItem:
     """Return the deferred outcome of a document, or its only one. Raises UnknownName, Misuse."""
     rows = list(ledger.runs.outcomes(run_id, document_id))
     if not rows:
@@ -57,13 +61,17 @@ def find_item(ledger: Ledger, run_id: str, document_id: str, step: str | None = 
     if step is not None:
         rows = [row for row in rows if row.outcome.step == step]
         if not rows:
-            raise Misuse(f"{document_id} has no outcome of the step '{step}' in run {run_id}")
+            raise Misuse(
+                f"{document_id} has no outcome of the step '{step}' in run {run_id}"
+            )
     # a step that waits is meant, where others have an answer already
     deferred = [row for row in rows if row.outcome.status == "deferred"]
     candidates = deferred or rows
     if len(candidates) > 1:
         steps = ", ".join(row.outcome.step for row in candidates)
-        raise Misuse(f"{document_id} has outcomes of several steps; name one with --step: {steps}")
+        raise Misuse(
+            f"{document_id} has outcomes of several steps; name one with --step: {steps}"
+        )
     return _read_item(ledger, run_id, candidates[0])
 
 
@@ -86,14 +94,26 @@ def approve(
     outcome = item.outcome
     if number is None and outcome.value is not None:
         return _record_decision(
-            ledger, item, "approved", by=by, note=note, value=outcome.value, model=outcome.model
+            ledger,
+            item,
+            "approved",
+            by=by,
+            note=note,
+            value=outcome.value,
+            model=outcome.model,
         )
     for attempt in _attempts_to_approve(item, number):
         text = reply_text(ledger, attempt)
         if text:
             value = _parse_answer(ledger, item, text, f"the answer of {attempt.model}")
             return _record_decision(
-                ledger, item, "approved", by=by, note=note, value=value, model=attempt.model
+                ledger,
+                item,
+                "approved",
+                by=by,
+                note=note,
+                value=value,
+                model=attempt.model,
             )
     raise Misuse(
         "there is no answer to approve: none was given, or it is no longer kept; "
@@ -113,7 +133,9 @@ def _attempts_to_approve(item: ReviewItem, number: int | None) -> list[Attempt]:
     return [attempts[number - 1]]
 
 
-def edit(ledger: Ledger, item: ReviewItem, text: str, *, by: str, note: str = "") -> Decision:
+def edit(
+    ledger: Ledger, item: ReviewItem, text: str, *, by: str, note: str = ""
+) -> Decision:
     """Take a person's answer, given as JSON. Raises Misuse when it does not fit the question."""
     value = _parse_answer(ledger, item, text, "the edited answer")
     return _record_decision(ledger, item, "edited", by=by, note=note, value=value)
@@ -144,7 +166,9 @@ def find_texts(
     return texts
 
 
-def plan_retry(ledger: Ledger, run_id: str, step: str | None = None, reason: str = "") -> Retry:
+def plan_retry(
+    ledger: Ledger, run_id: str, step: str | None = None, reason: str = ""
+) -> Retry:
     """Return the documents to ask about again: deferred at a step and for a reason.
 
     Documents that were decided about by now are among them. Raises Misuse when there are none.

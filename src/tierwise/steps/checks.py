@@ -19,7 +19,9 @@ from pydantic import BaseModel
 from tierwise.errors import describe_exception
 from tierwise.records import Document, Verdict
 
-_PLACEHOLDER = re.compile(r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>")
+_PLACEHOLDER = re.compile(
+    r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>"
+)
 _DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
 # Per cent of a long quotation's characters that must occur in the document, in order.
@@ -57,7 +59,9 @@ class Check:
         try:
             reason = self.function(output, document, **arguments)
         except Exception as error:  # noqa: BLE001 - project code must not stop a run
-            return Verdict(self.name, False, f"the check raised {describe_exception(error)}")
+            return Verdict(
+                self.name, False, f"the check raised {describe_exception(error)}"
+            )
         return Verdict(self.name, reason is None, reason or "")
 
 
@@ -77,7 +81,9 @@ def check(name: str) -> Callable[[Callable[..., str | None]], Check]:
 
 
 @check("label")
-def label_is_allowed(output: BaseModel, _: Document, *, labels: Sequence[str]) -> str | None:
+def label_is_allowed(
+    output: BaseModel, _: Document, *, labels: Sequence[str]
+) -> str | None:
     """Require that the output's `label` is one of the allowed labels."""
     label = getattr(output, "label", None)
     if label in labels:
@@ -175,7 +181,9 @@ def at_most_words(field: str) -> Check:
     return check("length")(length)
 
 
-def _quoted_fields(data: Any, name: str = "") -> Iterator[tuple[str, str | None, str | None]]:
+def _quoted_fields(
+    data: Any, name: str = ""
+) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the path, value and quote of each `{value, quote}` pair in an output."""
     if isinstance(data, dict) and set(data) == {"value", "quote"}:
         yield name, data["value"], data["quote"]
@@ -188,7 +196,9 @@ def _quoted_fields(data: Any, name: str = "") -> Iterator[tuple[str, str | None,
             yield from _quoted_fields(item, f"{name}[{position}]")
 
 
-def _named_texts(data: Any, names: frozenset[str], parent: str = "") -> Iterator[tuple[str, str]]:
+def _named_texts(
+    data: Any, names: frozenset[str], parent: str = ""
+) -> Iterator[tuple[str, str]]:
     """Yield the path and text of each non-empty text under one of these names."""
     for key, path, item in _items(data, parent):
         if key in names and isinstance(item, str) and item:

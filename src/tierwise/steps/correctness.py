@@ -20,7 +20,9 @@ _COMMA = re.compile(
     r"|[1-9]\d{0,2}(?:\.\d{3}){2,}"
 )
 # A currency, a minus sign, the digits with their separators, a currency.
-_AMOUNT = re.compile(r"([^\d\s.,-]{0,4}) ?(-?)((?:0|[1-9])[\d .,']*?) ?([^\d\s.,-]{0,4})")
+_AMOUNT = re.compile(
+    r"([^\d\s.,-]{0,4}) ?(-?)((?:0|[1-9])[\d .,']*?) ?([^\d\s.,-]{0,4})"
+)
 # Punctuation between two digits stays: 1.5 is not 15.
 _PUNCTUATION = re.compile(r"(?<!\d)[\W_]+|[\W_]+(?!\d)")
 _DATE = re.compile(r"\d\D+\d")  # a bare number is not a date
@@ -60,7 +62,9 @@ def same_fields(*fields: str) -> Correct:
         names = fields or tuple(expected)
         if not names:
             return False
-        return all(_is_equivalent(output.get(name), expected.get(name)) for name in names)
+        return all(
+            _is_equivalent(output.get(name), expected.get(name)) for name in names
+        )
 
     return correct
 
@@ -104,7 +108,9 @@ def rubric(*criteria: str, needs: Correct | None = None) -> Rubric:
     `tierwise certify --judge`. Raises Misuse without a criterion.
     """
     if not criteria or not all(text.strip() for text in criteria):
-        raise Misuse("a rubric needs criteria, one sentence each, to be answered by yes or no")
+        raise Misuse(
+            "a rubric needs criteria, one sentence each, to be answered by yes or no"
+        )
     return Rubric(criteria, needs)
 
 
@@ -114,7 +120,9 @@ def _is_equivalent(given: Any, expected: Any) -> bool:
         given = given["value"]
     if isinstance(given, Mapping) and isinstance(expected, Mapping):
         # Fields of the output that the example does not name are not compared.
-        return all(_is_equivalent(given.get(name), value) for name, value in expected.items())
+        return all(
+            _is_equivalent(given.get(name), value) for name, value in expected.items()
+        )
     if isinstance(expected, list):
         if not isinstance(given, list):
             return any(_is_equivalent(given, alternative) for alternative in expected)
@@ -185,6 +193,7 @@ def _full_date(text: str, *, day_first: bool) -> datetime | None:
     from dateutil.parser import parse  # type: ignore[import-untyped]
 
     dates: set[datetime] = {
-        parse(text, dayfirst=day_first, default=default, ignoretz=True) for default in _DEFAULTS
+        parse(text, dayfirst=day_first, default=default, ignoretz=True)
+        for default in _DEFAULTS
     }
     return dates.pop() if len(dates) == 1 else None

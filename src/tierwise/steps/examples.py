@@ -80,7 +80,10 @@ class ExampleSelector:
 
 
 def load_golden(
-    path: Path, *, at_least: int = FEWEST, allowed: Mapping[str, Collection[Any]] | None = None
+    path: Path,
+    *,
+    at_least: int = FEWEST,
+    allowed: Mapping[str, Collection[Any]] | None = None,
 ) -> GoldenSet:
     """Read a JSON Lines or CSV file of examples.
 
@@ -99,7 +102,10 @@ def load_golden(
 
 
 def read_golden(
-    path: Path, *, at_least: int = FEWEST, allowed: Mapping[str, Collection[Any]] | None = None
+    path: Path,
+    *,
+    at_least: int = FEWEST,
+    allowed: Mapping[str, Collection[Any]] | None = None,
 ) -> tuple[dict[int, Example], list[ConfigError]]:
     """Return the examples of a file by their lines, and all its faults; see `load_golden`."""
     examples: dict[int, Example] = {}
@@ -120,14 +126,14 @@ def read_golden(
         lines[example.id] = line
         examples[line] = example
     if len(examples) < at_least:
-        message = (
-            f"{len(examples)} examples are too few to prove anything; give at least {at_least}"
-        )
+        message = f"{len(examples)} examples are too few to prove anything; give at least {at_least}"
         faults.append(ConfigError(message, path=path))
     return examples, faults
 
 
-def _not_allowed(example: Example, allowed: Mapping[str, Collection[Any]]) -> Iterator[str]:
+def _not_allowed(
+    example: Example, allowed: Mapping[str, Collection[Any]]
+) -> Iterator[str]:
     """Yield a message for each field whose value is not an allowed one."""
     for name, values in allowed.items():
         value = example.expected.get(name)
@@ -142,7 +148,11 @@ def _example(row: Row, path: Path, line: int) -> Example | ConfigError:
             return ConfigError(message, path=path, line=line)
     text = row["text"]
     sensitivity = row.get("sensitivity", "internal")
-    if sensitivity not in SENSITIVITIES or not isinstance(text, str) or not text.strip():
+    if (
+        sensitivity not in SENSITIVITIES
+        or not isinstance(text, str)
+        or not text.strip()
+    ):
         message = "a text is empty, or its sensitivity is not a known one"
         return ConfigError(message, path=path, line=line)
     expected = row.get("expected")

@@ -71,7 +71,9 @@ class Prompt:
         """SHA-256 (hex) of the template and its head: a certificate holds for one of these."""
         return canonical_hash([self.head.model_dump(mode="json"), self.source])
 
-    def render(self, document: Document, parameters: Mapping[str, Any]) -> tuple[Message, ...]:
+    def render(
+        self, document: Document, parameters: Mapping[str, Any]
+    ) -> tuple[Message, ...]:
         """The messages for one document. Raises ConfigError when the template uses an unknown variable."""
         variables = {
             **parameters,
@@ -79,7 +81,9 @@ class Prompt:
             "language": document.language,
             "metadata": dict(document.metadata),
             "outcomes": {
-                step: o.value for step, o in document.outcomes.items() if o.status == "accepted"
+                step: o.value
+                for step, o in document.outcomes.items()
+                if o.status == "accepted"
             },
         }
         try:
@@ -130,7 +134,10 @@ def load_prompts(folder: Path) -> Prompts:
 def read_prompts(folder: Path) -> tuple[Prompts, list[ConfigError]]:
     """The prompts of a folder that are right, and what is wrong with each other one."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.globals = {"block": delimited}
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
@@ -153,7 +160,9 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
         raise ConfigError(f"cannot be read: {error}", path=path) from None
     if not match:
         raise ConfigError(
-            "a prompt starts with front matter between two lines of ---", path=path, line=1
+            "a prompt starts with front matter between two lines of ---",
+            path=path,
+            line=1,
         )
     head = parse_yaml(match[1], path, first_line=2).validate(FrontMatter)
     body_line = match[1].count("\n") + 3
@@ -161,11 +170,15 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
         template = environment.from_string(match[2])
     except TemplateSyntaxError as error:
         raise ConfigError(
-            f"not a valid template: {error.message}", path=path, line=error.lineno + body_line - 1
+            f"not a valid template: {error.message}",
+            path=path,
+            line=error.lineno + body_line - 1,
         ) from None
     if missing := {"system", "user"} - set(template.blocks):
         raise ConfigError(
-            f"the template needs a block named '{min(missing)}'", path=path, line=body_line
+            f"the template needs a block named '{min(missing)}'",
+            path=path,
+            line=body_line,
         )
     return Prompt(path.name.removesuffix(SUFFIX), path, head, match[2], template)
 
@@ -175,7 +188,9 @@ def delimited(name: str, value: Any) -> str:
 
     The delimiter derives from the content, so equal documents give equal prompts.
     """
-    text = neutral(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = neutral(
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    )
     tag = f"{name}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
     while tag in text:
         tag = f"{name}-{hashlib.sha256(tag.encode()).hexdigest()[:6]}"

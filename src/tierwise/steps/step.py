@@ -49,7 +49,8 @@ class Step:
     prompt: str
     checks: tuple[Check, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
-    splits: str | None = None  # the output field whose texts are joined for the reduce call
+    # the output field whose texts are joined for the reduce call
+    splits: str | None = None
     gathers: Gather | None = None
     stakes: Stakes = "normal"
     correct: Correct | None = None  # what a right answer is, for golden sets
@@ -77,7 +78,12 @@ class Step:
     def hash(self, parameters: Mapping[str, Any]) -> str:
         """SHA-256 (hex) of the schema, the checks and the parameters: a certificate holds for one of these."""
         return canonical_hash(
-            [self.name, self.schema(parameters), [c.name for c in self.checks], dict(parameters)]
+            [
+                self.name,
+                self.schema(parameters),
+                [c.name for c in self.checks],
+                dict(parameters),
+            ]
         )
 
     def question(self, parameters: Mapping[str, Any]) -> str:
@@ -94,7 +100,9 @@ class Step:
                 verdict = Verdict("schema", False, _first_error(error))
             except Exception as error:  # noqa: BLE001 - a validator is the project's code, so it may raise anything
                 verdict = Verdict(
-                    "schema", False, f"{self.returns.__name__} raised {describe_exception(error)}"
+                    "schema",
+                    False,
+                    f"{self.returns.__name__} raised {describe_exception(error)}",
                 )
         return verdict
 
@@ -102,9 +110,9 @@ class Step:
         """The outputs for a document's parts, as plain data, as one."""
         if self.gathers is None:
             raise TypeError(f"{self.name} gathers nothing")
-        return self.gathers([self.returns.model_validate(value) for value in values]).model_dump(
-            mode="json"
-        )
+        return self.gathers(
+            [self.returns.model_validate(value) for value in values]
+        ).model_dump(mode="json")
 
     def judge(
         self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
@@ -153,14 +161,17 @@ def without_limits(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     return {
-        k: without_limits(v) for k, v in node.items() if k not in _LIMITS or isinstance(v, dict)
+        k: without_limits(v)
+        for k, v in node.items()
+        if k not in _LIMITS or isinstance(v, dict)
     }
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
     """What a model without native structured output is told."""
-    return "Answer with one JSON object and nothing else. It fits this JSON schema:\n" + json.dumps(
-        schema
+    return (
+        "Answer with one JSON object and nothing else. It fits this JSON schema:\n"
+        + json.dumps(schema)
     )
 
 

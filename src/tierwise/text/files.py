@@ -55,11 +55,15 @@ def read_errors(path: Path, kind: str = "file") -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ConfigError(f"this {kind} is missing; check its name", path=path) from None
+        raise ConfigError(
+            f"this {kind} is missing; check its name", path=path
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError("it is not UTF-8; save it as UTF-8", path=path) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror or error}", path=path) from None
+        raise ConfigError(
+            f"cannot be read: {error.strerror or error}", path=path
+        ) from None
 
 
 def _draft_of(path: Path) -> Path:

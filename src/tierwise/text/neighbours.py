@@ -42,7 +42,9 @@ class Neighbours(Generic[T]):
         self._terms = Terms.fitted(union)
         self._by_term = matrix.T.tocsr()  # rows of terms: a text needs a few of them
 
-    def nearest(self, text: str, k: int, *, exclude: Collection[str] = ()) -> tuple[T, ...]:
+    def nearest(
+        self, text: str, k: int, *, exclude: Collection[str] = ()
+    ) -> tuple[T, ...]:
         """Return up to `k` examples, the nearest last, so that in a prompt it is next to the text.
 
         An example is left out if its text equals the given one but for case, spaces and

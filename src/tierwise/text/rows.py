@@ -84,7 +84,8 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row | ConfigError]]
 def _json_row(path: Path, line: int, raw: str) -> Row | ConfigError:
     try:
         row = json.loads(raw)
-    except (ValueError, RecursionError) as error:  # also for numbers and nestings that are too long
+    except (ValueError, RecursionError) as error:
+        # also for numbers and nestings that are too long
         return ConfigError(
             f"not valid JSON: {error}; write one object a line", path=path, line=line
         )

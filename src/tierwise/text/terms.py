@@ -83,7 +83,10 @@ class Terms:
                 if place is not None:
                     counts[place] += 1
             # sublinear tf-idf, each family scaled to the length 1, as the vectorisers do
-            raw = [(1 + math.log(count)) * self.rarity[place] for place, count in counts.items()]
+            raw = [
+                (1 + math.log(count)) * self.rarity[place]
+                for place, count in counts.items()
+            ]
             length = math.sqrt(sum(weight * weight for weight in raw))
             places += counts
             weights += [weight / length for weight in raw]

@@ -36,7 +36,10 @@ def count_tokens(text: str) -> int:
 
 
 def estimate_prompt_tokens(
-    messages: Iterable[Message], margin: float = 1.0, *, known: Mapping[str, int] = _NONE
+    messages: Iterable[Message],
+    margin: float = 1.0,
+    *,
+    known: Mapping[str, int] = _NONE,
 ) -> int:
     """Estimate a prompt's tokens with its chat template, times `token_margin`, rounded up.
 

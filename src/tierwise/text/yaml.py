@@ -40,7 +40,12 @@ class YamlData:
     """Plain data from YAML together with the line of every key and item."""
 
     def __init__(
-        self, path: Path | str, node: Any, *, first_line: int = 1, text: str | None = None
+        self,
+        path: Path | str,
+        node: Any,
+        *,
+        first_line: int = 1,
+        text: str | None = None,
     ) -> None:
         """Take a parsed node. With `text`, the node has no lines: they are parsed when needed."""
         self.path = path
@@ -199,7 +204,8 @@ def write_yaml(path: Path | str, data: Any, *, header: str) -> None:
 
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 120
-    yaml.representer.ignore_aliases = lambda _: True  # equal values are spelt out, not linked
+    # equal values are spelt out, not linked
+    yaml.representer.ignore_aliases = lambda _: True
     path = Path(path)
     body = io.StringIO()
     yaml.dump(data, body)
@@ -265,7 +271,9 @@ def add_entry(path: Path, key: str, entry: Mapping[str, Any]) -> None:
     content = _mapping(source)
     entries = content.get(key) or {}
     if not _reads_as(text, {**content, key: {**entries, **entry}}):
-        raise source.error(f"write this under `{key}` by hand, {_UNCHANGEABLE}: {written}")
+        raise source.error(
+            f"write this under `{key}` by hand, {_UNCHANGEABLE}: {written}"
+        )
     _replace(path, text)
 
 
@@ -319,7 +327,9 @@ def _top_comments(path: Path) -> str:
     if not path.exists():
         return ""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(takewhile(lambda line: line.startswith("#") or not line.strip(), lines))
+    return "".join(
+        takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
+    )
 
 
 def _plain(node: Any) -> Any:
@@ -372,13 +382,16 @@ def _fields_at(model: Any, location: Location) -> list[str]:
 
     if isinstance(model, type) and issubclass(model, BaseModel):
         annotations = {
-            info.alias or name: info.annotation for name, info in model.model_fields.items()
+            info.alias or name: info.annotation
+            for name, info in model.model_fields.items()
         }
         if not location:
             return list(annotations)
         return _fields_at(annotations.get(str(location[0])), location[1:])
     # a collection takes a key or an index of the location; a union or Annotated takes nothing
-    inner = location[1:] if get_origin(model) in (dict, list, tuple, Mapping) else location
+    inner = (
+        location[1:] if get_origin(model) in (dict, list, tuple, Mapping) else location
+    )
     for argument in get_args(model):
         fields = _fields_at(argument, inner)
         if fields:

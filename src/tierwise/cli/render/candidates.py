@@ -52,7 +52,9 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
 
 
 def print_candidates(
-    evaluation: Evaluation, results: Sequence[CandidateResult], data: Sequence[dict[str, Any]]
+    evaluation: Evaluation,
+    results: Sequence[CandidateResult],
+    data: Sequence[dict[str, Any]],
 ) -> None:
     """Print a table, and a sentence for each candidate that missed the floor or needs a note."""
     golden = evaluation.golden
@@ -119,7 +121,9 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
         return measured.shortfall(floor, result.compared).sentence
     if judged.open_labels:
         labels = f"{evaluation.golden.path.stem}-labels.jsonl"
-        return f"not certified: {judged.open_labels} answers in {labels} wait for a person"
+        return (
+            f"not certified: {judged.open_labels} answers in {labels} wait for a person"
+        )
     text = f"{judged.by} passed {measured.n - measured.errors} of {measured.n}"
     if judged.unscored:
         text += f", and {judged.unscored} of its verdicts could not be read"
@@ -134,5 +138,7 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
     if missing is None:
         return f"{text}; too few passed for {floor:g}, however many labels people give"
     if missing:
-        return f"{text}; {floor:g} needs {missing} more labels by people, see --to-label"
+        return (
+            f"{text}; {floor:g} needs {missing} more labels by people, see --to-label"
+        )
     return text

@@ -21,7 +21,9 @@ def print_difference(difference: Difference, past: Past) -> None:
         "replayed with both rules."
     )
     if past.without:
-        typer.echo(f"{past.without} older ones are left out: they have no features on record.")
+        typer.echo(
+            f"{past.without} older ones are left out: they have no features on record."
+        )
     if past.unavailable:
         names = ", ".join(sorted(past.unavailable))
         typer.echo(f"Not available then, so not used here: {names}.")
@@ -49,7 +51,10 @@ def _print_alarms(difference: Difference) -> None:
             typer.echo(f"  {move.step}: {before} -> {move.after}, {move.decisions}")
     alarms = (
         ("COULD LEAVE THE HOUSE when the first model fails", difference.may_leave),
-        ("BELOW THE FLOOR: the first choice is no longer certified for it", difference.below),
+        (
+            "BELOW THE FLOOR: the first choice is no longer certified for it",
+            difference.below,
+        ),
         ("DEFERRED: no acceptable model is left", difference.deferred),
     )
     for title, counts in alarms:
@@ -57,7 +62,9 @@ def _print_alarms(difference: Difference) -> None:
             typer.echo(f"\n{title}: {counts_text(dict(counts))}")
 
 
-def _cells(step: str, before: str | None, after: str | None, decisions: int) -> dict[str, Any]:
+def _cells(
+    step: str, before: str | None, after: str | None, decisions: int
+) -> dict[str, Any]:
     return {
         "step": step,
         "from": before or "(deferred)",
@@ -77,9 +84,7 @@ def _cost_sentence(difference: Difference) -> str:
         sentence = f"First choices cost the same: {usd(after)}"
     else:
         verb = "saves" if before > after else "costs"
-        sentence = (
-            f"First choices: {usd(before)} -> {usd(after)}, which {verb} {usd(abs(before - after))}"
-        )
+        sentence = f"First choices: {usd(before)} -> {usd(after)}, which {verb} {usd(abs(before - after))}"
     if difference.unpriced:
         sentence += f"; {difference.unpriced} more, of unknown price or tokens"
     return f"{sentence}."

@@ -75,7 +75,9 @@ def _decision_rows(explanation: Explanation) -> list[tuple[str, str]]:
         rows.append(("Document", _document_text(features)))
     tags = features.get("tags")
     if tags:
-        rows.append(("Tags", ", ".join(f"{name}={value}" for name, value in tags.items())))
+        rows.append(
+            ("Tags", ", ".join(f"{name}={value}" for name, value in tags.items()))
+        )
     for number, (step, value) in enumerate(explanation.earlier.items()):
         # One label for the whole list of earlier outcomes.
         label = "" if number else "Before"
@@ -191,7 +193,9 @@ def _attempt_details(explanation: Explanation, attempt: Attempt) -> Iterator[str
     """Yield what a model said, the verdicts on it, and the words that decided."""
     outcome = explanation.outcome
     accepted = (
-        outcome is not None and outcome.status == "accepted" and attempt is explanation.used[-1]
+        outcome is not None
+        and outcome.status == "accepted"
+        and attempt is explanation.used[-1]
     )
     said = explanation.answers.get(attempt.id)
     if said is not None and not accepted:  # the outcome shows an accepted answer

@@ -43,7 +43,9 @@ def _accepted_examples(summary: RunSummary, engine: Engine) -> list[OutcomeRow]:
     """Return one accepted outcome of each step; a run may be too large to read all."""
     examples = []
     for step in summary.outcomes:
-        accepted = engine.ledger.runs.outcomes(summary.run.id, step=step, status="accepted")
+        accepted = engine.ledger.runs.outcomes(
+            summary.run.id, step=step, status="accepted"
+        )
         first = next(accepted, None)
         if first:
             examples.append(first)
@@ -83,7 +85,9 @@ def _what_happened(
     return lines
 
 
-def _model_part(row: SummaryRow, engine: Engine, certified: set[tuple[str, str]]) -> str:
+def _model_part(
+    row: SummaryRow, engine: Engine, certified: set[tuple[str, str]]
+) -> str:
     """Return the accepted answers of one model, and whether it is free and certified."""
     notes = []
     model = engine.policy.catalog.models.get(row.model)
@@ -123,17 +127,26 @@ def _why(summary: RunSummary, certified: set[tuple[str, str]]) -> list[str]:
 def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]:
     """Return at most three commands, each with its purpose."""
     run_id = summary.run.id
-    commands = [(f"tierwise show {run_id} --documents", "the outcome of every document and step")]
+    commands = [
+        (
+            f"tierwise show {run_id} --documents",
+            "the outcome of every document and step",
+        )
+    ]
     # A document may be deferred by reading, before any model was asked.
     unanswered = next((row for row in summary.deferred if row.step != "read"), None)
     if unanswered:
         document = shlex.quote(unanswered.document_id)
         step = unanswered.step
-        commands.append((f"tierwise explain {document} {step}", "the reason for its deferral"))
+        commands.append(
+            (f"tierwise explain {document} {step}", "the reason for its deferral")
+        )
     elif examples:
         document = shlex.quote(examples[0].document_id)
         step = examples[0].outcome.step
-        commands.append((f"tierwise explain {document} {step}", "the reason for its model"))
+        commands.append(
+            (f"tierwise explain {document} {step}", "the reason for its model")
+        )
     if summary.deferred:
         commands.append((f"tierwise review {run_id}", "decide the deferred documents"))
     else:

@@ -45,12 +45,20 @@ def print_item(item: ReviewItem, text: str | None, answers: list[str | None]) ->
     """
     out = console()
     outcome = item.outcome
-    out.rule(f"{item.document_id} · {item.step} · {outcome.sensitivity} · {outcome.status}")
+    out.rule(
+        f"{item.document_id} · {item.step} · {outcome.sensitivity} · {outcome.status}"
+    )
     if text is None:
         text = "(the text is not kept, and not found in the run's source)"
     _print_safely(out, text)
-    for number, (attempt, answer) in enumerate(zip(outcome.attempts, answers, strict=True), 1):
-        out.rule(f"attempt {number}: {attempt.model} ({attempt.kind})", align="left", style="dim")
+    for number, (attempt, answer) in enumerate(
+        zip(outcome.attempts, answers, strict=True), 1
+    ):
+        out.rule(
+            f"attempt {number}: {attempt.model} ({attempt.kind})",
+            align="left",
+            style="dim",
+        )
         _print_safely(out, _why_no_answer(attempt) if answer is None else answer)
         for verdict in attempt.verdicts:
             if verdict.passed is False:
@@ -74,7 +82,9 @@ def print_decision(decision: Decision, *, as_json: bool) -> None:
         return
     typer.echo(f"{decision.document_id}, {decision.step}: {decision.says}")
     if decision.decision in ("approved", "edited"):
-        typer.echo(f"Run the later steps with: tierwise retry {decision.run_id}", err=True)
+        typer.echo(
+            f"Run the later steps with: tierwise retry {decision.run_id}", err=True
+        )
 
 
 def item_data(item: ReviewItem) -> dict[str, Any]:

@@ -37,7 +37,10 @@ def print_report(report: RunReport, documents: list[dict[str, Any]]) -> None:
     _print_rest(summary)
     if report.attention:
         print_table(
-            [{"attention": item.text, "command": item.command} for item in report.attention]
+            [
+                {"attention": item.text, "command": item.command}
+                for item in report.attention
+            ]
         )
     if documents:
         print_table(documents, title="Documents")
@@ -55,7 +58,9 @@ def rows_with_intervals(summary: RunSummary) -> list[dict[str, Any]]:
             if name == "pass rate" and figures.shadow:
                 row[_INTERVAL] = ""
             elif name == "pass rate":
-                row[_INTERVAL] = _interval_text(interval(figures.accepted, figures.documents))
+                row[_INTERVAL] = _interval_text(
+                    interval(figures.accepted, figures.documents)
+                )
         rows.append(row)
     return rows
 
@@ -95,7 +100,9 @@ def _print_rest(summary: RunSummary) -> None:
         print_table(rows, title=title)
     against_plan = summary.against_plan()
     if against_plan:
-        print_table([row.cells() for row in against_plan], title="Planned, and what came of it")
+        print_table(
+            [row.cells() for row in against_plan], title="Planned, and what came of it"
+        )
     console().print(summary.headline(), markup=False)
 
 

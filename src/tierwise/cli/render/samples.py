@@ -27,12 +27,16 @@ def item_lines(ledger: Ledger, item: Item) -> Iterator[str]:
     if source:
         rows.append(("from", str(source)))
     answer = one_line(sample.accepted)
-    rows.append(("accepted", f"{sample.accepted_model}: {answer}{_label(sample.right)}"))
+    rows.append(
+        ("accepted", f"{sample.accepted_model}: {answer}{_label(sample.right)}")
+    )
     if item.shadow:
         said = "no answer that passed the checks"
         if item.asks_both:
             said = one_line(item.shadow.value)
-        rows.append(("shadow", f"{item.shadow.model}: {said}{_label(item.shadow.right)}"))
+        rows.append(
+            ("shadow", f"{item.shadow.model}: {said}{_label(item.shadow.right)}")
+        )
     yield from aligned(rows, indent="  ")
 
 
@@ -55,7 +59,9 @@ def evidence_lines(standings: list[Standing], demotions: Demoted) -> Iterator[st
 
 
 def _standing_text(
-    standing: Standing, demotions: Mapping[tuple[str, tuple[str, ...]], str], shadows: int
+    standing: Standing,
+    demotions: Mapping[tuple[str, tuple[str, ...]], str],
+    shadows: int,
 ) -> str:
     """Return the evidence about one model; `shadows` is the number of them for its step."""
     from tierwise.policy.sequential_test import ALPHA
@@ -79,7 +85,9 @@ def _standing_text(
         parts.append(f"DEMOTED: {reason}")
     # Shadows of one step are compared with each other, so they share the error rate.
     if standing.shadow and standing.evidence.certifies(ALPHA / shadows):
-        parts.append(f"worth certifying: tierwise certify {standing.step} -m {standing.model}")
+        parts.append(
+            f"worth certifying: tierwise certify {standing.step} -m {standing.model}"
+        )
     return "; ".join(parts)
 
 

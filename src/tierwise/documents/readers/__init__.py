@@ -13,7 +13,13 @@ results        the values that readers return
 from __future__ import annotations
 
 from tierwise.documents.readers.decoding import decode
-from tierwise.documents.readers.formats import ACCEPTED, CONVERTERS, ROWS, TEXTS, extract
+from tierwise.documents.readers.formats import (
+    ACCEPTED,
+    CONVERTERS,
+    ROWS,
+    TEXTS,
+    extract,
+)
 from tierwise.documents.readers.front_matter import FrontMatter, split_front_matter
 from tierwise.documents.readers.results import Extracted, RawDocument
 from tierwise.documents.readers.rows import RowFile

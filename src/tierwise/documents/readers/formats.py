@@ -54,10 +54,13 @@ def extract(data: bytes, suffix: str) -> Extracted:
         extracted = convert(data)
     except DocumentError:
         raise
-    except Exception as error:  # parsers raise anything on hostile bytes; none may stop a batch
+    except Exception as error:
+        # parsers raise anything on hostile bytes; none may stop a batch
         name = type(error).__name__
         unknown = f"it could not be converted ({name}); save it again or as plain text"
         raise DocumentError(_REASONS.get(name, unknown)) from error
     if len(extracted.text) > MOST_UNPACKED_BYTES:
-        raise DocumentError(f"it holds more than {MOST_UNPACKED_BYTES:,} characters; split it")
+        raise DocumentError(
+            f"it holds more than {MOST_UNPACKED_BYTES:,} characters; split it"
+        )
     return extracted

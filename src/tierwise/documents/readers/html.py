@@ -7,7 +7,9 @@ import re
 from tierwise.documents.readers.decoding import decode
 from tierwise.documents.readers.results import Extracted
 
-_CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_CHARSET = re.compile(
+    rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
+)
 _HEAD_BYTES = 2048  # where a file declares its encoding
 
 

@@ -12,7 +12,11 @@ from tierwise.documents.readers.results import Extracted
 from tierwise.errors import DocumentError
 
 _HEADERS = ("subject", "from", "to", "date")
-_ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
+_ENCRYPTED = (
+    "multipart/encrypted",
+    "application/pkcs7-mime",
+    "application/x-pkcs7-mime",
+)
 # The values of RFC 4021's header `Sensitivity`, as our levels.
 _SENSITIVITY = {
     "normal": "",

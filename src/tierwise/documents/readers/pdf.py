@@ -19,7 +19,9 @@ def read_pdf(data: bytes) -> Extracted:
     converted = PdfConverter().convert(io.BytesIO(data), StreamInfo(extension=".pdf"))
     text = str(converted.markdown)
     if not text.strip():
-        message = "no text found; it may be a scan: run text recognition (OCR) on it first"
+        message = (
+            "no text found; it may be a scan: run text recognition (OCR) on it first"
+        )
         raise DocumentError(message)
     unmapped = sum(len(glyph) for glyph in _UNMAPPED.findall(text))
     if unmapped > len(text) / 4:

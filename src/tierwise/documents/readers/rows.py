@@ -86,7 +86,9 @@ def _row_document(
 
     metadata: dict[str, str] = {}
     for name, value in fields.items():
-        metadata[name] = value if isinstance(value, str) else orjson.dumps(value).decode()
+        metadata[name] = (
+            value if isinstance(value, str) else orjson.dumps(value).decode()
+        )
     metadata.update(notes)
     return RawDocument(
         id=f"{source.id}#{key}",
@@ -147,11 +149,15 @@ def _parse_json_row(line: bytes) -> dict[str, Any] | DocumentError:
 # CSV
 
 
-def _csv_rows(source: RowFile, encoding: str) -> Iterator[dict[str, str] | DocumentError]:
+def _csv_rows(
+    source: RowFile, encoding: str
+) -> Iterator[dict[str, str] | DocumentError]:
     # Process-wide, and 128 KiB by default: many documents are longer.
     longest_cell = max(csv.field_size_limit(), source.max_bytes)
     csv.field_size_limit(longest_cell)
-    with source.path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+    with source.path.open(
+        encoding=encoding, errors="surrogateescape", newline=""
+    ) as file:
         lines = _BoundedLines(file, source.max_bytes)
         first_line = _first_row(lines)
         delimiter = _find_delimiter(first_line, source.text_column)
@@ -219,7 +225,9 @@ def _check_unique_columns(header: list[str]) -> None:
     for column in header:
         name = column.strip().casefold()
         if name in seen:
-            raise DocumentError(f"two of its columns are called '{name[:40]}'; rename one")
+            raise DocumentError(
+                f"two of its columns are called '{name[:40]}'; rename one"
+            )
         if name:
             seen.add(name)
 

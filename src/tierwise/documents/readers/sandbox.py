@@ -66,7 +66,12 @@ class Sandbox:
     def _start(self) -> subprocess.Popen[bytes]:
         env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         env.update(_ONE_THREAD)
-        command = [sys.executable, "-P", "-m", "tierwise.documents.readers.sandbox_child"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "tierwise.documents.readers.sandbox_child",
+        ]
         command += [str(self.seconds), str(self.memory_bytes)]
         return subprocess.Popen(  # noqa: S603 - our own module
             command,

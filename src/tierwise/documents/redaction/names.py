@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from tierwise.documents.redaction.patterns import Span
 
-_GREETING = r"dear|hi|hello|hallo|liebe[rs]?|sehr geehrte[rs]?|cher|chere|bonjour|bonsoir"
+_GREETING = (
+    r"dear|hi|hello|hallo|liebe[rs]?|sehr geehrte[rs]?|cher|chere|bonjour|bonsoir"
+)
 _TITLE = r"mrs?|ms|miss|mx|dr|prof|herrn?|frau|mme|mlle|madame|monsieur"
 _CLOSING = (
     r"regards|sincerely|faithfully|yours|thanks|thank you|cheers|wishes|love|best"

@@ -54,7 +54,11 @@ _PATTERNS: dict[str, tuple[re.Pattern[str], ...]] = {
     "URL": (re.compile(_SCHEME + r"[^\s<>\"']*[^\s<>\"'.,;:!?)\]]", re.IGNORECASE),),
     "EMAIL": (re.compile(_MAIL), re.compile(_SPELT_MAIL, re.IGNORECASE)),
     "HANDLE": (re.compile(r"(?<![\w@])@\w{2,64}"),),
-    "IBAN": (re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b"),),
+    "IBAN": (
+        re.compile(
+            r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b"
+        ),
+    ),
     "ID": tuple(re.compile(pattern) for pattern in _IDS),
 }
 _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
@@ -64,7 +68,9 @@ _IP = re.compile(
 _NUMBER = re.compile(rf"(?<!\d)(?:{'|'.join(_NUMBERS)})(?!\d)")
 _FEWEST_DIGITS = 9  # of a number that is taken out whatever it is
 
-_DATE = re.compile(r"(?<!\d)(?:\d{4}-\d{1,2}-\d{1,2}|\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d{2}))(?!\d)")
+_DATE = re.compile(
+    r"(?<!\d)(?:\d{4}-\d{1,2}-\d{1,2}|\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d{2}))(?!\d)"
+)
 _DECIMALS = re.compile(r"(?<=\d)\.\d{1,2}(?![\d.])")
 _DOUBTS = {
     "an @ between words": re.compile(r"\w@\w|\bat\b.{1,40}\bdot\b", re.IGNORECASE),

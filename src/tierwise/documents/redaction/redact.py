@@ -21,15 +21,24 @@ from tierwise.documents.redaction.patterns import (
     normalize,
 )
 from tierwise.errors import Misuse, UnknownName
-from tierwise.records import SENSITIVITIES, Document, Outcome, Sensitivity, highest, rank
+from tierwise.records import (
+    SENSITIVITIES,
+    Document,
+    Outcome,
+    Sensitivity,
+    highest,
+    rank,
+)
 
 Finder = Callable[[str], Iterator[Span]]
 
 STEP = "redact"
 REGIONS = ("GB", "US", "DE", "FR")
-_PEOPLE = ("from", "to", "cc", "reply-to", "sender", "author")  # metadata that names people
+# metadata that names people
+_PEOPLE = ("from", "to", "cc", "reply-to", "sender", "author")
 _SEPARATORS = re.compile(r"[\s./()-]+")
-_TEXTUAL_KINDS = ("URL", "EMAIL", "HANDLE", "NAME", "WORD")  # case and white space do not matter
+# case and white space do not matter
+_TEXTUAL_KINDS = ("URL", "EMAIL", "HANDLE", "NAME", "WORD")
 _MOST_LISTED = 3  # places of doubt in a reason; the others are counted
 _GAP = "\0"  # stands where data was taken out, so that no match reaches across
 
@@ -60,7 +69,9 @@ class Redaction:
                 raise UnknownName("region", region, SUPPORTED_REGIONS)
         for word in self.also:
             if isinstance(word, str) and not word.strip():
-                raise Misuse("redact: a word in `also` is empty; it would match nothing")
+                raise Misuse(
+                    "redact: a word in `also` is empty; it would match nothing"
+                )
 
     def apply(self, document: Document) -> Document:
         """Return the document without personal data in its text and metadata.
@@ -76,7 +87,8 @@ class Redaction:
         eraser = _Eraser(self._finders(document))
         text = eraser.erase(document.text)
         metadata = {
-            key: eraser.erase(value, f"`{key}`") for key, value in document.metadata.items()
+            key: eraser.erase(value, f"`{key}`")
+            for key, value in document.metadata.items()
         }
         reason = _why_not_lowered(document, before, goal) or eraser.describe_doubts()
 
@@ -111,7 +123,9 @@ class Redaction:
         for key, value in document.metadata.items():
             if key.casefold() in _PEOPLE:
                 phrases.append(normalize(value).text)
-        own_words = [partial(find_matches, "WORD", _word_pattern(word)) for word in self.also]
+        own_words = [
+            partial(find_matches, "WORD", _word_pattern(word)) for word in self.also
+        ]
         return [
             partial(find_personal_data, regions=self.regions),
             *own_words,
@@ -237,7 +251,11 @@ def _outcome_sensitivities(document: Document) -> Iterator[Sensitivity]:
 
     An earlier redaction's outcome does not count, as it holds nothing of the text.
     """
-    return (outcome.sensitivity for step, outcome in document.outcomes.items() if step != STEP)
+    return (
+        outcome.sensitivity
+        for step, outcome in document.outcomes.items()
+        if step != STEP
+    )
 
 
 def _merge(spans: Iterable[Span]) -> list[Span]:

@@ -28,7 +28,8 @@ from tierwise.policy.certificates import ALPHA, Certificate
 from tierwise.policy.rules import features
 from tierwise.text.tokens import count_tokens
 
-FIT = 0.4  # share of the golden set that thresholds are fitted on; the rest certifies them
+# share of the golden set that thresholds are fitted on; the rest certifies them
+FIT = 0.4
 # Levels to fit at first: a threshold that barely shows the floor on one part often misses it on the
 # other.
 STRICT = (0.0005, 0.005)
@@ -44,7 +45,8 @@ class CandidateResult:
     compared: int
     certificate: Certificate | None
     note: str = ""
-    to_label: tuple[HumanLabel, ...] = ()  # answers for human labelling, where asked for
+    # answers for human labelling, where asked for
+    to_label: tuple[HumanLabel, ...] = ()
 
 
 def compare(
@@ -76,7 +78,9 @@ def compare(
     for chain in candidates:
         scored = score(evaluation, chain, evaluation.golden.examples)
         plain = measure(evaluation, chain, scored)
-        meets_floor = evaluation.floor is None or plain.bound(compared) >= evaluation.floor
+        meets_floor = (
+            evaluation.floor is None or plain.bound(compared) >= evaluation.floor
+        )
         limited = None
         if chain in may_have_threshold and (thresholds == "fit" or not meets_floor):
             limited = _with_threshold(evaluation, chain, scored, compared)
@@ -194,7 +198,9 @@ def with_lower_bounds(
         bound = proven_pass_rate(
             certificate.errors, certificate.n, _judge_validation(certificate), compared
         )
-        lowered.append(certificate.model_copy(update={"compared": compared, "bound": bound}))
+        lowered.append(
+            certificate.model_copy(update={"compared": compared, "bound": bound})
+        )
     return lowered
 
 
@@ -310,7 +316,9 @@ def _certificate(
 
 
 def _this_machine() -> str:
-    return f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    return (
+        f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    )
 
 
 def _may_have_threshold(evaluation: Evaluation, name: str) -> bool:

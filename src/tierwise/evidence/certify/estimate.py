@@ -50,9 +50,16 @@ def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate
         documents += parts_of(job, example.document())
     costs = {name: _worst_cost(job, catalog.model(name), documents) for name in models}
     if evaluation.judge and evaluation.rubric:
-        judging = judge.judge_job(engine, run, evaluation.step, evaluation.rubric, evaluation.judge)
-        longest = _longest_answer(evaluation.step.name, job.prompt.head.max_output_tokens)
-        judged = [judge.judge_document(example, longest) for example in evaluation.golden.examples]
+        judging = judge.judge_job(
+            engine, run, evaluation.step, evaluation.rubric, evaluation.judge
+        )
+        longest = _longest_answer(
+            evaluation.step.name, job.prompt.head.max_output_tokens
+        )
+        judged = [
+            judge.judge_document(example, longest)
+            for example in evaluation.golden.examples
+        ]
         once = _worst_cost(judging, catalog.model(evaluation.judge), judged)
         # once for each candidate's answers
         costs[f"{evaluation.judge} as judge"] = total([once] * len(models))
@@ -66,7 +73,9 @@ def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate
     return CostEstimate(usd=usd, unknown=tuple(unknown))
 
 
-def _worst_cost(job: Job, model: Model, documents: Sequence[Document]) -> Decimal | None:
+def _worst_cost(
+    job: Job, model: Model, documents: Sequence[Document]
+) -> Decimal | None:
     """Return USD for all documents; None when the price is unknown.
 
     Each prompt is answered and then repaired at full length.
@@ -84,13 +93,21 @@ def _worst_cost(job: Job, model: Model, documents: Sequence[Document]) -> Decima
 def _prompts(job: Job, model: Model, document: Document) -> Iterator[int]:
     """Yield the tokens of each prompt for a document, with the model's few-shot examples."""
     text = count_tokens(document.text)
-    document_features = features(job.step, document, tokens=text, prompt_tokens=0, budget_used=0)
-    work = Work(job=job, document=document, parameters=job.parameters, features=document_features)
+    document_features = features(
+        job.step, document, tokens=text, prompt_tokens=0, budget_used=0
+    )
+    work = Work(
+        job=job,
+        document=document,
+        parameters=job.parameters,
+        features=document_features,
+    )
     frame = estimate_prompt_tokens(conversation(work, model)) - text
     limit = job.prompt.head.max_output_tokens
     window = int((model.context_tokens - limit) / model.token_margin)
     room = max(_LEAST_ROOM, window - frame)
-    while job.step.splits and text > room:  # in parts, and then once more over the parts' results
+    # in parts, and then once more over the parts' results
+    while job.step.splits and text > room:
         parts = math.ceil(text / room)
         for _ in range(parts):
             yield frame + room

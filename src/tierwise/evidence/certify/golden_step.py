@@ -48,7 +48,9 @@ def load_golden_step(
         spec = replace(spec, correct=rubric(*settings.rubric, needs=spec.correct))
     parameters = dict(settings.parameters)
     allowed = {
-        field: parameters[name] for field, name in spec.choices.items() if name in parameters
+        field: parameters[name]
+        for field, name in spec.choices.items()
+        if name in parameters
     }
     golden = load_golden(path, allowed=allowed)
     return GoldenStep(spec, GoldenSet(path, golden.examples[:limit]), parameters)
@@ -59,7 +61,9 @@ def _output_model(name: str, path: Path) -> type[BaseModel]:
     try:
         model = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"returns: there is no '{name}' ({error})", path=path) from None
+        raise ConfigError(
+            f"returns: there is no '{name}' ({error})", path=path
+        ) from None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise ConfigError(f"returns: '{name}' is not an output model", path=path)
     return model

@@ -16,7 +16,13 @@ from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded
 from tierwise.evidence import judge
 from tierwise.evidence.judge import HumanLabel, JudgeValidation
-from tierwise.policy.certificates import ALPHA, MeanUsage, Shortfall, labels_needed, lower_bound
+from tierwise.policy.certificates import (
+    ALPHA,
+    MeanUsage,
+    Shortfall,
+    labels_needed,
+    lower_bound,
+)
 from tierwise.records import Attempt, Batch, Document, Outcome, Usage
 from tierwise.steps.correctness import Rubric
 from tierwise.steps.examples import Example, GoldenSet
@@ -43,7 +49,8 @@ class Evaluation:
     labels: tuple[HumanLabel, ...] = ()  # to validate the judge
     budget_usd: Decimal | None = None  # for everything that is measured
     budget_name: str = field(default_factory=lambda: f"certify {uuid.uuid4().hex[:8]}")
-    fresh_since: float | None = None  # epoch seconds: older paid answers are asked for again
+    # epoch seconds: older paid answers are asked for again
+    fresh_since: float | None = None
     on_progress: OnProgress = _ignore_progress
 
     @property
@@ -85,8 +92,10 @@ class Measurement:
     errors: int  # wrong answers and missing ones
     deferred: int  # of the errors, those without an answer
     threshold: float | None = None
-    coverage: float | None = None  # under a threshold: the share that the first model answered
-    mean_cost: Decimal | None = None  # USD a document, if nothing was paid before; None: unknown
+    # under a threshold: the share that the first model answered
+    coverage: float | None = None
+    # USD a document, if nothing was paid before; None: unknown
+    mean_cost: Decimal | None = None
     mean_usage: Mapping[str, MeanUsage] | None = None
     latency_p50_s: float | None = None
     wrong: tuple[str, ...] = ()  # ids
@@ -135,7 +144,9 @@ class Measurement:
         return shortfall.if_all_right
 
 
-def proven_pass_rate(errors: int, n: int, judged: JudgeValidation | None, compared: int) -> float:
+def proven_pass_rate(
+    errors: int, n: int, judged: JudgeValidation | None, compared: int
+) -> float:
     """Return the pass rate that a result proves.
 
     With a judge: its proven pass rate, less the share of wrong answers that it may pass. Each is
@@ -147,7 +158,9 @@ def proven_pass_rate(errors: int, n: int, judged: JudgeValidation | None, compar
         return passed
     if not judged.human_labels or judged.open_labels:
         return 0.0
-    reliable = lower_bound(judged.false_passes, judged.human_labels, alpha=alpha, compared=compared)
+    reliable = lower_bound(
+        judged.false_passes, judged.human_labels, alpha=alpha, compared=compared
+    )
     return max(0.0, passed - (1 - reliable))
 
 
@@ -166,11 +179,17 @@ def score(
     documents = [example.document() for example in examples]
     with _recorded_run(evaluation, name) as run:
         job = evaluation.engine.job(
-            run, evaluation.step, evaluation.parameters, models=models, thresholds=thresholds
+            run,
+            evaluation.step,
+            evaluation.parameters,
+            models=models,
+            thresholds=thresholds,
         )
         outcomes = _run(evaluation, job, documents, name)
     scored = [
-        ScoredExample(example, outcome, right=_is_right(evaluation.step, example, outcome))
+        ScoredExample(
+            example, outcome, right=_is_right(evaluation.step, example, outcome)
+        )
         for example, outcome in zip(examples, outcomes, strict=True)
     ]
     if evaluation.judge:
@@ -198,10 +217,14 @@ def measure(
         coverage = kept / len(scored)
         if len(models) == 1:
             # the documents that the model hands on are the next model's to answer
-            counted = [s for s in scored if s.answered or not is_handed_on(evaluation, s)]
+            counted = [
+                s for s in scored if s.answered or not is_handed_on(evaluation, s)
+            ]
     reasons = Counter(s.outcome.reason for s in counted if not s.answered)
     commonest = reasons.most_common(1)
-    latencies = [sum(attempt.latency_s for attempt in s.outcome.attempts) for s in scored]
+    latencies = [
+        sum(attempt.latency_s for attempt in s.outcome.attempts) for s in scored
+    ]
     return Measurement(
         models=models,
         n=len(counted),
@@ -223,7 +246,9 @@ def is_handed_on(evaluation: Evaluation, scored: ScoredExample) -> bool:
     attempts = scored.outcome.attempts
     if not attempts:
         return True
-    failed = {verdict.check for verdict in attempts[-1].verdicts if verdict.passed is False}
+    failed = {
+        verdict.check for verdict in attempts[-1].verdicts if verdict.passed is False
+    }
     escalating = set(evaluation.engine.policy.rules.escalate.on)
     return not failed or bool(failed & escalating)
 
@@ -245,7 +270,9 @@ def _recorded_run(evaluation: Evaluation, candidate: str) -> Iterator[RunContext
         yield replace(run, fresh_since=evaluation.fresh_since or run.fresh_since)
     except BaseException as error:
         # a KeyboardInterrupt, for one, is no failure
-        evaluation.engine.finish_run(run, "failed" if isinstance(error, Exception) else "cancelled")
+        evaluation.engine.finish_run(
+            run, "failed" if isinstance(error, Exception) else "cancelled"
+        )
         raise
     evaluation.engine.finish_run(run, "completed")
 
@@ -263,7 +290,9 @@ def _run(
 
     evaluation.on_progress(candidate, 0, len(documents))
     with evaluation.engine.on_outcome(count):
-        batch = evaluation.engine.run_job(job, Batch(tuple(documents), total=len(documents)))
+        batch = evaluation.engine.run_job(
+            job, Batch(tuple(documents), total=len(documents))
+        )
     outcomes = [document.outcomes[job.step.name] for document in batch.load()]
     unpaid = [outcome.reason for outcome in outcomes if outcome.cause == "budget"]
     if unpaid:
@@ -288,7 +317,9 @@ def _judged(
     name = f"{candidate}, judged by {judge_name}"
     documents = [judge.judge_document(s.example, s.outcome) for s in undecided]
     with _recorded_run(evaluation, name) as run:
-        job = judge.judge_job(evaluation.engine, run, evaluation.step, rubric, judge_name)
+        job = judge.judge_job(
+            evaluation.engine, run, evaluation.step, rubric, judge_name
+        )
         outcomes = _run(evaluation, job, documents, name)
     verdicts = {
         s.example.id: judge.passes_rubric(outcome)
@@ -304,7 +335,9 @@ def _judged(
     return judged
 
 
-def _validated(evaluation: Evaluation, scored: Sequence[ScoredExample]) -> JudgeValidation | None:
+def _validated(
+    evaluation: Evaluation, scored: Sequence[ScoredExample]
+) -> JudgeValidation | None:
     """Return the judge's validation by human labels; None where nothing was judged."""
     if not evaluation.judge or not evaluation.rubric:
         return None
@@ -324,7 +357,9 @@ def _level(judged: JudgeValidation | None) -> float:
 
 def _typical_attempts(outcome: Outcome) -> list[Attempt]:
     """Return the attempts that show a candidate's cost: not passing faults without usage."""
-    return [attempt for attempt in outcome.attempts if attempt.usage or not attempt.error]
+    return [
+        attempt for attempt in outcome.attempts if attempt.usage or not attempt.error
+    ]
 
 
 def _mean_cost(engine: Engine, scored: Sequence[ScoredExample]) -> Decimal | None:

@@ -55,7 +55,8 @@ class CurveMeasures:
 
 
 NO_GAP = CurveMeasures(cpt50=None, cpt80=None, apgr=None, usd50=None)
-RANDOM = CurveMeasures(cpt50=0.5, cpt80=0.8, apgr=0.5, usd50=0.5)  # expected of a random router
+# expected of a random router
+RANDOM = CurveMeasures(cpt50=0.5, cpt80=0.8, apgr=0.5, usd50=0.5)
 
 
 def choose(quality: Floats, floor: float) -> Places:
@@ -84,7 +85,9 @@ def sweep(quality: Floats, outcomes: OutcomeTable) -> tuple[CurvePoint, ...]:
         values = values[evenly]
     above_all = float(quality.max()) + 10**-DECIMALS
     floors = (*numpy.unique(values).tolist(), above_all)
-    return tuple(point(outcomes, choose(quality, floor), strongest, floor) for floor in floors)
+    return tuple(
+        point(outcomes, choose(quality, floor), strongest, floor) for floor in floors
+    )
 
 
 def point(
@@ -139,7 +142,9 @@ def _area(shares: Sequence[float], recovered: Sequence[float]) -> float:
     return sum(areas)
 
 
-def _share_for(wanted: float, shares: Sequence[float], recovered: Sequence[float]) -> float:
+def _share_for(
+    wanted: float, shares: Sequence[float], recovered: Sequence[float]
+) -> float:
     """Return the share at which a curve first recovers `wanted`, by linear interpolation.
 
     The curve begins at 0 and ends at 1.

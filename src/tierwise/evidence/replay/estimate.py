@@ -30,17 +30,20 @@ _LEAST_PRICE = 0.01  # of the usual one
 class QualityEstimate:
     """Expected score of each candidate less that of the strongest, which is the last of them."""
 
-    candidates: tuple[str, ...]  # cheapest first, without those more expensive and no better
+    # cheapest first, without those more expensive and no better
+    candidates: tuple[str, ...]
     steps: tuple[str, ...]
     labels: tuple[int, ...]  # of each step
     observed: Floats  # (steps, candidates): mean difference among the step's labels
     overall: Floats  # (candidates,)
-    slope: Floats  # (candidates,): for one standard deviation of the prompt's log length
+    # (candidates,): for one standard deviation of the prompt's log length
+    slope: Floats
     effects: Floats  # (steps, candidates): a step's own addition
     mean_length: float  # of log(1 + prompt tokens)
     length_spread: float  # its standard deviation
     mean_tokens: float
-    extra_usd: Floats  # (2, candidates): the strongest's extra cost, a call and a prompt token
+    # (2, candidates): the strongest's extra cost, a call and a prompt token
+    extra_usd: Floats
 
     def quality(self, outcomes: OutcomeTable) -> Floats:
         """Return the estimated quality (items, candidates); 1 is as good as the strongest.
@@ -53,8 +56,12 @@ class QualityEstimate:
         effects = numpy.vstack([self.effects, no_effect])
         rows = {step: row for row, step in enumerate(self.steps)}
         rows_of_items = [rows.get(step, -1) for step in outcomes.steps]
-        lengths = (numpy.log1p(outcomes.prompt_tokens) - self.mean_length) / self.length_spread
-        quality = 1 + self.overall + lengths[:, None] * self.slope + effects[rows_of_items]
+        lengths = (
+            numpy.log1p(outcomes.prompt_tokens) - self.mean_length
+        ) / self.length_spread
+        quality = (
+            1 + self.overall + lengths[:, None] * self.slope + effects[rows_of_items]
+        )
         return quality.round(DECIMALS)
 
     def worth(self, outcomes: OutcomeTable) -> Floats:
@@ -105,7 +112,9 @@ def fit(labelled: OutcomeTable) -> QualityEstimate:
     steps, step_of_item = numpy.unique(labelled.steps, return_inverse=True)
     in_step = numpy.eye(len(steps))[step_of_item]
     columns = numpy.column_stack([ones, (lengths - lengths.mean()) / spread, in_step])
-    weights = numpy.column_stack([_shrunken(columns, difference) for difference in differences.T])
+    weights = numpy.column_stack(
+        [_shrunken(columns, difference) for difference in differences.T]
+    )
 
     # the strongest model's extra cost, by least squares on the prompt's tokens
     extra = labelled.costs[:, [strongest]] - labelled.costs[:, :candidates]
@@ -139,7 +148,8 @@ def _shrunken(columns: Floats, target: Floats) -> Floats:
     moments = columns.T @ target
     total = float(target @ target)
     between = _FIRST_BETWEEN  # variance of the weights
-    within = max(float(target.var()), _LEAST_VARIANCE)  # variance of an item about its estimate
+    # variance of an item about its estimate
+    within = max(float(target.var()), _LEAST_VARIANCE)
     weights = numpy.zeros(len(gram))
     shrunken = numpy.eye(len(gram))
     shrunken[0, 0] = 0

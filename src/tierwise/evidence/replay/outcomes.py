@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     Floats = NDArray[float64]
 
 COLUMNS = ("item", "step", "prompt_tokens", "model", "tier", "score", "cost_usd")
-Key = tuple[str, str]  # step, item: the same document in another step is another decision
+# step, item: the same document in another step is another decision
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,7 +75,9 @@ class OutcomeTable:
         import numpy
 
         if not 1 <= count <= len(self):
-            raise Misuse(f"cannot draw {count} labels: {self.path} has {len(self)} items")
+            raise Misuse(
+                f"cannot draw {count} labels: {self.path} has {len(self)} items"
+            )
 
         def step_and_length(place: int) -> tuple[str, float, str]:
             step, item = self.items[place]
@@ -104,7 +107,9 @@ class _Tier(NamedTuple):
     line: int
 
 
-def read_outcomes(path: Path | str, *, models: Sequence[str] | None = None) -> OutcomeTable:
+def read_outcomes(
+    path: Path | str, *, models: Sequence[str] | None = None
+) -> OutcomeTable:
     """Read a `.csv` or `.csv.gz` with the columns in COLUMNS; others are ignored.
 
     `models` are the ones that must be there, in their order; None takes all in the file. An item's
@@ -148,7 +153,10 @@ def _arrays(
     import numpy
 
     if models is None:
-        totals = {name: math.fsum(rows[name].cost for rows in table.values()) for name in tiers}
+        totals = {
+            name: math.fsum(rows[name].cost for rows in table.values())
+            for name in tiers
+        }
         models = sorted(tiers, key=lambda name: (totals[name], name))
     prompt_tokens = []
     scores = []
@@ -168,7 +176,9 @@ def _arrays(
     )
 
 
-def _check_models(path: Path, tiers: Mapping[str, _Tier], wanted: Sequence[str] | None) -> None:
+def _check_models(
+    path: Path, tiers: Mapping[str, _Tier], wanted: Sequence[str] | None
+) -> None:
     if wanted is None:
         if len(tiers) < 2:
             only = next(iter(tiers))

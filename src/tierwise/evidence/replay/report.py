@@ -8,7 +8,13 @@ from pathlib import Path
 
 from tierwise.errors import ConfigError, Misuse
 from tierwise.evidence.replay import curve
-from tierwise.evidence.replay.curve import DECIMALS, NO_GAP, RANDOM, CurveMeasures, CurvePoint
+from tierwise.evidence.replay.curve import (
+    DECIMALS,
+    NO_GAP,
+    RANDOM,
+    CurveMeasures,
+    CurvePoint,
+)
 from tierwise.evidence.replay.estimate import QualityEstimate, fit
 from tierwise.evidence.replay.outcomes import OutcomeTable
 from tierwise.text.files import write_atomically
@@ -115,7 +121,9 @@ def _strategies(
     yield strategy("oracle", curve.point(outcomes, curve.oracle(outcomes), strongest))
 
 
-def _random_router(cheapest: CurvePoint, strong: CurvePoint, cost_usd: float) -> CurvePoint:
+def _random_router(
+    cheapest: CurvePoint, strong: CurvePoint, cost_usd: float
+) -> CurvePoint:
     """Return the expected point of a router that sends items to the strongest model by chance.
 
     It sends as many as this cost allows.
@@ -140,7 +148,11 @@ def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
         others = (point.strong_share, point.quality, point.cost_usd)
         rows.append([floor, *(f"{number:.8g}" for number in others)])
     try:
-        write_atomically(path, csv_text(["floor", "strong_share", "quality", "cost_usd"], rows))
+        write_atomically(
+            path, csv_text(["floor", "strong_share", "quality", "cost_usd"], rows)
+        )
     except OSError as error:
-        message = f"cannot be written: {error.strerror}; name a file in a folder that exists"
+        message = (
+            f"cannot be written: {error.strerror}; name a file in a folder that exists"
+        )
         raise ConfigError(message, path=path) from None

@@ -81,7 +81,9 @@ def _example(row: Row, labels: Sequence[str] | None, path: Path, line: int) -> L
         label=_text_field(row, "label", path, line),
     )
     if labels is not None and example.label not in labels:
-        raise ConfigError(unknown_name("label", example.label, labels), path=path, line=line)
+        raise ConfigError(
+            unknown_name("label", example.label, labels), path=path, line=line
+        )
     return example
 
 

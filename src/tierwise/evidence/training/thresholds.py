@@ -23,7 +23,11 @@ class Threshold:
 
 
 def fit_threshold(
-    confidences: Sequence[float], correct: Sequence[bool], floor: float, *, alpha: float = 0.05
+    confidences: Sequence[float],
+    correct: Sequence[bool],
+    floor: float,
+    *,
+    alpha: float = 0.05,
 ) -> Threshold | None:
     """Return the lowest threshold whose answers show an accuracy of at least `floor`.
 

@@ -22,7 +22,8 @@ from tierwise.text.terms import RECIPE, Terms, vectorisers
 
 LEAST_PER_LABEL = 3
 _FOLDS = 5
-_REGULARISATIONS = (1.0, 8.0, 64.0)  # values of C; accuracy hardly moves within a factor of 8
+# values of C; accuracy hardly moves within a factor of 8
+_REGULARISATIONS = (1.0, 8.0, 64.0)
 _SHARES = (1.0, 0.75, 0.5, 0.25)  # of the examples, for `CoveragePoint`
 
 
@@ -39,7 +40,10 @@ class _Tuned(NamedTuple):
 
 
 def train(
-    examples: Sequence[Labelled], *, seed: int = 0, sensitivity: Sensitivity = "restricted"
+    examples: Sequence[Labelled],
+    *,
+    seed: int = 0,
+    sensitivity: Sensitivity = "restricted",
 ) -> Classifier:
     """Train a classifier for the labels of the examples; their order makes no difference.
 
@@ -55,7 +59,9 @@ def train(
     _check(counts)
     ordered = sorted(examples, key=lambda example: (example.text, example.label))
     texts = [example.text for example in ordered]
-    labels, right = numpy.unique([example.label for example in ordered], return_inverse=True)
+    labels, right = numpy.unique(
+        [example.label for example in ordered], return_inverse=True
+    )
     folds = min(_FOLDS, *counts.values())
     union = vectorisers()
     # more threads are slower here, and would make sums depend on the machine
@@ -97,7 +103,9 @@ def _check(counts: Counter[str]) -> None:
     rarest, number = min(counts.items(), key=lambda pair: (pair[1], pair[0]))
     if number < LEAST_PER_LABEL:
         remedy = f"add some, or leave the label out; {LEAST_PER_LABEL} are the least"
-        raise ConfigError(f"too few examples of the label '{rarest}' ({number}): {remedy}")
+        raise ConfigError(
+            f"too few examples of the label '{rarest}' ({number}): {remedy}"
+        )
 
 
 def _regression() -> Any:
@@ -115,7 +123,9 @@ def _tuned(texts: list[str], right: Any, folds: int, seed: int) -> _Tuned:
     held_out_scores = _held_out_scores(texts, right, folds, seed)
     candidates = [
         _with_temperature(regularisation, scores, right)
-        for regularisation, scores in zip(_REGULARISATIONS, held_out_scores, strict=True)
+        for regularisation, scores in zip(
+            _REGULARISATIONS, held_out_scores, strict=True
+        )
     ]
     return min(candidates, key=lambda tuned: tuned[:3])
 

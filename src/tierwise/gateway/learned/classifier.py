@@ -15,7 +15,8 @@ from tierwise.text.terms import RECIPE, Terms, normalised
 WINDOW = 8  # words of evidence
 LONGEST = 200  # characters of evidence
 _LETTERS = r"[\w\u0300-\u036f]+"  # with accents that are characters of their own
-_WORD = re.compile(rf"{_LETTERS}(?:[.,:'’-]{_LETTERS})*")  # 649.00 and don't are one word
+# 649.00 and don't are one word
+_WORD = re.compile(rf"{_LETTERS}(?:[.,:'’-]{_LETTERS})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,16 @@ class ClassifierMetadata:
 
     labels: tuple[str, ...]
     n: int  # examples
-    surest: tuple[CoveragePoint, ...]  # all examples first, then the shares with more confidence
-    sensitivity: Sensitivity  # the highest of the examples: the weights hold their words
+    # all examples first, then the shares with more confidence
+    surest: tuple[CoveragePoint, ...]
+    # the highest of the examples: the weights hold their words
+    sensitivity: Sensitivity
     data_hash: str
     seed: int
     trained_on: str  # ISO date
     regularisation: float  # C, chosen by cross-validation
-    temperature: float  # divides the scores, so that a confidence is a share of right answers
+    # divides the scores, so that a confidence is a share of right answers
+    temperature: float
     scikit_learn: str  # version
     recipe: str = RECIPE
     file_hash: str = ""  # SHA-256 (hex) of the weights' file, once saved
@@ -140,7 +144,10 @@ class Classifier:
         words = self._words(text, label)
         if not words:
             return text.strip()[:longest]
-        windows = [_window(words[first : first + WINDOW], longest) for first in range(len(words))]
+        windows = [
+            _window(words[first : first + WINDOW], longest)
+            for first in range(len(words))
+        ]
         best = max(windows, key=lambda window: sum(word.score for word in window))
         start = best[0].start
         end = min(best[-1].end, start + longest)
@@ -151,7 +158,9 @@ class Classifier:
         scores = list(self.bias)
         if places:
             evidence = (self.weights[places].T @ values).tolist()
-            scores = [score + bias for score, bias in zip(evidence, self.bias, strict=True)]
+            scores = [
+                score + bias for score, bias in zip(evidence, self.bias, strict=True)
+            ]
         # ties go to the label that is first in the alphabet
         ranked = sorted(range(len(scores)), key=lambda label: (-scores[label], label))
         first, second = ranked[:2]

@@ -62,7 +62,9 @@ def read_metadata(path: Path) -> ClassifierMetadata:
 
     metadata_path = path.with_suffix(".json")
     try:
-        metadata = TypeAdapter(ClassifierMetadata).validate_json(metadata_path.read_bytes())
+        metadata = TypeAdapter(ClassifierMetadata).validate_json(
+            metadata_path.read_bytes()
+        )
     except FileNotFoundError:
         message = f"this classifier's metadata is missing; {_REMEDY}"
         raise ConfigError(message, path=metadata_path) from None
@@ -71,10 +73,14 @@ def read_metadata(path: Path) -> ClassifierMetadata:
         raise ConfigError(message, path=metadata_path) from None
     installed = version("scikit-learn")
     if metadata.scikit_learn != installed:
-        message = f"trained with scikit-learn {metadata.scikit_learn}, here is {installed}"
+        message = (
+            f"trained with scikit-learn {metadata.scikit_learn}, here is {installed}"
+        )
         raise ConfigError(f"{message}; {_REMEDY}", path=metadata_path)
     if metadata.recipe != RECIPE:
-        message = f"trained by another version of tierwise ('{metadata.recipe}'); {_REMEDY}"
+        message = (
+            f"trained by another version of tierwise ('{metadata.recipe}'); {_REMEDY}"
+        )
         raise ConfigError(message, path=metadata_path)
     return metadata
 
@@ -132,4 +138,6 @@ def _has_expected_parts(parts: Any) -> bool:
     if not all(isinstance(parts[name], str) for name in _STRINGS):
         return False
     arrays = [parts[name] for name in _ARRAYS]
-    return all(isinstance(array, numpy.ndarray) and array.dtype.kind == "f" for array in arrays)
+    return all(
+        isinstance(array, numpy.ndarray) and array.dtype.kind == "f" for array in arrays
+    )

@@ -30,7 +30,9 @@ def form_of(schema: Mapping[str, Any]) -> Form:
     properties: dict[str, Mapping[str, Any]] = dict(schema.get("properties", {}))
     evidence = properties.pop("evidence", None)
     if evidence is not None and evidence.get("type") != "string":
-        raise Misuse("a learned model gives `evidence` as text, and this step wants something else")
+        raise Misuse(
+            "a learned model gives `evidence` as text, and this step wants something else"
+        )
     choices = [name for name, kind in properties.items() if _is_choice_of_texts(kind)]
     if not choices:
         raise Misuse(

@@ -38,7 +38,9 @@ class PartialFile:
         """Continue after the parts of an earlier run that are intact, `most` of them."""
         self.path.touch()
         self.notes.touch()
-        notes = self.notes.read_text(encoding="ascii", errors="replace").splitlines()[:most]
+        notes = self.notes.read_text(encoding="ascii", errors="replace").splitlines()[
+            :most
+        ]
         with self.path.open("rb") as file:
             for note in notes:
                 if not self._verify_part(note, file):

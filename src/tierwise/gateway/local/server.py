@@ -93,7 +93,8 @@ class LocalServers:
         """
         if model.weights is None:
             raise WeightsError(
-                "the catalog entry names no `weights`, so it cannot be embedded", model=model.name
+                "the catalog entry names no `weights`, so it cannot be embedded",
+                model=model.name,
             )
         path = weights_path(model.weights, env)
         settings = _Settings(
@@ -131,13 +132,17 @@ class LocalServers:
         server = self._servers.get(settings)
         return server if server and server.is_alive() else None
 
-    def _ensure_weights(self, name: str, weights: Weights, env: Mapping[str, str]) -> None:
+    def _ensure_weights(
+        self, name: str, weights: Weights, env: Mapping[str, str]
+    ) -> None:
         """Fetch absent weights where that is allowed. Raises WeightsError."""
         if weights_present(weights, env):
             return
         only_verified = bool(weights.file)  # a user's own file is never downloaded
         if not self.allow_fetch and not only_verified:
-            raise WeightsError(f"its weights are not on this machine; {self.remedy}", model=name)
+            raise WeightsError(
+                f"its weights are not on this machine; {self.remedy}", model=name
+            )
         fetch_weights(weights, env, self.progress)
 
 
@@ -174,7 +179,9 @@ def _start(settings: _Settings, log: Path, env: Mapping[str, str]) -> _RunningSe
         raise
     if address is None:
         reason = _first_error(log, log_start)
-        raise WeightsError(f"{settings.path}: llama.cpp cannot serve it: {reason}; see {log}")
+        raise WeightsError(
+            f"{settings.path}: llama.cpp cannot serve it: {reason}; see {log}"
+        )
     return _RunningServer(process, Endpoint(f"{address}/v1", key))
 
 

@@ -26,15 +26,18 @@ def server_params(params: Any, settings: dict[str, Any]) -> Any:
     """Fill in llama.cpp's own parameters from our few settings."""
     params.model.path = settings["path"]
     params.n_parallel = settings["parallel"]
-    params.n_ctx = settings["context_tokens"] * settings["parallel"]  # shared out evenly
+    # shared out evenly
+    params.n_ctx = settings["context_tokens"] * settings["parallel"]
     params.cpuparams.n_threads = settings["threads"]
     params.cpuparams_batch.n_threads = settings["threads"]
     params.hostnames = ["127.0.0.1"]
     params.port = 0  # any free one
     params.api_keys = [settings["api_key"]]
-    params.verbosity = 1  # errors only: warnings quote pieces of requests, so of documents
+    # errors only: warnings quote pieces of requests, so of documents
+    params.verbosity = 1
     params.cache_prompt = True
-    params.cache_ram_mib = settings["prompt_cache_mib"]  # llama.cpp's own limit is 8 GiB
+    # llama.cpp's own limit is 8 GiB
+    params.cache_ram_mib = settings["prompt_cache_mib"]
     params.ui = False
     params.endpoint_slots = False
     return params

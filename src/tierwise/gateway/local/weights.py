@@ -28,9 +28,7 @@ from tierwise.text.files import write_atomically
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in total
 
-_REMEDY = (
-    "or name your own GGUF under `weights: {file: …}`, or use an entry for an Ollama or vLLM server"
-)
+_REMEDY = "or name your own GGUF under `weights: {file: …}`, or use an entry for an Ollama or vLLM server"
 
 
 def cache_folder(env: Mapping[str, str]) -> Path:
@@ -123,7 +121,9 @@ def _adopt(weights: Weights, path: Path, env: Mapping[str, str]) -> bool:
     return False
 
 
-def _download(weights: Weights, path: Path, env: Mapping[str, str], report: Progress) -> None:
+def _download(
+    weights: Weights, path: Path, env: Mapping[str, str], report: Progress
+) -> None:
     """Append the missing parts to those that have arrived, and rename the whole if it is right."""
     size = weights.size or 0
     downloads = path.with_suffix(".download")
@@ -193,7 +193,9 @@ def _disk_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(place, str(error.strerror)) from error
-        raise WeightsError(f"{place}: {error}; TIERWISE_CACHE_DIR names another folder") from error
+        raise WeightsError(
+            f"{place}: {error}; TIERWISE_CACHE_DIR names another folder"
+        ) from error
 
 
 def _weights_folder(env: Mapping[str, str]) -> Path:
@@ -221,7 +223,11 @@ def _mark_verified(path: Path, marker: Path) -> None:
 def _file_state(path: Path) -> dict[str, str | int]:
     """Return what changes when a file is replaced or written to."""
     status = path.stat()
-    return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return {
+        "path": str(path.resolve()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
 
 
 def _sha256(path: Path) -> str:

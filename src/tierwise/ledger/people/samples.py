@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from tierwise.ledger.writer import Writer
 
 COUNTED = (
-    0.5  # share of the items that evidence counts; another share would tell past evidence anew
+    # share of the items that evidence counts; another share would tell past evidence anew
+    0.5
 )
 Right = Literal["shadow", "accepted", "both", "neither"]
 Demoted = Mapping[
@@ -57,7 +58,8 @@ class Audit:
     value: Any
     accepted_model: str
     accepted: Any
-    agreed: bool | None  # the shadow with the accepted answer; None where a machine can't tell
+    # the shadow with the accepted answer; None where a machine can't tell
+    agreed: bool | None
     right: bool | None = None
     reviewer: str | None = None
     recorded_at: float  # seconds since the epoch, UTC
@@ -136,7 +138,9 @@ class Samples:
 
     async def record(self, audits: Sequence[Audit]) -> None:
         """Put audits on record; one that is there already stays as it is."""
-        await self._writer.write(Operation(rows={"audit": [asdict(audit) for audit in audits]}))
+        await self._writer.write(
+            Operation(rows={"audit": [asdict(audit) for audit in audits]})
+        )
 
     def label(self, item_id: str, right: Right, reviewer: str) -> Item:
         """Record a person's word on the item whose id is or starts with this, and seal it; a later one replaces it.
@@ -152,11 +156,20 @@ class Samples:
         if item.shadow and item.asks_both:
             labelled[item.shadow.id] = right in ("shadow", "both")
         row = _label_row(item, right, reviewer)
-        with self._database.translated_errors("written"), self._database.writing() as connection:
+        with (
+            self._database.translated_errors("written"),
+            self._database.writing() as connection,
+        ):
             for audit, word in labelled.items():
-                values = {"right": word, "reviewer": reviewer, "reviewed_at": row["labelled_at"]}
+                values = {
+                    "right": word,
+                    "reviewer": reviewer,
+                    "reviewed_at": row["labelled_at"],
+                }
                 connection.execute(
-                    sql_update(AuditRecord).where(AuditRecord.id == audit).values(values)
+                    sql_update(AuditRecord)
+                    .where(AuditRecord.id == audit)
+                    .values(values)
                 )
             stored = connection.execute(
                 insert(LabelRecord).values(row).returning(LabelRecord.__table__)
@@ -167,20 +180,26 @@ class Samples:
     def item(self, item_id: str) -> Item:
         """Return the item whose id starts with this. Raises UnknownName, or Misuse for several."""
         found = _items(
-            self._read(AuditRecord.id.startswith(item_id.partition(".")[0], autoescape=True))
+            self._read(
+                AuditRecord.id.startswith(item_id.partition(".")[0], autoescape=True)
+            )
         )
         if not found:
             raise UnknownName("audit", item_id, (item.id for item in self.queue()[:10]))
         if len(found) > 1:
             names = ", ".join(item.id for item in found[:10])
-            raise Misuse(f"'{item_id}' fits several audits: {names}; give more of the id")
+            raise Misuse(
+                f"'{item_id}' fits several audits: {names}; give more of the id"
+            )
         return found[0]
 
     def queue(self) -> list[Item]:
         """Return unlabelled items: disagreements, newest first; then counted ones, oldest first."""
         waiting = [item for item in _items(self._read()) if item.accepted.right is None]
         disagreements = [item for item in waiting if item.disagrees]
-        rest = [item for item in waiting if item.accepted.counted and not item.disagrees]
+        rest = [
+            item for item in waiting if item.accepted.counted and not item.disagrees
+        ]
         return [*reversed(disagreements), *rest]
 
     def labelled(self, step: str) -> list[Audit]:
@@ -211,7 +230,8 @@ class Samples:
         audits = sorted(self._read(), key=whose)  # keeps the order of recording
         return [
             _standing(
-                [audit for audit in group if audit.identity == group[-1].identity], floors.get(step)
+                [audit for audit in group if audit.identity == group[-1].identity],
+                floors.get(step),
             )
             for (step, _, _), group in (
                 (key, list(rows)) for key, rows in groupby(audits, key=whose)
@@ -235,13 +255,18 @@ def item_id(run_id: str, step: str, document_hash: str) -> str:
 
 
 def identity_of(
-    identities: Mapping[str, str], prompt_hash: str, step_hash: str, golden_hash: str = ""
+    identities: Mapping[str, str],
+    prompt_hash: str,
+    step_hash: str,
+    golden_hash: str = "",
 ) -> str:
     """Return the identity of what some models' answers depend on, and of their golden set.
 
     So to certify again on the same golden set, or to let a certificate be renewed every night, forgets nothing.
     """
-    return canonical_hash([sorted(identities.items()), prompt_hash, step_hash, golden_hash])
+    return canonical_hash(
+        [sorted(identities.items()), prompt_hash, step_hash, golden_hash]
+    )
 
 
 def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
@@ -256,12 +281,16 @@ def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
     return found
 
 
-def demoted(samples: Samples, certificates: Certificates, floors: Mapping[str, float]) -> Demoted:
+def demoted(
+    samples: Samples, certificates: Certificates, floors: Mapping[str, float]
+) -> Demoted:
     """Return the certificates that labels refute, each with the reason."""
     reasons = {}
     for certificate in certificates.certificates:
         floor = floors.get(certificate.step, 0.0)
-        if 0 < floor < 1 and (reason := demotion(evidence_of(_of(samples, certificate), floor))):
+        if 0 < floor < 1 and (
+            reason := demotion(evidence_of(_of(samples, certificate), floor))
+        ):
             reasons[certificate.step, certificate.models] = reason
     return reasons
 
@@ -270,9 +299,14 @@ def _of(samples: Samples, certificate: Certificate) -> list[Audit]:
     """Return the samples of a certified chain: of its first model, its first two, and so on."""
     found = []
     for asked in range(1, len(certificate.models) + 1):
-        identities = {name: certificate.identities[name] for name in certificate.models[:asked]}
+        identities = {
+            name: certificate.identities[name] for name in certificate.models[:asked]
+        }
         identity = identity_of(
-            identities, certificate.prompt_hash, certificate.step_hash, certificate.golden_hash
+            identities,
+            certificate.prompt_hash,
+            certificate.step_hash,
+            certificate.golden_hash,
         )
         found += samples.of(certificate.step, " > ".join(identities), identity)
     return sorted(
@@ -302,7 +336,9 @@ def _items(audits: Iterable[Audit]) -> list[Item]:
     parts: dict[str, dict[bool, Audit]] = {}
     for audit in audits:
         parts.setdefault(audit.item, {})[audit.shadow] = audit
-    return [Item(accepted=found[False], shadow=found.get(True)) for found in parts.values()]
+    return [
+        Item(accepted=found[False], shadow=found.get(True)) for found in parts.values()
+    ]
 
 
 def _standing(audits: Sequence[Audit], floor: float | None) -> Standing:
@@ -315,5 +351,7 @@ def _standing(audits: Sequence[Audit], floor: float | None) -> Standing:
         compared=sum(audit.agreed is not None for audit in audits),
         agreed=sum(audit.agreed is True for audit in audits),
         counted=sum(audit.counted for audit in audits),
-        evidence=evidence_of(audits, floor) if floor is not None and 0 < floor < 1 else None,
+        evidence=evidence_of(audits, floor)
+        if floor is not None and 0 < floor < 1
+        else None,
     )

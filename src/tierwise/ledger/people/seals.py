@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import collate, func, insert, select, update
 
 from tierwise.ledger.leases import is_over
-from tierwise.ledger.people.chain import START, Block, Record, Scope, Seal, chained, seal_hash
+from tierwise.ledger.people.chain import (
+    START,
+    Block,
+    Record,
+    Scope,
+    Seal,
+    chained,
+    seal_hash,
+)
 from tierwise.ledger.rows import reply_of
 from tierwise.ledger.tables import (
     AttemptRecord,
@@ -36,7 +44,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1000  # rows fetched at once
 _ALL = Scope()
-_QUIET_S = 60.0  # what worked for a run in other processes may be a little behind its end
+# what worked for a run in other processes may be a little behind its end
+_QUIET_S = 60.0
 
 
 class Seals:
@@ -48,7 +57,10 @@ class Seals:
     def seal_run(self, run_id: str) -> None:
         """Seal a run's records as they are now; one that is sealed stays as it is."""
         count, head = chained(self._run(run_id))
-        with self._database.translated_errors("written"), self._database.writing() as connection:
+        with (
+            self._database.translated_errors("written"),
+            self._database.writing() as connection,
+        ):
             add_seal(connection, "run", run_id, count, head)
 
     def end_crashed(self) -> list[str]:
@@ -58,7 +70,9 @@ class Seals:
         """
         now = time.time()
         with self._database.reading() as connection:
-            running = connection.execute(select(Run.__table__).where(Run.state == "running")).all()
+            running = connection.execute(
+                select(Run.__table__).where(Run.state == "running")
+            ).all()
         return [
             row.id
             for row in running
@@ -72,7 +86,10 @@ class Seals:
             return False
         count, head = chained(self._run(row.id, state="crashed", ended=_time(ended)))
         mine = (Run.id == row.id, Run.state == "running")
-        with self._database.translated_errors("written"), self._database.writing() as connection:
+        with (
+            self._database.translated_errors("written"),
+            self._database.writing() as connection,
+        ):
             end = update(Run).where(*mine).values(state="crashed", finished_at=ended)
             if not connection.execute(end).rowcount:
                 return False
@@ -82,7 +99,9 @@ class Seals:
     def _last_activity(self, run_id: str) -> float:
         """Return the time of a run's last record (seconds since the epoch); 0 for none."""
         attempts = select(func.max(AttemptRecord.started_at + AttemptRecord.latency_s))
-        outcomes = select(func.max(OutcomeRecord.recorded_at)).where(OutcomeRecord.run_id == run_id)
+        outcomes = select(func.max(OutcomeRecord.recorded_at)).where(
+            OutcomeRecord.run_id == run_id
+        )
         with self._database.reading() as connection:
             tried = connection.scalar(attempts.where(AttemptRecord.run_id == run_id))
             return max(tried or 0.0, connection.scalar(outcomes) or 0.0)
@@ -95,7 +114,9 @@ class Seals:
     def blocks(self, scope: Scope = _ALL) -> Iterator[Block]:
         """Return all records: runs by their start, then decisions, labels and deletions."""
         seals = {(seal.kind, seal.subject): seal for seal in self.in_order()}
-        runs = select(Run.id, Run.finished_at).where(*_within(scope, Run.id, Run.started_at))
+        runs = select(Run.id, Run.finished_at).where(
+            *_within(scope, Run.id, Run.started_at)
+        )
         for row in self._stream(runs.order_by(Run.started_at, Run.id)):
             records = _Late(partial(self._run, row.id))
             seal = seals.get(("run", row.id)) or seals.get(("crash", row.id))
@@ -107,7 +128,11 @@ class Seals:
             number = str(row.seq)
             record = decision_record(row)
             yield Block(
-                "decision", number, (record,), row.reviewed_at, seals.get(("decision", number))
+                "decision",
+                number,
+                (record,),
+                row.reviewed_at,
+                seals.get(("decision", number)),
             )
         labels = select(LabelRecord.__table__).where(
             *_within(scope, LabelRecord.run_id, LabelRecord.labelled_at)
@@ -115,23 +140,41 @@ class Seals:
         for row in self._stream(labels.order_by(LabelRecord.seq)):
             number = str(row.seq)
             record = label_record(row)
-            yield Block("label", number, (record,), row.labelled_at, seals.get(("label", number)))
+            yield Block(
+                "label",
+                number,
+                (record,),
+                row.labelled_at,
+                seals.get(("label", number)),
+            )
         if scope.run is None:
-            since = () if scope.since is None else (DeletionRecord.deleted_at >= scope.since,)
+            since = (
+                ()
+                if scope.since is None
+                else (DeletionRecord.deleted_at >= scope.since,)
+            )
             for row in self._stream(
-                select(DeletionRecord.__table__).where(*since).order_by(DeletionRecord.seq)
+                select(DeletionRecord.__table__)
+                .where(*since)
+                .order_by(DeletionRecord.seq)
             ):
                 number = str(row.seq)
                 record = deletion_record(row)
                 yield Block(
-                    "deletion", number, (record,), row.deleted_at, seals.get(("deletion", number))
+                    "deletion",
+                    number,
+                    (record,),
+                    row.deleted_at,
+                    seals.get(("deletion", number)),
                 )
 
     def altered_texts(self, scope: Scope = _ALL) -> Iterator[str]:
         """Texts that are still kept and do not fit their hashes any more; deleted ones are no fault."""
         wanted = _within(scope, Run.id, Run.started_at)
         values = (
-            select(OutcomeRecord.__table__).join(Run, Run.id == OutcomeRecord.run_id).where(*wanted)
+            select(OutcomeRecord.__table__)
+            .join(Run, Run.id == OutcomeRecord.run_id)
+            .where(*wanted)
         )
         for row in self._stream(values.where(OutcomeRecord.value.is_not(None))):
             if row.value_hash and canonical_hash(row.value) != row.value_hash:
@@ -146,7 +189,11 @@ class Seals:
             .add_columns(CallRecord.reply)
             .join(CallRecord, CallRecord.attempt_id == AttemptRecord.id)
             .join(Run, Run.id == AttemptRecord.run_id)
-            .where(*wanted, CallRecord.reply.is_not(None), AttemptRecord.answer_hash.is_not(None))
+            .where(
+                *wanted,
+                CallRecord.reply.is_not(None),
+                AttemptRecord.answer_hash.is_not(None),
+            )
         )
         for row in self._stream(answers):
             if text_hash(reply_of(row.reply).text) != row.answer_hash:
@@ -155,17 +202,26 @@ class Seals:
             *_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at)
         )
         for row in self._stream(decisions):
-            changed = row.value is not None and canonical_hash(row.value) != row.value_hash
+            changed = (
+                row.value is not None and canonical_hash(row.value) != row.value_hash
+            )
             if changed or (row.note and text_hash(row.note) != row.note_hash):
                 yield f"decision {row.seq}: its value or note was changed"
 
     def altered_labels(self) -> Iterator[str]:
         """Audited answers whose label is not the last one on record; older ones than the first record are no fault."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(LabelRecord.__table__).order_by(LabelRecord.seq)).all()
+            rows = connection.execute(
+                select(LabelRecord.__table__).order_by(LabelRecord.seq)
+            ).all()
         last = {row.item: row for row in rows}
         first = min((row.labelled_at for row in rows), default=None)
-        columns = (AuditRecord.id, AuditRecord.right, AuditRecord.reviewer, AuditRecord.reviewed_at)
+        columns = (
+            AuditRecord.id,
+            AuditRecord.right,
+            AuditRecord.reviewer,
+            AuditRecord.reviewed_at,
+        )
         for row in self._stream(select(*columns)):
             item, _, answer = row.id.partition(".")
             label = last.get(item)
@@ -188,7 +244,9 @@ class Seals:
     def _run(self, run_id: str, **instead: Any) -> Iterator[Record]:
         """Return a run, its attempts as they were recorded, its outcomes as they were recorded."""
         with self._database.reading() as connection:
-            run = connection.execute(select(Run.__table__).where(Run.id == run_id)).one()
+            run = connection.execute(
+                select(Run.__table__).where(Run.id == run_id)
+            ).one()
             byte_order = "BINARY" if connection.dialect.name == "sqlite" else "C"
         yield {**_run_record(run), **instead}
         attempts = (
@@ -206,16 +264,23 @@ class Seals:
             yield _attempt_record(list(group))
         order = (
             OutcomeRecord.recorded_at,
-            *(collate(c, byte_order) for c in (OutcomeRecord.document_id, OutcomeRecord.step)),
+            *(
+                collate(c, byte_order)
+                for c in (OutcomeRecord.document_id, OutcomeRecord.step)
+            ),
         )
         for row in self._stream(
-            select(OutcomeRecord.__table__).where(OutcomeRecord.run_id == run_id).order_by(*order)
+            select(OutcomeRecord.__table__)
+            .where(OutcomeRecord.run_id == run_id)
+            .order_by(*order)
         ):
             yield _outcome_record(row, run.policy_hash)
 
     def _stream(self, query: Any) -> Iterator[Any]:
         with self._database.reading() as connection:
-            yield from connection.execute(query, execution_options={"yield_per": _CHUNK})
+            yield from connection.execute(
+                query, execution_options={"yield_per": _CHUNK}
+            )
 
 
 class _Late:
@@ -228,13 +293,18 @@ class _Late:
         return self._read()
 
 
-def add_seal(connection: Connection, kind: str, subject: str, records: int, head: str) -> None:
+def add_seal(
+    connection: Connection, kind: str, subject: str, records: int, head: str
+) -> None:
     """Seal a chain of records in the connection's transaction, unless it is sealed already."""
     mine = (SealRecord.kind == kind, SealRecord.subject == subject)
     if connection.scalar(select(SealRecord.seq).where(*mine)) is not None:
         return
     last = (
-        connection.scalar(select(SealRecord.hash).order_by(SealRecord.seq.desc()).limit(1)) or START
+        connection.scalar(
+            select(SealRecord.hash).order_by(SealRecord.seq.desc()).limit(1)
+        )
+        or START
     )
     now = time.time()
     row = {
@@ -346,7 +416,8 @@ def _attempt_record(rows: list[Any]) -> Record:
         "error": row.error,
         "finish_reason": row.finish_reason,
         "confidence": row.confidence,
-        "checks": [[r.check, r.passed, r.score] for r in rows if r.check is not None] or None,
+        "checks": [[r.check, r.passed, r.score] for r in rows if r.check is not None]
+        or None,
     }
 
 
@@ -365,7 +436,8 @@ def _outcome_record(row: Any, policy_hash: str) -> Record:
         "policy": policy_hash,
         "rule": route.get("rule"),
         "candidates": route.get("models") or None,
-        "rejected": [[r["model"], r["reason"]] for r in route.get("rejected", ())] or None,
+        "rejected": [[r["model"], r["reason"]] for r in route.get("rejected", ())]
+        or None,
         "route_reason": route.get("reason"),
         "review": route.get("review"),
         "question": row.question,
@@ -387,7 +459,9 @@ def _time(seconds: float | None) -> str | None:
     """UTC in ISO 8601."""
     if seconds is None:
         return None
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="microseconds")
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(
+        timespec="microseconds"
+    )
 
 
 def _usd(amount: Decimal | None) -> str | None:

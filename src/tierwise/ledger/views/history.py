@@ -47,7 +47,9 @@ class History:
         """Return the figures of the last `RUNS` runs by step, prompt and model."""
         key = (AttemptRecord.step, AttemptRecord.prompt, AttemptRecord.model)
         answered = (
-            AttemptRecord.run_id.in_(select(Run.id).order_by(Run.started_at.desc()).limit(RUNS)),
+            AttemptRecord.run_id.in_(
+                select(Run.id).order_by(Run.started_at.desc()).limit(RUNS)
+            ),
             AttemptRecord.error.is_(None),
             AttemptRecord.kind.not_in(("judge", "shadow")),
         )
@@ -55,7 +57,9 @@ class History:
             select(
                 *key,
                 func.count().label("calls"),
-                func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label("repairs"),
+                func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label(
+                    "repairs"
+                ),
                 func.avg(AttemptRecord.completion_tokens).label("completion_tokens"),
                 func.sum(AttemptRecord.cached_tokens).label("cached"),
                 func.sum(AttemptRecord.prompt_tokens).label("prompted"),
@@ -76,7 +80,9 @@ class History:
                 asked.c.prompt,
                 asked.c.model,
                 func.count().label("documents"),
-                func.sum(case((OutcomeRecord.model == asked.c.model, 1), else_=0)).label("passed"),
+                func.sum(
+                    case((OutcomeRecord.model == asked.c.model, 1), else_=0)
+                ).label("passed"),
             )
             .outerjoin(
                 OutcomeRecord,
@@ -87,7 +93,10 @@ class History:
             .group_by(asked.c.step, asked.c.prompt, asked.c.model)
         )
         with self._database.reading() as connection:
-            held = {(row.step, row.prompt, row.model): row for row in connection.execute(passes)}
+            held = {
+                (row.step, row.prompt, row.model): row
+                for row in connection.execute(passes)
+            }
             rows = connection.execute(calls).all()
         return {
             (row.step, row.prompt, row.model): Past(

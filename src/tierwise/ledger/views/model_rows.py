@@ -81,7 +81,9 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
             func.count(AttemptRecord.document_id.distinct()).label("documents"),
             func.count().label("attempts"),
             _REUSED.label("reused"),
-            func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label("repairs"),
+            func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label(
+                "repairs"
+            ),
             spent(AttemptRecord.prompt_tokens).label("prompt_tokens"),
             spent(AttemptRecord.cached_tokens).label("cached_tokens"),
             spent(AttemptRecord.completion_tokens).label("completion_tokens"),
@@ -92,7 +94,10 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
         .group_by(*_GROUP)
         .order_by(func.min(AttemptRecord.seq))
     )
-    return {_key(row): {**row._mapping, **_numbers(row)} for row in connection.execute(query)}
+    return {
+        _key(row): {**row._mapping, **_numbers(row)}
+        for row in connection.execute(query)
+    }
 
 
 def _numbers(row: Any) -> dict[str, Any]:
@@ -134,13 +139,21 @@ def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
         order_by=AttemptRecord.seq.desc(),
     )
     of = (AttemptRecord.run_id == run_id, AttemptRecord.kind != "shadow")
-    last = select(*_GROUP, AttemptRecord.document_id, age.label("age")).where(*of).subquery()
+    last = (
+        select(*_GROUP, AttemptRecord.document_id, age.label("age"))
+        .where(*of)
+        .subquery()
+    )
     query = (
         select(last.c.step, last.c.tier, last.c.model, func.count().label("documents"))
         .join(
-            CURRENT, (CURRENT.c.document_id == last.c.document_id) & (CURRENT.c.step == last.c.step)
+            CURRENT,
+            (CURRENT.c.document_id == last.c.document_id)
+            & (CURRENT.c.step == last.c.step),
         )
-        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "deferred", last.c.age == 1)
+        .where(
+            CURRENT.c.run_id == run_id, CURRENT.c.status == "deferred", last.c.age == 1
+        )
         .group_by(last.c.step, last.c.tier, last.c.model)
     )
     return {_key(row): row.documents for row in connection.execute(query)}
@@ -149,7 +162,8 @@ def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
 def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
     """Count the documents whose next attempt after a model was an escalation."""
     next_kind = func.lead(AttemptRecord.kind).over(
-        partition_by=(AttemptRecord.document_id, AttemptRecord.step), order_by=AttemptRecord.seq
+        partition_by=(AttemptRecord.document_id, AttemptRecord.step),
+        order_by=AttemptRecord.seq,
     )
     steps = (
         select(*_GROUP, AttemptRecord.document_id, next_kind.label("next_kind"))
@@ -214,10 +228,14 @@ def latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
         .subquery()
     )
     places = {percent: (ranked.c.total * percent + 99) // 100 for percent in (50, 95)}
-    query = select(ranked, *(place.label(f"p{percent}") for percent, place in places.items()))
+    query = select(
+        ranked, *(place.label(f"p{percent}") for percent, place in places.items())
+    )
     found: dict[_Key, dict[int, float]] = defaultdict(dict)
     for row in connection.execute(query.where(ranked.c.rank.in_(places.values()))):
         found[_key(row)] |= {
-            percent: row.latency_s for percent in places if row.rank == getattr(row, f"p{percent}")
+            percent: row.latency_s
+            for percent in places
+            if row.rank == getattr(row, f"p{percent}")
         }
     return found

@@ -20,7 +20,13 @@ from tierwise.ledger.rows import (
     outcome_of,
     reply_of,
 )
-from tierwise.ledger.tables import AttemptRecord, CallRecord, OutcomeRecord, Run, VerdictRecord
+from tierwise.ledger.tables import (
+    AttemptRecord,
+    CallRecord,
+    OutcomeRecord,
+    Run,
+    VerdictRecord,
+)
 from tierwise.ledger.views.model_rows import summary_rows
 from tierwise.records import Attempt, Reply, Status, Verdict
 
@@ -48,7 +54,8 @@ class Runs:
         """Return the newest runs, newest first."""
         with self._database.reading() as connection:
             return _runs(
-                connection, select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit)
+                connection,
+                select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit),
             )
 
     def since(self, started: float) -> list[RunRow]:
@@ -59,7 +66,9 @@ class Runs:
 
     def before(self, run: RunRow, limit: int = 20) -> list[RunRow]:
         """Return a run and the runs of the same flow before it, oldest first."""
-        query = select(Run).where(Run.flow == run.flow, Run.started_at <= run.started_at)
+        query = select(Run).where(
+            Run.flow == run.flow, Run.started_at <= run.started_at
+        )
         newest_first = query.order_by(Run.started_at.desc(), Run.id).limit(limit)
         with self._database.reading() as connection:
             return _runs(connection, newest_first)[::-1]
@@ -77,14 +86,17 @@ class Runs:
                     raise Misuse("the ledger has no runs yet; run a flow first")
                 return found[0]
             found = _runs(
-                connection, newest.where(Run.id.startswith(name, autoescape=True)).limit(10)
+                connection,
+                newest.where(Run.id.startswith(name, autoescape=True)).limit(10),
             )
             exact = [run for run in found if run.id == name]
             if len(found) == 1 or exact:
                 return (exact or found)[0]
             if not found:
                 raise UnknownName(
-                    "run", name, connection.scalars(newest.with_only_columns(Run.id).limit(10))
+                    "run",
+                    name,
+                    connection.scalars(newest.with_only_columns(Run.id).limit(10)),
                 )
             raise Misuse(
                 f"'{name}' fits several runs: {', '.join(run.id for run in found)}; give more of the id"
@@ -122,7 +134,11 @@ class Runs:
             select(CURRENT)
             .where(CURRENT.c.run_id == run_id)
             .where(
-                *(CURRENT.c[name] == value for name, value in wanted.items() if value is not None)
+                *(
+                    CURRENT.c[name] == value
+                    for name, value in wanted.items()
+                    if value is not None
+                )
             )
             .order_by(CURRENT.c.document_id, CURRENT.c.recorded_at)
         )
@@ -146,7 +162,9 @@ class Runs:
             .where(Run.flow == flow, Run.state == "completed")
             .distinct()
         )
-        return frozenset((row.document_id, row.document_hash) for row in self._stream(query))
+        return frozenset(
+            (row.document_id, row.document_hash) for row in self._stream(query)
+        )
 
     def deferred(self, run_id: str) -> list[DeferredRow]:
         """Return the deferred documents of a run."""
@@ -189,7 +207,9 @@ class Runs:
         for _, group in groupby(self._stream(query), key=lambda row: row.seq):
             rows = list(group)
             verdicts = [
-                Verdict(r.check, r.passed, r.reason, r.score) for r in rows if r.check is not None
+                Verdict(r.check, r.passed, r.reason, r.score)
+                for r in rows
+                if r.check is not None
             ]
             yield attempt_of(rows[0], verdicts)
 
@@ -203,7 +223,9 @@ class Runs:
 
     def _stream(self, query: _Query) -> Iterator[Any]:
         with self._database.reading() as connection:
-            yield from connection.execute(query, execution_options={"yield_per": _CHUNK})
+            yield from connection.execute(
+                query, execution_options={"yield_per": _CHUNK}
+            )
 
 
 _REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))

@@ -68,7 +68,8 @@ class NeededRow:
     counted: int
     uncounted: int
     usage: Usage
-    cost_known: Decimal  # USD, of everything: repairs, escalations, judges and shadows too
+    # USD, of everything: repairs, escalations, judges and shadows too
+    cost_known: Decimal
     cost_unknown: int
 
 
@@ -126,15 +127,23 @@ class Summaries:
         query = (
             select(
                 *key,
-                func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
-                func.sum(case((VerdictRecord.passed.is_(False), 1), else_=0)).label("failed"),
-                func.sum(case((VerdictRecord.passed.is_(None), 1), else_=0)).label("unscored"),
+                func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label(
+                    "passed"
+                ),
+                func.sum(case((VerdictRecord.passed.is_(False), 1), else_=0)).label(
+                    "failed"
+                ),
+                func.sum(case((VerdictRecord.passed.is_(None), 1), else_=0)).label(
+                    "unscored"
+                ),
             )
             .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
             .where(AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
             .group_by(*key)
             .order_by(
-                func.min(AttemptRecord.seq), func.min(VerdictRecord.position), VerdictRecord.check
+                func.min(AttemptRecord.seq),
+                func.min(VerdictRecord.position),
+                VerdictRecord.check,
             )
         )
         with self._database.reading() as connection:
@@ -156,7 +165,9 @@ class Summaries:
         query = (
             select(
                 AttemptRecord.run_id,
-                func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label("passed"),
+                func.sum(case((VerdictRecord.passed.is_(True), 1), else_=0)).label(
+                    "passed"
+                ),
                 func.count().label("scored"),
             )
             .join(AttemptRecord, VerdictRecord.attempt_id == AttemptRecord.id)
@@ -168,7 +179,10 @@ class Summaries:
             .group_by(AttemptRecord.run_id)
         )
         with self._database.reading() as connection:
-            return {row.run_id: (int(row.passed), row.scored) for row in connection.execute(query)}
+            return {
+                row.run_id: (int(row.passed), row.scored)
+                for row in connection.execute(query)
+            }
 
     def error_rows(self, run_ids: Sequence[str]) -> list[ErrorRow]:
         """Return the calls that ended in an error, the most frequent first."""
@@ -204,7 +218,9 @@ class Summaries:
                     for column in _TOKENS
                 ),
                 func.sum(marked.c.cost).label("cost_known"),
-                func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label("cost_unknown"),
+                func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label(
+                    "cost_unknown"
+                ),
             )
             .group_by(*key)
             .order_by(func.min(marked.c.seq))
@@ -219,7 +235,9 @@ class Summaries:
                 counted=int(row.counted),
                 uncounted=int(row.uncounted),
                 usage=Usage(
-                    int(row.prompt_tokens), int(row.completion_tokens), int(row.cached_tokens)
+                    int(row.prompt_tokens),
+                    int(row.completion_tokens),
+                    int(row.cached_tokens),
                 ),
                 cost_known=row.cost_known or Decimal(0),
                 cost_unknown=int(row.cost_unknown),
@@ -243,15 +261,17 @@ class Summaries:
         same = (
             mine == other for mine, other in zip(outcome, calls.c, strict=False)
         )  # all but the count
-        query = select(calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value).join(
-            calls, and_(*same)
-        )
+        query = select(
+            calls.c.step, calls.c.calls, OutcomeRecord.route, OutcomeRecord.value
+        ).join(calls, and_(*same))
         found: dict[tuple[str, bool], list[tuple[int, Usage]]] = {}
         with self._database.reading() as connection:
             for row in connection.execute(query, execution_options={"yield_per": 1000}):
                 prompt = ((row.route or {}).get("features") or {}).get("prompt_tokens")
                 if prompt and row.value is not None:
-                    usage = Usage(prompt, count_tokens(json.dumps(row.value, ensure_ascii=False)))
+                    usage = Usage(
+                        prompt, count_tokens(json.dumps(row.value, ensure_ascii=False))
+                    )
                     key = (row.step, long_from is not None and prompt > long_from)
                     found.setdefault(key, []).append((row.calls, usage))
         return [
@@ -261,7 +281,8 @@ class Summaries:
                 documents=len(rows),
                 calls=sum(calls for calls, _ in rows),
                 usage=Usage(
-                    sum(u.prompt_tokens for _, u in rows), sum(u.completion_tokens for _, u in rows)
+                    sum(u.prompt_tokens for _, u in rows),
+                    sum(u.completion_tokens for _, u in rows),
                 ),
             )
             for (step, long), rows in found.items()
@@ -269,7 +290,9 @@ class Summaries:
 
     def chain_rows(self, run_ids: Sequence[str]) -> list[ChainRow]:
         """Return the routes of the accepted outcomes, with the models that answered."""
-        query = select(OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model).where(
+        query = select(
+            OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model
+        ).where(
             OutcomeRecord.run_id.in_(run_ids),
             OutcomeRecord.status == "accepted",
             OutcomeRecord.model.is_not(None),
@@ -277,10 +300,12 @@ class Summaries:
         with self._database.reading() as connection:
             rows = connection.execute(query, execution_options={"yield_per": 1000})
             counts = Counter(
-                (row.step, tuple((row.route or {}).get("models", ())), row.model) for row in rows
+                (row.step, tuple((row.route or {}).get("models", ())), row.model)
+                for row in rows
             )
         return [
-            ChainRow(step=s, models=m, model=by, documents=n) for (s, m, by), n in counts.items()
+            ChainRow(step=s, models=m, model=by, documents=n)
+            for (s, m, by), n in counts.items()
         ]
 
 
@@ -296,7 +321,9 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
     was_answered = and_(AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
     is_needed = and_(AttemptRecord.kind.in_(_NEEDED), was_answered)
     is_escalation = and_(AttemptRecord.kind == "escalation", was_answered)
-    has_tokens = func.coalesce(prompt_tokens, 0) + func.coalesce(completion_tokens, 0) > 0
+    has_tokens = (
+        func.coalesce(prompt_tokens, 0) + func.coalesce(completion_tokens, 0) > 0
+    )
 
     # A trained classifier answers without tokens. If no needed call of a document took any, the
     # first escalation that did is counted in its place.
@@ -304,13 +331,17 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
     any_needed_has_tokens = func.max(needed_with_tokens).over(partition_by=document)
     escalation_with_tokens = case((and_(is_escalation, has_tokens), AttemptRecord.seq))
     first_escalation = func.min(escalation_with_tokens).over(partition_by=document)
-    is_replacement = and_(any_needed_has_tokens == 0, AttemptRecord.seq == first_escalation)
+    is_replacement = and_(
+        any_needed_has_tokens == 0, AttemptRecord.seq == first_escalation
+    )
     is_counted = or_(and_(is_needed, has_tokens), is_replacement)
     is_uncounted = and_(is_needed, ~has_tokens, first_escalation.is_(None))
 
     barred_models = type_coerce(OutcomeRecord.barred, Text)  # a JSON list of names
     is_barred = barred_models.contains(json.dumps(model), autoescape=True)
-    is_long = AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
+    is_long = (
+        AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
+    )
     same_outcome = and_(
         OutcomeRecord.run_id == AttemptRecord.run_id,
         OutcomeRecord.document_id == AttemptRecord.document_id,
@@ -340,7 +371,9 @@ def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> Summar
     tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
     return replace(
         rows[0],
-        **{name: sum(getattr(row, name) for row in rows) for name in (*counts, *tokens)},
+        **{
+            name: sum(getattr(row, name) for row in rows) for name in (*counts, *tokens)
+        },
         checks_failed=_counted([row.checks_failed for row in rows]),
         errors=_counted([row.errors for row in rows]),
         latency_p50_s=latencies.get(50),

@@ -60,12 +60,16 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("error_text", sa.Text(), nullable=True),
         sa.Column("finish_reason", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_attempts_run_id_runs"),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name="fk_attempts_run_id_runs"
+        ),
         sa.PrimaryKeyConstraint("seq", name="pk_attempts"),
         sa.UniqueConstraint("id", name="uq_attempts_id"),
     )
     op.create_index(
-        "ix_attempts_run_id_document_id_step", "attempts", ["run_id", "document_id", "step"]
+        "ix_attempts_run_id_document_id_step",
+        "attempts",
+        ["run_id", "document_id", "step"],
     )
     op.create_table(
         "outcomes",
@@ -80,7 +84,9 @@ def upgrade() -> None:
         sa.Column("sensitivity", sa.Text(), nullable=False),
         sa.Column("route", sa.Text(), nullable=True),
         sa.Column("recorded_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_outcomes_run_id_runs"),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name="fk_outcomes_run_id_runs"
+        ),
         sa.PrimaryKeyConstraint("run_id", "document_id", "step", name="pk_outcomes"),
     )
     op.create_table(
@@ -97,7 +103,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_reviews"),
     )
     op.create_index(
-        "ix_reviews_run_id_document_id_step", "reviews", ["run_id", "document_id", "step"]
+        "ix_reviews_run_id_document_id_step",
+        "reviews",
+        ["run_id", "document_id", "step"],
     )
     op.create_table(
         "calls",

@@ -33,9 +33,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name="pk_reviews"),
     )
     op.create_index(
-        "ix_reviews_run_id_document_id_step", "reviews", ["run_id", "document_id", "step"]
+        "ix_reviews_run_id_document_id_step",
+        "reviews",
+        ["run_id", "document_id", "step"],
     )
-    op.create_index("ix_reviews_question_document_hash", "reviews", ["question", "document_hash"])
+    op.create_index(
+        "ix_reviews_question_document_hash", "reviews", ["question", "document_hash"]
+    )
     op.create_table(
         "questions",
         *_texts("hash", "step", "schema"),

@@ -19,9 +19,13 @@ def upgrade() -> None:
     """Add two columns and a table."""
     op.add_column("runs", sa.Column("owner", sa.Text(), nullable=True))
     op.add_column("runs", sa.Column("lease_until", sa.Double(), nullable=True))
-    runs = sa.table("runs", sa.column("state", sa.Text()), sa.column("lease_until", sa.Double()))
+    runs = sa.table(
+        "runs", sa.column("state", sa.Text()), sa.column("lease_until", sa.Double())
+    )
     op.execute(
-        runs.update().where(runs.c.state == "running").values(lease_until=time.time() + _LEFT_S)
+        runs.update()
+        .where(runs.c.state == "running")
+        .values(lease_until=time.time() + _LEFT_S)
     )
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(

@@ -47,7 +47,10 @@ _outcomes = sa.table(
 )
 _attempts = sa.table(
     "attempts",
-    *(sa.column(name, sa.Text()) for name in ("id", "run_id", "document_id", "step", "error")),
+    *(
+        sa.column(name, sa.Text())
+        for name in ("id", "run_id", "document_id", "step", "error")
+    ),
 )
 _verdicts = sa.table(
     "verdicts", sa.column("attempt_id", sa.Text()), sa.column("passed", sa.Boolean())
@@ -58,7 +61,8 @@ def upgrade() -> None:
     """Add three columns, then fill them and the rejections inside of routes."""
     op.add_column("outcomes", sa.Column("cause", sa.Text(), nullable=True))
     op.add_column(
-        "outcomes", sa.Column("quotes", sa.Boolean(), nullable=False, server_default=sa.false())
+        "outcomes",
+        sa.Column("quotes", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
     op.add_column("outcomes", sa.Column("barred", sa.Text(), nullable=True))
     _fill_causes()
@@ -70,7 +74,9 @@ def _fill_causes() -> None:
     reason = _outcomes.c.reason
     deferred = _outcomes.c.status == "deferred"
     skipped = _outcomes.c.status == "skipped"
-    after_earlier_step = sa.or_(reason.like("% was deferred"), reason.like("% was rejected"))
+    after_earlier_step = sa.or_(
+        reason.like("% was deferred"), reason.like("% was rejected")
+    )
     cause = sa.case(
         (sa.and_(deferred, _outcomes.c.step == "read"), "unreadable"),
         (sa.and_(deferred, reason.like("budget: %")), "budget"),
@@ -89,13 +95,16 @@ def _fill_causes() -> None:
 def _fill_quotes() -> None:
     """Mark reasons that repeat words: of failed checks and faults, and of a reviewer's note."""
     after_answers = sa.and_(
-        _outcomes.c.cause.in_(("budget", "failed_checks", "provider_fault")), _has_attempts()
+        _outcomes.c.cause.in_(("budget", "failed_checks", "provider_fault")),
+        _has_attempts(),
     )
     with_note = sa.and_(
         _outcomes.c.status.in_(("accepted", "rejected")),
         _outcomes.c.reason.like("% by %: % (run %)"),
     )
-    op.execute(_outcomes.update().where(sa.or_(after_answers, with_note)).values(quotes=True))
+    op.execute(
+        _outcomes.update().where(sa.or_(after_answers, with_note)).values(quotes=True)
+    )
 
 
 def _same_outcome() -> sa.ColumnElement[bool]:
@@ -111,7 +120,9 @@ def _has_attempts() -> sa.ColumnElement[bool]:
 
 
 def _has_failed_checks() -> sa.ColumnElement[bool]:
-    failed = sa.and_(_verdicts.c.attempt_id == _attempts.c.id, _verdicts.c.passed.is_(sa.false()))
+    failed = sa.and_(
+        _verdicts.c.attempt_id == _attempts.c.id, _verdicts.c.passed.is_(sa.false())
+    )
     return sa.exists().where(sa.and_(_same_outcome(), failed))
 
 
@@ -127,7 +138,9 @@ def _fill_rejections(connection: sa.Connection) -> None:
         if not route or not route.get("rejected"):
             continue
         rejected = [_with_kind(rejection) for rejection in route["rejected"]]
-        barred = [rejection["model"] for rejection in rejected if rejection["kind"] == "guard"]
+        barred = [
+            rejection["model"] for rejection in rejected if rejection["kind"] == "guard"
+        ]
         changes.append(
             {
                 "run": row.run_id,
@@ -162,4 +175,9 @@ def _with_kind(rejection: dict[str, str]) -> dict[str, str]:
         detail = reason.removeprefix("guard ").partition(": ")[0]
     elif kind == "unavailable":
         detail = reason.removeprefix("unavailable: ")
-    return {"model": rejection["model"], "reason": reason, "kind": kind, "detail": detail}
+    return {
+        "model": rejection["model"],
+        "reason": reason,
+        "kind": kind,
+        "detail": detail,
+    }

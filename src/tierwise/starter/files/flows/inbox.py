@@ -46,7 +46,9 @@ def inbox(
     """
     with recorded_run(budget_usd=budget_usd) as run:
         letters = read_documents(source, sensitivity=sensitivity, only_new=only_new)
-        kinds = classify.map(letters, labels=unmapped(list(KINDS)), descriptions=unmapped(KINDS))
+        kinds = classify.map(
+            letters, labels=unmapped(list(KINDS)), descriptions=unmapped(KINDS)
+        )
         digests = summarize.map(kinds, max_words=unmapped(50))
         write_documents(digests, out)
     return run.summary()

@@ -15,7 +15,9 @@ def test_every_right_answer_is_accepted() -> None:
     right = {example.text: example.expected for example in GOLDEN.examples}
     with StandIn(lambda request: right[request.document]) as models:
         outcomes = models.ask("classify", *right)
-    assert [outcome.reason for outcome in outcomes if outcome.status != "accepted"] == []
+    assert [
+        outcome.reason for outcome in outcomes if outcome.status != "accepted"
+    ] == []
     assert [outcome.value["label"] for outcome in outcomes] == [
         wanted["label"] for wanted in right.values()
     ]

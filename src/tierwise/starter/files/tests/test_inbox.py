@@ -9,18 +9,33 @@ from flows.inbox import KINDS, inbox
 from tierwise.project import Project
 from tierwise.testing import StandIn
 
-LOCAL = {name for name, model in Project.find().catalog.models.items() if model.tier == "local"}
+LOCAL = {
+    name
+    for name, model in Project.find().catalog.models.items()
+    if model.tier == "local"
+}
 
 
-def test_every_letter_is_sorted_and_summarised(prefect_server: None, tmp_path: Path) -> None:
+def test_every_letter_is_sorted_and_summarised(
+    prefect_server: None, tmp_path: Path
+) -> None:
     with StandIn({"label": "complaint"}) as models:
         summary = inbox(out=tmp_path)
     assert (summary.run.documents, summary.run.deferred) == (6, 0)
-    letters = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
-    assert {letter["outcomes"]["classify"]["value"]["label"] for letter in letters} == {"complaint"}
-    assert all(letter["outcomes"]["summarize"]["status"] == "accepted" for letter in letters)
+    letters = [
+        json.loads(line)
+        for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()
+    ]
+    assert {letter["outcomes"]["classify"]["value"]["label"] for letter in letters} == {
+        "complaint"
+    }
+    assert all(
+        letter["outcomes"]["summarize"]["status"] == "accepted" for letter in letters
+    )
 
-    confidential = [request for request in models.requests if "Ruth Strand" in request.document]
+    confidential = [
+        request for request in models.requests if "Ruth Strand" in request.document
+    ]
     assert {request.model for request in confidential} <= LOCAL
     assert {request.model for request in models.requests} - LOCAL
 

@@ -10,7 +10,9 @@ from tierwise.testing import StandIn
 
 def test_every_document_comes_to_an_end(prefect_server: None, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("A document to try the flow on. Put one of yours here.")
+    (tmp_path / "in" / "a.txt").write_text(
+        "A document to try the flow on. Put one of yours here."
+    )
     with StandIn():
         summary = example_flow(source=tmp_path / "in", out=tmp_path / "out")
     assert (summary.run.documents, summary.run.deferred) == (1, 0)

@@ -7,7 +7,9 @@ from pathlib import Path
 from tierwise.steps.examples import load_golden
 from tierwise.testing import StandIn
 
-GOLDEN = load_golden(Path(__file__).parent.parent / "golden/example_step.jsonl", at_least=1)
+GOLDEN = load_golden(
+    Path(__file__).parent.parent / "golden/example_step.jsonl", at_least=1
+)
 
 
 def test_every_right_answer_is_accepted() -> None:
@@ -15,7 +17,9 @@ def test_every_right_answer_is_accepted() -> None:
     right = {example.text: example.expected for example in GOLDEN.examples}
     with StandIn(lambda request: right[request.document]) as models:
         outcomes = models.ask("example_step", *right)
-    assert [outcome.reason for outcome in outcomes if outcome.status != "accepted"] == []
+    assert [
+        outcome.reason for outcome in outcomes if outcome.status != "accepted"
+    ] == []
     assert [outcome.value["label"] for outcome in outcomes] == [
         wanted["label"] for wanted in right.values()
     ]
