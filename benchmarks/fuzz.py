@@ -30,7 +30,6 @@ from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
 from tierwise.documents import iter_documents
 from tierwise.documents.readers.formats import extract
 from tierwise.errors import TierwiseError
-from tierwise.evidence.golden import load_settings
 from tierwise.evidence.replay import read_outcomes
 from tierwise.gateway.http_exchange import ErrorStatus, HttpExchange
 from tierwise.gateway.openai_format import parse_response
@@ -47,6 +46,7 @@ from tierwise.steps.checks import (
     same_language,
 )
 from tierwise.steps.examples import load_golden
+from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.step import Step
 
 # what tends to break readers of text: ends, quotes, numbers that are none, references to oneself

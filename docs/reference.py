@@ -154,10 +154,10 @@ The public names of `tierwise`, then the names that they refer to. [For develope
 @cache
 def pages() -> dict[str, str]:
     """The text of every page by its file name."""
-    from tierwise.evidence.golden import GoldenSettings
     from tierwise.policy.catalog import Catalog
     from tierwise.policy.rules import Rules
     from tierwise.project import ProjectSettings
+    from tierwise.steps.golden_settings import GoldenSettings
     from tierwise.steps.prompts import FrontMatter
 
     settings = SETTINGS.format(

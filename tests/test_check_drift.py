@@ -12,13 +12,13 @@ import pytest
 from tasks.classify import classify
 from tests.kit.projects import make_project, model
 from tests.kit.terminal import Terminal
-from tierwise.evidence.golden import GoldenSettings
 from tierwise.lint.call_parameters import (
     CallDrift,
     call_differences,
     drift_findings,
     step_calls,
 )
+from tierwise.steps.golden_settings import GoldenSettings
 from tierwise.text.yaml import parse_yaml
 
 MEASURED = GoldenSettings(

@@ -19,9 +19,9 @@ from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Terminal
 from tierwise.errors import ConfigError
 from tierwise.evidence.certify import load_golden_step
-from tierwise.evidence.golden import load_settings
 from tierwise.project import Project
 from tierwise.steps.examples import load_golden
+from tierwise.steps.golden_settings import load_settings
 
 
 @pytest.fixture

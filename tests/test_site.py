@@ -15,10 +15,10 @@ from docs.reference import HERE, pages
 from tests.kit.pages import BLOCK
 from tests.kit.projects import ROOT
 from tests.kit.site import built_site
-from tierwise.evidence.golden import load_settings
 from tierwise.policy.catalog import load_catalog
 from tierwise.policy.rules import load_rules
 from tierwise.project import Project
+from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.prompts import load_prompts
 
 DOCS = ROOT / "docs"

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from tierwise.engine import Engine
-from tierwise.evidence.golden import load_settings
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.router import Policy
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, Sensitivity
+from tierwise.steps.golden_settings import load_settings
 from tierwise.text.language import detect
 
 _DOCUMENT = re.compile(r"<document\b[^>]*>(.*?)</document\b[^>]*>", re.DOTALL)

@@ -158,10 +158,10 @@ async def _measure(
     levels: list[int],
 ) -> Calibration:
     """Measure the model's server at each concurrency."""
-    from tierwise.evidence.golden import load_settings
     from tierwise.gateway import Gateway
     from tierwise.gateway.calibrate import calibrate, calls_of
     from tierwise.gateway.local import LocalServers
+    from tierwise.steps.golden_settings import load_settings
 
     parameters = load_settings(project.root / "golden" / f"{step.name}.yaml").parameters
     prompt = project.prompts[step.prompt]

@@ -181,7 +181,7 @@ def _choose_step(project: Project, name: str | None) -> str:
 
 def _arguments(project: Project, step: str) -> str:
     """Return the parameters of a step's golden set as lines of a call."""
-    from tierwise.evidence.golden import load_settings
+    from tierwise.steps.golden_settings import load_settings
 
     settings = load_settings(project.root / "golden" / f"{step}.yaml")
     parameters: Mapping[str, Any] = settings.parameters

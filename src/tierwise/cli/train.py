@@ -134,8 +134,8 @@ def _model_name(project: Project, step: str, wanted: str | None) -> str:
 
 def _form(project: Project, step: str) -> Form:
     """Return the step's output, with the labels that golden/STEP.yaml gives."""
-    from tierwise.evidence.golden import load_settings
     from tierwise.gateway.learned.form import form_of
+    from tierwise.steps.golden_settings import load_settings
 
     path = project.root / "golden" / f"{step}.yaml"
     spec = project.load_step(step)

@@ -13,13 +13,13 @@ from typing import Any
 from tierwise.documents import read_documents
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError, Misuse, TierwiseError, UnknownName
-from tierwise.evidence.golden import load_settings
 from tierwise.gateway.learned.files import load, trained_file
 from tierwise.ledger import Ledger, RunRow
 from tierwise.policy.router import choices, route
 from tierwise.policy.rules import Features
 from tierwise.project import Project
 from tierwise.records import Attempt, Document, Outcome, Route
+from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.step import Step
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 

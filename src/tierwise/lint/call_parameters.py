@@ -18,9 +18,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from tierwise.errors import UnknownName
-from tierwise.evidence.golden import GoldenSettings
 from tierwise.lint.findings import Finding
 from tierwise.records import canonical_hash
+from tierwise.steps.golden_settings import GoldenSettings
 from tierwise.steps.step import Step
 
 # parameters of the Prefect task that no prompt sees

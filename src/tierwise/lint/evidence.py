@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError, unknown_name
-from tierwise.evidence.golden import load_settings
 from tierwise.lint.findings import Finding, finding_at, finding_from_error
 from tierwise.policy.certificates import Certificate, Certificates, Current
 from tierwise.steps.examples import FEWEST, Example, read_golden
+from tierwise.steps.golden_settings import load_settings
 from tierwise.text.terms import normalised
 from tierwise.text.yaml import YamlData
 

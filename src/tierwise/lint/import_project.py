@@ -19,10 +19,10 @@ from types import ModuleType
 from typing import Any
 
 from tierwise.errors import ConfigError, TierwiseError
-from tierwise.evidence.golden import GoldenSettings, load_settings
 from tierwise.lint.call_parameters import call_differences, step_calls
 from tierwise.policy.certificates import Current
 from tierwise.project import Project
+from tierwise.steps.golden_settings import GoldenSettings, load_settings
 from tierwise.steps.step import Step
 
 

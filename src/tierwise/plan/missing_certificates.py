@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tierwise.evidence.golden import load_settings
+from tierwise.steps.golden_settings import load_settings
 
 if TYPE_CHECKING:
     from tierwise.cascade import Job

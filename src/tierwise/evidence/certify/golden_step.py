@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from tierwise.errors import ConfigError
-from tierwise.evidence.golden import load_settings
 from tierwise.project import Project
 from tierwise.steps.correctness import rubric
 from tierwise.steps.examples import GoldenSet, load_golden
+from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.step import Step
 
 
