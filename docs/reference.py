@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 HERE = Path(__file__).parent / "reference"
+_LINE = 88  # the formatter's, which also reads the code blocks of pages
 MARK = "<!-- `make docs-reference` writes this page from the code; change it there. -->\n\n"
 WORDS = {
     "string": "text",
@@ -342,14 +343,15 @@ def _function(name: str, value: Callable[..., Any]) -> str:
             f"{star}{p.name}: {p.annotation}"
             + ("" if p.default is p.empty else f" = {_code(p.default)}")
         )
-    line = f"def {name}({', '.join(parts)}) -> {signature.return_annotation}: ..."
-    if len(line) <= 100:
+    inner = ", ".join(parts)
+    returns = f" -> {signature.return_annotation}: ..."
+    line = f"def {name}({inner}){returns}"
+    if len(line) <= _LINE:
         return line
-    return (
-        f"def {name}(\n    "
-        + ",\n    ".join(parts)
-        + f",\n) -> {signature.return_annotation}: ..."
-    )
+    # As the formatter breaks it: all parameters on a line of their own, else a line for each.
+    if len(inner) + 4 <= _LINE:
+        return f"def {name}(\n    {inner}\n){returns}"
+    return f"def {name}(\n    " + ",\n    ".join(parts) + f",\n){returns}"
 
 
 def _class(name: str, value: type) -> str:
