@@ -288,7 +288,7 @@ def as_flow(lane: str) -> Way:
 
 
 def flow() -> Any:
-    from prefect import flow, unmapped
+    from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
     from tierwise import read_documents, recorded_run
@@ -298,7 +298,7 @@ def flow() -> Any:
         with recorded_run():
             batches = read_documents(source, sensitivity="internal")
             begun = time.perf_counter()
-            for done in classify().map(batches, labels=unmapped(LABELS)):
+            for done in classify().map(batches, labels=LABELS):
                 accepted_all(done.result())
             return time.perf_counter() - begun
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow, unmapped
+from prefect import flow
 from pydantic import Field
 
 from tasks.classify import classify
@@ -64,12 +64,10 @@ def contract_intake(
         )
         terms = extract.map(
             contracts,
-            returns=unmapped(ContractTerms),
-            fields=unmapped(ContractTerms.questions()),
+            returns=ContractTerms,
+            fields=ContractTerms.questions(),
         )
-        digests = summarize.map(terms, max_words=unmapped(90))
-        risks = classify.map(
-            digests, labels=unmapped(list(RISKS)), descriptions=unmapped(RISKS)
-        )
+        digests = summarize.map(terms, max_words=90)
+        risks = classify.map(digests, labels=list(RISKS), descriptions=RISKS)
         write_documents(risks, out)
     return run.summary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow, unmapped
+from prefect import flow
 from pydantic import Field
 
 from tasks.actions import actions
@@ -51,11 +51,9 @@ def meeting_digest(
         meetings = read_documents(
             source, sensitivity=sensitivity, only_new=only_new, shard=shard
         )
-        noted = notes.map(
-            meetings, queries=unmapped(queries), part_tokens=unmapped(part_tokens)
-        )
-        digests = digest.map(noted, queries=unmapped(queries), max_words=unmapped(120))
-        agreed = actions.map(digests, part_tokens=unmapped(part_tokens))
-        drafts = minutes.map(agreed, max_words=unmapped(240))
+        noted = notes.map(meetings, queries=queries, part_tokens=part_tokens)
+        digests = digest.map(noted, queries=queries, max_words=120)
+        agreed = actions.map(digests, part_tokens=part_tokens)
+        drafts = minutes.map(agreed, max_words=240)
         write_documents(drafts, out)
     return run.summary()

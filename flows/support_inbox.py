@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow, unmapped
+from prefect import flow
 from pydantic import Field
 
 from tasks.classify import classify
@@ -58,15 +58,13 @@ def support_inbox(
         inbox = read_documents(
             source, sensitivity=sensitivity, only_new=only_new, shard=shard
         )
-        topics = classify.map(
-            inbox, labels=unmapped(list(TOPICS)), descriptions=unmapped(TOPICS)
-        )
-        digests = summarize.map(topics, max_words=unmapped(50))
+        topics = classify.map(inbox, labels=list(TOPICS), descriptions=TOPICS)
+        digests = summarize.map(topics, max_words=50)
         replies = draft.map(
             digests,
-            sender=unmapped("the Larkfold support team"),
-            max_words=unmapped(70),
-            only=unmapped(needs_reply),
+            sender="the Larkfold support team",
+            max_words=70,
+            only=needs_reply,
         )
         write_documents(replies, out)
     return run.summary()

@@ -1,6 +1,6 @@
 """extract: fields of a document, each with the quotation that states it; null where it states none.
 
-The fields are given by the flow: `extract.map(batches, returns=unmapped(ContractTerms))`.
+The fields are given by the flow: `extract.map(batches, returns=ContractTerms)`.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def asked(
         "classify.submit(batches, labels=('billing', 'delivery'), max_words=50, descriptions={'a': 'b'})",
         "classify(batches, labels=[*'ab'], max_words=SETTINGS['words'], descriptions=dict({'a': 'b'}))",
         "steps.classify.map(batches, labels=unmapped(Asking.labels()), max_words=words, descriptions=unmapped(limit2))",
-        "classify.map(batches, labels=['x', 'y'], max_words=[1, 2], descriptions=unmapped(computed()))",
+        "classify.map(batches, labels=['billing', 'delivery'], max_words=50, descriptions=computed())",
         "limit = 7\nclassify.map(batches, labels=unmapped([*TOPICS]), max_words=limit, descriptions=unmapped(batches))",
         "classify.map(batches, **SETTINGS)",
         "print(TOPICS)",

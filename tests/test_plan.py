@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prefect import flow, unmapped
+from prefect import flow
 
 from tasks.classify import classify
 from tasks.draft import draft
@@ -116,7 +116,7 @@ def _flow(job: Callable[..., Any], budget: float | None) -> Any:
 
 
 def sort(inbox: list[Batch]) -> Any:
-    return classify.map(inbox, labels=unmapped(LABELS))
+    return classify.map(inbox, labels=LABELS)
 
 
 def needs_reply(message: Document) -> bool:
@@ -126,9 +126,9 @@ def needs_reply(message: Document) -> bool:
 def sort_and_answer(inbox: list[Batch]) -> Any:
     return draft.map(
         sort(inbox),
-        sender=unmapped("us"),
-        max_words=unmapped(50),
-        only=unmapped(needs_reply),
+        sender="us",
+        max_words=50,
+        only=needs_reply,
     )
 
 
@@ -352,8 +352,8 @@ def test_a_condition_on_what_is_known_is_not_assumed(root: Path, inbox: Path) ->
         root,
         lambda batches: summarize.map(
             sort(batches),
-            max_words=unmapped(30),
-            only=unmapped(lambda message: message.id != "a.txt"),
+            max_words=30,
+            only=lambda message: message.id != "a.txt",
         ),
         source=inbox,
     )
@@ -372,9 +372,7 @@ def test_a_condition_that_fails_over_what_is_known_is_the_flows_error(
     ):
         planned(
             root,
-            lambda b: summarize.map(
-                sort(b), max_words=unmapped(30), only=unmapped(broken)
-            ),
+            lambda b: summarize.map(sort(b), max_words=30, only=broken),
             source=inbox,
         )
 
@@ -495,7 +493,7 @@ def test_what_is_redacted_is_planned_as_what_it_becomes(
     (inbox / "secret.md").write_text(
         "---\nsensitivity: confidential\n---\nMy number is +49 30 901820, call me."
     )
-    job = lambda batches: sort(redact.map(batches, to=unmapped("internal")))  # noqa: E731
+    job = lambda batches: sort(redact.map(batches, to="internal"))  # noqa: E731
     [row] = planned(root, job, source=inbox).routes
     assert (row.model, row.documents) == ("small", 4)
 
@@ -546,7 +544,7 @@ def test_a_long_document_is_planned_part_by_part(
         f"Sentence number {n} is about the delivery of a desk." for n in range(300)
     )
     (inbox / "a.txt").write_text(text)
-    job = lambda batches: summarize.map(batches, max_words=unmapped(30))  # noqa: E731
+    job = lambda batches: summarize.map(batches, max_words=30)  # noqa: E731
     [row] = planned(root, job, source=inbox).rows
     with Engine(Project(root), env={}) as engine:
         context = engine.start_run("test")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prefect import flow, unmapped
+from prefect import flow
 
 from tasks.classify import classify
 from tests.kit.pii import CASES, HARMLESS, NOT_FOUND, Case
@@ -333,11 +333,9 @@ def test_a_flow_redacts_its_documents_and_sends_out_only_what_was_lowered(
         with recorded_run() as run:
             clean = redact_step.map(
                 read_documents(inbox, sensitivity="confidential"),
-                to=unmapped("internal"),
+                to="internal",
             )
-            topics = classify.map(
-                clean, labels=unmapped(LABELS["labels"]), descriptions=unmapped({})
-            )
+            topics = classify.map(clean, labels=LABELS["labels"], descriptions={})
             write_documents(topics, project / "out")
         return run.summary()
 

@@ -522,7 +522,7 @@ def test_after_a_review_a_retry_goes_on_with_the_later_steps(
 FLOW = '''
 from pathlib import Path
 
-from prefect import flow, unmapped
+from prefect import flow
 
 from tasks.classify import classify
 from tierwise import RunSummary, read_documents, recorded_run, write_documents
@@ -534,7 +534,7 @@ def sort_inbox(
 ) -> RunSummary:
     """Sort a folder."""
     with recorded_run() as run:
-        sorted_ = classify.map(read_documents(source, sensitivity="internal"), labels=unmapped(labels))
+        sorted_ = classify.map(read_documents(source, sensitivity="internal"), labels=labels)
         write_documents(sorted_, Path("out"))
     return run.summary()
 '''

@@ -268,10 +268,7 @@ def test_a_new_flow_gives_the_step_the_parameters_of_its_golden_set(
         assert terminal("new", "flow", name, "--step", step, cwd=project).code == 0
     calls = {
         name: next(
-            {
-                keyword.arg: ast.literal_eval(keyword.value.args[0])
-                for keyword in node.keywords
-            }  # type: ignore[attr-defined]
+            {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}  # type: ignore[attr-defined]
             for node in ast.walk(ast.parse((project / f"flows/{name}.py").read_text()))
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".map")
         )
@@ -348,7 +345,7 @@ def test_deployments_may_be_indented_otherwise(
         ("flow", "prefect", "would hide the installed package prefect"),
         ("flow", "tasks", "tierwise itself uses the name tasks"),
         ("flow", "classify", "classify is a step already"),
-        ("flow", "unmapped", "the skeleton imports unmapped from elsewhere"),
+        ("flow", "flow", "the skeleton imports flow from elsewhere"),
     ],
 )
 def test_a_name_that_would_not_work_is_refused(

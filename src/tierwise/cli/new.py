@@ -185,17 +185,8 @@ def _arguments(project: Project, step: str) -> str:
 
     settings = load_settings(project.root / "golden" / f"{step}.yaml")
     parameters: Mapping[str, Any] = settings.parameters
-    lines = [f"{name}={_unmapped_text(value)},\n" for name, value in parameters.items()]
+    lines = [f"{name}={_literal(value)},\n" for name, value in parameters.items()]
     return textwrap.indent("".join(lines), _MARGIN)
-
-
-def _unmapped_text(value: Any) -> str:
-    """Return the argument, laid out as formatters do."""
-    text = _literal(value)
-    if "\n" in text:
-        indented = textwrap.indent(text, "    ")
-        return f"unmapped(\n{indented}\n)"
-    return f"unmapped({text})"
 
 
 def _literal(value: Any) -> str:

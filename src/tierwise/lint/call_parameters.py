@@ -174,30 +174,17 @@ def _called_step(node: ast.Call, names: Mapping[str, Any]) -> Step | None:
 
 
 def _parse_call(node: ast.Call, step: Step, names: Mapping[str, Any]) -> StepCall:
-    mapped = isinstance(node.func, ast.Attribute) and node.func.attr == "map"
     complete = True
     parameters: dict[str, Any] = {}
     for keyword in node.keywords:
         if keyword.arg is None:  # **parameters
             complete = False
         elif keyword.arg not in _TASK_PARAMETERS:
-            read = _evaluate_mapped if mapped else _evaluate
-            parameters[keyword.arg] = read(keyword.value, names)
+            parameters[keyword.arg] = _evaluate(keyword.value, names)
     returns = parameters.pop("returns", step.returns if complete else _Unknown)
     if not (isinstance(returns, type) and issubclass(returns, BaseModel)):
         returns = None
     return StepCall(step, returns, node.lineno, parameters, complete)
-
-
-def _evaluate_mapped(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Return the value that each call of a `.map` gets; unknown for a list spread over them."""
-    value = _evaluate(node, names)
-    unmapped = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
-        "unmapped"
-    )
-    if isinstance(value, list | tuple | set | dict) and not unmapped:
-        return _Unknown
-    return value
 
 
 def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from prefect import Task, get_run_logger
+from prefect import Task, get_run_logger, unmapped
 from prefect.exceptions import MissingContextError
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
 from prefect.runtime import flow_run
+from prefect.utilities.annotations import BaseAnnotation
 from prefect.utilities.callables import (
     call_with_parameters,
     expand_mapping_parameters,
     get_call_parameters,
 )
 
+from tierwise.errors import Misuse
 from tierwise.orchestrate.process_state import STATE
 from tierwise.records import Batch
 
+# What steps are mapped over: batches, or the futures of an earlier step.
+Batches = (
+    Iterable[Batch | PrefectFuture[Batch]]
+    | PrefectFuture[list[Batch]]
+    | PrefectFutureList[Batch]
+)
 # arguments that are not the function's
 _FOR_PREFECT = ("wait_for", "return_state", "deferred")
 
@@ -29,16 +37,30 @@ _FOR_PREFECT = ("wait_for", "return_state", "deferred")
 class BatchTask(Task[..., Batch]):
     """A Prefect task over a batch, which is a plain function call in a dry run."""
 
-    def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Map as Prefect does; in a dry run, make one call after the other."""
+    def map(  # type: ignore[override] # Prefect maps every list; this maps the batches alone
+        self, batches: Batches, /, **parameters: Any
+    ) -> PrefectFutureList[Batch]:
+        """Make one task run for each batch; every parameter goes to each of them as it is.
+
+        Lists and mappings need no `unmapped`. A future as a parameter is resolved. `wait_for` is
+        Prefect's. Raises Misuse for a single batch.
+        """
+        if isinstance(batches, Batch | unmapped):
+            raise Misuse(
+                f"{self.name}.map takes a list of batches, as read_documents returns it; "
+                f"give a single batch to {self.name}.submit"
+            )
+        shared = {
+            name: value if name in _FOR_PREFECT else _as_it_is(value)
+            for name, value in parameters.items()
+        }
         if STATE.dry_run:
             given = get_call_parameters(
-                self.fn, args, _own(kwargs), apply_defaults=False
+                self.fn, (_settled(batches),), _own(shared), apply_defaults=False
             )
-            settled = {name: _settled(value) for name, value in given.items()}
-            calls = expand_mapping_parameters(self.fn, settled)
+            calls = expand_mapping_parameters(self.fn, given)
             return PrefectFutureList(_call(self.fn, call) for call in calls)  # type: ignore[abstract] # as Prefect does
-        futures = super().map(*args, **kwargs)
+        futures: PrefectFutureList[Batch] = super().map(batches, **shared)
         STATE.count_task_runs(flow_run.get_id(), len(futures))
         return futures
 
@@ -80,6 +102,15 @@ def _own(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in _FOR_PREFECT}
 
 
+def _as_it_is(value: Any) -> Any:
+    """Return a parameter in Prefect's wrapper that keeps `.map` from spreading it."""
+    if isinstance(value, unmapped):
+        return value
+    if isinstance(value, BaseAnnotation):  # such as `quote`, which says something else
+        return value.rewrap(_as_it_is(value.unwrap()))
+    return unmapped(value)
+
+
 def _call(
     function: Callable[..., Batch], parameters: Mapping[str, Any]
 ) -> PrefectFuture[Batch]:
@@ -91,4 +122,7 @@ def _call(
 
 
 def _settled(value: Any) -> Any:
-    return value.result() if isinstance(value, PrefectFuture) else value
+    """Return a value with its futures resolved."""
+    if isinstance(value, PrefectFuture | PrefectFutureList):
+        return value.result()
+    return value

@@ -38,7 +38,7 @@ def step(
     stakes: Stakes = "normal",
     correct: Correct | None = None,
 ) -> StepTask:
-    """Return a step as a Prefect task: `classify.map(batches, labels=unmapped([…]))`.
+    """Return a step as a Prefect task: `classify.map(batches, labels=[…])`.
 
     Keyword arguments become parameters of the prompt and the checks. Two are for the task itself:
     `only`, a function of a document that returns whether the step applies to it, and `returns`,

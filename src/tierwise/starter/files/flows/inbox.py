@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow, unmapped
+from prefect import flow
 from pydantic import Field
 
 from tasks.classify import classify
@@ -46,9 +46,7 @@ def inbox(
     """
     with recorded_run(budget_usd=budget_usd) as run:
         letters = read_documents(source, sensitivity=sensitivity, only_new=only_new)
-        kinds = classify.map(
-            letters, labels=unmapped(list(KINDS)), descriptions=unmapped(KINDS)
-        )
-        digests = summarize.map(kinds, max_words=unmapped(50))
+        kinds = classify.map(letters, labels=list(KINDS), descriptions=KINDS)
+        digests = summarize.map(kinds, max_words=50)
         write_documents(digests, out)
     return run.summary()

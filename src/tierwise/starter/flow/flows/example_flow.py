@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from prefect import flow, unmapped
+from prefect import flow
 from pydantic import Field
 
 from tasks.example_step import example_step
