@@ -890,32 +890,83 @@ def test_many_findings_of_one_kind_are_counted(project: Checked) -> None:
 # ---- the schema ---------------------------------------------------------------------------------
 
 
-def shipped_schema() -> dict[str, Any]:
+SCHEMAS = ("rules", "catalog")
+
+
+def shipped_schema(name: str = "rules") -> dict[str, Any]:
     schema: dict[str, Any] = json.loads(
-        (ROOT / "routing_rules" / "rules.schema.json").read_text()
+        (ROOT / "routing_rules" / f"{name}.schema.json").read_text()
     )
     return schema
 
 
-def test_the_shipped_schema_is_the_one_that_the_command_prints(
-    terminal: Terminal,
+def test_the_shipped_schemas_are_the_ones_that_the_command_writes(
+    terminal: Terminal, tmp_path: Path
 ) -> None:
-    """When this fails: tierwise check --schema > routing_rules/rules.schema.json"""
-    assert json.loads(terminal("check", "--schema", cwd=ROOT).out) == shipped_schema()
+    """When this fails: tierwise check --schema"""
+    (tmp_path / "routing_rules").mkdir()
+    done = terminal("check", "--schema", cwd=tmp_path)
+    written = {
+        f"routing_rules/{path.name}": path.read_text()
+        for path in (tmp_path / "routing_rules").iterdir()
+    }
+    assert done.out.split() == sorted(written)
+    assert written == {name: (ROOT / name).read_text() for name in written}
+    assert len(written) == len(SCHEMAS)
 
 
-def test_the_shipped_rules_fit_the_schema_and_editors_find_it() -> None:
-    path = ROOT / "routing_rules" / "rules.yaml"
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("root", [ROOT, ROOT / "src/tierwise/starter/files"])
+def test_the_shipped_files_fit_their_schemas_and_editors_find_them(
+    root: Path, name: str
+) -> None:
+    path = root / "routing_rules" / f"{name}.yaml"
     assert path.read_text().startswith(
-        "# yaml-language-server: $schema=rules.schema.json\n"
+        f"# yaml-language-server: $schema={name}.schema.json\n"
     )
-    jsonschema.validate(read_yaml(path).data, shipped_schema())
+    # an editor sees a date as text
+    data = json.loads(json.dumps(read_yaml(path).data, default=str))
+    jsonschema.validate(data, shipped_schema(name))
 
 
-def test_the_schema_teaches_every_setting() -> None:
-    schema = shipped_schema()
+ENTRY = {
+    "tier": "local",
+    "context_tokens": 8000,
+    "max_output_tokens": 1000,
+    "strength": 10,
+    "price": "unknown",
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "fits"),
+    [
+        (ENTRY, True),
+        ({"like": "other"}, True),
+        ({"like": "other", "strength": 20}, True),
+        ({"like": "other", "strenght": 20}, False),
+        ({**ENTRY, "price": {"input": 1, "output": 2}}, False),
+        ({name: value for name, value in ENTRY.items() if name != "tier"}, False),
+        ({**ENTRY, "name": "mine"}, False),
+    ],
+)
+def test_an_editor_finds_what_is_wrong_with_a_catalog_entry(
+    entry: dict[str, Any], fits: bool
+) -> None:
+    catalog = {
+        "version": 1,
+        "tiers": {"local": {"description": "here"}},
+        "models": {"mine": entry},
+    }
+    validator = jsonschema.Draft202012Validator(shipped_schema("catalog"))
+    assert validator.is_valid(catalog) is fits
+
+
+@pytest.mark.parametrize(("name", "fewest"), [("rules", 7), ("catalog", 6)])
+def test_the_schema_teaches_every_setting(name: str, fewest: int) -> None:
+    schema = shipped_schema(name)
     objects = [schema, *(d for d in schema["$defs"].values() if d["type"] == "object")]
-    assert len(objects) >= 7
+    assert len(objects) >= fewest
     for found in objects:
         for name, setting in found["properties"].items():
             assert setting.get("description"), f"{found['title']}: {name}"

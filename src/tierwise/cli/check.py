@@ -13,7 +13,7 @@ import typer
 from tierwise.cli.opening import find_project
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json
-from tierwise.errors import ConfigError
+from tierwise.errors import ConfigError, TierwiseError
 from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def check(
     ] = True,
     schema: Annotated[
         bool,
-        typer.Option("--schema", help="Print the JSON schema of rules.yaml, and exit."),
+        typer.Option(
+            "--schema",
+            help="Write the JSON schemas of rules.yaml and catalog.yaml, and exit.",
+        ),
     ] = False,
 ) -> None:
     """Check all project files, and prove the guards.
@@ -47,9 +50,7 @@ def check(
     warning too.
     """
     if schema:
-        from tierwise.policy.rules import rules_schema
-
-        print_json(rules_schema())
+        _write_schemas(find_project())
         return
     import datetime
 
@@ -68,6 +69,20 @@ def check(
         typer.echo(_last_line(result))
     if result.errors or (strict and result.warnings):
         raise typer.Exit(1)
+
+
+def _write_schemas(project: Project) -> None:
+    """Write the schemas of the installed version into the project, for editors."""
+    from tierwise.cli.schemas import editor_schemas
+    from tierwise.text.files import write_atomically
+
+    for name, text in editor_schemas().items():
+        path = project.root / name
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            raise TierwiseError(f"{path} cannot be written: {error.strerror}") from None
+        typer.echo(_from_here(path))
 
 
 def _variables(project: Project) -> Mapping[str, str]:

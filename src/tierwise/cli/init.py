@@ -32,7 +32,7 @@ def init(
     key or a GPU. `tierwise new step` and `tierwise new flow` add to it. An existing file is never
     overwritten.
     """
-    from tierwise.policy.rules import rules_schema
+    from tierwise.cli.schemas import editor_schemas
     from tierwise.starter.copying import copies, write
 
     if folder.exists() and not folder.is_dir():
@@ -43,10 +43,9 @@ def init(
         'dependencies = ["tierwise"]': f'dependencies = ["{requirement}"]',
     }
     texts = copies("files", folder, names)
-    # Editors check rules.yaml by this schema, so it must be that of the installed version.
-    schema = json.dumps(rules_schema(), indent=2)
-    schema_path = folder / "routing_rules/rules.schema.json"
-    write({**texts, schema_path: f"{schema}\n"})
+    # Editors check by these schemas, so they must be those of the installed version.
+    schemas = {folder / path: text for path, text in editor_schemas().items()}
+    write({**texts, **schemas})
     typer.echo(f"Made {folder}:")
     paths = [path.relative_to(folder) for path in texts]
     for line in _tree(paths):

@@ -483,6 +483,25 @@ def load_catalog(path: Path) -> Catalog:
     return catalog
 
 
+def catalog_schema() -> dict[str, Any]:
+    """Return the JSON schema of catalog.yaml, for editors: every setting with its description.
+
+    An entry with `like` may leave out every setting, as it starts from another entry's.
+    """
+    schema = Catalog.model_json_schema(by_alias=True)
+    entry = schema["$defs"]["Model"]
+    # An entry's key is its name.
+    del entry["properties"]["name"]
+    entry["properties"]["like"] = {
+        "description": "The entry whose settings this one starts from.",
+        "title": "Like",
+        "type": "string",
+    }
+    required = entry.pop("required")
+    entry["anyOf"] = [{"required": ["like"]}, {"required": required}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
     """Yield the errors that need more than one setting to see."""
     for key, model in catalog.models.items():
