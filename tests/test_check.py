@@ -968,8 +968,8 @@ def test_the_schema_teaches_every_setting(name: str, fewest: int) -> None:
     objects = [schema, *(d for d in schema["$defs"].values() if d["type"] == "object")]
     assert len(objects) >= fewest
     for found in objects:
-        for name, setting in found["properties"].items():
-            assert setting.get("description"), f"{found['title']}: {name}"
+        for setting_name, setting in found["properties"].items():
+            assert setting.get("description"), f"{found['title']}: {setting_name}"
 
 
 @pytest.mark.parametrize(

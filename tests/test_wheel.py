@@ -9,10 +9,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.kit.projects import ROOT
 from tests.kit.standin import unused_address
@@ -63,6 +67,37 @@ def test_the_wheel_holds_the_engine_and_the_starter_and_nothing_else(
         "starter/files/.gitignore",
         "starter/files/.github/workflows/ci.yml",
     } <= package
+
+
+def requirements(package: str) -> list[Requirement]:
+    """The requirements of an installed package, in order, without those of its extras."""
+    lines = [Requirement(line) for line in distribution(package).requires or ()]
+    return [
+        line
+        for line in lines
+        if line.marker is None or line.marker.evaluate({"extra": ""})
+    ]
+
+
+def test_a_limit_of_ours_is_the_first_that_pip_meets() -> None:
+    """Else pip downloads the newest version, and each one below it until one fits the limit."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    ours = [Requirement(line) for line in pyproject["project"]["dependencies"]]
+    names = [canonicalize_name(requirement.name) for requirement in ours]
+    compared = []
+    for place, requirement in enumerate(ours):
+        for other in requirements(requirement.name):
+            name = canonicalize_name(other.name)
+            if name not in names:
+                continue
+            limit = ours[names.index(name)]
+            bounds = [part.version for part in limit.specifier if part.operator == "<"]
+            if any(other.specifier.contains(version) for version in bounds):
+                compared.append(f"{requirement.name}: {name}")
+                # pip looks for a version with each set of extras separately
+                assert other.extras <= limit.extras, f"{requirement.name} needs {other}"
+                assert names.index(name) < place, f"{limit} comes after {requirement}"
+    assert {"alembic: sqlalchemy", "prefect: sqlalchemy"} <= set(compared)
 
 
 @pytest.fixture(scope="module")
