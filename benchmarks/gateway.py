@@ -237,10 +237,10 @@ def serving(latency_ms: int) -> Iterator[str]:
             server.terminate()
 
 
-def wait_for(url: str) -> None:
-    """Until the server answers. Raises TimeoutError after 30 s."""
+def wait_for(url: str, seconds: float = 30) -> None:
+    """Until the server answers. Raises TimeoutError when it takes longer."""
     parts = urlsplit(url)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             socket.create_connection((parts.hostname, parts.port)).close()
