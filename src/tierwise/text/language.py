@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import islice
 from typing import Any
 
 ENOUGH_CHARACTERS = 2_000  # more changes nothing and takes longer
@@ -14,8 +15,9 @@ _NO_LANGUAGE = ("zxx", "und")  # "no linguistic content" and "undetermined"
 def detect(text: str) -> str | None:
     """Return the ISO 639-1 code of a text's language; None if it is too short or unsure."""
     sample = text[:ENOUGH_CHARACTERS]
-    letters = sum(map(str.isalpha, sample))
-    if letters < FEWEST_LETTERS:
+    letters = filter(str.isalpha, sample)
+    # counted no further than needed
+    if len([*islice(letters, FEWEST_LETTERS)]) < FEWEST_LETTERS:
         return None
     language, confidence = _identifier().classify(sample)
     if confidence < LEAST_CONFIDENCE or language in _NO_LANGUAGE:
@@ -25,6 +27,8 @@ def detect(text: str) -> str | None:
 
 @cache
 def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    from py3langid.langid import MODEL_FILE
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    from tierwise.text.language_model import FastIdentifier
+
+    return FastIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
