@@ -434,7 +434,7 @@ def _without_words(step: Step, error: Exception) -> TierwiseError:
     Its words are left out, as they may quote the document.
     """
     frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("%s raised %s\n%s", step.name, type(error).__name__, frames)
+    log.info("%s raised %s\n%s", step.name, type(error).__name__, frames)
     return TierwiseError(
         f"{step.name} raised {describe_exception(error)}; "
         "its words are left out, as they may quote a document"

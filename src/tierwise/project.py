@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tomllib
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -254,7 +255,49 @@ class Project:
         """Import a module of the project, whose root comes first on Python's path."""
         if str(self.root) not in sys.path:
             sys.path.insert(0, str(self.root))
-        return importlib.import_module(module)
+        try:
+            return importlib.import_module(module)
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # a module may raise anything
+            path = self.root / f"{module.replace('.', '/')}.py"
+            raise import_fault(error, path, self.root) from error
+
+
+def import_fault(error: BaseException, path: Path, root: Path) -> ConfigError:
+    """Return what hinders a module of the project to be imported, with the line at fault."""
+    text = " ".join(str(error).split())
+    place: tuple[Path, int | None] = own_line(error, root, module=path)
+    if isinstance(error, SyntaxError):
+        # the file with the error is never executed, so it is not in the traceback
+        text = error.msg
+        if error.filename:
+            place = (Path(error.filename), error.lineno)
+    message = f"cannot be imported: {type(error).__name__}: {text}"
+    return ConfigError(message, path=place[0], line=place[1])
+
+
+def own_line(
+    error: BaseException, root: Path, *, module: Path | None = None
+) -> tuple[Path, int | None]:
+    """Return the last line of the project's own code in an error's traceback.
+
+    Where there is none, it is `module`, or else the last line of all. Paths are below the root.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(Path(frame.filename), root)]
+    if own:
+        return Path(own[-1].filename).relative_to(root), own[-1].lineno
+    if module is not None or not frames:
+        return module or root, None
+    return Path(frames[-1].filename), frames[-1].lineno
+
+
+def _is_own(file: Path, root: Path) -> bool:
+    """Return True for the project's code, and not that of an environment inside the project."""
+    if not file.is_relative_to(root) or "site-packages" in file.parts:
+        return False
+    return not file.is_relative_to(Path(__file__).parent)
 
 
 def _module_names(folder: Path) -> list[str]:

@@ -79,14 +79,19 @@ def run_flow(
     fresh: bool,
     retry: Retry | None = None,
 ) -> RunSummary:
-    """Run a flow with progress. Raises Misuse when it gives no summary."""
+    """Run a flow with progress.
+
+    Raises Misuse when it gives no summary, and TierwiseError for what its own code raises.
+    """
     from tierwise.cli.progress import StepBars
+    from tierwise.orchestrate.failures import failures_described
     from tierwise.orchestrate.process_state import engine
     from tierwise.report import RunSummary
 
     engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
     engine().retry = retry
-    with StepBars(engine()) as bars, engine().on_outcome(bars):
+    described = failures_described(function.name, engine().project.root)
+    with described, StepBars(engine()) as bars, engine().on_outcome(bars):
         result = function(**parameters)
     if not isinstance(result, RunSummary):
         raise Misuse(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tierwise.documents.markdown import document_page
-from tierwise.errors import Misuse
+from tierwise.errors import Misuse, TierwiseError
 from tierwise.records import Batch, Document
 from tierwise.text.files import open_atomically
 
@@ -29,7 +29,8 @@ def write_documents(
 
     Nothing in the files depends on when, or at what price, they were made. `outcomes.jsonl`
     appears only when it is complete. With `keep`, the lines of other documents stay in it, after
-    the new ones. Raises Misuse when the folder cannot be used.
+    the new ones. Raises Misuse when the folder cannot be used, and TierwiseError when the disk
+    fails otherwise.
     """
     folder = Path(folder)
     try:
@@ -41,6 +42,9 @@ def write_documents(
         place = error.filename or folder
         message = f"{place}: cannot be written: {error.strerror}; name another folder"
         raise Misuse(message) from None
+    except OSError as error:
+        place = error.filename or folder
+        raise TierwiseError(f"{place}: cannot be written: {error.strerror}") from None
     return folder / LINES
 
 

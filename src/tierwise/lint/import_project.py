@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import json
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 from tierwise.errors import ConfigError, TierwiseError
 from tierwise.lint.call_parameters import call_differences, step_calls
 from tierwise.policy.certificates import Current
-from tierwise.project import Project
+from tierwise.project import Project, import_fault
 from tierwise.steps.golden_settings import GoldenSettings, load_settings
 from tierwise.steps.step import Step
 
@@ -140,23 +139,12 @@ def _describe_fault(error: BaseException, path: Path, root: Path) -> dict[str, A
     if isinstance(error, ConfigError):
         place = root / (error.path or path)
         return {"path": str(place), "line": error.line, "message": error.message}
-    place = path
-    line: int | None = None
-    for frame in traceback.extract_tb(error.__traceback__):
-        file = Path(frame.filename)
-        # an environment inside the project contains other people's code
-        if file.is_relative_to(root) and "site-packages" not in file.parts:
-            place = file
-            line = frame.lineno
-    text = str(error)
-    if isinstance(error, SyntaxError):
-        # the file with the error is never executed, so it is not in the traceback
-        text = error.msg
-        if error.filename:
-            place = Path(error.filename)
-            line = error.lineno
-    message = f"cannot be imported: {type(error).__name__}: {text}"
-    return {"path": str(place), "line": line, "message": message}
+    fault = import_fault(error, path, root)
+    return {
+        "path": str(root / (fault.path or path)),
+        "line": fault.line,
+        "message": fault.message,
+    }
 
 
 if __name__ == "__main__":

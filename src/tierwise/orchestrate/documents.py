@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 
 from tierwise.documents import Shard, in_batches, iter_documents
 from tierwise.orchestrate.batch_task import log_to_run
+from tierwise.orchestrate.failures import describe_failure
 from tierwise.orchestrate.process_state import STATE
 from tierwise.orchestrate.runs import Run, current_run
 from tierwise.records import Batch, Document, Sensitivity
@@ -75,11 +76,20 @@ def write_documents(
     After `read_documents(…, only_new=True)` the results of earlier runs stay in it.
     """
     run = current_run()
-    done = (
-        batch.result() if isinstance(batch, PrefectFuture) else batch
-        for batch in batches
-    )
+    done = (_result(run, batch) for batch in batches)
     return run.engine.write_documents(done, folder, keep=run.only_new)
+
+
+def _result(run: Run, batch: Batch | PrefectFuture[Batch]) -> Batch:
+    """Wait for a batch. Raises TierwiseError for a task's OSError, which is none of writing."""
+    if isinstance(batch, Batch):
+        return batch
+    try:
+        return batch.result()
+    except OSError as error:
+        raise describe_failure(
+            _flow_name() or "script", error, run.engine.project.root
+        ) from error
 
 
 def _is_empty(folder: Path) -> bool:

@@ -5,7 +5,6 @@ The engine is a planner, which calls no model, or a sampler, which runs a few do
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import Any
@@ -14,8 +13,8 @@ from prefect import Flow, Task
 from prefect.logging import disable_run_logger
 
 from tierwise.engine import StepRunner
-from tierwise.errors import TierwiseError
 from tierwise.orchestrate.batch_task import BatchTask
+from tierwise.orchestrate.failures import failures_described
 from tierwise.orchestrate.process_state import STATE, DryRun
 
 
@@ -24,17 +23,10 @@ def dry_run(flow: Any, parameters: Mapping[str, Any], runner: StepRunner) -> Non
 
     Raises TierwiseError, also for what the flow itself raises.
     """
-    try:
-        with STATE.in_dry_run(DryRun(runner, flow.name)), disable_run_logger():
-            flow.fn(**parameters)
-    except TierwiseError:
-        raise
-    except Exception as error:  # a flow is the user's code, so it may raise anything
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raised = f"{type(error).__name__}: {error}"
-        raise TierwiseError(
-            f"the flow {flow.name} raised {raised} ({place.filename}:{place.lineno})"
-        ) from error
+    described = failures_described(flow.name, runner.project.root)
+    steps_dry = STATE.in_dry_run(DryRun(runner, flow.name))
+    with described, steps_dry, disable_run_logger():
+        flow.fn(**parameters)
 
 
 def tasks_run_for_real(flow: Any) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from tierwise.cascade import RunContext
 from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import StepRunner
 from tierwise.orchestrate.artifacts import key_of, publish_summary
+from tierwise.orchestrate.failures import cause_raised
 from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
 from tierwise.orchestrate.prefect_ui import (
     NEEDS_ATTENTION,
@@ -108,7 +109,8 @@ def recorded_run(
     try:
         if flow_run_id:
             run.open_to_others(flow_run_id)
-        yield run
+        with cause_raised():
+            yield run
     except BaseException as error:
         runner.finish_run(
             context, "failed" if isinstance(error, Exception) else "cancelled"
