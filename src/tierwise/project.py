@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from tierwise.text.yaml import YamlData
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
 CERTIFICATES = Path("routing_rules/certificates.yaml")
+_LONGEST_TEXT = 300  # characters of a foreign error's own words
 
 
 class Scale(Settings):
@@ -266,7 +268,7 @@ class Project:
 
 def import_fault(error: BaseException, path: Path, root: Path) -> ConfigError:
     """Return what hinders a module of the project to be imported, with the line at fault."""
-    text = " ".join(str(error).split())
+    text = shorten(str(error), _LONGEST_TEXT, placeholder=" …")
     place: tuple[Path, int | None] = own_line(error, root, module=path)
     if isinstance(error, SyntaxError):
         # the file with the error is never executed, so it is not in the traceback

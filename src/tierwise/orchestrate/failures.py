@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from prefect.context import FlowRunContext
@@ -88,9 +89,7 @@ def failures_described(flow: str, root: Path) -> Iterator[None]:
 
 def describe_failure(flow: str, error: Exception, root: Path) -> TierwiseError:
     """Return a foreign error with its class, its words and its place in the project."""
-    words = " ".join(str(error).split())
-    if len(words) > _LONGEST_TEXT:
-        words = words[:_LONGEST_TEXT] + " …"
+    words = shorten(str(error), _LONGEST_TEXT, placeholder=" …")
     raised = f"{type(error).__name__}: {words}" if words else type(error).__name__
     path, line = own_line(error, root)
     return TierwiseError(f"the flow {flow} raised {raised} ({path}:{line})")
