@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+import threading
+import time
+from functools import cache
+from pathlib import Path
 
 import pytest
 import tiktoken
@@ -13,7 +18,18 @@ from hypothesis import strategies as st
 
 from tests.kit.standin import unused_address
 from tierwise.records import Message
+from tierwise.text.once import once
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
+
+
+@cache
+def reference() -> tiktoken.Encoding:
+    """tiktoken's own encoding, read by itself from the tables in LiteLLM's package."""
+    [package] = importlib.util.find_spec("litellm").submodule_search_locations  # type: ignore[union-attr, misc]
+    folder = Path(package) / "litellm_core_utils" / "tokenizers"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        return tiktoken.get_encoding("o200k_base")
 
 
 def test_two_words_are_two_tokens_and_an_empty_text_is_none() -> None:
@@ -23,10 +39,7 @@ def test_two_words_are_two_tokens_and_an_empty_text_is_none() -> None:
 
 @given(st.text(max_size=300))
 def test_short_texts_count_exactly_as_tiktoken_does(text: str) -> None:
-    count_tokens("")  # finds the tables
-    assert count_tokens(text) == len(
-        tiktoken.get_encoding("o200k_base").encode(text, disallowed_special=())
-    )
+    assert count_tokens(text) == len(reference().encode(text, disallowed_special=()))
 
 
 def test_special_tokens_in_a_document_are_plain_text() -> None:
@@ -55,9 +68,8 @@ def test_a_megabyte_of_noise_is_counted(unit: str) -> None:
     )
 )
 def test_cutting_long_runs_changes_a_count_by_little(parts: list[str]) -> None:
-    count_tokens("")
     text = "".join(parts)
-    whole = len(tiktoken.get_encoding("o200k_base").encode_ordinary(text))
+    whole = len(reference().encode_ordinary(text))
     assert whole <= count_tokens(text) <= whole + len(text) // 10 + 2 * len(parts)
 
 
@@ -106,3 +118,25 @@ def test_a_users_own_folder_of_tables_is_used(tmp_path: object) -> None:
     done = run_alone(TIKTOKEN_CACHE_DIR=str(tmp_path))
     assert done.returncode != 0
     assert "Connection" in done.stderr
+
+
+def test_threads_that_need_a_table_at_once_load_it_once() -> None:
+    loads = []
+
+    @once
+    def table() -> object:
+        loads.append(1)
+        time.sleep(0.05)  # the others come meanwhile
+        return object()
+
+    tables = []
+    threads = [
+        threading.Thread(target=lambda: tables.append(table())) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len(tables) == 4
+    assert len(set(tables)) == 1

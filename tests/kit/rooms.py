@@ -74,6 +74,7 @@ DOORS = {
     "tenacity": {"cascade"},
     "threadpoolctl": {"evidence"},
     "tiktoken": {"text"},
+    "tiktoken_ext": {"text"},
     "typer": {"cli"},
     "xllamacpp": {"gateway"},
 }

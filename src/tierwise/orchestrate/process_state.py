@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierwise.engine import Engine, StepRunner
 from tierwise.errors import Misuse
+from tierwise.orchestrate.preload import preload
 from tierwise.orchestrate.secrets import variables
 from tierwise.project import Project
 
@@ -58,6 +59,7 @@ class ProcessState:
         with self._lock:
             engine = self._engines.get(project.root)
             if engine is None:
+                preload()
                 engine = Engine(project, variables(project))
                 self._engines[project.root] = engine
                 atexit.register(engine.close)

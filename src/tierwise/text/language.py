@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import islice
 from typing import Any
+
+from tierwise.text.once import once
 
 ENOUGH_CHARACTERS = 2_000  # more changes nothing and takes longer
 FEWEST_LETTERS = 12
@@ -25,7 +26,12 @@ def detect(text: str) -> str | None:
     return str(language)
 
 
-@cache
+def load_language_model() -> None:
+    """Load the model now, not at the first text."""
+    _identifier()
+
+
+@once
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE
 

@@ -6,16 +6,20 @@ Costs are computed from the usage that servers report, never from these counts.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import math
 import os
 import re
+from binascii import a2b_base64
 from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from tierwise.records import Message
+from tierwise.text.once import once
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -97,19 +101,47 @@ def _may_have_long_run(text: str) -> bool:
     return False
 
 
-@cache
+def load_tokenizer() -> None:
+    """Load the tables now, not at the first text."""
+    _encoding()
+
+
+@once
 def _encoding() -> Encoding:
     """Load o200k_base from the tables in LiteLLM's package: no download, no LiteLLM import."""
     import tiktoken
+    from tiktoken_ext import openai_public  # type: ignore[import-untyped] # it has none
 
-    name = "TIKTOKEN_CACHE_DIR"
-    if name in os.environ:
+    if "TIKTOKEN_CACHE_DIR" in os.environ:
         return tiktoken.get_encoding("o200k_base")
+    # tiktoken would read the folder of its tables from a variable. Another thread may be reading
+    # the environment, so instead its definition runs with another reader of tables.
+    names = {**vars(openai_public), "load_tiktoken_bpe": _read_table}
+    definition = FunctionType(openai_public.o200k_base.__code__, names)
+    return tiktoken.Encoding(**definition())
+
+
+def _read_table(url: str, expected_hash: str) -> dict[bytes, int]:
+    """Read a table of tokens and their ranks, from LiteLLM's package if it is there."""
+    from tiktoken.load import load_tiktoken_bpe
+
     package = importlib.util.find_spec("litellm")
     folders = package.submodule_search_locations if package else None
-    if folders:
-        os.environ[name] = str(Path(folders[0]) / "litellm_core_utils" / "tokenizers")
-    try:
-        return tiktoken.get_encoding("o200k_base")
-    finally:
-        os.environ.pop(name, None)
+    for folder in folders or ():
+        # the name that tiktoken gives to a table in its cache
+        name = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
+        path = Path(folder) / "litellm_core_utils" / "tokenizers" / name
+        if path.is_file():
+            table = path.read_bytes()
+            if hashlib.sha256(table).hexdigest() == expected_hash:
+                return _parse_table(table)
+    return load_tiktoken_bpe(url, expected_hash)
+
+
+def _parse_table(table: bytes) -> dict[bytes, int]:
+    """Parse lines of a token in base64 and its rank."""
+    ranks = {}
+    for line in table.splitlines():
+        token, _, rank = line.partition(b" ")
+        ranks[a2b_base64(token)] = int(rank)
+    return ranks
