@@ -108,7 +108,7 @@ class StepRunner(Protocol):
         """End a run."""
         ...
 
-    def select(self, batches: Sequence[Batch]) -> list[Batch]:
+    def select(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Return the batches of documents that the run is about."""
         ...
 
@@ -271,9 +271,9 @@ class Engine:
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
 
-    def select(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Return all batches: a run is about every document."""
-        return list(batches)
+    def select(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """Return all batches as they are: a run is about every document."""
+        return batches
 
     def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:
         """Put an outcome on record that no model gave, such as that of reading."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -45,7 +46,7 @@ def flow_body() -> RunSummary:
     assert_type(not_empty(Output(text=""), Document(id="a", text=""), {}), Verdict)
     with recorded_run(budget_usd=1.0) as run:
         batches = read_documents(Path("in"), sensitivity="internal")
-        assert_type(batches, list[Batch])
+        assert_type(batches, Sequence[Batch])
         assert_type(write_documents(batches, Path("out")), Path)
         value: Any = batches[0].load()[0].value("shout")
         assert_type(value, Any)

@@ -224,8 +224,9 @@ class StepBars(_Display):
     def _update_bar(self, step: str, counts: Counter[str]) -> None:
         if step not in self._tasks:
             self._bars.update(self._starting, visible=False)
-            total = self._runner.expected_documents or None
-            self._tasks[step] = self._bars.add_task(step, total=total, note="")
+            self._tasks[step] = self._bars.add_task(step, total=None, note="")
         words = ("escalated", "deferred", "skipped")
         note = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
-        self._bars.update(self._tasks[step], advance=1, note=note)
+        # It grows while documents are read.
+        total = self._runner.expected_documents or None
+        self._bars.update(self._tasks[step], advance=1, total=total, note=note)

@@ -90,14 +90,19 @@ def read_documents(
 def in_batches(documents: Iterator[Document], size: int) -> Iterator[Batch]:
     """Group documents into batches of `size`, one batch in memory at a time.
 
-    The batches do not know the total number of documents.
+    The last batch alone knows the total number of documents.
     """
     if size < 1:
         raise Misuse(f"batch_size is {size}; a batch holds at least 1 document")
     first = 1
-    while batch := tuple(islice(documents, size)):
-        yield Batch(batch, first=first)
-        first += len(batch)
+    # One document is read ahead: is there another batch?
+    ahead = tuple(islice(documents, 1))
+    while ahead:
+        batch = (*ahead, *islice(documents, size - 1))
+        ahead = tuple(islice(documents, 1))
+        last = first + len(batch) - 1
+        yield Batch(batch, first=first, total=None if ahead else last)
+        first = last + 1
 
 
 def iter_documents(

@@ -21,6 +21,7 @@ from prefect.utilities.callables import (
 )
 
 from tierwise.errors import Misuse
+from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.process_state import STATE
 from tierwise.records import Batch
 
@@ -60,9 +61,21 @@ class BatchTask(Task[..., Batch]):
             )
             calls = expand_mapping_parameters(self.fn, given)
             return PrefectFutureList(_call(self.fn, call) for call in calls)  # type: ignore[abstract] # as Prefect does
-        futures: PrefectFutureList[Batch] = super().map(batches, **shared)
+        if isinstance(batches, BatchReader) and not shared.get("return_state"):
+            futures = self._map_while_reading(batches, shared)
+        else:
+            futures = super().map(batches, **shared)
         STATE.count_task_runs(flow_run.get_id(), len(futures))
         return futures
+
+    def _map_while_reading(
+        self, batches: BatchReader, parameters: Mapping[str, Any]
+    ) -> PrefectFutureList[Batch]:
+        """Submit each batch once it is read, so that the first are worked on meanwhile."""
+        futures: list[PrefectFuture[Batch]] = []
+        for batch in batches:
+            futures += super().map([batch], **parameters)
+        return PrefectFutureList(futures)  # type: ignore[abstract] # as Prefect does
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit as Prefect does; in a dry run, make a call."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prefect.futures import PrefectFuture
@@ -25,16 +25,18 @@ def read_documents(
     max_bytes: int = 20_000_000,
     only_new: bool = False,
     shard: str = "1/1",
-) -> list[Batch]:
+) -> Sequence[Batch]:
     """Return the documents of a folder or file in batches.
 
     Those that cannot be read are on record as deferred. Batches are handles: their documents wait
-    on disk until a task works on them. `text_column` holds the text in CSV and JSON Lines files;
-    a file of more than `max_bytes` is deferred. `only_new` leaves out documents that an earlier run
-    of this flow completed, accepted or deferred, under the same id and with the same text; then no
-    documents at all are fine. `shard` takes the documents of one part alone: with "2/8", those of
-    the second of eight, which together hold every document once. Raises Misuse when there is
-    nothing to read.
+    on disk until a task works on them. The first batch is read now, the others while the first
+    step is mapped over them, so that work begins before all is read; `len` reads to the end.
+
+    `text_column` holds the text in CSV and JSON Lines files; a file of more than `max_bytes` is
+    deferred. `only_new` leaves out documents that an earlier run of this flow completed, accepted
+    or deferred, under the same id and with the same text; then no documents at all are fine.
+    `shard` takes the documents of one part alone: with "2/8", those of the second of eight, which
+    together hold every document once. Raises Misuse when there is nothing to read.
     """
     run = current_run()
     folder = run.engine.project.root / source
@@ -55,17 +57,8 @@ def read_documents(
         documents = (
             document for document in documents if document.id in retry.documents
         )
-    batches = []
-    for batch in in_batches(documents, batch_size):
-        _record_unreadable(run, batch)
-        batches.append(run.hold(batch))
-    total = sum(batch.size for batch in batches)
-    run.engine.expected_documents += total
-    if run.progress:
-        run.progress.total += total
-    if only_new:
-        log_to_run("%d documents are new, %d were done before", total, run.settled)
-    return run.engine.select([batch.with_total(total) for batch in batches])
+    batches = run.read(_held_batches(run, documents, batch_size))
+    return run.engine.select(batches)
 
 
 def write_documents(
@@ -90,6 +83,22 @@ def _result(run: Run, batch: Batch | PrefectFuture[Batch]) -> Batch:
         raise describe_failure(
             _flow_name() or "script", error, run.engine.project.root
         ) from error
+
+
+def _held_batches(
+    run: Run, documents: Iterator[Document], batch_size: int
+) -> Iterator[Batch]:
+    """Yield each batch as a handle once it is read, counted and on record."""
+    total = 0
+    for batch in in_batches(documents, batch_size):
+        _record_unreadable(run, batch)
+        total += batch.size
+        run.engine.expected_documents += batch.size
+        if run.progress:
+            run.progress.total += batch.size
+        yield run.hold(batch)
+    if run.only_new:
+        log_to_run("%d documents are new, %d were done before", total, run.settled)
 
 
 def _is_empty(folder: Path) -> bool:

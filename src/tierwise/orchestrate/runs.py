@@ -21,6 +21,7 @@ from tierwise.cascade import RunContext
 from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import StepRunner
 from tierwise.orchestrate.artifacts import key_of, publish_summary
+from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.failures import cause_raised
 from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
 from tierwise.orchestrate.prefect_ui import (
@@ -51,6 +52,7 @@ class Run:
         self.progress = None if folder else Progress()
         self.only_new = False  # leaves out documents that earlier runs completed
         self.settled = 0  # the number of those documents
+        self._readers: list[BatchReader] = []
         self._spool = folder
         if folder is None and engine.spool:
             self._spool = Spool(engine.spool, context.id)
@@ -66,6 +68,18 @@ class Run:
         A dry run has no spool: its documents stay in memory.
         """
         return self._spool.put(batch) if self._spool else batch
+
+    def read(self, batches: Iterator[Batch]) -> BatchReader:
+        """Read the first batch now, the others when they are needed or at the end of the run."""
+        reader = BatchReader(batches)
+        self._readers.append(reader)
+        bool(reader)  # what is wrong with the source is raised here
+        return reader
+
+    def read_to_end(self) -> None:
+        """Read what no step was mapped over, so that what cannot be read is on record."""
+        for reader in self._readers:
+            reader.read_to_end()
 
     def close(self) -> None:
         """Delete the stored documents. Tasks that still run keep theirs in memory."""
@@ -111,6 +125,7 @@ def recorded_run(
             run.open_to_others(flow_run_id)
         with cause_raised():
             yield run
+            run.read_to_end()
     except BaseException as error:
         runner.finish_run(
             context, "failed" if isinstance(error, Exception) else "cancelled"
