@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import datetime
+import json
 import os
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tierwise
 from tests.kit.projects import ROOT
 from tests.kit.terminal import Done, Terminal
 from tests.kit.tutorial import shown, typed_in
@@ -119,16 +123,104 @@ def test_a_project_has_the_name_of_its_folder_or_the_one_that_is_given(
         )
 
 
-def test_a_project_takes_tierwise_from_where_the_running_one_came(
-    project: Path,
+def requirement(project: Path) -> str:
+    """The project's requirement of tierwise."""
+    data = tomllib.loads((project / "pyproject.toml").read_text())
+    [line] = data["project"]["dependencies"]
+    return str(line)
+
+
+def test_a_project_asks_for_a_tierwise_that_others_can_install(
+    project: Path, terminal: Terminal
 ) -> None:
-    """This one was installed from its own folder; one from a package index is named by its version."""
-    [line] = [
-        line
-        for line in (project / "pyproject.toml").read_text().splitlines()
-        if "dependencies" in line
-    ]
-    assert line == f'dependencies = ["tierwise @ {ROOT.as_uri()}"]'
+    """This one was installed from its own folder, which is on this machine alone."""
+    assert requirement(project) == f"tierwise~={tierwise.__version__}"
+    done = terminal("init", "b", cwd=project.parent)
+    assert f"This tierwise came from {ROOT.as_uri()}, which others do not" in done.out
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (
+            {
+                "url": "https://git.example/t.git",
+                "vcs_info": {"vcs": "git", "commit_id": "ab12"},
+            },
+            "tierwise @ git+https://git.example/t.git@ab12",
+        ),
+        (
+            {"url": "https://wheels.example/tierwise-0.1.0.whl", "archive_info": {}},
+            "tierwise @ https://wheels.example/tierwise-0.1.0.whl",
+        ),
+        (
+            {
+                "url": "file:///home/me/t",
+                "vcs_info": {"vcs": "git", "commit_id": "ab12"},
+            },
+            f"tierwise~={tierwise.__version__}",
+        ),
+        (
+            {"url": "file:///home/me/tierwise-0.1.0.whl", "archive_info": {}},
+            f"tierwise~={tierwise.__version__}",
+        ),
+        (None, f"tierwise~={tierwise.__version__}"),
+    ],
+)
+def test_an_address_that_others_have_is_kept(
+    terminal: Terminal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    origin: dict[str, Any] | None,
+    expected: str,
+) -> None:
+    """As installers record it (PEP 610); an index leaves no such record."""
+    installed = tmp_path / f"tierwise-{tierwise.__version__}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: tierwise\n")
+    if origin:
+        (installed / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert terminal("init", "post", cwd=tmp_path).code == 0
+    assert requirement(tmp_path / "post") == expected
+
+
+def make(
+    project: Path, *arguments: str, python: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `make` in a project; `python` is the python3 that it finds."""
+    return subprocess.run(
+        ["make", *arguments, f"PYTHON={python}"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_make_uses_the_environment_that_has_tierwise(project: Path) -> None:
+    done = make(project, "check", python=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no errors" in done.stdout
+    assert not (project / ".venv").exists()
+
+
+def test_make_says_that_it_sets_up_an_environment(
+    project: Path, tmp_path: Path
+) -> None:
+    """Where the Python that it finds has no tierwise; and it uses the one that it set up."""
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    python = str(bare / "bin/python")
+    done = make(project, "-n", "check", python=python)
+    assert "setting up .venv (1.2 GB, some minutes)" in done.stdout
+    assert "uv pip install -q" not in done.stdout
+    assert ".venv/bin/python -m tierwise check" in done.stdout
+    (project / ".venv").mkdir()
+    (project / ".venv/ready").touch()
+    for has_tierwise in (python, sys.executable):
+        done = make(project, "-n", "check", python=has_tierwise)
+        assert done.stdout.strip() == ".venv/bin/python -m tierwise check"
 
 
 @pytest.mark.parametrize("here", ["Makefile", "routing_rules/rules.yaml"])

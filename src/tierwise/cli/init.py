@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -50,16 +50,19 @@ def init(
     paths = [path.relative_to(folder) for path in texts]
     for line in _tree(paths):
         typer.echo(f"  {line}")
-    if "@" in requirement:
-        source = requirement.partition(" @ ")[2]
+    source = _address()
+    if source and source.is_local:
         typer.echo(
-            f"Its pyproject.toml takes tierwise from where this one came: {source}"
+            f"Its pyproject.toml asks for {requirement}. This tierwise came from {source.url}, "
+            "which others do not have: publish it on the package index that they use."
+        )
+    elif source:
+        typer.echo(
+            f"Its pyproject.toml takes tierwise from where this one came: {source.url}"
         )
     typer.echo("Next:")
     typer.echo(f"  cd {folder}")
-    typer.echo(
-        "  make demo      # sets up .venv and runs the flow on real local models"
-    )
+    typer.echo("  make demo      # runs the flow on real local models")
     typer.echo("  make test      # no key, no weights, no network")
 
 
@@ -80,20 +83,35 @@ def _name(name: str | None, folder: Path) -> str:
     return name
 
 
-def _requirement() -> str:
-    """Return the requirement that installs the tierwise which runs here, by source or version."""
+class _Address(NamedTuple):
+    """Where the running tierwise was installed from, if that was no package index."""
+
+    url: str
+    is_local: bool  # a path on this machine, which others do not have
+
+
+def _address() -> _Address | None:
     # Installers write this file for an installation from a folder, a URL or a repository (PEP 610).
     direct_url = distribution("tierwise").read_text("direct_url.json")
     if direct_url is None:
-        return f"tierwise~={__version__}"
+        return None
     source = json.loads(direct_url)
     url: str = source["url"]
+    is_local = url.startswith("file:")
     version_control: Mapping[str, str] | None = source.get("vcs_info")
     if version_control:
         system = version_control["vcs"]
         commit = version_control["commit_id"]
-        return f"tierwise @ {system}+{url}@{commit}"
-    return f"tierwise @ {url}"
+        url = f"{system}+{url}@{commit}"
+    return _Address(url, is_local)
+
+
+def _requirement() -> str:
+    """Return a requirement that other machines can install: a public address, or the version."""
+    source = _address()
+    if source is None or source.is_local:
+        return f"tierwise~={__version__}"
+    return f"tierwise @ {source.url}"
 
 
 def _tree(paths: Iterable[Path]) -> Iterator[str]:
