@@ -332,7 +332,7 @@ def test_a_shipped_prompt_can_do_without_what_is_not_needed(
 def test_an_unknown_variable_names_the_file(tmp_path: Path, part: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"s\.md\.j2: the prompt cannot be filled in: .*(undefined|no attribute)",
+        match=r"s\.md\.j2:10: the prompt cannot be filled in: .*(undefined|no attribute)",
     ):
         prompt(tmp_path, part).render(document("t"), {})
 
@@ -366,7 +366,9 @@ def test_a_template_cannot_leave_its_sandbox(tmp_path: Path, part: str) -> None:
     "part", ["{{ 1 / 0 }}", "{{ [1][7] }}", "{{ 1 + 'a' }}", "{{ 'a' | indent(x=1) }}"]
 )
 def test_a_template_that_fails_names_the_file(tmp_path: Path, part: str) -> None:
-    with pytest.raises(ConfigError, match=r"s\.md\.j2: the prompt cannot be filled in"):
+    with pytest.raises(
+        ConfigError, match=r"s\.md\.j2:10: the prompt cannot be filled in"
+    ):
         prompt(tmp_path, part).render(document("t"), {})
 
 

@@ -24,7 +24,7 @@ from tierwise.steps.golden_settings import GoldenSettings
 from tierwise.steps.step import Step
 
 # parameters of the Prefect task that no prompt sees
-_TASK_PARAMETERS = {"only", "wait_for", "return_state", "deferred"}
+TASK_PARAMETERS = {"only", "wait_for", "return_state", "deferred"}
 # types that may be called while an expression is evaluated: they have no side effects
 _HARMLESS_TYPES = {list, tuple, set, dict, sorted, str, int, float}
 
@@ -41,8 +41,17 @@ class CallDrift:
     differences: tuple[str, ...]
 
 
-class _Unknown(Exception):
+class Unknown(Exception):
     """Raised for a value known only at run time; the class itself represents such a value."""
+
+
+@dataclass(frozen=True)
+class SpreadArgument:
+    """A list that the `.map` of a plain Prefect task spreads over batches, as the text has it."""
+
+    task: str
+    line: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ def _parameter_difference(
         return f"no {name}" if call.complete else None
     given = call.parameters[name]
     wanted = measured[name]
-    if given is _Unknown or canonical_hash(given) == canonical_hash(wanted):
+    if given is Unknown or canonical_hash(given) == canonical_hash(wanted):
         return None
     scalar = isinstance(given, str | int | float) and isinstance(
         wanted, str | int | float
@@ -136,6 +145,73 @@ def step_calls(module: ModuleType, path: Path) -> Iterator[StepCall]:
                 yield _parse_call(node, step, names)
 
 
+def spread_arguments(module: ModuleType, path: Path) -> Iterator[SpreadArgument]:
+    """Yield the lists that the project's own tasks get without `unmapped` beside batches.
+
+    Prefect maps every list: a task run gets one item of it, and lengths that differ are an error.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for function in tree.body:
+        if not isinstance(function, _Function):
+            continue
+        names = _known_names(function, vars(module))
+        mapped = _names_of_mapped(function)
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and _is_map_of_plain_task(node, names):
+                yield from _spread_in(node, names, mapped)
+
+
+def _spread_in(
+    node: ast.Call, names: Mapping[str, Any], mapped: Collection[str]
+) -> Iterator[SpreadArgument]:
+    """Yield the lists among the arguments of a `.map` that has batches among them, too."""
+    named = [word.value for word in node.keywords if word.arg not in TASK_PARAMETERS]
+    arguments = [*node.args, *named]
+    if not any(_is_mapped(argument, mapped) for argument in arguments):
+        return
+    for argument in arguments:
+        is_wrapped = isinstance(argument, ast.Call) and _name_of(argument) == "unmapped"
+        value = _evaluate(argument, names)
+        if isinstance(value, list | tuple | set | dict) and not is_wrapped:
+            task = ast.unparse(node.func).removesuffix(".map")
+            yield SpreadArgument(task, node.lineno, ast.unparse(argument))
+
+
+def _names_of_mapped(function: _Function) -> set[str]:
+    """Return the names in a function that batches, or the futures of batches, are assigned to."""
+    mapped: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and _is_mapped(node.value, mapped):
+            targets = [each for each in node.targets if isinstance(each, ast.Name)]
+            mapped.update(target.id for target in targets)
+    return mapped
+
+
+def _is_mapped(node: ast.expr, mapped: Collection[str]) -> bool:
+    """Return True for batches: those that are read, and what `.map` returns."""
+    if isinstance(node, ast.Name):
+        return node.id in mapped
+    if not isinstance(node, ast.Call):
+        return False
+    return _name_of(node) in {"map", "read_documents", "documents_from"}
+
+
+def _name_of(node: ast.Call) -> str:
+    """Return the last name of what is called: `map` for `STEP.map(…)`."""
+    return ast.unparse(node.func).rpartition(".")[2]
+
+
+def _is_map_of_plain_task(node: ast.Call, names: Mapping[str, Any]) -> bool:
+    """Return True for `TASK.map(…)` of a Prefect task that is not one of tierwise's own."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr != "map":
+        return False
+    classes = type(_evaluate(node.func.value, names)).__mro__
+    homes = {each.__module__.partition(".")[0] for each in classes}
+    # only the room that runs flows imports Prefect, so its class is known by its name
+    is_task = any(each.__module__ == "prefect.tasks" for each in classes)
+    return is_task and "tierwise" not in homes
+
+
 def _known_names(
     function: _Function, module_names: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -156,11 +232,11 @@ def _known_names(
 
     names = dict(module_names)
     for argument in (*positional, *arguments.kwonlyargs):
-        names[argument.arg] = defaults.get(argument.arg, _Unknown)
+        names[argument.arg] = defaults.get(argument.arg, Unknown)
     # an assigned name has another value at each place, so none is taken for it
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names[node.id] = _Unknown
+            names[node.id] = Unknown
     return names
 
 
@@ -179,24 +255,24 @@ def _parse_call(node: ast.Call, step: Step, names: Mapping[str, Any]) -> StepCal
     for keyword in node.keywords:
         if keyword.arg is None:  # **parameters
             complete = False
-        elif keyword.arg not in _TASK_PARAMETERS:
+        elif keyword.arg not in TASK_PARAMETERS:
             parameters[keyword.arg] = _evaluate(keyword.value, names)
-    returns = parameters.pop("returns", step.returns if complete else _Unknown)
+    returns = parameters.pop("returns", step.returns if complete else Unknown)
     if not (isinstance(returns, type) and issubclass(returns, BaseModel)):
         returns = None
     return StepCall(step, returns, node.lineno, parameters, complete)
 
 
 def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Return the value of an expression, or `_Unknown`."""
+    """Return the value of an expression, or `Unknown`."""
     try:
         return _evaluate_known(node, names)
     except Exception:  # noqa: BLE001 - the project's own values may raise anything when looked at
-        return _Unknown
+        return Unknown
 
 
 def _evaluate_known(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Return the value of an expression without running the flow. Raises _Unknown, and anything."""
+    """Return the value of an expression without running the flow. Raises Unknown, and anything."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
@@ -205,7 +281,7 @@ def _evaluate_known(node: ast.expr, names: Mapping[str, Any]) -> Any:
         owner = _evaluate_part(node.value, names)
         # attributes of other objects may be properties, which run code
         if not isinstance(owner, ModuleType | type):
-            raise _Unknown
+            raise Unknown
         return getattr(owner, node.attr)
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
         return [_evaluate_part(item, names) for item in node.elts]
@@ -217,14 +293,14 @@ def _evaluate_known(node: ast.expr, names: Mapping[str, Any]) -> Any:
         function = _evaluate_part(node.func, names)
         arguments = [_evaluate_part(argument, names) for argument in node.args]
         return _call_harmless(function, arguments)
-    raise _Unknown
+    raise Unknown
 
 
 def _evaluate_part(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Return the value of a part of an expression. Raises _Unknown where only a run can tell."""
+    """Return the value of a part of an expression. Raises Unknown where only a run can tell."""
     value = _evaluate_known(node, names)
-    if value is _Unknown:
-        raise _Unknown
+    if value is Unknown:
+        raise Unknown
     return value
 
 
@@ -232,16 +308,16 @@ def _evaluate_dict(node: ast.Dict, names: Mapping[str, Any]) -> dict[Any, Any]:
     values: dict[Any, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if key is None:  # {**others}
-            raise _Unknown
+            raise Unknown
         values[_evaluate_part(key, names)] = _evaluate_part(value, names)
     return values
 
 
 def _call_harmless(function: Any, arguments: list[Any]) -> Any:
-    """Call a function without side effects. Raises _Unknown for any other one."""
+    """Call a function without side effects. Raises Unknown for any other one."""
     if getattr(function, "__name__", "") == "unmapped":
         return arguments[0]
     class_method = inspect.ismethod(function) and isinstance(function.__self__, type)
     if function in _HARMLESS_TYPES or (class_method and not arguments):
         return function(*arguments)
-    raise _Unknown
+    raise Unknown

@@ -101,6 +101,8 @@ def _parse_description(description: Mapping[str, Any], today: datetime.date) -> 
         calls.append(
             CallDrift(call["step"], Path(call["path"]), call["line"], differences)
         )
+    for found in description["findings"]:
+        faults[Finding(**{**found, "path": Path(found["path"])})] = None
     steps = tuple(_parse_step(step, today) for step in description["steps"])
     return Code(steps, tuple(faults), tuple(calls))
 

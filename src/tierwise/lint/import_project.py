@@ -10,18 +10,31 @@ import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
 from tierwise.errors import ConfigError, TierwiseError
-from tierwise.lint.call_parameters import call_differences, step_calls
+from tierwise.lint.call_parameters import (
+    StepCall,
+    call_differences,
+    spread_arguments,
+    step_calls,
+)
+from tierwise.lint.call_prompts import (
+    call_findings,
+    prompt_without_document,
+    signature_finding,
+    spread_finding,
+)
+from tierwise.lint.findings import Finding
 from tierwise.policy.certificates import Current
 from tierwise.project import Project, import_fault
 from tierwise.steps.golden_settings import GoldenSettings, load_settings
+from tierwise.steps.prompts import read_prompts
 from tierwise.steps.step import Step
 
 
@@ -30,6 +43,7 @@ def describe_project(root: Path) -> dict[str, Any]:
     project = Project(root)
     steps: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
+    in_tasks: list[Step] = []
 
     def attempt(path: Path, action: Callable[..., Any], *arguments: Any) -> Any:
         """Return the action's result, or None with its error among the faults of `path`."""
@@ -42,14 +56,49 @@ def describe_project(root: Path) -> dict[str, Any]:
     for path in _modules(root / "tasks"):
         module = attempt(path, importlib.import_module, f"tasks.{path.stem}")
         for step in _steps_in(module):
+            in_tasks.append(step)
             settings_file = _settings_file(project, step)
             current = attempt(settings_file, _current_evidence, project, step)
             steps.append(_describe_step(step, path, current))
     calls: list[dict[str, Any]] = []
+    tried: list[tuple[Path, StepCall]] = []
+    findings: list[Finding] = []
     for path in _modules(root / "flows"):
         if attempt(path, project.load_flow, path.stem):
-            calls += _describe_calls(project, path)
-    return {"steps": steps, "faults": faults, "calls": calls}
+            module = sys.modules[f"flows.{path.stem}"]
+            calls_here = list(step_calls(module, path))
+            calls += _describe_calls(project, path, calls_here)
+            tried += [(path, call) for call in calls_here]
+            spread = spread_arguments(module, path)
+            findings += [spread_finding(path, each) for each in spread]
+    found = attempt(root / "flows", lambda: list(_step_findings(root, in_tasks, tried)))
+    findings += found or []
+    described = [_describe_finding(finding) for finding in findings]
+    return {"steps": steps, "faults": faults, "calls": calls, "findings": described}
+
+
+def _step_findings(
+    root: Path, in_tasks: Sequence[Step], calls: Sequence[tuple[Path, StepCall]]
+) -> Iterator[Finding]:
+    """Yield what is wrong with steps, their checks, their prompts and their calls in flows."""
+    prompts = {prompt.name: prompt for prompt in read_prompts(root / "prompts")[0]}
+    called = [call.step for _, call in calls]
+    # a flow may define a step of its own
+    steps = {step.name: step for step in (*in_tasks, *called)}
+    for step in steps.values():
+        for check in step.checks:
+            wrong_signature = signature_finding(check)
+            if wrong_signature:
+                yield wrong_signature
+        prompt = prompts.get(step.prompt)
+        without_document = prompt and prompt_without_document(prompt)
+        if without_document:
+            yield without_document
+    yield from call_findings(calls, steps.values(), prompts, root)
+
+
+def _describe_finding(finding: Finding) -> dict[str, Any]:
+    return {**asdict(finding), "path": str(finding.path)}
 
 
 def _modules(folder: Path) -> list[Path]:
@@ -108,10 +157,12 @@ def _measured_step(step: Step, settings: GoldenSettings) -> Step:
     return replace(step, returns=resolve_name(settings.returns))
 
 
-def _describe_calls(project: Project, path: Path) -> list[dict[str, Any]]:
+def _describe_calls(
+    project: Project, path: Path, calls_here: Sequence[StepCall]
+) -> list[dict[str, Any]]:
     """Describe a flow's calls of steps that have a golden set, and how they differ from it."""
     calls: list[dict[str, Any]] = []
-    for call in step_calls(sys.modules[f"flows.{path.stem}"], path):
+    for call in calls_here:
         settings_file = _settings_file(project, call.step)
         if not settings_file.with_suffix(".jsonl").exists():
             continue

@@ -11,13 +11,23 @@ import builtins
 import hashlib
 import json
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2 import (
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateSyntaxError,
+    UndefinedError,
+    meta,
+    nodes,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
@@ -51,15 +61,20 @@ class FrontMatter(Settings):
     description: str = Field("", description="For people.")
 
 
+class UndefinedVariable(ConfigError):
+    """A prompt uses a variable, or a field of one, that is not there."""
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """One loaded prompt template."""
+    """One loaded prompt template. `first_line` is that of its source in the file."""
 
     name: str
     path: Path
     head: FrontMatter
     source: str
     template: Template
+    first_line: int = 1
 
     @property
     def label(self) -> str:
@@ -70,6 +85,28 @@ class Prompt:
     def hash(self) -> str:
         """SHA-256 (hex) of the template and its head: a certificate holds for one of these."""
         return canonical_hash([self.head.model_dump(mode="json"), self.source])
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names of all variables that the template reads."""
+        names = meta.find_undeclared_variables(self._tree)
+        return frozenset(names) - self.template.environment.globals.keys()
+
+    @cached_property
+    def metadata_names(self) -> frozenset[str]:
+        """The fields of the document's metadata that the template reads."""
+        found: set[str] = set()
+        for read in self._tree.find_all(nodes.Getattr):
+            if _is_metadata(read.node):
+                found.add(read.attr)
+        for item in self._tree.find_all(nodes.Getitem):
+            if _is_metadata(item.node) and isinstance(item.arg, nodes.Const):
+                found.add(str(item.arg.value))
+        return frozenset(found)
+
+    @property
+    def _tree(self) -> nodes.Template:
+        return self.template.environment.parse(self.source)
 
     def render(
         self, document: Document, parameters: Mapping[str, Any]
@@ -94,10 +131,31 @@ class Prompt:
                 for name in ("system", "user")
             )
         except Exception as error:  # noqa: BLE001 - a template is code, so it may raise anything
-            raise ConfigError(
-                f"the prompt cannot be filled in: {self._told(error)}", path=self.path
+            is_undefined = isinstance(error, UndefinedError)
+            kind = UndefinedVariable if is_undefined else ConfigError
+            hint = self._meant(variables) if is_undefined else ""
+            raise kind(
+                f"the prompt cannot be filled in: {self._told(error)}{hint}",
+                path=self.path,
+                line=self._line_of(error),
             ) from None
         return (Message("system", system), Message("user", user))
+
+    def _meant(self, given: Mapping[str, Any]) -> str:
+        """Suggest a name for the one variable that is not given; nothing where none is near."""
+        missing = sorted(self.variables - given.keys())
+        if len(missing) != 1:
+            return ""
+        nearest = get_close_matches(missing[0], sorted(given), n=1)
+        return f"; did you mean '{nearest[0]}'?" if nearest else ""
+
+    def _line_of(self, error: Exception) -> int | None:
+        """Return the line of the file where filling in the template failed."""
+        line = None
+        for frame, compiled_line in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals.get("environment") is self.template.environment:
+                line = self.template.get_corresponding_lineno(compiled_line)
+        return None if line is None else line + self.first_line - 1
 
     def _told(self, error: Exception) -> str:
         """What went wrong, in its own words where they quote no more than the template and names of types."""
@@ -105,7 +163,11 @@ class Prompt:
         own = isinstance(error, TemplateError) and all(
             word in self.source or hasattr(builtins, word) for word in known
         )
-        return str(error) if own else describe_exception(error)
+        if own:
+            return str(error)
+        if self._line_of(error):  # which says more than a place in compiled code
+            return type(error).__name__
+        return describe_exception(error)
 
 
 class Prompts:
@@ -180,7 +242,12 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
             path=path,
             line=body_line,
         )
-    return Prompt(path.name.removesuffix(SUFFIX), path, head, match[2], template)
+    name = path.name.removesuffix(SUFFIX)
+    return Prompt(name, path, head, match[2], template, body_line)
+
+
+def _is_metadata(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.Name) and node.name == "metadata"
 
 
 def delimited(name: str, value: Any) -> str:
