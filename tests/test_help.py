@@ -22,7 +22,7 @@ WIDTH = 80
 VERBS = {
     "Add", "Approve", "Check", "Compare", "Create", "Delete", "Download", "Estimate", "Explain",
     "Export", "Label", "List", "Measure", "Open", "Run", "Show", "Simulate", "Start", "Stop",
-    "Train", "Turn", "Verify", "Write",
+    "Train", "Try", "Turn", "Verify", "Write",
 }  # fmt: skip
 
 

@@ -128,6 +128,7 @@ COMMANDS = (
     ),
     Command("init", "init:init", AUTHOR, "Create a project from the starter."),
     Command("new", "new:new", AUTHOR, "Add a step or a flow to the project."),
+    Command("try", "trying:try_step", AUTHOR, "Try a step's prompt on one document."),
     Command(
         "export", "export:export", AUTHOR, "Export accepted answers as training data."
     ),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.assignments import name_and_value, outcome_values
 from tierwise.cli.opening import find_project, open_ledger
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json
@@ -121,8 +121,8 @@ def explain(
             "sensitivity": sensitivity,
             "language": language,
             "stakes": stakes,
-            "tags": dict(_pair(text, "--tag") for text in tag or ()),
-            "outcomes": _outcomes(outcome or ()),
+            "tags": dict(name_and_value(text, "--tag") for text in tag or ()),
+            "outcomes": outcome_values(outcome or ()),
             "budget_used": budget_used,
             "minutes_left": minutes_left,
         }
@@ -186,24 +186,3 @@ def _features(values: dict[str, Any]) -> Features:
         # Each option is called like its feature, apart from the dashes.
         name = str(first["loc"][0]).replace("_", "-")
         raise Misuse(f"--{name}: {first['msg']}; not '{first['input']}'") from None
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (equals and name):
-        raise Misuse(f"{option} takes NAME=VALUE, not '{text}'")
-    return name, value
-
-
-def _outcomes(texts: Sequence[str]) -> dict[str, Any]:
-    """Return `classify.label=billing` as the outcome `{"classify": {"label": "billing"}}`."""
-    outcomes: dict[str, Any] = {}
-    for text in texts:
-        path, value = _pair(text, "--outcome")
-        step, dot, name = path.partition(".")
-        if not (step and dot and name):
-            raise Misuse(
-                f"--outcome takes STEP.FIELD=VALUE, such as classify.label=billing; not '{text}'"
-            )
-        outcomes.setdefault(step, {})[name] = value
-    return outcomes
