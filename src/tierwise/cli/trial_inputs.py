@@ -60,6 +60,7 @@ def find_parameters(
     Misuse where flows differ or a value is known only while the flow runs.
     """
     from tierwise.explain.decisions import step_of
+    from tierwise.lint.call_parameters import Unknown
 
     step, measured = step_of(project, name)
     if step is None:
@@ -73,8 +74,10 @@ def find_parameters(
             raise Misuse(f"flows/{flow}.py does not call {step.name}")
         return StepInput(step, dict(given), "")
     place, call = _one_call(step, calls, any_of_them=flow is not None)
-    known = call.known_parameters
-    for missing in call.parameters.keys() - known.keys() - given.keys():
+    known = {
+        name: value for name, value in call.parameters.items() if value is not Unknown
+    }
+    for missing in sorted(call.parameters.keys() - known.keys() - given.keys()):
         raise Misuse(
             f"{place}: {missing} is known only while the flow runs; "
             f"give it with --parameter {missing}=VALUE"

@@ -65,15 +65,6 @@ class StepCall:
     parameters: Mapping[str, Any]
     complete: bool  # no `**parameters`, so these are all
 
-    @property
-    def known_parameters(self) -> dict[str, Any]:
-        """The parameters whose values are in the flow's text."""
-        return {
-            name: value
-            for name, value in self.parameters.items()
-            if value is not _Unknown
-        }
-
 
 def drift_findings(
     calls: Sequence[CallDrift], certified: Collection[str]
