@@ -117,3 +117,11 @@ def test_a_rubric_says_itself_only_what_needs_no_judge() -> None:
 def test_a_rubric_without_criteria_is_misuse(criteria: tuple[str, ...]) -> None:
     with pytest.raises(Misuse, match="needs criteria"):
         rubric(*criteria)
+
+
+def test_a_comparison_of_no_field_is_misuse() -> None:
+    with pytest.raises(Misuse) as caught:
+        same()
+    assert str(caught.value) == (
+        "same() compares no field; name those of a right answer: same('label')"
+    )

@@ -28,7 +28,7 @@ FIELDS = {
     "classify-examples.jsonl": {"id", "text", "label", "difficulty", "evidence"},
     "extract.jsonl": {"id", "text", "expected"},
     "summarize.jsonl": {"id", "text", "reference", "must_mention"},
-    "draft.jsonl": {"id", "text", "must_mention", "must_not"},
+    "draft.jsonl": {"id", "text", "outcomes", "must_mention", "must_not"},
     "actions.jsonl": {"id", "text", "expected"},
 }
 CLASSIFY = ("classify.jsonl", "classify-examples.jsonl")

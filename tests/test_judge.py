@@ -45,7 +45,13 @@ def rows(count: int = 60, **changes: str) -> list[dict[str, Any]]:
         for n in range(count)
     )
     return [
-        {"id": f"g{n}", "text": text, "must_mention": ["chair"], **changes}
+        {
+            "id": f"g{n}",
+            "text": text,
+            "outcomes": {"classify": {"label": "defect", "evidence": "is broken"}},
+            "must_mention": ["chair"],
+            **changes,
+        }
         for n, text in enumerate(texts)
     ]
 

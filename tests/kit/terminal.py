@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,3 +49,18 @@ def _exit_code(main: object) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     return 0
+
+
+class OwnProcess(Terminal):
+    """The same in a process of its own, for projects with modules that this repository lacks."""
+
+    def __call__(self, *arguments: object, cwd: Path) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "tierwise", *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)

@@ -25,6 +25,7 @@ from tierwise.policy.catalog import Model
 from tierwise.policy.router import rejection_of, worst_case
 from tierwise.policy.sequential_test import drawn
 from tierwise.records import Attempt, Outcome, Usage
+from tierwise.steps.row_faults import accepts_every_answer
 from tierwise.steps.step import Step
 from tierwise.text.tokens import estimate_prompt_tokens
 
@@ -179,8 +180,7 @@ def _worst_cost(work: Work, model: Model, attempt: Attempt) -> Decimal:
 def agreement(step: Step, shadow: Any, accepted: Any) -> bool | None:
     """Return True if two answers are the same by the step's own measure, None if unknown.
 
-    A measure that accepts even an empty answer says nothing, since golden sets give it other
-    fields.
+    A measure that accepts every answer says nothing, since golden sets give it other fields.
     """
     if shadow is None:
         return None
@@ -189,19 +189,11 @@ def agreement(step: Step, shadow: Any, accepted: Any) -> bool | None:
     if step.correct is None:
         return False
     try:
-        if _accepts_nothing(step, accepted):
+        if accepts_every_answer(step, accepted):
             return None
         return bool(step.correct(shadow, accepted))
     except Exception:  # noqa: BLE001 - the project's function, made for golden sets
         return None  # a person decides
-
-
-def _accepts_nothing(step: Step, accepted: Mapping[str, Any]) -> bool:
-    """Return True if even an empty answer would be right."""
-    try:
-        return step.correct is not None and bool(step.correct({}, accepted))
-    except Exception:  # noqa: BLE001 - it looked for a field
-        return False
 
 
 def _sample_of_accepted(work: Work, outcome: Outcome) -> Audit:

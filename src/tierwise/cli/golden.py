@@ -43,12 +43,17 @@ def add(
     Skips a text that is in golden/STEP.jsonl or golden/STEP-examples.jsonl already: a model must
     not be measured on an example from its own prompt. The files contain the documents' texts and
     belong in version control, so confidential ones are left out by default.
+
+    A row for measuring has the outcomes of the document's earlier steps, too. An answer is left out
+    if every answer would pass as right by it, or if the step's measure does not read it.
     """
+    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.review.golden_rows import add_golden_rows
 
     if to not in ("golden", "examples"):
         raise Misuse(f"--to '{to}' is neither golden nor examples")
     project = find_project()
+    prepare_prefect(project.root)
     with open_ledger(project) as ledger:
         added = add_golden_rows(
             ledger,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +62,7 @@ def label(
     project = find_project()
     with open_ledger(project) as ledger, _report_demotions(project, ledger):
         if item is not None:
-            _label_one(ledger, item, right, by, as_json=as_json)
+            _label_one(project, ledger, item, right, by, as_json=as_json)
         elif right is not None:
             raise Misuse("--right needs an ID; `tierwise label` lists them")
         elif as_json:
@@ -73,12 +73,39 @@ def label(
             _list(project, ledger)
 
 
+def _refuse_vacuous_rows(project: Project, steps: Iterable[str]) -> None:
+    """Raise ConfigError for a golden row that every answer passes.
+
+    Labels test certificates, and one that rests on such rows is no evidence to test. Called only
+    where a label is given: it imports the project's steps, which a list can do without.
+    """
+    from tierwise.errors import UnknownName
+    from tierwise.evidence.certify import golden_faults
+    from tierwise.orchestrate.environment import prepare_prefect
+
+    prepare_prefect(project.root)
+    for step in dict.fromkeys(steps):
+        try:
+            faults = golden_faults(project, step, outcomes_needed=False)
+        except UnknownName:
+            continue  # a step of an earlier time
+        for fault in faults:
+            raise fault
+
+
 def _label_one(
-    ledger: Ledger, item_id: str, right: str | None, by: str | None, *, as_json: bool
+    project: Project,
+    ledger: Ledger,
+    item_id: str,
+    right: str | None,
+    by: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Record a label, if there is one, and print the sample."""
     item = ledger.samples.item(item_id)
     if right is not None:
+        _refuse_vacuous_rows(project, [item.accepted.step])
         item = ledger.samples.label(item.id, right, by or getpass.getuser())  # type: ignore[arg-type] # checked there
     if as_json:
         print_json(_item_data(item))
@@ -94,6 +121,7 @@ def _label_one(
 def _ask_in_turn(project: Project, ledger: Ledger, by: str) -> None:
     """Ask about one sample after the other, until none is left or the person quits."""
     queue = ledger.samples.queue()
+    _refuse_vacuous_rows(project, [item.accepted.step for item in queue])
     for number, item in enumerate(queue, 1):
         typer.echo(f"\n{number} of {len(queue)}")
         _print_lines(item_lines(ledger, item))
@@ -170,13 +198,14 @@ def _demotions(project: Project, ledger: Ledger) -> Demoted:
 
 
 def _data(project: Project, ledger: Ledger) -> dict[str, Any]:
+    queue = ledger.samples.queue()
     standings = ledger.samples.standings(project.rules.floors)
     demotions = [
         {"step": step, "models": models, "reason": reason}
         for (step, models), reason in _demotions(project, ledger).items()
     ]
     return {
-        "queue": [_item_data(item) for item in ledger.samples.queue()],
+        "queue": [_item_data(item) for item in queue],
         "evidence": [asdict(standing) for standing in standings],
         "demoted": demotions,
     }

@@ -164,7 +164,8 @@ def _load_examples(
 
 
 def _golden_texts(project: Project, step: str) -> set[str]:
-    """Return the texts that models are certified on."""
+    """Return the texts that models are certified on. Raises ConfigError for a vacuous row."""
+    from tierwise.evidence.certify import golden_faults
     from tierwise.steps.examples import load_golden
     from tierwise.text.terms import normalised
 
@@ -172,6 +173,8 @@ def _golden_texts(project: Project, step: str) -> set[str]:
     if not path.exists():
         return set()
     golden = load_golden(path, at_least=0)
+    for fault in golden_faults(project, step, outcomes_needed=False):
+        raise fault
     return {normalised(example.text) for example in golden.examples}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.lint.findings import Finding, finding_at, finding_from_error
 from tierwise.policy.certificates import Certificate, Certificates, Current
-from tierwise.steps.examples import FEWEST, Example, read_golden
+from tierwise.steps.examples import FEWEST, Example, missing_answer, read_golden
 from tierwise.steps.golden_settings import load_settings
 from tierwise.text.terms import normalised
 from tierwise.text.yaml import YamlData
@@ -118,6 +118,10 @@ def _label_not_allowed(
     for field, parameter in choices.items():
         allowed = [str(value) for value in parameters.get(parameter, ())]
         for line, example in examples.items():
+            if allowed and field not in example.expected:
+                message = missing_answer(field, example)
+                yield Finding("error", "label", path, line, message)
+                continue
             value = str(example.expected.get(field))
             if allowed and value not in allowed:
                 unknown = unknown_name(field, value, allowed)

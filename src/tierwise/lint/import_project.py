@@ -30,7 +30,7 @@ from tierwise.lint.call_prompts import (
     signature_finding,
     spread_finding,
 )
-from tierwise.lint.findings import Finding
+from tierwise.lint.findings import Finding, finding_from_error
 from tierwise.policy.certificates import Current
 from tierwise.project import Project, import_fault
 from tierwise.steps.golden_settings import GoldenSettings, load_settings
@@ -44,6 +44,7 @@ def describe_project(root: Path) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
     in_tasks: list[Step] = []
+    findings: list[Finding] = []
 
     def attempt(path: Path, action: Callable[..., Any], *arguments: Any) -> Any:
         """Return the action's result, or None with its error among the faults of `path`."""
@@ -60,9 +61,9 @@ def describe_project(root: Path) -> dict[str, Any]:
             settings_file = _settings_file(project, step)
             current = attempt(settings_file, _current_evidence, project, step)
             steps.append(_describe_step(step, path, current))
+            findings += _golden_row_findings(project, step)
     calls: list[dict[str, Any]] = []
     tried: list[tuple[Path, StepCall]] = []
-    findings: list[Finding] = []
     for path in _modules(root / "flows"):
         if attempt(path, project.load_flow, path.stem):
             module = sys.modules[f"flows.{path.stem}"]
@@ -131,6 +132,17 @@ def _describe_step(step: Step, path: Path, current: Current | None) -> dict[str,
         "fields": list(step.returns.model_fields),
         "current": evidence,
     }
+
+
+def _golden_row_findings(project: Project, step: Step) -> list[Finding]:
+    """Return the rows of a step's golden set that measure nothing."""
+    from tierwise.evidence.certify import golden_faults
+
+    try:
+        faults = golden_faults(project, step.name)
+    except TierwiseError:
+        return []  # the check of that file reports it
+    return [finding_from_error(fault, project.root, "golden row") for fault in faults]
 
 
 def _current_evidence(project: Project, step: Step) -> Current | None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tierwise.errors import Misuse
 from tierwise.records import rank, text_hash
-from tierwise.review.queue import find_texts
+from tierwise.review.queue import find_metadata, find_texts
 from tierwise.steps.examples import Example, read_golden
+from tierwise.steps.row_faults import approved_fault, row_fault
 from tierwise.text.rows import json_lines
 
 if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, RunRow
     from tierwise.project import Project
+    from tierwise.steps.prompts import Prompt
+    from tierwise.steps.step import Step
 
 
 @dataclass
@@ -38,7 +41,8 @@ def add_golden_rows(
 ) -> AddedRows:
     """Write the approved and edited answers of a run to golden/<step><suffix>.jsonl.
 
-    Raises Misuse when there are none, ConfigError when an existing file is wrong.
+    An answer that would make a row on which nothing can be measured is left out. Raises Misuse when
+    there are no answers, ConfigError when an existing file is wrong.
     """
     decisions = [
         decision
@@ -50,8 +54,16 @@ def add_golden_rows(
             f"no answer was approved or edited in run {run.id}; "
             f"decide with `tierwise review {run.id}`"
         )
+    # all are loaded before anything is written, so that a missing step leaves no half of the rows
+    measures = {
+        name: _Measure.of(project, name)
+        for name in dict.fromkeys(decision.step for decision in decisions)
+    }
     hashes = {decision.document_hash for decision in decisions}
     texts = find_texts(ledger, project, run, hashes)
+    metadata: Mapping[str, Mapping[str, str]] = {}
+    if any("metadata" in measure.prompt.variables for measure in measures.values()):
+        metadata = find_metadata(project, run, hashes)
     by_step: dict[str, list[Decision]] = {}
     for decision in decisions:
         by_step.setdefault(decision.step, []).append(decision)
@@ -59,17 +71,58 @@ def add_golden_rows(
     added = AddedRows()
     for name, step_decisions in by_step.items():
         file = _GoldenFile(project.root / "golden", name, suffix)
+        measure = measures[name]
         for decision in step_decisions:
             text = texts.get(decision.document_hash)
             reason = _reason_left_out(decision, text, file, confidential=confidential)
+            if not reason and not suffix:
+                reason = measure.fault(decision.value)
             if text is None or reason:
                 added.left_out.append((decision.document_id, str(reason)))
-            else:
-                file.add(decision, text)
+                continue
+            known: dict[str, Any] = {}
+            outcomes = _earlier_outcomes(ledger, decision)
+            if outcomes or measure.prompt.earlier_steps:
+                known["outcomes"] = outcomes
+            if "metadata" in measure.prompt.variables:
+                known["metadata"] = metadata.get(decision.document_hash, {})
+            file.add(decision, text, known)
         if file.rows:
             file.write()
             added.written[file.path] = len(file.rows)
     return added
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A step as its golden set measures it."""
+
+    step: Step
+    parameters: Mapping[str, Any]
+    prompt: Prompt
+
+    @classmethod
+    def of(cls, project: Project, name: str) -> _Measure:
+        from tierwise.evidence.certify import measured_step
+
+        step, parameters = measured_step(project, name)
+        return cls(step, parameters, project.prompts[step.prompt])
+
+    def fault(self, answer: Mapping[str, Any]) -> str | None:
+        """Return why an approved answer, as a row, would measure nothing; None if it is sound."""
+        fault = row_fault(self.step, self.parameters, answer)
+        return fault or approved_fault(self.step, answer)
+
+
+def _earlier_outcomes(ledger: Ledger, decision: Decision) -> dict[str, Any]:
+    """Return the answers that the document had when it came to the step, by step."""
+    answers = {}
+    for row in ledger.runs.outcomes(decision.run_id, decision.document_id):
+        if row.outcome.step == decision.step:
+            break  # they are in the order of recording
+        if row.outcome.status == "accepted" and row.outcome.value is not None:
+            answers[row.outcome.step] = row.outcome.value
+    return answers
 
 
 def _reason_left_out(
@@ -108,8 +161,8 @@ class _GoldenFile:
         """Return the name of the file that has a text already, or None."""
         return self._file_of.get(_stripped_hash(text))
 
-    def add(self, decision: Decision, text: str) -> None:
-        """Add one row, under an id of its own."""
+    def add(self, decision: Decision, text: str, known: Mapping[str, Any]) -> None:
+        """Add one row, under an id of its own, with what the step knew besides the text."""
         row_id = decision.document_id
         number = 1
         while row_id in self._ids:
@@ -122,6 +175,7 @@ class _GoldenFile:
             "id": row_id,
             "text": text,
             "sensitivity": decision.sensitivity,
+            **known,
             "expected": decision.value,
             "source": f"{decision.run_id}/{decision.document_id}",
             "reviewer": decision.reviewer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.people.reviews import Decision, Word
-from tierwise.records import Attempt, Outcome
+from tierwise.records import Attempt, Document, Outcome
 from tierwise.steps.step import json_parts
 
 if TYPE_CHECKING:
@@ -166,6 +166,18 @@ def find_texts(
     return texts
 
 
+def find_metadata(
+    project: Project, run: RunRow, hashes: Iterable[str]
+) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of documents by hash, as reading the run's source again gives it."""
+    wanted = set(hashes)
+    metadata: dict[str, Mapping[str, str]] = {}
+    for source in _source_paths(project, run):
+        for document in _read_wanted(source, wanted - metadata.keys()):
+            metadata[document.hash] = document.metadata
+    return metadata
+
+
 def plan_retry(
     ledger: Ledger, run_id: str, step: str | None = None, reason: str = ""
 ) -> Retry:
@@ -282,15 +294,20 @@ def _source_paths(project: Project, run: RunRow) -> list[Path]:
 
 def _read_texts(source: Path, wanted: set[str]) -> dict[str, str]:
     """Return the texts of a source whose hashes are wanted."""
+    return {document.hash: document.text for document in _read_wanted(source, wanted)}
+
+
+def _read_wanted(source: Path, wanted: set[str]) -> Iterator[Document]:
+    """Yield the documents of a source whose hashes are wanted, until all are found."""
     from tierwise.documents import iter_documents
 
-    texts: dict[str, str] = {}
+    found: set[str] = set()
     try:
         for document in iter_documents(source, sensitivity="restricted"):
             if document.hash in wanted:
-                texts[document.hash] = document.text
-                if wanted <= texts.keys():
-                    break
+                found.add(document.hash)
+                yield document
+            if wanted <= found:
+                break
     except Misuse:  # an empty folder, or no documents: then there is nothing to find
         pass
-    return texts

@@ -33,7 +33,14 @@ _EMPTY = (None, "")
 
 
 def same(*fields: str) -> Correct:
-    """Return a comparison of these fields that ignores white space, case and kinds of quotes."""
+    """Return a comparison of these fields that ignores white space, case and kinds of quotes.
+
+    Raises Misuse without a field: then every answer would be right.
+    """
+    if not fields:
+        raise Misuse(
+            "same() compares no field; name those of a right answer: same('label')"
+        )
 
     def correct(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
         for name in fields:

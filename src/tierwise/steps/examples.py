@@ -1,39 +1,97 @@
 """Labelled examples: the file format of golden sets and few-shot examples, and their selector.
 
-A row has `id`, `text`, optionally `sensitivity`, and the fields of a right answer. In a CSV file
-the other columns are the fields, and a row without an `id` is named after its place.
+A row has `id`, `text` and the fields of a right answer, directly or under `expected`. It may have
+what else production knows of the document: `sensitivity`, `language`, `metadata`, and `outcomes`,
+the answers of earlier steps. In a CSV file the other columns are the fields, and a row without an
+`id` is named after its place.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError, Misuse, unknown_name
-from tierwise.records import SENSITIVITIES, Document, Sensitivity, canonical_hash
+from tierwise.records import (
+    SENSITIVITIES,
+    Document,
+    Outcome,
+    Sensitivity,
+    canonical_hash,
+)
 from tierwise.text.neighbours import Neighbours
 from tierwise.text.rows import Row, read_rows
 
 FEWEST = 5  # fewer examples say nothing about anything
-_NOT_EXPECTED = ("difficulty",)  # fields of a row that are no part of the right answer
+# fields of a row that say something about the document
+_OF_DOCUMENT = ("language", "metadata", "outcomes")
+# fields of a row that are no part of the right answer
+_NOT_EXPECTED = (
+    *("id", "text", "sensitivity", "expected"),
+    *_OF_DOCUMENT,
+    "difficulty",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A document together with the fields of a right answer."""
+    """A document together with the fields of a right answer.
+
+    `outcomes` maps earlier steps to their answers; None where the row says nothing about them.
+    `line` is the row's place in its file, 0 if it is in none.
+    """
 
     id: str
     text: str = field(repr=False)
     expected: Mapping[str, Any] = field(repr=False)
     sensitivity: Sensitivity = "internal"
+    language: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    outcomes: Mapping[str, Any] | None = field(default=None, repr=False)
+    line: int = field(default=0, compare=False)
 
     def document(self) -> Document:
-        """Return the example as a document of its own."""
-        return Document(id=self.id, text=self.text, sensitivity=self.sensitivity)
+        """Return the example as production has it after reading and its earlier steps.
+
+        The language is detected where the row does not say it.
+        """
+        text = self.text.replace("\r\n", "\n").strip()
+        outcomes = {
+            step: Outcome(
+                step=step,
+                status="accepted",
+                value=value,
+                sensitivity=self.sensitivity,
+            )
+            for step, value in (self.outcomes or {}).items()
+        }
+        return Document(
+            id=self.id,
+            text=text,
+            sensitivity=self.sensitivity,
+            language=self.language or _language(text),
+            metadata=self.metadata,
+            outcomes=outcomes,
+        )
+
+    @property
+    def identity(self) -> list[str]:
+        """Everything that an answer and its rightness depend on, as texts."""
+        parts = [self.id, self.text, canonical_hash(self.expected)]
+        if self.language or self.metadata or self.outcomes:
+            known = [self.language, dict(self.metadata), dict(self.outcomes or {})]
+            parts.append(canonical_hash(known))
+        return parts
+
+
+# returns what is wrong with an example, or None
+FaultOf = Callable[[Example], str | None]
 
 
 @dataclass(frozen=True)
@@ -46,8 +104,7 @@ class GoldenSet:
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of all examples, independent of their order."""
-        rows = [[e.id, e.text, canonical_hash(e.expected)] for e in self.examples]
-        return canonical_hash(sorted(rows))
+        return canonical_hash(sorted(example.identity for example in self.examples))
 
 
 class ExampleSelector:
@@ -84,18 +141,22 @@ def load_golden(
     *,
     at_least: int = FEWEST,
     allowed: Mapping[str, Collection[Any]] | None = None,
+    fault_of: FaultOf | None = None,
 ) -> GoldenSet:
     """Read a JSON Lines or CSV file of examples.
 
-    `allowed` names fields that may only take certain values. Raises Misuse without the file, and
-    ConfigError with file and line for a row that is damaged, repeated or not allowed.
+    `allowed` names fields that may only take certain values; `fault_of` says what else is wrong
+    with an example. Raises Misuse without the file, and ConfigError with file and line for a row
+    that is damaged, repeated or not allowed.
     """
     if not path.exists():
         raise Misuse(
             f"{path} is missing: a golden set has one line of JSON an example, "
             "with id, text and the right answer"
         )
-    examples, faults = read_golden(path, at_least=at_least, allowed=allowed)
+    examples, faults = read_golden(
+        path, at_least=at_least, allowed=allowed, fault_of=fault_of
+    )
     for fault in faults:
         raise fault
     return GoldenSet(path, tuple(examples.values()))
@@ -106,6 +167,7 @@ def read_golden(
     *,
     at_least: int = FEWEST,
     allowed: Mapping[str, Collection[Any]] | None = None,
+    fault_of: FaultOf | None = None,
 ) -> tuple[dict[int, Example], list[ConfigError]]:
     """Return the examples of a file by their lines, and all its faults; see `load_golden`."""
     examples: dict[int, Example] = {}
@@ -121,7 +183,7 @@ def read_golden(
             faults.append(ConfigError(message, path=path, line=line))
         faults += [
             ConfigError(message, path=path, line=line)
-            for message in _not_allowed(example, allowed or {})
+            for message in _faults(example, allowed or {}, fault_of)
         ]
         lines[example.id] = line
         examples[line] = example
@@ -131,35 +193,134 @@ def read_golden(
     return examples, faults
 
 
+def _faults(
+    example: Example,
+    allowed: Mapping[str, Collection[Any]],
+    fault_of: FaultOf | None,
+) -> Iterator[str]:
+    """Yield what is wrong with an example: a message for each value that is not allowed, or one."""
+    not_allowed = list(_not_allowed(example, allowed))
+    yield from not_allowed
+    if not_allowed or fault_of is None:
+        return
+    fault = fault_of(example)
+    if fault:
+        yield fault
+
+
 def _not_allowed(
     example: Example, allowed: Mapping[str, Collection[Any]]
 ) -> Iterator[str]:
-    """Yield a message for each field whose value is not an allowed one."""
+    """Yield a message for each field that is missing, or whose value is not an allowed one."""
     for name, values in allowed.items():
-        value = example.expected.get(name)
-        if value not in values:
-            yield unknown_name(name, str(value), map(str, values))
+        if name not in example.expected:
+            yield missing_answer(name, example)
+        elif example.expected[name] not in values:
+            yield unknown_name(name, str(example.expected[name]), map(str, values))
+
+
+def missing_answer(name: str, example: Example) -> str:
+    """Return the message for a right answer without a field."""
+    present = ", ".join(example.expected) or "nothing"
+    return f"the right answer has no '{name}' (it has {present}); write it into the row"
 
 
 def _example(row: Row, path: Path, line: int) -> Example | ConfigError:
+    try:
+        return _parsed(row, line)
+    except _Fault as fault:
+        return ConfigError(str(fault), path=path, line=line)
+
+
+class _Fault(Exception):
+    """What is wrong with a row."""
+
+
+def _parsed(row: Row, line: int) -> Example:
+    """Return a row as an example. Raises _Fault."""
     for name in ("id", "text"):
         if name not in row:
-            message = f"not an example with id and text: '{name}' is missing"
-            return ConfigError(message, path=path, line=line)
+            raise _Fault(f"not an example with id and text: '{name}' is missing")
     text = row["text"]
     sensitivity = row.get("sensitivity", "internal")
-    if (
-        sensitivity not in SENSITIVITIES
-        or not isinstance(text, str)
-        or not text.strip()
-    ):
-        message = "a text is empty, or its sensitivity is not a known one"
-        return ConfigError(message, path=path, line=line)
+    is_text = isinstance(text, str) and text.strip()
+    if sensitivity not in SENSITIVITIES or not is_text:
+        raise _Fault("a text is empty, or its sensitivity is not a known one")
     expected = row.get("expected")
-    if not expected:  # without that field, the right answer is all the others
-        own = ("id", "text", "sensitivity", "expected", *_NOT_EXPECTED)
-        expected = {name: value for name, value in row.items() if name not in own}
+    if expected in (None, ""):  # without that field, the right answer is all the others
+        expected = {
+            name: value for name, value in row.items() if name not in _NOT_EXPECTED
+        }
     if not isinstance(expected, Mapping):
-        message = f"`expected` must be an object with the fields of a right answer: {expected!r}"
-        return ConfigError(message, path=path, line=line)
-    return Example(str(row["id"]), text, expected, sensitivity)
+        raise _Fault(
+            f"`expected` must be an object with the fields of a right answer: {expected!r}"
+        )
+    return Example(
+        id=str(row["id"]),
+        text=text,
+        expected=expected,
+        sensitivity=sensitivity,
+        language=_given_language(row),
+        metadata=_given_metadata(row),
+        outcomes=_given_outcomes(row),
+        line=line,
+    )
+
+
+def _given_language(row: Row) -> str | None:
+    language = row.get("language")
+    if language is None or language == "":
+        return None
+    if not isinstance(language, str):
+        raise _Fault(
+            f"`language` is the document's, a code such as 'de' (found {language!r}); "
+            "a right answer of that name goes under `expected`"
+        )
+    return language
+
+
+def _given_metadata(row: Row) -> dict[str, str]:
+    """Return a row's metadata, values that are no texts as JSON: reading gives texts alone."""
+    metadata = _object(row, "metadata")
+    if metadata is None:
+        return {}
+    texts = {}
+    for name, value in metadata.items():
+        is_text = isinstance(value, str)
+        texts[name] = value if is_text else json.dumps(value, ensure_ascii=False)
+    return texts
+
+
+def _given_outcomes(row: Row) -> dict[str, Any] | None:
+    outcomes = _object(row, "outcomes")
+    for step, answer in (outcomes or {}).items():
+        if not isinstance(answer, Mapping):
+            raise _Fault(
+                f"the outcome of '{step}' must be an object with the fields of its answer "
+                f"(found {answer!r})"
+            )
+    return outcomes
+
+
+def _object(row: Row, name: str) -> dict[str, Any] | None:
+    """Return a field that holds an object, in a CSV file as JSON; None where it is missing."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        # what is no JSON is reported with the other values that are no objects
+        with suppress(ValueError):
+            value = json.loads(value)
+    if not isinstance(value, dict):
+        raise _Fault(
+            f"`{name}` is the document's, and must be an object (found {value!r}); "
+            "a right answer of that name goes under `expected`"
+        )
+    return value
+
+
+@cache
+def _language(text: str) -> str | None:
+    from tierwise.text.language import detect
+
+    return detect(text)

@@ -95,18 +95,27 @@ class Prompt:
     @cached_property
     def metadata_names(self) -> frozenset[str]:
         """The fields of the document's metadata that the template reads."""
+        return self._fields_of("metadata")
+
+    def _fields_of(self, variable: str) -> frozenset[str]:
+        """Return the names in `variable.name` and `variable["name"]`."""
         found: set[str] = set()
         for read in self._tree.find_all(nodes.Getattr):
-            if _is_metadata(read.node):
+            if _is_name(read.node, variable):
                 found.add(read.attr)
         for item in self._tree.find_all(nodes.Getitem):
-            if _is_metadata(item.node) and isinstance(item.arg, nodes.Const):
+            if _is_name(item.node, variable) and isinstance(item.arg, nodes.Const):
                 found.add(str(item.arg.value))
         return frozenset(found)
 
     @property
     def _tree(self) -> nodes.Template:
         return self.template.environment.parse(self.source)
+
+    @cached_property
+    def earlier_steps(self) -> frozenset[str]:
+        """The steps whose outcomes the template reads, such as `classify` in `outcomes.classify`."""
+        return self._fields_of("outcomes")
 
     def render(
         self, document: Document, parameters: Mapping[str, Any]
@@ -246,8 +255,8 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
     return Prompt(name, path, head, match[2], template, body_line)
 
 
-def _is_metadata(node: nodes.Expr) -> bool:
-    return isinstance(node, nodes.Name) and node.name == "metadata"
+def _is_name(node: nodes.Expr, name: str) -> bool:
+    return isinstance(node, nodes.Name) and node.name == name
 
 
 def delimited(name: str, value: Any) -> str:

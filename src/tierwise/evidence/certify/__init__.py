@@ -10,7 +10,13 @@ from tierwise.evidence.certify.compare import (
     with_lower_bounds,
 )
 from tierwise.evidence.certify.estimate import CostEstimate, estimate_cost
-from tierwise.evidence.certify.golden_step import GoldenStep, load_golden_step
+from tierwise.evidence.certify.golden_step import (
+    GoldenStep,
+    golden_faults,
+    load_golden_step,
+    measured_step,
+    row_faults,
+)
 from tierwise.evidence.certify.measure import Evaluation, Measurement, ScoredExample
 
 __all__ = [
@@ -24,6 +30,9 @@ __all__ = [
     "check_measurable",
     "compare",
     "estimate_cost",
+    "golden_faults",
     "load_golden_step",
+    "measured_step",
+    "row_faults",
     "with_lower_bounds",
 ]

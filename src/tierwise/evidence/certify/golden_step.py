@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -12,10 +12,20 @@ from pydantic import BaseModel
 
 from tierwise.errors import ConfigError
 from tierwise.project import Project
+from tierwise.records import text_hash
 from tierwise.steps.correctness import rubric
-from tierwise.steps.examples import GoldenSet, load_golden
+from tierwise.steps.examples import (
+    Example,
+    FaultOf,
+    GoldenSet,
+    load_golden,
+    read_golden,
+)
 from tierwise.steps.golden_settings import load_settings
+from tierwise.steps.prompts import Prompt
+from tierwise.steps.row_faults import row_fault
 from tierwise.steps.step import Step
+from tierwise.text.amounts import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +38,43 @@ class GoldenStep:
 
 
 def load_golden_step(
-    project: Project, step: str, path: Path | None = None, *, limit: int | None = None
+    project: Project,
+    step: str,
+    path: Path | None = None,
+    *,
+    limit: int | None = None,
+    outcomes_needed: bool = True,
 ) -> GoldenStep:
-    """Load a step's golden set (default golden/STEP.jsonl), or its first `limit` examples.
+    """Load a step's golden set (default golden/STEP.jsonl), or a random sample of `limit` examples.
 
     The settings come from the YAML file next to it, or else from golden/STEP.yaml. Raises
-    UnknownName, Misuse without the golden set, and ConfigError with file and line.
+    UnknownName, Misuse without the golden set, and ConfigError with file and line, also for rows
+    that every answer passes and, if `outcomes_needed`, rows without outcomes that the prompt reads.
+    """
+    path = path or project.root / "golden" / f"{step}.jsonl"
+    spec, parameters = measured_step(project, step, path)
+    prompt = project.prompts[spec.prompt] if outcomes_needed else None
+    golden = load_golden(
+        path,
+        allowed=allowed_values(spec, parameters),
+        fault_of=row_faults(spec, parameters, prompt),
+    )
+    examples = golden.examples
+    if limit is not None:
+        examples = random_sample(examples, limit)
+    return GoldenStep(spec, GoldenSet(path, examples), parameters)
+
+
+def measured_step(
+    project: Project, step: str, path: Path | None = None
+) -> tuple[Step, Mapping[str, Any]]:
+    """Return a step as a golden set measures it, and its parameters.
+
+    The settings may give it another output model, and criteria for a judge. Raises UnknownName and
+    ConfigError.
     """
     folder = project.root / "golden"
-    path = path or folder / f"{step}.jsonl"
-    settings_path = path.with_suffix(".yaml")
+    settings_path = (path or folder / step).with_suffix(".yaml")
     if not settings_path.exists():
         settings_path = folder / f"{step}.yaml"
     settings = load_settings(settings_path)
@@ -46,14 +83,96 @@ def load_golden_step(
         spec = replace(spec, returns=_output_model(settings.returns, settings_path))
     if settings.rubric:
         spec = replace(spec, correct=rubric(*settings.rubric, needs=spec.correct))
-    parameters = dict(settings.parameters)
-    allowed = {
+    return spec, dict(settings.parameters)
+
+
+def row_faults(
+    step: Step, parameters: Mapping[str, Any], prompt: Prompt | None = None
+) -> FaultOf:
+    """Return the function that says why an example measures nothing for a step.
+
+    With the prompt, also why production would ask something else than the example does.
+    """
+
+    def fault_of(example: Example) -> str | None:
+        fault = row_fault(step, parameters, example.expected)
+        if fault is None and prompt is not None:
+            fault = _missing_outcomes(step, prompt, example)
+        return fault
+
+    return fault_of
+
+
+def _missing_outcomes(step: Step, prompt: Prompt, example: Example) -> str | None:
+    """Return the fault of a row without outcomes, for a prompt that reads some."""
+    if not prompt.earlier_steps or example.outcomes is not None:
+        return None
+    steps = sorted(prompt.earlier_steps)
+    earlier = ", ".join(steps)
+    answers = ", ".join(f'"{name}": {{…}}' for name in steps)
+    return (
+        f"the prompt of {step.name} reads outcomes of earlier steps ({earlier}), "
+        "and this row gives none, so another prompt would be measured; "
+        f'add "outcomes": {{{answers}}} with their answers, or "outcomes": {{}} '
+        f"for a document without them, or use `tierwise certify {step.name} --through FLOW`"
+    )
+
+
+def golden_faults(
+    project: Project, step: str, *, outcomes_needed: bool = True
+) -> list[ConfigError]:
+    """Return the rows of golden/STEP.jsonl that measure nothing, each fault once.
+
+    With `outcomes_needed`, also rows without outcomes that the prompt reads. Rows that are wrong in
+    other ways are left to the reader of the file. Raises TierwiseError where the step or its
+    settings are wrong.
+    """
+    path = project.root / "golden" / f"{step}.jsonl"
+    if not path.exists():
+        return []
+    spec, parameters = measured_step(project, step)
+    prompt = project.prompts[spec.prompt] if outcomes_needed else None
+    fault_of = row_faults(spec, parameters, prompt)
+    allowed = allowed_values(spec, parameters)
+    examples, _ = read_golden(path, at_least=0)
+    lines: dict[str, list[int]] = {}
+    for line, example in examples.items():
+        closed = all(example.expected.get(name) in allowed[name] for name in allowed)
+        fault = fault_of(example) if closed else None
+        if fault:
+            lines.setdefault(fault, []).append(line)
+    return [
+        ConfigError(_with_more(fault, found[1:]), path=path, line=found[0])
+        for fault, found in lines.items()
+    ]
+
+
+def _with_more(fault: str, lines: list[int]) -> str:
+    """Return the fault with the number of the other lines that have it."""
+    if not lines:
+        return fault
+    return f"{fault} (and {plural(len(lines), 'more row')} like it)"
+
+
+def allowed_values(
+    step: Step, parameters: Mapping[str, Any]
+) -> dict[str, Collection[Any]]:
+    """Return the values that each closed field may take."""
+    return {
         field: parameters[name]
-        for field, name in spec.choices.items()
+        for field, name in step.choices.items()
         if name in parameters
     }
-    golden = load_golden(path, allowed=allowed)
-    return GoldenStep(spec, GoldenSet(path, golden.examples[:limit]), parameters)
+
+
+def random_sample(examples: tuple[Example, ...], size: int) -> tuple[Example, ...]:
+    """Return some of the examples, in their order, drawn by a hash of their texts.
+
+    A larger sample contains the smaller ones, so that its paid answers are reused.
+    """
+    by_hash = sorted(examples, key=lambda e: text_hash(f"sample {e.text}"))
+    drawn = {example.id for example in by_hash[:size]}
+    return tuple(example for example in examples if example.id in drawn)
 
 
 def _output_model(name: str, path: Path) -> type[BaseModel]:

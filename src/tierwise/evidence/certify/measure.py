@@ -13,7 +13,7 @@ from typing import Any
 
 from tierwise.cascade import Job, RunContext
 from tierwise.engine import Engine
-from tierwise.errors import BudgetExceeded
+from tierwise.errors import BudgetExceeded, ConfigError, describe_exception
 from tierwise.evidence import judge
 from tierwise.evidence.judge import HumanLabel, JudgeValidation
 from tierwise.policy.certificates import (
@@ -187,9 +187,7 @@ def score(
         )
         outcomes = _run(evaluation, job, documents, name)
     scored = [
-        ScoredExample(
-            example, outcome, right=_is_right(evaluation.step, example, outcome)
-        )
+        ScoredExample(example, outcome, right=_is_right(evaluation, example, outcome))
         for example, outcome in zip(examples, outcomes, strict=True)
     ]
     if evaluation.judge:
@@ -197,10 +195,21 @@ def score(
     return scored
 
 
-def _is_right(step: Step, example: Example, outcome: Outcome) -> bool:
+def _is_right(evaluation: Evaluation, example: Example, outcome: Outcome) -> bool:
+    """Return True for a right answer. Raises ConfigError where the project's measure fails."""
+    step = evaluation.step
     if outcome.status != "accepted" or step.correct is None:
         return False
-    return step.correct(outcome.value, example.expected)
+    try:
+        return bool(step.correct(outcome.value, example.expected))
+    except Exception as error:  # noqa: BLE001 - a measure is the project's code
+        raised = describe_exception(error)
+        raise ConfigError(
+            f"the measure of {step.name} raised {raised} on an answer to '{example.id}'; "
+            "mend it, so that it is True or False for every answer (paid answers are kept)",
+            path=evaluation.golden.path,
+            line=example.line or None,
+        ) from None
 
 
 def measure(
