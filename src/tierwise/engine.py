@@ -42,6 +42,7 @@ from tierwise.records import Batch, Document, Outcome, Status, canonical_hash
 from tierwise.steps.examples import ExampleSelector, GoldenSet, load_golden
 from tierwise.steps.step import Step
 from tierwise.text.tokens import count_tokens
+from tierwise.text.variables import is_on
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Engine:
         self.prompts = project.prompts
         self.expected_documents = 0  # documents that were read, for progress
         # True asks again for answers that were paid in earlier runs
-        self.fresh = self._env.get("TIERWISE_FRESH") == "1"
+        self.fresh = is_on(self._env, "TIERWISE_FRESH")
         self.retry: Retry | None = None  # an earlier run that is repeated
         self._questions: set[str] = set()  # hashes of those on record
         self._listeners: list[OnOutcome] = []

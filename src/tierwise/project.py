@@ -26,6 +26,7 @@ from tierwise.policy.router import Policy
 from tierwise.policy.rules import Rules, load_rules
 from tierwise.steps.prompts import Prompts, load_prompts
 from tierwise.steps.step import Step
+from tierwise.text.files import folder_with
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import YamlData
 
@@ -116,9 +117,9 @@ class Project:
         The default is TIERWISE_PROJECT, else the current folder.
         """
         folder = (start or Path(os.environ.get("TIERWISE_PROJECT", "."))).resolve()
-        for candidate in (folder, *folder.parents):
-            if (candidate / "routing_rules").is_dir():
-                return cls(candidate)
+        root = folder_with("routing_rules", folder)
+        if root:
+            return cls(root)
         raise Misuse(
             f"{folder} is in no tierwise project: no folder above it has a routing_rules/ folder"
         )

@@ -42,7 +42,7 @@ DOORS = {
     "certifi": {"gateway"},
     "charset_normalizer": {"documents"},
     "dateutil": {"steps"},
-    "filelock": {"cli", "documents", "gateway"},
+    "filelock": {"cli", "documents", "gateway", "orchestrate"},
     "httpx": {"gateway", "orchestrate"},
     "jinja2": {"report", "steps"},
     "jsonschema": {"export", "review"},
@@ -76,6 +76,7 @@ DOORS = {
     "tiktoken": {"text"},
     "tiktoken_ext": {"text"},
     "typer": {"cli"},
+    "uvicorn": {"orchestrate"},
     "xllamacpp": {"gateway"},
 }
 

@@ -70,12 +70,10 @@ def calibrate(
     """
     from tierwise.cli.progress import status
     from tierwise.gateway.calibrate import LEVELS
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import CATALOG
     from tierwise.text.yaml import replace_value
 
     project = find_project()
-    prepare_prefect(project.root)
     _check_model(project, model)
     spec = project.load_step(step)
     texts = _documents(project, model, spec, documents, sensitivity)

@@ -17,6 +17,7 @@ from tierwise.cli.options import AsJson, Fresh, Yes
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
 from tierwise.text.amounts import plural, usd
+from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,13 +107,11 @@ def certify(
         with_lower_bounds,
     )
     from tierwise.evidence.judge import load_labels
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.secrets import variables
     from tierwise.policy.certificates import save_certificates
     from tierwise.project import CERTIFICATES
 
     project = find_project()
-    prepare_prefect(project.root)
     with Engine(project, variables(project)) as engine:
         golden_step = load_golden_step(project, step, golden, limit=limit)
         labels = golden_step.golden.path.with_name(
@@ -211,7 +210,7 @@ def _ask(
     if evaluation.budget_usd is not None:
         text += f"; stops at {usd(evaluation.budget_usd)}"
     typer.echo(text, err=True)
-    if not (yes or os.environ.get("TIERWISE_YES") == "1"):
+    if not (yes or is_on(os.environ, "TIERWISE_YES")):
         typer.confirm("Continue?", abort=True, err=True)
 
 

@@ -26,6 +26,11 @@ class Command(NamedTuple):
     help: str  # one line of the table; also the first line of the function's docstring
     # the options after FLOW are the flow's own parameters
     takes_flow_options: bool = False
+    # the least severe of Prefect's log lines that are printed: those of a run would fall between
+    # its progress bars
+    prefect_log: str = "ERROR"
+    # a server that PREFECT_API_URL names in vain is worth a note
+    uses_server: bool = False
 
 
 COMMANDS = (
@@ -35,6 +40,8 @@ COMMANDS = (
         RUN,
         "Run a flow over documents, and show its results and cost.",
         takes_flow_options=True,
+        prefect_log="CRITICAL",
+        uses_server=True,
     ),
     Command(
         "plan",
@@ -42,9 +49,15 @@ COMMANDS = (
         RUN,
         "Estimate what a run will do and cost, without a call.",
         takes_flow_options=True,
+        prefect_log="CRITICAL",
     ),
     Command(
-        "retry", "retry:retry", RUN, "Run a flow again for the documents it deferred."
+        "retry",
+        "retry:retry",
+        RUN,
+        "Run a flow again for the documents it deferred.",
+        prefect_log="CRITICAL",
+        uses_server=True,
     ),
     Command(
         "show", "show:show", INSPECT, "Show the cost, quality and deferrals of one run."
@@ -100,6 +113,7 @@ COMMANDS = (
         "doctor:doctor",
         OPERATE,
         "Check that this machine can run the project.",
+        uses_server=True,
     ),
     Command(
         "models",
@@ -111,12 +125,26 @@ COMMANDS = (
         "fetch", "fetch:fetch", OPERATE, "Download the weights of embedded models."
     ),
     Command(
-        "up", "up:up", OPERATE, "Start Prefect's server, a worker and the deployments."
+        "up",
+        "up:up",
+        OPERATE,
+        "Start Prefect's server, a worker and the deployments.",
+        prefect_log="WARNING",
     ),
     Command(
-        "down", "down:down", OPERATE, "Stop the server and the worker of `tierwise up`."
+        "down",
+        "down:down",
+        OPERATE,
+        "Stop the server and the worker of `tierwise up`.",
+        prefect_log="CRITICAL",
     ),
-    Command("ui", "ui:ui", OPERATE, "Open Prefect's UI on this project's runs."),
+    Command(
+        "ui",
+        "ui:ui",
+        OPERATE,
+        "Open Prefect's UI on this project's runs.",
+        prefect_log="WARNING",
+    ),
     Command(
         "audit",
         "audit:audit",

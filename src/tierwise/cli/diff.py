@@ -60,11 +60,9 @@ def diff(
     """
     from tierwise.cli.render.diff import print_difference
     from tierwise.explain.diff import Replay, compare, past
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.policy.catalog import load_catalog
 
     project = find_project()
-    prepare_prefect(project.root)
     entries = load_catalog(catalog) if catalog else project.catalog
     old_rules = _load_rules(project, entries, old)
     new_rules = _load_rules(project, entries, new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,17 +34,18 @@ def down(
     from filelock import FileLock, Timeout
 
     from tierwise.errors import Misuse
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.services import FOLDER, address, worker_of
     from tierwise.project import Project
 
     root = Project.find().root
-    if address(root) is None:
+    url = address(root)
+    if url is None:
         # A worker may have survived its server.
         worker_of(root).stop()
         typer.echo("nothing runs")
         return
-    prepare_prefect(root, log_level="CRITICAL")
+    # Whatever server this shell uses otherwise: the one to stop is this project's.
+    os.environ["PREFECT_API_URL"] = f"{url}/api"
     try:
         with FileLock(root / FOLDER / "up.lock", timeout=0):
             _down(root, now=now)

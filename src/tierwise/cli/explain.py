@@ -156,9 +156,7 @@ def _now(
     """Return the decision that the router would make now about a described document."""
     from tierwise.engine import Engine
     from tierwise.explain.decisions import decide
-    from tierwise.orchestrate.environment import prepare_prefect
 
-    prepare_prefect(project.root)
     left = None
     # An amount of money is no float option, as 0.10 has no exact binary form.
     try:

@@ -99,10 +99,8 @@ def export(
     """
     from tierwise.export.collect import ExportFilter, collect
     from tierwise.export.files import refuse_to_overwrite, write_export
-    from tierwise.orchestrate.environment import prepare_prefect
 
     project = find_project()
-    prepare_prefect(project.root)
     chosen = ExportFilter(
         reviewed=not accepted,
         models=tuple(model or ()),

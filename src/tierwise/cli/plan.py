@@ -13,6 +13,7 @@ import typer
 from tierwise.cli.options import AsJson, Fresh, Yes
 from tierwise.cli.output import console, print_json, print_table
 from tierwise.errors import Misuse
+from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
     from tierwise.plan import Plan, Planner
@@ -53,24 +54,17 @@ def plan(
     answers.
     """
     from tierwise.cli.progress import status
-    from tierwise.cli.run import describe_options, flow_parameters
-    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.cli.run import flow_parameters, print_flow_help
     from tierwise.plan import save_plan
     from tierwise.project import Project
 
+    if wants_help:
+        print_flow_help(context, flow)
+        raise typer.Exit
     project = Project.find()
     if flow is None:
-        typer.echo(context.get_help())
-        typer.echo(f"Flows here: {', '.join(project.flow_names()) or 'none'}")
-        if wants_help:
-            raise typer.Exit(0)
+        print_flow_help(context, None)
         raise typer.Exit(2)
-    # Planning runs the flow, whose log lines would fall between the progress bars.
-    prepare_prefect(project.root, log_level="CRITICAL")
-    if wants_help:
-        typer.echo(context.get_help())
-        typer.echo(describe_options(project.load_flow(flow)))
-        raise typer.Exit
     with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
         given = flow_parameters(function, context.args)
@@ -117,7 +111,7 @@ def _make_plan(
 
     environment = project.env_with_secrets(os.environ)
     with closing(Planner(project, environment)) as planner:
-        planner.fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
+        planner.fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
         _rehearse(function, parameters, planner)
         # As text, since a later run is matched with this plan by these values.
         texts = {name: str(value) for name, value in parameters.items()}
@@ -173,7 +167,7 @@ def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
     cost = f"about {amount(expected, unknown)}, at most {usd(most)}"
     # On stderr, so that the output of --json stays JSON.
     typer.echo(f"{len(chosen)} documents for real: {cost}", err=True)
-    if not (yes or os.environ.get("TIERWISE_YES") == "1"):
+    if not (yes or is_on(os.environ, "TIERWISE_YES")):
         typer.confirm("Continue?", abort=True, err=True)
 
 

@@ -37,10 +37,17 @@ class LazyGroup(TyperGroup):
         self.commands = {row.name: _listed(row) for row in COMMANDS}
 
     def get_command(self, ctx: Context, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
-        """Import the command."""
+        """Prepare Prefect's variables, and import the command."""
+        from tierwise.orchestrate.environment import ADDRESS, prepare_process
+
         row = _ROWS.get(cmd_name)
         if row is None:
             return None  # Typer then reports the unknown command
+        dead = prepare_process(row.prefect_log)
+        if dead and row.uses_server:
+            note = f"no server answers at {ADDRESS}={dead}, so it is ignored"
+            remedy = f"`unset {ADDRESS}` ends this note, `tierwise up` starts a server"
+            typer.echo(f"{note}; {remedy}", err=True)
         return load(row)
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:

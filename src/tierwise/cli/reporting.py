@@ -15,7 +15,6 @@ import typer
 from tierwise.errors import ConfigError, Misuse, TierwiseError
 from tierwise.explain.step_facts import current_step
 from tierwise.ledger.people.samples import demoted
-from tierwise.orchestrate.environment import prepare_prefect
 from tierwise.report.build import build_report
 from tierwise.report.figures import CertificateState, ProjectFacts
 
@@ -83,7 +82,6 @@ def _certificate_states(
 def _current(project: Project, ledger: Ledger, name: str) -> Current:
     """Return what a step's certificates must agree with today. Raises Misuse for an unknown step."""
     # the step is imported where the cache has no facts about it
-    prepare_prefect(project.root)
     current = current_step(project, name)
     if current is None:
         raise Misuse(f"there is no tasks/{name}.py")

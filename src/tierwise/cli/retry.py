@@ -47,21 +47,24 @@ def retry(
     apply: after a review, it continues with the later steps.
     """
     from tierwise.cli.run import run_flow, show_summary
-    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.orchestrate.environment import show_prefect_log
+    from tierwise.orchestrate.temporary_server import start_temporary_server
     from tierwise.review.queue import plan_retry
 
     project = find_project()
     with open_ledger(project) as ledger:
         before = ledger.runs.resolve(run)
         plan = plan_retry(ledger, before.id, step, reason)
-    prepare_prefect(project.root, log_level="INFO" if verbose else "CRITICAL")
+    if verbose:
+        show_prefect_log()
+    server = start_temporary_server(project.root)
     function = _load_flow(project, before)
     parameters = _parameters(function, before)
     typer.echo(
         f"{len(plan.again)} of {len(plan.documents)} documents of run {before.id} are asked again",
         err=True,
     )
-    summary = run_flow(function, parameters, fresh=fresh, retry=plan)
+    summary = run_flow(function, parameters, server=server, fresh=fresh, retry=plan)
     show_summary(summary, as_json=as_json)
     _print_result(project, summary.run.id, plan)
     if summary.failed:
@@ -79,7 +82,9 @@ def _load_flow(project: Project, run: RunRow) -> Any:
 
 
 def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
-    """Return the run's parameters. Raises Misuse when the flow no longer takes one of them."""
+    """Return the run's parameters. Raises Misuse when the flow no longer takes these."""
+    from tierwise.cli.run import check_parameters
+
     accepted = inspect.signature(function.fn).parameters
     removed = sorted(set(run.parameters) - set(accepted))
     if removed:
@@ -87,6 +92,7 @@ def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
             f"the flow {run.flow} no longer has the parameter {', '.join(removed)}; "
             "start it with `tierwise run`"
         )
+    check_parameters(function, run.parameters)
     return run.parameters
 
 

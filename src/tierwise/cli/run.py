@@ -13,9 +13,11 @@ import typer
 from tierwise.cli.options import AsJson, Fresh, Verbose
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse, unknown_name
+from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
     from tierwise.cascade.known_outcomes import Retry
+    from tierwise.orchestrate.temporary_server import TemporaryServer
     from tierwise.report import RunSummary
 
 
@@ -42,25 +44,26 @@ def run(
     interrupted run continues where it stopped when it is run again.
     """
     from tierwise.cli.progress import status
-    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.orchestrate.environment import show_prefect_log
+    from tierwise.orchestrate.temporary_server import start_temporary_server
     from tierwise.project import Project
 
+    if wants_help:
+        print_flow_help(context, flow)
+        raise typer.Exit
     project = Project.find()
     if flow is None:
-        typer.echo(context.get_help())
-        typer.echo(f"Flows here: {', '.join(project.flow_names()) or 'none'}")
-        raise typer.Exit(0 if wants_help else 2)
-    prepare_prefect(project.root, log_level="INFO" if verbose else "CRITICAL")
-    if wants_help:
-        typer.echo(context.get_help())
-        typer.echo(describe_options(project.load_flow(flow)))
-        raise typer.Exit
+        print_flow_help(context, None)
+        raise typer.Exit(2)
+    if verbose:
+        show_prefect_log()
+    server = start_temporary_server(project.root)
     with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
         parameters = flow_parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
     try:
-        summary = run_flow(function, parameters, fresh=fresh)
+        summary = run_flow(function, parameters, server=server, fresh=fresh)
     except KeyboardInterrupt:  # typer would end without a word
         typer.echo(
             "stopped; everything that was paid is on record, run it again to continue",
@@ -72,10 +75,27 @@ def run(
         raise typer.Exit(1)
 
 
+def print_flow_help(context: typer.Context, flow: str | None) -> None:
+    """Print a command's help, and the flow's own options; outside a project, where they are."""
+    from tierwise.project import Project
+
+    typer.echo(context.get_help())
+    try:
+        project = Project.find()
+    except Misuse as error:
+        typer.echo(f"Flows and their options are listed inside a project; {error}")
+        return
+    if flow is None:
+        typer.echo(f"Flows here: {', '.join(project.flow_names()) or 'none'}")
+    else:
+        typer.echo(describe_options(project.load_flow(flow)))
+
+
 def run_flow(
     function: Any,
     parameters: Mapping[str, Any],
     *,
+    server: TemporaryServer | None,
     fresh: bool,
     retry: Retry | None = None,
 ) -> RunSummary:
@@ -88,11 +108,14 @@ def run_flow(
     from tierwise.orchestrate.process_state import engine
     from tierwise.report import RunSummary
 
-    engine().fresh = fresh or os.environ.get("TIERWISE_FRESH") == "1"
+    engine().fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
     engine().retry = retry
     described = failures_described(function.name, engine().project.root)
-    with described, StepBars(engine()) as bars, engine().on_outcome(bars):
-        result = function(**parameters)
+    with StepBars(engine()) as bars, engine().on_outcome(bars):
+        if server:
+            server.wait_until_ready()
+        with described:
+            result = function(**parameters)
     if not isinstance(result, RunSummary):
         raise Misuse(
             f"the flow {function.name} returns {type(result).__name__}; end it with `return run.summary()`"
@@ -105,13 +128,15 @@ def show_summary(summary: RunSummary, *, as_json: bool) -> None:
     from tierwise.cli.render.last_screen import print_last_screen
     from tierwise.cli.render.run_report import print_summary
     from tierwise.orchestrate.process_state import engine
+    from tierwise.orchestrate.temporary_server import temporary_server
 
     if as_json:
         print_json(summary.data())
         return
     print_summary(summary)
     print_last_screen(summary, engine())
-    if server := os.environ.get("PREFECT_API_URL"):
+    server = os.environ.get("PREFECT_API_URL")
+    if server and temporary_server() is None:
         address = server.removesuffix("/api")
         typer.echo(
             f"In Prefect's UI: {address}/runs/flow-run/{summary.run.flow_run_id}"
@@ -121,7 +146,7 @@ def show_summary(summary: RunSummary, *, as_json: bool) -> None:
 
 
 def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
-    """`--budget-usd 2 --flag=x` as the flow's parameters. Raises Misuse; Prefect checks the types."""
+    """Return `--budget-usd 2 --flag=x` as the flow's parameters, checked. Raises Misuse."""
     known = inspect.signature(function.fn).parameters
     parameters: dict[str, Any] = {}
     words = iter(arguments)
@@ -137,7 +162,7 @@ def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
                 )
             )
         parameters[name] = _value(value if has_value else next(words, None), option)
-    _check_types(function, parameters)
+    check_parameters(function, parameters)
     return parameters
 
 
@@ -152,13 +177,20 @@ def _value(text: str | None, option: str) -> Any:
     return text
 
 
-def _check_types(function: Any, parameters: Mapping[str, Any]) -> None:
+def check_parameters(function: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise Misuse where a required parameter of a flow is missing, or one has a wrong type."""
     from prefect.exceptions import ParameterBindError, ParameterTypeError
 
+    declared = inspect.signature(function.fn).parameters
+    defaults: dict[str, Any] = {}
+    for name, parameter in declared.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.default is not parameter.empty:
+            defaults[name] = parameter.default
+        elif name not in parameters:
+            raise Misuse(f"--{_dashed(name)} is required: {_meaning(function, name)}")
     try:
-        defaults = {
-            n: p.default for n, p in inspect.signature(function.fn).parameters.items()
-        }
         function.validate_parameters({**defaults, **parameters})
     except (ParameterTypeError, ParameterBindError) as error:
         lines = [
@@ -170,20 +202,41 @@ def _check_types(function: Any, parameters: Mapping[str, Any]) -> None:
 
 
 def describe_options(function: Any) -> str:
-    """The flow's own options, from its signature and docstring."""
-    lines = [
-        f" Options of {function.name}: {function.description.splitlines()[0] if function.description else ''}"
-    ]
-    notes = dict(
-        line.strip().split(": ", 1)
-        for line in (inspect.getdoc(function.fn) or "").splitlines()
-        if ": " in line
-    )
+    """Return the flow's own options, from its signature and docstring."""
+    description = function.description or ""
+    first_line = description.partition("\n")[0]
+    lines = [f" Options of {function.name}: {first_line}"]
+    notes = _notes(function)
     for name, parameter in inspect.signature(function.fn).parameters.items():
-        default = (
-            ""
-            if parameter.default is parameter.empty
-            else f" [default: {parameter.default}]"
-        )
-        lines.append(f"   --{name.replace('_', '-'):<16}{notes.get(name, '')}{default}")
+        default = f" [default: {parameter.default}]"
+        if parameter.default is parameter.empty:
+            default = " [required]"
+        lines.append(f"   --{_dashed(name):<16}{notes.get(name, '')}{default}")
     return "\n".join(lines)
+
+
+def _notes(function: Any) -> dict[str, str]:
+    """Return what a flow's docstring says of its parameters, a line each: `name: meaning`."""
+    notes: dict[str, str] = {}
+    for line in (inspect.getdoc(function.fn) or "").splitlines():
+        name, colon, note = line.strip().partition(": ")
+        if colon:
+            notes[name] = note
+    return notes
+
+
+def _meaning(function: Any, name: str) -> str:
+    """Return what a flow's parameter is, by its docstring, else by its type."""
+    note = _notes(function).get(name)
+    if note:
+        return note
+    annotation = inspect.signature(function.fn).parameters[name].annotation
+    if annotation is inspect.Parameter.empty:
+        return f"the flow {function.name} has no default for it"
+    if isinstance(annotation, str):
+        return annotation
+    return inspect.formatannotation(annotation)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

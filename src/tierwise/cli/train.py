@@ -67,13 +67,11 @@ def train(
     """
     from tierwise.evidence.training.labelled import Labelled
     from tierwise.gateway.learned import trained_file
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.project import Project
     from tierwise.records import highest
     from tierwise.text.terms import normalised
 
     project = Project.find()
-    prepare_prefect(project.root)
     form = _form(project, step)
     name = _model_name(project, step, model)
     paths = golden or [project.root / "golden" / f"{step}-examples.jsonl"]

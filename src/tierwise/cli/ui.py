@@ -14,7 +14,6 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 4200,
 ) -> None:
     """Open Prefect's UI on this project's runs."""
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.services import address
     from tierwise.project import Project
 
@@ -24,7 +23,6 @@ def ui(
         # The server of `tierwise up` has the same pages.
         typer.echo(f"Prefect's UI: {running}/runs   (`tierwise down` ends it)")
         return
-    prepare_prefect(root, log_level="WARNING")
     url = f"http://127.0.0.1:{port}"
     # The pages ask port 4200 by default, and stay empty on another port.
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"

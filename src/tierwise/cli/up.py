@@ -82,7 +82,6 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
 def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     """Start the project's server unless it runs; return its address once it answers."""
     from tierwise.errors import Misuse
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.services import address, server_of, write_address
 
     service = server_of(root)
@@ -99,7 +98,6 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     os.environ["PREFECT_API_URL"] = f"{url}/api"
     # The pages ask port 4200 by default, and stay empty on another port.
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
-    prepare_prefect(root, log_level="WARNING")
     # An address without a process is that of a server which died; it starts again there.
     if service.pid() is None:
         port_text = url.rpartition(":")[2]

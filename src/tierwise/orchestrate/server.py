@@ -29,6 +29,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
 
+from tierwise.orchestrate.temporary_server import temporary_server
 from tierwise.policy.catalog import in_house
 from tierwise.records import Sensitivity, rank
 
@@ -64,7 +65,7 @@ def wait_until_recorded(flow_run_id: str, expected: int) -> None:
     """
     from prefect.settings import get_current_settings
 
-    if get_current_settings().api.url is not None:
+    if get_current_settings().api.url is not None and temporary_server() is None:
         return
     deadline = time.monotonic() + PATIENCE_S
     with get_client(sync_client=True) as client:

@@ -75,3 +75,11 @@ def _remove(draft: Path) -> None:
     """Remove what a failed write left behind; after a rename there is nothing."""
     with suppress(OSError):
         draft.unlink()
+
+
+def folder_with(name: str, start: Path) -> Path | None:
+    """Return the folder that has a folder of this name: `start`, or the closest one above it."""
+    for candidate in (start, *start.parents):
+        if (candidate / name).is_dir():
+            return candidate
+    return None
