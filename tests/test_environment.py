@@ -43,6 +43,7 @@ USES = {
     "golden": f"golden add {RUN}",
     "check": "check",
     "certify": "certify classify -m small --threshold none --yes",
+    "try": "try classify documents/noon/22-shelf.txt",
     "train": "train classify --yes",
     "diff": "diff routing_rules/rules.yaml routing_rules/rules.yaml --since 9000w",
     "replay": "replay --fit past.csv --on past.csv --labels 6",
@@ -143,7 +144,7 @@ def test_every_command_is_asked() -> None:
 
 def test_commands_meet_prefect(witnessed: dict[str, dict[str, str]]) -> None:
     """Else the next test would ask nothing."""
-    assert set(witnessed) > {"run", "plan", "retry", "certify", "up", "ui"}
+    assert set(witnessed) > {"run", "plan", "retry", "certify", "try", "up", "ui"}
 
 
 @pytest.mark.parametrize("name", USES)

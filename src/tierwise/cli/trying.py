@@ -100,11 +100,9 @@ def try_step(
         find_parameters,
     )
     from tierwise.engine import Engine
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.orchestrate.secrets import variables
 
     project = find_project()
-    prepare_prefect(project.root)
     options = ReadingOptions(_sensitivity(sensitivity), text_column)
     given = find_parameters(project, step, flow, parameter_values(parameter or ()))
     found = find_document(project, given.step.name, document, options)
