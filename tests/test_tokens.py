@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.kit.standin import unused_address
 from tierwise.records import Message
 from tierwise.text.once import once
-from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
+from tierwise.text.tokens import TokenCounts, count_tokens, estimate_prompt_tokens
 
 
 @cache
@@ -118,6 +118,17 @@ def test_a_users_own_folder_of_tables_is_used(tmp_path: object) -> None:
     done = run_alone(TIKTOKEN_CACHE_DIR=str(tmp_path))
     assert done.returncode != 0
     assert "Connection" in done.stderr
+
+
+def test_a_texts_tokens_are_remembered_and_the_oldest_are_forgotten() -> None:
+    counts = TokenCounts(most=2)
+    texts = {"1": "one", "2": "one two", "3": "one two three"}
+    for name, text in texts.items():
+        assert counts.count(text, name) == count_tokens(text)
+    # another text under the same name shows what is remembered
+    remembered = {name: counts.count("", name) for name in ("3", "2")}
+    assert remembered == {"3": 3, "2": 2}
+    assert counts.count("", "1") == 0
 
 
 def test_threads_that_need_a_table_at_once_load_it_once() -> None:

@@ -41,7 +41,7 @@ from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome, Status, canonical_hash
 from tierwise.steps.examples import ExampleSelector, GoldenSet, load_golden
 from tierwise.steps.step import Step
-from tierwise.text.tokens import count_tokens
+from tierwise.text.tokens import TokenCounts
 from tierwise.text.variables import is_on
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,7 @@ class Engine:
         self.fresh = is_on(self._env, "TIERWISE_FRESH")
         self.retry: Retry | None = None  # an earlier run that is repeated
         self._questions: set[str] = set()  # hashes of those on record
+        self._tokens = TokenCounts()
         self._listeners: list[OnOutcome] = []
         self._selectors: dict[str, ExampleSelector | None] = {}
         self._lock = threading.Lock()
@@ -325,7 +326,7 @@ class Engine:
         documents = batch.load()
         # Counted here, in the caller's thread: the event loop is busy.
         tokens = {
-            document.id: count_tokens(document.text)
+            document.id: self._tokens.count(document.text, document.hash)
             for document in documents
             if not document.stopped and document.id not in job.known
         }

@@ -71,7 +71,6 @@ DOORS = {
     "sklearn": {"evidence", "text"},
     "skops": {"gateway"},
     "sqlalchemy": {"ledger"},
-    "tenacity": {"cascade"},
     "threadpoolctl": {"evidence"},
     "tiktoken": {"text"},
     "tiktoken_ext": {"text"},

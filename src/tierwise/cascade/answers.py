@@ -6,17 +6,11 @@ A document that is too long for the model's window is asked in parts (map-reduce
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
 
 from tierwise.cascade.attempts import Attempts, FailedCall, prompt_tokens
 from tierwise.cascade.circuit import LONGEST_WAIT_S
@@ -32,7 +26,9 @@ from tierwise.text.tokens import count_tokens
 TRIES = 3  # calls of one model that keeps failing, before the next model
 _SMALLEST_PART = 200  # tokens
 
-_backoff = wait_exponential_jitter(multiplier=0.5, max=30, jitter=0.5)
+# Seconds before a retry: the first backoff, which doubles each time, and the most of its jitter.
+_BACKOFF_S = 0.5
+_JITTER_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -140,18 +136,16 @@ class Answers:
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
     ) -> tuple[Reply, Attempt]:
         """Return a reply, with retries after passing faults."""
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(TRIES),
-            retry=retry_if_exception(_is_passing),
-            wait=_seconds_until_retry,
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                is_first = attempt.retry_state.attempt_number == 1
-                this_kind = kind if is_first else _kind_of_repeat(kind, "retry")
-                return await self._attempts.make(work, model, messages, this_kind)
-        raise AssertionError("tenacity either returns or raises")
+        for failures in range(1, TRIES):
+            try:
+                return await self._attempts.make(work, model, messages, kind)
+            except FailedCall as failure:
+                if not _is_passing(failure):
+                    raise
+                seconds = _seconds_until_retry(failure, failures)
+            await asyncio.sleep(seconds)
+            kind = _kind_of_repeat(kind, "retry")
+        return await self._attempts.make(work, model, messages, kind)
 
 
 def _kind_of_repeat(kind: AttemptKind, repeat: AttemptKind) -> AttemptKind:
@@ -225,25 +219,23 @@ def _part(work: Work, text: str, part: str) -> Work:
     return replace(work, document=document, parameters=parameters, question=())
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_passing(failure: FailedCall) -> bool:
     """Return True if a retry of the same model is worthwhile soon."""
-    if not isinstance(error, FailedCall) or decision(error.cause) != "retry":
+    if decision(failure.cause) != "retry":
         return False
-    return (_retry_after(error) or 0) <= LONGEST_WAIT_S
+    return (_retry_after(failure) or 0) <= LONGEST_WAIT_S
 
 
-def _seconds_until_retry(state: RetryCallState) -> float:
+def _seconds_until_retry(failure: FailedCall, failures: int) -> float:
     """Return the server's Retry-After, else an exponential backoff with jitter."""
-    error = state.outcome.exception() if state.outcome else None
-    retry_after = _retry_after(error)
+    retry_after = _retry_after(failure)
     if retry_after is not None:
         return retry_after
-    return float(_backoff(state))
+    backoff = _BACKOFF_S * 2.0 ** (failures - 1)
+    return backoff + random.uniform(0, _JITTER_S)
 
 
-def _retry_after(error: BaseException | None) -> float | None:
+def _retry_after(failure: FailedCall) -> float | None:
     """Return the seconds that a server asked to wait."""
-    if not isinstance(error, FailedCall):
-        return None
-    seconds = getattr(error.cause, "retry_after", None)
+    seconds = getattr(failure.cause, "retry_after", None)
     return None if seconds is None else float(seconds)

@@ -128,7 +128,7 @@ class Attempts:
     async def _reuse(
         self, work: Work, model: Model, attempt: Attempt, paid: Paid
     ) -> tuple[Reply, Attempt]:
-        answered = _answered(attempt, model, paid.reply)
+        answered = _answered(attempt, model, paid.reply, attempt.started_at)
         reused = replace(answered, reused=True, cost=Decimal(0))
         await self._ledger.settle(work.run.id, reused, None)
         work.attempts.append(reused)
@@ -141,7 +141,7 @@ class Attempts:
         try:
             async with self.limits(model).in_flight_permit():
                 permit = await self.limits(model).rate_permit(claimed.tokens)
-                attempt = replace(claimed.attempt, started_at=time.time())
+                started_at = time.time()
                 begun = time.monotonic()
                 sent = await self._send(claimed.call)
         except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:
@@ -151,10 +151,11 @@ class Attempts:
                 raise
             raise FailedCall(error) from error
         if isinstance(sent, Reply):
-            attempt = _answered(attempt, model, sent)
+            attempt = _answered(claimed.attempt, model, sent, started_at)
             permit.succeeded(attempt.usage)
             await self._commit(work, attempt, sent, claimed.worst_cost)
             return sent, attempt
+        attempt = replace(claimed.attempt, started_at=started_at)
         failed = _failed(attempt, model, sent, time.monotonic() - begun)
         return await self._fail(work, failed, sent, permit, claimed.worst_cost)
 
@@ -247,10 +248,13 @@ def _unanswered(
     )
 
 
-def _answered(attempt: Attempt, model: Model, reply: Reply) -> Attempt:
+def _answered(
+    attempt: Attempt, model: Model, reply: Reply, started_at: float
+) -> Attempt:
     usage = _usage_if_plausible(reply.usage, model)
     return replace(
         attempt,
+        started_at=started_at,
         usage=usage,
         cost=model.cost(usage),
         latency_s=reply.latency_s,

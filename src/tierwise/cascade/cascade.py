@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 
@@ -138,7 +138,8 @@ class Cascade:
     async def _run_route(self, work: Work, chosen: Route) -> Outcome:
         """Try the route's models in order until one answer passes."""
         progress = _Progress(work.job.kind)
-        async for name in self._models_in_order(work, chosen, progress):
+        untried = list(chosen.models)
+        while name := await self._next_model(work, untried, progress):
             model = work.run.policy.catalog.model(name)
             min_confidence = chosen.thresholds.get(name)
             try:
@@ -159,18 +160,23 @@ class Cascade:
                 break
         return _deferred(work, chosen, progress)
 
-    async def _models_in_order(
-        self, work: Work, chosen: Route, progress: _Progress
-    ) -> AsyncIterator[str]:
-        """Yield the route's models, then those that were cooling down, where none answered."""
-        for name in chosen.models:
+    async def _next_model(
+        self, work: Work, untried: list[str], progress: _Progress
+    ) -> str | None:
+        """Take the next of the route's models, then of those that were cooling down.
+
+        Return None at the end. Models that were cooling down get their turn where none answered.
+        """
+        while untried:
+            name = untried.pop(0)
             if name not in self._stopped:
-                yield name
+                return name
         while progress.cooling_down and not progress.escalations:
             name = progress.cooling_down.pop(0)
             limits = self._attempts.limits(work.run.policy.catalog.model(name))
             if await limits.wait_until_closed():
-                yield name
+                return name
+        return None
 
     def _fall_back(self, name: str, fault: TierwiseError, progress: _Progress) -> None:
         """Note a model's fault; the next model is called as its fallback."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from anyio import CapacityLimiter, WouldBlock
@@ -101,11 +100,11 @@ class ModelLimits:
         These are a quarter more than may be in flight, so that no in-flight permit is idle while a
         claim is committed.
         """
-        return _permit(self._claims)
+        return _Permit(self._claims)
 
     def in_flight_permit(self) -> AbstractAsyncContextManager[None]:
         """Wait for one of the calls that may be in flight."""
-        return _permit(self._in_flight)
+        return _Permit(self._in_flight)
 
     async def rate_permit(self, tokens: int) -> RatePermit:
         """Wait until a call of at most `tokens` may begin.
@@ -155,18 +154,24 @@ class ModelLimits:
         self.circuit = circuit
 
 
-@asynccontextmanager
-async def _permit(limiter: CapacityLimiter) -> AsyncIterator[None]:
-    # A borrower of its own: a task may hold one permit while another of its calls waits for one.
-    borrower = object()
-    try:
-        limiter.acquire_on_behalf_of_nowait(borrower)
-    except WouldBlock:
-        await limiter.acquire_on_behalf_of(borrower)
-    try:
-        yield
-    finally:
-        limiter.release_on_behalf_of(borrower)
+class _Permit(AbstractAsyncContextManager[None]):
+    """One permit of a limiter, for the time of a block.
+
+    The permit itself is the borrower, not the task: a task may hold one permit while another of its
+    calls waits for one.
+    """
+
+    def __init__(self, limiter: CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(self)
+        except WouldBlock:
+            await self._limiter.acquire_on_behalf_of(self)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.release_on_behalf_of(self)
 
 
 def _claims_for(in_flight: int) -> int:

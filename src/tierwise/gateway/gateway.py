@@ -125,6 +125,8 @@ class Gateway:
         if model.name not in self._resolving:
             self._resolving[model.name] = asyncio.create_task(self._resolve(model))
         task = self._resolving[model.name]
+        if task.done() and not task.cancelled() and task.exception() is None:
+            return task.result()
         try:
             # Shielded: when one caller is cancelled, the others still wait for the task.
             return await asyncio.shield(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,16 +119,49 @@ def _execute(
 ) -> CursorResult[Any]:
     """Execute a statement for rows of the same columns.
 
-    The compiled statement is kept: SQLAlchemy would compile an upsert again each time.
+    The SQL is kept, with the function of each column that turns a value into what is stored.
+    SQLAlchemy would compile an upsert again each time, and look up these functions for each row.
     """
-    return connection.execute(
-        _compiled(statement, connection.dialect, tuple(rows[0])), rows
-    )
+    prepared = _prepared(statement, connection.dialect, tuple(rows[0]))
+    return connection.exec_driver_sql(prepared.sql, prepared.parameters(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A statement in SQL, with the columns of its parameters in the order of the SQL."""
+
+    sql: str
+    columns: Sequence[tuple[str, Callable[[Any], Any]]]
+    by_position: bool  # as SQLite wants them; else by name
+
+    def parameters(self, rows: Sequence[Row]) -> Any:
+        """Return the parameters of each row as the driver wants them."""
+        if self.by_position:
+            return [
+                tuple([store(row[name]) for name, store in self.columns])
+                for row in rows
+            ]
+        return [
+            {name: store(row[name]) for name, store in self.columns} for row in rows
+        ]
 
 
 @lru_cache(maxsize=100)
-def _compiled(statement: Any, dialect: Dialect, columns: tuple[str, ...]) -> Any:
-    return statement.compile(dialect=dialect, column_keys=columns)
+def _prepared(statement: Any, dialect: Dialect, columns: tuple[str, ...]) -> _Prepared:
+    compiled = statement.compile(dialect=dialect, column_keys=columns)
+    names = compiled.positiontup if compiled.positional else list(compiled.binds)
+    stored = [(name, _stored(compiled.binds[name].type, dialect)) for name in names]
+    return _Prepared(str(compiled), stored, compiled.positional)
+
+
+def _stored(column_type: Any, dialect: Dialect) -> Callable[[Any], Any]:
+    """Return the function that turns a value of a type into what is stored."""
+    store = column_type.dialect_impl(dialect).bind_processor(dialect)
+    return store or _as_it_is
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 _FREE = (
@@ -219,8 +252,8 @@ def _decide(
     }
     if not claimed_hashes and accounts is None:
         return [None] * len(operations)
-    query = _CALLS.where(CallRecord.call_hash.in_(claimed_hashes))
-    calls = {row.call_hash: row for row in connection.execute(query)}
+    found = connection.execute(_CALLS, {"hashes": list(claimed_hashes)})
+    calls = {row.call_hash: row for row in found}
     settlements = [
         operation.settlement for operation in operations if operation.settlement
     ]
@@ -294,15 +327,19 @@ def _claiming(dialect: str) -> Executable:
     return _upsert(dialect, CallRecord, "owner", "lease_until")
 
 
-_CALLS = select(
-    CallRecord.call_hash,
-    CallRecord.owner,
-    CallRecord.lease_until,
-    CallRecord.attempt_id,
-    CallRecord.reply,
-    CallRecord.paid_at,
-    AttemptRecord.cost,
-).outerjoin(AttemptRecord, AttemptRecord.id == CallRecord.attempt_id)
+_CALLS = (
+    select(
+        CallRecord.call_hash,
+        CallRecord.owner,
+        CallRecord.lease_until,
+        CallRecord.attempt_id,
+        CallRecord.reply,
+        CallRecord.paid_at,
+        AttemptRecord.cost,
+    )
+    .outerjoin(AttemptRecord, AttemptRecord.id == CallRecord.attempt_id)
+    .where(CallRecord.call_hash.in_(bindparam("hashes", expanding=True)))
+)
 
 
 def _claim_result(

@@ -117,6 +117,10 @@ class Prompt:
         """The steps whose outcomes the template reads, such as `classify` in `outcomes.classify`."""
         return self._fields_of("outcomes")
 
+    @cached_property
+    def _globals(self) -> dict[str, Any]:
+        return dict(self.template.globals)
+
     def render(
         self, document: Document, parameters: Mapping[str, Any]
     ) -> tuple[Message, ...]:
@@ -133,7 +137,10 @@ class Prompt:
             },
         }
         try:
-            context = self.template.new_context(variables)
+            # Jinja would merge the globals, a chain of mappings, into each document's variables.
+            context = self.template.new_context(
+                {**self._globals, **variables}, shared=True
+            )
             # neutral as a whole: a control token may also come about where two values meet
             system, user = (
                 neutral("".join(self.template.blocks[name](context)).strip())

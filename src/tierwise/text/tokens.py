@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 import re
+import threading
 from binascii import a2b_base64
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -37,6 +38,32 @@ def count_tokens(text: str) -> int:
     """Count a text's tokens by o200k_base; special tokens in it count as plain text."""
     encode = _encoding().encode_ordinary
     return sum(len(encode(piece)) for piece in _pieces(text))
+
+
+class TokenCounts:
+    """The counts of the latest texts, by their hash: each step asks for those of all documents.
+
+    Thread-safe.
+    """
+
+    def __init__(self, most: int = 100_000) -> None:
+        """`most` is the number of counts that are kept: 100,000 are about 15 MB."""
+        self._most = most
+        self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def count(self, text: str, text_hash: str) -> int:
+        """Return a text's tokens, counted or remembered."""
+        tokens = self._counts.get(text_hash)
+        if tokens is not None:
+            return tokens
+        tokens = count_tokens(text)
+        with self._lock:
+            self._counts[text_hash] = tokens
+            if len(self._counts) > self._most:
+                oldest = next(iter(self._counts))
+                del self._counts[oldest]
+        return tokens
 
 
 def estimate_prompt_tokens(
