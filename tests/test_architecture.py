@@ -112,6 +112,7 @@ def test_the_public_names_are_these() -> None:
         "TierwiseError",
         "Verdict",
         "check",
+        "documents_from",
         "read_documents",
         "recorded_run",
         "redact",

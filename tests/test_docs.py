@@ -53,7 +53,8 @@ def test_the_developers_guides_modules_run(tmp_path: Path) -> None:
         exec(compile(code, "developers.md", "exec"), space)
         names.append(set(space))
     assert "digest" in names[0]
-    assert {"tone", "Tone", "reason_is_given"} <= names[1]
+    assert "read_letters" in names[1]
+    assert {"tone", "Tone", "reason_is_given"} <= names[2]
 
 
 def test_the_guides_prompt_and_model_load(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_lists_and_mappings_go_to_every_batch_as_they_are(
     assert all("wants goods" in str(request.body) for request in provider.requests)
 
 
-@pytest.mark.parametrize("sort", [by_lists, by_unmapped])
+@pytest.mark.parametrize("sort", [by_lists, by_unmapped, by_a_future])
 def test_a_plan_maps_in_the_same_way(project: Project, sort: Sort) -> None:
     planner = Planner(project, {})
     try:

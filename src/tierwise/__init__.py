@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tierwise.errors import TierwiseError
-    from tierwise.orchestrate.documents import read_documents, write_documents
+    from tierwise.orchestrate.documents import (
+        documents_from,
+        read_documents,
+        write_documents,
+    )
     from tierwise.orchestrate.redact_task import redact
     from tierwise.orchestrate.runs import recorded_run
     from tierwise.orchestrate.steps import step
@@ -31,6 +35,7 @@ _HOMES = {
     "TierwiseError": "errors",
     "Verdict": "records",
     "check": "steps.checks",
+    "documents_from": "orchestrate.documents",
     "read_documents": "orchestrate.documents",
     "recorded_run": "orchestrate.runs",
     "redact": "orchestrate.redact_task",
@@ -48,6 +53,7 @@ __all__ = [
     "TierwiseError",
     "Verdict",
     "check",
+    "documents_from",
     "read_documents",
     "recorded_run",
     "redact",

@@ -17,6 +17,7 @@ from tierwise import (
     RunSummary,
     Verdict,
     check,
+    documents_from,
     read_documents,
     recorded_run,
     redact,
@@ -47,6 +48,9 @@ def flow_body() -> RunSummary:
     with recorded_run(budget_usd=1.0) as run:
         batches = read_documents(Path("in"), sensitivity="internal")
         assert_type(batches, Sequence[Batch])
+        rows = [{"id": 1, "text": "a"}]
+        assert_type(documents_from(rows, sensitivity="internal"), Sequence[Batch])
+        assert_type(documents_from([Document(id="a", text="b")]), Sequence[Batch])
         assert_type(write_documents(batches, Path("out")), Path)
         value: Any = batches[0].load()[0].value("shout")
         assert_type(value, Any)

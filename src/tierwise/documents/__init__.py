@@ -14,7 +14,13 @@ text and a deferred outcome of the step `read`, whose reason is its remedy.
 from __future__ import annotations
 
 from tierwise.documents.readers import ACCEPTED
-from tierwise.documents.reading import Shard, in_batches, iter_documents, read_documents
+from tierwise.documents.reading import (
+    Shard,
+    in_batches,
+    iter_documents,
+    iter_items,
+    read_documents,
+)
 from tierwise.documents.writing import write_documents
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "Shard",
     "in_batches",
     "iter_documents",
+    "iter_items",
     "read_documents",
     "write_documents",
 ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tierwise.documents.readers import (
     ACCEPTED,
@@ -17,6 +18,7 @@ from tierwise.documents.readers import (
     RowFile,
     Sandbox,
     decode,
+    row_document,
     split_front_matter,
 )
 from tierwise.documents.sensitivity import raise_sensitivity
@@ -125,23 +127,144 @@ def iter_documents(
     """
     files = find_files(Path(source))
     reader = _Reader(
-        sensitivity, max_bytes, text_column, shard, Sandbox(seconds=max_seconds)
+        _Finisher(sensitivity),
+        max_bytes,
+        text_column,
+        shard,
+        Sandbox(seconds=max_seconds),
     )
     return reader.read(files)
 
 
+def iter_items(
+    items: Iterable[Document | Mapping[str, Any]],
+    *,
+    sensitivity: Sensitivity | None = None,
+    max_bytes: int = 20_000_000,
+    text_column: str = "text",
+    shard: Shard = _WHOLE_SOURCE,
+) -> Iterator[Document]:
+    """Yield documents that a program made, finished as those of files are.
+
+    A mapping is like a row of a file: `text_column` has its text, `id` names it, `sensitivity` is
+    its own, and everything but text and sensitivity is metadata. It gets at least `sensitivity`,
+    which is restricted by default. A Document keeps its own, unless `sensitivity` is stricter.
+    Raises Misuse for anything else.
+    """
+    rows = _Finisher(sensitivity or "restricted")
+    # it remembers the same ids and texts
+    made = replace(rows, sensitivity=sensitivity or "public")
+    seen_keys: set[str] = set()
+    for number, item in enumerate(items, 1):
+        if isinstance(item, Document):
+            if shard.holds(item.id):
+                yield _finish_document(made, item, max_bytes)
+        elif isinstance(item, Mapping):
+            raw = row_document(item, number, seen_keys, text_column)
+            if shard.holds(raw.id):
+                yield rows.finish(_limited(raw, max_bytes), {})
+        else:
+            kind = type(item).__name__
+            raise Misuse(
+                f"document {number} is a {kind}; give Documents, or mappings such as "
+                f"{{'id': 'A17', '{text_column}': '…'}}"
+            )
+
+
+def _finish_document(
+    finisher: _Finisher, document: Document, max_bytes: int
+) -> Document:
+    """Return a Document as those of files are; its own language and outcomes stay."""
+    raw = RawDocument(
+        id=document.id,
+        text=document.text,
+        metadata=document.metadata,
+        declared=(document.sensitivity,),
+    )
+    finished = finisher.finish(_limited(raw, max_bytes), {})
+    return replace(
+        finished,
+        language=document.language or finished.language,
+        outcomes={**finished.outcomes, **document.outcomes},
+    )
+
+
+def _limited(raw: RawDocument, max_bytes: int) -> RawDocument:
+    """Return the document, or its problem when it has too many bytes."""
+    size = len(raw.text.encode("utf-8", "surrogatepass"))
+    if size <= max_bytes:
+        return raw
+    problem = f"it has {size:,} bytes, more than the limit of {max_bytes:,}; split it"
+    return replace(raw, text="", problem=problem)
+
+
 @dataclass
-class _Reader:
-    """Reads the files of one source; remembers the ids and texts so far."""
+class _Finisher:
+    """Makes documents of what was read; remembers the ids and texts so far."""
 
     sensitivity: Sensitivity
+    _ids: set[str] = field(default_factory=set)
+    # by the hash of the text
+    _first_ids: dict[bytes, str] = field(default_factory=dict)
+
+    def finish(self, raw: RawDocument, origin: Mapping[str, str]) -> Document:
+        """Decide id, sensitivity, language and metadata; mark repeated texts.
+
+        `origin` is metadata that says where the document is from.
+        """
+        own_id = self._unique_id(raw.id)
+        level, note = raise_sensitivity(self.sensitivity, raw.declared)
+        metadata = _metadata(raw, origin, note)
+        empty = Document(
+            id=own_id,
+            text="",
+            sensitivity=level,
+            sensitivity_source="flow" if level == self.sensitivity else "document",
+            metadata=metadata,
+        )
+        text = _clean(raw.text).strip()
+        problem = _clean(raw.problem)
+        if not problem and not text:
+            problem = "no text found in it"
+        if problem:
+            outcome = Outcome(
+                step="read",
+                status="deferred",
+                reason=problem,
+                cause="unreadable",
+                sensitivity=level,
+            )
+            return replace(empty, outcomes={"read": outcome})
+        document = replace(empty, text=text, language=detect(text))
+        # millions of them fit into memory
+        short_hash = bytes.fromhex(document.hash)[:16]
+        first_id = self._first_ids.setdefault(short_hash, own_id)
+        if first_id != own_id:
+            document = replace(
+                document, metadata={**metadata, "duplicate_of": first_id}
+            )
+        return document
+
+    def _unique_id(self, wanted: str) -> str:
+        """Return an id that no document had before; `a.csv#1` may be a row and a file."""
+        number = 1
+        unique = wanted
+        while unique in self._ids:
+            number += 1
+            unique = f"{wanted}~{number}"
+        self._ids.add(unique)
+        return unique
+
+
+@dataclass
+class _Reader:
+    """Reads the files of one source."""
+
+    finisher: _Finisher
     max_bytes: int
     text_column: str
     shard: Shard
     sandbox: Sandbox
-    _ids: set[str] = field(default_factory=set)
-    # by the hash of the text
-    _first_ids: dict[bytes, str] = field(default_factory=dict)
 
     def read(self, files: Iterator[SourceFile]) -> Iterator[Document]:
         with self.sandbox:
@@ -153,7 +276,7 @@ class _Reader:
                     # By the id before it is made unique: documents that share one share a shard,
                     # so their numbers do not depend on the number of shards.
                     if self.shard.holds(raw.id):
-                        yield self._to_document(raw, file)
+                        yield self.finisher.finish(raw, _origin(file))
 
     def _read_file(self, file: SourceFile) -> Iterator[RawDocument]:
         """Yield a file's documents; its problem when it cannot be read, or not to its end."""
@@ -205,62 +328,21 @@ class _Reader:
             declared=parts.declared,
         )
 
-    def _to_document(self, raw: RawDocument, file: SourceFile) -> Document:
-        """Decide id, sensitivity, language and metadata; mark repeated texts."""
-        own_id = self._unique_id(raw.id)
-        level, note = raise_sensitivity(self.sensitivity, raw.declared)
-        metadata = _metadata(raw, file, note)
-        empty = Document(
-            id=own_id,
-            text="",
-            sensitivity=level,
-            sensitivity_source="flow" if level == self.sensitivity else "document",
-            metadata=metadata,
-        )
-        text = _clean(raw.text).strip()
-        problem = _clean(raw.problem)
-        if not problem and not text:
-            problem = "no text found in it"
-        if problem:
-            outcome = Outcome(
-                step="read",
-                status="deferred",
-                reason=problem,
-                cause="unreadable",
-                sensitivity=level,
-            )
-            return replace(empty, outcomes={"read": outcome})
-        document = replace(empty, text=text, language=detect(text))
-        # millions of them fit into memory
-        short_hash = bytes.fromhex(document.hash)[:16]
-        first_id = self._first_ids.setdefault(short_hash, own_id)
-        if first_id != own_id:
-            document = replace(
-                document, metadata={**metadata, "duplicate_of": first_id}
-            )
-        return document
 
-    def _unique_id(self, wanted: str) -> str:
-        """Return an id that no document had before; `a.csv#1` may be a row and a file."""
-        number = 1
-        unique = wanted
-        while unique in self._ids:
-            number += 1
-            unique = f"{wanted}~{number}"
-        self._ids.add(unique)
-        return unique
+def _origin(file: SourceFile) -> dict[str, str]:
+    """Return the metadata that says which file a document is from."""
+    return {"path": file.id, "format": file.suffix[1:]}
 
 
 def _metadata(
-    raw: RawDocument, file: SourceFile, sensitivity_note: str
+    raw: RawDocument, origin: Mapping[str, str], sensitivity_note: str
 ) -> dict[str, str]:
     """Return the document's own fields, then those that reading sets."""
     metadata: dict[str, str] = {}
     for key, value in raw.metadata.items():
         name = f"{key}_" if key in _RESERVED_METADATA else key
         metadata[name] = value
-    metadata["path"] = file.id
-    metadata["format"] = file.suffix[1:]
+    metadata.update(origin)
     if sensitivity_note:
         metadata["sensitivity_note"] = sensitivity_note
     return {_clean(key): _clean(value) for key, value in metadata.items()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import Task, get_run_logger, unmapped
 from prefect.exceptions import MissingContextError
@@ -19,12 +21,14 @@ from prefect.utilities.callables import (
     expand_mapping_parameters,
     get_call_parameters,
 )
+from prefect.utilities.collections import visit_collection
 
 from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.process_state import STATE
 from tierwise.records import Batch
 
+T = TypeVar("T")
 # What steps are mapped over: batches, or the futures of an earlier step.
 Batches = (
     Iterable[Batch | PrefectFuture[Batch]]
@@ -56,11 +60,7 @@ class BatchTask(Task[..., Batch]):
             for name, value in parameters.items()
         }
         if STATE.dry_run:
-            given = get_call_parameters(
-                self.fn, (_settled(batches),), _own(shared), apply_defaults=False
-            )
-            calls = expand_mapping_parameters(self.fn, given)
-            return PrefectFutureList(_call(self.fn, call) for call in calls)  # type: ignore[abstract] # as Prefect does
+            return map_now(self.fn, batches, **shared)
         if isinstance(batches, BatchReader) and not shared.get("return_state"):
             futures = self._map_while_reading(batches, shared)
         else:
@@ -80,16 +80,14 @@ class BatchTask(Task[..., Batch]):
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit as Prefect does; in a dry run, make a call."""
         if STATE.dry_run:
-            return _call(self.fn, get_call_parameters(self.fn, args, _own(kwargs)))
+            return call_now(self.fn, *args, **kwargs)
         STATE.count_task_runs(flow_run.get_id())
         return super().submit(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as Prefect does; in a dry run, make a plain call."""
         if STATE.dry_run:
-            return _call(
-                self.fn, get_call_parameters(self.fn, args, _own(kwargs))
-            ).result()
+            return call_now(self.fn, *args, **kwargs).result()
         STATE.count_task_runs(flow_run.get_id())
         return super().__call__(*args, **kwargs)
 
@@ -124,18 +122,38 @@ def _as_it_is(value: Any) -> Any:
     return unmapped(value)
 
 
-def _call(
-    function: Callable[..., Batch], parameters: Mapping[str, Any]
-) -> PrefectFuture[Batch]:
-    """Call the function and return its result as a settled future."""
-    settled = {name: _settled(value) for name, value in parameters.items()}
-    future: Future[Batch] = Future()
-    future.set_result(call_with_parameters(function, settled))
+def call_now(
+    function: Callable[..., T], *arguments: Any, **named: Any
+) -> PrefectFuture[T]:
+    """Call a task's function as `submit` would, and return its result as a settled future."""
+    parameters = get_call_parameters(function, arguments, _own(named))
+    return _settled_call(function, parameters)
+
+
+def map_now(
+    function: Callable[..., T], *arguments: Any, **named: Any
+) -> PrefectFutureList[T]:
+    """Call a task's function as `map` would, one call after the other."""
+    given = get_call_parameters(function, arguments, _own(named), apply_defaults=False)
+    lists = {name: _settled(value) for name, value in given.items()}
+    calls = expand_mapping_parameters(function, lists)
+    futures = [_settled_call(function, call) for call in calls]
+    return PrefectFutureList(futures)  # type: ignore[abstract] # as Prefect does
+
+
+def _settled_call(
+    function: Callable[..., T], parameters: Mapping[str, Any]
+) -> PrefectFuture[T]:
+    # futures inside lists are resolved as well, as Prefect does
+    settled = visit_collection(dict(parameters), visit_fn=_settled, return_data=True)
+    result = call_with_parameters(function, settled)
+    if inspect.iscoroutine(result):
+        result = asyncio.run(result)
+    future: Future[T] = Future()
+    future.set_result(result)
     return PrefectConcurrentFuture(uuid.uuid4(), future)
 
 
 def _settled(value: Any) -> Any:
-    """Return a value with its futures resolved."""
-    if isinstance(value, PrefectFuture | PrefectFutureList):
-        return value.result()
-    return value
+    """Return a future's result, and any other value as it is."""
+    return value.result() if isinstance(value, PrefectFuture) else value

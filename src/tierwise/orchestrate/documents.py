@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
-from tierwise.documents import Shard, in_batches, iter_documents
+from tierwise.documents import Shard, in_batches, iter_documents, iter_items
+from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_task import log_to_run
 from tierwise.orchestrate.failures import describe_failure
 from tierwise.orchestrate.process_state import STATE
 from tierwise.orchestrate.runs import Run, current_run
 from tierwise.records import Batch, Document, Sensitivity
+
+T = TypeVar("T")
 
 
 def read_documents(
@@ -50,7 +54,61 @@ def read_documents(
         max_bytes=max_bytes,
         shard=Shard.parse(shard),
     )
-    if only_new:
+    return _batches(run, documents, batch_size)
+
+
+def documents_from(
+    items: Iterable[Document | Mapping[str, Any]],
+    *,
+    sensitivity: Sensitivity | None = None,
+    batch_size: int = 50,
+    text_column: str = "text",
+    max_bytes: int = 20_000_000,
+    only_new: bool = False,
+    shard: str = "1/1",
+) -> Sequence[Batch]:
+    """Return documents of your own in batches: rows of a database, messages of a queue.
+
+    `documents_from({"id": row.id, "text": row.body} for row in rows)`. An item is a Document, or a
+    mapping that is read like a row of a file: `text_column` has its text, `id` names it,
+    `sensitivity` is its own, and everything but text and sensitivity is metadata. A mapping gets at
+    least `sensitivity`, which is restricted by default; a Document keeps its own unless that is
+    less strict.
+
+    Everything else is as in `read_documents`: languages are found out, empty texts are deferred,
+    the items are read while the first batches are worked on, and `only_new` and `shard` go by the
+    id, so give each item one that stays. Raises Misuse for other items, and for none at all
+    without `only_new`.
+    """
+    run = current_run()
+    run.only_new = only_new
+    documents = iter_items(
+        items if only_new else _some(items),
+        sensitivity=sensitivity,
+        text_column=text_column,
+        max_bytes=max_bytes,
+        shard=Shard.parse(shard),
+    )
+    return _batches(run, documents, batch_size)
+
+
+def _some(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items. Raises Misuse where there is none."""
+    nothing = True
+    for item in items:
+        nothing = False
+        yield item
+    if nothing:
+        raise Misuse(
+            "documents_from got no document; with only_new=True that is no error"
+        )
+
+
+def _batches(
+    run: Run, documents: Iterator[Document], batch_size: int
+) -> Sequence[Batch]:
+    """Return the documents that this run is about in batches, the first of them read."""
+    if run.only_new:
         documents = _new_documents(run, documents)
     retry = run.engine.retry
     if retry:

@@ -6,6 +6,7 @@ The engine is a planner, which calls no model, or a sampler, which runs a few do
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
@@ -13,7 +14,7 @@ from prefect import Flow, Task
 from prefect.logging import disable_run_logger
 
 from tierwise.engine import StepRunner
-from tierwise.orchestrate.batch_task import BatchTask
+from tierwise.orchestrate.batch_task import BatchTask, call_now, map_now
 from tierwise.orchestrate.failures import failures_described
 from tierwise.orchestrate.process_state import STATE, DryRun
 
@@ -25,8 +26,40 @@ def dry_run(flow: Any, parameters: Mapping[str, Any], runner: StepRunner) -> Non
     """
     described = failures_described(flow.name, runner.project.root)
     steps_dry = STATE.in_dry_run(DryRun(runner, flow.name))
-    with described, steps_dry, disable_run_logger():
+    with described, steps_dry, _tasks_as_functions(), disable_run_logger():
         flow.fn(**parameters)
+
+
+@contextmanager
+def _tasks_as_functions() -> Iterator[None]:
+    """Make Prefect's tasks and flows plain functions inside this block.
+
+    They ask a server for a flow run, which a dry run does not have. What they do is done for real.
+    """
+
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        return call_now(self.fn, *arguments, **named).result()
+
+    def submit(self: Any, *arguments: Any, **named: Any) -> Any:
+        return call_now(self.fn, *arguments, **named)
+
+    def map_all(self: Any, *arguments: Any, **named: Any) -> Any:
+        return map_now(self.fn, *arguments, **named)
+
+    replaced: list[tuple[type, str, Any]] = [
+        (Task, "__call__", call),
+        (Task, "submit", submit),
+        (Task, "map", map_all),
+        (Flow, "__call__", call),
+    ]
+    before = [(owner, name, vars(owner)[name]) for owner, name, _ in replaced]
+    for owner, name, function in replaced:
+        setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        for owner, name, original in before:
+            setattr(owner, name, original)
 
 
 def tasks_run_for_real(flow: Any) -> tuple[str, ...]:

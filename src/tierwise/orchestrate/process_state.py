@@ -42,8 +42,8 @@ class ProcessState:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engines: dict[Path, Engine] = {}  # by project root
-        # under way, by flow run id; None outside Prefect
-        self._runs: dict[str | None, Run] = {}
+        # under way, by flow run id (None outside Prefect); the last one is the innermost
+        self._runs: dict[str | None, list[Run]] = {}
         self._ended: set[str | None] = set()  # flow runs whose block has ended
         self._joined: dict[Path, Run] = {}  # runs of other processes, by manifest
         self._task_runs: Counter[str] = Counter()  # submitted, by flow run
@@ -103,18 +103,21 @@ class ProcessState:
 
     def begin_run(self, flow_run_id: str | None, run: Run) -> None:
         """Note that a run is under way."""
-        self._runs[flow_run_id] = run
+        self._runs.setdefault(flow_run_id, []).append(run)
 
     def end_run(self, flow_run_id: str | None) -> None:
         """Note that a run has ended."""
-        del self._runs[flow_run_id]
-        self._ended.add(flow_run_id)
+        runs = self._runs[flow_run_id]
+        runs.pop()
+        if not runs:
+            del self._runs[flow_run_id]
+            self._ended.add(flow_run_id)
 
     def run(self, flow_run_id: str | None) -> Run:
         """Return the run that is under way. Raises Misuse when there is none."""
-        run = self._runs.get(flow_run_id)
-        if run is not None:
-            return run
+        runs = self._runs.get(flow_run_id)
+        if runs:
+            return runs[-1]
         if flow_run_id in self._ended:
             raise Misuse(
                 "the run is over, so nothing more is asked; run it again to go on"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tierwise.plan.dry_run_engine import DryRunEngine
 from tierwise.plan.plan import Sample
 from tierwise.project import Project
-from tierwise.records import Attempt, Batch
+from tierwise.records import Attempt, Batch, Document, Outcome
+from tierwise.steps.step import Step
 
 if TYPE_CHECKING:
     from tierwise.cascade import RunContext
@@ -42,12 +43,29 @@ class Sampler(DryRunEngine):
 
     def select(self, batches: Sequence[Batch]) -> list[Batch]:
         """Return the chosen documents of the batches."""
-        selected = []
-        for batch in batches:
-            documents = tuple(doc for doc in batch.load() if doc.id in self.chosen)
-            if documents:
-                selected.append(batch.with_documents(documents))
-        return selected
+        chosen = [self._chosen_of(batch) for batch in batches]
+        return [batch for batch in chosen if batch.size]
+
+    def _chosen_of(self, batch: Batch) -> Batch:
+        documents = tuple(doc for doc in batch.load() if doc.id in self.chosen)
+        return batch.with_documents(documents)
+
+    def run_batch(
+        self,
+        run: RunContext,
+        step: Step,
+        batch: Batch,
+        parameters: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Batch:
+        """Run the chosen documents, also of batches that the flow made itself."""
+        chosen = self._chosen_of(batch)
+        return super().run_batch(run, step, chosen, parameters, **settings)
+
+    def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:
+        """Put the outcome of a chosen document on record."""
+        if document.id in self.chosen:
+            super().record(run, document, outcome)
 
     def sample(self, of: int) -> Sample:
         """Return the cost of the sample, and of a batch of `of` documents like these."""

@@ -22,7 +22,7 @@ from tierwise.documents.readers.formats import (
 )
 from tierwise.documents.readers.front_matter import FrontMatter, split_front_matter
 from tierwise.documents.readers.results import Extracted, RawDocument
-from tierwise.documents.readers.rows import RowFile
+from tierwise.documents.readers.rows import RowFile, row_document
 from tierwise.documents.readers.sandbox import Sandbox
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "Sandbox",
     "decode",
     "extract",
+    "row_document",
     "split_front_matter",
 ]

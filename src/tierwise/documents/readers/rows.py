@@ -9,10 +9,11 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, AnyStr, Generic
+from uuid import UUID
 
 import orjson
 
@@ -58,19 +59,23 @@ class RowFile:
                 key = _row_key(number, number, seen_keys)
                 yield RawDocument(id=f"{self.id}#{key}", problem=str(row))
             else:
-                yield _row_document(self, row, number, seen_keys, notes)
+                document = row_document(row, number, seen_keys, self.text_column)
+                yield replace(
+                    document,
+                    id=f"{self.id}#{document.id}",
+                    metadata={**document.metadata, **notes},
+                )
         if not seen_keys:
             raise DocumentError(_NO_ROWS)
 
 
-def _row_document(
-    source: RowFile,
-    row: Mapping[str, Any],
-    number: int,
-    seen_keys: set[str],
-    notes: Mapping[str, str],
+def row_document(
+    row: Mapping[str, Any], number: int, seen_keys: set[str], text_column: str
 ) -> RawDocument:
-    """Return one row as a document: text, id and sensitivity have columns, the rest is metadata."""
+    """Return one row as a document: text and sensitivity have columns, the rest is metadata.
+
+    Its id is the row's own where that is new and fit to print, else its number.
+    """
     fields: dict[str, Any] = {}
     for name, value in row.items():
         if value not in (None, ""):
@@ -80,23 +85,27 @@ def _row_document(
     key = _row_key(fields.get(names.get("id", "")), number, seen_keys)
     sensitivity_names = [name for name in fields if name.casefold() == "sensitivity"]
     declared = tuple(str(fields.pop(name)) for name in sensitivity_names)
-    wanted = source.text_column.strip().casefold()
+    wanted = text_column.strip().casefold()
     text = fields.pop(names.get(wanted, ""), "")
-    problem = _text_problem(text, source.text_column)
+    problem = _text_problem(text, text_column)
 
     metadata: dict[str, str] = {}
     for name, value in fields.items():
-        metadata[name] = (
-            value if isinstance(value, str) else orjson.dumps(value).decode()
-        )
-    metadata.update(notes)
+        metadata[name] = _as_text(value)
     return RawDocument(
-        id=f"{source.id}#{key}",
+        id=key,
         text="" if problem else text,
         metadata=metadata,
         declared=declared,
         problem=problem,
     )
+
+
+def _as_text(value: Any) -> str:
+    """Return a text as it is, what JSON knows as JSON, and any other value as Python prints it."""
+    if isinstance(value, list | dict | int | float):
+        return orjson.dumps(value, default=str).decode()
+    return str(value)
 
 
 def _text_problem(text: object, column: str) -> str:
@@ -111,7 +120,7 @@ def _text_problem(text: object, column: str) -> str:
 def _row_key(own: object, number: int, seen: set[str]) -> str:
     """Return the row's own id where that is new and fit to print, else its number."""
     key = ""
-    if isinstance(own, str | int):
+    if isinstance(own, str | int | UUID):
         key = str(own).strip()
     is_new = key != "" and key not in seen
     is_fit = len(key) <= _LONGEST_KEY and key.isprintable()
