@@ -1,9 +1,10 @@
-"""`tierwise export`: accepted answers as training data for a fine-tune."""
+"""`tierwise export`: accepted answers for a fine-tune, or recorded outcomes for a replay."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,17 @@ from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.project import Project
+
+
+DEFAULT_VALIDATION = 0.1
+_OUTCOMES = "Outcomes for replay"  # the panel of the options about them
+
+
+class Score(StrEnum):
+    """The meaning of a score in a file of outcomes."""
+
+    right = "right"
+    checks = "checks"
 
 
 def export(
@@ -69,7 +81,7 @@ def export(
     ] = None,
     validation: Annotated[
         float, typer.Option(metavar="SHARE", help="The share of documents to hold out.")
-    ] = 0.1,
+    ] = DEFAULT_VALIDATION,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -80,6 +92,21 @@ def export(
             show_default=False,
         ),
     ] = None,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write recorded outcomes for `tierwise replay` instead: .csv or .csv.gz.",
+            rich_help_panel=_OUTCOMES,
+        ),
+    ] = None,
+    scored_by: Annotated[
+        Score,
+        typer.Option(
+            help="A score is 1 for the right answer, or for one that passed its checks.",
+            rich_help_panel=_OUTCOMES,
+        ),
+    ] = Score.right,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite an earlier export.")
     ] = False,
@@ -96,7 +123,27 @@ def export(
     A fine-tuned model becomes one more entry in the catalog, to be certified like any other: see
     docs/training.md. Some providers' terms forbid training other models on their answers; --model
     and --tier select whose answers are exported.
+
+    With `--outcomes`, it writes the scores and costs of the documents that several models answered
+    with today's version of the prompt, without any text. `--model` names them; default: all that
+    answered. Right answers are those of golden rows, reviews and labels. The other options are for
+    training data alone.
     """
+    if outcomes is not None:
+        training_options = {
+            "--reviewed": not accepted,
+            "--tier": bool(tier),
+            "--sensitivity-max": sensitivity_max != "internal",
+            "--in-house": in_house,
+            "--source": bool(source),
+            "--validation": validation != DEFAULT_VALIDATION,
+            "--output": output is not None,
+        }
+        _refuse_training_options(training_options)
+        _export_outcomes(
+            step, outcomes, model or (), scored_by, force=force, as_json=as_json
+        )
+        return
     from tierwise.export.collect import ExportFilter, collect
     from tierwise.export.files import refuse_to_overwrite, write_export
 
@@ -124,6 +171,46 @@ def export(
         print_json(summary)
     else:
         _print(summary, folder)
+    _print_left_out(collected.left_out)
+
+
+def _refuse_training_options(used: Mapping[str, bool]) -> None:
+    """Raise Misuse for an option that would have no effect on outcomes."""
+    for name, is_used in used.items():
+        if is_used:
+            raise Misuse(f"{name} is for training data; leave it out with --outcomes")
+
+
+def _export_outcomes(
+    step: str,
+    path: Path,
+    models: Sequence[str],
+    scored_by: Score,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from tierwise.export.outcomes import (
+        collect_outcomes,
+        headline,
+        summary,
+        write_outcomes,
+    )
+
+    project = find_project()
+    with open_ledger(project) as ledger:
+        collected = collect_outcomes(
+            project, ledger, step, models=models, scored_by=scored_by.value
+        )
+    if not collected.rows:
+        typer.echo(f"no outcomes of {step}; nothing was written", err=True)
+        _print_left_out(collected.left_out)
+        raise typer.Exit(1)
+    write_outcomes(collected, path, force=force)
+    if as_json:
+        print_json({**summary(collected), "file": str(path)})
+    else:
+        typer.echo(f"{path}: {headline(collected)}")
     _print_left_out(collected.left_out)
 
 
