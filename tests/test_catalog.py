@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 
 from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError, ModelUnavailable, UnknownName
-from tierwise.policy.catalog import (
-    Catalog,
-    Model,
-    Price,
-    Weights,
-    in_house,
-    load_catalog,
-)
+from tierwise.policy.addresses import in_house
+from tierwise.policy.catalog import Catalog, Model, Price, Weights, load_catalog
 from tierwise.records import Usage
 
 SHIPPED = load_catalog(ROOT / "routing_rules" / "catalog.yaml")
@@ -561,7 +555,7 @@ def test_a_local_model_without_an_address_is_unavailable() -> None:
         == "set `api_base`, or its calls would leave the house"
     )
     assert why_unavailable(model({}, weights={"file": "/models/a.gguf"})) is None
-    assert why_unavailable(model({}, tier="hosted")) is None
+    assert why_unavailable(model({"model": "openai/gpt-6-luna"}, tier="hosted")) is None
 
 
 def test_an_address_from_a_variable_is_judged_as_it_is_filled_in() -> None:

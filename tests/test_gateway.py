@@ -271,7 +271,7 @@ def test_a_model_without_its_key_is_unavailable_and_says_what_to_set(
     "address", ["nonsense", "http://", "/v1", "http://host:70000/v1"]
 )
 def test_an_address_that_is_none_is_said_to_be(address: str) -> None:
-    with pytest.raises(ModelUnavailable, match="must be an http address"):
+    with pytest.raises(ModelUnavailable, match="must be a plain http address"):
         ask(catalog({"openai": entry("openai/small", address)}), CALL)
 
 

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.gateway.learned.files import read_metadata, trained_file
+from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.router import Policy
@@ -191,7 +192,7 @@ class Project:
         """
         variables: dict[str, str] = {}
         for name, block in self.settings.secrets.items():
-            variables[name] = f"from the Prefect secret block {block}"
+            variables[name] = Undisclosed(f"from the Prefect secret block {block}")
         for name, value in env.items():
             # an empty variable does not hide the secret block
             if value or name not in variables:

@@ -119,7 +119,7 @@ COMMANDS = (
         "models",
         "models:models",
         OPERATE,
-        "List all models, their availability and price.",
+        "List all models, their host, availability and price.",
     ),
     Command(
         "fetch", "fetch:fetch", OPERATE, "Download the weights of embedded models."

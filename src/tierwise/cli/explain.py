@@ -127,14 +127,35 @@ def explain(
             "minutes_left": minutes_left,
         }
         explanations = [_now(project, features, budget_left)]
+    hosts = [_hosts(project, explanation) for explanation in explanations]
     if as_json:
-        print_json([explanation.data() for explanation in explanations])
+        rows = []
+        for explanation, its_hosts in zip(explanations, hosts, strict=True):
+            rows.append({**explanation.data(), "hosts": its_hosts})
+        print_json(rows)
         return
     for number, explanation in enumerate(explanations):
         if number:
             typer.echo("")
-        for line in explanation_lines(explanation):
+        for line in explanation_lines(explanation, hosts[number]):
             typer.echo(line)
+
+
+def _hosts(project: Project, explanation: Explanation) -> dict[str, str]:
+    """Return the host that calls to each model of the explanation go to now.
+
+    The ledger records no addresses.
+    """
+    environment = project.env_with_secrets(os.environ)
+    attempts = (*explanation.used, *explanation.shadow)
+    names = [*explanation.route.models, *(attempt.model for attempt in attempts)]
+    models = project.catalog.models
+    hosts = {}
+    for name in dict.fromkeys(names):
+        # A past run may have called a model that is no longer in the catalog.
+        if name in models:
+            hosts[name] = models[name].host(environment)
+    return hosts
 
 
 def _past(

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 def models(
     as_json: AsJson = False,
 ) -> None:
-    """List all models, their availability and price.
+    """List all models, their host, availability and price.
 
     Prices are in USD per million tokens. An unavailable model shows what to set or to install.
     """
     project = find_project()
-    unavailable = project.policy(project.env_with_secrets(os.environ)).unavailable
-    rows = [
-        _cells(model, unavailable.get(name), project.secret_blocks(model, os.environ))
-        for name, model in project.catalog.models.items()
-    ]
+    environment = project.env_with_secrets(os.environ)
+    unavailable = project.policy(environment).unavailable
+    rows = []
+    for name, model in project.catalog.models.items():
+        blocks = project.secret_blocks(model, os.environ)
+        host = model.host(environment)
+        rows.append(_cells(model, host, unavailable.get(name), blocks))
     if as_json:
         print_json(rows)
     else:
@@ -34,7 +36,7 @@ def models(
 
 
 def _cells(
-    model: Model, reason: str | None, secret_blocks: tuple[str, ...]
+    model: Model, host: str, reason: str | None, secret_blocks: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return a model's row; `reason` is why it is unavailable."""
     # Unknown is written out, because an empty cell would look like a free model.
@@ -56,6 +58,7 @@ def _cells(
     return {
         "model": model.name,
         "tier": model.tier,
+        "calls go to": host,
         "available": available,
         "input": input_price,
         "output": output_price,

@@ -76,10 +76,22 @@ def plan(
             project, function, parameters, planner, sample, seed, yes=yes
         )
     save_plan(project.root, result)
+    hosts = _hosts(project, result)
     if as_json:
-        print_json(result.data())
+        print_json({**result.data(), "hosts": hosts})
     else:
-        _print_plan(result)
+        _print_plan(result, hosts)
+
+
+def _hosts(project: Project, plan: Plan) -> dict[str, str]:
+    """Return the host of each model that the plan expects calls to."""
+    environment = project.env_with_secrets(os.environ)
+    # A route's first model may need no call, as its answers are paid; it is in no row then.
+    names = [row.model for row in plan.routes] + [row.model for row in plan.rows]
+    hosts = {}
+    for name in dict.fromkeys(names):
+        hosts[name] = project.catalog.model(name).host(environment)
+    return hosts
 
 
 def _warn_of_plain_tasks(function: Any) -> None:
@@ -171,7 +183,7 @@ def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
         typer.confirm("Continue?", abort=True, err=True)
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: Plan, hosts: dict[str, str]) -> None:
     """Print the plan's tables, then its notes as sentences."""
     print_table(
         [row.cells() for row in plan.routes],
@@ -181,6 +193,11 @@ def _print_plan(plan: Plan) -> None:
     if plan.rows:
         print_table(
             [row.cells() for row in plan.rows], title="Cost by step, tier and model"
+        )
+    if hosts:
+        print_table(
+            [{"model": name, "calls go to": host} for name, host in hosts.items()],
+            title="Hosts",
         )
     if plan.waiting:
         _print_deferred(plan)

@@ -27,8 +27,13 @@ _DEFAULTS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches prices over the network
     "LITELLM_LOG": "ERROR",
 }
-# Else `openai/` goes around our connections.
-_OWN_HANDLER = "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER"
+# Set whatever the user's own settings are.
+_FORCED = {
+    # Else `openai/` goes around our connections.
+    "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "True",
+    # Else all calls go to a proxy that the catalog does not name.
+    "USE_LITELLM_PROXY": "False",
+}
 # These write whole requests into their debug log.
 _VERBOSE_LOGGERS = ("LiteLLM", "openai._base_client", "httpx", "httpcore.http11")
 # Providers whose requests are known to pass through our connections, and so by no proxy. The other
@@ -127,7 +132,7 @@ def _load_litellm(connections: ConnectionPool) -> _LiteLLM:
     """Import LiteLLM (about 5 s) and set it up: quiet, offline, on our connections."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ[_OWN_HANDLER] = "True"
+    os.environ.update(_FORCED)
     import litellm
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tierwise.errors import ModelUnavailable
-from tierwise.policy.catalog import Model, in_house
+from tierwise.policy.addresses import NOT_AN_ADDRESS, host_of, in_house, is_openai_model
+from tierwise.policy.catalog import Model
 
 # A catalog entry cannot change these: a call is one request for one answer, within our limits.
 _FIXED = {
@@ -26,9 +27,9 @@ _FIXED = {
 }
 # LiteLLM's prefixes of servers that speak OpenAI's format.
 _OPENAI_FORMAT = ("openai/", "hosted_vllm/", "lm_studio/", "llamafile/")
-# OpenAI's own models, wherever they are served, refuse some parameters; LiteLLM knows which.
+# OpenAI's own models, wherever they are served, refuse some parameters; LiteLLM knows which. The
+# same models are recognised by `is_openai_model`.
 _OPENAI_HOSTS = (".openai.com", ".azure.com")
-_OPENAI_MODELS = re.compile(r"openai/(gpt-\d|chatgpt|o\d)")
 # These go into a request's body as they are. All others belong under `extra_body`.
 BODY_PARAMS = {
     "temperature",
@@ -102,11 +103,8 @@ def resolve_model(
     `hosts` count as in the house. Raises ModelUnavailable.
     """
     address = params.get("api_base")
-    if address is not None and not _is_http_address(address):
-        raise ModelUnavailable(
-            "`api_base` must be an http address, such as http://10.0.0.5:8000/v1",
-            model=model.name,
-        )
+    if address is not None and host_of(address) is None:
+        raise ModelUnavailable(f"`api_base` {NOT_AN_ADDRESS}", model=model.name)
     for name in ("extra_body", "extra_headers"):
         if not isinstance(params.get(name) or {}, Mapping):
             raise ModelUnavailable(
@@ -155,7 +153,7 @@ def _fits_lean(params: Mapping[str, Any]) -> bool:
     if address is None or params.keys() - _LEAN_PARAMS:
         return False
     model = params["model"]
-    if not model.startswith(_OPENAI_FORMAT) or _OPENAI_MODELS.match(model):
+    if not model.startswith(_OPENAI_FORMAT) or is_openai_model(model):
         return False
     host = urlsplit(address).hostname
     return not f".{host}".endswith(_OPENAI_HOSTS)
@@ -178,13 +176,3 @@ def _find_secrets(written: Any, filled: Any, name: str = "") -> Iterator[str]:
         from_variable = filled != written and name not in _NEVER_SECRET
         if from_variable or _SECRET_NAME.search(name):
             yield filled
-
-
-def _is_http_address(address: Any) -> bool:
-    try:
-        parts = urlsplit(address)
-        is_http = parts.scheme in ("http", "https")
-        return is_http and bool(parts.hostname) and parts.port != 0
-    except (ValueError, AttributeError):
-        # a port that is not a number, a value that is not a text
-        return False

@@ -1,4 +1,4 @@
-"""Models: prices that are old or unknown, models that retire, and variables that are not set."""
+"""Models: old and unknown prices, models that retire, variables, and addresses from variables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 
 from tierwise.lint.findings import Finding, finding_at
+from tierwise.policy.addresses import NOT_AN_ADDRESS, host_and_port
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.rules import Rules
 from tierwise.text.yaml import Location, YamlData
@@ -58,6 +59,45 @@ def _retirement_findings(
     elif model.retires - today <= datetime.timedelta(days=NOTICE_DAYS):
         message = f"{model.name} retires on {model.retires}; certify its successor before then"
         yield finding_at(source, place, "warning", "retiring", message)
+
+
+def address_findings(
+    source: YamlData, catalog: Catalog, env: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yield the variables that are set and hold no address, or that move calls elsewhere.
+
+    Addresses that are written in the catalog itself are checked when it is read.
+    """
+    for name, model in catalog.models.items():
+        if model.learned or model.weights:
+            continue
+        written = source.data["models"][name]
+        # An entry that is `like` another inherits its address, which is reported once.
+        if "litellm_params" in written:
+            yield from _address_findings(source, model, env)
+
+
+def _address_findings(
+    source: YamlData, model: Model, env: Mapping[str, str]
+) -> Iterator[Finding]:
+    place = ("models", model.name, "litellm_params")
+    variables = model.address_variables()
+    address = model.address(env)
+    if address is None:
+        return
+    if variables and host_and_port(address) is None:
+        names = " and ".join(variables).replace("|", " or ")
+        message = (
+            f"the address of {model.name} comes from {names}, and {NOT_AN_ADDRESS}"
+        )
+        yield finding_at(source, (*place, "api_base"), "error", "address", message)
+    variable = model.moving_variable(env)
+    if variable is not None:
+        message = (
+            f"{variable} is set, so the calls of {model.name} go to {model.host(env)}; "
+            f'write `api_base: "${{{variable}}}"` if that is meant, or unset it'
+        )
+        yield finding_at(source, (*place, "model"), "warning", "address", message)
 
 
 def routed_findings(

@@ -20,7 +20,11 @@ from tierwise.lint.examples import example_findings
 from tierwise.lint.files import ProjectFiles, read_files
 from tierwise.lint.findings import Finding, finding_from_error
 from tierwise.lint.guard_proof import GuardProof, leak_findings, prove_guards
-from tierwise.lint.models import catalog_findings, routed_findings
+from tierwise.lint.models import (
+    address_findings,
+    catalog_findings,
+    routed_findings,
+)
 from tierwise.lint.routes import RuleContext, guard_findings, route_findings
 from tierwise.lint.shadowed_modules import shadowing_findings
 from tierwise.policy.router import Policy
@@ -73,6 +77,8 @@ def check_project(
     findings += shadowing_findings(files.root)
     findings += code.findings
     findings += _file_findings(files, code, today)
+    if files.catalog_source and files.catalog:
+        findings += address_findings(files.catalog_source, files.catalog, env)
     if context is not None:
         findings += _rule_findings(files, context, code)
     if context is not None and proof is not None:

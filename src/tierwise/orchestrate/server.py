@@ -30,7 +30,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
 
 from tierwise.orchestrate.temporary_server import temporary_server
-from tierwise.policy.catalog import in_house
+from tierwise.policy.addresses import in_house
 from tierwise.records import Sensitivity, rank
 
 log = logging.getLogger(__name__)

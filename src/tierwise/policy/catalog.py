@@ -6,7 +6,6 @@ The cost of a call is computed here (`Model.cost`). Tiers and models are added i
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -19,32 +18,23 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tierwise.errors import ConfigError, ModelUnavailable, UnknownName, unknown_name
+from tierwise.policy.addresses import (
+    NOT_AN_ADDRESS,
+    Undisclosed,
+    host_and_port,
+    host_of,
+    in_house,
+    moving_variable,
+    provider_address,
+    provider_fault,
+)
+from tierwise.policy.parameters import parameter_fault
 from tierwise.records import Usage, canonical_hash
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
 MILLION = Decimal(1_000_000)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
-# HTTP clients disagree on any other address: on user-info, backslashes, white space, odd letters.
-_PLAIN_ADDRESS = re.compile(
-    r"(?ai:https?://([a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!-\[\]-~]*)?)"
-)
-# Listed here, because `ip.is_private` also covers tunnels to the outside (2001::/23), and changes
-# between versions of Python.
-_PRIVATE_NETWORKS = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        *("127.0.0.0/8", "::1/128", "0.0.0.0/32"),  # this machine
-        # private networks
-        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
-    )
-)
-# Parameters of LiteLLM that would send a call to an address that no guard has checked.
-_BYPASSING_PARAMETERS = {
-    "base_url": "write it as `api_base`",
-    "fallbacks": "name the models in a route",
-    "context_window_fallback_dict": "name the models in a route",
-}
 
 
 class PriceBand(Settings):
@@ -177,7 +167,8 @@ class Model(Settings):
     litellm_params: Mapping[str, Any] = Field(
         {},
         repr=False,
-        description="LiteLLM's parameters: `model`, and often `api_base` and `api_key`.",
+        description="LiteLLM's parameters: `model`, and often `api_base` and `api_key`. "
+        "What only the server knows goes under `extra_body` and `extra_headers`.",
     )
     context_tokens: Annotated[int, Field(gt=0)] = Field(
         description="The window: prompt and answer together."
@@ -312,6 +303,72 @@ class Model(Settings):
                     missing.append(names)
         return tuple(missing)
 
+    def host(self, env: Mapping[str, str]) -> str:
+        """Return the host that its calls go to, with the port, for people.
+
+        It is never more than the host: an address may contain a password.
+        """
+        if self.weights or self.learned:
+            return "this machine"
+        missing = self._missing_address_variables(env)
+        if missing:
+            return f"(variable {missing[0].replace('|', ' or ')} not set)"
+        undisclosed = self.undisclosed_address(env)
+        if undisclosed is not None:
+            return f"({undisclosed})"
+        address = self.address(env)
+        if address is None:
+            return f"(chosen by LiteLLM for {self._filled_name(env).partition('/')[0]})"
+        return host_and_port(address) or "(not a plain http address)"
+
+    def address(self, env: Mapping[str, str]) -> str | None:
+        """Return the address that its calls go to.
+
+        Return None if it is not known here: a variable is not set, a server is started for the
+        model, or only LiteLLM knows the provider's address.
+        """
+        if self.weights or self.learned or self._missing_address_variables(env):
+            return None
+        if self.undisclosed_address(env) is not None:
+            return None
+        address = _fill_variables(self.litellm_params.get("api_base"), env)
+        if address is not None:
+            return str(address)
+        return provider_address(self._filled_name(env), env)
+
+    def moving_variable(self, env: Mapping[str, str]) -> str | None:
+        """Return the variable that moves its calls from the provider's own address, if any."""
+        if self.weights or self.learned or "api_base" in self.litellm_params:
+            return None
+        return moving_variable(self._filled_name(env), env)
+
+    def _filled_name(self, env: Mapping[str, str]) -> str:
+        """Return LiteLLM's name of the model, with variables filled in."""
+        return str(_fill_variables(self.litellm_params.get("model"), env))
+
+    def address_variables(self) -> tuple[str, ...]:
+        """Return the variables in its address; `A|B` means either."""
+        return tuple(_VARIABLE.findall(str(self.litellm_params.get("api_base"))))
+
+    def undisclosed_address(self, env: Mapping[str, str]) -> str | None:
+        """Return the description of an address that only a flow run knows; None if it is known."""
+        for names in self.address_variables():
+            value = _variable_value(names, env)
+            if isinstance(value, Undisclosed):
+                return value
+        return None
+
+    def _missing_address_variables(self, env: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the variables without which the destination of its calls is not known."""
+        # Without an address, the destination is the provider, which the model's name begins with.
+        text = self.litellm_params.get("api_base")
+        if text is None:
+            text = str(self.litellm_params.get("model"))
+        variables = _VARIABLE.findall(str(text))
+        return tuple(
+            names for names in variables if _variable_value(names, env) is None
+        )
+
     def resolved_params(self, env: Mapping[str, str]) -> dict[str, Any]:
         """Return `litellm_params` with variables filled in.
 
@@ -418,60 +475,39 @@ class Catalog(Settings):
     def unavailable(self, model: Model, env: Mapping[str, str]) -> str | None:
         """Return the reason why a model cannot be used here; None if it can."""
         try:
-            address = model.resolved_params(env).get("api_base")
+            params = model.resolved_params(env)
         except ModelUnavailable as error:
             return error.message
-        tier = self.tiers[model.tier]
-        if not tier.stays_in_house:
+        # Embedded and learned models run in this process, so they need no address.
+        if model.weights or model.learned:
             return None
-        if address is None:
-            # Embedded and learned models run in this process, so they need no address.
-            if model.weights or model.learned:
-                return None
-            return "set `api_base`, or its calls would leave the house"
-        host = _host(address)
-        if host is None:
-            return (
-                "`api_base` must be a plain http address, such as http://10.0.0.5:8000/v1, "
-                "to stay in the house"
-            )
-        if not in_house(address, tier.hosts):
-            return (
-                f"{host} is outside the house; "
-                f"list it under tiers.{model.tier}.hosts if it is yours"
-            )
-        return None
+        if model.undisclosed_address(env) is not None:
+            return None
+        address = params.get("api_base")
+        tier = self.tiers[model.tier]
+        if tier.stays_in_house:
+            return _leaves_the_house(address, model.tier, tier)
+        if address is not None and host_of(address) is None:
+            return f"`api_base` {NOT_AN_ADDRESS}"
+        # The provider or the model's name may come from a variable, so the catalog's check has
+        # not seen it.
+        name = str(params.get("model"))
+        return provider_fault(name, has_address=address is not None)
 
 
-def in_house(address: str, hosts: tuple[str, ...] = ()) -> bool:
-    """Return True if a plain http address is of this machine, a private network, or in `hosts`.
-
-    Names are never resolved. Return False in any case of doubt.
-    """
-    host = _host(address)
+def _leaves_the_house(address: Any, name: str, tier: Tier) -> str | None:
+    """Return the reason why calls to an address would leave the house; None if they stay."""
+    if address is None:
+        return "set `api_base`, or its calls would leave the house"
+    host = host_of(address)
     if host is None:
-        return False
-    own_hosts = [name.casefold() for name in hosts]
-    if host == "localhost" or host in own_hosts:
-        return True
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return any(ip in network for network in _PRIVATE_NETWORKS)
-
-
-def _host(address: Any) -> str | None:
-    """Return the host of a plain http address; None for any other address.
-
-    Every HTTP client reads the same host from a plain address.
-    """
-    if not isinstance(address, str):
-        return None
-    match = _PLAIN_ADDRESS.fullmatch(address)
-    if match is None:
-        return None
-    return match[1].strip("[]").casefold()
+        return (
+            "`api_base` must be a plain http address, such as http://10.0.0.5:8000/v1, "
+            "to stay in the house"
+        )
+    if not in_house(address, tier.hosts):
+        return f"{host} is outside the house; list it under tiers.{name}.hosts if it is yours"
+    return None
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -530,15 +566,40 @@ def _params_faults(
     source: YamlData, model: Model, location: Location
 ) -> Iterator[ConfigError]:
     """Yield the parameters for LiteLLM that cannot work, or that would bypass the guards."""
-    if not isinstance(model.litellm_params.get("model"), str):
-        yield source.error("litellm_params needs `model`", location)
-    for name, value in model.litellm_params.items():
-        if name in _BYPASSING_PARAMETERS:
-            message = (
-                f"litellm_params cannot have `{name}`; {_BYPASSING_PARAMETERS[name]}"
-            )
+    params = model.litellm_params
+    for name, value in params.items():
+        message = parameter_fault(name)
+        if message is not None:
             yield source.error(message, (*location, name))
         # A `${` that is left after removing all valid variables begins a misspelt one.
         if any("${" in _VARIABLE.sub("", text) for text in _texts(value)):
             message = "a variable is written ${NAME} or ${NAME|OTHER}, in capitals"
             yield source.error(message, (*location, name))
+    for name in ("extra_body", "extra_headers"):
+        if not isinstance(params.get(name) or {}, Mapping):
+            message = f"`{name}` must be names with values"
+            yield source.error(message, (*location, name))
+    yield from _destination_faults(source, model, location)
+
+
+def _destination_faults(
+    source: YamlData, model: Model, location: Location
+) -> Iterator[ConfigError]:
+    """Yield what is wrong with the address, the provider and the model's name as written."""
+    params = model.litellm_params
+    name = params.get("model")
+    if not isinstance(name, str):
+        yield source.error("litellm_params needs `model`", location)
+        return
+    if "api_base" in params:
+        address = params["api_base"]
+        # An address from a variable is checked with its value, by `tierwise check`.
+        from_variable = isinstance(address, str) and "${" in address
+        if not from_variable and host_of(address) is None:
+            message = f"`api_base` {NOT_AN_ADDRESS}"
+            yield source.error(message, (*location, "api_base"))
+    # An embedded model's address is that of its own server.
+    has_address = "api_base" in params or model.weights is not None
+    fault = provider_fault(name, has_address=has_address)
+    if fault is not None and "${" not in name:
+        yield source.error(fault, (*location, "model"))

@@ -25,12 +25,18 @@ KINDS = {
 }
 
 
-def explanation_lines(explanation: Explanation) -> Iterator[str]:
-    """Yield the document, the rules, the candidates, the calls and the outcome."""
+def explanation_lines(
+    explanation: Explanation, hosts: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the document, the rules, the candidates, the calls and the outcome.
+
+    `hosts` are those of the models now.
+    """
     yield from _head(explanation)
     yield ""
     yield from aligned(_decision_rows(explanation))
     yield from _candidates(explanation)
+    yield from _hosts(explanation, hosts)
     yield from _rejected(explanation)
     if explanation.outcome is None:
         return
@@ -143,6 +149,17 @@ def _candidates(explanation: Explanation) -> Iterator[str]:
         for number, name in enumerate(route.models, 1)
     ]
     yield from aligned(rows, indent="  ")
+
+
+def _hosts(explanation: Explanation, hosts: Mapping[str, str]) -> Iterator[str]:
+    if not hosts:
+        return
+    heading = "Calls go to"
+    if explanation.run is not None:
+        # The ledger has no addresses, so this is no statement about the run.
+        heading = "Calls go to, with the catalog and variables of now"
+    yield from ("", heading)
+    yield from aligned(list(hosts.items()), indent="  ")
 
 
 def _candidate_text(choice: Choice | None, min_confidence: float | None) -> str:
