@@ -72,7 +72,7 @@ USES: dict[str, list[Use]] = {
         use("runs --json", '"crashed"', '"cancelled"', LEFT),
     ],
     "show": [
-        use("show", "no calls were made"),
+        use("show", "20261128-045300-1e2b"),
         use(f"show {MORNING} --documents", "02-wardrobe.txt", "09-scan.pdf", "Planned"),
         use(f"show {QUOTED}", "budget"),
         use(f"show {DIED} --json", '"crashed"'),

@@ -24,6 +24,7 @@ from tests.kit.terminal import Done, Terminal
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
+from tierwise.explain.diff import past
 from tierwise.project import Project
 from tierwise.records import Batch, Document
 from tierwise.review.queue import edit, find_item, plan_retry, reject
@@ -481,10 +482,16 @@ def test_a_retry_asks_only_what_waited_and_takes_the_rest_as_it_was(
             {"label": "delivery", "evidence": r.document[:20], "note": "a desk"}
         )
     )
-    _, after = run(project, retry=some)
+    retried, after = run(project, retry=some)
     assert status(after) == ["accepted", "deferred", "deferred"]
     assert status(after, "summarize") == ["accepted", "skipped", "skipped"]
     assert provider.count == calls + 2
+    with Engine(Project(project), env={}) as engine:
+        found = past(engine.ledger, [engine.ledger.runs.resolve(retried)])
+    decisions = [(case.document_id, case.features.step) for case in found.cases]
+    assert decisions == [("a.txt", "classify"), ("a.txt", "summarize")], (
+        "what was taken over is a decision of the earlier run"
+    )
 
 
 def test_a_retry_chooses_by_step_and_reason(project: Path) -> None:

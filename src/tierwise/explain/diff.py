@@ -115,13 +115,15 @@ def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
             for a in ledger.runs.attempts(run.id)
             if a.kind != "shadow"
         }
+        attempted = {(document, step) for document, step, _ in usages}
         earlier: dict[str, dict[str, Any]] = {}
         for row in sorted(
             ledger.runs.outcomes(run.id), key=lambda row: row.recorded_at
         ):
             chosen = row.outcome.route
             before = earlier.setdefault(row.document_id, {})
-            if chosen and chosen.rule != "none":
+            asked = (row.document_id, row.outcome.step) in attempted
+            if chosen and chosen.rule != "none" and (asked or _may_be_unasked(row)):
                 without += not chosen.features
                 unavailable |= _unavailable(chosen)
                 usage = usages.get(
@@ -135,6 +137,16 @@ def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
             if row.outcome.status == "accepted":
                 before[row.outcome.step] = row.outcome.value
     return Past(cases=tuple(cases), unavailable=unavailable, without=without)
+
+
+def _may_be_unasked(row: OutcomeRow) -> bool:
+    """Return True if an outcome can come about without an attempt, as its run decided it.
+
+    The others of a run that asked no model for them are those that a retry took over: decisions of
+    an earlier run, which counts them itself.
+    """
+    by_a_model = row.outcome.model is not None
+    return not by_a_model and row.outcome.cause not in ("failed_checks", "review")
 
 
 def _case(

@@ -125,7 +125,9 @@ class SummaryRow:
     latency_p50_s: float | None
     latency_p95_s: float | None
     deferred: int = 0
-    shadow: bool = False  # asked to see how it does; no outcome comes from it
+    # asked only to be compared, or to judge another's answer: no outcome comes from these
+    shadow: bool = False
+    judge: bool = False
 
     @property
     def cost(self) -> Decimal | None:
@@ -134,8 +136,10 @@ class SummaryRow:
 
     @property
     def pass_rate(self) -> float | None:
-        """Accepted documents per document tried; None for a shadow."""
-        return None if self.shadow else self.accepted / self.documents
+        """Accepted documents per document tried, 0 to 1; None for a shadow and for a judge."""
+        if self.shadow or self.judge:
+            return None
+        return self.accepted / self.documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

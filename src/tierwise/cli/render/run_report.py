@@ -55,7 +55,7 @@ def rows_with_intervals(summary: RunSummary) -> list[dict[str, Any]]:
         row: dict[str, Any] = {}
         for name, cell in cells.items():
             row[name] = cell
-            if name == "pass rate" and figures.shadow:
+            if name == "pass rate" and figures.pass_rate is None:
                 row[_INTERVAL] = ""
             elif name == "pass rate":
                 row[_INTERVAL] = _interval_text(

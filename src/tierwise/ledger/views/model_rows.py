@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import ColumnElement, Select, case, func, select
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _Key = tuple[str, str, str]  # step, tier, model
 _Of = tuple[ColumnElement[bool], ...]  # which attempts
 _Query = Select[Any]
+# What a model was asked for: an outcome, or only to be compared, or to judge another's answer.
+_Role = Literal["used", "shadow", "judge"]
+# the attempts that an outcome may come from
+USED = AttemptRecord.kind.not_in(("shadow", "judge"))
 
 _REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))
 _UNKNOWN = func.sum(case((AttemptRecord.cost.is_(None), 1), else_=0))
@@ -27,11 +31,13 @@ _GROUP = (AttemptRecord.step, AttemptRecord.tier, AttemptRecord.model)
 def summary_rows(connection: Connection, run_id: str) -> list[SummaryRow]:
     """Return one row for each step, tier and model of a run, steps and models as first asked.
 
-    The rows of shadows come last within their step.
+    The rows of judges and shadows come last within their step.
     """
-    used = _rows(connection, run_id, shadow=False)
-    shadows = _rows(connection, run_id, shadow=True)
-    rows = [*used, *shadows]
+    rows = [
+        *_rows(connection, run_id, "used"),
+        *_rows(connection, run_id, "judge"),
+        *_rows(connection, run_id, "shadow"),
+    ]
     steps = list(dict.fromkeys(row.step for row in rows))
     return sorted(rows, key=lambda row: steps.index(row.step))
 
@@ -40,30 +46,34 @@ def _key(row: Any) -> _Key:
     return row.step, row.tier, row.model
 
 
-def _rows(connection: Connection, run_id: str, *, shadow: bool) -> list[SummaryRow]:
-    """Return the rows of the models asked for outcomes, or those of the shadows."""
-    is_shadow = AttemptRecord.kind == "shadow"
-    of = (AttemptRecord.run_id == run_id, is_shadow if shadow else ~is_shadow)
+def _rows(connection: Connection, run_id: str, role: _Role) -> list[SummaryRow]:
+    """Return the rows of the models that were asked in this role."""
+    is_used = role == "used"
+    of = (
+        AttemptRecord.run_id == run_id,
+        USED if is_used else AttemptRecord.kind == role,
+    )
     totals = _totals(connection, of)
     if not totals:
         return []
-    accepted = {} if shadow else _accepted(connection, run_id)
-    deferred = {} if shadow else _deferred(connection, run_id)
+    accepted = _accepted(connection, run_id) if is_used else {}
+    deferred = _deferred(connection, run_id) if is_used else {}
     escalations = _escalations(connection, of)
     checks_failed = _checks_failed(connection, of)
     errors = _errors(connection, of)
     seconds = latencies(connection, of)
     return [
         SummaryRow(
-            **total | ({"model": f"{key[2]} (shadow)"} if shadow else {}),
-            accepted=accepted.get((key[0], key[2]), 0),
+            **total | ({} if is_used else {"model": f"{key[2]} ({role})"}),
+            accepted=accepted.get(key, 0),
             escalations=escalations.get(key, 0),
             checks_failed=checks_failed.get(key, {}),
             errors=errors.get(key, {}),
             latency_p50_s=seconds.get(key, {}).get(50),
             latency_p95_s=seconds.get(key, {}).get(95),
             deferred=deferred.get(key, 0),
-            shadow=shadow,
+            shadow=role == "shadow",
+            judge=role == "judge",
         )
         for key, total in totals.items()
     ]
@@ -109,27 +119,28 @@ def _numbers(row: Any) -> dict[str, Any]:
     return {**tokens, "cost_known": row.cost_known or Decimal(0)}
 
 
-def _accepted(connection: Connection, run_id: str) -> dict[tuple[str, str], int]:
-    """Count the accepted documents by step and model, as far as this run asked that model for them."""
-    # A retry takes over outcomes of an earlier run without an attempt of its own. They are no
-    # answers of this run, and would make `accepted` exceed the documents that the model was asked for.
-    was_asked = (
-        select(AttemptRecord.id)
-        .where(
-            AttemptRecord.run_id == CURRENT.c.run_id,
-            AttemptRecord.document_id == CURRENT.c.document_id,
-            AttemptRecord.step == CURRENT.c.step,
-            AttemptRecord.model == CURRENT.c.model,
-            AttemptRecord.kind != "shadow",
-        )
-        .exists()
-    )
+def _accepted(connection: Connection, run_id: str) -> dict[_Key, int]:
+    """Count the documents accepted from a model, among those that this run asked it for.
+
+    A retry takes over outcomes of an earlier run without an attempt of its own; these are no
+    answers of this run. Counting documents of attempts, as `_totals` does, keeps the accepted ones
+    a part of the documents, whatever runs and retries there were.
+    """
     query = (
-        select(CURRENT.c.step, CURRENT.c.model, func.count().label("documents"))
-        .where(CURRENT.c.run_id == run_id, CURRENT.c.status == "accepted", was_asked)
-        .group_by(CURRENT.c.step, CURRENT.c.model)
+        select(
+            *_GROUP, func.count(AttemptRecord.document_id.distinct()).label("documents")
+        )
+        .join(
+            CURRENT,
+            (CURRENT.c.run_id == AttemptRecord.run_id)
+            & (CURRENT.c.document_id == AttemptRecord.document_id)
+            & (CURRENT.c.step == AttemptRecord.step)
+            & (CURRENT.c.model == AttemptRecord.model),
+        )
+        .where(AttemptRecord.run_id == run_id, USED, CURRENT.c.status == "accepted")
+        .group_by(*_GROUP)
     )
-    return {(row.step, row.model): row.documents for row in connection.execute(query)}
+    return {_key(row): row.documents for row in connection.execute(query)}
 
 
 def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
@@ -138,7 +149,7 @@ def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
         partition_by=(AttemptRecord.document_id, AttemptRecord.step),
         order_by=AttemptRecord.seq.desc(),
     )
-    of = (AttemptRecord.run_id == run_id, AttemptRecord.kind != "shadow")
+    of = (AttemptRecord.run_id == run_id, USED)
     last = (
         select(*_GROUP, AttemptRecord.document_id, age.label("age"))
         .where(*of)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select
 
 from tierwise.errors import Misuse, UnknownName
+from tierwise.ledger.leases import is_over
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.rows import (
     DeferredRow,
@@ -76,15 +78,13 @@ class Runs:
     def resolve(self, name: str) -> RunRow:
         """Return the run whose id is or starts with `name`, or the `latest`.
 
-        Raises UnknownName, or Misuse when the name fits several.
+        A run that ended before its first document never started, and is not the latest. Raises
+        UnknownName, or Misuse when the name fits several.
         """
         newest = select(Run).order_by(Run.started_at.desc(), Run.id)
         with self._database.reading() as connection:
             if name == "latest":
-                found = _runs(connection, newest.limit(1))
-                if not found:
-                    raise Misuse("the ledger has no runs yet; run a flow first")
-                return found[0]
+                return _latest(connection)
             found = _runs(
                 connection,
                 newest.where(Run.id.startswith(name, autoescape=True)).limit(10),
@@ -235,6 +235,29 @@ _GROUP = (AttemptRecord.step, AttemptRecord.tier, AttemptRecord.model)
 
 def _key(row: Any) -> _Key:
     return row.step, row.tier, row.model
+
+
+def _latest(connection: Connection) -> RunRow:
+    """Return the newest run that did something, is under way, or was completed. Raises Misuse."""
+    has_outcomes = exists().where(OutcomeRecord.run_id == Run.id)
+    has_attempts = exists().where(AttemptRecord.run_id == Run.id)
+    did_something = or_(has_outcomes, has_attempts, Run.state == "completed")
+    columns = (Run.id, Run.state, Run.owner, Run.lease_until)
+    query = (
+        select(*columns, did_something.label("did_something"))
+        .where(or_(did_something, Run.state == "running"))
+        .order_by(Run.started_at.desc(), Run.id)
+    )
+    now = time.time()
+    for row in connection.execute(query.limit(_CHUNK)):
+        # of a run that is still `running`, the process may have died before its first document
+        if row.did_something or not is_over(row.owner, row.lease_until, now):
+            return _runs(connection, select(Run).where(Run.id == row.id))[0]
+    if connection.scalar(select(func.count()).select_from(Run)):
+        raise Misuse(
+            "no run has reached a document yet; `tierwise runs` lists those that did not start"
+        )
+    raise Misuse("the ledger has no runs yet; run a flow first")
 
 
 def _runs(connection: Connection, query: _Query) -> list[RunRow]:

@@ -9,11 +9,22 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Subquery, Text, and_, case, false, func, or_, select, type_coerce
+from sqlalchemy import (
+    Subquery,
+    Text,
+    and_,
+    case,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    type_coerce,
+)
 
 from tierwise.ledger.rows import SummaryRow
 from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, VerdictRecord
-from tierwise.ledger.views.model_rows import latencies, summary_rows
+from tierwise.ledger.views.model_rows import USED, latencies, summary_rows
 from tierwise.records import Usage
 from tierwise.text.tokens import count_tokens
 
@@ -90,7 +101,10 @@ class EstimateRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainRow:
-    """The outcomes of a step accepted from `model`, one of the `models` of their route."""
+    """The outcomes of a step accepted from `model`, one of the `models` of their route.
+
+    Outcomes that a retry took over from an earlier run are left out, as their cost is.
+    """
 
     step: str
     models: tuple[str, ...]
@@ -117,7 +131,7 @@ class Summaries:
             if len(run_ids) == 1:
                 return [rows[0] for rows in by_key.values()]
             # Percentiles cannot be added up: they are taken anew over all runs.
-            of_all = (AttemptRecord.run_id.in_(run_ids), AttemptRecord.kind != "shadow")
+            of_all = (AttemptRecord.run_id.in_(run_ids), USED)
             seconds = latencies(connection, of_all)
         return [_added(rows, seconds.get(key, {})) for key, rows in by_key.items()]
 
@@ -290,12 +304,19 @@ class Summaries:
 
     def chain_rows(self, run_ids: Sequence[str]) -> list[ChainRow]:
         """Return the routes of the accepted outcomes, with the models that answered."""
+        was_asked = exists().where(
+            AttemptRecord.run_id == OutcomeRecord.run_id,
+            AttemptRecord.document_id == OutcomeRecord.document_id,
+            AttemptRecord.step == OutcomeRecord.step,
+            AttemptRecord.model == OutcomeRecord.model,
+            USED,
+        )
         query = select(
             OutcomeRecord.step, OutcomeRecord.route, OutcomeRecord.model
         ).where(
             OutcomeRecord.run_id.in_(run_ids),
             OutcomeRecord.status == "accepted",
-            OutcomeRecord.model.is_not(None),
+            was_asked,
         )
         with self._database.reading() as connection:
             rows = connection.execute(query, execution_options={"yield_per": 1000})
