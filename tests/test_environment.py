@@ -57,6 +57,7 @@ USES = {
     "ui": "ui --port 4307",
     "audit": "audit verify",
     "retention": "retention --older-than 0h --dry-run --by eve",
+    "docs": "docs tutorial",
     "init": "init other",
     "new": "new step urgency",
     "export": "export --step reply --sensitivity-max restricted --validation 0",

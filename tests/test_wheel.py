@@ -23,6 +23,7 @@ from tests.kit.standin import unused_address
 from tests.kit.tutorial import typed_in
 
 ENGINE = ROOT / "src/tierwise"
+DOCS = ROOT / "docs"
 slow = pytest.mark.skipif(
     "TIERWISE_WHEEL_TEST" not in os.environ, reason="make wheel-test runs it"
 )
@@ -47,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_engine_and_the_starter_and_nothing_else(
+def test_the_wheel_holds_the_engine_the_starter_the_pages_and_nothing_else(
     wheel: Path,
 ) -> None:
     names = zipfile.ZipFile(wheel).namelist()
@@ -61,12 +62,34 @@ def test_the_wheel_holds_the_engine_and_the_starter_and_nothing_else(
     here = (
         path for path in ENGINE.rglob("*") if path.is_file() and path.suffix != ".pyc"
     )
-    assert package == {path.relative_to(ENGINE).as_posix() for path in here}
+    engine = {path.relative_to(ENGINE).as_posix() for path in here}
+    pages = {f"pages/{path.relative_to(DOCS)}" for path in DOCS.rglob("*.md")}
+    assert package == engine | pages
     assert {
         "gateway/learned/__init__.py",
         "starter/files/.gitignore",
         "starter/files/.github/workflows/ci.yml",
     } <= package
+
+
+def test_the_pages_are_shown_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Far from the repository, as in an environment with nothing but the wheel."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+
+    def docs(*arguments: str) -> str:
+        command = [sys.executable, "-P", "-m", "tierwise", "docs", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    listed = {line.split(" ")[0] for line in docs().splitlines()}
+    for source in DOCS.rglob("*.md"):
+        name = source.relative_to(DOCS).with_suffix("").as_posix()
+        assert name in listed
+    assert docs("tutorial") == (DOCS / "tutorial.md").read_text()
+    assert docs("changelog") == (ROOT / "CHANGELOG.md").read_text()
 
 
 def requirements(package: str) -> list[Requirement]:
@@ -133,6 +156,7 @@ def typed(folder: Path, commands: str) -> str:
 @slow
 @pytest.mark.timeout(1500)
 def test_a_project_from_the_wheel_runs_its_demo_and_its_tests(fresh: Path) -> None:
+    assert "# Tutorial" in typed(fresh, "tierwise docs tutorial")
     printed = typed(fresh, "tierwise init x && cd x && make demo && make test")
     assert "6 documents" in printed
     assert re.search(r"\d+ passed", printed)

@@ -154,6 +154,7 @@ COMMANDS = (
     Command(
         "retention", "retention:retention", OPERATE, "Delete texts from the ledger."
     ),
+    Command("docs", "docs:docs", AUTHOR, "Show the documentation in the terminal."),
     Command("init", "init:init", AUTHOR, "Create a project from the starter."),
     Command("new", "new:new", AUTHOR, "Add a step or a flow to the project."),
     Command("try", "trying:try_step", AUTHOR, "Try a step's prompt on one document."),
