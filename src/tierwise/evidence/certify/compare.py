@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tierwise import __version__
-from tierwise.errors import Misuse
+from tierwise.errors import ConfigError, Misuse
 from tierwise.evidence import judge
 from tierwise.evidence.certify.measure import (
     Evaluation,
@@ -130,6 +130,7 @@ def check_measurable(
         for chain in candidates:
             judge.check_judge(evaluation.engine, evaluation.judge, chain)
         _check_guards(evaluation, evaluation.judge)
+    _check_prompts(evaluation)
     can_fit = any(_may_have_threshold(evaluation, chain[0]) for chain in candidates)
     if thresholds == "fit" and not can_fit:
         raise Misuse(
@@ -137,6 +138,22 @@ def check_measurable(
             "trained one, a floor for the step, `low_confidence` under escalate.on in rules.yaml, "
             "and no rubric"
         )
+
+
+def _check_prompts(evaluation: Evaluation) -> None:
+    """Raise ConfigError for an example that the prompt cannot be filled in for."""
+    prompt = evaluation.engine.prompts[evaluation.step.prompt]
+    parameters = {"part": None, **evaluation.parameters}
+    for example in evaluation.golden.examples:
+        try:
+            prompt.render(example.document(), parameters)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the prompt {prompt.name} does not fit this row: {error.message}; "
+                "give the row the outcomes and metadata that production has",
+                path=evaluation.golden.path,
+                line=example.line or None,
+            ) from None
 
 
 def _check_model(evaluation: Evaluation, name: str) -> None:
