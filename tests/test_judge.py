@@ -16,7 +16,7 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Done, Terminal
 from tierwise.errors import ConfigError
-from tierwise.evidence.certify.measure import proven_pass_rate
+from tierwise.evidence.certify.measure import proven_accuracy
 from tierwise.evidence.judge import JudgeValidation, load_labels
 from tierwise.ledger import Ledger
 from tierwise.policy.certificates import (
@@ -465,7 +465,7 @@ def chance_of_too_high_a_claim(
             judged = JudgeValidation(
                 by="chair", human_labels=labelled, false_passes=false_passes
             )
-            if proven_pass_rate(errors, n, judged, 1) > right:
+            if proven_accuracy(errors, n, judged, 1) > right:
                 total += likely(errors, n, 1 - passed) * likely(
                     false_passes, labelled, wrongly_passed
                 )
@@ -493,6 +493,6 @@ def test_without_the_correction_a_kind_judge_would_be_believed() -> None:
     too_high = sum(
         comb(40, errors) * (1 - passed) ** errors * passed ** (40 - errors)
         for errors in range(41)
-        if proven_pass_rate(errors, 40, None, 1) > 0.6
+        if proven_accuracy(errors, 40, None, 1) > 0.6
     )
     assert too_high > 0.9

@@ -16,14 +16,15 @@ from tierwise.cli.opening import find_project
 from tierwise.cli.options import AsJson, Fresh, Yes
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
-from tierwise.text.amounts import plural, usd
+from tierwise.text.amounts import duration, plural, usd
 from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tierwise.engine import Engine
-    from tierwise.evidence.certify import CandidateResult, Evaluation
+    from tierwise.evidence.certify import CandidateResult, CostEstimate, Evaluation
+    from tierwise.policy.certificates import Certificate
 
 
 class Threshold(StrEnum):
@@ -56,7 +57,11 @@ def certify(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Use the first N examples only."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Use N examples only, drawn at random by a hash of their texts.",
+        ),
     ] = None,
     threshold: Annotated[
         Threshold,
@@ -82,6 +87,13 @@ def certify(
         float | None,
         typer.Option(metavar="USD", min=0, help="The most to spend in all."),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Replace certificates that rest on more examples than this measurement.",
+        ),
+    ] = False,
     yes: Yes = False,
     fresh: Fresh = False,
     as_json: AsJson = False,
@@ -89,8 +101,8 @@ def certify(
     """Measure models and write their certificates.
 
     Runs each model over the step's golden set with production's prompts, checks, repairs and
-    gateway, and pays for each call once. A model whose pass rate is proven to be at least the floor
-    gets a certificate, and the router may choose it. Without `--models`, it compares all available
+    gateway, and pays for each call once. A model whose accuracy, the share of right answers, is proven to be
+    at least the floor gets a certificate, and the router may choose it. Without `--models`, it compares all available
     models that have a price.
 
     A step whose answers need judgement (`correct=rubric(…)`) takes `--judge`, an LLM as a judge. A
@@ -103,6 +115,7 @@ def certify(
     from tierwise.evidence.certify import (
         Evaluation,
         compare,
+        keep_larger,
         load_golden_step,
         with_lower_bounds,
     )
@@ -130,8 +143,10 @@ def certify(
                 fresh_since=time.time() if fresh else None,
                 on_progress=progress,
             )
-            _ask(evaluation, candidates, threshold.value, yes=yes)
             earlier = project.certificates.certificates
+            if not replace:
+                _say_what_is_kept(evaluation, candidates, earlier)
+            _ask(evaluation, candidates, threshold.value, yes=yes)
             results = compare(
                 evaluation,
                 candidates,
@@ -139,6 +154,8 @@ def certify(
                 earlier=earlier,
                 to_label=to_label,
             )
+        if not replace:
+            results = keep_larger(evaluation, results, earlier)
         certificates = [result.certificate for result in results if result.certificate]
         save_certificates(
             project.root / CERTIFICATES,
@@ -209,9 +226,41 @@ def _ask(
         text += f" and what {', '.join(most.unknown)} {verb}"
     if evaluation.budget_usd is not None:
         text += f"; stops at {usd(evaluation.budget_usd)}"
+    text += f"; {_time(most)}"
     typer.echo(text, err=True)
     if not (yes or is_on(os.environ, "TIERWISE_YES")):
         typer.confirm("Continue?", abort=True, err=True)
+
+
+def _time(estimate: CostEstimate) -> str:
+    """Return the expected time in words, with the models that no call was timed of."""
+    text = "no new call"
+    if estimate.seconds:
+        text = f"about {duration(max(1.0, estimate.seconds))}"
+    if not estimate.untimed:
+        return text
+    models = ", ".join(estimate.untimed)
+    if estimate.seconds:
+        return f"{text} and the time of {models}, which has no earlier call"
+    return f"time unknown, as there is no earlier call of {models}"
+
+
+def _say_what_is_kept(
+    evaluation: Evaluation,
+    candidates: list[tuple[str, ...]],
+    earlier: Sequence[Certificate],
+) -> None:
+    """Say before the first call which certificates this measurement is too small to replace."""
+    from tierwise.evidence.certify import larger_certificates
+
+    larger = larger_certificates(evaluation, candidates, earlier)
+    size = len(evaluation.golden.examples)
+    for models, certificate in larger.items():
+        typer.echo(
+            f"The certificate of {' > '.join(models)} rests on {certificate.n} labels and stays: "
+            f"this measurement has {plural(size, 'example')}, see --replace",
+            err=True,
+        )
 
 
 def _add_labels(path: Path, results: Sequence[CandidateResult]) -> int:

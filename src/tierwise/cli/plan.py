@@ -248,21 +248,14 @@ def _sentences(plan: Plan) -> Iterator[str]:
 
 def _time_text(plan: Plan) -> str:
     """Return the expected time, from the latencies of earlier calls."""
+    from tierwise.text.amounts import duration
+
     if plan.seconds_least is None or plan.seconds_most is None:
         untimed = ", ".join(plan.untimed)
         return f"Time: unknown, since there is no earlier call of {untimed}; --sample makes some"
-    span = _duration(plan.seconds_least)
-    longest = _duration(plan.seconds_most)
+    span = duration(plan.seconds_least)
+    longest = duration(plan.seconds_most)
     # The two are compared as printed: "2 min to 2 min" would say nothing.
     if longest != span:
         span += f" to {longest}"
     return f"Time: about {span} of waiting for models"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    if minutes < 90:
-        return f"{minutes:.0f} min"
-    return f"{minutes / 60:.1f} h"

@@ -60,6 +60,11 @@ class PlainLines:
         if self._thread.is_alive():
             self._thread.join()
 
+    def print_now(self) -> None:
+        """Print a line out of turn; does nothing before the start."""
+        if self._thread.ident is not None:
+            self._print()
+
     def _print_lines(self) -> None:
         while not self._closing.wait(LINE_EVERY_S):
             self._print()
@@ -133,6 +138,9 @@ class CountBar(_Display):
         self._text = f"{activity}: {done} of {total}"
         if done == 0:
             self._bars.reset(self._task, description=activity, total=total)
+        # Outside a terminal, an activity has a line at its beginning and at its end.
+        if self._lines and done in (0, total):
+            self._lines.print_now()
         # It starts at the first call and not before, as a question may come first.
         self.start()
         self._bars.update(self._task, completed=done)

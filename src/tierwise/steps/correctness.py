@@ -70,7 +70,7 @@ def same_fields(*fields: str) -> Correct:
         if not names:
             return False
         return all(
-            _is_equivalent(output.get(name), expected.get(name)) for name in names
+            is_equivalent(output.get(name), expected.get(name)) for name in names
         )
 
     return correct
@@ -121,19 +121,19 @@ def rubric(*criteria: str, needs: Correct | None = None) -> Rubric:
     return Rubric(criteria, needs)
 
 
-def _is_equivalent(given: Any, expected: Any) -> bool:
+def is_equivalent(given: Any, expected: Any) -> bool:
     """Return True if an output's value means the same as the expected one, at any depth."""
     if isinstance(given, Mapping) and set(given) == {"quote", "value"}:
         given = given["value"]
     if isinstance(given, Mapping) and isinstance(expected, Mapping):
         # Fields of the output that the example does not name are not compared.
         return all(
-            _is_equivalent(given.get(name), value) for name, value in expected.items()
+            is_equivalent(given.get(name), value) for name, value in expected.items()
         )
     if isinstance(expected, list):
         if not isinstance(given, list):
-            return any(_is_equivalent(given, alternative) for alternative in expected)
-        return len(given) == len(expected) and all(map(_is_equivalent, given, expected))
+            return any(is_equivalent(given, alternative) for alternative in expected)
+        return len(given) == len(expected) and all(map(is_equivalent, given, expected))
     if expected in _EMPTY or given in _EMPTY:
         return given in _EMPTY and expected in _EMPTY
     return _same_text(_normalized(given), _normalized(expected))

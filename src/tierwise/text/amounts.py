@@ -36,3 +36,13 @@ def total(amounts: Iterable[Decimal | None]) -> Decimal | None:
             return None
         result += amount
     return result
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: `40 s`, `12 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"

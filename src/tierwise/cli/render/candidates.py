@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,10 @@ from tierwise.policy.certificates import shortened
 from tierwise.text.amounts import usd
 
 if TYPE_CHECKING:
-    from tierwise.evidence.certify import CandidateResult, Evaluation
+    from tierwise.evidence.certify import CandidateResult, Evaluation, WrongAnswer
+
+_MOST_WRONG = 10  # of each candidate
+_WIDTH = 60  # characters of a value
 
 
 def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str, Any]:
@@ -32,7 +37,7 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
         "n": measured.n,
         "right": measured.n - measured.errors,
         "no_answer": measured.deferred,
-        "pass_rate": 1 - measured.errors / measured.n if measured.n else None,
+        "accuracy": 1 - measured.errors / measured.n if measured.n else None,
         "bound": bound,
         "compared": result.compared,
         "floor": floor,
@@ -45,7 +50,8 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
         "unscored": judged and judged.unscored,
         "human_labels": judged and judged.human_labels,
         "false_passes": judged and judged.false_passes,
-        "wrong": list(measured.wrong),
+        "wrong": [answer.id for answer in measured.wrong],
+        "wrong_answers": [_wrong_data(answer) for answer in measured.wrong],
         "no_answer_because": measured.no_answer,
         "says": _conclusion(evaluation, result),
     }
@@ -70,6 +76,54 @@ def print_candidates(
     for row, result in zip(data, results, strict=True):
         if not row["capable"] or result.note:
             typer.echo(f"{row['candidate']}: {row['says']}")
+    for result in results:
+        _print_wrong(result)
+
+
+def _print_wrong(result: CandidateResult) -> None:
+    """Print the first wrong answers of a candidate, a line for each field."""
+    wrong = result.measurement.wrong
+    if not wrong:
+        return
+    rows = []
+    for answer in wrong[:_MOST_WRONG]:
+        if answer.reason:
+            rows.append(_wrong_cells(answer.id, "", "", answer.reason))
+        for difference in answer.differences:
+            cells = _wrong_cells(
+                answer.id, difference.field, difference.expected, difference.given
+            )
+            rows.append(cells)
+    print_table(rows, title=f"Wrong answers of {result.measurement.name}")
+    more = len(wrong) - _MOST_WRONG
+    if more > 0:
+        typer.echo(f"… and {more} more; --json shows all")
+
+
+def _wrong_cells(
+    document: str, field: str, expected: object, given: object
+) -> dict[str, str]:
+    return {
+        "document": document,
+        "field": field,
+        "expected": _in_short(expected),
+        "given": _in_short(given),
+    }
+
+
+def _in_short(value: object) -> str:
+    text = value
+    if not isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    return textwrap.shorten(str(text), _WIDTH, placeholder=" …")
+
+
+def _wrong_data(answer: WrongAnswer) -> dict[str, Any]:
+    return {
+        "id": answer.id,
+        "reason": answer.reason,
+        "fields": [asdict(difference) for difference in answer.differences],
+    }
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

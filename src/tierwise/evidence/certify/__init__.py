@@ -7,6 +7,8 @@ from tierwise.evidence.certify.compare import (
     Thresholds,
     check_measurable,
     compare,
+    keep_larger,
+    larger_certificates,
     with_lower_bounds,
 )
 from tierwise.evidence.certify.estimate import CostEstimate, estimate_cost
@@ -18,19 +20,24 @@ from tierwise.evidence.certify.golden_step import (
     row_faults,
 )
 from tierwise.evidence.certify.measure import Evaluation, Measurement, ScoredExample
+from tierwise.evidence.certify.wrong_answers import Difference, WrongAnswer
 
 __all__ = [
     "CandidateResult",
     "CostEstimate",
+    "Difference",
     "Evaluation",
     "GoldenStep",
     "Measurement",
     "ScoredExample",
     "Thresholds",
+    "WrongAnswer",
     "check_measurable",
     "compare",
     "estimate_cost",
     "golden_faults",
+    "keep_larger",
+    "larger_certificates",
     "load_golden_step",
     "measured_step",
     "row_faults",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tierwise import __version__
@@ -17,7 +17,7 @@ from tierwise.evidence.certify.measure import (
     ScoredExample,
     answers_by_id,
     measure,
-    proven_pass_rate,
+    proven_accuracy,
     score,
 )
 from tierwise.evidence.judge import HumanLabel, JudgeValidation
@@ -212,13 +212,65 @@ def with_lower_bounds(
             continue
         if not _is_on_same_golden_set(evaluation, certificate):
             continue
-        bound = proven_pass_rate(
+        bound = proven_accuracy(
             certificate.errors, certificate.n, _judge_validation(certificate), compared
         )
         lowered.append(
             certificate.model_copy(update={"compared": compared, "bound": bound})
         )
     return lowered
+
+
+def keep_larger(
+    evaluation: Evaluation,
+    results: Sequence[CandidateResult],
+    earlier: Iterable[Certificate],
+) -> list[CandidateResult]:
+    """Return the results without certificates that would replace those of larger measurements.
+
+    A void certificate is no loss, and the same golden set is no smaller one.
+    """
+    larger = larger_certificates(
+        evaluation, [result.measurement.models for result in results], earlier
+    )
+    kept = []
+    for result in results:
+        certificate = larger.get(result.measurement.models)
+        if certificate is None or result.certificate is None:
+            kept.append(result)
+            continue
+        note = (
+            f"not written: the certificate of {certificate.date} rests on {certificate.n} labels "
+            f"({certificate.golden}), this one would on {result.certificate.n}; "
+            "--replace writes it all the same"
+        )
+        kept.append(replace(result, certificate=None, note=note))
+    return kept
+
+
+def larger_certificates(
+    evaluation: Evaluation, candidates: Iterable[Chain], earlier: Iterable[Certificate]
+) -> dict[Chain, Certificate]:
+    """Return the valid certificates of candidates that rest on more labels than the golden set has."""
+    current = evaluation.engine.current(evaluation.step, evaluation.parameters)
+    wanted = set(candidates)
+    size = len(evaluation.golden.examples)
+    return {
+        certificate.models: certificate
+        for certificate in earlier
+        if certificate.step == evaluation.step.name
+        and certificate.models in wanted
+        and certificate.golden_hash != evaluation.golden.hash
+        and _measured_on(certificate) > size
+        and certificate.void_reasons(current) is None
+    }
+
+
+def _measured_on(certificate: Certificate) -> float:
+    """Return the number of examples behind a certificate, those that were handed on included."""
+    if certificate.partial and certificate.coverage:
+        return certificate.n / certificate.coverage
+    return certificate.n
 
 
 def _results(

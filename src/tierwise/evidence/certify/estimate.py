@@ -1,4 +1,4 @@
-"""The worst-case cost of measuring candidates, for a question before anything is spent."""
+"""The worst-case cost and the time of measuring candidates, for a question before it is spent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tierwise.cascade import Job, RunContext
+from tierwise.cascade.attempts import build_call
 from tierwise.cascade.few_shot import conversation
 from tierwise.cascade.job import Work
 from tierwise.cascade.parts import parts_of
@@ -29,11 +30,15 @@ _LEAST_ROOM = 200  # tokens of text in a prompt, however small the model's conte
 class CostEstimate:
     """USD if every answer has the greatest length and needs a repair.
 
-    Models of unknown price are left out of the sum, and named in `unknown`.
+    Models of unknown price are left out of the sum, and named in `unknown`. `seconds` is the time
+    of the calls that were not paid before, at the mean latency of earlier calls; models without an
+    earlier call are left out, and named in `untimed`.
     """
 
     usd: Decimal
     unknown: tuple[str, ...]
+    seconds: float = 0.0
+    untimed: tuple[str, ...] = ()
 
 
 def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate:
@@ -48,6 +53,18 @@ def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate
     documents: list[Document] = []
     for example in evaluation.golden.examples:
         documents += parts_of(job, example.document())
+    seconds = 0.0
+    untimed = []
+    past = engine.ledger.history.past()
+    for name in models:
+        unpaid = _unpaid(evaluation, job, catalog.model(name), documents)
+        experience = past.get((evaluation.step.name, job.prompt.label, name))
+        if unpaid and experience is None:
+            untimed.append(name)
+        elif unpaid and experience is not None:
+            calls = unpaid * (1 + experience.repairs / experience.calls)
+            at_once = min(catalog.model(name).concurrency, unpaid)
+            seconds += calls * experience.latency_s / at_once
     costs = {name: _worst_cost(job, catalog.model(name), documents) for name in models}
     if evaluation.judge and evaluation.rubric:
         judging = judge.judge_job(
@@ -63,6 +80,7 @@ def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate
         once = _worst_cost(judging, catalog.model(evaluation.judge), judged)
         # once for each candidate's answers
         costs[f"{evaluation.judge} as judge"] = total([once] * len(models))
+        untimed.append(f"{evaluation.judge} as judge")
     usd = Decimal(0)
     unknown = []
     for name, cost in costs.items():
@@ -70,7 +88,42 @@ def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate
             unknown.append(name)
         else:
             usd += cost
-    return CostEstimate(usd=usd, unknown=tuple(unknown))
+    return CostEstimate(
+        usd=usd, unknown=tuple(unknown), seconds=seconds, untimed=tuple(untimed)
+    )
+
+
+def _unpaid(
+    evaluation: Evaluation, job: Job, model: Model, documents: Sequence[Document]
+) -> int:
+    """Return the number of first calls that no earlier run paid for."""
+    if evaluation.fresh_since is not None:
+        return len(documents)
+    paid = evaluation.engine.ledger.history.paid_calls(job.step.name, model.name)
+    if not paid:
+        return len(documents)
+    unpaid = 0
+    for document in documents:
+        work = _work(job, document)
+        call = build_call(work, model, conversation(work, model))
+        unpaid += call.hash not in paid
+    return unpaid
+
+
+def _work(job: Job, document: Document) -> Work:
+    document_features = features(
+        job.step,
+        document,
+        tokens=count_tokens(document.text),
+        prompt_tokens=0,
+        budget_used=0,
+    )
+    return Work(
+        job=job,
+        document=document,
+        parameters=job.parameters,
+        features=document_features,
+    )
 
 
 def _worst_cost(
@@ -93,15 +146,7 @@ def _worst_cost(
 def _prompts(job: Job, model: Model, document: Document) -> Iterator[int]:
     """Yield the tokens of each prompt for a document, with the model's few-shot examples."""
     text = count_tokens(document.text)
-    document_features = features(
-        job.step, document, tokens=text, prompt_tokens=0, budget_used=0
-    )
-    work = Work(
-        job=job,
-        document=document,
-        parameters=job.parameters,
-        features=document_features,
-    )
+    work = _work(job, document)
     frame = estimate_prompt_tokens(conversation(work, model)) - text
     limit = job.prompt.head.max_output_tokens
     window = int((model.context_tokens - limit) / model.token_margin)

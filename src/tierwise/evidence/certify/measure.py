@@ -15,6 +15,7 @@ from tierwise.cascade import Job, RunContext
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded, ConfigError, describe_exception
 from tierwise.evidence import judge
+from tierwise.evidence.certify.wrong_answers import WrongAnswer, wrong_answer
 from tierwise.evidence.judge import HumanLabel, JudgeValidation
 from tierwise.policy.certificates import (
     ALPHA,
@@ -98,7 +99,7 @@ class Measurement:
     mean_cost: Decimal | None = None
     mean_usage: Mapping[str, MeanUsage] | None = None
     latency_p50_s: float | None = None
-    wrong: tuple[str, ...] = ()  # ids
+    wrong: tuple[WrongAnswer, ...] = ()
     no_answer: str = ""  # the commonest reason for a missing answer
     judged: JudgeValidation | None = None
 
@@ -111,11 +112,11 @@ class Measurement:
         return " > ".join([first, *rest])
 
     def bound(self, compared: int) -> float:
-        """Return the proven pass rate, one-sided 95 %, among this number of candidates.
+        """Return the proven accuracy, one-sided 95 %, among this number of candidates.
 
         0 for a judge without human labels.
         """
-        return proven_pass_rate(self.errors, self.n, self.judged, compared)
+        return proven_accuracy(self.errors, self.n, self.judged, compared)
 
     def shortfall(self, floor: float, compared: int) -> Shortfall:
         """Return the number of golden examples that are missing for a floor."""
@@ -144,12 +145,12 @@ class Measurement:
         return shortfall.if_all_right
 
 
-def proven_pass_rate(
+def proven_accuracy(
     errors: int, n: int, judged: JudgeValidation | None, compared: int
 ) -> float:
-    """Return the pass rate that a result proves.
+    """Return the accuracy that a result proves.
 
-    With a judge: its proven pass rate, less the share of wrong answers that it may pass. Each is
+    With a judge: the proven share of answers that it passed, less the share of wrong answers that it may pass. Each is
     bounded at half the level, so that both bounds are valid together.
     """
     alpha = _level(judged)
@@ -244,7 +245,11 @@ def measure(
         mean_cost=_mean_cost(evaluation.engine, scored),
         mean_usage=_mean_usage(models, scored),
         latency_p50_s=round(median(latencies), 3),
-        wrong=tuple(s.example.id for s in counted if not s.right),
+        wrong=tuple(
+            wrong_answer(evaluation.step, s.example, s.outcome, unscored=s.unscored)
+            for s in counted
+            if not s.right
+        ),
         no_answer=commonest[0][0] if commonest else "",
         judged=_validated(evaluation, counted),
     )
