@@ -68,7 +68,7 @@ def test_so_many_labels_certify_and_one_fewer_do_not(
 def test_the_chance_of_a_false_certificate_is_at_most_alpha(
     n: int, rate: float, compared: int
 ) -> None:
-    """Exactly, whatever the pass rate, the number of labels and the candidates compared."""
+    """Exactly, whatever the accuracy, the number of labels and the candidates compared."""
     # the most errors whose bound claims at least `rate`, by bisection on the falling bound
     low, high = -1, n + 1
     while high - low > 1:
@@ -138,11 +138,11 @@ def test_the_labels_asked_for_are_enough_and_no_more(
 
 def test_a_shortfall_says_what_to_label_next() -> None:
     assert labels_needed(2, 40, 0.90).sentence == (
-        "2 errors in 40 labels: a pass rate of at least 0.850 is shown; "
+        "2 errors in 40 labels: an accuracy of at least 0.850 is shown; "
         "0.9 needs about 67 more like these, or 21 more without an error"
     )
     assert labels_needed(6, 60, 0.90).sentence == (
-        "6 errors in 60 labels: a pass rate of at least 0.812 is shown; "
+        "6 errors in 60 labels: an accuracy of at least 0.812 is shown; "
         "0.9 needs fewer errors: 56 more without an error would show it, more like these never will"
     )
     assert (

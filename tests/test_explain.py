@@ -195,7 +195,7 @@ def test_a_demoted_certificate_is_the_reason_that_is_shown(
     office.run(documents(1))
     text = " ".join(explained(terminal, office.root, "d000").split())
     assert "its certificate is void" in text
-    assert "audits failed: the pass rate is below the floor of 0.9" in text
+    assert "audits failed: the accuracy is below the floor of 0.9" in text
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_the_quality_that_a_saving_costs_is_known_only_from_certificates_in_forc
     quality: float | None,
     evidence: str,
 ) -> None:
-    """An answer of the strongest model is as good as its own; the others count by their certified pass rates."""
+    """An answer of the strongest model is as good as its own; the others count by their certified accuracies."""
     record_a_run(ledger)
     [row] = gathered(ledger, replace(facts, certificates=proofs)).savings
     assert row.quality == (None if quality is None else pytest.approx(quality))

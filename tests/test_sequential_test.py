@@ -59,7 +59,7 @@ def most_passes(n: int, floor: float) -> int:
 
 
 def chance(rate: float, stops: list[np.ndarray]) -> float:
-    """The exact chance that labels at this pass rate ever reach a stop, looked at after every label.
+    """The exact chance that labels at this accuracy ever reach a stop, looked at after every label.
 
     `stops[n - 1]` says for each number of passes among n labels whether the test stops there.
     """
@@ -105,7 +105,7 @@ def test_peeking_at_the_bound_of_a_golden_set_would_not_be_safe() -> None:
 
 @pytest.mark.parametrize(("rate", "labels"), [(1.0, 50), (0.97, 120), (0.95, 200)])
 def test_a_capable_model_is_certified_soon(rate: float, labels: int) -> None:
-    """Half of all runs at this pass rate certify the floor 0.90 within so many labels."""
+    """Half of all runs at this accuracy certify the floor 0.90 within so many labels."""
     assert chance(rate, certifying(0.9, labels)) >= 0.5
 
 
@@ -202,12 +202,12 @@ def test_years_of_audits_stay_finite() -> None:
 def test_a_model_that_was_never_capable_is_told_apart_from_one_that_dropped() -> None:
     assert (
         demotion(after([False] * 8))
-        == "8 of 8 audits failed: the pass rate is below the floor of 0.9"
+        == "8 of 8 audits failed: the accuracy is below the floor of 0.9"
     )
     fell = demotion(after([True] * 500 + [False] * 12))
     assert (
         fell
-        == "the pass rate fell below the floor of 0.9 (12 of 512 audits failed, most of them lately)"
+        == "the accuracy fell below the floor of 0.9 (12 of 512 audits failed, most of them lately)"
     )
 
 

@@ -1,6 +1,6 @@
 """Certificates: dated proof that a model, or a chain of models, meets a floor on a golden set.
 
-The proof is one number: the exact one-sided lower bound of the pass rate's confidence interval
+The proof is one number: the exact one-sided lower bound of the accuracy's confidence interval
 (Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934), with alpha divided
 by the number of candidates that were compared on the same golden set (Bonferroni). The bound is in the
 file, so that only making a certificate needs SciPy, never using one.
@@ -47,7 +47,7 @@ Usd = Annotated[
 def lower_bound(
     errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1
 ) -> float:
-    """Return the pass rate that `errors` among `n` labels prove; at most a share alpha of claims is too high.
+    """Return the accuracy that `errors` among `n` labels prove; at most a share alpha of claims is too high.
 
     With `compared` candidates on the same golden set, alpha is shared by all of them.
     Raises Misuse when the counts make no sense.
@@ -84,7 +84,7 @@ class Shortfall:
     def sentence(self) -> str:
         """The shortfall in words, for the person who labels."""
         so_far = f"{plural(self.errors, 'error')} in {plural(self.n, 'label')}"
-        shown = f"{so_far}: a pass rate of at least {shortened(self.bound)} is shown"
+        shown = f"{so_far}: an accuracy of at least {shortened(self.bound)} is shown"
         if self.if_all_right == 0:
             return f"{shown}, which covers the floor of {self.floor:g}"
         if self.if_all_right is None:
@@ -181,7 +181,7 @@ class Certificate(Settings):
 
     `n` counts the items that it had to answer: the whole golden set, or, for a single model with a
     `threshold`, the items that reach it, since the rest go on to another model. An item without an
-    answer (`deferred`) counts as an error: the pass rate is over all `n`. `compared` counts everything
+    answer (`deferred`) counts as an error: the accuracy is over all `n`. `compared` counts everything
     that was tried on this golden set and could have been chosen, each threshold included.
     """
 
@@ -249,7 +249,7 @@ class Certificate(Settings):
         return self
 
     @property
-    def pass_rate(self) -> float:
+    def accuracy(self) -> float:
         """Share of the `n` items that passed."""
         return (self.n - self.errors) / self.n
 
@@ -286,7 +286,7 @@ class Certificate(Settings):
         )
 
     def covers(self, floor: float) -> bool:
-        """Return True when the proven pass rate reaches a floor."""
+        """Return True when the proven accuracy reaches a floor."""
         return self.bound >= floor
 
     def void_reasons(self, current: Current) -> str | None:
@@ -462,13 +462,13 @@ def shortened(bound: float) -> str:
     return f"{math.floor(bound * 1000) / 1000:.3f}"
 
 
-def _tail(errors: int, n: int, pass_rate: float) -> float:
-    """Return the chance of at most `errors` errors in `n` at this pass rate, which a bound keeps small.
+def _tail(errors: int, n: int, accuracy: float) -> float:
+    """Return the chance of at most `errors` errors in `n` at this accuracy, which a bound keeps small.
 
     The binomial terms are summed as logarithms, since `n` may be large.
     """
-    log_pass = math.log(pass_rate)
-    log_fail = math.log1p(-pass_rate)
+    log_pass = math.log(accuracy)
+    log_fail = math.log1p(-accuracy)
     terms = []
     for k in range(errors + 1):
         log_ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

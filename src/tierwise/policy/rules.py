@@ -447,7 +447,8 @@ class Rules(Settings):
         (), description="Rules that only forbid, applied again before every attempt."
     )
     floors: Mapping[str, Probability] = Field(
-        {}, description="The least pass rate that each step accepts, 0 to 1."
+        {},
+        description="The least accuracy, the share of right answers, that each step accepts, 0 to 1.",
     )
     routes: Annotated[tuple[RouteRule, ...], Field(min_length=1)] = Field(
         description="The models to try; the first route that matches is taken."

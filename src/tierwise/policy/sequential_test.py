@@ -1,17 +1,17 @@
-"""Sequential tests of a pass rate, which may be evaluated after every label.
+"""Sequential tests of an accuracy, which may be evaluated after every label.
 
-Each label is a bet at odds that are fair when the pass rate is exactly the floor. A capital that grew
-twentyfold from such bets shows at alpha 0.05 that the pass rate is not the floor: Ville's inequality
+Each label is a bet at odds that are fair when the accuracy is exactly the floor. A capital that grew
+twentyfold from such bets shows at alpha 0.05 that the accuracy is not the floor: Ville's inequality
 applies at all times at once, so that evaluating after each label costs nothing. The one assumption:
-the labelled documents were drawn at random, before their outcome was seen. The pass rate may vary.
+the labelled documents were drawn at random, before their outcome was seen. The accuracy may vary.
 
 - For and against the floor: a capital spread over a few bets (Waudby-Smith and Ramdas, "Estimating
   means of bounded random variables by betting", JRSS B 2023; the mixture is Robbins's, 1970). With a
-  pass rate at or below the floor, `certifies` is ever true with a chance of at most alpha, however many
+  accuracy at or below the floor, `certifies` is ever true with a chance of at most alpha, however many
   labels come; with one at or above it, the same holds for `refutes`.
 - A drop after good times: an e-detector of Shiryaev-Roberts form (Shin, Ramdas and Rinaldo,
   "E-detectors", NEJSDS 2023), in which a new unit is staked before each audit. No such test can keep
-  false alarms rare forever and still be quick. While the pass rate is at or above the floor, the chance
+  false alarms rare forever and still be quick. While the accuracy is at or above the floor, the chance
   of a false alarm is at most alpha within the first `horizon` audits, k times that within k horizons,
   and the mean time until one is more than `horizon / alpha` audits.
 """
@@ -40,7 +40,7 @@ def drawn(share: float, *item: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The labels so far as evidence on a pass rate and a floor. Plain numbers, stored as they are.
+    """The labels so far as evidence on an accuracy and a floor. Plain numbers, stored as they are.
 
     `staked` is the state of the detector: per bet, the log of its capital with the next unit staked.
     An unscored audit says nothing: leave it out. Start anew with each new certificate.
@@ -64,7 +64,7 @@ class Evidence:
 
     @property
     def log_for(self) -> float:
-        """Log e-value against "the pass rate is at most the floor"."""
+        """Log e-value against "the accuracy is at most the floor"."""
         return _log_mean(
             self.passed * up + self.failed * down
             for up, down in _growth(self.floor, better=True)
@@ -72,7 +72,7 @@ class Evidence:
 
     @property
     def log_against(self) -> float:
-        """Log e-value against "the pass rate is at least the floor"."""
+        """Log e-value against "the accuracy is at least the floor"."""
         return _log_mean(
             self.passed * up + self.failed * down
             for up, down in _growth(self.floor, better=False)
@@ -80,19 +80,19 @@ class Evidence:
 
     @property
     def log_drop(self) -> float:
-        """Log of the detector's capital: high when the pass rate fell below the floor, whenever that was."""
+        """Log of the detector's capital: high when the accuracy fell below the floor, whenever that was."""
         return _log_mean(self.staked)
 
     def certifies(self, alpha: float = ALPHA) -> bool:
-        """Return True if the pass rate is shown to be above the floor; share alpha among candidates."""
+        """Return True if the accuracy is shown to be above the floor; share alpha among candidates."""
         return self.log_for >= -math.log(alpha)
 
     def refutes(self, alpha: float = ALPHA) -> bool:
-        """Return True if the pass rate since the first label is shown to be below the floor."""
+        """Return True if the accuracy since the first label is shown to be below the floor."""
         return self.log_against >= -math.log(alpha)
 
     def dropped(self, alpha: float = ALPHA, horizon: int = HORIZON) -> bool:
-        """Return True if the pass rate seems to have fallen below the floor at some time."""
+        """Return True if the accuracy seems to have fallen below the floor at some time."""
         return self.log_drop >= math.log((horizon + 1) / alpha)
 
 
@@ -116,14 +116,14 @@ def demotion(
 ) -> str | None:
     """Return why a model should no longer be used for a step, or None.
 
-    A model whose pass rate is at or above the floor is demoted within `horizon` audits with a chance of
+    A model whose accuracy is at or above the floor is demoted within `horizon` audits with a chance of
     at most alpha: a fifth of it is spent on `refutes`, the rest on `dropped`.
     """
     counts = f"{evidence.failed} of {evidence.n} audits failed"
     if evidence.refutes(alpha * _AT_ONCE):
-        return f"{counts}: the pass rate is below the floor of {evidence.floor:g}"
+        return f"{counts}: the accuracy is below the floor of {evidence.floor:g}"
     if evidence.dropped(alpha * (1 - _AT_ONCE), horizon):
-        return f"the pass rate fell below the floor of {evidence.floor:g} ({counts}, most of them lately)"
+        return f"the accuracy fell below the floor of {evidence.floor:g} ({counts}, most of them lately)"
     return None
 
 
@@ -131,7 +131,7 @@ def demotion(
 def _growth(floor: float, *, better: bool) -> tuple[tuple[float, float], ...]:
     """Per bet, what a pass and a failure add to the log of its capital.
 
-    A bet on the pass rate q multiplies the capital by q / floor after a pass, by (1 - q) / (1 - floor)
+    A bet on the accuracy q multiplies the capital by q / floor after a pass, by (1 - q) / (1 - floor)
     after a failure: on average by one at the floor, and by less on the side that is not bet on.
     """
     odds = (1 - floor) / floor

@@ -85,7 +85,7 @@ class Saving:
     Documents that a guard keeps from the best model cost the same on both sides (`barred` calls).
     Some calls have no token counts, such as a trained classifier's. For `estimated` documents of
     these, the tokens of the prompt and of the answer give the cost at the best model; the
-    `uncounted` others are in the actual cost alone. `quality` is the certified pass rate of the
+    `uncounted` others are in the actual cost alone. `quality` is the certified accuracy of the
     models that were used less that of the best model, as a share; None where certificates do not
     give both.
     """
@@ -200,7 +200,7 @@ def _row_cost(row: NeededRow) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class _QualityDifference:
-    """A certified difference in pass rate, or None, with the certificates used or missing."""
+    """A certified difference in accuracy, or None, with the certificates used or missing."""
 
     difference: float | None
     evidence: str
@@ -212,7 +212,7 @@ def _quality_difference(
     best: str,
     certificates: Sequence[CertificateState],
 ) -> _QualityDifference:
-    """Return the certified pass rate of the accepted answers less that of the best model.
+    """Return the certified accuracy of the accepted answers less that of the best model.
 
     An answer of the best model is as good as its own. The others count by the certificate of their
     route, or of the part of it that was asked.
@@ -231,7 +231,7 @@ def _quality_difference(
         return _QualityDifference(None, f"no certificate in force for {best}")
 
     difference = 0.0
-    evidence = {f"{best} {top.pass_rate:.1%} of {top.n}": None}
+    evidence = {f"{best} {top.accuracy:.1%} of {top.n}": None}
     for row in others:
         asked = _asked_models(row)
         certificate = valid.get(row.models) or valid.get(asked)
@@ -242,8 +242,8 @@ def _quality_difference(
         if certificate.golden_hash != top.golden_hash:
             apart = f"{models} and {best} were measured on different examples"
             return _QualityDifference(None, apart)
-        difference += row.documents * (certificate.pass_rate - top.pass_rate)
-        evidence[f"{models} {certificate.pass_rate:.1%} of {certificate.n}"] = None
+        difference += row.documents * (certificate.accuracy - top.accuracy)
+        evidence[f"{models} {certificate.accuracy:.1%} of {certificate.n}"] = None
     documents = sum(row.documents for row in chains)
     return _QualityDifference(difference / documents, "; ".join(evidence))
 
