@@ -27,6 +27,8 @@ MEMBERS = {
     "Document": ("value", "deferred", "strictest"),
     "Outcome": ("cost", "escalated"),
     "Run": ("id", "summary"),
+    "StandIn": ("ask",),
+    "StepTask": ("map", "of"),
     "RunSummary": ("headline", "cells", "data", "failed"),
 }
 ELSEWHERE = (
@@ -36,7 +38,22 @@ ELSEWHERE = (
         f"tierwise.steps.correctness.{name}"
         for name in ("same", "same_fields", "mentions", "rubric")
     ),
+    "tierwise.steps.examples.load_golden",
+    "tierwise.testing.StandIn",
+    "tierwise.testing.Request",
+    "tierwise.testing.Fault",
 )
+# classes that people make themselves, without being dataclasses
+MADE = ("StandIn", "Batch")
+CHECKS = """
+## Checks
+
+`from tierwise.steps.checks import label_is_allowed, …`. A check with parameters takes them from the call of the step;
+without them it is not scored.
+
+| check | its name in `escalate.on` | parameters | what it requires |
+|---|---|---|---|
+"""
 
 RULES = """# The rules file
 
@@ -318,8 +335,28 @@ def _python() -> Iterator[str]:
     for name, value in shown.items():
         if name not in functions:
             yield _section(name, value)
+    yield CHECKS + "".join(_check_rows())
     for name in ELSEWHERE:
         yield _section(name, resolve_name(name))
+
+
+def _check_rows() -> Iterator[str]:
+    """A row for every built-in check, and for every function that makes one."""
+    from tierwise.steps import checks
+
+    for name, value in vars(checks).items():
+        shown = name
+        check = value
+        made = inspect.isfunction(value) and not name.startswith("_")
+        if made and value.__annotations__.get("return") == "Check":
+            shown = f'{name}("field")'
+            check = value("field")
+        if not isinstance(check, checks.Check):
+            continue
+        documented = value if check is not value else check.function
+        meaning = (inspect.getdoc(documented) or "").splitlines()[0]
+        parameters = ", ".join(f"`{each}`" for each in check.parameters)
+        yield f"| `{shown}` | `{check.name}` | {parameters} | {meaning} |\n"
 
 
 def _section(name: str, value: Any) -> str:
@@ -339,10 +376,9 @@ def _function(name: str, value: Callable[..., Any]) -> str:
         if p.kind is p.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
             parts.append("*")
         star = "*" if p.kind is p.VAR_POSITIONAL else ""
-        parts.append(
-            f"{star}{p.name}: {p.annotation}"
-            + ("" if p.default is p.empty else f" = {_code(p.default)}")
-        )
+        typed = "" if p.annotation is p.empty else f": {p.annotation}"
+        default = "" if p.default is p.empty else f" = {_code(p.default)}"
+        parts.append(f"{star}{p.name}{typed}{default}")
     inner = ", ".join(parts)
     returns = f" -> {signature.return_annotation}: ..."
     line = f"def {name}({inner}){returns}"
@@ -364,6 +400,9 @@ def _class(name: str, value: type) -> str:
                 else f" = {_written(f)}"
             )
             lines.append(f"    {f.name}: {f.type}{default}")
+    if name in MADE:
+        made = _function("__init__", value.__init__).splitlines()
+        lines += [f"    {line}" for line in made]
     return "\n".join(lines if len(lines) > 1 else [lines[0] + " ..."])
 
 

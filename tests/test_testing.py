@@ -14,9 +14,9 @@ from tierwise.engine import current_of
 from tierwise.errors import UnknownName
 from tierwise.orchestrate.process_state import engine, using
 from tierwise.project import Project
-from tierwise.records import Document
+from tierwise.records import Batch, Document
 from tierwise.steps.step import Step
-from tierwise.testing import Request, StandIn
+from tierwise.testing import Fault, Request, StandIn
 
 TEXT = "The parcel with my desk has not arrived and nobody answers the phone."
 LABELS = ["billing", "delivery"]
@@ -147,3 +147,84 @@ def test_flows_take_the_stand_in_inside_the_block_and_their_own_engine_after_it(
     with pytest.raises(KeyError), using(own):
         raise KeyError
     assert engine() is own
+
+
+def test_faults_come_in_the_order_in_which_they_are_given(root: Path) -> None:
+    """A passing fault is retried, a lasting one falls back to the next model."""
+    faults = [Fault(429, retry_after=0), Fault(401), None]
+    with StandIn({"label": "delivery"}, faults=faults, root=root) as models:
+        [outcome] = models.ask("classify", TEXT, labels=LABELS)
+    assert (outcome.status, outcome.model) == ("accepted", "small")
+    asked = [(each.model, each.kind, each.error) for each in outcome.attempts]
+    assert asked == [
+        ("hosted", "first", "RateLimited"),
+        ("hosted", "retry", "AuthenticationFailed"),
+        ("small", "fallback", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(0), "Unreachable"),
+        (Fault(503, retry_after=120), "Overloaded"),
+        (Fault(200, body="not JSON"), "BadReply"),
+    ],
+)
+def test_a_model_may_fail_for_good(root: Path, fault: Fault, error: str) -> None:
+    """A function decides by the request."""
+
+    def faults(request: Request) -> Fault | None:
+        return fault if request.model == "hosted" else None
+
+    with StandIn({"label": "delivery"}, faults=faults, root=root) as models:
+        [outcome] = models.ask("classify", TEXT, labels=LABELS)
+    assert (outcome.status, outcome.model) == ("accepted", "small")
+    errors = [each.error for each in outcome.attempts if each.model == "hosted"]
+    assert set(errors) == {error}
+
+
+@pytest.mark.parametrize("confidence", [0.4, 0.0, None])
+def test_answers_may_be_unsure(
+    root: Path, confidence: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger has the confidence that was ordered."""
+    monkeypatch.chdir(root)
+
+    def by_model(request: Request) -> float | None:
+        return confidence if request.model == "hosted" else 0.9
+
+    step = Step(name="sum", returns=Summary, prompt="summarize")
+    with StandIn(confidence=by_model, root=root):
+        opened = engine()
+        run = opened.start_run("test")
+        batch = Batch((Document(id="a", text=TEXT, sensitivity="internal"),))
+        done = opened.run_batch(
+            run,
+            step,
+            batch,
+            {"max_words": 9},
+            models=("hosted", "small"),
+            thresholds={"hosted": 0.5},
+        )
+    [document] = done.load()
+    seen = [each.confidence for each in document.outcomes["sum"].attempts]
+    expected = None if confidence is None else pytest.approx(confidence, abs=1e-6)
+    assert (seen[0], document.outcomes["sum"].model) == (expected, "small")
+
+
+def test_models_may_be_unavailable(root: Path) -> None:
+    with StandIn({"label": "delivery"}, unavailable=["hosted"], root=root) as models:
+        [outcome] = models.ask("classify", TEXT, labels=LABELS)
+    assert outcome.model == "small"
+    assert outcome.route
+    [rejected] = outcome.route.rejected
+    assert (rejected.model, rejected.kind) == ("hosted", "unavailable")
+
+
+def test_an_unavailable_model_must_exist(root: Path) -> None:
+    with (
+        pytest.raises(UnknownName, match="did you mean 'hosted'"),
+        StandIn(unavailable=["hostd"], root=root),
+    ):
+        pass

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     )
     from tierwise.orchestrate.redact_task import redact
     from tierwise.orchestrate.runs import recorded_run
-    from tierwise.orchestrate.steps import step
+    from tierwise.orchestrate.steps import StepTask, step
     from tierwise.orchestrate.task_runners import task_runner
     from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
     from tierwise.report import RunSummary
@@ -32,6 +32,7 @@ _HOMES = {
     "Outcome": "records",
     "RunSummary": "report",
     "Sensitivity": "records",
+    "StepTask": "orchestrate.steps",
     "TierwiseError": "errors",
     "Verdict": "records",
     "check": "steps.checks",
@@ -50,6 +51,7 @@ __all__ = [
     "Outcome",
     "RunSummary",
     "Sensitivity",
+    "StepTask",
     "TierwiseError",
     "Verdict",
     "check",
@@ -63,7 +65,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tierwise' has no attribute '{name}'")
-    return getattr(import_module(f"tierwise.{_HOMES[name]}"), name)
+def __dir__() -> list[str]:
+    """Return the public names, also those that are not loaded yet."""
+    return sorted({*globals(), *__all__})
+
+
+# A type checker reads the imports above: for it, a misspelt name is an error.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'tierwise' has no attribute '{name}'")
+        return getattr(import_module(f"tierwise.{_HOMES[name]}"), name)

@@ -9,15 +9,22 @@ Rules, prompts and checks are the project's own. Every model counts as available
 weights this machine has, so a test sees the route that production would take. Nothing leaves this
 machine or costs anything, and the ledger is a temporary one. Flows called inside the block use the
 stand-in too.
+
+What goes wrong in production can be ordered, too:
+
+    StandIn(faults=[Fault(429, retry_after=0), None])  # the first call fails, the others do not
+    StandIn(confidence=0.4)                            # below a route's threshold
+    StandIn(unavailable=["qwen-0.5b"])                 # as if its weights were not here
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +40,8 @@ from tierwise.records import Batch, Document, Outcome, Sensitivity
 from tierwise.steps.golden_settings import load_settings
 from tierwise.text.language import detect
 
+_LEAST_CONFIDENCE = 1e-9  # 0 has no logarithm
+_ERROR = '{"error": {"message": "the test ordered this fault"}}'
 _DOCUMENT = re.compile(r"<document\b[^>]*>(.*?)</document\b[^>]*>", re.DOTALL)
 
 
@@ -54,23 +63,54 @@ class Request:
         return text.strip()
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A reply that is a provider's fault: an HTTP status, or a connection that breaks (status 0).
+
+    `retry_after` is the header of that name, in seconds. `body` replaces the text of the error; with
+    status 200 it is an answer of the wrong form.
+    """
+
+    status: int = 500
+    retry_after: float | None = None
+    body: str = ""
+
+
 _Fields = Mapping[str, Any]
 RightAnswer = _Fields | Callable[[Request], _Fields]
+# one for each request in order of arrival, None for a good reply; or a function of the request
+Faults = Iterable[Fault | None] | Callable[[Request], Fault | None]
+Confidence = float | Callable[[Request], float | None] | None
 
 
 class StandIn:
-    """A server that answers for every model of a project (see the module).
+    """A server that answers for every model of a project: `with StandIn({…}) as models:`.
 
     `answer` has the fields of the right answer, or is a function that returns them for a request.
     Missing fields are filled in: the first allowed value, else words of the document. Fields that
     the schema does not have are left out, so one answer can serve several steps.
+
+    `faults` come in the order of requests, each once, or from a function of the request. `confidence`
+    is that of every answer, 0 to 1, or from a function of the request; None reports none, as some
+    providers do. `unavailable` names models that cannot be used. Raises UnknownName for a model that
+    is not in the catalog.
     """
 
     def __init__(
-        self, answer: RightAnswer | None = None, *, root: Path | None = None
+        self,
+        answer: RightAnswer | None = None,
+        *,
+        faults: Faults = (),
+        confidence: Confidence = 1.0,
+        unavailable: Collection[str] = (),
+        root: Path | None = None,
     ) -> None:
         self.requests: list[Request] = []  # in order of arrival
         self._answer: RightAnswer = {} if answer is None else answer
+        self._faults = faults if callable(faults) else iter(faults)
+        self._confidence = confidence
+        self._unavailable = unavailable
+        self._lock = threading.Lock()  # requests arrive in threads of their own
         self._root = root
         self._open = ExitStack()
 
@@ -82,7 +122,11 @@ class StandIn:
             scratch = stack.enter_context(
                 tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
             )
-            project = _StandInProject(Project.find(self._root).root, url, Path(scratch))
+            root = Project.find(self._root).root
+            unavailable = frozenset(self._unavailable)
+            project = _StandInProject(root, url, Path(scratch), unavailable)
+            for name in unavailable:
+                project.catalog.model(name)  # raises UnknownName
             self._engine = stack.enter_context(Engine(project, env={}))
             stack.enter_context(using(self._engine))
             # all of it started, so it stays open until the end of the caller's block
@@ -118,9 +162,23 @@ class StandIn:
         self._engine.finish_run(run, "completed")
         return [document.outcomes[spec.name] for document in done.load()]
 
-    def _reply(self, request: Request) -> str:
+    def _reply(self, request: Request) -> Fault | dict[str, Any]:
+        """Return the fault that comes next, or a chat completion."""
+        with self._lock:
+            self.requests.append(request)
+            if callable(self._faults):
+                fault = self._faults(request)
+            else:
+                fault = next(self._faults, None)
+        if fault is not None:
+            return fault
+        confidence = self._confidence
+        if callable(confidence):
+            confidence = confidence(request)
+        return _completion(request.model, self._right_answer(request), confidence)
+
+    def _right_answer(self, request: Request) -> str:
         """Return the right answer as JSON, in the fields of the request's schema."""
-        self.requests.append(request)
         answer = self._answer(request) if callable(self._answer) else self._answer
         definitions = request.schema.get("$defs", {})
         words = " ".join(request.document.split()[:8])
@@ -192,6 +250,7 @@ class _StandInProject(Project):
 
     url: str
     scratch: Path
+    unavailable: frozenset[str] = frozenset()
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -206,9 +265,13 @@ class _StandInProject(Project):
     def ledger_url(self) -> str:
         return f"sqlite:///{self.scratch / 'ledger.db'}"
 
-    def policy(self, env: Mapping[str, str]) -> Policy:  # noqa: ARG002 - every model is available
+    def policy(self, env: Mapping[str, str]) -> Policy:  # noqa: ARG002 - the test decides
+        missing = "the test says that it cannot be used"
         return Policy(
-            catalog=self.catalog, rules=self.rules, certificates=self.certificates
+            catalog=self.catalog,
+            rules=self.rules,
+            certificates=self.certificates,
+            unavailable=dict.fromkeys(sorted(self.unavailable), missing),
         )
 
     def _replace_model(self, model: Model, identity: str) -> Model:
@@ -231,18 +294,31 @@ class _StandInProject(Project):
 class _Server:
     """A server in OpenAI's format on a loopback socket; the context manager returns its address."""
 
-    def __init__(self, reply: Callable[[Request], str]) -> None:
+    def __init__(self, reply: Callable[[Request], Fault | dict[str, Any]]) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"  # connections stay open
 
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 call = json.loads(self.rfile.read(length))
-                completion = _completion(call["model"], reply(_parse_request(call)))
-                body = json.dumps(completion).encode()
-                self.send_response(200)
+                answer = reply(_parse_request(call))
+                if not isinstance(answer, Fault):
+                    self._send(200, json.dumps(answer))
+                elif answer.status == 0:
+                    self.close_connection = True  # without a word
+                else:
+                    text = answer.body or _ERROR
+                    self._send(answer.status, text, answer.retry_after)
+
+            def _send(
+                self, status: int, text: str, retry_after: float | None = None
+            ) -> None:
+                body = text.encode()
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
+                if retry_after is not None:
+                    self.send_header("Retry-After", f"{retry_after:g}")
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -275,9 +351,14 @@ def _parse_request(body: Mapping[str, Any]) -> Request:
     )
 
 
-def _completion(model: str, text: str) -> dict[str, Any]:
-    """Return a reply with full confidence; the token counts are made up."""
-    logprobs = {"content": [{"token": "a", "logprob": 0.0, "top_logprobs": []}]}
+def _completion(model: str, text: str, confidence: float | None) -> dict[str, Any]:
+    """Return a reply of this confidence; the token counts are made up."""
+    logprobs = None
+    if confidence is not None:
+        # the confidence of an answer is the likelihood of its least likely token
+        logprob = math.log(max(confidence, _LEAST_CONFIDENCE))
+        token = {"token": "a", "logprob": logprob, "top_logprobs": []}
+        logprobs = {"content": [token]}
     message = {"role": "assistant", "content": text}
     choice = {
         "index": 0,

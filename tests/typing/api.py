@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from prefect import Task
+from prefect.futures import PrefectFutureList
 from prefect.task_runners import TaskRunner
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from tierwise import (
     Check,
     Document,
     RunSummary,
+    StepTask,
     Verdict,
     check,
     documents_from,
@@ -31,6 +33,14 @@ class Output(BaseModel):
     text: str
 
 
+class Other(BaseModel):
+    words: int
+
+
+def needs_it(document: Document) -> bool:
+    return document.language == "en"
+
+
 @check("length")
 def not_empty(output: Output, document: Document) -> str | None:
     return None if output.text else "empty"
@@ -41,6 +51,7 @@ def flow_body() -> RunSummary:
     shout = step("shout", returns=Output, checks=[not_empty])
     shout_as_task: Task[..., Batch] = shout
     assert_type(shout_as_task, Task[..., Batch])
+    assert_type(shout, StepTask[Output])
     redact_as_task: Task[..., Batch] = redact
     assert_type(redact_as_task, Task[..., Batch])
     assert_type(not_empty, Check)
@@ -52,6 +63,30 @@ def flow_body() -> RunSummary:
         assert_type(documents_from(rows, sensitivity="internal"), Sequence[Batch])
         assert_type(documents_from([Document(id="a", text="b")]), Sequence[Batch])
         assert_type(write_documents(batches, Path("out")), Path)
+        done = shout.map(batches, only=needs_it, labels=["a", "b"])
+        assert_type(done, PrefectFutureList[Batch])
+        assert_type(shout.map(done, returns=Other), PrefectFutureList[Batch])
+        assert_type(redact.map(done, to="internal"), PrefectFutureList[Batch])
+        assert_type(write_documents(done, Path("out")), Path)
+        document = batches[0].load()[0]
+        assert_type(shout.of(document), Output | None)
+        assert_type(shout.of(document, Other), Other | None)
         value: Any = batches[0].load()[0].value("shout")
         assert_type(value, Any)
     return run.summary()
+
+
+def mistakes() -> None:
+    """Each of these is an error for mypy: it would report an ignore that is not needed."""
+    import tierwise
+
+    str(tierwise.reed_documents)  # type: ignore[attr-defined]
+    from tierwise import reed_documents  # type: ignore[attr-defined] # noqa: F401
+
+    shout = step("shout", returns=Output)
+    shout.map(Path("in"))  # type: ignore[arg-type]
+    shout.map([], only="needs_it")  # type: ignore[arg-type]
+    shout.map([], returns=Output(text=""))  # type: ignore[arg-type]
+    output = shout.of(Document(id="a", text=""))
+    str(output.text)  # type: ignore[union-attr]
+    step("shout", returns=str)  # type: ignore[type-var]

@@ -5,12 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
+from prefect import unmapped
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel
+from prefect.futures import PrefectFutureList
+from pydantic import BaseModel, ValidationError
 
-from tierwise.orchestrate.batch_task import BatchTask, log_to_run, task_run_name
+from tierwise.errors import Misuse
+from tierwise.orchestrate.batch_task import (
+    Batches,
+    BatchTask,
+    log_to_run,
+    task_run_name,
+)
 from tierwise.orchestrate.prefect_ui import tag_task_run
 from tierwise.orchestrate.runs import current_run
 from tierwise.orchestrate.server import tellable
@@ -19,17 +27,71 @@ from tierwise.steps.checks import Check
 from tierwise.steps.step import Correct, Gather, Stakes, Step
 from tierwise.text.escape import escape_control
 
+Condition = Callable[[Document], bool]
+T = TypeVar("T", bound=BaseModel)
+Other = TypeVar("Other", bound=BaseModel)
 
-class StepTask(BatchTask):
-    """A Prefect task that runs a step over a batch. `spec` is the step itself."""
+
+class StepTask(BatchTask, Generic[T]):
+    """A Prefect task that runs a step over a batch; T is the step's output model.
+
+    `spec` is the step itself.
+    """
 
     spec: Step
+
+    def map(  # type: ignore[override] # Prefect maps every list; this maps the batches alone
+        self,
+        batches: Batches,
+        /,
+        *,
+        only: Condition | unmapped | None = None,
+        returns: type[BaseModel] | unmapped | None = None,
+        **parameters: Any,
+    ) -> PrefectFutureList[Batch]:
+        """Make one task run for each batch; every parameter goes to each of them as it is.
+
+        `only` says which documents the step applies to, and `returns` is another output model.
+        Lists and mappings need no `unmapped`. A future as a parameter is resolved. `wait_for` is
+        Prefect's. Raises Misuse for a single batch.
+        """
+        # left out where it is not given, as the plan of a call shows what was given
+        if only is not None:
+            parameters["only"] = only
+        if returns is not None:
+            parameters["returns"] = returns
+        return super().map(batches, **parameters)
+
+    @overload
+    def of(self, document: Document) -> T | None: ...
+    @overload
+    def of(self, document: Document, returns: type[Other]) -> Other | None: ...
+    def of(
+        self, document: Document, returns: type[BaseModel] | None = None
+    ) -> BaseModel | None:
+        """Return a document's accepted output of this step, or None where it has none.
+
+        `returns` is the output model of the call, where that was another one. Raises Misuse for an
+        output that does not fit the model.
+        """
+        value = document.value(self.spec.name)
+        if value is None:
+            return None
+        output_model = returns or self.spec.returns
+        try:
+            return output_model.model_validate(value)
+        except ValidationError:
+            name = self.spec.name
+            raise Misuse(
+                f"the output of {name} for {document.id} does not fit {output_model.__name__}; "
+                f"where the call had `returns=Model`, write {name}.of(document, Model)"
+            ) from None
 
 
 def step(
     name: str,
     *,
-    returns: type[BaseModel],
+    returns: type[T],
     checks: Sequence[Check] = (),
     prompt: str | None = None,
     choices: Mapping[str, str] | None = None,
@@ -37,7 +99,7 @@ def step(
     gathers: Gather | None = None,
     stakes: Stakes = "normal",
     correct: Correct | None = None,
-) -> StepTask:
+) -> StepTask[T]:
     """Return a step as a Prefect task: `classify.map(batches, labels=[…])`.
 
     Keyword arguments become parameters of the prompt and the checks. Two are for the task itself:
@@ -59,14 +121,14 @@ def step(
     def run_step(
         batch: Batch,
         *,
-        only: Callable[[Document], bool] | None = None,
+        only: Condition | None = None,
         returns: type[BaseModel] | None = None,
         **parameters: Any,
     ) -> Batch:
         this_spec = replace(spec, returns=returns) if returns else spec
         return _run(this_spec, batch, parameters, only)
 
-    task = StepTask(
+    task: StepTask[T] = StepTask(
         run_step,
         name=name,
         description=returns.__doc__,
@@ -83,7 +145,7 @@ def _run(
     spec: Step,
     batch: Batch,
     parameters: Mapping[str, Any],
-    only: Callable[[Document], bool] | None,
+    only: Condition | None,
 ) -> Batch:
     """Run a step over a batch in the current run, and show its progress."""
     run = current_run()
