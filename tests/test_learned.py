@@ -24,7 +24,7 @@ from tierwise.evidence.training.labelled import (
     split,
 )
 from tierwise.evidence.training.thresholds import fit_threshold
-from tierwise.evidence.training.train import train
+from tierwise.evidence.training.train import identity_before, train
 from tierwise.gateway.learned.classifier import Classifier
 from tierwise.gateway.learned.files import load, read_metadata, save
 from tierwise.records import Document
@@ -476,13 +476,23 @@ def test_it_knows_which_texts_it_was_trained_on(classifier: Classifier) -> None:
     assert not any(classifier.saw(golden.text) for golden in GOLDEN)
 
 
-def test_training_needs_two_labels_and_three_examples_of_each() -> None:
-    with pytest.raises(ConfigError, match="two labels; found: x"):
+def test_training_needs_two_labels_with_three_examples_each() -> None:
+    with pytest.raises(ConfigError, match="two labels with 3 examples each; enough: x"):
         train(few(*[("hello", "x")] * 9))
-    with pytest.raises(
-        ConfigError, match=r"'y' \(2\): add some, or leave the label out"
-    ):
+    with pytest.raises(ConfigError, match="too few examples of y; enough: x"):
         train(few(*[("hello", "x")] * 9, ("bye", "y"), ("ciao", "y")))
+
+
+def test_a_label_with_too_few_examples_is_left_out_and_on_record() -> None:
+    """So is one without any; the others are learned as if the rare ones were not there."""
+    common = [("hello you", "x")] * 5 + [("bye now", "y")] * 5
+    rare = [("ciao", "z"), ("ciao ciao", "z")]
+    classifier = train(few(*common, *rare), labels=("x", "y", "z", "none"))
+    assert classifier.labels == ("x", "y")
+    assert classifier.metadata.left_out == ("none", "z")
+    assert classifier.metadata.n == 10
+    assert classifier.identity == train(few(*common)).identity
+    assert classifier.identity == identity_before(few(*common, *rare))
 
 
 # --- its files -----------------------------------------------------------------------------------

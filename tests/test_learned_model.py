@@ -491,6 +491,32 @@ def test_training_again_on_the_same_examples_leaves_the_files_alone(
     assert told["identity"] == read_metadata(labelled / told["file"]).identity
 
 
+def test_a_rare_label_is_left_to_other_models_and_said(
+    labelled: Path, terminal: Terminal
+) -> None:
+    """It blocks neither training nor the answers with the other labels; a label that is new does."""
+    labels = ["billing", "delivery", "praise", "spam"]
+    settings = f"parameters: {{labels: [{', '.join(labels)}]}}\n"
+    (labelled / "golden" / "classify.yaml").write_text(settings)
+    praise = [
+        {"id": f"p{number}", "text": f"Thank you, {number} times", "label": "praise"}
+        for number in range(2)
+    ]
+    write(labelled / "golden" / "classify-examples.jsonl", [*rows(), *praise])
+    done = terminal("train", "classify", cwd=labelled)
+    assert done.code == 0, done.err
+    assert "trained on 16 examples (billing 8, delivery 8)" in done.out
+    assert "Too few examples of praise (2): topics never answers it." in done.out
+    assert "Too few examples of spam (0)" in done.out
+    with Engine(Project(labelled), env={}) as engine:
+        outcome = ask(engine, labels=labels, models=("topics",))
+        assert (outcome.status, outcome.model) == ("accepted", "topics")
+        newer = ask(engine, labels=[*labels, "offer"], models=("topics",))
+        assert "the step's offer it never learned" in newer.reason
+    told = json.loads(terminal("train", "classify", "--json", cwd=labelled).out)
+    assert told["labels_left_out"] == {"praise": 2, "spam": 0}
+
+
 def test_a_damaged_file_is_trained_anew(labelled: Path, terminal: Terminal) -> None:
     terminal("train", "classify", cwd=labelled)
     path = trained_file(labelled, "topics")
@@ -575,7 +601,7 @@ def test_a_trained_file_is_as_sensitive_as_the_most_sensitive_example(
         (["classify", "--golden", "none.jsonl"], "none.jsonl is missing"),
         (
             ["classify", "--golden", "golden/one.jsonl"],
-            "golden/one.jsonl: no example of billing; label some",
+            "two labels with 3 examples each; too few examples of billing; enough: delivery",
         ),
         (
             ["classify", "--golden", "golden/odd.jsonl"],

@@ -87,11 +87,10 @@ def train(
         Labelled(example.id, example.text, str(example.expected[form.field]))
         for example in kept
     ]
-    _check_labels(labelled, form, paths)
     model_file = trained_file(project.root, name)
     # The file contains words of the examples, so it is as sensitive as the most sensitive one.
     sensitivity = highest(*(example.sensitivity for example in kept))
-    metadata = _train_if_changed(model_file, labelled, sensitivity)
+    metadata = _train_if_changed(model_file, labelled, sensitivity, form.labels)
     data = _summary(
         name,
         model_file.relative_to(project.root),
@@ -176,26 +175,15 @@ def _golden_texts(project: Project, step: str) -> set[str]:
     return {normalised(example.text) for example in golden.examples}
 
 
-def _check_labels(
-    labelled: Sequence[Labelled], form: Form, paths: Sequence[Path]
-) -> None:
-    """Raise ConfigError for a label without examples: answers would never have it."""
-    present = {example.label for example in labelled}
-    missing = [label for label in form.labels if label not in present]
-    if missing:
-        files = ", ".join(str(path) for path in paths)
-        names = ", ".join(missing)
-        raise ConfigError(
-            f"no example of {names}; label some, at least 3 of each", path=files
-        )
-
-
 def _train_if_changed(
-    path: Path, labelled: Sequence[Labelled], sensitivity: Any
+    path: Path,
+    labelled: Sequence[Labelled],
+    sensitivity: Any,
+    labels: Sequence[str],
 ) -> ClassifierMetadata:
     """Train the classifier, unless the file has the same one already; return its metadata."""
     from tierwise.cli.progress import status
-    from tierwise.evidence.training.train import identity_before
+    from tierwise.evidence.training.train import identity_before, labels_left_out
     from tierwise.evidence.training.train import train as fit
     from tierwise.gateway.learned import load, save
 
@@ -204,13 +192,14 @@ def _train_if_changed(
         if (
             metadata.identity == identity_before(labelled)
             and metadata.sensitivity == sensitivity
+            and metadata.left_out == labels_left_out(labelled, labels)
         ):
             typer.echo("Nothing has changed since it was trained.", err=True)
             return metadata
     except ConfigError:
         pass  # the file is missing, damaged, or of another version: train
     with status(f"training on {plural(len(labelled), 'example')}"):
-        classifier = fit(labelled, sensitivity=sensitivity)
+        classifier = fit(labelled, sensitivity=sensitivity, labels=labels)
     return save(classifier, path)
 
 
@@ -232,6 +221,7 @@ def _summary(
         "examples": metadata.n,
         "left_out": left_out,
         "labels": {label: counts[label] for label in metadata.labels},
+        "labels_left_out": {label: counts[label] for label in metadata.left_out},
         "accuracy": metadata.surest[0].accuracy,
         "surest": [asdict(point) for point in metadata.surest],
     }
@@ -246,6 +236,11 @@ def _print(step: str, data: dict[str, Any]) -> None:
     if left_out:
         typer.echo(
             f"Left out: {left_out} that golden/{step}.jsonl has, on which it is certified"
+        )
+    for label, count in data["labels_left_out"].items():
+        typer.echo(
+            f"Too few examples of {label} ({count}): {model} never answers it. "
+            "Its documents are for the next models of the route; label 3 to teach it."
         )
     rows = []
     for point in data["surest"]:

@@ -88,8 +88,12 @@ def _form(call: Call, model: Model) -> Form:
 
 
 def _check_labels(form: Form, classifier: Classifier, model: Model) -> None:
-    """Raise ModelUnavailable unless the classifier has the step's labels, and no others."""
-    missing = sorted(set(form.labels) - set(classifier.labels))
+    """Raise ModelUnavailable unless the classifier has the step's labels, and no others.
+
+    Labels that training left out, for want of examples, are other models' to give.
+    """
+    expected = {*classifier.labels, *classifier.metadata.left_out}
+    missing = sorted(set(form.labels) - expected)
     surplus = sorted(set(classifier.labels) - set(form.labels))
     faults = []
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -44,22 +44,27 @@ def train(
     *,
     seed: int = 0,
     sensitivity: Sensitivity = "restricted",
+    labels: Iterable[str] = (),
 ) -> Classifier:
     """Train a classifier for the labels of the examples; their order makes no difference.
 
-    `sensitivity` is the highest of the examples. It takes a second for 5 labels and 130 examples,
-    half a minute for 77 and 3,000. Raises ConfigError when there are fewer than two labels, or
-    fewer than three examples of one.
+    Labels with fewer than three examples are left out, and listed in the metadata; `labels` names
+    those that have none at all. `sensitivity` is the highest of the examples. It takes a second for
+    5 labels and 130 examples, half a minute for 77 and 3,000. Raises ConfigError when fewer than
+    two labels have enough examples.
     """
     import numpy
     import sklearn.linear_model  # noqa: F401 - first, as only loaded libraries can be limited
     from threadpoolctl import threadpool_limits
 
-    counts = Counter(example.label for example in examples)
-    _check(counts)
-    ordered = sorted(examples, key=lambda example: (example.text, example.label))
+    left_out = labels_left_out(examples, labels)
+    learnable = _learnable(examples)
+    counts = Counter(example.label for example in learnable)
+    if len(counts) < 2:
+        _refuse(counts, left_out)
+    ordered = sorted(learnable, key=lambda example: (example.text, example.label))
     texts = [example.text for example in ordered]
-    labels, right = numpy.unique(
+    known_labels, right = numpy.unique(
         [example.label for example in ordered], return_inverse=True
     )
     folds = min(_FOLDS, *counts.values())
@@ -71,7 +76,7 @@ def train(
         model.fit(union.fit_transform(texts), right)
     weights, bias = _per_label(model)
     metadata = ClassifierMetadata(
-        labels=tuple(labels.tolist()),
+        labels=tuple(known_labels.tolist()),
         n=len(ordered),
         surest=_coverage_points(tuned.log_probabilities, right),
         sensitivity=sensitivity,
@@ -81,6 +86,7 @@ def train(
         regularisation=tuned.regularisation,
         temperature=tuned.temperature,
         scikit_learn=version("scikit-learn"),
+        left_out=left_out,
     )
     return Classifier(
         metadata,
@@ -93,19 +99,35 @@ def train(
 
 def identity_before(examples: Sequence[Labelled], *, seed: int = 0) -> str:
     """Return the identity that `train` would give, without training."""
-    return identity_of(data_hash(examples), RECIPE, seed, version("scikit-learn"))
+    return identity_of(
+        data_hash(_learnable(examples)), RECIPE, seed, version("scikit-learn")
+    )
 
 
-def _check(counts: Counter[str]) -> None:
-    if len(counts) < 2:
-        labels = ", ".join(counts) or "none"
-        raise ConfigError(f"a classifier needs examples of two labels; found: {labels}")
-    rarest, number = min(counts.items(), key=lambda pair: (pair[1], pair[0]))
-    if number < LEAST_PER_LABEL:
-        remedy = f"add some, or leave the label out; {LEAST_PER_LABEL} are the least"
-        raise ConfigError(
-            f"too few examples of the label '{rarest}' ({number}): {remedy}"
-        )
+def labels_left_out(
+    examples: Iterable[Labelled], labels: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return the labels, of examples or of `labels`, that have too few examples to learn from."""
+    counts = Counter(dict.fromkeys(labels, 0))
+    counts.update(example.label for example in examples)
+    return tuple(
+        sorted(label for label, number in counts.items() if number < LEAST_PER_LABEL)
+    )
+
+
+def _learnable(examples: Sequence[Labelled]) -> list[Labelled]:
+    """Return the examples whose labels have enough of them."""
+    left_out = set(labels_left_out(examples))
+    return [example for example in examples if example.label not in left_out]
+
+
+def _refuse(counts: Counter[str], left_out: Sequence[str]) -> None:
+    """Raise ConfigError for fewer than two labels that can be learned."""
+    enough = ", ".join(counts) or "none"
+    message = f"a classifier needs two labels with {LEAST_PER_LABEL} examples each"
+    if left_out:
+        message += f"; too few examples of {', '.join(left_out)}"
+    raise ConfigError(f"{message}; enough: {enough}")
 
 
 def _regression() -> Any:

@@ -58,6 +58,8 @@ class ClassifierMetadata:
     temperature: float
     scikit_learn: str  # version
     recipe: str = RECIPE
+    # labels of the step with too few examples: documents with them are for other models
+    left_out: tuple[str, ...] = ()
     file_hash: str = ""  # SHA-256 (hex) of the weights' file, once saved
 
     @property
