@@ -27,9 +27,11 @@ class Servers:
     api_key: str = "embedded-key"
     fails_first: bool = False
     threads: list[int] = field(default_factory=list)
+    settings: list[tuple[int, int]] = field(default_factory=list)
 
     def endpoint(self, model: Model, env: Any) -> Servers:
         self.threads.append(threading.get_ident())
+        self.settings.append((model.context_tokens, model.concurrency))
         if self.fails_first and len(self.threads) == 1:
             raise ModelUnavailable(f"{model.name}: no room")
         return self
@@ -117,3 +119,20 @@ def test_a_run_on_local_models_never_imports_litellm(standin: Standin) -> None:
     )
     assert (done.stdout, done.stderr) == ("set()\n", "")
     assert standin.count == 2
+
+
+def test_entries_with_the_same_weights_start_one_server_for_the_larger_settings(
+    standin: Standin,
+) -> None:
+    """The file is loaded once, for the longest context and the most calls of all its entries."""
+    shared = {"file": "/models/qwen.gguf"}
+    entries = {}
+    for name, tokens, calls in (("openai", 4096, 8), ("other", 8192, 2)):
+        entries[name] = entry("openai/qwen", None, tier="local", weights=shared)
+        entries[name] |= {"context_tokens": tokens, "concurrency": calls}
+        del entries[name]["litellm_params"]["api_key"]
+    entries["apart"] = {**entries["other"], "weights": {"file": "/models/b.gguf"}}
+    servers = Servers(standin.url + "/v1")
+    calls = [replace(CALL, model=name) for name in entries]
+    ask(catalog(entries), *calls, local=servers)
+    assert servers.settings == [(8192, 8), (8192, 8), (8192, 2)]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from tests.kit.ledgers import run
 from tests.kit.projects import RULES, make_project, model
 from tests.kit.standin import Request, Standin, status, unused_address
 from tests.kit.steps import GOOD, TEXT, classify, kinds
+from tierwise.cascade.attempts import Attempts
 from tierwise.cascade.circuit import (
     FAULTS_TO_OPEN,
     FIRST_COOLDOWN_S,
@@ -34,14 +36,18 @@ ALONE = RULES.replace("[small, large]", "[small]")
 
 
 def limits(**settings: object) -> ModelLimits:
+    return ModelLimits(named("small", **settings))
+
+
+def named(name: str, **settings: object) -> Model:
     usual = {
-        "name": "small",
+        "name": name,
         "tier": "local",
         "context_tokens": 8000,
         "max_output_tokens": 100,
         "strength": 1,
     }
-    return ModelLimits(Model.model_validate({**usual, "price": "unknown", **settings}))
+    return Model.model_validate({**usual, "price": "unknown", **settings})
 
 
 def fault(
@@ -125,6 +131,41 @@ def test_a_minutes_requests_are_held_to() -> None:
 
 
 # ---- so many at once
+
+
+def test_entries_that_share_weights_share_the_calls_at_once() -> None:
+    """They are one embedded server, which answers as many calls as its largest entry says."""
+
+    async def story() -> None:
+        weights = {"file": "/models/qwen.gguf"}
+        attempts = Attempts(cast("Any", None), cast("Any", None))
+        plain = attempts.limits(named("plain", weights=weights, concurrency=2))
+        taught = attempts.limits(named("taught", weights=weights, concurrency=3))
+        other = attempts.limits(named("other", weights={"file": "/models/b.gguf"}))
+        alone = attempts.limits(named("alone"))
+        async with (
+            plain.in_flight_permit(),
+            plain.in_flight_permit(),
+            taught.in_flight_permit(),
+        ):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05), taught.in_flight_permit():
+                    pass
+            # a wait that was given up has taken nothing from the others
+            async with other.in_flight_permit(), alone.in_flight_permit():
+                pass
+        async with (
+            taught.in_flight_permit(),
+            taught.in_flight_permit(),
+            taught.in_flight_permit(),
+        ):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05), plain.in_flight_permit():
+                    pass
+        async with plain.in_flight_permit(), plain.in_flight_permit():
+            pass
+
+    run(story())
 
 
 def test_a_429_halves_how_many_go_at_once_and_a_round_of_successes_adds_one() -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from tierwise.cascade.faults import NEVER_BILLED
 from tierwise.cascade.job import Work
-from tierwise.cascade.rate_limits import ModelLimits, RatePermit
+from tierwise.cascade.rate_limits import ModelLimits, RatePermit, ServerPermits
 from tierwise.errors import (
     CallError,
     CoolingDown,
@@ -26,7 +26,7 @@ from tierwise.errors import (
     TierwiseError,
 )
 from tierwise.ledger import CallLedger, Paid
-from tierwise.policy.catalog import Model
+from tierwise.policy.catalog import Model, Weights
 from tierwise.policy.router import worst_case
 from tierwise.records import (
     Attempt,
@@ -81,11 +81,16 @@ class Attempts:
         self._ledger = ledger
         self._workers = workers
         self._limits: dict[str, ModelLimits] = {}
+        self._servers: dict[Weights, ServerPermits] = {}  # of embedded models
 
     def limits(self, model: Model) -> ModelLimits:
         """Return this process's share of a model's limits."""
         if model.name not in self._limits:
-            self._limits[model.name] = ModelLimits(model.shared_by(self._workers))
+            server = None
+            if model.weights:
+                server = self._servers.setdefault(model.weights, ServerPermits())
+            share = model.shared_by(self._workers)
+            self._limits[model.name] = ModelLimits(share, server)
         return self._limits[model.name]
 
     async def make(

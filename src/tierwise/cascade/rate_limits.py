@@ -76,10 +76,31 @@ class PerMinute:
             taken.amount = amount
 
 
+class ServerPermits:
+    """The permits of one embedded server, which all catalog entries with its weights share.
+
+    The server answers as many calls at once as the largest `concurrency` among these entries.
+    """
+
+    def __init__(self) -> None:
+        self.in_flight = CapacityLimiter(1)
+        self.claims = CapacityLimiter(_claims_for(1))
+
+    def serve(self, model: Model) -> None:
+        """Grow to the concurrency of one more entry."""
+        if model.concurrency > self.in_flight.total_tokens:
+            self.in_flight.total_tokens = model.concurrency
+            self.claims.total_tokens = _claims_for(model.concurrency)
+
+
 class ModelLimits:
     """The limits of one model in this process. Lives on the engine's event loop."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, server: ServerPermits | None = None) -> None:
+        """`server` has the permits of an embedded model's server."""
+        if server is not None:
+            server.serve(model)
+        self._server = server
         self.circuit = Circuit(model.concurrency, model.concurrency)
         self._name = model.name
         self._in_flight = CapacityLimiter(model.concurrency)
@@ -100,11 +121,15 @@ class ModelLimits:
         These are a quarter more than may be in flight, so that no in-flight permit is idle while a
         claim is committed.
         """
-        return _Permit(self._claims)
+        if self._server is None:
+            return _Permit(self._claims)
+        return _Permit(self._claims, self._server.claims)
 
     def in_flight_permit(self) -> AbstractAsyncContextManager[None]:
         """Wait for one of the calls that may be in flight."""
-        return _Permit(self._in_flight)
+        if self._server is None:
+            return _Permit(self._in_flight)
+        return _Permit(self._in_flight, self._server.in_flight)
 
     async def rate_permit(self, tokens: int) -> RatePermit:
         """Wait until a call of at most `tokens` may begin.
@@ -155,23 +180,37 @@ class ModelLimits:
 
 
 class _Permit(AbstractAsyncContextManager[None]):
-    """One permit of a limiter, for the time of a block.
+    """One permit of each of some limiters, for the time of a block, taken in their order.
 
     The permit itself is the borrower, not the task: a task may hold one permit while another of its
     calls waits for one.
     """
 
-    def __init__(self, limiter: CapacityLimiter) -> None:
-        self._limiter = limiter
+    def __init__(self, *limiters: CapacityLimiter) -> None:
+        self._limiters = limiters
+        self._taken: list[CapacityLimiter] = []
 
     async def __aenter__(self) -> None:
         try:
-            self._limiter.acquire_on_behalf_of_nowait(self)
-        except WouldBlock:
-            await self._limiter.acquire_on_behalf_of(self)
+            for limiter in self._limiters:
+                await self._take(limiter)
+        except BaseException:  # cancelled while it waits for a later one
+            self._release()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._limiter.release_on_behalf_of(self)
+        self._release()
+
+    async def _take(self, limiter: CapacityLimiter) -> None:
+        try:
+            limiter.acquire_on_behalf_of_nowait(self)
+        except WouldBlock:
+            await limiter.acquire_on_behalf_of(self)
+        self._taken.append(limiter)
+
+    def _release(self) -> None:
+        while self._taken:
+            self._taken.pop().release_on_behalf_of(self)
 
 
 def _claims_for(in_flight: int) -> int:

@@ -144,7 +144,8 @@ class Gateway:
                 raise ModelUnavailable(
                     "no embedded models are started here", model=model.name
                 )
-            endpoint = await asyncio.to_thread(self._local.endpoint, model, self._env)
+            served = _with_largest_settings(model, self._catalog)
+            endpoint = await asyncio.to_thread(self._local.endpoint, served, self._env)
             params |= {"api_base": endpoint.api_base, "api_key": endpoint.api_key}
         tier = self._catalog.tiers[model.tier]
         resolved = resolve_model(model, params, tier.hosts)
@@ -153,6 +154,21 @@ class Gateway:
                 "set `api_base`, or the call would leave the house", model=model.name
             )
         return resolved
+
+
+def _with_largest_settings(model: Model, catalog: Catalog) -> Model:
+    """Return an embedded model with the settings of a server for all entries with its weights.
+
+    So the same file is loaded once, for the longest context and the most calls at a time.
+    """
+    sharing = [
+        other for other in catalog.models.values() if other.weights == model.weights
+    ]
+    changes = {
+        "context_tokens": max(other.context_tokens for other in sharing),
+        "concurrency": max(other.concurrency for other in sharing),
+    }
+    return model.model_copy(update=changes)
 
 
 def _check_for_secrets(reply: Reply, resolved: ResolvedModel) -> None:
