@@ -440,6 +440,28 @@ def findings(
     return [(f.level, f.kind, f.message) for f in report.findings]
 
 
+def test_a_deployment_of_a_flow_that_is_gone_is_found(project: Checked) -> None:
+    """Before `tierwise up` deploys it, or a schedule fails every night."""
+    project.write("flows/night.py", "@flow\ndef night(source, budget_usd=1.0): ...\n")
+    project.write(
+        "prefect.yaml",
+        """\
+        deployments:
+          - {name: a, entrypoint: "flows/night.py:night", parameters: {source: x}}
+          - {name: b, entrypoint: "flows/nigth.py:night"}
+          - {name: c, entrypoint: "flows/night.py:nigth"}
+          - {name: d, entrypoint: "flows/night.py:night", parameters: {sauce: x}}
+          - {name: e, entrypoint: "elsewhere.flows.night"}
+        """,
+    )
+    assert project.code() == 1
+    assert [line.partition(" Remove")[0] for line in project.found("deployment")] == [
+        "error 3: no file named 'flows/nigth.py'; did you mean 'flows/night.py'?",
+        "error 4: flows/night.py has no flow named 'nigth'; did you mean 'night'?",
+        "error 5: night takes no parameter named 'sauce'; did you mean 'source'?",
+    ]
+
+
 def test_prices_grow_old_and_models_retire(project: Checked) -> None:
     """The stand-ins' price is of 2026-11-01."""
     catalog = project.root / "routing_rules" / "catalog.yaml"

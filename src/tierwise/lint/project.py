@@ -15,6 +15,7 @@ from tierwise.lint.code import (
     step_order,
 )
 from tierwise.lint.dependencies import dependency_findings, field_findings
+from tierwise.lint.deployments import deployment_findings
 from tierwise.lint.evidence import certificate_findings, golden_findings
 from tierwise.lint.examples import example_findings
 from tierwise.lint.files import ProjectFiles, read_files
@@ -75,6 +76,7 @@ def check_project(
     findings = [finding_from_error(fault, files.root) for fault in files.faults]
     findings += layout_findings(files.root)
     findings += shadowing_findings(files.root)
+    findings += deployment_findings(files.root)
     findings += code.findings
     findings += _file_findings(files, code, today)
     if files.catalog_source and files.catalog:
