@@ -58,7 +58,6 @@ USES = {
     "audit": "audit verify",
     "retention": "retention --older-than 0h --dry-run --by eve",
     "docs": "docs tutorial",
-    "docs": "docs",
     "init": "init other",
     "new": "new step urgency",
     "export": "export --step reply --sensitivity-max restricted --validation 0",
