@@ -192,11 +192,10 @@ def _catalog() -> Catalog:
 def _answer(step: Step, parameters: Mapping[str, object]) -> Callable[[bytes], object]:
     def read(data: bytes) -> object:
         output = step.parse(data.decode("utf-8", "replace"))
-        return (
-            step.judge(output, Document(id="a", text=TEXT), parameters)
-            if isinstance(output, BaseModel)
-            else output
-        )
+        if not isinstance(output, BaseModel):
+            return output
+        document = Document(id="a", text=TEXT)
+        return [check(output, document, parameters) for check in step.checks]
 
     return read
 

@@ -208,14 +208,6 @@ def test_every_misspelt_name_is_told_with_what_was_meant(project: Checked) -> No
     assert len(told) == 10
 
 
-def test_a_misspelt_check_says_which_one_was_meant(project: Checked) -> None:
-    project.rules(
-        "{name: default, try: [small]}", rest="escalate: {on: [schema, lable]}\n"
-    )
-    assert "escalate → on → 1" in project()[0]
-    assert project()[0].endswith("(found 'lable'); did you mean 'label'?")
-
-
 def test_an_entry_that_is_like_no_other_names_its_line_and_what_was_meant(
     project: Checked,
 ) -> None:

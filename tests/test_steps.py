@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
+from tierwise.cascade.checking import Checking
 from tierwise.errors import Misuse
 from tierwise.records import Document, Verdict
 from tierwise.steps.checks import check
@@ -259,9 +261,10 @@ def test_the_verdicts_come_in_order_and_with_the_parameters() -> None:
         return None
 
     judged = Step(name="s", returns=Answer, prompt="s", checks=(first, second))
-    assert judged.judge(
-        Answer.model_validate(GOOD), Document(id="d", text="t"), {"most": 3}
-    ) == (
+    output = Answer.model_validate(GOOD)
+    document = Document(id="d", text="t")
+    verdicts = Checking().verdicts(judged, output, document, {"most": 3})
+    assert asyncio.run(verdicts) == (
         Verdict("schema", True),
         Verdict("first", False, "most is 3"),
         Verdict("second", True),

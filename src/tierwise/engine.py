@@ -168,6 +168,7 @@ class Engine:
             )
             stack.callback(self._portal.call, self._gateway.aclose)
             self._cascade = Cascade(self._gateway, self.ledger, project.scale.workers)
+            stack.callback(self._cascade.close)
             self._update_demotions()
             self._closing = stack.pop_all()
 
@@ -363,7 +364,11 @@ class Engine:
         models: tuple[str, ...] = (),
         thresholds: Mapping[str, float] | None = None,
     ) -> Job:
-        """Return a step with everything that its documents need."""
+        """Return a step with everything that its documents need.
+
+        Raises ConfigError if the rules escalate on a check that does not exist.
+        """
+        self.project.refuse_unknown_checks()
         return Job(
             run=run,
             step=step,
@@ -482,7 +487,7 @@ def current_for(
     return Current(
         identities=identities,
         prompt_hash=project.prompts[prompt].hash,
-        step_hash=step_hash,
+        step_hash=project.rules.escalate.with_reasks(step_hash),
         today=datetime.date.today(),
     )
 

@@ -24,12 +24,13 @@ from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.router import Policy
-from tierwise.policy.rules import Rules, load_rules
+from tierwise.policy.rules import Rules, load_rules, unknown_checks
+from tierwise.steps.checks import names_made
 from tierwise.steps.prompts import Prompts, load_prompts
 from tierwise.steps.step import Step
 from tierwise.text.files import folder_with
 from tierwise.text.settings import Settings
-from tierwise.text.yaml import YamlData
+from tierwise.text.yaml import YamlData, read_yaml
 
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
@@ -156,6 +157,23 @@ class Project:
         """routing_rules/rules.yaml, its names checked against the catalog and the prompts."""
         steps = {prompt.head.step for prompt in self.prompts}
         return load_rules(self.root / RULES, self.catalog, steps)
+
+    def refuse_unknown_checks(self) -> None:
+        """Raise ConfigError if `escalate.on` names a check that does not exist.
+
+        A project's own checks are known once tasks/ is imported; that is done only for a name that
+        no check has so far. Where a module of tasks/ cannot be imported, nothing is refused.
+        """
+        if names_made().issuperset(self.rules.escalate.on):
+            return
+        try:
+            for name in _module_names(self.root / "tasks"):
+                self._import(f"tasks.{name}")
+        except Exception:  # noqa: BLE001 - the flow that needs the module says what is wrong
+            return
+        source = read_yaml(self.root / RULES)
+        for fault in unknown_checks(source, self.rules, names_made()):
+            raise fault
 
     @cached_property
     def certificates(self) -> Certificates:

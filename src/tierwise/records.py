@@ -28,7 +28,7 @@ SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 
 Status = Literal["accepted", "deferred", "skipped", "rejected"]
 AttemptKind = Literal[
-    "first", "retry", "fallback", "escalation", "repair", "judge", "shadow"
+    "first", "retry", "fallback", "escalation", "repair", "reask", "judge", "shadow"
 ]
 Role = Literal["system", "user", "assistant"]
 

@@ -1,4 +1,4 @@
-"""One model's answer for one document: call with retries, parse, repair once, check.
+"""One model's answer for one document: call with retries, parse, repair once, check, re-ask.
 
 A document that is too long for the model's window is asked in parts (map-reduce).
 """
@@ -13,18 +13,22 @@ from typing import Any
 from pydantic import BaseModel
 
 from tierwise.cascade.attempts import Attempts, FailedCall, prompt_tokens
+from tierwise.cascade.checking import Checking
 from tierwise.cascade.circuit import LONGEST_WAIT_S
 from tierwise.cascade.faults import decision
 from tierwise.cascade.few_shot import conversation, exceeds_window, question_of
 from tierwise.cascade.job import Work
 from tierwise.cascade.parts import split
+from tierwise.errors import BudgetExceeded
 from tierwise.policy.catalog import Model
+from tierwise.policy.rules import LOW_CONFIDENCE
 from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict
 from tierwise.steps.prompts import neutral
 from tierwise.text.tokens import count_tokens
 
 TRIES = 3  # calls of one model that keeps failing, before the next model
 _SMALLEST_PART = 200  # tokens
+_LONGEST_WORDS = 500  # characters of failed checks' reasons in a re-ask
 
 # Seconds before a retry: the first backoff, which doubles each time, and the most of its jitter.
 _BACKOFF_S = 0.5
@@ -35,11 +39,13 @@ _JITTER_S = 0.5
 class Answer:
     """An output with its verdicts.
 
-    `output` is None when the answer could not be parsed, not even after the repair.
+    `output` is None when the answer could not be parsed, not even after the repair. `shortfall` is
+    the budget's refusal of a re-ask.
     """
 
     output: BaseModel | None
     verdicts: tuple[Verdict, ...]
+    shortfall: BudgetExceeded | None = None
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
@@ -47,11 +53,21 @@ class Answer:
         return tuple(verdict for verdict in self.verdicts if verdict.passed is False)
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """A checked answer, with the conversation and the reply that it came from."""
+
+    messages: tuple[Message, ...]
+    reply: Reply
+    answer: Answer
+
+
 class Answers:
     """Asks one model for a step's output."""
 
-    def __init__(self, attempts: Attempts) -> None:
+    def __init__(self, attempts: Attempts, checking: Checking) -> None:
         self._attempts = attempts
+        self._checking = checking
 
     async def ask(
         self,
@@ -73,27 +89,51 @@ class Answers:
             if exceeds_window(work, model, messages):
                 room = _room_for_text(work, model, messages)
                 return await self._map_reduce(work, model, kind, room)
-        return await self._ask_once(work, model, kind)
+        turn = await self._ask_once(work, model, kind)
+        return await self._reasked(work, model, turn, kind)
 
-    async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> Answer:
+    async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> _Turn:
+        """Return the model's answer, repaired if it was malformed."""
         messages = conversation(work, model)
-        reply, answer = await self._checked(work, model, messages, kind)
+        turn = await self._checked(work, model, messages, kind)
         # A malformed answer gets one repair. A cut-off one would be cut off again.
         if (
-            answer.output is None
-            and reply.finish_reason != "length"
+            turn.answer.output is None
+            and turn.reply.finish_reason != "length"
             and not model.learned
         ):
-            repair = _repair_request(messages, reply, answer.verdicts[0])
-            _, answer = await self._checked(
-                work, model, repair, _kind_of_repeat(kind, "repair")
-            )
-        return answer
+            repair = _repair_request(turn)
+            repair_kind = _kind_of_repeat(kind, "repair")
+            turn = await self._checked(work, model, repair, repair_kind)
+        return turn
+
+    async def _reasked(
+        self, work: Work, model: Model, turn: _Turn, kind: AttemptKind
+    ) -> Answer:
+        """Return the answer, after the model was shown the failed checks where the rules say so.
+
+        Where a re-ask cannot be made or paid for, the answer is the one before it.
+        """
+        reask_kind = _kind_of_repeat(kind, "reask")
+        for _ in range(work.run.policy.rules.escalate.reask):
+            reasons = _reasons_to_reask(work, model, turn.answer)
+            if not reasons:
+                break
+            request = _reask_request(turn, reasons)
+            if exceeds_window(work, model, request):
+                break
+            try:
+                turn = await self._checked(work, model, request, reask_kind)
+            except FailedCall:  # its attempts are on record
+                break
+            except BudgetExceeded as error:
+                return replace(turn.answer, shortfall=error)
+        return turn.answer
 
     async def _checked(
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
-    ) -> tuple[Reply, Answer]:
-        """Return a reply and its checked answer.
+    ) -> _Turn:
+        """Return a reply's checked answer.
 
         The verdicts are kept with the attempt, and go on record with the outcome.
         """
@@ -102,11 +142,13 @@ class Answers:
         if isinstance(output, Verdict):
             answer = Answer(None, (output,))
         else:
-            verdicts = work.step.judge(output, work.document, work.parameters)
+            verdicts = await self._checking.verdicts(
+                work.step, output, work.document, work.parameters
+            )
             answer = Answer(output, (*verdicts, *_confidence_verdict(work, reply)))
         position = work.attempts.index(attempt)
         work.attempts[position] = replace(attempt, verdicts=answer.verdicts)
-        return reply, answer
+        return _Turn(messages, reply, answer)
 
     async def _map_reduce(
         self, work: Work, model: Model, kind: AttemptKind, room: int
@@ -119,7 +161,7 @@ class Answers:
             calls.append(self._ask_once(part, model, kind))
         # All parts end before an error is raised, so that no call goes on unseen.
         results = await asyncio.gather(*calls, return_exceptions=True)
-        answers = [_raised(result) for result in results]
+        answers = [_raised(result).answer for result in results]
         for answer in answers:
             if answer.output is None:
                 return answer
@@ -153,7 +195,7 @@ def _kind_of_repeat(kind: AttemptKind, repeat: AttemptKind) -> AttemptKind:
     return kind if kind == "shadow" else repeat
 
 
-def _raised(result: Answer | BaseException) -> Answer:
+def _raised(result: _Turn | BaseException) -> _Turn:
     if isinstance(result, BaseException):
         raise result
     return result
@@ -181,19 +223,49 @@ def _confidence_verdict(work: Work, reply: Reply) -> tuple[Verdict, ...]:
         reason = f"an unknown confidence, {required:.3f} is needed"
     elif not passed:
         reason = f"confidence {confidence:.3f}, {required:.3f} is needed"
-    return (Verdict("low_confidence", passed, reason, score=confidence),)
+    return (Verdict(LOW_CONFIDENCE, passed, reason, score=confidence),)
 
 
-def _repair_request(
-    messages: tuple[Message, ...], reply: Reply, verdict: Verdict
-) -> tuple[Message, ...]:
+def _repair_request(turn: _Turn) -> tuple[Message, ...]:
     """Return the conversation so far, with the answer and its fault."""
     request = (
-        f"That answer is not valid: {verdict.reason}. "
+        f"That answer is not valid: {turn.answer.verdicts[0].reason}. "
         "Answer again with the corrected JSON object only."
     )
-    answer = Message("assistant", neutral(reply.text))
-    return (*messages, answer, Message("user", neutral(request)))
+    return _continued(turn, request)
+
+
+def _reasons_to_reask(work: Work, model: Model, answer: Answer) -> tuple[str, ...]:
+    """Return the failed checks in words, if the model is to be asked again about them.
+
+    A malformed answer had its repair, and a low confidence is nothing that a model can correct.
+    """
+    if answer.output is None or model.learned:
+        return ()
+    listed = work.run.policy.rules.escalate.reasked_on
+    if listed.isdisjoint(verdict.check for verdict in answer.failed):
+        return ()
+    return tuple(
+        f"{verdict.check}: {verdict.reason}"
+        for verdict in answer.failed
+        if verdict.check != LOW_CONFIDENCE
+    )
+
+
+def _reask_request(turn: _Turn, reasons: tuple[str, ...]) -> tuple[Message, ...]:
+    """Return the conversation so far, with the answer and the words of its failed checks."""
+    words = "; ".join(reasons)[:_LONGEST_WORDS]
+    request = (
+        f"That answer failed a check ({words}). "
+        "Answer again with the corrected JSON object only."
+    )
+    return _continued(turn, request)
+
+
+def _continued(turn: _Turn, request: str) -> tuple[Message, ...]:
+    """Return a conversation with the model's answer and a further request."""
+    answer = Message("assistant", neutral(turn.reply.text))
+    return (*turn.messages, answer, Message("user", neutral(request)))
 
 
 def _room_for_text(work: Work, model: Model, messages: tuple[Message, ...]) -> int:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.attempts import Attempts, FailedCall, Provider
+from tierwise.cascade.checking import Checking
 from tierwise.cascade.faults import decision
 from tierwise.cascade.job import Job, Work
 from tierwise.cascade.parts import merged_outcome, parts_of
@@ -32,12 +33,12 @@ from tierwise.errors import (
 )
 from tierwise.ledger import CallLedger
 from tierwise.policy.router import choices, unroutable_cause
-from tierwise.policy.rules import Features
+from tierwise.policy.rules import LOW_CONFIDENCE, Features
 from tierwise.records import AttemptKind, Cause, Document, Outcome, Route, highest
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 # Checks that always escalate: a route has thresholds only where the rules escalate on them.
-_ALWAYS_ESCALATE = frozenset({"low_confidence"})
+_ALWAYS_ESCALATE = frozenset({LOW_CONFIDENCE})
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,16 @@ class Cascade:
     ) -> None:
         """`workers` is the number of processes that share every model's limits."""
         self._attempts = Attempts(provider, ledger, workers)
-        self._answers = Answers(self._attempts)
+        self._checking = Checking()
+        self._answers = Answers(self._attempts, self._checking)
         self._shadows = Shadows(self._answers, ledger)
         self._ledger = ledger
         # models that are out for the rest of this process, and the reason
         self._stopped: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Let the threads of slow checks end."""
+        self._checking.close()
 
     async def run(self, job: Job, document: Document) -> Document:
         """Return the document with this step's outcome, which is on record.
@@ -153,6 +159,8 @@ class Cascade:
                 work.shortfall = error  # another model may cost less
                 progress.reasons.append(f"{name}: {error}")
                 continue
+            if answer.shortfall:
+                work.shortfall = answer.shortfall
             if not answer.failed:
                 work.shortfall = None
                 return _answered(work, chosen, name, answer)

@@ -28,6 +28,7 @@ NUMERIC = {
     "attempts",
     "reused",
     "escalations",
+    "re-asked",
     "cost",
     "pass rate",
     "p50",

@@ -101,7 +101,8 @@ class SummaryRow:
     """One step on one model in one run.
 
     `documents` were tried by this model, `accepted` are those whose outcome came from it, and
-    `escalations` are those that left it after a failed verdict; `deferred` are those that wait since it was asked
+    `escalations` are those that left it after a failed verdict; `reasks` are calls that showed it the
+    words of a failed check; `deferred` are those that wait since it was asked
     last. `attempts` counts reused ones too;
     tokens and latencies (seconds) are those of calls that were made, so without reused ones.
     """
@@ -125,6 +126,7 @@ class SummaryRow:
     latency_p50_s: float | None
     latency_p95_s: float | None
     deferred: int = 0
+    reasks: int = 0
     # asked only to be compared, or to judge another's answer: no outcome comes from these
     shadow: bool = False
     judge: bool = False

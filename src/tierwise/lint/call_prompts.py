@@ -6,7 +6,6 @@ counts as right.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -23,7 +22,6 @@ from tierwise.lint.call_parameters import (
 from tierwise.lint.findings import Finding
 from tierwise.plan.assumed_outcomes import placeholder_value
 from tierwise.records import Document, Outcome
-from tierwise.steps.checks import Check
 from tierwise.steps.prompts import Prompt, UndefinedVariable
 from tierwise.steps.step import Step
 
@@ -89,28 +87,6 @@ def prompt_without_document(prompt: Prompt) -> Finding | None:
     return Finding("error", "prompt", prompt.path, 1, message)
 
 
-def signature_finding(check: Check) -> Finding | None:
-    """Return a finding for a check that cannot be called as checks are."""
-    function = check.function
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return None  # an object with `__call__`, which may take anything
-    signature = inspect.signature(function)
-    named = dict.fromkeys(check.parameters)
-    try:
-        signature.bind(None, None, **named)
-    except TypeError:
-        name = function.__name__
-        bare = ", ".join(_bare(signature))
-        message = (
-            f"the check {check.name} is {name}({bare}); "
-            f"checks are called as {name}(output, document, *, parameter, …)"
-        )
-        path = Path(code.co_filename)
-        return Finding("error", "check", path, code.co_firstlineno, message)
-    return None
-
-
 def spread_finding(path: Path, spread: SpreadArgument) -> Finding:
     """Return a finding for a list that a plain task's `.map` spreads over the batches."""
     message = (
@@ -118,16 +94,6 @@ def spread_finding(path: Path, spread: SpreadArgument) -> Finding:
         f"write unmapped({spread.text})"
     )
     return Finding("error", "call", path, spread.line, message)
-
-
-def _bare(signature: inspect.Signature) -> Iterator[str]:
-    """Yield the parameters of a signature without their types."""
-    is_keyword_only = False
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY and not is_keyword_only:
-            is_keyword_only = True
-            yield "*"
-        yield parameter.name
 
 
 def _parameter_faults(
@@ -184,7 +150,7 @@ def _used_parameters(step: Step, prompt: Prompt) -> set[str]:
     """Return the names of all parameters that a step can make use of."""
     used = set(prompt.variables - _ALWAYS_THERE) | set(step.choices.values())
     for check in step.checks:
-        used.update(check.parameters)
+        used.update(check.parameters, check.optional)
     if step.gathers:
         used.add("part_tokens")
     return used

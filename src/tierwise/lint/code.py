@@ -42,11 +42,15 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class Code:
-    """The steps of a project, their calls in flows, and the faults of the modules."""
+    """The steps of a project, their calls in flows, and the faults of the modules.
+
+    `checks` are the names of the steps' checks; None where not every module could be imported.
+    """
 
     steps: tuple[StepInfo, ...] = ()
     findings: tuple[Finding, ...] = ()
     calls: tuple[CallDrift, ...] = ()
+    checks: frozenset[str] | None = None
 
     @property
     def currents(self) -> dict[str, Current]:
@@ -104,7 +108,8 @@ def _parse_description(description: Mapping[str, Any], today: datetime.date) -> 
     for found in description["findings"]:
         faults[Finding(**{**found, "path": Path(found["path"])})] = None
     steps = tuple(_parse_step(step, today) for step in description["steps"])
-    return Code(steps, tuple(faults), tuple(calls))
+    checks = None if faults else frozenset(description["checks"])
+    return Code(steps, tuple(faults), tuple(calls), checks)
 
 
 def _parse_step(data: Mapping[str, Any], today: datetime.date) -> StepInfo:
@@ -142,12 +147,15 @@ def layout_findings(root: Path) -> Iterator[Finding]:
 
 
 def prompt_findings(
-    prompts: Prompts, broken: Sequence[str], steps: Sequence[StepInfo]
+    prompts: Prompts, broken: Sequence[str], code: Code
 ) -> Iterator[Finding]:
     """Yield steps without a prompt, and prompts that no step uses.
 
-    `broken` names prompts whose files exist, but are wrong.
+    `broken` names prompts whose files exist, but are wrong. A step whose module could not be
+    imported may still use its prompt.
     """
+    steps = code.steps
+    not_imported = {finding.path.stem for finding in code.findings}
     names = {prompt.name for prompt in prompts} | set(broken)
     for step in steps:
         if step.prompt not in names:
@@ -158,7 +166,8 @@ def prompt_findings(
     for prompt in prompts:
         users = [step.name for step in steps if step.prompt == prompt.name]
         declared = prompt.head.step
-        if not users and prompt.name not in OWN_PROMPTS:
+        may_be_used = prompt.name in OWN_PROMPTS or declared in not_imported
+        if not users and not may_be_used:
             message = f"no step in tasks/ uses this prompt; add tasks/{declared}.py, or take it out"
             yield Finding("warning", "prompt", prompt.path, _step_line(prompt), message)
         elif users and declared not in users:

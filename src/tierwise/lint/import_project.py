@@ -27,7 +27,6 @@ from tierwise.lint.call_parameters import (
 from tierwise.lint.call_prompts import (
     call_findings,
     prompt_without_document,
-    signature_finding,
     spread_finding,
 )
 from tierwise.lint.findings import Finding, finding_from_error
@@ -39,9 +38,13 @@ from tierwise.steps.step import Step
 
 
 def describe_project(root: Path) -> dict[str, Any]:
-    """Describe the steps in tasks/, their calls in flows, and modules that fail to import."""
+    """Describe the steps in tasks/, their calls in flows, and modules that fail to import.
+
+    `checks` are the names of the checks of all steps, also of those that a flow makes itself.
+    """
     project = Project(root)
     steps: list[dict[str, Any]] = []
+    checks: set[str] = set()
     faults: list[dict[str, Any]] = []
     in_tasks: list[Step] = []
     findings: list[Finding] = []
@@ -62,6 +65,7 @@ def describe_project(root: Path) -> dict[str, Any]:
             current = attempt(settings_file, _current_evidence, project, step)
             steps.append(_describe_step(step, path, current))
             findings += _golden_row_findings(project, step)
+            checks.update(check.name for check in step.checks)
     calls: list[dict[str, Any]] = []
     tried: list[tuple[Path, StepCall]] = []
     for path in _modules(root / "flows"):
@@ -72,25 +76,29 @@ def describe_project(root: Path) -> dict[str, Any]:
             tried += [(path, call) for call in calls_here]
             spread = spread_arguments(module, path)
             findings += [spread_finding(path, each) for each in spread]
+            for step in _steps_in(module):
+                checks.update(check.name for check in step.checks)
     found = attempt(root / "flows", lambda: list(_step_findings(root, in_tasks, tried)))
     findings += found or []
     described = [_describe_finding(finding) for finding in findings]
-    return {"steps": steps, "faults": faults, "calls": calls, "findings": described}
+    return {
+        "steps": steps,
+        "faults": faults,
+        "calls": calls,
+        "checks": sorted(checks),
+        "findings": described,
+    }
 
 
 def _step_findings(
     root: Path, in_tasks: Sequence[Step], calls: Sequence[tuple[Path, StepCall]]
 ) -> Iterator[Finding]:
-    """Yield what is wrong with steps, their checks, their prompts and their calls in flows."""
+    """Yield what is wrong with steps, their prompts and their calls in flows."""
     prompts = {prompt.name: prompt for prompt in read_prompts(root / "prompts")[0]}
     called = [call.step for _, call in calls]
     # a flow may define a step of its own
     steps = {step.name: step for step in (*in_tasks, *called)}
     for step in steps.values():
-        for check in step.checks:
-            wrong_signature = signature_finding(check)
-            if wrong_signature:
-                yield wrong_signature
         prompt = prompts.get(step.prompt)
         without_document = prompt and prompt_without_document(prompt)
         if without_document:

@@ -29,7 +29,9 @@ from tierwise.lint.models import (
 from tierwise.lint.routes import RuleContext, guard_findings, route_findings
 from tierwise.lint.shadowed_modules import shadowing_findings
 from tierwise.policy.router import Policy
+from tierwise.policy.rules import unknown_checks
 from tierwise.project import Project, unavailable
+from tierwise.steps.checks import BUILT_IN
 
 __all__ = ["Finding", "GuardProof", "ProjectCheck", "check_project"]
 
@@ -118,6 +120,7 @@ def _file_findings(
             files.rules_source, files.rules, step_order(files.root)
         )
         yield from field_findings(files.rules_source, files.rules, fields)
+    yield from _check_name_findings(files, code)
     if files.certificates_source and files.catalog:
         yield from certificate_findings(
             files.certificates_source,
@@ -127,11 +130,20 @@ def _file_findings(
             code.currents,
         )
     if code.steps:
-        yield from prompt_findings(files.prompts, files.broken_prompts, code.steps)
+        yield from prompt_findings(files.prompts, files.broken_prompts, code)
     certified = {certificate.step for certificate in files.certificates.certificates}
     yield from drift_findings(code.calls, certified)
     choices = {step.name: step.choices for step in code.steps}
     yield from golden_findings(files.root / "golden", choices)
+
+
+def _check_name_findings(files: ProjectFiles, code: Code) -> Iterator[Finding]:
+    """Yield names in `escalate.on` that no check of the project's steps has."""
+    if files.rules_source is None or files.rules is None or code.checks is None:
+        return
+    known = code.checks.union(BUILT_IN)
+    for fault in unknown_checks(files.rules_source, files.rules, known):
+        yield finding_from_error(fault, files.root, "check name")
 
 
 def _rule_findings(

@@ -204,6 +204,8 @@ def _cells(row: SummaryRow) -> dict[str, Any]:
     attempts = str(row.attempts)
     if row.reused:
         attempts += f", {row.reused} reused"
+    if row.reasks:
+        attempts += f", {row.reasks} re-asked"
     failed_checks = [f"{name} {count}" for name, count in row.checks_failed.items()]
     return {
         "step": row.step,

@@ -17,6 +17,7 @@ from tierwise.text.amounts import plural, total
 
 ENOUGH = 5  # documents; fewer say nothing about how often answers pass
 _REPAIR_TOKENS = 40  # of the request to give a corrected answer
+_REASK_TOKENS = 200  # of a re-ask with the words of the failed checks, at most
 _SMALLEST_PART = 200  # tokens; see `cascade/answers.py`
 
 
@@ -33,13 +34,14 @@ class Expectation:
     completion_tokens: int
     cached_share: float
     repairs: float  # a document
+    reasks: float  # a document
     passes: float | None
     latency_s: float | None
     source: Source
     basis: str  # the source in words
 
     def cost(self, model: Model, prompts: tuple[int, ...]) -> Decimal | None:
-        """Return the USD for calls with these prompts, repairs included; None when unknown."""
+        """Return the USD for calls with these prompts, follow-ups included; None when unknown."""
         costs = []
         for tokens in prompts:
             cached = int(tokens * self.cached_share)
@@ -47,7 +49,12 @@ class Expectation:
         cost = total(costs)
         if cost is None:
             return None
-        return cost * Decimal(str(1 + self.repairs))
+        return cost * Decimal(str(self.calls_a_prompt))
+
+    @property
+    def calls_a_prompt(self) -> float:
+        """The expected calls for a prompt: the first, its repair and its re-asks."""
+        return 1 + self.repairs + self.reasks
 
     def like(self, other: Expectation) -> Expectation:
         """Return this, or another model's expectation where there is no evidence of its own."""
@@ -55,11 +62,17 @@ class Expectation:
 
 
 def expect(
-    model: Model, limit: int, past: Past | None, certificate: Certificate | None
+    model: Model,
+    limit: int,
+    past: Past | None,
+    certificate: Certificate | None,
+    *,
+    reask: int,
 ) -> Expectation:
     """Return the expectation from the ledger, else the certificate, else half the limit.
 
-    `limit` is the tokens of the longest answer that the prompt allows.
+    `limit` is the tokens of the longest answer that the prompt allows, `reask` the most re-asks. A
+    certificate's tokens are those of all calls for a document, re-asks included.
     """
     passes = certificate.passes if certificate else None
     if past and past.completion_tokens is not None:
@@ -69,6 +82,7 @@ def expect(
             completion_tokens=math.ceil(past.completion_tokens),
             cached_share=past.cached_share,
             repairs=past.repairs / past.documents,
+            reasks=_expected_reasks(past, reask),
             passes=passes,
             latency_s=past.latency_s,
             source="ledger",
@@ -90,6 +104,7 @@ def expect(
         completion_tokens=tokens,
         cached_share=0.0,
         repairs=0.0,
+        reasks=0.0,
         passes=passes,
         latency_s=certificate.latency_p50_s if certificate else None,
         source=source,
@@ -97,18 +112,36 @@ def expect(
     )
 
 
+def _expected_reasks(past: Past, most: int) -> float:
+    """Return the re-asks a document; documents that failed so far would all be asked again."""
+    if not most:
+        return 0.0
+    if past.reasks:
+        return past.reasks / past.documents
+    return most * (1 - past.pass_rate)
+
+
 def _passed(passes: float | None) -> str:
     return "" if passes is None else f", {passes:.0%} passed"
 
 
-def highest_cost(model: Model, prompts: tuple[int, ...], limit: int) -> Decimal | None:
-    """Return the USD when each answer has the longest length and is repaired; None when unknown."""
+def highest_cost(
+    model: Model, prompts: tuple[int, ...], limit: int, *, reask: int
+) -> Decimal | None:
+    """Return the USD when each answer has the longest length and is repaired; None when unknown.
+
+    The answer to the last prompt, which is checked, is also asked for again `reask` times.
+    """
     answer = min(limit, model.max_output_tokens)
     costs = []
     for tokens in prompts:
         costs.append(worst_case(model, tokens, limit))
         # The repair's prompt has the first answer in it.
         costs.append(worst_case(model, tokens + answer + _REPAIR_TOKENS, limit))
+    for number in range(1, reask + 1):
+        # Its prompt has the repaired answer and those of the re-asks before it in it.
+        added = (number + 1) * answer + _REPAIR_TOKENS + number * _REASK_TOKENS
+        costs.append(worst_case(model, prompts[-1] + added, limit))
     return total(costs)
 
 

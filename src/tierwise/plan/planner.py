@@ -352,6 +352,7 @@ class Planner(DryRunEngine):
         self._asked.add(identity)
         prompts = self._prompts(work, model, expectation)
         cost = expectation.cost(model, prompts)
+        reask = self._most_reasks(model)
         self.totals.add_call(
             step,
             model,
@@ -360,7 +361,11 @@ class Planner(DryRunEngine):
             prompts=prompts,
             reach=reach,
             cost=cost,
-            most=highest_cost(model, prompts, work.prompt.head.max_output_tokens),
+            most=highest_cost(
+                model, prompts, work.prompt.head.max_output_tokens, reask=reask
+            ),
+            # Each answer may be repaired, and the last one asked for again.
+            most_calls=2 * len(prompts) + reask,
         )
         return (cost or ZERO) * Decimal(str(reach))
 
@@ -428,10 +433,17 @@ class Planner(DryRunEngine):
             if certificate and certificate.void_reasons(work.job.current):
                 certificate = None
             past = self._history.get((step, work.prompt.label, name))
+            model = self._model(name)
             self._expectations[key] = expect(
-                self._model(name), limit, past, certificate
+                model, limit, past, certificate, reask=self._most_reasks(model)
             )
         return self._expectations[key]
+
+    def _most_reasks(self, model: Model) -> int:
+        """Return how often a model may be asked again; a trained classifier never is."""
+        if model.learned:
+            return 0
+        return self.policy.rules.escalate.reask
 
     def _paid_calls(self, step: str, model: str) -> frozenset[str]:
         key = (step, model)

@@ -111,12 +111,13 @@ class Totals:
         reach: float,
         cost: Decimal | None,
         most: Decimal | None,
+        most_calls: int,
     ) -> None:
         """Count a document that reaches a model with the probability `reach`.
 
         The model then answers these prompts (tokens).
         """
-        calls = len(prompts) * (1 + expectation.repairs)
+        calls = len(prompts) * expectation.calls_a_prompt
         expected = ZERO if cost is None else cost * Decimal(str(reach))
         unknown_calls = reach * calls if cost is None else 0
         row = self._costs_of(step, model, expectation)
@@ -127,7 +128,7 @@ class Totals:
         row.expected += expected
         row.expected_unknown += unknown_calls
         row.most += most or ZERO
-        row.most_unknown += 2 * len(prompts) if most is None else 0
+        row.most_unknown += most_calls if most is None else 0
         document = self._document_costs.setdefault(document_id, _DocumentCosts())
         document.expected += expected
         document.most += most or ZERO

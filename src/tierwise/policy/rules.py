@@ -16,6 +16,7 @@ from tierwise.errors import ConfigError, unknown_name
 from tierwise.policy.budget import Limit, Period
 from tierwise.policy.catalog import Catalog
 from tierwise.records import Document, Sensitivity, canonical_hash, rank
+from tierwise.steps.checks import BUILT_IN
 from tierwise.steps.step import Stakes, Step
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
@@ -39,15 +40,16 @@ Words = Annotated[
 StakesWords = Annotated[
     SomeStakes, BeforeValidator(_as_list, json_schema_input_type=Stakes | SomeStakes)
 ]
-Trigger = Literal[
-    "schema",
-    "label",
-    "length",
-    "grounding",
-    "placeholders",
-    "language",
-    "low_confidence",
-]
+LOW_CONFIDENCE = "low_confidence"
+
+
+def _check_name_schema(schema: dict[str, Any]) -> None:
+    """Let editors complete the built-in names, and accept a project's own."""
+    schema["anyOf"] = [{"enum": list(BUILT_IN)}, {"type": "string"}]
+    del schema["type"]
+
+
+CheckName = Annotated[str, Field(min_length=1, json_schema_extra=_check_name_schema)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,22 +354,36 @@ RouteTests = tuple[tuple[RouteRule, tuple[Test, ...]], ...]
 class Escalation(Settings):
     """The failed checks that escalate a document to the next model, and the most escalations."""
 
-    on: tuple[Trigger, ...] = Field(
-        (
-            "schema",
-            "label",
-            "length",
-            "grounding",
-            "placeholders",
-            "language",
-            "low_confidence",
-        ),
+    on: tuple[CheckName, ...] = Field(
+        BUILT_IN,
         description="Checks whose failure escalates a document to the route's next model; "
-        "the failure of any other check defers it.",
+        "the failure of any other check defers it. A project's own checks may be named too.",
     )
     most: Annotated[int, Field(ge=0)] = Field(
         2, description="The most escalations of one document in one step."
     )
+    reask: Annotated[int, Field(ge=0, le=3)] = Field(
+        0,
+        description="How often the same model is asked again, with its answer and the words of "
+        "the failed checks, before the document escalates.",
+    )
+
+    @cached_property
+    def reasked_on(self) -> frozenset[str]:
+        """Return the checks whose failure lets the same model answer again."""
+        return frozenset(self.on) - {LOW_CONFIDENCE}
+
+    def with_reasks(self, step_hash: str) -> str:
+        """Return a step's hash with these re-asks, in the place of those that it may name already.
+
+        What they improve was measured with them, so a certificate is valid for one such text.
+        Without re-asks it is the hash alone.
+        """
+        bare_hash = step_hash.partition(" ")[0]
+        if not self.reask:
+            return bare_hash
+        checks = ",".join(sorted(self.reasked_on))
+        return f"{bare_hash} reask {self.reask} on {checks}"
 
 
 class SpendingLimit(Settings):
@@ -566,6 +582,20 @@ def rules_faults(
     )
     yield from _duplicate_names(source, "routes", [rule.name for rule in rules.routes])
     yield from _unreachable_routes(source, rules)
+
+
+def unknown_checks(
+    source: YamlData, rules: Rules, names: Iterable[str]
+) -> Iterator[ConfigError]:
+    """Yield an error for each name in `escalate.on` that is no check's.
+
+    The rules alone cannot tell: a project's own checks are in its code.
+    """
+    known = frozenset(names)
+    for number, name in enumerate(rules.escalate.on):
+        if name not in known:
+            message = unknown_name("check", name, known)
+            yield source.error(message, ("escalate", "on", number))
 
 
 def _duplicate_names(

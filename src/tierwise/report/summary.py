@@ -87,8 +87,12 @@ class RunSummary:
         return ", ".join(parts)
 
     def cells(self) -> list[dict[str, Any]]:
-        """Return the rows as they are displayed: one dict a row, in order."""
-        return [_summary_cells(row) for row in self.rows]
+        """Return the rows as they are displayed: one dict a row, in order.
+
+        Re-asks have a column where there are any.
+        """
+        has_reasks = any(row.reasks for row in self.rows)
+        return [_summary_cells(row, has_reasks=has_reasks) for row in self.rows]
 
     def against_plan(self) -> list[PlanComparison]:
         """Compare the run with its plan, by step and model, the total last; empty without one."""
@@ -151,9 +155,10 @@ def summarize_run(records: RunRecords, run_id: str) -> RunSummary:
     )
 
 
-def _summary_cells(row: SummaryRow) -> dict[str, Any]:
+def _summary_cells(row: SummaryRow, *, has_reasks: bool) -> dict[str, Any]:
     pass_rate = "" if row.pass_rate is None else f"{row.pass_rate:.0%}"
     failed = [f"{name} {count}" for name, count in row.checks_failed.items()]
+    reasks = {"re-asked": row.reasks} if has_reasks else {}
     return {
         "step": row.step,
         "tier": row.tier,
@@ -161,6 +166,7 @@ def _summary_cells(row: SummaryRow) -> dict[str, Any]:
         "documents": row.documents,
         "attempts": row.attempts,
         "reused": row.reused,
+        **reasks,
         "escalations": row.escalations,
         "cost": usd(row.cost_known, row.cost_unknown),
         "pass rate": pass_rate,

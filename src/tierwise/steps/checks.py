@@ -1,23 +1,46 @@
 """Checks: small functions that validate an output against its document.
 
-A check is written as a function that returns the reason for a failure, or None for a pass.
-`@check(name)` turns it into a Check that returns a Verdict. Keyword-only parameters are filled
-from the step's parameters, so that `labels=...` reaches both the prompt and the check.
+A check is written as a function that returns the reason for a failure, or None for a pass; it may
+be `async def`. `@check(name)` turns it into a Check that returns a Verdict. Keyword-only parameters
+are filled from the step's parameters, so that `labels=...` reaches both the prompt and the check.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 from pydantic import BaseModel
 
-from tierwise.errors import describe_exception
+from tierwise.errors import Misuse, describe_exception
 from tierwise.records import Document, Verdict
+from tierwise.steps.check_functions import (
+    refuse_wrong_returns,
+    step_parameters,
+    wrong_result,
+)
+
+# Of an async check, the function returns an awaitable of the reason.
+CheckFunction = Callable[..., str | None]
+AsyncCheckFunction = Callable[..., Awaitable[str | None]]
+
+# The names of the checks that tierwise brings. `schema` and `low_confidence` are made by the
+# cascade: an answer that is no valid output, and one below its certificate's confidence.
+BUILT_IN = (
+    "schema",
+    "label",
+    "length",
+    "grounding",
+    "placeholders",
+    "language",
+    "low_confidence",
+)
 
 _PLACEHOLDER = re.compile(
     r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>"
@@ -40,42 +63,111 @@ _ALIKE = str.maketrans(
 )
 
 
+# The names of all checks made in this process.
+_made: set[str] = set(BUILT_IN)
+
+
+def names_made() -> frozenset[str]:
+    """Return the names of all checks that exist in this process so far."""
+    return frozenset(_made)
+
+
+@dataclass(frozen=True)
+class Raised:
+    """What a check's function raised."""
+
+    error: Exception
+
+
 @dataclass(frozen=True)
 class Check:
-    """A named check. `escalate.on` in rules.yaml lists these names."""
+    """A named check. `escalate.on` in rules.yaml lists these names.
+
+    `parameters` are those of the step that it needs, `optional` those that it has defaults for.
+    """
 
     name: str
-    function: Callable[..., str | None]
+    function: CheckFunction
     parameters: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
     def __call__(
         self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
     ) -> Verdict:
-        """Return the verdict: unscored without a required parameter, failed if the check raises."""
-        missing = [name for name in self.parameters if name not in parameters]
-        if missing:
-            return Verdict(self.name, None, f"not scored: no `{missing[0]}` was given")
+        """Return the verdict: unscored without a required parameter, failed if the check raises.
+
+        An async check gets an event loop of its own. Raises ConfigError for a result that is
+        neither a text nor None.
+        """
+        verdict = self.unscored(parameters)
+        if verdict is not None:
+            return verdict
+        result = self.run(output, document, parameters)
+        if inspect.isawaitable(result):
+            result = asyncio.run(awaited(result))
+        return self.verdict(result)
+
+    @cached_property
+    def is_async(self) -> bool:
+        """True if a call of the function only makes a coroutine."""
+        return inspect.iscoroutinefunction(self.function)
+
+    def unscored(self, parameters: Mapping[str, Any]) -> Verdict | None:
+        """Return the unscored verdict if a required parameter is missing, else None."""
+        for name in self.parameters:
+            if name not in parameters:
+                return Verdict(self.name, None, f"not scored: no `{name}` was given")
+        return None
+
+    def run(
+        self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
+    ) -> Any:
+        """Call the function; return its result, which may have to be awaited, or `Raised`."""
         arguments = {name: parameters[name] for name in self.parameters}
+        for name in self.optional:
+            if name in parameters:
+                arguments[name] = parameters[name]
         try:
-            reason = self.function(output, document, **arguments)
+            return self.function(output, document, **arguments)
         except Exception as error:  # noqa: BLE001 - project code must not stop a run
-            return Verdict(
-                self.name, False, f"the check raised {describe_exception(error)}"
-            )
-        return Verdict(self.name, reason is None, reason or "")
+            return Raised(error)
+
+    def verdict(self, result: Any) -> Verdict:
+        """Return the verdict of a result. Raises ConfigError if it is neither a text nor None."""
+        if isinstance(result, Raised):
+            reason = f"the check raised {describe_exception(result.error)}"
+            return Verdict(self.name, False, reason)
+        if result is None:
+            return Verdict(self.name, True)
+        if isinstance(result, str):
+            return Verdict(self.name, False, result or "the check gave no reason")
+        raise wrong_result(self.name, self.function, result)
 
 
-def check(name: str) -> Callable[[Callable[..., str | None]], Check]:
-    """Make a Check of a function `(output, document, *, parameter, …) -> reason or None`."""
+async def awaited(result: Awaitable[Any]) -> Any:
+    """Return an async check's result, or `Raised`."""
+    try:
+        return await result
+    except Exception as error:  # noqa: BLE001 - project code must not stop a run
+        return Raised(error)
 
-    def wrap(function: Callable[..., str | None]) -> Check:
-        signature = inspect.signature(function)
-        required = [
-            parameter.name
-            for parameter in signature.parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        ]
-        return Check(name, function, tuple(required))
+
+def check(name: str) -> Callable[[CheckFunction | AsyncCheckFunction], Check]:
+    """Make a Check of a function `(output, document, *, parameter, …) -> reason or None`.
+
+    It may be `async def`. Raises ConfigError for a function that cannot be called like that, or
+    that returns something else.
+    """
+    if not isinstance(name, str):
+        raise Misuse(
+            'a check needs a name: write `@check("name")` above the function, not `@check`'
+        )
+
+    def wrap(function: CheckFunction | AsyncCheckFunction) -> Check:
+        needed, optional = step_parameters(name, function)
+        refuse_wrong_returns(name, function)
+        _made.add(name)
+        return Check(name, cast("CheckFunction", function), needed, optional)
 
     return wrap
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from tierwise.errors import UnknownName, describe_exception
-from tierwise.records import Document, Verdict, canonical_hash
+from tierwise.errors import Misuse, UnknownName, describe_exception
+from tierwise.records import Verdict, canonical_hash
 from tierwise.steps.checks import Check
 
 _LIMITS = {
@@ -56,6 +56,13 @@ class Step:
     correct: Correct | None = None  # what a right answer is, for golden sets
 
     def __post_init__(self) -> None:
+        for check in self.checks:
+            if not isinstance(check, Check):
+                name = getattr(check, "__name__", repr(check))
+                raise Misuse(
+                    f"the step {self.name} lists {name} in `checks`, which is no check; "
+                    'write `@check("name")` above the function'
+                )
         fields = self.returns.model_fields
         for name in (*self.choices, *([self.splits] if self.splits else [])):
             if name not in fields:
@@ -113,15 +120,6 @@ class Step:
         return self.gathers(
             [self.returns.model_validate(value) for value in values]
         ).model_dump(mode="json")
-
-    def judge(
-        self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
-    ) -> tuple[Verdict, ...]:
-        """The verdicts of all checks, `schema` first."""
-        return (
-            Verdict("schema", True),
-            *(check(output, document, parameters) for check in self.checks),
-        )
 
 
 def json_parts(text: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ KINDS = {
     "fallback": "fallback, after a provider's fault",
     "escalation": "escalation, after a failed check",
     "repair": "repair, with the fault shown",
+    "reask": "re-asked, with the failed check shown",
     "judge": "call as a judge",
     "shadow": "shadow call; it changed nothing",
 }

@@ -108,6 +108,11 @@ def _why(summary: RunSummary, certified: set[tuple[str, str]]) -> list[str]:
             f"  {models}: certified for answers with a high confidence; the rest goes to the next "
             "model."
         )
+    reasks = sum(row.reasks for row in summary.rows if not row.shadow)
+    if reasks:
+        lines.append(
+            f"  {reasks} times an answer failed a check, and the same model was asked again."
+        )
     escalations = sum(row.escalations for row in summary.rows if not row.shadow)
     if escalations:
         lines.append(

@@ -23,12 +23,13 @@ from tierwise.text.amounts import total
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 _REPAIR_REQUEST = 100  # tokens, at most, of the request for a repair
+_REASK_REQUEST = 200  # tokens, at most, of a re-ask with the words of the failed checks
 _LEAST_ROOM = 200  # tokens of text in a prompt, however small the model's context is
 
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """USD if every answer has the greatest length and needs a repair.
+    """USD if every answer has the greatest length, needs a repair and all re-asks.
 
     Models of unknown price are left out of the sum, and named in `unknown`. `seconds` is the time
     of the calls that were not paid before, at the mean latency of earlier calls; models without an
@@ -131,15 +132,21 @@ def _worst_cost(
 ) -> Decimal | None:
     """Return USD for all documents; None when the price is unknown.
 
-    Each prompt is answered and then repaired at full length.
+    Each prompt is answered and then repaired at full length, and the last one of a document is
+    asked again as often as the rules allow.
     """
+    reask = 0 if model.learned else job.run.policy.rules.escalate.reask
     limit = job.prompt.head.max_output_tokens
     repair = limit + _REPAIR_REQUEST  # tokens that the repair's prompt has more
     costs = []
     for document in documents:
-        for tokens in _prompts(job, model, document):
+        prompts = list(_prompts(job, model, document))
+        for tokens in prompts:
             costs.append(worst_case(model, tokens, limit))
             costs.append(worst_case(model, tokens + repair, limit))
+        for number in range(1, reask + 1):
+            added = repair + number * (limit + _REASK_REQUEST)
+            costs.append(worst_case(model, prompts[-1] + added, limit))
     return total(costs)
 
 

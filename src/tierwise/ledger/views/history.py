@@ -22,6 +22,7 @@ class Past:
 
     calls: int
     repairs: int
+    reasks: int
     completion_tokens: float | None  # None when no server said
     cached_share: float  # of the prompt tokens
     latency_s: float
@@ -59,6 +60,9 @@ class History:
                 func.count().label("calls"),
                 func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label(
                     "repairs"
+                ),
+                func.sum(case((AttemptRecord.kind == "reask", 1), else_=0)).label(
+                    "reasks"
                 ),
                 func.avg(AttemptRecord.completion_tokens).label("completion_tokens"),
                 func.sum(AttemptRecord.cached_tokens).label("cached"),
@@ -102,6 +106,7 @@ class History:
             (row.step, row.prompt, row.model): Past(
                 calls=row.calls,
                 repairs=int(row.repairs),
+                reasks=int(row.reasks),
                 completion_tokens=None
                 if row.completion_tokens is None
                 else float(row.completion_tokens),

@@ -94,6 +94,7 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
             func.sum(case((AttemptRecord.kind == "repair", 1), else_=0)).label(
                 "repairs"
             ),
+            func.sum(case((AttemptRecord.kind == "reask", 1), else_=0)).label("reasks"),
             spent(AttemptRecord.prompt_tokens).label("prompt_tokens"),
             spent(AttemptRecord.cached_tokens).label("cached_tokens"),
             spent(AttemptRecord.completion_tokens).label("completion_tokens"),

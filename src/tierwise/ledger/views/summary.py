@@ -79,7 +79,7 @@ class NeededRow:
     counted: int
     uncounted: int
     usage: Usage
-    # USD, of everything: repairs, escalations, judges and shadows too
+    # USD, of everything: repairs, re-asks, escalations, judges and shadows too
     cost_known: Decimal
     cost_unknown: int
 
@@ -215,8 +215,8 @@ class Summaries:
     ) -> list[NeededRow]:
         """Return the spending, and the calls needed had every document gone to `model`.
 
-        Those calls are the first answered ones: no repairs, escalations, judges or shadows, and no
-        reused answers. Where a document's first answer took no tokens, as a trained classifier's
+        Those calls are the first answered ones: no repairs, re-asks, escalations, judges or shadows,
+        and no reused answers. Where a document's first answer took no tokens, as a trained classifier's
         does, the first escalation that took some replaces it. `long_from` is the prompt length
         (tokens) above which the model has another price.
         """
@@ -388,7 +388,15 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
 def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> SummaryRow:
     """Rows of the same step, tier and model as one."""
     outcomes = ("documents", "accepted", "escalations", "deferred")
-    counts = (*outcomes, "attempts", "reused", "repairs", "cost_known", "cost_unknown")
+    counts = (
+        *outcomes,
+        "attempts",
+        "reused",
+        "repairs",
+        "reasks",
+        "cost_known",
+        "cost_unknown",
+    )
     tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
     return replace(
         rows[0],
