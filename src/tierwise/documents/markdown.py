@@ -101,6 +101,8 @@ def _table_cell(text: str | None) -> str:
 
 
 def _longest_backticks(text: str) -> int:
+    if "`" not in text:
+        return 0
     runs = _BACKTICKS.findall(text)
     return max((len(run) for run in runs), default=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,3 +30,5 @@ def _quietly(load: Callable[[], object]) -> None:
     # The first document that needs it loads it again, and raises what is wrong.
     with suppress(Exception):
         load()
+        # Full collections would otherwise walk through all that was loaded.
+        gc.freeze()

@@ -21,8 +21,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     try:
         draft.write_bytes(data)
         draft.replace(path)
-    finally:
+    except BaseException:
         _remove(draft)
+        raise
 
 
 @contextmanager
@@ -36,8 +37,9 @@ def open_atomically(path: Path, *, errors: str = "strict") -> Iterator[IO[str]]:
         with draft.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
             yield file
         draft.replace(path)
-    finally:
+    except BaseException:
         _remove(draft)
+        raise
 
 
 def read_text(path: Path) -> str:
@@ -72,7 +74,7 @@ def _draft_of(path: Path) -> Path:
 
 
 def _remove(draft: Path) -> None:
-    """Remove what a failed write left behind; after a rename there is nothing."""
+    """Remove what a failed write left behind."""
     with suppress(OSError):
         draft.unlink()
 
