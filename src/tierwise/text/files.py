@@ -19,8 +19,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     draft = _draft_of(path)
     try:
-        draft.write_bytes(data)
-        draft.replace(path)
+        with open(draft, "wb") as file:
+            file.write(data)
+        os.replace(draft, path)
     except BaseException:
         _remove(draft)
         raise
@@ -34,9 +35,9 @@ def open_atomically(path: Path, *, errors: str = "strict") -> Iterator[IO[str]]:
     """
     draft = _draft_of(path)
     try:
-        with draft.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
+        with open(draft, "w", encoding="utf-8", errors=errors, newline="\n") as file:
             yield file
-        draft.replace(path)
+        os.replace(draft, path)
     except BaseException:
         _remove(draft)
         raise
@@ -68,15 +69,17 @@ def read_errors(path: Path, kind: str = "file") -> Iterator[None]:
         ) from None
 
 
-def _draft_of(path: Path) -> Path:
-    # in the same folder, since a rename is atomic within one file system alone
-    return path.with_name(f".{path.name}.{os.getpid()}")
+def _draft_of(path: Path) -> str:
+    # In the same folder, since a rename is atomic within one file system alone. A plain name, as a
+    # run writes a page for each document, and a path takes longer to make than the file.
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{os.getpid()}")
 
 
-def _remove(draft: Path) -> None:
+def _remove(draft: str) -> None:
     """Remove what a failed write left behind."""
     with suppress(OSError):
-        draft.unlink()
+        os.unlink(draft)
 
 
 def folder_with(name: str, start: Path) -> Path | None:

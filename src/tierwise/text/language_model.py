@@ -25,7 +25,7 @@ class FastIdentifier(LanguageIdentifier):  # type: ignore[misc] # it has no type
         # by 256 times a row plus the next byte: the next state
         self._moves: npt.NDArray[Any] = np.asarray(self.tk_nextmove)
         # by state: where its row begins, and the feature that ends here (-1: none does)
-        self._rows = np.asarray(self.tk_row, dtype=np.int32) << 8
+        self._rows = np.asarray(self.tk_row, dtype=np.intp) << 8
         self._outputs = np.asarray(self.tk_output, dtype=np.int32)
 
     def _raw_score(self, text: bytes) -> npt.NDArray[np.float32]:
@@ -41,15 +41,17 @@ class FastIdentifier(LanguageIdentifier):  # type: ignore[misc] # it has no type
 
     def _states(self, text: bytes) -> npt.NDArray[Any]:
         """Return the automaton's state after each byte of the text."""
-        letters = np.frombuffer(text, dtype=np.uint8)
-        states: npt.NDArray[Any] = self._moves[self._rows[0] + letters]
+        letters = np.frombuffer(text, dtype=np.uint8).astype(np.intp)
+        states: npt.NDArray[Any] = self._moves.take(letters + self._rows[0])
+        following = letters[1:]
         while True:
-            longer = states.copy()
             # what a position knew of its last bytes, and the byte after them
-            longer[1:] = self._moves[self._rows[states[:-1]] + letters[1:]]
-            if np.array_equal(longer, states):
+            moves = self._rows.take(states[:-1])
+            moves += following
+            longer = self._moves.take(moves)
+            if (longer == states[1:]).all():
                 return states
-            states = longer
+            states[1:] = longer
 
     def _count(
         self, features: npt.NDArray[np.int32]
