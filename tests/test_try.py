@@ -11,11 +11,21 @@ from typing import Any
 
 import pytest
 
-from tests.kit.golden_sets import DEAR, RULES, golden_rows, lazy, right, write_golden
+from tests.kit.golden_sets import (
+    DEAR,
+    RULES,
+    certify,
+    golden_rows,
+    lazy,
+    right,
+    write_golden,
+)
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin, status
 from tests.kit.terminal import Done, Terminal
+from tierwise.engine import Engine
 from tierwise.ledger import Ledger
+from tierwise.project import Project
 
 MESSAGE = "My parcel with the desk has not arrived, please help."
 
@@ -171,6 +181,21 @@ def test_calls_are_attempts_of_a_run_of_their_own(
     assert [attempt.model for attempt in attempts] == ["near", "far"]
     assert all(attempt.verdicts for attempt in attempts)
     assert terminal("show", run.id, cwd=project).code == 0
+
+
+def test_the_latest_run_stays_that_of_a_flow(terminal: Terminal, project: Path) -> None:
+    """A prompt that is tried, or a model that is certified, between two looks at a run."""
+    tried(terminal, project, "mail.txt", *BOTH)
+    with Ledger.open(None, root=project) as ledger:
+        assert ledger.runs.resolve("latest").flow == "try classify"
+    with Engine(Project(project), env={}) as engine:
+        for name, flow_run in (("inbox", None), ("try hard", "8f2a")):
+            run = engine.start_run(name, flow_run_id=flow_run)
+            engine.finish_run(run, "completed")
+            tried(terminal, project, "mail.txt", *BOTH)
+            certify(terminal, project, "-m", "near")
+            assert engine.ledger.runs.resolve("latest").flow == name
+    assert "try classify" in terminal("runs", cwd=project).out
 
 
 def test_an_answer_is_paid_once_unless_it_is_wanted_afresh(

@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.leases import is_over
@@ -238,7 +238,10 @@ def _key(row: Any) -> _Key:
 
 
 def _latest(connection: Connection) -> RunRow:
-    """Return the newest run that did something, is under way, or was completed. Raises Misuse."""
+    """Return the newest run that did something, is under way, or was completed. Raises Misuse.
+
+    Measurements count only where no flow has run: a person who asks for the last run means a flow's.
+    """
     has_outcomes = exists().where(OutcomeRecord.run_id == Run.id)
     has_attempts = exists().where(AttemptRecord.run_id == Run.id)
     did_something = or_(has_outcomes, has_attempts, Run.state == "completed")
@@ -246,7 +249,7 @@ def _latest(connection: Connection) -> RunRow:
     query = (
         select(*columns, did_something.label("did_something"))
         .where(or_(did_something, Run.state == "running"))
-        .order_by(Run.started_at.desc(), Run.id)
+        .order_by(_is_measurement(), Run.started_at.desc(), Run.id)
     )
     now = time.time()
     for row in connection.execute(query.limit(_CHUNK)):
@@ -258,6 +261,13 @@ def _latest(connection: Connection) -> RunRow:
             "no run has reached a document yet; `tierwise runs` lists those that did not start"
         )
     raise Misuse("the ledger has no runs yet; run a flow first")
+
+
+def _is_measurement() -> ColumnElement[int]:
+    """Select 1 for a run of `tierwise certify` or `try`: named after the command, without a flow."""
+    named = [Run.flow.startswith(command) for command in ("certify ", "try ")]
+    # a flow of such a name has a flow run in Prefect
+    return case((and_(Run.flow_run_id.is_(None), or_(*named)), 1), else_=0)
 
 
 def _runs(connection: Connection, query: _Query) -> list[RunRow]:
