@@ -347,6 +347,30 @@ def test_failed_answers_in_the_ledger_are_expected_to_escalate(
     assert "33% passed" in small.basis
 
 
+def test_re_asks_are_part_of_what_a_plan_expects_and_of_the_most_it_can_cost(
+    root: Path, inbox: Path, standin: Standin
+) -> None:
+    """Two of three earlier answers were asked for again, so two of three new ones should be."""
+
+    def reply(request: Any) -> str:
+        is_first = len(request.body["messages"]) == 2
+        has_failed = is_first and "lamp" not in request.document
+        return answered("nonsense" if has_failed else "delivery")(request)
+
+    standin.answer(reply)
+    rules = root / "routing_rules" / "rules.yaml"
+    without = rules.read_text()
+    rules.write_text(without + "escalate: {reask: 1}\n")
+    sampled(root, sort, *TEXTS, source=inbox)
+    (inbox / "new.txt").write_text("A chair with three legs has come, not four.")
+    [small, *_] = planned(root, sort, source=inbox).rows
+    assert small.calls - small.reused == pytest.approx(1 + 2 / 3)
+    rules.write_text(without)
+    [unasked, *_] = planned(root, sort, source=inbox).rows
+    assert unasked.calls - unasked.reused == pytest.approx(1)
+    assert small.most > unasked.most
+
+
 def test_a_condition_on_what_is_known_is_not_assumed(root: Path, inbox: Path) -> None:
     plan = planned(
         root,

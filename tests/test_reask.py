@@ -296,7 +296,8 @@ def test_a_certificate_with_re_asks_is_void_under_any_others(
     assert outcome.model == "dear"
     assert outcome.route is not None
     reasons = {rejected.model: rejected.reason for rejected in outcome.route.rejected}
-    assert "its certificate is void" in str(outcome.route.choices) + str(reasons)
+    shown = str(outcome.route.choices) + str(reasons)
+    assert "its certificate is void: `escalate.reask` changed (measured with" in shown
 
 
 def test_a_certificate_without_re_asks_is_void_with_them(

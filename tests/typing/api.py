@@ -46,6 +46,11 @@ def not_empty(output: Output, document: Document) -> str | None:
     return None if output.text else "empty"
 
 
+@check("known")
+async def is_known(output: Output, document: Document) -> str | None:
+    return None if output.text else "empty"
+
+
 def flow_body() -> RunSummary:
     assert_type(task_runner(), TaskRunner[Any])
     shout = step("shout", returns=Output, checks=[not_empty])
@@ -55,6 +60,7 @@ def flow_body() -> RunSummary:
     redact_as_task: Task[..., Batch] = redact
     assert_type(redact_as_task, Task[..., Batch])
     assert_type(not_empty, Check)
+    assert_type(is_known, Check)
     assert_type(not_empty(Output(text=""), Document(id="a", text=""), {}), Verdict)
     with recorded_run(budget_usd=1.0) as run:
         batches = read_documents(Path("in"), sensitivity="internal")

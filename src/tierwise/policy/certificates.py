@@ -302,13 +302,27 @@ class Certificate(Settings):
                 reasons.append(f"model {name} changed")
         if self.prompt_hash != current.prompt_hash:
             reasons.append(f"the prompt is no longer the one measured ({self.prompt})")
-        if self.step_hash != current.step_hash:
-            reasons.append("the step's schema or checks changed")
+        step_change = _step_change(self.step_hash, current.step_hash)
+        if step_change:
+            reasons.append(step_change)
         if current.today >= self.expires:
             reasons.append(f"it expired on {self.expires}")
         if self.models in current.demoted:
             reasons.append(current.demoted[self.models])
         return "; ".join(reasons) or None
+
+
+def _step_change(measured: str, current: str) -> str | None:
+    """Return what changed about a step; its hash may name re-asks, see `Escalation.with_reasks`."""
+    measured_hash, _, measured_reasks = measured.partition(" ")
+    current_hash, _, current_reasks = current.partition(" ")
+    if measured_hash != current_hash:
+        return "the step's schema or checks changed"
+    if measured_reasks != current_reasks:
+        was = measured_reasks or "none"
+        now = current_reasks or "none"
+        return f"`escalate.reask` changed (measured with {was}, now {now})"
+    return None
 
 
 class Certificates(Settings):
