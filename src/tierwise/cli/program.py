@@ -5,6 +5,7 @@ Exit code 0: done. 1: something failed. 2: the command or a project file is wron
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from importlib import import_module
@@ -120,6 +121,8 @@ def _root(
 
 def main() -> None:
     """Run the command line. An error of ours becomes one line on stderr and an exit code."""
+    # Most of a short command is imports, which leave no garbage to look for so often.
+    gc.set_threshold(20_000)
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 def read_report(ledger: Ledger, runs: Sequence[RunRow], project: Project) -> RunReport:
     """Read the figures of some runs, with the project's catalog, floors and certificates of today."""
-    steps: set[str] = set()
-    for run in runs:
-        steps.update(row.step for row in ledger.runs.summary(run.id))
+    steps = ledger.runs.steps([run.id for run in runs])
     facts = _project_facts(project, ledger, steps)
     return build_report(ledger, runs, facts, datetime.date.today())
 

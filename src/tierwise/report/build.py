@@ -82,7 +82,11 @@ def build_report(
     """
     run_ids = [run.id for run in runs]
     summaries = [summarize_run(ledger.runs, run_id) for run_id in run_ids]
-    rows = ledger.summaries.of_runs(run_ids)
+    rows: Sequence[SummaryRow]
+    if len(summaries) == 1:
+        rows = summaries[0].rows
+    else:
+        rows = ledger.summaries.of_runs(run_ids)
     errors = ledger.summaries.error_rows(run_ids)
     steps = {row.step for row in rows}
     certificates = [

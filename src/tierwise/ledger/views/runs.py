@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,12 @@ class Runs:
         """Return one row for each step, tier and model, as first asked; shadows come last."""
         with self._database.reading() as connection:
             return summary_rows(connection, run_id)
+
+    def steps(self, run_ids: Iterable[str]) -> set[str]:
+        """Return the steps in which these runs asked a model."""
+        asked = select(AttemptRecord.step).where(AttemptRecord.run_id.in_(set(run_ids)))
+        with self._database.reading() as connection:
+            return set(connection.scalars(asked.distinct()))
 
     def outcome_counts(self, run_id: str) -> dict[str, dict[Status, int]]:
         """Return the number of documents by step and status, steps as first recorded."""
