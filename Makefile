@@ -96,6 +96,7 @@ bench: .venv/ready  ## Run the short benchmarks
 bench-large: .venv/ready  ## Run the long benchmarks: kills, overhead, memory, a large deployment
 	$(BIN)/python -m benchmarks.kill
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.whole_run
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.deployment
 

@@ -1,7 +1,8 @@
 """How long a whole run takes, from `tierwise run` to its exit, beside bare loops over the same rows.
 
     python -m benchmarks.whole_run
-    python -m benchmarks.whole_run --documents 500 2000 --latency-ms 0 --ways tierwise aiohttp
+    python -m benchmarks.whole_run --latency-ms 0 --ways tierwise aiohttp
+    python -m benchmarks.whole_run --before ../older/src --ways before tierwise
 
 Each run is a process of its own. It reads a JSON Lines file of rows of about 600 tokens, asks two
 questions about each row with 32 calls at once, and writes the answers to a file. The server is a
@@ -10,7 +11,8 @@ commits each call to a SQLite ledger; the loops on aiohttp and LiteLLM keep noth
 
 `first call` is the time from the flow's first line to the first call. `marginal` is the time that
 a call adds: the difference between the largest and the smallest run, divided by the calls between.
-CPU is the run's own process, user and system. On a machine that others use too, only CPU and the
+CPU is the run's own process, user and system. `--before` is the source of an older version, which
+the way `before` runs with this version's dependencies. On a machine that others use too, only CPU and the
 ratios within one run can be trusted.
 """
 
@@ -126,6 +128,7 @@ class Way:
 
 
 WAYS = {
+    "before": Way("tierwise, before", "auto"),
     "tierwise": Way("tierwise", "auto"),
     "tierwise-litellm": Way("tierwise, LiteLLM lane", "litellm"),
     "aiohttp": Way("aiohttp, bare loop"),
@@ -152,6 +155,7 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=int, nargs="+", default=LATENCIES_MS)
     parser.add_argument("--in-flight", type=int, default=IN_FLIGHT)
     parser.add_argument("--ways", nargs="+", default=["tierwise", "aiohttp", "litellm"])
+    parser.add_argument("--before", type=Path, metavar="SRC")
     parser.add_argument("--turns", type=int, default=1, help="the median is printed")
     parser.add_argument(
         "--serve", nargs=2, metavar=("PORT", "MS"), help=argparse.SUPPRESS
@@ -257,6 +261,8 @@ def run_way(
     env: Mapping[str, str],
 ) -> Taken:
     """Run one way to its end, in a process of its own."""
+    if key == "before":
+        env = {**env, "PYTHONPATH": str(options.before.resolve())}
     if way.lane:
         return run_tierwise(way, url, source, root, options.in_flight, env)
     command = [sys.executable, "-m", "benchmarks.whole_run"]
