@@ -119,21 +119,17 @@ def run(documents: Path) -> None:
 
 def certify(root: Path) -> None:
     """Write a certificate of the step's only model, as `tierwise certify` does."""
-    from tierwise.engine import current_of
+    from tierwise.identity import current_of
     from tierwise.policy.certificates import Certificate, lower_bound, save_certificates
     from tierwise.project import CERTIFICATES, Project
 
     project = Project(root)
     step = project.load_step("classify")
-    current = current_of(project, step, {"labels": LABELS}, None)
+    current = current_of(project, os.environ, step, {"labels": LABELS})
     certificate = Certificate(
         step="classify",
-        models=("small",),
-        identities={"small": current.identities["small"]},
+        **current.evidence(("small",), "classify.jsonl"),
         prompt="classify v1",
-        prompt_hash=current.prompt_hash,
-        step_hash=current.step_hash,
-        golden="classify.jsonl",
         golden_hash="0" * 64,
         n=100,
         errors=2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -595,17 +596,109 @@ def test_further_hosts_are_named_in_any_case() -> None:
 # ---- identity -----------------------------------------------------------------------------------
 
 
-def test_an_answer_depends_on_the_model_not_on_the_key_or_the_address() -> None:
-    one = model({"api_base": "http://10.0.0.5/v1", "api_key": "a"})
-    assert (
-        one.identity
-        == model({"api_base": "http://10.0.0.6/v1", "api_key": "b"}).identity
+ADDRESS = "http://10.0.0.5:8000/v1"
+
+
+def identity(
+    params: Mapping[str, Any], env: Mapping[str, str] | None = None, **changed: Any
+) -> str:
+    """The identity of a model with these parameters."""
+    entry = model({"model": "openai/m", **params}, **changed)
+    tiers = {name: {"description": ""} for name in ("local", "hosted")}
+    other = {
+        **entry.model_dump(),
+        "litellm_params": {"model": "openai/m", "api_base": ADDRESS},
+    }
+    catalog = Catalog.model_validate(
+        {
+            "version": 1,
+            "tiers": tiers,
+            "models": {
+                "m": {**entry.model_dump(), "name": "m"},
+                "other": {**other, "name": "other", "same_as": None},
+            },
+        }
     )
-    assert (
-        one.identity
-        != model({"api_base": "http://10.0.0.5/v1", "temperature": 0.5}).identity
+    return catalog.identity(catalog.models["m"], env or {})
+
+
+@pytest.mark.parametrize(
+    ("params", "env"),
+    [
+        ({"api_base": "http://10.0.0.6:8000/v1"}, {}),
+        ({"api_base": "http://10.0.0.5:8001/v1"}, {}),
+        ({"api_base": "http://10.0.0.5:8000/v2"}, {}),
+        ({"api_base": "https://10.0.0.5:8000/v1"}, {}),
+        ({"api_base": "${URL}"}, {"URL": "http://10.0.0.6:8000/v1"}),
+        ({"api_base": ADDRESS, "temperature": 0.5}, {}),
+        ({"api_base": ADDRESS, "model": "openai/n"}, {}),
+        ({"api_base": ADDRESS, "model": "openai/${NAME}"}, {"NAME": "n"}),
+        ({"api_base": ADDRESS, "custom_llm_provider": "mistral"}, {}),
+        ({"api_base": ADDRESS, "extra_body": {"seed": 1}}, {}),
+        ({"api_base": ADDRESS, "extra_headers": {"x-model-version": "2"}}, {}),
+        ({}, {}),
+        ({}, {"OPENAI_BASE_URL": "http://10.0.0.9/v1"}),
+        ({}, {"OPENAI_API_BASE": "http://10.0.0.9/v1"}),
+    ],
+    ids=str,
+)
+def test_an_answer_depends_on_where_and_how_a_model_is_asked(
+    params: dict[str, Any], env: dict[str, str]
+) -> None:
+    assert identity(params, env) != identity({"api_base": ADDRESS})
+
+
+def test_a_provider_that_a_variable_moves_elsewhere_is_another_model() -> None:
+    moved = identity({}, {"OPENAI_BASE_URL": "http://10.0.0.9/v1"})
+    assert identity({}) != moved
+    assert identity({}, {"MISTRAL_API_BASE": "http://10.0.0.9/v1"}) == identity({})
+
+
+@pytest.mark.parametrize(
+    ("params", "env"),
+    [
+        ({"api_base": ADDRESS, "api_key": "b"}, {}),
+        ({"api_base": ADDRESS, "api_key": "${KEY}"}, {}),
+        ({"api_base": f"{ADDRESS}/"}, {}),
+        ({"api_base": "HTTP://10.0.0.5:8000/v1"}, {}),
+        ({"api_base": "${URL}"}, {"URL": ADDRESS}),
+        ({"api_base": "${FIRST|URL}"}, {"URL": ADDRESS}),
+        ({"api_base": ADDRESS, "extra_headers": {"x-auth": "Bearer ${KEY}"}}, {}),
+    ],
+    ids=str,
+)
+def test_a_key_and_the_spelling_of_an_address_do_not_make_another_model(
+    params: dict[str, Any], env: dict[str, str]
+) -> None:
+    expected = {"api_base": ADDRESS}
+    if "extra_headers" in params:
+        expected["extra_headers"] = {}
+    assert identity(params, env) == identity(expected)
+
+
+@pytest.mark.parametrize("same_as", [ADDRESS, f"{ADDRESS}/", "${OLD}", "other"])
+def test_a_model_that_moves_keeps_its_identity_where_the_entry_says_so(
+    same_as: str,
+) -> None:
+    moved = identity(
+        {"api_base": "${URL}"},
+        {"URL": "http://10.0.0.6:8000/v1", "OLD": ADDRESS},
+        same_as=same_as,
     )
-    assert one.identity != model({"weights": "x"}, tier="hosted").identity
+    assert moved == identity({"api_base": ADDRESS})
+
+
+def test_a_model_whose_address_is_not_set_here_has_no_identity() -> None:
+    with pytest.raises(ModelUnavailable, match="set URL"):
+        identity({"api_base": "${URL}"})
+    with pytest.raises(ModelUnavailable, match="set OLD"):
+        identity({"api_base": ADDRESS}, same_as="${OLD}")
+
+
+def test_the_tier_and_the_format_of_answers_are_part_of_the_identity() -> None:
+    one = identity({"api_base": ADDRESS})
+    assert identity({"api_base": ADDRESS}, tier="hosted") != one
+    assert identity({"api_base": ADDRESS}, structured_output="instruct") != one
 
 
 def test_the_catalogs_hash_changes_with_anything_that_routing_may_look_at(

@@ -219,7 +219,10 @@ def test_a_certificate_holds_for_180_days_unless_it_says_otherwise() -> None:
             {"prompt_hash": "p2"},
             "the prompt is no longer the one measured (classify v1)",
         ),
-        ({"step_hash": "s2"}, "the step's schema or checks changed"),
+        (
+            {"step_hash": "s2"},
+            "the step's schema, checks, parameters or an earlier step changed",
+        ),
         (
             {"identities": {"small": "small-1", "large": "large-2"}},
             "model large changed",
@@ -227,7 +230,7 @@ def test_a_certificate_holds_for_180_days_unless_it_says_otherwise() -> None:
         ({"identities": {"small": "small-1"}}, "the catalog has no model 'large'"),
         (
             {"identities": {"small": "2", "large": "large-1"}, "step_hash": "s2"},
-            "model small changed; the step's schema or checks changed",
+            "model small changed; the step's schema, checks, parameters or an earlier step changed",
         ),
     ],
 )
@@ -354,8 +357,8 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     ("old", "new", "line", "message"),
     [
         ("errors: 8", "errors: 9", 5, "claims more"),
-        ("errors: 8", "errors: many", 16, "valid integer"),
-        ("  golden:", "  goldenn:", 13, "did you mean 'golden'?"),
+        ("errors: 8", "errors: many", 18, "valid integer"),
+        ("  golden:", "  goldenn:", 15, "did you mean 'golden'?"),
     ],
 )
 def test_a_mistake_in_the_file_is_shown_with_its_line(
@@ -377,7 +380,7 @@ def test_two_certificates_for_one_chain_are_one_too_many(tmp_path: Path) -> None
     path.write_text(text + text.partition("certificates:\n")[2])
     with pytest.raises(
         ConfigError,
-        match=r"yaml:25: a second certificate of classify for small; keep one",
+        match=r"yaml:27: a second certificate of classify for small; keep one",
     ):
         load_certificates(path)
 

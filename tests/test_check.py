@@ -497,11 +497,7 @@ def certificate(
     fields = {
         "step": step,
         "models": (name,),
-        "identities": {
-            name: project.catalog.models[name].identity
-            if name in project.catalog.models
-            else "gone"
-        },
+        "identities": {name: project.identities({}).known.get(name, "gone")},
         "prompt": f"{step} v1",
         "prompt_hash": project.prompts["classify"].hash,
         "step_hash": "other",
@@ -599,7 +595,9 @@ def test_code_is_imported_apart_and_told_with_its_line(project: Checked) -> None
         "golden/extract.yaml: error: cannot be imported: ModuleNotFoundError: No module named 'flows.nowhere'",
         "golden/classify.jsonl:21: error: no label named 'prais'; did you mean 'praise'?",
         "routing_rules/certificates.yaml:5: warning: the certificate of small for classify is void: "
-        'the step\'s schema or checks changed; measure again with `tierwise certify classify --models "small"`',
+        "the step's schema, checks, parameters or an earlier step changed; what counts as right "
+        "changed (the measure or its criteria); `escalate` in the rules changed; "
+        'measure again with `tierwise certify classify --models "small"`',
     ):
         assert line in done.out, line
     assert "noise" not in done.out

@@ -251,10 +251,7 @@ def test_training_on_other_examples_voids_the_certificate_and_asks_again(
     """The model's identity is what it was trained on, so the very next batch of a running process sees the change."""
     before, first = engine.current(CLASSIFY, {"labels": LABELS}), ask(engine)
     proof = certificate(
-        "topics",
-        identities={"topics": before.identities["topics"]},
-        prompt_hash=before.prompt_hash,
-        step_hash=before.step_hash,
+        **before.evidence(("topics",), "classify.jsonl"),
         date=datetime.date.today(),
     )
     assert proof.void_reasons(before) is None

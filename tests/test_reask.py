@@ -27,7 +27,6 @@ from tests.kit.steps import (
 )
 from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
-from tierwise.policy.rules import Escalation
 from tierwise.project import Project
 from tierwise.records import Batch, Document
 from tierwise.steps.checks import at_most_words
@@ -310,14 +309,6 @@ def test_a_certificate_without_re_asks_is_void_with_them(
     assert route_one(with_escalation(root, "{reask: 1}")).model == "dear"
     # Without re-asks, the checks that escalate change nothing that was measured on one model.
     assert route_one(with_escalation(root, "{on: [label]}")).model == "cheap"
-
-
-def test_rules_with_other_re_asks_mark_a_recorded_hash_anew() -> None:
-    """`tierwise diff` compares rules by the hashes on record."""
-    once = Escalation(on=("label", "low_confidence"), reask=1)
-    assert once.with_reasks("abc") == "abc reask 1 on label"
-    assert Escalation().with_reasks("abc reask 1 on label") == "abc"
-    assert once.with_reasks("abc reask 2 on label") == "abc reask 1 on label"
 
 
 # ---- what is shown ------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ as a `StepRunner`, and so may run with a planner or a sampler in its place.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import os
 import threading
@@ -31,15 +30,15 @@ from tierwise.documents import write_documents
 from tierwise.errors import BudgetExceeded, TierwiseError, describe_exception
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
+from tierwise.identity import current_of, examples_of
 from tierwise.ledger import DeferredRow, Ledger, RunInfo, RunRow, RunState, SummaryRow
 from tierwise.ledger.people.samples import demoted
 from tierwise.policy.budget import Limit
-from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Outcome, Status, canonical_hash
-from tierwise.steps.examples import ExampleSelector, GoldenSet, load_golden
+from tierwise.records import Batch, Document, Outcome, Status
+from tierwise.steps.examples import ExampleSelector
 from tierwise.steps.step import Step
 from tierwise.text.tokens import TokenCounts
 from tierwise.text.variables import is_on
@@ -144,12 +143,12 @@ class Engine:
 
     def __init__(self, project: Project, env: Mapping[str, str] | None = None) -> None:
         self.project = project
-        self._env = os.environ if env is None else env
-        self.policy = project.policy(self._env)
+        self.env = os.environ if env is None else env
+        self.policy = project.policy(self.env)
         self.prompts = project.prompts
         self.expected_documents = 0  # documents that were read, for progress
         # True asks again for answers that were paid in earlier runs
-        self.fresh = is_on(self._env, "TIERWISE_FRESH")
+        self.fresh = is_on(self.env, "TIERWISE_FRESH")
         self.retry: Retry | None = None  # an earlier run that is repeated
         self._questions: set[str] = set()  # hashes of those on record
         self._tokens = TokenCounts()
@@ -164,7 +163,7 @@ class Engine:
             stack.callback(self._local.close)
             self._portal = stack.enter_context(start_blocking_portal("asyncio"))
             self._gateway = Gateway(
-                project.catalog, self._env, self._local, root=project.root
+                project.catalog, self.env, self._local, root=project.root
             )
             stack.callback(self._portal.call, self._gateway.aclose)
             self._cascade = Cascade(self._gateway, self.ledger, project.scale.workers)
@@ -385,7 +384,7 @@ class Engine:
         """Return what a certificate for this step with these parameters must agree with today."""
         selector = self._selector(step.name)
         examples_hash = selector.hash if selector else None
-        current = current_of(self.project, step, parameters, examples_hash)
+        current = current_of(self.project, self.env, step, parameters, examples_hash)
         demoted_here = {
             models: reason
             for (step_name, models), reason in self.policy.demoted.items()
@@ -454,48 +453,3 @@ def _stop_without_budget(run: RunContext) -> None:
         raise BudgetExceeded(
             f"the run stops, as the rules say `when_empty: fail`: {refused}"
         )
-
-
-def examples_of(project: Project, step: str) -> GoldenSet | None:
-    """Return the few-shot examples of a step, where it has some and a model uses them."""
-    path = project.root / "golden" / f"{step}-examples.jsonl"
-    if not path.exists():
-        return None
-    if not any(model.uses_few_shot for model in project.catalog.models.values()):
-        return None
-    return load_golden(path)
-
-
-def current_of(
-    project: Project,
-    step: Step,
-    parameters: Mapping[str, Any],
-    examples_hash: str | None,
-) -> Current:
-    """Return what a certificate for a step must agree with today, by the project's files alone."""
-    return current_for(project, step.prompt, step.hash(parameters), examples_hash)
-
-
-def current_for(
-    project: Project, prompt: str, step_hash: str, examples_hash: str | None
-) -> Current:
-    """Return what a certificate must agree with today, for a step of this prompt and hash."""
-    identities = {
-        model.name: _identity(project, model, examples_hash)
-        for model in project.catalog.models.values()
-    }
-    return Current(
-        identities=identities,
-        prompt_hash=project.prompts[prompt].hash,
-        step_hash=project.rules.escalate.with_reasks(step_hash),
-        today=datetime.date.today(),
-    )
-
-
-def _identity(project: Project, model: Model, examples_hash: str | None) -> str:
-    """Return the hash of what a model's answers depend on, its few-shot examples included."""
-    if examples_hash is None or not model.uses_few_shot:
-        return project.identity(model)
-    return canonical_hash(
-        [model.identity, model.examples, model.fixed_examples, examples_hash]
-    )

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from tierwise.errors import ConfigError, Misuse, UnknownName
+from tierwise.errors import ConfigError, Misuse, ModelUnavailable, UnknownName
 from tierwise.gateway.learned.files import read_metadata, trained_file
 from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.catalog import Catalog, Model, load_catalog
@@ -104,6 +104,14 @@ class ProjectSettings(Scale):
                     "never the key"
                 )
         return secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The identity of each model, or what is missing here to know it."""
+
+    known: Mapping[str, str]
+    unknown: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -227,17 +235,32 @@ class Project:
                     blocks[secrets[name]] = None
         return tuple(blocks)
 
-    def identity(self, model: Model) -> str:
-        """Return what a model's answers depend on besides the prompt.
+    def identities(self, env: Mapping[str, str]) -> Identities:
+        """Return the identity of every model, with variables filled in from `env`."""
+        known: dict[str, str] = {}
+        unknown: dict[str, str] = {}
+        for name, model in self.catalog.models.items():
+            try:
+                known[name] = self._identity(model, env)
+            except (ModelUnavailable, ConfigError) as error:
+                unknown[name] = error.message
+        return Identities(known, unknown)
+
+    def _identity(self, model: Model, env: Mapping[str, str]) -> str:
+        """Return a model's identity. Raises ModelUnavailable or ConfigError if it is not known.
 
         For a learned model, that is its training data.
         """
-        if not model.learned:
-            return model.identity
-        try:
+        from tierwise.gateway.local import weights_hash
+
+        if model.learned:
             return read_metadata(trained_file(self.root, model.name)).identity
-        except ConfigError:  # not trained, so not available either
-            return model.identity
+        weights = None
+        if model.weights:
+            weights = weights_hash(model.weights, env)
+            if weights is None:
+                raise ModelUnavailable("its weights are not here", model=model.name)
+        return self.catalog.identity(model, env, weights)
 
     def flow_names(self) -> list[str]:
         """Return the names of the modules in flows/."""

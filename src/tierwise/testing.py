@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tempfile
 import threading
@@ -35,7 +36,7 @@ from typing import Any, Self
 from tierwise.engine import Engine
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.router import Policy
-from tierwise.project import Project
+from tierwise.project import Identities, Project
 from tierwise.records import Batch, Document, Outcome, Sensitivity
 from tierwise.steps.golden_settings import load_settings
 from tierwise.text.language import detect
@@ -234,16 +235,6 @@ def _fill_in(
     return words[: schema.get("maxLength")]
 
 
-class _StandInModel(Model):
-    """A catalog entry that the stand-in answers for, with the certificates of the real one."""
-
-    real_identity: str
-
-    @cached_property
-    def identity(self) -> str:
-        return self.real_identity
-
-
 @dataclass(frozen=True)
 class _StandInProject(Project):
     """A project whose models are all available, at one address, and whose ledger is elsewhere."""
@@ -256,7 +247,7 @@ class _StandInProject(Project):
     def catalog(self) -> Catalog:
         real = Project(self.root)
         models = {
-            name: self._replace_model(model, real.identity(model))
+            name: self._replace_model(model)
             for name, model in real.catalog.models.items()
         }
         return real.catalog.model_copy(update={"models": models})
@@ -274,7 +265,21 @@ class _StandInProject(Project):
             unavailable=dict.fromkeys(sorted(self.unavailable), missing),
         )
 
-    def _replace_model(self, model: Model, identity: str) -> Model:
+    def identities(self, env: Mapping[str, str]) -> Identities:
+        """Return the identities of the real models, so that their certificates are valid here.
+
+        A model that cannot be identified on this machine counts as the one that was certified.
+        """
+        real = Project(self.root).identities({**os.environ, **env})
+        known = dict(real.known)
+        for certificate in self.certificates.certificates:
+            for name, identity in certificate.identities.items():
+                known.setdefault(name, identity)
+        for name in self.catalog.models:
+            known.setdefault(name, name)
+        return Identities(known, {})
+
+    def _replace_model(self, model: Model) -> Model:
         litellm_params = {
             "model": f"openai/{model.name}",
             "api_base": f"{self.url}/v1",
@@ -286,9 +291,8 @@ class _StandInProject(Project):
             "litellm_params": litellm_params,
             "lane": "lean",
             "structured_output": "grammar",
-            "real_identity": identity,
         }
-        return _StandInModel.model_validate(fields)
+        return Model.model_validate(fields)
 
 
 class _Server:

@@ -16,7 +16,7 @@ TODAY = datetime.date(2026, 3, 1)
 def certificate(
     *models: str, errors: int = 8, n: int = 142, **changed: Any
 ) -> Certificate:
-    models = models or ("small",)
+    models = models or changed.pop("models", ("small",))
     fields: dict[str, Any] = {
         "step": "classify",
         "models": models,

@@ -10,6 +10,7 @@ import atexit
 import datetime
 import functools
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -35,11 +36,12 @@ from tierwise import __version__
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.documents import read_documents
 from tierwise.documents.redaction.redact import Redaction
-from tierwise.engine import Engine, current_of, examples_of
+from tierwise.engine import Engine
 from tierwise.errors import GuardViolation
 from tierwise.evidence.training.labelled import Labelled
 from tierwise.evidence.training.train import train
 from tierwise.gateway.learned.files import save, trained_file
+from tierwise.identity import current_of, examples_of
 from tierwise.plan import Planner, Sampler
 from tierwise.policy.certificates import Certificate, lower_bound, save_certificates
 from tierwise.project import CERTIFICATES, Project
@@ -341,16 +343,16 @@ def _certificate(project: Project, step: str, chain: tuple[str, ...]) -> Certifi
     """Proof that holds today."""
     examples = examples_of(project, step)
     current = current_of(
-        project, STEPS[step], PARAMETERS[step], examples.hash if examples else None
+        project,
+        os.environ,
+        STEPS[step],
+        PARAMETERS[step],
+        examples.hash if examples else None,
     )
     return Certificate(
         step=step,
-        models=chain,
-        identities={name: current.identities[name] for name in chain},
+        **current.evidence(chain, f"{step}.jsonl"),
         prompt=f"{step} v1",
-        prompt_hash=current.prompt_hash,
-        step_hash=current.step_hash,
-        golden=f"{step}.jsonl",
         golden_hash="0" * 64,
         n=100,
         errors=0,

@@ -16,7 +16,7 @@ BANDS = {
     "values": ["errors", "records", "text"],
     "decide": ["steps", "policy"],
     "edges": ["documents", "ledger", "gateway"],
-    "act": ["cascade", "project", "engine"],
+    "act": ["cascade", "project", "identity", "engine"],
     "prove and show": [
         "report",
         "evidence",

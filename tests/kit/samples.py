@@ -105,12 +105,8 @@ def certify(office: Office, *models: str, n: int = 60) -> None:
         current = engine.current(CLASSIFY, LABELS)
         certificate = Certificate(
             step="classify",
-            models=models,
-            identities={name: current.identities[name] for name in models},
+            **current.evidence(models, "classify.jsonl"),
             prompt="classify v1",
-            prompt_hash=current.prompt_hash,
-            step_hash=current.step_hash,
-            golden="classify.jsonl",
             golden_hash="g",
             n=n,
             errors=0,

@@ -214,12 +214,9 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
         messages = (replace(first, content=f"{first.content}\n\n{instruction}"), *rest)
     if model.structured_output == "schema":
         schema = work.job.schema_without_limits
-    identity = model.identity
-    if model.learned:
-        identity = work.job.current.identities[model.name]
     return Call(
         model=model.name,
-        identity=identity,
+        identity=work.job.current.calls[model.name],
         messages=messages,
         max_tokens=min(work.prompt.head.max_output_tokens, model.max_output_tokens),
         response_schema=schema,

@@ -63,12 +63,14 @@ def check_judge(engine: Engine, judge: str, models: Iterable[str]) -> None:
     """Raise Misuse unless the judge is available, and another and stronger model than each."""
     catalog = engine.policy.catalog
     judging_model = catalog.model(judge)
+    identities = engine.project.identities(engine.env).known
     reason = engine.policy.unavailable.get(judge)
     if reason:
         raise Misuse(f"the judge {judge} is unavailable: {reason}")
     for name in models:
         model = catalog.model(name)
-        if name == judge or model.identity == judging_model.identity:
+        is_same = identities.get(name) == identities.get(judge)
+        if name == judge or is_same:
             raise Misuse(
                 f"{judge} would judge itself; name another model as the judge of {name}"
             )

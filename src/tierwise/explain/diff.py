@@ -250,10 +250,10 @@ class Replay:
             current = current_step(self._project, name)
             if current:
                 # The step as it was then; without a record of it, as it is today.
-                escalate = self._policy.rules.escalate
                 current = replace(
                     current,
-                    step_hash=escalate.with_reasks(step_hash or current.step_hash),
+                    step_hash=step_hash or current.step_hash,
+                    escalate=self._policy.rules.escalate.as_evidence(),
                     demoted={
                         models: why
                         for (step, models), why in self._policy.demoted.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,8 @@ from typing import Any
 import pydantic
 
 from tierwise import __version__
-from tierwise.engine import current_for, examples_of
 from tierwise.explain.decisions import step_of
+from tierwise.identity import StepEvidence, current_for, examples_of, step_evidence
 from tierwise.policy.certificates import Current
 from tierwise.project import Project
 from tierwise.text.files import write_atomically
@@ -33,8 +34,7 @@ CACHE = Path(".tierwise") / "steps.json"
 class StepFacts:
     """The part of a step that its certificates depend on."""
 
-    prompt: str
-    step_hash: str  # of the schema, the checks and the parameters of the golden set
+    evidence: StepEvidence
     splits: bool  # True for a step that takes long documents part by part
 
 
@@ -52,7 +52,7 @@ def step_facts(project: Project, name: str) -> StepFacts | None:
     step, parameters = step_of(project, name)
     if step is None:
         return None
-    facts = StepFacts(step.prompt, step.hash(parameters), bool(step.splits))
+    facts = StepFacts(step_evidence(project, step, parameters), bool(step.splits))
     _keep(project, name, facts)
     return facts
 
@@ -64,7 +64,7 @@ def current_step(project: Project, name: str) -> Current | None:
         return None
     examples = examples_of(project, name)
     examples_hash = examples.hash if examples else None
-    return current_for(project, facts.prompt, facts.step_hash, examples_hash)
+    return current_for(project, os.environ, name, facts.evidence, examples_hash)
 
 
 def _cached(project: Project, name: str) -> StepFacts | None:
@@ -76,8 +76,14 @@ def _cached(project: Project, name: str) -> StepFacts | None:
             for path, digest in entry["files"].items()
         )
         # A new file in tasks/ may be data that a step reads.
-        same = same and set(_files_of_tasks(project)) <= set(entry["files"])
-        return StepFacts(**entry["facts"]) if same else None
+        files = {*_files_of_tasks(project), *_files_of_settings(project)}
+        same = same and files <= set(entry["files"])
+        if not same:
+            return None
+        facts = entry["facts"]
+        evidence = dict(facts["evidence"])
+        evidence["criteria"] = tuple(evidence["criteria"])
+        return StepFacts(StepEvidence(**evidence), facts["splits"])
     except (KeyError, TypeError, AttributeError):
         # no entry, or a file of another version
         return None
@@ -85,8 +91,11 @@ def _cached(project: Project, name: str) -> StepFacts | None:
 
 def _keep(project: Project, name: str, facts: StepFacts) -> None:
     """Put the facts on file. A project that cannot be written to computes them each time."""
-    settings = f"golden/{name}.yaml"
-    files = {*_files_of_tasks(project), *_imported_files(project), settings}
+    files = {
+        *_files_of_tasks(project),
+        *_imported_files(project),
+        *_files_of_settings(project),
+    }
     entry: dict[str, Any] = {
         "facts": asdict(facts),
         "versions": _versions(),
@@ -115,6 +124,13 @@ def _files_of_tasks(project: Project) -> Iterator[str]:
     """Yield all files in tasks/, as paths from the project's root."""
     for path in (project.root / "tasks").rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
+            yield path.relative_to(project.root).as_posix()
+
+
+def _files_of_settings(project: Project) -> Iterator[str]:
+    """Yield the prompts and golden settings, which say what steps quote and their parameters."""
+    for pattern in ("prompts/*.md.j2", "golden/*.yaml"):
+        for path in project.root.glob(pattern):
             yield path.relative_to(project.root).as_posix()
 
 

@@ -39,6 +39,8 @@ def certificate_findings(
         current = currents.get(certificate.step)
         if unknown or current is None:
             continue
+        if current.unidentified.keys() & set(certificate.models):
+            continue  # whether it is void is only known where its models are
         reasons = certificate.void_reasons(current)
         if reasons:
             chain = " > ".join(certificate.models)

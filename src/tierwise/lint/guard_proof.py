@@ -121,7 +121,7 @@ def _policy_cases(
     ]
     if own:
         current = Current(
-            identities={name: model.identity for name, model in catalog.models.items()},
+            identities=dict.fromkeys(catalog.models, ""),
             prompt_hash="",
             step_hash="",
             today=datetime.date.today(),
@@ -141,6 +141,8 @@ def _as_valid(certificate: Certificate, current: Current) -> Certificate:
         "identities": identities,
         "prompt_hash": "",
         "step_hash": "",
+        "measure_hash": "",
+        "escalate_hash": "",
         "expires": current.today + datetime.timedelta(days=1),
     }
     return certificate.model_copy(update=changes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -127,11 +128,8 @@ def _steps_in(module: ModuleType | None) -> Iterator[Step]:
 def _describe_step(step: Step, path: Path, current: Current | None) -> dict[str, Any]:
     evidence = None
     if current is not None:
-        evidence = {
-            "identities": current.identities,
-            "prompt_hash": current.prompt_hash,
-            "step_hash": current.step_hash,
-        }
+        evidence = asdict(current)
+        del evidence["today"], evidence["demoted"]
     return {
         "name": step.name,
         "path": str(path),
@@ -158,14 +156,15 @@ def _current_evidence(project: Project, step: Step) -> Current | None:
 
     None where a file is wrong: the check of that file reports it.
     """
-    from tierwise.engine import current_of, examples_of
+    from tierwise.identity import current_of, examples_of
 
     try:
         settings = load_settings(_settings_file(project, step))
         examples = examples_of(project, step.name)
         measured = _measured_step(step, settings)
         examples_hash = examples.hash if examples else None
-        return current_of(project, measured, dict(settings.parameters), examples_hash)
+        parameters = dict(settings.parameters)
+        return current_of(project, os.environ, measured, parameters, examples_hash)
     except TierwiseError:
         return None
 

@@ -30,6 +30,28 @@ def catalog_findings(
             yield from _retirement_findings(source, model, today)
 
 
+def same_model_findings(
+    source: YamlData, catalog: Catalog, identities: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yield entries that differ from an earlier one in nothing that an answer depends on.
+
+    An entry that says `same_as` is meant to be the same.
+    """
+    first: dict[tuple[str, int, int], str] = {}
+    for name, identity in identities.items():
+        model = catalog.models[name]
+        if model.learned or model.same_as:
+            continue
+        key = (identity, model.examples, model.fixed_examples)
+        other = first.setdefault(key, name)
+        if other != name:
+            message = (
+                f"{name} is the same model as {other}: same address, parameters and examples; "
+                "take one of them out, or write `same_as` in one if that is meant"
+            )
+            yield finding_at(source, ("models", name), "error", "same model", message)
+
+
 def _old_price_findings(
     source: YamlData, model: Model, today: datetime.date
 ) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from tierwise.lint.models import (
     address_findings,
     catalog_findings,
     routed_findings,
+    same_model_findings,
 )
 from tierwise.lint.routes import RuleContext, guard_findings, route_findings
 from tierwise.lint.shadowed_modules import shadowing_findings
@@ -83,8 +84,12 @@ def check_project(
     findings += _file_findings(files, code, today)
     if files.catalog_source and files.catalog:
         findings += address_findings(files.catalog_source, files.catalog, env)
-    if context is not None:
+    if context is not None and files.catalog_source is not None:
+        identities = project.identities(env).known
         findings += _rule_findings(files, context, code)
+        findings += same_model_findings(
+            files.catalog_source, context.catalog, identities
+        )
     if context is not None and proof is not None:
         findings += leak_findings(context, proof)
     distinct = dict.fromkeys(findings)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from tierwise.policy.litellm_facts import litellm_facts
 
@@ -173,3 +174,18 @@ def provider_address(model: str, env: Mapping[str, str]) -> str | None:
     if provider is None:
         return None
     return provider.address
+
+
+def canonical_address(address: Any) -> str:
+    """Return an address as it is compared: without a last slash, its host in lower case."""
+    text = str(address).strip().rstrip("/")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return text
+    host = (parts.hostname or "").casefold()
+    default_port = {"http": 80, "https": 443}.get(parts.scheme)
+    if port is not None and port != default_port:
+        host = f"{host}:{port}"
+    return urlunsplit((parts.scheme.casefold(), host, parts.path, parts.query, ""))

@@ -7,7 +7,7 @@ The cost of a call is computed here (`Model.cost`). Tiers and models are added i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
@@ -21,6 +21,7 @@ from tierwise.errors import ConfigError, ModelUnavailable, UnknownName, unknown_
 from tierwise.policy.addresses import (
     NOT_AN_ADDRESS,
     Undisclosed,
+    canonical_address,
     host_and_port,
     host_of,
     in_house,
@@ -35,6 +36,7 @@ from tierwise.text.yaml import Location, YamlData, read_yaml
 
 MILLION = Decimal(1_000_000)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
+_KEY_NAME = re.compile(r"(?i)key|token|secret|password|auth")
 
 
 class PriceBand(Settings):
@@ -227,6 +229,11 @@ class Model(Settings):
         description="Few-shot examples, N for each label, the same for every document, so that "
         "servers can cache them.",
     )
+    same_as: str | None = Field(
+        None,
+        description="An earlier address, or another entry, with exactly this model: what was paid "
+        "and certified there stays valid. For a model that moves.",
+    )
     verified: bool = Field(
         True, description="`false`: the address or name has not been tested."
     )
@@ -254,17 +261,21 @@ class Model(Settings):
             return {**data, "structured_output": "grammar"}
         return data
 
-    @cached_property
-    def identity(self) -> str:
-        """Return the hash of all that an answer depends on, apart from the prompt."""
-        weights = self.weights and (self.weights.sha256 or self.weights.file)
-        # The key and the address may change without changing the model.
-        parameters = {
-            name: value
-            for name, value in self.litellm_params.items()
-            if name not in ("api_key", "api_base")
-        }
-        return canonical_hash([self.tier, parameters, weights, self.structured_output])
+    def answer_params(self, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return the parameters that answers depend on: all but keys, with variables filled in.
+
+        Raises ModelUnavailable if a variable is not set.
+        """
+        params = _without_keys(self.litellm_params)
+        missing = _missing_variables(params, env)
+        if missing:
+            raise self._unset(missing)
+        filled: dict[str, Any] = _fill_variables(params, env)
+        return filled
+
+    def _unset(self, missing: Sequence[str]) -> ModelUnavailable:
+        alternatives = [names.replace("|", " or ") for names in missing]
+        return ModelUnavailable(f"set {' and '.join(alternatives)}", model=self.name)
 
     @property
     def uses_few_shot(self) -> bool:
@@ -296,12 +307,7 @@ class Model(Settings):
     def missing_variables(self, env: Mapping[str, str]) -> tuple[str, ...]:
         """Return the variables to set before this model can be used; `A|B` means either."""
         weights_file = self.weights.file if self.weights else None
-        missing = []
-        for text in _texts([self.litellm_params, weights_file]):
-            for names in _VARIABLE.findall(text):
-                if _variable_value(names, env) is None and names not in missing:
-                    missing.append(names)
-        return tuple(missing)
+        return _missing_variables([self.litellm_params, weights_file], env)
 
     def host(self, env: Mapping[str, str]) -> str:
         """Return the host that its calls go to, with the port, for people.
@@ -376,8 +382,7 @@ class Model(Settings):
         """
         missing = self.missing_variables(env)
         if missing:
-            alternatives = [names.replace("|", " or ") for names in missing]
-            raise ModelUnavailable(f"set {' and '.join(alternatives)}", model=self.name)
+            raise self._unset(missing)
         return {
             name: _fill_variables(value, env)
             for name, value in self.litellm_params.items()
@@ -394,6 +399,29 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)
+
+
+def _missing_variables(value: Any, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables in a value of the catalog that are not set, each once."""
+    missing: dict[str, None] = {}
+    for text in _texts(value):
+        for names in _VARIABLE.findall(text):
+            if _variable_value(names, env) is None:
+                missing[names] = None
+    return tuple(missing)
+
+
+def _without_keys(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without keys, which may be changed without changing the model."""
+    kept: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            kept[name] = _without_keys(value)
+            continue
+        from_variable = isinstance(value, str) and _VARIABLE.search(value)
+        if name != "api_key" and not (from_variable and _KEY_NAME.search(name)):
+            kept[name] = value
+    return kept
 
 
 def _variable_value(names: str, env: Mapping[str, str]) -> str | None:
@@ -471,6 +499,44 @@ class Catalog(Settings):
         if name not in self.models:
             raise UnknownName("model", name, self.models)
         return self.models[name]
+
+    def identity(
+        self, model: Model, env: Mapping[str, str], weights: str | None = None
+    ) -> str:
+        """Return the hash of all that an answer depends on, apart from the prompt.
+
+        It covers the tier, the address, the provider's parameters, the format of answers, and
+        `weights`, the hash of an embedded model's file. Keys may change without changing the
+        model. Raises ModelUnavailable if a variable that matters is not set.
+        """
+        params = model.answer_params(env)
+        address = self._address(model, params, env)
+        if address is not None:
+            params["api_base"] = canonical_address(address)
+        return canonical_hash([model.tier, params, weights, model.structured_output])
+
+    def _address(
+        self, model: Model, params: Mapping[str, Any], env: Mapping[str, str]
+    ) -> str | None:
+        """Return the address that stands for a model's server; None for a provider's own."""
+        if model.same_as in self.models:
+            other = self.models[str(model.same_as)]
+            address: str | None = other.answer_params(env).get("api_base")
+            return address
+        if model.same_as is not None:
+            missing = _missing_variables(model.same_as, env)
+            if missing:
+                alternatives = " and ".join(missing).replace("|", " or ")
+                raise ModelUnavailable(f"set {alternatives}", model=model.name)
+            return str(_fill_variables(model.same_as, env))
+        undisclosed = model.undisclosed_address(env)
+        if undisclosed is not None:
+            raise ModelUnavailable(undisclosed, model=model.name)
+        own: str | None = params.get("api_base")
+        if own is not None or model.weights:
+            return own
+        variable = model.moving_variable(env)
+        return None if variable is None else env[variable]
 
     def unavailable(self, model: Model, env: Mapping[str, str]) -> str | None:
         """Return the reason why a model cannot be used here; None if it can."""
@@ -552,6 +618,8 @@ def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
             yield from _learned_faults(source, model, location)
         else:
             yield from _params_faults(source, model, (*location, "litellm_params"))
+        if model.same_as is not None:
+            yield from _same_as_faults(source, catalog, model, (*location, "same_as"))
 
 
 def _learned_faults(
@@ -560,6 +628,28 @@ def _learned_faults(
     if model.litellm_params or model.weights or model.uses_few_shot:
         message = "a learned model has no `litellm_params`, `weights` or examples"
         yield source.error(message, location)
+
+
+def _same_as_faults(
+    source: YamlData, catalog: Catalog, model: Model, location: Location
+) -> Iterator[ConfigError]:
+    """Yield the error of a `same_as` that is neither an address nor an entry with one."""
+    name = str(model.same_as)
+    if model.weights or model.learned:
+        message = "only a model with an address moves; leave `same_as` out"
+        yield source.error(message, location)
+    elif name in catalog.models:
+        other = catalog.models[name]
+        if other is model or other.same_as or "api_base" not in other.litellm_params:
+            message = (
+                f"`{name}` must be another entry, with an `api_base` of its own "
+                "and without `same_as`"
+            )
+            yield source.error(message, location)
+    elif not name.startswith(("http://", "https://", "${")):
+        message = unknown_name("entry", name, catalog.models)
+        advice = f"{message}, or an address such as http://10.0.0.5:8000/v1"
+        yield source.error(advice, location)
 
 
 def _params_faults(

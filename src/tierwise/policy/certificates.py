@@ -16,7 +16,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PlainSerializer, model_validator
 
@@ -151,12 +151,54 @@ def _further(
 class Current:
     """The project as it is now, which a certificate must agree with to be valid."""
 
-    identities: Mapping[str, str]  # catalog name -> Model.identity
+    # catalog name -> hash of the model, its few-shot examples and its limits
+    identities: Mapping[str, str]
     prompt_hash: str
     step_hash: str
     today: datetime.date
+    # catalog name -> hash of the model alone, which paid answers are kept for
+    calls: Mapping[str, str] = field(default_factory=dict)
+    # catalog name -> what is missing here to know the model
+    unidentified: Mapping[str, str] = field(default_factory=dict)
+    # golden set's file name -> hash of what is right by it
+    measures: Mapping[str, str] = field(default_factory=dict)
+    # the rules' `escalate`
+    escalate: Mapping[str, Any] = field(default_factory=dict)
     # models -> the reason for their demotion, from labels of sampled answers
     demoted: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+
+    def evidence(
+        self, models: Sequence[str], golden: str, threshold: float | None = None
+    ) -> dict[str, Any]:
+        """Return the fields of a certificate that say what it was measured with."""
+        return {
+            "models": tuple(models),
+            "identities": {name: self.identities[name] for name in models},
+            "prompt_hash": self.prompt_hash,
+            "step_hash": self.step_hash,
+            "measure_hash": self.measures.get(golden, ""),
+            "escalate_hash": escalation_hash(self.escalate, models, threshold),
+            "golden": golden,
+        }
+
+
+def escalation_hash(
+    escalate: Mapping[str, Any], models: Sequence[str], threshold: float | None
+) -> str:
+    """Return the hash of the part of the rules' `escalate` that these models' results depend on.
+
+    An answer of one model alone that fails a check counts as an error, wherever it would go. With
+    a threshold, the answers that are handed on do not count; with re-asks, some are mended.
+    """
+    if not escalate:
+        return ""
+    parts = dict(escalate)
+    if len(models) == 1:
+        del parts["most"]
+        used = parts.keys() - {"on"}
+        if threshold is None and not used:
+            return ""
+    return canonical_hash(parts)
 
 
 class MeanUsage(Settings):
@@ -187,10 +229,13 @@ class Certificate(Settings):
 
     step: str
     models: Annotated[tuple[str, ...], Field(min_length=1)]  # catalog names
-    identities: Mapping[str, str]  # catalog name -> Model.identity
+    identities: Mapping[str, str]  # catalog name -> Current.identities
     prompt: str  # label, such as "classify v1"
     prompt_hash: str
-    step_hash: str  # of the output's schema and the checks
+    # of the output's schema, the checks' code, the parameters and the earlier steps
+    step_hash: str
+    measure_hash: str = ""  # of the code and the criteria that say what is right
+    escalate_hash: str = ""  # of the rules' `escalate`
     golden: str  # file name
     golden_hash: str
     n: Annotated[int, Field(ge=1)]
@@ -292,37 +337,35 @@ class Certificate(Settings):
     def void_reasons(self, current: Current) -> str | None:
         """Return every change that voids this certificate, in one line; None while it is valid.
 
-        A model, the prompt, the schema, a check, time and a demotion void it. A price never does.
+        A model, the prompt, the schema, a check, an earlier step, the measure, the rules for
+        escalation, time and a demotion void it. A price never does.
         """
         reasons = []
         for name, identity in self.identities.items():
-            if name not in current.identities:
+            if name in current.unidentified:
+                missing = current.unidentified[name]
+                reasons.append(f"model {name} cannot be identified here: {missing}")
+            elif name not in current.identities:
                 reasons.append(f"the catalog has no model '{name}'")
             elif current.identities[name] != identity:
                 reasons.append(f"model {name} changed")
         if self.prompt_hash != current.prompt_hash:
             reasons.append(f"the prompt is no longer the one measured ({self.prompt})")
-        step_change = _step_change(self.step_hash, current.step_hash)
-        if step_change:
-            reasons.append(step_change)
+        if self.step_hash != current.step_hash:
+            reasons.append(
+                "the step's schema, checks, parameters or an earlier step changed"
+            )
+        if self.measure_hash != current.measures.get(self.golden, ""):
+            reasons.append("what counts as right changed (the measure or its criteria)")
+        if self.escalate_hash != escalation_hash(
+            current.escalate, self.models, self.threshold
+        ):
+            reasons.append("`escalate` in the rules changed")
         if current.today >= self.expires:
             reasons.append(f"it expired on {self.expires}")
         if self.models in current.demoted:
             reasons.append(current.demoted[self.models])
         return "; ".join(reasons) or None
-
-
-def _step_change(measured: str, current: str) -> str | None:
-    """Return what changed about a step; its hash may name re-asks, see `Escalation.with_reasks`."""
-    measured_hash, _, measured_reasks = measured.partition(" ")
-    current_hash, _, current_reasks = current.partition(" ")
-    if measured_hash != current_hash:
-        return "the step's schema or checks changed"
-    if measured_reasks != current_reasks:
-        was = measured_reasks or "none"
-        now = current_reasks or "none"
-        return f"`escalate.reask` changed (measured with {was}, now {now})"
-    return None
 
 
 class Certificates(Settings):

@@ -373,17 +373,13 @@ class Escalation(Settings):
         """Return the checks whose failure lets the same model answer again."""
         return frozenset(self.on) - {LOW_CONFIDENCE}
 
-    def with_reasks(self, step_hash: str) -> str:
-        """Return a step's hash with these re-asks, in the place of those that it may name already.
+    def as_evidence(self) -> dict[str, Any]:
+        """Return the settings that results depend on; one that is not used is left out.
 
-        What they improve was measured with them, so a certificate is valid for one such text.
-        Without re-asks it is the hash alone.
+        So a setting that a later version adds changes no hash while nobody uses it.
         """
-        bare_hash = step_hash.partition(" ")[0]
-        if not self.reask:
-            return bare_hash
-        checks = ",".join(sorted(self.reasked_on))
-        return f"{bare_hash} reask {self.reask} on {checks}"
+        used = self.model_dump(mode="json", exclude_defaults=True)
+        return {**used, "on": sorted(self.on), "most": self.most}
 
 
 class SpendingLimit(Settings):

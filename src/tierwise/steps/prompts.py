@@ -114,8 +114,48 @@ class Prompt:
 
     @cached_property
     def earlier_steps(self) -> frozenset[str]:
-        """The steps whose outcomes the template reads, such as `classify` in `outcomes.classify`."""
-        return self._fields_of("outcomes")
+        """The steps whose outcomes the template names.
+
+        Read off `outcomes.classify`, `outcomes["classify"]` and `outcomes.get("classify")`.
+        """
+        names, _ = self._outcomes_read
+        return names
+
+    @property
+    def reads_any_outcome(self) -> bool:
+        """True where the template may read any step's outcome, such as in a loop over them."""
+        _, is_any = self._outcomes_read
+        return is_any
+
+    @cached_property
+    def _outcomes_read(self) -> tuple[frozenset[str], bool]:
+        """The steps that are named, and whether outcomes are read without a name, too."""
+        tree = self._tree
+        names = set(self._fields_of("outcomes"))
+        named = sum(
+            _is_name(attribute.node, "outcomes")
+            for attribute in tree.find_all(nodes.Getattr)
+        )
+        named += sum(
+            _is_name(item.node, "outcomes") and isinstance(item.arg, nodes.Const)
+            for item in tree.find_all(nodes.Getitem)
+        )
+        for call in tree.find_all(nodes.Call):
+            function = call.node
+            if not isinstance(function, nodes.Getattr) or function.attr != "get":
+                continue
+            if not _is_name(function.node, "outcomes"):
+                continue
+            names.discard("get")
+            key = call.args[0] if call.args else None
+            if isinstance(key, nodes.Const):
+                names.add(str(key.value))
+            else:
+                named -= 1
+        mentioned = sum(
+            _is_name(node, "outcomes") for node in tree.find_all(nodes.Name)
+        )
+        return frozenset(names), named < mentioned
 
     @cached_property
     def _globals(self) -> dict[str, Any]:

