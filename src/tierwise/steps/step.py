@@ -86,7 +86,8 @@ class Step:
     @cached_property
     def code(self) -> str:
         """Hash of the code that accepts or refuses answers: checks, output model, gathering."""
-        return code_hash(self.checks, self.returns, self.gathers)
+        functions = [(check.name, check.function) for check in self.checks]
+        return code_hash(functions, self.returns, self.gathers)
 
     def hash(self, parameters: Mapping[str, Any]) -> str:
         """Return the SHA-256 (hex) of all that decides which answers are accepted.
