@@ -458,7 +458,7 @@ def test_prices_grow_old_and_models_retire(project: Checked) -> None:
     """The stand-ins' price is of 2026-11-01."""
     catalog = project.root / "routing_rules" / "catalog.yaml"
     catalog.write_text(
-        f"{catalog.read_text()}    retires: 2027-02-15\n  third: {{like: small}}\n"
+        f"{catalog.read_text()}    retires: 2027-02-15\n  third: {{like: small, examples: 1}}\n"
     )
     assert findings(project, datetime.date(2026, 12, 1)) == []
     january = findings(project, datetime.date(2027, 1, 31))
