@@ -178,10 +178,10 @@ CHANGES = {
         "rubric: [names the invoice]\nparameters:",
         "what counts as right changed",
     ),
-    "the checks that escalate": (
+    "re-asks": (
         "routing_rules/rules.yaml",
         "floors:",
-        "escalate: {on: [schema]}\nfloors:",
+        "escalate: {reask: 1}\nfloors:",
         "`escalate` in the rules changed",
     ),
     "the longest answer": (

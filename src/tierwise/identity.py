@@ -16,7 +16,6 @@ from typing import Any
 from tierwise.errors import ConfigError, UnknownName
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
-from tierwise.policy.rules import Escalation
 from tierwise.project import Project
 from tierwise.records import canonical_hash
 from tierwise.steps.code import code_hash
@@ -138,15 +137,9 @@ def current_for(
         prompt_hash=prompt.hash,
         step_hash=evidence.step_hash,
         measures=_measures(project, step, evidence),
-        escalate=_escalate(project.rules.escalate),
+        escalate=project.rules.escalate.as_evidence(),
         today=datetime.date.today(),
     )
-
-
-def _escalate(escalate: Escalation) -> dict[str, Any]:
-    """Return the rules for escalation, so that a new setting that is not used changes nothing."""
-    used = escalate.model_dump(mode="json", exclude_defaults=True)
-    return {**used, "on": list(escalate.on), "most": escalate.most}
 
 
 def _measured_identity(

@@ -349,18 +349,18 @@ def _certificate(project: Project, step: str, chain: tuple[str, ...]) -> Certifi
         PARAMETERS[step],
         examples.hash if examples else None,
     )
+    # It is never that sure, and hands everything on.
+    threshold = 1.0 if chain == ("trained",) else None
     return Certificate(
         step=step,
-        **current.evidence(chain, f"{step}.jsonl"),
+        **current.evidence(chain, f"{step}.jsonl", threshold),
         prompt=f"{step} v1",
         golden_hash="0" * 64,
         n=100,
         errors=0,
         bound=lower_bound(0, 100),
-        threshold=1.0
-        if chain == ("trained",)
-        else None,  # it is never that sure, and hands everything on
-        coverage=0.5 if chain == ("trained",) else None,
+        threshold=threshold,
+        coverage=None if threshold is None else 0.5,
         date=datetime.date.today(),
         tierwise_version=__version__,
     )
