@@ -296,7 +296,7 @@ def test_a_certificate_with_re_asks_is_void_under_any_others(
     assert outcome.route is not None
     reasons = {rejected.model: rejected.reason for rejected in outcome.route.rejected}
     shown = str(outcome.route.choices) + str(reasons)
-    assert "its certificate is void: `escalate.reask` changed (measured with" in shown
+    assert "its certificate is void: `escalate` in the rules changed" in shown
 
 
 def test_a_certificate_without_re_asks_is_void_with_them(
