@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.support_inbox import support_inbox
 from tasks.draft import draft
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
@@ -15,6 +17,8 @@ from tests.kit.terminal import Terminal
 from tierwise.documents import iter_documents
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
+from tierwise.orchestrate.dry_run import dry_run
+from tierwise.plan.dry_run_engine import DryRunEngine
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Outcome
 from tierwise.steps.examples import load_golden
@@ -248,3 +252,129 @@ def test_golden_add_writes_the_outcomes_of_earlier_steps(
     [added] = [json.loads(line) for line in path.read_text().splitlines()]
     assert added["outcomes"] == {"classify": json.loads(classified)}
     assert added["expected"] == {"reply": REPLY}
+
+
+# ---- --through ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inbox(project: Path, standin: Standin) -> Path:
+    """A project whose flow classifies, summarises and drafts, and rows without outcomes."""
+    folder = project / "examples" / "inbox"
+    folder.mkdir(parents=True)
+    (folder / "a.txt").write_text("A message that is no golden row, and is left alone.")
+    rows = []
+    for number in range(7):
+        bare = row(number, text=f"{GERMAN} {number}")
+        del bare["outcomes"], bare["metadata"]
+        rows.append(bare)
+    rows[3]["text"] = "Vielen Dank, der Tisch ist wunderbar, ein Lob von Anna. 3"
+    rows[4]["text"] = "Guten Tag, unleserlich unleserlich unleserlich, Anna Vogt. 4"
+    write(project, *rows)
+
+    def answer(request: Request) -> str:
+        system = str(asked(request)[0])
+        if "write replies" in system:
+            return json.dumps({"reply": REPLY})
+        if "sort documents" in system:
+            words = " ".join(request.document.split()[:4])
+            label = "praise" if "Lob" in request.document else "billing"
+            return json.dumps({"label": label, "evidence": words})
+        if "unleserlich" in str(request.body):
+            return "no"
+        return json.dumps({"summary": "Anna Vogt schreibt uns wegen ihrer Rechnung."})
+
+    standin.answer(answer)
+    return project
+
+
+def drafted(standin: Standin) -> list[str]:
+    """The last message of each call for a draft."""
+    return [
+        asked(request)[-1]["content"]
+        for request in standin.requests
+        if "write replies" in str(asked(request)[0])
+    ]
+
+
+def test_documents_can_be_taken_through_the_earlier_steps_of_a_flow(
+    terminal: Terminal, inbox: Path, standin: Standin
+) -> None:
+    """Those that production would not ask about are left out; the flow's parameters count."""
+    through = ("--through", "support_inbox --source examples/inbox")
+    done = terminal(
+        *("certify", "draft", "--yes", "-m", "writer", "--json", *through), cwd=inbox
+    )
+    assert done.code == 0, done.err
+    [measured] = json.loads(done.out)
+    assert (measured["n"], measured["right"]) == (5, 5)
+    assert "7 examples through support_inbox up to draft: about " in done.err
+    assert "left out g3: the flow's `only=` leaves it out of draft" in done.err
+    assert "left out g4: summarize deferred it: " in done.err
+    prompts = drafted(standin)
+    assert len(prompts) == 5
+    assert all("Topic: billing" in prompt for prompt in prompts)
+    assert all('in the language "de"' in prompt for prompt in prompts)
+    assert not any("is left alone" in str(request.body) for request in standin.requests)
+    # production sends the very same, so nothing is paid twice
+    source = inbox / "examples" / "inbox" / "a.txt"
+    source.write_text(f"{GERMAN} 0")
+    calls = standin.count
+    with closing(DryRunEngine(Project(inbox), {})) as engine:
+        dry_run(support_inbox, {"source": source.parent}, engine)
+        [run] = engine.ledger.runs.outcomes(
+            engine.ledger.runs.resolve("latest").id, "a.txt", "draft"
+        )
+    assert run.outcome.status == "accepted"
+    assert standin.count == calls
+
+
+def _labels(label: str) -> Any:
+    def answer(request: Request) -> str:
+        system = str(asked(request)[0])
+        if "write replies" in system:
+            return json.dumps({"reply": REPLY})
+        if "sort documents" in system:
+            words = " ".join(request.document.split()[:4])
+            return json.dumps({"label": label, "evidence": words})
+        return json.dumps({"summary": "Anna Vogt schreibt uns."})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "contract_intake",
+            "tierwise: the flow contract_intake does not come to the step draft; "
+            "name a flow that calls it, with the options that it needs\n",
+        ),
+        ("", "tierwise: --through needs the name of a flow\n"),
+        ("support_inbx", "did you mean 'support_inbox'?\n"),
+        ("support_inbox --sorce x", "did you mean '--source'?\n"),
+    ],
+)
+def test_a_flow_that_documents_cannot_be_taken_through_is_misuse(
+    terminal: Terminal, inbox: Path, words: str, says: str
+) -> None:
+    folder = inbox / "examples" / "contracts"
+    folder.mkdir()
+    (folder / "a.txt").write_text("A contract between two parties.")
+    done = terminal("certify", "draft", "--yes", "--through", words, cwd=inbox)
+    assert done.code == 2
+    assert done.err.endswith(says)
+
+
+def test_too_few_documents_that_arrive_prove_nothing(
+    terminal: Terminal, inbox: Path, standin: Standin
+) -> None:
+    standin.answer(_labels("praise"))
+    done = terminal(
+        "certify", "draft", "--yes", "--through", "support_inbox", cwd=inbox
+    )
+    assert done.code == 2
+    assert done.err.endswith(
+        "tierwise: 0 examples of 7 came to draft, which is too few to prove anything; "
+        "it takes at least 5\n"
+    )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import time
+import uuid
+from contextlib import closing, suppress
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -20,11 +23,18 @@ from tierwise.text.amounts import duration, plural, usd
 from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tierwise.engine import Engine
-    from tierwise.evidence.certify import CandidateResult, CostEstimate, Evaluation
+    from tierwise.evidence.certify import (
+        CandidateResult,
+        CostEstimate,
+        Evaluation,
+        GoldenStep,
+    )
+    from tierwise.plan import PlannedEarlierSteps
     from tierwise.policy.certificates import Certificate
+    from tierwise.project import Project
 
 
 class Threshold(StrEnum):
@@ -87,6 +97,14 @@ def certify(
         float | None,
         typer.Option(metavar="USD", min=0, help="The most to spend in all."),
     ] = None,
+    through: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FLOW",
+            help="Take the documents through this flow's earlier steps first; "
+            "with its options: 'support_inbox --source inbox'.",
+        ),
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option(
@@ -101,9 +119,13 @@ def certify(
     """Measure models and write their certificates.
 
     Runs each model over the step's golden set with production's prompts, checks, repairs and
-    gateway, and pays for each call once. A model whose accuracy, the share of right answers, is proven to be
-    at least the floor gets a certificate, and the router may choose it. Without `--models`, it compares all available
-    models that have a price.
+    gateway, and pays for each call once. A model whose accuracy, the share of right answers, is
+    proven to be at least the floor gets a certificate, and the router may choose it. Without
+    `--models`, it compares all available models that have a price.
+
+    A step that reads the outcomes of earlier steps is measured on those in its golden rows. With
+    `--through FLOW`, the documents go through the flow's earlier steps first, by the routes of the
+    rules, and the step is measured on their outcomes, with the parameters that the flow gives it.
 
     A step whose answers need judgement (`correct=rubric(…)`) takes `--judge`, an LLM as a judge. A
     judge never certifies alone: `--to-label 60` writes 60 answers for human labelling, and the
@@ -125,8 +147,17 @@ def certify(
     from tierwise.project import CERTIFICATES
 
     project = find_project()
+    golden_step = load_golden_step(
+        project, step, golden, limit=limit, outcomes_needed=through is None
+    )
+    budget = None if budget_usd is None else Decimal(str(budget_usd))
+    budget_name = f"certify {uuid.uuid4().hex[:8]}"
+    if through is not None:
+        words = shlex.split(through)
+        golden_step = _taken_through(
+            project, golden_step, words, budget, budget_name, yes=yes, fresh=fresh
+        )
     with Engine(project, variables(project)) as engine:
-        golden_step = load_golden_step(project, step, golden, limit=limit)
         labels = golden_step.golden.path.with_name(
             f"{golden_step.golden.path.stem}-labels.jsonl"
         )
@@ -139,7 +170,8 @@ def certify(
                 parameters=golden_step.parameters,
                 judge=judge,
                 labels=load_labels(labels),
-                budget_usd=None if budget_usd is None else Decimal(str(budget_usd)),
+                budget_usd=budget,
+                budget_name=budget_name,
                 fresh_since=time.time() if fresh else None,
                 on_progress=progress,
             )
@@ -177,6 +209,79 @@ def certify(
         plural(len(certificates), "certificate") if certificates else "No certificate"
     )
     typer.echo(f"{number} written to {CERTIFICATES}")
+
+
+def _taken_through(
+    project: Project,
+    golden: GoldenStep,
+    words: list[str],
+    budget: Decimal | None,
+    budget_name: str,
+    *,
+    yes: bool,
+    fresh: bool,
+) -> GoldenStep:
+    """Return the golden set as a flow brings it to the step, after asking for the cost.
+
+    Raises Misuse for a flow that does not come to the step.
+    """
+    from tierwise.cli.plan import rehearse, warn_of_plain_tasks, with_defaults
+    from tierwise.cli.run import flow_parameters
+    from tierwise.evidence.certify import with_arrived
+    from tierwise.orchestrate.secrets import variables
+    from tierwise.plan import (
+        EarlierSteps,
+        PlannedEarlierSteps,
+        StepReached,
+        earlier_steps,
+    )
+
+    if not words:
+        raise Misuse("--through needs the name of a flow")
+    name, *options = words
+    step = golden.step.name
+    function = project.load_flow(name)
+    given = flow_parameters(function, options)
+    parameters = function.validate_parameters(with_defaults(function, given))
+    warn_of_plain_tasks(function)
+
+    def take(kind: Any, env: Mapping[str, str]) -> Any:
+        """Run the flow up to the step with an engine of this kind, and return the engine."""
+        engine = earlier_steps(kind, project, env, step, golden.golden.examples)
+        engine.budget_usd_of_all = budget
+        engine.budget_name = budget_name
+        engine.fresh = engine.fresh or fresh
+        with closing(engine), suppress(StepReached):
+            rehearse(function, parameters, engine)
+        if engine.arrival is None:
+            raise Misuse(
+                f"the flow {name} does not come to the step {step}; "
+                "name a flow that calls it, with the options that it needs"
+            )
+        return engine
+
+    planned = take(PlannedEarlierSteps, project.env_with_secrets(os.environ))
+    _ask_for_earlier_steps(name, step, len(golden.golden.examples), planned, yes=yes)
+    arrival = take(EarlierSteps, variables(project)).arrival
+    for document, reason in arrival.left_out.items():
+        typer.echo(f"left out {document}: {reason}", err=True)
+    return with_arrived(golden, arrival.step, arrival.parameters, arrival.examples)
+
+
+def _ask_for_earlier_steps(
+    flow: str, step: str, examples: int, planned: PlannedEarlierSteps, *, yes: bool
+) -> None:
+    """Print the cost of the steps before the measured one, and ask whether to spend it."""
+    from tierwise.plan.plan import amount
+
+    expected, most, unknown = planned.cost()
+    typer.echo(
+        f"{plural(examples, 'example')} through {flow} up to {step}: "
+        f"about {amount(expected, unknown)}, at most {usd(most)}",
+        err=True,
+    )
+    if not (yes or is_on(os.environ, "TIERWISE_YES")):
+        typer.confirm("Continue?", abort=True, err=True)
 
 
 def _candidates(

@@ -47,13 +47,11 @@ def add(
     A row for measuring has the outcomes of the document's earlier steps, too. An answer is left out
     if every answer would pass as right by it, or if the step's measure does not read it.
     """
-    from tierwise.orchestrate.environment import prepare_prefect
     from tierwise.review.golden_rows import add_golden_rows
 
     if to not in ("golden", "examples"):
         raise Misuse(f"--to '{to}' is neither golden nor examples")
     project = find_project()
-    prepare_prefect(project.root)
     with open_ledger(project) as ledger:
         added = add_golden_rows(
             ledger,

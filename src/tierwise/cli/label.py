@@ -81,9 +81,7 @@ def _refuse_vacuous_rows(project: Project, steps: Iterable[str]) -> None:
     """
     from tierwise.errors import UnknownName
     from tierwise.evidence.certify import golden_faults
-    from tierwise.orchestrate.environment import prepare_prefect
 
-    prepare_prefect(project.root)
     for step in dict.fromkeys(steps):
         try:
             faults = golden_faults(project, step, outcomes_needed=False)

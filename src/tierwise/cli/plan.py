@@ -68,8 +68,8 @@ def plan(
     with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
         given = flow_parameters(function, context.args)
-        parameters = function.validate_parameters(_with_defaults(function, given))
-    _warn_of_plain_tasks(function)
+        parameters = function.validate_parameters(with_defaults(function, given))
+    warn_of_plain_tasks(function)
     result, planner = _make_plan(project, function, parameters, fresh=fresh)
     if sample:
         result = _plan_with_sample(
@@ -94,7 +94,7 @@ def _hosts(project: Project, plan: Plan) -> dict[str, str]:
     return hosts
 
 
-def _warn_of_plain_tasks(function: Any) -> None:
+def warn_of_plain_tasks(function: Any) -> None:
     """Warn of plain tasks: planning runs the flow itself, and only steps are rehearsed."""
     from tierwise.orchestrate.dry_run import tasks_run_for_real
 
@@ -106,7 +106,7 @@ def _warn_of_plain_tasks(function: Any) -> None:
         )
 
 
-def _with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Return the given parameters, and the flow's defaults for the others."""
     import inspect
 
@@ -124,14 +124,14 @@ def _make_plan(
     environment = project.env_with_secrets(os.environ)
     with closing(Planner(project, environment)) as planner:
         planner.fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
-        _rehearse(function, parameters, planner)
+        rehearse(function, parameters, planner)
         # As text, since a later run is matched with this plan by these values.
         texts = {name: str(value) for name, value in parameters.items()}
         result = planner.plan(function.name, texts)
         return result, planner
 
 
-def _rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
+def rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
     """Run the flow with an engine in place of the real one, and show the progress."""
     from tierwise.cli.progress import StepBars
     from tierwise.orchestrate.dry_run import dry_run
@@ -163,7 +163,7 @@ def _plan_with_sample(
         Sampler(project, function.name, chosen, variables(project))
     ) as sampler:
         sampler.fresh = planner.fresh
-        _rehearse(function, parameters, sampler)
+        rehearse(function, parameters, sampler)
         measured = sampler.sample(of=len(readable))
     # The sample's calls are in the ledger now, so a new plan knows their cost and latency.
     result, _ = _make_plan(project, function, parameters, fresh=planner.fresh)

@@ -18,6 +18,7 @@ from tierwise.evidence.certify.golden_step import (
     load_golden_step,
     measured_step,
     row_faults,
+    with_arrived,
 )
 from tierwise.evidence.certify.measure import Evaluation, Measurement, ScoredExample
 from tierwise.evidence.certify.wrong_answers import Difference, WrongAnswer
@@ -41,5 +42,6 @@ __all__ = [
     "load_golden_step",
     "measured_step",
     "row_faults",
+    "with_arrived",
     "with_lower_bounds",
 ]

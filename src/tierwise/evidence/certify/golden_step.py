@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tierwise.errors import ConfigError
+from tierwise.errors import ConfigError, Misuse
 from tierwise.project import Project
 from tierwise.records import text_hash
 from tierwise.steps.correctness import rubric
 from tierwise.steps.examples import (
+    FEWEST,
     Example,
     FaultOf,
     GoldenSet,
@@ -63,6 +64,29 @@ def load_golden_step(
     if limit is not None:
         examples = random_sample(examples, limit)
     return GoldenStep(spec, GoldenSet(path, examples), parameters)
+
+
+def with_arrived(
+    golden: GoldenStep,
+    step: Step,
+    parameters: Mapping[str, Any],
+    examples: tuple[Example, ...],
+) -> GoldenStep:
+    """Return a golden set with the step, parameters and examples as a flow brings them.
+
+    Raises Misuse when too few examples are left.
+    """
+    if len(examples) < FEWEST:
+        raise Misuse(
+            f"{plural(len(examples), 'example')} of {len(golden.golden.examples)} "
+            f"came to {step.name}, which is too few to prove anything; "
+            f"it takes at least {FEWEST}"
+        )
+    return GoldenStep(
+        step=replace(step, correct=golden.step.correct),
+        golden=GoldenSet(golden.golden.path, examples),
+        parameters=dict(parameters),
+    )
 
 
 def measured_step(
