@@ -57,7 +57,6 @@ def prepare_process(log_level: str) -> str | None:
 def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
     """Set the variables that Prefect reads. Call it before Prefect is imported."""
     home = prefect_home(root)
-    home.parent.mkdir(exist_ok=True)
     settings = {
         **_QUIET,
         **_SERVER,

@@ -80,10 +80,11 @@ def start_temporary_server(root: Path) -> TemporaryServer | None:
     """
     if _Current.server or "prefect" in sys.modules or os.name == "nt":
         return _Current.server
-    if os.environ.get(_ADDRESS) or _may_be_configured(root):
-        return None
+    # Prefect's database goes there, too, where Prefect starts a server of its own.
     log = root / FOLDER / "temporary-server.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.environ.get(_ADDRESS) or _may_be_configured(root):
+        return None
     # The socket listens from now on, so that a request waits for the server instead of failing.
     with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as errors:
         port = listening.getsockname()[1]
