@@ -23,8 +23,14 @@ from tierwise.documents.readers import (
 )
 from tierwise.documents.sensitivity import raise_sensitivity
 from tierwise.documents.sources import SourceFile, find_files
-from tierwise.errors import DocumentError, Misuse
-from tierwise.records import Batch, Document, Outcome, Sensitivity
+from tierwise.errors import DocumentError, Misuse, UnknownName
+from tierwise.records import (
+    SENSITIVITIES,
+    Batch,
+    Document,
+    Outcome,
+    Sensitivity,
+)
 from tierwise.text.language import detect
 
 _SHARD = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
@@ -125,6 +131,7 @@ def iter_documents(
     longer than `max_seconds`, or when it cannot be read for another reason. Files of other shards
     are not opened. Raises Misuse when `source` is missing or empty.
     """
+    _check_sensitivity(sensitivity)
     files = find_files(Path(source))
     reader = _Reader(
         _Finisher(sensitivity),
@@ -134,6 +141,12 @@ def iter_documents(
         Sandbox(seconds=max_seconds),
     )
     return reader.read(files)
+
+
+def _check_sensitivity(name: str) -> None:
+    """Raise UnknownName for a misspelt sensitivity, which a flow may have as any text."""
+    if name not in SENSITIVITIES:
+        raise UnknownName("sensitivity", name, SENSITIVITIES)
 
 
 def iter_items(
@@ -151,6 +164,8 @@ def iter_items(
     which is restricted by default. A Document keeps its own, unless `sensitivity` is stricter.
     Raises Misuse for anything else.
     """
+    if sensitivity is not None:
+        _check_sensitivity(sensitivity)
     rows = _Finisher(sensitivity or "restricted")
     # it remembers the same ids and texts
     made = replace(rows, sensitivity=sensitivity or "public")

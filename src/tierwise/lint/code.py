@@ -171,7 +171,10 @@ def prompt_findings(
             message = f"no step in tasks/ uses this prompt; add tasks/{declared}.py, or take it out"
             yield Finding("warning", "prompt", prompt.path, _step_line(prompt), message)
         elif users and declared not in users:
-            message = f"{unknown_name('step', declared, users)} uses this prompt"
+            names_used = ", ".join(users)
+            message = (
+                f"is for the step {declared}, but {names_used} uses it; correct `step`"
+            )
             yield Finding("error", "prompt", prompt.path, _step_line(prompt), message)
 
 

@@ -47,7 +47,7 @@ class ProcessState:
         self._engines: dict[Path, Engine] = {}  # by project root
         # under way, by flow run id (None outside Prefect); the last one is the innermost
         self._runs: dict[str | None, list[Run]] = {}
-        self._ended: set[str | None] = set()  # flow runs whose block has ended
+        self._ended: set[str] = set()  # flow runs whose block has ended
         self._joined: dict[Path, Run] = {}  # runs of other processes, by manifest
         self._task_runs: Counter[str] = Counter()  # submitted, by flow run
         # by flow run id: the state that replaces Prefect's own at the end
@@ -112,7 +112,8 @@ class ProcessState:
         runs.pop()
         if not runs:
             del self._runs[flow_run_id]
-            self._ended.add(flow_run_id)
+            if flow_run_id:  # without Prefect, another run may follow at any time
+                self._ended.add(flow_run_id)
 
     def run(self, flow_run_id: str | None) -> Run:
         """Return the run that is under way. Raises Misuse when there is none."""
