@@ -1,4 +1,7 @@
-"""What other rules would do: past decisions, as the ledger has them, through the router with both files."""
+"""The effect of other rules: past decisions from the ledger, routed again with both files.
+
+No model is called. `tierwise diff` shows the result.
+"""
 
 from __future__ import annotations
 
@@ -18,45 +21,46 @@ from tierwise.policy.rules import Features, Rules
 from tierwise.project import Project
 from tierwise.records import Route, Usage
 
+# `Features` takes these two from other places than the record of a decision.
 _FEATURES = {part.name for part in fields(Features)} - {"step", "outcomes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One past decision, a document in one step: what was known, and what the answer took (None: there was none)."""
+    """One past decision: a document in one step, with all that the router knew of it."""
 
     run_id: str
     document_id: str
     features: Features
     max_output_tokens: int
     budget_left: Decimal | None  # USD
-    step_hash: str  # of schema, checks and parameters, which only the flow knows
-    usage: Usage | None
+    # Of the schema, the checks and the parameters, which only the flow knows.
+    step_hash: str
+    usage: Usage | None  # of the accepted answer; None if there was none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """Past decisions, with the models that could not be used then and why. `without` have no receipt to replay."""
+    """Past decisions, and the models that were unavailable then."""
 
     cases: tuple[Case, ...]
-    unavailable: Mapping[str, str]
-    without: int = 0
+    unavailable: Mapping[str, str]  # model -> what was missing
+    without: int = 0  # decisions without recorded features, which cannot be replayed
 
 
 class Decided(NamedTuple):
-    """What some rules make of a case."""
+    """The decision of one rules file about a case."""
 
-    first: str | None  # the model that is asked first; None: deferred
+    first: str | None  # the model that is called first; None if it would be deferred
     leaves: bool  # the first model is outside the house
-    may_leave: bool  # any of the models is
+    may_leave: bool  # a model of the route is outside the house
     proven: bool  # the first choice is certified for the floor
-    cost: (
-        Decimal | None
-    )  # USD of the first model for the tokens that the answer took; None when unknown
+    # USD of the first model, for the tokens of the past answer; None if unknown.
+    cost: Decimal | None
 
 
 class Move(NamedTuple):
-    """So many decisions of a step whose first model changes; None: deferred."""
+    """N decisions of a step whose first model changes; a model of None is a deferral."""
 
     step: str
     before: str | None
@@ -65,7 +69,7 @@ class Move(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """A step's floor that differs, None where there is none, and how many decisions it is for."""
+    """A step's floor that differs; None if one of the files has no floor for the step."""
 
     step: str
     before: float | None
@@ -75,67 +79,61 @@ class Floor(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What a change of rules does to past decisions; counts are by step.
-
-    `leaves` go to a model outside the house, although they did not before; `may_leave` could, when the first model
-    does not do. `below` had a first choice that is certified for the floor, and have one now that is not. The costs,
-    in USD, are those of the first models, without the `unpriced` decisions, for which either is unknown.
-    """
+    """The effect of a change of rules on past decisions; counts are by step."""
 
     decisions: int
     documents: int
     moved_documents: int
     moves: tuple[Move, ...]
-    leaves: tuple[Move, ...]
-    may_leave: Mapping[str, int]
+    leaves: tuple[Move, ...]  # newly to a model outside the house
+    may_leave: Mapping[str, int]  # newly outside, if the first model fails
+    # The first choice was certified for the floor, and no longer is.
     below: Mapping[str, int]
-    deferred: Mapping[str, int]
+    deferred: Mapping[str, int]  # newly
     floors: tuple[Floor, ...]
-    cost_before: Decimal
+    cost_before: Decimal  # USD of the first models, without the unpriced decisions
     cost_after: Decimal
-    unpriced: int
+    unpriced: int  # decisions with an unknown cost before or after
 
     def data(self) -> dict[str, Any]:
-        """Everything as plain data, for scripts."""
-        named = {
-            name: [m._asdict() for m in getattr(self, name)]
-            for name in ("moves", "leaves", "floors")
+        """Return everything as plain data, for scripts."""
+        # `asdict` leaves named tuples without the names of their fields.
+        return {
+            **asdict(self),
+            "moves": [move._asdict() for move in self.moves],
+            "leaves": [move._asdict() for move in self.leaves],
+            "floors": [floor._asdict() for floor in self.floors],
         }
-        return {**asdict(self), **named}
 
 
 def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
-    """The decisions of some runs; those of measurements, which no rules made, are left out."""
+    """Return the decisions of some runs, without those of measurements, which no rules made."""
     cases: list[Case] = []
     unavailable: dict[str, str] = {}
     without = 0
     for run in runs:
-        usages = {
-            (a.document_id, a.step, a.model): a.usage
-            for a in ledger.runs.attempts(run.id)
-            if a.kind != "shadow"
-        }
+        usages = _usages(ledger, run)
         attempted = {(document, step) for document, step, _ in usages}
+        # document -> step -> accepted value, of the steps before the current one
         earlier: dict[str, dict[str, Any]] = {}
-        for row in sorted(
-            ledger.runs.outcomes(run.id), key=lambda row: row.recorded_at
-        ):
-            chosen = row.outcome.route
+        outcomes = ledger.runs.outcomes(run.id)
+        for row in sorted(outcomes, key=lambda row: row.recorded_at):
+            outcome = row.outcome
             before = earlier.setdefault(row.document_id, {})
-            asked = (row.document_id, row.outcome.step) in attempted
-            if chosen and chosen.rule != "none" and (asked or _may_be_unasked(row)):
-                without += not chosen.features
+            chosen = outcome.route
+            asked = (row.document_id, outcome.step) in attempted
+            own = asked or _may_be_unasked(row)
+            # A measurement calls a model by name, and records the rule "none".
+            if chosen and chosen.rule != "none" and own:
                 unavailable |= _unavailable(chosen)
-                usage = usages.get(
-                    (row.document_id, row.outcome.step, row.outcome.model or "")
-                )
-                cases += (
-                    [_case(run.id, row, chosen, dict(before), usage)]
-                    if chosen.features
-                    else []
-                )
-            if row.outcome.status == "accepted":
-                before[row.outcome.step] = row.outcome.value
+                if chosen.features:
+                    key = (row.document_id, outcome.step, outcome.model or "")
+                    case = _case(run.id, row, chosen, dict(before), usages.get(key))
+                    cases.append(case)
+                else:
+                    without += 1
+            if outcome.status == "accepted":
+                before[outcome.step] = outcome.value
     return Past(cases=tuple(cases), unavailable=unavailable, without=without)
 
 
@@ -149,6 +147,16 @@ def _may_be_unasked(row: OutcomeRow) -> bool:
     return not by_a_model and row.outcome.cause not in ("failed_checks", "review")
 
 
+def _usages(ledger: Ledger, run: RunRow) -> dict[tuple[str, str, str], Usage | None]:
+    """Return the tokens of each document's answers, by document, step and model."""
+    usages = {}
+    for attempt in ledger.runs.attempts(run.id):
+        if attempt.kind != "shadow":
+            key = (attempt.document_id, attempt.step, attempt.model)
+            usages[key] = attempt.usage
+    return usages
+
+
 def _case(
     run_id: str,
     row: OutcomeRow,
@@ -156,30 +164,34 @@ def _case(
     earlier: Mapping[str, Any],
     usage: Usage | None,
 ) -> Case:
-    known = chosen.features
-    left = known.get("budget_left")
+    recorded = chosen.features
+    # Older runs recorded fewer features; the others have their defaults.
+    known = {name: recorded[name] for name in _FEATURES if name in recorded}
+    budget_left = recorded.get("budget_left")
+    if budget_left is not None:
+        budget_left = Decimal(budget_left)
     return Case(
         run_id=run_id,
         document_id=row.document_id,
-        features=Features(
-            step=chosen.step,
-            outcomes=earlier,
-            **{name: known[name] for name in _FEATURES if name in known},
-        ),
-        max_output_tokens=known["max_output_tokens"],
-        budget_left=None if left is None else Decimal(left),
-        step_hash=known.get("step_hash", ""),
+        features=Features(step=chosen.step, outcomes=earlier, **known),
+        max_output_tokens=recorded["max_output_tokens"],
+        budget_left=budget_left,
+        step_hash=recorded.get("step_hash", ""),
         usage=usage,
     )
 
 
 def _unavailable(chosen: Route) -> dict[str, str]:
     """Return the models that were unavailable then, each with what was missing."""
-    return {r.model: r.detail for r in chosen.rejected if r.kind == "unavailable"}
+    return {
+        rejection.model: rejection.detail
+        for rejection in chosen.rejected
+        if rejection.kind == "unavailable"
+    }
 
 
 class Replay:
-    """One rules file as it would have decided, on one catalog, with the certificates and labels of today."""
+    """The router with one rules file, one catalog, and the certificates and labels of today."""
 
     def __init__(
         self,
@@ -190,26 +202,29 @@ class Replay:
         found: Past,
     ) -> None:
         self._project = project
+        # A model that was unavailable then counts as unavailable, whatever is installed here.
+        unavailable = {
+            name: why
+            for name, why in found.unavailable.items()
+            if name in catalog.models
+        }
         self._policy = Policy(
             catalog=catalog,
             rules=rules,
             certificates=project.certificates,
-            unavailable={
-                name: why
-                for name, why in found.unavailable.items()
-                if name in catalog.models
-            },
+            unavailable=unavailable,
             demoted=demoted(ledger.samples, project.certificates, rules.floors),
         )
+        # By step and its hash then, because loading a step may import the project's code.
         self._steps: dict[tuple[str, str], tuple[bool, Current | None]] = {}
 
     @property
     def floors(self) -> Mapping[str, float]:
-        """The least quality of each step."""
+        """The least pass rate of each step."""
         return self._policy.rules.floors
 
     def decide(self, case: Case) -> Decided:
-        """What these rules make of a case."""
+        """Return the decision of these rules about a case."""
         splits, current = self._step(case.features.step, case.step_hash)
         catalog = self._policy.catalog
         chosen = route(
@@ -220,115 +235,144 @@ class Replay:
             budget_left=case.budget_left,
             current=current,
         )
-        outside = [
-            not catalog.tiers[catalog.model(name).tier].stays_in_house
-            for name in chosen.models
-        ]
-        first = chosen.models[0] if chosen.models else None
+        if not chosen.models:
+            return Decided(
+                first=None, leaves=False, may_leave=False, proven=False, cost=Decimal(0)
+            )
+        models = [catalog.model(name) for name in chosen.models]
+        outside = [not catalog.tiers[model.tier].stays_in_house for model in models]
         return Decided(
-            first=first,
-            leaves=bool(outside and outside[0]),
+            first=chosen.models[0],
+            leaves=outside[0],
             may_leave=any(outside),
             proven=self._proven(chosen, current),
-            cost=catalog.model(first).cost(case.usage) if first else Decimal(0),
+            cost=models[0].cost(case.usage),
         )
 
     def _proven(self, chosen: Route, current: Current | None) -> bool:
-        floor = self._policy.rules.floors.get(chosen.step)
+        """Return True if the first model, or a chain that it begins, is certified for the floor."""
+        step = chosen.step
+        floor = self._policy.rules.floors.get(step)
         if floor is None or current is None:
             return False
-        starts = (chosen.models[:asked] for asked in range(1, len(chosen.models) + 1))
-        return any(
-            self._policy.certificates.certified(chosen.step, start, floor, current)
-            for start in starts
-        )
+        certificates = self._policy.certificates
+        for length in range(1, len(chosen.models) + 1):
+            chain = chosen.models[:length]
+            if certificates.certified(step, chain, floor, current):
+                return True
+        return False
 
     def _step(self, name: str, step_hash: str) -> tuple[bool, Current | None]:
         """Return True if the step splits long documents, and what its certificates depend on."""
-        if (name, step_hash) not in self._steps:
-            facts = step_facts(self._project, name)
-            current = current_step(self._project, name)
-            if current:
-                # The step as it was then; without a record of it, as it is today.
-                current = replace(
-                    current,
-                    step_hash=step_hash or current.step_hash,
-                    escalate=self._policy.rules.escalate.as_evidence(),
-                    demoted={
-                        models: why
-                        for (step, models), why in self._policy.demoted.items()
-                        if step == name
-                    },
-                )
-            self._steps[name, step_hash] = bool(facts and facts.splits), current
-        return self._steps[name, step_hash]
+        key = (name, step_hash)
+        if key not in self._steps:
+            self._steps[key] = self._load_step(name, step_hash)
+        return self._steps[key]
+
+    def _load_step(self, name: str, step_hash: str) -> tuple[bool, Current | None]:
+        facts = step_facts(self._project, name)
+        splits = bool(facts and facts.splits)
+        current = current_step(self._project, name)
+        if current is None:
+            return splits, None
+        demoted_models = {
+            models: reason
+            for (step, models), reason in self._policy.demoted.items()
+            if step == name
+        }
+        # The step as it was then; without a record of it, as it is today.
+        current = replace(
+            current,
+            step_hash=step_hash or current.step_hash,
+            escalate=self._policy.rules.escalate.as_evidence(),
+            demoted=demoted_models,
+        )
+        return splits, current
+
+
+Pair = tuple[Case, Decided, Decided]  # a case, decided before and after the change
 
 
 def compare(found: Past, before: Replay, after: Replay) -> Difference:
-    """Past decisions under both rules, side by side."""
+    """Decide past cases by both rules, and return the difference."""
     pairs = [(case, before.decide(case), after.decide(case)) for case in found.cases]
-    priced = [
-        (old.cost, new.cost)
-        for _, old, new in pairs
-        if old.cost is not None and new.cost is not None
-    ]
-    moved = [(case, old, new) for case, old, new in pairs if old.first != new.first]
+    moved = [pair for pair in pairs if pair[1].first != pair[2].first]
+    cost_before = Decimal(0)
+    cost_after = Decimal(0)
+    unpriced = 0
+    for _, old, new in pairs:
+        # Both or none: a sum that lacks a decision on one side could not be compared.
+        if old.cost is None or new.cost is None:
+            unpriced += 1
+        else:
+            cost_before += old.cost
+            cost_after += new.cost
     return Difference(
         decisions=len(pairs),
-        documents=_documents(case for case, _, _ in pairs),
-        moved_documents=_documents(case for case, _, _ in moved),
+        documents=_documents(pairs),
+        moved_documents=_documents(moved),
         moves=_moves(moved),
-        leaves=_moves(
-            [
-                (case, old, new)
-                for case, old, new in pairs
-                if new.leaves and not old.leaves
-            ]
-        ),
-        may_leave=_by_step(
-            c
-            for c, old, new in pairs
-            if new.may_leave and not old.may_leave and not new.leaves
-        ),
-        below=_by_step(
-            case
-            for case, old, new in pairs
-            if old.proven and new.first and not new.proven
-        ),
-        deferred=_by_step(
-            case for case, old, new in pairs if old.first and not new.first
-        ),
+        leaves=_moves([pair for pair in pairs if _newly_leaves(pair)]),
+        may_leave=_by_step(pair for pair in pairs if _newly_may_leave(pair)),
+        below=_by_step(pair for pair in pairs if _newly_below_floor(pair)),
+        deferred=_by_step(pair for pair in pairs if _newly_deferred(pair)),
         floors=tuple(_floors(found, before.floors, after.floors)),
-        cost_before=sum((old for old, _ in priced), Decimal(0)),
-        cost_after=sum((new for _, new in priced), Decimal(0)),
-        unpriced=len(pairs) - len(priced),
+        cost_before=cost_before,
+        cost_after=cost_after,
+        unpriced=unpriced,
     )
 
 
-def _documents(cases: Iterable[Case]) -> int:
-    return len({(case.run_id, case.document_id) for case in cases})
+def _newly_leaves(pair: Pair) -> bool:
+    _, old, new = pair
+    return new.leaves and not old.leaves
 
 
-def _by_step(cases: Iterable[Case]) -> dict[str, int]:
-    return dict(Counter(case.features.step for case in cases))
+def _newly_may_leave(pair: Pair) -> bool:
+    _, old, new = pair
+    # Documents that leave at once are counted there.
+    return new.may_leave and not old.may_leave and not new.leaves
 
 
-def _moves(pairs: Sequence[tuple[Case, Decided, Decided]]) -> tuple[Move, ...]:
-    """By step, in their order; the most decisions first."""
+def _newly_below_floor(pair: Pair) -> bool:
+    _, old, new = pair
+    return old.proven and new.first is not None and not new.proven
+
+
+def _newly_deferred(pair: Pair) -> bool:
+    _, old, new = pair
+    return old.first is not None and new.first is None
+
+
+def _documents(pairs: Iterable[Pair]) -> int:
+    """Return the number of documents; a document of two runs counts twice."""
+    documents = {(case.run_id, case.document_id) for case, _, _ in pairs}
+    return len(documents)
+
+
+def _by_step(pairs: Iterable[Pair]) -> dict[str, int]:
+    counts = Counter(case.features.step for case, _, _ in pairs)
+    return dict(counts)
+
+
+def _moves(pairs: Sequence[Pair]) -> tuple[Move, ...]:
+    """Return the moves by step, in the steps' order; the most decisions first."""
     counts = Counter(
         (case.features.step, old.first, new.first) for case, old, new in pairs
     )
     steps = list(dict.fromkeys(step for step, _, _ in counts))
-    ordered = sorted(
-        counts.items(), key=lambda item: (steps.index(item[0][0]), -item[1])
-    )
-    return tuple(Move(*key, count) for key, count in ordered)
+    moves = [Move(*key, count) for key, count in counts.items()]
+    moves.sort(key=lambda move: (steps.index(move.step), -move.decisions))
+    return tuple(moves)
 
 
 def _floors(
     found: Past, before: Mapping[str, float], after: Mapping[str, float]
 ) -> Iterator[Floor]:
-    decisions = _by_step(found.cases)
+    """Yield the floors that differ between the two files."""
+    decisions = Counter(case.features.step for case in found.cases)
     for step in sorted({*before, *after}):
-        if before.get(step) != after.get(step):
-            yield Floor(step, before.get(step), after.get(step), decisions.get(step, 0))
+        old = before.get(step)
+        new = after.get(step)
+        if old != new:
+            yield Floor(step, old, new, decisions[step])
