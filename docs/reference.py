@@ -171,7 +171,7 @@ The public names of `tierwise`, then the names that they refer to. [For develope
 
 @cache
 def pages() -> dict[str, str]:
-    """The text of every page by its file name."""
+    """Return the text of every page by its file name."""
     from tierwise.policy.catalog import Catalog
     from tierwise.policy.rules import Rules
     from tierwise.project import ProjectSettings
@@ -197,7 +197,7 @@ def pages() -> dict[str, str]:
 
 
 def _settings(root: type[BaseModel]) -> str:
-    """The file's own settings, then each kind of entry under the name that it has in the file."""
+    """Return the file's own settings, then each kind of entry under its name in the file."""
     schema = root.model_json_schema(by_alias=True)
     names = _names(schema)
     parts = [f"\n## The file\n\n{_rows(schema, names)}"]
@@ -229,7 +229,7 @@ def _names(schema: dict[str, Any]) -> dict[str, str]:
 
 
 def _rows(entry: dict[str, Any], names: dict[str, str]) -> str:
-    """A table of settings. Raises ValueError for one that does not say what it means."""
+    """Return a table of settings. Raises ValueError for one without a description."""
     required = entry.get("required", [])
     lines = ["| setting | value | left out | meaning |", "|---|---|---|---|"]
     for name, setting in entry["properties"].items():
@@ -256,7 +256,7 @@ def _default(value: Any) -> str:
 
 
 def _value(s: dict[str, Any], names: dict[str, str]) -> str:
-    """What a setting takes, in words."""
+    """Return a setting's type in words."""
     if "$ref" in s:
         name = names[s["$ref"].rpartition("/")[2]]
         return f"[settings](#{name})"
@@ -322,7 +322,7 @@ def _commands() -> str:
 
 
 def _python() -> Iterator[str]:
-    """A section for every public name, then for what they refer to."""
+    """Yield a section for every public name, then for the names that they refer to."""
     import tierwise
     from tierwise.orchestrate.runs import Run
 
@@ -341,7 +341,7 @@ def _python() -> Iterator[str]:
 
 
 def _check_rows() -> Iterator[str]:
-    """A row for every built-in check, and for every function that makes one."""
+    """Return a row for every built-in check, and for every function that makes one."""
     from tierwise.steps import checks
 
     for name, value in vars(checks).items():
@@ -360,7 +360,7 @@ def _check_rows() -> Iterator[str]:
 
 
 def _section(name: str, value: Any) -> str:
-    """A public name: how it is written, and what it says of itself."""
+    """Return a public name's signature and docstring."""
     if words := get_args(value):
         return f"\n## `{name}`\n\nOne of {_either([f'`{word}`' for word in words])}, the least first.\n"
     last = name.rpartition(".")[2]
@@ -369,7 +369,7 @@ def _section(name: str, value: Any) -> str:
 
 
 def _function(name: str, value: Callable[..., Any]) -> str:
-    """The signature, a parameter a line where there are many."""
+    """Return the signature, with a parameter a line if there are many."""
     signature = inspect.signature(getattr(value, "fn", value))
     parts: list[str] = []
     for p in signature.parameters.values():
@@ -419,7 +419,7 @@ def _code(value: Any) -> str:
 
 
 def _members(value: Any) -> str:
-    """What else a class gives, a line each."""
+    """Return the other members of a class, a line each."""
     lines = []
     for name in MEMBERS.get(getattr(value, "__name__", ""), ()):
         member = vars(value)[name]

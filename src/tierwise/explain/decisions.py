@@ -1,8 +1,8 @@
-"""Why this model? What happened to a document in a run, from the ledger alone; or what the router would do now."""
+"""Explanations of routing decisions: past ones from the ledger alone, or one that is made now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
@@ -20,78 +20,78 @@ from tierwise.policy.rules import Features
 from tierwise.project import Project
 from tierwise.records import Attempt, Document, Outcome, Route
 from tierwise.steps.golden_settings import load_settings
+from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 _SHOWN = 10  # names in an error
+# Fields of a route and of an outcome, as scripts get them.
+_ROUTE = (
+    *("step", "rule", "reason", "review"),
+    *("features", "thresholds", "choices", "rejected"),
+)
+_OUTCOME = ("status", "model", "value", "reason")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """One decision with all that it rested on, and what came of it where it was made."""
+    """One decision, its reasons, and the calls and the outcome of a past one."""
 
     document_id: str
     route: Route
     policy_hash: str
-    # of a past run, those that kept a candidate out; else all that hold
+    # Of a past run, the guards that rejected a candidate; else all guards that apply.
     guards: tuple[str, ...]
     earlier: Mapping[str, Any] = field(default_factory=dict)  # step -> accepted value
-    run: RunRow | None = None  # None: nothing happened, it is what would be done
+    run: RunRow | None = None  # None: a decision that was made just now
     outcome: Outcome | None = None
-    # attempt id -> what the model said
+    # attempt id -> the model's answer
     answers: Mapping[str, str] = field(default_factory=dict)
-    words: Mapping[str, tuple[tuple[str, float], ...]] = field(
-        default_factory=dict
-    )  # attempt id -> what decided
+    # attempt id -> the deciding words with their weights
+    words: Mapping[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
 
     @property
     def used(self) -> tuple[Attempt, ...]:
         """The attempts on the way to the outcome."""
-        return tuple(
-            takewhile(lambda attempt: attempt.kind != "shadow", self._attempts)
+        # Shadow calls come last: they are made after the outcome.
+        before_shadow = takewhile(
+            lambda attempt: attempt.kind != "shadow", self._attempts
         )
+        return tuple(before_shadow)
 
     @property
     def shadow(self) -> tuple[Attempt, ...]:
-        """The attempts of a model that was asked afterwards, to see how it would do."""
+        """The shadow calls: those to another model afterwards, for comparison."""
         return self._attempts[len(self.used) :]
 
     @property
     def _attempts(self) -> tuple[Attempt, ...]:
-        return self.outcome.attempts if self.outcome else ()
+        if self.outcome is None:
+            return ()
+        return self.outcome.attempts
 
     def data(self) -> dict[str, Any]:
-        """Everything as plain data, for scripts."""
+        """Return everything as plain data, for scripts."""
         chosen = asdict(self.route)
-        outcome = self.outcome
+        outcome = None
+        if self.outcome is not None:
+            outcome = {name: getattr(self.outcome, name) for name in _OUTCOME}
+        run_id = None
+        if self.run is not None:
+            run_id = self.run.id
         return {
             "document": self.document_id,
-            "run": self.run and self.run.id,
+            "run": run_id,
             "policy_hash": self.policy_hash,
             "guards": list(self.guards),
             "earlier": dict(self.earlier),
-            **{
-                name: chosen[name]
-                for name in (
-                    "step",
-                    "rule",
-                    "reason",
-                    "review",
-                    "features",
-                    "thresholds",
-                )
-            },
-            "choices": chosen["choices"],
-            "rejected": chosen["rejected"],
-            "attempts": [self._told(attempt) for attempt in self.used],
-            "shadow": [self._told(attempt) for attempt in self.shadow],
-            "outcome": outcome
-            and {
-                n: getattr(outcome, n) for n in ("status", "model", "value", "reason")
-            },
+            **{name: chosen[name] for name in _ROUTE},
+            "attempts": [self._attempt_data(attempt) for attempt in self.used],
+            "shadow": [self._attempt_data(attempt) for attempt in self.shadow],
+            "outcome": outcome,
         }
 
-    def _told(self, attempt: Attempt) -> dict[str, Any]:
+    def _attempt_data(self, attempt: Attempt) -> dict[str, Any]:
         return {
             **asdict(attempt),
             "text": self.answers.get(attempt.id),
@@ -99,107 +99,123 @@ class Explanation:
         }
 
 
-# ---- what happened ------------------------------------------------------------------------------
+# ---- a past decision -----------------------------------------------------------------------------
 
 
 def explain(
     ledger: Ledger, run: RunRow, document: str, step: str | None = None
 ) -> list[Explanation]:
-    """What happened to one document in a run, by step. `document` is its id, or a part that only it has.
+    """Return the decisions about one document in a run, by step.
 
-    Raises UnknownName for a document or step that the run does not know, Misuse for an unclear document.
+    `document` is its id, or a unique part of the id. Raises UnknownName for a document or step that
+    the run does not have, and Misuse for an ambiguous part.
     """
-    document_id = _document(ledger, run, document)
-    outcomes = [
-        row.outcome
-        for row in sorted(
-            ledger.runs.outcomes(run.id, document_id), key=lambda row: row.recorded_at
-        )
-    ]
-    if step is not None and step not in (
-        names := [outcome.step for outcome in outcomes]
-    ):
-        raise UnknownName(f"step of {document_id} in run {run.id}", step, names)
+    document_id = _find_document(ledger, run, document)
+    rows = ledger.runs.outcomes(run.id, document_id)
+    outcomes = [row.outcome for row in sorted(rows, key=lambda row: row.recorded_at)]
+    steps = [outcome.step for outcome in outcomes]
+    if step is not None and step not in steps:
+        raise UnknownName(f"step of {document_id} in run {run.id}", step, steps)
+    # The values that the next step could see.
     earlier: dict[str, Any] = {}
-    found = []
+    explanations = []
     for outcome in outcomes:
         if step in (None, outcome.step):
             attempts = tuple(ledger.runs.attempts(run.id, document_id, outcome.step))
-            found.append(
-                _explained(
-                    ledger,
-                    run,
-                    document_id,
-                    replace(outcome, attempts=attempts),
-                    dict(earlier),
-                )
-            )
+            complete = replace(outcome, attempts=attempts)
+            explanation = _explain(ledger, run, document_id, complete, dict(earlier))
+            explanations.append(explanation)
         if outcome.status == "accepted":
             earlier[outcome.step] = outcome.value
-    return found
+    return explanations
 
 
-def _document(ledger: Ledger, run: RunRow, name: str) -> str:
-    known = list(dict.fromkeys(row.document_id for row in ledger.runs.outcomes(run.id)))
-    found = [document_id for document_id in known if name in document_id]
-    if name in known or len(found) == 1:
-        return name if name in known else found[0]
-    if not found:
-        raise UnknownName(f"document in run {run.id}", name, known[:_SHOWN])
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+def _find_document(ledger: Ledger, run: RunRow, name: str) -> str:
+    """Return the id of the run's document that has this id, or this part in its id alone."""
+    # A document has an outcome for each step, and so several rows.
+    rows = ledger.runs.outcomes(run.id)
+    document_ids = list(dict.fromkeys(row.document_id for row in rows))
+    if name in document_ids:
+        return name
+    matching = [document_id for document_id in document_ids if name in document_id]
+    if not matching:
+        kind = f"document in run {run.id}"
+        raise UnknownName(kind, name, document_ids[:_SHOWN])
+    if len(matching) == 1:
+        return matching[0]
     raise Misuse(
-        f"'{name}' fits several documents: {', '.join(found[:_SHOWN])}{more}; give more of the id"
+        f"'{name}' fits several documents: {_some_names(matching)}; give more of the id"
     )
 
 
-def _explained(
+def _some_names(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    text = ", ".join(names[:_SHOWN])
+    others = len(names) - _SHOWN
+    if others > 0:
+        text += f" and {others} more"
+    return text
+
+
+def _explain(
     ledger: Ledger,
     run: RunRow,
     document_id: str,
     outcome: Outcome,
     earlier: Mapping[str, Any],
 ) -> Explanation:
+    # An outcome without a route was not decided by rules: the document was skipped, say.
     chosen = outcome.route or Route(step=outcome.step, rule="none", models=())
-    replies = {
-        attempt.id: ledger.runs.reply(attempt.call_hash)
-        for attempt in outcome.attempts
-        if not attempt.error
-    }
+    answers = {}
+    for attempt in outcome.attempts:
+        if attempt.error:
+            continue
+        reply = ledger.runs.reply(attempt.call_hash)
+        if reply is not None:
+            answers[attempt.id] = reply.text
+    # Rules may have changed during the run, so the attempts know better than the run.
+    policy_hash = run.policy_hash
+    if outcome.attempts:
+        policy_hash = outcome.attempts[0].policy_hash
+    guards = [
+        rejection.detail for rejection in chosen.rejected if rejection.kind == "guard"
+    ]
     return Explanation(
         document_id=document_id,
         route=chosen,
-        policy_hash=outcome.attempts[0].policy_hash
-        if outcome.attempts
-        else run.policy_hash,
-        guards=tuple(
-            dict.fromkeys(r.detail for r in chosen.rejected if r.kind == "guard")
-        ),
+        policy_hash=policy_hash,
+        guards=tuple(dict.fromkeys(guards)),
         earlier=earlier,
         run=run,
         outcome=outcome,
-        answers={name: reply.text for name, reply in replies.items() if reply},
+        answers=answers,
     )
 
 
-def with_words(project: Project, found: Explanation) -> Explanation:
-    """The same with the words that decided, for answers of trained classifiers whose document can be read again."""
+def with_words(project: Project, explanation: Explanation) -> Explanation:
+    """Return the explanation with the deciding words of trained classifiers.
+
+    They need the document's text, which the ledger does not have: the file is read again. Without
+    it, the explanation is returned as it is.
+    """
+    attempts = (*explanation.used, *explanation.shadow)
     learned = [
-        a
-        for a in (*found.used, *found.shadow)
-        if _is_learned(project, a.model) and not a.error
+        attempt
+        for attempt in attempts
+        if _is_learned(project, attempt.model) and not attempt.error
     ]
-    text = _text(project, found, learned[0].document_hash) if learned else None
+    if not learned:
+        return explanation
+    text = _read_again(project, explanation, learned[0].document_hash)
     if text is None:
-        return found
+        return explanation
     words = {}
     for attempt in learned:
-        try:
-            words[attempt.id] = load(trained_file(project.root, attempt.model)).explain(
-                text
-            )
-        except TierwiseError:  # not trained any more, or by another version
-            continue
-    return replace(found, words=words)
+        # The classifier may be gone by now, or of another version.
+        with suppress(TierwiseError):
+            classifier = load(trained_file(project.root, attempt.model))
+            words[attempt.id] = classifier.explain(text)
+    return replace(explanation, words=words)
 
 
 def _is_learned(project: Project, name: str) -> bool:
@@ -207,106 +223,129 @@ def _is_learned(project: Project, name: str) -> bool:
     return model is not None and model.learned is not None
 
 
-def _text(project: Project, found: Explanation, document_hash: str) -> str | None:
-    """The document's text as it was, where its file still lies below the run's source."""
-    source = (
-        project.root / str(found.run.parameters.get("source", ""))
-        if found.run
-        else project.root
-    )
-    path = source if source.is_file() else source / found.document_id.partition("#")[0]
+def _read_again(
+    project: Project, explanation: Explanation, document_hash: str
+) -> str | None:
+    """Return the document's text of then; None if its file is gone or has changed."""
+    source = project.root
+    if explanation.run is not None:
+        source = project.root / str(explanation.run.parameters.get("source", ""))
+    path = source
+    if not source.is_file():
+        # An id is the file's path, with `#` and a row number in a table.
+        path = source / explanation.document_id.partition("#")[0]
     if not path.is_file():
         return None
-    documents = (
-        document
-        for batch in read_documents(path, sensitivity="restricted")
-        for document in batch.load()
-    )
-    return next(
-        (document.text for document in documents if document.hash == document_hash),
-        None,
-    )
+    for batch in read_documents(path, sensitivity="restricted"):
+        for document in batch.load():
+            if document.hash == document_hash:
+                return document.text
+    return None
 
 
-# ---- what would be done now ---------------------------------------------------------------------
+# ---- a decision of now --------------------------------------------------------------------
 
 
 def decide(
-    engine: Engine, f: Features, *, budget_left: Decimal | None = None
+    engine: Engine, features: Features, *, budget_left: Decimal | None = None
 ) -> Explanation:
-    """What the router would do now with such a document, with what is available here.
+    """Return the router's decision about such a document, with the models available here.
 
-    The prompt is counted with a document of `f.tokens` tokens in it, with the parameters of the golden set.
-    Raises UnknownName for a step without a prompt.
+    The prompt is counted with a document of `features.tokens` tokens and the parameters of the
+    golden set. Raises UnknownName for a step without a prompt.
     """
     policy = engine.policy
-    (step, parameters) = step_of(engine.project, f.step)
-    prompt = next((p for p in engine.prompts if p.head.step == f.step), None)
-    if prompt is None:
-        raise UnknownName("step", f.step, (p.head.step for p in engine.prompts))
-    document = Document(
-        id="",
-        text="",
-        language=f.language,
-        metadata=f.tags,
-        outcomes={
-            name: Outcome(step=name, status="accepted", value=value)
-            for name, value in f.outcomes.items()
-        },
+    step, parameters = step_of(engine.project, features.step)
+    prompt = next(
+        (prompt for prompt in engine.prompts if prompt.head.step == features.step), None
     )
-    try:
-        frame = estimate_prompt_tokens(
-            prompt.render(document, {"part": None, **parameters})
-        )
-    except ConfigError:
-        # it needs what only a flow knows; its template is about as long
-        frame = count_tokens(prompt.source)
-    f = replace(f, prompt_tokens=f.tokens + frame)
+    if prompt is None:
+        steps = (prompt.head.step for prompt in engine.prompts)
+        raise UnknownName("step", features.step, steps)
+    frame = _frame_tokens(prompt, features, parameters)
+    features = replace(features, prompt_tokens=features.tokens + frame)
     limit = prompt.head.max_output_tokens
-    current = engine.current(step, parameters) if step else None
+    splits = False
+    current = None
+    if step is not None:
+        splits = bool(step.splits)
+        current = engine.current(step, parameters)
     chosen = route(
-        f,
+        features,
         policy,
         max_output_tokens=limit,
-        splits=bool(step and step.splits),
+        splits=splits,
         budget_left=budget_left,
         current=current,
     )
-    shown = {
-        part.name: getattr(f, part.name)
-        for part in fields(f)
-        if part.name not in ("step", "outcomes")
-    }
+    expected = choices(
+        chosen, features, policy, max_output_tokens=limit, current=current
+    )
+    recorded = _recorded_features(features, limit, budget_left)
+    guards = [
+        guard.name for guard in policy.rules.guards if guard.when.matches(features)
+    ]
     return Explanation(
         document_id="",
-        route=replace(
-            chosen,
-            choices=choices(
-                chosen, f, policy, max_output_tokens=limit, current=current
-            ),
-            features={
-                **shown,
-                "max_output_tokens": limit,
-                "budget_left": budget_left and str(budget_left),
-            },
-        ),
+        route=replace(chosen, choices=expected, features=recorded),
         policy_hash=policy.hash,
-        guards=tuple(
-            guard.name for guard in policy.rules.guards if guard.when.matches(f)
-        ),
-        earlier=f.outcomes,
+        guards=tuple(guards),
+        earlier=features.outcomes,
     )
 
 
+def _frame_tokens(
+    prompt: Prompt, features: Features, parameters: Mapping[str, Any]
+) -> int:
+    """Return the tokens of the prompt without the document's own."""
+    outcomes = {
+        name: Outcome(step=name, status="accepted", value=value)
+        for name, value in features.outcomes.items()
+    }
+    empty = Document(
+        id="",
+        text="",
+        language=features.language,
+        metadata=features.tags,
+        outcomes=outcomes,
+    )
+    try:
+        messages = prompt.render(empty, {"part": None, **parameters})
+    except ConfigError:
+        # It needs a parameter that only a flow knows. The template is about as long.
+        return count_tokens(prompt.source)
+    return estimate_prompt_tokens(messages)
+
+
+def _recorded_features(
+    features: Features, max_output_tokens: int, budget_left: Decimal | None
+) -> dict[str, Any]:
+    """Return the features as the ledger records them for a past decision."""
+    # The step and the earlier outcomes have places of their own in an explanation.
+    names = [part.name for part in fields(features)]
+    recorded = {
+        name: getattr(features, name)
+        for name in names
+        if name not in ("step", "outcomes")
+    }
+    left = None
+    if budget_left is not None:
+        left = str(budget_left)
+    return {**recorded, "max_output_tokens": max_output_tokens, "budget_left": left}
+
+
 def step_of(project: Project, name: str) -> tuple[Step | None, Mapping[str, Any]]:
-    """The step in tasks/ as its golden set is for, None where it lives elsewhere; and that set's parameters."""
+    """Return the step in tasks/ with the output model and the parameters of its golden set.
+
+    The step is None if it is not in tasks/.
+    """
     try:
         step = project.load_step(name)
     except UnknownName:
         return None, {}
     settings = load_settings(project.root / "golden" / f"{step.name}.yaml")
     if settings.returns:
-        # `tierwise certify` tells
+        # `tierwise certify` reports an output model that cannot be imported.
         with suppress(ImportError, AttributeError, ValueError):
             step = replace(step, returns=resolve_name(settings.returns))
     return step, settings.parameters

@@ -128,7 +128,7 @@ def is_sqlite(engine: Engine | Connection) -> bool:
 
 
 def _shown(url: URL) -> str:
-    """The address for people: a path, or a URL without its password."""
+    """Return the address for people: a path, or a URL without its password."""
     return (
         str(url.database)
         if url.get_backend_name() == "sqlite"

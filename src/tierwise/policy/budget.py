@@ -1,8 +1,8 @@
 """Limits on spending: a run's own, and those of a day or month for runs with certain tags.
 
-The money itself is in the ledger, so that limits hold across processes and machines: the worst case of a call is
-reserved in the commit that claims the call, and what it cost is settled in the commit that records its attempt.
-Here is what a process knows of it.
+The money itself is in the ledger, so that limits apply across processes and machines. The worst
+case of a call is reserved in the commit that claims the call, and its cost is settled in the commit
+that records its attempt. This module has a process's view of the budgets.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ _DATES = {"day": "%Y-%m-%d", "month": "%Y-%m"}
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `usd` for a subject: in all, or in each UTC day or month. Raises Misuse for what is no such amount."""
+    """At most `usd` for a subject: in all, or in each UTC day or month.
 
-    # such as "run 20261105-101500-ab12" or "team=claims"; "" is everything
+    Raises Misuse for an amount that is negative or not finite.
+    """
+
+    # Such as "run 20261105-101500-ab12" or "team=claims"; "" is everything
     subject: str
     usd: Decimal
     per: Period | None = None
@@ -35,12 +38,12 @@ class Limit:
 
     def name(self, now: float) -> str:
         """Return the budget's name in the ledger, such as `day 2026-11-05 team=claims`."""
-        date = (
-            [self.per, time.strftime(_DATES[self.per], time.gmtime(now))]
-            if self.per
-            else []
-        )
-        return " ".join([*date, *filter(None, [self.subject])])
+        parts = []
+        if self.per:
+            parts = [self.per, time.strftime(_DATES[self.per], time.gmtime(now))]
+        if self.subject:
+            parts.append(self.subject)
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,10 @@ class BudgetState:
 
     @property
     def left(self) -> Decimal:
-        """The USD not spent yet, reservations of calls in flight included: most of these come back."""
+        """The USD not spent yet.
+
+        Reservations of calls in flight are included, since most of that money comes back.
+        """
         return self.limit - self.spent
 
     @property
@@ -66,10 +72,10 @@ class BudgetState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationRequest:
-    """A reservation as it is asked for. `usd` is the call's worst case, None when its price is unknown."""
+    """A request to reserve the worst case of one call."""
 
-    id: str  # of the attempt that it is for
-    usd: Decimal | None
+    id: str  # of the call's attempt
+    usd: Decimal | None  # the worst case; None if the price is unknown
     limits: Mapping[str, Decimal]  # budget -> USD
 
 
@@ -82,52 +88,71 @@ class RunBudget:
         states: Mapping[str, BudgetState] | None = None,
     ) -> None:
         self.limits = tuple(limits)
-        # by this process, with or without limits; an unknown cost counts at its worst case
+        # By this process, with or without limits; an unknown cost counts as its worst case.
         self.spent = ZERO
-        self.refused: str | None = None  # why a document was last left without money
-        self._states = {} if states is None else states
+        self.refused: str | None = (
+            None  # the last reason for a document left without money
+        )
+        # The engine updates the mapping in place, so it is not copied.
+        self._states: Mapping[str, BudgetState] = {}
+        if states is not None:
+            self._states = states
 
     @property
     def left(self) -> Decimal | None:
-        """USD that may still be spent under the tightest limit; None without a limit."""
+        """The USD that may still be spent under the tightest limit; None without a limit."""
         return min((state.left for state in self.states()), default=None)
 
     @property
     def used(self) -> float:
-        """The greatest share of a limit that is spent or reserved; 0 without a limit, 1 with a limit of 0."""
+        """The greatest share of a limit that is spent or reserved.
+
+        It is 0 without a limit, and 1 with a limit of 0.
+        """
         return max((_used(state) for state in self.states()), default=0.0)
 
     def states(self) -> list[BudgetState]:
         """Return the budgets that this run draws on now; a new one is full."""
-        known = (
-            (self._states.get(name) or BudgetState(name, usd), usd)
-            for name, usd in self._names().items()
-        )
-        return [replace(state, limit=usd + state.granted) for state, usd in known]
+        states = []
+        for name, usd in self._names().items():
+            state = self._states.get(name) or BudgetState(name, usd)
+            # The rules may have changed since, so the limit is theirs and not the ledger's.
+            states.append(replace(state, limit=usd + state.granted))
+        return states
 
     def reservation(
         self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False
     ) -> ReservationRequest | None:
         """Return the reservation for a call of at most `worst` USD (None: unknown); None if free."""
-        usd = ZERO if worst is None and unpriced_allowed else worst
+        usd = worst
+        if worst is None and unpriced_allowed:
+            usd = ZERO
         if not self.limits or usd == 0:
             return None
         return ReservationRequest(id=attempt_id, usd=usd, limits=self._names())
 
     def _names(self) -> dict[str, Decimal]:
+        """Return the limits by the names of their budgets, which change with the day."""
         now = time.time()
         return {limit.name(now): limit.usd for limit in self.limits}
 
 
 def _used(state: BudgetState) -> float:
-    return float((state.spent + state.reserved) / state.limit) if state.limit else 1.0
+    return _share(state.spent + state.reserved, state.limit)
+
+
+def _share(used: Decimal, limit: Decimal) -> float:
+    # A limit of 0 is exhausted from the start.
+    if not limit:
+        return 1.0
+    return float(used / limit)
 
 
 class Budget(RunBudget):
-    """Spending that is only planned, in USD: nothing of it is in the ledger.
+    """Planned spending in USD, which is not in the ledger.
 
-    At any moment `spent + reserved <= limit`. A cost that stays unknown is settled at what was reserved for it.
-    Raises Misuse for a limit that is no amount of money.
+    At any moment `spent + reserved <= limit`. A cost that stays unknown is settled at its
+    reservation. Raises Misuse for a limit that is negative or not finite.
     """
 
     def __init__(self, limit: Decimal | None) -> None:
@@ -139,22 +164,27 @@ class Budget(RunBudget):
 
     @property
     def left(self) -> Decimal | None:
-        """USD neither spent nor reserved; None without a limit."""
-        return None if self.limit is None else self.limit - self.spent - self.reserved
+        """The USD neither spent nor reserved; None without a limit."""
+        if self.limit is None:
+            return None
+        return self.limit - self.spent - self.reserved
 
     @property
     def used(self) -> float:
-        """Share of the limit that is spent or reserved; 0 without a limit, 1 with a limit of 0."""
+        """The share of the limit that is spent or reserved.
+
+        It is 0 without a limit, and 1 with a limit of 0.
+        """
         if self.limit is None:
             return 0.0
-        return float((self.spent + self.reserved) / self.limit) if self.limit else 1.0
+        return _share(self.spent + self.reserved, self.limit)
 
     def reserve(
         self, worst: Decimal | None, *, unpriced_allowed: bool = False
     ) -> Decimal:
-        """Set the worst case of a call aside and give it back as the reservation.
+        """Reserve the worst case of a call, and return the reservation.
 
-        Raises BudgetExceeded when it does not fit, or is unknown and not allowed to be.
+        Raises BudgetExceeded if it does not fit, or if it is unknown and that is not allowed.
         """
         if self.left is not None:
             if worst is None and not unpriced_allowed:
@@ -165,10 +195,13 @@ class Budget(RunBudget):
                 raise BudgetExceeded(
                     f"the call may cost {worst:.6f} USD, the budget has {self.left:.6f} left"
                 )
-        self.reserved += worst or ZERO
-        return worst or ZERO
+        reservation = worst or ZERO
+        self.reserved += reservation
+        return reservation
 
     def settle(self, reservation: Decimal, actual: Decimal | None) -> None:
-        """Replace a reservation by what the call cost."""
+        """Replace a reservation by the call's cost."""
         self.reserved -= reservation
-        self.spent += reservation if actual is None else actual
+        if actual is None:
+            actual = reservation
+        self.spent += actual

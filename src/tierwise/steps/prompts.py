@@ -28,6 +28,7 @@ from jinja2 import (
     meta,
     nodes,
 )
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
@@ -39,10 +40,13 @@ from tierwise.text.yaml import parse_yaml
 SUFFIX = ".md.j2"
 _FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n(.*)\Z", re.DOTALL)
 _QUOTED = re.compile(r"'([^']*)'")
-# Control tokens of the usual chat formats: servers that parse them in plain text would obey a document.
+# Control tokens of the usual chat formats. Some servers parse them in plain text, too, and would
+# take a document's text for an instruction.
 _CONTROL_TOKEN = re.compile(
-    r"<\|[^|<>\n]{1,40}\|?>|<[^|<>\n]{1,40}\|>|<｜[^<>\n]{1,40}｜>|</?s>|<</?SYS>>|<(?:bos|eos|pad|unk)>"
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK|IMG|AUDIO)\]"
+    r"<\|[^|<>\n]{1,40}\|?>|<[^|<>\n]{1,40}\|>|<｜[^<>\n]{1,40}｜>"
+    r"|</?s>|<</?SYS>>|<(?:bos|eos|pad|unk)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS"
+    r"|CALL_ID|THINK|IMG|AUDIO)\]"
     r"|<(?:start|end)_of_(?:turn|image|audio)>|</?(?:think|tool_call|tool_response)>",
     re.IGNORECASE,
 )
@@ -164,64 +168,84 @@ class Prompt:
     def render(
         self, document: Document, parameters: Mapping[str, Any]
     ) -> tuple[Message, ...]:
-        """The messages for one document. Raises ConfigError when the template uses an unknown variable."""
+        """Return the messages for one document.
+
+        Raises ConfigError, and UndefinedVariable when the template uses an unknown variable.
+        """
+        accepted = {
+            step: outcome.value
+            for step, outcome in document.outcomes.items()
+            if outcome.status == "accepted"
+        }
         variables = {
             **parameters,
             "document": delimited("document", document.text),
             "language": document.language,
             "metadata": dict(document.metadata),
-            "outcomes": {
-                step: o.value
-                for step, o in document.outcomes.items()
-                if o.status == "accepted"
-            },
+            "outcomes": accepted,
         }
         try:
             # Jinja would merge the globals, a chain of mappings, into each document's variables.
             context = self.template.new_context(
                 {**self._globals, **variables}, shared=True
             )
-            # neutral as a whole: a control token may also come about where two values meet
-            system, user = (
-                neutral("".join(self.template.blocks[name](context)).strip())
-                for name in ("system", "user")
-            )
+            system = self._block("system", context)
+            user = self._block("user", context)
         except Exception as error:  # noqa: BLE001 - a template is code, so it may raise anything
-            is_undefined = isinstance(error, UndefinedError)
-            kind = UndefinedVariable if is_undefined else ConfigError
-            hint = self._meant(variables) if is_undefined else ""
-            raise kind(
-                f"the prompt cannot be filled in: {self._told(error)}{hint}",
-                path=self.path,
-                line=self._line_of(error),
-            ) from None
+            raise self._fault(error, variables) from None
         return (Message("system", system), Message("user", user))
 
-    def _meant(self, given: Mapping[str, Any]) -> str:
-        """Suggest a name for the one variable that is not given; nothing where none is near."""
+    def _block(self, name: str, context: Context) -> str:
+        """Fill in one block of the template."""
+        text = "".join(self.template.blocks[name](context))
+        # The whole text, because a control token may also arise where two values meet.
+        return neutral(text.strip())
+
+    def _fault(self, error: Exception, variables: Mapping[str, Any]) -> ConfigError:
+        """Return the error of the template as one with its place and a hint."""
+        kind = ConfigError
+        hint = ""
+        if isinstance(error, UndefinedError):
+            kind = UndefinedVariable
+            hint = self._suggestion(variables)
+        message = f"the prompt cannot be filled in: {self._cause(error)}{hint}"
+        return kind(message, path=self.path, line=self._line_of(error))
+
+    def _suggestion(self, given: Mapping[str, Any]) -> str:
+        """Suggest a name for the one variable that is not given; nothing if none is similar."""
         missing = sorted(self.variables - given.keys())
+        # With several, it is not known which one the template stopped at.
         if len(missing) != 1:
             return ""
         nearest = get_close_matches(missing[0], sorted(given), n=1)
-        return f"; did you mean '{nearest[0]}'?" if nearest else ""
+        if not nearest:
+            return ""
+        return f"; did you mean '{nearest[0]}'?"
 
     def _line_of(self, error: Exception) -> int | None:
         """Return the line of the file where filling in the template failed."""
         line = None
+        # The deepest frame of the template counts: it may call macros of its own.
         for frame, compiled_line in traceback.walk_tb(error.__traceback__):
             if frame.f_globals.get("environment") is self.template.environment:
                 line = self.template.get_corresponding_lineno(compiled_line)
-        return None if line is None else line + self.first_line - 1
+        if line is None:
+            return None
+        return line + self.first_line - 1
 
-    def _told(self, error: Exception) -> str:
-        """What went wrong, in its own words where they quote no more than the template and names of types."""
-        known = (word.removesuffix(" object") for word in _QUOTED.findall(str(error)))
-        own = isinstance(error, TemplateError) and all(
-            word in self.source or hasattr(builtins, word) for word in known
+    def _cause(self, error: Exception) -> str:
+        """Return the error's own message if it quotes only the template and names of types.
+
+        Any other message could contain the document.
+        """
+        quoted = [word.removesuffix(" object") for word in _QUOTED.findall(str(error))]
+        harmless = all(
+            word in self.source or hasattr(builtins, word) for word in quoted
         )
-        if own:
+        if isinstance(error, TemplateError) and harmless:
             return str(error)
-        if self._line_of(error):  # which says more than a place in compiled code
+        # The line of the template is worth more than a place in compiled code.
+        if self._line_of(error):
             return type(error).__name__
         return describe_exception(error)
 
@@ -250,7 +274,7 @@ def load_prompts(folder: Path) -> Prompts:
 
 
 def read_prompts(folder: Path) -> tuple[Prompts, list[ConfigError]]:
-    """The prompts of a folder that are right, and what is wrong with each other one."""
+    """Return the valid prompts of a folder, and a fault for each of the others."""
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         autoescape=False,
@@ -283,6 +307,7 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
             line=1,
         )
     head = parse_yaml(match[1], path, first_line=2).validate(FrontMatter)
+    # The body follows the front matter and its two lines of ---.
     body_line = match[1].count("\n") + 3
     try:
         template = environment.from_string(match[2])
@@ -292,7 +317,8 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
             path=path,
             line=error.lineno + body_line - 1,
         ) from None
-    if missing := {"system", "user"} - set(template.blocks):
+    missing = {"system", "user"} - set(template.blocks)
+    if missing:
         raise ConfigError(
             f"the template needs a block named '{min(missing)}'",
             path=path,
@@ -307,19 +333,25 @@ def _is_name(node: nodes.Expr, name: str) -> bool:
 
 
 def delimited(name: str, value: Any) -> str:
-    """A value in a block of its own, whose delimiter does not occur in it.
+    """Return a value in a block of its own, whose delimiter does not occur in it.
 
     The delimiter derives from the content, so equal documents give equal prompts.
     """
-    text = neutral(
-        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    )
-    tag = f"{name}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
+    text = neutral(value)
+    # Half a character is possible in a document, and has no plain UTF-8.
+    tag = _tag(name, text.encode("utf-8", "surrogatepass"))
     while tag in text:
-        tag = f"{name}-{hashlib.sha256(tag.encode()).hexdigest()[:6]}"
+        tag = _tag(name, tag.encode())
     return f"<{tag}>\n{text}\n</{tag}>"
 
 
+def _tag(name: str, content: bytes) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{name}-{digest[:6]}"
+
+
 def neutral(text: str) -> str:
-    """Text whose control tokens are spaced out, so that no chat template takes them for its own."""
+    """Return the text with spaces in its control tokens, so that no chat template obeys them."""
     return _CONTROL_TOKEN.sub(lambda match: " ".join(match[0]), text)

@@ -10,6 +10,9 @@ from prefect.testing.utilities import prefect_test_harness
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """A Prefect server with a database of its own, for tests that call a flow. It takes a while to start."""
+    """Start a Prefect server with a database of its own, for tests that call a flow.
+
+    It takes a while to start.
+    """
     with prefect_test_harness(server_startup_timeout=120):
         yield
