@@ -341,7 +341,7 @@ def _python() -> Iterator[str]:
 
 
 def _check_rows() -> Iterator[str]:
-    """Return a row for every built-in check, and for every function that makes one."""
+    """Yield a row for every built-in check, and for every function that makes one."""
     from tierwise.steps import checks
 
     for name, value in vars(checks).items():

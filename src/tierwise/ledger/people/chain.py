@@ -1,7 +1,8 @@
-"""The audit trail: one record for each run, attempt, outcome, decision, label and deletion, each tied to the last.
+"""The audit trail as a chain: each record's hash depends on the record before it.
 
-A record is a flat mapping. It holds no text of a document, a prompt or an answer, only SHA-256 hashes of them, so
-texts can be deleted and the trail still holds. Its digest is the same in every format that it is written in.
+There is one record for each run, attempt, outcome, decision, label and deletion. A record is a flat
+mapping. It has no text of a document, a prompt or an answer, only SHA-256 hashes of them, so texts
+can be deleted and the trail remains valid. Its digest is the same in every file format.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any, Literal
 from tierwise.records import canonical_hash, text_hash
 
 Record = Mapping[str, Any]
-# a crash is the end of a run whose process is gone; the run's own end, if it comes all the same, counts instead
+# A crash ends a run whose process is dead. If the run ends by itself after all, that end counts.
 Kind = Literal["run", "crash", "decision", "label", "deletion"]
 _NUMBERED = ("decision", "label", "deletion")
-START = "0" * 64  # what the first record of a chain follows
+START = "0" * 64  # takes the place of the hash before the first record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,12 @@ class Seal:
 
     @property
     def block(self) -> str:
-        """The name of the block that it vouches for."""
-        return f"{'run' if self.kind == 'crash' else self.kind} {self.subject}"
+        """The name of the block that it seals."""
+        kind = self.kind
+        # A crashed run has the same records as any other run.
+        if kind == "crash":
+            kind = "run"
+        return f"{kind} {self.subject}"
 
     @property
     def holds(self) -> bool:
@@ -53,20 +58,17 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The records that one seal covers: a run's, or a decision, a label or a deletion alone.
-
-    `ended` is in seconds since the epoch, None for a run that has not ended; such a one has no seal.
-    """
+    """The records that one seal covers: those of a run, or one decision, label or deletion."""
 
     kind: Kind
     subject: str
     records: Iterable[Record]
-    ended: float | None
-    seal: Seal | None
+    ended: float | None  # seconds since the epoch; None for a run that has not ended
+    seal: Seal | None  # a run that has not ended has none
 
     @property
     def name(self) -> str:
-        """Such as `run 20261101-101500-ab12`."""
+        """The block's name, such as `run 20261101-101500-ab12`."""
         return f"{self.kind} {self.subject}"
 
 
@@ -80,11 +82,13 @@ class Scope:
 
 def cells(record: Record) -> dict[str, str]:
     """Return a record's non-empty fields as text, for a CSV file and for the digest."""
-    return {name: text for name, value in record.items() if (text := _cell(value))}
+    texts = {name: _cell(value) for name, value in record.items()}
+    # A CSV file cannot tell an empty field from a missing one, and the digest must not depend on it.
+    return {name: text for name, text in texts.items() if text}
 
 
 def digest(record: Record) -> str:
-    """SHA-256 (hex) of a record's content."""
+    """Return the SHA-256 (hex) of a record's content."""
     return canonical_hash(cells(record))
 
 
@@ -105,18 +109,16 @@ def chained(records: Iterable[Record]) -> tuple[int, str]:
 def seal_hash(
     kind: str, subject: str, records: int, head: str, *, sealed_at: float, previous: str
 ) -> str:
-    """SHA-256 (hex) of a seal's content."""
+    """Return the SHA-256 (hex) of a seal's content."""
     return canonical_hash([kind, subject, records, head, sealed_at, previous])
 
 
 def block_name(record: Record) -> str:
     """Return a record's block, such as `run 20261101-101500-ab12` or `decision 3`."""
     kind = record.get("record")
-    return (
-        f"{kind} {record.get('number')}"
-        if kind in _NUMBERED
-        else f"run {record.get('run')}"
-    )
+    if kind in _NUMBERED:
+        return f"{kind} {record.get('number')}"
+    return f"run {record.get('run')}"
 
 
 def _cell(value: Any) -> str:
