@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import itertools
 import sys
@@ -11,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from tierwise.records import text_hash
 from tierwise.steps.code import code_hash
 
 _numbers = itertools.count()
@@ -248,3 +250,22 @@ def test_code_without_a_source_is_hashed_by_its_bytecode() -> None:
     assert one == code_hash(made("def f(a):\n    return a + 1"))
     assert one != code_hash(made("def f(a):\n    return a + 2"))
     assert one != code_hash(made("def f(a):\n    return a * 1"))
+
+
+# What the code of tierwise's own checks and measures is today. Where this fails, decide: does any
+# answer get another verdict? Then raise BUILT_IN_VERSION, which voids certificates. Then write the
+# new value here.
+BUILT_IN = {
+    "checks": "adc300ff35d1901f",
+    "correctness": "2317389ff7dc1c3d",
+}
+
+
+@pytest.mark.parametrize("module", BUILT_IN)
+def test_a_change_of_a_built_in_check_or_measure_is_deliberate(module: str) -> None:
+    from tierwise.steps import code
+
+    assert code.BUILT_IN_VERSION == 1
+    path = Path(code.__file__).with_name(f"{module}.py")
+    source = code._normalised(ast.parse(path.read_text()))
+    assert text_hash(source)[:16] == BUILT_IN[module]

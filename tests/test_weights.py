@@ -21,7 +21,12 @@ from hypothesis import strategies as st
 
 from tests.kit.wheels import pip_environment, write_wheel
 from tierwise.errors import WeightsError
-from tierwise.gateway.local import fetch_weights, weights_path, weights_present
+from tierwise.gateway.local import (
+    fetch_weights,
+    weights_hash,
+    weights_path,
+    weights_present,
+)
 from tierwise.gateway.local.partial_file import PartialFile
 from tierwise.policy.catalog import Weights
 
@@ -253,6 +258,22 @@ def test_ones_own_file_without_a_hash_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mine.gguf").write_bytes(b"GGUF")
     assert weights_present(weights, env)
     assert fetch_weights(weights, env) == tmp_path / "mine.gguf"
+
+
+def test_ones_own_file_is_told_apart_by_its_content(tmp_path: Path) -> None:
+    """A file that is replaced under the same name is another model, and its certificates are void."""
+    file = tmp_path / "own.gguf"
+    env = {"TIERWISE_CACHE_DIR": str(tmp_path / "cache")}
+    own = Weights(file=str(file))
+    assert weights_hash(own, env) is None
+    file.write_bytes(b"one")
+    first = weights_hash(own, env)
+    assert first == hashlib.sha256(b"one").hexdigest()
+    assert weights_hash(own, env) == first
+    file.write_bytes(b"two, longer")
+    assert weights_hash(own, env) == hashlib.sha256(b"two, longer").hexdigest()
+    stated = Weights(file=str(file), sha256="a" * 64)
+    assert weights_hash(stated, env) == "a" * 64
 
 
 def test_ones_own_file_with_a_hash_is_verified_once_and_never_deleted(
