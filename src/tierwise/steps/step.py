@@ -1,4 +1,4 @@
-"""Step: one named kind of work for a language model, as its parts: output, prompt, checks."""
+"""Step: one named kind of work for a language model, with its output, prompt and checks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tierwise.records import Verdict, canonical_hash
 from tierwise.steps.checks import Check
 from tierwise.steps.code import code_hash
 
+# Keywords of JSON schema that the structured output of some vendors refuses.
 _LIMITS = {
     "minLength",
     "maxLength",
@@ -25,11 +26,10 @@ _LIMITS = {
     "exclusiveMaximum",
     "multipleOf",
 }
-# the output's fields, the expected fields of a golden example -> whether the output is right
+# (the output's fields, the expected fields of a golden example) -> True if the output is right
 Correct = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
-Gather = Callable[
-    [Sequence[Any]], BaseModel
-]  # the outputs for a document's parts, in order -> the document's
+# (the outputs for a document's parts, in order) -> the output for the document
+Gather = Callable[[Sequence[Any]], BaseModel]
 Stakes = Literal["low", "normal", "high"]
 
 
@@ -37,12 +37,14 @@ Stakes = Literal["low", "normal", "high"]
 class Step:
     """One named kind of work.
 
-    `choices` names output fields that may only take the values of a parameter: `{"label": "labels"}`
-    puts the labels into the JSON schema. A step that `splits` runs documents longer than a model's
-    window part by part and then once more over the parts' results (map-reduce). One that `gathers` takes
-    the parameter `part_tokens`: a longer document is asked about in parts, each routed, checked and paid
-    like a document of its own, and `gathers` makes one output of theirs. Raises UnknownName when `choices`
-    or `splits` names a field that the output does not have.
+    - `choices` limits output fields to the values of a parameter: `{"label": "labels"}` puts the
+      labels into the JSON schema.
+    - A step that `splits` processes a document longer than a model's context window in parts, and
+      then combines the results in one more call (map-reduce).
+    - A step that `gathers` takes the parameter `part_tokens`. A longer document is processed in
+      parts. Each part is routed, checked and paid like a document, and `gathers` merges the outputs.
+
+    Raises UnknownName if `choices` or `splits` names a field that the output does not have.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Step:
     splits: str | None = None
     gathers: Gather | None = None
     stakes: Stakes = "normal"
-    correct: Correct | None = None  # what a right answer is, for golden sets
+    correct: Correct | None = None  # compares an output with a golden example
 
     def __post_init__(self) -> None:
         for check in self.checks:
@@ -65,18 +67,21 @@ class Step:
                     'write `@check("name")` above the function'
                 )
         fields = self.returns.model_fields
-        for name in (*self.choices, *([self.splits] if self.splits else [])):
+        names = list(self.choices)
+        if self.splits:
+            names.append(self.splits)
+        for name in names:
             if name not in fields:
                 raise UnknownName(f"field of {self.returns.__name__}", name, fields)
 
     @cached_property
     def base_schema(self) -> dict[str, Any]:
-        """JSON schema of the output, strict: every field required, no others."""
+        """Return the strict JSON schema of the output: every field is required, others are refused."""
         schema: dict[str, Any] = _strict(self.returns.model_json_schema())
         return schema
 
     def schema(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON schema for a call, with the values that `choices` allow."""
+        """Return the JSON schema for a call, with the values that `choices` allow."""
         schema = deepcopy(self.base_schema)
         for name, parameter in self.choices.items():
             if parameter in parameters:
@@ -85,7 +90,7 @@ class Step:
 
     @cached_property
     def code(self) -> str:
-        """Hash of the code that accepts or refuses answers: checks, output model, gathering."""
+        """The hash of the code that accepts or refuses answers: checks, output model, gathering."""
         functions = [(check.name, check.function) for check in self.checks]
         return code_hash(functions, self.returns, self.gathers)
 
@@ -107,50 +112,61 @@ class Step:
         )
 
     def question(self, parameters: Mapping[str, Any]) -> str:
-        """SHA-256 (hex) of what is asked: a person's answer to it holds, whatever the prompt, checks and models."""
+        """Return the SHA-256 (hex) of the question itself: the schema and the parameters.
+
+        A human answer stays valid for the same question when prompt, checks or models change.
+        """
         return canonical_hash([self.name, self.schema(parameters), dict(parameters)])
 
     def parse(self, text: str) -> BaseModel | Verdict:
-        """The output that an answer holds, or the failed verdict `schema` that says what is wrong."""
+        """Return the output in an answer, or the failed verdict `schema` with the reason."""
         verdict = Verdict("schema", False, "the answer holds no JSON object")
         for part in json_parts(text):
             try:
                 return self.returns.model_validate_json(part)
             except ValidationError as error:
                 verdict = Verdict("schema", False, _first_error(error))
-            except Exception as error:  # noqa: BLE001 - a validator is the project's code, so it may raise anything
-                verdict = Verdict(
-                    "schema",
-                    False,
-                    f"{self.returns.__name__} raised {describe_exception(error)}",
-                )
+            except Exception as error:  # noqa: BLE001 - validators are project code
+                reason = f"{self.returns.__name__} raised {describe_exception(error)}"
+                verdict = Verdict("schema", False, reason)
         return verdict
 
     def gathered(self, values: Sequence[Any]) -> Any:
-        """The outputs for a document's parts, as plain data, as one."""
+        """Merge the outputs for a document's parts, as plain data.
+
+        Raises TypeError for a step without `gathers`.
+        """
         if self.gathers is None:
             raise TypeError(f"{self.name} gathers nothing")
-        return self.gathers(
-            [self.returns.model_validate(value) for value in values]
-        ).model_dump(mode="json")
+        outputs = [self.returns.model_validate(value) for value in values]
+        merged = self.gathers(outputs)
+        return merged.model_dump(mode="json")
 
 
 def json_parts(text: str) -> Iterator[str]:
-    """What may be the JSON object in an answer: its last whole one, then all from its first to its last brace.
+    """Yield candidates for the JSON object in an answer, the most likely first.
 
-    Models that are only told to answer in JSON think aloud before it, and wrap it in prose or a code fence.
+    These are the last complete object, then the text from the first to the last brace. A model
+    without structured output often reasons before its JSON, or wraps it in prose or a code fence.
     """
     first = text.find("{")
     end = text.rfind("}") + 1
     last = _last_object(text)
     if last is not None:
         yield text[last]
-    if first >= 0 and (last is None or last.stop < end):
-        yield text[first:end] if end > first else text[first:]
+    if first < 0:
+        return
+    # A complete object that ends at the last brace is the whole answer.
+    if last is not None and last.stop >= end:
+        return
+    if end > first:
+        yield text[first:end]
+    else:
+        yield text[first:]  # cut off before its closing brace
 
 
 def _last_object(text: str) -> slice | None:
-    """Where the last whole JSON object stands."""
+    """Return the position of the last complete JSON object."""
     decoder = json.JSONDecoder()
     last = None
     start = text.find("{")
@@ -158,7 +174,7 @@ def _last_object(text: str) -> slice | None:
         try:
             _, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            end = start + 1
+            end = start + 1  # not an object: continue after this brace
         else:
             last = slice(start, end)
         start = text.find("{", end)
@@ -166,20 +182,24 @@ def _last_object(text: str) -> slice | None:
 
 
 def without_limits(node: Any) -> Any:
-    """A schema without the lengths and ranges that vendors' structured output refuses; answers are validated anyway."""
+    """Return a schema without the limits that structured output of some vendors refuses.
+
+    Answers are validated against the full schema in any case.
+    """
     if isinstance(node, list):
         return [without_limits(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {
-        k: without_limits(v)
-        for k, v in node.items()
-        if k not in _LIMITS or isinstance(v, dict)
-    }
+    kept = {}
+    for key, value in node.items():
+        # An object under such a key is an output field of that name.
+        if key not in _LIMITS or isinstance(value, dict):
+            kept[key] = without_limits(value)
+    return kept
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
-    """What a model without native structured output is told."""
+    """Return the instruction for a model without native structured output."""
     return (
         "Answer with one JSON object and nothing else. It fits this JSON schema:\n"
         + json.dumps(schema)
@@ -187,23 +207,26 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
 
 
 def _first_error(error: ValidationError) -> str:
+    """Return the first problem, with the path of its field and without the input."""
     first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
+    message = first["msg"]
+    path = ".".join(str(part) for part in first["loc"])
+    return f"{path}: {message}" if path else message
 
 
 def _strict(node: Any) -> Any:
-    """Close every object of a schema and require all its fields; drop titles and prose of the code."""
+    """Close every object of a schema, require all its fields, and drop titles and docstrings."""
     if isinstance(node, list):
         return [_strict(item) for item in node]
     if not isinstance(node, dict):
         return node
-    kept = {
-        k: _strict(v)
-        for k, v in node.items()
-        if k not in ("default", "title") or isinstance(v, dict)
-    }
+    kept: dict[str, Any] = {}
+    for key, value in node.items():
+        # An object under such a key is an output field of that name.
+        if key not in ("default", "title") or isinstance(value, dict):
+            kept[key] = _strict(value)
     if node.get("type") == "object" and "properties" in node:
-        kept |= {"required": list(node["properties"]), "additionalProperties": False}
-        kept.pop("description", None)
+        kept["required"] = list(node["properties"])
+        kept["additionalProperties"] = False
+        kept.pop("description", None)  # the class's docstring
     return kept
