@@ -24,8 +24,8 @@ from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.cascade.empty_budget import AskForTopUp, TopUp
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
-from tierwise.cascade.top_up import AskForTopUp, TopUp
 from tierwise.documents import write_documents
 from tierwise.errors import BudgetExceeded, TierwiseError, describe_exception
 from tierwise.gateway import Gateway

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tierwise.cascade.top_up import TopUp
+from tierwise.cascade.empty_budget import TopUp
 from tierwise.errors import BudgetExceeded
 from tierwise.policy.budget import RunBudget
 from tierwise.policy.certificates import Current

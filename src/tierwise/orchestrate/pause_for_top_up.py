@@ -11,7 +11,7 @@ from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
-from tierwise.cascade.top_up import AskForTopUp
+from tierwise.cascade.empty_budget import AskForTopUp
 from tierwise.errors import BudgetExceeded
 
 LONGEST_PAUSE = timedelta(days=1)  # then the answer is no

@@ -1,7 +1,7 @@
 """The catalog: tiers, models, prices, and the variables that a model needs.
 
-The cost of a call is computed here (`Model.cost`). Tiers and models are added in the project's
-`routing_rules/catalog.yaml`.
+`Model.cost` is the cost of a call; `prices` computes it. Tiers and models are added in the
+project's `routing_rules/catalog.yaml`.
 """
 
 from __future__ import annotations
@@ -30,75 +30,13 @@ from tierwise.policy.addresses import (
     provider_fault,
 )
 from tierwise.policy.parameters import parameter_fault
+from tierwise.policy.prices import Price
 from tierwise.records import Usage, canonical_hash
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
-MILLION = Decimal(1_000_000)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
 _KEY_NAME = re.compile(r"(?i)key|token|secret|password|auth")
-
-
-class PriceBand(Settings):
-    """USD per million tokens."""
-
-    input: Annotated[Decimal, Field(ge=0)] = Field(
-        description="A million tokens of prompt."
-    )
-    output: Annotated[Decimal, Field(ge=0)] = Field(
-        description="A million tokens of answer."
-    )
-    cached_input: Annotated[Decimal, Field(ge=0)] | None = Field(
-        None,
-        description="A million tokens of cached prompt; by default as `input`.",
-    )
-
-    def cost(self, usage: Usage) -> Decimal:
-        """Return the USD of a call with this usage."""
-        prompt = usage.prompt_tokens
-        cached = usage.cached_tokens
-        completion = usage.completion_tokens
-        return self.cost_of_tokens(prompt, cached, completion)
-
-    def cost_of_tokens(
-        self, prompt: int | Decimal, cached: int | Decimal, completion: int | Decimal
-    ) -> Decimal:
-        """Return the USD of these tokens; `cached` is the part of the prompt that was cached.
-
-        Cached tokens cost the full price if no cached price is known.
-        """
-        cached_price = self.input
-        if self.cached_input is not None:
-            cached_price = self.cached_input
-        uncached = prompt - cached
-        total = uncached * self.input + cached * cached_price + completion * self.output
-        return total / MILLION
-
-
-class LongPromptPrice(PriceBand):
-    """The price of the whole call once its prompt is longer than `prompt_tokens`."""
-
-    prompt_tokens: Annotated[int, Field(gt=0)] = Field(
-        description="The longest prompt with the usual price."
-    )
-
-
-class Price(PriceBand):
-    """A price with its source and the day it was read there."""
-
-    source: str = Field(description="Where the price was read.")
-    date: Annotated[date, Field(description="When it was read there.")]
-    above: LongPromptPrice | None = Field(
-        None, description="The price of a call with a longer prompt."
-    )
-
-    def cost_of_tokens(
-        self, prompt: int | Decimal, cached: int | Decimal, completion: int | Decimal
-    ) -> Decimal:
-        """Return the USD of one call's tokens, at the long-prompt price if its prompt is long."""
-        if self.above and prompt > self.above.prompt_tokens:
-            return self.above.cost_of_tokens(prompt, cached, completion)
-        return super().cost_of_tokens(prompt, cached, completion)
 
 
 class Weights(Settings):

@@ -8,8 +8,9 @@ from decimal import Decimal
 
 from tierwise.ledger.rows import RunRow
 from tierwise.ledger.views.summary import ChainRow, CheckRow, EstimateRow, NeededRow
-from tierwise.policy.catalog import Catalog, Model, PriceBand
+from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.certificates import Certificate
+from tierwise.policy.prices import PriceBand
 from tierwise.report.interval import interval
 from tierwise.text.amounts import total
 

@@ -39,6 +39,8 @@ def trial_lines(trial: Trial, *, full: bool = False) -> Iterator[str]:
     for start in range(0, len(trial.models), _MOST_IN_A_ROW):
         yield ""
         yield from _side_by_side(trial, trial.models[start : start + _MOST_IN_A_ROW])
+    if trial.models and trial.expected is not None:
+        yield from aligned([("expected", one_line(dict(trial.expected), 300))])
     if _restricted_by_default(trial):
         yield ""
         yield from aligned([("Note", _RESTRICTED)])
@@ -91,7 +93,7 @@ def _message_lines(message: Message, *, full: bool) -> Iterator[str]:
 
 
 def _side_by_side(trial: Trial, models: Sequence[ModelTrial]) -> Iterator[str]:
-    """Yield a table with a column for each model."""
+    """Yield one table: some of the trial's models, as many as fit beside each other."""
     width = (WIDTH - _LABEL_WIDTH) // len(models) - len(_GAP)
     yield from _row("", [model.model for model in models], width)
     yield from _row("", ["─" * min(width, 24) for _ in models], width)
@@ -112,8 +114,6 @@ def _side_by_side(trial: Trial, models: Sequence[ModelTrial]) -> Iterator[str]:
     for label, cells in rows:
         if any(cells):
             yield from _row(label, cells, width)
-    if trial.expected is not None:
-        yield from aligned([("expected", one_line(dict(trial.expected), 300))])
 
 
 def _row(label: str, cells: Sequence[str], width: int) -> Iterator[str]:
