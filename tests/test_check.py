@@ -596,7 +596,7 @@ def test_code_is_imported_apart_and_told_with_its_line(project: Checked) -> None
         "golden/classify.jsonl:21: error: no label named 'prais'; did you mean 'praise'?",
         "routing_rules/certificates.yaml:5: warning: the certificate of small for classify is void: "
         "the step's schema, checks, parameters or an earlier step changed; what counts as right "
-        "changed (the measure or its criteria); `escalate` in the rules changed; "
+        "changed (the measure or its criteria); "
         'measure again with `tierwise certify classify --models "small"`',
     ):
         assert line in done.out, line

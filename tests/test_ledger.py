@@ -46,7 +46,7 @@ def test_sync_methods_may_be_called_on_the_event_loop(ledger: Ledger) -> None:
         ledger.finish_run(RUN.id, "failed")
 
     run(finish())
-    assert ledger.runs.resolve("latest").state == "failed"
+    assert ledger.runs.resolve(RUN.id).state == "failed"
 
 
 # ---- paid once

@@ -3,12 +3,14 @@
 TierwiseError
 ├── Misuse                      the command or call was wrong (exit code 2)
 │   ├── ConfigError             a project file is wrong: place, thing, remedy
+│   │   └── UndefinedVariable   a prompt uses a variable that is not there
 │   └── UnknownName             no model, step, flow or run of that name
 ├── DocumentError               a document cannot be read; it becomes a deferred one
 ├── ModelUnavailable            a model cannot be used here; says what to set
 │   └── WeightsError            the embedded model's weights are missing or damaged
 ├── LedgerError                 the ledger cannot be opened, migrated or written
 ├── BudgetExceeded              a call would exceed a budget, or a run's budget is exhausted
+├── StepReached                 a flow that is only followed up to a step has reached it
 ├── GuardViolation              a call was about to break a guard; nothing was sent
 └── CallError                   a call to a provider failed (what to do: `cascade/faults.py`)
     ├── RateLimited             429, with the seconds to wait when the server says
