@@ -190,7 +190,7 @@ def make(
 ) -> subprocess.CompletedProcess[str]:
     """Run `make` in a project; `python` is the python3 that it finds."""
     return subprocess.run(
-        ["make", *arguments, f"PYTHON={python}"],
+        ["make", "--no-print-directory", *arguments, f"PYTHON={python}"],
         cwd=project,
         capture_output=True,
         text=True,

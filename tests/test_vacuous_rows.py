@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -210,9 +211,10 @@ def test_an_approved_answer_that_its_own_row_finds_wrong_makes_no_row() -> None:
         "decisions": [{"quote": "it's the 11th", "what": "the day"}],
         "actions": [],
     }
-    assert approved_fault(actions.spec, value) == (
+    fault = re.sub(r":\d+ ", ":LINE ", approved_fault(actions.spec, value) or "")
+    assert fault == (
         "an answer is no row of its golden set: compared with itself, the measure of actions "
-        "raised TypeError at checks.py:290 (it reads decisions, actions of a row); "
+        "raised TypeError at checks.py:LINE (it reads decisions, actions of a row); "
         "write the row by hand"
     )
     assert approved_fault(classify.spec, {"label": "billing", "evidence": "x"}) is None
