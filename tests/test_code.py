@@ -90,6 +90,12 @@ def measure(output, expected, *, least=Decimal("0.5")):
     return late.right(output, expected) and FORBIDDEN != output
 
 
+def nearby(output, expected):
+    from .late import right
+    from . import words
+    return right(output, expected) and words.is_polite(output)
+
+
 def within(limit):
     def correct(output, expected):
         return abs(output["n"] - expected["n"]) <= limit
@@ -173,6 +179,11 @@ CHANGES = {
     "a default of the measure": ("measure", {"rules": ('"0.5"', '"0.6"')}),
     "a module imported late": ("measure", {"late": ("return deep", "return not deep")}),
     "a module imported by that": ("measure", {"deep": ("==", "!=")}),
+    "a module imported late by a relative name": (
+        "nearby",
+        {"late": ("return deep", "return not deep")},
+    ),
+    "a sibling module imported late": ("nearby", {"words": ("not any", "any")}),
     "the field of a built-in": (
         "label_rule",
         {"rules": ('same("label")', 'same("text")')},

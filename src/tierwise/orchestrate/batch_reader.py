@@ -68,6 +68,7 @@ class BatchReader(Sequence[Batch]):
                 try:
                     batch = next(self._unread, None)
                 except BaseException as error:
+                    # also a KeyboardInterrupt: a generator that has raised yields nothing more
                     self._error = error
                     raise
                 if batch is None:

@@ -204,7 +204,7 @@ class _Reader:
                 names: Iterator[str] = iter(_code_names(function.__code__))
             else:
                 self._add("source", _normalised(tree))
-                names = _names_in(tree)
+                names = _names_in(tree, function.__module__)
                 if function.__name__ == "<lambda>":
                     # its lines may hold other code, which names more
                     names = iter(_code_names(function.__code__))
@@ -228,7 +228,9 @@ class _Reader:
         module = sys.modules.get(cls.__module__)
         if tree is not None:
             self._add("source", _normalised(tree))
-            self._read_globals(vars(module) if module else {}, _names_in(tree))
+            self._read_globals(
+                vars(module) if module else {}, _names_in(tree, cls.__module__)
+            )
         elif issubclass(cls, BaseModel):
             self._add("model", canonical_hash(cls.model_json_schema()))
         else:
@@ -269,7 +271,7 @@ class _Reader:
             if statement is not None and _is_stateful(value):
                 # Its state changes while the program runs; the statement that makes it does not.
                 self._add("statement", _normalised(statement))
-                self._read_globals(values, _names_in(statement))
+                self._read_globals(values, _names_in(statement, module_name))
                 continue
             self.read(value)
 
@@ -389,13 +391,13 @@ def _normalised(tree: ast.AST) -> str:
     return ast.unparse(tree)
 
 
-def _names_in(tree: ast.AST) -> Iterator[str]:
+def _names_in(tree: ast.AST, module: str) -> Iterator[str]:
     """Yield the names that code refers to; a module imported inside it as `import:name`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            for name in _imported_modules(node, ""):
+            for name in _imported_modules(node, module):
                 yield f"import:{name}"
 
 
