@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.gateway import serving
 from tests.kit.projects import make_project
-from tierwise.orchestrate.environment import prepare_prefect
+from tierwise.orchestrate.environment import prefect_home, prepare_prefect
 
 IN_FLIGHT = (1, 32, 128)
 LATENCIES_MS = (0, 200)
@@ -79,7 +79,9 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=int, nargs="+", default=LATENCIES_MS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        prepare_prefect(made(Path(folder), "prefect"), log_level="CRITICAL")
+        root = made(Path(folder), "prefect")
+        prefect_home(root).mkdir(parents=True)
+        prepare_prefect(root, log_level="CRITICAL")
         from prefect.testing.utilities import prefect_test_harness
 
         print(

@@ -447,10 +447,11 @@ def tell_shards(counts: list[int], documents: int) -> None:
 
 def tell_prefect(task_runs: int) -> None:
     """What task runs cost a Prefect server of their own, tuned as `tierwise up` does. Linux only."""
-    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.orchestrate.environment import prefect_home, prepare_prefect
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        prefect_home(root).mkdir(parents=True)
         url = unused_address()
         prepare_prefect(root)
         start = [

@@ -495,10 +495,10 @@ class AnswerAlike(asyncio.Protocol):
 @contextmanager
 def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
     """Start Prefect's server, as `tierwise up` sets it up; give the environment of the runs."""
-    from tierwise.orchestrate.environment import prepare_prefect
+    from tierwise.orchestrate.environment import prefect_home, prepare_prefect
 
     home = folder / "prefect"
-    home.mkdir()
+    prefect_home(home).mkdir(parents=True)
     prepare_prefect(home)
     url = unused_address()
     env = {**os.environ, "PREFECT_HOME": str(home)}

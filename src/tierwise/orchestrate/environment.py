@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -73,6 +74,8 @@ def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
     if url:
         settings[ADDRESS] = f"{url}/api"
     _set(settings)
+    # Nothing is written into a project that no run has used yet, and Prefect's home is in it.
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
 
 
 def show_prefect_log() -> None:
