@@ -67,7 +67,13 @@ class Shard:
 
 _WHOLE_SOURCE = Shard()
 # Metadata that reading sets; a document's own fields of these names get a `_` behind them.
-_RESERVED_METADATA = ("path", "format", "duplicate_of", "sensitivity_note")
+_RESERVED_METADATA = (
+    "path",
+    "format",
+    "duplicate_of",
+    "incomplete",
+    "sensitivity_note",
+)
 
 
 def read_documents(
@@ -333,6 +339,7 @@ class _Reader:
                 text=extracted.text,
                 metadata=extracted.metadata,
                 declared=extracted.declared,
+                unread=extracted.unread,
             )
         text, notes = decode(data)
         parts = split_front_matter(_clean(text))
@@ -358,6 +365,8 @@ def _metadata(
         name = f"{key}_" if key in _RESERVED_METADATA else key
         metadata[name] = value
     metadata.update(origin)
+    if raw.unread:
+        metadata["incomplete"] = "; ".join(raw.unread)
     if sensitivity_note:
         metadata["sensitivity_note"] = sensitivity_note
     return {_clean(key): _clean(value) for key, value in metadata.items()}

@@ -49,7 +49,12 @@ class Sandbox:
         result = json.loads(reply)
         if "error" in result:
             raise DocumentError(result["error"])
-        return Extracted(result["text"], result["metadata"], tuple(result["declared"]))
+        return Extracted(
+            result["text"],
+            result["metadata"],
+            tuple(result["declared"]),
+            tuple(result["unread"]),
+        )
 
     def close(self) -> None:
         """End the child process, if there is one."""

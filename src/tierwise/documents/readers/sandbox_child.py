@@ -29,6 +29,7 @@ def convert(message: bytes) -> bytes:
             "text": extracted.text,
             "metadata": extracted.metadata,
             "declared": extracted.declared,
+            "unread": extracted.unread,
         }
     return json.dumps(reply).encode()
 
