@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 from pydantic import BaseModel
@@ -75,3 +76,19 @@ def test_another_output_model_of_a_call_is_named(tone: StepTask[Tone]) -> None:
         Misuse, match=r"does not fit Tone.*write tone\.of\(document, Model\)"
     ):
         tone.of(document)
+
+
+@pytest.mark.parametrize("name", ["checks", "correctness"])
+def test_modules_of_version_0_1_still_import(name: str) -> None:
+    """A team's flows import their checks and measures by these names."""
+    old = import_module(f"tierwise.{name}")
+    new = import_module(f"tierwise.steps.{name}")
+    functions = {
+        function
+        for function, value in vars(new).items()
+        if callable(value) and value.__module__ == new.__name__ and function[0] != "_"
+    }
+    assert functions
+    assert all(
+        getattr(old, function) is getattr(new, function) for function in functions
+    )

@@ -27,7 +27,7 @@ BANDS = {
         "export",
         "lint",
     ],
-    "surfaces": ["starter", "orchestrate", "testing", "cli"],
+    "surfaces": ["starter", "orchestrate", "testing", "checks", "correctness", "cli"],
 }
 
 
