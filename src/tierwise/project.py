@@ -25,6 +25,7 @@ from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Rules, load_rules, unknown_checks
+from tierwise.records import Incomplete
 from tierwise.steps.checks import names_made
 from tierwise.steps.prompts import Prompts, load_prompts
 from tierwise.steps.step import Step
@@ -82,6 +83,11 @@ class ProjectSettings(Scale):
     keep_text: Literal["never", "outputs", "all"] = Field(
         "outputs",
         description="The texts that the ledger keeps: none, answers, or documents, too.",
+    )
+    incomplete: Incomplete = Field(
+        "wait_for_pages",
+        description="Whether a document goes on that lost a part on reading: `accept` says always, "
+        "`wait_for_pages` unless whole pages are missing, `wait` never.",
     )
     secrets: Mapping[str, str] = Field(
         {},

@@ -26,6 +26,11 @@ _CANONICAL = (
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 
+# Whether a document goes on that has lost a part on reading: always, unless whole pages are missing
+# (then it waits for a person), or never.
+Incomplete = Literal["accept", "wait_for_pages", "wait"]
+INCOMPLETE: tuple[Incomplete, ...] = get_args(Incomplete)
+
 Status = Literal["accepted", "deferred", "skipped", "rejected"]
 AttemptKind = Literal[
     "first", "retry", "fallback", "escalation", "repair", "reask", "judge", "shadow"

@@ -124,7 +124,12 @@ def _documents(
     if sensitivity not in SENSITIVITIES:
         raise UnknownName("sensitivity", sensitivity, SENSITIVITIES)
     documents = []
-    for batch in read_documents(project.root / folder, sensitivity=sensitivity):
+    batches = read_documents(
+        project.root / folder,
+        sensitivity=sensitivity,
+        incomplete=project.settings.incomplete,
+    )
+    for batch in batches:
         documents += [document for document in batch.load() if document.text]
     if not documents:
         raise Misuse(f"{folder} has no document that can be read")

@@ -16,7 +16,7 @@ from tierwise.errors import Misuse, UnknownName
 if TYPE_CHECKING:
     from tierwise.lint.call_parameters import StepCall
     from tierwise.project import Project
-    from tierwise.records import Document, Sensitivity
+    from tierwise.records import Document, Incomplete, Sensitivity
     from tierwise.steps.examples import Example
     from tierwise.steps.step import Step
 
@@ -46,6 +46,7 @@ class ReadingOptions:
 
     sensitivity: Sensitivity
     text_column: str
+    incomplete: Incomplete
 
 
 # ---- parameters ---------------------------------------------------------------------------------
@@ -196,7 +197,10 @@ def _read(path: Path, options: ReadingOptions) -> Iterator[Document]:
     from tierwise.documents import iter_documents
 
     return iter_documents(
-        path, sensitivity=options.sensitivity, text_column=options.text_column
+        path,
+        sensitivity=options.sensitivity,
+        text_column=options.text_column,
+        incomplete=options.incomplete,
     )
 
 

@@ -103,7 +103,9 @@ def try_step(
     from tierwise.orchestrate.secrets import variables
 
     project = find_project()
-    options = ReadingOptions(_sensitivity(sensitivity), text_column)
+    options = ReadingOptions(
+        _sensitivity(sensitivity), text_column, project.settings.incomplete
+    )
     given = find_parameters(project, step, flow, parameter_values(parameter or ()))
     found = find_document(project, given.step.name, document, options)
     earlier = outcome_values(outcome or ())

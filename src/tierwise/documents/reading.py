@@ -25,9 +25,11 @@ from tierwise.documents.sensitivity import raise_sensitivity
 from tierwise.documents.sources import SourceFile, find_files
 from tierwise.errors import DocumentError, Misuse, UnknownName
 from tierwise.records import (
+    INCOMPLETE,
     SENSITIVITIES,
     Batch,
     Document,
+    Incomplete,
     Outcome,
     Sensitivity,
 )
@@ -84,6 +86,7 @@ def read_documents(
     max_bytes: int = 20_000_000,
     text_column: str = "text",
     max_seconds: int = 60,
+    incomplete: Incomplete = "wait_for_pages",
 ) -> list[Batch]:
     """Read all documents of a folder or file, in batches.
 
@@ -95,6 +98,7 @@ def read_documents(
         max_bytes=max_bytes,
         text_column=text_column,
         max_seconds=max_seconds,
+        incomplete=incomplete,
     )
     batches = list(in_batches(documents, batch_size))
     total = sum(batch.size for batch in batches)
@@ -127,6 +131,7 @@ def iter_documents(
     text_column: str = "text",
     max_seconds: int = 60,
     shard: Shard = _WHOLE_SOURCE,
+    incomplete: Incomplete = "wait_for_pages",
 ) -> Iterator[Document]:
     """Read the documents of a folder (sorted, without hidden files) or of one file.
 
@@ -134,13 +139,17 @@ def iter_documents(
     document gets at least `sensitivity`: what it declares can raise its level, never lower it.
 
     A document is deferred when its file or row has more than `max_bytes`, when converting it takes
-    longer than `max_seconds`, or when it cannot be read for another reason. Files of other shards
-    are not opened. Raises Misuse when `source` is missing or empty.
+    longer than `max_seconds`, or when it cannot be read for another reason. A document that lost a
+    part on reading has `incomplete` in its metadata. It is deferred, too, where whole pages are
+    missing; with `incomplete="accept"` never, with `"wait"` always. Files of other shards are not
+    opened. Raises Misuse when `source` is missing or empty.
     """
     _check_sensitivity(sensitivity)
+    if incomplete not in INCOMPLETE:
+        raise UnknownName("value of incomplete", incomplete, INCOMPLETE)
     files = find_files(Path(source))
     reader = _Reader(
-        _Finisher(sensitivity),
+        _Finisher(sensitivity, incomplete),
         max_bytes,
         text_column,
         shard,
@@ -224,6 +233,8 @@ class _Finisher:
     """Makes documents of what was read; remembers the ids and texts so far."""
 
     sensitivity: Sensitivity
+    # items of a program have no parts that reading could lose
+    incomplete: Incomplete = "accept"
     _ids: set[str] = field(default_factory=set)
     # by the hash of the text
     _first_ids: dict[bytes, str] = field(default_factory=dict)
@@ -247,6 +258,8 @@ class _Finisher:
         problem = _clean(raw.problem)
         if not problem and not text:
             problem = "no text found in it"
+        if not problem:
+            problem = _clean(_why_incomplete(raw, self.incomplete))
         if problem:
             outcome = Outcome(
                 step="read",
@@ -340,6 +353,8 @@ class _Reader:
                 metadata=extracted.metadata,
                 declared=extracted.declared,
                 unread=extracted.unread,
+                unread_pages=extracted.unread_pages,
+                remedy=extracted.remedy,
             )
         text, notes = decode(data)
         parts = split_front_matter(_clean(text))
@@ -365,11 +380,28 @@ def _metadata(
         name = f"{key}_" if key in _RESERVED_METADATA else key
         metadata[name] = value
     metadata.update(origin)
-    if raw.unread:
-        metadata["incomplete"] = "; ".join(raw.unread)
+    lost = (*raw.unread_pages, *raw.unread)
+    if lost:
+        metadata["incomplete"] = "; ".join(lost)
     if sensitivity_note:
         metadata["sensitivity_note"] = sensitivity_note
     return {_clean(key): _clean(value) for key, value in metadata.items()}
+
+
+def _why_incomplete(raw: RawDocument, incomplete: Incomplete) -> str:
+    """Say why a document waits that has lost a part; empty when it goes on."""
+    if incomplete == "accept":
+        return ""
+    lost = raw.unread_pages
+    if incomplete == "wait":
+        lost += raw.unread
+    if not lost:
+        return ""
+    remedy = raw.remedy or "put its text into the document"
+    return (
+        f'{"; ".join(lost)}: {remedy}, or set incomplete = "accept" in [tool.tierwise] of '
+        "pyproject.toml"
+    )
 
 
 def _clean(text: str) -> str:

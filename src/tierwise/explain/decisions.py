@@ -236,7 +236,8 @@ def _read_again(
         path = source / explanation.document_id.partition("#")[0]
     if not path.is_file():
         return None
-    for batch in read_documents(path, sensitivity="restricted"):
+    batches = read_documents(path, sensitivity="restricted", incomplete="accept")
+    for batch in batches:
         for document in batch.load():
             if document.hash == document_hash:
                 return document.text

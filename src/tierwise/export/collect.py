@@ -192,7 +192,8 @@ def _read_source(source: Path, wanted: Iterable[str]) -> dict[str, Document]:
     hashes = set(wanted)
     documents: dict[str, Document] = {}
     try:
-        for document in iter_documents(source, sensitivity="public"):
+        found = iter_documents(source, sensitivity="public", incomplete="accept")
+        for document in found:
             if document.hash not in hashes:
                 continue
             before = documents.get(document.hash)

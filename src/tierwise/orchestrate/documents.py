@@ -15,7 +15,8 @@ from tierwise.orchestrate.batch_task import log_to_run
 from tierwise.orchestrate.failures import describe_failure
 from tierwise.orchestrate.process_state import STATE
 from tierwise.orchestrate.runs import Run, current_run
-from tierwise.records import Batch, Document, Sensitivity
+from tierwise.project import Project
+from tierwise.records import Batch, Document, Incomplete, Sensitivity
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ def read_documents(
     max_bytes: int = 20_000_000,
     only_new: bool = False,
     shard: str = "1/1",
+    incomplete: Incomplete | None = None,
 ) -> Sequence[Batch]:
     """Return the documents of a folder or file in batches.
 
@@ -40,7 +42,10 @@ def read_documents(
     deferred. `only_new` leaves out documents that an earlier run of this flow completed, accepted
     or deferred, under the same id and with the same text; then no documents at all are fine.
     `shard` takes the documents of one part alone: with "2/8", those of the second of eight, which
-    together hold every document once. Raises Misuse when there is nothing to read.
+    together hold every document once. `incomplete` is the project's setting of that name unless it
+    is given: with "accept", a document that lost a part on reading goes on; with "wait_for_pages",
+    it is deferred where whole pages are missing; with "wait", always. Raises Misuse when there is
+    nothing to read.
     """
     run = current_run()
     folder = run.engine.project.root / source
@@ -53,6 +58,7 @@ def read_documents(
         text_column=text_column,
         max_bytes=max_bytes,
         shard=Shard.parse(shard),
+        incomplete=incomplete or _incomplete_setting(run),
     )
     return _batches(run, documents, batch_size)
 
@@ -90,6 +96,11 @@ def documents_from(
         shard=Shard.parse(shard),
     )
     return _batches(run, documents, batch_size)
+
+
+def _incomplete_setting(run: Run) -> Incomplete:
+    """Return the project's setting of now: a process that serves flows outlives a change of it."""
+    return Project(run.engine.project.root).settings.incomplete
 
 
 def _some(items: Iterable[T]) -> Iterator[T]:

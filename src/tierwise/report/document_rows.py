@@ -124,6 +124,9 @@ class _RowWriter:
         row.append(number(features.get("language")))
         row.append(self._answer_number(outcome, shown))
         row.append([self._attempt_row(attempt, shown) for attempt in attempts])
+        # it may name an attached file
+        incomplete = features.get("tags", {}).get("incomplete")
+        row.append(self._quoting(incomplete, shown or incomplete is None))
         return row
 
     def _quoting(self, text: str | None, shown: bool) -> int:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tierwise.records import Status
+from tierwise.records import Outcome, Status
 from tierwise.text.amounts import rounded, usd
 
 if TYPE_CHECKING:
@@ -220,9 +220,17 @@ def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
             "status": outcome.status,
             "model": outcome.model or "",
             "result": outcome.reason or _shorten(outcome.value),
+            "incomplete": _tag(outcome, "incomplete"),
         }
         rows.append(cells)
     return rows
+
+
+def _tag(outcome: Outcome, name: str) -> str:
+    """Return a field of the document's metadata, as the outcome's route has it."""
+    if outcome.route is None:
+        return ""
+    return str(outcome.route.features.get("tags", {}).get(name, ""))
 
 
 def _shorten(value: Any, most: int = 140) -> str:

@@ -303,7 +303,10 @@ def _read_wanted(source: Path, wanted: set[str]) -> Iterator[Document]:
 
     found: set[str] = set()
     try:
-        for document in iter_documents(source, sensitivity="restricted"):
+        documents = iter_documents(
+            source, sensitivity="restricted", incomplete="accept"
+        )
+        for document in documents:
             if document.hash in wanted:
                 found.add(document.hash)
                 yield document

@@ -10,13 +10,18 @@ from dataclasses import dataclass, field
 class Extracted:
     """The content of a converted file. `declared` is the sensitivity in the file's own words.
 
-    `unread` lists the parts of the file that are not in the text, such as `page 3 has no text`.
+    `unread_pages` says which whole pages are not in the text, such as `page 3 of 4 has no text`;
+    `unread` lists the other parts that are not, such as `the attached file plan.pdf`. Where the
+    attached files are what the document is about, they count as pages. `remedy` is what a person
+    can do about it, in the imperative.
     """
 
     text: str = field(repr=False)
     metadata: dict[str, str] = field(default_factory=dict, repr=False)
     declared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    unread_pages: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +29,8 @@ class RawDocument:
     """The content of a file or row, or the `problem` that a person has to solve.
 
     Its final sensitivity and language are not decided yet, and its id may not be unique.
-    `declared` is the sensitivity in the document's own words; `unread` lists its parts that are
-    not in the text.
+    `declared` is the sensitivity in the document's own words; `unread`, `unread_pages` and `remedy`
+    are about its parts that are not in the text, as in Extracted.
     """
 
     id: str
@@ -33,4 +38,6 @@ class RawDocument:
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     declared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    unread_pages: tuple[str, ...] = ()
+    remedy: str = ""
     problem: str = ""

@@ -54,6 +54,8 @@ class Sandbox:
             result["metadata"],
             tuple(result["declared"]),
             tuple(result["unread"]),
+            tuple(result["unread_pages"]),
+            result["remedy"],
         )
 
     def close(self) -> None:

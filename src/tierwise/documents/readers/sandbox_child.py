@@ -30,6 +30,8 @@ def convert(message: bytes) -> bytes:
             "metadata": extracted.metadata,
             "declared": extracted.declared,
             "unread": extracted.unread,
+            "unread_pages": extracted.unread_pages,
+            "remedy": extracted.remedy,
         }
     return json.dumps(reply).encode()
 

@@ -1,7 +1,7 @@
 "use strict";
 // Data: {runs, texts, routes, documents, left_out}. Texts and routes are named by number; -1: none, -2: withheld.
 // document: [id, run, sensitivity, steps]
-// step: [step, status, model, sensitivity, reason, route, tokens, language, answer, attempts]
+// step: [step, status, model, sensitivity, reason, route, tokens, language, answer, attempts, incomplete]
 // attempt: [model, tier, kind, USD, seconds, reused, error, error's text, [tokens in, out], verdicts]
 // verdict: [check, 1 passed | 0 failed | -1 unscored, reason]; route: [rule, reason, [[model, proof]], [[model, reason]]]
 const PAGE = 50;
@@ -52,7 +52,7 @@ function row(entry) {
 function searchText(row) {
   const words = [row.id, row.run, row.sensitivity];
   for (const step of row.entry[3]) {
-    words.push(text(step[0]), text(step[1]), text(step[2]), text(step[4]), text(step[8]));
+    words.push(text(step[0]), text(step[1]), text(step[2]), text(step[4]), text(step[8]), text(step[10]));
     for (const attempt of step[9]) {
       words.push(text(attempt[0]), text(attempt[6]));
       for (const verdict of attempt[9]) if (verdict[1] === 0) words.push(text(verdict[0]), text(verdict[2]));
@@ -157,11 +157,12 @@ function quote(number) {
 }
 
 function drawStep(step) {
-  const [name, state, model, sensitivity, reason, routeNumber, tokens, language, answer, attempts] = step;
+  const [name, state, model, sensitivity, reason, routeNumber, tokens, language, answer, attempts, incomplete] = step;
   const facts = make("dl", {});
   const addFact = (term, ...content) => facts.append(make("dt", {}, term), make("dd", {}, ...content));
   const about = [tokens >= 0 && `${count(tokens)} tokens`, text(language) && `language ${text(language)}`, text(sensitivity)];
   addFact("Document", about.filter(Boolean).join(", "));
+  if (incomplete !== -1) addFact("Incomplete", quote(incomplete));
   if (routeNumber >= 0) drawRoute(data.routes[routeNumber], addFact);
   if (reason === -2 || text(reason)) addFact("Reason", quote(reason));
   if (answer !== -1) addFact("Answer", quote(answer));
