@@ -270,15 +270,15 @@ def test_a_new_project_takes_prefects_database_from_the_template(
 
 
 def test_a_server_that_cannot_start_is_one_line(small_project: Path) -> None:
-    """The line names the log."""
+    """The line names the database, and what to do."""
     broken = small_project / ".tierwise" / "prefect.db"
     broken.parent.mkdir(exist_ok=True)
     broken.mkdir()
     done = tierwise(small_project, "run", "sort")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("tierwise: Prefect's temporary server did not start:")
-    assert "temporary-server.log" in last
+    assert last.startswith(f"tierwise: Prefect's database {broken} is damaged")
+    assert "move it away" in last
     assert "Traceback" not in done.stderr
 
 

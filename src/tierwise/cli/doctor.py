@@ -74,9 +74,27 @@ def _diagnostics() -> Iterator[Diagnostic]:
         yield from _models(project)
         if ledger.ok:
             yield from _demotions(project)
-    server = os.environ.get("PREFECT_API_URL")
+    yield _prefect(project)
+
+
+def _prefect(project: Project) -> Diagnostic:
+    """Return the server that runs report to, or what keeps them from it."""
+    from tierwise.orchestrate.environment import (
+        ADDRESS,
+        answers,
+        database_problem,
+        no_server_at,
+    )
+
+    server = os.environ.get(ADDRESS)
+    if server:
+        detail = server if answers(server) else no_server_at(server)
+        return Diagnostic("Prefect", detail == server, detail)
+    problem = database_problem(project.root)
+    if problem:
+        return Diagnostic("Prefect", False, problem)
     without = "no server set; each run starts a temporary one and keeps its record"
-    yield Diagnostic("Prefect", None, server or without)
+    return Diagnostic("Prefect", None, without)
 
 
 def _tried(what: str, check: Callable[[], str]) -> Diagnostic:

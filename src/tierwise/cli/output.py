@@ -94,6 +94,9 @@ def plain_output() -> Iterator[None]:
 
 
 def _escaping(stream: TextIO) -> PlainStream:
+    # A terminal that is not in UTF-8 shows ? for what it lacks, instead of ending the command.
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
     # Help and log lines are coloured on a terminal; a file or a pipe gets no colours.
     if stream.isatty():
         return PlainStream(stream, escape_control_keep_colours)

@@ -133,9 +133,19 @@ def main() -> None:
         _fail(error, 2)
     except TierwiseError as error:
         _fail(error, 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(TierwiseError(_describe_file_error(error)), 1)
     except KeyboardInterrupt:
         typer.echo(STOPPED, err=True)
         sys.exit(130)
+
+
+def _describe_file_error(error: OSError) -> str:
+    """Return what went wrong with a file or folder of this machine, and what to look at."""
+    remedy = "check that its folder exists and may be written"
+    return f"{error.filename}: {error.strerror}; {remedy}"
 
 
 def _fail(error: TierwiseError, code: int) -> None:

@@ -106,6 +106,7 @@ def run_flow(
     from tierwise.cli.progress import StepBars
     from tierwise.orchestrate.failures import failures_described
     from tierwise.orchestrate.process_state import engine
+    from tierwise.orchestrate.server import require_server
     from tierwise.report import RunSummary
 
     engine().fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
@@ -114,6 +115,8 @@ def run_flow(
     with StepBars(engine()) as bars, engine().on_outcome(bars):
         if server:
             server.wait_until_ready()
+        else:
+            require_server()
         with described:
             result = function(**parameters)
     if not isinstance(result, RunSummary):

@@ -115,7 +115,7 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
         # This imports Prefect, which takes seconds, while the server starts.
         from tierwise.orchestrate.server import healthy
 
-        _await(service, healthy)
+        _await(root, service, healthy)
         typer.echo(f"server: started at {url}")
     return url
 
@@ -132,7 +132,7 @@ def _start_worker(root: Path, service: Service, started: list[Service]) -> None:
         command = (*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process")
         service.start(command, env, root)
         started.append(service)
-        _await(service, has_worker)
+        _await(root, service, has_worker)
         typer.echo(f"worker: started on the work pool {POOL}")
     # A `tierwise down` that was killed leaves the pool paused.
     hold_back(paused=False)
@@ -169,9 +169,10 @@ def _deploy(root: Path) -> None:
     typer.echo(f"deployments: {', '.join(deployments()) or 'none in prefect.yaml'}")
 
 
-def _await(service: Service, ready: Callable[[], bool]) -> None:
+def _await(root: Path, service: Service, ready: Callable[[], bool]) -> None:
     """Wait until a service is ready. Raises TierwiseError when it ends first, or takes too long."""
     from tierwise.errors import TierwiseError
+    from tierwise.orchestrate.environment import database_problem
     from tierwise.orchestrate.server import wait_for
 
     def is_running() -> bool:
@@ -180,6 +181,9 @@ def _await(service: Service, ready: Callable[[], bool]) -> None:
     with console(err=True).status(f"starting the {service.name}"):
         is_ready = wait_for(ready, is_running, _STARTS_IN_S)
     if not is_ready:
+        problem = database_problem(root)
+        if problem:
+            raise TierwiseError(problem)
         raise TierwiseError(
             f"the {service.name} did not start: {service.last_words()}; see {service.log}"
         )

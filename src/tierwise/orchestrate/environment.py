@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
+import ssl
+import urllib.request
 import warnings
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from tierwise.orchestrate.services import address
@@ -36,6 +43,9 @@ _SERVER = {
 }
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _ANSWERS_IN_S = 1.0  # a server on this machine
+_REMOTE_ANSWERS_IN_S = 5.0
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_NO_PROXY = ("127.0.0.1", "localhost", "::1")
 
 
 def prepare_process(log_level: str) -> str | None:
@@ -45,9 +55,11 @@ def prepare_process(log_level: str) -> str | None:
     machine, where no server listens, is forgotten and returned: `tierwise down` leaves it behind in
     a shell that has exported it.
     """
+    _bypass_proxy()
     dead = _drop_dead_server()
     folder = Path(os.environ.get("TIERWISE_PROJECT", ".")).resolve()
     root = folder_with("routing_rules", folder)
+    _set_home(root)
     if root is None:
         _set({**_QUIET, _LOG_LEVEL: log_level})
     else:
@@ -70,6 +82,7 @@ def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
         if profiles.exists():
             settings["PREFECT_PROFILES_PATH"] = str(profiles)
         settings["PREFECT_HOME"] = str(home)
+    _bypass_proxy()
     url = address(root)
     if url:
         settings[ADDRESS] = f"{url}/api"
@@ -102,6 +115,44 @@ def _drop_dead_server() -> str | None:
         return None
 
 
+def answers(url: str) -> bool:
+    """Return True if a Prefect server answers at an API's address, or asks for a password."""
+    health = f"{url.rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(health, timeout=_REMOTE_ANSWERS_IN_S):  # noqa: S310 - as configured
+            return True
+    except HTTPError as error:
+        return error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    except URLError as error:
+        # A certificate that only Prefect's settings accept comes from a server that is there.
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, HTTPException):
+        return False
+
+
+def no_server_at(url: str) -> str:
+    """Return what to say of an address at which no Prefect server answers."""
+    return f"no Prefect server answers at {url}; start it, or `unset {ADDRESS}`"
+
+
+def database_problem(root: Path) -> str | None:
+    """Return why Prefect's database cannot be used, with the remedy; None where it can."""
+    path = prefect_database(root)
+    if not path.exists():
+        return None
+    remedy = "no result depends on it: move it away, and the next run makes a new one"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            says = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        says = str(error)
+    if says != "ok":
+        return f"Prefect's database {path} is damaged ({says}); {remedy}"
+    if not os.access(path, os.W_OK):
+        return f"Prefect's database {path} may not be written; {remedy}"
+    return None
+
+
 def prefect_home(root: Path) -> Path:
     """Return the folder in which Prefect keeps what it writes besides its database."""
     return root / ".tierwise" / "prefect"
@@ -115,6 +166,31 @@ def prefect_database(root: Path) -> Path:
 def database_url(root: Path) -> str:
     """Return the address of a project's Prefect database."""
     return f"sqlite+aiosqlite:///{prefect_database(root)}"
+
+
+def _set_home(root: Path | None) -> None:
+    """Set HOME for a user who has none, such as a container's without an entry in /etc/passwd.
+
+    Prefect's profiles and the folder for downloads are looked up from there. A folder that others
+    may write to, such as /tmp, would let them choose both.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(root / ".tierwise") if root else os.devnull
+
+
+def _bypass_proxy() -> None:
+    """Let no request to this machine go through a proxy that the environment names."""
+    names = [*_PROXIES, *(name.lower() for name in _PROXIES)]
+    if not any(os.environ.get(name) for name in names):
+        return
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in named.split(",") if host.strip()]
+    missing = [host for host in _NO_PROXY if host not in hosts]
+    direct = ",".join([*hosts, *missing])
+    os.environ["NO_PROXY"] = direct
+    os.environ["no_proxy"] = direct
 
 
 def _set(variables: dict[str, str]) -> None:

@@ -27,8 +27,11 @@ from prefect.client.schemas.objects import (
 )
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import get_current_settings
 from prefect.states import Cancelling, Scheduled
 
+from tierwise.errors import TierwiseError
+from tierwise.orchestrate.environment import answers, no_server_at
 from tierwise.orchestrate.temporary_server import temporary_server
 from tierwise.policy.addresses import in_house
 from tierwise.records import Sensitivity, rank
@@ -63,8 +66,6 @@ def wait_until_recorded(flow_run_id: str, expected: int) -> None:
     Its queue would be lost with the process, and task runs with it, while the flow run says
     Completed. A server that outlives this process needs no waiting.
     """
-    from prefect.settings import get_current_settings
-
     if get_current_settings().api.url is not None and temporary_server() is None:
         return
     deadline = time.monotonic() + PATIENCE_S
@@ -139,6 +140,13 @@ def healthy() -> bool:
     """Return True if the server answers."""
     with get_client(sync_client=True) as client:
         return client.api_healthcheck() is None
+
+
+def require_server() -> None:
+    """Raise TierwiseError where a server is configured that does not answer."""
+    url = get_current_settings().api.url
+    if url and temporary_server() is None and not answers(url):
+        raise TierwiseError(no_server_at(url))
 
 
 def has_worker() -> bool:

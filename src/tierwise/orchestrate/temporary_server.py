@@ -19,7 +19,11 @@ from typing import IO, cast
 
 from tierwise.errors import TierwiseError
 from tierwise.gateway.local.weights import cache_folder
-from tierwise.orchestrate.environment import database_url, prefect_database
+from tierwise.orchestrate.environment import (
+    database_problem,
+    database_url,
+    prefect_database,
+)
 from tierwise.orchestrate.services import FOLDER
 
 CHILD = Path(__file__).with_name("temporary_server_child.py")
@@ -40,6 +44,7 @@ class TemporaryServer:
     process: subprocess.Popen[str]
     url: str
     log: Path
+    root: Path
 
     def wait_until_ready(self) -> None:
         """Wait for the server. Raises TierwiseError with its last words when it ended."""
@@ -48,6 +53,9 @@ class TemporaryServer:
             if line == "ready\n":
                 return
         self.process.wait()
+        problem = database_problem(self.root)
+        if problem:
+            raise TierwiseError(problem)
         lines = self.log.read_text(errors="replace").splitlines()
         reason = lines[-1] if lines else "it gave no reason"
         raise TierwiseError(
@@ -98,7 +106,7 @@ def start_temporary_server(root: Path) -> TemporaryServer | None:
             # Ctrl-C is for this process, which still reports the end of its run.
             start_new_session=True,
         )
-    server = TemporaryServer(process, f"http://127.0.0.1:{port}", log)
+    server = TemporaryServer(process, f"http://127.0.0.1:{port}", log, root)
     atexit.register(server.stop)
     os.environ[_ADDRESS] = f"{server.url}/api"
     _Current.server = server
