@@ -212,11 +212,9 @@ def _reply(data: bytes) -> object:
         with translated_errors(model, call, exchange, ()):
             if code == 400:
                 raise ErrorStatus
-            json.dumps(
-                to_reply(
-                    parse_response(exchange.body), exchange, model, 0.0
-                ).served_model
-            )
+            parsed = parse_response(exchange.body)
+            reply = to_reply(parsed, exchange, call, model, 0.0)
+            json.dumps(reply.served_model)
     return None
 
 

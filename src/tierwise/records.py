@@ -105,12 +105,14 @@ def text_hash(text: str) -> str:
 class Usage:
     """Tokens of one call, as the server reported them.
 
-    `cached_tokens` are part of `prompt_tokens`.
+    `cached_tokens` are part of `prompt_tokens`. `unclear` says where the server's counts contradict
+    each other: then these are the largest reading of them.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    unclear: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

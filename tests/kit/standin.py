@@ -364,7 +364,7 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
-        reply["usage"] = {**usage, **fault.usage}
+        reply["usage"] = _with_total(usage | fault.usage, fault, "total_tokens")
     return reply
 
 
@@ -428,8 +428,21 @@ def _gemini(request: Request, text: str, fault: Fault, number: int) -> dict[str,
             "candidatesTokenCount": completion,
             "totalTokenCount": prompt + completion,
         }
-        reply["usageMetadata"] = {**usage, **fault.usage}
+        usage |= fault.usage
+        reply["usageMetadata"] = _with_total(usage, fault, "totalTokenCount")
     return reply
+
+
+def _with_total(usage: dict[str, Any], fault: Fault, name: str) -> dict[str, Any]:
+    """The usage with the sum of the first two counts, unless the fault gives another total."""
+    prompt, completion = list(usage.values())[:2]
+    if (
+        name not in fault.usage
+        and isinstance(prompt, int)
+        and isinstance(completion, int)
+    ):
+        usage[name] = max(0, prompt) + completion
+    return usage
 
 
 def sensible_answer(request: Request) -> str:

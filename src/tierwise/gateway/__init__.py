@@ -9,7 +9,8 @@ local/             embedded models: llama.cpp servers and their weights
 openai_format      requests and responses in OpenAI's format
 http_exchange      the request and response of one call
 connection_pool    HTTP connections, proxies, TLS
-replies            a response becomes a reply with its usage
+replies            a response becomes a reply
+usage              the token counts of a response, in every provider's words
 provider_errors    HTTP statuses, Retry-After and exceptions become our errors; add a fault there
 error_text         the text of a provider's error, without secrets and without the prompt
 calibrate          the real price of a server of one's own

@@ -45,7 +45,8 @@ class LeanLane:
             if exchange.status is None or exchange.status >= 300:
                 raise ErrorStatus
             response = parse_response(exchange.body)
-            return to_reply(response, exchange, model, time.monotonic() - begun)
+            latency_s = time.monotonic() - begun
+            return to_reply(response, exchange, call, model, latency_s)
 
 
 def completions_url(resolved: ResolvedModel) -> str:

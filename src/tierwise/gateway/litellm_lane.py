@@ -94,7 +94,8 @@ class LiteLLMLane:
                         **request, client=litellm.client
                     )
                 latency_s = time.monotonic() - begun
-                return to_reply(_parse_response(response), exchange, model, latency_s)
+                parsed = _parse_response(response)
+                return to_reply(parsed, exchange, call, model, latency_s)
         finally:
             CURRENT_EXCHANGE.reset(token)
 
@@ -169,7 +170,6 @@ def _check_provider(resolved: ResolvedModel) -> None:
 def _parse_response(response: Any) -> ParsedResponse:
     """Parse LiteLLM's response object, whose optional fields may be absent or None."""
     choice = response.choices[0]
-    usage = response.usage
     provider_fields = getattr(choice.message, "provider_specific_fields", None) or {}
     logprobs = getattr(choice, "logprobs", None)
     tokens = (logprobs and logprobs.content) or ()
@@ -177,8 +177,5 @@ def _parse_response(response: Any) -> ParsedResponse:
         text=choice.message.content or "",
         finish_reason=choice.finish_reason,
         refusal=provider_fields.get("refusal"),
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_tokens=getattr(usage.prompt_tokens_details, "cached_tokens", None) or 0,
         confidence=least_probability([token.logprob for token in tokens]),
     )

@@ -6,13 +6,16 @@ redirect, and loses statuses, headers and missing usage. So all its requests pas
 
 from __future__ import annotations
 
+import json
 from contextvars import ContextVar
 
 import aiohttp
 import httpx
+import orjson
 
 from tierwise.gateway.connection_pool import ConnectionPool
 from tierwise.gateway.http_exchange import HttpExchange, TooLarge
+from tierwise.gateway.usage import with_plain_counts
 
 CURRENT_EXCHANGE: ContextVar[HttpExchange] = ContextVar("tierwise_exchange")
 # aiohttp sets these itself for requests, and has decoded responses already.
@@ -53,8 +56,22 @@ class SingleRequestTransport(httpx.AsyncBaseTransport):
             if name.lower() not in _ENCODING
         ]
         return httpx.Response(
-            exchange.status, headers=received, content=exchange.content, request=request
+            exchange.status,
+            headers=received,
+            content=_content_for_litellm(exchange),
+            request=request,
         )
 
     async def aclose(self) -> None:
         """Do nothing: LiteLLM closes clients at will, and the connections are shared."""
+
+
+def _content_for_litellm(exchange: HttpExchange) -> bytes:
+    """Return the content, with token counts that LiteLLM can read, or it loses the whole answer."""
+    if not exchange.body:
+        return exchange.content
+    body = with_plain_counts(exchange.body)
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # half a character, or a number beyond 64 bits
+        return json.dumps(body).encode()

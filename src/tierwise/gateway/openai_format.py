@@ -48,16 +48,11 @@ def parse_response(body: Mapping[str, Any]) -> ParsedResponse:
     """
     choice = body["choices"][0]
     message = choice["message"]
-    usage = body.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
     tokens = (choice.get("logprobs") or {}).get("content") or ()
     return ParsedResponse(
         text=message.get("content") or "",
         finish_reason=_FINISH_REASONS.get(choice.get("finish_reason"), "stop"),
         refusal=message.get("refusal"),
-        prompt_tokens=usage.get("prompt_tokens") or 0,
-        completion_tokens=usage.get("completion_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
         confidence=least_probability([token["logprob"] for token in tokens]),
     )
 

@@ -21,6 +21,7 @@ from tierwise import errors
 from tierwise.errors import CallError
 from tierwise.gateway.error_text import safe_detail
 from tierwise.gateway.http_exchange import HttpExchange, TooLarge
+from tierwise.gateway.usage import read_usage
 from tierwise.policy.catalog import Model
 from tierwise.records import Call
 
@@ -139,7 +140,10 @@ def translated_errors(
             message += f": {foreign}"
         # From None: the traceback of the foreign error may hold the prompt.
         raise diagnosis.kind(
-            message, model=model.name, retry_after=diagnosis.retry_after
+            message,
+            model=model.name,
+            retry_after=diagnosis.retry_after,
+            usage=read_usage(exchange.body, model, call, answered=False),
         ) from None
 
 

@@ -7,35 +7,36 @@ from dataclasses import dataclass, field
 
 from tierwise.errors import BadReply, ContentRefused
 from tierwise.gateway.http_exchange import HttpExchange
+from tierwise.gateway.usage import read_usage
 from tierwise.policy.catalog import Model
-from tierwise.records import Reply, Usage
+from tierwise.records import Call, Reply
 
-# Names of the usage in the bodies of OpenAI (and Anthropic), Gemini and Ollama.
-_USAGE_FIELDS = ("usage", "usageMetadata", "prompt_eval_count")
 _THOUGHT = re.compile(r"\A\s*<(think|thinking)>.*?</\1>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedResponse:
-    """The fields of a response, not checked yet. Token counts that were not reported are 0."""
+    """The fields of a response, not checked yet. Its token counts are read by `usage`."""
 
     text: str = field(repr=False)
     finish_reason: str
     refusal: str | None = field(repr=False)
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
     confidence: float | None = None
 
 
 def to_reply(
-    response: ParsedResponse, exchange: HttpExchange, model: Model, latency_s: float
+    response: ParsedResponse,
+    exchange: HttpExchange,
+    call: Call,
+    model: Model,
+    latency_s: float,
 ) -> Reply:
     """Return the response as a Reply, without the model's thoughts.
 
     Raises ContentRefused and BadReply, with the usage if there was one.
     """
-    usage = reported_usage(response, exchange)
+    # From the body on both lanes: LiteLLM fills a missing usage with zeros or its own count.
+    usage = read_usage(exchange.body, model, call, answered=bool(response.text))
     if response.refusal:
         raise ContentRefused("the model refused", model=model.name, usage=usage)
     if response.finish_reason == "content_filter":
@@ -54,22 +55,3 @@ def to_reply(
         served_model=served_model if isinstance(served_model, str) else None,
         confidence=response.confidence,
     )
-
-
-def reported_usage(response: ParsedResponse, exchange: HttpExchange) -> Usage | None:
-    """Return the usage that the server reported; None when it reported none, or nonsense.
-
-    LiteLLM fills a missing usage with zeros or its own count, so the body itself decides.
-    Raises TypeError for counts that are not numbers.
-    """
-    if not any(exchange.body.get(name) for name in _USAGE_FIELDS):
-        return None
-    prompt = response.prompt_tokens
-    completion = response.completion_tokens
-    cached = response.cached_tokens
-    has_negative = min(prompt, completion, cached) < 0
-    misses_prompt = not prompt or cached > prompt
-    misses_answer = bool(response.text) and not completion
-    if has_negative or misses_prompt or misses_answer:
-        return None
-    return Usage(prompt, completion, cached)

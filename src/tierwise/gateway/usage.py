@@ -1,0 +1,371 @@
+"""The token counts in a response's body, whichever provider wrote them and on whichever lane.
+
+Providers count in different words, and not all count the same things: some leave the tokens of
+thinking out of the answer's, and some leave cached tokens out of the prompt's. A count is read
+where it has a known name. Where counts contradict each other, there are several readings. The one
+that costs most is used, and its `Usage.unclear` says what is unclear. To add a provider, add its
+names to the sets below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from tierwise.policy.catalog import Model
+from tierwise.records import Call, Usage
+from tierwise.text.tokens import estimate_prompt_tokens
+
+# Where a body has its usage: OpenAI and most others, Gemini, Cohere, Groq, Moonshot. Ollama's and
+# llama.cpp's own formats have it at the top of the body.
+_SECTIONS = ("usage", "usageMetadata", "usage_metadata", "meta", "x_groq")
+# The names of each count, in lower case and without underscores.
+_PROMPT = frozenset(
+    {
+        "prompttokens",
+        "inputtokens",
+        "prompttokencount",
+        "inputtokencount",
+        "promptevalcount",
+    }
+)
+_ANSWER = frozenset(
+    {
+        "completiontokens",
+        "outputtokens",
+        "completiontokencount",
+        "outputtokencount",
+        "candidatestokencount",
+        "responsetokencount",
+        "evalcount",
+        "generatedtokens",
+        "generatedtokencount",
+    }
+)
+_TOTAL = frozenset({"totaltokens", "totaltokencount"})
+# Tokens of thinking that are a part of the answer's, for OpenAI, or come on top, for xAI.
+_THOUGHTS = frozenset({"reasoningtokens", "reasoningtokencount", "thinkingtokens"})
+# Tokens of thinking that always come on top.
+_THOUGHTS_ON_TOP = frozenset({"thoughtstokencount"})
+# Cached tokens that are a part of the prompt's.
+_CACHED = frozenset(
+    {
+        "cachedtokens",
+        "cachedprompttokens",
+        "cachedcontenttokencount",
+        "promptcachehittokens",
+    }
+)
+_NOT_CACHED = frozenset({"promptcachemisstokens"})
+# Cached tokens that come on top of the prompt's, and those that are cached now, at full price.
+_CACHE_READ = frozenset({"cachereadinputtokens", "cachereadinputtokencount"})
+_CACHE_WRITTEN = frozenset(
+    {
+        "cachecreationinputtokens",
+        "cachewriteinputtokens",
+        "cachewriteinputtokencount",
+    }
+)
+# Prompt tokens that come on top of the prompt's.
+_PROMPT_ON_TOP = frozenset({"tooluseprompttokencount"})
+# The names at the top of a body that are not ambiguous there.
+_AT_THE_TOP = frozenset({"promptevalcount", "evalcount"})
+_KNOWN = frozenset().union(
+    _PROMPT,
+    _ANSWER,
+    _TOTAL,
+    _THOUGHTS,
+    _THOUGHTS_ON_TOP,
+    _CACHED,
+    _NOT_CACHED,
+    _CACHE_READ,
+    _CACHE_WRITTEN,
+    _PROMPT_ON_TOP,
+)
+# A count above this multiple of the context window is not believed. It is well above 1, since the
+# catalog may state the window too small.
+_IMPLAUSIBLE_WINDOWS = 10
+_LARGEST_PLAIN = 2**53
+_DEEPEST = 4  # dictionaries in dictionaries
+_LONGEST_NUMBER = 40  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """The counts of one response by their meaning. None: there was none that could be read."""
+
+    prompt: int | None
+    answer: int | None
+    total: int | None
+    thoughts: int
+    thoughts_on_top: int
+    cached: int
+    cache_read: int
+    cache_written: int
+    prompt_on_top: int
+    prompt_includes_cache: bool  # by the name of the prompt's count
+    unreadable: tuple[str, ...]
+
+
+def read_usage(
+    body: Mapping[str, Any], model: Model, call: Call, *, answered: bool
+) -> Usage | None:
+    """Return the usage that a body reports; None when it is unknown.
+
+    `answered`: the body has an answer, so that an answer of no tokens is no count. A usage that
+    lacks a part is unknown too, unless the other part alone exceeds what was reserved for it.
+    """
+    counts = _read_counts(body, model)
+    readings = _readings(counts)
+    if not readings:
+        return None
+    dearest = max(readings, key=lambda usage: _cost(model, usage))
+    misses_prompt = not dearest.prompt_tokens
+    misses_answer = answered and not dearest.completion_tokens
+    if not misses_prompt and not misses_answer:
+        return dearest
+    return _completed(dearest, model, call)
+
+
+def _completed(usage: Usage, model: Model, call: Call) -> Usage | None:
+    """Return a usage without prompt or answer with the most that the missing part may have.
+
+    None where that is not needed: an unknown usage costs what was reserved, and that is enough.
+    """
+    most_prompt = estimate_prompt_tokens(call.messages, model.token_margin)
+    prompt = usage.prompt_tokens
+    answer = usage.completion_tokens
+    if prompt <= most_prompt and answer <= call.max_tokens:
+        return None
+    missing = "answer" if prompt else "prompt"
+    unclear = (
+        f"the server did not count the {missing}, so this is the most that it may have"
+    )
+    return Usage(
+        max(prompt, most_prompt), max(answer, call.max_tokens), unclear=unclear
+    )
+
+
+def with_plain_counts(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body whose usage has whole numbers only, for a reader that takes no others.
+
+    It is for LiteLLM, whose reading of the usage is not used.
+    """
+    plain = dict(body)
+    for section in _SECTIONS:
+        if section in plain:
+            usage = plain[section]
+            plain[section] = _plain(usage) if isinstance(usage, Mapping) else None
+    for name, value in body.items():
+        if _key(name) in _AT_THE_TOP:
+            plain[name] = _count(value) or 0
+    return plain
+
+
+def _plain(usage: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in usage.items():
+        if isinstance(value, Mapping):
+            plain[name] = _plain(value)
+        elif name.endswith("_details"):
+            plain[name] = None  # a list, or what else is no dictionary
+        elif value is not None and _is_a_count(name):
+            plain[name] = min(_count(value) or 0, _LARGEST_PLAIN)
+        else:
+            plain[name] = value
+    return plain
+
+
+def _is_a_count(name: str) -> bool:
+    return _key(name).endswith(("tokens", "tokencount"))
+
+
+def _cost(model: Model, usage: Usage) -> tuple[Decimal, int]:
+    """Return the order of readings: by cost, and by tokens where those cost nothing."""
+    cost = model.cost(usage) or Decimal(0)
+    return cost, usage.prompt_tokens + usage.completion_tokens
+
+
+def _readings(counts: _Counts) -> tuple[Usage, ...]:
+    """Return every plausible reading of the counts; none where nothing was counted."""
+    if counts.prompt is None and counts.answer is None and counts.total is None:
+        return ()
+    doubts = [f"{name} is not a count" for name in counts.unreadable]
+    answer = _answer_tokens(counts, doubts)
+    prompt, cached = _prompt_tokens(counts, answer, doubts)
+    total = counts.total or 0
+    surplus = total - prompt - answer
+    if surplus < 0 and counts.total is not None:
+        doubts.append(
+            f"the total of {total:,} tokens is below prompt and answer "
+            f"({prompt:,} + {answer:,})"
+        )
+    prompt_is_unknown = not counts.prompt
+    answer_is_unknown = not counts.answer
+    # A prompt and an answer of a total alone, or one of them from the total, are no contradiction.
+    is_a_sum = counts.prompt is None or counts.answer is None
+    if surplus > 0 and not is_a_sum:
+        doubts.append(
+            f"the total of {total:,} tokens is above prompt and answer "
+            f"({prompt:,} + {answer:,})"
+        )
+    cached = min(cached, prompt)
+    unclear = "; ".join(doubts)
+    if surplus <= 0:
+        return (Usage(prompt, answer, cached, unclear),)
+    as_answer = Usage(prompt, answer + surplus, cached, unclear)
+    as_prompt = Usage(prompt + surplus, answer, cached, unclear)
+    if prompt_is_unknown and not answer_is_unknown:
+        return (as_prompt,)
+    if answer_is_unknown and not prompt_is_unknown:
+        return (as_answer,)
+    return as_answer, as_prompt
+
+
+def _answer_tokens(counts: _Counts, doubts: list[str]) -> int:
+    """Return the tokens of the answer with those of thinking."""
+    answer = (counts.answer or 0) + counts.thoughts_on_top
+    thoughts = counts.thoughts
+    if not thoughts:
+        return answer
+    together = (counts.prompt or 0) + answer + thoughts
+    if counts.total == together:
+        return answer + thoughts
+    if thoughts <= answer:
+        return answer
+    doubts.append(
+        f"more tokens of thinking than of the answer ({thoughts:,} and {answer:,})"
+    )
+    return answer + thoughts
+
+
+def _prompt_tokens(counts: _Counts, answer: int, doubts: list[str]) -> tuple[int, int]:
+    """Return the tokens of the prompt, and how many of them were cached."""
+    prompt = counts.prompt or 0
+    on_top = counts.cache_read + counts.cache_written
+    cached = max(counts.cached, counts.cache_read)
+    includes_cache = (
+        counts.prompt_includes_cache
+        and on_top <= prompt
+        and counts.total == prompt + answer
+    )
+    if on_top and not includes_cache:
+        with_cache = prompt + on_top
+        agrees = counts.total == with_cache + answer
+        is_ambiguous = counts.prompt_includes_cache or counts.total is not None
+        if is_ambiguous and not agrees:
+            doubts.append("cached tokens may be a part of the prompt's or come on top")
+        prompt = with_cache
+    prompt += counts.prompt_on_top
+    if cached > prompt:
+        # No discount for what cannot be: all of them count as prompt, at the full price.
+        doubts.append(
+            f"more cached tokens than the prompt has ({cached:,} and {prompt:,})"
+        )
+        surplus = (counts.total or 0) - prompt - answer
+        return prompt + max(0, cached - max(0, surplus)), 0
+    return prompt, cached
+
+
+def _read_counts(body: Mapping[str, Any], model: Model) -> _Counts:
+    """Return the largest plausible count for each meaning."""
+    most = _IMPLAUSIBLE_WINDOWS * model.context_tokens
+    found: dict[str, int] = {}
+    unreadable: list[str] = []
+    for name, value in _named_values(body):
+        count = _count(value)
+        if count is None or count > most:
+            if name not in unreadable:
+                unreadable.append(name)
+            continue
+        key = _key(name)
+        found[key] = max(count, found.get(key, 0))
+    prompt = _largest(found, _PROMPT)
+    cached = _largest(found, _CACHED) or 0
+    not_cached = _largest(found, _NOT_CACHED)
+    if not_cached is not None:
+        prompt = max(prompt or 0, cached + not_cached)
+    return _Counts(
+        prompt=prompt,
+        answer=_largest(found, _ANSWER),
+        total=_largest(found, _TOTAL),
+        thoughts=_largest(found, _THOUGHTS) or 0,
+        thoughts_on_top=_largest(found, _THOUGHTS_ON_TOP) or 0,
+        cached=cached,
+        cache_read=_largest(found, _CACHE_READ) or 0,
+        cache_written=_largest(found, _CACHE_WRITTEN) or 0,
+        prompt_on_top=_largest(found, _PROMPT_ON_TOP) or 0,
+        prompt_includes_cache="prompttokens" in found,
+        unreadable=tuple(unreadable),
+    )
+
+
+def _largest(found: Mapping[str, int], names: frozenset[str]) -> int | None:
+    counts = [count for name, count in found.items() if name in names]
+    return max(counts, default=None)
+
+
+def _named_values(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the known names in a body's usage, wherever it is, with their values.
+
+    A null is as good as no value.
+    """
+    for name, value in body.items():
+        if value is not None and _key(name) in _AT_THE_TOP:
+            yield name, value
+    for section in _SECTIONS:
+        yield from _values_below(body.get(section), _DEEPEST)
+    choices = body.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+        yield from _values_below(choices[0].get("usage"), _DEEPEST)
+
+
+def _values_below(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if depth == 0:
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from _values_below(item, depth - 1)
+    if not isinstance(value, Mapping):
+        return
+    for name, inner in value.items():
+        if isinstance(inner, Mapping | list):
+            yield from _values_below(inner, depth - 1)
+        elif inner is not None and _key(name) in _KNOWN:
+            yield name, inner
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _count(value: Any) -> int | None:
+    """Return a whole number of tokens; None for all else, a fraction too.
+
+    120.0 and "120" are 120: some servers count in floats or in texts.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        value = _number_in(value)
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value) or value != int(value):
+            return None
+        value = int(value)
+    if not isinstance(value, int) or value < 0:
+        return None
+    return value
+
+
+def _number_in(text: str) -> Decimal | None:
+    if len(text) > _LONGEST_NUMBER:
+        return None
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    # Else `1e999999` would become a number of a million digits.
+    return number if abs(number.adjusted()) < _LONGEST_NUMBER else None
