@@ -52,6 +52,7 @@ def test_what_may_have_been_billed_is_never_taken_for_free() -> None:
 def test_a_fault_that_repeating_cannot_mend_is_not_repeated() -> None:
     for kind in (
         errors.AuthenticationFailed,
+        errors.OutOfCredit,
         errors.ModelGone,
         errors.BadRequest,
         errors.ContextTooLong,

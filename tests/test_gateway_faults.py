@@ -18,7 +18,8 @@ from tests.kit.standin import Fault, Standin, status, unused_address
 from tierwise import errors
 from tierwise.errors import CallError
 from tierwise.gateway.error_text import safe_detail
-from tierwise.gateway.provider_errors import BY_CLASS, kind_by_status, retry_after
+from tierwise.gateway.provider_errors import BY_CLASS, kind_by_status
+from tierwise.gateway.retry_hints import LONGEST_HINT_S, retry_hint
 
 FORMATS = ["anthropic", "gemini", *OPENAI_FORMAT]
 
@@ -34,7 +35,7 @@ LLAMA_TOO_LONG = status(
 EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
     ("400", status(400), errors.BadRequest),
     ("401", status(401), errors.AuthenticationFailed),
-    ("402", status(402), errors.AuthenticationFailed),
+    ("402", status(402), errors.OutOfCredit),
     ("403", status(403), errors.AuthenticationFailed),
     ("404", status(404), errors.ModelGone),
     ("408", status(408), errors.CallTimeout),
@@ -46,7 +47,7 @@ EVERYWHERE: list[tuple[str, Fault, type[CallError]]] = [
     (
         "429 for want of money",
         status(429, type="insufficient_quota"),
-        errors.AuthenticationFailed,
+        errors.OutOfCredit,
     ),
     ("500", status(500), errors.ServerFault),
     ("502", status(502), errors.ServerFault),
@@ -202,8 +203,8 @@ def test_the_wait_that_a_server_asks_for_is_passed_on(
 def test_a_wait_is_never_negative_or_endless_whatever_the_header_says(
     value: str,
 ) -> None:
-    wait = retry_after({"retry-after": value})
-    assert wait is None or 0 <= wait < float("inf")
+    hint = retry_hint({"retry-after": value})
+    assert hint is None or 0 <= hint.seconds <= LONGEST_HINT_S
 
 
 @given(code=st.integers(300, 999), body=st.text())

@@ -20,6 +20,7 @@ TierwiseError
     ├── Unreachable             refused, reset, DNS or TLS failure
     ├── CoolingDown             not sent: circuit open (repeated failures or Retry-After)
     ├── AuthenticationFailed    401, 403: the key is missing, wrong or not allowed
+    ├── OutOfCredit             402, 429 and others: the account has no credit left
     ├── ModelGone               404, 410: the provider no longer serves this model
     ├── ContextTooLong          the prompt does not fit the model's window
     ├── ContentRefused          the provider's filter or the model itself refused
@@ -188,6 +189,10 @@ class AuthenticationFailed(CallError):
     """401 or 403: the key is missing, wrong or not allowed to use this model."""
 
 
+class OutOfCredit(CallError):
+    """The account has no credit left, or its spending limit is reached: a person must top up."""
+
+
 class ModelGone(CallError):
     """404 or 410: the provider does not serve this model."""
 
@@ -202,6 +207,9 @@ class ContentRefused(CallError):
 
 class BadRequest(CallError):
     """400, 409, 413 or 422: repeating this request will not help."""
+
+    # the parameter that the server refuses, where another name for it may help
+    refused_parameter: str | None = None
 
 
 class BadReply(CallError):

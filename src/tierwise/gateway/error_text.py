@@ -32,7 +32,7 @@ def safe_detail(text: str, call: Call, secrets: Iterable[str]) -> str:
     if len(line) > _LONGEST:
         line = line[: _LONGEST - 1] + "…"
     line = "".join(character if character.isprintable() else " " for character in line)
-    return "" if _quotes_prompt(line, call) else line
+    return "" if quotes_prompt(line, call) else line
 
 
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
@@ -42,7 +42,7 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def _quotes_prompt(line: str, call: Call) -> bool:
+def quotes_prompt(line: str, call: Call) -> bool:
     """Return True if a line holds a piece of the prompt, in whatever case, spacing or escapes."""
     plain = _letters_and_digits(_ESCAPED.sub(_unescape, line))
     count = len(plain) - _QUOTATION + 1

@@ -2,25 +2,29 @@
 
 What the server answered decides; without an answer, the class of LiteLLM's exception. To add a
 provider's fault, add its status to BY_STATUS, its exception to BY_CLASS, or its words to a pattern
-below. What is done about each error is in `cascade/faults.py`.
+below. Bodies are read in `error_body.py`, waits in `retry_hints.py`, words for an empty account
+are in `no_credit.py`. What is done about each error is in `cascade/faults.py`.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from tierwise import errors
 from tierwise.errors import CallError
-from tierwise.gateway.error_text import safe_detail
+from tierwise.gateway.error_body import (
+    ProviderWords,
+    error_in_body,
+    words_of_error,
+)
+from tierwise.gateway.error_text import quotes_prompt, safe_detail
 from tierwise.gateway.http_exchange import HttpExchange, TooLarge
+from tierwise.gateway.no_credit import is_out_of_credit
+from tierwise.gateway.retry_hints import RetryHint, retry_hint
 from tierwise.gateway.usage import read_usage
 from tierwise.policy.catalog import Model
 from tierwise.records import Call
@@ -31,7 +35,7 @@ Kind = type[CallError]
 BY_CLASS: dict[str, Kind] = {
     "AuthenticationError": errors.AuthenticationFailed,
     "PermissionDeniedError": errors.AuthenticationFailed,
-    "PaymentRequiredError": errors.AuthenticationFailed,
+    "PaymentRequiredError": errors.OutOfCredit,
     "NotFoundError": errors.ModelGone,
     "LiteLLMUnknownProvider": errors.ModelGone,
     "ModelNotMappedError": errors.ModelGone,
@@ -66,7 +70,7 @@ BY_CLASS: dict[str, Kind] = {
 # 400 and other statuses below 500 that are not listed are BadRequest, those above ServerFault.
 BY_STATUS: dict[int, Kind] = {
     401: errors.AuthenticationFailed,
-    402: errors.AuthenticationFailed,
+    402: errors.OutOfCredit,
     403: errors.AuthenticationFailed,
     404: errors.ModelGone,
     408: errors.CallTimeout,
@@ -83,6 +87,7 @@ SENTENCES: dict[Kind, str] = {
     errors.CallTimeout: "no complete answer in time",
     errors.Unreachable: "cannot be reached",
     errors.AuthenticationFailed: "the key is missing, wrong or not allowed to use this model",
+    errors.OutOfCredit: "no credit left: top up, then run again",
     errors.ModelGone: "the provider does not serve this model; check its `litellm_params`",
     errors.ContextTooLong: "the prompt does not fit the model's context window",
     errors.ContentRefused: "the provider's content filter refused",
@@ -99,7 +104,15 @@ _TOO_LONG = re.compile(
 _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|responsibleaipolicy"
 )
-_NO_CREDIT = re.compile(r"insufficient_quota|credit balance|billing_hard_limit")
+# A single request above the limit of a whole minute: it will never fit.
+_TOO_LARGE = re.compile(r"request too large for|reduce your message size")
+# Statuses of refusals that may be for want of money, whatever the provider means by them.
+_MAY_BE_OUT_OF_CREDIT = (400, 401, 402, 403, 405, 409, 412, 422, 423, 429)
+_WANTS_OTHER_LIMIT = re.compile(
+    r"(?is)use\W{1,3}max_completion_tokens|max_tokens\W.{0,60}\bmax_completion_tokens\b.{0,20}instead"
+    r"|unsupported (parameter|value|argument)s?\W{1,5}max_tokens\b"
+    r"|max_tokens\W{1,3}(parameter )?is (not supported|unsupported|deprecated)"
+)
 # By a part of the name of a class among the causes; the first that fits.
 _CONNECTION_FAILURES = {
     "gaierror": "no such host",
@@ -118,7 +131,8 @@ class Diagnosis:
     detail: str = ""  # our own words: a status, a reason
     # the server's or LiteLLM's, not checked yet
     foreign_text: str = field(default="", repr=False)
-    retry_after: float | None = None
+    hint: RetryHint | None = None
+    refused_parameter: str | None = None
 
 
 @contextmanager
@@ -131,23 +145,27 @@ def translated_errors(
     except CallError:
         raise
     except Exception as error:  # noqa: BLE001 - LiteLLM and wrong bodies raise any class
-        diagnosis = diagnose(error, model, exchange)
-        message = SENTENCES[diagnosis.kind]
-        if diagnosis.detail:
-            message += f" ({diagnosis.detail})"
+        diagnosis = diagnose(error, model, call, exchange)
+        message = _sentence(diagnosis, model, exchange)
         foreign = safe_detail(diagnosis.foreign_text, call, secrets)
         if foreign:
             message += f": {foreign}"
-        # From None: the traceback of the foreign error may hold the prompt.
-        raise diagnosis.kind(
+        hint = diagnosis.hint
+        call_error = diagnosis.kind(
             message,
             model=model.name,
-            retry_after=diagnosis.retry_after,
+            retry_after=hint.seconds if hint else None,
             usage=read_usage(exchange.body, model, call, answered=False),
-        ) from None
+        )
+        if isinstance(call_error, errors.BadRequest):
+            call_error.refused_parameter = diagnosis.refused_parameter
+        # From None: the traceback of the foreign error may hold the prompt.
+        raise call_error from None
 
 
-def diagnose(error: Exception, model: Model, exchange: HttpExchange) -> Diagnosis:
+def diagnose(
+    error: Exception, model: Model, call: Call, exchange: HttpExchange
+) -> Diagnosis:
     """Decide the kind of an error; the exchange counts more than LiteLLM's exception."""
     kind = kind_by_class(error)
     if isinstance(error, TimeoutError):
@@ -161,11 +179,12 @@ def diagnose(error: Exception, model: Model, exchange: HttpExchange) -> Diagnosi
     if exchange.status is None:
         return _diagnose_unsent(error, kind)
     if exchange.status >= 300:
-        return _diagnose_status(exchange.status, kind, exchange)
+        return _diagnose_status(exchange.status, kind, call, exchange)
     if kind in (errors.ContentRefused, errors.ContextTooLong):
         return Diagnosis(kind)
-    if exchange.body.get("error"):
-        return Diagnosis(errors.BadReply, "an error in a 200")
+    words = error_in_body(exchange.content)
+    if words is not None:
+        return _diagnose_error_in_200(words, call, exchange)
     return Diagnosis(errors.BadReply)
 
 
@@ -180,15 +199,31 @@ def kind_by_class(error: BaseException) -> Kind | None:
     return None
 
 
-def kind_by_status(status: int, text: str) -> Kind:
-    """Return the kind for an HTTP status of 300 or more with this body."""
+def kind_by_status(
+    status: int,
+    text: str,
+    words: ProviderWords | None = None,
+    *,
+    asks_to_wait: bool = False,
+    trusted: bool = True,
+) -> Kind:
+    """Return the kind for an HTTP status of 300 or more with this body.
+
+    `words` are those of the body. Where they are not `trusted`, they may quote the prompt.
+    """
+    if words is None:
+        words = words_of_error(text)
     text = text.lower()
     if status in (400, 413, 422, 500) and _TOO_LONG.search(text):
         return errors.ContextTooLong
+    if status in (400, 413, 429) and _TOO_LARGE.search(text):
+        return errors.ContextTooLong
     if status in (400, 403) and _FILTERED.search(text):
         return errors.ContentRefused
-    if status in (400, 429) and _NO_CREDIT.search(text):
-        return errors.AuthenticationFailed
+    if status in _MAY_BE_OUT_OF_CREDIT and is_out_of_credit(
+        words, asks_to_wait=asks_to_wait, trusted=trusted
+    ):
+        return errors.OutOfCredit
     if status < 400:
         # A redirect is not followed: documents go to the address in the catalog alone.
         return errors.ModelGone
@@ -198,11 +233,19 @@ def kind_by_status(status: int, text: str) -> Kind:
 
 
 def _diagnose_status(
-    status: int, by_class: Kind | None, exchange: HttpExchange
+    status: int, by_class: Kind | None, call: Call, exchange: HttpExchange
 ) -> Diagnosis:
     """Diagnose an answer with a status of 300 or more."""
     text = exchange.content.decode(errors="replace")
-    kind = kind_by_status(status, text)
+    words = words_of_error(exchange.content)
+    hint = retry_hint(exchange.headers, words.hints, refused=status == 429)
+    kind = kind_by_status(
+        status,
+        text,
+        words,
+        asks_to_wait=hint is not None and hint.seconds > 0,
+        trusted=_are_trusted(status, words, call),
+    )
     # LiteLLM knows more texts of some providers than our patterns.
     if kind is errors.BadRequest and by_class in (
         errors.ContextTooLong,
@@ -212,12 +255,58 @@ def _diagnose_status(
     detail = f"{status}"
     if status < 400:
         detail = f"{status}, a redirect, which is not followed"
-    return Diagnosis(
-        kind,
-        detail,
-        foreign_text=_error_message(exchange.body),
-        retry_after=retry_after(exchange.headers),
-    )
+    refused_parameter = None
+    if kind is errors.BadRequest:
+        refused_parameter = _refused_parameter(words)
+    return Diagnosis(kind, detail, words.words, hint, refused_parameter)
+
+
+def _diagnose_error_in_200(
+    words: ProviderWords, call: Call, exchange: HttpExchange
+) -> Diagnosis:
+    """Diagnose an error that came with a status of success, by the status among its codes.
+
+    One that names no passing limit and no empty account is a bad reply, which may be billed.
+    """
+    status = words.status
+    hint = retry_hint(exchange.headers, words.hints, refused=status == 429)
+    detail = "an error in a 200"
+    if status is not None:
+        detail += f": {status}"
+    kind: Kind = errors.BadReply
+    if status is not None and status < 500:
+        kind = kind_by_status(
+            status,
+            words.words,
+            words,
+            asks_to_wait=hint is not None and hint.seconds > 0,
+            trusted=_are_trusted(status, words, call),
+        )
+    elif status in (503, 529):
+        kind = errors.Overloaded
+    elif is_out_of_credit(words, asks_to_wait=True, trusted=False) or (
+        status is None
+        and is_out_of_credit(
+            words,
+            asks_to_wait=hint is not None,
+            trusted=not quotes_prompt(words.words, call),
+        )
+    ):
+        kind = errors.OutOfCredit
+    return Diagnosis(kind, detail, words.words, hint)
+
+
+def _are_trusted(status: int, words: ProviderWords, call: Call) -> bool:
+    """Return True unless the words may be the document's: a rejected request is often quoted."""
+    return status not in (400, 422) or not quotes_prompt(words.words, call)
+
+
+def _refused_parameter(words: ProviderWords) -> str | None:
+    """Return `max_tokens` where the server wants `max_completion_tokens` in its place."""
+    text = words.words
+    if "max_tokens" in words.names and "unsupported_parameter" in words.names:
+        return "max_tokens"
+    return "max_tokens" if _WANTS_OTHER_LIMIT.search(text) else None
 
 
 def _diagnose_unsent(error: Exception, kind: Kind | None) -> Diagnosis:
@@ -225,13 +314,35 @@ def _diagnose_unsent(error: Exception, kind: Kind | None) -> Diagnosis:
     text = str(error)
     status = getattr(error, "status_code", None)
     headers = getattr(error, "litellm_response_headers", None) or {}
+    hint = retry_hint(headers, refused=kind is errors.RateLimited)
     # A general class says less than the status of a response that LiteLLM's own client got.
     is_general = kind in (errors.ServerFault, errors.BadRequest)
     if is_general and isinstance(status, int) and status >= 400:
         kind = kind_by_status(status, text)
-    return Diagnosis(
-        kind or errors.BadRequest, foreign_text=text, retry_after=retry_after(headers)
-    )
+    return Diagnosis(kind or errors.BadRequest, foreign_text=text, hint=hint)
+
+
+def _sentence(diagnosis: Diagnosis, model: Model, exchange: HttpExchange) -> str:
+    """Return our own words for an error, with the status and what is odd about a wait."""
+    message = SENTENCES[diagnosis.kind]
+    if diagnosis.kind is errors.OutOfCredit:
+        message = f"no credit left at {_place(model, exchange)}: top up, then run again"
+    details = [diagnosis.detail] if diagnosis.detail else []
+    hint = diagnosis.hint
+    if hint is not None and hint.asked is not None:
+        details.append(
+            f"the server asks to wait {hint.asked:g} s, taken as {hint.seconds:g} s"
+        )
+    if details:
+        message += f" ({'; '.join(details)})"
+    return message
+
+
+def _place(model: Model, exchange: HttpExchange) -> str:
+    """Return the host of a call, else the provider in the model's name."""
+    if exchange.url is not None:
+        return _host(exchange)
+    return str(model.litellm_params.get("model", model.name)).partition("/")[0]
 
 
 def _connection_failure(exchange: HttpExchange, failure: Exception) -> str:
@@ -249,36 +360,11 @@ def _connection_failure(exchange: HttpExchange, failure: Exception) -> str:
         if part in names:
             reason = text
             break
+    return f"{_host(exchange)}: {reason}"
+
+
+def _host(exchange: HttpExchange) -> str:
+    """Return the host that was called, with its port where the address names one."""
     url = urlsplit(exchange.url or "")
     port = f":{url.port}" if url.port else ""
-    return f"{url.hostname}{port}: {reason}"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait, from `Retry-After` in seconds or as a date.
-
-    None when the server did not send the header, or sent nonsense.
-    """
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        date = date.replace(tzinfo=date.tzinfo or UTC)
-        seconds = (date - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _error_message(body: Mapping[str, Any]) -> str:
-    """Return the message in an error's body, wherever the provider put it."""
-    error = body.get("error")
-    inner = error if isinstance(error, dict) else body
-    for text in (inner.get("message"), inner.get("detail"), error):
-        if isinstance(text, str):
-            return text
-    return ""
+    return f"{url.hostname}{port}"

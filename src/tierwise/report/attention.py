@@ -19,6 +19,7 @@ _MAX_DEVIATION = 0.25  # of the plan
 _NEARLY_SPENT = Decimal("0.8")  # of the budget
 _SETUP_ERRORS = {
     "AuthenticationFailed",
+    "OutOfCredit",
     "ModelGone",
     "Unreachable",
     "ModelUnavailable",
