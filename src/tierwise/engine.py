@@ -27,7 +27,12 @@ from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.documents import write_documents
-from tierwise.errors import BudgetExceeded, TierwiseError, describe_exception
+from tierwise.errors import (
+    BudgetExceeded,
+    RunStopped,
+    TierwiseError,
+    describe_exception,
+)
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
 from tierwise.identity import current_of, examples_of
@@ -45,6 +50,7 @@ from tierwise.text.variables import is_on
 
 log = logging.getLogger(__name__)
 
+STOPS_IN_S = 8.0  # for calls under way when a run is stopped
 SPOOL = Path(".tierwise/spool")  # below the project's root
 OnOutcome = Callable[[Document, Outcome], None]
 
@@ -104,6 +110,10 @@ class StepRunner(Protocol):
         """Begin a run; see `Engine.start_run`."""
         ...
 
+    def stop_run(self, run: RunContext) -> None:
+        """Begin no call of a run any more; see `Engine.stop_run`."""
+        ...
+
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """End a run."""
         ...
@@ -155,6 +165,8 @@ class Engine:
         self._listeners: list[OnOutcome] = []
         self._selectors: dict[str, ExampleSelector | None] = {}
         self._lock = threading.Lock()
+        # by run: its documents that are under way, on the event loop
+        self._tasks: dict[str, set[asyncio.Task[Document]]] = {}
         # What has been opened is closed again when a later part fails to open.
         with ExitStack() as stack:
             self.ledger = Ledger.open(project.ledger_url, root=project.root)
@@ -262,6 +274,22 @@ class Engine:
             retry=self.retry,
         )
 
+    def stop_run(self, run: RunContext) -> None:
+        """Begin no call of a run any more, and wait until those under way are on record.
+
+        Those that take longer than STOPS_IN_S are cut off, and recorded with an unknown cost.
+        Batches of the run raise RunStopped.
+        """
+        self._portal.call(self._stop_run, run.id)
+
+    async def _stop_run(self, run_id: str) -> None:
+        await self._cascade.stop(run_id, STOPS_IN_S)
+        # What is left waits: for a permit, for another process, or for a call that takes too long.
+        tasks = self._tasks.get(run_id, set())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close a run on record: completed, failed or cancelled.
 
@@ -269,6 +297,7 @@ class Engine:
         """
         if run.top_up:
             run.top_up.close()
+        self._tasks.pop(run.id, None)
         self.ledger.finish_run(run.id, state)
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
@@ -319,8 +348,8 @@ class Engine:
     def run_job(self, job: Job, batch: Batch) -> Batch:
         """Return the batch with every document's outcome of a job's step. Blocks.
 
-        Documents go concurrently. Raises BudgetExceeded where the rules say `when_empty: fail`,
-        once everything that was paid is on record.
+        Documents go concurrently. Raises BudgetExceeded where the rules say `when_empty: fail`, and
+        RunStopped once the run was stopped; everything that was paid is on record then.
         """
         _stop_without_budget(job.run)
         documents = batch.load()
@@ -333,17 +362,30 @@ class Engine:
         job = replace(job, tokens=tokens)
 
         async def run_one(document: Document) -> Document:
-            done = await self._cascade.run(job, document)
+            try:
+                done = await self._cascade.run(job, document)
+            except RunStopped:
+                # Ends this document alone; the group would cut off calls of the others.
+                raise asyncio.CancelledError from None
             self._notify(done, done.outcomes[job.step.name])
             return done
 
         async def run_all() -> tuple[Document, ...]:
+            under_way = self._tasks.setdefault(job.run.id, set())
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(run_one(document)) for document in documents]
+                under_way.update(tasks)
+                for task in tasks:
+                    task.add_done_callback(under_way.discard)
+            if any(task.cancelled() for task in tasks):
+                raise RunStopped(f"run {job.run.id} was stopped")
             return tuple(task.result() for task in tasks)
 
         try:
             done = batch.with_documents(self._portal.call(run_all))
+        except KeyboardInterrupt:
+            self.stop_run(job.run)
+            raise
         except ExceptionGroup as group:
             # Every document meets a project file's error: raise it once.
             own_errors = group.subgroup(TierwiseError)

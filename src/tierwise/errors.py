@@ -10,6 +10,7 @@ TierwiseError
 │   └── WeightsError            the embedded model's weights are missing or damaged
 ├── LedgerError                 the ledger cannot be opened, migrated or written
 ├── BudgetExceeded              a call would exceed a budget, or a run's budget is exhausted
+├── RunStopped                  a run was stopped, so that no further call of it is made
 ├── StepReached                 a flow that is only followed up to a step has reached it
 ├── GuardViolation              a call was about to break a guard; nothing was sent
 └── CallError                   a call to a provider failed (what to do: `cascade/faults.py`)
@@ -130,6 +131,10 @@ class BudgetExceeded(TierwiseError):
         self.budget = budget
         self.left = left
         super().__init__(message)
+
+
+class RunStopped(TierwiseError):
+    """A run was stopped by a person or by the system; none of its calls is made any more."""
 
 
 class GuardViolation(TierwiseError):

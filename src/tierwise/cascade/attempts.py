@@ -11,6 +11,9 @@ import asyncio
 import math
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
@@ -23,6 +26,7 @@ from tierwise.errors import (
     CoolingDown,
     GuardViolation,
     ModelUnavailable,
+    RunStopped,
     TierwiseError,
 )
 from tierwise.ledger import CallLedger, Paid
@@ -43,6 +47,9 @@ from tierwise.text.tokens import estimate_prompt_tokens
 # A reported usage above this multiple of the context window is not believed. It is well above 1,
 # since the catalog may state the window too small.
 _IMPLAUSIBLE_WINDOWS = 10
+_LOOKS_EVERY_S = 0.05  # for calls under way, once a run was stopped
+# What ends a call that was claimed, before anything is sent.
+_NOT_SENT = (CoolingDown, ModelUnavailable, RunStopped, asyncio.CancelledError)
 
 
 class Provider(Protocol):
@@ -82,6 +89,31 @@ class Attempts:
         self._workers = workers
         self._limits: dict[str, ModelLimits] = {}
         self._servers: dict[Weights, ServerPermits] = {}  # of embedded models
+        self._stopped_runs: set[str] = set()
+        self._under_way: Counter[str] = Counter()  # calls by run
+
+    async def stop(self, run_id: str, seconds: float) -> None:
+        """Begin no call of a run any more; wait until those under way are on record.
+
+        Wait for at most `seconds`.
+        """
+        self._stopped_runs.add(run_id)
+        deadline = time.monotonic() + seconds
+        while self._under_way[run_id] and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOKS_EVERY_S)
+
+    @contextmanager
+    def _counted(self, run_id: str) -> Iterator[None]:
+        """Count a call as under way while the context is open."""
+        self._under_way[run_id] += 1
+        try:
+            yield
+        finally:
+            self._under_way[run_id] -= 1
+
+    def _refuse_stopped(self, work: Work) -> None:
+        if work.run.id in self._stopped_runs:
+            raise RunStopped(f"run {work.run.id} was stopped")
 
     def limits(self, model: Model) -> ModelLimits:
         """Return this process's share of a model's limits."""
@@ -99,8 +131,9 @@ class Attempts:
         """Return one reply, paid or reused, and its attempt, which is on record.
 
         Raises FailedCall after a recorded failure or when nothing was sent, BudgetExceeded before
-        any call is made.
+        any call is made, and RunStopped once the run was stopped.
         """
+        self._refuse_stopped(work)
         rules = work.run.policy.rules
         forbidden = rules.forbidden(model.tier, work.features)
         if forbidden:
@@ -143,26 +176,29 @@ class Attempts:
         self, work: Work, model: Model, claimed: _Claimed
     ) -> tuple[Reply, Attempt]:
         """Send a claimed call and commit its attempt."""
-        try:
-            async with self.limits(model).in_flight_permit():
-                permit = await self.limits(model).rate_permit(claimed.tokens)
-                started_at = time.time()
-                begun = time.monotonic()
-                sent = await self._send(claimed.call)
-        except (CoolingDown, ModelUnavailable, asyncio.CancelledError) as error:
-            # Nothing was sent, so the claim goes back. The shield lets that finish on cancellation.
-            await asyncio.shield(self._ledger.release(claimed.call.hash))
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise FailedCall(error) from error
-        if isinstance(sent, Reply):
-            attempt = _answered(claimed.attempt, model, sent, started_at)
-            permit.succeeded(attempt.usage)
-            await self._commit(work, attempt, sent, claimed.worst_cost)
-            return sent, attempt
-        attempt = replace(claimed.attempt, started_at=started_at)
-        failed = _failed(attempt, model, sent, time.monotonic() - begun)
-        return await self._fail(work, failed, sent, permit, claimed.worst_cost)
+        with ExitStack() as until_committed:
+            try:
+                async with self.limits(model).in_flight_permit():
+                    permit = await self.limits(model).rate_permit(claimed.tokens)
+                    self._refuse_stopped(work)
+                    until_committed.enter_context(self._counted(work.run.id))
+                    started_at = time.time()
+                    begun = time.monotonic()
+                    sent = await self._send(claimed.call)
+            except _NOT_SENT as error:
+                # The claim goes back. The shield lets that finish on cancellation.
+                await asyncio.shield(self._ledger.release(claimed.call.hash))
+                if isinstance(error, RunStopped | asyncio.CancelledError):
+                    raise
+                raise FailedCall(error) from error
+            if isinstance(sent, Reply):
+                attempt = _answered(claimed.attempt, model, sent, started_at)
+                permit.succeeded(attempt.usage)
+                await self._commit(work, attempt, sent, claimed.worst_cost)
+                return sent, attempt
+            attempt = replace(claimed.attempt, started_at=started_at)
+            failed = _failed(attempt, model, sent, time.monotonic() - begun)
+            return await self._fail(work, failed, sent, permit, claimed.worst_cost)
 
     async def _fail(
         self,

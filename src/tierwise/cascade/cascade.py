@@ -75,10 +75,18 @@ class Cascade:
         """Let the threads of slow checks end."""
         self._checking.close()
 
+    async def stop(self, run_id: str, seconds: float) -> None:
+        """Begin no call of a run any more; wait until those under way are on record.
+
+        Wait for at most `seconds`.
+        """
+        await self._attempts.stop(run_id, seconds)
+
     async def run(self, job: Job, document: Document) -> Document:
         """Return the document with this step's outcome, which is on record.
 
-        Raises nothing for anything that a document can cause.
+        Raises nothing for anything that a document can cause, and RunStopped once the run was
+        stopped.
         """
         outcome = _outcome_without_call(job, document)
         work = None

@@ -18,13 +18,13 @@ from tierwise import __version__
 from tierwise.cli.commands import COMMANDS, Command
 from tierwise.cli.options import typer_with_our_style
 from tierwise.cli.output import plain_output
+from tierwise.cli.stopping import EXIT_CODE, STOPPED
 from tierwise.errors import Misuse, TierwiseError
 from tierwise.text.escape import escape_control
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
-STOPPED = "stopped; everything that was paid is on record, run it again to continue"
 _ROWS = {row.name: row for row in COMMANDS}
 _FLOW_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -139,7 +139,7 @@ def main() -> None:
         _fail(TierwiseError(_describe_file_error(error)), 1)
     except KeyboardInterrupt:
         typer.echo(STOPPED, err=True)
-        sys.exit(130)
+        sys.exit(EXIT_CODE)
 
 
 def _describe_file_error(error: OSError) -> str:

@@ -44,6 +44,7 @@ def run(
     interrupted run continues where it stopped when it is run again.
     """
     from tierwise.cli.progress import status
+    from tierwise.cli.stopping import stoppable
     from tierwise.orchestrate.environment import show_prefect_log
     from tierwise.orchestrate.temporary_server import start_temporary_server
     from tierwise.project import Project
@@ -62,14 +63,8 @@ def run(
         function = project.load_flow(flow)
         parameters = flow_parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
-    try:
+    with stoppable():
         summary = run_flow(function, parameters, server=server, fresh=fresh)
-    except KeyboardInterrupt:  # typer would end without a word
-        typer.echo(
-            "stopped; everything that was paid is on record, run it again to continue",
-            err=True,
-        )
-        raise typer.Exit(130) from None
     show_summary(summary, as_json=as_json)
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)

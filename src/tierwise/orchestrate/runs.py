@@ -20,6 +20,7 @@ from prefect.runtime import flow_run
 from tierwise.cascade import RunContext
 from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import StepRunner
+from tierwise.ledger import RunState
 from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.failures import cause_raised
@@ -127,9 +128,13 @@ def recorded_run(
             yield run
             run.read_to_end()
     except BaseException as error:
-        runner.finish_run(
-            context, "failed" if isinstance(error, Exception) else "cancelled"
-        )
+        state: RunState = "failed" if isinstance(error, Exception) else "cancelled"
+        try:
+            # Batches go on in threads of their own: none of them makes a further call.
+            runner.stop_run(context)
+        finally:
+            # Last, as it seals what is on record.
+            runner.finish_run(context, state)
         raise
     else:
         runner.finish_run(context, "completed")

@@ -62,6 +62,9 @@ class _UpToStep(_Base):
             f"certify {self.step}: before it in {flow}", **settings
         )
 
+    def stop_run(self, run: RunContext) -> None:
+        """Do nothing: no call is made."""
+
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Close the run, which is complete once it came to the step."""
         super().finish_run(run, "completed" if self.arrival else state)

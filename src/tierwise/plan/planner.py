@@ -108,6 +108,9 @@ class Planner(DryRunEngine):
             deadline=deadline,
         )
 
+    def stop_run(self, run: RunContext) -> None:
+        """Do nothing: no call is made."""
+
     def finish_run(self, run: RunContext, state: RunState) -> None:
         """Do nothing: there was no run."""
 
