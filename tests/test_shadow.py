@@ -314,7 +314,10 @@ def test_a_word_that_does_not_fit_and_an_unknown_item_are_misuse(
 def test_how_often_each_model_was_a_shadow(ledger: Ledger) -> None:
     shadows = [audit(n, "shadow", model="cheap" if n else "cheaper") for n in range(3)]
     run(ledger.samples.record([*(audit(n) for n in range(3)), *shadows]))
-    assert ledger.samples.shadowed("classify") == {"cheap": 2, "cheaper": 1}
+    assert ledger.samples.shadow_answers_by_model("classify") == {
+        "cheap": 2,
+        "cheaper": 1,
+    }
 
 
 def test_evidence_counts_what_chance_marked_up_to_the_first_without_a_label() -> None:

@@ -78,7 +78,8 @@ class Shadows:
         """Return the affordable model with the fewest samples, and count it as asked."""
         step = work.step.name
         if step not in self._asked:
-            counts = await asyncio.to_thread(self._ledger.samples.shadowed, step)
+            count = self._ledger.samples.shadow_answers_by_model
+            counts = await asyncio.to_thread(count, step)
             self._asked.setdefault(step, Counter(counts))
         asked = self._asked[step]
         affordable = [name for name in costs if self._is_affordable(work, costs[name])]

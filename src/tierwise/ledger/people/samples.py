@@ -1,9 +1,9 @@
-"""Audits on record: answers that chance picked for a person's word, and what those words show.
+"""Samples: answers that chance picked for labelling, and what their labels show.
 
-One item is one document in one step and run: the answer that was used, and a shadow's where there is one.
-A person may label any of them. But who labels first what looks wrong, sees more errors than there are; so chance
-marks every other item as counted when it is recorded, and evidence takes the counted ones alone, in the order of
-recording, up to the first that has no label yet. Nobody can make it better or worse by leaving some out.
+One item is one document in one step and run: the answer in use, and a shadow's where there is one.
+People may label any item. But labelling disagreements first overestimates the error rate. So chance
+marks every other item as counted when it is recorded. Evidence takes the counted items alone, in the
+order of recording, up to the first without a label: leaving some out cannot change it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from sqlalchemy import func, insert, select
 from sqlalchemy import update as sql_update
@@ -30,22 +30,19 @@ if TYPE_CHECKING:
     from tierwise.ledger.database import Database
     from tierwise.ledger.writer import Writer
 
-COUNTED = (
-    # share of the items that evidence counts; another share would tell past evidence anew
-    0.5
-)
+# The share of the items that evidence counts. Another share would change past evidence.
+COUNTED = 0.5
 Right = Literal["shadow", "accepted", "both", "neither"]
-Demoted = Mapping[
-    tuple[str, tuple[str, ...]], str
-]  # step, models -> why their certificate no longer counts
+# step, models -> why their certificate no longer counts
+Demoted = Mapping[tuple[str, tuple[str, ...]], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """One answer of one item. `right` is a person's word, None while nobody gave one.
+    """One answer of one item. `right` is its label, None without one.
 
-    `model` is a shadow, or the models that were asked for the answer in use, such as `small > large`: what
-    `large` makes of documents on which `small` failed says nothing of `large` alone.
+    `model` is a shadow, or the models that were asked for the answer in use, such as
+    `small > large`: how `large` does on documents on which `small` failed is not how it does alone.
     """
 
     id: str  # item, dot, `accepted` or `shadow`
@@ -58,7 +55,7 @@ class Audit:
     value: Any
     accepted_model: str
     accepted: Any
-    # the shadow with the accepted answer; None where a machine can't tell
+    # whether the shadow agrees with the accepted answer; None where no program can compare them
     agreed: bool | None
     right: bool | None = None
     reviewer: str | None = None
@@ -108,11 +105,10 @@ class Item:
         """The labels that fit."""
         if not self.asks_both:
             return ("accepted", "neither")
-        return (
-            ("both", "neither")
-            if self.shadow and self.shadow.agreed
-            else ("shadow", "accepted", "both", "neither")
-        )
+        # Answers that agree are right or wrong together.
+        if self.shadow and self.shadow.agreed:
+            return ("both", "neither")
+        return ("shadow", "accepted", "both", "neither")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,123 +119,124 @@ class Standing:
     model: str
     shadow: bool
     audits: int
-    compared: int  # of them, those that a machine held against the accepted answer
+    compared: int  # of them, those that a program compared with the accepted answer
     agreed: int
     counted: int
     evidence: Evidence | None
 
 
 class Samples:
-    """The audits of a ledger. Methods raise LedgerError when the database fails."""
+    """The samples of a ledger. Methods raise LedgerError when the database fails."""
 
     def __init__(self, database: Database, writer: Writer) -> None:
         self._database = database
         self._writer = writer
 
     async def record(self, audits: Sequence[Audit]) -> None:
-        """Put audits on record; one that is there already stays as it is."""
-        await self._writer.write(
-            Operation(rows={"audit": [asdict(audit) for audit in audits]})
-        )
+        """Record samples; one that is recorded already stays as it is."""
+        rows = [asdict(audit) for audit in audits]
+        await self._writer.write(Operation(rows={"audit": rows}))
 
     def label(self, item_id: str, right: Right, reviewer: str) -> Item:
-        """Record a person's word on the item whose id is or starts with this, and seal it; a later one replaces it.
+        """Record and seal a label of the item whose id is or starts with this; the last one counts.
 
-        Raises UnknownName, and Misuse for an unclear id or a word that does not fit.
+        Raises UnknownName, and Misuse for an ambiguous id or a label that does not fit.
         """
         item = self.item(item_id)
         if right not in item.words:
             raise Misuse(
                 f"{item.id} cannot be labelled '{right}'; it takes {', '.join(item.words)}"
             )
-        labelled = {item.accepted.id: right in ("accepted", "both")}
-        if item.shadow and item.asks_both:
-            labelled[item.shadow.id] = right in ("shadow", "both")
         row = _label_row(item, right, reviewer)
         with (
             self._database.translated_errors("written"),
             self._database.writing() as connection,
         ):
-            for audit, word in labelled.items():
-                values = {
-                    "right": word,
-                    "reviewer": reviewer,
-                    "reviewed_at": row["labelled_at"],
-                }
-                connection.execute(
+            for audit_id, is_right in _labels_by_answer(item, right).items():
+                label_of_answer = (
                     sql_update(AuditRecord)
-                    .where(AuditRecord.id == audit)
-                    .values(values)
+                    .where(AuditRecord.id == audit_id)
+                    .values(
+                        right=is_right,
+                        reviewer=reviewer,
+                        reviewed_at=row["labelled_at"],
+                    )
                 )
-            stored = connection.execute(
+                connection.execute(label_of_answer)
+            record_label = (
                 insert(LabelRecord).values(row).returning(LabelRecord.__table__)
-            ).one()
+            )
+            stored = connection.execute(record_label).one()
             seal_row(connection, "label", stored.seq, label_record(stored))
         return self.item(item.id)
 
     def item(self, item_id: str) -> Item:
         """Return the item whose id starts with this. Raises UnknownName, or Misuse for several."""
-        found = _items(
-            self._read(
-                AuditRecord.id.startswith(item_id.partition(".")[0], autoescape=True)
-            )
-        )
-        if not found:
+        start = item_id.partition(".")[0]
+        audits = self._read(AuditRecord.id.startswith(start, autoescape=True))
+        items = _items(audits)
+        if not items:
             raise UnknownName("audit", item_id, (item.id for item in self.queue()[:10]))
-        if len(found) > 1:
-            names = ", ".join(item.id for item in found[:10])
+        if len(items) > 1:
+            names = ", ".join(item.id for item in items[:10])
             raise Misuse(
                 f"'{item_id}' fits several audits: {names}; give more of the id"
             )
-        return found[0]
+        return items[0]
 
     def queue(self) -> list[Item]:
         """Return unlabelled items: disagreements, newest first; then counted ones, oldest first."""
-        waiting = [item for item in _items(self._read()) if item.accepted.right is None]
-        disagreements = [item for item in waiting if item.disagrees]
-        rest = [
-            item for item in waiting if item.accepted.counted and not item.disagrees
-        ]
-        return [*reversed(disagreements), *rest]
+        disagreements: list[Item] = []
+        counted: list[Item] = []
+        for item in _items(self._read()):
+            if item.accepted.right is not None:
+                continue
+            if item.disagrees:
+                disagreements.append(item)
+            elif item.accepted.counted:
+                counted.append(item)
+        return [*reversed(disagreements), *counted]
 
     def labelled(self, step: str) -> list[Audit]:
         """Return the labelled samples of a step, in the order of recording."""
         return self._read(AuditRecord.step == step, AuditRecord.right.is_not(None))
 
-    def of(self, step: str, models: str, identity: str) -> list[Audit]:
+    def of_models(self, step: str, models: str, identity: str) -> list[Audit]:
         """Return the samples of one model or chain, in the order of recording."""
-        same = (AuditRecord.model == models, AuditRecord.identity == identity)
-        return self._read(AuditRecord.step == step, *same)
+        return self._read(
+            AuditRecord.step == step,
+            AuditRecord.model == models,
+            AuditRecord.identity == identity,
+        )
 
-    def shadowed(self, step: str) -> dict[str, int]:
+    def shadow_answers_by_model(self, step: str) -> dict[str, int]:
         """Return the number of times that each model was a step's shadow."""
         query = (
-            select(AuditRecord.model, func.count().label("audits"))
+            select(AuditRecord.model, func.count().label("answers"))
             .where(AuditRecord.step == step, AuditRecord.id.endswith(".shadow"))
             .group_by(AuditRecord.model)
         )
         with self._database.reading() as connection:
-            return {row.model: row.audits for row in connection.execute(query)}
+            return {row.model: row.answers for row in connection.execute(query)}
 
     def standings(self, floors: Mapping[str, float]) -> list[Standing]:
         """Return the evidence on each model's last version, by step; models in use first."""
 
-        def whose(audit: Audit) -> tuple[str, bool, str]:
+        def step_and_model(audit: Audit) -> tuple[str, bool, str]:
             return audit.step, audit.shadow, audit.model
 
-        audits = sorted(self._read(), key=whose)  # keeps the order of recording
-        return [
-            _standing(
-                [audit for audit in group if audit.identity == group[-1].identity],
-                floors.get(step),
-            )
-            for (step, _, _), group in (
-                (key, list(rows)) for key, rows in groupby(audits, key=whose)
-            )
-        ]
+        standings: list[Standing] = []
+        # sorting keeps the order of recording within each model
+        audits = sorted(self._read(), key=step_and_model)
+        for (step, _, _), group in groupby(audits, key=step_and_model):
+            of_model = list(group)
+            last_version = of_model[-1].identity
+            current = [audit for audit in of_model if audit.identity == last_version]
+            standings.append(_standing(current, floors.get(step)))
+        return standings
 
     def _read(self, *conditions: Any) -> list[Audit]:
-        """Audits in the order of recording."""
+        """Return samples in the order of recording."""
         query = (
             select(AuditRecord.__table__)
             .where(*conditions)
@@ -262,7 +259,7 @@ def identity_of(
 ) -> str:
     """Return the identity of what some models' answers depend on, and of their golden set.
 
-    So to certify again on the same golden set, or to let a certificate be renewed every night, forgets nothing.
+    A certificate that is renewed on the same golden set has the same identity, so its samples stay.
     """
     return canonical_hash(
         [sorted(identities.items()), prompt_hash, step_hash, golden_hash]
@@ -271,77 +268,105 @@ def identity_of(
 
 def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
     """Return the evidence of the counted samples in order, up to the first without a label."""
-    found = Evidence(floor=floor)
+    evidence = Evidence(floor=floor)
     for audit in audits:
         if not audit.counted:
             continue
+        # Skipping an item without a label would let people choose what counts.
         if audit.right is None:
             break
-        found = update(found, audit.right)
-    return found
+        evidence = update(evidence, audit.right)
+    return evidence
 
 
 def demoted(
     samples: Samples, certificates: Certificates, floors: Mapping[str, float]
 ) -> Demoted:
     """Return the certificates that labels refute, each with the reason."""
-    reasons = {}
+    reasons: dict[tuple[str, tuple[str, ...]], str] = {}
     for certificate in certificates.certificates:
-        floor = floors.get(certificate.step, 0.0)
-        if 0 < floor < 1 and (
-            reason := demotion(evidence_of(_of(samples, certificate), floor))
-        ):
+        floor = floors.get(certificate.step)
+        if not _is_testable(floor):
+            continue
+        evidence = evidence_of(_samples_of(samples, certificate), floor)
+        reason = demotion(evidence)
+        if reason:
             reasons[certificate.step, certificate.models] = reason
     return reasons
 
 
-def _of(samples: Samples, certificate: Certificate) -> list[Audit]:
+def _is_testable(floor: float | None) -> TypeGuard[float]:
+    """Return True if labels can refute a floor: any answer meets 0, and no evidence shows 1."""
+    return floor is not None and 0 < floor < 1
+
+
+def _samples_of(samples: Samples, certificate: Certificate) -> list[Audit]:
     """Return the samples of a certified chain: of its first model, its first two, and so on."""
-    found = []
-    for asked in range(1, len(certificate.models) + 1):
-        identities = {
-            name: certificate.identities[name] for name in certificate.models[:asked]
-        }
+    of_chain: list[Audit] = []
+    for length in range(1, len(certificate.models) + 1):
+        models = certificate.models[:length]
+        identities = {name: certificate.identities[name] for name in models}
         identity = identity_of(
             identities,
             certificate.prompt_hash,
             certificate.step_hash,
             certificate.golden_hash,
         )
-        found += samples.of(certificate.step, " > ".join(identities), identity)
-    return sorted(
-        (audit for audit in found if not audit.shadow),
-        key=lambda audit: (audit.recorded_at, audit.id),
-    )
+        of_chain += samples.of_models(certificate.step, " > ".join(identities), identity)
+    in_use = [audit for audit in of_chain if not audit.shadow]
+    return sorted(in_use, key=lambda audit: (audit.recorded_at, audit.id))
+
+
+def _labels_by_answer(item: Item, right: Right) -> dict[str, bool]:
+    """Return, for each answer of an item that is labelled, whether it is right."""
+    labels = {item.accepted.id: right in ("accepted", "both")}
+    if item.shadow and item.asks_both:
+        labels[item.shadow.id] = right in ("shadow", "both")
+    return labels
 
 
 def _label_row(item: Item, right: Right, reviewer: str) -> Row:
-    used = item.accepted
+    in_use = item.accepted
+    value_hash = None
+    if in_use.value is not None:
+        value_hash = canonical_hash(in_use.value)
+    shadow = None
+    if item.shadow and item.asks_both:
+        shadow = item.shadow.model
     return {
         "item": item.id,
-        "run_id": used.run_id,
-        "document_hash": used.document_hash,
-        "step": used.step,
-        "model": used.model,
-        "shadow": item.shadow.model if item.shadow and item.asks_both else None,
+        "run_id": in_use.run_id,
+        "document_hash": in_use.document_hash,
+        "step": in_use.step,
+        "model": in_use.model,
+        "shadow": shadow,
         "word": right,
-        "value_hash": None if used.value is None else canonical_hash(used.value),
+        "value_hash": value_hash,
         "reviewer": reviewer,
         "labelled_at": time.time(),
     }
 
 
 def _items(audits: Iterable[Audit]) -> list[Item]:
-    """Audits by item, in the order of recording."""
-    parts: dict[str, dict[bool, Audit]] = {}
+    """Group samples by item, in the order of recording."""
+    in_use: dict[str, Audit] = {}
+    shadows: dict[str, Audit] = {}
     for audit in audits:
-        parts.setdefault(audit.item, {})[audit.shadow] = audit
+        if audit.shadow:
+            shadows[audit.item] = audit
+        else:
+            in_use[audit.item] = audit
     return [
-        Item(accepted=found[False], shadow=found.get(True)) for found in parts.values()
+        Item(accepted=accepted, shadow=shadows.get(item))
+        for item, accepted in in_use.items()
     ]
 
 
 def _standing(audits: Sequence[Audit], floor: float | None) -> Standing:
+    """Summarise the samples of one version of a model in one step."""
+    evidence = None
+    if _is_testable(floor):
+        evidence = evidence_of(audits, floor)
     first = audits[0]
     return Standing(
         step=first.step,
@@ -351,7 +376,5 @@ def _standing(audits: Sequence[Audit], floor: float | None) -> Standing:
         compared=sum(audit.agreed is not None for audit in audits),
         agreed=sum(audit.agreed is True for audit in audits),
         counted=sum(audit.counted for audit in audits),
-        evidence=evidence_of(audits, floor)
-        if floor is not None and 0 < floor < 1
-        else None,
+        evidence=evidence,
     )

@@ -1,10 +1,11 @@
-"""The ledger's side of the audit trail: records made of rows, and the seals that show when a row was changed."""
+"""The ledger's side of the audit trail: records made of rows, and seals that show a changed row."""
 
 from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from itertools import groupby
@@ -16,6 +17,7 @@ from tierwise.ledger.leases import is_over
 from tierwise.ledger.people.chain import (
     START,
     Block,
+    Kind,
     Record,
     Scope,
     Seal,
@@ -44,19 +46,25 @@ if TYPE_CHECKING:
 
 _CHUNK = 1000  # rows fetched at once
 _ALL = Scope()
-# what worked for a run in other processes may be a little behind its end
+# Other processes that work for a run may write a little after its process is dead.
 _QUIET_S = 60.0
+
+# the seals of a ledger by their kind and subject
+_SealsByBlock = Mapping[tuple[Kind, str], Seal]
 
 
 class Seals:
-    """The ledger's records and seals, for an auditor. All raise LedgerError when the database fails."""
+    """The ledger's records and seals, for an auditor.
+
+    Methods raise LedgerError when the database fails.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def seal_run(self, run_id: str) -> None:
-        """Seal a run's records as they are now; one that is sealed stays as it is."""
-        count, head = chained(self._run(run_id))
+        """Seal a run's records as they are now; a sealed run keeps its seal."""
+        count, head = chained(self._run_records(run_id))
         with (
             self._database.translated_errors("written"),
             self._database.writing() as connection,
@@ -64,192 +72,183 @@ class Seals:
             add_seal(connection, "run", run_id, count, head)
 
     def end_crashed(self) -> list[str]:
-        """End on record, and seal, the runs whose process is gone; their ids. Their last record is their end.
+        """End and seal the runs whose process is dead, each at its last record; return their ids.
 
-        A process that comes back all the same ends its run as any other, and the seal of that end counts.
+        If such a process was only suspended, it ends its run like any other, and that seal counts.
         """
         now = time.time()
+        query = select(Run.__table__).where(Run.state == "running")
         with self._database.reading() as connection:
-            running = connection.execute(
-                select(Run.__table__).where(Run.state == "running")
-            ).all()
-        return [
-            row.id
-            for row in running
-            if is_over(row.owner, row.lease_until, now) and self._end_crashed(row, now)
-        ]
+            running = connection.execute(query).all()
+        crashed = [row for row in running if is_over(row.owner, row.lease_until, now)]
+        return [row.id for row in crashed if self._end_crashed(row, now)]
 
     def _end_crashed(self, row: Any, now: float) -> bool:
-        """Return True if this call ended the run, and not another process meanwhile."""
+        """Return True if this call ended the run, and not another process in the meantime."""
         ended = max(row.started_at, self._last_activity(row.id))
         if ended > now - _QUIET_S:
             return False
-        count, head = chained(self._run(row.id, state="crashed", ended=_time(ended)))
-        mine = (Run.id == row.id, Run.state == "running")
+        records = self._run_records(row.id, state="crashed", ended=_time(ended))
+        count, head = chained(records)
+        end = (
+            update(Run)
+            .where(Run.id == row.id, Run.state == "running")
+            .values(state="crashed", finished_at=ended)
+        )
         with (
             self._database.translated_errors("written"),
             self._database.writing() as connection,
         ):
-            end = update(Run).where(*mine).values(state="crashed", finished_at=ended)
-            if not connection.execute(end).rowcount:
+            rows_changed = connection.execute(end).rowcount
+            if not rows_changed:
                 return False
             add_seal(connection, "crash", row.id, count, head)
         return True
 
     def _last_activity(self, run_id: str) -> float:
         """Return the time of a run's last record (seconds since the epoch); 0 for none."""
-        attempts = select(func.max(AttemptRecord.started_at + AttemptRecord.latency_s))
-        outcomes = select(func.max(OutcomeRecord.recorded_at)).where(
+        attempt_ended = AttemptRecord.started_at + AttemptRecord.latency_s
+        last_attempt = select(func.max(attempt_ended)).where(
+            AttemptRecord.run_id == run_id
+        )
+        last_outcome = select(func.max(OutcomeRecord.recorded_at)).where(
             OutcomeRecord.run_id == run_id
         )
         with self._database.reading() as connection:
-            tried = connection.scalar(attempts.where(AttemptRecord.run_id == run_id))
-            return max(tried or 0.0, connection.scalar(outcomes) or 0.0)
+            attempted_at = connection.scalar(last_attempt)
+            decided_at = connection.scalar(last_outcome)
+        return max(attempted_at or 0.0, decided_at or 0.0)
 
     def in_order(self) -> Iterator[Seal]:
-        """All seals, in order."""
+        """Yield all seals, in order."""
         for row in self._stream(select(SealRecord.__table__).order_by(SealRecord.seq)):
             yield _seal(row)
 
     def blocks(self, scope: Scope = _ALL) -> Iterator[Block]:
-        """Return all records: runs by their start, then decisions, labels and deletions."""
+        """Yield all records: runs by their start, then decisions, labels and deletions."""
         seals = {(seal.kind, seal.subject): seal for seal in self.in_order()}
-        runs = select(Run.id, Run.finished_at).where(
-            *_within(scope, Run.id, Run.started_at)
+        yield from self._run_blocks(scope, seals)
+        yield from self._row_blocks(_DECISIONS, scope, seals)
+        yield from self._row_blocks(_LABELS, scope, seals)
+        # a deletion belongs to no run
+        if scope.run is None:
+            yield from self._row_blocks(_DELETIONS, scope, seals)
+
+    def _run_blocks(self, scope: Scope, seals: _SealsByBlock) -> Iterator[Block]:
+        query = (
+            select(Run.id, Run.finished_at)
+            .where(*_within(scope, Run.id, Run.started_at))
+            .order_by(Run.started_at, Run.id)
         )
-        for row in self._stream(runs.order_by(Run.started_at, Run.id)):
-            records = _Late(partial(self._run, row.id))
+        for row in self._stream(query):
+            records = _LazyRecords(partial(self._run_records, row.id))
             seal = seals.get(("run", row.id)) or seals.get(("crash", row.id))
             yield Block("run", row.id, records, row.finished_at, seal)
-        decided = select(ReviewRecord.__table__).where(
-            *_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at)
+
+    def _row_blocks(
+        self, kind: _RowKind, scope: Scope, seals: _SealsByBlock
+    ) -> Iterator[Block]:
+        """Yield the blocks of a kind of which each row is a block of its own."""
+        query = (
+            select(kind.table.__table__)
+            .where(*_within(scope, kind.run_id, kind.recorded_at))
+            .order_by(kind.table.seq)
         )
-        for row in self._stream(decided.order_by(ReviewRecord.seq)):
-            number = str(row.seq)
-            record = decision_record(row)
-            yield Block(
-                "decision",
-                number,
-                (record,),
-                row.reviewed_at,
-                seals.get(("decision", number)),
-            )
-        labels = select(LabelRecord.__table__).where(
-            *_within(scope, LabelRecord.run_id, LabelRecord.labelled_at)
-        )
-        for row in self._stream(labels.order_by(LabelRecord.seq)):
-            number = str(row.seq)
-            record = label_record(row)
-            yield Block(
-                "label",
-                number,
-                (record,),
-                row.labelled_at,
-                seals.get(("label", number)),
-            )
-        if scope.run is None:
-            since = (
-                ()
-                if scope.since is None
-                else (DeletionRecord.deleted_at >= scope.since,)
-            )
-            for row in self._stream(
-                select(DeletionRecord.__table__)
-                .where(*since)
-                .order_by(DeletionRecord.seq)
-            ):
-                number = str(row.seq)
-                record = deletion_record(row)
-                yield Block(
-                    "deletion",
-                    number,
-                    (record,),
-                    row.deleted_at,
-                    seals.get(("deletion", number)),
-                )
+        for row in self._stream(query):
+            subject = str(row.seq)
+            records = (kind.record_of(row),)
+            recorded_at = getattr(row, kind.recorded_at.key)
+            seal = seals.get((kind.name, subject))
+            yield Block(kind.name, subject, records, recorded_at, seal)
 
     def altered_texts(self, scope: Scope = _ALL) -> Iterator[str]:
-        """Texts that are still kept and do not fit their hashes any more; deleted ones are no fault."""
-        wanted = _within(scope, Run.id, Run.started_at)
-        values = (
+        """Yield the kept texts that no longer fit their hashes; a deleted text is no fault."""
+        yield from self._altered_values(scope)
+        yield from self._altered_answers(scope)
+        yield from self._altered_decisions(scope)
+
+    def _altered_values(self, scope: Scope) -> Iterator[str]:
+        query = (
             select(OutcomeRecord.__table__)
             .join(Run, Run.id == OutcomeRecord.run_id)
-            .where(*wanted)
+            .where(*_within(scope, Run.id, Run.started_at))
+            .where(OutcomeRecord.value.is_not(None))
         )
-        for row in self._stream(values.where(OutcomeRecord.value.is_not(None))):
+        for row in self._stream(query):
+            # rows of old ledgers have no hash
             if row.value_hash and canonical_hash(row.value) != row.value_hash:
                 yield f"run {row.run_id}: the value of {row.document_id}, {row.step}, was changed"
-        answers = (
+
+    def _altered_answers(self, scope: Scope) -> Iterator[str]:
+        query = (
             select(
                 AttemptRecord.run_id,
                 AttemptRecord.document_id,
                 AttemptRecord.step,
                 AttemptRecord.answer_hash,
+                CallRecord.reply,
             )
-            .add_columns(CallRecord.reply)
             .join(CallRecord, CallRecord.attempt_id == AttemptRecord.id)
             .join(Run, Run.id == AttemptRecord.run_id)
-            .where(
-                *wanted,
-                CallRecord.reply.is_not(None),
-                AttemptRecord.answer_hash.is_not(None),
-            )
+            .where(*_within(scope, Run.id, Run.started_at))
+            .where(CallRecord.reply.is_not(None))
+            .where(AttemptRecord.answer_hash.is_not(None))
         )
-        for row in self._stream(answers):
-            if text_hash(reply_of(row.reply).text) != row.answer_hash:
+        for row in self._stream(query):
+            answer = reply_of(row.reply).text
+            if text_hash(answer) != row.answer_hash:
                 yield f"run {row.run_id}: an answer for {row.document_id}, {row.step}, was changed"
-        decisions = select(ReviewRecord.__table__).where(
+
+    def _altered_decisions(self, scope: Scope) -> Iterator[str]:
+        query = select(ReviewRecord.__table__).where(
             *_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at)
         )
-        for row in self._stream(decisions):
-            changed = (
-                row.value is not None and canonical_hash(row.value) != row.value_hash
-            )
-            if changed or (row.note and text_hash(row.note) != row.note_hash):
+        for row in self._stream(query):
+            value_kept = row.value is not None
+            value_altered = value_kept and canonical_hash(row.value) != row.value_hash
+            note_altered = row.note and text_hash(row.note) != row.note_hash
+            if value_altered or note_altered:
                 yield f"decision {row.seq}: its value or note was changed"
 
     def altered_labels(self) -> Iterator[str]:
-        """Audited answers whose label is not the last one on record; older ones than the first record are no fault."""
+        """Yield the sampled answers whose label is not the last one on record.
+
+        Labels from before the first record, by an older version, are no fault.
+        """
+        query = select(LabelRecord.__table__).order_by(LabelRecord.seq)
         with self._database.reading() as connection:
-            rows = connection.execute(
-                select(LabelRecord.__table__).order_by(LabelRecord.seq)
-            ).all()
-        last = {row.item: row for row in rows}
-        first = min((row.labelled_at for row in rows), default=None)
-        columns = (
+            rows = connection.execute(query).all()
+        last_labels = {row.item: row for row in rows}
+        records_began = min((row.labelled_at for row in rows), default=None)
+        samples = select(
             AuditRecord.id,
             AuditRecord.right,
             AuditRecord.reviewer,
             AuditRecord.reviewed_at,
         )
-        for row in self._stream(select(*columns)):
-            item, _, answer = row.id.partition(".")
-            label = last.get(item)
+        for sample in self._stream(samples):
+            item = sample.id.partition(".")[0]
+            label = last_labels.get(item)
             if label is None:
-                wrong = (
-                    first is not None
-                    and row.right is not None
-                    and (row.reviewed_at or first) >= first
-                )
-            elif row.right is None:
-                wrong = answer == "accepted"
+                altered = _labelled_after(sample, records_began)
             else:
-                wrong = (
-                    row.right is not (label.word in (answer, "both"))
-                    or row.reviewer != label.reviewer
-                )
-            if wrong:
-                yield f"audit {row.id}: its label is not the one on record"
+                altered = _differs_from_label(sample, label)
+            if altered:
+                yield f"audit {sample.id}: its label is not the one on record"
 
-    def _run(self, run_id: str, **instead: Any) -> Iterator[Record]:
-        """Return a run, its attempts as they were recorded, its outcomes as they were recorded."""
+    def _run_records(self, run_id: str, **instead: Any) -> Iterator[Record]:
+        """Yield a run, its attempts and its outcomes, both in the order of recording.
+
+        `instead` are fields of the run's record that replace the stored ones.
+        """
         with self._database.reading() as connection:
-            run = connection.execute(
-                select(Run.__table__).where(Run.id == run_id)
-            ).one()
+            query = select(Run.__table__).where(Run.id == run_id)
+            run = connection.execute(query).one()
+            # The order, and with it the hash, must not depend on the database's locale.
             byte_order = "BINARY" if connection.dialect.name == "sqlite" else "C"
         yield {**_run_record(run), **instead}
-        attempts = (
+
+        attempts_and_verdicts = (
             select(
                 AttemptRecord.__table__,
                 VerdictRecord.check,
@@ -260,31 +259,31 @@ class Seals:
             .where(AttemptRecord.run_id == run_id)
             .order_by(AttemptRecord.seq, VerdictRecord.position)
         )
-        for _, group in groupby(self._stream(attempts), key=lambda row: row.seq):
-            yield _attempt_record(list(group))
-        order = (
-            OutcomeRecord.recorded_at,
-            *(
-                collate(c, byte_order)
-                for c in (OutcomeRecord.document_id, OutcomeRecord.step)
-            ),
-        )
-        for row in self._stream(
+        rows = self._stream(attempts_and_verdicts)
+        for _, rows_of_attempt in groupby(rows, key=lambda row: row.seq):
+            yield _attempt_record(list(rows_of_attempt))
+
+        outcomes = (
             select(OutcomeRecord.__table__)
             .where(OutcomeRecord.run_id == run_id)
-            .order_by(*order)
-        ):
+            .order_by(
+                OutcomeRecord.recorded_at,
+                collate(OutcomeRecord.document_id, byte_order),
+                collate(OutcomeRecord.step, byte_order),
+            )
+        )
+        for row in self._stream(outcomes):
             yield _outcome_record(row, run.policy_hash)
 
     def _stream(self, query: Any) -> Iterator[Any]:
+        """Yield the rows of a query, fetched in chunks."""
+        in_chunks = {"yield_per": _CHUNK}
         with self._database.reading() as connection:
-            yield from connection.execute(
-                query, execution_options={"yield_per": _CHUNK}
-            )
+            yield from connection.execute(query, execution_options=in_chunks)
 
 
-class _Late:
-    """Records that are read from the ledger each time that somebody asks for them."""
+class _LazyRecords:
+    """Records that are read from the ledger each time they are iterated."""
 
     def __init__(self, read: partial[Iterator[Record]]) -> None:
         self._read = read
@@ -293,19 +292,37 @@ class _Late:
         return self._read()
 
 
+def _labelled_after(sample: Any, records_began: float | None) -> bool:
+    """Return True if a sample without a recorded label was labelled since labels are recorded."""
+    if sample.right is None or records_began is None:
+        return False
+    # a label without a time cannot be shown to be older
+    return sample.reviewed_at is None or sample.reviewed_at >= records_began
+
+
+def _differs_from_label(sample: Any, label: Any) -> bool:
+    """Return True if a sample's label is not the recorded one."""
+    answer = sample.id.partition(".")[2]  # `accepted` or `shadow`
+    if sample.right is None:
+        # Only the answer in use always has a label; a shadow may have had no value to label.
+        return bool(answer == "accepted")
+    right_on_record = label.word in (answer, "both")
+    return bool(
+        sample.right is not right_on_record or sample.reviewer != label.reviewer
+    )
+
+
 def add_seal(
     connection: Connection, kind: str, subject: str, records: int, head: str
 ) -> None:
     """Seal a chain of records in the connection's transaction, unless it is sealed already."""
-    mine = (SealRecord.kind == kind, SealRecord.subject == subject)
-    if connection.scalar(select(SealRecord.seq).where(*mine)) is not None:
-        return
-    last = (
-        connection.scalar(
-            select(SealRecord.hash).order_by(SealRecord.seq.desc()).limit(1)
-        )
-        or START
+    existing = select(SealRecord.seq).where(
+        SealRecord.kind == kind, SealRecord.subject == subject
     )
+    if connection.scalar(existing) is not None:
+        return
+    last_hash = select(SealRecord.hash).order_by(SealRecord.seq.desc()).limit(1)
+    previous = connection.scalar(last_hash) or START
     now = time.time()
     row = {
         "kind": kind,
@@ -313,15 +330,18 @@ def add_seal(
         "records": records,
         "head": head,
         "sealed_at": now,
-        "previous": last,
+        "previous": previous,
+        "hash": seal_hash(
+            kind, subject, records, head, sealed_at=now, previous=previous
+        ),
     }
-    row["hash"] = seal_hash(kind, subject, records, head, sealed_at=now, previous=last)
     connection.execute(insert(SealRecord).values(row))
 
 
 def seal_row(connection: Connection, kind: str, number: int, record: Record) -> None:
     """Seal one decision, label or deletion in the transaction that records it."""
-    add_seal(connection, kind, str(number), *chained([record]))
+    count, head = chained([record])
+    add_seal(connection, kind, str(number), count, head)
 
 
 def decision_record(row: Any) -> Record:
@@ -361,16 +381,49 @@ def label_record(row: Any) -> Record:
 
 
 def deletion_record(row: Any) -> Record:
-    """Return a deletion of texts."""
-    at = _time(row.deleted_at)
+    """Return the record of a deletion of texts."""
     return {
         "record": "deletion",
         "number": row.seq,
-        "time": at,
+        "time": _time(row.deleted_at),
         "by": row.by,
         "scope": row.scope,
         "removed": row.removed,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _RowKind:
+    """A kind of block that is one row: its table, and the columns that a scope is about."""
+
+    name: Kind
+    table: Any
+    run_id: Any  # None where rows belong to no run
+    recorded_at: Any
+    record_of: Callable[[Any], Record]
+
+
+_DECISIONS = _RowKind(
+    "decision",
+    ReviewRecord,
+    run_id=ReviewRecord.run_id,
+    recorded_at=ReviewRecord.reviewed_at,
+    record_of=decision_record,
+)
+_LABELS = _RowKind(
+    "label",
+    LabelRecord,
+    run_id=LabelRecord.run_id,
+    recorded_at=LabelRecord.labelled_at,
+    record_of=label_record,
+)
+_DELETIONS = _RowKind(
+    "deletion",
+    DeletionRecord,
+    run_id=None,
+    recorded_at=DeletionRecord.deleted_at,
+    record_of=deletion_record,
+)
 
 
 def _run_record(row: Any) -> Record:
@@ -389,8 +442,13 @@ def _run_record(row: Any) -> Record:
 
 
 def _attempt_record(rows: list[Any]) -> Record:
-    """Return an attempt; it has a row for each of its verdicts, or one without."""
+    """Return the record of an attempt, given a row for each verdict, or one row without verdict."""
     row = rows[0]
+    checks = [
+        [verdict.check, verdict.passed, verdict.score]
+        for verdict in rows
+        if verdict.check is not None
+    ]
     return {
         "record": "attempt",
         "time": _time(row.started_at),
@@ -416,13 +474,16 @@ def _attempt_record(rows: list[Any]) -> Record:
         "error": row.error,
         "finish_reason": row.finish_reason,
         "confidence": row.confidence,
-        "checks": [[r.check, r.passed, r.score] for r in rows if r.check is not None]
-        or None,
+        "checks": checks or None,
     }
 
 
 def _outcome_record(row: Any, policy_hash: str) -> Record:
     route = row.route or {}
+    rejected = [
+        [rejection["model"], rejection["reason"]]
+        for rejection in route.get("rejected", ())
+    ]
     return {
         "record": "outcome",
         "time": _time(row.recorded_at),
@@ -436,8 +497,7 @@ def _outcome_record(row: Any, policy_hash: str) -> Record:
         "policy": policy_hash,
         "rule": route.get("rule"),
         "candidates": route.get("models") or None,
-        "rejected": [[r["model"], r["reason"]] for r in route.get("rejected", ())]
-        or None,
+        "rejected": rejected or None,
         "route_reason": route.get("reason"),
         "review": route.get("review"),
         "question": row.question,
@@ -446,24 +506,38 @@ def _outcome_record(row: Any, policy_hash: str) -> Record:
 
 
 def _seal(row: Any) -> Seal:
-    names = ("kind", "subject", "records", "head", "sealed_at", "previous", "hash")
-    return Seal(number=row.seq, **{name: getattr(row, name) for name in names})
+    return Seal(
+        number=row.seq,
+        kind=row.kind,
+        subject=row.subject,
+        records=row.records,
+        head=row.head,
+        sealed_at=row.sealed_at,
+        previous=row.previous,
+        hash=row.hash,
+    )
 
 
-def _within(scope: Scope, run: Any, began: Any) -> list[Any]:
-    wanted = [] if scope.run is None else [run == scope.run]
-    return wanted if scope.since is None else [*wanted, began >= scope.since]
+def _within(scope: Scope, run_id: Any, recorded_at: Any) -> list[Any]:
+    """Return the conditions on two columns that keep a query inside a scope."""
+    conditions: list[Any] = []
+    if scope.run is not None:
+        conditions.append(run_id == scope.run)
+    if scope.since is not None:
+        conditions.append(recorded_at >= scope.since)
+    return conditions
 
 
 def _time(seconds: float | None) -> str | None:
-    """UTC in ISO 8601."""
+    """Return a time as UTC in ISO 8601."""
     if seconds is None:
         return None
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(
-        timespec="microseconds"
-    )
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="microseconds")
 
 
 def _usd(amount: Decimal | None) -> str | None:
     """Return an exact amount without needless zeros."""
-    return None if amount is None else f"{amount.normalize():f}"
+    if amount is None:
+        return None
+    return f"{amount.normalize():f}"
