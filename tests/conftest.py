@@ -16,23 +16,28 @@ from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger
 
+# Fixtures so costly that all tests with one of them run in one process; each has one name.
+SHARED = ("prefect_server", "checked_letters")
+
 settings.register_profile("tierwise", deadline=None)  # no test is about time
 settings.load_profile("tierwise")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n` each test goes to a free process, but all with Prefect's server to one, so that only one is started."""
+    """With `-n` each test goes to a free process, but tests that share a costly fixture to the same.
+
+    Otherwise several processes would each start Prefect's server, or build the same project.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path, _, name = nodeid.partition("[")[0].partition("::")
-            return (
-                "prefect"
-                if name in _tests_with("prefect_server", config.rootpath / path)
-                else nodeid
-            )
+            for fixture in SHARED:
+                if name in _tests_with(fixture, config.rootpath / path):
+                    return fixture
+            return nodeid
 
     return Scheduling(config, log)
 

@@ -132,26 +132,25 @@ classify = step(
 
 
 def checked(
-    tmp_path: Path, terminal: Terminal, *, rules: str = "", **function: str
+    tmp_path: Path, terminal: Terminal, *, rules: str = "", **sources: str
 ) -> list[str]:
-    """The lines of `tierwise check` for a project with an own check in tasks/classify.py."""
+    """The lines of `tierwise check` for a project with these modules in tasks/."""
     root = make_project(
         tmp_path,
         model("small", "http://127.0.0.1:9"),
         rules=RULES.replace("[small, large]", "[small]") + rules,
     )
-    source = PROJECTS_OWN.format(
-        annotation=function.get("annotation", " -> str | None"),
-        body=function.get("body", "return None"),
-    )
-    (root / "tasks" / "classify.py").write_text(source)
+    for name, source in sources.items():
+        (root / "tasks" / f"{name}.py").write_text(source)
     return terminal("check", cwd=root).out.splitlines()
 
 
 def test_check_knows_the_checks_of_the_steps_and_suggests_the_nearest(
     tmp_path: Path, terminal: Terminal
 ) -> None:
-    lines = checked(tmp_path, terminal, rules="escalate: {on: [iban, ibann, lable]}\n")
+    classify = PROJECTS_OWN.format(annotation=" -> str | None", body="return None")
+    rules = "escalate: {on: [iban, ibann, lable]}\n"
+    lines = checked(tmp_path, terminal, rules=rules, classify=classify)
     found = [line for line in lines if "no check named" in line]
     place = "routing_rules/rules.yaml:7: error: "
     assert found == [
@@ -300,30 +299,33 @@ REMEDY = "a check returns the reason of a failure as text, or None for a pass"
 CALLED = "checks are called as own(output, document, *, parameter, …)"
 
 
-@pytest.mark.parametrize(
-    ("annotation", "body", "message"),
-    [
-        (" -> bool", "return True", f"is annotated to return bool; {REMEDY}"),
-        (
-            " -> bool | None",
-            "return 1",
-            f"is annotated to return bool | None; {REMEDY}",
-        ),
-        ("", "return True", f"has `return True`; {REMEDY}"),
-        (
-            "",
-            "return output.label in document.text",
-            f"has `return output.label in document.text`; {REMEDY}",
-        ),
-        ("", "return not output.label", f"has `return not output.label`; {REMEDY}"),
-        ("", 'return ["a"]', f"has `return ['a']`; {REMEDY}"),
-    ],
-)
+WRONG_RESULTS = [
+    (" -> bool", "return True", f"is annotated to return bool; {REMEDY}"),
+    (" -> bool | None", "return 1", f"is annotated to return bool | None; {REMEDY}"),
+    ("", "return True", f"has `return True`; {REMEDY}"),
+    (
+        "",
+        "return output.label in document.text",
+        f"has `return output.label in document.text`; {REMEDY}",
+    ),
+    ("", "return not output.label", f"has `return not output.label`; {REMEDY}"),
+    ("", 'return ["a"]', f"has `return ['a']`; {REMEDY}"),
+]
+
+
 def test_a_check_that_returns_something_else_is_found_before_any_call(
-    tmp_path: Path, terminal: Terminal, annotation: str, body: str, message: str
+    tmp_path: Path, terminal: Terminal
 ) -> None:
-    lines = checked(tmp_path, terminal, annotation=annotation, body=body)
-    assert f"tasks/classify.py:13: error: the check iban {message}" in lines
+    sources = {
+        f"classify{number}": PROJECTS_OWN.format(annotation=annotation, body=body)
+        for number, (annotation, body, _) in enumerate(WRONG_RESULTS)
+    }
+    lines = checked(tmp_path, terminal, **sources)
+    shown = [line for line in lines if "the check iban" in line]
+    assert shown == [
+        f"tasks/classify{number}.py:13: error: the check iban {message}"
+        for number, (_, _, message) in enumerate(WRONG_RESULTS)
+    ]
 
 
 @pytest.mark.parametrize(
