@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKING := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header
 export DO_NOT_TRACK := 1
+# With it, each process of the tests would compile the whole engine again.
+unexport PYTHONDONTWRITEBYTECODE
 # The tests of `make fast`: pure modules, the cascade on a socket, and the ledger on SQLite.
 FAST := $(addprefix tests/test_,$(addsuffix .py,architecture help cli_imports output prose docs text yaml records steps \
 	checks prompts tokens catalog rules router budget certificates correctness golden faults limits \

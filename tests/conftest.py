@@ -17,7 +17,7 @@ from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger
 
 # Fixtures so costly that all tests with one of them run in one process; each has one name.
-SHARED = ("prefect_server", "checked_letters")
+SHARED = ("prefect_server", "checked_letters", "witnessed", "site")
 
 settings.register_profile("tierwise", deadline=None)  # no test is about time
 settings.load_profile("tierwise")

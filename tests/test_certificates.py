@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from scipy.stats import binom
 
 from tests.kit.certificates import TODAY, certificate
 from tierwise.errors import ConfigError, Misuse
@@ -69,6 +68,8 @@ def test_the_chance_of_a_false_certificate_is_at_most_alpha(
     n: int, rate: float, compared: int
 ) -> None:
     """Exactly, whatever the accuracy, the number of labels and the candidates compared."""
+    from scipy.stats import binom  # here, as it takes a second to import
+
     # the most errors whose bound claims at least `rate`, by bisection on the falling bound
     low, high = -1, n + 1
     while high - low > 1:

@@ -11,13 +11,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.kit.standin import Request, Standin
 
+Tierwise = Callable[..., str]
 SHOPS = {
     "meal": ("Kedai Makan Sri", "nasi lemak"),
     "travel": ("Tanjung Taxi", "fare to the airport"),
@@ -226,17 +228,29 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tierwise(root: Path, server: Standin, *arguments: str, code: int = 0) -> str:
-    """Run a command in the project and return what it prints."""
+@pytest.fixture
+def tierwise(project: Path, server: Standin, prefect_server: str) -> Tierwise:
+    """Run a command in the project, in a process of its own, and return what it prints."""
+    return partial(run_command, project, server, prefect_server)
+
+
+def run_command(
+    root: Path, server: Standin, prefect_server: str, *arguments: str
+) -> str:
+    variables = {
+        "OUR_SERVER": f"{server.url}/v1",
+        "NO_COLOR": "1",
+        "PREFECT_API_URL": prefect_server,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tierwise", *arguments],
         cwd=root,
-        env={**os.environ, "OUR_SERVER": f"{server.url}/v1", "NO_COLOR": "1"},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == code, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -252,16 +266,14 @@ def report(root: Path) -> dict[str, object]:
 
 
 def test_an_expense_report_is_certified_run_retried_and_explained(
-    project: Path, server: Standin
+    prefect_server: str, project: Path, server: Standin, tierwise: Tierwise
 ) -> None:
-    checked = tierwise(project, server, "check")
+    checked = tierwise("check")
     assert "no errors" in checked
     for step in ("kind", "expense"):
-        [row] = json.loads(
-            tierwise(project, server, "certify", step, "--yes", "--json")
-        )
+        [row] = json.loads(tierwise("certify", step, "--yes", "--json"))
         assert (row["right"], row["n"]) == (30, 30)
-    assert "is void" not in tierwise(project, server, "check")
+    assert "is void" not in tierwise("check")
 
     # One total is read wrongly, so the project's own check refuses it.
     def misread(request: Request) -> str:
@@ -271,26 +283,22 @@ def test_an_expense_report_is_certified_run_retried_and_explained(
         return json.dumps(answer)
 
     server.answer(misread)
-    tierwise(project, server, "run", "expenses")
+    tierwise("run", "expenses")
     expected = {f"{n}.txt": total(n) for n in range(100, 106)}
     assert report(project) == {**expected, "103.txt": None}
-    explained = tierwise(project, server, "explain", "103.txt", "expense")
+    explained = tierwise("explain", "103.txt", "expense")
     assert "1000.00 is not printed on the receipt" in " ".join(explained.split())
     assert "0 errors in 30" in " ".join(explained.split())
 
     # The model is mended; the retry asks for nothing that was paid and accepted.
     server.answer(read_receipt)
     before = server.count
-    tierwise(project, server, "retry", "--fresh")
+    tierwise("retry", "--fresh")
     assert server.count - before <= 2
     assert report(project) == expected
 
     # A change of the first step voids both certificates, so nothing is shown capable any more.
     prompt = project / "prompts" / "kind.md.j2"
     prompt.write_text(prompt.read_text().replace("Say what", "Tell what"))
-    void = [
-        line
-        for line in tierwise(project, server, "check").splitlines()
-        if " is void: " in line
-    ]
+    void = [line for line in tierwise("check").splitlines() if " is void: " in line]
     assert len(void) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,17 +61,22 @@ def test_plain_tasks_and_flows_that_a_flow_calls_are_told_apart_from_steps() -> 
     assert tasks_run_for_real(steps_alone) == ()
 
 
-def planned(root: Path, *arguments: str) -> str:
+def planned(root: Path, prefect_server: str, *arguments: str) -> str:
     """What the command says; in a process of its own, as this one knows the flows of another project."""
     command = [sys.executable, "-m", "tierwise", "plan", *arguments]
     done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False
+        command,
+        cwd=root,
+        env={**os.environ, "PREFECT_API_URL": prefect_server},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
-def test_plan_names_what_runs_for_real(tmp_path: Path) -> None:
+def test_plan_names_what_runs_for_real(prefect_server: str, tmp_path: Path) -> None:
     """Before it begins; a flow of steps alone is not talked about."""
     root = make_project(
         tmp_path / "project",
@@ -81,6 +87,7 @@ def test_plan_names_what_runs_for_real(tmp_path: Path) -> None:
     (root / "inbox" / "a.txt").write_text("My parcel has not arrived.")
     assert (
         "Runs for real while planning, as only steps are planned: tell_the_desk"
-        in planned(root, "told")
+        in planned(root, prefect_server, "told")
     )
-    assert "for real" not in planned(root, "support_inbox", "--source", "inbox")
+    support_inbox = ("support_inbox", "--source", "inbox")
+    assert "for real" not in planned(root, prefect_server, *support_inbox)

@@ -6,11 +6,10 @@ import io
 import zipfile
 from email.message import EmailMessage
 
-import docx
-from fpdf import FPDF
-
 
 def pdf(text: str = "") -> bytes:
+    from fpdf import FPDF  # here, since every process of the tests imports this file
+
     page = FPDF()
     page.add_page()
     page.set_font("Helvetica", size=12)
@@ -25,6 +24,8 @@ def word(
     added: dict[str, bytes] | None = None,
 ) -> bytes:
     """A Word file with a heading and a paragraph; parts can be changed and added."""
+    import docx
+
     document = docx.Document()
     document.add_heading("Offer", 1)
     document.add_paragraph("We deliver on Monday.")
