@@ -312,7 +312,9 @@ def _samples_of(samples: Samples, certificate: Certificate) -> list[Audit]:
             certificate.step_hash,
             certificate.golden_hash,
         )
-        of_chain += samples.of_models(certificate.step, " > ".join(identities), identity)
+        of_chain += samples.of_models(
+            certificate.step, " > ".join(identities), identity
+        )
     in_use = [audit for audit in of_chain if not audit.shadow]
     return sorted(in_use, key=lambda audit: (audit.recorded_at, audit.id))
 
