@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -35,6 +36,11 @@ from tierwise.records import (
 )
 from tierwise.text.language import detect
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+# Letters and symbols without a glyph: Hangul fillers, the blank Braille pattern, and the sign for
+# a character that was lost.
+_BLANK_CHARACTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\ufffd")
+_INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs")
 _SHARD = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
 
 
@@ -256,7 +262,7 @@ class _Finisher:
         )
         text = _clean(raw.text).strip()
         problem = _clean(raw.problem)
-        if not problem and not text:
+        if not problem and not any(map(_is_visible, text)):
             problem = "no text found in it"
         if not problem:
             problem = _clean(_why_incomplete(raw, self.incomplete))
@@ -357,7 +363,7 @@ class _Reader:
                 remedy=extracted.remedy,
             )
         text, notes = decode(data)
-        parts = split_front_matter(_clean(text))
+        parts = split_front_matter(_clean(text), has_fields=file.suffix == ".md")
         return RawDocument(
             id=file.id,
             text=parts.body,
@@ -404,9 +410,17 @@ def _why_incomplete(raw: RawDocument, incomplete: Incomplete) -> str:
     )
 
 
+def _is_visible(character: str) -> bool:
+    """Return False for white space, control and zero-width characters, and marks by themselves."""
+    if character in _BLANK_CHARACTERS:
+        return False
+    category = unicodedata.category(character)
+    return category not in _INVISIBLE_CATEGORIES and category[0] not in "MZ"
+
+
 def _clean(text: str) -> str:
     """Return a text with one kind of line end, and nothing that a database or UTF-8 refuses."""
     text = text.replace("\r\n", "\n")
     text = text.replace("\r", "\n")
     text = text.replace("\0", "\ufffd")
-    return text.encode("utf-8", "replace").decode()
+    return _HALF_CHARACTER.sub("\ufffd", text)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError
+from tierwise.text.csv_records import BrokenRecord, CsvReader
 from tierwise.text.files import read_text
 
 Row = dict[str, Any]
@@ -39,17 +40,16 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row | ConfigError]]:
 def csv_cells(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the cells of each row that is not blank, with the line on which the row begins.
 
-    The header is the first of them. Raises ConfigError for broken quotes.
+    The header is the first of them. Raises ConfigError for broken quotes, and for a quoted cell
+    whose lines look like rows.
     """
-    reader = csv.reader(lines, strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1  # a quoted cell may go over several lines
-    except csv.Error as error:
-        raise ConfigError(f"not valid CSV: {error}", path=path, line=line) from None
+    for row in CsvReader(lines):
+        if isinstance(row, BrokenRecord):
+            raise ConfigError(
+                f"not valid CSV: {row.explain()}", path=path, line=row.first_line
+            )
+        if row.cells:
+            yield row.first_line, row.cells
 
 
 def wrong_width(cells: Sequence[str], header: Sequence[str]) -> str | None:

@@ -6,13 +6,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tierwise.errors import ConfigError
+from tierwise.text.yaml import parse_yaml
+
 _BLOCK = re.compile(r"---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
+# As Hugo writes it. It is no front matter here, but its sensitivity counts.
+_TOML_BLOCK = re.compile(
+    r"\+\+\+[ \t]*\n(.*?)(?:^\+\+\+|\n\n|\Z)", re.DOTALL | re.MULTILINE
+)
 _PAIR = re.compile(r"""["']?(\w[\w .-]{0,60}?)["']?[ \t]*:(?:[ \t]+(.*))?""")
 _CONTINUED = re.compile(r"[ \t]+\S|-[ \t]|#|\s*$")
 _SENSITIVITY = re.compile(
-    r"""^[ \t]*["']?sensitivity["']?[ \t]*:(.*)$""", re.IGNORECASE | re.MULTILINE
+    r"""^[ \t]*["']?sensitivity["']?[ \t]*[:=](.*)$""", re.IGNORECASE | re.MULTILINE
 )
+# Anchors, aliases and tags, which could make a small text a huge value.
+_ALIAS = re.compile(r"(?:^|[\s\[{,])[&*!]", re.MULTILINE)
+_LONGEST_BLOCK = 20_000  # characters
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
+# In front of the first line: white space, and characters that nobody sees.
+_UNSEEN = re.compile("[\\s\ufeff\u200b-\u200f\u2060\u00ad]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +36,18 @@ class FrontMatter:
     declared: tuple[str, ...] = ()
 
 
-def split_front_matter(text: str) -> FrontMatter:
+def split_front_matter(text: str, *, has_fields: bool = True) -> FrontMatter:
     """Separate a text's front matter from its body.
 
-    Front matter is a first block of `key: value` lines between `---` lines. Any other block stays
-    in the body, but a `sensitivity:` line in it counts: a slip of form must not make a document
-    public.
+    Front matter is a first block between `---` lines that is a YAML mapping, with text below it.
+    Any other block stays in the body, as do all blocks without `has_fields`: a letter may begin
+    with a rule. A `sensitivity:` line in it counts all the same: a slip of form must not make a
+    document public.
     """
-    text = text.lstrip()
+    text = text[_UNSEEN.match(text).end() :]  # type: ignore[union-attr] # matches any text
+    toml = _TOML_BLOCK.match(text)
+    if toml:
+        return FrontMatter(text, declared=_sensitivity_lines(toml[1]))
     if not text.startswith("---"):
         return FrontMatter(text)
     block = _BLOCK.match(text)
@@ -42,8 +58,6 @@ def split_front_matter(text: str) -> FrontMatter:
     inside = block[1] or ""
     declared = _sensitivity_lines(inside)
     fields = _parse_fields(inside)
-    if not fields:
-        return FrontMatter(text, declared=declared)
     others: dict[str, str] = {}
     for key, value in fields.items():
         if key.casefold() == "sensitivity":
@@ -51,7 +65,23 @@ def split_front_matter(text: str) -> FrontMatter:
             declared += (value,)
         elif value:
             others[key] = value
-    return FrontMatter(text[block.end() :], others, declared)
+    body = text[block.end() :]
+    # A block with nothing below it is the letter itself.
+    is_all = bool(others) and not body.strip()
+    if not has_fields or is_all or not fields or not _is_mapping(inside):
+        return FrontMatter(text, declared=declared)
+    return FrontMatter(body, others, declared)
+
+
+def _is_mapping(inside: str) -> bool:
+    """Return True for a YAML mapping whose keys are texts."""
+    if len(inside) > _LONGEST_BLOCK or _ALIAS.search(inside):
+        return False
+    try:
+        content = parse_yaml(inside, "front matter").data
+    except ConfigError:
+        return False
+    return isinstance(content, dict) and all(isinstance(key, str) for key in content)
 
 
 def _sensitivity_lines(inside: str) -> tuple[str, ...]:

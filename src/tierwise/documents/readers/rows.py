@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, AnyStr, Generic
+from typing import IO, Any, AnyStr
 from uuid import UUID
 
 import orjson
@@ -25,11 +28,21 @@ from tierwise.documents.readers.decoding import (
 )
 from tierwise.documents.readers.results import RawDocument
 from tierwise.errors import DocumentError
+from tierwise.text.csv_records import (
+    BrokenRecord,
+    CsvReader,
+    CsvRecord,
+    without_empty_end,
+)
 
 _SAMPLE_BYTES = 1_000_000
 _LONGEST_KEY = 100
 _DELIMITERS = ",;\t|"
 _NO_ROWS = "the file has no rows"
+# Excel's first line: the delimiter of the others
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_RETURN = "\ufdd0"  # no character, so in no text
+_MOST_NULS = 0.05  # of a text file's bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +116,13 @@ def row_document(
 
 def _as_text(value: Any) -> str:
     """Return a text as it is, what JSON knows as JSON, and any other value as Python prints it."""
-    if isinstance(value, list | dict | int | float):
+    if not isinstance(value, list | dict | int | float):
+        return str(value)
+    try:
         return orjson.dumps(value, default=str).decode()
-    return str(value)
+    except TypeError:
+        # a whole number beyond 64 bits, half a character, or a key that is no text
+        return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _text_problem(text: object, column: str) -> str:
@@ -120,7 +137,7 @@ def _text_problem(text: object, column: str) -> str:
 def _row_key(own: object, number: int, seen: set[str]) -> str:
     """Return the row's own id where that is new and fit to print, else its number."""
     key = ""
-    if isinstance(own, str | int | UUID):
+    if isinstance(own, str | int | UUID) and not isinstance(own, bool):
         key = str(own).strip()
     is_new = key != "" and key not in seen
     is_fit = len(key) <= _LONGEST_KEY and key.isprintable()
@@ -134,25 +151,115 @@ def _row_key(own: object, number: int, seen: set[str]) -> str:
 
 
 def _json_rows(source: RowFile) -> Iterator[dict[str, Any] | DocumentError]:
+    """Yield the object of each line that is not blank.
+
+    Raises DocumentError for a file that is one JSON array, or whose objects go over several lines.
+    """
     with source.path.open("rb") as file:
-        lines = _BoundedLines(file, source.max_bytes)
-        for number, line in enumerate(_errors_as_rows(lines)):
-            if isinstance(line, DocumentError):
-                yield line
-                continue
-            content = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
-            if content.strip():
-                yield _parse_json_row(content.strip())
+        beginning = file.read(len(codecs.BOM_UTF32_LE))
+    encoding = byte_order_mark(beginning) or "utf-8"
+    is_first = True
+    for number, line in _numbered_json_lines(source, encoding):
+        if isinstance(line, DocumentError):
+            yield DocumentError(f"line {number}: {line}")
+            continue
+        content = line.strip()
+        if not content:
+            continue
+        if is_first:
+            is_first = False
+            _check_layout(content)
+        yield _parse_json_row(content, number)
 
 
-def _parse_json_row(line: bytes) -> dict[str, Any] | DocumentError:
-    try:
-        row = orjson.loads(line)
-    except ValueError:
-        return DocumentError("the line is not valid JSON in UTF-8; correct it")
+def _numbered_json_lines(
+    source: RowFile, encoding: str
+) -> Iterator[tuple[int, bytes | DocumentError]]:
+    """Yield the lines in UTF-8, without a byte order mark, or an error in the place of one."""
+    if encoding in ("utf-8", "utf-8-sig"):
+        with source.path.open("rb") as file:
+            for number, line in enumerate(_error_for_line(file, source.max_bytes), 1):
+                if number == 1 and isinstance(line, bytes):
+                    line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
+                yield number, line
+        return
+    with source.path.open(encoding=encoding, newline="\n") as text:
+        for number, row in enumerate(_error_for_line(text, source.max_bytes), 1):
+            if isinstance(row, str):
+                yield number, row.encode("utf-8", "surrogatepass")
+            else:
+                yield number, row
+
+
+def _check_layout(first_line: bytes) -> None:
+    """Raise DocumentError for a file that is JSON, but not JSON Lines, by its first line."""
+    is_array = first_line.startswith(b"[")
+    if is_array:
+        row = _load_json(first_line)
+        # A line such as ["a", 1] is a fault of its own.
+        is_array = row is _INVALID or (
+            isinstance(row, list) and any(isinstance(item, dict) for item in row)
+        )
+    if is_array or first_line == b"[]":
+        raise DocumentError(
+            "the file is one JSON array, not JSON Lines; write one object a line, "
+            "such as with `jq -c '.[]'`"
+        )
+    if first_line == b"{":
+        raise DocumentError(
+            "its JSON objects go over several lines; write one object a line, "
+            "such as with `jq -c .`"
+        )
+
+
+def _parse_json_row(line: bytes, number: int) -> dict[str, Any] | DocumentError:
+    row = _load_json(line)
+    if row is _INVALID and line.endswith(b","):
+        # an array's elements, without its brackets
+        row = _load_json(line[:-1])
+    if row is _INVALID:
+        return DocumentError(
+            f"line {number}: the line is not valid JSON in UTF-8; correct it"
+        )
     if not isinstance(row, dict):
-        return DocumentError("the line is not a JSON object; correct it")
+        return DocumentError(
+            f"line {number}: the line is not a JSON object; correct it"
+        )
     return row
+
+
+_INVALID = object()
+# The fast parser makes a float of a longer number.
+_LONG_NUMBER = re.compile(rb"\d{19}")
+# Python converts no more digits to a number.
+_MOST_DIGITS = 4_000
+
+
+def _load_json(line: bytes) -> Any:
+    """Return the value of a line as Python reads it, or _INVALID.
+
+    NaN and Infinity, which JSON lacks, are null. Whole numbers keep their digits.
+    """
+    if not _LONG_NUMBER.search(line):
+        with suppress(ValueError):
+            return orjson.loads(line)
+    try:
+        return json.loads(
+            line.decode(),
+            parse_constant=_null,
+            parse_int=_whole_number,
+            strict=False,
+        )
+    except (ValueError, RecursionError):
+        return _INVALID
+
+
+def _null(_: str) -> None:
+    """Return None for NaN, Infinity and -Infinity."""
+
+
+def _whole_number(digits: str) -> int | str:
+    return digits if len(digits) > _MOST_DIGITS else int(digits)
 
 
 # CSV
@@ -161,32 +268,125 @@ def _parse_json_row(line: bytes) -> dict[str, Any] | DocumentError:
 def _csv_rows(
     source: RowFile, encoding: str
 ) -> Iterator[dict[str, str] | DocumentError]:
-    # Process-wide, and 128 KiB by default: many documents are longer.
-    longest_cell = max(csv.field_size_limit(), source.max_bytes)
-    csv.field_size_limit(longest_cell)
-    with source.path.open(
-        encoding=encoding, errors="surrogateescape", newline=""
-    ) as file:
-        lines = _BoundedLines(file, source.max_bytes)
-        first_line = _first_row(lines)
-        delimiter = _find_delimiter(first_line, source.text_column)
-        rows = csv.reader(chain([first_line], lines), delimiter=delimiter, strict=True)
-        header = _first_row(rows)
+    with _open_csv(source.path, encoding) as file:
+        lines = _with_marked_returns(_error_for_line(file, source.max_bytes))
+        first_line, number, separator = _find_header(lines)
+        delimiter = separator or _find_delimiter(first_line, source.text_column)
+        header, rows = _read_header(
+            chain([first_line], lines), delimiter, source.max_bytes, number
+        )
+        _check_columns(header, source.text_column)
         _check_unique_columns(header)
-        for cells in _errors_as_rows(rows):
-            if isinstance(cells, DocumentError):
-                yield cells
-            elif not cells:
-                continue  # a blank line
-            elif len(cells) != len(header):
-                yield DocumentError(
-                    f"it has {len(cells)} cells where the header has {len(header)};"
-                    " check its quotes"
-                )
-            elif not _is_encodable("".join(cells)):
-                yield DocumentError(f"it is not all {encoding}; save the file as UTF-8")
-            else:
-                yield dict(zip(header, cells, strict=True))
+        names = _column_names(header)
+        for row in _errors_as_rows(rows):
+            if isinstance(row, DocumentError):
+                yield row
+            elif isinstance(row, BrokenRecord):
+                yield DocumentError(row.describe())
+            elif not _is_blank_row(row.cells):
+                yield _csv_row(row, names, encoding)
+
+
+def _open_csv(path: Path, encoding: str) -> IO[str]:
+    """Open a CSV file with the line ends of its first line.
+
+    In a file with other line ends, a carriage return is part of a cell: some programs write it
+    without quotes.
+    """
+
+    def opened(newline: str) -> IO[str]:
+        return path.open(encoding=encoding, errors="surrogateescape", newline=newline)
+
+    with opened("") as file:
+        try:
+            first_line = file.readline(_SAMPLE_BYTES)
+        except UnicodeDecodeError:
+            first_line = ""  # reading it again says so
+    return opened("" if first_line.endswith("\r") else "\n")
+
+
+def _with_marked_returns(
+    lines: Iterator[str | DocumentError],
+) -> Iterator[str | DocumentError]:
+    """Yield the lines with a mark for each carriage return inside of one.
+
+    The csv module would end the row there.
+    """
+    for line in lines:
+        if isinstance(line, str):
+            content = line.rstrip("\r\n")
+            if "\r" in content:
+                marked = content.replace("\r", _RETURN)
+                yield marked + line[len(content) :]
+                continue
+        yield line
+
+
+def _is_blank_row(cells: list[str]) -> bool:
+    """Return True for a blank line, and for a row of nothing but empty cells."""
+    if len(cells) == 1:
+        return cells[0] != "" and not cells[0].strip()
+    return not any(cell.strip() for cell in cells)
+
+
+def _csv_row(
+    row: CsvRecord, names: list[str], encoding: str
+) -> dict[str, str] | DocumentError:
+    cells = without_empty_end(row.cells, len(names))
+    place = f"line {row.first_line}"
+    if row.last_line > row.first_line:
+        place = f"lines {row.first_line} to {row.last_line}"
+    if len(cells) != len(names):
+        return DocumentError(
+            f"{place}: it has {len(cells)} cells where the header has {len(names)};"
+            " check its quotes"
+        )
+    if not _is_encodable("".join(cells)):
+        return DocumentError(
+            f"{place}: it is not all {encoding}; save the file as UTF-8"
+        )
+    whole = [cell.replace(_RETURN, "\n") for cell in cells]
+    return dict(zip(names, whole, strict=True))
+
+
+def _find_header(lines: Iterator[str | DocumentError]) -> tuple[str, int, str]:
+    """Return the header's line, its number, and the delimiter of a line `sep=;` before it.
+
+    Raises DocumentError when there is no header, or it is too long.
+    """
+    separator = ""
+    for number, line in enumerate(lines, 1):
+        if isinstance(line, DocumentError):
+            raise DocumentError(f"line {number}: {line}")
+        declared = _SEPARATOR_LINE.fullmatch(line.rstrip("\r\n"))
+        if declared and not separator:
+            separator = declared[1]
+        elif line.strip():
+            return line, number, separator
+    raise DocumentError(_NO_ROWS)
+
+
+def _read_header(
+    lines: Iterator[str | DocumentError], delimiter: str, most: int, first_line: int
+) -> tuple[list[str], CsvReader]:
+    """Return the header, and a reader of the rows. Raises DocumentError for a broken header."""
+    rows = CsvReader(
+        lines, delimiter=delimiter, most_characters=most, first_line=first_line
+    )
+    header = next(rows, None)
+    if isinstance(header, BrokenRecord):
+        raise DocumentError(header.describe())
+    if header is None:
+        raise DocumentError(_NO_ROWS)
+    return header.cells, rows
+
+
+def _column_names(header: list[str]) -> list[str]:
+    """Return the columns' names; one without a name is called after its place."""
+    return [
+        name if name.strip() else f"column {number}"
+        for number, name in enumerate(header, 1)
+    ]
 
 
 def _csv_encoding(path: Path) -> tuple[str, dict[str, str]]:
@@ -199,7 +399,9 @@ def _csv_encoding(path: Path) -> tuple[str, dict[str, str]]:
     marked = byte_order_mark(sample)
     if marked:
         return marked, {}
-    if b"\0" in sample:
+    # Some NULs are a slip of the program that wrote the file, or its end after a crash.
+    content = sample.rstrip(b"\0")
+    if content.count(b"\0") > _MOST_NULS * len(content):
         raise DocumentError(BINARY)
     if is_mostly_utf8(sample, complete=len(sample) < _SAMPLE_BYTES):
         return "utf-8", {}
@@ -216,8 +418,19 @@ def _find_delimiter(header: str, text_column: str) -> str:
         columns = _split_line(header, delimiter)
         if wanted in [name.strip().casefold() for name in columns]:
             return delimiter
-    listed = ", ".join(_split_line(header, ","))[:200]
-    raise DocumentError(
+    raise _no_column(_split_line(header, ","), text_column)
+
+
+def _check_columns(header: list[str], text_column: str) -> None:
+    """Raise DocumentError when no column holds the text."""
+    wanted = text_column.strip().casefold()
+    if wanted not in [name.strip().casefold() for name in header]:
+        raise _no_column(header, text_column)
+
+
+def _no_column(header: list[str], text_column: str) -> DocumentError:
+    listed = ", ".join(header)[:200]
+    return DocumentError(
         f"it has no column '{text_column}' (its columns: {listed});"
         " name the one that holds the text"
     )
@@ -253,54 +466,36 @@ def _is_encodable(text: str) -> bool:
 # Lines and rows of either format
 
 
-class _BoundedLines(Generic[AnyStr]):
-    """The lines of a file, each of bounded length.
+def _error_for_line(file: IO[AnyStr], longest: int) -> Iterator[AnyStr | DocumentError]:
+    """Yield the lines of a file, and an error in the place of one that is too long.
 
-    A line that is too long is left out and raises DocumentError; then the next one follows.
+    Where the text cannot be decoded, an error is the last one.
     """
-
-    def __init__(self, file: IO[AnyStr], longest: int) -> None:
-        self._file: IO[AnyStr] = file
-        self._longest = longest
-
-    def __iter__(self) -> _BoundedLines[AnyStr]:
-        return self
-
-    def __next__(self) -> AnyStr:
-        line = self._file.readline(self._longest + 1)
-        if not line:
-            raise StopIteration
-        if len(line) <= self._longest:
-            return line
-        rest = line
-        while len(rest) > self._longest:
-            rest = self._file.readline(self._longest + 1)
-        raise DocumentError(f"it is longer than {self._longest:,} bytes; split it")
-
-
-def _errors_as_rows(rows: Iterator[Any]) -> Iterator[Any]:
-    """Yield the rows, with an error in the place of each broken one."""
     while True:
         try:
-            yield next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield DocumentError(f"the row is broken: {error}; check its quotes")
-        except DocumentError as error:
-            yield error
+            line = file.readline(longest + 1)
         except UnicodeDecodeError:
             yield DocumentError(
                 "from here on the file is damaged: its text cannot be decoded; save it as UTF-8"
             )
             return
+        if not line:
+            return
+        if len(line) <= longest:
+            yield line
+            continue
+        rest = line
+        while len(rest) > longest:
+            rest = file.readline(longest + 1)
+        yield DocumentError(f"it is longer than {longest:,} bytes; split it")
 
 
-def _first_row(rows: Iterator[Any]) -> Any:
-    """Return the first row. Raises DocumentError when there is none or it is broken."""
-    first = next(_errors_as_rows(rows), None)
-    if isinstance(first, DocumentError):
-        raise first
-    if first is None:
-        raise DocumentError(_NO_ROWS)
-    return first
+def _errors_as_rows(rows: Iterator[Any]) -> Iterator[Any]:
+    """Yield the rows, with an error in the place of each line that cannot be read."""
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except DocumentError as error:
+            yield error
