@@ -293,6 +293,99 @@ def test_an_unknown_sensitivity_means_restricted_and_is_noted(tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize(
+    "letter",
+    [
+        "---\nFrom: Ann Marsh\nSubject: broken shelf\nDate: 2026-11-23\n---\nHello",
+        "---\nComplaint: the shelf is broken, I want 240 euros back\nContact: ann@example.org\n---",
+        "---\nsensitivity: confidential\ntopic: x\n---\nHello",
+        "+++\ntitle = 'x'\n+++\nHello",
+        "***\nHello\n***",
+        "---\nHello\n---\nBye",
+        "---\n\nHello",
+        "---\n---\nHello",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "\ufeff", "\n\n", "\u200b\ufeff\n"])
+def test_a_letter_that_begins_with_a_rule_keeps_its_lines(
+    tmp_path: Path, letter: str, before: str
+) -> None:
+    document = read(write(tmp_path, a__txt=before + letter))["a.txt"]
+    assert document.text == letter
+    assert document.metadata == {"path": "a.txt", "format": "txt"}
+    level = "confidential" if "sensitivity" in letter else "internal"
+    assert document.sensitivity == level
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        "---\nsensitivity: confidential\n---",
+        "\ufeff---\nsensitivity: confidential\n---",
+        "\u200b\n---\nSensitivity : 'confidential' # why\n---",
+        "---\nnot: a: mapping\nsensitivity: confidential\n---",
+        "---\nbase: &x 1\nsensitivity: confidential\n---",
+        "---\nsensitivity: confidential\n...",
+        '+++\nsensitivity = "confidential"\n+++',
+        "---\r\nsensitivity: confidential\r\n---\r",
+    ],
+)
+def test_a_declared_sensitivity_counts_under_either_ending(
+    tmp_path: Path, name: str, block: str
+) -> None:
+    document = read(write(tmp_path, **{name.replace(".", "__"): f"{block}\nHello"}))
+    assert document[name].sensitivity == "confidential"
+    assert document[name].text.endswith("Hello")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "Subject: Re: your letter\nFrom: Ann",  # no YAML
+        "1: one\n2: two",  # keys that are no words
+        "a: &x [1]\nb: *x",
+        "Dear Sir, I write: the shelf\n- is broken",
+    ],
+)
+def test_a_block_that_is_no_plain_mapping_stays_in_the_text(
+    tmp_path: Path, block: str
+) -> None:
+    text = f"---\n{block}\n---\nHello"
+    assert read(write(tmp_path, a__md=text))["a.md"].text == text
+
+
+def test_a_block_with_nothing_below_it_is_the_letter(tmp_path: Path) -> None:
+    text = "---\nComplaint: the shelf is broken\n---"
+    assert read(write(tmp_path, a__md=f"{text}\n\n"))["a.md"].text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u200b\u200c\ufeff",
+        "\u00ad\n\u2060 \u200e",
+        "\u3164\u2800\u115f",
+        "\U000e0041\ufe0f",
+        "\u034f\u180e",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.csv", "a.jsonl"])
+def test_characters_without_a_glyph_are_no_text(
+    tmp_path: Path, text: str, name: str
+) -> None:
+    content = {"a.csv": f'text\n"{text}"', "a.jsonl": json.dumps({"text": text})}
+    (tmp_path / name).write_text(content.get(name, text))
+    [document] = read(tmp_path).values()
+    assert "no text found in it" in reason(document)
+
+
+def test_a_short_text_of_any_script_is_one(tmp_path: Path) -> None:
+    for number, text in enumerate(["é", "ก็", "1", "?", "€", "👍🏽", "अ", "\ue000"]):
+        (tmp_path / f"{number}.txt").write_text(f"\u200b{text}")
+    assert not any(document.deferred for document in read(tmp_path).values())
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     base=st.sampled_from(SENSITIVITIES),

@@ -21,6 +21,7 @@ _SENSITIVITY = re.compile(
 )
 # Anchors, aliases and tags, which could make a small text a huge value.
 _ALIAS = re.compile(r"(?:^|[\s\[{,])[&*!]", re.MULTILINE)
+_PLAIN_KEY = re.compile(r"[^\W\d][\w.-]*")
 _LONGEST_BLOCK = 20_000  # characters
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 # In front of the first line: white space, and characters that nobody sees.
@@ -74,14 +75,14 @@ def split_front_matter(text: str, *, has_fields: bool = True) -> FrontMatter:
 
 
 def _is_mapping(inside: str) -> bool:
-    """Return True for a YAML mapping whose keys are texts."""
+    """Return True for a YAML mapping whose keys are single words."""
     if len(inside) > _LONGEST_BLOCK or _ALIAS.search(inside):
         return False
     try:
         content = parse_yaml(inside, "front matter").data
     except ConfigError:
         return False
-    return isinstance(content, dict) and all(isinstance(key, str) for key in content)
+    return isinstance(content, dict) and all(map(_PLAIN_KEY.fullmatch, content))
 
 
 def _sensitivity_lines(inside: str) -> tuple[str, ...]:
