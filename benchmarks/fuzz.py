@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tests.kit import marked_pdf
 from tests.kit.office_files import mail, pdf, word
 from tests.kit.projects import ROOT
 from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
@@ -250,7 +251,7 @@ def readers() -> dict[str, Reader]:
     return {
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), rows) for suffix in (".csv", ".jsonl")},
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), texts) for suffix in (".txt", ".md")},
-        "document.pdf": Reader(lambda data: extract(data, ".pdf"), (pdf("Hello there"),)),
+        "document.pdf": Reader(lambda data: extract(data, ".pdf"), (pdf("Hello there"), marked_pdf.everything())),
         "document.docx": Reader(lambda data: extract(data, ".docx"), (word(),)),
         "document.html": Reader(lambda data: extract(data, ".html"), (b"<table><tr><td>a<p>b</table><a href=x>y</a>",)),
         "document.eml": Reader(lambda data: extract(data, ".eml"), (bytes(mail()),)),

@@ -39,11 +39,10 @@ class PdfFile:
     # ---- objects ------------------------------------------------------------------------------
 
     def add(self, content: str, stream: bytes | None = None) -> int:
-        """Add an object; its number."""
+        """Add an object, or the entries of a stream; its number."""
         data = content.encode("latin-1")
         if stream is not None:
-            inside = content.strip().removeprefix("<<").removesuffix(">>")
-            head = f"<< {inside} /Length {len(stream)} >>\nstream\n"
+            head = f"<< {content} /Length {len(stream)} >>\nstream\n"
             data = head.encode("latin-1") + stream + b"\nendstream"
         self._objects.append(data)
         return len(self._objects)
@@ -80,6 +79,11 @@ class PdfFile:
         embedded = self.add("/Type /EmbeddedFile", data)
         spec = f"<< /Type /Filespec /F {literal(name)} /UF {literal(name)} /EF << /F {embedded} 0 R >> >>"
         self._files.append((name, self.add(spec)))
+
+    @property
+    def size(self) -> int:
+        """The number of pages so far."""
+        return len(self._kids)
 
     # ---- pages --------------------------------------------------------------------------------
 
