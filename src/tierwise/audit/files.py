@@ -32,7 +32,8 @@ _LINKS = ("previous", "hash")
 _FIELDS = (
     "record time run step document sensitivity sensitivity_source status decision by "
     "model tier kind attempt policy rule candidates rejected route_reason review "
-    "checks cost_usd price_date prompt_tokens cached_tokens completion_tokens latency_s reused "
+    "checks cost_usd price_date prompt_tokens cached_tokens completion_tokens "
+    "usage_unclear latency_s reused "
     "error finish_reason confidence prompt prompt_hash call_hash answer_hash question "
     "value_hash note_hash number flow state ended budget_usd parameters_hash tierwise "
     "item shadow scope removed records scope_run scope_since sealed seal"

@@ -168,7 +168,7 @@ def with_plain_counts(body: dict[str, Any]) -> dict[str, Any]:
 def _plain(usage: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in usage.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and _key(name) not in _KNOWN:
             plain[name] = _plain(value)
         elif name.endswith("_details"):
             plain[name] = None  # a list, or what else is no dictionary

@@ -67,6 +67,7 @@ class RunRow:
     `documents` have an outcome; a document is `deferred` when any of its outcomes is, else `accepted`
     when any is. `attempts` counts reused ones too. `cost` is None when that of any attempt is unknown:
     then `cost_known` is the sum of the others, and `cost_unknown` counts those without.
+    `usage_unclear` counts the calls whose token counts contradict each other.
     """
 
     id: str
@@ -89,6 +90,7 @@ class RunRow:
     tierwise_version: str
     tags: dict[str, str] | None = None
     plan: dict[str, Any] | None = None
+    usage_unclear: int = 0
 
     @property
     def cost(self) -> Decimal | None:
@@ -188,6 +190,7 @@ def attempt_row(run_id: str, attempt: Attempt) -> Row:
     return (
         row
         | {name: usage and getattr(usage, name) for name in _TOKENS}
+        | {"usage_unclear": usage.unclear or None if usage else None}
         | {"run_id": run_id, "answer_hash": hashed}
     )
 
@@ -195,11 +198,14 @@ def attempt_row(run_id: str, attempt: Attempt) -> Row:
 def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
     """Return the attempt of a row, without its text."""
     known = row.prompt_tokens is not None
-    usage = (
-        Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens)
-        if known
-        else None
-    )
+    usage = None
+    if known:
+        usage = Usage(
+            row.prompt_tokens,
+            row.completion_tokens,
+            row.cached_tokens,
+            row.usage_unclear or "",
+        )
     return Attempt(
         **{name: getattr(row, name) for name in _ATTEMPT},
         usage=usage,

@@ -194,6 +194,7 @@ class AttemptRecord(Base):
     prompt_tokens: Mapped[int | None]
     cached_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
+    usage_unclear: Mapped[str | None]  # see `records.Usage`
     cost: Mapped[Decimal | None]
     price_date: Mapped[str | None]
     latency_s: Mapped[float]

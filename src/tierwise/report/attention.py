@@ -88,6 +88,13 @@ def _run_items(summary: RunSummary) -> Iterator[Attention]:
         yield Attention(
             f"{calls} of unknown cost: a price is missing", "tierwise models"
         )
+    if run.usage_unclear:
+        calls = plural(run.usage_unclear, "call")
+        text = (
+            f"{calls} with unclear usage: the server's token counts contradict each other, "
+            "the largest reading counts"
+        )
+        yield Attention(text, f"tierwise show {run.id} --documents")
     if run.budget_usd and _NEARLY_SPENT * run.budget_usd <= run.cost_known:
         text = f"{usd(run.cost_known)} of a budget of {usd(run.budget_usd)} are spent"
         yield Attention(text, command_of(run, **_doubled_budget(run)))

@@ -158,6 +158,11 @@ class _RowWriter:
         """Return an attempt as [model, tier, kind, USD, seconds, reused, error, …]."""
         number = self.texts.number
         usage = attempt.usage
+        note = self._quoting(attempt.error_text, shown)
+        if usage and usage.unclear and not attempt.error:
+            note = number(
+                f"usage unclear: {usage.unclear}; counted the largest reading"
+            )
         return [
             number(attempt.model),
             number(attempt.tier),
@@ -166,7 +171,7 @@ class _RowWriter:
             round(attempt.latency_s, 3),
             int(attempt.reused),
             number(attempt.error),
-            self._quoting(attempt.error_text, shown),
+            note,
             [usage.prompt_tokens, usage.completion_tokens] if usage else [],
             self._verdict_rows(attempt, shown),
         ]

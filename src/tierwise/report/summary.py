@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from tierwise.records import Outcome, Status
-from tierwise.text.amounts import rounded, usd
+from tierwise.text.amounts import plural, rounded, usd
 
 if TYPE_CHECKING:
     from tierwise.engine import RunRecords
@@ -84,6 +84,10 @@ class RunSummary:
         if run.finished_at:
             parts.append(f"{run.finished_at - run.started_at:.0f} s")
         parts.append(f"cost {usd(run.cost_known, run.cost_unknown)}")
+        if run.usage_unclear:
+            parts.append(
+                f"usage of {plural(run.usage_unclear, 'call')} unclear (the largest reading counts)"
+            )
         return ", ".join(parts)
 
     def cells(self) -> list[dict[str, Any]]:

@@ -215,6 +215,9 @@ def _attempt_details(explanation: Explanation, attempt: Attempt) -> Iterator[str
         and outcome.status == "accepted"
         and attempt is explanation.used[-1]
     )
+    if attempt.usage and attempt.usage.unclear and not attempt.reused:
+        unclear = attempt.usage.unclear
+        yield f"usage unclear: {unclear}; counted the largest reading"
     said = explanation.answers.get(attempt.id)
     if said is not None and not accepted:  # the outcome shows an accepted answer
         yield f"said {one_line(said)}"

@@ -82,6 +82,11 @@ def _what_happened(
     if run.budget_usd is not None:
         cost += f" of a budget of {usd(run.budget_usd)}"
     lines.append(f"  {calls}; {cost}.")
+    if run.usage_unclear:
+        unclear = plural(run.usage_unclear, "call")
+        lines.append(
+            f"  Usage of {unclear} unclear: the largest reading of the server's counts counts."
+        )
     return lines
 
 

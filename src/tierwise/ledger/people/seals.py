@@ -449,7 +449,7 @@ def _attempt_record(rows: list[Any]) -> Record:
         for verdict in rows
         if verdict.check is not None
     ]
-    return {
+    record = {
         "record": "attempt",
         "time": _time(row.started_at),
         "run": row.run_id,
@@ -476,6 +476,10 @@ def _attempt_record(rows: list[Any]) -> Record:
         "confidence": row.confidence,
         "checks": checks or None,
     }
+    if row.usage_unclear is not None:
+        # Only where there is something: records that were sealed before have no such field.
+        record["usage_unclear"] = row.usage_unclear
+    return record
 
 
 def _outcome_record(row: Any, policy_hash: str) -> Record:

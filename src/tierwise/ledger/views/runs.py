@@ -236,6 +236,12 @@ class Runs:
 
 _REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))
 _UNKNOWN = func.sum(case((AttemptRecord.cost.is_(None), 1), else_=0))
+_UNCLEAR = func.sum(
+    case(
+        (and_(AttemptRecord.usage_unclear.is_not(None), ~AttemptRecord.reused), 1),
+        else_=0,
+    )
+)
 _GROUP = (AttemptRecord.step, AttemptRecord.tier, AttemptRecord.model)
 
 
@@ -294,6 +300,7 @@ def _spending(run_ids: list[str]) -> _Query:
             _REUSED.label("reused"),
             func.sum(AttemptRecord.cost).label("cost_known"),
             _UNKNOWN.label("cost_unknown"),
+            _UNCLEAR.label("usage_unclear"),
         )
         .where(AttemptRecord.run_id.in_(run_ids))
         .group_by(AttemptRecord.run_id)
@@ -337,4 +344,5 @@ def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
         reused=spent.reused if spent else 0,
         cost_known=(spent.cost_known if spent else None) or Decimal(0),
         cost_unknown=spent.cost_unknown if spent else 0,
+        usage_unclear=spent.usage_unclear if spent else 0,
     )

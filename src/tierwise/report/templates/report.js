@@ -2,7 +2,7 @@
 // Data: {runs, texts, routes, documents, left_out}. Texts and routes are named by number; -1: none, -2: withheld.
 // document: [id, run, sensitivity, steps]
 // step: [step, status, model, sensitivity, reason, route, tokens, language, answer, attempts, incomplete]
-// attempt: [model, tier, kind, USD, seconds, reused, error, error's text, [tokens in, out], verdicts]
+// attempt: [model, tier, kind, USD, seconds, reused, error, its text or a note, [tokens in, out], verdicts]
 // verdict: [check, 1 passed | 0 failed | -1 unscored, reason]; route: [rule, reason, [[model, proof]], [[model, reason]]]
 const PAGE = 50;
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -185,6 +185,7 @@ function drawAttempts(attempts) {
 
 function drawAttempt([model, tier, kind, usd, seconds, reused, error, errorText, tokens, verdicts]) {
   let result = [reused ? "reused" : "answered"];
+  if (error < 0 && errorText >= 0) result.push("; ", text(errorText));
   if (error >= 0) result = errorText === -1 ? [text(error)] : [text(error), ": ", quote(errorText)];
   const number = (content) => make("td", { class: "n" }, content);
   return make("tr", {},
