@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from tierwise.ledger import Ledger
 # Fixtures so costly that all tests with one of them run in one process; each has one name.
 SHARED = ("prefect_server", "checked_letters", "witnessed", "site")
 
+# Tests order faults, and none waits for a model to come back unless it is about that.
+os.environ.setdefault("TIERWISE_PATIENCE", "0")
 settings.register_profile("tierwise", deadline=None)  # no test is about time
 settings.load_profile("tierwise")
 

@@ -25,6 +25,7 @@ from tierwise.cascade.circuit import (
     LONGEST_RETRY_AFTER_S,
     Circuit,
 )
+from tierwise.cascade.outages import OutagePatience
 from tierwise.cascade.rate_limits import MINUTE_S, ModelLimits, PerMinute
 from tierwise.engine import Engine
 from tierwise.errors import BadRequest, CallError, CoolingDown, RateLimited, ServerFault
@@ -310,9 +311,12 @@ def test_a_resting_model_is_not_asked_and_says_for_how_long() -> None:
         ) as caught:
             await model.rate_permit(1)
         assert 80 < (caught.value.retry_after or 0) <= 90
-        assert not await model.wait_until_closed(), "that is not worth waiting for"
+        refusal = caught.value
+        impatient = OutagePatience(60, None, "wait")
+        reason = await model.wait_until_ready(impatient, refusal)
+        assert reason == "out for 0 s, the patience is 60 s"
         model.circuit = replace(model.circuit, open_until=time.monotonic() + 0.05)
-        assert await model.wait_until_closed()
+        assert await model.wait_until_ready(impatient, refusal) is None
         await model.rate_permit(1)
 
     run(story())

@@ -24,6 +24,7 @@ from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.cascade.clock import Clock
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.documents import write_documents
@@ -104,6 +105,7 @@ class StepRunner(Protocol):
         flow_run_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
+        patience_s: float | None = None,
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
     ) -> RunContext:
@@ -151,7 +153,13 @@ class Engine:
     Close it, or use it as a context manager.
     """
 
-    def __init__(self, project: Project, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        env: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`clock` is for tests: it measures the waits for models."""
         self.project = project
         self.env = os.environ if env is None else env
         self.policy = project.policy(self.env)
@@ -178,8 +186,12 @@ class Engine:
                 project.catalog, self.env, self._local, root=project.root
             )
             stack.callback(self._portal.call, self._gateway.aclose)
-            self._cascade = Cascade(self._gateway, self.ledger, project.scale.workers)
+            self._cascade = Cascade(
+                self._gateway, self.ledger, project.scale.workers, clock
+            )
             stack.callback(self._cascade.close)
+            # first of all: the event loop ends once its tasks have
+            stack.callback(self._portal.call, self._cascade.end_waits)
             self._update_demotions()
             self._closing = stack.pop_all()
 
@@ -225,14 +237,16 @@ class Engine:
         flow_run_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
+        patience_s: float | None = None,
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
     ) -> RunContext:
         """Put a new run on record and return it.
 
         With `fresh` (default: the engine's), answers paid earlier are asked for again. `tags` say
-        whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `plan` is the
-        plan that it is compared with. Runs with the same `budget_name` share one budget. `ask` is
+        whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `patience_s`
+        is how long documents wait for a model that is out (default: the project's setting); `plan`
+        is the plan that it is compared with. Runs with the same `budget_name` share one budget. `ask` is
         called in a thread of its own for a top-up, when the rules say `when_empty: pause`.
         """
         self._update_demotions()
@@ -270,6 +284,7 @@ class Engine:
             budget=run_budget,
             fresh_since=now if asks_again else None,
             deadline=deadline,
+            patience_s=self.project.patience_s if patience_s is None else patience_s,
             top_up=top_up,
             retry=self.retry,
         )

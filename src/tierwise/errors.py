@@ -186,8 +186,10 @@ class Unreachable(CallError):
 class CoolingDown(CallError):
     """Nothing was sent: the model's circuit is open, after repeated failures or a Retry-After.
 
-    `retry_after` has the seconds until it closes.
+    `retry_after` has the seconds until it closes, and `after` is the fault that opened it.
     """
+
+    after: CallError | None = None
 
 
 class AuthenticationFailed(CallError):

@@ -23,6 +23,7 @@ from tierwise.gateway.learned.files import read_metadata, trained_file
 from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
+from tierwise.policy.patience import DEFAULT_PATIENCE_S, Patience, patience_seconds
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Rules, load_rules, unknown_checks
 from tierwise.records import Incomplete
@@ -88,6 +89,10 @@ class ProjectSettings(Scale):
         "wait_for_pages",
         description="Whether a document goes on that lost a part on reading: `accept` says always, "
         "`wait_for_pages` unless whole pages are missing, `wait` never.",
+    )
+    patience: Patience = Field(
+        DEFAULT_PATIENCE_S,
+        description="How long documents wait for a model that does not answer, such as `30 min`.",
     )
     secrets: Mapping[str, str] = Field(
         {},
@@ -206,6 +211,20 @@ class Project:
         Raises Misuse for a wrong variable.
         """
         return self.settings.with_variables(os.environ)
+
+    @property
+    def patience_s(self) -> float:
+        """The seconds that documents wait for a model that is out: TIERWISE_PATIENCE, else the setting.
+
+        Raises Misuse for a wrong variable.
+        """
+        value = os.environ.get("TIERWISE_PATIENCE")
+        if not value:
+            return self.settings.patience
+        try:
+            return patience_seconds(value)
+        except ValueError as error:
+            raise Misuse(f"TIERWISE_PATIENCE is '{value}': {error}") from None
 
     def policy(self, env: Mapping[str, str]) -> Policy:
         """Return catalog, rules and certificates, with the models unavailable under `env`."""

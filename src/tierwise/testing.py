@@ -256,6 +256,11 @@ class _StandInProject(Project):
     def ledger_url(self) -> str:
         return f"sqlite:///{self.scratch / 'ledger.db'}"
 
+    @property
+    def patience_s(self) -> float:
+        """No test waits for a model that its faults put out."""
+        return 0.0
+
     def policy(self, env: Mapping[str, str]) -> Policy:  # noqa: ARG002 - the test decides
         missing = "the test says that it cannot be used"
         return Policy(

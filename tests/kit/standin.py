@@ -187,7 +187,8 @@ class Standin:
     def answer(self, *answers: Answer) -> None:
         """Texts, or functions of the request, in order; the last one answers all later requests.
 
-        A function may give a fault with a text, to say how likely its tokens were.
+        A function may give a fault: one with a text, to say how likely its tokens were, or one
+        with a status or a body.
         """
         self._answers = deque(answers)
 
@@ -271,7 +272,9 @@ class Standin:
             if isinstance(text, Fault):
                 fault = text
                 text = fault.text or ""
-            reply = orjson.dumps(encode(request, text, fault, next(self._ids)))
+            reply = fault.body
+            if reply is None:
+                reply = orjson.dumps(encode(request, text, fault, next(self._ids)))
         return await _send(incoming, reply, fault)
 
     def _answer(self, request: Request) -> str | Fault:

@@ -185,7 +185,10 @@ class Answers:
                 if not _is_passing(failure):
                     raise
                 seconds = _seconds_until_retry(failure, failures)
-            await asyncio.sleep(seconds)
+                closing = self._attempts.closing
+                await self._attempts.clock.wait(closing, seconds)
+                if closing.is_set():
+                    raise
             kind = _kind_of_repeat(kind, "retry")
         return await self._attempts.make(work, model, messages, kind)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
+from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import NEVER_BILLED
 from tierwise.cascade.job import Work
 from tierwise.cascade.rate_limits import ModelLimits, RatePermit, ServerPermits
@@ -82,8 +83,14 @@ class Attempts:
     """Makes calls within the limits of each model and of the run's budgets."""
 
     def __init__(
-        self, provider: Provider, ledger: CallLedger, workers: int = 1
+        self,
+        provider: Provider,
+        ledger: CallLedger,
+        workers: int = 1,
+        clock: Clock | None = None,
     ) -> None:
+        self.clock = clock or Clock()
+        self.closing = asyncio.Event()  # no document waits any longer
         self._provider = provider
         self._ledger = ledger
         self._workers = workers
@@ -122,8 +129,14 @@ class Attempts:
             if model.weights:
                 server = self._servers.setdefault(model.weights, ServerPermits())
             share = model.shared_by(self._workers)
-            self._limits[model.name] = ModelLimits(share, server)
+            self._limits[model.name] = ModelLimits(share, server, self.clock)
         return self._limits[model.name]
+
+    def end_waits(self) -> None:
+        """Let no document wait any longer for a model that is out."""
+        self.closing.set()
+        for limits in self._limits.values():
+            limits.end_waits()
 
     async def make(
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
@@ -176,6 +189,7 @@ class Attempts:
         self, work: Work, model: Model, claimed: _Claimed
     ) -> tuple[Reply, Attempt]:
         """Send a claimed call and commit its attempt."""
+        permit: RatePermit | None = None
         with ExitStack() as until_committed:
             try:
                 async with self.limits(model).in_flight_permit():
@@ -186,6 +200,8 @@ class Attempts:
                     begun = time.monotonic()
                     sent = await self._send(claimed.call)
             except _NOT_SENT as error:
+                if permit is not None:
+                    permit.given_up()
                 # The claim goes back. The shield lets that finish on cancellation.
                 await asyncio.shield(self._ledger.release(claimed.call.hash))
                 if isinstance(error, RunStopped | asyncio.CancelledError):
@@ -212,6 +228,8 @@ class Attempts:
         if isinstance(error, CallError):
             # Reported before anything is awaited, so that the next call sees it.
             permit.failed(error, attempt.usage)
+        else:
+            permit.given_up()
         await asyncio.shield(self._commit(work, attempt, None, worst_cost))
         if isinstance(error, CallError):
             raise FailedCall(error)

@@ -11,12 +11,20 @@ from decimal import Decimal
 from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.attempts import Attempts, FailedCall, Provider
 from tierwise.cascade.checking import Checking
+from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import decision
 from tierwise.cascade.job import Job, Work
+from tierwise.cascade.outages import (
+    OutagePatience,
+    is_worth_waiting,
+    pause_before,
+    remedy_for,
+)
 from tierwise.cascade.parts import merged_outcome, parts_of
 from tierwise.cascade.routing import (
     features_of,
     outcome_of,
+    patience_for,
     review_reason,
     route_for,
     skipped_by_condition,
@@ -27,7 +35,6 @@ from tierwise.cascade.shadow import Shadows
 from tierwise.errors import (
     BudgetExceeded,
     CallError,
-    CoolingDown,
     ModelUnavailable,
     TierwiseError,
 )
@@ -52,18 +59,23 @@ class _Progress:
     answered: bool = False  # a model answered, and its answer failed a check
     quotes: bool = False  # a reason may repeat words of an answer
     reasons: list[str] = field(default_factory=list)
-    # models whose circuit is open
-    cooling_down: list[str] = field(default_factory=list)
+    rounds: int = 0  # of tries of the same model, with a wait after each
+    # models that are out, each with its last fault
+    out: dict[str, TierwiseError] = field(default_factory=dict)
 
 
 class Cascade:
     """Runs documents through steps. Async; lives on the engine's event loop."""
 
     def __init__(
-        self, provider: Provider, ledger: CallLedger, workers: int = 1
+        self,
+        provider: Provider,
+        ledger: CallLedger,
+        workers: int = 1,
+        clock: Clock | None = None,
     ) -> None:
         """`workers` is the number of processes that share every model's limits."""
-        self._attempts = Attempts(provider, ledger, workers)
+        self._attempts = Attempts(provider, ledger, workers, clock)
         self._checking = Checking()
         self._answers = Answers(self._attempts, self._checking)
         self._shadows = Shadows(self._answers, ledger)
@@ -81,6 +93,10 @@ class Cascade:
         Wait for at most `seconds`.
         """
         await self._attempts.stop(run_id, seconds)
+
+    async def end_waits(self) -> None:
+        """Let no document wait any longer for a model that is out, of whatever run."""
+        self._attempts.end_waits()
 
     async def run(self, job: Job, document: Document) -> Document:
         """Return the document with this step's outcome, which is on record.
@@ -152,16 +168,30 @@ class Cascade:
     async def _run_route(self, work: Work, chosen: Route) -> Outcome:
         """Try the route's models in order until one answer passes."""
         progress = _Progress(work.job.kind)
+        patience = patience_for(work, chosen)
         untried = list(chosen.models)
-        while name := await self._next_model(work, untried, progress):
+        while name := await self._next_model(work, untried, progress, patience):
             model = work.run.policy.catalog.model(name)
             min_confidence = chosen.thresholds.get(name)
+            begun = self._attempts.clock.monotonic()
             try:
                 answer = await self._answers.ask(
                     work, model, progress.kind, min_confidence=min_confidence
                 )
             except FailedCall as failure:
-                self._fall_back(name, failure.cause, progress)
+                fault = failure.cause
+                progress.quotes = True  # a provider's error may repeat what it was sent
+                if self._is_out(work, name, fault, begun, untried, patience):
+                    note = await self._wait_for(work, name, fault, progress, patience)
+                    if note is None:
+                        untried.insert(0, name)
+                        continue
+                    self._fall_back(name, fault, progress, note)
+                    continue
+                self._fall_back(name, fault, progress)
+                # It gets another turn where no other model answers.
+                if self._is_out(work, name, fault, begun, [], patience):
+                    progress.out[name] = fault
                 continue
             except BudgetExceeded as error:
                 work.shortfall = error  # another model may cost less
@@ -174,37 +204,110 @@ class Cascade:
                 return _answered(work, chosen, name, answer)
             if not _escalate(work, name, answer, progress):
                 break
-        return _deferred(work, chosen, progress)
+        return self._deferred(work, chosen, progress)
 
     async def _next_model(
-        self, work: Work, untried: list[str], progress: _Progress
+        self,
+        work: Work,
+        untried: list[str],
+        progress: _Progress,
+        patience: OutagePatience,
     ) -> str | None:
-        """Take the next of the route's models, then of those that were cooling down.
+        """Take the next of the route's models, then of those that were out.
 
-        Return None at the end. Models that were cooling down get their turn where none answered.
+        Return None at the end. Models that were out get their turn where none answered.
         """
         while untried:
             name = untried.pop(0)
             if name not in self._stopped:
                 return name
-        while progress.cooling_down and not progress.escalations:
-            name = progress.cooling_down.pop(0)
-            limits = self._attempts.limits(work.run.policy.catalog.model(name))
-            if await limits.wait_until_closed():
+            # Another document met the fault since the route was chosen, or while it was measured.
+            progress.reasons.append(f"{name}: {self._stopped[name]}")
+        while progress.out and not progress.escalations:
+            name = min(progress.out, key=lambda name: self._ready_at(work, name))
+            fault = progress.out.pop(name)
+            if await self._wait_for(work, name, fault, progress, patience) is None:
                 return name
         return None
 
-    def _fall_back(self, name: str, fault: TierwiseError, progress: _Progress) -> None:
+    def _ready_at(self, work: Work, name: str) -> float:
+        model = work.run.policy.catalog.model(name)
+        return self._attempts.limits(model).ready_at()
+
+    def _is_out(
+        self,
+        work: Work,
+        name: str,
+        fault: TierwiseError,
+        begun: float,
+        untried: Sequence[str],
+        patience: OutagePatience,
+    ) -> bool:
+        """Return True if the document should wait for a model that failed at or after `begun`."""
+        model = work.run.policy.catalog.model(name)
+        return is_worth_waiting(
+            fault,
+            self._attempts.limits(model).circuit,
+            begun=begun,
+            other_left=any(other not in self._stopped for other in untried),
+            on_outage=patience.on_outage,
+        )
+
+    async def _wait_for(
+        self,
+        work: Work,
+        name: str,
+        fault: TierwiseError,
+        progress: _Progress,
+        patience: OutagePatience,
+    ) -> str | None:
+        """Wait for a model that is out. Return None once it may be called, else why not, in words."""
+        limits = self._attempts.limits(work.run.policy.catalog.model(name))
+        pause = pause_before(fault, progress.rounds)
+        note = await limits.wait_until_ready(patience, fault, pause=pause)
+        progress.rounds += 1
+        if pause and progress.kind == "first":
+            progress.kind = "retry"
+        return note
+
+    def _fall_back(
+        self, name: str, fault: TierwiseError, progress: _Progress, note: str = ""
+    ) -> None:
         """Note a model's fault; the next model is called as its fallback."""
         progress.kind = "fallback"
-        if isinstance(fault, CoolingDown):
-            progress.cooling_down.append(name)
-        progress.quotes = True  # a provider's error may repeat what it was sent
+        progress.rounds = 0
         message = _message(fault)
-        progress.reasons.append(f"{name}: {message}")
+        reason = f"{name}: {message}"
+        if note:
+            reason += f"; {note}"
+        progress.reasons.append(f"{reason}{remedy_for(fault)}")
         if decision(fault) == "stop" and name not in self._stopped:
             self._stopped[name] = message
             log.warning("%s is out for this run: %s", name, message)
+
+    def _deferred(self, work: Work, chosen: Route, progress: _Progress) -> Outcome:
+        """Return the outcome of a route without an acceptable answer."""
+        # A model may be met twice, with the same words.
+        reasons = list(dict.fromkeys(progress.reasons))
+        reason = "; ".join(reasons) or unroutable_reason(chosen)
+        if work.shortfall:
+            reason = f"budget: {reason}"
+        cause = self._deferral_cause(work, chosen, progress)
+        return outcome_of(
+            work, chosen, "deferred", reason=reason, cause=cause, quotes=progress.quotes
+        )
+
+    def _deferral_cause(self, work: Work, chosen: Route, progress: _Progress) -> Cause:
+        if work.shortfall:
+            return "budget"
+        if progress.answered:
+            return "failed_checks"
+        if progress.reasons:
+            return "provider_fault"
+        cause = unroutable_cause(chosen)
+        stopped = any(rejection.model in self._stopped for rejection in chosen.rejected)
+        # Without the fault, the document would have had a model.
+        return "provider_fault" if stopped and cause == "no_model" else cause
 
 
 def _escalate(work: Work, name: str, answer: Answer, progress: _Progress) -> bool:
@@ -237,27 +340,6 @@ def _answered(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
             model=model,
         )
     return outcome_of(work, chosen, "accepted", value=value, model=model)
-
-
-def _deferred(work: Work, chosen: Route, progress: _Progress) -> Outcome:
-    """Return the outcome of a route without an acceptable answer."""
-    reason = "; ".join(progress.reasons) or unroutable_reason(chosen)
-    if work.shortfall:
-        reason = f"budget: {reason}"
-    cause = _deferral_cause(work, chosen, progress)
-    return outcome_of(
-        work, chosen, "deferred", reason=reason, cause=cause, quotes=progress.quotes
-    )
-
-
-def _deferral_cause(work: Work, chosen: Route, progress: _Progress) -> Cause:
-    if work.shortfall:
-        return "budget"
-    if progress.answered:
-        return "failed_checks"
-    if progress.reasons:
-        return "provider_fault"
-    return unroutable_cause(chosen)
 
 
 def _message(fault: TierwiseError) -> str:

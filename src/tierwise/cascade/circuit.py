@@ -2,8 +2,8 @@
 
 A 429 halves the concurrency limit, and each full window of successes raises it by one (AIMD). A
 model that keeps failing opens its circuit: no call is sent for a while, twice as long the next
-time, and its documents take the next model of their route at once. `Retry-After` applies to all
-calls of the model.
+time, and then a single call tries it (half open). What documents do meanwhile is decided in
+`outages.py`. `Retry-After` applies to all calls of the model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ class Circuit:
     faults: int = 0  # in a row, of calls that began later than that
     openings: int = 0  # in a row
     not_before: float = NEVER  # no call begins earlier
+    # Once this is past, the circuit is half open until a call succeeds.
     open_until: float = NEVER
+    out_since: float = NEVER  # the first fault after the last success
+    last_fault: CallError | None = None
+
+    def is_half_open(self, now: float) -> bool:
+        """Return True if the cooldown is over and no call has succeeded since."""
+        return NEVER < self.open_until <= now
 
     def after_success(self, begun: float) -> Circuit:
         """Return the state after a success: one more permit after each full window."""
@@ -44,21 +51,25 @@ class Circuit:
             limit += 1
             window = 0
         return replace(
-            self,
+            self._closed(begun),
             concurrency_limit=limit,
             window=window,
-            faults=0,
             openings=0,
             last_success_begun=max(self.last_success_begun, begun),
         )
 
     def after_fault(self, error: CallError, begun: float, now: float) -> Circuit:
         """Return the state after a fault of a call that began at `begun`."""
-        state = self
+        state = replace(self, last_fault=error)
         if error.retry_after is not None:
             state = state._after_retry_after(error.retry_after, now)
         if decision(error) != "retry":
-            return replace(state, faults=0)  # the server answers
+            # the server answers
+            return state._closed(begun)
+        # The model has answered calls that began later, so this fault says nothing about now.
+        is_stale = begun < state.last_success_begun
+        if not is_stale and state.out_since == NEVER:
+            state = replace(state, out_since=now)
         if isinstance(error, RateLimited):
             # Calls that were in flight together meet the same refusal: it counts once.
             if begun < state.last_decrease:
@@ -67,13 +78,17 @@ class Circuit:
             state = replace(
                 state, concurrency_limit=halved, window=0, last_decrease=now
             )
-        # The model has answered calls that began later, so this fault says nothing about now.
-        if begun < state.last_success_begun:
+        if is_stale:
             return state
         state = replace(state, faults=state.faults + 1)
         if state.faults >= FAULTS_TO_OPEN and state.open_until <= now:
             return state._opened(now)
         return state
+
+    def _closed(self, begun: float) -> Circuit:
+        """Return the state after any sign of life: closed, unless it was opened since `begun`."""
+        open_until = NEVER if begun >= self.open_until else self.open_until
+        return replace(self, faults=0, open_until=open_until, out_since=NEVER)
 
     def _after_retry_after(self, seconds: float, now: float) -> Circuit:
         until = now + min(seconds, LONGEST_RETRY_AFTER_S)

@@ -11,6 +11,7 @@ from tierwise.cascade.empty_budget import TopUp
 from tierwise.errors import BudgetExceeded
 from tierwise.policy.budget import RunBudget
 from tierwise.policy.certificates import Current
+from tierwise.policy.patience import DEFAULT_PATIENCE_S
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Features
 from tierwise.records import Attempt, AttemptKind, Document, Message, Outcome
@@ -35,6 +36,8 @@ class RunContext:
     fresh_since: float | None = None
     # epoch seconds; rules may look at the minutes that are left
     deadline: float | None = None
+    # how long documents wait for a model that is out; a route may say otherwise
+    patience_s: float = DEFAULT_PATIENCE_S
     top_up: TopUp | None = None  # asked when the budget is exhausted
     retry: Retry | None = None  # an earlier run that this one repeats
 

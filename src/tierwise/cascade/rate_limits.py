@@ -9,21 +9,33 @@ breaker in `circuit.py` decides when no call may be sent at all, such as after a
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections import deque
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from anyio import CapacityLimiter, WouldBlock
 
-from tierwise.cascade.circuit import LONGEST_WAIT_S, Circuit
+from tierwise.cascade.circuit import NEVER, Circuit
+from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import decision
-from tierwise.errors import CallError, CoolingDown, ModelUnavailable
+from tierwise.cascade.outages import (
+    OutagePatience,
+    cause_of,
+    in_words,
+    remedy_for,
+)
+from tierwise.errors import CallError, CoolingDown, ModelUnavailable, TierwiseError
 from tierwise.policy.catalog import Model
 from tierwise.records import Usage
+from tierwise.text.amounts import plural
 
 MINUTE_S = 60.0
 _POLL_S = 1.0  # while a call waits, the circuit may open
+_TRIAL_S = 5.0  # a document that was let in makes its call within this time
+_SAY_EVERY_S = 60.0  # what is waited for
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -96,11 +108,17 @@ class ServerPermits:
 class ModelLimits:
     """The limits of one model in this process. Lives on the engine's event loop."""
 
-    def __init__(self, model: Model, server: ServerPermits | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        server: ServerPermits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         """`server` has the permits of an embedded model's server."""
         if server is not None:
             server.serve(model)
         self._server = server
+        self._clock = clock or Clock()
         self.circuit = Circuit(model.concurrency, model.concurrency)
         self._name = model.name
         self._in_flight = CapacityLimiter(model.concurrency)
@@ -108,6 +126,12 @@ class ModelLimits:
         self._queue = asyncio.Lock()  # first come, first served
         # why the model is out for the rest of the process
         self._stopped: str | None = None
+        self._trial: RatePermit | None = None  # the call that tries a half-open circuit
+        self._invited_until = NEVER  # a waiting document was let in to make that call
+        self._changed = asyncio.Event()  # wakes the documents that wait
+        self._waiting = 0  # documents
+        self._closing = False
+        self._said_at = NEVER
         self._requests: PerMinute | None = None
         if model.requests_per_minute:
             self._requests = PerMinute(model.requests_per_minute)
@@ -134,42 +158,151 @@ class ModelLimits:
     async def rate_permit(self, tokens: int) -> RatePermit:
         """Wait until a call of at most `tokens` may begin.
 
-        Raises CoolingDown while the circuit is open, ModelUnavailable when the model was stopped
-        in the meantime.
+        Raises CoolingDown while the circuit is open, or half open with a call that tries it;
+        ModelUnavailable when the model was stopped in the meantime.
         """
         async with self._queue:
             while True:
-                wait = self._seconds_to_wait(tokens, time.monotonic())
+                wait = self._seconds_to_wait(tokens, self._clock.monotonic())
                 if wait <= 0:
                     break
-                await asyncio.sleep(min(wait, _POLL_S))
-            now = time.monotonic()
+                await self._clock.sleep(min(wait, _POLL_S))
+            now = self._clock.monotonic()
             if self._requests:
                 self._requests.take(1, now)
             taken = self._tokens.take(tokens, now) if self._tokens else None
-            return RatePermit(self, now, taken)
+            permit = RatePermit(self, now, taken)
+            if self.circuit.is_half_open(now):
+                self._trial = permit
+            return permit
 
-    async def wait_until_closed(self) -> bool:
-        """Wait for the circuit to close; return False at once when that takes too long."""
-        wait = self.circuit.open_until - time.monotonic()
-        if wait > LONGEST_WAIT_S:
-            return False
-        await asyncio.sleep(max(0.0, wait))
-        return True
+    async def wait_until_ready(
+        self, patience: OutagePatience, fault: TierwiseError, *, pause: float = 0.0
+    ) -> str | None:
+        """Wait until the model may be called again, `pause` seconds at least.
+
+        Return None then, and else why the document waits no longer, in words. It holds no permit.
+        """
+        begun = self._clock.monotonic()
+        self._waiting += 1
+        try:
+            while True:
+                now = self._clock.monotonic()
+                if self._stopped is not None:
+                    return None  # the call says why
+                ready_at = max(self._ready_at(now), begun + pause)
+                if ready_at <= now:
+                    if self.circuit.is_half_open(now):
+                        self._invited_until = now + _TRIAL_S
+                    return None
+                reason = self._reason_to_give_up(patience, fault, begun, ready_at)
+                if reason is not None:
+                    return reason
+                self._say(patience, fault, ready_at - now)
+                await self._clock.wait(self._changed, ready_at - now)
+        finally:
+            self._waiting -= 1
+
+    def ready_at(self) -> float:
+        """Return the time from which the model may be called, by the clock of the circuit."""
+        return self._ready_at(self._clock.monotonic())
+
+    def end_waits(self) -> None:
+        """Let no document wait any longer."""
+        self._closing = True
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        """Let every waiting document look again at what it waits for."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _ready_at(self, now: float) -> float:
+        circuit = self.circuit
+        ready_at = max(circuit.open_until, circuit.not_before)
+        if circuit.is_half_open(now):
+            if self._trial is not None:
+                return max(ready_at, now + _TRIAL_S)  # sooner, once it has ended
+            ready_at = max(ready_at, self._invited_until)
+        return max(ready_at, now)
+
+    def _reason_to_give_up(
+        self,
+        patience: OutagePatience,
+        fault: TierwiseError,
+        begun: float,
+        ready_at: float,
+    ) -> str | None:
+        now = self._clock.monotonic()
+        if self._closing:
+            return "the process is ending"
+        if ready_at - now > patience.seconds_to_deadline(self._clock.time()):
+            return "the run's deadline comes first"
+        since = begun if self.circuit.out_since == NEVER else self.circuit.out_since
+        seconds = patience.shortened(fault, self.circuit)
+        if ready_at <= since + seconds:
+            return None
+        if seconds == 0:
+            return ""
+        return f"out for {in_words(now - since)}, the patience is {in_words(seconds)}"
+
+    def _say(
+        self, patience: OutagePatience, fault: TierwiseError, seconds: float
+    ) -> None:
+        """Say what is waited for, once a minute."""
+        now = self._clock.monotonic()
+        if now < self._said_at + _SAY_EVERY_S:
+            return
+        self._said_at = now
+        cause = cause_of(fault)
+        log.warning(
+            "waiting for %s (%s): next call in %s, given up after %s without an answer; %s%s",
+            self._name,
+            plural(self._waiting, "document"),
+            in_words(seconds),
+            in_words(patience.shortened(fault, self.circuit)),
+            getattr(cause, "message", cause),
+            remedy_for(cause),
+        )
 
     def _seconds_to_wait(self, tokens: int, now: float) -> float:
         if self._stopped is not None:
             raise ModelUnavailable(self._stopped, model=self._name)
         cooldown = self.circuit.open_until - now
         if cooldown > 0:
-            reason = f"circuit open for another {cooldown:.0f} s (repeated failures or Retry-After)"
-            raise CoolingDown(reason, model=self._name, retry_after=cooldown)
+            raise self._cooling_down(
+                f"circuit open for another {cooldown:.0f} s", cooldown
+            )
+        if self.circuit.is_half_open(now) and self._trial is not None:
+            raise self._cooling_down("circuit half open, and one call tries it", 0.0)
         waits = [self.circuit.not_before - now]
         if self._requests:
             waits.append(self._requests.wait(1, now))
         if self._tokens:
             waits.append(self._tokens.wait(tokens, now))
         return max(waits)
+
+    def _cooling_down(self, state: str, seconds: float) -> CoolingDown:
+        fault = self.circuit.last_fault
+        words = f", after: {fault.message}" if fault else ""
+        error = CoolingDown(f"{state}{words}", model=self._name, retry_after=seconds)
+        error.after = fault
+        return error
+
+    def _end(self, permit: RatePermit, circuit: Circuit) -> None:
+        """Take the state after a call, and wake the documents where it matters to them."""
+        was_out = self.circuit.out_since > NEVER
+        is_other = circuit.open_until != self.circuit.open_until
+        self._update(circuit)
+        if self._trial is permit:
+            self._trial = None
+            self._invited_until = NEVER
+            is_other = True
+        if was_out and circuit.out_since == NEVER and self._said_at > NEVER:
+            self._said_at = NEVER
+            log.warning("%s answers again", self._name)
+        if is_other:
+            self.wake_all()
 
     def _update(self, circuit: Circuit) -> None:
         limit = circuit.concurrency_limit
@@ -229,16 +362,22 @@ class RatePermit:
     def succeeded(self, usage: Usage | None) -> None:
         """Report that the model answered."""
         circuit = self.limits.circuit.after_success(self.begun)
-        self.limits._update(circuit)
+        self.limits._end(self, circuit)
         self._correct_tokens(usage)
 
     def failed(self, error: CallError, usage: Usage | None = None) -> None:
         """Report that the call failed."""
-        circuit = self.limits.circuit.after_fault(error, self.begun, time.monotonic())
-        self.limits._update(circuit)
+        now = self.limits._clock.monotonic()
+        circuit = self.limits.circuit.after_fault(error, self.begun, now)
         if decision(error) == "stop":
             self.limits._stopped = error.message
+            self.limits.wake_all()
+        self.limits._end(self, circuit)
         self._correct_tokens(usage)
+
+    def given_up(self) -> None:
+        """Report that nothing was sent, or that the call was cancelled."""
+        self.limits._end(self, self.limits.circuit)
 
     def _correct_tokens(self, usage: Usage | None) -> None:
         if self.tokens and usage and self.limits._tokens:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from tierwise.cascade.job import Job, Work
+from tierwise.cascade.outages import OutagePatience
 from tierwise.policy.router import Policy, route
 from tierwise.policy.rules import Features, features
 from tierwise.records import Cause, Document, Outcome, Route, Status
@@ -86,6 +87,23 @@ def routed(work: Work, policy: Policy, budget_left: Decimal | None) -> Route:
         splits=work.step.splits is not None,
         budget_left=budget_left,
         current=work.job.current,
+    )
+
+
+def patience_for(work: Work, chosen: Route) -> OutagePatience:
+    """Return how long the document waits for a model that is out: as its route says, or the run.
+
+    Models that are measured are waited for.
+    """
+    run = work.run
+    rule = None if work.job.models else run.policy.rules.route_named(chosen.rule)
+    seconds = run.patience_s
+    if rule is not None and rule.patience is not None:
+        seconds = rule.patience
+    return OutagePatience(
+        seconds=seconds,
+        deadline=run.deadline,
+        on_outage="wait" if rule is None else rule.on_outage,
     )
 
 

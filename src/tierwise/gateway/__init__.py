@@ -14,7 +14,7 @@ usage              the token counts of a response, in every provider's words
 provider_errors    HTTP statuses, Retry-After and exceptions become our errors; add a fault there
 error_body         the body of an error, in any provider's form
 no_credit          codes and words of an empty account
-retry_hints        how long a server asks to wait; durations reads its notations
+retry_hints        how long a server asks to wait
 error_text         the text of a provider's error, without secrets and without the prompt
 calibrate          the real price of a server of one's own
 """

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tierwise.gateway.durations import DURATION, duration, number, seconds_until
+from tierwise.text.durations import DURATION, duration, number, seconds_until
 
 LONGEST_HINT_S = 3600.0  # what asks for more is asked again after it
 # Clocks differ by this much; a moment further in the past is nonsense.

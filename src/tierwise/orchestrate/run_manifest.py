@@ -41,6 +41,7 @@ def write_manifest(
         "limits": [asdict(limit) for limit in run.budget.limits],
         "fresh_since": run.fresh_since,
         "deadline": run.deadline,
+        "patience_s": run.patience_s,
         "retry": retry,
     }
     write_atomically(folder / f"{flow_run_id}.json", json.dumps(manifest, default=str))
@@ -87,6 +88,7 @@ def join_run(path: Path, engine: StepRunner) -> RunContext:
         budget=engine.ledger.run_budget(limits),
         fresh_since=manifest["fresh_since"],
         deadline=manifest["deadline"],
+        patience_s=manifest["patience_s"],
         retry=retry,
     )
 

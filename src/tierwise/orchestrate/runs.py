@@ -104,21 +104,31 @@ def recorded_run(
     *,
     budget_usd: float | Decimal | None = None,
     within: timedelta | None = None,
+    patience: timedelta | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
     """Record everything that steps do inside this block as one run, under one budget.
 
     `budget_usd` is in USD; None is no limit. `within` sets a deadline that routes may look at
-    (`minutes_left_max`); `tags` say whose run it is, such as {"team": "claims"}: limits in the
-    rules may be for the runs with a tag. TIERWISE_FRESH=1 asks again for answers that were paid in
-    earlier runs.
+    (`minutes_left_max`), and after which no document waits for a model. `patience` is how long
+    documents wait for a model that does not answer (default: the project's setting). `tags` say
+    whose run it is, such as {"team": "claims"}: limits in the rules may be for the runs with a tag.
+    TIERWISE_FRESH=1 asks again for answers that were paid in earlier runs.
     """
     flow_run_id = flow_run.get_id()
     configure_prefect_logging()
     runner = step_runner()
     budget = None if budget_usd is None else Decimal(str(budget_usd))
     deadline = None if within is None else time.time() + within.total_seconds()
-    context = _start(runner, flow_run_id, budget=budget, deadline=deadline, tags=tags)
+    patience_s = None if patience is None else patience.total_seconds()
+    context = _start(
+        runner,
+        flow_run_id,
+        budget=budget,
+        deadline=deadline,
+        patience_s=patience_s,
+        tags=tags,
+    )
     run = Run(runner, context)
     STATE.begin_run(flow_run_id, run)
     try:
@@ -163,6 +173,7 @@ def _start(
     *,
     budget: Decimal | None,
     deadline: float | None,
+    patience_s: float | None,
     tags: Mapping[str, str] | None,
 ) -> RunContext:
     """Put a new run on record, with the plan that was made for it."""
@@ -180,6 +191,7 @@ def _start(
         flow_run_name=flow_run.get_name(),
         tags=tags,
         deadline=deadline,
+        patience_s=patience_s,
         plan=plan,
         ask=ask_by_pausing() if flow_run_id else None,
     )

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.policy.budget import Limit, Period
 from tierwise.policy.catalog import Catalog
+from tierwise.policy.patience import Patience
 from tierwise.records import Document, Sensitivity, canonical_hash, rank
 from tierwise.steps.checks import BUILT_IN
 from tierwise.steps.step import Stakes, Step
@@ -41,6 +42,7 @@ StakesWords = Annotated[
     SomeStakes, BeforeValidator(_as_list, json_schema_input_type=Stakes | SomeStakes)
 ]
 LOW_CONFIDENCE = "low_confidence"
+OnOutage = Literal["wait", "fallback"]
 
 
 def _check_name_schema(schema: dict[str, Any]) -> None:
@@ -333,6 +335,16 @@ class RouteRule(Settings):
     review: Literal["human"] | None = Field(
         None, description="Every answer waits for human review."
     )
+    on_outage: OnOutage = Field(
+        "wait",
+        description="When a model is out or at its rate limit and another one is left: `wait` for "
+        "it within the patience, or take the next model at once (`fallback`).",
+    )
+    patience: Patience | None = Field(
+        None,
+        description="How long documents wait for a model that does not answer: `30 min`, `90 s`, "
+        "or 0. Left out: the run's patience.",
+    )
     examples: tuple[RouteExample, ...] = Field(
         (),
         description="Documents that must take this route; `tierwise check` tries them.",
@@ -451,6 +463,9 @@ class Shadow(Settings):
     )
 
 
+_LATER_SETTINGS = {"on_outage": "wait", "patience": None}
+
+
 class Rules(Settings):
     """The routing rules: guards, floors, routes, escalation, budget and shadow calls."""
 
@@ -480,7 +495,20 @@ class Rules(Settings):
     @cached_property
     def hash(self) -> str:
         """Return the SHA-256 (hex) of the rules' meaning."""
-        return canonical_hash(self.model_dump(mode="json", by_alias=True))
+        meaning = self.model_dump(mode="json", by_alias=True)
+        # Settings that came later change no hash while nobody uses them.
+        for route in meaning["routes"]:
+            for name, unused in _LATER_SETTINGS.items():
+                if route[name] == unused:
+                    del route[name]
+        return canonical_hash(meaning)
+
+    def route_named(self, name: str) -> RouteRule | None:
+        """Return the route of that name."""
+        for rule in self.routes:
+            if rule.name == name:
+                return rule
+        return None
 
     def guard_against(self, tier: str, features: Features) -> Guard | None:
         """Return the first guard that keeps a document from a tier; None if the tier may see it."""
