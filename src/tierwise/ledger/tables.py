@@ -33,7 +33,10 @@ _LARGEST = Decimal(2**63 - 1).scaleb(-USD_PLACES)
 
 
 def in_units(usd: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:
-    """Return an amount rounded to 1e-12 USD, as it is stored. Raises ValueError if it is too large."""
+    """Return an amount rounded to 1e-12 USD, as it is stored.
+
+    Raises ValueError if it is too large.
+    """
     try:
         rounded = usd.quantize(_UNIT, rounding=rounding, context=_EXACT)
     except InvalidOperation:
@@ -52,38 +55,51 @@ class Usd(TypeDecorator[Decimal]):
     cache_ok = True
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """USD to units."""
-        return (
-            None
-            if value is None
-            else int(in_units(value).scaleb(USD_PLACES, context=_EXACT))
-        )
+        """Return USD in units of 1e-12 USD."""
+        if value is None:
+            return None
+        units = in_units(value).scaleb(USD_PLACES, context=_EXACT)
+        return int(units)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
-        """Units to USD; a sum may arrive as PostgreSQL's numeric."""
-        return (
-            None
-            if value is None
-            else Decimal(int(value)).scaleb(-USD_PLACES, context=_EXACT)
-        )
+        """Return units as USD."""
+        if value is None:
+            return None
+        units = Decimal(int(value))  # PostgreSQL returns a sum as `numeric`
+        return units.scaleb(-USD_PLACES, context=_EXACT)
 
 
-# PostgreSQL refuses NUL and both databases refuse lone surrogates, which file names and replies can hold.
+# File names and replies can contain NUL, which PostgreSQL refuses, and lone surrogates, which both
+# databases refuse. Each becomes this mark and four hexadecimal digits, and so does the mark itself.
 _MARK = "\N{SYMBOL FOR ESCAPE}"
 _UNSTORABLE = re.compile(f"[\0\ud800-\udfff{_MARK}]")
 _ESCAPED = re.compile(f"{_MARK}([0-9a-f]{{4}})")
 
 
-def _storable(text: str | None) -> str | None:
-    if text is None or (text.isascii() and "\0" not in text):
+def _escape(text: str | None) -> str | None:
+    """Escape the characters that a database refuses."""
+    if text is None:
+        return None
+    if text.isascii() and "\0" not in text:  # most texts: nothing to search for
         return text
-    return _UNSTORABLE.sub(lambda match: f"{_MARK}{ord(match[0]):04x}", text)
+    return _UNSTORABLE.sub(_escape_character, text)
 
 
-def _as_it_was(text: str | None) -> str | None:
+def _escape_character(match: re.Match[str]) -> str:
+    code_point = ord(match[0])
+    return f"{_MARK}{code_point:04x}"
+
+
+def _unescape(text: str | None) -> str | None:
+    """Undo `_escape`."""
     if text is None or text.isascii():
         return text
-    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    return _ESCAPED.sub(_unescape_character, text)
+
+
+def _unescape_character(match: re.Match[str]) -> str:
+    code_point = int(match[1], 16)
+    return chr(code_point)
 
 
 class AnyText(TypeDecorator[str]):
@@ -92,19 +108,19 @@ class AnyText(TypeDecorator[str]):
     impl = Text
     cache_ok = True
 
-    # A call writes some forty texts. `process_bind_param` would take two calls for each.
+    # A call writes about forty texts, and `process_bind_param` would take two calls for each.
 
     def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:  # noqa: ARG002
-        """Return the function that escapes what cannot be stored."""
-        return _storable
+        """Return the function that escapes the characters that a database refuses."""
+        return _escape
 
     def result_processor(
         self,
         dialect: Dialect,  # noqa: ARG002
         coltype: object,  # noqa: ARG002
     ) -> Callable[[str | None], str | None]:
-        """Return the function that gives the text as it was."""
-        return _as_it_was
+        """Return the function that restores the text."""
+        return _unescape
 
 
 class Json(TypeDecorator[Any]):
@@ -114,12 +130,16 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """JSON; what JSON does not know (a path, a date) becomes its text."""
-        return None if value is None else json.dumps(value, default=str)
+        """Return a value as JSON; a value of another type, such as a path or a date, as text."""
+        if value is None:
+            return None
+        return json.dumps(value, default=str)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        """Plain data."""
-        return None if value is None else json.loads(value)
+        """Return the value, None for NULL."""
+        if value is None:
+            return None
+        return json.loads(value)
 
 
 _NAMES = {
@@ -128,7 +148,7 @@ _NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-# SQLite counts only in an INTEGER key
+# SQLite numbers new rows only in a primary key of type INTEGER.
 _Counter = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -162,13 +182,12 @@ class Run(Base):
     started_at: Mapped[float]
     finished_at: Mapped[float | None]
     state: Mapped[str]
-    tags: Mapped[Any] = mapped_column(
-        Json, nullable=True
-    )  # such as {"team": "claims"}, for budgets and chargeback
+    # such as {"team": "claims"}, for budgets and chargeback
+    tags: Mapped[Any] = mapped_column(Json, nullable=True)
     # what `tierwise plan` expected
     plan: Mapped[Any] = mapped_column(Json, nullable=True)
-    owner: Mapped[str | None]  # the process that runs it, see `owners`
-    # how long it lives without another word of that process
+    owner: Mapped[str | None]  # the process that runs it, see `leases`
+    # when it counts as crashed unless that process renews its lease
     lease_until: Mapped[float | None]
 
 
@@ -204,7 +223,7 @@ class AttemptRecord(Base):
     error_text: Mapped[str | None]
     finish_reason: Mapped[str | None]
     confidence: Mapped[float | None]
-    # SHA-256 of the answer: stays when the answer is deleted
+    # SHA-256 of the answer; it stays when the answer is deleted
     answer_hash: Mapped[str | None]
 
 
@@ -261,7 +280,7 @@ class OutcomeRecord(Base):
 
 
 class AuditRecord(Base):
-    """An accepted answer held against another: a shadow's (`model`), or a person's label."""
+    """A sample: an answer of one model, to compare with the accepted one and to label."""
 
     __tablename__ = "audits"
     __table_args__ = (Index(None, "step", "model"), Index(None, "run_id"))
@@ -271,22 +290,24 @@ class AuditRecord(Base):
     document_id: Mapped[str]
     document_hash: Mapped[str]
     step: Mapped[str]
-    model: Mapped[str]  # whose answer is audited: a shadow, or the model in use
-    identity: Mapped[
-        str
-    ]  # of that model and the step's prompt and checks then: evidence ends when it changes
+    model: Mapped[str]  # a shadow, or the models in use
+    # of that model, the prompt and the checks; evidence begins again when it changes
+    identity: Mapped[str]
     value: Mapped[Any] = mapped_column(Json, nullable=True)
     accepted_model: Mapped[str]  # whose answer was used
     accepted: Mapped[Any] = mapped_column(Json, nullable=True)
     agreed: Mapped[bool | None]
-    right: Mapped[bool | None]  # what a person said of `value`; None while nobody did
+    right: Mapped[bool | None]  # the label of `value`; None without one
     reviewer: Mapped[str | None]
     recorded_at: Mapped[float]
     reviewed_at: Mapped[float | None]
 
 
 class LabelRecord(Base):
-    """A person's word on one audited item; the last one of an item counts. Rows are only ever added."""
+    """A reviewer's label of one sampled item; the last one of an item counts.
+
+    Rows are only ever added.
+    """
 
     __tablename__ = "labels"
 
@@ -295,10 +316,10 @@ class LabelRecord(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     document_hash: Mapped[str]
     step: Mapped[str]
-    model: Mapped[str]  # whose answer was used
-    shadow: Mapped[str | None]  # whose other answer the word is about too
+    model: Mapped[str]  # of the answer in use
+    shadow: Mapped[str | None]  # the shadow, if its answer is labelled too
     word: Mapped[str]  # which is right: accepted, shadow, both or neither
-    value_hash: Mapped[str | None]  # of the answer that was used
+    value_hash: Mapped[str | None]  # of the answer in use
     reviewer: Mapped[str]
     labelled_at: Mapped[float]
 
@@ -321,7 +342,7 @@ class ReviewRecord(Base):
     decision: Mapped[str]  # approved, edited, rejected or reopened
     value: Mapped[Any] = mapped_column(Json, nullable=True)
     value_hash: Mapped[str | None]
-    model: Mapped[str | None]  # whose answer was approved
+    model: Mapped[str | None]  # of the approved answer
     sensitivity: Mapped[str]
     reviewer: Mapped[str]
     reviewed_at: Mapped[float]
@@ -330,7 +351,7 @@ class ReviewRecord(Base):
 
 
 class QuestionRecord(Base):
-    """The JSON schema that an answer of a step has to fit, a reviewer's too."""
+    """The JSON schema that each answer of a step must fit, also a reviewer's."""
 
     __tablename__ = "questions"
 
@@ -346,11 +367,11 @@ class TextRecord(Base):
 
     document_hash: Mapped[str] = mapped_column(primary_key=True)
     text: Mapped[str]
-    kept_at: Mapped[float]  # when a run last had it
+    kept_at: Mapped[float]  # when a run last read it
 
 
 class DeletionRecord(Base):
-    """A deletion of texts: what was to go, and how much went."""
+    """A deletion of texts: which ones, and how many."""
 
     __tablename__ = "deletions"
 
@@ -362,18 +383,21 @@ class DeletionRecord(Base):
 
 
 class SealRecord(Base):
-    """The head of the chain of a run's records, or of one decision or deletion; seals are a chain themselves."""
+    """The head of the chain of a run's records, or of one decision, label or deletion.
+
+    The seals are a chain themselves.
+    """
 
     __tablename__ = "seals"
     __table_args__ = (UniqueConstraint("kind", "subject"),)
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
-    kind: Mapped[str]  # see `trail.Kind`
+    kind: Mapped[str]  # see `chain.Kind`
     subject: Mapped[str]  # the run's id, or the row's number
     records: Mapped[int]
     head: Mapped[str]
     sealed_at: Mapped[float]
-    previous: Mapped[str]  # the hash of the seal before
+    previous: Mapped[str]  # the hash of the previous seal
     hash: Mapped[str]
 
 
@@ -383,19 +407,22 @@ class BudgetRecord(Base):
     __tablename__ = "budgets"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    limit_usd: Mapped[Decimal]  # as the last call under it had it
-    granted_usd: Mapped[Decimal]  # what people added to the limit
+    limit_usd: Mapped[Decimal]  # the limit at the last call
+    granted_usd: Mapped[Decimal]  # added to the limit by top-ups
     spent_usd: Mapped[Decimal]
     reserved_usd: Mapped[Decimal]
 
 
 class ReservationRecord(Base):
-    """Money set aside for a call that is under way, one row for each budget; its claim on the call is its lease."""
+    """USD reserved for a call in flight, one row for each budget.
+
+    Its lease is the claim on the call, in `calls`.
+    """
 
     __tablename__ = "reservations"
     __table_args__ = (Index(None, "budget"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)  # of the attempt that it is for
+    id: Mapped[str] = mapped_column(primary_key=True)  # the attempt's id
     budget: Mapped[str] = mapped_column(ForeignKey("budgets.name"), primary_key=True)
     call_hash: Mapped[str]
     owner: Mapped[str]
@@ -403,7 +430,7 @@ class ReservationRecord(Base):
 
 
 class BudgetEntry(Base):
-    """One change of one budget, and how it stood after it. Rows are only ever added."""
+    """One change of one budget, with the sums after it. Rows are only ever added."""
 
     __tablename__ = "budget_entries"
     __table_args__ = (Index(None, "budget", "seq"),)
@@ -412,8 +439,8 @@ class BudgetEntry(Base):
     budget: Mapped[str] = mapped_column(ForeignKey("budgets.name"))
     kind: Mapped[str]  # reserved, settled, lost or granted
     reservation: Mapped[str | None]
-    usd: Mapped[Decimal]  # set aside, spent or added
-    limit_usd: Mapped[Decimal]  # with what was granted
+    usd: Mapped[Decimal]  # reserved, spent or added
+    limit_usd: Mapped[Decimal]  # with the top-ups
     spent_usd: Mapped[Decimal]
     reserved_usd: Mapped[Decimal]
     at: Mapped[float]

@@ -52,28 +52,33 @@ def call_findings(
     prompts: Mapping[str, Prompt],
     root: Path,
 ) -> Iterator[Finding]:
-    """Yield what is wrong with calls of steps, and with the prompts that they fill in."""
-    in_project = {step.name: _placeholder_value(step) for step in steps}
-    for path, call in calls:
+    """Yield what is wrong with calls of steps, and with the prompts that they fill in.
+
+    `calls` are pairs of a flow's file and a call in it; `prompts` are by name.
+    """
+    outputs_in_project = {step.name: _placeholder_value(step) for step in steps}
+    for flow_file, call in calls:
         try:
             step = replace(call.step, returns=call.returns or call.step.returns)
         except UnknownName as error:
             message = f"the step {call.step.name}: {error}"
-            yield Finding("error", "call", path, call.line, message)
+            yield Finding("error", "call", flow_file, call.line, message)
             continue
         prompt = prompts.get(step.prompt)
         if not call.complete:  # `**parameters` may bring anything
             continue
         for level, message in _parameter_faults(step, call, prompt):
-            yield Finding(level, "call", path, call.line, message)
-        if prompt is not None:
-            in_flow = [other for place, other in calls if place == path]
-            values = {**in_project, **_values_in_flow(in_flow)}
-            fault = _rendering_fault(call, prompt, values)
-            if fault is not None:
-                place = f"{path.relative_to(root).as_posix()}:{call.line}"
-                message = f"{fault.message} (the call in {place})"
-                yield Finding("error", "prompt", prompt.path, fault.line, message)
+            yield Finding(level, "call", flow_file, call.line, message)
+        if prompt is None:
+            continue
+        # The prompt may read what any step put out before; this flow's calls know it best.
+        calls_in_flow = [other for file, other in calls if file == flow_file]
+        outputs = {**outputs_in_project, **_values_in_flow(calls_in_flow)}
+        fault = _rendering_fault(call, prompt, outputs)
+        if fault is not None:
+            place = f"{flow_file.relative_to(root).as_posix()}:{call.line}"
+            message = f"{fault.message} (the call in {place})"
+            yield Finding("error", "prompt", prompt.path, fault.line, message)
 
 
 def prompt_without_document(prompt: Prompt) -> Finding | None:
@@ -163,11 +168,11 @@ def _meant(name: str, names: Iterable[str]) -> str:
 
 
 def _rendering_fault(
-    call: StepCall, prompt: Prompt, values: Mapping[str, Any]
+    call: StepCall, prompt: Prompt, outputs: Mapping[str, Any]
 ) -> ConfigError | None:
     """Return the error of filling in the prompt for a made-up document, or None.
 
-    `values` are accepted outputs by step.
+    `outputs` are the made-up accepted outputs by step.
     """
     parameters: dict[str, Any] = {"part": None}
     is_guess = False
@@ -179,7 +184,7 @@ def _rendering_fault(
             parameters[name] = value
     outcomes = {
         name: Outcome(step=name, status="accepted", value=value, sensitivity="public")
-        for name, value in values.items()
+        for name, value in outputs.items()
     }
     document = Document(
         id="example",

@@ -1,4 +1,9 @@
-"""The space of all combinations that conditions can tell apart, and any point in it as features."""
+"""The space of all combinations that conditions can tell apart, and any point in it as features.
+
+A condition on tokens from 500 and one up to 2000 distinguish three classes of documents: under 500,
+500 to 2000, and more. So one document of each class stands for all. Each property that a condition
+names is a dimension, whose classes are the bits of a whole number.
+"""
 
 from __future__ import annotations
 
@@ -36,38 +41,52 @@ class Dimension:
     @cached_property
     def full(self) -> int:
         """The bits of all classes."""
-        return (1 << len(self.values)) - 1
+        return _bits_below(len(self.values))
 
     @cached_property
-    def _position(self) -> dict[Hashable, int]:
-        return {value: position for position, value in enumerate(self.values)}
+    def _positions(self) -> dict[Hashable, int]:
+        """The position of each value, which is the number of its bit."""
+        positions = range(len(self.values))
+        return dict(zip(self.values, positions, strict=True))
 
     @cached_property
     def _numbers(self) -> list[float]:
+        """The first number of each range; the class of a missing value has none."""
         return [value for value in self.values if value is not None]
 
     def bits_of(self, values: Iterable[Hashable]) -> int:
         """Return the bits of these values."""
         bits = 0
         for value in values:
-            bits |= 1 << self._position[value]
+            bits |= 1 << self._positions[value]
         return bits
 
     def bits_between(self, least: float | None, most: float | None) -> int:
         """Return the bits of the classes from `least` to `most`, both included."""
-        first = 0 if least is None else bisect_left(self._numbers, least)
-        last = len(self._numbers) if most is None else bisect_right(self._numbers, most)
-        return (1 << last) - (1 << first)
+        first = 0
+        if least is not None:
+            first = bisect_left(self._numbers, least)
+        end = len(self._numbers)
+        if most is not None:
+            end = bisect_right(self._numbers, most)
+        return _bits_below(end) - _bits_below(first)
 
     def describe(self, bits: int) -> str:
         """Return words for some classes, such as `sensitivity confidential or restricted`."""
-        words = [
-            word for position, word in enumerate(self.words) if bits >> position & 1
-        ]
+        words: list[str] = []
+        for position, word in enumerate(self.words):
+            is_set = bits >> position & 1
+            if is_set:
+                words.append(word)
         if len(words) > _MAX_WORDS:
-            rest = len(words) - (_MAX_WORDS - 1)
-            words = [*words[: _MAX_WORDS - 1], f"{rest} more"]
+            shown = words[: _MAX_WORDS - 1]
+            words = [*shown, f"{len(words) - len(shown)} more"]
         return f"{self.name} {' or '.join(words)}"
+
+
+def _bits_below(position: int) -> int:
+    """Return the bits of the classes before a position."""
+    return (1 << position) - 1
 
 
 class Space:
@@ -79,9 +98,8 @@ class Space:
 
     def __init__(self, step: str, conditions: Iterable[Condition]) -> None:
         self.step = step
-        self.dimensions = {
-            dimension.name: dimension for dimension in _dimensions(list(conditions))
-        }
+        dimensions = _dimensions(list(conditions))
+        self.dimensions = {dimension.name: dimension for dimension in dimensions}
 
     @cached_property
     def full(self) -> Box:
@@ -95,6 +113,7 @@ class Space:
 
     def box(self, condition: Condition) -> Box:
         """Return the combinations that a condition matches, its step left aside."""
+        # a box leaves out the dimensions of which it accepts all
         return {
             name: bits
             for name, bits in self._bits(condition)
@@ -105,16 +124,16 @@ class Space:
         """Yield each dimension that a condition names, with the bits that it accepts."""
         dimensions = self.dimensions
         if condition.sensitivity_min or condition.sensitivity_max:
-            first = SENSITIVITIES.index(condition.sensitivity_min or SENSITIVITIES[0])
-            last = SENSITIVITIES.index(condition.sensitivity_max or SENSITIVITIES[-1])
+            lowest = condition.sensitivity_min or SENSITIVITIES[0]
+            highest = condition.sensitivity_max or SENSITIVITIES[-1]
+            first = SENSITIVITIES.index(lowest)
+            last = SENSITIVITIES.index(highest)
             levels = SENSITIVITIES[first : last + 1]
             yield "sensitivity", dimensions["sensitivity"].bits_of(levels)
-        if condition.tokens_min is not None or condition.tokens_max is not None:
-            tokens = dimensions["tokens"]
-            yield (
-                "tokens",
-                tokens.bits_between(condition.tokens_min, condition.tokens_max),
-            )
+        least = condition.tokens_min
+        most = condition.tokens_max
+        if least is not None or most is not None:
+            yield "tokens", dimensions["tokens"].bits_between(least, most)
         if condition.language is not None:
             yield "language", dimensions["language"].bits_of(condition.language)
         if condition.stakes is not None:
@@ -141,8 +160,9 @@ class Space:
         """Return one combination in a box, as features: the lowest class of each dimension."""
         values: dict[str, Any] = {}
         for name, bits in box.items():
-            lowest = (bits & -bits).bit_length() - 1
-            values[name] = self.dimensions[name].values[lowest]
+            lowest_bit = bits & -bits
+            position = lowest_bit.bit_length() - 1
+            values[name] = self.dimensions[name].values[position]
         return self._features(values)
 
     def describe(self, box: Box) -> str:
@@ -192,37 +212,35 @@ def _dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
     """Yield a dimension for each property that a condition names."""
     if any(each.sensitivity_min or each.sensitivity_max for each in conditions):
         yield Dimension("sensitivity", SENSITIVITIES, SENSITIVITIES)
-    tokens = {each.tokens_min for each in conditions if each.tokens_min is not None}
-    tokens |= {
-        each.tokens_max + 1 for each in conditions if each.tokens_max is not None
-    }
-    if tokens:
-        yield _range_dimension("tokens", sorted({0} | tokens))
+    # Each minimum begins a class, and so does the number after each maximum.
+    minima = _known(each.tokens_min for each in conditions)
+    maxima = _known(each.tokens_max for each in conditions)
+    if minima or maxima:
+        after_maxima = {most + 1 for most in maxima}
+        yield _range_dimension("tokens", sorted({0} | minima | after_maxima))
     languages = _distinct(each.language for each in conditions)
     if languages:
         yield _word_dimension("language", languages)
     if any(each.stakes for each in conditions):
         yield Dimension("stakes", STAKES, STAKES)
     for name in _distinct(tuple(each.tags) for each in conditions):
-        yield _word_dimension(
-            TAG + name, _distinct(each.tags.get(name) for each in conditions)
-        )
+        values = _distinct(each.tags.get(name) for each in conditions)
+        yield _word_dimension(TAG + name, values)
     yield from _outcome_dimensions(conditions)
-    used = {
-        each.budget_used_min for each in conditions if each.budget_used_min is not None
-    }
-    if used:
-        yield _range_dimension("budget used", sorted({0.0} | used))
-    minutes = {
-        each.minutes_left_max
-        for each in conditions
-        if each.minutes_left_max is not None
-    }
+    budget_shares = _known(each.budget_used_min for each in conditions)
+    if budget_shares:
+        yield _range_dimension("budget used", sorted({0.0} | budget_shares))
+    minutes = _known(each.minutes_left_max for each in conditions)
     if minutes:
         yield _minutes_dimension(sorted(minutes))
 
 
+def _known(values: Iterable[float | None]) -> set[float]:
+    return {value for value in values if value is not None}
+
+
 def _minutes_dimension(limits: Sequence[float]) -> Dimension:
+    """Return a class up to each limit, one of more time, and one without a deadline."""
     last = limits[-1]
     words = [f"up to {minutes:g}" for minutes in limits]
     return Dimension(
@@ -233,10 +251,11 @@ def _minutes_dimension(limits: Sequence[float]) -> Dimension:
 
 
 def _outcome_dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
+    """Yield a dimension for each outcome, or field of one, that a condition names."""
     named: dict[str, list[str]] = {}
     for condition in conditions:
-        for path, some in condition.outcomes.items():
-            named.setdefault(path, []).extend(some)
+        for path, values_of_condition in condition.outcomes.items():
+            named.setdefault(path, []).extend(values_of_condition)
     for path, values in named.items():
         texts = dict.fromkeys(values)
         # Conditions on fields of an outcome that is a text are compared with the whole text.
@@ -258,11 +277,15 @@ def _distinct(groups: Iterable[Sequence[str] | None]) -> list[str]:
 def _word_dimension(name: str, values: Sequence[str]) -> Dimension:
     """Return a dimension of the named values, any other one, and none."""
     another = "another"
-    while another in values:
+    while another in values:  # until it differs from all of them
         another += "'"
     return Dimension(name, (*values, another, None), (*values, "any other", "unknown"))
 
 
 def _range_dimension(name: str, starts: Sequence[float]) -> Dimension:
-    words = [f"{start:g} to under {end:g}" for start, end in pairwise(starts)]
-    return Dimension(name, tuple(starts), (*words, f"{starts[-1]:g} or more"))
+    """Return a dimension of numbers, with a class from each start to the next."""
+    words: list[str] = []
+    for start, end in pairwise(starts):
+        words.append(f"{start:g} to under {end:g}")
+    words.append(f"{starts[-1]:g} or more")
+    return Dimension(name, tuple(starts), tuple(words))

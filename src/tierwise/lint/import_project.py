@@ -43,52 +43,81 @@ def describe_project(root: Path) -> dict[str, Any]:
 
     `checks` are the names of the checks of all steps, also of those that a flow makes itself.
     """
-    project = Project(root)
-    steps: list[dict[str, Any]] = []
-    checks: set[str] = set()
-    faults: list[dict[str, Any]] = []
-    in_tasks: list[Step] = []
-    findings: list[Finding] = []
+    description = _Description(Project(root))
+    for path in _modules(root / "tasks"):
+        description.add_tasks(path)
+    for path in _modules(root / "flows"):
+        description.add_flow(path)
+    description.try_calls()
+    return description.as_json()
 
-    def attempt(path: Path, action: Callable[..., Any], *arguments: Any) -> Any:
+
+class _Description:
+    """What is known of a project so far. An error in one file leaves the others to be described."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._root = project.root
+        self._steps: list[Step] = []  # in tasks/
+        self._calls: list[tuple[Path, StepCall]] = []
+        self._described_steps: list[dict[str, Any]] = []
+        self._described_calls: list[dict[str, Any]] = []
+        self._checks: set[str] = set()
+        self._faults: list[dict[str, Any]] = []
+        self._findings: list[Finding] = []
+
+    def add_tasks(self, path: Path) -> None:
+        """Import a module in tasks/ and describe its steps."""
+        module = self._attempt(path, importlib.import_module, f"tasks.{path.stem}")
+        for step in _steps_in(module):
+            settings_file = _settings_file(self._project, step)
+            current = self._attempt(
+                settings_file, _current_evidence, self._project, step
+            )
+            self._steps.append(step)
+            self._described_steps.append(_describe_step(step, path, current))
+            self._findings += _golden_row_findings(self._project, step)
+            self._checks.update(check.name for check in step.checks)
+
+    def add_flow(self, path: Path) -> None:
+        """Import a module in flows/ and describe its calls of steps."""
+        if not self._attempt(path, self._project.load_flow, path.stem):
+            return
+        module = sys.modules[f"flows.{path.stem}"]
+        calls = list(step_calls(module, path))
+        self._calls += [(path, call) for call in calls]
+        self._described_calls += _describe_calls(self._project, path, calls)
+        for spread in spread_arguments(module, path):
+            self._findings.append(spread_finding(path, spread))
+        # a flow may define steps of its own
+        for step in _steps_in(module):
+            self._checks.update(check.name for check in step.checks)
+
+    def try_calls(self) -> None:
+        """Find what is wrong with the calls, once all modules are imported."""
+        findings = self._attempt(
+            self._root / "flows",
+            lambda: list(_step_findings(self._root, self._steps, self._calls)),
+        )
+        self._findings += findings or []
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the description as plain data."""
+        return {
+            "steps": self._described_steps,
+            "faults": self._faults,
+            "calls": self._described_calls,
+            "checks": sorted(self._checks),
+            "findings": [_describe_finding(finding) for finding in self._findings],
+        }
+
+    def _attempt(self, path: Path, action: Callable[..., Any], *arguments: Any) -> Any:
         """Return the action's result, or None with its error among the faults of `path`."""
         try:
             return action(*arguments)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything
-            faults.append(_describe_fault(error, path, root))
+            self._faults.append(_describe_fault(error, path, self._root))
             return None
-
-    for path in _modules(root / "tasks"):
-        module = attempt(path, importlib.import_module, f"tasks.{path.stem}")
-        for step in _steps_in(module):
-            in_tasks.append(step)
-            settings_file = _settings_file(project, step)
-            current = attempt(settings_file, _current_evidence, project, step)
-            steps.append(_describe_step(step, path, current))
-            findings += _golden_row_findings(project, step)
-            checks.update(check.name for check in step.checks)
-    calls: list[dict[str, Any]] = []
-    tried: list[tuple[Path, StepCall]] = []
-    for path in _modules(root / "flows"):
-        if attempt(path, project.load_flow, path.stem):
-            module = sys.modules[f"flows.{path.stem}"]
-            calls_here = list(step_calls(module, path))
-            calls += _describe_calls(project, path, calls_here)
-            tried += [(path, call) for call in calls_here]
-            spread = spread_arguments(module, path)
-            findings += [spread_finding(path, each) for each in spread]
-            for step in _steps_in(module):
-                checks.update(check.name for check in step.checks)
-    found = attempt(root / "flows", lambda: list(_step_findings(root, in_tasks, tried)))
-    findings += found or []
-    described = [_describe_finding(finding) for finding in findings]
-    return {
-        "steps": steps,
-        "faults": faults,
-        "calls": calls,
-        "checks": sorted(checks),
-        "findings": described,
-    }
 
 
 def _step_findings(
@@ -112,7 +141,9 @@ def _describe_finding(finding: Finding) -> dict[str, Any]:
 
 
 def _modules(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    """Return the files of the modules in a folder; those that begin with `_` are private."""
+    files = sorted(folder.glob("*.py"))
+    return [path for path in files if not path.stem.startswith("_")]
 
 
 def _steps_in(module: ModuleType | None) -> Iterator[Step]:

@@ -20,36 +20,43 @@ class StepLayout:
     def __init__(self, rules: Rules, step: str) -> None:
         self.rules = rules
         self.step = step
-        routes = {
-            number: rule
-            for number, rule in enumerate(rules.routes)
-            if _applies_to(rule.when, step)
+        conditions_of_routes = {
+            number: route.when
+            for number, route in enumerate(rules.routes)
+            if _applies_to(route.when, step)
         }
         guards = [guard for guard in rules.guards if _applies_to(guard.when, step)]
-        conditions = [rule.when for rule in routes.values()]
-        conditions += [guard.when for guard in guards]
-        self.space = Space(step, conditions)
+        conditions_of_guards = [guard.when for guard in guards]
+        self.space = Space(
+            step, [*conditions_of_routes.values(), *conditions_of_guards]
+        )
         self.routes: dict[int, Box] = {
-            number: self.space.box(rule.when) for number, rule in routes.items()
+            number: self.space.box(condition)
+            for number, condition in conditions_of_routes.items()
         }
         self.guards = [(guard, self.space.box(guard.when)) for guard in guards]
 
     @cached_property
     def regions(self) -> Mapping[int, Sequence[Box] | None]:
         """For each route, the part that no earlier one takes; None where it is too complex."""
-        parts = reached(list(self.routes.values()), self.space.full)
-        return dict(zip(self.routes, parts, strict=True))
+        boxes = list(self.routes.values())
+        regions = reached(boxes, self.space.full)  # in the order of the routes
+        return dict(zip(self.routes, regions, strict=True))
 
     def region(self, number: int) -> Sequence[Box]:
         """Return the part of a route that is reached, or the whole where that is too complex."""
         region = self.regions[number]
-        return [self.routes[number]] if region is None else region
+        if region is None:
+            return [self.routes[number]]
+        return region
 
     def reached(self, number: int, box: Box) -> bool:
         """Return True if documents of this box really come to a route."""
         if self.regions[number] is not None:
             return True  # then the box was cut from the route's region
-        return self.rules.matching(self.space.point(box)) is self.rules.routes[number]
+        # too complex to know for the whole box: one of its documents is tried
+        example = self.space.point(box)
+        return self.rules.matching(example) is self.rules.routes[number]
 
     def forbidden(self, tier: str) -> list[Box]:
         """Return the boxes that guards keep from a tier."""
@@ -83,8 +90,11 @@ class RuleContext:
         """Return the models that a route may try for a step, if all were available and allowed."""
         names = self.rules.routes[number].candidates or tuple(self.catalog.models)
         # a learned model can do one step alone
+        for_any_or_this = (None, step)
         return tuple(
-            name for name in names if self.catalog.models[name].learned in (None, step)
+            name
+            for name in names
+            if self.catalog.models[name].learned in for_any_or_this
         )
 
     def tier_of(self, model: str) -> str:
@@ -105,7 +115,7 @@ def route_findings(context: RuleContext) -> Iterator[Finding]:
                 forbidden[name] = None
         for name in forbidden:
             yield _contradiction(context, number, name)
-        # where all candidates are forbidden, that everything is deferred goes without saying
+        # Where all candidates are forbidden, it is plain that all documents are deferred.
         if not route.candidates or set(forbidden) != set(route.candidates):
             yield from _deferrals(context, number)
 
@@ -158,35 +168,39 @@ def _unreachable(
 
 def _takers(layout: StepLayout, number: int) -> set[int]:
     """Return the first earlier route that takes all of a route, else all that take a part of it."""
-    own = layout.routes[number]
-    partly: set[int] = set()
-    for other, box in layout.routes.items():
+    own_box = layout.routes[number]
+    take_a_part: set[int] = set()
+    for other, other_box in layout.routes.items():
         if other >= number:
             break
-        if covers(box, own):
+        if covers(other_box, own_box):
             return {other}
-        if meet(box, own) is not None:
-            partly.add(other)
-    return partly
+        if meet(other_box, own_box) is not None:
+            take_a_part.add(other)
+    return take_a_part
 
 
 def _enumerate(names: list[str]) -> str:
     """Return up to three names as an enumeration, such as `a, b and 3 more`."""
-    shown = names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]
+    shown = names
+    if len(names) > 3:
+        shown = [*names[:2], f"{len(names) - 2} more"]
     if len(shown) < 2:
         return "".join(shown)
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+    *first, last = shown
+    return f"{', '.join(first)} and {last}"
 
 
 def _always_forbidden(context: RuleContext, number: int, tier: str) -> bool:
     """Return True if guards forbid a tier for every document that reaches a route."""
     anything_reaches = False
     for layout in context.layouts_of(number):
-        pieces = list(layout.region(number))
-        anything_reaches = anything_reaches or bool(pieces)
+        allowed = list(layout.region(number))
+        if allowed:
+            anything_reaches = True
         for box in layout.forbidden(tier):
-            pieces = without(pieces, box, layout.space.full)
-        if pieces:
+            allowed = without(allowed, box, layout.space.full)
+        if allowed:
             return False
     return anything_reaches
 
@@ -204,11 +218,12 @@ def _contradiction(context: RuleContext, number: int, name: str) -> Finding:
 
 def _guards_forbid(context: RuleContext, number: int, tiers: set[str]) -> str:
     """Return the guards that keep any of these tiers from documents of a route, with their verb."""
-    names: dict[str, None] = {}
+    names: dict[str, None] = {}  # a set in order
     for layout in context.layouts_of(number):
-        for guard, box in layout.guards:
-            forbids = tiers - set(guard.allow_tiers)
-            if forbids and meet(box, layout.routes[number]) is not None:
+        route_box = layout.routes[number]
+        for guard, guard_box in layout.guards:
+            forbidden_tiers = tiers - set(guard.allow_tiers)
+            if forbidden_tiers and meet(guard_box, route_box) is not None:
                 names[guard.name] = None
     if len(names) == 1:
         return f"guard {next(iter(names))} forbids"
@@ -230,7 +245,7 @@ def _deferrals(context: RuleContext, number: int) -> Iterator[Finding]:
 
         available = [name for name in candidates if name not in context.unavailable]
         without_model = _forbidden_to_all(context, layout, number, available)
-        for box in forbidden:  # those are reported already
+        for box in forbidden:  # reported above
             without_model = without(without_model, box, layout.space.full)
         for where in _describe_reached(layout, number, without_model):
             only_here.setdefault(where, []).append(layout.step)
@@ -274,7 +289,7 @@ def _documents_with(steps: Sequence[str], where: str) -> str:
 
 def _remedies(context: RuleContext, number: int) -> str:
     """Return the first remedies for the route's unavailable models."""
-    remedies: dict[str, None] = {}
+    remedies: dict[str, None] = {}  # a set in order
     for layout in context.layouts_of(number):
         for name in context.candidates(number, layout.step):
             if name in context.unavailable:
