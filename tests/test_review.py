@@ -602,7 +602,10 @@ def test_a_run_that_was_no_flow_cannot_be_tried_again(
         engine.run_batch(context, CLASSIFY, Batch(documents("a.txt")), LABELS)
         engine.finish_run(context, "completed")
     done = terminal("retry", cwd=project)
-    assert (done.code, "was no flow of this project" in done.err) == (2, True), done.err
+    assert (done.code, "a flow that this project does not have" in done.err) == (
+        2,
+        True,
+    ), done.err
 
 
 def test_decisions_become_golden_rows_once_and_confidential_ones_only_when_asked(

@@ -298,7 +298,7 @@ def test_a_review_by_a_person_is_no_want_of_money(
     ) as engine:
         run = engine.start_run("test", budget_usd=Decimal("0.01"))
         [outcome] = outcomes(engine.run_batch(run, CLASSIFY, documents(1), LABELS))
-    assert (outcome.status, outcome.model, run.budget.refused) == (
+    assert (outcome.status, outcome.model, run.budget.last_shortfall) == (
         "deferred",
         "large",
         None,

@@ -109,7 +109,10 @@ class StepRunner(Protocol):
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
     ) -> RunContext:
-        """Begin a run; see `Engine.start_run`."""
+        """Begin a run, record it, and return it; a planner records nothing.
+
+        For the parameters see `Engine.start_run`.
+        """
         ...
 
     def stop_run(self, run: RunContext) -> None:
@@ -241,7 +244,7 @@ class Engine:
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
     ) -> RunContext:
-        """Put a new run on record and return it.
+        """Begin a run, record it, and return it.
 
         With `fresh` (default: the engine's), answers paid earlier are asked for again. `tags` say
         whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `patience_s`
@@ -505,8 +508,8 @@ def _without_words(step: Step, error: Exception) -> TierwiseError:
 
 
 def _stop_without_budget(run: RunContext) -> None:
-    refused = run.budget.refused
-    if refused and run.policy.rules.budget.when_empty == "fail":
+    shortfall = run.budget.last_shortfall
+    if shortfall and run.policy.rules.budget.when_empty == "fail":
         raise BudgetExceeded(
-            f"the run stops, as the rules say `when_empty: fail`: {refused}"
+            f"the run stops, as the rules say `when_empty: fail`: {shortfall}"
         )

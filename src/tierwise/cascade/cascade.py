@@ -145,7 +145,7 @@ class Cascade:
             top_up = work.run.top_up
             granted = top_up is not None and await top_up.request(shortfall)
             if not granted:
-                work.run.budget.refused = str(shortfall)
+                work.run.budget.last_shortfall = str(shortfall)
                 return outcome
 
     async def _reuse_paid_answer(self, work: Work, deferred: Outcome) -> Outcome:

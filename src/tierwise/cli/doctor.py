@@ -73,7 +73,7 @@ def _diagnostics() -> Iterator[Diagnostic]:
     if all(finding.ok for finding in files):
         yield from _models(project)
         if ledger.ok:
-            yield from _demotions(project)
+            yield from _demoted_certificates(project)
     yield _prefect(project)
 
 
@@ -114,17 +114,16 @@ def _ledger(project: Project) -> str:
         return f"{len(ledger.runs.newest(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
 
 
-def _demotions(project: Project) -> Iterator[Diagnostic]:
+def _demoted_certificates(project: Project) -> Iterator[Diagnostic]:
     """Yield the certificates that labels have demoted."""
     from tierwise.ledger.people.samples import demoted
 
     with open_ledger(project) as ledger:
-        demotions = demoted(ledger.samples, project.certificates, project.rules.floors)
-    for (step, models), reason in demotions.items():
+        reasons = demoted(ledger.samples, project.certificates, project.rules.floors)
+    for (step, models), reason in reasons.items():
         chain = " > ".join(models)
-        yield Diagnostic(
-            "certificate", None, f"{chain} for {step} no longer counts: {reason}"
-        )
+        detail = f"the certificate of {chain} for {step} no longer counts: {reason}"
+        yield Diagnostic("certificate", None, detail)
 
 
 def _models(project: Project) -> Iterator[Diagnostic]:

@@ -79,7 +79,8 @@ def _load_flow(project: Project, run: RunRow) -> Any:
         return project.load_flow(run.flow)
     except UnknownName as error:
         raise Misuse(
-            f"run {run.id} was no flow of this project, so it cannot be tried again: {error}"
+            f"run {run.id} ran a flow that this project does not have, so it cannot be "
+            f"retried: {error}"
         ) from None
 
 

@@ -311,8 +311,8 @@ def compare(found: Past, before: Replay, after: Replay) -> Difference:
         decisions=len(pairs),
         documents=_documents(pairs),
         moved_documents=_documents(moved),
-        moves=_moves(moved),
-        leaves=_moves([pair for pair in pairs if _newly_leaves(pair)]),
+        moves=_counted_by_models(moved),
+        leaves=_counted_by_models([pair for pair in pairs if _newly_leaves(pair)]),
         may_leave=_by_step(pair for pair in pairs if _newly_may_leave(pair)),
         below=_by_step(pair for pair in pairs if _newly_below_floor(pair)),
         deferred=_by_step(pair for pair in pairs if _newly_deferred(pair)),
@@ -355,13 +355,19 @@ def _by_step(pairs: Iterable[Pair]) -> dict[str, int]:
     return dict(counts)
 
 
-def _moves(pairs: Sequence[Pair]) -> tuple[Move, ...]:
-    """Return the moves by step, in the steps' order; the most decisions first."""
-    counts = Counter(
+def _counted_by_models(pairs: Sequence[Pair]) -> tuple[Move, ...]:
+    """Count the decisions that move from one model to another.
+
+    Moves are in the order of their steps, and the most frequent first.
+    """
+    decisions = Counter(
         (case.features.step, old.first, new.first) for case, old, new in pairs
     )
-    steps = list(dict.fromkeys(step for step, _, _ in counts))
-    moves = [Move(*key, count) for key, count in counts.items()]
+    moves = [
+        Move(step, old_model, new_model, count)
+        for (step, old_model, new_model), count in decisions.items()
+    ]
+    steps = [case.features.step for case, _, _ in pairs]
     moves.sort(key=lambda move: (steps.index(move.step), -move.decisions))
     return tuple(moves)
 

@@ -90,9 +90,8 @@ class RunBudget:
         self.limits = tuple(limits)
         # By this process, with or without limits; an unknown cost counts as its worst case.
         self.spent = ZERO
-        self.refused: str | None = (
-            None  # the last reason for a document left without money
-        )
+        # Why the last document without money was deferred.
+        self.last_shortfall: str | None = None
         # The engine updates the mapping in place, so it is not copied.
         self._states: Mapping[str, BudgetState] = {}
         if states is not None:

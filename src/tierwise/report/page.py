@@ -69,7 +69,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tierwise.report"),
         autoescape=True,
-        finalize=_escape_text,
+        finalize=_escape_control_characters,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -84,7 +84,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _escape_text(value: Any) -> Any:
+def _escape_control_characters(value: Any) -> Any:
     """Escape what turns a text's direction or cannot be encoded; markup is our own already."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return escape_control(value)

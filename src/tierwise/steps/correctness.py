@@ -136,7 +136,7 @@ def is_equivalent(given: Any, expected: Any) -> bool:
         return len(given) == len(expected) and all(map(is_equivalent, given, expected))
     if expected in _EMPTY or given in _EMPTY:
         return given in _EMPTY and expected in _EMPTY
-    return _same_text(_normalized(given), _normalized(expected))
+    return _same_meaning(_normalized(given), _normalized(expected))
 
 
 def _normalized(value: Any) -> str:
@@ -145,7 +145,7 @@ def _normalized(value: Any) -> str:
     return " ".join(squeezed(word) for word in words)
 
 
-def _same_text(given: str, expected: str) -> bool:
+def _same_meaning(given: str, expected: str) -> bool:
     """Compare two texts as amounts if both are amounts, as dates if both are, else as words."""
     given_amount = _amount(given)
     expected_amount = _amount(expected)
@@ -154,10 +154,11 @@ def _same_text(given: str, expected: str) -> bool:
         expected_number, expected_currency = expected_amount
         same_currency = expected_currency in ("", given_currency)
         return given_number == expected_number and same_currency
-    given_dates = _dates(given)
-    expected_dates = _dates(expected) if given_dates else None
-    if given_dates and expected_dates:
-        return given_dates == expected_dates
+    given_date = _readings_of_date(given)
+    # reading dates is slow
+    expected_date = _readings_of_date(expected) if given_date else None
+    if given_date and expected_date:
+        return given_date == expected_date
     return _PUNCTUATION.sub("", given) == _PUNCTUATION.sub("", expected)
 
 
@@ -178,7 +179,7 @@ def _amount(text: str) -> tuple[Decimal, str] | None:
     return Decimal(sign + number), before or after
 
 
-def _dates(text: str) -> tuple[datetime, datetime] | None:
+def _readings_of_date(text: str) -> tuple[datetime, datetime] | None:
     """Return the date read with the day first and with the month first, or None for other texts."""
     if not _DATE.search(text):
         return None
