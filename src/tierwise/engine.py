@@ -83,6 +83,7 @@ class StepRunner(Protocol):
     ledger: Ledger
     policy: Policy
     expected_documents: int  # documents that were read, for progress
+    left_out: list[str]  # files that were not read, in words
     retry: Retry | None
 
     @property
@@ -168,6 +169,7 @@ class Engine:
         self.policy = project.policy(self.env)
         self.prompts = project.prompts
         self.expected_documents = 0  # documents that were read, for progress
+        self.left_out: list[str] = []  # files that were not read, in words
         # True asks again for answers that were paid in earlier runs
         self.fresh = is_on(self.env, "TIERWISE_FRESH")
         self.retry: Retry | None = None  # an earlier run that is repeated
@@ -222,6 +224,7 @@ class Engine:
     def on_outcome(self, notify: OnOutcome) -> Iterator[None]:
         """Call a function with every outcome inside this block, on the engine's thread."""
         self.expected_documents = 0
+        self.left_out = []
         self._listeners.append(notify)
         try:
             yield

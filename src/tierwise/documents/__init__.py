@@ -1,6 +1,7 @@
 """Documents in and out: files become batches of documents, batches become readable files.
 
 reading      a folder or file becomes documents; sources finds the files
+left_out     files that are not read: those of other programs, and earlier results
 readers/     one format a module; add a document format there
 sensitivity  a document can raise its own sensitivity, never lower it
 redaction/   the only way to lower it: personal data is taken out and checked again
@@ -13,6 +14,7 @@ text and a deferred outcome of the step `read`, whose reason is its remedy.
 
 from __future__ import annotations
 
+from tierwise.documents.left_out import LeftOut
 from tierwise.documents.readers import ACCEPTED
 from tierwise.documents.reading import (
     Shard,
@@ -21,12 +23,15 @@ from tierwise.documents.reading import (
     iter_items,
     read_documents,
 )
+from tierwise.documents.sources import is_empty
 from tierwise.documents.writing import write_documents
 
 __all__ = [
     "ACCEPTED",
+    "LeftOut",
     "Shard",
     "in_batches",
+    "is_empty",
     "iter_documents",
     "iter_items",
     "read_documents",

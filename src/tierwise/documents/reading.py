@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tierwise.documents.left_out import LeftOut
 from tierwise.documents.readers import (
     ACCEPTED,
     CONVERTERS,
@@ -138,8 +139,12 @@ def iter_documents(
     max_seconds: int = 60,
     shard: Shard = _WHOLE_SOURCE,
     incomplete: Incomplete = "wait_for_pages",
+    left_out: LeftOut | None = None,
 ) -> Iterator[Document]:
-    """Read the documents of a folder (sorted, without hidden files) or of one file.
+    """Read the documents of a folder (sorted) or of one file.
+
+    Hidden files, files of other programs such as `Thumbs.db`, and earlier results below the source
+    are not read; they are counted in `left_out` while the documents are read.
 
     A CSV or JSON Lines file gives one document a row, with its text from `text_column`. Every
     document gets at least `sensitivity`: what it declares can raise its level, never lower it.
@@ -153,7 +158,7 @@ def iter_documents(
     _check_sensitivity(sensitivity)
     if incomplete not in INCOMPLETE:
         raise UnknownName("value of incomplete", incomplete, INCOMPLETE)
-    files = find_files(Path(source))
+    files = find_files(Path(source), left_out)
     reader = _Reader(
         _Finisher(sensitivity, incomplete),
         max_bytes,

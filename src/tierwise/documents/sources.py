@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from tierwise.documents.left_out import (
+    LeftOut,
+    holds_only_results,
+    is_result,
+    kind_of_other,
+)
 from tierwise.documents.readers import ACCEPTED
 from tierwise.errors import Misuse
+
+_RESULTS = "of earlier results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +38,14 @@ class SourceFile:
         return self.path.suffix.lower()
 
 
-def find_files(source: Path) -> Iterator[SourceFile]:
+def find_files(source: Path, left_out: LeftOut | None = None) -> Iterator[SourceFile]:
     """Return the files of a folder in sorted order, or the one file that `source` is.
 
-    Hidden files are left out. Raises Misuse at once, not at the first file, when there is no such
-    source or no file in it.
+    Hidden files, files of other programs and earlier results below the source are counted in
+    `left_out` instead. Raises Misuse at once, not at the first file, when there is no such source
+    or no file in it.
     """
+    left_out = left_out or LeftOut()
     accepted = f"give a folder or a file ({', '.join(ACCEPTED)})"
     try:
         if not source.is_dir():
@@ -49,11 +59,18 @@ def find_files(source: Path) -> Iterator[SourceFile]:
         raise Misuse(
             f"{source}: cannot be opened: {error.strerror}; {accepted}"
         ) from None
-    files = _walk(source)
+    files = _walk(source, left_out)
     first = next(files, None)
     if first is None:
-        raise Misuse(f"{source}: the folder holds no document; {accepted}")
+        others = left_out.describe()
+        but = f" but {others}, which are not read" if others else ""
+        raise Misuse(f"{source}: the folder holds no document{but}; {accepted}")
     return chain([first], files)
+
+
+def is_empty(source: Path) -> bool:
+    """Return True for a folder without a file to read."""
+    return source.is_dir() and next(_walk(source, LeftOut()), None) is None
 
 
 def printable_name(name: str) -> str:
@@ -71,37 +88,44 @@ def printable_name(name: str) -> str:
     return "".join(characters)
 
 
-def _walk(root: Path) -> Iterator[SourceFile]:
+def _walk(root: Path, left_out: LeftOut) -> Iterator[SourceFile]:
     """Yield the files below `root`, depth first and sorted."""
+    reads_results = holds_only_results(root)
     to_visit = [root]
     while to_visit:
         path = to_visit.pop()
         name = printable_name(path.relative_to(root).as_posix())
-        if path.is_symlink() and path != root:
-            yield from _follow_link(path, name, root)
-            continue
-        if not path.is_dir():
-            yield SourceFile(path, name, _why_unreadable(path))
-            continue
-        try:
-            children = sorted(path.iterdir())
-        except OSError as error:
-            problem = (
-                f"the folder cannot be opened: {error.strerror}; check its permissions"
-            )
-            yield SourceFile(path, f"{name}/", problem)
-            continue
-        visible = [child for child in children if not child.name.startswith(".")]
-        to_visit += reversed(visible)  # the last one is visited first
+        if path != root and kind_of_other(path):
+            left_out.add(kind_of_other(path), name)
+        elif path.is_symlink() and path != root:
+            yield from _follow_link(path, name, root, left_out)
+        elif not path.is_dir():
+            if not reads_results and is_result(path):
+                left_out.add(_RESULTS, name)
+            else:
+                yield SourceFile(path, name, _why_unreadable(path))
+        else:
+            try:
+                children = sorted(path.iterdir())
+            except OSError as error:
+                problem = f"the folder cannot be opened: {error.strerror}; check its permissions"
+                yield SourceFile(path, f"{name}/", problem)
+                continue
+            to_visit += reversed(children)  # the last one is visited first
 
 
-def _follow_link(path: Path, name: str, root: Path) -> Iterator[SourceFile]:
+def _follow_link(
+    path: Path, name: str, root: Path, left_out: LeftOut
+) -> Iterator[SourceFile]:
     """Yield the file that a link leads to, as far as it is below `root`.
 
-    A link to a folder yields nothing: the folder is read at its own place.
+    A link to a folder yields nothing: the folder is read at its own place, and one of results is
+    left out wherever it is.
     """
     target = Path(os.path.realpath(path))
-    if not target.is_relative_to(os.path.realpath(root)):
+    if is_result(target) or (target.is_dir() and holds_only_results(target)):
+        left_out.add(_RESULTS, name)
+    elif not target.is_relative_to(os.path.realpath(root)):
         problem = (
             "it is a link that leads out of the folder; copy the file into the folder"
         )

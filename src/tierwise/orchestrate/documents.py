@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
-from tierwise.documents import Shard, in_batches, iter_documents, iter_items
+from tierwise.documents import (
+    LeftOut,
+    Shard,
+    in_batches,
+    is_empty,
+    iter_documents,
+    iter_items,
+)
 from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_task import log_to_run
 from tierwise.orchestrate.failures import describe_failure
@@ -48,10 +55,11 @@ def read_documents(
     nothing to read.
     """
     run = current_run()
-    folder = run.engine.project.root / source
+    folder = _source_folder(run, source)
     run.only_new = only_new
-    if only_new and _is_empty(folder):
+    if only_new and is_empty(folder):
         return []
+    left_out = LeftOut()
     documents: Iterator[Document] = iter_documents(
         folder,
         sensitivity=sensitivity,
@@ -59,8 +67,9 @@ def read_documents(
         max_bytes=max_bytes,
         shard=Shard.parse(shard),
         incomplete=incomplete or _incomplete_setting(run),
+        left_out=left_out,
     )
-    return _batches(run, documents, batch_size)
+    return _batches(run, _then_said(run, documents, left_out), batch_size)
 
 
 def documents_from(
@@ -96,6 +105,47 @@ def documents_from(
         shard=Shard.parse(shard),
     )
     return _batches(run, documents, batch_size)
+
+
+def _source_folder(run: Run, source: Path | str) -> Path:
+    """Return the path of a source.
+
+    Raises Misuse for the project's own folder, which an empty parameter also names, and for the
+    folder that the run writes its results to.
+    """
+    root = run.engine.project.root
+    path = root / source
+    if root.resolve().is_relative_to(path.resolve()):
+        raise Misuse(
+            f"the source is empty, or the project's own folder ({path.resolve()}): its prompts, "
+            "golden sets and results are no documents; name a folder or a file of documents"
+        )
+    run.sources.append(path.resolve())
+    # The shipped flows' name for it; write_documents checks any other.
+    out = (flow_run.get_parameters() or {}).get("out")
+    if isinstance(out, str | Path):
+        _check_out(run, root / out)
+    return path
+
+
+def _check_out(run: Run, folder: Path) -> None:
+    """Raise Misuse where results would be written between the documents of the source."""
+    if folder.resolve() in run.sources:
+        raise Misuse(
+            f"{folder}: the results would lie between the documents of the source; "
+            "name another folder for them, which may be inside of it"
+        )
+
+
+def _then_said(
+    run: Run, documents: Iterator[Document], left_out: LeftOut
+) -> Iterator[Document]:
+    """Yield the documents, then say which files were left out."""
+    yield from documents
+    others = left_out.describe()
+    if others:
+        run.engine.left_out.append(others)
+        log_to_run("not read: %s", others)
 
 
 def _incomplete_setting(run: Run) -> Incomplete:
@@ -138,6 +188,7 @@ def write_documents(
     After `read_documents(…, only_new=True)` the results of earlier runs stay in it.
     """
     run = current_run()
+    _check_out(run, run.engine.project.root / folder)
     done = (_result(run, batch) for batch in batches)
     return run.engine.write_documents(done, folder, keep=run.only_new)
 
@@ -168,11 +219,6 @@ def _held_batches(
         yield run.hold(batch)
     if run.only_new:
         log_to_run("%d documents are new, %d were done before", total, run.settled)
-
-
-def _is_empty(folder: Path) -> bool:
-    """Return True for a folder without a file in it."""
-    return folder.is_dir() and not any(path.is_file() for path in folder.rglob("[!.]*"))
 
 
 def _new_documents(run: Run, documents: Iterable[Document]) -> Iterator[Document]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from prefect.context import FlowRunContext
@@ -52,6 +53,7 @@ class Run:
         self.context = context
         self.progress = None if folder else Progress()
         self.only_new = False  # leaves out documents that earlier runs completed
+        self.sources: list[Path] = []  # that were read
         self.settled = 0  # the number of those documents
         self._readers: list[BatchReader] = []
         self._spool = folder

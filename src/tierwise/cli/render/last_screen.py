@@ -87,6 +87,7 @@ def _what_happened(
         lines.append(
             f"  Usage of {unclear} unclear: the largest reading of the server's counts counts."
         )
+    lines += [f"  Not read: {others}." for others in engine.left_out]
     return lines
 
 
