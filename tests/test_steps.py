@@ -188,6 +188,72 @@ def test_braces_in_an_answers_own_text_do_no_harm(words: str) -> None:
     assert found.title == words
 
 
+A = '{"label": "a"}'
+B = '{"label": "b"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"{A} Had it come late, I would have said {B}.", id="prose after"),
+        pytest.param(f"```json\n{A}\n```\nNot {B}, as it came in time.", id="fence"),
+        pytest.param(f"The document says {B}, but I say {A}", id="quoted before"),
+        pytest.param(f"```json\n{B}\n```\nNo: ```json\n{A}\n```", id="two fences"),
+        pytest.param(f"[{A}, {B}]", id="a list"),
+        pytest.param(f"{A}\n{B}", id="lines"),
+        pytest.param(f"First idea: {B}. No.\n{A}", id="a draft before"),
+        pytest.param('{"label": "a", "title": "x"} or {"label": "a"}', id="a part"),
+    ],
+)
+def test_answers_that_differ_are_ambiguous(text: str) -> None:
+    """None is taken: a counter-example in the prose, or a quotation, would win in silence."""
+    found = STEP.parse(text)
+    assert isinstance(found, Verdict)
+    assert "2 different JSON objects" in found.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"{A}\n\nAgain: {A}", id="twice"),
+        pytest.param(f'{A} and {{"label":"a","title":"none"}}', id="by default"),
+        pytest.param(f'{A} (not {{"mood": "good"}})', id="another that does not fit"),
+        pytest.param(f'{{"labels": ["a"]}} gives {A}', id="a misfit before"),
+        pytest.param(f"{A} {{as I said}}", id="braces after"),
+    ],
+)
+def test_objects_that_agree_or_do_not_fit_are_no_ambiguity(text: str) -> None:
+    assert STEP.parse(text) == Answer(label="a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"label": "a", "label": "b"}',
+        '{"label": "a", "found": [{"quote": "q", "quote": "r"}]}',
+    ],
+)
+def test_a_key_with_two_values_is_ambiguous(text: str) -> None:
+    found = STEP.parse(text)
+    assert isinstance(found, Verdict)
+    assert "given twice" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"half \ud83d", "half \N{REPLACEMENT CHARACTER}"),
+        (r"\ude00 half", "\N{REPLACEMENT CHARACTER} half"),
+        ("half \ud83d", "half \N{REPLACEMENT CHARACTER}"),
+        (r"whole \ud83d\ude00", "whole \N{GRINNING FACE}"),
+        (r"backslash \\ud83d", r"backslash \ud83d"),
+    ],
+)
+def test_half_a_character_is_replaced(written: str, read: str) -> None:
+    found = STEP.parse(f'{{"label": "a", "title": "{written}"}}')
+    assert found == Answer(label="a", title=read)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -262,8 +262,9 @@ def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any
             f"the question of the step {item.step} is not recorded; run the flow again first"
         )
     validator = Draft202012Validator(schema)
-    # a reply may have words around the object, or several objects: the first that fits counts
+    # A reply may have words around the object. Several that fit have to agree, as in `Step.parse`.
     fault = "it contains no JSON object"
+    values: list[Any] = []
     for part in json_parts(text):
         try:
             value = json.loads(part)
@@ -272,9 +273,17 @@ def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any
             continue
         mismatch = best_match(validator.iter_errors(value))
         if mismatch is None:
-            return value
+            if value not in values:
+                values.append(value)
+            continue
         place = mismatch.json_path.removeprefix("$").lstrip(".")
         fault = f"{place}: {mismatch.message}" if place else mismatch.message
+    if len(values) > 1:
+        raise Misuse(
+            f"{what} contains {len(values)} different answers to the step {item.step}; give one"
+        )
+    if values:
+        return values[0]
     raise Misuse(f"{what} does not fit the step {item.step}: {fault}")
 
 

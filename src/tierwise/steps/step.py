@@ -15,6 +15,9 @@ from tierwise.errors import Misuse, UnknownName, describe_exception
 from tierwise.records import Verdict, canonical_hash
 from tierwise.steps.checks import Check
 from tierwise.steps.code import code_hash
+from tierwise.text.half_characters import without_escaped_halves
+from tierwise.text.json_objects import find_objects, repeated_key
+from tierwise.text.thoughts import without_thoughts
 
 # Keywords of JSON schema that the structured output of some vendors refuses.
 _LIMITS = {
@@ -119,17 +122,42 @@ class Step:
         return canonical_hash([self.name, self.schema(parameters), dict(parameters)])
 
     def parse(self, text: str) -> BaseModel | Verdict:
-        """Return the output in an answer, or the failed verdict `schema` with the reason."""
-        verdict = Verdict("schema", False, "the answer holds no JSON object")
-        for part in json_parts(text):
-            try:
-                return self.returns.model_validate_json(part)
-            except ValidationError as error:
-                verdict = Verdict("schema", False, _first_error(error))
-            except Exception as error:  # noqa: BLE001 - validators are project code
-                reason = f"{self.returns.__name__} raised {describe_exception(error)}"
-                verdict = Verdict("schema", False, reason)
-        return verdict
+        """Return the output in an answer, or the failed verdict `schema` with the reason.
+
+        Every JSON object that fits counts. Where two of them differ, the answer is ambiguous, and
+        none is taken: one may be a draft, a counter-example, or quoted from the document.
+        """
+        answer = without_thoughts(text).answer
+        verdict = _malformed("the answer holds no JSON object")
+        outputs: list[BaseModel] = []
+        for part in json_parts(answer):
+            output = self._output(part)
+            if isinstance(output, Verdict):
+                verdict = output
+            elif output not in outputs:
+                outputs.append(output)
+        if not outputs:
+            return verdict
+        if len(outputs) > 1:
+            return _malformed(
+                f"the answer holds {len(outputs)} different JSON objects that fit; give one"
+            )
+        return outputs[0]
+
+    def _output(self, part: str) -> BaseModel | Verdict:
+        """Return the output in one JSON object, or the failed verdict `schema`."""
+        try:
+            output = self.returns.model_validate_json(without_escaped_halves(part))
+        except ValidationError as error:
+            return _malformed(_first_error(error))
+        except Exception as error:  # noqa: BLE001 - validators are project code
+            return _malformed(
+                f"{self.returns.__name__} raised {describe_exception(error)}"
+            )
+        key = repeated_key(part)
+        if key is not None:
+            return _malformed(f"{key}: given twice, with different values")
+        return output
 
     def gathered(self, values: Sequence[Any]) -> Any:
         """Merge the outputs for a document's parts, as plain data.
@@ -144,20 +172,20 @@ class Step:
 
 
 def json_parts(text: str) -> Iterator[str]:
-    """Yield candidates for the JSON object in an answer, the most likely first.
+    """Yield all complete JSON objects in an answer, in order.
 
-    These are the last complete object, then the text from the first to the last brace. A model
-    without structured output often reasons before its JSON, or wraps it in prose or a code fence.
+    Where text with braces follows the last one, or none is complete, the text from the first to the
+    last brace is yielded at the end: its fault says what is wrong with the answer.
     """
+    objects = find_objects(text)
+    for found in objects:
+        yield text[found]
     first = text.find("{")
-    end = text.rfind("}") + 1
-    last = _last_object(text)
-    if last is not None:
-        yield text[last]
     if first < 0:
         return
-    # A complete object that ends at the last brace is the whole answer.
-    if last is not None and last.stop >= end:
+    end = text.rfind("}") + 1
+    # A complete object that ends at the last brace needs no such text.
+    if objects and objects[-1].stop >= end:
         return
     if end > first:
         yield text[first:end]
@@ -165,20 +193,8 @@ def json_parts(text: str) -> Iterator[str]:
         yield text[first:]  # cut off before its closing brace
 
 
-def _last_object(text: str) -> slice | None:
-    """Return the position of the last complete JSON object."""
-    decoder = json.JSONDecoder()
-    last = None
-    start = text.find("{")
-    while start >= 0:
-        try:
-            _, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            end = start + 1  # not an object: continue after this brace
-        else:
-            last = slice(start, end)
-        start = text.find("{", end)
-    return last
+def _malformed(reason: str) -> Verdict:
+    return Verdict("schema", False, reason)
 
 
 def without_limits(node: Any) -> Any:

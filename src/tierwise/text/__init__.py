@@ -1,1 +1,1 @@
-"""Text in and out of files, terminals and models: escaping, YAML, tokens, language, terms."""
+"""Text in and out of files, terminals and models: escaping, YAML, tokens, language, terms, thoughts."""
