@@ -147,13 +147,16 @@ def _measured_identity(
 ) -> str:
     """Return the hash of all that a model's answers to one prompt depend on.
 
-    That is its identity, its few-shot examples, and its limit where that cuts answers short.
+    That is its identity, its few-shot examples, its limit where that cuts answers short, and the
+    tokens that it may think, which decide where thoughts are cut off.
     """
     if examples_hash is not None and model.uses_few_shot:
         shown = [model.examples, model.fixed_examples, examples_hash]
         identity = canonical_hash([identity, *shown])
     if model.max_output_tokens < prompt.head.max_output_tokens:
         identity = canonical_hash([identity, "at most", model.max_output_tokens])
+    if model.thinking_tokens:
+        identity = canonical_hash([identity, "thinks", model.thinking_tokens])
     return identity
 
 

@@ -38,7 +38,8 @@ def question_of(work: Work) -> tuple[Message, ...]:
 def exceeds_window(work: Work, model: Model, messages: tuple[Message, ...]) -> bool:
     """Return True if the messages and the longest answer do not fit into the model's window."""
     prompt = math.ceil(prompt_tokens(work, messages) * model.token_margin)
-    return prompt + work.prompt.head.max_output_tokens > model.context_tokens
+    longest = work.prompt.head.max_output_tokens + model.thinking_tokens
+    return prompt + longest > model.context_tokens
 
 
 def _render(work: Work, document: Document) -> tuple[Message, ...]:

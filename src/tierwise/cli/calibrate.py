@@ -173,7 +173,7 @@ async def _measure(
     try:
         return await calibrate(
             gateway,
-            calls_of(step, prompt, documents, parameters, model),
+            calls_of(step, prompt, documents, parameters, project.catalog.model(model)),
             hour_usd=hour_usd,
             seconds=seconds,
             levels=levels,

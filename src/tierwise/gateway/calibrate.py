@@ -17,6 +17,7 @@ from statistics import quantiles
 from typing import Any, Protocol
 
 from tierwise.errors import CallError, Misuse
+from tierwise.policy.catalog import Model
 from tierwise.records import Call, Document, Reply
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step
@@ -87,19 +88,20 @@ def calls_of(
     prompt: Prompt,
     documents: Sequence[Document],
     parameters: Mapping[str, Any],
-    model: str,
+    model: Model,
 ) -> Iterator[Call]:
     """Yield calls of a step over the documents in turn, without end.
 
     Each prompt has a number in it, so that no server answers from its cache.
     """
+    max_tokens = prompt.head.max_output_tokens + model.thinking_tokens
     for number, document in zip(count(), cycle(documents)):
         numbered = replace(document, text=f"[{number}] {document.text}")
         yield Call(
-            model=model,
+            model=model.name,
             identity="calibration",
             messages=prompt.render(numbered, {"part": None, **parameters}),
-            max_tokens=prompt.head.max_output_tokens,
+            max_tokens=max_tokens,
             response_schema=step.schema(parameters),
             schema_name=step.name,
         )

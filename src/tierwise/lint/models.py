@@ -1,8 +1,9 @@
-"""Models: old and unknown prices, models that retire, variables, and addresses from variables."""
+"""Models: old and unknown prices, models that retire or think, variables, and addresses."""
 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 
 from tierwise.lint.findings import Finding, finding_at
@@ -13,12 +14,17 @@ from tierwise.text.yaml import Location, YamlData
 
 PRICE_DAYS = 90  # older prices are worth a look
 NOTICE_DAYS = 30  # before a model retires
+# Names of models that think before they answer, and of those that say that they do not.
+_THINKS = re.compile(
+    r"(?i)reasoning|reasoner|thinking|magistral|\bqwq\b|\bdeepseek-r\d|\bgpt-oss\b"
+)
+_THINKS_NOT = re.compile(r"(?i)(?:non|no|not|without|nothing)[-_ ]?(?:reason|think)")
 
 
 def catalog_findings(
     source: YamlData, catalog: Catalog, today: datetime.date
 ) -> Iterator[Finding]:
-    """Yield old prices and models that retire, each once.
+    """Yield old prices, models that retire, and thinking models without room for it, each once.
 
     An entry that is `like` another inherits its price and date, so only the original is reported.
     """
@@ -28,6 +34,8 @@ def catalog_findings(
             yield from _old_price_findings(source, model, today)
         if "retires" in written:
             yield from _retirement_findings(source, model, today)
+        if "litellm_params" in written:
+            yield from _thinking_findings(source, model)
 
 
 def same_model_findings(
@@ -37,12 +45,17 @@ def same_model_findings(
 
     An entry that says `same_as` is meant to be the same.
     """
-    first: dict[tuple[str, int, int], str] = {}
+    first: dict[tuple[str, int, int, int], str] = {}
     for name, identity in identities.items():
         model = catalog.models[name]
         if model.learned or model.same_as:
             continue
-        key = (identity, model.examples, model.fixed_examples)
+        key = (
+            identity,
+            model.examples,
+            model.fixed_examples,
+            model.thinking_tokens,
+        )
         other = first.setdefault(key, name)
         if other != name:
             message = (
@@ -81,6 +94,28 @@ def _retirement_findings(
     elif model.retires - today <= datetime.timedelta(days=NOTICE_DAYS):
         message = f"{model.name} retires on {model.retires}; certify its successor before then"
         yield finding_at(source, place, "warning", "retiring", message)
+
+
+def _thinking_findings(source: YamlData, model: Model) -> Iterator[Finding]:
+    """Yield a model that thinks before it answers, where the catalog leaves no tokens for that."""
+    if model.thinking_tokens or model.learned or not _says_that_it_thinks(model):
+        return
+    message = (
+        f"{model.name} thinks before it answers, and its thoughts count against the answer's "
+        "limit, so that answers are cut off; set `thinking_tokens`, such as 4096"
+    )
+    place = ("models", model.name)
+    yield finding_at(source, place, "warning", "thinking", message)
+
+
+def _says_that_it_thinks(model: Model) -> bool:
+    """Return True where a model's name, or its `reasoning_effort`, says that it thinks."""
+    params = model.litellm_params
+    effort = params.get("reasoning_effort")
+    if effort is not None:
+        return str(effort).lower() not in ("none", "disable")
+    names = f"{model.name} {params.get('model')}"
+    return bool(_THINKS.search(names)) and not _THINKS_NOT.search(names)
 
 
 def address_findings(

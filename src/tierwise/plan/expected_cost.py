@@ -97,7 +97,7 @@ def expect(
         basis = f"certificate of {certificate.date}"
     else:
         source = "half_of_limit"
-        longest = min(limit, model.max_output_tokens)
+        longest = model.longest_output(limit)
         tokens = math.ceil(longest / 2)
         basis = f"half of the limit of {longest} tokens"
     return Expectation(
@@ -132,7 +132,7 @@ def highest_cost(
 
     The answer to the last prompt, which is checked, is also asked for again `reask` times.
     """
-    answer = min(limit, model.max_output_tokens)
+    answer = model.longest_answer(limit)
     costs = []
     for tokens in prompts:
         costs.append(worst_case(model, tokens, limit))
@@ -165,11 +165,12 @@ def prompts_of(
 def _prompts(
     model: Model, frame: int, text: int, limit: int, answer: int, *, splits: bool
 ) -> Iterator[int]:
-    window = math.ceil((frame + text) * model.token_margin) + limit
+    longest = limit + model.thinking_tokens
+    window = math.ceil((frame + text) * model.token_margin) + longest
     if not splits or window <= model.context_tokens:
         yield frame + text
         return
-    room = int((model.context_tokens - limit) / model.token_margin) - frame
+    room = int((model.context_tokens - longest) / model.token_margin) - frame
     parts = math.ceil(text / max(_SMALLEST_PART, room))
     for _ in range(parts):
         yield frame + math.ceil(text / parts)

@@ -116,6 +116,11 @@ class Model(Settings):
     max_output_tokens: Annotated[int, Field(gt=0)] = Field(
         description="The longest answer that may be asked for."
     )
+    thinking_tokens: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="The tokens that it may think before it answers, on top of the answer's limit. "
+        "They are sent within `max_tokens`, reserved and priced.",
+    )
     structured_output: Literal["grammar", "schema", "instruct"] = Field(
         "schema",
         description="`grammar`: the server enforces a whole JSON schema; "
@@ -219,6 +224,14 @@ class Model(Settings):
     def uses_few_shot(self) -> bool:
         """Return True if its prompt contains labelled examples."""
         return self.examples + self.fixed_examples > 0
+
+    def longest_answer(self, limit: int) -> int:
+        """Return the most tokens of an answer to a prompt with this limit, without thoughts."""
+        return min(limit, self.max_output_tokens)
+
+    def longest_output(self, limit: int) -> int:
+        """Return the most tokens of a reply to a prompt with this limit, thoughts included."""
+        return self.longest_answer(limit) + self.thinking_tokens
 
     @property
     def price_date(self) -> str | None:

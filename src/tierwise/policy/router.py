@@ -227,7 +227,7 @@ def _choice(
 ) -> Choice:
     model = policy.catalog.model(name)
     certificate = policy.certificates.find(f.step, [name])
-    answer_tokens = min(max_output_tokens, model.max_output_tokens)
+    answer_tokens = model.longest_output(max_output_tokens)
     if certificate and certificate.mean_usage:
         answer_tokens = math.ceil(certificate.mean_usage[name].completion_tokens)
     cost = model.cost(Usage(f.prompt_tokens, answer_tokens))
@@ -266,10 +266,11 @@ def worst_case(
 ) -> Decimal | None:
     """Return the most that one call can cost (USD), None when the price is unknown.
 
-    `prompt_tokens` is an estimate; the model's margin is added.
+    `prompt_tokens` is an estimate; the model's margin is added. `max_output_tokens` is the prompt's
+    limit of the answer; the tokens that the model may think are added.
     """
     most_prompt_tokens = _with_margin(model, prompt_tokens)
-    most_answer_tokens = min(max_output_tokens, model.max_output_tokens)
+    most_answer_tokens = model.longest_output(max_output_tokens)
     return model.cost(Usage(most_prompt_tokens, most_answer_tokens))
 
 
@@ -286,7 +287,7 @@ def _surely_left(budget_left: Decimal | None) -> float:
 
 def _fast_bounds(model: Model, max_output_tokens: int, *, usable: bool) -> FastBounds:
     """Return bounds that never allow more than `_rejection` would: what is rounded, is rounded up."""
-    answer_tokens = min(max_output_tokens, model.max_output_tokens)
+    answer_tokens = model.longest_output(max_output_tokens)
     most_tokens = -1.0
     if usable:
         # 2 tokens less than the window, as both the margin and the estimate are rounded up
@@ -323,9 +324,7 @@ def _rejection(
     if unusable is not None:
         return unusable
     tokens = f.prompt_tokens
-    needed = _with_margin(model, tokens) + min(
-        max_output_tokens, model.max_output_tokens
-    )
+    needed = _with_margin(model, tokens) + model.longest_output(max_output_tokens)
     if needed > model.context_tokens and not splits:
         reason = f"needs about {needed} tokens, its context window has {model.context_tokens}"
         return Rejection(name, reason, "context_length")

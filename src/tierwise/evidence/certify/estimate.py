@@ -156,7 +156,8 @@ def _prompts(job: Job, model: Model, document: Document) -> Iterator[int]:
     work = _work(job, document)
     frame = estimate_prompt_tokens(conversation(work, model)) - text
     limit = job.prompt.head.max_output_tokens
-    window = int((model.context_tokens - limit) / model.token_margin)
+    longest = limit + model.thinking_tokens
+    window = int((model.context_tokens - longest) / model.token_margin)
     room = max(_LEAST_ROOM, window - frame)
     # in parts, and then once more over the parts' results
     while job.step.splits and text > room:
