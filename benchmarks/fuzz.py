@@ -27,13 +27,21 @@ from pydantic import BaseModel
 from tests.kit import marked_pdf
 from tests.kit.office_files import mail, pdf, word
 from tests.kit.projects import ROOT
+from tests.kit.replies import (
+    ANTHROPIC,
+    ELSEWHERE,
+    GEMINI,
+    OPENAI,
+    PARTS,
+    sent,
+    strange,
+)
 from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
 from tierwise.documents import iter_documents
 from tierwise.documents.readers.formats import extract
 from tierwise.errors import TierwiseError
 from tierwise.evidence.replay import read_outcomes
 from tierwise.gateway.http_exchange import ErrorStatus, HttpExchange
-from tierwise.gateway.openai_format import parse_response
 from tierwise.gateway.provider_errors import translated_errors
 from tierwise.gateway.replies import to_reply
 from tierwise.policy.catalog import Catalog, Model, load_catalog
@@ -112,21 +120,6 @@ OUTCOMES = "item,step,prompt_tokens,model,tier,score,cost_usd\n" + "".join(
     f"{item},s,10,{model},t,1,0.1\n" for item in "xy" for model in "ab"
 )
 GOLDEN = '{"id": "1", "text": "x", "label": "a"}\n{"id": "2", "text": "y", "expected": {"label": "b"}}\n'
-REPLY = {
-    "model": "m",
-    "choices": [
-        {
-            "message": {"content": GOOD, "refusal": None},
-            "finish_reason": "stop",
-            "logprobs": {"content": [{"logprob": -1}]},
-        }
-    ],
-    "usage": {
-        "prompt_tokens": 5,
-        "completion_tokens": 2,
-        "prompt_tokens_details": {"cached_tokens": 1},
-    },
-}
 
 
 class Value(BaseModel):
@@ -161,6 +154,7 @@ class Reader:
 
     read: Callable[[bytes], object]
     good: tuple[bytes, ...]
+    strange: st.SearchStrategy[bytes] | None = None  # well-formed, and odd
 
 
 def _in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
@@ -204,7 +198,11 @@ def _answer(step: Step, parameters: Mapping[str, object]) -> Callable[[bytes], o
 def _reply(data: bytes) -> object:
     model = Model.model_validate(_MODEL)
     call = Call(
-        model="m", identity="m", messages=(Message("user", TEXT),), max_tokens=9
+        model="m",
+        identity="m",
+        messages=(Message("user", TEXT),),
+        max_tokens=9,
+        response_schema=CLASSIFY.schema(LABELS),
     )
     for code in (200, 400):
         exchange = HttpExchange(
@@ -213,10 +211,16 @@ def _reply(data: bytes) -> object:
         with translated_errors(model, call, exchange, ()):
             if code == 400:
                 raise ErrorStatus
-            parsed = parse_response(exchange.body)
-            reply = to_reply(parsed, exchange, call, model, 0.0)
-            json.dumps(reply.served_model)
+            reply = to_reply(exchange.body, exchange, call, model, 0.0)
+            # What the ledger cannot store, such as half a character, would end the run.
+            f"{reply.text}{reply.served_model}{reply.finish_reason}".encode()
+            _answer(CLASSIFY, LABELS)(reply.text.encode())
     return None
+
+
+def _events(reply: object) -> bytes:
+    """A reply as a server sends it in a stream."""
+    return b"data: " + sent(reply) + b"\n\ndata: [DONE]\n\n"
 
 
 _MODEL = {
@@ -236,6 +240,12 @@ def _golden(path: Path) -> object:
 
 def _shipped(name: str) -> bytes:
     return (ROOT / "routing_rules" / name).read_bytes()
+
+
+def _strange_replies() -> st.SearchStrategy[bytes]:
+    """Replies of every format with any JSON in any place, some of them in a stream."""
+    replies = strange(OPENAI, PARTS, ELSEWHERE, ANTHROPIC, GEMINI)
+    return replies.map(sent) | replies.map(_events)
 
 
 def readers() -> dict[str, Reader]:
@@ -260,7 +270,7 @@ def readers() -> dict[str, Reader]:
         "certificates": Reader(_in_file("certificates.yaml", load_certificates), (CERTIFICATES.encode(),)),
         "label": Reader(_answer(CLASSIFY, LABELS), (GOOD.encode(), b"Well: ```json\n" + GOOD.encode() + b"\n```")),
         "terms": Reader(_answer(EXTRACT, {}), (TERMS.encode(),)),
-        "reply": Reader(_reply, (json.dumps(REPLY).encode(), b'{"error": {"message": "no", "code": 1}}')),
+        "reply": Reader(_reply, (sent(OPENAI), _events(PARTS), b'{"error": {"message": "no"}}'), _strange_replies()),
         "outcomes": Reader(_in_file("o.csv", read_outcomes), (OUTCOMES.encode(),)),
         "packed-outcomes": Reader(_in_file("o.csv.gz", read_outcomes), (b"\x1f\x8b\x08\0" + b"\0" * 30,)),
         "golden.jsonl": Reader(_in_file("g.jsonl", _golden), (GOLDEN.encode(),)),
@@ -291,11 +301,11 @@ def damaged(good: bytes) -> st.SearchStrategy[bytes]:
 def try_out(reader: Reader, *, examples: int, number: int | None = None) -> int:
     """Read so many inputs; how many were read. Raises whatever is no error of ours."""
     count = 0
-    inputs = st.one_of(
-        *(damaged(good) for good in reader.good),
-        st.binary(max_size=200),
-        st.text().map(_encoded),
-    )
+    kinds = [damaged(good) for good in reader.good]
+    kinds += [st.binary(max_size=200), st.text().map(_encoded)]
+    if reader.strange is not None:
+        kinds += [reader.strange] * len(kinds)  # half of all
+    inputs = st.one_of(*kinds)
 
     @settings(
         max_examples=examples,

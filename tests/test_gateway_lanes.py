@@ -197,7 +197,7 @@ def test_what_a_model_thinks_aloud_first_is_no_part_of_its_answer(
 @BOTH_LANES
 @pytest.mark.parametrize(
     ("said", "meant"),
-    [("max_tokens", "length"), ("eos_token", "stop"), (None, "stop"), ("odd", "stop")],
+    [("max_tokens", "length"), ("eos_token", "stop"), (None, "stop"), ("odd", "odd")],
 )
 def test_finish_reasons_are_put_in_openais_words(
     standin: Standin, name: str, said: str, meant: str

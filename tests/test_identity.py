@@ -190,6 +190,12 @@ CHANGES = {
         "max_output_tokens: 20",
         "model server changed",
     ),
+    "the tokens of thinking": (
+        "routing_rules/catalog.yaml",
+        "max_output_tokens: 1000",
+        "max_output_tokens: 1000\n    thinking_tokens: 400",
+        "model server changed",
+    ),
 }
 ANYTHING = """
 

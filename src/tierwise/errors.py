@@ -27,6 +27,7 @@ TierwiseError
     ├── ContentRefused          the provider's filter or the model itself refused
     ├── BadRequest              400, 409, 413, 422: this request will never work
     └── BadReply                a 200 whose body is not a usable answer
+        └── NoAnswer            the model's reply has no answer where one belongs
 """
 
 from __future__ import annotations
@@ -221,6 +222,13 @@ class BadRequest(CallError):
 
 class BadReply(CallError):
     """A 200 whose body is not a usable answer: not JSON, empty, or an error in disguise."""
+
+
+class NoAnswer(BadReply):
+    """A reply of nothing but thoughts, a tool call or other content.
+
+    It is not asked for again: the same question gets the same reply, at the same price.
+    """
 
 
 def describe_exception(error: BaseException) -> str:

@@ -164,6 +164,8 @@ class Reply:
     served_model: str | None = None  # the name that the server gave
     # 0 to 1: the least likely token of the answer; None when the server reported none
     confidence: float | None = None
+    # of `usage`, spent on thinking; None where that is not known
+    thinking_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

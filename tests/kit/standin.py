@@ -288,12 +288,8 @@ async def _send(
     if fault.truncate:
         body = body[: len(body) // 2]
     if fault.cut_at is None and not fault.trickle:
-        return web.Response(
-            body=body,
-            status=fault.status,
-            headers=fault.headers,
-            content_type="application/json",
-        )
+        headers = {"Content-Type": "application/json", **fault.headers}
+        return web.Response(body=body, status=fault.status, headers=headers)
     response = web.StreamResponse(
         status=fault.status, headers={"Content-Type": "application/json"}
     )

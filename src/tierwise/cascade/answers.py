@@ -28,6 +28,8 @@ from tierwise.text.tokens import count_tokens
 
 TRIES = 3  # calls of one model that keeps failing, before the next model
 _SMALLEST_PART = 200  # tokens
+# Finish reasons of an answer that is complete.
+_USUAL_ENDS = frozenset({"stop", "tool_calls", "function_call", "tool_use"})
 _LONGEST_WORDS = 500  # characters of failed checks' reasons in a re-ask
 
 # Seconds before a retry: the first backoff, which doubles each time, and the most of its jitter.
@@ -138,7 +140,7 @@ class Answers:
         The verdicts are kept with the attempt, and go on record with the outcome.
         """
         reply, attempt = await self._call(work, model, messages, kind)
-        output = _parse(work, reply)
+        output = _parse(work, model, reply)
         if isinstance(output, Verdict):
             answer = Answer(None, (output,))
         else:
@@ -204,11 +206,28 @@ def _raised(result: _Turn | BaseException) -> _Turn:
     return result
 
 
-def _parse(work: Work, reply: Reply) -> BaseModel | Verdict:
+def _parse(work: Work, model: Model, reply: Reply) -> BaseModel | Verdict:
+    """Return the output in a reply, or the failed verdict `schema` with the reason."""
     if reply.finish_reason == "length":
-        limit = work.prompt.head.max_output_tokens
-        return Verdict("schema", False, f"the answer was cut off at {limit} tokens")
-    return work.step.parse(reply.text)
+        return Verdict("schema", False, _cut_off(work, model, reply))
+    output = work.step.parse(reply.text)
+    if isinstance(output, Verdict) and reply.finish_reason not in _USUAL_ENDS:
+        reason = f"{output.reason} (the server's finish reason: {reply.finish_reason})"
+        return replace(output, reason=reason)
+    return output
+
+
+def _cut_off(work: Work, model: Model, reply: Reply) -> str:
+    """Return the reason of an answer that was cut off, and what to change about it."""
+    limit = model.longest_output(work.prompt.head.max_output_tokens)
+    reason = f"the answer was cut off at {limit} tokens"
+    remedy = f"raise `thinking_tokens` of {model.name} in the catalog"
+    if reply.thinking_tokens:
+        spent = f"{reply.thinking_tokens} of them spent on thinking"
+        return f"{reason}, {spent}: {remedy}"
+    if not reply.text.strip():
+        return f"{reason}, before its first word: {remedy} if it thinks first"
+    return reason
 
 
 def _confidence_verdict(work: Work, reply: Reply) -> tuple[Verdict, ...]:
@@ -274,9 +293,8 @@ def _continued(turn: _Turn, request: str) -> tuple[Message, ...]:
 def _room_for_text(work: Work, model: Model, messages: tuple[Message, ...]) -> int:
     """Return the tokens of document text that fit into one call, by our own count."""
     frame = prompt_tokens(work, messages) - count_tokens(work.document.text)
-    window = (
-        model.context_tokens - work.prompt.head.max_output_tokens
-    ) / model.token_margin
+    longest = work.prompt.head.max_output_tokens + model.thinking_tokens
+    window = (model.context_tokens - longest) / model.token_margin
     return max(_SMALLEST_PART, int(window - frame))
 
 

@@ -153,7 +153,7 @@ class Attempts:
             raise GuardViolation(f"{model.name}: {forbidden}")
         call = build_call(work, model, messages)
         tokens = prompt_tokens(work, call.messages)
-        worst = worst_case(model, tokens, call.max_tokens)
+        worst = worst_case(model, tokens, work.prompt.head.max_output_tokens)
         attempt_id = uuid.uuid4().hex
         reservation = work.run.budget.reservation(
             attempt_id,
@@ -272,7 +272,7 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
         model=model.name,
         identity=work.job.current.calls[model.name],
         messages=messages,
-        max_tokens=min(work.prompt.head.max_output_tokens, model.max_output_tokens),
+        max_tokens=model.longest_output(work.prompt.head.max_output_tokens),
         response_schema=schema,
         schema_name=work.step.name,
         confidence=model.confidence,

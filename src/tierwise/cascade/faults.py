@@ -22,6 +22,7 @@ DECISIONS: dict[type[errors.TierwiseError], Decision] = {
     errors.ContextTooLong: "fallback",
     errors.ContentRefused: "fallback",
     errors.BadRequest: "fallback",
+    errors.NoAnswer: "fallback",
     errors.AuthenticationFailed: "stop",
     errors.OutOfCredit: "stop",
     errors.ModelGone: "stop",

@@ -6,10 +6,11 @@ lean_lane          OpenAI's format, sent directly
 litellm_lane       all other providers, through LiteLLM; litellm_transport sends for it
 learned_lane       classifiers in this process (learned/)
 local/             embedded models: llama.cpp servers and their weights
-openai_format      requests and responses in OpenAI's format
-http_exchange      the request and response of one call
+openai_format      requests in OpenAI's format
+http_exchange      the request and response of one call; json_body reads its JSON
 connection_pool    HTTP connections, proxies, TLS
-replies            a response becomes a reply
+reply_fields       the fields of a response, in every form; add a server's oddity there
+replies            the fields become a reply, or the error of one without an answer
 usage              the token counts of a response, in every provider's words
 provider_errors    HTTP statuses, Retry-After and exceptions become our errors; add a fault there
 error_body         the body of an error, in any provider's form

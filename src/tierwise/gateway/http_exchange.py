@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import orjson
+from tierwise.gateway.json_body import decoded, json_object
 
 
 class TooLarge(Exception):
@@ -15,7 +15,18 @@ class TooLarge(Exception):
 
 
 class ErrorStatus(Exception):
-    """The server answered with a status of 300 or more; the exchange has it."""
+    """The server answered with a status of 300 or more, or with an error in the body.
+
+    The exchange has it.
+    """
+
+
+class NotAReply(Exception):
+    """The server answered with a good status and a body that is no reply; `detail` says what."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
 
 
 @dataclass
@@ -36,8 +47,23 @@ class HttpExchange:
     @cached_property
     def body(self) -> dict[str, Any]:
         """The response's JSON object, empty when there is none. Ask only after the response."""
-        try:
-            body = orjson.loads(self.content)
-        except orjson.JSONDecodeError:
-            return {}
-        return body if isinstance(body, dict) else {}
+        return json_object(self.content, self._content_type)
+
+    @cached_property
+    def text(self) -> str:
+        """The response's content as text. Ask only after the response."""
+        return decoded(self.content, self._content_type)
+
+    @property
+    def has_answered(self) -> bool:
+        """Return True if a whole response with a good status was received."""
+        if self.failure is not None or self.status is None:
+            return False
+        return self.status < 300
+
+    @property
+    def _content_type(self) -> str | None:
+        for name, value in self.headers.items():
+            if name.lower() == "content-type":
+                return value
+        return None

@@ -16,7 +16,7 @@ import orjson
 
 from tierwise.gateway.connection_pool import ConnectionPool
 from tierwise.gateway.http_exchange import ErrorStatus, HttpExchange
-from tierwise.gateway.openai_format import parse_response, request_parts
+from tierwise.gateway.openai_format import request_parts
 from tierwise.gateway.provider_errors import translated_errors
 from tierwise.gateway.replies import to_reply
 from tierwise.gateway.resolved_model import BODY_PARAMS, ResolvedModel
@@ -44,9 +44,8 @@ class LeanLane:
                 await self._connections.post(exchange, url, headers, body)
             if exchange.status is None or exchange.status >= 300:
                 raise ErrorStatus
-            response = parse_response(exchange.body)
             latency_s = time.monotonic() - begun
-            return to_reply(response, exchange, call, model, latency_s)
+            return to_reply(exchange.body, exchange, call, model, latency_s)
 
 
 def completions_url(resolved: ResolvedModel) -> str:

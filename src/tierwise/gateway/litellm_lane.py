@@ -9,16 +9,16 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tierwise.errors import ModelUnavailable
+from tierwise.errors import ContentRefused, ContextTooLong, ModelUnavailable
 from tierwise.gateway.connection_pool import ConnectionPool
 from tierwise.gateway.http_exchange import HttpExchange
-from tierwise.gateway.openai_format import least_probability, request_parts
-from tierwise.gateway.provider_errors import translated_errors
-from tierwise.gateway.replies import ParsedResponse, to_reply
+from tierwise.gateway.openai_format import request_parts
+from tierwise.gateway.provider_errors import kind_by_class, translated_errors
+from tierwise.gateway.replies import to_reply
 from tierwise.gateway.resolved_model import ResolvedModel
 from tierwise.records import Call, Reply
 
@@ -90,12 +90,9 @@ class LiteLLMLane:
         try:
             with translated_errors(model, call, exchange, resolved.private):
                 async with asyncio.timeout(model.timeout_s):
-                    response = await litellm.acompletion(
-                        **request, client=litellm.client
-                    )
+                    body = await _answered_body(litellm, request, exchange)
                 latency_s = time.monotonic() - begun
-                parsed = _parse_response(response)
-                return to_reply(parsed, exchange, call, model, latency_s)
+                return to_reply(body, exchange, call, model, latency_s)
         finally:
             CURRENT_EXCHANGE.reset(token)
 
@@ -167,15 +164,23 @@ def _check_provider(resolved: ResolvedModel) -> None:
         )
 
 
-def _parse_response(response: Any) -> ParsedResponse:
-    """Parse LiteLLM's response object, whose optional fields may be absent or None."""
-    choice = response.choices[0]
-    provider_fields = getattr(choice.message, "provider_specific_fields", None) or {}
-    logprobs = getattr(choice, "logprobs", None)
-    tokens = (logprobs and logprobs.content) or ()
-    return ParsedResponse(
-        text=choice.message.content or "",
-        finish_reason=choice.finish_reason,
-        refusal=provider_fields.get("refusal"),
-        confidence=least_probability([token.logprob for token in tokens]),
-    )
+async def _answered_body(
+    litellm: _LiteLLM, request: dict[str, Any], exchange: HttpExchange
+) -> Mapping[str, Any]:
+    """Send a request and return the body to read the reply from.
+
+    That is the server's own, where it is in OpenAI's format: LiteLLM loses fields that it does not
+    know, and some bodies as a whole. Another format is read as LiteLLM translates it.
+    """
+    try:
+        response = await litellm.acompletion(**request, client=litellm.client)
+    except Exception as error:
+        # LiteLLM's word on what was refused counts; otherwise the body may be readable all the same.
+        is_refused = kind_by_class(error) in (ContentRefused, ContextTooLong)
+        if is_refused or not exchange.has_answered:
+            raise
+        return exchange.body
+    if "choices" in exchange.body:
+        return exchange.body
+    translated: dict[str, Any] = response.model_dump(warnings=False)
+    return translated

@@ -25,6 +25,23 @@ _ENCODING = (
     "content-length",
     "transfer-encoding",
 )
+# A plain reply, instead of one that LiteLLM would fail on or warn about.
+_STAND_IN = orjson.dumps(
+    {
+        "id": "stand-in",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "stand-in",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "-"},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+)
 
 
 class SingleRequestTransport(httpx.AsyncBaseTransport):
@@ -67,9 +84,14 @@ class SingleRequestTransport(httpx.AsyncBaseTransport):
 
 
 def _content_for_litellm(exchange: HttpExchange) -> bytes:
-    """Return the content, with token counts that LiteLLM can read, or it loses the whole answer."""
+    """Return the content in a form that LiteLLM can read, or it loses the whole answer.
+
+    A reply in OpenAI's format is read by `reply_fields`, so LiteLLM gets a stand-in for it.
+    """
     if not exchange.body:
         return exchange.content
+    if exchange.has_answered and "choices" in exchange.body:
+        return _STAND_IN
     body = with_plain_counts(exchange.body)
     try:
         return orjson.dumps(body)

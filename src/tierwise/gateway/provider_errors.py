@@ -22,7 +22,7 @@ from tierwise.gateway.error_body import (
     words_of_error,
 )
 from tierwise.gateway.error_text import quotes_prompt, safe_detail
-from tierwise.gateway.http_exchange import HttpExchange, TooLarge
+from tierwise.gateway.http_exchange import HttpExchange, NotAReply, TooLarge
 from tierwise.gateway.no_credit import is_out_of_credit
 from tierwise.gateway.retry_hints import RetryHint, retry_hint
 from tierwise.gateway.usage import read_usage
@@ -182,9 +182,12 @@ def diagnose(
         return _diagnose_status(exchange.status, kind, call, exchange)
     if kind in (errors.ContentRefused, errors.ContextTooLong):
         return Diagnosis(kind)
-    words = error_in_body(exchange.content)
+    words = error_in_body(exchange.body or exchange.content)
     if words is not None:
         return _diagnose_error_in_200(words, call, exchange)
+    if isinstance(error, NotAReply):
+        words = words_of_error(exchange.text)
+        return Diagnosis(errors.BadReply, error.detail, words.words)
     return Diagnosis(errors.BadReply)
 
 

@@ -130,6 +130,12 @@ def read_usage(
     return _completed(dearest, model, call)
 
 
+def thinking_tokens(body: Mapping[str, Any], model: Model) -> int | None:
+    """Return the tokens of thinking that a body reports; None when it reports none."""
+    counts = _read_counts(body, model)
+    return counts.thoughts + counts.thoughts_on_top or None
+
+
 def _completed(usage: Usage, model: Model, call: Call) -> Usage | None:
     """Return a usage without prompt or answer with the most that the missing part may have.
 
