@@ -117,6 +117,23 @@ def test_parameters_of_litellm_and_of_providers_are_known(
     assert fault(tmp_path, f"model: openai/gpt-6-luna, {params}") is None
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ("extra_body: {NAME: 9}", "extra_body cannot have `NAME`"),
+        ("additional_drop_params: [top_p, NAME]", "`NAME` cannot be dropped"),
+        ("NAME: 9", "litellm_params cannot have `NAME`"),
+    ],
+)
+def test_the_limit_of_an_answer_cannot_be_set_or_dropped_behind_the_reservation(
+    tmp_path: Path, params: str, said: str, name: str
+) -> None:
+    found = fault(tmp_path, f"model: openai/x, {params}".replace("NAME", name)) or ""
+    assert said.replace("NAME", name) in found
+    assert "`output_limit_parameter: max_completion_tokens`" in found
+
+
 def test_a_misspelt_address_never_sends_a_document(
     tmp_path: Path, terminal: Terminal, standin: Standin
 ) -> None:

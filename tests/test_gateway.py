@@ -27,10 +27,11 @@ from tests.kit.calls import (
     entry,
     forced_lane,
 )
-from tests.kit.standin import NO_USAGE, Fault, Request, Standin
+from tests.kit.standin import NO_USAGE, Fault, Request, Standin, status
+from tierwise import errors
 from tierwise.errors import BadReply, ModelUnavailable, UnknownName
 from tierwise.gateway import Gateway
-from tierwise.records import Message, Usage
+from tierwise.records import Message, Reply, Usage
 
 SCHEMA = {
     "type": "object",
@@ -412,3 +413,94 @@ def test_a_reply_that_was_cut_off_before_its_first_word_is_a_reply(
     [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
     assert (reply.text, reply.finish_reason) == ("", "length")
     assert reply.usage is not None
+
+
+def wants_other_limit(request: Request) -> str | Fault:
+    """A server that takes the limit of an answer only by its newer name."""
+    if "max_tokens" not in request.body:
+        return "fine"
+    return status(
+        400,
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead.",
+    )
+
+
+REFUSALS = [
+    status(
+        400,
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead.",
+        code="unsupported_parameter",
+    ),
+    status(400, "no", code="unsupported_parameter", param="max_tokens"),
+    status(400, "max_tokens is deprecated, use max_completion_tokens"),
+    status(422, "`max_tokens` is not supported. Use `max_completion_tokens`."),
+]
+
+
+@BOTH_LANES
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_the_name_of_the_limit_is_learned_once_from_the_servers_refusal(
+    standin: Standin, name: str, refusal: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(request: Request) -> str | Fault:
+        return refusal if "max_tokens" in request.body else "fine"
+
+    standin.answer(answer)
+
+    async def three_calls(gateway: Gateway) -> list[Reply]:
+        call = replace(CALL, model=name)
+        first = await gateway.complete(call)
+        others = await asyncio.gather(gateway.complete(call), gateway.complete(call))
+        await gateway.aclose()
+        return [first, *others]
+
+    async def go() -> list[Reply]:
+        return await three_calls(Gateway(catalog_at(standin.url), ENV))
+
+    replies = asyncio.run(go())
+    assert [reply.text for reply in replies] == ["fine"] * 3
+    assert standin.count == 4
+    assert standin.last.body["max_completion_tokens"] == CALL.max_tokens
+    said = [line for line in caplog.messages if "output_limit_parameter" in line]
+    assert len(said) == 1
+
+
+@BOTH_LANES
+def test_the_catalog_can_say_the_name_of_the_limit(standin: Standin, name: str) -> None:
+    standin.answer(wants_other_limit)
+    named = catalog_at(standin.url, output_limit_parameter="max_completion_tokens")
+    ask(named, replace(CALL, model=name))
+    assert standin.count == 1
+    assert standin.last.body["max_completion_tokens"] == CALL.max_tokens
+    old = catalog_at(standin.url, output_limit_parameter="max_tokens")
+    with pytest.raises(errors.BadRequest, match="Use 'max_completion_tokens'"):
+        ask(old, replace(CALL, model=name))
+    assert standin.count == 2
+
+
+@BOTH_LANES
+@pytest.mark.parametrize(
+    "message",
+    [
+        "max_tokens is too large: 9999. This model supports at most 4096 tokens.",
+        "max_tokens must be at least 1",
+        "temperature is not supported with this model",
+    ],
+)
+def test_another_fault_of_the_limit_is_no_reason_to_rename_it(
+    standin: Standin, name: str, message: str
+) -> None:
+    standin.answer(lambda _: status(400, message))
+    with pytest.raises(errors.BadRequest):
+        ask(catalog_at(standin.url), replace(CALL, model=name))
+    assert standin.count == 1
+
+
+def test_a_limit_that_the_catalog_drops_is_put_back(standin: Standin) -> None:
+    """Such an entry is refused when a catalog file is loaded; the call is limited all the same."""
+    params = {"additional_drop_params": ["max_tokens", "temperature"]}
+    ask(catalog_at(standin.url, params=params), replace(CALL, model="openai-litellm"))
+    assert standin.last.body["max_tokens"] == CALL.max_tokens
+    assert "temperature" not in standin.last.body

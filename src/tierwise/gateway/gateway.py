@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tierwise.errors import BadReply, ModelUnavailable, Unreachable
+from tierwise.errors import BadReply, BadRequest, ModelUnavailable, Unreachable
 from tierwise.gateway.resolved_model import ResolvedModel, resolve_model
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import Call, Reply
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from tierwise.gateway.learned_lane import LearnedLane
 
 __all__ = ["Endpoint", "EndpointProvider", "Gateway", "Lane"]
+
+_OTHER_LIMIT = "max_completion_tokens"
+log = logging.getLogger(__name__)
 
 _LONG_SECRET = 16  # characters; an answer does not hold such a value by chance
 
@@ -68,18 +73,29 @@ class Gateway:
         self._local = local
         self._root = root
         self._resolving: dict[str, asyncio.Task[ResolvedModel]] = {}
+        # models whose server wants another name for the limit of an answer, as it said
+        self._with_other_limit: dict[str, ResolvedModel] = {}
 
     async def complete(self, call: Call) -> Reply:
-        """Send one request, never repeated here, and return the reply.
+        """Send one request, and return the reply.
 
-        Raises CallError and ModelUnavailable.
+        It is repeated only if the server refuses the name of the limit of an answer, for which no
+        provider charges; later calls of the model use the other name. Raises CallError and
+        ModelUnavailable.
         """
         model = self._catalog.model(call.model)
         if model.learned:
             return await self._learned.complete(call, model)
-        resolved = await self._resolved(model)
+        resolved = self._with_other_limit.get(model.name)
+        if resolved is None:
+            resolved = await self._resolved(model)
         lane = self._lean if resolved.lane == "lean" else self._litellm
         try:
+            reply = await lane.complete(call, resolved)
+        except BadRequest as error:
+            if error.refused_parameter is None or not _may_rename_limit(resolved):
+                raise
+            resolved = self._rename_limit(resolved)
             reply = await lane.complete(call, resolved)
         except Unreachable:
             if model.weights:
@@ -88,6 +104,22 @@ class Gateway:
             raise
         _check_for_secrets(reply, resolved)
         return reply
+
+    def _rename_limit(self, resolved: ResolvedModel) -> ResolvedModel:
+        """Return the model with the other name of its limit, for this call and later ones."""
+        name = resolved.model.name
+        if name not in self._with_other_limit:
+            log.warning(
+                "%s takes `%s` in place of `max_tokens`; write "
+                "`output_limit_parameter: %s` in its catalog entry to save one call a run",
+                name,
+                _OTHER_LIMIT,
+                _OTHER_LIMIT,
+            )
+            self._with_other_limit[name] = replace(
+                resolved, limit_parameter=_OTHER_LIMIT
+            )
+        return self._with_other_limit[name]
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -154,6 +186,12 @@ class Gateway:
                 "set `api_base`, or the call would leave the house", model=model.name
             )
         return resolved
+
+
+def _may_rename_limit(resolved: ResolvedModel) -> bool:
+    """Return True if the catalog leaves the name of the limit to the server."""
+    is_auto = resolved.model.output_limit_parameter == "auto"
+    return is_auto and resolved.limit_parameter != _OTHER_LIMIT
 
 
 def _with_largest_settings(model: Model, catalog: Catalog) -> Model:

@@ -79,7 +79,7 @@ def build_body(call: Call, resolved: ResolvedModel) -> dict[str, Any]:
     body = {"model": provider_model, "temperature": call.temperature}
     body.update({name: value for name, value in params.items() if name in BODY_PARAMS})
     body.update(params.get("extra_body") or {})
-    body.update(request_parts(call, resolved.model))
+    body.update(request_parts(call, resolved.model, resolved.limit_parameter))
     return {name: value for name, value in body.items() if value is not None}
 
 

@@ -115,7 +115,7 @@ def build_request(call: Call, resolved: ResolvedModel) -> dict[str, Any]:
     if resolved.direct:
         request["api_key"] = "none"  # else LiteLLM sends the key of another provider
     request.update(resolved.params)
-    request.update(request_parts(call, resolved.model))
+    request.update(request_parts(call, resolved.model, resolved.limit_parameter))
     request.update(
         timeout=resolved.model.timeout_s,
         max_retries=0,

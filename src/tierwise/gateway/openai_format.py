@@ -8,15 +8,18 @@ from tierwise.policy.catalog import Model
 from tierwise.records import Call
 
 
-def request_parts(call: Call, model: Model) -> dict[str, Any]:
+def request_parts(
+    call: Call, model: Model, limit_parameter: str = "max_tokens"
+) -> dict[str, Any]:
     """Return messages, token limit and schema.
 
-    The schema is left out for a model that gets it in the prompt alone (`instruct`).
+    `limit_parameter` is the server's name of the limit. The schema is left out for a model that
+    gets it in the prompt alone (`instruct`).
     """
     messages = [
         {"role": message.role, "content": message.content} for message in call.messages
     ]
-    parts: dict[str, Any] = {"messages": messages, "max_tokens": call.max_tokens}
+    parts: dict[str, Any] = {"messages": messages, limit_parameter: call.max_tokens}
     if call.response_schema is not None and model.structured_output != "instruct":
         schema = {
             "name": call.schema_name,

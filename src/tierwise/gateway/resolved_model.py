@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from tierwise.errors import ModelUnavailable
 from tierwise.policy.addresses import NOT_AN_ADDRESS, host_of, in_house, is_openai_model
 from tierwise.policy.catalog import Model
+from tierwise.policy.parameters import OUTPUT_LIMITS
 
 # A catalog entry cannot change these: a call is one request for one answer, within our limits.
 _FIXED = {
@@ -73,6 +74,8 @@ class ResolvedModel:
     params: Mapping[str, Any] = field(repr=False)  # keys among them
     direct: bool  # the address is in the house: no proxy may see the call
     lane: LaneName
+    # the server's name of the limit of an answer
+    limit_parameter: str = "max_tokens"
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
@@ -117,8 +120,18 @@ def resolve_model(
         kept["extra_body"] = {
             name: value for name, value in extra_body.items() if name not in fixed
         }
+    dropped = kept.get("additional_drop_params")
+    # Without its limit, an answer could cost more than was reserved.
+    if isinstance(dropped, list):
+        kept["additional_drop_params"] = [
+            name for name in dropped if name not in OUTPUT_LIMITS
+        ]
     direct = address is not None and in_house(address, hosts)
-    return ResolvedModel(model, kept, direct, _choose_lane(model, kept))
+    limit_parameter = "max_tokens"
+    if model.output_limit_parameter != "auto":
+        limit_parameter = model.output_limit_parameter
+    lane = _choose_lane(model, kept)
+    return ResolvedModel(model, kept, direct, lane, limit_parameter)
 
 
 def _choose_lane(model: Model, params: Mapping[str, Any]) -> LaneName:

@@ -29,7 +29,7 @@ from tierwise.policy.addresses import (
     provider_address,
     provider_fault,
 )
-from tierwise.policy.parameters import parameter_fault
+from tierwise.policy.parameters import OUTPUT_LIMITS, OUTPUT_REMEDY, parameter_fault
 from tierwise.policy.prices import Price
 from tierwise.records import Usage, canonical_hash
 from tierwise.text.settings import Settings
@@ -120,6 +120,13 @@ class Model(Settings):
         0,
         description="The tokens that it may think before it answers, on top of the answer's limit. "
         "They are sent within `max_tokens`, reserved and priced.",
+    )
+    output_limit_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = (
+        Field(
+            "auto",
+            description="The server's name of the limit of an answer; `auto`: `max_tokens`, and the "
+            "other one once the server refuses it.",
+        )
     )
     structured_output: Literal["grammar", "schema", "instruct"] = Field(
         "schema",
@@ -620,7 +627,25 @@ def _params_faults(
         if not isinstance(params.get(name) or {}, Mapping):
             message = f"`{name}` must be names with values"
             yield source.error(message, (*location, name))
+    yield from _limit_faults(source, params, location)
     yield from _destination_faults(source, model, location)
+
+
+def _limit_faults(
+    source: YamlData, params: Mapping[str, Any], location: Location
+) -> Iterator[ConfigError]:
+    """Yield what would replace or drop the limit of an answer, on which reservations rest."""
+    extra_body = params.get("extra_body")
+    for name in OUTPUT_LIMITS:
+        if isinstance(extra_body, Mapping) and name in extra_body:
+            message = f"extra_body cannot have `{name}`; {OUTPUT_REMEDY}"
+            yield source.error(message, (*location, "extra_body", name))
+        if name in _texts(params.get("additional_drop_params")):
+            message = (
+                f"`{name}` cannot be dropped, or answers would cost more than is reserved; "
+                f"{OUTPUT_REMEDY}"
+            )
+            yield source.error(message, (*location, "additional_drop_params"))
 
 
 def _destination_faults(

@@ -12,7 +12,12 @@ from tierwise.policy.litellm_facts import litellm_facts
 
 _ROUTED = "name the models in a route"
 _OURS = "tierwise sets it for every call"
-_OUTPUT = "write the entry's `max_output_tokens`"
+# Names of the limit of an answer, which the lanes set for every call.
+OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
+OUTPUT_REMEDY = (
+    "write the entry's `max_output_tokens`, "
+    "and `output_limit_parameter: max_completion_tokens` where the server wants that name"
+)
 _TIMEOUT = "write the entry's `timeout_s`"
 _HEADERS = "write it under `extra_headers`"
 _PRICE = "write the entry's `price`"
@@ -37,8 +42,8 @@ _REFUSED = {
     "mock_response": "an answer must come from the model",
     "default_headers": _HEADERS,
     "headers": _HEADERS,
-    "max_completion_tokens": _OUTPUT,
-    "max_tokens": _OUTPUT,
+    "max_completion_tokens": OUTPUT_REMEDY,
+    "max_tokens": OUTPUT_REMEDY,
     "force_timeout": _TIMEOUT,
     "request_timeout": _TIMEOUT,
     "stream_timeout": _TIMEOUT,
