@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tests.kit import marked_pdf
+from tests.kit import marked_pdf, word_files
 from tests.kit.office_files import mail, pdf, word
 from tests.kit.projects import ROOT
 from tests.kit.replies import (
@@ -254,6 +254,7 @@ def readers() -> dict[str, Reader]:
         b"text,id,sensitivity\nhello,1,internal\n",
         b'{"text": "hello", "id": 1}\n{"text": "x"}\n',
     )
+    parts = word_files.everything()
     texts = (
         b"---\nsensitivity: internal\ntopic: x\n---\nHello there\n",
         "Größe".encode("utf-16"),
@@ -262,7 +263,8 @@ def readers() -> dict[str, Reader]:
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), rows) for suffix in (".csv", ".jsonl")},
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), texts) for suffix in (".txt", ".md")},
         "document.pdf": Reader(lambda data: extract(data, ".pdf"), (pdf("Hello there"), marked_pdf.everything())),
-        "document.docx": Reader(lambda data: extract(data, ".docx"), (word(),)),
+        "document.docx": Reader(lambda data: extract(data, ".docx"), (word(), parts.data())),
+        "document.docx.xml": Reader(lambda data: extract(parts.data(data), ".docx"), (parts.document(),)),
         "document.html": Reader(lambda data: extract(data, ".html"), (b"<table><tr><td>a<p>b</table><a href=x>y</a>",)),
         "document.eml": Reader(lambda data: extract(data, ".eml"), (bytes(mail()),)),
         "rules": Reader(_in_file("rules.yaml", lambda path: load_rules(path, _catalog())), (_shipped("rules.yaml"),)),

@@ -15,7 +15,6 @@ is its text layer. A page with nothing on it is blank, and not missing.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,8 @@ from pdfminer.pdfpage import PDFPage
 from pdfminer.pdftypes import PDFStream, dict_value, resolve1
 from pdfminer.utils import MATRIX_IDENTITY, Matrix, apply_matrix_pt
 
+from tierwise.documents.readers.page_numbers import is_page_number, line_key
+
 _SHORT_TEXT = 100  # letters: a header, a stamp, a caption
 _FEW_LETTERS = 20  # over a picture; fewer are no text layer of it
 _MANY_SHAPES = 300  # segments of drawn lines: more than a frame or a logo has
@@ -37,11 +38,6 @@ _MANY_SHAPES = 300  # segments of drawn lines: more than a frame or a logo has
 _SMALL = 0.05
 _LARGE = 0.25
 _MOST = 0.7
-_DIGITS = re.compile(r"\d+")
-# a line of a page number, without spaces, its digits replaced by #
-_PAGE_WORDS = "p|s|pg|page|seite|side|sida|página|pagina|pág"
-_OF_WORDS = "of|von|de|di|sur|van|av|af|z"
-_PAGE_NUMBER = re.compile(rf"[\W_]*(?:{_PAGE_WORDS})?[\W_]*(?:(?:{_OF_WORDS})[\W_]*)?")
 _UNKNOWN = "\ufffd"
 _INVISIBLE = 3  # the text rendering mode of a hidden text layer
 _PIECE_BYTES = 1 << 20
@@ -238,14 +234,9 @@ def _own_letters(pages: Sequence[Page]) -> dict[int, int]:
         own[page.number] = sum(
             len(line)
             for line in page.lines
-            if pages_by_line[line] == 1 and not _PAGE_NUMBER.fullmatch(line)
+            if pages_by_line[line] == 1 and not is_page_number(line)
         )
     return own
-
-
-def _line_key(line: str) -> str:
-    """Return a line without spaces, its numbers replaced: the same for all its pages."""
-    return _DIGITS.sub("#", "".join(line.split()).casefold())
 
 
 def _backgrounds(pages: Sequence[Page], own: dict[int, int]) -> set[object]:
@@ -350,7 +341,7 @@ class _Surveyor(PDFTextDevice):
             pictures.append(Picture(key or (number, len(pictures)), share, over))
         return Page(
             number,
-            lines=tuple(_line_key(line) for line in text_lines(letters)),
+            lines=tuple(line_key(line) for line in text_lines(letters)),
             letters=len(letters),
             unknown=sum(letter.unknown for letter in letters),
             invisible=self._invisible,
