@@ -259,13 +259,17 @@ def test_an_e_mails_headers_are_metadata_and_its_attachments_are_named(
     message.add_attachment(mail("Inner text"))
     (tmp_path / "a.eml").write_bytes(bytes(message))
     document = read(tmp_path)["a.eml"]
-    assert document.text == "Subject: Order 7\n\nWhere is my order?"
+    start, _, end = document.text.partition("---------- Attached message")
+    assert start == "Subject: Order 7\n\nWhere is my order?\n\n"
+    assert "Inner text" in end
+    assert "Attachments: Rechnung März.pdf (4 bytes, " in end
     assert document.metadata == {
         "subject": "Order 7",
         "from": "Ann <ann@example.com>",
         "to": "us@example.com",
         "date": "Mon, 02 Nov 2026 10:00:00 +0000",
-        "attachments": "Rechnung März.pdf, unnamed message/rfc822",
+        "attachments": "Rechnung März.pdf",
+        "incomplete": "the attached file Rechnung März.pdf",
         "path": "a.eml",
         "format": "eml",
     }

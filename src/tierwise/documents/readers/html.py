@@ -15,10 +15,14 @@ _HEAD_BYTES = 2048  # where a file declares its encoding
 
 def read_html(data: bytes) -> Extracted:
     """Return the content of an HTML file, in the encoding that it declares."""
-    charset = _CHARSET.search(data[:_HEAD_BYTES])
-    declared = charset[1].decode() if charset else None
-    html, notes = decode(data, declared)
+    html, notes = decode(data, declared_charset(data))
     return Extracted(html_to_text(html), notes)
+
+
+def declared_charset(data: bytes) -> str | None:
+    """Return the encoding that an HTML page declares in its head."""
+    charset = _CHARSET.search(data[:_HEAD_BYTES])
+    return charset[1].decode() if charset else None
 
 
 def html_to_text(html: str) -> str:

@@ -1,0 +1,73 @@
+"""One file becomes text and metadata, or the reason why it waits for a person."""
+
+from __future__ import annotations
+
+from tierwise.documents.readers.mail.alternatives import has_text
+from tierwise.documents.readers.mail.entity import parse_entity
+from tierwise.documents.readers.mail.left_out import (
+    attachment_names,
+    attachments_line,
+    unread_phrases,
+    why_it_waits,
+)
+from tierwise.documents.readers.mail.parts import PartReader, join_texts
+from tierwise.documents.readers.mail.saved import open_saved
+from tierwise.documents.readers.results import Extracted
+from tierwise.errors import DocumentError
+
+_HEADERS = ("subject", "from", "to", "date")
+# The values of RFC 4021's header `Sensitivity`, as our levels.
+_SENSITIVITY = {
+    "normal": "",
+    "personal": "confidential",
+    "private": "confidential",
+    "company-confidential": "confidential",
+}
+
+
+def read_mail(data: bytes) -> Extracted:
+    """Return an e-mail's subject and texts, with its headers as metadata.
+
+    All text parts are read in their order, those of attached messages too. Other attachments are
+    named at the text's end and in the metadata, never opened. Raises DocumentError when the file
+    is not an e-mail, is encrypted, or has its text in an attachment alone.
+    """
+    saved = open_saved(data)
+    message = parse_entity(saved.messages[0])
+    metadata: dict[str, str] = {}
+    for name in _HEADERS:
+        value = message.shown(name)
+        if value:
+            metadata[name] = value
+    if not metadata:
+        raise DocumentError(
+            "it has none of an e-mail's headers; give it the ending of its real format"
+        )
+
+    reader = PartReader(saved.charset)
+    texts = reader.read_message(message)
+    for other in saved.messages[1:]:
+        texts += reader.read_attached(other)
+    encrypted = any(part.why == "encrypted" for part in reader.left_out)
+    if not texts and not encrypted:
+        texts = reader.read_text_attachments()
+    if not texts:
+        reason = why_it_waits(reader.left_out, reader.doubts)
+        if reason:
+            raise DocumentError(reason)
+
+    metadata.update(reader.notes)
+    names = attachment_names(reader.left_out)
+    if names:
+        metadata["attachments"] = names
+    subject = metadata.get("subject", "")
+    body = join_texts(texts)
+    text = ""
+    if subject or has_text(body):
+        text = f"Subject: {subject or '(none)'}\n\n{body}"
+    attachments = attachments_line(reader.left_out)
+    if attachments:
+        text = f"{text.rstrip()}\n\n{attachments}"
+    declared = [_SENSITIVITY.get(level, level) for level in reader.declared]
+    unread = unread_phrases(reader.left_out, reader.doubts)
+    return Extracted(text, metadata, tuple(declared), unread)
