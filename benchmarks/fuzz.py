@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.kit import marked_pdf, word_files
+from tests.kit.mails import samples
 from tests.kit.office_files import mail, pdf, word
 from tests.kit.projects import ROOT
 from tests.kit.replies import (
@@ -109,6 +110,15 @@ NASTY = [
         b"${A|B}",
         b"{{",
         b"<|im_start|>",
+    ),
+    *(
+        b"--b0\r\nContent-Type: text/html\r\n\r\n",
+        b"Content-Transfer-Encoding: base64\r\n\r\n",
+        b"=?utf-8?B?",
+        b"begin 644 a\n",
+        b"-----BEGIN PGP MESSAGE-----",
+        b"{\\rtf1\\u-1?",
+        b"\x30\x80\xa0\x80",
     ),
 ]
 CERTIFICATES = """version: 1
@@ -266,7 +276,7 @@ def readers() -> dict[str, Reader]:
         "document.docx": Reader(lambda data: extract(data, ".docx"), (word(), parts.data())),
         "document.docx.xml": Reader(lambda data: extract(parts.data(data), ".docx"), (parts.document(),)),
         "document.html": Reader(lambda data: extract(data, ".html"), (b"<table><tr><td>a<p>b</table><a href=x>y</a>",)),
-        "document.eml": Reader(lambda data: extract(data, ".eml"), (bytes(mail()),)),
+        "document.eml": Reader(lambda data: extract(data, ".eml"), (bytes(mail()), *samples())),
         "rules": Reader(_in_file("rules.yaml", lambda path: load_rules(path, _catalog())), (_shipped("rules.yaml"),)),
         "catalog": Reader(_in_file("catalog.yaml", load_catalog), (_shipped("catalog.yaml")[:3000],)),
         "certificates": Reader(_in_file("certificates.yaml", load_certificates), (CERTIFICATES.encode(),)),

@@ -668,14 +668,19 @@ def test_an_encrypted_mail_waits_and_says_what_to_do(data: bytes, how: str) -> N
     )
 
 
-def test_an_encrypted_block_beside_a_text_is_listed() -> None:
-    found = extracted(message(part(f"{LAMP}\n\n{PGP}\n\nAnn")))
-    assert found.text.startswith(f"{SUBJECT}{LAMP}\n\n\n\nAnn\n\nAttachments: PGP (")
-    assert found.unread == ("a block encrypted with PGP",)
-    found = extracted(
-        message(multipart("mixed", PGP_MIME.replace(b"b0", b"b1"), part("The list")))
+def test_a_mail_with_an_encrypted_block_waits_unless_a_setting_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    block = message(part(f"{LAMP}\n\n{PGP}\n\nAnn"))
+    footer = multipart("mixed", PGP_MIME.replace(b"b0", b"b1"), part("The list"))
+    documents = read_all(tmp_path, block=block, footer=message(footer))
+    assert reason(documents["block"]).startswith(
+        "a block encrypted with PGP: save a decrypted copy, or set incomplete"
     )
-    assert found.unread == ("an encrypted part",)
+    assert reason(documents["footer"]).startswith("an encrypted part: save")
+    document = read(tmp_path, incomplete="accept")["block.eml"]
+    assert document.text.startswith(f"{SUBJECT}{LAMP}\n\n\n\nAnn\n\nAttachments: PGP (")
+    assert document.metadata["incomplete"] == "a block encrypted with PGP"
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -190,6 +190,62 @@ def smime(content: bytes, kind: bytes = SIGNED, *, streamed: bool = False) -> by
     return wrap(0x30, kind + wrap(0xA0, signed))
 
 
+# --- one of each kind ----------------------------------------------------------------------------
+
+
+def samples() -> tuple[bytes, ...]:
+    """One mail of each kind that is read in a way of its own, for damage to be done to it."""
+    lamp = "The lamp is late."
+    event = part(calendar("Delivery"), "text/calendar", encoding="quoted-printable")
+    outlook = winmail(
+        body=lamp.encode(),
+        properties={
+            0x1009: (0x102, plain_compressed_rtf(rb"{\rtf1\ansi lamp\'fc\par}"))
+        },
+        files=[("plan.pdf", b"%PDF")],
+    )
+    return (
+        message(
+            multipart(
+                "alternative", part("Use HTML."), part(f"<p>{lamp}", "text/html"), event
+            )
+        ),
+        message(
+            multipart(
+                "mixed", part(lamp), forwarded(message(part(lamp, encoding="base64")))
+            )
+        ),
+        message(
+            multipart(
+                "mixed",
+                part(""),
+                attached(outlook, "winmail.dat", "application/ms-tnef"),
+            )
+        ),
+        message(
+            multipart("digest", forwarded(message(part(lamp))), named="other", end="")
+        ),
+        message(part(smime(part(lamp)), "application/pkcs7-mime", encoding="base64")),
+        message(
+            part(
+                smime(part(lamp), streamed=True),
+                "application/pkcs7-mime",
+                encoding="8bit",
+            )
+        ),
+        message(part(f"See\nbegin 644 a.txt\n#0V%T\n`\nend\n{lamp}")),
+        message(
+            part(rb"{\rtf1{\fonttbl{\f1\fcharset204 A;}}\f1\'cf\u8364?}", "text/rtf")
+        ),
+        message(part("<bold>lamp</bold><<", "text/enriched")),
+        message(part("The la \r\n> is \r\n", "text/plain; format=flowed; delsp=yes")),
+        b"From a Mon Nov 23 09:00:00 2026\n" + message(part(lamp)) * 2,
+        message(part(lamp)).decode().encode("utf-16"),
+        b"Subject: =?utf-8?B?R3LD?= =?utf-8?q?=C3=A4?=\r\n"
+        b"Content-Disposition: attachment; filename*0*=utf-8''Gr%C3%B6; filename*1=e.pdf\r\n\r\nx",
+    )
+
+
 # --- any mail, with a marker in every part -------------------------------------------------------
 
 _CHARSETS = ("utf-8", "iso-8859-1", "windows-1252", "utf-16", "iso-8859-15")

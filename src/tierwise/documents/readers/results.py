@@ -11,9 +11,8 @@ class Extracted:
     """The content of a converted file. `declared` is the sensitivity in the file's own words.
 
     `unread_pages` says which whole pages are not in the text, such as `page 3 of 4 has no text`;
-    `unread` lists the other parts that are not, such as `the attached file plan.pdf`. Where the
-    attached files are what the document is about, they count as pages. `remedy` is what a person
-    can do about it, in the imperative.
+    `unread` lists the other parts that are not, such as `the attached file plan.pdf`. The encrypted
+    parts of an e-mail count as pages. `remedy` is what a person can do about it, in the imperative.
     """
 
     text: str = field(repr=False)

@@ -13,6 +13,8 @@ Why = Literal["attached", "encrypted", "unreadable", "picture", "signature", "re
 
 OUTLOOK = ("application/ms-tnef", "application/vnd.ms-tnef")  # winmail.dat
 
+DECRYPT = "save a decrypted copy"
+
 _LONGEST_NAME = 100
 _MOST_NAMES = 100
 _MOST_PHRASES = 20
@@ -88,11 +90,19 @@ def attachment_names(parts: Iterable[LeftOut]) -> str:
 
 def unread_phrases(parts: Iterable[LeftOut], others: Iterable[str]) -> tuple[str, ...]:
     """Return what is not in the text, one phrase a part, each phrase once."""
-    missing = ("attached", "encrypted", "unreadable")
-    phrases = [part.phrase for part in parts if part.why in missing]
-    unique = list(dict.fromkeys([*phrases, *others]))
+    phrases = [part.phrase for part in parts if part.why in ("attached", "unreadable")]
+    return _shortened([*phrases, *others])
+
+
+def encrypted_phrases(parts: Iterable[LeftOut]) -> tuple[str, ...]:
+    """Return which encrypted parts are not in the text."""
+    return _shortened([part.phrase for part in parts if part.why == "encrypted"])
+
+
+def _shortened(phrases: Iterable[str]) -> tuple[str, ...]:
+    unique = tuple(dict.fromkeys(phrases))
     if len(unique) <= _MOST_PHRASES:
-        return tuple(unique)
+        return unique
     more = len(unique) - _MOST_PHRASES
     return (*unique[:_MOST_PHRASES], f"{more:,} more parts")
 
@@ -101,7 +111,7 @@ def why_it_waits(parts: Sequence[LeftOut], others: Sequence[str]) -> str:
     """Say why a mail without a text of its own waits; empty when it has lost nothing."""
     encrypted = [part for part in parts if part.why == "encrypted"]
     if encrypted:
-        return f"the e-mail is encrypted ({encrypted[0].name}); save a decrypted copy"
+        return f"the e-mail is encrypted ({encrypted[0].name}); {DECRYPT}"
     unreadable = [part for part in parts if part.why == "unreadable"]
     if unreadable:
         phrases = _limited([part.phrase for part in unreadable], 3, "; ")

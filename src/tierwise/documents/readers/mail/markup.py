@@ -5,9 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-_ENRICHED = re.compile(
-    r"<<|<param>.*?</param>|</?[a-z0-9-]+>", re.IGNORECASE | re.DOTALL
-)
+_ENRICHED = re.compile(r"<<|</?([a-z0-9-]+)>", re.IGNORECASE)
 _LINE_ENDS = re.compile(r"\n+")
 _QUOTES = re.compile(r"(>*) ?(.*)", re.DOTALL)
 
@@ -64,21 +62,18 @@ def unflow(text: str, *, deletes_space: bool) -> str:
 
     `deletes_space`: the blank at a wrapped line's end is no part of the text (`delsp=yes`).
     """
-    lines: list[str] = []
+    pieces: list[str] = []
     open_depth = -1  # the quotes before the last line, when that one continues
     for line in text.replace("\r\n", "\n").split("\n"):
         quotes, rest = _split_quotes(line)
         depth = len(quotes)
         is_signature = rest == "-- "
-        if depth == open_depth and not is_signature:
-            lines[-1] += rest
-        else:
-            lines.append(f"{quotes} {rest}" if quotes else rest)
+        if depth != open_depth or is_signature:
+            pieces.append(f"\n{quotes} " if quotes else "\n")
         continues = rest.endswith(" ") and not is_signature
-        if continues and deletes_space:
-            lines[-1] = lines[-1][:-1]
+        pieces.append(rest[:-1] if continues and deletes_space else rest)
         open_depth = depth if continues else -1
-    return "\n".join(lines)
+    return "".join(pieces)[1:]
 
 
 def _split_quotes(line: str) -> tuple[str, str]:
@@ -92,7 +87,20 @@ def enriched_to_text(text: str) -> str:
     unified = text.replace("\r\n", "\n")
     # One line end is a blank, more of them are one less.
     joined = _LINE_ENDS.sub(lambda ends: "\n" * (len(ends[0]) - 1) or " ", unified)
-    return _ENRICHED.sub(lambda mark: "<" if mark[0] == "<<" else "", joined)
+    pieces: list[str] = []
+    start = 0
+    last_parameter = joined.rfind("</param>")
+    for mark in _ENRICHED.finditer(joined):
+        if mark.start() < start:
+            continue  # inside of a parameter
+        pieces.append(joined[start : mark.start()])
+        start = mark.end()
+        if mark[0] == "<<":
+            pieces.append("<")
+        elif mark[0] == "<param>" and start <= last_parameter:
+            start = joined.index("</param>", start)
+    pieces.append(joined[start:])
+    return "".join(pieces)
 
 
 def rtf_to_text(rtf: str) -> str:

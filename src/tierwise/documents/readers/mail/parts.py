@@ -32,6 +32,7 @@ from tierwise.documents.readers.mail.markup import (
 )
 from tierwise.documents.readers.mail.multipart import (
     Multipart,
+    Piece,
     is_note_to_old_programs,
     split_parts,
     starts_with_boundary,
@@ -62,6 +63,7 @@ _PGP_START = b"-----BEGIN PGP MESSAGE"
 
 _MOST_NESTED = 50
 _MOST_PARTS = 5000
+_MOST_VERSIONS = 20
 _LARGEST_LAYOUT_PICTURE = (
     50_000  # bytes: logos and the like; scans and photographs have more
 )
@@ -147,9 +149,6 @@ class PartReader:
                 "unreadable",
                 f"a part nested more than {_MOST_NESTED} levels deep",
             )
-        if self._parts > _MOST_PARTS:
-            phrase = f"the parts beyond the first {_MOST_PARTS:,}"
-            return self._leave_out(entity, "unreadable", phrase)
         if kind in _ENCRYPTED:
             return self._leave_out(entity, "encrypted", "an encrypted part")
         if kind.startswith("multipart/"):
@@ -215,12 +214,20 @@ class PartReader:
         """Return the texts of all parts, and those between them."""
         texts: list[str] = []
         for index, piece in enumerate(parts.pieces):
+            if self._parts >= _MOST_PARTS:
+                self._leave_out_rest(parts.pieces[index:])
+                break
             if piece.is_part:
                 part = parse_entity(piece.data, default_kind=default_kind, is_part=True)
                 texts += self._read(part, depth + 1)
             else:
                 texts += self._between(piece.data, is_first=index == 0)
         return texts
+
+    def _leave_out_rest(self, pieces: Sequence[Piece]) -> None:
+        rest = b"".join(piece.data for piece in pieces)
+        phrase = f"the parts beyond the first {_MOST_PARTS:,}"
+        self._keep("", rest, "unreadable", "multipart/mixed", phrase)
 
     def _between(self, data: bytes, *, is_first: bool) -> list[str]:
         """Return a text outside of the parts, such as a mailing list's footer."""
@@ -241,6 +248,9 @@ class PartReader:
         plain: list[str] = []
         others: list[str] = []
         additions: list[str] = []
+        if len(parts.pieces) > _MOST_VERSIONS:
+            # No mail program writes so many: they are not versions of one text.
+            return self._pieces(parts, "text/plain", depth)
         for index, piece in enumerate(parts.pieces):
             if not piece.is_part:
                 additions += self._between(piece.data, is_first=index == 0)

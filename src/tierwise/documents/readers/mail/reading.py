@@ -5,8 +5,10 @@ from __future__ import annotations
 from tierwise.documents.readers.mail.alternatives import has_text
 from tierwise.documents.readers.mail.entity import parse_entity
 from tierwise.documents.readers.mail.left_out import (
+    DECRYPT,
     attachment_names,
     attachments_line,
+    encrypted_phrases,
     unread_phrases,
     why_it_waits,
 )
@@ -69,5 +71,11 @@ def read_mail(data: bytes) -> Extracted:
     if attachments:
         text = f"{text.rstrip()}\n\n{attachments}"
     declared = [_SENSITIVITY.get(level, level) for level in reader.declared]
-    unread = unread_phrases(reader.left_out, reader.doubts)
-    return Extracted(text, metadata, tuple(declared), unread)
+    return Extracted(
+        text,
+        metadata,
+        tuple(declared),
+        unread=unread_phrases(reader.left_out, reader.doubts),
+        unread_pages=encrypted_phrases(reader.left_out),
+        remedy=DECRYPT if encrypted else "",
+    )
