@@ -19,7 +19,6 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from tierwise.errors import ConfigError, Misuse, ModelUnavailable, UnknownName
-from tierwise.gateway.learned.files import read_metadata, trained_file
 from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
@@ -276,6 +275,7 @@ class Project:
 
         For a learned model, that is its training data.
         """
+        from tierwise.gateway.learned.files import read_metadata, trained_file
         from tierwise.gateway.local import weights_hash
 
         if model.learned:
@@ -408,6 +408,8 @@ def _not_trained(model: Model, root: Path) -> str | None:
     """Return the remedy for a learned model that is not trained, or by another version."""
     if model.learned is None:
         return None
+    from tierwise.gateway.learned.files import read_metadata, trained_file
+
     path = trained_file(root, model.name)
     if not path.exists():
         return f"it is not trained yet; run `tierwise train {model.learned}`"

@@ -8,12 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from itertools import takewhile
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tierwise.documents import read_documents
-from tierwise.engine import Engine
 from tierwise.errors import ConfigError, Misuse, TierwiseError, UnknownName
-from tierwise.gateway.learned.files import load, trained_file
 from tierwise.ledger import Ledger, RunRow
 from tierwise.policy.router import choices, route
 from tierwise.policy.rules import Features
@@ -23,6 +20,9 @@ from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
+
+if TYPE_CHECKING:
+    from tierwise.engine import Engine
 
 _SHOWN = 10  # names in an error
 # Fields of a route and of an outcome, as scripts get them.
@@ -209,6 +209,9 @@ def with_words(project: Project, explanation: Explanation) -> Explanation:
     text = _read_again(project, explanation, learned[0].document_hash)
     if text is None:
         return explanation
+    # Here, as most explanations need neither classifiers nor, below, the readers.
+    from tierwise.gateway.learned.files import load, trained_file
+
     words = {}
     for attempt in learned:
         # The classifier may be gone by now, or of another version.
@@ -236,6 +239,8 @@ def _read_again(
         path = source / explanation.document_id.partition("#")[0]
     if not path.is_file():
         return None
+    from tierwise.documents import read_documents
+
     batches = read_documents(path, sensitivity="restricted", incomplete="accept")
     for batch in batches:
         for document in batch.load():

@@ -10,7 +10,6 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, insert, inspect, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.errors import LedgerError
 from tierwise.ledger.budgets import (
@@ -30,6 +29,7 @@ from tierwise.ledger.tables import (
     Run,
     VerdictRecord,
 )
+from tierwise.ledger.upserts import insert_into
 from tierwise.policy.budget import ReservationRequest
 
 if TYPE_CHECKING:
@@ -229,13 +229,16 @@ def _upsert(dialect: str, table: type[Base], *columns: str) -> Executable:
 
     Without columns, a row that is there already stays as it is.
     """
-    build = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    statement = build(table)
+    statement = insert_into(dialect, table)
     if not columns:
-        return statement.on_conflict_do_nothing()
+        ignoring: Executable = statement.on_conflict_do_nothing()
+        return ignoring
     key = [column.name for column in inspect(table).primary_key]
     replaced = {column: statement.excluded[column] for column in columns}
-    return statement.on_conflict_do_update(index_elements=key, set_=replaced)
+    replacing: Executable = statement.on_conflict_do_update(
+        index_elements=key, set_=replaced
+    )
+    return replacing
 
 
 def _decide(

@@ -20,7 +20,6 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.errors import UnknownName
 from tierwise.ledger.database import is_sqlite
@@ -37,6 +36,7 @@ from tierwise.ledger.tables import (
     TextRecord,
     VerdictRecord,
 )
+from tierwise.ledger.upserts import insert_into
 from tierwise.records import Document, text_hash
 
 if TYPE_CHECKING:
@@ -77,9 +77,13 @@ class Retention:
         """Keep the texts of documents."""
         now = time.time()
         rows = {
-            d.hash: {"document_hash": d.hash, "text": d.text, "kept_at": now}
-            for d in documents
-            if d.text
+            document.hash: {
+                "document_hash": document.hash,
+                "text": document.text,
+                "kept_at": now,
+            }
+            for document in documents
+            if document.text
         }
         if not rows:
             return
@@ -87,14 +91,13 @@ class Retention:
             self._database.translated_errors("written"),
             self._database.writing() as connection,
         ):
-            added = (sqlite.insert if is_sqlite(connection) else postgresql.insert)(
-                TextRecord
-            )
-            seen = added.on_conflict_do_update(
+            insert_text = insert_into(connection.dialect.name, TextRecord)
+            # a text that is kept already stays for as long as a new one
+            insert_or_renew = insert_text.on_conflict_do_update(
                 index_elements=["document_hash"],
-                set_={"kept_at": added.excluded.kept_at},
+                set_={"kept_at": insert_text.excluded.kept_at},
             )
-            connection.execute(seen, list(rows.values()))
+            connection.execute(insert_or_renew, list(rows.values()))
 
     def texts(self, document_hashes: Iterable[str]) -> dict[str, str]:
         """Return the texts that are kept, by document hash."""

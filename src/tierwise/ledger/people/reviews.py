@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import case, func, insert, null, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tierwise.ledger.people.seals import decision_record, seal_row
 from tierwise.ledger.rows import outcome_of
 from tierwise.ledger.tables import OutcomeRecord, QuestionRecord, ReviewRecord
+from tierwise.ledger.upserts import insert_into
 from tierwise.records import Outcome, Sensitivity, Status, canonical_hash, text_hash
 
 if TYPE_CHECKING:
@@ -240,20 +240,14 @@ class Reviews:
             return set(connection.scalars(query))
 
     def ask(self, question: str, step: str, schema: Mapping[str, Any]) -> None:
-        """Put on record what an answer to a question has to fit."""
+        """Record the JSON schema that answers to a question must fit."""
         with (
             self._database.translated_errors("written"),
             self._database.writing() as connection,
         ):
-            build = (
-                sqlite.insert
-                if connection.dialect.name == "sqlite"
-                else postgresql.insert
-            )
             row = {"hash": question, "step": step, "schema": dict(schema)}
-            connection.execute(
-                build(QuestionRecord).values(row).on_conflict_do_nothing()
-            )
+            insert_question = insert_into(connection.dialect.name, QuestionRecord)
+            connection.execute(insert_question.values(row).on_conflict_do_nothing())
 
     def schema(self, question: str) -> dict[str, Any] | None:
         """Return the JSON schema for answers to a question; None for an unknown question."""
