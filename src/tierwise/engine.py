@@ -323,6 +323,29 @@ class Engine:
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
 
+    @contextmanager
+    def recorded_run(
+        self,
+        name: str,
+        *,
+        budget_usd: Decimal | None = None,
+        budget_name: str | None = None,
+        fresh: bool | None = None,
+    ) -> Iterator[RunContext]:
+        """Begin a run that is no flow's, and end it as the block ends; see `start_run`."""
+        run = self.start_run(
+            name, budget_usd=budget_usd, budget_name=budget_name, fresh=fresh
+        )
+        try:
+            yield run
+        except Exception:
+            self.finish_run(run, "failed")
+            raise
+        except BaseException:  # a person stopped it, such as by a KeyboardInterrupt
+            self.finish_run(run, "cancelled")
+            raise
+        self.finish_run(run, "completed")
+
     def select(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Return all batches as they are: a run is about every document."""
         return batches

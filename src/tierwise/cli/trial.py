@@ -6,8 +6,7 @@ is an attempt on record. The run is named `try STEP`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ from tierwise.text.amounts import total
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 if TYPE_CHECKING:
-    from tierwise.cascade import RunContext
     from tierwise.cli.trial_inputs import DocumentInput, StepInput
     from tierwise.engine import Engine
     from tierwise.policy.catalog import Model
@@ -110,7 +108,9 @@ def try_step(
     document = document_input.document
     prompt = engine.prompts[step.prompt]
     messages = prompt.render(document, {"part": None, **given.parameters})
-    with _recorded_run(engine, step, budget_usd, fresh=fresh) as run:
+    with engine.recorded_run(
+        f"try {step.name}", budget_usd=budget_usd, fresh=True if fresh else None
+    ) as run:
         job = engine.job(run, step, given.parameters)
         work = _work(job, document, messages)
         unroutable = ""
@@ -133,25 +133,6 @@ def try_step(
         models=tuple(trials),
         unroutable=unroutable,
     )
-
-
-@contextmanager
-def _recorded_run(
-    engine: Engine, step: Step, budget_usd: Decimal, *, fresh: bool
-) -> Iterator[RunContext]:
-    """Open a run of its own in the ledger."""
-    run = engine.start_run(
-        f"try {step.name}", budget_usd=budget_usd, fresh=True if fresh else None
-    )
-    try:
-        yield run
-    except Exception:
-        engine.finish_run(run, "failed")
-        raise
-    except BaseException:  # such as a KeyboardInterrupt
-        engine.finish_run(run, "cancelled")
-        raise
-    engine.finish_run(run, "completed")
 
 
 def _work(job: Job, document: Document, messages: tuple[Message, ...]) -> Work:

@@ -269,26 +269,23 @@ def is_handed_on(evaluation: Evaluation, scored: ScoredExample) -> bool:
 
 def answers_by_id(scored: Sequence[ScoredExample]) -> dict[str, Mapping[str, Any]]:
     """Return the answers by the examples' ids, without the missing ones."""
-    return {s.example.id: s.outcome.value for s in scored if s.answered}
+    answers: dict[str, Mapping[str, Any]] = {}
+    for each in scored:
+        if each.answered:
+            answers[each.example.id] = each.outcome.value
+    return answers
 
 
 @contextmanager
 def _recorded_run(evaluation: Evaluation, candidate: str) -> Iterator[RunContext]:
     """Open a run of its own in the ledger, on the evaluation's budget."""
-    run = evaluation.engine.start_run(
+    with evaluation.engine.recorded_run(
         f"certify {evaluation.step.name}: {candidate}",
         budget_usd=evaluation.budget_usd,
         budget_name=evaluation.budget_name,
-    )
-    try:
+    ) as run:
+        # All runs of one evaluation share the time since when answers are asked for again.
         yield replace(run, fresh_since=evaluation.fresh_since or run.fresh_since)
-    except BaseException as error:
-        # a KeyboardInterrupt, for one, is no failure
-        evaluation.engine.finish_run(
-            run, "failed" if isinstance(error, Exception) else "cancelled"
-        )
-        raise
-    evaluation.engine.finish_run(run, "completed")
 
 
 def _run(
