@@ -41,6 +41,14 @@ NEVER_BILLED = (
     errors.BadRequest,
 )
 
+# faults that the same request meets again, whenever it is made
+OF_THE_REQUEST = (
+    errors.ContextTooLong,
+    errors.ContentRefused,
+    errors.BadRequest,
+    errors.BadReply,
+)
+
 
 def decision(error: errors.TierwiseError) -> Decision:
     """Return the decision on an error of a call."""

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tierwise.cli.opening import find_project, open_ledger
-from tierwise.cli.options import AsJson, RunArgument, Verbose
+from tierwise.cli.options import AsJson, Verbose
 from tierwise.errors import Misuse, UnknownName
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.cascade.known_outcomes import Retry
-    from tierwise.ledger import RunRow
+    from tierwise.ledger import Ledger, RunRow
     from tierwise.project import Project
 
 
 def retry(
-    run: RunArgument = "latest",
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's id, the beginning of an id, or `latest`; default: the latest run with "
+            "documents that wait.",
+        ),
+    ] = None,
     step: Annotated[
         str | None,
         typer.Option(
@@ -50,12 +58,10 @@ def retry(
     from tierwise.cli.stopping import stoppable
     from tierwise.orchestrate.environment import show_prefect_log
     from tierwise.orchestrate.temporary_server import start_temporary_server
-    from tierwise.review.queue import plan_retry
 
     project = find_project()
     with open_ledger(project) as ledger:
-        before = ledger.runs.resolve(run)
-        plan = plan_retry(ledger, before.id, step, reason)
+        before, plan = _choose_run(ledger, run, step, reason)
     if verbose:
         show_prefect_log()
     server = start_temporary_server(project.root)
@@ -71,6 +77,31 @@ def retry(
     _print_result(project, summary.run.id, plan)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _choose_run(
+    ledger: Ledger, name: str | None, step: str | None, reason: str
+) -> tuple[RunRow, Retry]:
+    """Return the run to repeat with its documents.
+
+    Raises Misuse when it has none that wait; the message names the latest run that has.
+    """
+    from tierwise.review.queue import find_retry, plan_retry
+
+    waiting = find_retry(ledger, step, reason)
+    if name is None and waiting:
+        return ledger.runs.resolve(waiting.run_id), waiting
+    before = ledger.runs.resolve(name or "latest")
+    try:
+        return before, plan_retry(ledger, before.id, step, reason)
+    except Misuse as error:
+        if waiting is None or waiting.run_id == before.id:
+            raise
+        count = len(waiting.again)
+        raise Misuse(
+            f"{error}; {plural(count, 'document')} of run {waiting.run_id} wait: "
+            f"tierwise retry {waiting.run_id}"
+        ) from None
 
 
 def _load_flow(project: Project, run: RunRow) -> Any:

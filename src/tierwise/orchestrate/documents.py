@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
+from tierwise.cascade.passing import is_passing
 from tierwise.documents import (
     LeftOut,
     Shard,
@@ -46,8 +47,9 @@ def read_documents(
     step is mapped over them, so that work begins before all is read; `len` reads to the end.
 
     `text_column` holds the text in CSV and JSON Lines files; a file of more than `max_bytes` is
-    deferred. `only_new` leaves out documents that an earlier run of this flow completed, accepted
-    or deferred, under the same id and with the same text; then no documents at all are fine.
+    deferred. `only_new` leaves out documents that an earlier run of this flow completed under the
+    same id and with the same text, but for those deferred for a passing reason (a rate limit, an
+    outage, a budget, a missing key); then no documents at all are fine.
     `shard` takes the documents of one part alone: with "2/8", those of the second of eight, which
     together hold every document once. `incomplete` is the project's setting of that name unless it
     is given: with "accept", a document that lost a part on reading goes on; with "wait_for_pages",
@@ -169,9 +171,9 @@ def _batches(
     run: Run, documents: Iterator[Document], batch_size: int
 ) -> Sequence[Batch]:
     """Return the documents that this run is about in batches, the first of them read."""
-    if run.only_new:
-        documents = _new_documents(run, documents)
     retry = run.engine.retry
+    if run.only_new and not retry:
+        documents = _new_documents(run, documents)
     if retry:
         documents = (
             document for document in documents if document.id in retry.documents
@@ -217,14 +219,16 @@ def _held_batches(
         if run.progress:
             run.progress.total += batch.size
         yield run.hold(batch)
-    if run.only_new:
+    if run.only_new and not run.engine.retry:
         log_to_run("%d documents are new, %d were done before", total, run.settled)
 
 
 def _new_documents(run: Run, documents: Iterable[Document]) -> Iterator[Document]:
-    """Yield the documents that no earlier run of the flow completed, and count the others."""
+    """Yield the documents that no earlier run of the flow is done with, and count the others."""
     flow = _flow_name()
-    settled = run.engine.ledger.runs.settled(flow) if flow else frozenset()
+    settled: frozenset[tuple[str, str]] = frozenset()
+    if flow:
+        settled = run.engine.ledger.runs.settled(flow, is_passing)
     for document in documents:
         if (document.id, document.hash) in settled:
             run.settled += 1

@@ -197,6 +197,21 @@ def plan_retry(
     return Retry(run_id, frozenset(ledger.reviews.documents(run_id)), frozenset(again))
 
 
+def find_retry(
+    ledger: Ledger, step: str | None = None, reason: str = ""
+) -> Retry | None:
+    """Return the documents to ask about again in the latest run that has some; None without any.
+
+    A document that a later run of the same flow asked about does not wait any more.
+    """
+    for run_id in ledger.runs.waiting():
+        try:
+            return plan_retry(ledger, run_id, step, reason)
+        except Misuse:
+            continue  # none of this step and reason
+    return None
+
+
 def _read_item(ledger: Ledger, run_id: str, row: OutcomeRow) -> ReviewItem:
     step = row.outcome.step
     attempts = tuple(ledger.runs.attempts(run_id, row.document_id, step))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
+from sqlalchemy.orm import aliased
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.leases import is_over
@@ -30,7 +31,7 @@ from tierwise.ledger.tables import (
     VerdictRecord,
 )
 from tierwise.ledger.views.model_rows import summary_rows
-from tierwise.records import Attempt, Reply, Status, Verdict
+from tierwise.records import Attempt, Cause, Outcome, Reply, Status, Verdict
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,6 +42,9 @@ _CHUNK = 1000  # rows fetched at once where many are read
 _Key = tuple[str, str, str]  # step, tier, model
 _Of = tuple[ColumnElement[bool], ...]  # which attempts
 _Query = Select[Any]
+_FAULT: Cause = "provider_fault"
+# A deferred outcome, and the names of each model's errors in its step.
+IsPassing = Callable[[Outcome, Mapping[str, Collection[str]]], bool]
 
 
 class Runs:
@@ -157,20 +161,93 @@ class Runs:
                 question=row.question,
             )
 
-    def settled(self, flow: str) -> frozenset[tuple[str, str]]:
-        """Return id and hash of every document of a completed run of this flow.
+    def settled(self, flow: str, is_passing: IsPassing) -> frozenset[tuple[str, str]]:
+        """Return id and hash of every document that completed runs of this flow are done with.
 
-        Such a document went through all steps, or waits.
+        Such a document went through all steps, or waits for a person. One that its last run
+        deferred for a passing reason is not among them.
         """
+        passing = self._deferred_for_passing_reasons(flow, is_passing)
+        last_run = func.max(Run.started_at).label("last_run")
         query = (
-            select(OutcomeRecord.document_id, OutcomeRecord.document_hash)
+            select(OutcomeRecord.document_id, OutcomeRecord.document_hash, last_run)
             .join(Run, Run.id == OutcomeRecord.run_id)
             .where(Run.flow == flow, Run.state == "completed")
-            .distinct()
+            .group_by(OutcomeRecord.document_id, OutcomeRecord.document_hash)
         )
-        return frozenset(
-            (row.document_id, row.document_hash) for row in self._stream(query)
+        settled: set[tuple[str, str]] = set()
+        for row in self._stream(query):
+            key = (row.document_id, row.document_hash)
+            if passing.get(key) != row.last_run:
+                settled.add(key)
+        return frozenset(settled)
+
+    def _deferred_for_passing_reasons(
+        self, flow: str, is_passing: IsPassing
+    ) -> dict[tuple[str, str], float]:
+        """Return id and hash of each such document with the start of the last run that it was in."""
+        of_flow = (Run.flow == flow, Run.state == "completed")
+        is_fault = and_(CURRENT.c.status == "deferred", CURRENT.c.cause == _FAULT)
+        same_step = and_(
+            AttemptRecord.run_id == CURRENT.c.run_id,
+            AttemptRecord.document_id == CURRENT.c.document_id,
+            AttemptRecord.step == CURRENT.c.step,
         )
+        failed = (
+            select(
+                AttemptRecord.run_id,
+                AttemptRecord.document_id,
+                AttemptRecord.step,
+                AttemptRecord.model,
+                AttemptRecord.error,
+            )
+            .join(CURRENT, same_step)
+            .join(Run, Run.id == AttemptRecord.run_id)
+            .where(*of_flow, is_fault, AttemptRecord.error.is_not(None))
+        )
+        errors: dict[_Key, dict[str, set[str]]] = {}
+        for row in self._stream(failed):
+            of_step = errors.setdefault((row.run_id, row.document_id, row.step), {})
+            of_step.setdefault(row.model, set()).add(row.error)
+        deferred = (
+            select(CURRENT, Run.started_at)
+            .join(Run, Run.id == CURRENT.c.run_id)
+            .where(*of_flow, CURRENT.c.status == "deferred")
+            .order_by(Run.started_at)
+        )
+        last_runs: dict[tuple[str, str], float] = {}
+        for row in self._stream(deferred):
+            of_step = errors.get((row.run_id, row.document_id, row.step), {})
+            if is_passing(outcome_of(row), of_step):
+                last_runs[row.document_id, row.document_hash] = row.started_at
+        return last_runs
+
+    def waiting(self) -> Iterator[str]:
+        """Yield the ids of the runs in which documents waited at the end, newest first.
+
+        Measurements are left out, and so are runs whose documents have all been in a later run of
+        the same flow.
+        """
+        later = aliased(Run)
+        again = aliased(OutcomeRecord)
+        has_later = exists().where(
+            again.document_id == OutcomeRecord.document_id,
+            again.run_id == later.id,
+            later.flow == Run.flow,
+            later.started_at > Run.started_at,
+        )
+        waits = exists().where(
+            OutcomeRecord.run_id == Run.id,
+            OutcomeRecord.status == "deferred",
+            ~has_later,
+        )
+        query = (
+            select(Run.id)
+            .where(waits, _is_measurement() == 0)
+            .order_by(Run.started_at.desc(), Run.id)
+        )
+        for row in self._stream(query):
+            yield row.id
 
     def deferred(self, run_id: str) -> list[DeferredRow]:
         """Return the deferred documents of a run."""
