@@ -165,6 +165,15 @@ READABLE = {
     "tool use among the parts": says(
         content=[{"type": "tool_use", "name": "classify", "input": FIELDS}]
     ),
+    "a tool call in the text": says(
+        content=f'<tool_call>\n{{"name": "classify", "arguments": {ANSWER}}}\n</tool_call>'
+    ),
+    "Mistral's tool call in the text": says(
+        content=f'[TOOL_CALLS][{{"name": "classify", "arguments": {ANSWER}}}]'
+    ),
+    "Llama's tool call in the text": says(
+        content=f'<|python_tag|>{{"name": "classify", "parameters": {ANSWER}}}'
+    ),
     "a refusal that answers": says(refusal=ANSWER),
     "an empty refusal": says(content=ANSWER, refusal=""),
     "a text choice": {"choices": [{"text": ANSWER, "finish_reason": "stop"}]},
@@ -490,6 +499,18 @@ WITHOUT_ANSWER: dict[str, tuple[dict[str, Any], str]] = {
     "a picture": (
         says(content=[{"type": "image_url", "image_url": {"url": "x"}}]),
         "no text, only image_url",
+    ),
+    "thoughts that are only counted": (
+        body(
+            {"content": ""},
+            top={
+                "usage": {
+                    **USAGE,
+                    "completion_tokens_details": {"reasoning_tokens": 9},
+                }
+            },
+        ),
+        "only 9 tokens of thinking",
     ),
     "a number": (says(content=7), "no text, only int"),
 }

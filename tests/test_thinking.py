@@ -51,6 +51,11 @@ NO_ANSWER = ""
             f"<|channel|>final <|constrain|>json<|message|>{ANSWER}",
             ANSWER,
         ),
+        (
+            f"<|channel|>commentary to=functions.classify <|constrain|>json"
+            f"<|message|>{ANSWER}<|call|>",
+            ANSWER,
+        ),
         (f"analysisPerhaps {DRAFT}? No.assistantfinal{ANSWER}", ANSWER),
         # a thought without an end has no answer, wherever it begins
         (f"<think>\nIt could be {DRAFT} but they say", NO_ANSWER),

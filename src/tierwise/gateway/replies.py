@@ -83,6 +83,7 @@ def _without_answer(
 ) -> Exception:
     """Return the error of a reply without an answer: what it has instead, and the remedy."""
     message = None
+    hidden = thinking_tokens(exchange.body, model)
     if fields.answer_in and fields.answer_in != "content":
         message = (
             f"the answer is in `{fields.answer_in}`, not in `content`: "
@@ -104,6 +105,11 @@ def _without_answer(
         message = f"no answer, only a call of the tool {names}"
     elif fields.other_parts:
         message = f"no text, only {', '.join(fields.other_parts)}"
+    elif hidden:
+        message = (
+            f"no answer, only {hidden} tokens of thinking: "
+            "raise `thinking_tokens`, or switch the model's thinking off"
+        )
     if message is not None:
         return NoAnswer(message, model=model.name, usage=usage)
     if not fields.has_choice:

@@ -17,6 +17,7 @@ from typing import Any
 
 from tierwise.records import Call
 from tierwise.text.half_characters import without_halves
+from tierwise.text.json_objects import find_objects
 from tierwise.text.thoughts import without_thoughts
 
 # What a finish reason means, by its word in lower case with `_`. Other words are kept as they are.
@@ -64,6 +65,8 @@ _THOUGHT_FIELDS = (
     "thoughts",
     "reasoning_details",
 )
+# Marks of a tool call in a text: Qwen and Hermes, Mistral, Llama.
+_WRITTEN_CALL = re.compile(r"\A\s*(?:<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>)")
 _DEEPEST = 6  # parts in parts
 _LEAST_LOGPROB = -1e6
 
@@ -115,7 +118,9 @@ def read_reply(body: Mapping[str, Any], call: Call) -> ReplyFields:
     tool_calls = [*content.tool_calls, *_tool_calls(message)]
     refusal = "".join(content.refusals) or _refusal(message)
     answer = spoken.answer
-    if "{" not in answer:
+    written_calls = _written_calls(answer)
+    tool_calls += written_calls
+    if written_calls or "{" not in answer:
         called = _answer_in_calls(tool_calls, call)
         answer = called or answer
     if not answer.strip() and _has_the_fields(_parsed(refusal), call):
@@ -286,6 +291,16 @@ def _answer_in_calls(tool_calls: list[Any], call: Call) -> str:
         if _has_the_fields(arguments, call):
             answers[_json(arguments)] = None
     return "\n".join(answers)
+
+
+def _written_calls(text: str) -> list[Any]:
+    """Return the tool calls that a model wrote into its text, and the server left there."""
+    mark = _WRITTEN_CALL.search(text)
+    if mark is None:
+        return []
+    after = text[mark.end() :]
+    calls = [_parsed(after[found]) for found in find_objects(after)]
+    return [call for call in calls if isinstance(call, Mapping) and "name" in call]
 
 
 def _tool_calls(message: Mapping[str, Any]) -> list[Any]:

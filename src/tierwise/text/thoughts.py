@@ -30,7 +30,8 @@ _FORMATS = (
 )
 _OPENING = re.compile("|".join(opening for opening, _ in _FORMATS), re.IGNORECASE)
 _CLOSING = re.compile("|".join(closing for _, closing in _FORMATS), re.IGNORECASE)
-# OpenAI's open-weight models: the channel `final` has the answer, all others are thoughts.
+# OpenAI's open-weight models: the channel `final` has the answer, and one to a function its
+# arguments. All others are thoughts.
 _CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w+)\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
 )
@@ -68,7 +69,7 @@ def _may_think(text: str) -> bool:
 
 
 def _after_channels(text: str) -> Spoken:
-    """Return the message of the last channel `final`; the text itself without channels."""
+    """Return the message of the last channel with an answer; the text itself without channels."""
     channels = _outside_objects(_CHANNEL, text)
     if not channels:
         bare = _outside_objects(_BARE_CHANNELS, text)
@@ -76,9 +77,11 @@ def _after_channels(text: str) -> Spoken:
             return Spoken(text[bare[-1].end() :], True)
         return Spoken(text)
     final = [channel for channel in channels if channel[1].lower() == "final"]
-    if not final:
+    to_functions = [channel for channel in channels if "to=functions" in channel[0]]
+    answers = final or to_functions
+    if not answers:
         return Spoken("", True, True)
-    begin = final[-1].end()
+    begin = answers[-1].end()
     for mark in _outside_objects(_END_OF_MESSAGE, text):
         if mark.start() >= begin:
             return Spoken(text[begin : mark.start()], True)
