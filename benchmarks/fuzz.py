@@ -126,6 +126,11 @@ certificates:
 - {step: classify, models: [a, b], identities: {a: x, b: y}, prompt: classify v1, prompt_hash: h, step_hash: h,
    golden: g.jsonl, golden_hash: h, n: 100, errors: 1, bound: 0.9, date: 2026-11-01, tierwise_version: 0.1.0}
 """
+PAGE = b"<table><tr><td>a<p>b</table><a href=x>y</a>"
+FORM = (
+    b"<form><input value=Oak><select><option>a<option selected>b</select><textarea>c</textarea>"
+    b"<input type=radio checked><iframe srcdoc='<p>d'></iframe><img src=x><embed src=y></form>"
+)
 OUTCOMES = "item,step,prompt_tokens,model,tier,score,cost_usd\n" + "".join(
     f"{item},s,10,{model},t,1,0.1\n" for item in "xy" for model in "ab"
 )
@@ -275,7 +280,7 @@ def readers() -> dict[str, Reader]:
         "document.pdf": Reader(lambda data: extract(data, ".pdf"), (pdf("Hello there"), marked_pdf.everything())),
         "document.docx": Reader(lambda data: extract(data, ".docx"), (word(), parts.data())),
         "document.docx.xml": Reader(lambda data: extract(parts.data(data), ".docx"), (parts.document(),)),
-        "document.html": Reader(lambda data: extract(data, ".html"), (b"<table><tr><td>a<p>b</table><a href=x>y</a>",)),
+        "document.html": Reader(lambda data: extract(data, ".html"), (PAGE, FORM)),
         "document.eml": Reader(lambda data: extract(data, ".eml"), (bytes(mail()), *samples())),
         "rules": Reader(_in_file("rules.yaml", lambda path: load_rules(path, _catalog())), (_shipped("rules.yaml"),)),
         "catalog": Reader(_in_file("catalog.yaml", load_catalog), (_shipped("catalog.yaml")[:3000],)),

@@ -39,6 +39,7 @@ DOORS = {
     "aiohttp": {"gateway"},
     "alembic": {"ledger"},
     "anyio": {"cascade", "engine"},
+    "bs4": {"documents"},
     "certifi": {"gateway"},
     "charset_normalizer": {"documents"},
     "dateutil": {"steps"},
