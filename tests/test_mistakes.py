@@ -408,7 +408,9 @@ MISTAKES = [
         "a wrong port, or a server that is down",
         "run letters",
         1,
-        ("1.txt sorting small: cannot be reached (WRONG: connection refused)",),
+        (
+            "1.txt sorting small: cannot be reached (connection refused at http://WRONG: is the server running?)",
+        ),
         "routing_rules/catalog.yaml",
         "ADDRESS",
         "WRONG",

@@ -26,8 +26,10 @@ TierwiseError
     ├── ContextTooLong          the prompt does not fit the model's window
     ├── ContentRefused          the provider's filter or the model itself refused
     ├── BadRequest              400, 409, 413, 422: this request will never work
-    └── BadReply                a 200 whose body is not a usable answer
-        └── NoAnswer            the model's reply has no answer where one belongs
+    ├── BadReply                a 200 whose body is not a usable answer
+    │   └── NoAnswer            the model's reply has no answer where one belongs
+    ├── PromptCut               the server counted far fewer tokens than were sent
+    └── UnreadableReply         reading a reply failed: a fault in tierwise
 """
 
 from __future__ import annotations
@@ -146,7 +148,8 @@ class CallError(TierwiseError):
     """A call to a provider failed.
 
     `model` names the catalog entry, and `message` is the text without that name. `usage` is what
-    the provider reported with the failure, if any.
+    the provider reported with the failure, if any. `sent` is False where the request surely did not
+    go out, so that the call cost nothing.
     """
 
     def __init__(
@@ -156,11 +159,13 @@ class CallError(TierwiseError):
         model: str,
         retry_after: float | None = None,
         usage: Usage | None = None,
+        sent: bool = True,
     ) -> None:
         self.model = model
         self.message = message
         self.retry_after = retry_after
         self.usage = usage
+        self.sent = sent
         super().__init__(f"{model}: {message}")
 
 
@@ -229,6 +234,14 @@ class NoAnswer(BadReply):
 
     It is not asked for again: the same question gets the same reply, at the same price.
     """
+
+
+class PromptCut(CallError):
+    """The server cut the prompt, so that its answer is about another text."""
+
+
+class UnreadableReply(CallError):
+    """Reading a reply failed: a fault in tierwise. The reply may have been billed."""
 
 
 def describe_exception(error: BaseException) -> str:

@@ -54,6 +54,7 @@ class Request:
     system: str
     prompt: str  # the last user message
     schema: Mapping[str, Any]
+    characters: int = 0  # of all messages
 
     @property
     def document(self) -> str:
@@ -176,7 +177,7 @@ class StandIn:
         confidence = self._confidence
         if callable(confidence):
             confidence = confidence(request)
-        return _completion(request.model, self._right_answer(request), confidence)
+        return _completion(request, self._right_answer(request), confidence)
 
     def _right_answer(self, request: Request) -> str:
         """Return the right answer as JSON, in the fields of the request's schema."""
@@ -357,11 +358,24 @@ def _parse_request(body: Mapping[str, Any]) -> Request:
         system=by_role.get("system", ""),
         prompt=by_role.get("user", ""),
         schema=schema,
+        characters=sum(len(str(message["content"])) for message in body["messages"]),
     )
 
 
-def _completion(model: str, text: str, confidence: float | None) -> dict[str, Any]:
-    """Return a reply of this confidence; the token counts are made up."""
+def _completion(
+    request: Request, text: str, confidence: float | None
+) -> dict[str, Any]:
+    """Return a reply of this confidence.
+
+    Its usage is as long as the prompt, roughly: a server that counts far fewer tokens than it was
+    sent has cut the prompt, and its answer counts as a fault.
+    """
+    prompt_tokens = max(100, request.characters // 3)
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": 10,
+        "total_tokens": prompt_tokens + 10,
+    }
     logprobs = None
     if confidence is not None:
         # the confidence of an answer is the likelihood of its least likely token
@@ -379,7 +393,7 @@ def _completion(model: str, text: str, confidence: float | None) -> dict[str, An
         "id": "stand-in",
         "object": "chat.completion",
         "created": 0,
-        "model": model,
+        "model": request.model,
         "choices": [choice],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        "usage": usage,
     }

@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,16 +19,20 @@ from decimal import Decimal
 from typing import Protocol
 
 from tierwise.cascade.clock import Clock
-from tierwise.cascade.faults import NEVER_BILLED
+from tierwise.cascade.faults import is_free
 from tierwise.cascade.job import Work
+from tierwise.cascade.prompt_cut import prompt_cut
 from tierwise.cascade.rate_limits import ModelLimits, RatePermit, ServerPermits
 from tierwise.errors import (
     CallError,
     CoolingDown,
     GuardViolation,
     ModelUnavailable,
+    PromptCut,
     RunStopped,
     TierwiseError,
+    UnreadableReply,
+    describe_exception,
 )
 from tierwise.ledger import CallLedger, Paid
 from tierwise.policy.catalog import Model, Weights
@@ -45,9 +49,9 @@ from tierwise.records import (
 from tierwise.steps.step import schema_instruction
 from tierwise.text.tokens import estimate_prompt_tokens
 
-# A reported usage above this multiple of the context window is not believed. It is well above 1,
-# since the catalog may state the window too small.
-_IMPLAUSIBLE_WINDOWS = 10
+# A usage above this multiple of the context window is not believed. The gateway drops single
+# counts that are far above the window; this is for all other providers of replies.
+_IMPLAUSIBLE_WINDOWS = 100
 _LOOKS_EVERY_S = 0.05  # for calls under way, once a run was stopped
 # What ends a call that was claimed, before anything is sent.
 _NOT_SENT = (CoolingDown, ModelUnavailable, RunStopped, asyncio.CancelledError)
@@ -75,6 +79,7 @@ class _Claimed:
 
     call: Call
     attempt: Attempt  # without an answer yet
+    prompt_tokens: int  # by our own count
     tokens: int  # the most that it may use, for the rate limit
     worst_cost: Decimal
 
@@ -96,6 +101,9 @@ class Attempts:
         self._workers = workers
         self._limits: dict[str, ModelLimits] = {}
         self._servers: dict[Weights, ServerPermits] = {}  # of embedded models
+        # By model: the most tokens of an answer so far, once a call has ended.
+        self._longest: dict[str, int] = {}
+        self._first_call: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stopped_runs: set[str] = set()
         self._under_way: Counter[str] = Counter()  # calls by run
 
@@ -151,14 +159,29 @@ class Attempts:
         forbidden = rules.forbidden(model.tier, work.features)
         if forbidden:
             raise GuardViolation(f"{model.name}: {forbidden}")
+        if work.run.budget.limits and self._is_first(model):
+            # Alone under a budget: how long the model's answers are is not known yet.
+            async with self._first_call[model.name]:
+                if self._is_first(model):
+                    return await self._make(work, model, messages, kind)
+        return await self._make(work, model, messages, kind)
+
+    def _is_first(self, model: Model) -> bool:
+        """Return True while no call has ended, of a model that costs money."""
+        is_free = model.cost(Usage(1, 1)) == 0
+        return not is_free and model.name not in self._longest
+
+    async def _make(
+        self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
+    ) -> tuple[Reply, Attempt]:
         call = build_call(work, model, messages)
         tokens = prompt_tokens(work, call.messages)
-        worst = worst_case(model, tokens, work.prompt.head.max_output_tokens)
+        worst = self._worst_cost(work, model, tokens, call)
         attempt_id = uuid.uuid4().hex
         reservation = work.run.budget.reservation(
             attempt_id,
             worst,
-            unpriced_allowed=model.name in rules.budget.allow_unpriced,
+            unpriced_allowed=model.name in work.run.policy.rules.budget.allow_unpriced,
         )
         async with self.limits(model).claim_permit():
             paid = await self._ledger.claim(
@@ -166,24 +189,53 @@ class Attempts:
             )
             attempt = _unanswered(work, model, call, kind, attempt_id)
             if paid:
-                return await self._reuse(work, model, attempt, paid)
+                cut = prompt_cut(model, call.messages, tokens, paid.reply.usage)
+                return await self._reuse(work, model, attempt, paid, cut)
             claimed = _Claimed(
                 call=call,
                 attempt=attempt,
+                prompt_tokens=tokens,
                 tokens=math.ceil(tokens * model.token_margin) + call.max_tokens,
                 worst_cost=worst or Decimal(0),
             )
             with self._ledger.kept(call.hash):
                 return await self._pay(work, model, claimed)
 
+    def _worst_cost(
+        self, work: Work, model: Model, tokens: int, call: Call
+    ) -> Decimal | None:
+        """Return the most that a call may cost in USD; None when the price is unknown.
+
+        A model whose answers were longer than they may be, such as one that thinks, is expected to
+        give as long ones again.
+        """
+        longest = self._longest.get(model.name, 0)
+        if longest > call.max_tokens:
+            most_prompt_tokens = math.ceil(tokens * model.token_margin)
+            return model.cost(Usage(most_prompt_tokens, longest))
+        return worst_case(model, tokens, work.prompt.head.max_output_tokens)
+
     async def _reuse(
-        self, work: Work, model: Model, attempt: Attempt, paid: Paid
+        self,
+        work: Work,
+        model: Model,
+        attempt: Attempt,
+        paid: Paid,
+        cut: PromptCut | None,
     ) -> tuple[Reply, Attempt]:
-        answered = _answered(attempt, model, paid.reply, attempt.started_at)
+        """Record a paid reply as this document's. Raises FailedCall for one to a cut prompt."""
+        reply = paid.reply
+        if cut is None:
+            answered = _answered(attempt, model, reply, attempt.started_at)
+        else:
+            answered = _failed(attempt, model, cut, 0.0)
         reused = replace(answered, reused=True, cost=Decimal(0))
+        self._note_length(reused)
         await self._ledger.settle(work.run.id, reused, None)
         work.attempts.append(reused)
-        return paid.reply, reused
+        if cut is not None:
+            raise FailedCall(cut)
+        return reply, reused
 
     async def _pay(
         self, work: Work, model: Model, claimed: _Claimed
@@ -208,8 +260,11 @@ class Attempts:
                     raise
                 raise FailedCall(error) from error
             if isinstance(sent, Reply):
+                sent = _checked(sent, claimed, model)
+            if isinstance(sent, Reply):
                 attempt = _answered(claimed.attempt, model, sent, started_at)
                 permit.succeeded(attempt.usage)
+                self._note_length(attempt)
                 await self._commit(work, attempt, sent, claimed.worst_cost)
                 return sent, attempt
             attempt = replace(claimed.attempt, started_at=started_at)
@@ -228,9 +283,13 @@ class Attempts:
         if isinstance(error, CallError):
             # Reported before anything is awaited, so that the next call sees it.
             permit.failed(error, attempt.usage)
+            self._note_length(attempt)
         else:
             permit.given_up()
-        await asyncio.shield(self._commit(work, attempt, None, worst_cost))
+        note = ""
+        if isinstance(error, CallError) and not error.sent:
+            note = f"not sent: {error.message}"
+        await asyncio.shield(self._commit(work, attempt, None, worst_cost, note))
         if isinstance(error, CallError):
             raise FailedCall(error)
         raise error
@@ -241,12 +300,27 @@ class Attempts:
             return await self._provider.complete(call)
         except (CallError, asyncio.CancelledError) as error:
             return error
+        except TierwiseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a paid call must come on record
+            return _unreadable(error, call.model)
+
+    def _note_length(self, attempt: Attempt) -> None:
+        """Remember the longest answer of a model."""
+        tokens = attempt.usage.completion_tokens if attempt.usage else 0
+        longest = self._longest.get(attempt.model, 0)
+        self._longest[attempt.model] = max(longest, tokens)
 
     async def _commit(
-        self, work: Work, attempt: Attempt, reply: Reply | None, worst_cost: Decimal
+        self,
+        work: Work,
+        attempt: Attempt,
+        reply: Reply | None,
+        worst_cost: Decimal,
+        note: str = "",
     ) -> None:
         """Commit an attempt with its cost. Only then does anyone act on it."""
-        await self._ledger.settle(work.run.id, attempt, reply)
+        await self._ledger.settle(work.run.id, attempt, reply, note=note)
         cost = worst_cost if attempt.cost is None else attempt.cost
         work.run.budget.spent += cost
         work.attempts.append(attempt)
@@ -304,6 +378,23 @@ def _unanswered(
     )
 
 
+def _checked(reply: Reply, claimed: _Claimed, model: Model) -> Reply | CallError:
+    """Return the reply, or the fault that makes it no answer to the call."""
+    try:
+        model.cost(_usage_if_plausible(reply.usage, model))
+    except Exception as error:  # noqa: BLE001 - a paid call must come on record
+        return _unreadable(error, model.name)
+    messages = claimed.call.messages
+    cut = prompt_cut(model, messages, claimed.prompt_tokens, reply.usage)
+    return reply if cut is None else cut
+
+
+def _unreadable(error: Exception, model: str) -> UnreadableReply:
+    """Return the fault of a reply that we fail to read. Its text may quote a document."""
+    reason = f"reading the reply failed: {describe_exception(error)}"
+    return UnreadableReply(reason, model=model)
+
+
 def _answered(
     attempt: Attempt, model: Model, reply: Reply, started_at: float
 ) -> Attempt:
@@ -327,7 +418,7 @@ def _failed(
     if isinstance(error, CallError):
         usage = _usage_if_plausible(error.usage, model)
     cost = model.cost(usage)
-    if isinstance(error, NEVER_BILLED):
+    if usage is None and is_free(error):
         cost = Decimal(0)
     return replace(
         attempt,

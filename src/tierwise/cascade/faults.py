@@ -23,6 +23,8 @@ DECISIONS: dict[type[errors.TierwiseError], Decision] = {
     errors.ContentRefused: "fallback",
     errors.BadRequest: "fallback",
     errors.NoAnswer: "fallback",
+    errors.PromptCut: "fallback",
+    errors.UnreadableReply: "fallback",
     errors.AuthenticationFailed: "stop",
     errors.OutOfCredit: "stop",
     errors.ModelGone: "stop",
@@ -53,3 +55,10 @@ OF_THE_REQUEST = (
 def decision(error: errors.TierwiseError) -> Decision:
     """Return the decision on an error of a call."""
     return DECISIONS[type(error)]
+
+
+def is_free(error: BaseException) -> bool:
+    """Return True if no provider charges for a call that ended in this error."""
+    if isinstance(error, errors.CallError) and not error.sent:
+        return True
+    return isinstance(error, NEVER_BILLED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from functools import cached_property
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -39,6 +40,7 @@ class ConnectionPool:
         """
         exchange.url = url
         proxy = None if exchange.direct else self._proxy(url)
+        exchange.proxy = proxy
         needs_tls = bool(proxy) or url.startswith("https:")
         request = self._session().post(
             url,
@@ -47,6 +49,7 @@ class ConnectionPool:
             allow_redirects=False,
             proxy=proxy,
             ssl=self._tls if needs_tls else True,
+            trace_request_ctx=exchange,
         )
         try:
             async with request as response:
@@ -71,6 +74,7 @@ class ConnectionPool:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 trust_env=False,  # it would also send the passwords in ~/.netrc
+                trace_configs=[_noting_what_is_sent()],
             )
         return self._open_session
 
@@ -95,6 +99,24 @@ class ConnectionPool:
             proxies = {} if proxy_bypass(server) else getproxies()
             self._proxies[server] = proxies.get(parts.scheme) or proxies.get("all")
         return self._proxies[server]
+
+
+def _noting_what_is_sent() -> aiohttp.TraceConfig:
+    """Return a trace that marks the exchange of a request before its first byte is sent.
+
+    A request to a proxy for a tunnel is not traced: that is not the call yet.
+    """
+
+    async def mark(
+        session: aiohttp.ClientSession,  # noqa: ARG001
+        context: SimpleNamespace,
+        parameters: aiohttp.TraceRequestHeadersSentParams,  # noqa: ARG001
+    ) -> None:
+        context.trace_request_ctx.sent = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(mark)
+    return trace
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:

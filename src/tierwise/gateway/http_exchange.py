@@ -33,12 +33,15 @@ class NotAReply(Exception):
 class HttpExchange:
     """One call's request and its response or failure.
 
-    `url` is None until something is sent, `status` until it is answered. Names in `headers` count
-    in any case.
+    `url` is None until a lane begins to send, `status` until it is answered. `sent` is set just
+    before the request goes over a connection that has been made. Names in `headers` count in any
+    case.
     """
 
     direct: bool  # no proxy may see it
     url: str | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)  # it may hold a password
+    sent: bool = False
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     content: bytes = field(default=b"", repr=False)

@@ -113,12 +113,13 @@ _WANTS_OTHER_LIMIT = re.compile(
     r"|unsupported (parameter|value|argument)s?\W{1,5}max_tokens\b"
     r"|max_tokens\W{1,3}(parameter )?is (not supported|unsupported|deprecated)"
 )
-# By a part of the name of a class among the causes; the first that fits.
+# By a part of the name of a class among the causes; the first that fits. The reason, and a remedy.
 _CONNECTION_FAILURES = {
-    "gaierror": "no such host",
-    "SSL": "TLS failed",
-    "Certificate": "TLS failed",
-    "ConnectionRefused": "connection refused",
+    "gaierror": ("no such host", "is the address right?"),
+    "DNSError": ("no such host", "is the address right?"),
+    "SSL": ("TLS failed", "does the server speak https?"),
+    "Certificate": ("TLS failed", "is its certificate trusted?"),
+    "ConnectionRefused": ("connection refused", "is the server running?"),
 }
 _MOST_CAUSES = 8
 
@@ -156,6 +157,7 @@ def translated_errors(
             model=model.name,
             retry_after=hint.seconds if hint else None,
             usage=read_usage(exchange.body, model, call, answered=False),
+            sent=exchange.sent or exchange.url is None,
         )
         if isinstance(call_error, errors.BadRequest):
             call_error.refused_parameter = diagnosis.refused_parameter
@@ -169,7 +171,10 @@ def diagnose(
     """Decide the kind of an error; the exchange counts more than LiteLLM's exception."""
     kind = kind_by_class(error)
     if isinstance(error, TimeoutError):
-        return Diagnosis(errors.CallTimeout, f"{model.timeout_s:g} s")
+        detail = f"{model.timeout_s:g} s"
+        if exchange.url is not None and not exchange.sent:
+            detail += f", no connection to {_origin(exchange.url)}"
+        return Diagnosis(errors.CallTimeout, detail)
     if isinstance(exchange.failure, TooLarge):
         return Diagnosis(errors.BadReply, "larger than any answer")
     if exchange.failure is not None:
@@ -349,7 +354,7 @@ def _place(model: Model, exchange: HttpExchange) -> str:
 
 
 def _connection_failure(exchange: HttpExchange, failure: Exception) -> str:
-    """Return the host, and the reason for a connection that was lost or never made."""
+    """Return the reason for a connection that was lost or never made, where, and the remedy."""
     class_names: list[str] = []
     cause: BaseException | None = failure
     for _ in range(_MOST_CAUSES):
@@ -358,12 +363,23 @@ def _connection_failure(exchange: HttpExchange, failure: Exception) -> str:
         class_names += [cls.__name__ for cls in type(cause).__mro__]
         cause = cause.__cause__ or cause.__context__
     names = " ".join(class_names)
-    reason = "connection lost"
-    for part, text in _CONNECTION_FAILURES.items():
+    origin = _origin(exchange.url or "")
+    if exchange.sent:
+        return f"connection lost at {origin}"
+    if "ProxyConnection" in names or "HttpProxy" in names:
+        proxy = _origin(exchange.proxy or "")
+        return f"the proxy {proxy} lets no call through to {origin}: is it running?"
+    for part, (reason, remedy) in _CONNECTION_FAILURES.items():
         if part in names:
-            reason = text
-            break
-    return f"{_host(exchange)}: {reason}"
+            return f"{reason} at {origin}: {remedy}"
+    return f"no connection to {origin}: is the server running?"
+
+
+def _origin(url: str) -> str:
+    """Return an address without its path, its parameters and a password."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}"
 
 
 def _host(exchange: HttpExchange) -> str:

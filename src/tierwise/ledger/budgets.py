@@ -36,11 +36,15 @@ Change = Literal["reserved", "settled", "lost", "granted"]
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of a reservation: the cost of its call in USD, None when unknown: then all of it."""
+    """The end of a reservation: the cost of its call in USD, None when unknown: then all of it.
+
+    `note` says why a call that was made cost nothing.
+    """
 
     id: str
     budgets: tuple[str, ...]
     cost: Decimal | None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ class Accounts:
                 cost = row["usd"]  # an unknown cost counts in full
                 if settlement.cost is not None:
                     cost = in_units(settlement.cost)
-                self._end(row, "settled", cost)
+                self._end(row, "settled", cost, settlement.note)
 
     def result(self, names: Iterable[str]) -> ReservationResult:
         """Return the present states of budgets."""
@@ -237,12 +241,18 @@ class Accounts:
             }
         )
 
-    def _end(self, row: Row, kind: Change, cost: Decimal) -> None:
+    def _end(self, row: Row, kind: Change, cost: Decimal, note: str = "") -> None:
         key = row["id"], row["budget"]
         self._open.pop(key, None)
         self._ended.add(key)
         self._change(
-            row["budget"], kind, cost, row["id"], spent=cost, reserved=-row["usd"]
+            row["budget"],
+            kind,
+            cost,
+            row["id"],
+            spent=cost,
+            reserved=-row["usd"],
+            note=note,
         )
 
     def _sweep(self, names: Iterable[str]) -> None:

@@ -43,7 +43,9 @@ class CallLedger(Protocol):
         """Give up a claim whose call was not sent."""
         ...
 
-    async def settle(self, run_id: str, attempt: Attempt, reply: Reply | None) -> None:
+    async def settle(
+        self, run_id: str, attempt: Attempt, reply: Reply | None, *, note: str = ""
+    ) -> None:
         """Record an attempt, and end the claim and the reservation of its call."""
         ...
 

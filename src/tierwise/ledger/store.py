@@ -88,11 +88,12 @@ class _HeldClaim:
     lease_s: float
     reservation: ReservationRequest | None
 
-    def settlement(self, cost: Decimal | None) -> Settlement | None:
+    def settlement(self, cost: Decimal | None, note: str = "") -> Settlement | None:
         """Return the end of the reservation, if any; `cost` is in USD, None when unknown."""
         if self.reservation is None:
             return None
-        return Settlement(self.reservation.id, tuple(self.reservation.limits), cost)
+        budgets = tuple(self.reservation.limits)
+        return Settlement(self.reservation.id, budgets, cost, note)
 
 
 class Ledger:
@@ -298,10 +299,13 @@ class Ledger:
             )
             self._settled(call_hash, held)
 
-    async def settle(self, run_id: str, attempt: Attempt, reply: Reply | None) -> None:
+    async def settle(
+        self, run_id: str, attempt: Attempt, reply: Reply | None, *, note: str = ""
+    ) -> None:
         """Record an attempt; its reply marks the call paid, its absence gives the claim up.
 
-        The reservation is settled in the same commit. A reused attempt leaves the call as it is.
+        The reservation is settled in the same commit, with the note. A reused attempt leaves the
+        call as it is.
         """
         rows: dict[Kind, Sequence[Row]] = {"attempt": [attempt_row(run_id, attempt)]}
         if attempt.verdicts:
@@ -311,7 +315,7 @@ class Ledger:
             rows["paid"] = [paid_row(attempt, reply, time.time())]
         elif held:
             rows |= _free(attempt.call_hash, held.token)
-        settlement = held.settlement(attempt.cost) if held else None
+        settlement = held.settlement(attempt.cost, note) if held else None
         self._remember_budgets(
             await self._writer.write(Operation(rows=rows, settlement=settlement))
         )

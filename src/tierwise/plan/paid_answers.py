@@ -46,7 +46,7 @@ class _ReadOnlyLedger:
     async def release(self, *_: Any) -> None:
         pass
 
-    async def settle(self, *_: Any) -> None:
+    async def settle(self, *_: Any, **__: Any) -> None:
         pass
 
     async def record_verdicts(self, *_: Any) -> None:
