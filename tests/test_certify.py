@@ -13,18 +13,17 @@ import pytest
 
 from tests.kit.golden_sets import (
     CLASSIFY,
-    DEAR,
-    RULES,
     WORDS,
+    Servers,
     certify,
     golden_rows,
-    lazy,
+    lazy_and_right,
+    project_of_two,
     right,
     route_one,
     write_golden,
 )
-from tests.kit.projects import make_project, model
-from tests.kit.standin import Request, Standin, status
+from tests.kit.standin import Request, status
 from tests.kit.steps import LABELS
 from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
@@ -37,24 +36,14 @@ from tierwise.steps.examples import load_golden
 
 
 @pytest.fixture
-def servers() -> Iterator[tuple[Standin, Standin]]:
-    with Standin() as cheap, Standin() as dear:
-        cheap.answer(lazy)
-        dear.answer(right)
-        yield cheap, dear
+def servers() -> Iterator[Servers]:
+    with lazy_and_right() as both:
+        yield both
 
 
 @pytest.fixture
-def project(tmp_path: Path, servers: tuple[Standin, Standin]) -> Path:
-    cheap, dear = servers
-    root = make_project(
-        tmp_path / "project",
-        model("cheap", cheap.url, strength=10),
-        model("dear", dear.url, strength=20, price=DEAR),
-        rules=RULES,
-    )
-    write_golden(root, golden_rows())
-    return root
+def project(tmp_path: Path, servers: Servers) -> Path:
+    return project_of_two(tmp_path / "project", servers)
 
 
 def test_without_proof_the_strongest_allowed_model_comes_first_and_the_route_says_so(
@@ -108,7 +97,7 @@ def test_the_floor_decides_which_model_is_picked(
 
 
 def test_a_chain_is_certified_as_what_it_delivers(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     """Calls that the single models were measured with are not paid again."""
     servers[0].answer(
@@ -160,7 +149,7 @@ def test_other_labels_than_the_certified_ones_are_not_covered(
 
 
 def test_a_taught_model_is_shown_the_nearest_examples_as_earlier_turns(
-    project: Path, servers: tuple[Standin, Standin]
+    project: Path, servers: Servers
 ) -> None:
     """The nearest last, as question and right answer; never the document itself."""
     catalog = project / "routing_rules" / "catalog.yaml"
@@ -199,7 +188,7 @@ def test_a_taught_model_is_shown_the_nearest_examples_as_earlier_turns(
 
 
 def test_examples_with_answers_of_another_flow_are_not_shown(
-    project: Path, servers: tuple[Standin, Standin]
+    project: Path, servers: Servers
 ) -> None:
     """Who sorts by risk learns nothing from messages that were sorted by topic."""
     catalog = project / "routing_rules" / "catalog.yaml"
@@ -221,7 +210,7 @@ def test_examples_with_answers_of_another_flow_are_not_shown(
 
 
 def test_examples_more_sensitive_than_the_document_are_not_shown(
-    project: Path, servers: tuple[Standin, Standin]
+    project: Path, servers: Servers
 ) -> None:
     catalog = project / "routing_rules" / "catalog.yaml"
     catalog.write_text(
@@ -238,7 +227,7 @@ def test_examples_more_sensitive_than_the_document_are_not_shown(
 
 
 def test_what_production_repairs_is_repaired_in_the_measurement_and_counted(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     """A model that answers prose first and JSON when asked again is right, and takes two calls a document."""
     servers[1].answer(
@@ -273,7 +262,7 @@ def repaired(request: Request) -> str:
 
 
 def test_a_passing_fault_is_retried_and_leaves_the_cost_known(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     servers[1].faults([status(429, retry_after=0), status(500)])
     [row] = certify(terminal, project, "-m", "dear")
@@ -299,7 +288,7 @@ def test_a_certificate_has_the_mean_usage_so_that_new_prices_rank_anew(
 
 
 def test_a_chains_usage_counts_the_documents_that_a_model_never_saw(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     servers[0].answer(
         lambda request: (
@@ -341,7 +330,7 @@ def test_everything_that_was_tried_on_a_golden_set_counts_as_compared(
 
 
 def test_a_budget_stops_the_measurement_and_what_is_paid_is_kept(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     """Half a measurement proves nothing, so nothing is written down."""
     done = terminal(
@@ -366,7 +355,7 @@ def test_a_budget_stops_the_measurement_and_what_is_paid_is_kept(
 
 
 def test_the_estimate_covers_what_repairs_cost(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     """Nothing can cost more than what is said before, not even a model whose every answer is repaired in vain."""
     servers[1].answer("no JSON at all, however often it is asked")
@@ -380,7 +369,7 @@ def test_the_estimate_covers_what_repairs_cost(
 def test_who_says_no_pays_nothing(
     terminal: Terminal,
     project: Path,
-    servers: tuple[Standin, Standin],
+    servers: Servers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))

@@ -13,15 +13,14 @@ import pytest
 
 from tests.kit.golden_sets import (
     DEAR,
-    RULES,
+    Servers,
     certify,
     golden_rows,
     lazy,
-    right,
+    lazy_and_right,
+    project_of_two,
     write_golden,
 )
-from tests.kit.projects import make_project, model
-from tests.kit.standin import Standin
 from tests.kit.terminal import Done, Terminal
 from tierwise.engine import Engine
 from tierwise.evidence.replay import COLUMNS, read_outcomes
@@ -39,24 +38,14 @@ escalate: {on: [schema, label, grounding], most: 1}
 
 
 @pytest.fixture
-def servers() -> Iterator[tuple[Standin, Standin]]:
-    with Standin() as cheap, Standin() as dear:
-        cheap.answer(lazy)
-        dear.answer(right)
-        yield cheap, dear
+def servers() -> Iterator[Servers]:
+    with lazy_and_right() as both:
+        yield both
 
 
 @pytest.fixture
-def project(tmp_path: Path, servers: tuple[Standin, Standin]) -> Path:
-    cheap, dear = servers
-    root = make_project(
-        tmp_path / "project",
-        model("cheap", cheap.url, strength=10),
-        model("dear", dear.url, strength=20, price=DEAR, tier="proprietary"),
-        rules=RULES,
-    )
-    write_golden(root, golden_rows())
-    return root
+def project(tmp_path: Path, servers: Servers) -> Path:
+    return project_of_two(tmp_path / "project", servers, tier_of_dear="proprietary")
 
 
 def export(
@@ -107,9 +96,7 @@ def test_what_certify_measured_is_replayed(terminal: Terminal, project: Path) ->
     assert data["models"] == ["cheap", "dear"]
 
 
-def test_a_run_is_replayed(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
-) -> None:
+def test_a_run_is_replayed(terminal: Terminal, project: Path, servers: Servers) -> None:
     """The first model fails its checks for some documents, and the second one answers those."""
     (project / "routing_rules" / "rules.yaml").write_text(BOTH)
     invented = json.dumps({"label": "delivery", "evidence": "it never came"})

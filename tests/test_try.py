@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 
 from tests.kit.golden_sets import (
-    DEAR,
-    RULES,
+    Servers,
     certify,
     golden_rows,
-    lazy,
-    right,
+    lazy_and_right,
+    project_of_two,
     write_golden,
 )
-from tests.kit.projects import make_project, model
-from tests.kit.standin import Standin, status
+from tests.kit.standin import status
 from tests.kit.terminal import Done, Terminal
 from tierwise.engine import Engine
 from tierwise.ledger import Ledger
@@ -31,23 +29,17 @@ MESSAGE = "My parcel with the desk has not arrived, please help."
 
 
 @pytest.fixture
-def servers() -> Iterator[tuple[Standin, Standin]]:
-    with Standin() as near, Standin() as far:
-        near.answer(lazy)
-        far.answer(right)
-        yield near, far
+def servers() -> Iterator[Servers]:
+    with lazy_and_right() as both:
+        yield both
 
 
 @pytest.fixture
-def project(tmp_path: Path, servers: tuple[Standin, Standin]) -> Path:
-    near, far = servers
-    root = make_project(
-        tmp_path / "project",
-        model("near", near.url),
-        model("far", far.url, tier="proprietary", strength=20, price=DEAR),
-        rules=RULES,
+def project(tmp_path: Path, servers: Servers) -> Path:
+    names = ("near", "far")
+    root = project_of_two(
+        tmp_path / "project", servers, names=names, tier_of_dear="proprietary"
     )
-    write_golden(root, golden_rows())
     (root / "mail.txt").write_text(MESSAGE)
     return root
 
@@ -105,7 +97,7 @@ def test_scripts_get_everything(terminal: Terminal, project: Path) -> None:
 
 
 def test_a_failed_check_is_shown_with_the_answer(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     invented = json.dumps({"label": "delivery", "evidence": "it never came"})
     servers[0].answer(invented)
@@ -122,7 +114,7 @@ def test_a_failed_check_is_shown_with_the_answer(
 
 @pytest.mark.parametrize("level", ["confidential", "restricted"])
 def test_a_guard_keeps_the_document_from_a_model_and_says_so(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin], level: str
+    terminal: Terminal, project: Path, servers: Servers, level: str
 ) -> None:
     arguments = ("-m", "near", "-m", "far", "--sensitivity", level)
     data = tried(terminal, project, "mail.txt", *arguments)
@@ -136,7 +128,7 @@ def test_a_guard_keeps_the_document_from_a_model_and_says_so(
 
 
 def test_a_file_counts_as_restricted_and_can_only_raise_its_level(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     (project / "secret.md").write_text(
         f"---\nsensitivity: confidential\n---\n{MESSAGE}"
@@ -199,7 +191,7 @@ def test_the_latest_run_stays_that_of_a_flow(terminal: Terminal, project: Path) 
 
 
 def test_an_answer_is_paid_once_unless_it_is_wanted_afresh(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     tried(terminal, project, "mail.txt", *BOTH)
     again = tried(terminal, project, "mail.txt", *BOTH)
@@ -215,7 +207,7 @@ def test_an_answer_is_paid_once_unless_it_is_wanted_afresh(
 
 
 def test_the_budget_is_hard(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     arguments = ("-m", "far", "--sensitivity", "internal", "--budget-usd", "0.000001")
     data = tried(terminal, project, "mail.txt", *arguments)
@@ -238,7 +230,7 @@ def test_a_model_that_the_budget_leaves_out_leaves_the_others(
 
 
 def test_a_provider_that_fails_is_a_result(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     servers[1].faults([status(400, "no such model")] * 3)
     data = tried(terminal, project, "mail.txt", *BOTH)
@@ -341,7 +333,7 @@ def test_a_mistake_is_one_line(
 
 
 def test_a_misspelt_variable_of_the_prompt_is_found_before_anything_is_sent(
-    terminal: Terminal, project: Path, servers: tuple[Standin, Standin]
+    terminal: Terminal, project: Path, servers: Servers
 ) -> None:
     prompt = project / "prompts" / "classify.md.j2"
     prompt.write_text(prompt.read_text().replace("{{ document }}", "{{ documnet }}"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tasks.classify import classify
-from tests.kit.standin import Request
+from tests.kit.projects import make_project, model
+from tests.kit.standin import Request, Standin
 from tests.kit.steps import LABELS, TEXT
 from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
@@ -71,6 +74,37 @@ def lazy(request: Request) -> str:
     return json.dumps(
         {"label": "billing", "evidence": " ".join(request.document.split()[:4])}
     )
+
+
+Servers = tuple[Standin, Standin]
+
+
+@contextmanager
+def lazy_and_right() -> Iterator[Servers]:
+    """A model that always says the same, and one that reads."""
+    with Standin() as cheap, Standin() as dear:
+        cheap.answer(lazy)
+        dear.answer(right)
+        yield cheap, dear
+
+
+def project_of_two(
+    root: Path,
+    servers: Servers,
+    *,
+    names: tuple[str, str] = ("cheap", "dear"),
+    tier_of_dear: str = "local",
+) -> Path:
+    """A project that routes to the cheapest capable of these two, with 60 golden rows."""
+    cheap, dear = servers
+    make_project(
+        root,
+        model(names[0], cheap.url, strength=10),
+        model(names[1], dear.url, strength=20, price=DEAR, tier=tier_of_dear),
+        rules=RULES,
+    )
+    write_golden(root, golden_rows())
+    return root
 
 
 def route_one(root: Path, text: str = TEXT) -> Outcome:
