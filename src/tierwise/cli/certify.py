@@ -45,73 +45,85 @@ class Threshold(StrEnum):
     none = "none"
 
 
+StepName = Annotated[
+    str, typer.Argument(metavar="STEP", help="A step in tasks/, such as classify.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        "-m",
+        metavar="MODEL",
+        help="A model, or a chain 'qwen-0.5b > qwen-1.5b'; may be repeated.",
+    ),
+]
+GoldenFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Labelled examples, .jsonl or .csv; default: golden/STEP.jsonl.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Use N examples only, drawn at random by a hash of their texts.",
+    ),
+]
+ThresholdUse = Annotated[
+    Threshold,
+    typer.Option(
+        help="Fit a confidence threshold: auto when the floor is missed, fit always, none never."
+    ),
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="A stronger model that applies the step's rubric."
+    ),
+]
+ToLabel = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Write N answers to golden/STEP-labels.jsonl for labelling.",
+    ),
+]
+BudgetUsd = Annotated[
+    float | None,
+    typer.Option(metavar="USD", min=0, help="The most to spend in all."),
+]
+Through = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FLOW",
+        help="Take the documents through this flow's earlier steps first; "
+        "with its options: 'support_inbox --source inbox'.",
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Replace certificates that rest on more examples than this measurement.",
+    ),
+]
+
+
 def certify(
-    step: Annotated[
-        str, typer.Argument(metavar="STEP", help="A step in tasks/, such as classify.")
-    ],
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--models",
-            "-m",
-            metavar="MODEL",
-            help="A model, or a chain 'qwen-0.5b > qwen-1.5b'; may be repeated.",
-        ),
-    ] = None,
-    golden: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Labelled examples, .jsonl or .csv; default: golden/STEP.jsonl.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Use N examples only, drawn at random by a hash of their texts.",
-        ),
-    ] = None,
-    threshold: Annotated[
-        Threshold,
-        typer.Option(
-            help="Fit a confidence threshold: auto when the floor is missed, fit always, none never."
-        ),
-    ] = Threshold.auto,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="A stronger model that applies the step's rubric."
-        ),
-    ] = None,
-    to_label: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Write N answers to golden/STEP-labels.jsonl for labelling.",
-        ),
-    ] = 0,
-    budget_usd: Annotated[
-        float | None,
-        typer.Option(metavar="USD", min=0, help="The most to spend in all."),
-    ] = None,
-    through: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FLOW",
-            help="Take the documents through this flow's earlier steps first; "
-            "with its options: 'support_inbox --source inbox'.",
-        ),
-    ] = None,
-    replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace",
-            help="Replace certificates that rest on more examples than this measurement.",
-        ),
-    ] = False,
+    step: StepName,
+    models: Models = None,
+    golden: GoldenFile = None,
+    limit: Limit = None,
+    threshold: ThresholdUse = Threshold.auto,
+    judge: Judge = None,
+    to_label: ToLabel = 0,
+    budget_usd: BudgetUsd = None,
+    through: Through = None,
+    replace: Replace = False,
     yes: Yes = False,
     fresh: Fresh = False,
     as_json: AsJson = False,
@@ -139,11 +151,9 @@ def certify(
         compare,
         keep_larger,
         load_golden_step,
-        with_lower_bounds,
     )
     from tierwise.evidence.judge import load_labels
     from tierwise.orchestrate.secrets import variables
-    from tierwise.policy.certificates import save_certificates
     from tierwise.project import CERTIFICATES
 
     project = find_project()
@@ -151,16 +161,16 @@ def certify(
         project, step, golden, limit=limit, outcomes_needed=through is None
     )
     budget = None if budget_usd is None else Decimal(str(budget_usd))
+    # All runs of this command share one budget.
     budget_name = f"certify {uuid.uuid4().hex[:8]}"
     if through is not None:
         words = shlex.split(through)
         golden_step = _taken_through(
             project, golden_step, words, budget, budget_name, yes=yes, fresh=fresh
         )
+    golden_file = golden_step.golden.path
+    labels = golden_file.with_name(f"{golden_file.stem}-labels.jsonl")
     with Engine(project, variables(project)) as engine:
-        labels = golden_step.golden.path.with_name(
-            f"{golden_step.golden.path.stem}-labels.jsonl"
-        )
         candidates = _candidates(engine, step, models)
         with CountBar() as progress:
             evaluation = Evaluation(
@@ -188,14 +198,8 @@ def certify(
             )
         if not replace:
             results = keep_larger(evaluation, results, earlier)
-        certificates = [result.certificate for result in results if result.certificate]
-        save_certificates(
-            project.root / CERTIFICATES,
-            [*with_lower_bounds(evaluation, earlier, results), *certificates],
-        )
-        added = 0
-        if to_label:
-            added = _add_labels(labels, results)
+        written = _save_certificates(evaluation, earlier, results)
+        added = _add_labels(labels, results) if to_label else 0
         data = [candidate_data(evaluation, result) for result in results]
     if as_json:
         print_json(data)
@@ -205,10 +209,28 @@ def certify(
         typer.echo(
             f"{added} answers to label were added to {labels.name}: fill in `right` and `by`"
         )
-    number = (
-        plural(len(certificates), "certificate") if certificates else "No certificate"
-    )
+    number = plural(written, "certificate") if written else "No certificate"
     typer.echo(f"{number} written to {CERTIFICATES}")
+
+
+def _save_certificates(
+    evaluation: Evaluation,
+    earlier: Sequence[Certificate],
+    results: Sequence[CandidateResult],
+) -> int:
+    """Write the certificates that were measured, and return their number.
+
+    Earlier ones on the same golden set prove a little less, as more candidates are compared now.
+    """
+    from tierwise.evidence.certify import with_lower_bounds
+    from tierwise.policy.certificates import save_certificates
+    from tierwise.project import CERTIFICATES
+
+    new = [result.certificate for result in results if result.certificate]
+    lowered = with_lower_bounds(evaluation, earlier, results)
+    root = evaluation.engine.project.root
+    save_certificates(root / CERTIFICATES, [*lowered, *new])
+    return len(new)
 
 
 def _taken_through(
