@@ -26,13 +26,13 @@ class TopUp:
         self._ask = ask
         self._ledger = ledger
         self._lock = asyncio.Lock()
-        self._refused = False
-        self._pending: asyncio.Future[Decimal | None] | None = None
+        self._asks_no_more = False
+        self._open_question: asyncio.Future[Decimal | None] | None = None
 
     async def request(self, error: BudgetExceeded) -> bool:
         """Return True if the budget has more left than when this error was raised."""
         async with self._lock:
-            if self._refused or error.budget is None or error.left is None:
+            if self._asks_no_more or error.budget is None or error.left is None:
                 return False
             # Another document's request may have raised the budget while this one waited.
             state = self._ledger.budget_states.get(error.budget)
@@ -40,7 +40,7 @@ class TopUp:
                 return True
             usd = await self._ask_in_thread(error)
             if not usd:
-                self._refused = True
+                self._asks_no_more = True
                 return False
             await self._ledger.top_up(
                 error.budget, usd, "top-up when the budget was exhausted"
@@ -49,33 +49,34 @@ class TopUp:
 
     def close(self) -> None:
         """Withdraw the question. May be called from any thread."""
-        self._refused = True
-        pending = self._pending
-        if pending:
-            _resolve(pending, None)
+        self._asks_no_more = True
+        if self._open_question:
+            _resolve(self._open_question, None)
 
     def _ask_in_thread(self, error: BudgetExceeded) -> asyncio.Future[Decimal | None]:
         """Ask in a daemon thread: the answer may take a day, and the process may end meanwhile."""
-        pending: asyncio.Future[Decimal | None] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self._pending = pending
+        loop = asyncio.get_running_loop()
+        question: asyncio.Future[Decimal | None] = loop.create_future()
+        self._open_question = question
 
         def ask() -> None:
             usd = None
             try:
                 usd = self._ask(error)
             finally:
-                _resolve(pending, usd)
+                # also when asking failed, so that the document does not wait forever
+                _resolve(question, usd)
 
         threading.Thread(target=ask, name="tierwise-top-up", daemon=True).start()
-        return pending
+        return question
 
 
-def _resolve(pending: asyncio.Future[Decimal | None], usd: Decimal | None) -> None:
+def _resolve(question: asyncio.Future[Decimal | None], usd: Decimal | None) -> None:
+    """Answer a question on its own event loop; the first answer counts."""
+
     def resolve() -> None:
-        if not pending.done():
-            pending.set_result(usd)
+        if not question.done():
+            question.set_result(usd)
 
     with suppress(RuntimeError):  # the loop is closed: the answer is no longer awaited
-        pending.get_loop().call_soon_threadsafe(resolve)
+        question.get_loop().call_soon_threadsafe(resolve)
