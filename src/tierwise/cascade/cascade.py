@@ -23,13 +23,13 @@ from tierwise.cascade.outages import (
 from tierwise.cascade.parts import merged_outcome, parts_of
 from tierwise.cascade.routing import (
     features_of,
+    no_attempt_reason,
     outcome_of,
     patience_for,
     review_reason,
     route_for,
     skipped_by_condition,
     skipped_by_earlier_step,
-    unroutable_reason,
 )
 from tierwise.cascade.shadow import Shadows
 from tierwise.errors import (
@@ -289,7 +289,7 @@ class Cascade:
         """Return the outcome of a route without an acceptable answer."""
         # A model may be met twice, with the same words.
         reasons = list(dict.fromkeys(progress.reasons))
-        reason = "; ".join(reasons) or unroutable_reason(chosen)
+        reason = "; ".join(reasons) or no_attempt_reason(chosen)
         if work.shortfall:
             reason = f"budget: {reason}"
         cause = self._deferral_cause(work, chosen, progress)

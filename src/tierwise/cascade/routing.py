@@ -134,8 +134,8 @@ def review_reason(chosen: Route) -> str:
     return f"waits for a person's review (route {chosen.rule})"
 
 
-def unroutable_reason(chosen: Route) -> str:
-    """Return the reason of a route without a model, followed by each rejected model's."""
+def no_attempt_reason(chosen: Route) -> str:
+    """Return why a route leads to no attempt: its own reason, then why each model was rejected."""
     reason = f"{chosen.reason} (route {chosen.rule})"
     rejected = [
         f"{rejection.model}: {rejection.reason}" for rejection in chosen.rejected

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from tierwise.cascade.attempts import build_call
 from tierwise.cascade.few_shot import conversation
 from tierwise.cascade.job import Job, Work
-from tierwise.cascade.routing import features_of, routed, unroutable_reason
+from tierwise.cascade.routing import features_of, no_attempt_reason, routed
 from tierwise.errors import BudgetExceeded, Misuse
 from tierwise.records import Batch
 from tierwise.steps.correctness import Rubric
@@ -117,7 +117,7 @@ def try_step(
         if not chosen:
             route = routed(work, engine.policy, run.budget.left)
             chosen = [engine.policy.catalog.model(name) for name in route.models]
-            unroutable = "" if chosen else unroutable_reason(route)
+            unroutable = "" if chosen else no_attempt_reason(route)
         trials = []
         for model in chosen:
             on_model(model.name)

@@ -20,13 +20,13 @@ from tierwise.cascade.parts import parts_of
 from tierwise.cascade.routing import (
     condition_name,
     features_of,
+    no_attempt_reason,
     outcome_of,
     review_reason,
     route_for,
     routed,
     skipped_by_condition,
     skipped_by_earlier_step,
-    unroutable_reason,
 )
 from tierwise.engine import RunRecords
 from tierwise.errors import BudgetExceeded
@@ -203,7 +203,7 @@ class Planner(DryRunEngine):
         chosen = route_for(work, self.policy, job.run.budget.left)
         self._note_missing_certificate(work, chosen)
         if not chosen.models:
-            reason = unroutable_reason(chosen)
+            reason = no_attempt_reason(chosen)
             return outcome_of(
                 work, chosen, "deferred", reason=reason, cause=unroutable_cause(chosen)
             )
