@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import tempfile
 import time
 import traceback
@@ -120,7 +121,33 @@ NASTY = [
         b"{\\rtf1\\u-1?",
         b"\x30\x80\xa0\x80",
     ),
+    # what breaks rows: quotes out of place, delimiters of other dialects, lines of other files
+    *(
+        b'""',
+        b'","',
+        b'\n"',
+        b'"\n',
+        b'\\"',
+        b"\r",
+        b"\r\n",
+        b";",
+        b"\t",
+        b"sep=;\n",
+        b"\xef\xbb\xbf",
+        b"\xef\xb7\x90",
+        b"7,KEY999X is late,7\n",
+        b"Dear Sir,\nit is late, again.\n",
+    ),
 ]
+# Tables whose every text holds a marker, for `_marked_table`.
+_ROWS = [f"{number},KEY{number:03}X is late,7" for number in range(1, 30)]
+_QUOTED = [f'{number},"KEY{number:03}X is late,\nagain",7' for number in range(1, 20)]
+TABLES = tuple(
+    "\n".join(rows).encode() + b"\n"
+    for rows in (_ROWS, _QUOTED, _ROWS[:9] + _QUOTED[9:])
+)
+_MARKER = re.compile(r"KEY\d{3}X")
+_LINES = re.compile(r"lines? (\d+)(?: to (\d+))?")
 CERTIFICATES = """version: 1
 certificates:
 - {step: classify, models: [a, b], identities: {a: x, b: y}, prompt: classify v1, prompt_hash: h, step_hash: h,
@@ -191,6 +218,31 @@ def _documents(path: Path) -> object:
             [document.id, document.text, dict(document.metadata)], ensure_ascii=False
         ).encode()
     assert documents, "a file vanished"
+    return documents
+
+
+def _marked_table(data: bytes) -> object:
+    """Read a table; each marker must be in a document, or its line in the reason of a deferred one."""
+    # A guess at the encoding could make one character of a marker's letter and the byte before it.
+    content = b"id,text,n\n" + data.decode("utf-8", "replace").encode()
+    with tempfile.TemporaryDirectory(prefix="tierwise-fuzz-") as folder:
+        path = Path(folder) / "a.csv"
+        path.write_bytes(content)
+        documents = list(iter_documents(path, sensitivity="internal"))
+    read = ""
+    named: set[int] = set()
+    for document in documents:
+        if document.id == "a.csv":
+            return documents  # the file as a whole was refused
+        read += f"{document.id} {document.text} {dict(document.metadata)} "
+        unreadable = document.outcomes.get("read")
+        for match in _LINES.finditer(unreadable.reason if unreadable else ""):
+            named.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    for number, line in enumerate(content.split(b"\n"), 1):
+        for marker in _MARKER.findall(line.decode("latin-1")):
+            assert marker in read or number in named, (
+                f"{marker} on line {number} is lost"
+            )
     return documents
 
 
@@ -268,14 +320,21 @@ def readers() -> dict[str, Reader]:
     rows = (
         b"text,id,sensitivity\nhello,1,internal\n",
         b'{"text": "hello", "id": 1}\n{"text": "x"}\n',
+        b'sep=;\nid;text;n\n1;"a ""b"",\nc";2\n\n2;d;NaN\n3;"e \\"f\\"";;\n',
+        b'{"id": 123456789012345678901, "text": "\\ud83d", "n": NaN},\n{"text": -Infinity}\n',
+        b'[\n{"text": "a"},\n{"text": "b"}\n]\n',
     )
     parts = word_files.everything()
     texts = (
         b"---\nsensitivity: internal\ntopic: x\n---\nHello there\n",
         "Größe".encode("utf-16"),
+        b"---\nFrom: Ann\nSubject: Re: shelf\n---\nHello\n",
+        b"+++\nsensitivity = 'internal'\n+++\nHello\n",
+        "\u200b\ufeff---\nsensitivity: restricted\n---\n\u3164".encode(),
     )
     return {
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), rows) for suffix in (".csv", ".jsonl")},
+        "tables": Reader(_marked_table, TABLES),
         **{f"document{suffix}": Reader(_in_file(f"a{suffix}", _documents), texts) for suffix in (".txt", ".md")},
         "document.pdf": Reader(lambda data: extract(data, ".pdf"), (pdf("Hello there"), marked_pdf.everything())),
         "document.docx": Reader(lambda data: extract(data, ".docx"), (word(), parts.data())),

@@ -107,11 +107,13 @@ def test_a_folder_of_results_only_is_a_source(tmp_path: Path) -> None:
     """One flow works on another's results; their sensitivity still counts."""
     source = letters(tmp_path / "in")
     write_results(source, tmp_path / "out" / "inbox")
-    for folder in (tmp_path / "out", tmp_path / "out" / "inbox"):
-        found = read(folder, "public")
-        pages = [each for each in found.values() if each.id.endswith(".md")]
-        assert len(pages) == 3
-        assert {page.sensitivity for page in pages} == {"internal"}
+    found = read(tmp_path / "out" / "inbox", "public")
+    pages = [each for each in found.values() if each.id.endswith(".md")]
+    assert len(pages) == 3
+    assert {page.sensitivity for page in pages} == {"internal"}
+    assert ids(tmp_path / "out" / "inbox" / "1.txt.md") == ["1.txt.md"]
+    with pytest.raises(Misuse, match="to read results, name their own folder"):
+        ids(tmp_path / "out")
 
 
 def test_a_link_to_results_is_left_out(tmp_path: Path) -> None:
@@ -232,12 +234,14 @@ def test_a_source_of_more_than_documents_is_refused(
 
 
 def test_a_watched_folder_may_hold_nothing_but_results(
-    prefect_server: str, terminal: Terminal, project: Path
+    prefect_server: str, terminal: Terminal, project: Path, standin: Standin
 ) -> None:
     options = ["--source", "in", "--out", "in/results", "--only-new", "true"]
     assert run(terminal, project, *options)[0] == 0
+    calls = standin.count
     (project / "in" / "1.txt").unlink()
     code, screen = run(terminal, project, *options)
     assert code == 0, screen
     shutil.rmtree(project / "in" / "results")
     assert run(terminal, project, *options)[0] == 0
+    assert standin.count == calls

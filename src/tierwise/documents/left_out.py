@@ -39,6 +39,10 @@ class LeftOut:
         if len(names) < _MOST_NAMED:
             names.append(name)
 
+    def has(self, kind: str) -> bool:
+        """Return True if something of this kind was left out."""
+        return kind in self._counts
+
     def describe(self) -> str:
         """Such as `2 files of other programs (Thumbs.db, ~$a.docx)`; empty when there are none."""
         parts: list[str] = []
@@ -85,12 +89,16 @@ def holds_only_results(folder: Path) -> bool:
     """Return True for a folder of earlier results and nothing else.
 
     Such a folder is read when it is the source, so that one flow can work on another's results.
+    Results in its subfolders alone do not make it one: they are left when a watched folder, below
+    which a run writes, has no letter for a while.
     """
     looked_at = 0
+    has_own = False
     to_visit = [folder]
     while to_visit and looked_at < _MOST_LOOKED_AT:
+        visited = to_visit.pop()
         try:
-            children = sorted(to_visit.pop().iterdir())
+            children = sorted(visited.iterdir())
         except OSError:
             return False
         for child in children:
@@ -102,4 +110,7 @@ def holds_only_results(folder: Path) -> bool:
             if not is_result(child):
                 return False
             looked_at += 1
-    return looked_at > 0
+            has_own = has_own or visited == folder
+        if not has_own:
+            return False
+    return has_own

@@ -64,6 +64,8 @@ def find_files(source: Path, left_out: LeftOut | None = None) -> Iterator[Source
     if first is None:
         others = left_out.describe()
         but = f" but {others}, which are not read" if others else ""
+        if left_out.has(_RESULTS):
+            but += " (to read results, name their own folder)"
         raise Misuse(f"{source}: the folder holds no document{but}; {accepted}")
     return chain([first], files)
 

@@ -248,16 +248,18 @@ class CsvReader:
         lines = [line for _, line in self._lines.taken]
         if self._width < 2 or len(lines) < 2:
             return 0
-        head = self._split(lines[0], strict=False) or []
+        head = self._split(lines[0], strict=False)
+        if not head:
+            return 0
         open_column = len(head) - 1
         # The first line must be a row as well, if its quote is taken for a character.
-        own = head[:-1] + head[-1].split(self._delimiter)
-        if len(own) != self._width:
+        own = self._joined(head[:-1] + head[-1].split(self._delimiter), open_column)
+        if own is None:
             return 0
         filled = [line for line in lines[1:] if line.strip()]
         rows: list[list[str]] = []
         for line in filled:
-            row = self._split(line, strict=True)
+            row = self._joined(self._split(line, strict=True) or [], open_column)
             # Numbers that count grow longer, so the line before is compared as well.
             others = [*self._recent, own, *rows[-1:]]
             if row and self._resembles(row, others, open_column):
@@ -268,11 +270,23 @@ class CsvReader:
         enough = self._lines_needed(rows, own, open_column)
         return len(rows) if len(rows) >= enough else 0
 
+    def _joined(self, cells: list[str], open_column: int) -> list[str] | None:
+        """Return the cells as a row; None if there are too few.
+
+        Too many are a text with delimiters, which lacks its quotes.
+        """
+        extra = len(cells) - self._width
+        if extra < 0:
+            return None
+        end = open_column + extra + 1
+        text = self._delimiter.join(cells[open_column:end])
+        return [*cells[:open_column], text, *cells[end:]]
+
     def _resembles(
         self, row: Sequence[str], others: Sequence[Sequence[str]], open_column: int
     ) -> bool:
         """Return True if each cell of a line is of a kind that its column has in other rows."""
-        if len(row) != self._width or self._looks_spaced(row):
+        if self._looks_spaced(row):
             return False
         for column, cell in enumerate(row):
             if column == open_column:
@@ -435,7 +449,11 @@ def _is_alike(cell: str, seen: Sequence[str]) -> bool:
     kind = _kind(cell)
     if kind in ("word", "text"):
         return any(_kind(other) in ("word", "text") for other in seen)
-    lengths = [len(other.strip()) for other in seen if _kind(other) == kind]
+    # Some of a table's codes may have no letter in them.
+    alike = (
+        ("number", "code") if any(_kind(other) == "code" for other in seen) else (kind,)
+    )
+    lengths = [len(other.strip()) for other in seen if _kind(other) in alike]
     if not lengths:
         return False
     return min(lengths) - 1 <= len(cell.strip()) <= max(lengths) + 1

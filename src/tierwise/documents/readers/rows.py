@@ -42,6 +42,7 @@ _NO_ROWS = "the file has no rows"
 # Excel's first line: the delimiter of the others
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _RETURN = "\ufdd0"  # no character, so in no text
+_MARK = "\ufeff"  # a byte order mark
 _MOST_NULS = 0.05  # of a text file's bytes
 
 
@@ -158,6 +159,7 @@ def _json_rows(source: RowFile) -> Iterator[dict[str, Any] | DocumentError]:
     with source.path.open("rb") as file:
         beginning = file.read(len(codecs.BOM_UTF32_LE))
     encoding = byte_order_mark(beginning) or "utf-8"
+    quoted_column = f'"{source.text_column}"'.encode()
     is_first = True
     for number, line in _numbered_json_lines(source, encoding):
         if isinstance(line, DocumentError):
@@ -169,7 +171,24 @@ def _json_rows(source: RowFile) -> Iterator[dict[str, Any] | DocumentError]:
         if is_first:
             is_first = False
             _check_layout(content)
-        yield _parse_json_row(content, number)
+        row = _parse_json_row(content, number)
+        if content.count(quoted_column) > 1 and _has_key_twice(content, source):
+            row = DocumentError(
+                f"line {number}: it has '{source.text_column}' more than once; name one differently"
+            )
+        yield row
+
+
+def _has_key_twice(line: bytes, source: RowFile) -> bool:
+    """Return True if the object of a line has the text column twice: one would hide the other."""
+    outermost: list[str] = []
+
+    def note_keys(pairs: list[tuple[str, Any]]) -> None:
+        outermost[:] = [key for key, _ in pairs]  # the outermost object ends last
+
+    with suppress(ValueError, RecursionError):
+        json.loads(line, object_pairs_hook=note_keys, parse_int=str, strict=False)
+    return outermost.count(source.text_column) > 1
 
 
 def _numbered_json_lines(
@@ -283,7 +302,7 @@ def _csv_rows(
                 yield row
             elif isinstance(row, BrokenRecord):
                 yield DocumentError(row.describe())
-            elif not _is_blank_row(row.cells):
+            elif not _is_blank_row(row.cells) and not _is_header(row.cells, header):
                 yield _csv_row(row, names, encoding)
 
 
@@ -320,6 +339,14 @@ def _with_marked_returns(
                 yield marked + line[len(content) :]
                 continue
         yield line
+
+
+def _is_header(cells: list[str], header: list[str]) -> bool:
+    """Return True for a header once more, where files were put one behind the other."""
+    return (
+        cells[-1] == header[-1]
+        and [cell.removeprefix(_MARK) for cell in cells] == header
+    )
 
 
 def _is_blank_row(cells: list[str]) -> bool:
