@@ -155,6 +155,28 @@ def test_no_version_loses_a_word_that_the_other_one_lacks(
         assert body(message(multipart("alternative", *parts))) == expected
 
 
+def test_a_page_of_pictures_alone_keeps_what_they_show() -> None:
+    html = "<a href='https://x.example'><img alt='Chairs from 5 euros' src='https://x.example/a.png'></a>"
+    assert "Chairs from 5 euros" in body(message(part(html, "text/html")))
+
+
+def test_a_reply_with_a_quote_gives_the_plain_version_alone() -> None:
+    """As Gmail and Outlook write them."""
+    plain = (
+        "Yes, it’s the well-\nknown one. *Ann*\n\n  1. red\n  2. blue\n\n________\n"
+        "On Mon, Nov 23, 2026 at 9:00 AM Bob <bob@example.org<mailto:bob@example.org>> wrote:\n"
+        "> Which_one? [cid:image001.png@01D9] 9–10 pieces & more\n"
+    )
+    html = (
+        "<div>Yes, it's the well-known one. <b>Ann</b><ol><li>red<li>blue</ol><hr>"
+        "On Mon, Nov 23, 2026 at 9:00&nbsp;AM Bob &lt;<a href='mailto:bob@example.org'>bob@example.org</a>"
+        "&gt; wrote:<blockquote>Which_one? <img src='cid:image001.png@01D9' alt='A shelf'> "
+        "9-10 pieces &amp; more&zwnj;</blockquote></div>"
+    )
+    versions = multipart("alternative", part(plain), part(html, "text/html"))
+    assert body(message(versions)) == plain.strip()
+
+
 # --- more than one text --------------------------------------------------------------------------
 
 

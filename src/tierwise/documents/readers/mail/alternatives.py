@@ -20,7 +20,7 @@ _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u200b-\u200f\u2060-\u2064\ufeff\\\\
 # A letter of a script without spaces, or a word or number.
 _WORD = re.compile(
     "[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-    r"|[^\W_]+(?:[.,:/'’-][^\W_]+)*"
+    r"|[^\W_]+(?:[.,:/'][^\W_]+)*"
 )
 _LINK = re.compile(r"https?://|www\.|\]\(", re.IGNORECASE)
 _ABOUT_HTML = re.compile(
@@ -73,7 +73,7 @@ def lines_with_more(text: str, known: frozenset[str]) -> str:
 def words_of(text: str) -> frozenset[str]:
     """Return the words and numbers of a text, in one spelling."""
     visible = _INVISIBLE.sub("", _NO_TEXT.sub(" ", text))
-    folded = unicodedata.normalize("NFKC", visible).casefold()
+    folded = unicodedata.normalize("NFKC", visible).casefold().replace("’", "'")
     return frozenset(_WORD.findall(folded))
 
 

@@ -19,7 +19,9 @@ Headers = tuple[tuple[str, str], ...]
 
 _HEADER_LINE = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]|>?From ")
 _CHARSET = re.compile(rb'charset\s*=\s*"?([\w.:-]+)', re.IGNORECASE)
-_KIND = re.compile(r"\s*([\w!#$&^.+-]+/[\w!#$&^.+-]+)")
+_KIND = re.compile(
+    r"\s*([a-z0-9.+_-]{1,60}/[a-z0-9.+_-]{1,100})", re.IGNORECASE | re.ASCII
+)
 _PARAMETER = re.compile(
     r'[;\s]\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL
 )

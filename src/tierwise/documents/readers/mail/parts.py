@@ -83,6 +83,7 @@ class PartReader:
         self.declared: list[str] = []  # sensitivity, in the messages' words
         self.notes: dict[str, str] = {}
         self._outlook_texts: list[str] = []
+        self._calendars: set[str] = set()
         self._parts = 0
 
     def read_message(self, message: Entity) -> list[str]:
@@ -97,9 +98,8 @@ class PartReader:
         texts = self._read(message, 0, is_root=True)
         for outlook_text in self._outlook_texts:
             # Most mails have the same text twice.
-            more = outlook_text
-            if texts:
-                more = lines_with_more(outlook_text, words_of("\n".join(texts)))
+            known = words_of("\n".join(texts))
+            more = lines_with_more(outlook_text, known) if known else outlook_text
             if has_text(more):
                 texts.append(more)
         return texts
@@ -266,7 +266,7 @@ class PartReader:
         merged = ""
         for version in (*plain, *others):
             merged = merge_versions(merged, version)
-        return [merged, *additions] if has_text(merged) else additions
+        return [merged, *additions] if merged.strip() else additions
 
     def _attached_message(self, entity: Entity, depth: int) -> list[str]:
         if entity.kind == "message/partial":
@@ -310,6 +310,9 @@ class PartReader:
         texts = self._text(entity)
         if entity.disposition == "attachment" and texts:
             self._keep(entity.name, decode_content(entity).data, "read", entity.kind)
+        if texts and texts[0] in self._calendars:
+            return []  # invitations are often there twice
+        self._calendars.update(texts)
         return texts
 
     def _file(self, entity: Entity) -> list[str]:
@@ -352,9 +355,7 @@ class PartReader:
         for message in messages:
             phrase = "a block encrypted with PGP"
             self._keep("PGP", message.data, "encrypted", "application/pgp", phrase)
-        if has_text(text):
-            return [text]
-        return []
+        return [text] if text.strip() else []
 
     # --- helpers ---------------------------------------------------------------------------------
 

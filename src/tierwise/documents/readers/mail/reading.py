@@ -51,9 +51,9 @@ def read_mail(data: bytes) -> Extracted:
     for other in saved.messages[1:]:
         texts += reader.read_attached(other)
     encrypted = any(part.why == "encrypted" for part in reader.left_out)
-    if not texts and not encrypted:
-        texts = reader.read_text_attachments()
-    if not texts:
+    if not has_text(join_texts(texts)) and not encrypted:
+        texts += reader.read_text_attachments()
+    if not has_text(join_texts(texts)):
         reason = why_it_waits(reader.left_out, reader.doubts)
         if reason:
             raise DocumentError(reason)
@@ -65,7 +65,7 @@ def read_mail(data: bytes) -> Extracted:
     subject = metadata.get("subject", "")
     body = join_texts(texts)
     text = ""
-    if subject or has_text(body):
+    if subject or body.strip():
         text = f"Subject: {subject or '(none)'}\n\n{body}"
     attachments = attachments_line(reader.left_out)
     if attachments:
