@@ -304,6 +304,23 @@ def test_a_message_inside_a_message_is_read_with_its_headers(data: bytes) -> Non
     assert found.declared == ("", "confidential")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "original", "text"),
+    [
+        ("quoted-printable", "Subject: A=20b\r\n\r\nText =3D ok", "Subject: A b\n\nText = ok"),
+        ("quoted-printable", "Subject: A\r\nContent-Transfer-Encoding: 7bit\r\n\r\na=3D1", "Subject: A\n\na=3D1"),
+        ("base64", "Subject: A\r\n\r\nnot encoded", "Subject: A\n\nnot encoded"),
+    ],
+)  # fmt: skip
+def test_a_message_in_a_transfer_encoding_is_read_where_it_is_in_one(
+    encoding: str, original: str, text: str
+) -> None:
+    header = (
+        f"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+    )
+    assert text in body(message((header + original).encode()))
+
+
 def test_a_forward_without_a_word_of_its_own_is_read() -> None:
     assert body(message(forwarded(ORIGINAL))) == ORIGINAL_TEXT
     inner = message(
@@ -841,13 +858,21 @@ def test_base64_is_read_as_far_as_it_goes() -> None:
 )
 def test_quoted_printable_is_read_as_far_as_it_goes(text: bytes, expected: str) -> None:
     assert (
-        body(HEADERS + b"Content-Transfer-Encoding: QUOTED-PRINTABLE\r\n\r\n" + text)
+        body(
+            HEADERS
+            + b"Content-Transfer-Encoding: QUOTED-PRINTABLE (rfc)\r\n\r\n"
+            + text
+        )
         == expected
     )
 
 
+def test_a_text_with_a_stray_zero_is_read() -> None:
+    assert body(message(part(b"The lamp\0 is late.", "text/plain"))) == LAMP
+
+
 def test_a_text_in_no_known_encoding_waits_or_is_listed() -> None:
-    bad = part(b"\0\1\2\3", "text/plain", encoding="base64")
+    bad = part(b"\0\1\2\3\0", "text/plain", encoding="base64")
     with pytest.raises(
         DocumentError, match="its text cannot be read: a part of the type text/plain: "
     ):

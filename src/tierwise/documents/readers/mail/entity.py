@@ -22,6 +22,7 @@ _CHARSET = re.compile(rb'charset\s*=\s*"?([\w.:-]+)', re.IGNORECASE)
 _KIND = re.compile(
     r"\s*([a-z0-9.+_-]{1,60}/[a-z0-9.+_-]{1,100})", re.IGNORECASE | re.ASCII
 )
+_ENCODING = re.compile(r"[A-Za-z0-9-]+")
 _PARAMETER = re.compile(
     r'[;\s]\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL
 )
@@ -80,8 +81,8 @@ class Entity:
     @property
     def encoding(self) -> str:
         """The transfer encoding, in lower case."""
-        value = self.header("content-transfer-encoding")
-        return value.partition(";")[0].strip().strip('"').lower()
+        match = _ENCODING.search(self.header("content-transfer-encoding"))
+        return match[0].lower() if match else ""
 
 
 @dataclass(frozen=True, slots=True)

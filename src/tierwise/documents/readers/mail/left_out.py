@@ -139,7 +139,7 @@ def _limited(items: Sequence[str], most: int, separator: str) -> str:
 
 def _size(count: int) -> str:
     if count < 1000:
-        return f"{count} bytes"
+        return f"{count} byte" if count == 1 else f"{count} bytes"
     if count < 1_000_000:
         return f"{count / 1000:.0f} kB"
     return f"{count / 1_000_000:.1f} MB"

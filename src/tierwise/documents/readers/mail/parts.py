@@ -67,6 +67,7 @@ _MOST_VERSIONS = 20
 _LARGEST_LAYOUT_PICTURE = (
     50_000  # bytes: logos and the like; scans and photographs have more
 )
+_MOST_ZEROS = 0.1  # of the bytes of a text
 _LARGEST_TEXT_ATTACHMENT = 200_000  # bytes
 
 
@@ -272,10 +273,8 @@ class PartReader:
         if entity.kind == "message/partial":
             self.doubts.append("the other pieces of a message that was sent in pieces")
         body = entity.body
-        if entity.encoding in ("base64", "quoted-printable"):
-            decoded = decode_content(entity).data
-            if not parse_entity(body).header("subject"):
-                body = decoded
+        if _is_encoded_message(entity):
+            body = decode_content(entity).data
         return self.read_attached(body.lstrip(b"\r\n"), depth)
 
     def _smime(self, entity: Entity, depth: int) -> list[str]:
@@ -294,7 +293,8 @@ class PartReader:
             )
         if declared == "certs-only":
             return self._leave_out(entity, "signature")
-        return self._leave_out(entity, "encrypted", "a part encrypted with S/MIME")
+        phrase = "a part encrypted with S/MIME"
+        return self._keep("S/MIME", data, "encrypted", entity.kind, phrase)
 
     def _outlook(self, entity: Entity) -> list[str]:
         name = entity.name or "winmail.dat"
@@ -388,7 +388,14 @@ class PartReader:
         if content.is_damaged:
             with contextlib.suppress(LookupError, ValueError):
                 return content.data.decode(_codec(charset), "replace")
-        text, notes = decode(content.data, charset)
+        try:
+            text, notes = decode(content.data, charset)
+        except DocumentError:
+            zeros = content.data.count(0)
+            if not zeros or zeros > len(content.data) * _MOST_ZEROS:
+                raise
+            # Stray zeros say nothing.
+            text, notes = decode(content.data.replace(b"\0", b""), charset)
         for key, value in notes.items():
             self.notes.setdefault(key, value)
         return text
@@ -396,8 +403,8 @@ class PartReader:
     def _leave_out(self, entity: Entity, why: Why, phrase: str = "") -> list[str]:
         data = decode_content(entity).data
         name = entity.name
-        if why == "encrypted":
-            name = "PGP" if b"BEGIN PGP" in data else "S/MIME"
+        if b"BEGIN PGP" in data:
+            name = "PGP"
         return self._keep(name, data, why, entity.kind, phrase)
 
     def _keep(
@@ -432,6 +439,19 @@ def _html_to_text(html: str) -> str:
 
 def _codec(charset: str | None) -> str:
     return codecs.lookup(charset or "utf-8").name
+
+
+def _is_encoded_message(entity: Entity) -> bool:
+    """Return True for an attached message in a transfer encoding, which the standard forbids.
+
+    Some programs declare one and do not use it.
+    """
+    if entity.encoding == "base64":
+        return not parse_entity(entity.body).headers
+    if entity.encoding == "quoted-printable":
+        message = parse_entity(entity.body)
+        return not message.encoding and not message.kind.startswith("multipart/")
+    return False
 
 
 def _is_message_file(entity: Entity) -> bool:
