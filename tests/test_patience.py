@@ -302,6 +302,49 @@ def test_a_documents_own_fault_is_no_outage(
     assert "patience" not in deferred.reason
 
 
+def test_a_document_that_is_always_refused_ends_though_others_are_answered(
+    tmp_path: Path, small: Standin
+) -> None:
+    """Such as a request above the limit of a minute, at a server that does not say so."""
+
+    def answer(request: Request) -> str | Fault:
+        if "Number 3." in request.prompt:
+            return status(429, "slow down", retry_after=0)
+        return GOOD
+
+    small.answer(answer)
+    very_fast = FastClock(3000)
+    with engine_at(tmp_path, very_fast, model("small", small.url)) as engine:
+        outcomes = in_run(engine, *documents(20), patience_s=1e5)
+    [deferred] = [outcome for outcome in outcomes if outcome.status == "deferred"]
+    assert "too many requests" in deferred.reason
+    assert "patience" not in deferred.reason
+
+
+def test_a_server_that_is_restarted_is_waited_for(
+    tmp_path: Path, clock: FastClock
+) -> None:
+    """It refuses connections for a while, after it has answered."""
+    with Standin() as first:
+        first.answer(GOOD)
+        address = first.url
+        port = first.port
+        engine = engine_at(tmp_path, clock, model("small", address))
+        in_run(engine, *documents(1))
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(
+        target=lambda: outcomes.extend(in_run(engine, *documents(20, 1)))
+    )
+    thread.start()
+    time.sleep(0.5)  # a minute by the fast clock
+    assert thread.is_alive()
+    with Standin(port=port) as second:
+        second.answer(GOOD)
+        thread.join(30)
+    engine.close()
+    assert status_of(outcomes) == {("accepted", "small")}
+
+
 def test_a_server_that_never_answered_is_waited_for_a_minute(
     tmp_path: Path, clock: FastClock
 ) -> None:

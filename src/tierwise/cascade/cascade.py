@@ -47,6 +47,9 @@ from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 # Checks that always escalate: a route has thresholds only where the rules escalate on them.
 _ALWAYS_ESCALATE = frozenset({LOW_CONFIDENCE})
 
+# A document that is refused so often, while others are answered, will always be.
+_MOST_REFUSALS = 20
+
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +62,9 @@ class _Progress:
     answered: bool = False  # a model answered, and its answer failed a check
     quotes: bool = False  # a reason may repeat words of an answer
     reasons: list[str] = field(default_factory=list)
-    rounds: int = 0  # of tries of the same model, with a wait after each
+    rounds: int = 0  # of tries of the same model that failed, with a wait after each
+    # by model: the time before its first try
+    first_begun: dict[str, float] = field(default_factory=dict)
     # models that are out, each with its last fault
     out: dict[str, TierwiseError] = field(default_factory=dict)
 
@@ -174,6 +179,7 @@ class Cascade:
             model = work.run.policy.catalog.model(name)
             min_confidence = chosen.thresholds.get(name)
             begun = self._attempts.clock.monotonic()
+            progress.first_begun.setdefault(name, begun)
             try:
                 answer = await self._answers.ask(
                     work, model, progress.kind, min_confidence=min_confidence
@@ -181,7 +187,10 @@ class Cascade:
             except FailedCall as failure:
                 fault = failure.cause
                 progress.quotes = True  # a provider's error may repeat what it was sent
-                if self._is_out(work, name, fault, begun, untried, patience):
+                is_own = self._is_own_fault(work, name, progress)
+                if not is_own and self._is_out(
+                    work, name, fault, begun, untried, patience
+                ):
                     note = await self._wait_for(work, name, fault, progress, patience)
                     if note is None:
                         untried.insert(0, name)
@@ -190,7 +199,7 @@ class Cascade:
                     continue
                 self._fall_back(name, fault, progress)
                 # It gets another turn where no other model answers.
-                if self._is_out(work, name, fault, begun, [], patience):
+                if not is_own and self._is_out(work, name, fault, begun, [], patience):
                     progress.out[name] = fault
                 continue
             except BudgetExceeded as error:
@@ -234,6 +243,19 @@ class Cascade:
         model = work.run.policy.catalog.model(name)
         return self._attempts.limits(model).ready_at()
 
+    def _is_own_fault(self, work: Work, name: str, progress: _Progress) -> bool:
+        """Return True if a model that answers others has refused this document many times."""
+        failed = [
+            attempt
+            for attempt in work.attempts
+            if attempt.model == name and attempt.error
+        ]
+        if len(failed) < _MOST_REFUSALS:
+            return False
+        model = work.run.policy.catalog.model(name)
+        circuit = self._attempts.limits(model).circuit
+        return circuit.last_success_begun >= progress.first_begun[name]
+
     def _is_out(
         self,
         work: Work,
@@ -265,9 +287,10 @@ class Cascade:
         limits = self._attempts.limits(work.run.policy.catalog.model(name))
         pause = pause_before(fault, progress.rounds)
         note = await limits.wait_until_ready(patience, fault, pause=pause)
-        progress.rounds += 1
-        if pause and progress.kind == "first":
-            progress.kind = "retry"
+        if pause:  # the call was sent, and failed
+            progress.rounds += 1
+            if progress.kind == "first":
+                progress.kind = "retry"
         return note
 
     def _fall_back(

@@ -33,7 +33,8 @@ from tierwise.text.amounts import plural
 MINUTE_S = 60.0
 _POLL_S = 1.0  # while a call waits, the circuit may open
 _TRIAL_S = 5.0  # a document that was let in makes its call within this time
-_SAY_EVERY_S = 60.0  # what is waited for
+_SAY_AFTER_S = 1.0  # a shorter wait is not worth a line
+_SAY_EVERY_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -198,8 +199,12 @@ class ModelLimits:
                 reason = self._reason_to_give_up(patience, fault, begun, ready_at)
                 if reason is not None:
                     return reason
-                self._say(patience, fault, ready_at - now)
-                await self._clock.wait(self._changed, ready_at - now)
+                seconds = ready_at - now
+                if now < begun + _SAY_AFTER_S:
+                    seconds = min(seconds, _SAY_AFTER_S)
+                elif not self.circuit.is_half_open(now):
+                    self._say(patience, fault, seconds)
+                await self._clock.wait(self._changed, seconds)
         finally:
             self._waiting -= 1
 
