@@ -15,6 +15,7 @@ from tests.kit.standin import Fault, Request, Standin
 from tests.kit.steps import GOOD, classify, kinds
 from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
+from tierwise.plan.expected_cost import expect, highest_cost
 from tierwise.policy.catalog import Model
 from tierwise.policy.router import worst_case
 from tierwise.project import Project
@@ -198,6 +199,17 @@ def test_the_worst_case_has_the_thoughts_in_it() -> None:
     thinking = worst_case(a_model(token_margin=1, thinking_tokens=500), 100, 30)
     assert plain == Decimal("0.0004")
     assert thinking == Decimal("0.0054")
+
+
+def test_a_plan_prices_the_thoughts() -> None:
+    thinking = a_model(token_margin=1, thinking_tokens=500)
+    expected = expect(thinking, 30, None, None, reask=0)
+    assert expected.completion_tokens == 265, "half of 30 and 500"
+    plain_cost = highest_cost(a_model(token_margin=1), (100,), 30, reask=0)
+    cost = highest_cost(thinking, (100,), 30, reask=0)
+    assert plain_cost is not None
+    # the first answer and its repair; the repair's prompt has no thoughts in it
+    assert cost == plain_cost + 2 * 500 * Decimal("0.00001")
 
 
 def test_the_window_holds_the_thoughts_too(tmp_path: Path, standin: Standin) -> None:
