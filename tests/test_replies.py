@@ -198,6 +198,13 @@ READABLE = {
         piece(tool_calls=[{"index": 0, "function": {"arguments": ANSWER[:9]}}]),
         piece(tool_calls=[{"index": 0, "function": {"arguments": ANSWER[9:]}}]),
     ),
+    "events with texts": events(
+        *[
+            {"choices": [{"index": 0, "text": part}]}
+            for part in (ANSWER[:9], ANSWER[9:])
+        ]
+    ),
+    "events of a whole reply": events(body()),
     "events with a comment": b": waiting\n\n" + events(piece(content=ANSWER)),
     "events with a name": b"event: message\n" + events(piece(content=ANSWER)),
     "a response of OpenAI's other format": {

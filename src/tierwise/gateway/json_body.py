@@ -32,6 +32,8 @@ _PIECES = frozenset(
 # Lists whose items are pieces of one item, by their `index`.
 _INDEXED = frozenset({"choices", "tool_calls"})
 _MOST_ITEMS = 256  # of such a list
+_EVENTS = ("data:", "event:", "id:", "retry:", ":")  # begin a stream of events
+_MOST_VALUES = 100_000  # one after the other
 
 
 def json_object(content: bytes, content_type: str | None) -> dict[str, Any]:
@@ -42,8 +44,10 @@ def json_object(content: bytes, content_type: str | None) -> dict[str, Any]:
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError:
-        objects = _objects_of(decoded(content, content_type))
-        return _joined(objects)
+        text = decoded(content, content_type).lstrip()
+        if text.startswith(_EVENTS):
+            return _whole(_events(text))
+        return _joined(_objects_of(text))
     if isinstance(value, list):
         return _joined([item for item in value if isinstance(item, dict)])
     return value if isinstance(value, dict) else {}
@@ -52,13 +56,17 @@ def json_object(content: bytes, content_type: str | None) -> dict[str, Any]:
 def decoded(content: bytes, content_type: str | None) -> str:
     """Return the text of a response. Bytes that are UTF-8 count more than a declared encoding."""
     encoding: str = json.detect_encoding(content)
-    if not encoding.startswith("utf-8"):
-        return content.decode(encoding, "replace").removeprefix("\ufeff")
+    if encoding.startswith("utf-8"):
+        encoding = "utf-8"
+        errors = "surrogatepass"
+    else:
+        errors = "replace"
     try:
-        return content.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
+        text = content.decode(encoding, errors)
     except UnicodeDecodeError:
         encoding = _declared(content_type) or _single_byte_or_utf8(content)
-        return content.decode(encoding, "replace")
+        text = content.decode(encoding, "replace")
+    return text.removeprefix("\ufeff")
 
 
 def _single_byte_or_utf8(content: bytes) -> str:
@@ -86,10 +94,7 @@ def _declared(content_type: str | None) -> str | None:
 
 
 def _objects_of(text: str) -> list[dict[str, Any]]:
-    """Return the JSON objects of a text, which may be a stream of events."""
-    begin = text.lstrip()
-    if begin.startswith(("data:", "event:", "id:", "retry:", ":")):
-        return _events(begin)
+    """Return the JSON objects of a text: those of a list, or one after the other."""
     values = _values(text)
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
@@ -112,14 +117,14 @@ def _events(text: str) -> list[dict[str, Any]]:
         if not data or data == "[DONE]":
             continue
         values = _values(data)
-        if not values:
+        if not values or len(objects) >= _MOST_VALUES:
             return []
         objects.extend(value for value in values if isinstance(value, dict))
     return objects
 
 
 def _values(text: str) -> list[Any]:
-    """Return the JSON values that a text begins with, in any number of lines."""
+    """Return the JSON objects and lists that a text begins with, in any number of lines."""
     decoder = json.JSONDecoder(strict=False, parse_int=_number)
     values: list[Any] = []
     begin = _NO_WHITESPACE.search(text)
@@ -127,6 +132,8 @@ def _values(text: str) -> list[Any]:
         try:
             value, end = decoder.raw_decode(text, begin.start())
         except (ValueError, RecursionError):
+            break
+        if not isinstance(value, dict | list) or len(values) == _MOST_VALUES:
             break
         values.append(value)
         begin = _NO_WHITESPACE.search(text, end)
@@ -147,6 +154,11 @@ def _joined(objects: list[dict[str, Any]]) -> dict[str, Any]:
         return {}
     if len(objects) == 1 or not any(map(_is_piece, objects)):
         return objects[0]
+    return _whole(objects)
+
+
+def _whole(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the pieces of a stream as one object."""
     whole: dict[str, Any] = {}
     for piece in objects:
         _add(whole, piece)
