@@ -296,3 +296,26 @@ def test_a_failing_call_prints_nothing(
     for fault in (status(500), status(422), faults.NOT_JSON, faults.RESET):
         fail(standin, fault, model)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            400,
+            "This model's maximum prompt length is 131072 but the request has 140011",
+        ),
+        (400, "Input is too long for requested model."),
+        (400, "Your request exceeded model token limit: 8192"),
+        (413, "tokens_limit_reached: Request body too large. Max size: 8000 tokens."),
+        (400, "model_max_prompt_tokens_exceeded: prompt token count of 125516"),
+        (422, "`inputs` must have less than 4096 tokens. Given: 5012"),
+        (400, "Range of input length should be [1, 129024]"),
+        (400, "Prompt 超长"),
+        (400, "too many tokens: size limit exceeded by 11326 tokens"),
+        (400, "BAD_REQUEST: Input tokens 40011 exceeds maximum 32000"),
+        (400, "max_tokens must be at least 1, got -12."),
+    ],
+)
+def test_a_prompt_that_is_too_long_has_many_words(code: int, words: str) -> None:
+    assert kind_by_status(code, words) is errors.ContextTooLong

@@ -97,9 +97,13 @@ SENTENCES: dict[Kind, str] = {
 
 # Some errors have a status that means several things; the words of the body decide.
 _TOO_LONG = re.compile(
-    r"context[ _](length|window|size|limit)|maximum (model|input) length"
-    r"|maximum number of tokens|prompt is too long|input tokens? (count|exceed)"
+    r"context[ _](length|window|size|limit)|maximum (model|input|prompt) length"
+    r"|maximum number of tokens|(prompt|input) is too long|too many tokens"
+    r"|input tokens? (count|exceed|\d+ exceed)|exceeded model token limit|tokens_limit_reached"
     r"|max_new_tokens` must be|current length is \d+ while limit is"
+    r"|max_tokens must be at least 1, got -|max_prompt_tokens_exceeded"
+    r"|must have less than \d+ tokens|range of input length should be"
+    r"|prompt 超长"
 )
 _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|responsibleaipolicy"
