@@ -98,7 +98,7 @@ def test_each_kind_of_waiting_has_its_remedy_and_the_rest_its_command(
     page = attention(summary)
     for part in (
         "# 2 of 11 documents wait",
-        "## Could not be read: 1",
+        "## Could not be read, or only in part: 1",
         "`empty.txt` in `read`: `the file is empty`",
         "## No allowed model answered well: 1",
         f"`tierwise review {summary.run.id}`",

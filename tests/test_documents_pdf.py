@@ -217,14 +217,55 @@ def test_a_password_is_not_repeated() -> None:
     assert file.unread == ("the password in pin",)
 
 
-def test_an_xfa_form_is_named() -> None:
+XFA = (
+    b"<xdp><x:datasets xmlns:x='http://www.xfa.org/schema/xfa-data/1.0/'><x:data><form>"
+    b"<article>Oak shelf</article><wrong/></form></x:data></x:datasets></xdp>"
+)
+
+
+@pytest.mark.parametrize("fields", [[], ["/FT /Tx /T (article)"]])
+@pytest.mark.parametrize("data", [XFA, b"<xdp/>"])
+def test_an_xfa_form_is_named(fields: list[str], data: bytes) -> None:
+    """Its values are read, too; what they belong to is in the form alone."""
     file = PdfFile()
-    data = file.add("", b"<xdp:xdp><article>Oak</article></xdp:xdp>")
-    file.form_entries = f"/XFA {data} 0 R"
-    file.page("Please wait... this form needs another reader.")
+    form_data = file.add("", data)
+    file.form_entries = f"/XFA [(template) {form_data} 0 R]"
+    file.catalog_entries = "/NeedsRendering true"
+    widgets = [file.field(entries) for entries in fields]
+    file.page("Please wait, this form needs another reader.", annotations=widgets)
     found = extracted(file)
     assert found.unread_pages == ("the XFA form is not read",)
     assert found.remedy == "print the form to a PDF"
+    assert ("article: Oak shelf" in found.text) == (data == XFA)
+
+
+def test_a_form_in_both_formats_is_read() -> None:
+    file = form(text_field("article", "Oak shelf"))
+    data = file.add("", XFA)
+    file.form_entries = f"/XFA {data} 0 R"
+    found = extracted(file)
+    assert found.text.count("Oak shelf") == 1
+    assert found.unread_pages == ()
+
+
+def test_a_field_above_itself_is_read() -> None:
+    file = PdfFile()
+    field = file.field("")
+    entries = "/Subtype /Widget /FT /Tx /T (article) /V (Oak)"
+    file.replace(field, f"<< {entries} /Parent {field} 0 R /Kids [{field} 0 R] >>")
+    file.page("Form", annotations=[field])
+    assert "\n\narticle: Oak\n" in extracted(file).text
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
+def test_a_form_that_opens_without_a_password_is_read(algorithm: str) -> None:
+    data = form(text_field("article", "Oak shelf")).data()
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(data))
+    writer.encrypt("", "owner", algorithm=algorithm)
+    writer.write(file := io.BytesIO())
+    found = extract(file.getvalue(), ".pdf")
+    assert "article: Oak shelf" in found.text
+    assert found.unread_pages == ()
 
 
 def with_field(data: bytes) -> bytes:

@@ -39,8 +39,9 @@ class _Remedy:
 
 
 _READ = _Remedy(
-    "Could not be read",
-    "Each reason says what helps. Mend the file and run the flow again; then it counts as new.",
+    "Could not be read, or only in part",
+    "Each reason says what helps. Mend the file or change the setting that it names, and run the "
+    "flow again; then the document counts as new.",
 )
 _BUDGET = _Remedy(
     "No money left",

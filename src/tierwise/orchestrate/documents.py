@@ -212,13 +212,19 @@ def _held_batches(
 ) -> Iterator[Batch]:
     """Yield each batch as a handle once it is read, counted and on record."""
     total = 0
+    incomplete = 0
     for batch in in_batches(documents, batch_size):
-        _record_unreadable(run, batch)
+        incomplete += _record_unreadable(run, batch)
         total += batch.size
         run.engine.expected_documents += batch.size
         if run.progress:
             run.progress.total += batch.size
         yield run.hold(batch)
+    if incomplete:
+        log_to_run(
+            "%d documents are read in part: `incomplete` in their metadata says which",
+            incomplete,
+        )
     if run.only_new and not run.engine.retry:
         log_to_run("%d documents are new, %d were done before", total, run.settled)
 
@@ -243,9 +249,13 @@ def _flow_name() -> str | None:
     return name
 
 
-def _record_unreadable(run: Run, batch: Batch) -> None:
-    """Put the documents that could not be read on record."""
+def _record_unreadable(run: Run, batch: Batch) -> int:
+    """Put the documents that could not be read on record; return the number of those in part."""
+    incomplete = 0
     for document in batch.load():
         unreadable = document.outcomes.get("read")
         if unreadable:
             run.engine.record(run.context, document, unreadable)
+        elif "incomplete" in document.metadata:
+            incomplete += 1
+    return incomplete

@@ -123,9 +123,8 @@ def _deferred_items(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attent
                 f"waiting for a person's review in {step}: {documents}", review
             )
         elif kind == "unreadable":
-            yield Attention(
-                f"{documents} could not be read", f"tierwise show {run.id} --documents"
-            )
+            text = f"{documents} could not be read, or only in part"
+            yield Attention(text, f"tierwise show {run.id} --documents")
         else:
             yield Attention(f"{documents} got no acceptable answer in {step}", review)
 

@@ -148,7 +148,8 @@ def _with_lines(text: str, lines: Mapping[int, Sequence[str]], total: int) -> st
     rest = []
     for number in sorted(lines, key=lambda number: number or total + 1):
         page = texts[number - 1] if number and has_page_ends else text
-        new = [line for line in lines[number] if not _is_in(line, page)]
+        drawn = "".join(page.split())
+        new = [line for line in lines[number] if not _is_in(line, drawn)]
         if not new:
             continue
         block = "\n".join(new)
@@ -165,10 +166,13 @@ def _with_lines(text: str, lines: Mapping[int, Sequence[str]], total: int) -> st
     return text
 
 
-def _is_in(line: str, text: str) -> bool:
-    """Return True if a page draws the value, too, as some programs do with a filled form."""
+def _is_in(line: str, drawn: str) -> bool:
+    """Return True if a page draws the value, too, as some programs do with a filled form.
+
+    `drawn` is the page's text without spaces.
+    """
     value = "".join(line.partition(": ")[2].split())
-    return len(value) >= _REPEATED_LETTERS and value in "".join(text.split())
+    return len(value) >= _REPEATED_LETTERS and value in drawn
 
 
 def _check(text: str) -> None:

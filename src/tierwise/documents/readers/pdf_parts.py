@@ -70,6 +70,7 @@ class _Reader:
         self._document = document
         # by identity: the same object may be reached by the page and by the form
         self._seen: dict[int, Any] = {}
+        self._has_values = False
 
     def read(self) -> None:
         self._try("comments and form fields", self._read_pages)
@@ -138,8 +139,15 @@ class _Reader:
         form = _dictionary(self._document.catalog.get("AcroForm"))
         for terminal in _terminals(form.get("Fields"), 0):
             self._read_field(terminal, 0)
+        if "XFA" not in form or self._has_values:
+            return
+        # Such a form is filled in its own format; fields may be there, and empty.
+        values = list(_xfa_values(resolve1(form["XFA"])))
         has_fields = any("FT" in _merged(each) for each in self._seen.values())
-        self.parts.is_xfa = "XFA" in form and not has_fields
+        is_drawn_by_program = resolve1(self._document.catalog.get("NeedsRendering"))
+        self.parts.is_xfa = bool(values or is_drawn_by_program) or not has_fields
+        for label, value in values:
+            self._add(0, label, value)
 
     def _read_field(self, widget: dict[str, Any], page: int) -> None:
         """Add the line of a field's value; several widgets can show one field."""
@@ -164,7 +172,9 @@ class _Reader:
         elif kind == "Tx" and flags & _PASSWORD:
             self.parts.unread.append(f"the password in {label}")
         else:
-            self._add(page, label, _value(widget, entries))
+            value = _value(widget, entries)
+            self._has_values = self._has_values or bool(value)
+            self._add(page, label, value)
 
     # ---- attached files
 
@@ -206,11 +216,13 @@ def _terminals(fields: object, depth: int) -> Iterator[dict[str, Any]]:
 def _chain(widget: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a widget and the fields above it."""
     entry = widget
-    for _ in range(_MOST_PARENTS):
-        yield entry
-        entry = _dictionary(entry.get("Parent"))
-        if not entry:
+    seen: list[dict[str, Any]] = []
+    while entry and len(seen) < _MOST_PARENTS:
+        if any(entry is before for before in seen):
             return
+        yield entry
+        seen.append(entry)
+        entry = _dictionary(entry.get("Parent"))
 
 
 def _merged(widget: object) -> dict[str, Any]:
@@ -267,6 +279,25 @@ def _signature(signed: dict[str, Any]) -> str:
     ]
     said = ", ".join(words for words in named if words)
     return f"signed ({said})" if said else "signed"
+
+
+def _xfa_values(form: object) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of a form in the XFA format."""
+    from lxml import etree
+
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True)
+    for part in _listed(form) or [form]:
+        stream = resolve1(part)
+        if not isinstance(stream, PDFStream):
+            continue
+        root = etree.fromstring(stream.get_data(), parser)
+        if root is None:
+            continue
+        for data in root.iter("{http://www.xfa.org/schema/xfa-data/1.0/}data"):
+            for element in data.iter("*"):
+                value = " ".join((element.text or "").split())
+                if value and not len(element):
+                    yield etree.QName(element).localname, value
 
 
 # ---- values -------------------------------------------------------------------------------------
