@@ -160,6 +160,22 @@ def test_a_page_of_pictures_alone_keeps_what_they_show() -> None:
     assert "Chairs from 5 euros" in body(message(part(html, "text/html")))
 
 
+def test_a_page_of_pictures_without_words_waits() -> None:
+    html = "<a href='https://x.example'><img src='https://x.example/a.png'></a>"
+    with pytest.raises(DocumentError, match="a picture in place of text"):
+        extract(message(part(html, "text/html")), ".eml")
+    found = extracted(message(part(f"Thanks, Ann {html}", "text/html")))
+    assert found.text.startswith(f"{SUBJECT}Thanks, Ann")
+    assert found.unread == ()
+
+
+def test_a_frame_in_the_html_is_listed() -> None:
+    html = f"<p>{LAMP}<iframe src='https://x.example/terms'></iframe>"
+    assert extracted(message(part(html, "text/html"))).unread == (
+        "the frame https://x.example/terms",
+    )
+
+
 def test_a_reply_with_a_quote_gives_the_plain_version_alone() -> None:
     """As Gmail and Outlook write them."""
     plain = (

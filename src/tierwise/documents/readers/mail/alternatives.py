@@ -16,6 +16,7 @@ _NO_TEXT = re.compile(
     re.IGNORECASE,
 )
 _PICTURE = re.compile(r"!\[[^\]\n]{0,500}\]\([^)\n]{0,2000}\)")
+_EMPTY_LINK = re.compile(r"\[\s{0,500}\]\([^)\n]{0,2000}\)")
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u200b-\u200f\u2060-\u2064\ufeff\\\\]")
 # A letter of a script without spaces, or a word or number.
 _WORD = re.compile(
@@ -38,7 +39,8 @@ _ONLY_IN_PLAIN = "Only in the plain text version of this message:"
 
 def has_text(text: str) -> bool:
     """Return True if a text holds more than blanks and embedded pictures."""
-    return bool(_INVISIBLE.sub("", _PICTURE.sub("", text)).strip())
+    words = _EMPTY_LINK.sub("", _PICTURE.sub("", text))
+    return bool(_INVISIBLE.sub("", words).strip())
 
 
 def merge_versions(plain: str, rich: str) -> str:

@@ -127,7 +127,10 @@ def why_it_waits(parts: Sequence[LeftOut], others: Sequence[str]) -> str:
         them = "that" if len(files) == 1 else "those"
         return f"its text is in {names}: save {them}"
     if others:
-        return f"it has no text, without {'; '.join(others[:3])}; ask for a new copy"
+        missing = _limited(others, 3, "; ")
+        return (
+            f"it has no text of its own, and misses {missing}; ask for it as plain text"
+        )
     return ""
 
 

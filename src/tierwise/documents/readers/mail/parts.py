@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 
 from tierwise.documents.readers.decoding import decode
-from tierwise.documents.readers.html import declared_charset, html_to_text
+from tierwise.documents.readers.html import declared_charset, html_content
 from tierwise.documents.readers.mail.alternatives import (
     has_text,
     lines_with_more,
@@ -81,6 +81,7 @@ class PartReader:
         self.charset = charset
         self.left_out: list[LeftOut] = []
         self.doubts: list[str] = []  # what else may be missing
+        self.pictures: list[str] = []  # shown in place of text, and not in the mail
         self.declared: list[str] = []  # sensitivity, in the messages' words
         self.notes: dict[str, str] = {}
         self._outlook_texts: list[str] = []
@@ -374,7 +375,7 @@ class PartReader:
                 declared = declared_charset(content.data)
             text = self._decode_bytes(content, declared)
             if kind in _HTML:
-                text = _html_to_text(text)
+                text = self._html_to_text(text)
             elif kind in _ENRICHED:
                 text = enriched_to_text(text)
             elif kind in _CALENDARS:
@@ -383,6 +384,17 @@ class PartReader:
             return text
         tail = self._decode_bytes(Content(content.tail), None)
         return f"{text}\n\n{tail}" if text else tail
+
+    def _html_to_text(self, html: str) -> str:
+        """Convert HTML. Raises DocumentError when its tags are nested too deeply to be read."""
+        try:
+            content = html_content(html)
+        except RecursionError as error:
+            raise DocumentError("its tags are nested too deeply") from error
+        self.doubts += content.unread
+        # Signatures have pictures too: they count where there is nothing else.
+        self.pictures += content.unread_pages
+        return content.text
 
     def _decode_bytes(self, content: Content, charset: str | None) -> str:
         if content.is_damaged:
@@ -427,14 +439,6 @@ def join_texts(texts: Sequence[str]) -> str:
     if len(texts) == 1:
         return texts[0]
     return "\n\n".join(text.strip() for text in texts)
-
-
-def _html_to_text(html: str) -> str:
-    """Convert HTML. Raises DocumentError when its tags are nested too deeply to be read."""
-    try:
-        return html_to_text(html)
-    except RecursionError as error:
-        raise DocumentError("its tags are nested too deeply") from error
 
 
 def _codec(charset: str | None) -> str:

@@ -54,7 +54,7 @@ def read_mail(data: bytes) -> Extracted:
     if not has_text(join_texts(texts)) and not encrypted:
         texts += reader.read_text_attachments()
     if not has_text(join_texts(texts)):
-        reason = why_it_waits(reader.left_out, reader.doubts)
+        reason = why_it_waits(reader.left_out, [*reader.doubts, *reader.pictures])
         if reason:
             raise DocumentError(reason)
 
