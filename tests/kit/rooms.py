@@ -41,7 +41,6 @@ DOORS = {
     "anyio": {"cascade", "engine"},
     "bs4": {"documents"},
     "certifi": {"gateway"},
-    "charset_normalizer": {"documents"},
     "dateutil": {"steps"},
     "filelock": {"cli", "documents", "gateway", "orchestrate"},
     "httpx": {"gateway", "orchestrate"},

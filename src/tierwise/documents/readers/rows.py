@@ -20,12 +20,7 @@ from uuid import UUID
 
 import orjson
 
-from tierwise.documents.readers.decoding import (
-    BINARY,
-    byte_order_mark,
-    guess_encoding,
-    is_mostly_utf8,
-)
+from tierwise.documents.readers.decoding import byte_order_mark, find_encoding
 from tierwise.documents.readers.results import RawDocument
 from tierwise.errors import DocumentError
 from tierwise.text.csv_records import (
@@ -423,16 +418,14 @@ def _csv_encoding(path: Path) -> tuple[str, dict[str, str]]:
     """
     with path.open("rb") as file:
         sample = file.read(_SAMPLE_BYTES)
-    marked = byte_order_mark(sample)
-    if marked:
-        return marked, {}
-    # Some NULs are a slip of the program that wrote the file, or its end after a crash.
-    content = sample.rstrip(b"\0")
-    if content.count(b"\0") > _MOST_NULS * len(content):
-        raise DocumentError(BINARY)
-    if is_mostly_utf8(sample, complete=len(sample) < _SAMPLE_BYTES):
-        return "utf-8", {}
-    return guess_encoding(sample)
+    is_whole = len(sample) < _SAMPLE_BYTES
+    if not byte_order_mark(sample):
+        # Some NULs are a slip of the program that wrote the file, or its end after a crash.
+        content = sample.rstrip(b"\0")
+        if content.count(b"\0") <= _MOST_NULS * len(content):
+            sample = content.replace(b"\0", b"")
+    found = find_encoding(sample, complete=is_whole, lenient=True)
+    return found.name, found.notes
 
 
 def _find_delimiter(header: str, text_column: str) -> str:
