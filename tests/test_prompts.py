@@ -479,3 +479,15 @@ def test_the_hash_is_of_template_and_head(tmp_path: Path) -> None:
     )["s"]
     assert newer.hash != before.hash
     assert (before.label, newer.label) == ("s v1", "s v2")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_prompt_that_windows_saved_is_the_same_prompt(
+    tmp_path: Path, mark: bytes, end: bytes
+) -> None:
+    """A byte order mark and its line ends change neither the prompt nor its hash."""
+    source = (ROOT / "prompts" / "classify.md.j2").read_bytes()
+    (tmp_path / "classify.md.j2").write_bytes(mark + source.replace(b"\n", end))
+    shipped = load_prompts(ROOT / "prompts")["classify"]
+    assert load_prompts(tmp_path)["classify"].hash == shipped.hash

@@ -151,7 +151,7 @@ class Project:
         if not path.exists():
             return ProjectSettings()
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             table = tomllib.loads(text).get("tool", {}).get("tierwise", {})
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot be read: {error}", path=path) from None

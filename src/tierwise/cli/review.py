@@ -284,7 +284,7 @@ def _answer_of(item: ReviewItem, edit: str | None, *, editor: bool) -> str | Non
     if edit.lstrip().startswith("{"):
         return edit
     try:
-        return Path(edit).read_text(encoding="utf-8")
+        return Path(edit).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise Misuse(
             f"--edit takes JSON or the name of a file with JSON; {edit}: {error}"
@@ -313,4 +313,4 @@ def _write_in_editor(item: ReviewItem) -> str:
             raise Misuse(
                 f"the editor '{command}' ended with {code}; nothing was decided"
             )
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")

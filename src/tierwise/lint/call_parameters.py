@@ -133,7 +133,7 @@ def _same_output(call: StepCall, measured: Step) -> bool:
 
 def step_calls(module: ModuleType, path: Path) -> Iterator[StepCall]:
     """Yield the calls of steps in a flow's module, function by function, by line."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(path.read_text(encoding="utf-8-sig"))
     for function in tree.body:
         if not isinstance(function, _Function):
             continue
@@ -150,7 +150,7 @@ def spread_arguments(module: ModuleType, path: Path) -> Iterator[SpreadArgument]
 
     Prefect maps every list: a task run gets one item of it, and lengths that differ are an error.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(path.read_text(encoding="utf-8-sig"))
     for function in tree.body:
         if not isinstance(function, _Function):
             continue

@@ -180,7 +180,9 @@ def prompt_findings(
 
 def _step_line(prompt: Prompt) -> int:
     """Return the line of a prompt's front matter that names its step; 1 where there is none."""
-    for number, text in enumerate(prompt.path.read_text().splitlines(), 1):
+    for number, text in enumerate(
+        prompt.path.read_text(encoding="utf-8-sig").splitlines(), 1
+    ):
         if text.startswith("step:"):
             return number
     return 1
@@ -198,7 +200,7 @@ def step_order(root: Path) -> dict[str, list[str]]:
 def _steps_called(path: Path) -> list[str]:
     """Return the steps that a flow's file imports from tasks/ and calls."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, SyntaxError):  # importing the module reports it
         return []
     steps: dict[str, str] = {}  # the name in the flow -> the step

@@ -80,7 +80,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 def _functions(module: Path) -> dict[str, _Function | None] | None:
     """Return the names that a module defines, with their functions; None where it has a fault."""
     try:
-        tree = ast.parse(module.read_text(encoding="utf-8"))
+        tree = ast.parse(module.read_text(encoding="utf-8-sig"))
     except (SyntaxError, ValueError, OSError):
         return None
     names: dict[str, _Function | None] = {}

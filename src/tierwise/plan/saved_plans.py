@@ -29,7 +29,7 @@ def take_plan(
     """Return the saved plan for a run and delete it; None when there is none that can be read."""
     path = _path(root, flow, parameters)
     with suppress(FileNotFoundError, ValueError):
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(path.read_text(encoding="utf-8-sig"))
         path.unlink(missing_ok=True)
         return plan if isinstance(plan, dict) else None
     return None

@@ -364,7 +364,7 @@ def _module_tree(module_name: str) -> ast.Module | None:
     if file is None:
         return None
     try:
-        return ast.parse(file.read_text(encoding="utf-8"))
+        return ast.parse(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, SyntaxError):
         return None
 

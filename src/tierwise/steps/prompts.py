@@ -297,7 +297,7 @@ def read_prompts(folder: Path) -> tuple[Prompts, list[ConfigError]]:
 
 def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
     try:
-        match = _FRONT_MATTER.match(path.read_text(encoding="utf-8"))
+        match = _FRONT_MATTER.match(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=path) from None
     if not match:

@@ -73,7 +73,7 @@ _FAVOUR = 8.0
 # How much likelier than any other a reading must be: the less, the more letters it has.
 _LEAST_MARGIN = 4.0
 _MARGIN_OF_ONE_LETTER = 30.0
-_LEAST_LOG_PER_BYTE = -6.0  # below it, no reading is a text
+_LEAST_LOG_PER_BYTE = -5.2  # below it, no reading is a text
 _LONG_ENOUGH = 8  # characters of UTF-16 without an end of line
 _FEW_SEQUENCES = 6  # of UTF-8, which may be another encoding's by accident
 _COMMON_IDEOGRAPHS = -9.0  # the logarithm of how frequent one is, on average
