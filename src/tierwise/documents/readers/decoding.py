@@ -358,14 +358,17 @@ def _by_language(data: bytes, label: str | None) -> Encoding:
         if fitting_label is not None:
             return Encoding(fitting_label, {})  # no evidence against it
         raise DocumentError(_UNKNOWN)
-    encoding = _nicest_name(data, choice, fitting_label)
-    if encoding == fitting_label:
+    letters = choice.best.letters
+    needed = _LEAST_MARGIN + _MARGIN_OF_ONE_LETTER / max(1, len(letters))
+    if fitting_label is not None and choice.lead(fitting_label) < needed:
         # Only the label speaks for it where another reading would have been likelier.
-        margin = choice.margin - _FAVOUR
-        return _named(encoding, label, _confidence(margin) if margin < 0 else None)
-    needed = _LEAST_MARGIN + _MARGIN_OF_ONE_LETTER / max(1, len(choice.best.letters))
+        evidence = -choice.lead(fitting_label) - _FAVOUR
+        is_contradicted = choice.lead(fitting_label) > 0
+        confidence = _confidence(evidence) if is_contradicted else None
+        return _named(fitting_label, label, confidence)
     if choice.margin < needed:
         raise DocumentError(_doubt(choice))
+    encoding = _nicest_name(data, choice, fitting_label)
     return _named(encoding, label, _confidence(choice.margin))
 
 

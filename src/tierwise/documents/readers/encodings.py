@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -74,6 +74,8 @@ _EXPECTED: dict[str, tuple[str, float]] = {
     "cp949": ("ko", 0),
 }
 _UNEXPECTED = -5.0  # a language that is seldom written with an encoding
+_FEW_OF_ANOTHER_SCRIPT = -20.0
+_LATIN = frozenset(f"{_WESTERN} {_CENTRAL} {_BALTIC} tr vi".split())
 _ASIAN = frozenset({"cp932", "euc_jp", "gb18030", "big5hkscs", "cp949"})
 # Romanian is written with either of two letters that look alike.
 _SAME_LETTERS = str.maketrans("șțȘȚ", "şţŞŢ")
@@ -109,6 +111,11 @@ class Choice:
         str, ...
     ]  # the encodings with the best one's letters, the usual ones first
     others: tuple[Reading, ...]
+    logs: Mapping[str, float]  # by encoding: the logarithm of its reading's probability
+
+    def lead(self, encoding: str) -> float:
+        """Return how much likelier the best is than an encoding; infinite if it reads nothing."""
+        return self.best.log - self.logs.get(encoding, -math.inf)
 
     @property
     def margin(self) -> float:
@@ -144,7 +151,9 @@ def choose_encoding(
             seen.add(reading.letters)
             others.append(reading)
     same = {each.encoding for each in readings if each.letters == best.letters}
-    return Choice(best, tuple(filter(same.__contains__, _EXPECTED)), tuple(others))
+    usual_first = tuple(filter(same.__contains__, _EXPECTED))
+    logs = {reading.encoding: reading.log for reading in readings}
+    return Choice(best, usual_first, tuple(others), logs)
 
 
 def _readings(
@@ -225,6 +234,10 @@ def _read(sample: bytes, encoding: str, favour: float) -> Reading | None:
     else:
         found = likelihood(text, _languages(text, expected))
         log, language = found.log, found.language
+    in_ascii = sum(map(str.isascii, letters))
+    if language not in _LATIN and in_ascii * 2 > len(letters):
+        # A few letters of another script among many of ours are seldom meant.
+        log += _FEW_OF_ANOTHER_SCRIPT
     return Reading(encoding, language, log + rarity + favour, len(sample), letters)
 
 
@@ -239,6 +252,6 @@ def _languages(text: str, expected: str) -> dict[str, float]:
     names = expected.split()
     priors = dict.fromkeys(names, 0.0)
     if "LATIN" in scripts or not scripts or not names:
-        for name in f"{_WESTERN} {_CENTRAL} {_BALTIC} tr vi".split():
+        for name in sorted(_LATIN):
             priors.setdefault(name, _UNEXPECTED)
     return priors

@@ -11,15 +11,12 @@ import codecs
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tierwise.text.ideographs import ideographic_likelihood
 from tierwise.text.letters import script_of
 
 CODEC = "tierwise-iso-2022"
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
-
 _ESC = 0x1B
 _SHIFT_OUT = 0x0E
 _SHIFT_IN = 0x0F
@@ -246,7 +243,7 @@ class _Incremental(codecs.BufferedIncrementalDecoder):
 
     def _buffer_decode(
         self,
-        input: Buffer,  # noqa: A002 - the base class names it
+        input: Any,  # noqa: A002 - the base class names it
         errors: str,  # noqa: ARG002 - damage is an error, whatever is asked for
         final: bool,
     ) -> tuple[str, int]:
@@ -256,7 +253,7 @@ class _Incremental(codecs.BufferedIncrementalDecoder):
 
 
 def _decode_all(
-    data: Buffer,
+    data: Any,
     errors: str = "strict",  # noqa: ARG001 - as above
 ) -> tuple[str, int]:
     whole = bytes(data)
