@@ -393,7 +393,8 @@ class PartReader:
             raise DocumentError("its tags are nested too deeply") from error
         self.doubts += content.unread
         # Signatures have pictures too: they count where there is nothing else.
-        self.pictures += content.unread_pages
+        if "![](" in content.text and not has_text(content.text):
+            self.pictures.append("a picture in place of text")
         return content.text
 
     def _decode_bytes(self, content: Content, charset: str | None) -> str:
