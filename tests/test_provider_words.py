@@ -18,6 +18,8 @@ from tests.kit.standin import Fault, Standin
 from tierwise import errors
 from tierwise.errors import CallError
 from tierwise.gateway.error_body import error_in_body, words_of_error
+from tierwise.gateway.http_exchange import HttpExchange
+from tierwise.gateway.provider_errors import diagnose, kind_by_status
 from tierwise.gateway.retry_hints import LONGEST_HINT_S, retry_hint
 
 BOTH_LANES = pytest.mark.parametrize("model", ["openai", "openai-litellm"])
@@ -310,6 +312,35 @@ def test_what_is_no_wait_is_none(standin: Standin, value: str) -> None:
     assert fail(standin, headers(retry_after=value)).retry_after is None
 
 
+class RateLimitError(Exception):
+    """As LiteLLM raises it for a provider that it calls with a client of its own."""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "seconds"),
+    [
+        ("litellm.RateLimitError: try again in 7s", errors.RateLimited, 7),
+        (
+            f"litellm.RateLimitError: VertexAIException - {json.dumps(gemini(QUOTA, RETRY_INFO))}",
+            errors.RateLimited,
+            57,
+        ),
+        (
+            f"litellm.RateLimitError: XException - {json.dumps(openai(QUOTA))}",
+            errors.OutOfCredit,
+            None,
+        ),
+    ],
+)
+def test_the_words_of_an_error_are_read_from_litellms_own_text_too(
+    text: str, kind: type[CallError], seconds: float | None
+) -> None:
+    model = catalog_at("http://127.0.0.1").models["openai"]
+    found = diagnose(RateLimitError(text), model, CALL, HttpExchange(direct=False))
+    assert found.kind is kind
+    assert (found.hint.seconds if found.hint else None) == seconds
+
+
 # ---- an empty account
 
 EMPTY = {
@@ -438,3 +469,95 @@ def test_what_is_not_an_empty_account_is_not_taken_for_one(
     standin: Standin, model: str, fault: Fault, kind: type[CallError]
 ) -> None:
     assert type(fail(standin, fault, model)) is kind
+
+
+EMPTY_WORDS = [
+    (
+        402,
+        "Credit limit exceeded, please navigate to https://api.together.ai/settings/billing",
+    ),
+    (402, "You have insufficient credit to run this model"),
+    (402, "You have exceeded your monthly included credits for Inference Providers"),
+    (403, "Sorry, your account balance is insufficient"),
+    (429, "Your monthly spend limit has been reached"),
+    (403, "Key limit exceeded (total limit)"),
+    (403, "This API method requires billing to be enabled"),
+    (429, "You have run out of credits"),
+    (400, "Credit balance too low"),
+    (429, "Your credits are exhausted"),
+    (429, "Account balance is negative"),
+    (403, "Your account is past due"),
+    (429, "billing_hard_limit_reached"),
+    (429, "Quota exceeded: please upgrade your plan"),
+    (429, "You have reached your monthly quota"),
+    (403, "账户余额不足"),
+    (429, "账号已欠费"),
+    (403, "残高が不足しています"),
+    (403, "잔액이 부족합니다"),
+    (403, "Votre solde est insuffisant"),
+    (403, "Saldo insuficiente"),
+    (403, "Недостаточно средств на балансе"),
+    (403, "Ihr Guthaben reicht nicht aus"),
+    (429, "Your prepaid balance has been used up"),
+    (402, ""),
+    (403, "The account is out of funds"),
+    (403, "Your organization has been disabled due to non-payment"),
+    (429, "Your team has run out of credits or hit its spending cap"),
+    (403, "spending cap reached"),
+    (412, "Account suspended"),
+    (429, "Insufficient quota"),
+    (429, "no remaining balance"),
+    (403, "您的额度已用完"),
+    (403, "用户额度不足"),
+    (401, "Your account has been deactivated"),
+    (
+        429,
+        "You exceeded your current quota, please check your plan and billing details.",
+    ),
+    (403, "Subscription expired, please renew your payment"),
+    (429, "You have consumed all your credits"),
+    (403, "Not enough credits"),
+    (429, "token quota is not enough"),
+]
+FULL_WORDS = [
+    (429, "Rate limit exceeded"),
+    (429, "Too many requests, quota of 60 requests per minute exceeded"),
+    (429, "Quota exceeded for quota metric 'Generate Content API requests per minute'"),
+    (401, "Incorrect API key provided"),
+    (403, "Your plan does not include this model"),
+    (403, "You do not have access to this model"),
+    (
+        429,
+        "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day",
+    ),
+    (
+        429,
+        "Limit 30000, Used 29000 TPM. Need more tokens? Visit https://console.groq.com/settings/billing",
+    ),
+    (429, "Concurrency limit reached; upgrade to increase"),
+    (400, "max_tokens too large"),
+    (403, "Country not supported"),
+    (429, "The engine is currently overloaded"),
+    (429, "Resource has been exhausted (e.g. check quota)."),
+    (400, "thinking budget limit exceeded"),
+    (429, "Requests rate limit exceeded, visit billing to raise your limits"),
+    (403, "Account not verified"),
+    (
+        429,
+        "Please try again in 2s. Add a payment method to raise your rate limit: example.com/account/billing.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "said"), EMPTY_WORDS)
+def test_an_empty_account_is_known_by_its_words(code: int, said: str) -> None:
+    body = json.dumps(openai(said), ensure_ascii=False)
+    assert kind_by_status(code, body) is errors.OutOfCredit
+
+
+@pytest.mark.parametrize(("code", "said"), FULL_WORDS)
+def test_words_about_limits_and_billing_are_no_empty_account(
+    code: int, said: str
+) -> None:
+    body = json.dumps(openai(said), ensure_ascii=False)
+    assert kind_by_status(code, body) is not errors.OutOfCredit

@@ -49,17 +49,19 @@ _CODES = frozenset(
 )
 _WORDS = re.compile(
     r"insufficient[ _-](account[ _-])?(balance|credit|fund|quota)"
-    r"|(balance|credits?|funds|quota) (is|are|was|were)?\s*"
+    r"|(balance|credits?|funds|quota) (is|are|was|were|has been|have been)?\s*"
     r"(insufficient|exhausted|depleted|too low|used up|not enough|negative|zero|empty)"
     r"|(ran|run|running|are|is) out of (credit|fund|balance|money)"
     r"|\bout of credits?\b|\bno (more |remaining |available )?(credits?|balance|funds)\b"
     r"|not (have )?(any|enough) (credit|balance|fund)|(doesn'?t|don'?t) have any credits"
     r"|(lacks?|not enough|more|used all (available )?|exceeded your .{0,30}) credits?\b(?! to )"
+    r"|(used|used up|consumed|spent) all (of )?(your |the )?(available )?(credits?|balance)"
     r"|can only afford|credit limit exceeded|key limit exceeded"
     r"|billing.{0,20}(hard limit|not active|disabled|inactive)|requires billing|overdue"
-    r"|(spend|spending|billing|monthly usage|specified( api)? usage) limits?\b"
+    r"|(spend|spending|billing|monthly usage|specified( api)? usage) (limits?|cap)\b"
     r"|(monthly|usage) budget.{0,20}(reached|exceeded)"
-    r"|payment (is )?(required|failed)|unpaid|past due|in arrears"
+    r"|payment (is )?(required|failed)|non-?payment|unpaid|past due|in arrears"
+    r"|subscription (has |is )?expired"
     r"|account .{0,40}(suspended|deactivated|disabled|frozen)"
     r"|please (recharge|top[ -]?up|add (credits|funds))"
     r"|余额不足|余额.{0,4}(不足|耗尽|为零)|欠费|请充值|额度.{0,4}(不足|用尽|用完|耗尽)|账[户号].{0,4}停用"
@@ -71,7 +73,7 @@ _WORDS = re.compile(
 )
 # Both for an empty account (OpenAI) and for a minute's limit (Gemini, which says how long to wait).
 _QUOTA = re.compile(
-    r"exceeded (your |the )?(current |monthly )?quota|quota (is |was |has been )?exceeded"
+    r"(exceeded|reached) (your |the )?(current |monthly )?quota|quota (is |was |has been )?exceeded"
     r"|check your plan and billing"
 )
 _MINUTE = re.compile(
@@ -92,7 +94,7 @@ def is_out_of_credit(
         return True
     if not trusted:
         return False
-    text = words.words.casefold()
+    text = words.words.casefold().replace("_", " ")
     if _WORDS.search(text):
         return True
     if asks_to_wait or not _QUOTA.search(text):

@@ -326,11 +326,21 @@ def _diagnose_unsent(error: Exception, kind: Kind | None) -> Diagnosis:
     text = str(error)
     status = getattr(error, "status_code", None)
     headers = getattr(error, "litellm_response_headers", None) or {}
-    hint = retry_hint(headers, refused=kind is errors.RateLimited)
+    words = words_of_error(text)
+    brace = text.find("{")
+    if brace >= 0:
+        # LiteLLM puts names of its own before the body
+        words = words_of_error(text[brace:])
+    hint = retry_hint(headers, words.hints, refused=kind is errors.RateLimited)
+    asks_to_wait = hint is not None and hint.seconds > 0
     # A general class says less than the status of a response that LiteLLM's own client got.
     is_general = kind in (errors.ServerFault, errors.BadRequest)
     if is_general and isinstance(status, int) and status >= 400:
-        kind = kind_by_status(status, text)
+        kind = kind_by_status(status, text, words, asks_to_wait=asks_to_wait)
+    if kind is errors.RateLimited and is_out_of_credit(
+        words, asks_to_wait=asks_to_wait, trusted=True
+    ):
+        kind = errors.OutOfCredit
     return Diagnosis(kind or errors.BadRequest, foreign_text=text, hint=hint)
 
 

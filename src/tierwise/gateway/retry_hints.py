@@ -41,13 +41,14 @@ _RESET = re.compile(r"rate-?limit.*reset")
 _COMBINED = re.compile(r"\b(r|t|remaining|reset)\s*=\s*(\d+)")
 
 _ASKS_BEFORE = re.compile(
-    r"(?:try(?:ing)?(?: your request)? again|retry(?:ing)?|wait|available|resets?|"
+    r"(?:try(?:ing)?(?: your request)? again|retry(?:ing)?|back ?off|wait|available|resets?|"
     r"erneut|réessay\w*|intent\w*|riprov\w*|tente)"
     rf"\b[^.\d]{{0,40}}?({DURATION})",
     re.IGNORECASE,
 )
 _ASKS_AFTER = re.compile(
-    rf"({DURATION})\s*(?:后|後|之后|以后|뒤|후|erneut)", re.IGNORECASE
+    rf"({DURATION})\s*(?:后|後|之后|以后|뒤|후|erneut|noch einmal|try again)",
+    re.IGNORECASE,
 )
 _LONGEST_WORDS = 2000  # characters that are searched
 
