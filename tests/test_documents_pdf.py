@@ -631,11 +631,26 @@ def test_other_pages_are_no_false_alarm(make: Callable[[], PdfFile]) -> None:
     assert (found.unread_pages, found.unread) == ((), ())
 
 
-def test_a_large_picture_beside_text_is_listed_and_does_not_wait(
-    tmp_path: Path,
-) -> None:
+def with_picture() -> PdfFile:
     file = PdfFile()
     file.page(PROSE, PROSE, images=[(file.image(), (50, 50, 500, 400))])
+    return file
+
+
+def with_title_page() -> PdfFile:
+    """A photo on all of the page, and a title over it."""
+    file = PdfFile()
+    title = "BT /F1 36 Tf 50 600 Td (Annual report of 2025) Tj ET\n"
+    file.image_page(drawing=title)
+    file.page(PROSE)
+    return file
+
+
+@pytest.mark.parametrize("make", [with_picture, with_title_page])
+def test_a_large_picture_beside_text_is_listed_and_does_not_wait(
+    tmp_path: Path, make: Callable[[], PdfFile]
+) -> None:
+    file = make()
     (tmp_path / "a.pdf").write_bytes(file.data())
     document = read(tmp_path)["a.pdf"]
     assert document.outcomes == {}

@@ -4,7 +4,8 @@ A page counts as unread when something is drawn on it and its text layer does no
 
 - it has no text of its own, and a picture of at least a twentieth of the page, or hundreds of
   drawn lines (letters as shapes, a plan);
-- a picture covers most of it, and its own text is short, such as a header or a stamp;
+- a picture covers most of it, and its own text is short, such as a header or a stamp, and not the
+  large letters of a title;
 - most of its letters are in fonts that do not say which letters they show;
 - it cannot be parsed, or its content is cut off.
 
@@ -32,6 +33,8 @@ from pdfminer.utils import MATRIX_IDENTITY, Matrix, apply_matrix_pt
 from tierwise.documents.readers.page_numbers import is_page_number, line_key
 
 _SHORT_TEXT = 100  # letters: a header, a stamp, a caption
+_TITLE_SIZE = 24  # points
+_TITLE_LETTERS = 15
 _FEW_LETTERS = 20  # over a picture; fewer are no text layer of it
 _MANY_SHAPES = 300  # segments of drawn lines: more than a frame or a logo has
 # shares of the page
@@ -83,6 +86,7 @@ class Page:
     letters: int = 0
     unknown: int = 0  # letters whose fonts do not say which they are
     invisible: int = 0  # letters of a hidden text layer
+    large: int = 0  # letters as large as a title's
     turn: int = 0  # degrees clockwise that make most of its letters upright
     turned_lines: tuple[str, ...] = ()  # those that are written in another direction
     pictures: tuple[Picture, ...] = ()
@@ -134,7 +138,10 @@ def survey(document: PDFDocument) -> Survey:
             if share >= _SMALL or page.shapes >= _MANY_SHAPES:
                 silent.append(page.number)
         elif share >= _MOST and own[page.number] < _SHORT_TEXT:
-            with_little.append(page.number)
+            if page.large >= _TITLE_LETTERS:
+                pictures.append(page.number)
+            else:
+                with_little.append(page.number)
         elif any(_is_unread(each) for each in seen):
             pictures.append(page.number)
     failed = [page.number for page in pages if page.failed]
@@ -345,6 +352,7 @@ class _Surveyor(PDFTextDevice):
             letters=len(letters),
             unknown=sum(letter.unknown for letter in letters),
             invisible=self._invisible,
+            large=sum(letter.size >= _TITLE_SIZE for letter in letters),
             turn=turn,
             turned_lines=tuple(turned_lines),
             pictures=tuple(pictures),
