@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from tests.kit.projects import RULES, make_project, model
 from tests.kit.standin import (
@@ -414,3 +417,132 @@ def test_a_cut_answer_that_was_paid_before_is_not_reused_without_a_word(
     assert (accepted.status, again.status) == ("accepted", "deferred")
     assert [attempt.reused for attempt in again.attempts] == [True]
     assert provider.count == 1
+
+
+# ---- whatever a usage says, what it may have cost is on record
+
+_MOST_TOKENS = 80_000  # ten windows: no count above that is believed
+_NUMBERS = st.integers(0, 5000)
+_VALUES = st.one_of(
+    _NUMBERS,
+    _NUMBERS.map(float),
+    _NUMBERS.map(str),
+    _NUMBERS.map(lambda number: number + 0.5),
+    st.sampled_from([None, True, False, -1, math.nan, math.inf, 2**70, 1e300, "x", ""]),
+    st.just([1]),
+    st.just({"a": 1}),
+)
+_PROMPTS = ("prompt_tokens", "input_tokens", "promptTokenCount")
+_ANSWERS = ("completion_tokens", "output_tokens", "candidatesTokenCount")
+_TOTALS = ("total_tokens", "totalTokenCount")
+_USAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys((*_PROMPTS, *_ANSWERS, *_TOTALS), _VALUES),
+        "cached_tokens": _VALUES,
+        "prompt_tokens_details": st.fixed_dictionaries(
+            {}, optional={"cached_tokens": _VALUES}
+        )
+        | _VALUES,
+        "completion_tokens_details": st.fixed_dictionaries(
+            {}, optional={"reasoning_tokens": _VALUES}
+        )
+        | _VALUES,
+    },
+)
+
+
+def _number(value: Any) -> int | None:
+    """The whole number in a value, by another way than the product's."""
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not 0 <= value <= _MOST_TOKENS or value % 1:
+        return None
+    return int(value)
+
+
+def _largest(usage: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    numbers = [_number(usage.get(name)) for name in names]
+    return max((number for number in numbers if number is not None), default=None)
+
+
+def _detail(usage: dict[str, Any], section: str, name: str) -> int:
+    details = usage.get(section)
+    return (_number(details.get(name)) if isinstance(details, dict) else None) or 0
+
+
+def owed(usage: dict[str, Any]) -> Decimal:
+    """The most that a usage may mean, in USD at a price of 1 and 2, cached 0.1, a million."""
+    prompt = _largest(usage, _PROMPTS) or None  # no prompt has 0 tokens
+    answer = _largest(usage, _ANSWERS)
+    total = _largest(usage, _TOTALS) or 0
+    thoughts = _detail(usage, "completion_tokens_details", "reasoning_tokens")
+    cached = max(
+        _detail(usage, "prompt_tokens_details", "cached_tokens"),
+        _number(usage.get("cached_tokens")) or 0,
+    )
+    p = prompt or 0
+    a = answer or 0
+    readings = [(p, a), (p, max(a, thoughts))]
+    if thoughts > a or total == p + a + thoughts:
+        readings.append((p, a + thoughts))
+    if prompt is not None and total > p:
+        readings.append((p, total - p))
+    if answer is not None and total > a:
+        readings.append((total - a, a))
+    costs = []
+    for prompt_tokens, answer_tokens in readings:
+        discounted = cached if cached <= prompt_tokens else 0
+        units = (
+            prompt_tokens - discounted + discounted / Decimal(10) + 2 * answer_tokens
+        )
+        costs.append(units / 1_000_000)
+    return max(costs)
+
+
+@pytest.fixture
+def paying(build: Build, provider: Standin) -> Callable[[str, Any], Decimal]:
+    """Returns what is on record for one document whose call has this usage."""
+    engines: dict[str, Engine] = {}
+    numbers = itertools.count()
+
+    def pay(lane: str, usage: Any) -> Decimal:
+        if lane not in engines:
+            engines[lane] = build(lane, small=provider.url)
+        engine = engines[lane]
+        provider.faults([with_usage(usage)])
+        started = engine.start_run("test", budget_usd=Decimal(1))
+        document = Document(
+            id="1", text=f"{TEXT} Letter {next(numbers)}.", sensitivity="internal"
+        )
+        done = engine.run_batch(started, CLASSIFY, Batch((document,)), LABELS).load()
+        outcome = done[0].outcomes["classify"]
+        assert outcome.status == "accepted"
+        [state] = engine.ledger.budgets.states([f"run {started.id}"])
+        assert state.reserved == 0
+        known = [
+            attempt.cost for attempt in outcome.attempts if attempt.cost is not None
+        ]
+        assert sum(known) <= state.spent
+        return state.spent
+
+    return pay
+
+
+@LANES
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(usage=_USAGE)
+@example(usage=counts(100, 10, 3110))
+@example(usage={"completion_tokens": 4000})
+@example(usage={"prompt_tokens": 4000})
+@example(usage={"total_tokens": 4000})
+def test_what_a_usage_may_mean_is_on_record(
+    paying: Callable[[str, Any], Decimal], lane: str, usage: dict[str, Any]
+) -> None:
+    assert paying(lane, usage) >= owed(usage)

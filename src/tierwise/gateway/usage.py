@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -197,38 +197,60 @@ def _cost(model: Model, usage: Usage) -> tuple[Decimal, int]:
 
 def _readings(counts: _Counts) -> tuple[Usage, ...]:
     """Return every plausible reading of the counts; none where nothing was counted."""
-    if counts.prompt is None and counts.answer is None and counts.total is None:
+    has_thoughts = counts.thoughts + counts.thoughts_on_top > 0
+    has_sums = (counts.prompt, counts.answer, counts.total) != (None, None, None)
+    if not has_sums and not has_thoughts:
         return ()
     doubts = [f"{name} is not a count" for name in counts.unreadable]
     answer = _answer_tokens(counts, doubts)
-    prompt, cached = _prompt_tokens(counts, answer, doubts)
-    total = counts.total or 0
-    surplus = total - prompt - answer
-    if surplus < 0 and counts.total is not None:
-        doubts.append(
-            f"the total of {total:,} tokens is below prompt and answer "
-            f"({prompt:,} + {answer:,})"
-        )
-    prompt_is_unknown = not counts.prompt
-    answer_is_unknown = not counts.answer
-    # A prompt and an answer of a total alone, or one of them from the total, are no contradiction.
-    is_a_sum = counts.prompt is None or counts.answer is None
-    if surplus > 0 and not is_a_sum:
-        doubts.append(
-            f"the total of {total:,} tokens is above prompt and answer "
-            f"({prompt:,} + {answer:,})"
-        )
-    cached = min(cached, prompt)
+    prompts = _prompt_readings(counts, answer, doubts)
+    _doubt_total(counts, prompts[0].prompt_tokens, answer, doubts)
     unclear = "; ".join(doubts)
+    readings: list[Usage] = []
+    for usage in prompts:
+        readings += _with_total(usage, counts)
+    return tuple(replace(usage, unclear=unclear) for usage in readings)
+
+
+def _with_total(usage: Usage, counts: _Counts) -> tuple[Usage, ...]:
+    """Return the readings of a usage beside a total, which may have more tokens, or fewer."""
+    prompt = usage.prompt_tokens
+    answer = usage.completion_tokens
+    total = counts.total
+    if total is None:
+        return (usage,)
+    surplus = total - prompt - answer
+    if surplus < 0 and total > answer:
+        # A shorter prompt may cost more: its tokens may not have been cached.
+        rest = total - answer
+        cached = usage.cached_tokens if usage.cached_tokens <= rest else 0
+        return usage, Usage(rest, answer, cached)
     if surplus <= 0:
-        return (Usage(prompt, answer, cached, unclear),)
-    as_answer = Usage(prompt, answer + surplus, cached, unclear)
-    as_prompt = Usage(prompt + surplus, answer, cached, unclear)
-    if prompt_is_unknown and not answer_is_unknown:
+        return (usage,)
+    as_answer = replace(usage, completion_tokens=answer + surplus)
+    as_prompt = replace(usage, prompt_tokens=prompt + surplus)
+    if counts.answer and not counts.prompt:
         return (as_prompt,)
-    if answer_is_unknown and not prompt_is_unknown:
+    if counts.prompt and not counts.answer:
         return (as_answer,)
     return as_answer, as_prompt
+
+
+def _doubt_total(counts: _Counts, prompt: int, answer: int, doubts: list[str]) -> None:
+    """Note a total that is not the sum of prompt and answer, where both were counted."""
+    total = counts.total
+    if total is None or total == prompt + answer:
+        return
+    if total < prompt + answer:
+        relation = "below"
+    elif counts.prompt is None or counts.answer is None:
+        return  # the missing part is the rest of the total
+    else:
+        relation = "above"
+    doubts.append(
+        f"the total of {total:,} tokens is {relation} prompt and answer "
+        f"({prompt:,} + {answer:,})"
+    )
 
 
 def _answer_tokens(counts: _Counts, doubts: list[str]) -> int:
@@ -248,8 +270,10 @@ def _answer_tokens(counts: _Counts, doubts: list[str]) -> int:
     return answer + thoughts
 
 
-def _prompt_tokens(counts: _Counts, answer: int, doubts: list[str]) -> tuple[int, int]:
-    """Return the tokens of the prompt, and how many of them were cached."""
+def _prompt_readings(
+    counts: _Counts, answer: int, doubts: list[str]
+) -> tuple[Usage, ...]:
+    """Return the readings of the prompt and its cached tokens, before a look at the total."""
     prompt = counts.prompt or 0
     on_top = counts.cache_read + counts.cache_written
     cached = max(counts.cached, counts.cache_read)
@@ -266,14 +290,12 @@ def _prompt_tokens(counts: _Counts, answer: int, doubts: list[str]) -> tuple[int
             doubts.append("cached tokens may be a part of the prompt's or come on top")
         prompt = with_cache
     prompt += counts.prompt_on_top
-    if cached > prompt:
-        # No discount for what cannot be: all of them count as prompt, at the full price.
-        doubts.append(
-            f"more cached tokens than the prompt has ({cached:,} and {prompt:,})"
-        )
-        surplus = (counts.total or 0) - prompt - answer
-        return prompt + max(0, cached - max(0, surplus)), 0
-    return prompt, cached
+    if cached <= prompt:
+        return (Usage(prompt, answer, cached),)
+    # No discount for what cannot be: the cached tokens come on top, at the full price, or are not
+    # there.
+    doubts.append(f"more cached tokens than the prompt has ({cached:,} and {prompt:,})")
+    return Usage(prompt, answer), Usage(prompt + cached, answer)
 
 
 def _read_counts(body: Mapping[str, Any], model: Model) -> _Counts:
