@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -138,6 +139,8 @@ def _load_litellm(connections: ConnectionPool) -> _LiteLLM:
 
     for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).addFilter(_is_warning)
+    # They quote what a reply holds.
+    warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     transport = SingleRequestTransport(connections)
