@@ -39,10 +39,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             path, _, name = nodeid.partition("[")[0].partition("::")
             for fixture in SHARED:
                 if name in _tests_with(fixture, config.rootpath / path):
-                    return fixture
+                    return _group(fixture, path)
             return nodeid
 
     return Scheduling(config, log)
+
+
+def _group(fixture: str, path: str) -> str:
+    """The name of a group of tests that share a fixture and run in one process.
+
+    The tests with Prefect's server are two groups of the same size: as one, they would still run
+    when all others have ended. A second server takes ten seconds.
+    """
+    if fixture != "prefect_server":
+        return fixture
+    first_half = Path(path).name < "test_m"
+    return f"{fixture} {1 if first_half else 2}"
 
 
 def pytest_sessionfinish() -> None:
@@ -52,17 +64,18 @@ def pytest_sessionfinish() -> None:
 
 @functools.cache
 def _tests_with(fixture: str, path: Path) -> set[str]:
-    """The functions of a file that take a fixture."""
-    functions = [
-        node
+    """The functions of a file that take a fixture, perhaps through other fixtures of that file."""
+    arguments = {
+        node.name: {argument.arg for argument in node.args.args}
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef)
-    ]
-    return {
-        function.name
-        for function in functions
-        if fixture in {arg.arg for arg in function.args.args}
     }
+    users: set[str] = set()
+    newest = {fixture}
+    while newest:
+        users |= newest
+        newest = {name for name, taken in arguments.items() if taken & newest} - users
+    return users
 
 
 @pytest.fixture
