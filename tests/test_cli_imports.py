@@ -30,31 +30,44 @@ COMMANDS = (
     "retention --older-than 9w --dry-run --by eve",
     f"diff {RULES} {RULES} --run {RUN}",
 )
+# Rounds of commands. Each begins without the project's modules, after a change of some files.
 SCRIPT = """
 import json, sys
+from pathlib import Path
 from tierwise.cli import main
-for command in json.loads(sys.argv[1]):
-    sys.argv = ["tierwise", *command.split()]
-    try:
-        main()
-    except SystemExit as stop:
-        assert not stop.code, command
-print(json.dumps([name for name in json.loads(sys.stdin.read()) if name in sys.modules]))
+
+found = []
+for files, commands in json.loads(sys.argv[1]):
+    for path, text in files.items():
+        Path(path).write_text(text)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tasks"]:
+        del sys.modules[name]
+    for command in commands:
+        sys.argv = ["tierwise", *command.split()]
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, command
+    found.append([name for name in json.loads(sys.stdin.readline()) if name in sys.modules])
+print(json.dumps(found))
 """
+SHOW = (f"show {RUN}",)
+Round = tuple[dict[str, str], tuple[str, ...]]  # files to write first, commands
 
 
-def heavy_imports(project: Path, *commands: str) -> list[str]:
-    """Run commands in a process of their own, and return the heavy modules that it imported."""
+def heavy_imports(project: Path, *rounds: Round) -> list[list[str]]:
+    """Run commands in a process of their own; return the heavy modules there after each round."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
-        input=json.dumps(HEAVY),
+        [sys.executable, "-c", SCRIPT, json.dumps(rounds)],
+        input=f"{json.dumps(HEAVY)}\n" * len(rounds),
         cwd=project,
         env={**os.environ, "TIERWISE_PROJECT": str(project)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +77,24 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_reading_commands_import_nothing_heavy(project: Path) -> None:
     """The first one may import the steps, to learn what their certificates depend on."""
-    assert "tasks" in heavy_imports(project, *COMMANDS)
-    assert heavy_imports(project, *COMMANDS) == []
+    [first] = heavy_imports(project, ({}, COMMANDS))
+    assert "tasks" in first
+    assert heavy_imports(project, ({}, COMMANDS)) == [[]]
 
 
-@pytest.mark.parametrize("changed", ["tasks/classify.py", "tasks/labels.txt"])
-def test_a_changed_step_is_imported_again(project: Path, changed: str) -> None:
+def test_a_changed_step_is_imported_again(project: Path) -> None:
     """A certificate of yesterday's step must not look valid today."""
-    heavy_imports(project, f"show {RUN}")
-    with (project / changed).open("a") as file:
-        file.write("\n")
-    assert "tasks" in heavy_imports(project, f"show {RUN}")
-    assert heavy_imports(project, f"show {RUN}") == []
+    rounds: list[Round] = [({}, SHOW)]
+    changed = (project / "tasks/classify.py").read_text() + "\n"
+    for files in ({"tasks/classify.py": changed}, {"tasks/labels.txt": "\n"}):
+        rounds += [(files, SHOW), ({}, SHOW)]
+    _, *found = heavy_imports(project, *rounds)
+    assert ["tasks" in modules for modules in found] == [True, False, True, False]
+    assert heavy_imports(project, ({}, SHOW)) == [[]]
 
 
 def test_a_damaged_cache_is_computed_again(project: Path) -> None:
-    for content in ("", "[]", '{"classify": {}}', '{"classify": 3}'):
-        (project / ".tierwise" / "steps.json").write_text(content)
-        assert "tasks" in heavy_imports(project, f"show {RUN}")
+    contents = ("", "[]", '{"classify": {}}', '{"classify": 3}')
+    rounds = [({".tierwise/steps.json": content}, SHOW) for content in contents]
+    found = heavy_imports(project, *rounds)
+    assert all("tasks" in modules for modules in found)
