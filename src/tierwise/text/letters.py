@@ -28,6 +28,7 @@ _CURRENCY = 5e-2  # next to a number
 _LONE_QUOTE = 3e-2  # a quotation mark without its partner
 _WITHIN_WORD = 2e-3
 _CAPITAL_WITHIN_WORD = 5e-3
+_ENGLISH_AMONG_OTHERS = 0.02
 _MIXED_SCRIPTS = 1e-4  # two scripts in one word
 _TONE = 0.2
 _SMOOTHING = (
@@ -115,17 +116,19 @@ class Likelihood:
 def likelihood(text: str, languages: Mapping[str, float]) -> Likelihood:
     """Return the likelihood of a text in the likeliest of some languages.
 
-    `languages` has the logarithm of each one's prior probability. Words in ASCII count as English
-    in a language with another script.
+    `languages` has the logarithm of each one's prior probability. Words in ASCII may be English in
+    any language, as names, addresses and markup are.
     """
-    pairs, fixed = _pairs(text)
-    ascii_pairs = {pair: n for pair, n in pairs.items() if "".join(pair).isascii()}
-    others = {pair: n for pair, n in pairs.items() if pair not in ascii_pairs}
+    words = _pairs(text)
+    in_english = _sum(_letters()["en"], words.in_ascii)
     best = Likelihood(-math.inf, "")
     for name, prior in languages.items():
         language = _letters()[name]
-        of_ascii = language if language.script == "LATIN" else _letters()["en"]
-        log = fixed + prior + _sum(language, others) + _sum(of_ascii, ascii_pairs)
+        in_ascii = in_english
+        if language.script == "LATIN":
+            own = _sum(language, words.in_ascii)
+            in_ascii = max(own, in_english + math.log(_ENGLISH_AMONG_OTHERS))
+        log = words.signs + prior + _sum(language, words.beyond_ascii) + in_ascii
         if log > best.log:
             best = Likelihood(log, name)
     return best
@@ -135,35 +138,54 @@ def _sum(language: _Letters, pairs: Mapping[_Pair, int]) -> float:
     return sum(n * language.log(pair) for pair, n in pairs.items())
 
 
-def _pairs(text: str) -> tuple[Counter[_Pair], float]:
-    """Return the pairs of letters, and the logarithm of the probability of all other signs.
+@dataclass
+class _Pairs:
+    """The pairs of letters of a text: those of words in ASCII, and those of all other words."""
+
+    in_ascii: Counter[_Pair]
+    beyond_ascii: Counter[_Pair]
+    signs: float  # the logarithm of the probability of all that is no letter
+
+
+def _pairs(text: str) -> _Pairs:
+    """Count the pairs of letters, each word with the space before it and the one after it.
 
     What is neither a letter nor a mark upon one counts as the space between words.
     """
-    pairs: Counter[_Pair] = Counter()
-    fixed = 0.0
+    pairs = _Pairs(Counter(), Counter(), 0.0)
+    word: list[_Pair] = []
     before = " "
+    is_in_ascii = True
     case = _Case()
     for place, character in enumerate(text):
+        pairs.signs += case.log(character)
         if "\u0300" <= character < "\u0370":
             # A tone of Vietnamese, which cp1258 writes apart from its vowel.
-            fixed += math.log(_TONE if before.isalpha() else _OTHER_SIGN)
+            pairs.signs += math.log(_TONE if before.isalpha() else _OTHER_SIGN)
             continue
-        if character.isascii() and not character.isalpha():
-            now = " "
+        now = " "
+        if character.isascii():
+            if character.isalpha():
+                now = character.lower()
         elif is_letter(character) and not _is_sign(text, place):
             now = _folded(character)
+            is_in_ascii = False
         else:
-            now = " "
-            fixed += _sign_log(text, place)
-        fixed += case.log(character)
+            pairs.signs += _sign_log(text, place)
         if before != " " or now != " ":
-            pairs[before, now] += 1
+            word.append((before, now))
+        if now == " ":
+            counts = pairs.in_ascii if is_in_ascii else pairs.beyond_ascii
+            counts.update(word)
+            word.clear()
+            is_in_ascii = True
         before = now
+    counts = pairs.in_ascii if is_in_ascii else pairs.beyond_ascii
+    counts.update(word)
     for family in _QUOTES:
         if sum(map(text.count, family)) == 1:
-            fixed += math.log(_LONE_QUOTE)
-    return pairs, fixed
+            pairs.signs += math.log(_LONE_QUOTE)
+    return pairs
 
 
 class _Case:
