@@ -250,10 +250,10 @@ class Engine:
         """Begin a run, record it, and return it.
 
         With `fresh` (default: the engine's), answers paid earlier are asked for again. `tags` say
-        whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `patience_s`
-        is how long documents wait for a model that is out (default: the project's setting); `plan`
-        is the plan that it is compared with. Runs with the same `budget_name` share one budget. `ask` is
-        called in a thread of its own for a top-up, when the rules say `when_empty: pause`.
+        whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `patience_s` is
+        how long documents wait for a model that is out (default: the project's setting); `plan` is
+        the plan that it is compared with. Runs with the same `budget_name` share one budget. `ask`
+        is called in a thread of its own for a top-up, when the rules say `when_empty: pause`.
         """
         self._update_demotions()
         run_id = (

@@ -213,7 +213,9 @@ class Project:
 
     @property
     def patience_s(self) -> float:
-        """The seconds that documents wait for a model that is out: TIERWISE_PATIENCE, else the setting.
+        """The seconds that documents wait for a model that is out.
+
+        TIERWISE_PATIENCE says it, else the setting.
 
         Raises Misuse for a wrong variable.
         """

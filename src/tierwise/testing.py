@@ -69,8 +69,8 @@ class Request:
 class Fault:
     """A reply that is a provider's fault: an HTTP status, or a connection that breaks (status 0).
 
-    `retry_after` is the header of that name, in seconds. `body` replaces the text of the error; with
-    status 200 it is an answer of the wrong form.
+    `retry_after` is the header of that name, in seconds. `body` replaces the text of the error;
+    with status 200 it is an answer of the wrong form.
     """
 
     status: int = 500
@@ -92,10 +92,10 @@ class StandIn:
     Missing fields are filled in: the first allowed value, else words of the document. Fields that
     the schema does not have are left out, so one answer can serve several steps.
 
-    `faults` come in the order of requests, each once, or from a function of the request. `confidence`
-    is that of every answer, 0 to 1, or from a function of the request; None reports none, as some
-    providers do. `unavailable` names models that cannot be used. Raises UnknownName for a model that
-    is not in the catalog.
+    `faults` come in the order of requests, each once, or from a function of the request.
+    `confidence` is that of every answer, 0 to 1, or from a function of the request; None reports
+    none, as some providers do. `unavailable` names models that cannot be used. Raises UnknownName
+    for a model that is not in the catalog.
     """
 
     def __init__(

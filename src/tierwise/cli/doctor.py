@@ -111,7 +111,8 @@ def _rules(project: Project) -> str:
 
 def _ledger(project: Project) -> str:
     with open_ledger(project) as ledger:
-        return f"{len(ledger.runs.newest(1000))} runs in {project.ledger_url or '.tierwise/ledger.db'}"
+        number = len(ledger.runs.newest(1000))
+    return f"{number} runs in {project.ledger_url or '.tierwise/ledger.db'}"
 
 
 def _demoted_certificates(project: Project) -> Iterator[Diagnostic]:

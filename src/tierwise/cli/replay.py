@@ -69,10 +69,10 @@ def replay(
     model. A label is the scores of all models on one item.
 
     From the labels of `--fit`, the router estimates each model's quality by step and prompt length,
-    relative to the strongest model: 1 is as good, 0.9 loses one in ten. A **floor** on this estimate
-    sends an item to the cheapest model that reaches it. The sweep goes from always the cheapest to
-    always the strongest. Scores and costs of `--on` are used for measuring only. Labelled items are
-    left out there, so both options may name the same file.
+    relative to the strongest model: 1 is as good, 0.9 loses one in ten. A **floor** on this
+    estimate sends an item to the cheapest model that reaches it. The sweep goes from always the
+    cheapest to always the strongest. Scores and costs of `--on` are used for measuring only.
+    Labelled items are left out there, so both options may name the same file.
 
     CPT50 and CPT80 are the shares of strong calls that recover 50 % and 80 % of the quality gap.
     APGR is the mean gap recovered. USD50 is the share of the extra cost that recovers 50 %. The

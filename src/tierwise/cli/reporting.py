@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def read_report(ledger: Ledger, runs: Sequence[RunRow], project: Project) -> RunReport:
-    """Read the figures of some runs, with the project's catalog, floors and certificates of today."""
+    """Read the figures of some runs, with the current catalog, floors and certificates."""
     steps = ledger.runs.steps([run.id for run in runs])
     facts = _project_facts(project, ledger, steps)
     return build_report(ledger, runs, facts, datetime.date.today())
@@ -78,7 +78,10 @@ def _certificate_states(
 
 
 def _current(project: Project, ledger: Ledger, name: str) -> Current:
-    """Return what a step's certificates must agree with today. Raises Misuse for an unknown step."""
+    """Return what a step's certificates must agree with today.
+
+    Raises Misuse for an unknown step.
+    """
     # the step is imported where the cache has no facts about it
     current = current_step(project, name)
     if current is None:

@@ -116,7 +116,8 @@ def run_flow(
             result = function(**parameters)
     if not isinstance(result, RunSummary):
         raise Misuse(
-            f"the flow {function.name} returns {type(result).__name__}; end it with `return run.summary()`"
+            f"the flow {function.name} returns {type(result).__name__}; "
+            "end it with `return run.summary()`"
         )
     return result
 

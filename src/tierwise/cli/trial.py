@@ -198,7 +198,7 @@ def _answer(step: Step, outcome: Outcome) -> Mapping[str, Any] | None:
 def _is_right(
     step: Step, outcome: Outcome, expected: Mapping[str, Any] | None
 ) -> bool | None:
-    """Return True if the answer is the expected one; None where only a person or a judge can say."""
+    """Return True for the expected answer; None where only a person or a judge can tell."""
     if expected is None or step.correct is None or isinstance(step.correct, Rubric):
         return None
     if outcome.status != "accepted":

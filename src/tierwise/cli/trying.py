@@ -85,9 +85,9 @@ def try_step(
     Parameters come from golden/STEP.yaml, or else from the flow that calls the step.
 
     Guards apply: a confidential document is never sent to a model that a guard forbids, and a file
-    counts as restricted unless `--sensitivity` says otherwise. Calls are on record in a run of their
-    own, named `try STEP`; an answer that was paid before is not paid again. Exit code 1 if no model
-    gave an answer that can be read.
+    counts as restricted unless `--sensitivity` says otherwise. Calls are on record in a run of
+    their own, named `try STEP`; an answer that was paid before is not paid again. Exit code 1 if no
+    model gave an answer that can be read.
 
     Example: `tierwise try classify mail.txt -m qwen-1.5b -m gpt-mini --sensitivity internal`
     """

@@ -1,8 +1,9 @@
 """The recorded outcomes of a step as the table that `tierwise replay` reads.
 
 A row is one model's answer to one document. The table has the documents that all of its models
-answered, with today's version of the prompt and the same parameters: in escalations, shadow calls, certification
-and `tierwise try`. A table has one kind of score, since a passed check is not a right answer.
+answered, with today's version of the prompt and the same parameters: in escalations, shadow calls,
+certification and `tierwise try`. A table has one kind of score, since a passed check is not a right
+answer.
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ class ReservationResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetChange:
-    """One change of a budget and its state after it; `usd` was reserved, spent or added to the limit."""
+    """One change of a budget and its state after it.
+
+    `usd` was reserved, spent or added to the limit.
+    """
 
     budget: str
     kind: Change

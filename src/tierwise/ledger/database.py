@@ -1,4 +1,7 @@
-"""Opens the database of a ledger: address, connections, transactions, migrations. Its errors become ours here."""
+"""Opens the database of a ledger: address, connections, transactions, migrations.
+
+SQLAlchemy's errors become ours here.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ class Database:
 
     @contextmanager
     def translated_errors(self, done: str) -> Iterator[None]:
-        """SQLAlchemy's errors as LedgerError; the ledger cannot be `done` (opened, read, written)."""
+        """Turn SQLAlchemy's errors into LedgerError; `done` is opened, read or written."""
         try:
             yield
         except SQLAlchemyError as error:
@@ -229,7 +232,10 @@ def _version(connection: Connection) -> str | None:
 
 
 def migrate(connection: Connection, name: str, version: str | None) -> None:
-    """Run the migrations after `version` in the connection's transaction. Raises LedgerError for a newer schema."""
+    """Run the migrations after `version` in the connection's transaction.
+
+    Raises LedgerError for a newer schema.
+    """
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory

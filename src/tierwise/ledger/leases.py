@@ -19,14 +19,17 @@ LEASE_S = 3600.0  # without a renewal for so long, a process elsewhere counts as
 
 
 def is_over(owner: str | None, lease_until: float | None, now: float) -> bool:
-    """Return True if a run's process died: seen on its own machine, else by its lease (s since the epoch)."""
+    """Return True if a run's process died.
+
+    That is known on its own machine; elsewhere its lease tells (seconds since the epoch).
+    """
     if owner and is_here(owner):
         return is_dead(owner)
     return (lease_until or 0) < now
 
 
 class RunLeases:
-    """The runs of this process that are under way; a thread renews their leases while there are any."""
+    """The runs of this process in progress; a thread renews their leases while there are any."""
 
     def __init__(self, writer: Writer, owner: str) -> None:
         self._writer = writer

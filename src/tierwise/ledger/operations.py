@@ -1,4 +1,4 @@
-"""The writes to the ledger as values, and the SQL that writes a group of them in one transaction."""
+"""The writes to the ledger as values, and the SQL that writes several in one transaction."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A request to pay for a call. Replies paid before `fresh_since` (s since the epoch) don't count.
+    """A request to pay for a call.
+
+    Replies paid before `fresh_since` (seconds since the epoch) do not count.
 
     With a reservation, the claim is granted together with the money, or not at all.
     """

@@ -1,4 +1,4 @@
-"""Process identities: names of claim owners, by which others on the same machine see if one is alive."""
+"""Process identities: names of claim owners, which tell others on this machine if one is alive."""
 
 from __future__ import annotations
 

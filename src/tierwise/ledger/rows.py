@@ -53,7 +53,7 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A call that was paid before: its reply, and the attempt and cost (USD, None when unknown) that paid it."""
+    """A call that was paid before: its reply, attempt and cost (USD, None when unknown)."""
 
     reply: Reply
     attempt_id: str
@@ -64,10 +64,10 @@ class Paid:
 class RunRow:
     """One run. Times are seconds since the epoch, UTC; costs are USD.
 
-    `documents` have an outcome; a document is `deferred` when any of its outcomes is, else `accepted`
-    when any is. `attempts` counts reused ones too. `cost` is None when that of any attempt is unknown:
-    then `cost_known` is the sum of the others, and `cost_unknown` counts those without.
-    `usage_unclear` counts the calls whose token counts contradict each other.
+    `documents` have an outcome; a document is `deferred` when any of its outcomes is, else
+    `accepted` when any is. `attempts` counts reused ones too. `cost` is None when that of any
+    attempt is unknown: then `cost_known` is the sum of the others, and `cost_unknown` counts those
+    without. `usage_unclear` counts the calls whose token counts contradict each other.
     """
 
     id: str
@@ -103,10 +103,10 @@ class SummaryRow:
     """One step on one model in one run.
 
     `documents` were tried by this model, `accepted` are those whose outcome came from it, and
-    `escalations` are those that left it after a failed verdict; `reasks` are calls that showed it the
-    words of a failed check; `deferred` are those that wait since it was asked
-    last. `attempts` counts reused ones too;
-    tokens and latencies (seconds) are those of calls that were made, so without reused ones.
+    `escalations` are those that left it after a failed verdict; `reasks` are calls that showed it
+    the words of a failed check; `deferred` are those that wait since it was asked last. `attempts`
+    counts reused ones too; tokens and latencies (seconds) are those of calls that were made, so
+    without reused ones.
     """
 
     step: str

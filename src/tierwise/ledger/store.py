@@ -1,4 +1,4 @@
-"""The ledger: runs, attempts, outcomes and budgets on record, with a facet for each way of asking."""
+"""The ledger: recorded runs, attempts, outcomes and budgets, with a facet for each use."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ class Ledger:
     def open(cls, url: str | None = None, *, root: Path) -> Ledger:
         """Open the ledger at `url`, by default `.tierwise/ledger.db` below `root`, and migrate it.
 
-        Takes `sqlite:///path` (below `root` unless absolute; `?timeout=` seconds to wait for a lock)
-        and `postgresql+psycopg://`. Raises LedgerError with the remedy.
+        Takes `sqlite:///path` (below `root` unless absolute; `?timeout=` seconds to wait for a
+        lock) and `postgresql+psycopg://`. Raises LedgerError with the remedy.
         """
         return cls(open_database(url, root))
 
@@ -147,7 +147,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Write what waits, give up the claims still held, and close. A second call does nothing."""
+        """Write what waits, release all claims, and close. A second call does nothing."""
         self._leases.close()
         while self._held:
             call_hash, held = self._held.popitem()
@@ -192,9 +192,9 @@ class Ledger:
 
         Whoever holds the claim makes the call, and then settles or releases it. Wait while another
         live owner holds it, in this process or elsewhere. The claim of a process that died on this
-        machine is free at once; elsewhere it is free after `lease_s` seconds. `fresh_since` (seconds
-        since the epoch) refuses replies that were paid earlier. `owner` is a name for the records;
-        with a custom one, only the lease tells whether the owner is alive.
+        machine is free at once; elsewhere it is free after `lease_s` seconds. `fresh_since`
+        (seconds since the epoch) refuses replies that were paid earlier. `owner` is a name for the
+        records; with a custom one, only the lease tells whether the owner is alive.
 
         With a reservation, the claim and the money are granted in one commit. Wait for the money
         that calls under way may give back; raise BudgetExceeded if there is too little even then.
@@ -257,7 +257,7 @@ class Ledger:
 
     @contextmanager
     def kept(self, call_hash: str) -> Iterator[None]:
-        """Renew a claim that this process holds until the end of the block, for as long as the call takes."""
+        """Renew a claim of this process until the end of the block."""
         held = self._held.get(call_hash)
         if held is None:
             yield

@@ -84,7 +84,10 @@ def golden_findings(
         for fault in faults:
             yield finding_from_error(fault, folder, "golden set")
         if not few_shot and len(examples) < FEWEST:
-            message = f"{len(examples)} examples are too few to certify anything; label at least {FEWEST}"
+            message = (
+                f"{len(examples)} examples are too few to certify anything; "
+                f"label at least {FEWEST}"
+            )
             yield Finding("warning", "few examples", path, None, message)
     for name, examples in sets.items():
         step = name.removesuffix(EXAMPLES)

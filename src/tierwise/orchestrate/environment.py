@@ -97,7 +97,7 @@ def show_prefect_log() -> None:
 
 
 def _drop_dead_server() -> str | None:
-    """Forget PREFECT_API_URL, and return it, where no server listens at that port of this machine."""
+    """Forget PREFECT_API_URL, and return it, if no server listens at that port of this machine."""
     url = os.environ.get(ADDRESS)
     if not url:
         return None

@@ -1,4 +1,4 @@
-"""What every run loads once is loaded beside other work: most of its start is waiting for Prefect."""
+"""Loads what every run needs during other work: most of a start is waiting for Prefect."""
 
 from __future__ import annotations
 

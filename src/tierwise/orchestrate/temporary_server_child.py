@@ -1,4 +1,4 @@
-"""The process of a temporary Prefect server. Started by path, so that it imports nothing of tierwise.
+"""The process of a temporary Prefect server; started by path, so it imports nothing of tierwise.
 
 It serves Prefect's API on a socket that listens already, prints a line once it answers, and ends
 when stdin ends: when the parent closes it, and also when the parent dies in whatever way.

@@ -25,9 +25,15 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
     if engine.policy.certificates.valid_for(step, floor, job.current):
         return None
     golden = engine.project.root / "golden" / f"{step}.jsonl"
-    problem = f"{step}: nothing is certified, so route {chosen.rule} starts with the strongest model"
+    route = f"route {chosen.rule}"
+    problem = (
+        f"{step}: nothing is certified, so {route} starts with the strongest model"
+    )
     if not golden.exists():
-        return f"{problem}; label examples in golden/{step}.jsonl, then run `tierwise certify {step}`"
+        remedy = (
+            f"label examples in golden/{step}.jsonl, then run `tierwise certify {step}`"
+        )
+        return f"{problem}; {remedy}"
     # A golden set that was labelled with other parameters certifies another step.
     parameters = load_settings(golden.with_suffix(".yaml")).parameters
     measured = engine.current(job.step, parameters)

@@ -122,7 +122,7 @@ class RunBudget:
     def reservation(
         self, attempt_id: str, worst: Decimal | None, *, unpriced_allowed: bool = False
     ) -> ReservationRequest | None:
-        """Return the reservation for a call of at most `worst` USD (None: unknown); None if free."""
+        """Return the reservation of at most `worst` USD (None: unknown); None for a free call."""
         usd = worst
         if worst is None and unpriced_allowed:
             usd = ZERO

@@ -1,9 +1,9 @@
 """Certificates: dated proof that a model, or a chain of models, meets a floor on a golden set.
 
 The proof is one number: the exact one-sided lower bound of the accuracy's confidence interval
-(Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934), with alpha divided
-by the number of candidates that were compared on the same golden set (Bonferroni). The bound is in the
-file, so that only making a certificate needs SciPy, never using one.
+(Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934), with alpha
+divided by the number of candidates that were compared on the same golden set (Bonferroni). The
+bound is in the file, so that only making a certificate needs SciPy, never using one.
 """
 
 from __future__ import annotations
@@ -47,14 +47,17 @@ Usd = Annotated[
 def lower_bound(
     errors: int, n: int, *, alpha: float = ALPHA, compared: int = 1
 ) -> float:
-    """Return the accuracy that `errors` among `n` labels prove; at most a share alpha of claims is too high.
+    """Return the accuracy that `errors` among `n` labels prove.
+
+    At most a share alpha of such claims is too high.
 
     With `compared` candidates on the same golden set, alpha is shared by all of them.
     Raises Misuse when the counts make no sense.
     """
     if not (0 <= errors <= n and 0 < alpha < 1 and compared >= 1):
         raise Misuse(
-            f"no bound for {errors} errors in {n} labels, alpha {alpha}, {compared} candidates compared"
+            f"no bound for {errors} errors in {n} labels, alpha {alpha}, "
+            f"{compared} candidates compared"
         )
     return _bound(errors, n, alpha / compared)
 
@@ -69,7 +72,7 @@ def _bound(errors: float, n: int, alpha: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
-    """The number of further labels that would prove a floor. Both are 0 when it is proven already."""
+    """The further labels that would prove a floor; both numbers are 0 when it is proven already."""
 
     errors: int
     n: int
@@ -93,7 +96,8 @@ class Shortfall:
         if self.n == 0:
             return f"there are no labels yet; {self.floor:g} needs {best}"
         if self.at_this_rate is None:
-            return f"{shown}; {self.floor:g} needs fewer errors: {best} would show it, more like these never will"
+            fewer = f"{best} would show it, more like these never will"
+            return f"{shown}; {self.floor:g} needs fewer errors: {fewer}"
         return f"{shown}; {self.floor:g} needs about {self.at_this_rate} more like these, or {best}"
 
 
@@ -124,7 +128,7 @@ def labels_needed(
 def _further(
     errors: int, n: int, floor: float, alpha: float, *, rate: float
 ) -> int | None:
-    """Return the least number of further labels, with errors at `rate`, whose bound reaches the floor."""
+    """Return the fewest further labels, with errors at `rate`, whose bound reaches the floor."""
 
     def proves(more: int) -> bool:
         return _bound(errors + rate * more, n + more, alpha) >= floor
@@ -223,8 +227,9 @@ class Certificate(Settings):
 
     `n` counts the items that it had to answer: the whole golden set, or, for a single model with a
     `threshold`, the items that reach it, since the rest go on to another model. An item without an
-    answer (`deferred`) counts as an error: the accuracy is over all `n`. `compared` counts everything
-    that was tried on this golden set and could have been chosen, each threshold included.
+    answer (`deferred`) counts as an error: the accuracy is over all `n`. `compared` counts
+    everything that was tried on this golden set and could have been chosen, each threshold
+    included.
     """
 
     step: str
@@ -428,7 +433,7 @@ class Certificates(Settings):
 
 
 def load_certificates(path: Path) -> Certificates:
-    """Read certificates.yaml; no file means no certificates. Raises ConfigError with file and line."""
+    """Read certificates.yaml; no file is no certificates. Raises ConfigError with file and line."""
     if not Path(path).exists():
         return Certificates()
     source = read_yaml(path)
@@ -447,7 +452,7 @@ def load_certificates(path: Path) -> Certificates:
 
 
 def save_certificates(path: Path, certificates: Iterable[Certificate]) -> Certificates:
-    """Add certificates to the file, each in place of the one for its step and chain; return them all.
+    """Add certificates to the file, in place of those for the same step and chain; return all.
 
     The file is replaced at once or not at all. Raises ConfigError when it is not valid or cannot be
     written.
@@ -470,12 +475,15 @@ class Candidate(NamedTuple):
 def order_by_expected_cost(
     candidates: Iterable[Candidate], *, last: Candidate | None = None
 ) -> tuple[Candidate, ...]:
-    """Return the order that costs least until an answer is accepted: by cost / share of accepted answers.
+    """Return the order that costs least until an answer is accepted.
 
-    Exact when the candidates fail independently of each other. With `last`, whose answer is taken in
-    any case, only those remain that pay: trying 1 before `last` pays when c1 < p1 * c_last (Chen,
-    Zaharia and Zou, "FrugalGPT", 2023, made the cascade; the ratio rule is that of least-cost testing).
-    An unknown cost comes last, and never pays before `last`. Ties are ordered by name.
+    That is by cost / share of accepted answers.
+
+    Exact when the candidates fail independently of each other. With `last`, whose answer is taken
+    in any case, only those remain that pay: trying 1 before `last` pays when c1 < p1 * c_last
+    (Chen, Zaharia and Zou, "FrugalGPT", 2023, made the cascade; the ratio rule is that of
+    least-cost testing). An unknown cost comes last, and never pays before `last`. Ties are ordered
+    by name.
     """
     ordered = sorted(candidates, key=_cost_per_acceptance)
     if last is None:
@@ -491,7 +499,7 @@ def order_by_expected_cost(
 
 
 def expected_cost(chain: Iterable[Candidate]) -> Decimal | None:
-    """Return the mean USD a document when tried in this order; None when a cost that may arise is unknown."""
+    """Return the mean USD a document in this order; None when a possible cost is unknown."""
     total = Decimal(0)
     reached = Decimal(1)
     for candidate in chain:
@@ -505,7 +513,7 @@ def expected_cost(chain: Iterable[Candidate]) -> Decimal | None:
 
 
 def _cost_per_acceptance(candidate: Candidate) -> tuple[bool, bool, Fraction, str]:
-    """Return a sort key: known costs first, models that never pass after the others, then the ratio."""
+    """Return a sort key: known costs first, models that never pass last, then the ratio."""
     if candidate.cost is None:
         return True, True, Fraction(0), candidate.name
     if not candidate.passes:
@@ -515,12 +523,12 @@ def _cost_per_acceptance(candidate: Candidate) -> tuple[bool, bool, Fraction, st
 
 
 def shortened(bound: float) -> str:
-    """Return a bound with three decimals, rounded down, so that never more is shown than is proven."""
+    """Return a bound with three decimals, rounded down: never more is shown than is proven."""
     return f"{math.floor(bound * 1000) / 1000:.3f}"
 
 
 def _tail(errors: int, n: int, accuracy: float) -> float:
-    """Return the chance of at most `errors` errors in `n` at this accuracy, which a bound keeps small.
+    """Return the chance of at most `errors` errors in `n` at this accuracy; a bound keeps it small.
 
     The binomial terms are summed as logarithms, since `n` may be large.
     """

@@ -29,7 +29,8 @@ _ROUNDING = 1e-9
 class FastBounds(NamedTuple):
     """Limits within which a model certainly fits context window and budget.
 
-    Most models are accepted by two comparisons of floats; only the others need the exact decimal sum.
+    Most models are accepted by two comparisons of floats; only the others need the exact decimal
+    sum.
     """
 
     tier: str
@@ -54,7 +55,8 @@ NO_CANDIDATE = CandidateOrder((), "no acceptable model is left")
 class Policy:
     """Everything that a routing decision depends on, besides the document.
 
-    `unavailable` maps a model to what is missing here; `demoted` maps a step and chain to the reason.
+    `unavailable` maps a model to what is missing here; `demoted` maps a step and chain to the
+    reason.
     """
 
     catalog: Catalog
@@ -250,13 +252,16 @@ def rejection_of(
     splits: bool = False,
     budget_left: Decimal | None = None,
 ) -> Rejection | None:
-    """Return why a model may not be asked about a document: by guard, availability, window or budget; else None."""
+    """Return why a model may not be asked about a document, or None.
+
+    Reasons are a guard, availability, the window and the budget.
+    """
     guard = policy.rules.guard_against(model.tier, f)
     return _rejection(policy, model, f, guard, max_output_tokens, splits, budget_left)
 
 
 def unroutable_cause(chosen: Route) -> Cause:
-    """Return why a route without models defers a document: more budget would help, or nothing here would."""
+    """Return why a route without models defers: more budget would help, or nothing here would."""
     short_of_budget = any(rejection.kind == "budget" for rejection in chosen.rejected)
     return "budget" if short_of_budget else "no_model"
 
@@ -286,7 +291,7 @@ def _surely_left(budget_left: Decimal | None) -> float:
 
 
 def _fast_bounds(model: Model, max_output_tokens: int, *, usable: bool) -> FastBounds:
-    """Return bounds that never allow more than `_rejection` would: what is rounded, is rounded up."""
+    """Return bounds that never allow more than `_rejection` would: rounding is always up."""
     answer_tokens = model.longest_output(max_output_tokens)
     most_tokens = -1.0
     if usable:
@@ -316,7 +321,7 @@ def _rejection(
     splits: bool,
     budget_left: Decimal | None,
 ) -> Rejection | None:
-    """Return why a model is left out, given the guard that forbids its tier (None: no guard does)."""
+    """Return why a model is left out; `guard` is the one that forbids its tier, if one does."""
     name = model.name
     if guard is not None:
         return Rejection(name, guard.refusal(f), "guard", detail=guard.name)
@@ -364,8 +369,9 @@ def _by_certificates(
 ) -> CandidateOrder:
     """Return the cheapest certified chain, then the strongest model; and why others are left out.
 
-    Without a certificate the strongest allowed model comes first: evidence buys cheapness. A trained
-    classifier needs a certificate to be asked at all, since nothing else shows where it is right.
+    Without a certificate the strongest allowed model comes first: evidence buys cheapness. A
+    trained classifier needs a certificate to be asked at all, since nothing else shows where it is
+    right.
     """
     floor = policy.rules.floors.get(step)
     if floor is None:
@@ -408,7 +414,7 @@ def _by_certificates(
 def _passed_over(
     policy: Policy, step: str, name: str, floor: float, current: Current
 ) -> Rejection:
-    """Return why an allowed model is not among the chosen ones: not certified, or more expensive."""
+    """Return why an allowed model is not chosen: it is not certified, or more expensive."""
     missing_proof = policy.certificates.missing_proof(step, [name], floor, current)
     if missing_proof is not None:
         return Rejection(name, missing_proof, "uncertified")
@@ -453,8 +459,8 @@ def _sort_key(
 ) -> tuple[float, Decimal, tuple[str, ...]]:
     """Return (share without a known cost, expected USD a document, names): the least comes first.
 
-    What the chain leaves goes to the strongest model. Where that model's cost is unknown, chains are
-    ordered by the share of documents that may have to pay it.
+    What the chain leaves goes to the strongest model. Where that model's cost is unknown, chains
+    are ordered by the share of documents that may have to pay it.
     """
     names = tuple(name for certificate in chain for name in certificate.models)
     candidates = [

@@ -44,7 +44,7 @@ def _beta_quantile(a: float, b: float) -> float:
 
 
 def _beta_share(a: float, b: float, x: float) -> float:
-    """Return the share of a beta distribution below x (the regularized incomplete beta function)."""
+    """Return the share of a beta distribution below x (regularized incomplete beta function)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     # The fraction converges quickly on one side of the mean; the other side is its complement.

@@ -1,4 +1,4 @@
-"""CSV records with the lines that they are on; a quote out of place breaks one record, not the rest.
+"""CSV records with their lines; a quote out of place breaks one record, not the rest.
 
 A quoted cell may have line ends. One stray quote therefore turns all rows up to the next quote
 into one cell, and the result is valid CSV. `CsvReader` refuses such a record when its lines look

@@ -1,4 +1,4 @@
-"""Durations and moments as providers and people write them: `6m0s`, `250 ms`, HTTP dates, epoch seconds."""
+"""Durations and moments as people and providers write them: `6m0s`, `250 ms`, HTTP dates."""
 
 from __future__ import annotations
 

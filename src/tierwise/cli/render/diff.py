@@ -84,7 +84,8 @@ def _cost_sentence(difference: Difference) -> str:
         sentence = f"First choices cost the same: {usd(after)}"
     else:
         verb = "saves" if before > after else "costs"
-        sentence = f"First choices: {usd(before)} -> {usd(after)}, which {verb} {usd(abs(before - after))}"
+        change = f"{verb} {usd(abs(before - after))}"
+        sentence = f"First choices: {usd(before)} -> {usd(after)}, which {change}"
     if difference.unpriced:
         sentence += f"; {difference.unpriced} more, of unknown price or tokens"
     return f"{sentence}."

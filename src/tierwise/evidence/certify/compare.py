@@ -251,7 +251,7 @@ def keep_larger(
 def larger_certificates(
     evaluation: Evaluation, candidates: Iterable[Chain], earlier: Iterable[Certificate]
 ) -> dict[Chain, Certificate]:
-    """Return the valid certificates of candidates that rest on more labels than the golden set has."""
+    """Return the valid certificates of candidates that rest on more labels than there are now."""
     current = evaluation.engine.current(evaluation.step, evaluation.parameters)
     wanted = set(candidates)
     size = len(evaluation.golden.examples)

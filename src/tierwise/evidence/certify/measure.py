@@ -150,8 +150,8 @@ def proven_accuracy(
 ) -> float:
     """Return the accuracy that a result proves.
 
-    With a judge: the proven share of answers that it passed, less the share of wrong answers that it may pass. Each is
-    bounded at half the level, so that both bounds are valid together.
+    With a judge: the proven share of answers that it passed, less the share of wrong answers that
+    it may pass. Each is bounded at half the level, so that both bounds are valid together.
     """
     alpha = _level(judged)
     passed = lower_bound(errors, n, alpha=alpha, compared=compared) if n else 0.0

@@ -23,7 +23,10 @@ START = "0" * 64  # takes the place of the hash before the first record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
-    """The head of a chain of records, kept in the ledger; `previous` is the hash of the seal before."""
+    """The head of a chain of records, kept in the ledger.
+
+    `previous` is the hash of the previous seal.
+    """
 
     number: int
     kind: Kind
@@ -83,7 +86,7 @@ class Scope:
 def cells(record: Record) -> dict[str, str]:
     """Return a record's non-empty fields as text, for a CSV file and for the digest."""
     texts = {name: _cell(value) for name, value in record.items()}
-    # A CSV file cannot tell an empty field from a missing one, and the digest must not depend on it.
+    # In a CSV file an empty field looks like a missing one, and the digest must not differ.
     return {name: text for name, text in texts.items() if text}
 
 

@@ -111,7 +111,7 @@ class Retention:
             }
 
     def forget_ended(self, *, by: str) -> Removed:
-        """Delete the texts of all runs that have ended; what persons decided stays, later runs need it."""
+        """Delete the texts of all ended runs, but no reviewer's decision: later runs need it."""
 
         def strip(connection: Connection) -> Removed:
             removed = _strip_runs(
@@ -136,7 +136,9 @@ class Retention:
         return self._forget(strip, {"runs_before": before}, by=by, dry_run=dry_run)
 
     def forget_document(self, name: str, *, by: str, dry_run: bool = False) -> Removed:
-        """Delete what all runs hold of a document and every copy of its text: by id, or hash (12 digits or more).
+        """Delete every text of a document, in all runs, and every copy of it.
+
+        `name` is its id, or its hash (12 digits or more).
 
         Raises UnknownName when no run had such a document.
         """
@@ -228,7 +230,7 @@ class Retention:
         return removed
 
     def _empty_log(self) -> None:
-        """Take what was deleted out of SQLite's log too; not while another program reads the ledger."""
+        """Remove deleted texts from SQLite's log, unless another program reads the ledger."""
         if is_sqlite(self._database.engine):
             with self._database.translated_errors("written"):
                 connection = self._database.engine.raw_connection()
@@ -302,7 +304,7 @@ def _strip(
 
 
 def _plain_reasons(connection: Connection, meant: _Scope) -> None:
-    """Rewrite reasons that quote: what is left says which model failed which check, or with which error."""
+    """Rewrite reasons that quote, to which model failed which check, or with which error."""
     o = OutcomeRecord
     a = AttemptRecord
     v = VerdictRecord

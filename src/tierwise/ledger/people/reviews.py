@@ -29,8 +29,9 @@ _STATUS: Mapping[Word, Status] = {
 class Decision:
     """A reviewer's decision on one outcome. `reopened` takes an earlier decision back.
 
-    `value` is the answer that counts from now on, plain JSON data; `model` says whose answer was approved.
-    `reviewed_at` is seconds since the epoch, UTC; `question` is what was asked (see `Step.question`).
+    `value` is the answer that counts from now on, plain JSON data; `model` says whose answer was
+    approved. `reviewed_at` is seconds since the epoch, UTC; `question` is what was asked (see
+    `Step.question`).
     """
 
     run_id: str
@@ -182,7 +183,7 @@ class Reviews:
     def answers(
         self, question: str, document_hashes: Iterable[str]
     ) -> dict[str, Decision]:
-        """By document hash, what was decided last when the same was asked of the same text, in whatever run."""
+        """Return the last decision on the same question and text, in any run, by hash."""
         same = (
             ReviewRecord.question == question,
             ReviewRecord.document_hash.in_(set(document_hashes)),
@@ -211,7 +212,7 @@ class Reviews:
     def waited(
         self, run_id: str, step: str | None = None
     ) -> list[tuple[str, str, str]]:
-        """Document, step and reason of all that waited when the run ended, decided by now or not."""
+        """Return document, step and reason of all that waited at the end of the run."""
         o = OutcomeRecord
         wanted = [
             o.run_id == run_id,

@@ -2,8 +2,8 @@
 
 One item is one document in one step and run: the answer in use, and a shadow's where there is one.
 People may label any item. But labelling disagreements first overestimates the error rate. So chance
-marks every other item as counted when it is recorded. Evidence takes the counted items alone, in the
-order of recording, up to the first without a label: leaving some out cannot change it.
+marks every other item as counted when it is recorded. Evidence takes the counted items alone, in
+the order of recording, up to the first without a label: leaving some out cannot change it.
 """
 
 from __future__ import annotations

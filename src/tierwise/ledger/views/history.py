@@ -1,4 +1,4 @@
-"""Experience of earlier runs with a step on a model: length, pass rate and duration of its answers."""
+"""Earlier answers to a step by a model: their length, pass rate and duration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Key = tuple[str, str, str]  # step, prompt such as "classify v1", model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """The answered calls of one step, prompt and model, reused ones left out; tokens and seconds are a call."""
+    """The answered calls of one step, prompt and model, without reused ones.
+
+    Tokens and seconds are a call's.
+    """
 
     calls: int
     repairs: int

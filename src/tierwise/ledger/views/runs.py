@@ -103,7 +103,8 @@ class Runs:
                     connection.scalars(newest.with_only_columns(Run.id).limit(10)),
                 )
             raise Misuse(
-                f"'{name}' fits several runs: {', '.join(run.id for run in found)}; give more of the id"
+                f"'{name}' fits several runs: {', '.join(run.id for run in found)}; "
+                "give more of the id"
             )
 
     def summary(self, run_id: str) -> list[SummaryRow]:
@@ -185,7 +186,7 @@ class Runs:
     def _deferred_for_passing_reasons(
         self, flow: str, is_passing: IsPassing
     ) -> dict[tuple[str, str], float]:
-        """Return id and hash of each such document with the start of the last run that it was in."""
+        """Return id and hash of each such document with the start of its last run."""
         of_flow = (Run.flow == flow, Run.state == "completed")
         is_fault = and_(CURRENT.c.status == "deferred", CURRENT.c.cause == _FAULT)
         same_step = and_(
@@ -329,7 +330,8 @@ def _key(row: Any) -> _Key:
 def _latest(connection: Connection) -> RunRow:
     """Return the newest run that did something, is under way, or was completed. Raises Misuse.
 
-    Measurements count only where no flow has run: a person who asks for the last run means a flow's.
+    Measurements count only where no flow has run: a person who asks for the last run means a
+    flow's.
     """
     has_outcomes = exists().where(OutcomeRecord.run_id == Run.id)
     has_attempts = exists().where(AttemptRecord.run_id == Run.id)
@@ -353,7 +355,7 @@ def _latest(connection: Connection) -> RunRow:
 
 
 def _is_measurement() -> ColumnElement[int]:
-    """Select 1 for a run of `tierwise certify` or `try`: named after the command, without a flow."""
+    """Select 1 for a run of `tierwise certify` or `try`, named after the command, with no flow."""
     named = [Run.flow.startswith(command) for command in ("certify ", "try ")]
     # a flow of such a name has a flow run in Prefect
     return case((and_(Run.flow_run_id.is_(None), or_(*named)), 1), else_=0)

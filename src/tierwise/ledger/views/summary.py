@@ -69,8 +69,9 @@ class ErrorRow:
 class NeededRow:
     """The spending of a step, and the calls that one model would answer in place of all others.
 
-    `barred`: a guard kept that model from these documents. `long`: the prompt is above its long-prompt limit.
-    `usage` holds the tokens of the `counted` calls together; those of the `uncounted` ones nobody knows.
+    `barred`: a guard kept that model from these documents. `long`: the prompt is above its
+    long-prompt limit. `usage` are the tokens of all `counted` calls; those of the `uncounted` ones
+    are unknown.
     """
 
     step: str
@@ -86,10 +87,10 @@ class NeededRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimateRow:
-    """Documents of a step whose needed calls have no token counts, and the tokens that they would have taken.
+    """Documents of a step whose needed calls have no token counts, and their estimated tokens.
 
-    That is the prompt as it was estimated for routing, and the accepted answer as it is. `long` as in NeededRow;
-    documents that a guard keeps from the model are left out.
+    That is the prompt as it was estimated for routing, and the accepted answer as it is. `long` as
+    in NeededRow; documents that a guard keeps from the model are left out.
     """
 
     step: str
@@ -215,10 +216,10 @@ class Summaries:
     ) -> list[NeededRow]:
         """Return the spending, and the calls needed had every document gone to `model`.
 
-        Those calls are the first answered ones: no repairs, re-asks, escalations, judges or shadows,
-        and no reused answers. Where a document's first answer took no tokens, as a trained classifier's
-        does, the first escalation that took some replaces it. `long_from` is the prompt length
-        (tokens) above which the model has another price.
+        Those calls are the first answered ones: no repairs, re-asks, escalations, judges or
+        shadows, and no reused answers. Where a document's first answer took no tokens, as a trained
+        classifier's does, the first escalation that took some replaces it. `long_from` is the
+        prompt length (tokens) above which the model has another price.
         """
         marked = _marked(run_ids, model, long_from)
         key = (marked.c.step, marked.c.barred, marked.c.long)

@@ -1,6 +1,7 @@
-"""Causes of outcomes and kinds of rejections as fields, filled once from the sentences of version 0.1.0.
+"""Causes of outcomes and kinds of rejections as fields, filled once from sentences of 0.1.0.
 
-This is the only place that reads sentences, and it reads those of 0.1.0 alone: later ones carry their fields.
+This is the only place that reads sentences, and only those of version 0.1.0: later rows have the
+fields.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ branch_labels = None
 depends_on = None
 
 _PAGE = 500  # rows updated at once
-# How a rejection's sentence began, and the kind that it means. Any other one named a missing certificate.
+# How a rejection's sentence began, and its kind. Any other sentence named a missing certificate.
 _KINDS = (
     ("guard ", "guard"),
     ("unavailable: ", "unavailable"),
@@ -127,7 +128,7 @@ def _has_failed_checks() -> sa.ColumnElement[bool]:
 
 
 def _fill_rejections(connection: sa.Connection) -> None:
-    """Give every rejection inside a route its kind, and every outcome the models that a guard barred."""
+    """Give each rejection in a route its kind, and each outcome the models that a guard barred."""
     query = sa.select(
         _outcomes.c.run_id, _outcomes.c.document_id, _outcomes.c.step, _outcomes.c.route
     )
