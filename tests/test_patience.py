@@ -206,7 +206,12 @@ def test_a_cheap_model_at_its_limit_is_waited_for_though_another_is_left(
 
 
 def test_a_route_may_fall_back_at_once(
-    tmp_path: Path, small: Standin, large: Standin, server: Server, clock: FastClock
+    tmp_path: Path,
+    small: Standin,
+    large: Standin,
+    server: Server,
+    clock: FastClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     small.answer(server.bucket(10, 60, after))
     rules = RULES.replace("[small, large]", "[small, large], on_outage: fallback")
@@ -221,6 +226,9 @@ def test_a_route_may_fall_back_at_once(
     assert {outcome.status for outcome in outcomes} == {"accepted"}
     assert server.answered == 10
     assert large.count == 15
+    said = [line for line in caplog.messages if line.startswith("small is out")]
+    assert len(said) == 1
+    assert "go to the next model of their route: too many requests (429)" in said[0]
 
 
 # ---- outages

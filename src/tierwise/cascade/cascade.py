@@ -188,19 +188,24 @@ class Cascade:
                 fault = failure.cause
                 progress.quotes = True  # a provider's error may repeat what it was sent
                 is_own = self._is_own_fault(work, name, progress)
-                if not is_own and self._is_out(
-                    work, name, fault, begun, untried, patience
-                ):
-                    note = await self._wait_for(work, name, fault, progress, patience)
-                    if note is None:
+                waits = self._is_out(work, name, fault, begun, untried, patience)
+                note = ""
+                if waits and not is_own:
+                    refusal = await self._wait_for(
+                        work, name, fault, progress, patience
+                    )
+                    if refusal is None:
                         untried.insert(0, name)
                         continue
-                    self._fall_back(name, fault, progress, note)
-                    continue
-                self._fall_back(name, fault, progress)
-                # It gets another turn where no other model answers.
-                if not is_own and self._is_out(work, name, fault, begun, [], patience):
-                    progress.out[name] = fault
+                    note = refusal
+                self._fall_back(name, fault, progress, note)
+                is_out = self._is_out(work, name, fault, begun, [], patience)
+                if is_out and not is_own:
+                    if self._others(untried):
+                        self._attempts.limits(model).say_fallback(fault)
+                    if not waits:
+                        # It gets another turn where no other model answers.
+                        progress.out[name] = fault
                 continue
             except BudgetExceeded as error:
                 work.shortfall = error  # another model may cost less
@@ -239,6 +244,10 @@ class Cascade:
                 return name
         return None
 
+    def _others(self, untried: Sequence[str]) -> list[str]:
+        """Return the untried models that may still be called."""
+        return [name for name in untried if name not in self._stopped]
+
     def _ready_at(self, work: Work, name: str) -> float:
         model = work.run.policy.catalog.model(name)
         return self._attempts.limits(model).ready_at()
@@ -271,7 +280,7 @@ class Cascade:
             fault,
             self._attempts.limits(model).circuit,
             begun=begun,
-            other_left=any(other not in self._stopped for other in untried),
+            other_left=bool(self._others(untried)),
             on_outage=patience.on_outage,
         )
 

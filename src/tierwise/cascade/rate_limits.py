@@ -133,6 +133,7 @@ class ModelLimits:
         self._waiting = 0  # documents
         self._closing = False
         self._said_at = NEVER
+        self._fallback_said = False
         self._requests: PerMinute | None = None
         if model.requests_per_minute:
             self._requests = PerMinute(model.requests_per_minute)
@@ -207,6 +208,19 @@ class ModelLimits:
                 await self._clock.wait(self._changed, seconds)
         finally:
             self._waiting -= 1
+
+    def say_fallback(self, fault: TierwiseError) -> None:
+        """Say that documents go to another model, once an outage."""
+        if self._fallback_said:
+            return
+        self._fallback_said = True
+        cause = cause_of(fault)
+        log.warning(
+            "%s is out; its documents go to the next model of their route: %s%s",
+            self._name,
+            getattr(cause, "message", cause),
+            remedy_for(cause),
+        )
 
     def ready_at(self) -> float:
         """Return the time from which the model may be called, by the clock of the circuit."""
@@ -303,8 +317,10 @@ class ModelLimits:
             self._trial = None
             self._invited_until = NEVER
             is_other = True
-        if was_out and circuit.out_since == NEVER and self._said_at > NEVER:
+        was_said = self._said_at > NEVER or self._fallback_said
+        if was_out and circuit.out_since == NEVER and was_said:
             self._said_at = NEVER
+            self._fallback_said = False
             log.warning("%s answers again", self._name)
         if is_other:
             self.wake_all()

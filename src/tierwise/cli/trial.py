@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tierwise.records import Attempt, Document, Message, Outcome, Verdict
     from tierwise.steps.step import Step
 
+_LONGEST_PATIENCE_S = 30.0  # a person waits for the answers
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTrial:
@@ -155,7 +157,9 @@ def _try_model(
     refused = _refusal(work, model)
     if refused:
         return replace(trial, refused=refused)
-    job = replace(work.job, models=(model.name,))
+    patience_s = min(_LONGEST_PATIENCE_S, work.run.patience_s)
+    run = replace(work.run, patience_s=patience_s)
+    job = replace(work.job, run=run, models=(model.name,))
     batch = Batch((work.document,), total=1)
     try:
         [done] = engine.run_job(job, batch).load()
