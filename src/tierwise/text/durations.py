@@ -53,8 +53,10 @@ _SECONDS_OF = {
 }
 _UNITS = "|".join(sorted(_SECONDS_OF, key=len, reverse=True))
 _PART = rf"(\d+(?:\.\d+)?)\s*({_UNITS})(?![a-z])"
-# Such as `1h 2m 3.5s` or `1 minute and 30 seconds`.
-DURATION = rf"(?:\d+(?:\.\d+)?\s*(?:{_UNITS})(?![a-z])(?:\s*(?:,|and)?\s*(?=\d))?)+"
+# Such as `1h 2m 3.5s` or `1 minute and 30 seconds`. Bounded, as it is searched in what servers say:
+# a text of digits alone must not take a time that grows with its square.
+_AMOUNT = r"(?<![\d.])\d{1,12}(?:\.\d{1,12})?"
+DURATION = rf"(?:{_AMOUNT}\s?(?:{_UNITS})(?![a-z])(?:\s?(?:,|and)?\s?(?=\d))?){{1,5}}"
 _WHOLE = re.compile(DURATION, re.IGNORECASE)
 _PARTS = re.compile(_PART, re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?(?:e\+?\d{1,3})?", re.IGNORECASE)
