@@ -39,6 +39,7 @@ from tests.kit.replies import (
     strange,
 )
 from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
+from tests.kit.usages import DOCUMENTED, USAGE, is_known, owed
 from tierwise.documents import iter_documents
 from tierwise.documents.readers.formats import extract
 from tierwise.errors import TierwiseError
@@ -46,8 +47,10 @@ from tierwise.evidence.replay import read_outcomes
 from tierwise.gateway.http_exchange import ErrorStatus, HttpExchange
 from tierwise.gateway.provider_errors import translated_errors
 from tierwise.gateway.replies import to_reply
+from tierwise.gateway.usage import read_usage, with_plain_counts
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import load_certificates
+from tierwise.policy.router import worst_case
 from tierwise.policy.rules import load_rules
 from tierwise.records import Call, Document, Message
 from tierwise.steps.checks import (
@@ -59,6 +62,7 @@ from tierwise.steps.checks import (
 from tierwise.steps.examples import load_golden
 from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.step import Step
+from tierwise.text.tokens import estimate_prompt_tokens
 
 # what tends to break readers of text: ends, quotes, numbers that are none, references to oneself
 NASTY = [
@@ -285,6 +289,38 @@ def _reply(data: bytes) -> object:
     return None
 
 
+def _usage(data: bytes) -> object:
+    """Read the usage in a body; what it costs must be no less than what it may mean."""
+    model = Model.model_validate(_PRICED)
+    call = Call(
+        model="m", identity="m", messages=(Message("user", TEXT),), max_tokens=50
+    )
+    exchange = HttpExchange(
+        direct=True, url="http://127.0.0.1", status=200, content=data
+    )
+    usage = read_usage(exchange.body, model, call, answered=True)
+    json.dumps(with_plain_counts(exchange.body))
+    tokens = estimate_prompt_tokens(call.messages)
+    cost = worst_case(model, tokens, call.max_tokens)
+    if usage is not None:
+        counts = (usage.cached_tokens, usage.prompt_tokens, usage.completion_tokens)
+        assert all(type(count) is int and 0 <= count < 2**63 for count in counts), usage
+        assert usage.cached_tokens <= usage.prompt_tokens, usage
+        cost = model.cost(usage)
+    reported = exchange.body.get("usage")
+    if set(exchange.body) == {"usage"} and is_known(reported):
+        assert cost is not None
+        assert cost >= owed(reported), (usage, owed(reported))
+    return usage
+
+
+def _strange_usages() -> st.SearchStrategy[bytes]:
+    """The usage of every provider with any JSON in any place, and counts that contradict."""
+    documented = strange(*DOCUMENTED).map(sent)
+    contradictory = USAGE.map(lambda usage: sent({"usage": usage}))
+    return documented | contradictory
+
+
 def _events(reply: object) -> bytes:
     """A reply as a server sends it in a stream."""
     return b"data: " + sent(reply) + b"\n\ndata: [DONE]\n\n"
@@ -298,6 +334,19 @@ _MODEL = {
     "max_output_tokens": 9,
     "price": "unknown",
     "strength": 1,
+}
+
+
+_PRICED = _MODEL | {
+    "context_tokens": 8000,
+    "max_output_tokens": 500,
+    "price": {
+        "input": 1,
+        "output": 2,
+        "cached_input": "0.1",
+        "source": "made up",
+        "date": "2026-11-01",
+    },
 }
 
 
@@ -347,6 +396,7 @@ def readers() -> dict[str, Reader]:
         "label": Reader(_answer(CLASSIFY, LABELS), (GOOD.encode(), b"Well: ```json\n" + GOOD.encode() + b"\n```")),
         "terms": Reader(_answer(EXTRACT, {}), (TERMS.encode(),)),
         "reply": Reader(_reply, (sent(OPENAI), _events(PARTS), b'{"error": {"message": "no"}}'), _strange_replies()),
+        "usage": Reader(_usage, tuple(map(sent, DOCUMENTED)), _strange_usages()),
         "outcomes": Reader(_in_file("o.csv", read_outcomes), (OUTCOMES.encode(),)),
         "packed-outcomes": Reader(_in_file("o.csv.gz", read_outcomes), (b"\x1f\x8b\x08\0" + b"\0" * 30,)),
         "golden.jsonl": Reader(_in_file("g.jsonl", _golden), (GOLDEN.encode(),)),

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from tests.kit.projects import RULES, make_project, model
 from tests.kit.standin import (
@@ -27,6 +26,7 @@ from tests.kit.standin import (
     unused_address,
 )
 from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
+from tests.kit.usages import USAGE, owed
 from tierwise.engine import Engine
 from tierwise.gateway import Gateway
 from tierwise.project import Project
@@ -421,86 +421,6 @@ def test_a_cut_answer_that_was_paid_before_is_not_reused_without_a_word(
 
 # ---- whatever a usage says, what it may have cost is on record
 
-_MOST_TOKENS = 80_000  # ten windows: no count above that is believed
-_NUMBERS = st.integers(0, 5000)
-_VALUES = st.one_of(
-    _NUMBERS,
-    _NUMBERS.map(float),
-    _NUMBERS.map(str),
-    _NUMBERS.map(lambda number: number + 0.5),
-    st.sampled_from([None, True, False, -1, math.nan, math.inf, 2**70, 1e300, "x", ""]),
-    st.just([1]),
-    st.just({"a": 1}),
-)
-_PROMPTS = ("prompt_tokens", "input_tokens", "promptTokenCount")
-_ANSWERS = ("completion_tokens", "output_tokens", "candidatesTokenCount")
-_TOTALS = ("total_tokens", "totalTokenCount")
-_USAGE = st.fixed_dictionaries(
-    {},
-    optional={
-        **dict.fromkeys((*_PROMPTS, *_ANSWERS, *_TOTALS), _VALUES),
-        "cached_tokens": _VALUES,
-        "prompt_tokens_details": st.fixed_dictionaries(
-            {}, optional={"cached_tokens": _VALUES}
-        )
-        | _VALUES,
-        "completion_tokens_details": st.fixed_dictionaries(
-            {}, optional={"reasoning_tokens": _VALUES}
-        )
-        | _VALUES,
-    },
-)
-
-
-def _number(value: Any) -> int | None:
-    """The whole number in a value, by another way than the product's."""
-    if isinstance(value, str) and value.isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not 0 <= value <= _MOST_TOKENS or value % 1:
-        return None
-    return int(value)
-
-
-def _largest(usage: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    numbers = [_number(usage.get(name)) for name in names]
-    return max((number for number in numbers if number is not None), default=None)
-
-
-def _detail(usage: dict[str, Any], section: str, name: str) -> int:
-    details = usage.get(section)
-    return (_number(details.get(name)) if isinstance(details, dict) else None) or 0
-
-
-def owed(usage: dict[str, Any]) -> Decimal:
-    """The most that a usage may mean, in USD at a price of 1 and 2, cached 0.1, a million."""
-    prompt = _largest(usage, _PROMPTS) or None  # no prompt has 0 tokens
-    answer = _largest(usage, _ANSWERS)
-    total = _largest(usage, _TOTALS) or 0
-    thoughts = _detail(usage, "completion_tokens_details", "reasoning_tokens")
-    cached = max(
-        _detail(usage, "prompt_tokens_details", "cached_tokens"),
-        _number(usage.get("cached_tokens")) or 0,
-    )
-    p = prompt or 0
-    a = answer or 0
-    readings = [(p, a), (p, max(a, thoughts))]
-    if thoughts > a or total == p + a + thoughts:
-        readings.append((p, a + thoughts))
-    if prompt is not None and total > p:
-        readings.append((p, total - p))
-    if answer is not None and total > a:
-        readings.append((total - a, a))
-    costs = []
-    for prompt_tokens, answer_tokens in readings:
-        discounted = cached if cached <= prompt_tokens else 0
-        units = (
-            prompt_tokens - discounted + discounted / Decimal(10) + 2 * answer_tokens
-        )
-        costs.append(units / 1_000_000)
-    return max(costs)
-
 
 @pytest.fixture
 def paying(build: Build, provider: Standin) -> Callable[[str, Any], Decimal]:
@@ -537,7 +457,7 @@ def paying(build: Build, provider: Standin) -> Callable[[str, Any], Decimal]:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(usage=_USAGE)
+@given(usage=USAGE)
 @example(usage=counts(100, 10, 3110))
 @example(usage={"completion_tokens": 4000})
 @example(usage={"prompt_tokens": 4000})
