@@ -33,12 +33,22 @@ from tierwise.text.csv_records import (
 _SAMPLE_BYTES = 1_000_000
 _LONGEST_KEY = 100
 _DELIMITERS = ",;\t|"
+_NO_DELIMITER = "\ufdd1"  # no character, so in no text
 _NO_ROWS = "the file has no rows"
 # Excel's first line: the delimiter of the others
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _RETURN = "\ufdd0"  # no character, so in no text
+_LINE_END = re.compile("[\r\n]")
 _MARK = "\ufeff"  # a byte order mark
 _MOST_NULS = 0.05  # of a text file's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The fields of one row, and its place such as `lines 3 to 5`."""
+
+    place: str
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class RowFile:
         Raises DocumentError or OSError when the file as a whole cannot be read.
         """
         notes: dict[str, str] = {}
-        rows: Iterator[Mapping[str, Any] | DocumentError]
+        rows: Iterator[_Row | DocumentError]
         if self.path.suffix.lower() == ".csv":
             encoding, notes = _csv_encoding(self.path)
             rows = _csv_rows(self, encoding)
@@ -68,11 +78,15 @@ class RowFile:
                 key = _row_key(number, number, seen_keys)
                 yield RawDocument(id=f"{self.id}#{key}", problem=str(row))
             else:
-                document = row_document(row, number, seen_keys, self.text_column)
+                document = row_document(row.fields, number, seen_keys, self.text_column)
+                problem = document.problem
+                if problem:
+                    problem = f"{row.place}: {problem}"
                 yield replace(
                     document,
                     id=f"{self.id}#{document.id}",
                     metadata={**document.metadata, **notes},
+                    problem=problem,
                 )
         if not seen_keys:
             raise DocumentError(_NO_ROWS)
@@ -146,7 +160,7 @@ def _row_key(own: object, number: int, seen: set[str]) -> str:
 # JSON Lines
 
 
-def _json_rows(source: RowFile) -> Iterator[dict[str, Any] | DocumentError]:
+def _json_rows(source: RowFile) -> Iterator[_Row | DocumentError]:
     """Yield the object of each line that is not blank.
 
     Raises DocumentError for a file that is one JSON array, or whose objects go over several lines.
@@ -226,7 +240,7 @@ def _check_layout(first_line: bytes) -> None:
         )
 
 
-def _parse_json_row(line: bytes, number: int) -> dict[str, Any] | DocumentError:
+def _parse_json_row(line: bytes, number: int) -> _Row | DocumentError:
     row = _load_json(line)
     if row is _INVALID and line.endswith(b","):
         # an array's elements, without its brackets
@@ -239,7 +253,7 @@ def _parse_json_row(line: bytes, number: int) -> dict[str, Any] | DocumentError:
         return DocumentError(
             f"line {number}: the line is not a JSON object; correct it"
         )
-    return row
+    return _Row(f"line {number}", row)
 
 
 _INVALID = object()
@@ -279,9 +293,7 @@ def _whole_number(digits: str) -> int | str:
 # CSV
 
 
-def _csv_rows(
-    source: RowFile, encoding: str
-) -> Iterator[dict[str, str] | DocumentError]:
+def _csv_rows(source: RowFile, encoding: str) -> Iterator[_Row | DocumentError]:
     with _open_csv(source.path, encoding) as file:
         lines = _with_marked_returns(_error_for_line(file, source.max_bytes))
         first_line, number, separator = _find_header(lines)
@@ -304,8 +316,7 @@ def _csv_rows(
 def _open_csv(path: Path, encoding: str) -> IO[str]:
     """Open a CSV file with the line ends of its first line.
 
-    In a file with other line ends, a carriage return is part of a cell: some programs write it
-    without quotes.
+    Line ends of another kind are part of a cell: some programs write them without quotes.
     """
 
     def opened(newline: str) -> IO[str]:
@@ -314,23 +325,27 @@ def _open_csv(path: Path, encoding: str) -> IO[str]:
     with opened("") as file:
         try:
             first_line = file.readline(_SAMPLE_BYTES)
+            following = file.read(_SAMPLE_BYTES)
         except UnicodeDecodeError:
-            first_line = ""  # reading it again says so
-    return opened("" if first_line.endswith("\r") else "\n")
+            return opened("\n")  # reading it again says so
+    both = following.count("\r\n")
+    if first_line.endswith("\r") and following.count("\r") > 2 * both:
+        return opened("\r")
+    return opened("\n")
 
 
 def _with_marked_returns(
     lines: Iterator[str | DocumentError],
 ) -> Iterator[str | DocumentError]:
-    """Yield the lines with a mark for each carriage return inside of one.
+    """Yield the lines with a mark for each other line end inside of one.
 
     The csv module would end the row there.
     """
     for line in lines:
         if isinstance(line, str):
             content = line.rstrip("\r\n")
-            if "\r" in content:
-                marked = content.replace("\r", _RETURN)
+            if "\r" in content or "\n" in content:
+                marked = _LINE_END.sub(_RETURN, content)
                 yield marked + line[len(content) :]
                 continue
         yield line
@@ -351,9 +366,7 @@ def _is_blank_row(cells: list[str]) -> bool:
     return not any(cell.strip() for cell in cells)
 
 
-def _csv_row(
-    row: CsvRecord, names: list[str], encoding: str
-) -> dict[str, str] | DocumentError:
+def _csv_row(row: CsvRecord, names: list[str], encoding: str) -> _Row | DocumentError:
     cells = without_empty_end(row.cells, len(names))
     place = f"line {row.first_line}"
     if row.last_line > row.first_line:
@@ -368,7 +381,7 @@ def _csv_row(
             f"{place}: it is not all {encoding}; save the file as UTF-8"
         )
     whole = [cell.replace(_RETURN, "\n") for cell in cells]
-    return dict(zip(names, whole, strict=True))
+    return _Row(place, dict(zip(names, whole, strict=True)))
 
 
 def _find_header(lines: Iterator[str | DocumentError]) -> tuple[str, int, str]:
@@ -434,6 +447,11 @@ def _find_delimiter(header: str, text_column: str) -> str:
     Raises DocumentError when no delimiter does.
     """
     wanted = text_column.strip().casefold()
+    if [name.strip().casefold() for name in _split_line(header, _NO_DELIMITER)] == [
+        wanted
+    ]:
+        # A table of one column: a comma in a text needs no quotes.
+        return _NO_DELIMITER
     for delimiter in _DELIMITERS:
         columns = _split_line(header, delimiter)
         if wanted in [name.strip().casefold() for name in columns]:
