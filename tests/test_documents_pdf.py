@@ -567,6 +567,55 @@ def test_the_page_after_a_broken_one_is_read(make: Callable[[], PdfFile]) -> Non
     assert "Third page" in extracted(make()).text
 
 
+def replaced_font(file: PdfFile) -> int:
+    """A font that says of every letter that it is unknown."""
+    letters = b"".join(b"<%02x> <fffd>\n" % code for code in range(33, 127))
+    table = file.add(
+        "",
+        b"/CIDInit /ProcSet findresource begin begincmap\n1 begincodespacerange <00> <ff> "
+        b"endcodespacerange\n94 beginbfchar\n" + letters + b"endbfchar\nendcmap",
+    )
+    return file.add(
+        f"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode {table} 0 R >>"
+    )
+
+
+def private_font(file: PdfFile) -> int:
+    """A font whose letters are of private use, as those of symbols are."""
+    letters = b"".join(b"<%02x> <f0%02x>\n" % (c, c) for c in range(33, 127))
+    table = file.add("", b"begincmap\n94 beginbfchar\n" + letters + b"endbfchar\n")
+    return file.add(
+        f"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode {table} 0 R >>"
+    )
+
+
+@pytest.mark.parametrize("font", [unknown_font, replaced_font, private_font])
+def test_pages_in_fonts_without_letters_are_named(
+    font: Callable[[PdfFile], int],
+) -> None:
+    file = scan()
+    file.page("A secret page of letters", font=font(file))
+    file.page(PROSE)
+    assert extracted(file).unread_pages == (
+        "page 2 of 3 has fonts that do not say which letters they show",
+    )
+
+
+def test_some_letters_without_meaning_are_listed() -> None:
+    file = PdfFile()
+    font = unknown_font(file)
+    page = file.page(
+        *[PROSE] * 8, drawing="BT /F2 9 Tf 50 50 Td (A secret passage, cut) Tj ET\n"
+    )
+    resources = f"/Font << /F1 {file.font} 0 R /F2 {font} 0 R >>"
+    file.replace(
+        page, file.content(page).replace(f"/Font << /F1 {file.font} 0 R >>", resources)
+    )
+    found = extracted(file)
+    assert found.unread == ("letters on page 1 whose font does not say them",)
+    assert found.unread_pages == ()
+
+
 def with_hidden_layer() -> PdfFile:
     """A scan on which text recognition ran."""
     return with_scan("Total 240 euros", text_mode=3)

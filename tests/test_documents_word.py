@@ -171,6 +171,12 @@ def test_text_in_a_paragraph_is_read_at_its_place(name: str) -> None:
     assert found.text.count("MARK") == 1
 
 
+def test_hidden_text_is_read() -> None:
+    """It is often there for a reason, such as an instruction."""
+    hidden = "<w:r><w:rPr><w:vanish/></w:rPr><w:t>MARK</w:t></w:r>"
+    assert "MARK" in extracted(body(paragraph("Price ", hidden))).text
+
+
 @pytest.mark.parametrize(
     "inside",
     [

@@ -16,7 +16,7 @@ from tests.kit.reading import read, reason
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise import read_documents, recorded_run, write_documents
-from tierwise.documents import iter_documents
+from tierwise.documents import iter_documents, iter_items
 from tierwise.errors import ConfigError, UnknownName
 from tierwise.ledger import Ledger
 from tierwise.orchestrate.process_state import engine
@@ -61,6 +61,13 @@ def test_it_goes_on_where_that_is_accepted(tmp_path: Path) -> None:
     assert document.text == COVER
     assert document.outcomes == {}
     assert document.metadata["incomplete"] == LOST
+
+
+def test_a_document_that_a_program_read_keeps_the_word(tmp_path: Path) -> None:
+    document = read_one(tmp_path / "fax.pdf", fax(), incomplete="accept")
+    [again] = iter_items([document])
+    assert again.metadata["incomplete"] == LOST
+    assert again.text == COVER
 
 
 def test_a_misspelt_setting_is_refused_at_once(tmp_path: Path) -> None:
@@ -128,6 +135,8 @@ def test_a_run_holds_it_until_the_setting_changes_and_shows_what_it_lost(
     shown = terminal("show", run_id, "--documents", "--json", cwd=project)
     [row] = json.loads(shown.out)["documents"]
     assert row["incomplete"] == LOST
+    table = terminal("show", run_id, "--documents", "--csv", cwd=project).out
+    assert LOST in table
     explained = terminal("explain", "fax.pdf", "--run", run_id, cwd=project)
     assert "pages 2-4 of 4" in " ".join(explained.out.split()), explained.err
     assert terminal("report", run_id, "--out", "r.html", cwd=project).code == 0

@@ -81,6 +81,15 @@ class PdfFile:
         self._files.append((name, self.add(spec)))
 
     @property
+    def font(self) -> int:
+        """The number of the font of text."""
+        return self._font
+
+    def content(self, number: int) -> str:
+        """An object as it is."""
+        return self._objects[number - 1].decode("latin-1")
+
+    @property
     def size(self) -> int:
         """The number of pages so far."""
         return len(self._kids)

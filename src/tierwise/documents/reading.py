@@ -216,11 +216,15 @@ def _finish_document(
     finisher: _Finisher, document: Document, max_bytes: int
 ) -> Document:
     """Return a Document as those of files are; its own language and outcomes stay."""
+    metadata = dict(document.metadata)
+    # of a document that was read before
+    incomplete = metadata.pop("incomplete", "")
     raw = RawDocument(
         id=document.id,
         text=document.text,
-        metadata=document.metadata,
+        metadata=metadata,
         declared=(document.sensitivity,),
+        unread=(incomplete,) if incomplete else (),
     )
     finished = finisher.finish(_limited(raw, max_bytes), {})
     return replace(
