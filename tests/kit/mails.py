@@ -254,10 +254,14 @@ _ENCODINGS = ("8bit", "quoted-printable", "base64")
 
 @dataclass
 class MarkedMail:
-    """A mail, the markers of its texts, and those of its attachments by the attachments' names."""
+    """A mail, the markers of its texts, and those of its attachments by the attachments' names.
+
+    `subjects` are markers in the subjects of attached messages.
+    """
 
     data: bytes
     markers: list[str] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
     attached: dict[str, str] = field(default_factory=dict)
 
 
@@ -270,9 +274,12 @@ class _Maker:
         self.mail = MarkedMail(b"")
 
     def marker(self) -> str:
-        word = f"marke{next(self.numbers)}ß"
+        word = self.word()
         self.mail.markers.append(word)
         return word
+
+    def word(self) -> str:
+        return f"marke{next(self.numbers)}ß"
 
     def text(self, kind: str = "text/plain") -> bytes:
         charset = self.draw(st.sampled_from(_CHARSETS))
@@ -298,7 +305,9 @@ class _Maker:
         return part(calendar(self.marker(), self.marker()), "text/calendar")
 
     def forward(self, depth: int) -> bytes:
-        subject = f"Subject: {self.marker()}\r\n".encode()
+        word = self.word()
+        self.mail.subjects.append(word)
+        subject = f"Subject: {word}\r\n".encode()
         return forwarded(message(self.part(depth + 1), subject))
 
     def group(self, depth: int) -> bytes:

@@ -64,9 +64,8 @@ _PGP_START = b"-----BEGIN PGP MESSAGE"
 _MOST_NESTED = 50
 _MOST_PARTS = 5000
 _MOST_VERSIONS = 20
-_LARGEST_LAYOUT_PICTURE = (
-    50_000  # bytes: logos and the like; scans and photographs have more
-)
+# Bytes: logos and the like have fewer, scans and photographs have more.
+_LARGEST_LAYOUT_PICTURE = 50_000
 _MOST_ZEROS = 0.1  # of the bytes of a text
 _LARGEST_TEXT_ATTACHMENT = 200_000  # bytes
 
@@ -74,11 +73,13 @@ _LARGEST_TEXT_ATTACHMENT = 200_000  # bytes
 class PartReader:
     """Reads a mail part by part. What is not in the returned texts is in `left_out` or `doubts`.
 
-    `charset` is the encoding of 8-bit text when an editor converted the file.
+    `charset` is the encoding of 8-bit text when an editor converted the file. `has_text` is True
+    when more was read than headers and pictures.
     """
 
     def __init__(self, charset: str | None = None) -> None:
         self.charset = charset
+        self.has_text = False
         self.left_out: list[LeftOut] = []
         self.doubts: list[str] = []  # what else may be missing
         self.pictures: list[str] = []  # shown in place of text, and not in the mail
@@ -92,18 +93,21 @@ class PartReader:
         """Return a message's texts, without its headers."""
         self.declared.append(message.shown("sensitivity").casefold())
         self._note_cut_headers(message)
+        parts = None
         if not message.header("content-type") and starts_with_boundary(message.body):
             parts = split_parts(message.body, "")
-            if parts:
-                self._note_missing_end(parts)
-                return self._pieces(parts, "text/plain", 0)
-        texts = self._read(message, 0, is_root=True)
+        if parts:
+            self._note_missing_end(parts)
+            texts = self._pieces(parts, "text/plain", 0)
+        else:
+            texts = self._read(message, 0, is_root=True)
         for outlook_text in self._outlook_texts:
             # Most mails have the same text twice.
             known = words_of("\n".join(texts))
             more = lines_with_more(outlook_text, known) if known else outlook_text
             if has_text(more):
                 texts.append(more)
+                self.has_text = True
         return texts
 
     def read_attached(self, data: bytes, depth: int = 0) -> list[str]:
@@ -130,6 +134,7 @@ class PartReader:
                 text = self._decode(Content(part.data), part.kind, part.charset)
                 if has_text(text):
                     texts.append(text)
+                    self.has_text = True
                     self._set_read(index)
         return texts
 
@@ -243,7 +248,8 @@ class PartReader:
             )
         if is_first and is_note_to_old_programs(text):
             return []
-        return [text] if has_text(text) else []
+        self.has_text = self.has_text or has_text(text)
+        return [text]
 
     def _alternatives(self, parts: Multipart, depth: int) -> list[str]:
         """Return one text that holds every word of the versions, then the invitations."""
@@ -356,6 +362,7 @@ class PartReader:
         for message in messages:
             phrase = "a block encrypted with PGP"
             self._keep("PGP", message.data, "encrypted", "application/pgp", phrase)
+        self.has_text = self.has_text or has_text(text)
         return [text] if text.strip() else []
 
     # --- helpers ---------------------------------------------------------------------------------

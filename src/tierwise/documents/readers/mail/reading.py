@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tierwise.documents.readers.mail.alternatives import has_text
 from tierwise.documents.readers.mail.entity import parse_entity
 from tierwise.documents.readers.mail.left_out import (
     DECRYPT,
@@ -51,9 +50,9 @@ def read_mail(data: bytes) -> Extracted:
     for other in saved.messages[1:]:
         texts += reader.read_attached(other)
     encrypted = any(part.why == "encrypted" for part in reader.left_out)
-    if not has_text(join_texts(texts)) and not encrypted:
+    if not reader.has_text and not encrypted:
         texts += reader.read_text_attachments()
-    if not has_text(join_texts(texts)):
+    if not reader.has_text:
         reason = why_it_waits(reader.left_out, [*reader.doubts, *reader.pictures])
         if reason:
             raise DocumentError(reason)
