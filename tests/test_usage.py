@@ -168,6 +168,7 @@ DOCUMENTED = {
         {"prompt_eval_count": 120, "eval_count": 9, "eval_duration": 10**12},
         (120, 9, 0),
     ),
+    "a total of 0": (openai(120, 9, 0), (120, 9, 0)),
     "floats": (openai(120.0, 9.0, 129.0), (120, 9, 0)),
     "texts": (openai("120", "9", "129"), (120, 9, 0)),
     "texts of floats": (openai("120.0", " 9 ", "1.29e2"), (120, 9, 0)),

@@ -319,7 +319,7 @@ def _read_counts(body: Mapping[str, Any], model: Model) -> _Counts:
     return _Counts(
         prompt=prompt,
         answer=_largest(found, _ANSWER),
-        total=_largest(found, _TOTAL),
+        total=_largest(found, _TOTAL) or None,  # 0 where a server does not sum
         thoughts=_largest(found, _THOUGHTS) or 0,
         thoughts_on_top=_largest(found, _THOUGHTS_ON_TOP) or 0,
         cached=cached,

@@ -92,7 +92,7 @@ def _run_items(summary: RunSummary) -> Iterator[Attention]:
         calls = plural(run.usage_unclear, "call")
         text = (
             f"{calls} with unclear usage: the server's token counts contradict each other, "
-            "the largest reading counts"
+            "the largest reading is billed"
         )
         yield Attention(text, f"tierwise show {run.id} --documents")
     if run.budget_usd and _NEARLY_SPENT * run.budget_usd <= run.cost_known:

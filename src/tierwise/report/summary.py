@@ -86,7 +86,7 @@ class RunSummary:
         parts.append(f"cost {usd(run.cost_known, run.cost_unknown)}")
         if run.usage_unclear:
             parts.append(
-                f"usage of {plural(run.usage_unclear, 'call')} unclear (the largest reading counts)"
+                f"usage of {plural(run.usage_unclear, 'call')} unclear (the largest reading is billed)"
             )
         return ", ".join(parts)
 

@@ -84,9 +84,7 @@ def _what_happened(
     lines.append(f"  {calls}; {cost}.")
     if run.usage_unclear:
         unclear = plural(run.usage_unclear, "call")
-        lines.append(
-            f"  Usage of {unclear} unclear: the largest reading of the server's counts counts."
-        )
+        lines.append(f"  Usage of {unclear} unclear: the largest reading is billed.")
     lines += [f"  Not read: {others}." for others in engine.left_out]
     return lines
 
