@@ -89,6 +89,14 @@ STRAY = {
         ["id,text", *[f"{n * 7919 * 104729 % 16**6:06x},Letter {n}" for n in range(1, 9)], '0a1b2c,"Letter', *[f"{n * 7919 * 104729 % 16**6:06x},Letter {n}" for n in range(10, 30)], '123456,the 27"', "abcdef,last"],
         "lines 10 to 31 (22 lines)", 31,
     ),
+    "names and addresses": (
+        ["name,email,text", "Ann,ann@x.org,hi", 'Bob,bob.b@x.org,"open', *[f"{n},{n.lower()}@post.example,late" for n in ("Cy", "Dee", "Edward", "Fay")], 'Gil,gil@x.org,27"', "Hal,hal@x.org,last"],
+        "lines 3 to 8 (6 lines)", 8,
+    ),
+    "many columns": (
+        ["from,to,text,place", "Ann,Bo,hi,Kiel", 'Bo,Cy,"open,Bonn', "Cy,Di,late,Ulm", "Di,Ed,late,Kiel", 'Ed,Fay,27",Bonn', "Fay,Gil,last,Ulm"],
+        "lines 3 to 6 (4 lines)", 6,
+    ),
     "with semicolons": (
         ["id;text", *[f"{n};Letter, {n}" for n in range(1, 5)], '5;"Letter', *[f"{n};Letter, {n}" for n in range(6, 20)], '20;27"', "21;last"],
         "lines 6 to 21 (16 lines)", 21,

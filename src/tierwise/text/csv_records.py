@@ -25,13 +25,15 @@ _MOST_LEFT_OUT_AFTER = 20
 _LINES_WITH_NEXT_NUMBERS = 2  # 5, then 6, 7, …
 _LINES_WITH_RISING_NUMBERS = 4
 _LINES_WITH_SAME_KIND = 5  # numbers, codes, or words that the column had before
-_LINES_WITHOUT_EVIDENCE = 8  # only the number of cells
+_LINES_WITHOUT_EVIDENCE = {2: 8, 3: 5}  # only the number of cells; by the table's width
+_LINES_OF_A_WIDE_TABLE = 3
 # One line in so many may look otherwise, such as a row with a cell too few.
 _LINES_FOR_A_MISFIT = 20
 # Lines that are read again, for each character of the file; a file of nothing but stray quotes
 # would otherwise take quadratic time.
 _MOST_READ_AGAIN = 20
 _LONGEST_NUMBER = 30  # digits
+_NO_PROSE = ("number", "code", "address")
 _ESCAPE = re.compile(r'\\(["\\])')
 
 
@@ -300,7 +302,7 @@ class CsvReader:
         self, rows: Sequence[Sequence[str]], own: Sequence[str], open_column: int
     ) -> int:
         """Return how many lines like rows are too many, by the evidence in the other columns."""
-        needed = _LINES_WITHOUT_EVIDENCE
+        needed = _LINES_WITHOUT_EVIDENCE.get(self._width, _LINES_OF_A_WIDE_TABLE)
         for column in range(self._width):
             if column == open_column:
                 continue
@@ -308,7 +310,7 @@ class CsvReader:
             here = [own[column], *(row[column] for row in rows)]
             if _counts_otherwise(before, here):
                 return sys.maxsize
-            needed = min(needed, _lines_needed_by(before, here))
+            needed = min(needed, _lines_needed_by(before, here) or needed)
         return needed
 
     def _looks_spaced(self, cells: Sequence[str]) -> bool:
@@ -431,7 +433,7 @@ def _double_quote(escape: re.Match[str]) -> str:
 
 
 def _kind(cell: str) -> str:
-    """Return what a cell is: empty, a number, a code, a word or a text of several words."""
+    """Return what a cell is: empty, a number, an address, a code, a word or a text of words."""
     content = cell.strip()
     if not content:
         return "empty"
@@ -439,6 +441,8 @@ def _kind(cell: str) -> str:
         return "number"
     if any(character.isspace() for character in content):
         return "text"
+    if "@" in content or "://" in content:
+        return "address"
     if any(character.isdecimal() for character in content):
         return "code"
     return "word"
@@ -449,6 +453,8 @@ def _is_alike(cell: str, seen: Sequence[str]) -> bool:
     kind = _kind(cell)
     if kind in ("word", "text"):
         return any(_kind(other) in ("word", "text") for other in seen)
+    if kind == "address":
+        return any(_kind(other) == kind for other in seen)
     # Some of a table's codes may have no letter in them.
     alike = (
         ("number", "code") if any(_kind(other) == "code" for other in seen) else (kind,)
@@ -459,8 +465,8 @@ def _is_alike(cell: str, seen: Sequence[str]) -> bool:
     return min(lengths) - 1 <= len(cell.strip()) <= max(lengths) + 1
 
 
-def _lines_needed_by(before: Sequence[str], here: Sequence[str]) -> int:
-    """Return how many lines like rows are too many, by one column's cells.
+def _lines_needed_by(before: Sequence[str], here: Sequence[str]) -> int | None:
+    """Return how many lines like rows are too many, by one column's cells; None if they say nothing.
 
     `before` are those of earlier records, `here` the record's own and those of its lines.
     """
@@ -471,9 +477,9 @@ def _lines_needed_by(before: Sequence[str], here: Sequence[str]) -> int:
         if all(later > earlier for earlier, later in pairwise(numbers)):
             return _LINES_WITH_RISING_NUMBERS
     known = set(before)
-    if all(_kind(cell) in ("number", "code") or cell in known for cell in here[1:]):
+    if all(_kind(cell) in _NO_PROSE or cell in known for cell in here[1:]):
         return _LINES_WITH_SAME_KIND
-    return _LINES_WITHOUT_EVIDENCE
+    return None
 
 
 def _counts_otherwise(before: Sequence[str], here: Sequence[str]) -> bool:
