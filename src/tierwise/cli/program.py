@@ -122,7 +122,7 @@ def _root(
 def main() -> None:
     """Run the command line. An error of ours becomes one line on stderr and an exit code."""
     # Most of a short command is imports, which leave no garbage to look for so often.
-    gc.set_threshold(20_000)
+    gc.set_threshold(50_000)
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
