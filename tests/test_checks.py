@@ -409,3 +409,102 @@ def test_a_number_that_the_document_does_not_have_is_invented(text: str) -> None
     found = verdict(numbers_are_in_the_document, Written(text=text), ORDER)
     assert found.passed is False
     assert "does not have" in found.reason
+
+
+# ---- numbers in other forms -----------------------------------------------------------------------
+
+# What a document says, its language, and a summary whose numbers are all in it.
+IN_OTHER_FORMS = [
+    ("أطلب استرداد مبلغ ٢٤٠ دينارا قبل ١٢ مايو، رقم ٥٥٢١", "ar", "5521: 240, 12"),
+    ("मुझे १२ कुर्सियाँ चाहिए", "hi", "12 कुर्सियाँ"),
+    ("৩ তারিখে ১২টি চেয়ার", "bn", "12, 3"),
+    ("เก้าอี้ ๑๒ ตัว", "th", "12"),
+    ("５月１２日に椅子を３脚注文しました", "ja", "5月12日、3脚"),
+    ("五月十二日，二百四十元，二〇二六年", "zh", "2026年5月12日，240"),
+    ("３万円を返金してください", "ja", "30,000円"),
+    ("twelve chairs by the third of December", "en", "12 chairs, 3 December"),
+    ("twenty-one lamps, one hundred and five beds, two thousand", "en", "21 105 2000"),
+    ("am dreißigsten Mai einundzwanzig Stühle für zwölfhundert", "de", "30. 21"),
+    ("zweihunderteinundvierzig Lampen", "de", "241"),
+    ("quarante-deux chaises, quatre-vingt-dix-sept lits", "fr", "42 97"),
+    ("treinta y dos sillas, mil doscientos cuarenta euros", "es", "32 1240"),
+    ("Order num\u00adber 55\u00ad21, price 1\u202f240 euros", "en", "5521 1240"),
+    ("order \u200e5521\u200f, 5\u20602", "en", "5521 52"),
+    ("price 1 240,50 Euro", "de", "1,240.50"),
+    ("١٬٢٤٠٫٥٠ دينار", "ar", "1240.5"),
+    ("2½ hours and ½", "en", "2.5 hours, 1/2"),
+    ("point ⑫", "en", "12"),
+    ("1240 euros", "en", "1 240 euros"),
+    ("on 3 May", "en", "on 03 May"),
+]
+
+
+@pytest.mark.parametrize(("document", "language", "summary"), IN_OTHER_FORMS)
+def test_a_number_may_be_written_in_any_form(
+    document: str, language: str, summary: str
+) -> None:
+    source = Document(id="d", text=document, language=language)
+    found = verdict(numbers_are_in_the_document, Written(text=summary), source)
+    assert found == Verdict("grounding", True)
+
+
+@pytest.mark.parametrize(
+    ("document", "language", "summary"),
+    [
+        ("someone is alone, phone me, often", "en", "1"),
+        ("a lamp, an attentive tension, weight", "en", "10"),
+        ("eine Lampe, der Verein, achtsam, Elfen", "de", "1 8 11"),
+        ("une lampe, un lit", "fr", "1"),
+        ("I went there once", "en", "11"),
+        ("twenty-one lamps", "en", "20"),
+        ("two chairs, three beds", "en", "5"),
+        ("一緒に行きます。十分です", "ja", "1"),
+        ("area in m²", "en", "2"),
+        ("costs 12.5", "en", "125"),
+        ("it costs 240", "en", "2400"),
+        ("٢٤٠", "ar", "241"),
+        ("MIX, CD and XL", "en", "9 40 400"),
+    ],
+)
+def test_no_other_number_is_read_into_a_document(
+    document: str, language: str, summary: str
+) -> None:
+    source = Document(id="d", text=document, language=language)
+    found = verdict(numbers_are_in_the_document, Written(text=summary), source)
+    assert found.passed is False
+
+
+DIGITS = [
+    "0123456789",
+    "٠١٢٣٤٥٦٧٨٩",
+    "०१२३४५६७८९",
+    "০১২৩৪৫৬৭৮৯",
+    "๐๑๒๓๔๕๖๗๘๙",
+    "０１２３４５６７８９",
+]
+
+
+@given(
+    number=st.integers(13, 10**7),
+    other=st.integers(13, 10**7),
+    digits=st.sampled_from(DIGITS),
+    split=st.sampled_from(["", "\u00ad", "\u200b", "\u2060"]),
+)
+def test_a_number_in_another_script_is_found_and_a_wrong_one_is_not(
+    number: int, other: int, digits: str, split: str
+) -> None:
+    assume(number != other)
+    written = split.join(digits[int(digit)] for digit in str(number))
+    source = Document(id="d", text=f"Total: {written} in all", language="en")
+    right = verdict(numbers_are_in_the_document, Written(text=str(number)), source)
+    wrong = verdict(numbers_are_in_the_document, Written(text=str(other)), source)
+    assert right.passed
+    assert wrong.passed is False
+
+
+def test_a_value_in_a_quotation_may_have_other_digits() -> None:
+    source = Document(id="d", text="मुझे १२ कुर्सियाँ चाहिए", language="hi")
+    quote = Quoted(quote="१२ कुर्सियाँ", value="12 कुर्सियाँ")
+    assert verdict(fields_are_quoted, Terms(price=quote), source).passed
+    wrong = Quoted(quote="१२ कुर्सियाँ", value="13 कुर्सियाँ")
+    assert verdict(fields_are_quoted, Terms(price=wrong), source).passed is False

@@ -267,8 +267,8 @@ def test_code_without_a_source_is_hashed_by_its_bytecode() -> None:
 # answer get another verdict? Then raise BUILT_IN_VERSION, which voids certificates. Then write the
 # new value here.
 BUILT_IN = {
-    "checks": "adc300ff35d1901f",
-    "correctness": "e5ec2372472c63be",
+    "checks": "8b865663369838d4",
+    "correctness": "4394ff674c84cd5a",
 }
 
 
@@ -280,3 +280,36 @@ def test_a_change_of_a_built_in_check_or_measure_is_deliberate(module: str) -> N
     path = Path(code.__file__).with_name(f"{module}.py")
     source = code._normalised(ast.parse(path.read_text()))
     assert text_hash(source)[:16] == BUILT_IN[module]
+
+
+def test_a_raised_version_changes_the_hash_of_that_check_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Certificates that rest on other checks stay valid."""
+    from tierwise.steps import checks, code, correctness
+
+    name = "tierwise.steps.checks.numbers_are_in_the_document"
+    others = (
+        checks.evidence_is_quoted,
+        checks.label_is_allowed,
+        correctness.same("label"),
+    )
+    changed = (checks.numbers_are_in_the_document, checks)
+    before = [code_hash(value) for value in (*others, *changed)]
+    monkeypatch.setitem(code.RAISED_VERSIONS, name, 99)
+    after = [code_hash(value) for value in (*others, *changed)]
+    assert after[:3] == before[:3]
+    assert after[3] != before[3]
+    assert after[4] != before[4]
+    assert code.built_in_version(f"{name}.<locals>.inner") == 99
+
+
+def test_the_checks_with_raised_versions_exist() -> None:
+    """A misspelt name would void nothing."""
+    import importlib
+
+    from tierwise.steps import code
+
+    for name in code.RAISED_VERSIONS:
+        module, _, function = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), function)

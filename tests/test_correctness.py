@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwise.errors import Misuse
-from tierwise.steps.correctness import mentions, rubric, same, same_fields
+from tierwise.steps.correctness import (
+    is_equivalent,
+    mentions,
+    rubric,
+    same,
+    same_fields,
+)
 
 ANYTHING = st.one_of(
     st.none(),
@@ -125,3 +131,32 @@ def test_a_comparison_of_no_field_is_misuse() -> None:
     assert str(caught.value) == (
         "same() compares no field; name those of a right answer: same('label')"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("٢٤٠", 240),
+        ("१२", "12"),
+        ("１，２４０．５０", "1240.5"),
+        ("١٬٢٤٠٫٥٠", "1240.50"),
+        ("\u22125", "-5"),
+        ("２０２６年５月１５日", "May 15, 2026"),
+        ("2026年5月12日", "2026-05-12"),
+        ("15. Mai 2026", "2026-05-15"),
+        ("15 décembre 2026", "2026-12-15"),
+        ("15 de mayo de 2026", "2026-05-15"),
+    ],
+)
+def test_numbers_and_dates_are_the_same_in_other_scripts(
+    given: str, expected: str | float
+) -> None:
+    assert is_equivalent(given, expected)
+    assert not is_equivalent(given, "2026-05-16")
+    assert not is_equivalent(given, 241)
+
+
+def test_a_number_to_mention_may_have_other_digits() -> None:
+    right = mentions("text")
+    assert right({"text": "المبلغ ٢٤٠ دينارا"}, {"must_mention": ["240"]})
+    assert not right({"text": "المبلغ ٢٤١ دينارا"}, {"must_mention": ["240"]})

@@ -25,6 +25,7 @@ from tierwise.steps.check_functions import (
     step_parameters,
     wrong_result,
 )
+from tierwise.text.numbers import missing_number, numbers_of, plain_digits
 
 # Of an async check, the function returns an awaitable of the reason.
 CheckFunction = Callable[..., str | None]
@@ -228,11 +229,15 @@ def taken_from_the_document(*fields: str) -> Check:
 
 @check("grounding")
 def numbers_are_in_the_document(output: BaseModel, document: Document) -> str | None:
-    """Require that each number in the output (amount, date, order) is in the document too."""
+    """Require that each number in the output (amount, date, order) is in the document too.
+
+    The document may write it in digits of any script, with any separators, or in words.
+    """
+    known = numbers_of(document.text, document.language)
     for text in _texts(output.model_dump(mode="json")):
-        for number in _NUMBER.findall(text):
-            if not _has_numbers(document.text, number):
-                return f"has a number that the document does not have: {number}"
+        number = missing_number(text, known)
+        if number is not None:
+            return f"has a number that the document does not have: {number}"
     return None
 
 
@@ -351,8 +356,8 @@ def _contains_value(quote: str, value: Any) -> bool:
     """Return True if a quotation contains a value: typos are allowed, other numbers are not."""
     from rapidfuzz.fuzz import partial_ratio, ratio
 
-    wanted = squeezed(str(value))
-    words = squeezed(quote)
+    wanted = plain_digits(squeezed(str(value)))
+    words = plain_digits(squeezed(quote))
     if len(wanted) <= len(words):
         similarity = partial_ratio(wanted, words)
     else:

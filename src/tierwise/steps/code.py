@@ -8,7 +8,7 @@ the project that they refer to. Comments, docstrings and layout do not count.
 - The project's modules: their whole source, and the project's modules that they import.
 - Plain values: the value. A file named by a `Path`: its content.
 - Code of Python and of installed packages: its name. tierwise's own checks and measures: their
-  name and `BUILT_IN_VERSION`.
+  name and version
 """
 
 from __future__ import annotations
@@ -38,9 +38,17 @@ from pydantic import BaseModel
 
 from tierwise.records import canonical_hash
 
-# Raise it when a built-in check or measure judges any answer differently: all certificates that
-# were measured with the earlier one are void then.
+# Raise the version of a built-in check or measure when it judges any answer differently: the
+# certificates that were measured with the earlier one are void then, and no others. Those that
+# are not named here have the first version.
 BUILT_IN_VERSION = 1
+RAISED_VERSIONS = {
+    "tierwise.steps.checks.fields_are_quoted": 2,
+    "tierwise.steps.checks.numbers_are_in_the_document": 2,
+    "tierwise.steps.correctness.is_equivalent": 2,
+    "tierwise.steps.correctness.mentions": 2,
+    "tierwise.steps.correctness.same_fields": 2,
+}
 
 _PLAIN = (
     type(None),
@@ -86,6 +94,11 @@ def code_hash(*values: object) -> str:
     for value in values:
         reader.read(value)
     return canonical_hash(reader.parts)
+
+
+def built_in_version(name: str) -> int:
+    """Return the version of a built-in check or measure, or of the function that one returned."""
+    return RAISED_VERSIONS.get(name.partition(".<locals>")[0], BUILT_IN_VERSION)
 
 
 def _installed_folders() -> tuple[Path, ...]:
@@ -247,6 +260,9 @@ class _Reader:
         tree = _module_tree(name) if _is_of_project(name) else None
         if tree is None:
             self._add("module", name)
+            for function, version in sorted(RAISED_VERSIONS.items()):
+                if function.startswith(f"{name}."):
+                    self._add("version", f"{function} {version}")
             return
         self._add("source", _normalised(tree))
         for imported in sorted(set(_imported_modules(tree, name))):
@@ -295,7 +311,7 @@ class _Reader:
     def _add_name_of_foreign_code(self, module: str, name: str) -> None:
         self._add("code", f"{module}.{name}")
         if module.partition(".")[0] == "tierwise":
-            self._add("version", str(BUILT_IN_VERSION))
+            self._add("version", str(built_in_version(f"{module}.{name}")))
 
     def _add(self, kind: str, text: str) -> None:
         self.parts.append(f"{kind}:{text}")

@@ -12,6 +12,7 @@ from typing import Any
 from tierwise.errors import Misuse
 from tierwise.steps.checks import squeezed
 from tierwise.steps.step import Correct
+from tierwise.text.numbers import plain_digits
 
 # Amounts with a decimal point, such as 1,234.50, and with a decimal comma, such as 1.234,50.
 _POINT = re.compile(r"(?:[1-9]\d{0,2}(?:[ ,']\d{3})+|0|[1-9]\d*)(?:\.\d+)?")
@@ -26,6 +27,27 @@ _AMOUNT = re.compile(
 # Punctuation between two digits stays: 1.5 is not 15.
 _PUNCTUATION = re.compile(r"(?<!\d)[\W_]+|[\W_]+(?!\d)")
 _DATE = re.compile(r"\d\D+\d")  # a bare number is not a date
+_IDEOGRAPHIC_DATE = re.compile(r"(\d{4}) ?年 ?(\d{1,2}) ?月 ?(\d{1,2}) ?日")
+_SPANISH_OF = re.compile(r" de(?= )")  # 12 de mayo de 2026
+_WORDS = re.compile(r"[^\W\d_]+")
+# The months in German, French and Spanish where they differ from English, in one case.
+_MONTH_NAMES = {
+    "january": "januar jänner janvier enero",
+    "february": "februar février febrero",
+    "march": "märz mars marzo",
+    "april": "avril abril",
+    "may": "mai mayo",
+    "june": "juni juin junio",
+    "july": "juli juillet julio",
+    "august": "août agosto",
+    "september": "septembre septiembre",
+    "october": "oktober octobre octubre",
+    "november": "novembre noviembre",
+    "december": "dezember décembre diciembre",
+}
+_MONTHS = {
+    name: month for month, names in _MONTH_NAMES.items() for name in names.split()
+}
 # Two dates without a common year, month or day. A text that parses to the same date with both as
 # the default names year, month and day itself.
 _DEFAULTS = (datetime(2000, 1, 1), datetime(2004, 2, 2))
@@ -84,12 +106,12 @@ def mentions(field: str) -> Correct:
     """
 
     def correct(output: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-        text = squeezed(str(output.get(field)))
+        text = _comparable(output.get(field))
         required = expected.get("must_mention", ())
         forbidden = expected.get("must_not", ())
-        if not all(squeezed(phrase) in text for phrase in required):
+        if not all(_comparable(phrase) in text for phrase in required):
             return False
-        return not any(squeezed(phrase) in text for phrase in forbidden)
+        return not any(_comparable(phrase) in text for phrase in forbidden)
 
     return correct
 
@@ -139,10 +161,15 @@ def is_equivalent(given: Any, expected: Any) -> bool:
     return _same_meaning(_normalized(given), _normalized(expected))
 
 
+def _comparable(value: Any) -> str:
+    """Return a text without white space, in one case, its digits as those of ASCII."""
+    return plain_digits(squeezed(str(value)))
+
+
 def _normalized(value: Any) -> str:
     """Return a value as text with normalized words, one space between them."""
     words = str(value).split()
-    return " ".join(squeezed(word) for word in words)
+    return plain_digits(" ".join(squeezed(word) for word in words))
 
 
 def _same_meaning(given: str, expected: str) -> bool:
@@ -179,10 +206,20 @@ def _amount(text: str) -> tuple[Decimal, str] | None:
     return Decimal(sign + number), before or after
 
 
+def _with_ascii_date(text: str) -> str:
+    """Return a date of Chinese or Japanese as 2026-05-12, and months by their English names."""
+    date = _IDEOGRAPHIC_DATE.fullmatch(text)
+    if date:
+        return "-".join(date.groups())
+    in_english = _WORDS.sub(lambda match: _MONTHS.get(match[0], match[0]), text)
+    return _SPANISH_OF.sub(" ", in_english)
+
+
 def _readings_of_date(text: str) -> tuple[datetime, datetime] | None:
     """Return the date read with the day first and with the month first, or None for other texts."""
     if not _DATE.search(text):
         return None
+    text = _with_ascii_date(text)
     try:
         day_first = _full_date(text, day_first=True)
         month_first = _full_date(text, day_first=False)
