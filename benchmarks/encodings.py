@@ -15,7 +15,13 @@ from tests.kit.languages import samples
 from tierwise.documents.readers import decode
 from tierwise.errors import DocumentError
 
-LENGTHS = {20: 60, 40: 80, 80: 120, 160: 120, 400: 200}  # letters, and between two beginnings
+LENGTHS = {
+    20: 60,
+    40: 80,
+    80: 120,
+    160: 120,
+    400: 200,
+}  # letters, and between two beginnings
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ from tests.kit.replies import (
 from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
 from tests.kit.usages import DOCUMENTED, USAGE, is_known, owed
 from tierwise.documents import iter_documents
+from tierwise.documents.readers import decode
 from tierwise.documents.readers.formats import extract
 from tierwise.errors import TierwiseError
 from tierwise.evidence.replay import read_outcomes
@@ -59,9 +60,11 @@ from tierwise.steps.checks import (
     numbers_are_in_the_document,
     same_language,
 )
+from tierwise.steps.correctness import is_equivalent
 from tierwise.steps.examples import load_golden
 from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.step import Step
+from tierwise.text.numbers import missing_number, numbers_of
 from tierwise.text.tokens import estimate_prompt_tokens
 
 # what tends to break readers of text: ends, quotes, numbers that are none, references to oneself
@@ -166,6 +169,28 @@ OUTCOMES = "item,step,prompt_tokens,model,tier,score,cost_usd\n" + "".join(
     f"{item},s,10,{model},t,1,0.1\n" for item in "xy" for model in "ab"
 )
 GOLDEN = '{"id": "1", "text": "x", "label": "a"}\n{"id": "2", "text": "y", "expected": {"label": "b"}}\n'
+
+
+ENCODED = (
+    "注文した①椅子".encode("euc_jis_2004"),
+    b"\x1b$B-!CmJ8$7$?0X;R\x1b(B\x1b$(D\x22\x2f\x1b(I1\x1b(B",
+    b"\x1b$)C\x0e1W\x0f ~{<:Ky~} Gr+APYA3w-e",
+    "Größe für Müller".encode("cp1252"),
+    "sipariş ettiğim".encode("cp1254"),
+    "Größe\n".encode("utf-16-le"),
+    "Größe 😀".encode("utf-16", "surrogatepass"),
+    b"Gr\xc3\xb6\xc3\x9fe \xed\xa0\xbd\xed\xb8\x80",
+)
+NUMBERS = tuple(
+    text.encode()
+    for text in (
+        "1 240,50 and 1.240.50 on 12.05.2026, ½ 2½ ⑫ m²",
+        "٢٤٠ १२ １２ 1\u00ad2",
+        "五月十二日 二百四十 3万 二〇二六",
+        "twenty-one hundred and five thousand",
+        "zweihunderteinundvierzig quatre-vingt-dix-sept mil doscientos",
+    )
+)
 
 
 class Value(BaseModel):
@@ -350,6 +375,35 @@ _PRICED = _MODEL | {
 }
 
 
+def _decoded(data: bytes) -> object:
+    """Read bytes under several labels: any of them may be false."""
+    for label in (
+        None,
+        "utf-8",
+        "iso-8859-1",
+        "iso-2022-jp",
+        "utf-16",
+        "utf-7",
+        "gb2312",
+    ):
+        with suppress(TierwiseError):
+            text, notes = decode(data, label)
+            json.dumps([text, notes], ensure_ascii=False).encode(
+                "utf-8", "surrogatepass"
+            )
+    return None
+
+
+def _numbers(data: bytes) -> object:
+    """Look for the numbers of a text in itself, in every language: all of them must be there."""
+    text = data.decode("utf-8", "replace")
+    for language in (None, "en", "de", "fr", "es", "ja"):
+        known = numbers_of(text, language)
+        assert missing_number(text, known) is None
+        is_equivalent(text, text[::-1])
+    return None
+
+
 def _golden(path: Path) -> object:
     return load_golden(path, at_least=1)
 
@@ -390,6 +444,8 @@ def readers() -> dict[str, Reader]:
         "document.docx.xml": Reader(lambda data: extract(parts.data(data), ".docx"), (parts.document(),)),
         "document.html": Reader(lambda data: extract(data, ".html"), (PAGE, FORM)),
         "document.eml": Reader(lambda data: extract(data, ".eml"), (bytes(mail()), *samples())),
+        "encodings": Reader(_decoded, ENCODED),
+        "numbers": Reader(_numbers, NUMBERS),
         "rules": Reader(_in_file("rules.yaml", lambda path: load_rules(path, _catalog())), (_shipped("rules.yaml"),)),
         "catalog": Reader(_in_file("catalog.yaml", load_catalog), (_shipped("catalog.yaml")[:3000],)),
         "certificates": Reader(_in_file("certificates.yaml", load_certificates), (CERTIFICATES.encode(),)),

@@ -237,8 +237,9 @@ _DIGITS = {
 _SMALL = {"十": 10, "百": 100, "千": 1000}
 _LARGE = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8}
 _NUMERALS = "".join([*_DIGITS, *_SMALL, *_LARGE])
+_LONGEST_NUMERAL = 20
 _RUN = re.compile(f"[{_NUMERALS}]+")
-_MULTIPLE = re.compile(rf"(\d+(?:\.\d+)?)([{''.join(_LARGE)}])")
+_MULTIPLE = re.compile(rf"(?<!\d)(\d{{1,12}}(?:\.\d{{1,12}})?)([{''.join(_LARGE)}])")
 # A single numeral is often a part of a word: it counts before one of these.
 _COUNTERS = frozenset(
     "月日年号號时時点點分秒个個台臺件枚脚本名週周倍円圆元块塊天次岁歳歲才张張条條位把杯人間间階层層番"
@@ -261,6 +262,8 @@ def _ideographic(text: str) -> Iterator[int]:
 
 def _numeral(run: str) -> int | None:
     """Return the value of 二〇二六 or 二百四十; None for what is no number."""
+    if len(run) > _LONGEST_NUMERAL:
+        return None
     if all(character in _DIGITS for character in run):
         return int("".join(str(_DIGITS[character]) for character in run))
     total = part = digit = 0

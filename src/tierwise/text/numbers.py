@@ -13,7 +13,7 @@ from tierwise.text.number_words import numbers_in_words
 NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
 _GROUPED = re.compile(r"(?<![\d.,'])\d{1,3}(?: \d{3})+(?:[.,]\d+)?(?!\d)")
 _DIGITS = re.compile(r"\d+")
-_FRACTION = re.compile(r"(\d+)?\s?([\u00bc-\u00be\u2150-\u215e])")
+_FRACTION = re.compile(r"(?:(?<!\d)(\d{1,6})\s?)?([\u00bc-\u00be\u2150-\u215e])")
 _SEPARATORS = {
     **dict.fromkeys(
         "\u066b\uff0e", "."
@@ -49,7 +49,7 @@ class Numbers:
     """The numbers of a text."""
 
     groups: set[str] = field(default_factory=set)  # digits between separators
-    values: set[Decimal] = field(default_factory=set)
+    values: set[str] = field(default_factory=set)  # as `_canonical` writes them
 
     def has(self, number: str) -> bool:
         """Return True if a number, in plain digits, is among them.
@@ -71,7 +71,7 @@ class Numbers:
             self.values |= _values(number.replace(" ", ""))
         self._add_signs(plain)
         for value in numbers_in_words(plain, language):
-            self._add_value(Decimal(value))
+            self._add_value(value)
 
     def _add_signs(self, text: str) -> None:
         """Add single characters that are numbers, such as ½ and ⑫, but not exponents."""
@@ -81,17 +81,17 @@ class Numbers:
             part = Fraction(unicodedata.numeric(sign)).limit_denominator(100)
             self.groups |= {str(part.numerator), str(part.denominator)}
             value = Decimal(part.numerator) / Decimal(part.denominator)
-            self.values.add((Decimal(whole or 0) + value).normalize())
+            self.values.add(_canonical(str(Decimal(whole or 0) + value)))
         for character in set(text):
             if unicodedata.category(character) not in ("No", "Nl"):
                 continue
             number = unicodedata.numeric(character, -1.0)
             is_exponent = "<su" in unicodedata.decomposition(character)
             if number >= 0 and number.is_integer() and not is_exponent:
-                self._add_value(Decimal(int(number)))
+                self._add_value(int(number))
 
-    def _add_value(self, value: Decimal) -> None:
-        self.values.add(value.normalize())
+    def _add_value(self, value: int) -> None:
+        self.values.add(str(value))
         self.groups.add(str(value))
 
 
@@ -125,20 +125,29 @@ def _groups(text: str) -> set[str]:
     return groups
 
 
-def _values(number: str) -> set[Decimal]:
+def _values(number: str) -> set[str]:
     """Return what a number with separators may mean: 2.140 is 2140, or a little more than 2."""
     number = number.rstrip(".,'")
     separators = re.sub(r"\d", "", number)
     if not separators:
-        return {Decimal(number).normalize()}
+        return {_canonical(number)}
     parts = re.split(r"[.,']", number)
     joined = "".join(parts)
-    values: set[Decimal] = set()
-    is_grouped = len(set(separators)) == 1 and all(len(part) == 3 for part in parts[2:])
-    if is_grouped and len(parts[-1]) == 3:
-        values.add(Decimal(joined))
+    values: set[str] = set()
+    kinds = set(separators)
+    is_grouped = len(kinds) == 1 and all(len(part) == 3 for part in parts[1:])
+    if is_grouped:
+        values.add(_canonical(joined))
     if len(separators) == 1 or separators[-1] not in separators[:-1]:
-        values.add(Decimal(f"{''.join(parts[:-1])}.{parts[-1] or 0}"))
-    if not values or (len(separators) > 1 and len(set(separators)) == 1):
-        values.add(Decimal(joined))  # a date, a telephone number, or 1,00,000
-    return {value.normalize() for value in values}
+        values.add(_canonical(f"{''.join(parts[:-1])}.{parts[-1]}"))
+    if len(separators) > 1 and len(kinds) == 1:
+        values.add(_canonical(joined))  # a date, a telephone number, or 1,00,000
+    return values or {_canonical(joined)}
+
+
+def _canonical(number: str) -> str:
+    """Return a decimal number without the zeros that change nothing."""
+    whole, _, part = number.partition(".")
+    whole = whole.lstrip("0") or "0"
+    part = part.rstrip("0")
+    return f"{whole}.{part}" if part else whole

@@ -251,6 +251,9 @@ def _languages(text: str, expected: str) -> dict[str, float]:
     scripts = {script_of(character) for character in islice(beyond, 200)} - {"MODIFIER"}
     names = expected.split()
     priors = dict.fromkeys(names, 0.0)
+    if names == ["vi"]:
+        # No other language writes its accents apart from their letters.
+        return priors
     if "LATIN" in scripts or not scripts or not names:
         for name in sorted(_LATIN):
             priors.setdefault(name, _UNEXPECTED)
