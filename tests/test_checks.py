@@ -428,7 +428,7 @@ IN_OTHER_FORMS = [
     ("zweihunderteinundvierzig Lampen", "de", "241"),
     ("quarante-deux chaises, quatre-vingt-dix-sept lits", "fr", "42 97"),
     ("treinta y dos sillas, mil doscientos cuarenta euros", "es", "32 1240"),
-    ("Order num\u00adber 55\u00ad21, price 1\u202f240 euros", "en", "5521 1240"),
+    ("Order num\u00adber 55\u00ad21, price 1\u202f240 euros", "en", "5521 55-21 1240"),
     ("order \u200e5521\u200f, 5\u20602", "en", "5521 52"),
     ("price 1 240,50 Euro", "de", "1,240.50"),
     ("١٬٢٤٠٫٥٠ دينار", "ar", "1240.5"),

@@ -65,6 +65,9 @@ class Numbers:
         """Add the numbers of a text."""
         plain = plain_digits(text)
         self.groups |= _groups(plain)
+        if "\u00ad" in text:
+            # A reader may take a soft hyphen for a hyphen: 55-21.
+            self.groups |= _groups(plain_digits(text.replace("\u00ad", "-")))
         for number in NUMBER.findall(plain):
             self.values |= _values(number)
         for number in _GROUPED.findall(plain):
