@@ -27,6 +27,7 @@ from tests.kit.standin import (
 )
 from tests.kit.steps import CLASSIFY, GOOD, LABELS, TEXT
 from tests.kit.usages import USAGE, owed
+from tierwise.cascade import RunContext
 from tierwise.engine import Engine
 from tierwise.gateway import Gateway
 from tierwise.project import Project
@@ -426,14 +427,19 @@ def test_a_cut_answer_that_was_paid_before_is_not_reused_without_a_word(
 def paying(build: Build, provider: Standin) -> Callable[[str, Any], Decimal]:
     """Returns what is on record for one document whose call has this usage."""
     engines: dict[str, Engine] = {}
+    runs: dict[str, RunContext] = {}
+    spent: dict[str, Decimal] = {}
     numbers = itertools.count()
 
     def pay(lane: str, usage: Any) -> Decimal:
         if lane not in engines:
             engines[lane] = build(lane, small=provider.url)
+            budget = Decimal(1000)
+            runs[lane] = engines[lane].start_run("test", budget_usd=budget)
+            spent[lane] = Decimal(0)
         engine = engines[lane]
+        started = runs[lane]
         provider.faults([with_usage(usage)])
-        started = engine.start_run("test", budget_usd=Decimal(1))
         document = Document(
             id="1", text=f"{TEXT} Letter {next(numbers)}.", sensitivity="internal"
         )
@@ -445,8 +451,10 @@ def paying(build: Build, provider: Standin) -> Callable[[str, Any], Decimal]:
         known = [
             attempt.cost for attempt in outcome.attempts if attempt.cost is not None
         ]
-        assert sum(known) <= state.spent
-        return state.spent
+        paid = state.spent - spent[lane]
+        spent[lane] = state.spent
+        assert sum(known) <= paid
+        return paid
 
     return pay
 
