@@ -9,7 +9,9 @@ from typing import Literal
 
 # `attached` and `unreadable` hold something that is not in the text; a `picture` is small and part
 # of the layout, a `signature` proves who wrote, `read` is in the text, too.
-Why = Literal["attached", "encrypted", "unreadable", "picture", "signature", "read"]
+LeftOutStatus = Literal[
+    "attached", "encrypted", "unreadable", "picture", "signature", "read"
+]
 
 OUTLOOK = ("application/ms-tnef", "application/vnd.ms-tnef")  # winmail.dat
 
@@ -27,7 +29,7 @@ class LeftOut:
 
     name: str = field(repr=False)
     phrase: str = field(repr=False)
-    why: Why
+    status: LeftOutStatus
     kind: str
     charset: str | None = None
     data: bytes = field(default=b"", repr=False)
@@ -42,7 +44,7 @@ def left_out(
     name: str,
     data: bytes,
     *,
-    why: Why,
+    status: LeftOutStatus,
     kind: str,
     charset: str | None = None,
     phrase: str = "",
@@ -50,7 +52,7 @@ def left_out(
     """Return a part that is left out, with a name that is fit to be shown."""
     shown = printable(name) or f"unnamed {kind}"
     return LeftOut(
-        shown, phrase or f"the attached file {shown}", why, kind, charset, data
+        shown, phrase or f"the attached file {shown}", status, kind, charset, data
     )
 
 
@@ -68,7 +70,7 @@ def attachments_line(parts: Sequence[LeftOut]) -> str:
 
     The hashes keep two mails apart that differ in their attachments alone.
     """
-    listed = [part for part in parts if part.why != "signature"]
+    listed = [part for part in parts if part.status != "signature"]
     if not listed:
         return ""
     items = [
@@ -90,13 +92,15 @@ def attachment_names(parts: Iterable[LeftOut]) -> str:
 
 def unread_phrases(parts: Iterable[LeftOut], others: Iterable[str]) -> tuple[str, ...]:
     """Return what is not in the text, one phrase a part, each phrase once."""
-    phrases = [part.phrase for part in parts if part.why in ("attached", "unreadable")]
+    phrases = [
+        part.phrase for part in parts if part.status in ("attached", "unreadable")
+    ]
     return _shortened([*phrases, *others])
 
 
 def encrypted_phrases(parts: Iterable[LeftOut]) -> tuple[str, ...]:
     """Return which encrypted parts are not in the text."""
-    return _shortened([part.phrase for part in parts if part.why == "encrypted"])
+    return _shortened([part.phrase for part in parts if part.status == "encrypted"])
 
 
 def _shortened(phrases: Iterable[str]) -> tuple[str, ...]:
@@ -109,14 +113,14 @@ def _shortened(phrases: Iterable[str]) -> tuple[str, ...]:
 
 def why_it_waits(parts: Sequence[LeftOut], others: Sequence[str]) -> str:
     """Say why a mail without a text of its own waits; empty when it has lost nothing."""
-    encrypted = [part for part in parts if part.why == "encrypted"]
+    encrypted = [part for part in parts if part.status == "encrypted"]
     if encrypted:
         return f"the e-mail is encrypted ({encrypted[0].name}); {DECRYPT}"
-    unreadable = [part for part in parts if part.why == "unreadable"]
+    unreadable = [part for part in parts if part.status == "unreadable"]
     if unreadable:
         phrases = _limited([part.phrase for part in unreadable], 3, "; ")
         return f"its text cannot be read: {phrases}"
-    files = [part for part in parts if part.why in ("attached", "picture")]
+    files = [part for part in parts if part.status in ("attached", "picture")]
     if files and all(part.kind in OUTLOOK for part in files):
         return (
             f"its text is in {files[0].name}, which only Outlook reads; "

@@ -24,7 +24,12 @@ from tierwise.documents.readers.mail.entity import (
     parse_entity,
 )
 from tierwise.documents.readers.mail.invitations import calendar_to_text
-from tierwise.documents.readers.mail.left_out import OUTLOOK, LeftOut, Why, left_out
+from tierwise.documents.readers.mail.left_out import (
+    OUTLOOK,
+    LeftOut,
+    LeftOutStatus,
+    left_out,
+)
 from tierwise.documents.readers.mail.markup import (
     enriched_to_text,
     rtf_to_text,
@@ -128,7 +133,7 @@ class PartReader:
         """Return the small attachments that are text, for a mail that has no other one."""
         texts: list[str] = []
         for index, part in enumerate(self.left_out):
-            if part.why != "attached" or not _is_text_file(part):
+            if part.status != "attached" or not _is_text_file(part):
                 continue
             with contextlib.suppress(DocumentError):
                 text = self._decode(Content(part.data), part.kind, part.charset)
@@ -141,7 +146,7 @@ class PartReader:
     def _set_read(self, index: int) -> None:
         part = self.left_out[index]
         self.left_out[index] = left_out(
-            part.name, part.data, why="read", kind=part.kind
+            part.name, part.data, status="read", kind=part.kind
         )
 
     # --- the kinds of parts ----------------------------------------------------------------------
@@ -335,10 +340,12 @@ class PartReader:
             )
         is_inline = entity.disposition == "inline" or bool(entity.header("content-id"))
         is_small = len(content.data) <= _LARGEST_LAYOUT_PICTURE
-        why: Why = "attached"
+        status: LeftOutStatus = "attached"
         if kind.startswith("image/") and is_inline and is_small:
-            why = "picture"
-        return self._keep(entity.name, content.data, why, kind, charset=entity.charset)
+            status = "picture"
+        return self._keep(
+            entity.name, content.data, status, kind, charset=entity.charset
+        )
 
     def _text(self, entity: Entity) -> list[str]:
         content = decode_content(entity)
@@ -420,24 +427,28 @@ class PartReader:
             self.notes.setdefault(key, value)
         return text
 
-    def _leave_out(self, entity: Entity, why: Why, phrase: str = "") -> list[str]:
+    def _leave_out(
+        self, entity: Entity, status: LeftOutStatus, phrase: str = ""
+    ) -> list[str]:
         data = decode_content(entity).data
         name = entity.name
         if b"BEGIN PGP" in data:
             name = "PGP"
-        return self._keep(name, data, why, entity.kind, phrase)
+        return self._keep(name, data, status, entity.kind, phrase)
 
     def _keep(
         self,
         name: str,
         data: bytes,
-        why: Why,
+        status: LeftOutStatus,
         kind: str,
         phrase: str = "",
         charset: str | None = None,
     ) -> list[str]:
         """Keep a part that is not in the text; return that it has no texts."""
-        part = left_out(name, data, why=why, kind=kind, phrase=phrase, charset=charset)
+        part = left_out(
+            name, data, status=status, kind=kind, phrase=phrase, charset=charset
+        )
         self.left_out.append(part)
         return []
 

@@ -49,7 +49,7 @@ def read_mail(data: bytes) -> Extracted:
     texts = reader.read_message(message)
     for other in saved.messages[1:]:
         texts += reader.read_attached(other)
-    encrypted = any(part.why == "encrypted" for part in reader.left_out)
+    encrypted = any(part.status == "encrypted" for part in reader.left_out)
     if not reader.has_text and not encrypted:
         texts += reader.read_text_attachments()
     if not reader.has_text:
