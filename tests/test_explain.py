@@ -14,6 +14,7 @@ from tests.kit.letters import classify, letter
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.samples import (
     CLASSIFY,
+    ENOUGH,
     FREE,
     Office,
     documents,
@@ -190,7 +191,7 @@ def test_a_shadow_is_told_apart(terminal: Terminal, office: Office) -> None:
 def test_a_demoted_certificate_is_the_reason_that_is_shown(
     terminal: Terminal, office: Office
 ) -> None:
-    proven(office).run(documents(60))
+    proven(office).run(documents(ENOUGH))
     label_all(office)
     office.run(documents(1))
     text = " ".join(explained(terminal, office.root, "d000").split())

@@ -22,6 +22,7 @@ from tests.kit.golden_sets import DEAR, lazy, right
 from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, migrated_url, run
 from tests.kit.samples import (
     CLASSIFY,
+    ENOUGH,
     Office,
     certify,
     documents,
@@ -422,7 +423,7 @@ def _ever_demoted(
 def test_wrong_labels_demote_a_live_certificate_and_the_next_run_routes_elsewhere(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, outcomes = proven(office).run(documents(60))
+    before, outcomes = proven(office).run(documents(ENOUGH))
     assert {outcome.model for outcome in outcomes} == {"cheap"}
     label_all(office)
     after, [outcome] = office.run(documents(1))
@@ -439,7 +440,7 @@ def test_wrong_labels_demote_a_live_certificate_and_the_next_run_routes_elsewher
 
 def test_right_labels_demote_nothing(office: Office) -> None:
     office.cheap.answer(right)
-    proven(office).run(documents(60))
+    proven(office).run(documents(ENOUGH))
     label_all(office)
     assert office.run(documents(1))[1][0].model == "cheap"
 
@@ -448,7 +449,7 @@ def test_audits_before_a_certificate_say_nothing_against_it(office: Office) -> N
     office.made(price=DEAR)
     rules = office.root / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text().replace("try: [dear]", "try: [cheap]"))
-    office.run(documents(60))
+    office.run(documents(ENOUGH))
     label_all(office)
     certify(office, "cheap")
     with office.engine() as engine:
@@ -459,7 +460,7 @@ def test_certifying_again_on_the_same_golden_set_forgets_nothing(
     office: Office,
 ) -> None:
     """Not on another day either; a golden set with more in it starts anew."""
-    proven(office).run(documents(60))
+    proven(office).run(documents(ENOUGH))
     label_all(office)
     certificates = office.root / CERTIFICATES
     text = certificates.read_text()
@@ -498,7 +499,7 @@ def test_a_chain_is_audited_as_what_it_delivers(office: Office) -> None:
         )
     )
     office.dear.answer(lazy)
-    office.run(documents(60))
+    office.run(documents(ENOUGH))
     label_all(office)
     with office.engine() as engine:
         [(key, reason)] = engine.policy.demoted.items()
