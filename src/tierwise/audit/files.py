@@ -135,6 +135,8 @@ def read_trail(path: Path) -> TrailFile:
             )
         if trail.end:
             trail.faults.append(f"line {line} comes after the end record")
+        # The hash as written, not as computed: a changed line is one fault, not one for every
+        # line after it.
         previous_hash = str(record.get("hash"))
         previous_line = line
 
@@ -160,6 +162,7 @@ def _check_end(trail: TrailFile, last_line: int) -> None:
         )
         return
     counted = trail.end.get("records")
+    # CSV has text where JSON has a number.
     if str(counted) != str(trail.records):
         trail.faults.append(
             f"the end record counts {counted} records, there are {trail.records}"
@@ -169,6 +172,7 @@ def _check_end(trail: TrailFile, last_line: int) -> None:
 def _link(record: Record, previous: str) -> dict[str, Any]:
     """Return a record with the hash of the one before and its own."""
     content = {name: value for name, value in record.items() if value is not None}
+    # Part of the content that is hashed: this is what ties each line to the one before.
     content["previous"] = previous
     return {**content, "hash": digest(content)}
 
@@ -198,6 +202,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, _Row]]:
     """Yield the lines of a file in either format, by number."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
+            # CSV begins with the name of a column.
             is_json = file.read(1) == "{"
             file.seek(0)
             yield from (
@@ -218,9 +223,11 @@ def _read_json_lines(file: IO[str]) -> Iterator[tuple[int, _Row]]:
 
 
 def _read_csv_lines(file: IO[str], path: Path) -> Iterator[tuple[int, _Row]]:
+    # Cells beyond the last column become a field, so that they change the record's digest.
     reader = csv.DictReader(file, restkey="surplus", restval="")
     if not set(_LINKS) <= set(reader.fieldnames or ()):
         raise Misuse(f"{path}: is no audit trail; `tierwise audit export` writes one")
     for row in reader:
         # an empty cell is a field that the record does not have
-        yield reader.line_num, {name: value for name, value in row.items() if value}
+        record = {name: value for name, value in row.items() if value}
+        yield reader.line_num, record

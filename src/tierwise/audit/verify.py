@@ -51,6 +51,7 @@ def verify_file(path: Path, ledger: SealedLedger | None) -> Verification:
         return result
     seals = _check_seals(ledger, result)
     _check_same_ledger(file, seals, result)
+    # Each block of the ledger is taken out of it; those that are left are unknown there.
     only_in_file = dict(file.blocks)
     for block in ledger.blocks(file.scope):
         lines = only_in_file.pop(block.name, None)
@@ -68,6 +69,7 @@ def verify_ledger(ledger: SealedLedger) -> Verification:
     """Check all rows of a ledger against its seals, and its texts against their hashes."""
     result = Verification()
     seals = _check_seals(ledger, result)
+    # Names of blocks, each taken out when it is found.
     missing = {seal.block for seal in seals.values()}
     for block in ledger.blocks():
         missing.discard(block.name)
@@ -93,6 +95,7 @@ def _check_seals(ledger: SealedLedger, result: Verification) -> dict[int, Seal]:
             result.faults.append(
                 f"{name} does not follow the one before: a seal was removed, added or changed"
             )
+        # The hash as stored: a changed seal is one fault, not one for every seal after it.
         previous = seal.hash
         seals[seal.number] = seal
     return seals
@@ -102,6 +105,7 @@ def _check_same_ledger(
     file: TrailFile, seals: dict[int, Seal], result: Verification
 ) -> None:
     """Look for the newest seal of the time of writing, which vouches for all seals before it."""
+    # 0: the ledger had no seals when the file was written
     if not file.end or not file.sealed:
         return
     seal = seals.get(file.sealed)
@@ -135,6 +139,7 @@ def _missing_seal_fault(block: Block, seals: dict[int, Seal]) -> str | None:
     """Return the fault of a block without a seal, or None where it can have none."""
     if block.ended is None or not seals:
         return None
+    # An older version made no seals: what ended before the first one never had any.
     first_sealed_at = min(seal.sealed_at for seal in seals.values())
     if block.ended < first_sealed_at:
         return None
@@ -148,6 +153,7 @@ def _seal_fault(
     seal = block.seal
     if seal is None:
         return _missing_seal_fault(block, seals)
+    # The number first: another number always changes the head too, and says more.
     if len(digests) != seal.records:
         fault = f"{block.name}: the ledger has {len(digests)} records, {seal.records} were sealed"
         if seal.kind == "crash":
@@ -171,6 +177,7 @@ def _compare_block(
     if file_digests == digests:
         return
     place = f"line {_first_difference(lines, digests)}"
+    # The two differ. If the file has the sealed records, the ledger is the one that changed.
     sealed_in_file = (
         block.seal is not None and _chain_head(file_digests) == block.seal.head
     )
@@ -186,6 +193,7 @@ def _compare_block(
 
 def _first_difference(lines: Sequence[TrailLine], digests: Sequence[str]) -> int:
     """Return the first line that differs from the ledger; the last if only the number does."""
+    # Not strict: compared as far as both go.
     for line, ledger_digest in zip(lines, digests, strict=False):
         if line.digest != ledger_digest:
             return line.number

@@ -98,10 +98,11 @@ class Accounts:
         self._now = time.time()
         self._rows: dict[str, Row] = {}
         self._open: dict[tuple[str, str], Row] = {}  # (reservation, budget)
+        # Names that have a row already: those are updated, the others inserted.
         self._known = self._load(set(names), set(reservations))
         self._fresh: set[tuple[str, str]] = set()  # reserved in this very transaction
-        self._ended: set[tuple[str, str]] = set()
-        self._changed: set[str] = set()
+        self._ended: set[tuple[str, str]] = set()  # settled or lost
+        self._changed: set[str] = set()  # names of budgets
         self._entries: list[Row] = []
         self._swept: set[str] = set()
 
@@ -123,15 +124,19 @@ class Accounts:
     ) -> ReservationResult:
         """Reserve a call's worst case under every budget, or under none."""
         for name, limit in reservation.limits.items():
+            # The present rules' limit counts, even for a budget that was drawn on under another.
+            # Top-ups are kept apart from it, so they remain.
             self._row(name)["limit_usd"] = in_units(limit)
         if reservation.usd is None:
             why = "its price is unknown; under a budget it must be named in budget.allow_unpriced"
             return ReservationResult(self._states(reservation.limits), refused=why)
+        # Rounded up: a call must never cost more than is reserved for it.
         usd = in_units(reservation.usd, rounding=ROUND_CEILING)
         if any(usd > state.free for state in self._states(reservation.limits)):
             # Only now look for reservations that dead processes left behind: it is a costly query.
             self._sweep(reservation.limits)
         states = self._states(reservation.limits)
+        # More than `left`, and no call under way can help; more than `free`, and waiting may.
         exhausted = next((state for state in states if usd > state.left), None)
         if exhausted:
             why = (
@@ -182,16 +187,19 @@ class Accounts:
 
     def write(self) -> None:
         """Write all that changed."""
+        # A name in `_rows` that did not change was only looked at; it gets no row.
         new = [self._rows[name] for name in self._changed - self._known]
         old = [
             {f"to_{key}": usd for key, usd in self._rows[name].items()}
             for name in self._changed & self._known
         ]
+        # What was both reserved and ended in this transaction gets no row, so has none to delete.
         fresh = [self._open[key] for key in self._fresh if key in self._open]
         ended = [
             {"ended": reservation, "under": budget}
             for reservation, budget in self._ended - self._fresh
         ]
+        # Budgets come first: entries and reservations refer to them.
         for statement, rows in (
             (insert(BudgetRecord), new),
             (_UPDATE, old),
@@ -269,13 +277,16 @@ class Accounts:
         self._swept |= unswept
         query = _RESERVED.where(ReservationRecord.budget.in_(unswept))
         for row in self._connection.execute(query):
+            # A holder always has a lease, so `lease_until` is never None where it is compared.
             has_claim = row.holder == row.owner and row.lease_until > self._now
             if has_claim and not is_dead(row.owner):
                 continue
+            # The query does not see what this transaction has ended, as that is written last.
             if (row.id, row.budget) not in self._ended:
                 self._end(dict(row._mapping), "lost", row.usd)
 
 
+# Parameters have other names than columns, since SQLAlchemy keeps those for `values`.
 _UPDATE = (
     update(BudgetRecord)
     .where(BudgetRecord.name == bindparam("to_name"))
@@ -290,6 +301,7 @@ _END = delete(ReservationRecord).where(
     ReservationRecord.id == bindparam("ended"),
     ReservationRecord.budget == bindparam("under"),
 )
+# An outer join: a reservation whose call has no row has lost its claim too.
 _RESERVED = select(
     ReservationRecord.__table__,
     CallRecord.owner.label("holder"),
@@ -345,4 +357,5 @@ class Budgets:
     def top_up(self, name: str, usd: Decimal, note: str = "") -> BudgetState:
         """Add to a budget's limit, for all runs that draw on it, and record that."""
         self._top_up(LimitIncrease(name, usd, note))
+        # The increase has made the row if there was none.
         return self.states([name])[0]

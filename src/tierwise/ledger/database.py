@@ -55,6 +55,7 @@ class Database:
         self.engine = engine
         self.name = _shown(engine.url)
         self._writing = engine.execution_options(writing=True)
+        # In SQLite a transaction reads from one snapshot anyway.
         consistent = (
             {}
             if is_sqlite(engine)
@@ -84,16 +85,16 @@ class Database:
 
     def failed(self, done: str, error: Exception) -> LedgerError:
         """Return the LedgerError for an error of the database."""
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [
-            type(error).__name__
-        ]
-        remedy = next(
-            (f"; {remedy}" for sign, remedy in _REMEDIES if sign in cause[0].lower()),
-            "",
-        )
-        return LedgerError(
-            f"the ledger {self.name} cannot be {done}: {cause[0]}{remedy}"
-        )
+        # SQLAlchemy's own message has the SQL too; the driver's error inside of it has not.
+        original = getattr(error, "orig", None) or error
+        lines = str(original).strip().splitlines()
+        cause = lines[0] if lines else type(error).__name__
+        remedy = ""
+        for sign, advice in _REMEDIES:
+            if sign in cause.lower():
+                remedy = f"; {advice}"
+                break
+        return LedgerError(f"the ledger {self.name} cannot be {done}: {cause}{remedy}")
 
     def close(self) -> None:
         """Close all connections."""
@@ -190,6 +191,8 @@ def _on_connect_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 def _on_begin(connection: Connection) -> None:
     writing = connection.get_execution_options().get("writing", False)
     if is_sqlite(connection):
+        # IMMEDIATE takes the lock at once, and waits for it. A transaction that begins as a reader
+        # and writes later fails without a wait if another process has written in between.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
     elif writing:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")

@@ -60,6 +60,7 @@ class RunLeases:
         self._closed.set()
 
     def _renew(self) -> None:
+        # One renewal may fail: the next one comes before the lease runs out.
         while not self._closed.wait(LEASE_S / 3):
             with self._lock:
                 rows: list[Row] = [

@@ -151,8 +151,13 @@ class _Prepared:
 @lru_cache(maxsize=100)
 def _prepared(statement: Any, dialect: Dialect, columns: tuple[str, ...]) -> _Prepared:
     compiled = statement.compile(dialect=dialect, column_keys=columns)
-    names = compiled.positiontup if compiled.positional else list(compiled.binds)
-    stored = [(name, _stored(compiled.binds[name].type, dialect)) for name in names]
+    names = list(compiled.binds)
+    if compiled.positional:
+        names = compiled.positiontup  # a name is there once for each place in the SQL
+    stored = []
+    for name in names:
+        column_type = compiled.binds[name].type
+        stored.append((name, _stored(column_type, dialect)))
     return _Prepared(str(compiled), stored, compiled.positional)
 
 
@@ -166,6 +171,8 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+# Both require the holder: after an expired lease, the call may be another owner's by now.
+# Parameters have other names than columns, since SQLAlchemy keeps those for `values`.
 _FREE = (
     update(CallRecord)
     .where(
@@ -215,6 +222,7 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
             dialect, VerdictRecord, "position", "passed", "score", "reason"
         ),
         "outcome": _upsert(dialect, OutcomeRecord, *_besides_key(OutcomeRecord)),
+        # Without columns: a sample that is recorded already keeps its label.
         "audit": _upsert(dialect, AuditRecord),
         "finish": finish,
         "alive": _ALIVE,
@@ -266,6 +274,7 @@ def _decide(
         # Before the claims: a settled call has no claim any more, so a sweep would count its
         # reservation as lost.
         accounts.settle(settlements)
+    # The database's lock is held by now, so waiting for it cannot make a lease look alive.
     now = time.time()
     granted: dict[str, Row] = {}  # call hash -> its new row
     results: list[OperationResult] = []
@@ -354,6 +363,7 @@ def _claim_result(
 
     `row` is the call's row on record, `granted_row` the one that this transaction will write.
     """
+    # The reply comes first: a paid call may be claimed again, for a fresher one.
     if row and row.reply is not None and row.paid_at >= (claim.fresh_since or 0):
         return Paid(reply_of(row.reply), row.attempt_id, row.cost)
     if granted_row:

@@ -25,7 +25,7 @@ def is_dead(owner: str) -> bool:
     except ProcessLookupError:
         return True
     except OSError:
-        return False
+        return False  # it exists, but belongs to another user
     return _is_zombie(pid)
 
 
@@ -38,15 +38,20 @@ def _pid(owner: str) -> str | None:
     """Return an owner's process id if it is one of this machine."""
     place, _, process = owner.partition(" ")
     pid = process.partition(" ")[0]
-    return pid if os.name == "posix" and place == _place() and pid.isdecimal() else None
+    # On Windows, `os.kill` with 0 is no test: it sends Ctrl+C.
+    is_ours = os.name == "posix" and place == _place()
+    # A custom owner's name may have any words here.
+    return pid if is_ours and pid.isdecimal() else None
 
 
 def _is_zombie(pid: str) -> bool:
     """Return True for a zombie: dead, but its parent has not collected it yet."""
     with suppress(OSError):
-        return (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        # The name of the program comes before, in brackets, and may contain any of these signs.
+        after_name = stat.rpartition(")")[2]
+        state = after_name.split()[0]
+        return state in "ZX"
     return False
 
 

@@ -28,6 +28,7 @@ from tierwise.records import (
 Row = dict[str, Any]
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
+# Usage has columns of its own, verdicts have rows; of the text only a hash is kept.
 _ATTEMPT = tuple(
     f.name for f in fields(Attempt) if f.name not in ("usage", "text", "verdicts")
 )
@@ -186,20 +187,21 @@ def attempt_row(run_id: str, attempt: Attempt) -> Row:
     """Return an attempt's row; its verdicts have rows of their own."""
     row = dict(zip(_ATTEMPT, _read_attempt(attempt), strict=True))
     usage = attempt.usage
-    hashed = None if attempt.text is None else text_hash(attempt.text)
-    return (
-        row
-        | {name: usage and getattr(usage, name) for name in _TOKENS}
-        | {"usage_unclear": usage.unclear or None if usage else None}
-        | {"run_id": run_id, "answer_hash": hashed}
-    )
+    for name in _TOKENS:
+        row[name] = getattr(usage, name) if usage else None
+    row["usage_unclear"] = None
+    if usage and usage.unclear:
+        row["usage_unclear"] = usage.unclear
+    row["run_id"] = run_id
+    row["answer_hash"] = None if attempt.text is None else text_hash(attempt.text)
+    return row
 
 
 def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
     """Return the attempt of a row, without its text."""
-    known = row.prompt_tokens is not None
     usage = None
-    if known:
+    # An attempt has all counts or none.
+    if row.prompt_tokens is not None:
         usage = Usage(
             row.prompt_tokens,
             row.completion_tokens,
@@ -235,6 +237,7 @@ def paid_row(attempt: Attempt, reply: Reply, now: float) -> Row:
         "owner": None,
         "lease_until": None,
         "attempt_id": attempt.id,
+        # `_plain` leaves the value in `usage` as it is, so it is made plain on its own.
         "reply": _plain(reply) | {"usage": reply.usage and _plain(reply.usage)},
         "paid_at": now,
     }
@@ -254,6 +257,7 @@ def outcome_row(
     question: str | None = None,
 ) -> Row:
     """Return an outcome's row; its attempts are found by run, document and step."""
+    # An earlier step may have raised the sensitivity; then the document's source is not why.
     own = outcome.sensitivity == document.sensitivity
     return {
         "run_id": run_id,
@@ -272,6 +276,7 @@ def outcome_row(
         "recorded_at": now,
         "question": question,
         "sensitivity_source": document.sensitivity_source if own else "an earlier step",
+        # Hashes outlive the texts, so that the audit trail remains valid after a deletion.
         "value_hash": None if outcome.value is None else canonical_hash(outcome.value),
     }
 
@@ -285,6 +290,7 @@ def _barred(route: Route | None) -> list[str] | None:
 
 
 def _route_row(route: Route) -> Row:
+    # These two hold frozen values, which JSON cannot store.
     lists = {
         "rejected": [*map(_plain, route.rejected)],
         "choices": [*map(_plain, route.choices)],
@@ -303,6 +309,7 @@ def _fields_of(
     kind: type[Any],
 ) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
     """Return the names of a class's fields, and the function that reads them all at once."""
+    # `attrgetter` with several names returns a tuple. All kinds here have several fields.
     names = tuple(field.name for field in fields(kind))
     return names, attrgetter(*names)
 
@@ -325,7 +332,9 @@ def outcome_of(row: Any) -> Outcome:
 def _route_of(data: Mapping[str, Any] | None) -> Route | None:
     if data is None:
         return None
+    # JSON has only lists, where a route has tuples.
     rejected = tuple(Rejection(**rejection) for rejection in data["rejected"])
+    # Routes of older versions have no choices.
     choices = tuple(_choice_of(choice) for choice in data.get("choices", ()))
     return Route(
         **{
@@ -339,4 +348,6 @@ def _route_of(data: Mapping[str, Any] | None) -> Route | None:
 
 def _choice_of(data: Mapping[str, Any]) -> Choice:
     cost = data["expected_cost"]
-    return Choice(data["model"], None if cost is None else Decimal(cost), data["proof"])
+    if cost is not None:
+        cost = Decimal(cost)  # JSON has it as text, which keeps all digits
+    return Choice(data["model"], cost, data["proof"])

@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 RunState = Literal["completed", "failed", "cancelled"]
-LEASE_S = 300.0
+LEASE_S = 300.0  # of a claim; `kept` renews it three times in that time
 _FIRST_POLL_S = 0.05
 _LAST_POLL_S = 1.0
 _MONEY_POLL_S = 0.2  # one caller of a process polls
@@ -151,6 +151,7 @@ class Ledger:
         self._leases.close()
         while self._held:
             call_hash, held = self._held.popitem()
+            # The call may have been sent at an unknown cost: the reservation counts in full.
             self._give_up(call_hash, held, cost=None)
         self._writer.close()
         self._database.close()
@@ -176,6 +177,7 @@ class Ledger:
         """Record the end of a run, and seal its records."""
         row = {"run": run_id, "end": state, "at": time.time()}
         self._writer.submit(Operation(rows={"finish": [row]})).result()
+        # The seal comes last, because it covers the run's state and end too.
         self._leases.end(run_id)
         self.seals.seal_run(run_id)
 
@@ -203,6 +205,8 @@ class Ledger:
         is_first_in_line = False
         async with AsyncExitStack() as line:
             while True:
+                # A new token for each try: a late release of an earlier claim must not free
+                # this one.
                 token = f"{owner or self._owner} {next(self._counter)}"
                 held = _HeldClaim(token, lease_s, reservation)
                 result = await self._try_to_claim(call_hash, held, fresh_since)
@@ -210,6 +214,7 @@ class Ledger:
                     self._held[call_hash] = held
                     return None
                 if isinstance(result, Paid):
+                    # Another process may have paid; other callers in this one still wait.
                     self._notify(call_hash)
                     return result
                 if isinstance(result, ClaimedElsewhere):
@@ -268,6 +273,7 @@ class Ledger:
 
         def renew() -> None:
             nonlocal timer
+            # The first time this only starts the timer, as the claim is new.
             if timer:
                 row = {
                     "call": call_hash,
@@ -314,6 +320,7 @@ class Ledger:
         if reply and not attempt.reused:
             rows["paid"] = [paid_row(attempt, reply, time.time())]
         elif held:
+            # A paid row has no owner, so only this case has to free the claim.
             rows |= _free(attempt.call_hash, held.token)
         settlement = held.settlement(attempt.cost, note) if held else None
         self._remember_budgets(
@@ -381,6 +388,7 @@ class Ledger:
             self.budget_states.update((state.name, state) for state in result.states)
 
     def _settled(self, call_hash: str, held: _HeldClaim | None) -> None:
+        # `is`: after an expired lease, a newer claim of this process may have taken the place.
         if held and self._held.get(call_hash) is held:
             del self._held[call_hash]
         self._notify(call_hash)
@@ -395,6 +403,7 @@ class Ledger:
                 await event.wait()
 
     def _notify(self, call_hash: str) -> None:
+        # Removed, as an event stays set: the next caller to wait makes a new one.
         if event := self._signals.pop(call_hash, None):
             event.set()
 

@@ -252,6 +252,7 @@ class Model(Settings):
         shares = {}
         for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
             limit = getattr(self, name)
+            # None is no limit, for any number of processes.
             if limit:
                 shares[name] = max(1, limit // processes)
         return self.model_copy(update=shares)
@@ -377,7 +378,9 @@ def _without_keys(params: Mapping[str, Any]) -> dict[str, Any]:
             kept[name] = _without_keys(value)
             continue
         from_variable = isinstance(value, str) and _VARIABLE.search(value)
-        if name != "api_key" and not (from_variable and _KEY_NAME.search(name)):
+        # A name like `max_tokens` fits the pattern too, so the value must come from a variable.
+        is_key = name == "api_key" or (from_variable and _KEY_NAME.search(name))
+        if not is_key:
             kept[name] = value
     return kept
 
@@ -408,6 +411,7 @@ def _entry(name: str, models: Mapping[str, Any]) -> Any:
     If there is no such entry, return only `like`, with the error message as its value.
     """
     own = models[name]
+    # Left as it is for the validation, which reports it with its place in the file.
     if not isinstance(own, dict):
         return own
     other = own.get("like")
@@ -470,6 +474,7 @@ class Catalog(Settings):
         params = model.answer_params(env)
         address = self._address(model, params, env)
         if address is not None:
+            # The same server written in two ways is one identity.
             params["api_base"] = canonical_address(address)
         return canonical_hash([model.tier, params, weights, model.structured_output])
 
@@ -493,6 +498,7 @@ class Catalog(Settings):
         own: str | None = params.get("api_base")
         if own is not None or model.weights:
             return own
+        # Without `api_base`, LiteLLM reads the address from such a variable, if it is set.
         variable = model.moving_variable(env)
         return None if variable is None else env[variable]
 
@@ -505,6 +511,7 @@ class Catalog(Settings):
         # Embedded and learned models run in this process, so they need no address.
         if model.weights or model.learned:
             return None
+        # Only the flow run knows the address, so only it can check it.
         if model.undisclosed_address(env) is not None:
             return None
         address = params.get("api_base")
@@ -538,6 +545,7 @@ def load_catalog(path: Path) -> Catalog:
     """Read and validate catalog.yaml. Raises ConfigError with file and line."""
     source = read_yaml(path)
     catalog = source.validate(Catalog)
+    # The first fault is enough here; `tierwise check` reports all.
     for fault in catalog_faults(source, catalog):
         raise fault
     return catalog
@@ -598,6 +606,7 @@ def _same_as_faults(
         yield source.error(message, location)
     elif name in catalog.models:
         other = catalog.models[name]
+        # One step only, so that no chain or circle of `same_as` has to be followed.
         if other is model or other.same_as or "api_base" not in other.litellm_params:
             message = (
                 f"`{name}` must be another entry, with an `api_base` of its own "
@@ -623,6 +632,7 @@ def _params_faults(
         if any("${" in _VARIABLE.sub("", text) for text in _texts(value)):
             message = "a variable is written ${NAME} or ${NAME|OTHER}, in capitals"
             yield source.error(message, (*location, name))
+    # YAML has None for a name without a value, which is as good as none.
     for name in ("extra_body", "extra_headers"):
         if not isinstance(params.get(name) or {}, Mapping):
             message = f"`{name}` must be names with values"

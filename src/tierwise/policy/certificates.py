@@ -386,7 +386,10 @@ class Certificates(Settings):
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, tuple[str, ...]], Certificate]:
-        return {(c.step, c.models): c for c in self.certificates}
+        return {
+            (certificate.step, certificate.models): certificate
+            for certificate in self.certificates
+        }
 
     def find(self, step: str, models: Sequence[str]) -> Certificate | None:
         """Return the certificate of this chain, valid or not; None when there is none."""
@@ -429,6 +432,7 @@ class Certificates(Settings):
     def with_certificate(self, certificate: Certificate) -> Certificates:
         """Return a copy with this one in place of the one for the same step and chain."""
         by_key = {**self._by_key, (certificate.step, certificate.models): certificate}
+        # Sorted, so that a file under version control changes only where something was measured.
         return Certificates(certificates=tuple(by_key[key] for key in sorted(by_key)))
 
 

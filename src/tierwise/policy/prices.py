@@ -45,6 +45,7 @@ class PriceBand(Settings):
         cached_price = self.input
         if self.cached_input is not None:
             cached_price = self.cached_input
+        # Providers count the cached tokens as part of the prompt's.
         uncached = prompt - cached
         total = uncached * self.input + cached * cached_price + completion * self.output
         return total / MILLION

@@ -73,6 +73,7 @@ class Policy:
             self.rules.hash,
             self.certificates.hash,
         ]
+        # Without demotions, the hash is that of the three files alone.
         if self.demoted:
             parts.append(sorted(self.demoted.items()))
         return canonical_hash(parts)
@@ -133,6 +134,8 @@ class Policy:
         self._candidate_orders[key] = (current, order)
         return order
 
+    # The next two are caches: the policy is frozen, but these dicts can be filled.
+
     @cached_property
     def _fast_bounds(self) -> dict[tuple[str, int], Mapping[str, FastBounds]]:
         return {}
@@ -166,16 +169,19 @@ def route(
     bounds = policy.fast_bounds(f.step, max_output_tokens)
     tokens = f.prompt_tokens
     usd_left = _surely_left(budget_left)
+    # Once for each tier, as many models share one.
     guards = {
         tier: policy.rules.guard_against(tier, f) for tier in policy.catalog.tiers
     }
     # keeps the order, and each once: a route may name a model twice
     allowed: dict[str, None] = {}
     rejected: dict[str, Rejection] = {}
+    # A route that names no models may take any.
     for name in rule.candidates or policy.by_strength:
         # The fast path: this loop runs for every model and document.
         tier, most_tokens, usd_per_token, usd_for_answer = bounds[name]
         guard = guards[tier]
+        # False for an unknown price, which is nan: then the exact check decides.
         fits_budget = tokens * usd_per_token + usd_for_answer <= usd_left
         if guard is None and tokens <= most_tokens and fits_budget:
             allowed[name] = None
@@ -230,6 +236,7 @@ def _choice(
     model = policy.catalog.model(name)
     certificate = policy.certificates.find(f.step, [name])
     answer_tokens = model.longest_output(max_output_tokens)
+    # The measured mean, where there is one, and not the longest answer allowed.
     if certificate and certificate.mean_usage:
         answer_tokens = math.ceil(certificate.mean_usage[name].completion_tokens)
     cost = model.cost(Usage(f.prompt_tokens, answer_tokens))
@@ -323,6 +330,7 @@ def _rejection(
 ) -> Rejection | None:
     """Return why a model is left out; `guard` is the one that forbids its tier, if one does."""
     name = model.name
+    # The guard comes first: a forbidden model stays so, whatever else is mended.
     if guard is not None:
         return Rejection(name, guard.refusal(f), "guard", detail=guard.name)
     unusable = policy.unusable(model, f.step)
@@ -383,6 +391,7 @@ def _by_certificates(
         for certificate in policy.certificates.valid_for(step, floor, current)
         if set(certificate.models) <= set(allowed)
     ]
+    # A threshold proves something only if answers below it are passed on.
     if "low_confidence" not in policy.rules.escalate.on:
         certified = [
             certificate for certificate in certified if certificate.threshold is None
@@ -395,6 +404,7 @@ def _by_certificates(
         key=lambda chain: _sort_key(chain, policy, strongest),
     )
     names = [name for certificate in best for name in certificate.models]
+    # Each once, in this order: the strongest is last unless the chain has it already.
     models = tuple(dict.fromkeys([*names, strongest]))
     others = [name for name in allowed if name not in models]
     thresholds = {
@@ -471,6 +481,7 @@ def _sort_key(
         )
         for certificate in chain
     ]
+    # The strongest model passes all that reaches it (1.0), as nothing comes after it.
     with_fallback = candidates
     if strongest not in names:
         fallback = Candidate(
@@ -482,6 +493,7 @@ def _sort_key(
         return 0, cost, names
     share_left = math.prod(1 - certificate.passes for certificate in chain)
     cost_before = expected_cost(candidates) or Decimal(0)
+    # Never 0 here, which would sort it among the chains of known cost.
     return share_left or 1.0, cost_before, names
 
 
@@ -499,6 +511,7 @@ def typical_cost(policy: Policy, step: str, name: str) -> Decimal | None:
     for certificate in policy.certificates.certificates:
         if certificate.step != step or not certificate.mean_usage:
             continue
+        # The first of a chain: only it has seen every document, and not just the hard ones.
         cost = certificate.mean_usage[certificate.models[0]].cost(model)
         if cost is not None:
             costs.append(cost)

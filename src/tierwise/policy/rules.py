@@ -447,6 +447,7 @@ class BudgetRules(Settings):
         limits = []
         for spending_limit in self.limits:
             required_tags = spending_limit.tags.items()
+            # Items compare as sets: every required tag is there, with its value.
             if required_tags <= tags.items():
                 limits.append(spending_limit.limit)
         return tuple(limits)
@@ -463,6 +464,7 @@ class Shadow(Settings):
     )
 
 
+# setting of a route -> the value that it has when the file does not name it
 _LATER_SETTINGS = {"on_outage": "wait", "patience": None}
 
 
@@ -591,6 +593,7 @@ def rules_faults(
 
     These are names that do not exist, names that are used twice, and unreachable routes.
     """
+    # None leaves the names of steps unchecked; an empty set would refuse them all.
     known_steps = None if steps is None else frozenset(steps)
     known_names = {
         "model": frozenset(models),
@@ -636,6 +639,7 @@ def _duplicate_names(
 def _unreachable_routes(source: YamlData, rules: Rules) -> Iterator[ConfigError]:
     """Yield an error if the last route has a condition, and for any other route without one."""
     last = len(rules.routes) - 1
+    # A condition without any setting matches every document.
     if rules.routes[last].when != Condition():
         message = (
             "the last route must have no condition, so that every document has one"
@@ -675,6 +679,7 @@ def _guard_names(guard: Guard, location: Location) -> Iterator[UsedName]:
 def _route_names(rule: RouteRule, location: Location) -> Iterator[UsedName]:
     yield from _condition_names(rule.when, (*location, "when"))
     for number, model in enumerate(rule.candidates):
+        # The file says `try`, which is a keyword in Python.
         yield "model", model, (*location, "try", number)
     for number, example in enumerate(rule.examples):
         example_location = (*location, "examples", number)
@@ -686,5 +691,6 @@ def _condition_names(condition: Condition, location: Location) -> Iterator[UsedN
     for number, step in enumerate(condition.step or ()):
         yield "step", step, (*location, "step", number)
     for path in condition.outcomes:
+        # A path such as `classify.label` begins with its step.
         step = path.partition(".")[0]
         yield "step", step, (*location, "outcomes", path)

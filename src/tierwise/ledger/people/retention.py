@@ -45,9 +45,8 @@ if TYPE_CHECKING:
     from tierwise.ledger.database import Database
 
 _EMPTY = text_hash("")  # of documents that could not be read: no text tells them apart
-_Scope = Callable[
-    [Any], "ColumnElement[bool]"
-]  # a table with run and document -> which of its rows are meant
+# a table with run and document -> which of its rows are meant
+_Scope = Callable[[Any], "ColumnElement[bool]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ class Retention:
     def keep(self, documents: Iterable[Document]) -> None:
         """Keep the texts of documents."""
         now = time.time()
+        # By hash: copies of a document have one text.
         rows = {
             document.hash: {
                 "document_hash": document.hash,
@@ -117,6 +117,7 @@ class Retention:
             removed = _strip_runs(
                 connection, Run.finished_at.is_not(None), decisions=False
             )
+            # The hash is never NULL: this means every text.
             return _with_documents(
                 connection, removed, TextRecord.document_hash.is_not(None)
             )
@@ -183,9 +184,10 @@ class Retention:
                     select(o.document_id).distinct().order_by(o.document_id).limit(1000)
                 )
                 raise UnknownName("document", name, known)
-        return {name} & {row.document_id for row in found}, {
-            row.document_hash for row in found
-        } - {_EMPTY}
+        # A name that is a hash means no ids: other texts may have had the same id in other runs.
+        ids = {name} & {row.document_id for row in found}
+        hashes = {row.document_hash for row in found} - {_EMPTY}
+        return ids, hashes
 
     def _forget(
         self,
@@ -202,9 +204,8 @@ class Retention:
                 self._database.writing() as connection,
             ):
                 if is_sqlite(connection):
-                    connection.exec_driver_sql(
-                        "PRAGMA secure_delete=ON"
-                    )  # else the bytes stay in the file
+                    # else the bytes stay in the file
+                    connection.exec_driver_sql("PRAGMA secure_delete=ON")
                 removed = strip(connection)
                 if dry_run:
                     raise _DryRun  # noqa: TRY301 - only an exception rolls the transaction back
@@ -226,6 +227,7 @@ class Retention:
                     )
         except _DryRun:
             return removed
+        # After the commit: the log has the old pages until then.
         self._empty_log()
         return removed
 
@@ -233,6 +235,7 @@ class Retention:
         """Remove deleted texts from SQLite's log, unless another program reads the ledger."""
         if is_sqlite(self._database.engine):
             with self._database.translated_errors("written"):
+                # Raw: SQLAlchemy would begin a transaction, and no checkpoint runs inside one.
                 connection = self._database.engine.raw_connection()
                 try:
                     connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -244,6 +247,7 @@ def _strip_runs(
     connection: Connection, which: ColumnElement[bool], *, decisions: bool
 ) -> Removed:
     runs = select(Run.id).where(which)
+    # A reply that a run outside of these used as well stays.
     others = select(AttemptRecord.call_hash).where(AttemptRecord.run_id.not_in(runs))
     return _strip(
         connection,
@@ -270,7 +274,8 @@ def _strip(
     _plain_routes(connection, meant)
 
     def empty(table: Any, *where: ColumnElement[bool], **values: Any) -> int:
-        return connection.execute(update(table).where(*where).values(**values)).rowcount
+        statement = update(table).where(*where).values(**values)
+        return connection.execute(statement).rowcount
 
     empty(
         VerdictRecord,
@@ -285,6 +290,7 @@ def _strip(
         error_text=None,
     )
     empty(AuditRecord, meant(AuditRecord), value=None, accepted=None)
+    # Without a reply the call counts as never paid, so a later run makes it again.
     paid = (CallRecord.reply.is_not(None), CallRecord.call_hash.in_(calls), *also)
     replies = empty(CallRecord, *paid, reply=None, paid_at=None)
     values = empty(
@@ -335,6 +341,7 @@ def _plain_reasons(connection: Connection, meant: _Scope) -> None:
             of_outcome.append(f"{row.model}: {row.fault}")
     rows = []
     for key, named in faults.items():
+        # Repeated attempts may have failed in the same way: name that once.
         reason = "; ".join(dict.fromkeys(named))
         if key[3] == "budget":
             reason = f"budget: {reason}"
@@ -345,6 +352,7 @@ def _plain_reasons(connection: Connection, meant: _Scope) -> None:
 def _plain_routes(connection: Connection, meant: _Scope) -> None:
     """Routes hold the document's metadata, such as its subject."""
     o = OutcomeRecord
+    # As text, JSON with any tag has this; without tags it has `{}`.
     some = type_coerce(o.route, Text).contains('"tags": {"')
     query = select(o.run_id, o.document_id, o.step, o.route).where(meant(o), some)
     rows = [
@@ -358,6 +366,7 @@ def _plain_routes(connection: Connection, meant: _Scope) -> None:
 
 
 def _key(row: Sequence[Any]) -> dict[str, str]:
+    # Both queries select these three first. Parameters must not be named like columns.
     return {"run": row[0], "document": row[1], "of_step": row[2]}
 
 

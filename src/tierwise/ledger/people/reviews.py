@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tierwise.ledger.database import Database
 
 Word = Literal["approved", "edited", "rejected", "reopened"]
+# `reopened` has no status: the recorded outcome counts again.
 _STATUS: Mapping[Word, Status] = {
     "approved": "accepted",
     "edited": "accepted",
@@ -76,6 +77,7 @@ class Decision:
 
 
 _FIELDS = tuple(f.name for f in fields(Decision))
+# All decisions, numbered by age: 1 is the last one about an outcome.
 _LAST = (
     select(
         ReviewRecord.__table__,
@@ -91,6 +93,7 @@ _LAST = (
         .label("age"),
     )
 ).subquery("last")
+# `Decision.says` in SQL.
 _SAYS = (
     _LAST.c.decision
     + " by "
@@ -103,6 +106,7 @@ _CAUSE = case((_LAST.c.decision == "rejected", "reviewer"), else_=null())
 
 
 def _unless_decided(decided: Any, recorded: Any) -> Any:
+    # Not by the decided value, which may be NULL: of a rejected outcome, or deleted.
     return case((_LAST.c.decision.is_not(None), decided), else_=recorded).label(
         recorded.key
     )
@@ -131,6 +135,7 @@ CURRENT = (
         & (_LAST.c.document_id == OutcomeRecord.document_id)
         & (_LAST.c.step == OutcomeRecord.step)
         & (_LAST.c.age == 1)
+        # In the join, not in `where`: a reopened outcome must keep its row, as recorded.
         & (_LAST.c.decision != "reopened"),
     )
     .subquery("current")
@@ -146,6 +151,7 @@ class Reviews:
     def decide(self, decision: Decision) -> None:
         """Record a decision, and seal it."""
         row = {name: getattr(decision, name) for name in _FIELDS}
+        # Hashes outlive the texts, so that the seal remains valid after a deletion.
         row["value_hash"] = (
             None if decision.value is None else canonical_hash(decision.value)
         )
@@ -191,6 +197,8 @@ class Reviews:
         rows = self._decisions(
             select(ReviewRecord.__table__).where(*same).order_by(ReviewRecord.seq)
         )
+        # Rows come in order, so the last decision on a text stays. `known` is asked only then:
+        # a decision that was reopened must not bring back the one before it.
         last = {decision.document_hash: decision for decision in rows}
         return {key: decision for key, decision in last.items() if decision.known}
 
@@ -198,6 +206,7 @@ class Reviews:
         self, run_id: str, step: str, question: str, document_ids: Iterable[str]
     ) -> dict[tuple[str, str], Outcome]:
         """By document id and hash, what documents got in a run when the same was asked of them."""
+        # Ids alone will not do: a file may have changed since, so the caller compares the hash.
         c = CURRENT.c
         same = (
             c.run_id == run_id,
@@ -213,6 +222,7 @@ class Reviews:
         self, run_id: str, step: str | None = None
     ) -> list[tuple[str, str, str]]:
         """Return document, step and reason of all that waited at the end of the run."""
+        # As recorded, not CURRENT: what was decided since then waited too.
         o = OutcomeRecord
         wanted = [
             o.run_id == run_id,
@@ -248,6 +258,7 @@ class Reviews:
         ):
             row = {"hash": question, "step": step, "schema": dict(schema)}
             insert_question = insert_into(connection.dialect.name, QuestionRecord)
+            # The question is a hash of the schema too, so a row that is there is the same.
             connection.execute(insert_question.values(row).on_conflict_do_nothing())
 
     def schema(self, question: str) -> dict[str, Any] | None:

@@ -189,6 +189,7 @@ class Samples:
         disagreements: list[Item] = []
         counted: list[Item] = []
         for item in _items(self._read()):
+            # A labelled item always has a label on the answer in use.
             if item.accepted.right is not None:
                 continue
             if item.disagrees:
@@ -240,6 +241,7 @@ class Samples:
         query = (
             select(AuditRecord.__table__)
             .where(*conditions)
+            # The id decides between equal times, so that evidence is the same at each reading.
             .order_by(AuditRecord.recorded_at, AuditRecord.id)
         )
         with self._database.reading() as connection:
@@ -303,6 +305,7 @@ def _is_testable(floor: float | None) -> TypeGuard[float]:
 def _samples_of(samples: Samples, certificate: Certificate) -> list[Audit]:
     """Return the samples of a certified chain: of its first model, its first two, and so on."""
     of_chain: list[Audit] = []
+    # A sample is recorded under the models that were asked, so an early answer names fewer.
     for length in range(1, len(certificate.models) + 1):
         models = certificate.models[:length]
         identities = {name: certificate.identities[name] for name in models}
@@ -315,6 +318,7 @@ def _samples_of(samples: Samples, certificate: Certificate) -> list[Audit]:
         of_chain += samples.of_models(
             certificate.step, " > ".join(identities), identity
         )
+    # Sorted once more, as each part of the chain was read on its own.
     in_use = [audit for audit in of_chain if not audit.shadow]
     return sorted(in_use, key=lambda audit: (audit.recorded_at, audit.id))
 

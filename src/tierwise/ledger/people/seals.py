@@ -64,6 +64,7 @@ class Seals:
 
     def seal_run(self, run_id: str) -> None:
         """Seal a run's records as they are now; a sealed run keeps its seal."""
+        # Before the transaction: hashing a long run inside it would keep all writers waiting.
         count, head = chained(self._run_records(run_id))
         with (
             self._database.translated_errors("written"),
@@ -88,6 +89,7 @@ class Seals:
         ended = max(row.started_at, self._last_activity(row.id))
         if ended > now - _QUIET_S:
             return False
+        # Sealed as the run's row will be: it is changed only below, in the transaction.
         records = self._run_records(row.id, state="crashed", ended=_time(ended))
         count, head = chained(records)
         end = (
@@ -99,6 +101,7 @@ class Seals:
             self._database.translated_errors("written"),
             self._database.writing() as connection,
         ):
+            # The process itself, or another one, may have ended the run since it was read.
             rows_changed = connection.execute(end).rowcount
             if not rows_changed:
                 return False
@@ -142,6 +145,7 @@ class Seals:
         )
         for row in self._stream(query):
             records = _LazyRecords(partial(self._run_records, row.id))
+            # A run that was taken for dead and then ended by itself has both; its own counts.
             seal = seals.get(("run", row.id)) or seals.get(("crash", row.id))
             yield Block("run", row.id, records, row.finished_at, seal)
 
@@ -188,6 +192,7 @@ class Seals:
                 AttemptRecord.answer_hash,
                 CallRecord.reply,
             )
+            # Only the attempt that paid: a reused one has no reply of its own.
             .join(CallRecord, CallRecord.attempt_id == AttemptRecord.id)
             .join(Run, Run.id == AttemptRecord.run_id)
             .where(*_within(scope, Run.id, Run.started_at))
@@ -204,6 +209,7 @@ class Seals:
             *_within(scope, ReviewRecord.run_id, ReviewRecord.reviewed_at)
         )
         for row in self._stream(query):
+            # A deleted text leaves its hash, so only a text that is there can be compared.
             value_kept = row.value is not None
             value_altered = value_kept and canonical_hash(row.value) != row.value_hash
             note_altered = row.note and text_hash(row.note) != row.note_hash
@@ -218,6 +224,7 @@ class Seals:
         query = select(LabelRecord.__table__).order_by(LabelRecord.seq)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
+        # Rows come in order, so the last label of an item stays.
         last_labels = {row.item: row for row in rows}
         records_began = min((row.labelled_at for row in rows), default=None)
         samples = select(
@@ -260,6 +267,7 @@ class Seals:
             .order_by(AttemptRecord.seq, VerdictRecord.position)
         )
         rows = self._stream(attempts_and_verdicts)
+        # The order of the query keeps the rows of one attempt together, as `groupby` needs.
         for _, rows_of_attempt in groupby(rows, key=lambda row: row.seq):
             yield _attempt_record(list(rows_of_attempt))
 
@@ -277,6 +285,7 @@ class Seals:
 
     def _stream(self, query: Any) -> Iterator[Any]:
         """Yield the rows of a query, fetched in chunks."""
+        # One view of the database until the last row, whatever is written meanwhile.
         in_chunks = {"yield_per": _CHUNK}
         with self._database.reading() as connection:
             yield from connection.execute(query, execution_options=in_chunks)
@@ -316,6 +325,7 @@ def add_seal(
     connection: Connection, kind: str, subject: str, records: int, head: str
 ) -> None:
     """Seal a chain of records in the connection's transaction, unless it is sealed already."""
+    # The transaction holds the ledger's write lock, so no other seal can come in between.
     existing = select(SealRecord.seq).where(
         SealRecord.kind == kind, SealRecord.subject == subject
     )
@@ -444,6 +454,7 @@ def _run_record(row: Any) -> Record:
 def _attempt_record(rows: list[Any]) -> Record:
     """Return the record of an attempt, given a row for each verdict, or one row without verdict."""
     row = rows[0]
+    # The outer join gives an attempt without verdicts one row, with NULLs.
     checks = [
         [verdict.check, verdict.passed, verdict.score]
         for verdict in rows

@@ -39,6 +39,7 @@ def summary_rows(connection: Connection, run_id: str) -> list[SummaryRow]:
         *_rows(connection, run_id, "shadow"),
     ]
     steps = list(dict.fromkeys(row.step for row in rows))
+    # Stable: within a step, judges and shadows stay behind.
     return sorted(rows, key=lambda row: steps.index(row.step))
 
 
@@ -83,7 +84,9 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
     """Return sums by step, tier and model, in the order of the first attempt."""
 
     def spent(tokens: Any) -> Any:
-        return func.coalesce(func.sum(case((AttemptRecord.reused, 0), else_=tokens)), 0)
+        # A reused attempt repeats the counts of the one that paid.
+        paid_tokens = case((AttemptRecord.reused, 0), else_=tokens)
+        return func.coalesce(func.sum(paid_tokens), 0)
 
     query = (
         select(
@@ -146,6 +149,7 @@ def _accepted(connection: Connection, run_id: str) -> dict[_Key, int]:
 
 def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
     """Count deferred documents by step, tier and model of their last attempt."""
+    # 1 is the last attempt at a document in a step.
     age = func.row_number().over(
         partition_by=(AttemptRecord.document_id, AttemptRecord.step),
         order_by=AttemptRecord.seq.desc(),
@@ -173,6 +177,7 @@ def _deferred(connection: Connection, run_id: str) -> dict[_Key, int]:
 
 def _escalations(connection: Connection, of: _Of) -> dict[_Key, int]:
     """Count the documents whose next attempt after a model was an escalation."""
+    # NULL after the last attempt, which no escalation followed.
     next_kind = func.lead(AttemptRecord.kind).over(
         partition_by=(AttemptRecord.document_id, AttemptRecord.step),
         order_by=AttemptRecord.seq,
@@ -200,6 +205,7 @@ def _checks_failed(connection: Connection, of: _Of) -> dict[_Key, dict[str, int]
     query = (
         select(*_GROUP, VerdictRecord.check.label("name"), func.count().label("times"))
         .join(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
+        # NULL is a check that came to no verdict; it did not fail.
         .where(*of, VerdictRecord.passed.is_(False))
         .group_by(*_GROUP, VerdictRecord.check)
         .order_by(VerdictRecord.check)
@@ -239,12 +245,14 @@ def latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
         .where(*of, AttemptRecord.reused.is_(False))
         .subquery()
     )
+    # The nearest rank: rounded up, with integers only.
     places = {percent: (ranked.c.total * percent + 99) // 100 for percent in (50, 95)}
     query = select(
         ranked, *(place.label(f"p{percent}") for percent, place in places.items())
     )
     found: dict[_Key, dict[int, float]] = defaultdict(dict)
     for row in connection.execute(query.where(ranked.c.rank.in_(places.values()))):
+        # One row may be at both places, such as that of a single call.
         found[_key(row)] |= {
             percent: row.latency_s
             for percent in places

@@ -93,6 +93,7 @@ class Runs:
                 connection,
                 newest.where(Run.id.startswith(name, autoescape=True)).limit(10),
             )
+            # A whole id may also be the beginning of another.
             exact = [run for run in found if run.id == name]
             if len(found) == 1 or exact:
                 return (exact or found)[0]
@@ -124,6 +125,7 @@ class Runs:
             select(CURRENT.c.step, CURRENT.c.status, func.count().label("documents"))
             .where(CURRENT.c.run_id == run_id)
             .group_by(CURRENT.c.step, CURRENT.c.status)
+            # Python's dict keeps this order: a step takes the place of its first outcome.
             .order_by(func.min(CURRENT.c.recorded_at))
         )
         counts: dict[str, dict[Status, int]] = {}
@@ -179,6 +181,7 @@ class Runs:
         settled: set[tuple[str, str]] = set()
         for row in self._stream(query):
             key = (row.document_id, row.document_hash)
+            # A document that is not in `passing` gives None, which no time equals.
             if passing.get(key) != row.last_run:
                 settled.add(key)
         return frozenset(settled)
@@ -216,6 +219,7 @@ class Runs:
             .where(*of_flow, CURRENT.c.status == "deferred")
             .order_by(Run.started_at)
         )
+        # Oldest first, so that the time of the last run stays.
         last_runs: dict[tuple[str, str], float] = {}
         for row in self._stream(deferred):
             of_step = errors.get((row.run_id, row.document_id, row.step), {})
@@ -230,6 +234,7 @@ class Runs:
         the same flow.
         """
         later = aliased(Run)
+        # The same id in a later run of the flow means that the document was tried again.
         again = aliased(OutcomeRecord)
         has_later = exists().where(
             again.document_id == OutcomeRecord.document_id,
@@ -288,8 +293,10 @@ class Runs:
             )
             .order_by(AttemptRecord.seq, VerdictRecord.position)
         )
+        # The order of the query keeps the rows of one attempt together, as `groupby` needs.
         for _, group in groupby(self._stream(query), key=lambda row: row.seq):
             rows = list(group)
+            # The outer join gives an attempt without verdicts one row, with NULLs.
             verdicts = [
                 Verdict(r.check, r.passed, r.reason, r.score)
                 for r in rows
@@ -314,6 +321,7 @@ class Runs:
 
 _REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))
 _UNKNOWN = func.sum(case((AttemptRecord.cost.is_(None), 1), else_=0))
+# A reused attempt repeats the counts of the one that paid; its call is not counted twice.
 _UNCLEAR = func.sum(
     case(
         (and_(AttemptRecord.usage_unclear.is_not(None), ~AttemptRecord.reused), 1),
@@ -340,6 +348,7 @@ def _latest(connection: Connection) -> RunRow:
     query = (
         select(*columns, did_something.label("did_something"))
         .where(or_(did_something, Run.state == "running"))
+        # 0 sorts before 1: every run of a flow comes before the measurements.
         .order_by(_is_measurement(), Run.started_at.desc(), Run.id)
     )
     now = time.time()
@@ -365,6 +374,7 @@ def _runs(connection: Connection, query: _Query) -> list[RunRow]:
     runs = connection.execute(
         query.with_only_columns(Run.__table__, maintain_column_froms=True)
     ).all()
+    # Two queries for all runs together, not two for each.
     ids = [run.id for run in runs]
     spent = {row.run_id: row for row in connection.execute(_spending(ids))}
     documents = {row.run_id: row for row in connection.execute(_documents(ids))}
@@ -390,6 +400,7 @@ def _documents(run_ids: list[str]) -> _Query:
     def any_is(status: Status) -> Any:
         return func.max(case((CURRENT.c.status == status, 1), else_=0))
 
+    # A row for each document first, as it has an outcome in every step but counts once.
     one = (
         select(
             CURRENT.c.run_id,
@@ -404,6 +415,7 @@ def _documents(run_ids: list[str]) -> _Query:
         one.c.run_id,
         func.count().label("documents"),
         func.sum(one.c.deferred).label("deferred"),
+        # Both are 1 or 0: accepted somewhere, and deferred nowhere.
         func.sum(one.c.accepted * (1 - one.c.deferred)).label("accepted"),
     ).group_by(one.c.run_id)
 
@@ -414,6 +426,7 @@ def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
         **{
             name: value
             for name, value in run._mapping.items()
+            # They serve to find dead processes; a RunRow has no such fields.
             if name not in ("owner", "lease_until")
         },
         documents=documents.documents if documents else 0,

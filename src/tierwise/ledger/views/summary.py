@@ -36,11 +36,8 @@ _TOKENS = (
     AttemptRecord.completion_tokens,
     AttemptRecord.cached_tokens,
 )
-_NEEDED = (
-    "first",
-    "retry",
-    "fallback",
-)  # every call that a document needs is answered first as one of these
+# every call that a document needs is answered first as one of these
+_NEEDED = ("first", "retry", "fallback")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +165,7 @@ class Summaries:
                 step=r.step,
                 model=r.model,
                 check=r.check,
+                # PostgreSQL adds integers up to numeric, which is a Decimal here.
                 passed=int(r.passed),
                 failed=int(r.failed),
                 unscored=int(r.unscored),
@@ -229,9 +227,11 @@ class Summaries:
                 func.sum(marked.c.counted).label("counted"),
                 func.sum(marked.c.uncounted).label("uncounted"),
                 *(
+                    # `counted` is 1 or 0, so the product leaves out the tokens of other calls.
                     func.sum(marked.c[column.key] * marked.c.counted).label(column.key)
                     for column in _TOKENS
                 ),
+                # Money is that of every attempt, counted or not.
                 func.sum(marked.c.cost).label("cost_known"),
                 func.sum(case((marked.c.cost.is_(None), 1), else_=0)).label(
                     "cost_unknown"
@@ -283,6 +283,7 @@ class Summaries:
         with self._database.reading() as connection:
             for row in connection.execute(query, execution_options={"yield_per": 1000}):
                 prompt = ((row.route or {}).get("features") or {}).get("prompt_tokens")
+                # Else there is nothing to estimate from: the text is deleted, for example.
                 if prompt and row.value is not None:
                     usage = Usage(
                         prompt, count_tokens(json.dumps(row.value, ensure_ascii=False))
@@ -305,6 +306,7 @@ class Summaries:
 
     def chain_rows(self, run_ids: Sequence[str]) -> list[ChainRow]:
         """Return the routes of the accepted outcomes, with the models that answered."""
+        # A retry takes over outcomes of an earlier run without an attempt of its own.
         was_asked = exists().where(
             AttemptRecord.run_id == OutcomeRecord.run_id,
             AttemptRecord.document_id == OutcomeRecord.document_id,
@@ -321,13 +323,14 @@ class Summaries:
         )
         with self._database.reading() as connection:
             rows = connection.execute(query, execution_options={"yield_per": 1000})
-            counts = Counter(
-                (row.step, tuple((row.route or {}).get("models", ())), row.model)
-                for row in rows
-            )
+            counts: Counter[tuple[str, tuple[str, ...], str]] = Counter()
+            for row in rows:
+                route = row.route or {}
+                models = tuple(route.get("models", ()))
+                counts[row.step, models, row.model] += 1
         return [
-            ChainRow(step=s, models=m, model=by, documents=n)
-            for (s, m, by), n in counts.items()
+            ChainRow(step=step, models=models, model=model, documents=documents)
+            for (step, models, model), documents in counts.items()
         ]
 
 
@@ -351,6 +354,7 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
     # first escalation that did is counted in its place.
     needed_with_tokens = case((and_(is_needed, has_tokens), 1), else_=0)
     any_needed_has_tokens = func.max(needed_with_tokens).over(partition_by=document)
+    # No `else_`: NULL for all other attempts, which `min` passes over.
     escalation_with_tokens = case((and_(is_escalation, has_tokens), AttemptRecord.seq))
     first_escalation = func.min(escalation_with_tokens).over(partition_by=document)
     is_replacement = and_(
@@ -360,6 +364,7 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
     is_uncounted = and_(is_needed, ~has_tokens, first_escalation.is_(None))
 
     barred_models = type_coerce(OutcomeRecord.barred, Text)  # a JSON list of names
+    # With its quotes: `small` must not be found in `small-2`.
     is_barred = barred_models.contains(json.dumps(model), autoescape=True)
     is_long = (
         AttemptRecord.prompt_tokens > long_from if long_from is not None else false()
@@ -380,6 +385,7 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
             case((is_uncounted, 1), else_=0).label("uncounted"),
             *(func.coalesce(column, 0).label(column.key) for column in _TOKENS),
         )
+        # An attempt of a run that crashed may have no outcome, and cost money all the same.
         .outerjoin(OutcomeRecord, same_outcome)
         .where(AttemptRecord.run_id.in_(run_ids))
         .subquery()
@@ -412,5 +418,8 @@ def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> Summar
 
 
 def _counted(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    names = dict.fromkeys(name for count in counts for name in count)
-    return {name: sum(count.get(name, 0) for count in counts) for name in names}
+    totals: dict[str, int] = {}
+    for count in counts:
+        for name, number in count.items():
+            totals[name] = totals.get(name, 0) + number
+    return totals

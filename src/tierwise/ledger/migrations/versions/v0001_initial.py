@@ -33,6 +33,7 @@ def upgrade() -> None:
         "attempts",
         sa.Column(
             "seq",
+            # SQLite numbers rows by itself only in a key of type INTEGER.
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
             autoincrement=True,
             nullable=False,
@@ -110,6 +111,7 @@ def upgrade() -> None:
     op.create_table(
         "calls",
         sa.Column("call_hash", sa.Text(), nullable=False),
+        # An owner and a lease while the call is claimed, a reply once it is paid.
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.Double(), nullable=True),
         sa.Column("attempt_id", sa.Text(), nullable=True),

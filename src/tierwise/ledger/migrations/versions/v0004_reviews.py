@@ -72,6 +72,7 @@ def upgrade() -> None:
 
 
 def _counter() -> sa.Column[int]:
+    # SQLite numbers rows by itself only in a key of type INTEGER.
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     return sa.Column("seq", number, autoincrement=True, nullable=False)
 

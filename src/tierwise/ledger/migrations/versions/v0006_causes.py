@@ -78,6 +78,7 @@ def _fill_causes() -> None:
     after_earlier_step = sa.or_(
         reason.like("% was deferred"), reason.like("% was rejected")
     )
+    # The first condition that is true counts, so the general ones come last.
     cause = sa.case(
         (sa.and_(deferred, _outcomes.c.step == "read"), "unreadable"),
         (sa.and_(deferred, reason.like("budget: %")), "budget"),
@@ -99,6 +100,7 @@ def _fill_quotes() -> None:
         _outcomes.c.cause.in_(("budget", "failed_checks", "provider_fault")),
         _has_attempts(),
     )
+    # `edited by ada: a note (run ...)`: without a note there is no colon.
     with_note = sa.and_(
         _outcomes.c.status.in_(("accepted", "rejected")),
         _outcomes.c.reason.like("% by %: % (run %)"),
