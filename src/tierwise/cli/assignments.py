@@ -11,6 +11,7 @@ from tierwise.errors import Misuse
 def name_and_value(text: str, option: str) -> tuple[str, str]:
     """Split NAME=VALUE. Raises Misuse."""
     name, equals, value = text.partition("=")
+    # The value may be empty, and may contain further equals signs.
     if not (equals and name):
         raise Misuse(f"{option} takes NAME=VALUE, not '{text}'")
     return name, value
@@ -26,6 +27,7 @@ def outcome_values(texts: Sequence[str]) -> dict[str, Any]:
             raise Misuse(
                 f"--outcome takes STEP.FIELD=VALUE, such as classify.label=billing; not '{text}'"
             )
+        # Several options may fill in one step's outcome.
         outcomes.setdefault(step, {})[name] = value
     return outcomes
 
@@ -37,6 +39,7 @@ def parameter_values(texts: Sequence[str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for text in texts:
         name, value = name_and_value(text, "--parameter")
+        # So that 40 is a number, true a truth value and [a, b] a list, as in golden/STEP.yaml.
         data = parse_yaml(f"value: {value}\n", f"--parameter {name}").data
         parameters[name] = data["value"]
     return parameters

@@ -63,6 +63,7 @@ def export(
         raise Misuse(f"there is no format '{form}'; use jsonl or csv")
     with open_ledger() as ledger, _opened(output) as file:
         scope = Scope(ledger.runs.resolve(run).id if run else None, _seconds(since))
+        # A run that is never ended is never sealed, and could be changed without a trace.
         for crashed in ledger.seals.end_crashed():
             typer.echo(
                 f"run {crashed}: its process is gone; it is now on record as crashed, and sealed",
@@ -75,6 +76,7 @@ def export(
         number, last_hash = write_trail(
             file, blocks, scope, newest_seal, "csv" if form == "csv" else "jsonl"
         )
+    # On stderr, as the trail itself may be on stdout.
     typer.echo(f"{number} records; the last line's hash is {last_hash}", err=True)
 
 
@@ -145,6 +147,7 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
+        # No translation of newlines: a trail is the same file on every system.
         with path.open("w", encoding="utf-8", newline="") as file:
             yield file
     except OSError as error:
@@ -158,6 +161,7 @@ def _seconds(day: str | None) -> float | None:
     if day is None:
         return None
     try:
+        # Without a zone it is local time, as a person types it.
         return datetime.datetime.fromisoformat(day).astimezone().timestamp()
     except ValueError:
         raise Misuse(

@@ -61,6 +61,7 @@ def _states(ledger: Ledger) -> list[BudgetState]:
     """Return the current budgets of the rules, then the newest of all others."""
     from tierwise.policy.budget import RunBudget
 
+    # The ledger has the budgets that were spent from; the rules may have more.
     recorded = {state.name: state for state in ledger.budgets.states()}
     limits = [limit.limit for limit in find_project().rules.budget.limits]
     current = RunBudget(limits, recorded).states()
@@ -74,10 +75,12 @@ def _changes(
     ledger: Ledger, name: str, states: list[BudgetState], add: float | None, note: str
 ) -> list[BudgetChange]:
     """Raise a budget's limit if asked to, and return all its changes. Raises UnknownName."""
+    # The list is cut off, so the named budget is looked for by itself, too.
     names = {state.name for state in [*states, *ledger.budgets.states([name])]}
     if name not in names:
         raise UnknownName("budget", name, names)
     if add is not None:
+        # By way of text: Decimal(0.1) would be 0.1000000000000000055…
         ledger.budgets.top_up(name, Decimal(str(add)), note)
     return list(ledger.budgets.history(name))
 
@@ -109,6 +112,7 @@ def _print_changes(name: str, changes: list[BudgetChange], *, as_json: bool) -> 
 
 def _change_cells(change: BudgetChange) -> dict[str, Any]:
     return {
+        # The heading names the time zone, as other lists show local time.
         "at (UTC)": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(change.at)),
         "change": change.kind,
         "amount": usd(change.usd),

@@ -77,6 +77,7 @@ def calibrate(
     _check_model(project, model)
     spec = project.load_step(step)
     texts = _documents(project, model, spec, documents, sensitivity)
+    # Rising, since measuring stops where more concurrency brings nothing.
     levels = [level for level in LEVELS if level <= most]
     with status(f"measuring {model}, {seconds:g} s at each concurrency"):
         measured = asyncio.run(
@@ -92,6 +93,7 @@ def calibrate(
         "date": date.today(),
     }
     _print(measured, price, as_json=as_json)
+    # Only this entry is replaced: comments and layout of the catalog stay.
     if not dry_run:
         replace_value(project.root / CATALOG, ("models", model, "price"), price)
         typer.echo(
@@ -103,6 +105,7 @@ def calibrate(
 def _check_model(project: Project, name: str) -> None:
     """Raise Misuse for a model that is not on a machine of the user, or is unavailable."""
     model = project.catalog.model(name)
+    # A learned model has no server: it runs in this process, at price 0.
     if not project.catalog.tiers[model.tier].stays_in_house or model.learned:
         raise Misuse(
             f"{name} is not served by a machine of yours; its price is what its provider asks for"
@@ -133,6 +136,7 @@ def _documents(
         documents += [document for document in batch.load() if document.text]
     if not documents:
         raise Misuse(f"{folder} has no document that can be read")
+    # Measuring sends real documents, so guards apply as in a run.
     tier = project.catalog.model(name).tier
     for document in documents:
         known = features(
@@ -168,6 +172,7 @@ async def _measure(
 
     parameters = load_settings(project.root / "golden" / f"{step.name}.yaml").parameters
     prompt = project.prompts[step.prompt]
+    # Servers of embedded models, which start with their first call.
     servers = LocalServers()
     gateway = Gateway(project.catalog, os.environ, servers)
     try:
@@ -180,6 +185,7 @@ async def _measure(
             on_level=_print_level,
         )
     finally:
+        # Connections first, then the servers behind them; also after Ctrl-C.
         await gateway.aclose()
         servers.close()
 
@@ -189,6 +195,7 @@ def _print_level(level: LoadLevel) -> None:
     line = f"{level.concurrency} at once: {level.per_second:.2f} a second, {level.failed} failed"
     if level.uncounted:
         line += f", {level.uncounted} without usage"
+    # On stderr, since --json prints the result on stdout.
     typer.echo(line, err=True)
 
 

@@ -160,6 +160,7 @@ def certify(
     golden_step = load_golden_step(
         project, step, golden, limit=limit, outcomes_needed=through is None
     )
+    # By way of text: Decimal(0.1) would be 0.1000000000000000055…
     budget = None if budget_usd is None else Decimal(str(budget_usd))
     # All runs of this command share one budget.
     budget_name = f"certify {uuid.uuid4().hex[:8]}"
@@ -169,6 +170,7 @@ def certify(
             project, golden_step, words, budget, budget_name, yes=yes, fresh=fresh
         )
     golden_file = golden_step.golden.path
+    # Next to the golden set, since labels are about its examples.
     labels = golden_file.with_name(f"{golden_file.stem}-labels.jsonl")
     with Engine(project, variables(project)) as engine:
         candidates = _candidates(engine, step, models)
@@ -182,12 +184,15 @@ def certify(
                 labels=load_labels(labels),
                 budget_usd=budget,
                 budget_name=budget_name,
+                # Answers recorded before this moment do not count; None: all do.
                 fresh_since=time.time() if fresh else None,
                 on_progress=progress,
             )
+            # Read before measuring, since the file is written as a whole afterwards.
             earlier = project.certificates.certificates
             if not replace:
                 _say_what_is_kept(evaluation, candidates, earlier)
+            # No candidate is called before this question.
             _ask(evaluation, candidates, threshold.value, yes=yes)
             results = compare(
                 evaluation,
@@ -198,6 +203,7 @@ def certify(
             )
         if not replace:
             results = keep_larger(evaluation, results, earlier)
+        # Before any output, so that a closed pipe cannot keep certificates from being written.
         written = _save_certificates(evaluation, earlier, results)
         added = _add_labels(labels, results) if to_label else 0
         data = [candidate_data(evaluation, result) for result in results]
@@ -273,6 +279,7 @@ def _taken_through(
         engine.budget_usd_of_all = budget
         engine.budget_name = budget_name
         engine.fresh = engine.fresh or fresh
+        # The flow is left by this exception as soon as it comes to the step.
         with closing(engine), suppress(StepReached):
             rehearse(function, parameters, engine)
         if engine.arrival is None:
@@ -282,6 +289,7 @@ def _taken_through(
             )
         return engine
 
+    # Twice through the flow: first without a call, for the price, then for real.
     planned = take(PlannedEarlierSteps, project.env_with_secrets(os.environ))
     _ask_for_earlier_steps(name, step, len(golden.golden.examples), planned, yes=yes)
     arrival = take(EarlierSteps, variables(project)).arrival
@@ -314,6 +322,7 @@ def _candidates(
         # A dict keeps the order and drops a chain that is named twice.
         return list(dict.fromkeys(_parse_chain(text) for text in models))
     policy = engine.policy
+    # A model without a price cannot be compared by cost, so it has to be named.
     usable = [
         model
         for model in policy.catalog.models.values()
@@ -327,7 +336,8 @@ def _candidates(
 
 
 def _parse_chain(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(">"))
+    names = text.split(">")
+    return tuple(name.strip() for name in names)
 
 
 def _ask(
@@ -361,6 +371,7 @@ def _ask(
 
 def _time(estimate: CostEstimate) -> str:
     """Return the expected time in words, with the models that no call was timed of."""
+    # No seconds: every answer is on record already.
     text = "no new call"
     if estimate.seconds:
         text = f"about {duration(max(1.0, estimate.seconds))}"

@@ -64,6 +64,7 @@ def check(
         findings = [finding.data(project.root) for finding in result.findings]
         print_json({**_summary(result), "findings": findings})
     else:
+        # Editors and CI read these lines: file, line, level, message.
         for line in _lines(result.findings):
             typer.echo(line)
         typer.echo(_last_line(result))
@@ -133,6 +134,7 @@ def _last_line(result: ProjectCheck) -> str:
     elif result.sound:
         proof = "there are no guards to prove"
     else:
+        # A proof over faulty files would prove nothing.
         proof = "routes and guards are checked once rules and catalog are right"
     counts = f"{_count(result.errors, 'error')}, {_count(result.warnings, 'warning')}"
     line = f"{counts}. {proof[0].upper()}{proof[1:]}"

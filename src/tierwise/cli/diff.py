@@ -67,6 +67,7 @@ def diff(
     old_rules = _load_rules(project, entries, old)
     new_rules = _load_rules(project, entries, new)
     with open_ledger(project) as ledger:
+        # One run, or all of a span; --since is ignored where a run is named.
         runs = [ledger.runs.resolve(run)] if run else _runs_since(ledger, since)
         cases = past(ledger, runs)
         if not cases.cases:
@@ -76,6 +77,7 @@ def diff(
             )
         difference = compare(
             cases,
+            # The same catalog and cases for both, so that only the rules differ.
             Replay(project, ledger, entries, old_rules, cases),
             Replay(project, ledger, entries, new_rules, cases),
         )
@@ -92,6 +94,7 @@ def diff(
 def _load_rules(project: Project, catalog: Catalog, name: str) -> Rules:
     from tierwise.policy.rules import load_rules
 
+    # The steps that rules may name are those with a prompt.
     with _file(project.root, name) as path:
         return load_rules(
             path, catalog, {prompt.head.step for prompt in project.prompts}
@@ -125,6 +128,7 @@ def _file(root: Path, name: str) -> Iterator[Path]:
 def _runs_since(ledger: Ledger, span: str) -> list[RunRow]:
     """Return the runs of a span such as 7d. Raises Misuse for a misspelt one."""
     number = span[:-1]
+    # A slice, as an empty text has no last character.
     unit = span[-1:]
     if not number.isdecimal() or unit not in _SECONDS:
         raise Misuse(f"--since takes a time such as 30m, 12h, 7d or 4w; not '{span}'")

@@ -46,6 +46,7 @@ def docs(
     if name not in pages:
         raise UnknownName("page", name, pages)
     text = read_page(pages[name])
+    # A pipe gets the Markdown as it is, for another program.
     if sys.stdout.isatty():
         _print_markdown(text)
     else:
@@ -65,6 +66,7 @@ def find_pages() -> dict[str, Path]:
                 file.relative_to(folder).with_suffix("").as_posix(): file
                 for file in files
             }
+            # False sorts before True: index, then the pages of this level, then those in folders.
             names = sorted(pages, key=lambda name: (name != "index", "/" in name, name))
             return {name: pages[name] for name in names}
     raise TierwiseError(
@@ -77,6 +79,7 @@ def read_page(file: Path) -> str:
     text = file.read_text(encoding="utf-8")
     included = _INCLUDED.search(text)
     if included:
+        # From the folder above the pages, which is the repository's root in a clone.
         return (file.parent.parent / included[1]).read_text(encoding="utf-8")
     return text
 

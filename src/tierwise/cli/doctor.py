@@ -56,9 +56,11 @@ def doctor(
 
 def _diagnostics() -> Iterator[Diagnostic]:
     yield Diagnostic("Python", sys.version_info >= (3, 11), sys.version.split()[0])
+    # Without a project nothing else can be checked, so this one may raise.
     project = find_project()
     yield Diagnostic("project", True, str(project.root))
     files = [
+        # Lambdas, so that `_tried` catches what reading the file raises.
         _tried("catalog", lambda: f"{len(project.catalog.models)} models"),
         _tried(
             "prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)
@@ -88,11 +90,14 @@ def _prefect(project: Project) -> Diagnostic:
 
     server = os.environ.get(ADDRESS)
     if server:
-        detail = server if answers(server) else no_server_at(server)
-        return Diagnostic("Prefect", detail == server, detail)
+        # A server that answers is named alone; else the detail is the fault with its remedy.
+        is_up = answers(server)
+        detail = server if is_up else no_server_at(server)
+        return Diagnostic("Prefect", is_up, detail)
     problem = database_problem(project.root)
     if problem:
         return Diagnostic("Prefect", False, problem)
+    # None: neither good nor bad, as a run starts a server by itself.
     without = "no server set; each run starts a temporary one and keeps its record"
     return Diagnostic("Prefect", None, without)
 
@@ -144,7 +149,9 @@ def _models(project: Project) -> Iterator[Diagnostic]:
         if available:
             yield Diagnostic(f"tier {tier}", True, ", ".join(available))
         else:
+            # No problem by itself: a project need not have keys for every tier.
             yield Diagnostic(f"tier {tier}", None, "; ".join(remedies))
+    # Without any model, every document would be deferred.
     if len(unavailable) == len(project.catalog.models):
         yield Diagnostic(
             "models",

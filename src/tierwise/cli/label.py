@@ -60,6 +60,7 @@ def label(
     `counts` are evidence, in the order of recording, up to the first one without a label.
     """
     project = find_project()
+    # Demotions are reported whichever way the label is given.
     with open_ledger(project) as ledger, _report_demotions(project, ledger):
         if item is not None:
             _label_one(project, ledger, item, right, by, as_json=as_json)
@@ -101,6 +102,7 @@ def _label_one(
     as_json: bool,
 ) -> None:
     """Record a label, if there is one, and print the sample."""
+    # Before a label: the id may be the beginning of one, and only the item knows it whole.
     item = ledger.samples.item(item_id)
     if right is not None:
         _refuse_vacuous_rows(project, [item.accepted.step])
@@ -123,12 +125,14 @@ def _ask_in_turn(project: Project, ledger: Ledger, by: str) -> None:
     for number, item in enumerate(queue, 1):
         typer.echo(f"\n{number} of {len(queue)}")
         _print_lines(item_lines(ledger, item))
+        # By first letter: accepted, shadow, both, neither and quit all begin differently.
         words = {word[0]: word for word in item.words}
         letter = _ask_for_letter(words | {"q": "quit"})
         if letter == "q":
             break
         ledger.samples.label(item.id, words[letter], by)
     else:
+        # The loop came to its end without `break`: all are labelled.
         typer.echo("Nothing waits for a label.")
     _print_evidence(project, ledger)
 
@@ -139,6 +143,7 @@ def _ask_for_letter(words: dict[str, str]) -> str:
     letter = ""
     while letter not in words:
         answer = typer.prompt(f"right: {choices}", prompt_suffix="? ")
+        # The first letter is enough, and so is the whole word.
         letter = str(answer).strip().lower()[:1]
     return letter
 
@@ -178,6 +183,7 @@ def _print_lines(lines: Iterator[str]) -> None:
 @contextmanager
 def _report_demotions(project: Project, ledger: Ledger) -> Iterator[None]:
     """Report, at the end, the certificates that labels have demoted meanwhile."""
+    # What was demoted earlier is no news.
     before = _demotions(project, ledger)
     yield
     for (step, models), reason in _demotions(project, ledger).items():

@@ -22,6 +22,7 @@ def models(
     Prices are in USD per million tokens. An unavailable model shows what to set or to install.
     """
     project = find_project()
+    # As in a flow run, where keys may come from Prefect's secret blocks.
     environment = project.env_with_secrets(os.environ)
     unavailable = project.policy(environment).unavailable
     rows = []
@@ -69,4 +70,5 @@ def _cells(
 
 
 def _amount(value: Decimal) -> str:
+    # Without trailing zeros, and never as 1E+1.
     return f"{value.normalize():f}"

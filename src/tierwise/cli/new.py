@@ -53,9 +53,11 @@ def new_step(
 
     project = Project.find()
     _check_name("step", name)
+    # sort_mail becomes SortMail.
     class_name = "".join(part.capitalize() for part in name.split("_"))
     names = {"ExampleStep": class_name, "example_step": name}
     texts = copies("step", project.root, names)
+    # All refusals come before the first file is written.
     _refuse_used(name, class_name, texts=texts.values())
     write(texts)
     _print_made(project, texts)
@@ -97,9 +99,11 @@ def new_flow(
     chosen = _choose_step(project, step)
     deployment_name = name.replace("_", "-")
     names = {
+        # One line of the skeleton becomes several, or none.
         f"{_MARGIN}**EXAMPLE_PARAMETERS,\n": _arguments(project, chosen),
         "example_step": chosen,
         "example_flow": name,
+        # Prefect names flows and deployments with dashes.
         "example-flow": deployment_name,
     }
     texts = copies("flow", project.root, names)
@@ -169,6 +173,7 @@ def _imported_names(tree: ast.Module) -> set[str]:
 def _choose_step(project: Project, name: str | None) -> str:
     """Return the step that a flow runs. Raises UnknownName, or Misuse where there is none."""
     names = [path.stem for path in (project.root / "tasks").glob("*.py")]
+    # Sorted, so that the default does not depend on the file system.
     known = sorted(name for name in names if not name.startswith("_"))
     if name is not None and name not in known:
         raise UnknownName("step", name, known)
@@ -191,6 +196,7 @@ def _arguments(project: Project, step: str) -> str:
 
 def _literal(value: Any) -> str:
     """Return a value as Python text: as JSON writes it, where that means the same."""
+    # A dict is laid out over several lines, as a formatter would do it.
     indent = 4 if isinstance(value, dict) else None
     text = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
     # A comma after the last item of a block, which formatters add and JSON forbids.

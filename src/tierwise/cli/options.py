@@ -37,8 +37,10 @@ OptionalRunArgument = Annotated[
 def typer_with_our_style(**settings: Any) -> typer.Typer:
     """Return a Typer program: Markdown in help, no completion, errors left to `main`."""
     return typer.Typer(
+        # No --install-completion, which would write into the user's shell files.
         add_completion=False,
         rich_markup_mode="markdown",
+        # Rich's tracebacks may print local variables, and so documents.
         pretty_exceptions_enable=False,
         **settings,
     )

@@ -108,6 +108,7 @@ def console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
+    # None: rich asks the terminal. In a pipe it would take 80, and fold long ids.
     width = None if stream.isatty() else 160
     # Past the escaping: colours and progress bars are control characters too, but rich's own.
     if isinstance(stream, PlainStream):
@@ -146,6 +147,7 @@ def print_table(
 
 
 def _has_values(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    # 0 is a value; an empty text and None are not.
     return any(row[column] not in ("", None) for row in rows)
 
 
@@ -160,6 +162,7 @@ def _cell(value: Any) -> Text:
 
 def print_json(data: Any) -> None:
     """Print data as indented JSON, with decimals and dates as text."""
+    # UTF-8 and not \uXXXX, so that a person can read it.
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
@@ -168,9 +171,11 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
     text = io.StringIO()
+    # The first row names the columns: all rows have the same keys.
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         # A spreadsheet would run a cell such as `=1+1`, which a document may contain.
         writer.writerow({name: escape_formula(value) for name, value in row.items()})
+    # The last row ends with a newline already.
     typer.echo(text.getvalue(), nl=False)

@@ -69,6 +69,7 @@ def plan(
         function = project.load_flow(flow)
         given = flow_parameters(function, context.args)
         parameters = function.validate_parameters(with_defaults(function, given))
+    # Before the rehearsal, in which they run.
     warn_of_plain_tasks(function)
     result, planner = _make_plan(project, function, parameters, fresh=fresh)
     if sample:
@@ -98,6 +99,7 @@ def warn_of_plain_tasks(function: Any) -> None:
     """Warn of plain tasks: planning runs the flow itself, and only steps are rehearsed."""
     from tierwise.orchestrate.dry_run import tasks_run_for_real
 
+    # A plain task may send a mail or write a file, so a person has to know.
     names = tasks_run_for_real(function)
     if names:
         typer.echo(
@@ -111,6 +113,7 @@ def with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
     import inspect
 
     declared = inspect.signature(function.fn).parameters
+    # A parameter without a default is in `given`, or was refused before.
     defaults = {name: parameter.default for name, parameter in declared.items()}
     return {**defaults, **given}
 
@@ -136,6 +139,7 @@ def rehearse(function: Any, parameters: dict[str, Any], engine: Any) -> None:
     from tierwise.cli.progress import StepBars
     from tierwise.orchestrate.dry_run import dry_run
 
+    # A planner counts documents and reports outcomes as the engine does.
     with StepBars(engine) as bars, engine.on_outcome(bars):
         dry_run(function, parameters, engine)
 
@@ -154,9 +158,11 @@ def _plan_with_sample(
     from tierwise.orchestrate.secrets import variables
     from tierwise.plan import Sampler, choose
 
+    # A document that cannot be read never comes to a model, so it says nothing of the cost.
     readable = planner.totals.readable
     if not readable:
         raise Misuse("no document can be read, so there is nothing to sample")
+    # Drawn by the seed, so that the same command samples the same documents again.
     chosen = choose(readable, number, seed)
     _ask(planner, chosen, yes=yes)
     with closing(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
 _ROWS = {row.name: row for row in COMMANDS}
+# Typer does not know a flow's parameters, so it hands on what it cannot read.
 _FLOW_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -44,6 +45,7 @@ class LazyGroup(TyperGroup):
         row = _ROWS.get(cmd_name)
         if row is None:
             return None  # Typer then reports the unknown command
+        # Before the import below: Prefect reads its variables once, when it is imported.
         dead = prepare_process(row.prefect_log)
         if dead and row.uses_server:
             note = f"no server answers at {ADDRESS}={dead}, so it is ignored"
@@ -53,6 +55,7 @@ class LazyGroup(TyperGroup):
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Print the list of commands from the table, without importing any of them."""
+        # A plain group, as `get_command` of this one would import every command.
         listing = TyperGroup(
             name=self.name,
             commands=dict(self.commands),
@@ -67,6 +70,7 @@ class LazyGroup(TyperGroup):
 def load(row: Command) -> Any:
     """Import a command's module and return the command as Typer runs it."""
     module, _, name = row.place.partition(":")
+    # A function is one command; a Typer program is a group with commands of its own.
     body = getattr(import_module(f"tierwise.cli.{module}"), name)
     if isinstance(body, typer.Typer):
         program = body
@@ -88,6 +92,7 @@ def _hide_types_of_flags(command: Any) -> None:
     for parameter in command.get_params(typer.Context(command)):
         if getattr(parameter, "is_bool_flag", False):
             parameter.metavar = ""
+    # A group's commands, and theirs.
     for inner in getattr(command, "commands", {}).values():
         _hide_types_of_flags(inner)
 
@@ -127,13 +132,16 @@ def main() -> None:
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     try:
+        # Around everything that prints, also the help and Typer's own errors.
         with plain_output():
             app()
+    # Before TierwiseError, of which it is a kind.
     except Misuse as error:
         _fail(error, 2)
     except TierwiseError as error:
         _fail(error, 1)
     except OSError as error:
+        # Not about a file, so no remedy is known: a traceback helps more than a sentence.
         if error.filename is None:
             raise
         _fail(TierwiseError(_describe_file_error(error)), 1)
@@ -149,5 +157,6 @@ def _describe_file_error(error: OSError) -> str:
 
 
 def _fail(error: TierwiseError, code: int) -> None:
+    # Escaped here, as `plain_output` has ended.
     typer.echo(escape_control(f"tierwise: {error}"), err=True)
     sys.exit(code)

@@ -50,12 +50,14 @@ class PlainLines:
 
     def start(self) -> None:
         """Print the first line and start the thread; does nothing when it has started."""
+        # A thread has no ident before its start.
         if self._thread.ident is None:
             self._print()
             self._thread.start()
 
     def close(self) -> None:
         """Stop printing."""
+        # Ends the wait in `_print_lines` at once, so closing takes no five seconds.
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -78,6 +80,7 @@ class PlainLines:
 def status(activity: str) -> Iterator[None]:
     """Show what is being done: a spinner in a terminal, else plain lines."""
     if sys.stderr.isatty():
+        # All progress is on stderr: stdout may be piped as JSON.
         with console(err=True).status(activity):
             yield
         return
@@ -94,6 +97,7 @@ class _Display:
 
     def __init__(self, bars: Progress, describe: Callable[[], str]) -> None:
         self._bars = bars
+        # None: a terminal, where rich draws.
         self._lines = None if sys.stderr.isatty() else PlainLines(describe)
 
     def __enter__(self) -> Self:
@@ -129,6 +133,7 @@ class CountBar(_Display):
             console=console(err=True),
             transient=True,
         )
+        # The text of the moment when a line is printed, hence a lambda.
         super().__init__(bars, lambda: self._text)
         self._text = ""
         self._task = bars.add_task("")
@@ -136,6 +141,7 @@ class CountBar(_Display):
     def __call__(self, activity: str, done: int, total: int) -> None:
         """Show an activity's progress."""
         self._text = f"{activity}: {done} of {total}"
+        # A new activity: the time that remains is estimated from now on.
         if done == 0:
             self._bars.reset(self._task, description=activity, total=total)
         # Outside a terminal, an activity has a line at its beginning and at its end.
@@ -160,6 +166,7 @@ class DownloadBar(_Display):
         super().__init__(bars, lambda: self._text)
         self._text = f"fetching {name}"
         self._name = name
+        # None: the size is known with the first bytes.
         self._task = bars.add_task(name, total=None)
 
     def __enter__(self) -> Self:
@@ -208,8 +215,10 @@ class StepBars(_Display):
         counts = self._counts.setdefault(outcome.step, Counter())
         counts["done"] += 1
         counts[outcome.status] += 1
+        # A bool counts as 0 or 1.
         counts["escalated"] += outcome.escalated
         for attempt in outcome.attempts:
+            # A reused answer was paid for in an earlier run.
             if not attempt.reused:
                 self._cost += attempt.cost or 0
         self._update_bar(outcome.step, counts)
@@ -217,6 +226,7 @@ class StepBars(_Display):
     def describe(self) -> str:
         """Return the progress in one line."""
         expected = self._runner.expected_documents
+        # Prefect starts before the flow reads a document.
         if not expected and not self._counts:
             return _STARTING
         if not self._counts:
@@ -231,6 +241,7 @@ class StepBars(_Display):
 
     def _update_bar(self, step: str, counts: Counter[str]) -> None:
         if step not in self._tasks:
+            # The first outcome shows that the start is over.
             self._bars.update(self._starting, visible=False)
             self._tasks[step] = self._bars.add_task(step, total=None, note="")
         words = ("escalated", "deferred", "skipped")

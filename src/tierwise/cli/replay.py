@@ -82,6 +82,7 @@ def replay(
     """
     from tierwise.evidence.replay import read_outcomes, replay, write_curve
 
+    # On stderr, so that stdout has the result alone.
     with console(err=True).status("reading"):
         fitted = read_outcomes(fit)
         # Both files must name the same models: an estimate routes to a model of the other file.
@@ -145,6 +146,7 @@ def _cells(strategy: Strategy) -> dict[str, Any]:
 
 def _measure_cells(measures: CurveMeasures) -> dict[str, str]:
     cells = {}
+    # The fields are named like the measures, in small letters.
     for field, value in asdict(measures).items():
         name = field.upper()
         # APGR is a mean between 0 and 1 in the literature, the others are shares.

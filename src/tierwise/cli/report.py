@@ -65,18 +65,18 @@ def report(
 
     project = find_project()
     with open_ledger(project) as ledger:
-        runs = (
-            _runs_since(ledger, since)
-            if since
-            else [ledger.runs.resolve(run or "latest")]
-        )
+        if since:
+            runs = _runs_since(ledger, since)
+        else:
+            runs = [ledger.runs.resolve(run or "latest")]
         figures = read_report(ledger, runs, project)
-        html = render_page(
-            figures, document_rows(ledger, runs, with_answers=with_answers)
-        )
+        documents = document_rows(ledger, runs, with_answers=with_answers)
+        html = render_page(figures, documents)
+    # The same command writes the same file, so a bookmark stays valid.
     name = f"since-{since}" if since else runs[0].id
     path = out or project.root / ".tierwise" / "reports" / f"{name}.html"
     _write(path, html)
+    # Alone on stdout, for `open $(tierwise report)`.
     typer.echo(path)
     if open_it:
         typer.launch(path.resolve().as_uri())

@@ -44,6 +44,7 @@ def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> Project
     except ConfigError as error:
         typer.echo(f"without savings and certificates: {error}", err=True)
         return ProjectFacts()
+    # Only steps that ran: each one here may have to be imported.
     certified = sorted({certificate.step for certificate in certificates} & steps)
     states: list[CertificateState] = []
     for step in certified:
@@ -72,6 +73,7 @@ def _certificate_states(
         reason = f"it cannot be checked: {error}"
         return [CertificateState(certificate, reason) for certificate in certificates]
     return [
+        # `void_reasons` is None while it is in force.
         CertificateState(certificate, certificate.void_reasons(current))
         for certificate in certificates
     ]

@@ -54,8 +54,10 @@ def retention(
     """
     from tierwise.cli.person import user_name
 
+    # Exactly one of the two.
     if (older_than is None) == (document is None):
         raise Misuse("say what to delete: --older-than 90d, or --document ID")
+    # Before anything is deleted, as it may raise: a deletion goes on record with a name.
     who = by or user_name()
     with open_ledger() as ledger:
         if document is not None:

@@ -64,6 +64,7 @@ def retry(
         before, plan = _choose_run(ledger, run, step, reason)
     if verbose:
         show_prefect_log()
+    # Before the flow is loaded, which imports Prefect: the server starts up meanwhile.
     server = start_temporary_server(project.root)
     function = _load_flow(project, before)
     parameters = _parameters(function, before)
@@ -88,13 +89,16 @@ def _choose_run(
     """
     from tierwise.review.queue import find_retry, plan_retry
 
+    # Looked for even where a run is named, as the error below names it.
     waiting = find_retry(ledger, step, reason)
+    # `latest` by name is the newest run; no name is the newest with documents that wait.
     if name is None and waiting:
         return ledger.runs.resolve(waiting.run_id), waiting
     before = ledger.runs.resolve(name or "latest")
     try:
         return before, plan_retry(ledger, before.id, step, reason)
     except Misuse as error:
+        # There is no better run to name.
         if waiting is None or waiting.run_id == before.id:
             raise
         count = len(waiting.again)
@@ -120,6 +124,7 @@ def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
     from tierwise.cli.run import check_parameters
 
     accepted = inspect.signature(function.fn).parameters
+    # The flow may have been changed since that run.
     removed = sorted(set(run.parameters) - set(accepted))
     if removed:
         raise Misuse(
@@ -135,6 +140,7 @@ def _print_result(project: Project, run_id: str, plan: Retry) -> None:
     with open_ledger(project) as ledger:
         # A document may have been removed from the source since, so it was not asked again.
         seen = ledger.reviews.documents(run_id) & plan.again
+        # Of those asked again alone: others may be deferred as before.
         deferred = {row.document_id for row in ledger.runs.deferred(run_id)} & seen
     typer.echo(
         f"Of {len(plan.again)} that waited, {len(seen - deferred)} are done "

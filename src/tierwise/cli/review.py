@@ -106,6 +106,7 @@ def review(
     from tierwise.cli.render.review import print_decision
     from tierwise.review.queue import find_item, waiting
 
+    # --edit with an empty text is an edit, too: hence `is not None`.
     decisions = [approve, edit is not None, editor, reject, reopen]
     _check_options(decisions, document, attempt, approve=approve)
     project = find_project()
@@ -118,6 +119,7 @@ def review(
             _list(items, row, as_json=as_json)
         elif any(decisions):
             item = find_item(ledger, row.id, document, step)
+            # Read before anything is recorded: an editor or a file may fail.
             answer = _answer_of(item, edit, editor=editor)
             decision = _decide(
                 ledger,
@@ -182,6 +184,7 @@ def _show(
     text = find_texts(ledger, project, run, [item.document_hash]).get(
         item.document_hash
     )
+    # One for each attempt, in the same order; None where a call failed.
     answers = [reply_text(ledger, attempt) for attempt in item.outcome.attempts]
     if as_json:
         print_json(item_data(item) | {"text": text, "answers": answers})
@@ -209,6 +212,7 @@ def _decide(
         return queue.edit(ledger, item, answer, by=by, note=note)
     if reject:
         return queue.reject(ledger, item, by=by, note=note)
+    # The only option that is left: the caller comes here with one of them.
     return queue.reopen(ledger, item, by=by, note=note)
 
 
@@ -218,17 +222,20 @@ def _decide_in_turn(
     """Show one document after the other, and record the decision of the key that is pressed."""
     from tierwise.review import queue
 
+    # Keys are read one by one, which a pipe cannot give.
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Misuse(
             "-i asks at a terminal; in a script, name the document and give --approve, --edit "
             "or --reject"
         )
+    # A list, because the total is shown, and decisions change what waits.
     items = list(queue.waiting(ledger, run.id, step))
     decided = 0
     for number, item in enumerate(items, 1):
         _show(project, ledger, run, item)
         key = _key(f"{number} of {len(items)}   {_KEYS}")
         decision = None
+        # Again after a mistake; s and q leave the loop without a decision.
         while decision is None and key in "aer":
             try:
                 decision = _decide_by_key(ledger, item, key, by)
@@ -257,6 +264,7 @@ def _decide_by_key(ledger: Ledger, item: ReviewItem, key: str, by: str) -> Decis
         return queue.approve(ledger, item, None, by=by)
     if key == "e":
         return queue.edit(ledger, item, _write_in_editor(item), by=by)
+    # Only a rejection asks for its reason: an answer speaks for itself.
     note = typer.prompt("Why", default="", show_default=False)
     return queue.reject(ledger, item, by=by, note=note)
 
@@ -267,6 +275,7 @@ def _key(prompt: str) -> str:
     key = ""
     while key not in ("a", "e", "r", "s", "q"):
         key = typer.getchar().lower()
+        # A terminal in raw mode sends these as characters, not as signals.
         if key in ("\x03", "\x04"):  # Ctrl-C and Ctrl-D
             raise KeyboardInterrupt
     typer.echo(key)
@@ -281,9 +290,11 @@ def _answer_of(item: ReviewItem, edit: str | None, *, editor: bool) -> str | Non
         return None
     if edit == "-":
         return sys.stdin.read()
+    # An answer is always an object, so anything else is a file's name.
     if edit.lstrip().startswith("{"):
         return edit
     try:
+        # Windows editors put a byte order mark first, which utf-8-sig drops.
         return Path(edit).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise Misuse(
@@ -293,6 +304,7 @@ def _answer_of(item: ReviewItem, edit: str | None, *, editor: bool) -> str | Non
 
 def _write_in_editor(item: ReviewItem) -> str:
     """Open the current answer in the person's editor, and return what is saved there."""
+    # The usual order of Unix programs.
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     value = item.outcome.value
     if value is None:

@@ -32,6 +32,7 @@ def run(
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
+    # An option of ours in place of Typer's: the answer depends on the flow that is named.
     wants_help: Annotated[
         bool,
         typer.Option("--help", "-h", help="Show this message and the flow's options."),
@@ -52,12 +53,14 @@ def run(
     if wants_help:
         print_flow_help(context, flow)
         raise typer.Exit
+    # Help comes first, since it is also given outside of a project.
     project = Project.find()
     if flow is None:
         print_flow_help(context, None)
         raise typer.Exit(2)
     if verbose:
         show_prefect_log()
+    # Before the flow is loaded, which imports Prefect: the server starts up meanwhile.
     server = start_temporary_server(project.root)
     with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
@@ -66,6 +69,7 @@ def run(
     with stoppable():
         summary = run_flow(function, parameters, server=server, fresh=fresh)
     show_summary(summary, as_json=as_json)
+    # Deferrals are a normal end, unless a script asks to be strict.
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)
 
@@ -104,16 +108,19 @@ def run_flow(
     from tierwise.orchestrate.server import require_server
     from tierwise.report import RunSummary
 
+    # The steps of a flow find this engine by themselves, so it is set up before the flow begins.
     engine().fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
     engine().retry = retry
     described = failures_described(function.name, engine().project.root)
     with StepBars(engine()) as bars, engine().on_outcome(bars):
+        # None: another server is configured, or Prefect chooses one.
         if server:
             server.wait_until_ready()
         else:
             require_server()
         with described:
             result = function(**parameters)
+    # Without its summary, nothing could be shown of the run.
     if not isinstance(result, RunSummary):
         raise Misuse(
             f"the flow {function.name} returns {type(result).__name__}; "
@@ -136,11 +143,13 @@ def show_summary(summary: RunSummary, *, as_json: bool) -> None:
     print_last_screen(summary, engine())
     server = os.environ.get("PREFECT_API_URL")
     if server and temporary_server() is None:
+        # PREFECT_API_URL names the API; the pages are one level above.
         address = server.removesuffix("/api")
         typer.echo(
             f"In Prefect's UI: {address}/runs/flow-run/{summary.run.flow_run_id}"
         )
     else:
+        # A temporary server has ended by then, so the pages need one that is started by hand.
         typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
 
 
@@ -148,6 +157,7 @@ def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
     """Return `--budget-usd 2 --flag=x` as the flow's parameters, checked. Raises Misuse."""
     known = inspect.signature(function.fn).parameters
     parameters: dict[str, Any] = {}
+    # An iterator, so that an option can take the next word as its value.
     words = iter(arguments)
     for word in words:
         if not word.startswith("--"):
@@ -155,12 +165,10 @@ def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
         option, has_value, value = word[2:].partition("=")
         name = option.replace("-", "_")
         if name not in known:
-            raise Misuse(
-                unknown_name(
-                    "option", f"--{option}", [f"--{k.replace('_', '-')}" for k in known]
-                )
-            )
+            options = [f"--{_dashed(parameter)}" for parameter in known]
+            raise Misuse(unknown_name("option", f"--{option}", options))
         parameters[name] = _value(value if has_value else next(words, None), option)
+    # Checked here, and not by Prefect within the run: a wrong option must leave no failed run.
     check_parameters(function, parameters)
     return parameters
 
@@ -168,6 +176,7 @@ def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
 def _value(text: str | None, option: str) -> Any:
     if text is None:
         raise Misuse(f"--{option} needs a value")
+    # Other values stay text: Prefect converts them to the type that the flow declares.
     if text[:1] in ("[", "{"):
         try:
             return json.loads(text)
@@ -183,6 +192,7 @@ def check_parameters(function: Any, parameters: Mapping[str, Any]) -> None:
     declared = inspect.signature(function.fn).parameters
     defaults: dict[str, Any] = {}
     for name, parameter in declared.items():
+        # *args and **kwargs have no option.
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.default is not parameter.empty:
@@ -192,6 +202,7 @@ def check_parameters(function: Any, parameters: Mapping[str, Any]) -> None:
     try:
         function.validate_parameters({**defaults, **parameters})
     except (ParameterTypeError, ParameterBindError) as error:
+        # Pydantic's message has several lines, and a link to its documentation.
         lines = [
             line.strip()
             for line in str(error).splitlines()
@@ -232,6 +243,7 @@ def _meaning(function: Any, name: str) -> str:
     annotation = inspect.signature(function.fn).parameters[name].annotation
     if annotation is inspect.Parameter.empty:
         return f"the flow {function.name} has no default for it"
+    # With `from __future__ import annotations`, an annotation is text.
     if isinstance(annotation, str):
         return annotation
     return inspect.formatannotation(annotation)

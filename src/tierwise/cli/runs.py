@@ -39,6 +39,7 @@ def _data(row: RunRow) -> dict[str, Any]:
     """Return a run as plain data, without its plan, which `tierwise show --json` has."""
     data = asdict(row)
     del data["plan"]
+    # A property, which asdict leaves out.
     return data | {"cost": row.cost}
 
 

@@ -37,6 +37,7 @@ def show(
     project = find_project()
     with open_ledger(project) as ledger:
         report = read_report(ledger, [ledger.runs.resolve(run)], project)
+        # One run was asked for, so there is one summary.
         [summary] = report.summaries
         rows = document_cells(ledger, summary.run.id) if documents else []
     if as_json:

@@ -37,7 +37,9 @@ def stoppable() -> Iterator[None]:
         nonlocal signals_so_far
         signals_so_far += 1
         if signals_so_far > 1:
+            # At once, without cleaning up: a person asked twice.
             os._exit(EXIT_CODE)
+        # A signal may arrive in the middle of a print, where typer.echo could fail; this cannot.
         os.write(2, _STOPPING)
         raise KeyboardInterrupt
 
@@ -48,5 +50,6 @@ def stoppable() -> Iterator[None]:
         typer.echo(STOPPED, err=True)
         raise typer.Exit(EXIT_CODE) from None
     finally:
+        # Outside of a flow, Ctrl-C ends the command as usual.
         for number, handler in handlers.items():
             signal.signal(number, handler)

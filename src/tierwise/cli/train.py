@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tierwise.project import Project
     from tierwise.steps.examples import Example
 
+# To be copied into the catalog; printed where no model has `learned: STEP`.
 ENTRY = """\
   {step}-learned:
     tier: local
@@ -114,6 +115,7 @@ def _model_name(project: Project, step: str, wanted: str | None) -> str:
         model.name for model in project.catalog.models.values() if model.learned == step
     ]
     if not names:
+        # Only this message needs a date.
         import datetime
 
         entry = ENTRY.format(step=step, today=datetime.date.today())
@@ -153,6 +155,7 @@ def _load_examples(
     from tierwise.steps.examples import load_golden
 
     golden = project.root / "golden" / f"{step}.jsonl"
+    # Resolved, so that a link or ../ does not get around it.
     if path.resolve() == golden.resolve():
         raise Misuse(
             f"{path} is what models are certified on; what is trained on it knows the answers"
@@ -170,6 +173,7 @@ def _golden_texts(project: Project, step: str) -> set[str]:
     if not path.exists():
         return set()
     golden = load_golden(path, at_least=0)
+    # A row that every answer passes would certify the classifier for nothing.
     for fault in golden_faults(project, step, outcomes_needed=False):
         raise fault
     return {normalised(example.text) for example in golden.examples}
@@ -188,6 +192,7 @@ def _train_if_changed(
     from tierwise.gateway.learned import load, save
 
     try:
+        # The same examples give the same model, so a file with it is left as it is.
         metadata = load(path).metadata
         if (
             metadata.identity == identity_before(labelled)
@@ -212,6 +217,7 @@ def _summary(
     left_out: int,
 ) -> dict[str, Any]:
     """Return the trained classifier as plain data."""
+    # Counted from the examples; the metadata has the labels, but not how many of each.
     counts = Counter(example.label for example in labelled)
     return {
         "model": name,
@@ -222,6 +228,7 @@ def _summary(
         "left_out": left_out,
         "labels": {label: counts[label] for label in metadata.labels},
         "labels_left_out": {label: counts[label] for label in metadata.left_out},
+        # The first point is that of all answers; the others are those with a higher confidence.
         "accuracy": metadata.surest[0].accuracy,
         "surest": [asdict(point) for point in metadata.surest],
     }

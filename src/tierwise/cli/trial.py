@@ -105,22 +105,28 @@ def try_step(
     Raises UnknownName for a model that is not in the catalog, and ConfigError for a prompt that
     cannot be filled in.
     """
+    # A model that is named twice is asked once.
     chosen = [engine.policy.catalog.model(name) for name in dict.fromkeys(models)]
     step = given.step
     document = document_input.document
     prompt = engine.prompts[step.prompt]
     messages = prompt.render(document, {"part": None, **given.parameters})
     with engine.recorded_run(
-        f"try {step.name}", budget_usd=budget_usd, fresh=True if fresh else None
+        # None leaves TIERWISE_FRESH in force; False would override it.
+        f"try {step.name}",
+        budget_usd=budget_usd,
+        fresh=True if fresh else None,
     ) as run:
         job = engine.job(run, step, given.parameters)
         work = _work(job, document, messages)
         unroutable = ""
+        # Without a choice, the router decides as it would in a run.
         if not chosen:
             route = routed(work, engine.policy, run.budget.left)
             chosen = [engine.policy.catalog.model(name) for name in route.models]
             unroutable = "" if chosen else no_attempt_reason(route)
         trials = []
+        # In turn, so that no model's latency suffers from another one's call.
         for model in chosen:
             on_model(model.name)
             trials.append(_try_model(engine, work, model, document_input.expected))
@@ -138,6 +144,7 @@ def try_step(
 
 
 def _work(job: Job, document: Document, messages: tuple[Message, ...]) -> Work:
+    # Counted once: the estimate below takes the document's part from here.
     tokens = count_tokens(document.text)
     prompt_tokens = estimate_prompt_tokens(messages, known={document.text: tokens})
     return Work(
@@ -152,6 +159,7 @@ def _work(job: Job, document: Document, messages: tuple[Message, ...]) -> Work:
 def _try_model(
     engine: Engine, work: Work, model: Model, expected: Mapping[str, Any] | None
 ) -> ModelTrial:
+    # Built before the guards are asked, so that a refused model's prompt can be shown as well.
     sent = build_call(work, model, conversation(work, model)).messages
     trial = ModelTrial(model=model.name, tier=model.tier, messages=sent)
     refused = _refusal(work, model)
@@ -159,6 +167,7 @@ def _try_model(
         return replace(trial, refused=refused)
     patience_s = min(_LONGEST_PATIENCE_S, work.run.patience_s)
     run = replace(work.run, patience_s=patience_s)
+    # A route of this model alone: no fallback and no escalation to another one.
     job = replace(work.job, run=run, models=(model.name,))
     batch = Batch((work.document,), total=1)
     try:
@@ -166,6 +175,7 @@ def _try_model(
     except BudgetExceeded as error:  # the rules say `when_empty: fail`
         return replace(trial, refused=str(error))
     outcome = done.outcomes[work.step.name]
+    # Refused inside of the cascade, such as by the budget: there is no answer to judge.
     if not outcome.attempts:
         return replace(trial, refused=outcome.reason)
     answer = _answer(work.step, outcome)
@@ -190,8 +200,10 @@ def _refusal(work: Work, model: Model) -> str:
 def _answer(step: Step, outcome: Outcome) -> Mapping[str, Any] | None:
     """Return the answer, also one that failed a check; None where none can be read."""
     if outcome.value is not None:
+        # An outcome has its value as Any; this name gives it the type that is returned.
         value: Mapping[str, Any] = outcome.value
         return value
+    # A person wants to see the answer that failed its checks most of all.
     text = outcome.attempts[-1].text
     output = step.parse(text) if text else None
     if isinstance(output, BaseModel):
@@ -212,6 +224,7 @@ def _is_right(
 
 def parse_budget(usd: float) -> Decimal:
     """Return the budget of a trial. Raises Misuse for none at all."""
+    # By way of text: Decimal(0.1) would be 0.1000000000000000055…
     budget = Decimal(str(usd))
     if not budget.is_finite():
         raise Misuse(f"--budget-usd is an amount of USD, not {usd}")

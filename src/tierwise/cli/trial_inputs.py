@@ -66,6 +66,7 @@ def find_parameters(
     step, measured = step_of(project, name)
     if step is None:
         step = project.load_step(name)  # raises
+    # The golden set wins over flows: a prompt is tried as it is measured.
     settings_path = Path("golden") / f"{step.name}.yaml"
     if flow is None and (project.root / settings_path).exists():
         return StepInput(step, {**measured, **given}, str(settings_path))
@@ -73,16 +74,20 @@ def find_parameters(
     if not calls:
         if flow:
             raise Misuse(f"flows/{flow}.py does not call {step.name}")
+        # No flow calls it yet, as with a new step: the given parameters are all there are.
         return StepInput(step, dict(given), "")
+    # With --flow, the first of its calls will do; without, several that differ are refused.
     place, call = _one_call(step, calls, any_of_them=flow is not None)
     known = {
         name: value for name, value in call.parameters.items() if value is not Unknown
     }
+    # Raises for the first in the alphabet: one message at a time, and always the same.
     for missing in sorted(call.parameters.keys() - known.keys() - given.keys()):
         raise Misuse(
             f"{place}: {missing} is known only while the flow runs; "
             f"give it with --parameter {missing}=VALUE"
         )
+    # A flow may ask the step for another output model.
     if call.returns is not None:
         step = replace(step, returns=call.returns)
     return StepInput(step, {**known, **given}, place)
@@ -96,6 +101,7 @@ def _calls_of(
 
     for flow in flows:
         project.load_flow(flow)
+        # A flow is named with dashes in Prefect, and with underscores as a module.
         module_name = flow.replace("-", "_")
         file = Path("flows") / f"{module_name}.py"
         module = sys.modules[f"flows.{module_name}"]
@@ -112,6 +118,7 @@ def _one_call(
 
     kinds: dict[str, tuple[str, StepCall]] = {}
     for place, call in calls:
+        # Equal parameters are one kind, from however many places.
         kinds.setdefault(canonical_hash(call.parameters), (place, call))
     first, *others = kinds.values()
     if others and not any_of_them:
@@ -137,6 +144,7 @@ def find_document(
     if name == STDIN:
         with _standard_input() as file:
             return DocumentInput(_only_document(file, options))
+    # The whole name first, since a file's own name may contain a #.
     path = _path(project, name)
     if path is not None:
         return DocumentInput(_only_document(path, options))
@@ -172,6 +180,7 @@ def _path(project: Project, name: str) -> Path | None:
 def _only_document(path: Path, options: ReadingOptions) -> Document:
     if path.is_dir():
         raise Misuse(f"{path} is a folder; name one document in it")
+    # Two are read at most: a table may have millions of rows.
     first, *others = islice(_read(path, options), 2)
     if others:
         raise Misuse(f"{path} has more than one document; name one, such as {first.id}")
@@ -185,10 +194,12 @@ def _row_of(path: Path, row: str, options: ReadingOptions) -> Document:
     for number, document in enumerate(_read(path, options), 1):
         if document.id == f"{path.name}#{row}":
             return _readable(document)
+        # Not returned yet, as a later row may have this number as its id.
         if str(number) == row:
             at_place = document
         ids.append(document.id.rpartition("#")[2])
     if at_place is None:
+        # A few ids are enough for a suggestion.
         raise UnknownName(f"row of {path}", row, ids[:20])
     return _readable(at_place)
 
@@ -205,6 +216,7 @@ def _read(path: Path, options: ReadingOptions) -> Iterator[Document]:
 
 
 def _readable(document: Document) -> Document:
+    # A flow would defer it with this reason, and ask no model.
     if document.stopped:
         raise Misuse(f"{document.id}: {document.stopped.reason}")
     return document

@@ -93,6 +93,8 @@ def try_step(
     """
     from tierwise.cli.render.trial import trial_data, trial_lines
     from tierwise.cli.trial import parse_budget
+
+    # Renamed, as this command is called try_step, too.
     from tierwise.cli.trial import try_step as run_trial
     from tierwise.cli.trial_inputs import (
         ReadingOptions,
@@ -106,6 +108,7 @@ def try_step(
     options = ReadingOptions(
         _sensitivity(sensitivity), text_column, project.settings.incomplete
     )
+    # Parameters first: a wrong one is refused before the document is read.
     given = find_parameters(project, step, flow, parameter_values(parameter or ()))
     found = find_document(project, given.step.name, document, options)
     earlier = outcome_values(outcome or ())
@@ -128,6 +131,7 @@ def try_step(
     else:
         for line in trial_lines(trial, full=full):
             typer.echo(line)
+    # A wrong answer is a result of a trial; no answer at all is a failure.
     if not trial.answered:
         raise typer.Exit(1)
 
@@ -135,6 +139,7 @@ def try_step(
 def _sensitivity(word: str) -> Sensitivity:
     from tierwise.records import SENSITIVITIES
 
+    # The level from the tuple has the type Sensitivity; `word` is any text.
     for level in SENSITIVITIES:
         if level == word:
             return level

@@ -38,5 +38,6 @@ def ui(
         "--port",
         str(port),
     ]
+    # In the foreground, so that Ctrl-C ends it.
     exit_code = subprocess.call(command)  # noqa: S603 - our own interpreter, fixed arguments
     raise typer.Exit(exit_code)

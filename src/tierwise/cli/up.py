@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tierwise.orchestrate.services import Service
 
+# This environment's Prefect, and not whichever comes first on the path.
 _PREFECT = (sys.executable, "-m", "prefect")
 _STARTS_IN_S = 120.0  # the first start creates the server's database
 
@@ -46,8 +47,10 @@ def up(
     from tierwise.project import Project
 
     root = Project.find().root
+    # Only the user may read this folder, since logs may quote documents.
     (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
+        # Not waited for: the other command may take minutes.
         with FileLock(root / FOLDER / "up.lock", timeout=0):
             _up(root, port, worker=worker)
     except Timeout:
@@ -65,6 +68,7 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
         url = _start_server(root, port, started)
         if worker:
             _start_worker(root, worker_of(root), started)
+        # Last, since deploying asks the server.
         _deploy(root)
     except BaseException:  # Ctrl-C too
         # The worker first: it would log errors once its server is gone.
@@ -92,9 +96,12 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     if url:
         typer.echo(f"server: runs already at {url}")
     else:
+        # This machine only: by default, Prefect's server asks for no password.
         url = f"http://127.0.0.1:{port or 4200}"
         _refuse_taken(port or 4200)
+        # Written before the start, so that `tierwise down` finds a server whose start was interrupted.
         write_address(root, url)
+    # For the worker and the deployments below, which are started from this process.
     os.environ["PREFECT_API_URL"] = f"{url}/api"
     # The pages ask port 4200 by default, and stay empty on another port.
     os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
@@ -115,6 +122,7 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
         # This imports Prefect, which takes seconds, while the server starts.
         from tierwise.orchestrate.server import healthy
 
+        # Appended above before this wait, so that a failure here stops it, too.
         _await(root, service, healthy)
         typer.echo(f"server: started at {url}")
     return url
@@ -153,6 +161,7 @@ def _deploy(root: Path) -> None:
     from tierwise.orchestrate.server import deployments, schedules_kept
 
     log = root / FOLDER / "deploy.log"
+    # Prefect would ask questions on a terminal.
     command = [*_PREFECT, "--no-prompt", "deploy", "--all"]
     # A new deployment takes the schedule's state from the file, which would undo a person's choice.
     with console(err=True).status("deploying"), schedules_kept(), log.open("wb") as out:
@@ -175,12 +184,14 @@ def _await(root: Path, service: Service, ready: Callable[[], bool]) -> None:
     from tierwise.orchestrate.environment import database_problem
     from tierwise.orchestrate.server import wait_for
 
+    # Asked meanwhile: a service that died is reported at once, and not after the whole time.
     def is_running() -> bool:
         return service.pid() is not None
 
     with console(err=True).status(f"starting the {service.name}"):
         is_ready = wait_for(ready, is_running, _STARTS_IN_S)
     if not is_ready:
+        # It has a remedy of its own, where the log would only have a traceback.
         problem = database_problem(root)
         if problem:
             raise TierwiseError(problem)

@@ -17,6 +17,7 @@ from tierwise.text.amounts import plural, usd
 SOON = datetime.timedelta(days=30)  # a certificate that ends sooner is reported
 _MAX_DEVIATION = 0.25  # of the plan
 _NEARLY_SPENT = Decimal("0.8")  # of the budget
+# errors whose usual remedy is a key, an account, a setting or a server
 _SETUP_ERRORS = {
     "AuthenticationFailed",
     "OutOfCredit",
@@ -52,6 +53,7 @@ def attention_items(
     if facts.labels_wanted:
         text = f"waiting for a label: {plural(facts.labels_wanted, 'answer')}"
         items.append(Attention(text, "tierwise label"))
+    # a dict keeps the order and drops what several runs have in common
     return list(dict.fromkeys(items))
 
 
@@ -62,11 +64,13 @@ def command_of(run: RunRow, command: str = "run", **changes: str) -> str:
     """
     if run.flow_run_id is None:
         return f"tierwise show {run.id}"
+    # the ledger may have parameters as text; None and False are left to its defaults
     unset = (None, "None", False, "False")
     parameters = {
         name: value for name, value in run.parameters.items() if value not in unset
     }
     parameters |= changes
+    # a flow is named with dashes in Prefect, and with underscores as a file in flows/
     words = [f"tierwise {command} {run.flow.replace('-', '_')}"]
     for name, value in parameters.items():
         words.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
@@ -95,12 +99,14 @@ def _run_items(summary: RunSummary) -> Iterator[Attention]:
             "the largest reading is billed"
         )
         yield Attention(text, f"tierwise show {run.id} --documents")
+    # calls of unknown cost cannot count here; they have an item of their own above
     if run.budget_usd and _NEARLY_SPENT * run.budget_usd <= run.cost_known:
         text = f"{usd(run.cost_known)} of a budget of {usd(run.budget_usd)} are spent"
         yield Attention(text, command_of(run, **_doubled_budget(run)))
     comparison = summary.against_plan()
     if comparison:
         deviation = comparison[-1].deviation  # the last row is the total
+        # a run that cost less than planned is no reason to look
         if deviation is not None and deviation > _MAX_DEVIATION:
             text = f"it cost {deviation:+.0%} against its plan"
             yield Attention(text, command_of(run, "plan"))
@@ -111,9 +117,11 @@ def _deferred_items(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attent
     kinds: dict[str, list[DeferredRow]] = {}
     for row in rows:
         kinds.setdefault(_kind(row), []).append(row)
+    # a review shows the answers so far, so it helps for failed checks as well
     review = f"tierwise review {run.id}"
     for kind, alike in kinds.items():
         documents = plural(len(alike), "document")
+        # documents that wait for money or for a review may be of several steps: this is the first
         step = alike[0].step
         if kind == "budget":
             again = command_of(run, **_doubled_budget(run))
@@ -140,11 +148,14 @@ def _doubled_budget(run: RunRow) -> dict[str, str]:
     """Return the parameter that doubles a run's budget; none where the flow has no such one."""
     if not run.budget_usd or "budget_usd" not in run.parameters:
         return {}
-    return {"budget_usd": f"{(2 * run.budget_usd).normalize():f}"}
+    doubled = 2 * run.budget_usd
+    # as a person would type it: 2 and not 2.000000, and never 2E+1
+    return {"budget_usd": f"{doubled.normalize():f}"}
 
 
 def _setup_items(errors: Sequence[ErrorRow]) -> Iterator[Attention]:
     for row in errors:
+        # any other error, such as a timeout, may pass by itself
         if row.error in _SETUP_ERRORS:
             text = f"{plural(row.calls, 'call')} to {row.model} ended in {row.error}"
             yield Attention(text, "tierwise doctor")
@@ -161,6 +172,7 @@ def _certificate_items(
         ]
         valid = [state.certificate for state in states if state.void is None]
         certify = f"tierwise certify {step}"
+        # one certificate in force is enough; otherwise the first void one says what is wrong
         if not valid:
             reason = f": {states[0].void}" if states else ""
             yield Attention(f"no certificate is in force for {step}{reason}", certify)

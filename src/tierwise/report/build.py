@@ -84,17 +84,20 @@ def build_report(
     summaries = [summarize_run(ledger.runs, run_id) for run_id in run_ids]
     rows: Sequence[SummaryRow]
     if len(summaries) == 1:
+        # the summary has read them already
         rows = summaries[0].rows
     else:
+        # by the ledger and not from the summaries: percentiles of runs cannot be added up
         rows = ledger.summaries.of_runs(run_ids)
     errors = ledger.summaries.error_rows(run_ids)
     steps = {row.step for row in rows}
     certificates = [
         state for state in facts.certificates if state.certificate.step in steps
     ]
-    trend_runs = (
-        ledger.runs.before(runs[0]) if len(runs) == 1 else _runs_of_one_flow(runs)
-    )
+    if len(runs) == 1:
+        trend_runs = ledger.runs.before(runs[0])
+    else:
+        trend_runs = _runs_of_one_flow(runs)
     verdicts = ledger.summaries.verdict_counts([run.id for run in trend_runs])
     return RunReport(
         summaries=summaries,
@@ -113,18 +116,23 @@ def build_report(
 def _runs_of_one_flow(runs: Sequence[RunRow]) -> list[RunRow]:
     """Return the runs, oldest first; none when they are of several flows: these share no trend."""
     flows = {run.flow for run in runs}
-    return list(reversed(runs)) if len(flows) == 1 else []
+    if len(flows) != 1:
+        return []
+    # the report has the newest run first, a drawing has time from left to right
+    return list(reversed(runs))
 
 
 def _read_savings(
     ledger: Ledger, run_ids: Sequence[str], facts: ProjectFacts
 ) -> list[Saving]:
     best = facts.best
+    # without a price to compare with there is no saving, not one of 0
     if best is None or best.price == "unknown":
         return []
     # the prompt length from which the best model has another price
     long_from = best.price.above.prompt_tokens if best.price.above else None
     needed = ledger.summaries.needed_rows(run_ids, best.name, long_from)
+    # only calls without token counts need an estimate
     estimates: list[EstimateRow] = []
     if any(row.uncounted for row in needed):
         estimates = ledger.summaries.estimate_rows(run_ids, best.name, long_from)
@@ -133,4 +141,5 @@ def _read_savings(
 
 
 def _saving_data(row: Saving) -> dict[str, Any]:
+    # asdict leaves out properties
     return {**asdict(row), "saved": row.saved, "share": row.share}

@@ -30,6 +30,7 @@ class _TextTable:
         """Return the number of a text, which is added when it is new; -1 for none."""
         if text is None:
             return _NONE
+        # the number of texts so far is the index of a new one
         return self._numbers.setdefault(escape_control(text), len(self._numbers))
 
     def texts(self) -> list[str]:
@@ -52,6 +53,7 @@ def document_rows(
     left_out = 0
     for run_number, run in enumerate(runs):
         room = MAX_DOCUMENTS - len(documents)
+        # counted from the run's own total, since the rows left out are not read
         left_out += max(0, run.documents - room)
         if room > 0:
             documents += islice(writer.run_rows(ledger, run, run_number), room)
@@ -76,9 +78,11 @@ class _RowWriter:
         self, ledger: Ledger, run: RunRow, run_number: int
     ) -> Iterator[list[Any]]:
         """Yield a row for each document of a run: [id, run, sensitivity, steps]."""
+        # all attempts in one query, instead of one query for each document
         attempts: dict[tuple[str, str], list[Attempt]] = {}
         for attempt in ledger.runs.attempts(run.id):
             attempts.setdefault((attempt.document_id, attempt.step), []).append(attempt)
+        # groupby needs a document's rows side by side; the ledger sorts them so
         by_document = groupby(
             ledger.runs.outcomes(run.id), key=lambda row: row.document_id
         )
@@ -96,6 +100,7 @@ class _RowWriter:
         for row in rows:
             step_attempts = attempts.get((document_id, row.outcome.step), ())
             steps.append(self._step_row(row.outcome, step_attempts))
+        # a step may have raised it, and the page hides by the highest
         sensitivity = highest(*(row.outcome.sensitivity for row in rows))
         number = self.texts.number(sensitivity)
         return [escape_control(document_id), run_number, number, steps]
@@ -120,6 +125,7 @@ class _RowWriter:
         else:
             features = route.features
             row.append(self.routes.number(json.dumps(self._route_row(route))))
+        # documents that no router has seen have no features
         row.append(features.get("tokens", -1))
         row.append(number(features.get("language")))
         row.append(self._answer_number(outcome, shown))
@@ -159,20 +165,26 @@ class _RowWriter:
         number = self.texts.number
         usage = attempt.usage
         note = self._quoting(attempt.error_text, shown)
+        # token counts quote nothing, so this note is shown whatever the sensitivity
         if usage and usage.unclear and not attempt.error:
             note = number(
                 f"usage unclear: {usage.unclear}; counted the largest reading"
             )
+        # report.js writes "unknown" for a negative cost
+        cost: float = -1
+        if attempt.cost is not None:
+            cost = float(attempt.cost)
+        tokens = [usage.prompt_tokens, usage.completion_tokens] if usage else []
         return [
             number(attempt.model),
             number(attempt.tier),
             number(attempt.kind),
-            -1 if attempt.cost is None else float(attempt.cost),
+            cost,
             round(attempt.latency_s, 3),
             int(attempt.reused),
             number(attempt.error),
             note,
-            [usage.prompt_tokens, usage.completion_tokens] if usage else [],
+            tokens,
             self._verdict_rows(attempt, shown),
         ]
 
@@ -180,6 +192,7 @@ class _RowWriter:
         rows = []
         for verdict in attempt.verdicts:
             passed = -1 if verdict.passed is None else int(verdict.passed)
+            # an empty reason quotes nothing, and "withheld" in its place would mislead
             reason = self._quoting(verdict.reason, shown or not verdict.reason)
             rows.append([self.texts.number(verdict.check), passed, reason])
         return rows

@@ -38,8 +38,10 @@ class ProjectFacts:
         best: Model | None = None
         best_key: tuple[int, Decimal, str] | None = None
         for model in self.catalog.models.values() if self.catalog else ():
+            # a trained classifier knows one step alone, so it is no yardstick for a project
             if model.price == "unknown" or model.learned:
                 continue
+            # the name decides last, so that the same catalog always has the same best model
             key = (model.strength, model.price.output, model.name)
             if best_key is None or key > best_key:
                 best = model
@@ -67,6 +69,9 @@ class CheckRate:
 def check_rate(row: CheckRow) -> CheckRate:
     """Return a check's counts as a rate."""
     scored = row.passed + row.failed
+    rate: float | None = None
+    if scored:
+        rate = row.passed / scored
     return CheckRate(
         step=row.step,
         model=row.model,
@@ -74,7 +79,7 @@ def check_rate(row: CheckRow) -> CheckRate:
         passed=row.passed,
         scored=scored,
         unscored=row.unscored,
-        rate=row.passed / scored if scored else None,
+        rate=rate,
         interval=interval(row.passed, scored),
     )
 
@@ -111,6 +116,7 @@ class Saving:
     @property
     def share(self) -> float | None:
         """The saving as a share of the best model's cost."""
+        # a best model that costs nothing leaves no share to compute
         if self.saved is None or not self.best_cost:
             return None
         return float(self.saved / self.best_cost)
@@ -127,6 +133,7 @@ def savings(
     needed_by_step: dict[str, list[NeededRow]] = {}
     for row in needed:
         needed_by_step.setdefault(row.step, []).append(row)
+    # read once, then looked through for every step
     chains = list(chains)
     result: list[Saving] = []
     for step, rows in needed_by_step.items():
@@ -159,6 +166,7 @@ def _step_saving(
     best: Model,
     quality: _QualityDifference,
 ) -> Saving:
+    # barred: a guard forbids the best model for these documents
     barred = [row for row in rows if row.barred]
     comparable = [row for row in rows if not row.barred]
 
@@ -184,6 +192,7 @@ def _price(best: Model, row: NeededRow | EstimateRow) -> Decimal:
     """Return the USD of a row's calls at a model whose price is known."""
     if best.price == "unknown":
         raise ValueError(f"{best.name} has no price")
+    # some providers charge more for each token of a long prompt
     band: PriceBand = best.price
     if row.long and best.price.above:
         band = best.price.above
@@ -227,22 +236,27 @@ def _quality_difference(
     for state in certificates:
         if state.certificate.step == step and state.void is None:
             valid[state.certificate.models] = state.certificate
+    # the chain of the best model alone: the others are compared with its accuracy
     top = valid.get((best,))
     if top is None:
         return _QualityDifference(None, f"no certificate in force for {best}")
 
     difference = 0.0
+    # a dict in place of a set: it keeps the order in which the sentence names them
     evidence = {f"{best} {top.accuracy:.1%} of {top.n}": None}
     for row in others:
         asked = _asked_models(row)
+        # the whole route's certificate, else that of its models up to the one that answered
         certificate = valid.get(row.models) or valid.get(asked)
         if certificate is None:
             missing = f"no certificate in force for {' > '.join(asked)}"
             return _QualityDifference(None, missing)
         models = " > ".join(certificate.models)
+        # accuracies on different examples differ for other reasons than the models
         if certificate.golden_hash != top.golden_hash:
             apart = f"{models} and {best} were measured on different examples"
             return _QualityDifference(None, apart)
+        # weighted by documents, so that the sum over all is a mean
         difference += row.documents * (certificate.accuracy - top.accuracy)
         evidence[f"{models} {certificate.accuracy:.1%} of {certificate.n}"] = None
     documents = sum(row.documents for row in chains)
@@ -251,6 +265,7 @@ def _quality_difference(
 
 def _asked_models(row: ChainRow) -> tuple[str, ...]:
     """Return the models of a route up to the one that answered."""
+    # then nothing is known of the models before it, and its own certificate has to do
     if row.model not in row.models:
         return (row.model,)
     end = row.models.index(row.model) + 1
@@ -287,7 +302,9 @@ def _trend_point(run: RunRow, verdicts: tuple[int, int] | None) -> TrendPoint:
         deferred = run.deferred / run.documents
     passed: float | None = None
     if verdicts is not None:
-        passed = verdicts[0] / verdicts[1]
+        # a run without a scored verdict has no entry, so the divisor is never 0
+        passed_verdicts, scored_verdicts = verdicts
+        passed = passed_verdicts / scored_verdicts
     return TrendPoint(
         run_id=run.id,
         started_at=run.started_at,
@@ -318,16 +335,19 @@ def chargeback(runs: Iterable[RunRow]) -> list[Charge]:
     """
     groups: dict[tuple[str, str], list[RunRow]] = {}
     for run in runs:
+        # runs without tags form a group of their own, under an empty tag
         for tag in (run.tags or {}).items() or [("", "")]:
             groups.setdefault(tag, []).append(run)
+    # False sorts before True, which puts the empty tag last
     tags = sorted(groups, key=lambda tag: (not tag[0], tag))
     return [_charge(tag, groups[tag]) for tag in tags]
 
 
 def _charge(tag: tuple[str, str], runs: Sequence[RunRow]) -> Charge:
+    name, value = tag
     return Charge(
-        tag=tag[0],
-        value=tag[1],
+        tag=name,
+        value=value,
         runs=len(runs),
         documents=sum(run.documents for run in runs),
         attempts=sum(run.attempts for run in runs),

@@ -25,8 +25,14 @@ def interval(passed: int, n: int) -> tuple[float, float] | None:
         return None
     if not 0 <= passed <= n:
         raise Misuse(f"no interval for {passed} passed of {n}")
-    low = _beta_quantile(passed, n - passed + 1) if passed else 0.0
-    high = 1 - _beta_quantile(n - passed, passed + 1) if passed < n else 1.0
+    # With none or all passed, one end is the end of the scale: there is no beta distribution.
+    low = 0.0
+    if passed > 0:
+        low = _beta_quantile(passed, n - passed + 1)
+    high = 1.0
+    if passed < n:
+        # The upper end is the lower end of the failures' share, counted from the other side.
+        high = 1 - _beta_quantile(n - passed, passed + 1)
     return low, high
 
 
@@ -50,6 +56,7 @@ def _beta_share(a: float, b: float, x: float) -> float:
     # The fraction converges quickly on one side of the mean; the other side is its complement.
     if x > (a + 1) / (a + b + 2):
         return 1 - _beta_share(b, a, 1 - x)
+    # In logarithms, since gamma itself overflows from about 170 on.
     log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
     front = math.exp(a * math.log(x) + b * math.log1p(-x) - log_beta) / a
     return front * _continued_fraction(a, b, x)
@@ -57,11 +64,13 @@ def _beta_share(a: float, b: float, x: float) -> float:
 
 def _continued_fraction(a: float, b: float, x: float) -> float:
     """Return the continued fraction of the incomplete beta function, by Lentz's method."""
+    # Textbooks call these C, f and D; f, here `value`, is the fraction so far.
     ratio = 1.0
     value = 1.0
     inverse = 0.0
     for term in range(_TERMS):
         m = term // 2
+        # Even and odd terms of this fraction have coefficients of their own.
         if term == 0:
             numerator = 1.0
         elif term % 2 == 0:
@@ -71,6 +80,7 @@ def _continued_fraction(a: float, b: float, x: float) -> float:
         inverse = 1 / ((1 + numerator * inverse) or _TINY)
         ratio = (1 + numerator / ratio) or _TINY
         value *= ratio * inverse
+        # A factor this close to 1 changes nothing that a report prints.
         if abs(1 - ratio * inverse) < 1e-15:
             break
     return value - 1  # the method starts from 1, so that it never divides by zero

@@ -45,6 +45,7 @@ def render_page(report: RunReport, documents: Mapping[str, Any]) -> str:
     own.
     """
     templates = files("tierwise.report") / "templates"
+    # inline in the page, so that one file can be mailed and opened without a network
     style = (templates / "report.css").read_text(encoding="utf-8")
     script = (templates / "report.js").read_text(encoding="utf-8")
     template = _environment().get_template("report.html.j2")
@@ -54,6 +55,7 @@ def render_page(report: RunReport, documents: Mapping[str, Any]) -> str:
         script=Markup(script),  # noqa: S704 - our own file
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
+        # in a script element, a document's own </script> would end it; this escapes it
         receipts=htmlsafe_json_dumps(documents, dumps=_compact_json),
         left_out=documents["left_out"],
         lines=trend_lines(report.trend),
@@ -66,6 +68,7 @@ def render_page(report: RunReport, documents: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> Environment:
+    # every text of a document passes autoescape and finalize, whatever a template writes
     environment = Environment(
         loader=PackageLoader("tierwise.report"),
         autoescape=True,
@@ -96,11 +99,13 @@ def trend_lines(points: Sequence[TrendPoint]) -> list[TrendLine]:
     costs = [None if point.cost is None else float(point.cost) for point in points]
     deferred = [point.deferred for point in points]
     passed = [point.passed for point in points]
+    # amounts have no natural top, so that line scales to its own greatest value
     lines = [
         _trend_line("Cost per document", points, costs, _trend_usd),
         _trend_line("Deferred documents", points, deferred, share, top=1.0),
         _trend_line("Checks passed", points, passed, share, top=1.0),
     ]
+    # one point is no trend
     return [line for line in lines if len(line.points) > 1]
 
 
@@ -113,7 +118,9 @@ def _trend_line(
 ) -> TrendLine:
     """Place one value per run on the drawing, from 0 to `top` or the greatest value."""
     known = [value for value in values if value is not None]
+    # never 0, since heights are divided by it
     top = top or max(known, default=0) or 1
+    # an unknown value keeps its place, so that a run has the same x in all drawings
     step = (_WIDTH - 2 * _MARGIN) / max(1, len(values) - 1)
     points: list[tuple[float, float, str]] = []
     for position, value in enumerate(values):
@@ -133,6 +140,7 @@ def share(value: float | None) -> str:
     """Return a share in percent, with a decimal except for 0 and 100 %."""
     if value is None:
         return "unknown"
+    # "100.0 %" may be a rounded 99.96 %, so exactly all and none are written without decimals
     if value in (0, 1):
         return f"{value:.0%}"
     return f"{value:.1%}"
@@ -165,6 +173,7 @@ def number(value: float) -> str:
 
 
 def _trend_usd(value: float) -> str:
+    # a float, as drawings need it; the cost of one document is often below a cent
     decimals = 6 if value < 1 else 2
     return f"{value:.{decimals}f} USD"
 
@@ -176,4 +185,5 @@ def _compact_json(data: Any, **_: Any) -> str:
 def _csp_hash(text: str) -> str:
     """Return the hash by which the page's policy allows an inline style or script."""
     digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
+    encoded = base64.b64encode(digest).decode()
+    return f"sha256-{encoded}"

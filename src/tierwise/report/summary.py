@@ -36,6 +36,7 @@ class PlanComparison:
     @property
     def deviation(self) -> float | None:
         """Cost above (or, negative, below) the plan as a share of it; None where one is unknown."""
+        # a planned cost of 0 has no share either
         if not self.planned_cost or self.cost is None:
             return None
         return float(self.cost / self.planned_cost) - 1
@@ -95,6 +96,7 @@ class RunSummary:
 
         Re-asks have a column where there are any.
         """
+        # most runs have none, and the table is wide already
         has_reasks = any(row.reasks for row in self.rows)
         return [_summary_cells(row, has_reasks=has_reasks) for row in self.rows]
 
@@ -103,18 +105,21 @@ class RunSummary:
         plan = self.run.plan
         if not plan:
             return []
+        # both sides by the same key: a model may be planned and not called, or the other way round
         planned = {
             (row["step"], row["tier"], row["model"]): row for row in plan["rows"]
         }
         actual = {(row.step, row.tier, row.model): row for row in self.rows}
         rows = [
             _compare_with_plan(key, planned.get(key), actual.get(key))
+            # each key once: the planned ones in the plan's order, then the unplanned ones
             for key in dict.fromkeys((*planned, *actual))
         ]
         total = PlanComparison(
             step="total",
             tier="",
             model="",
+            # not a sum of the rows, since one document takes several steps
             planned_documents=plan["documents"],
             documents=self.run.documents,
             planned_calls=sum(row.planned_calls for row in rows),
@@ -122,12 +127,14 @@ class RunSummary:
             planned_cost=_planned_cost(plan),
             cost=self.run.cost,
         )
+        # a candidate that neither side called would be a row of zeros
         shown = [row for row in rows if row.planned_calls or row.calls]
         return [*shown, total]
 
     @property
     def failed(self) -> bool:
         """True if there were documents and no step accepted any."""
+        # a run without documents did what was asked, so it has not failed
         accepted = sum(counts.get("accepted", 0) for counts in self.outcomes.values())
         return self.run.documents > 0 and accepted == 0
 
@@ -206,6 +213,7 @@ def _compare_with_plan(
 
 def _planned_cost(planned: Mapping[str, Any]) -> Decimal | None:
     """Return the expected cost of a plan or of one of its rows; None where a part is unknown."""
+    # a plan is JSON, where amounts are text: a float would round them
     return None if planned["expected_unknown"] else Decimal(planned["expected"])
 
 
@@ -223,6 +231,7 @@ def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
             "step": outcome.step,
             "status": outcome.status,
             "model": outcome.model or "",
+            # a reason says why no answer was accepted; without one, the value is the result
             "result": outcome.reason or _shorten(outcome.value),
             "incomplete": _tag(outcome, "incomplete"),
         }
@@ -232,6 +241,7 @@ def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
 
 def _tag(outcome: Outcome, name: str) -> str:
     """Return a field of the document's metadata, as the outcome's route has it."""
+    # only the router records features, and some documents never come to it
     if outcome.route is None:
         return ""
     return str(outcome.route.features.get("tags", {}).get(name, ""))
@@ -242,6 +252,7 @@ def _shorten(value: Any, most: int = 140) -> str:
     text = str(value)
     if isinstance(value, dict):
         text = ", ".join(f"{name}: {content}" for name, content in value.items())
+    # a document's line breaks would break the table
     text = " ".join(text.split())
     if len(text) > most:
         return f"{text[: most - 1]}…"

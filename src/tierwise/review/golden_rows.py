@@ -61,6 +61,7 @@ def add_golden_rows(
     }
     hashes = {decision.document_hash for decision in decisions}
     texts = find_texts(ledger, project, run, hashes)
+    # the ledger has no metadata, so only a prompt that uses it is worth reading the source for
     metadata: Mapping[str, Mapping[str, str]] = {}
     if any("metadata" in measure.prompt.variables for measure in measures.values()):
         metadata = find_metadata(project, run, hashes)
@@ -75,13 +76,16 @@ def add_golden_rows(
         for decision in step_decisions:
             text = texts.get(decision.document_hash)
             reason = _reason_left_out(decision, text, file, confidential=confidential)
+            # a row of examples is shown and not measured, so any answer will do there
             if not reason and not suffix:
                 reason = measure.fault(decision.value)
             if text is None or reason:
                 added.left_out.append((decision.document_id, str(reason)))
                 continue
+            # what the step would have been given besides the text, so that the row asks the same
             known: dict[str, Any] = {}
             outcomes = _earlier_outcomes(ledger, decision)
+            # a prompt that reads earlier steps needs the key even where there were none
             if outcomes or measure.prompt.earlier_steps:
                 known["outcomes"] = outcomes
             if "metadata" in measure.prompt.variables:
@@ -103,6 +107,7 @@ class _Measure:
 
     @classmethod
     def of(cls, project: Project, name: str) -> _Measure:
+        # here and not at the top, as it imports the whole evaluation
         from tierwise.evidence.certify import measured_step
 
         step, parameters = measured_step(project, name)
@@ -129,6 +134,7 @@ def _reason_left_out(
     decision: Decision, text: str | None, file: _GoldenFile, *, confidential: bool
 ) -> str | None:
     """Return the reason why a decision becomes no example, or None."""
+    # golden/ is under version control, where a text stays for good
     if not confidential and rank(decision.sensitivity) >= rank("confidential"):
         return f"it is {decision.sensitivity}; --include-confidential writes it all the same"
     if decision.value is None:
@@ -151,7 +157,10 @@ class _GoldenFile:
         self.rows: list[dict[str, Any]] = []
         self._ids: set[str] = set()
         self._file_of: dict[str, str] = {}  # hash of a text -> name of the file
-        for path in (folder / f"{step}.jsonl", folder / f"{step}-examples.jsonl"):
+        measured = folder / f"{step}.jsonl"
+        shown_in_prompts = folder / f"{step}-examples.jsonl"
+        # both, whichever is written to: no text may be in the two
+        for path in (measured, shown_in_prompts):
             for example in _read_examples(path):
                 self._file_of[_stripped_hash(example.text)] = path.name
                 if path == self.path:
@@ -163,6 +172,7 @@ class _GoldenFile:
 
     def add(self, decision: Decision, text: str, known: Mapping[str, Any]) -> None:
         """Add one row, under an id of its own, with what the step knew besides the text."""
+        # documents of two runs may have the same id and different texts
         row_id = decision.document_id
         number = 1
         while row_id in self._ids:
@@ -170,6 +180,7 @@ class _GoldenFile:
             row_id = f"{decision.document_id}~{number}"
         self._ids.add(row_id)
         self._file_of[_stripped_hash(text)] = self.path.name
+        # local time, as the reviewer remembers the day
         reviewed_on = datetime.datetime.fromtimestamp(decision.reviewed_at).date()
         row = {
             "id": row_id,
@@ -189,6 +200,7 @@ class _GoldenFile:
         lines = json_lines(self.rows).encode("utf-8", "backslashreplace")
         try:
             self.path.parent.mkdir(exist_ok=True)
+            # rows are appended and never rewritten: people edit these files by hand
             with self.path.open("a+b") as file:
                 if not _ends_with_newline(file):
                     lines = b"\n" + lines
@@ -200,11 +212,13 @@ class _GoldenFile:
 
 
 def _stripped_hash(text: str) -> str:
+    # editors and exports add or drop a last newline
     return text_hash(text.strip())
 
 
 def _ends_with_newline(file: IO[bytes]) -> bool:
     """Return True if a file is empty or ends with a newline, which editors may leave out."""
+    # 2: from the end
     size = file.seek(0, 2)
     if size == 0:
         return True
@@ -217,5 +231,6 @@ def _read_examples(path: Path) -> Iterable[Example]:
         return ()
     examples, faults = read_golden(path, at_least=0)
     if faults:
+        # a faulty file is mended first: its ids and texts are not all known
         raise faults[0]
     return examples.values()

@@ -47,6 +47,7 @@ def waiting(
     ledger: Ledger, run_id: str, step: str | None = None
 ) -> Iterator[ReviewItem]:
     """Yield the deferred outcomes of a run, by document."""
+    # a list, since reading an item below would fall into this open query
     for row in list(ledger.runs.outcomes(run_id, step=step, status="deferred")):
         yield _read_item(ledger, run_id, row)
 
@@ -92,6 +93,7 @@ def approve(
     Misuse when there is no answer that fits the question.
     """
     outcome = item.outcome
+    # a deferral for review has its answer already: there is no attempt to choose
     if number is None and outcome.value is not None:
         return _record_decision(
             ledger,
@@ -105,6 +107,7 @@ def approve(
     for attempt in _attempts_to_approve(item, number):
         text = reply_text(ledger, attempt)
         if text:
+            # the reply may have failed every check, even that of its schema
             value = _parse_answer(ledger, item, text, f"the answer of {attempt.model}")
             return _record_decision(
                 ledger,
@@ -148,6 +151,7 @@ def reject(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Deci
 
 def reopen(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Decision:
     """Take the last decision back. Raises Misuse when there is none."""
+    # only the last decision counts, and a reopened one is open already
     if not item.decisions or item.decisions[-1].decision == "reopened":
         raise Misuse(f"nothing was decided about {item.document_id} at {item.step}")
     return _record_decision(ledger, item, "reopened", by=by, note=note)
@@ -159,6 +163,7 @@ def find_texts(
     """Return the texts of documents by hash, from the ledger or from the run's source."""
     wanted = set(hashes)
     texts = ledger.retention.texts(wanted)
+    # the ledger keeps texts only where the project says so; else they are read again
     for source in _source_paths(project, run):
         if wanted <= texts.keys():
             break
@@ -173,6 +178,7 @@ def find_metadata(
     wanted = set(hashes)
     metadata: dict[str, Mapping[str, str]] = {}
     for source in _source_paths(project, run):
+        # the first source that has a document decides
         for document in _read_wanted(source, wanted - metadata.keys()):
             metadata[document.hash] = document.metadata
     return metadata
@@ -189,12 +195,14 @@ def plan_retry(
     again: set[str] = set()
     for document_id, deferred_at, deferred_for in deferred:
         same_step = step is None or step == deferred_at
+        # an empty reason is in every text; upper and lower case are the same
         if same_step and reason.casefold() in deferred_for.casefold():
             again.add(document_id)
     if not again:
         among = f"; {len(deferred)} were deferred in all" if deferred else ""
         raise Misuse(f"run {run_id} deferred no such document{among}")
-    return Retry(run_id, frozenset(ledger.reviews.documents(run_id)), frozenset(again))
+    documents = frozenset(ledger.reviews.documents(run_id))
+    return Retry(run_id, documents, frozenset(again))
 
 
 def find_retry(
@@ -228,6 +236,7 @@ def _read_item(ledger: Ledger, run_id: str, row: OutcomeRow) -> ReviewItem:
 def _attempt_fault(attempt: Attempt) -> str:
     """Return the model and the failed check or error of an attempt; nothing for a good one."""
     for verdict in attempt.verdicts:
+        # None is a check that could not be scored, which is no fault of the answer
         if verdict.passed is False:
             return f"{attempt.model} {verdict.check}"
     return f"{attempt.model} {attempt.error}" if attempt.error else ""
@@ -244,6 +253,7 @@ def _record_decision(
     model: str | None = None,
 ) -> Decision:
     """Record a decision. Raises Misuse where the step asked nothing."""
+    # reading a document asks nothing, so a deferral there has no answer to decide about
     if item.question is None:
         raise Misuse(
             f"there is no answer to decide about at the step {item.step}: {item.outcome.reason}"
@@ -253,6 +263,7 @@ def _record_decision(
         document_id=item.document_id,
         document_hash=item.document_hash,
         step=item.step,
+        # with the hash, this is what a later run finds the decision by
         question=item.question,
         decision=word,
         value=value,
@@ -268,9 +279,11 @@ def _record_decision(
 
 def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
     """Return the JSON object in a text, which has to fit the step's schema. Raises Misuse."""
+    # needed for a decision alone; listing the queue starts without it
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
+    # as recorded with the run, since tasks/ may have changed meanwhile
     schema = ledger.reviews.schema(item.question or "")
     if schema is None:
         raise Misuse(
@@ -304,6 +317,7 @@ def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any
 
 def _source_paths(project: Project, run: RunRow) -> list[Path]:
     """Return the files and folders that the run's parameters name, `source` first."""
+    # False sorts before True; any text may turn out to be a path
     parameters = sorted(run.parameters.items(), key=lambda pair: pair[0] != "source")
     paths: list[Path] = []
     for _, value in parameters:
@@ -327,6 +341,7 @@ def _read_wanted(source: Path, wanted: set[str]) -> Iterator[Document]:
 
     found: set[str] = set()
     try:
+        # found by hash, so the level does not matter; a partly read document may be wanted, too
         documents = iter_documents(
             source, sensitivity="restricted", incomplete="accept"
         )

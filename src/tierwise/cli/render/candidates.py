@@ -28,6 +28,7 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
     judged = measured.judged
     floor = evaluation.floor
     bound = measured.bound(result.compared)
+    # None: no call reported its tokens.
     usage = measured.mean_usage or {}
     return {
         "candidate": measured.name,
@@ -46,6 +47,7 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
         "cost_a_document_usd": measured.mean_cost,
         "mean_usage": {name: tokens.model_dump() for name, tokens in usage.items()},
         "latency_p50_s": measured.latency_p50_s,
+        # `and`: None without a judge, else the judge's figure.
         "judged_by": judged and judged.by,
         "unscored": judged and judged.unscored,
         "human_labels": judged and judged.human_labels,
@@ -95,6 +97,7 @@ def _print_wrong(result: CandidateResult) -> None:
             )
             rows.append(cells)
     print_table(rows, title=f"Wrong answers of {result.measurement.name}")
+    # Counted in answers, though each may take several lines above.
     more = len(wrong) - _MOST_WRONG
     if more > 0:
         typer.echo(f"… and {more} more; --json shows all")
@@ -166,6 +169,7 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
     """Return what the examples show about a candidate, and how many labels are missing."""
     measured = result.measurement
     judged = measured.judged
+    # Without a floor nothing is certified, but the sentence needs a number.
     floor = evaluation.floor or 0.0
     if evaluation.rubric and judged is None:
         return "not certified: its rubric needs a judge, see --judge"
@@ -173,6 +177,7 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
         if not measured.n:
             return "kept nothing"
         return measured.shortfall(floor, result.compared).sentence
+    # Before any figure of the judge: without these labels it has none that counts.
     if judged.open_labels:
         labels = f"{evaluation.golden.path.stem}-labels.jsonl"
         return (
@@ -188,6 +193,7 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
         )
     else:
         text += "; a judge never certifies alone"
+    # None: no number of labels would be enough; 0: there are enough.
     missing = measured.labels_for_the_judge(floor, result.compared)
     if missing is None:
         return f"{text}; too few passed for {floor:g}, however many labels people give"

@@ -49,6 +49,7 @@ def _print_alarms(difference: Difference) -> None:
         for move in difference.leaves:
             before = move.before or "deferred"
             typer.echo(f"  {move.step}: {before} -> {move.after}, {move.decisions}")
+    # Worst first: what may leave the house, then quality, then documents without an answer.
     alarms = (
         ("COULD LEAVE THE HOUSE when the first model fails", difference.may_leave),
         (
@@ -80,6 +81,7 @@ def _floor(floor: float | None) -> str:
 def _cost_sentence(difference: Difference) -> str:
     before = difference.cost_before
     after = difference.cost_after
+    # Prices of today for both, so that only the change of rules shows.
     if before == after:
         sentence = f"First choices cost the same: {usd(after)}"
     else:

@@ -39,6 +39,7 @@ def explanation_lines(
     yield from _candidates(explanation)
     yield from _hosts(explanation, hosts)
     yield from _rejected(explanation)
+    # Decided now: nothing has happened yet.
     if explanation.outcome is None:
         return
     if explanation.used:
@@ -78,13 +79,13 @@ def _decision_rows(explanation: Explanation) -> list[tuple[str, str]]:
     route = explanation.route
     features = route.features
     rows = []
+    # A route of an older version may have no features on record.
     if features:
         rows.append(("Document", _document_text(features)))
     tags = features.get("tags")
     if tags:
-        rows.append(
-            ("Tags", ", ".join(f"{name}={value}" for name, value in tags.items()))
-        )
+        pairs = [f"{name}={value}" for name, value in tags.items()]
+        rows.append(("Tags", ", ".join(pairs)))
     for number, (step, value) in enumerate(explanation.earlier.items()):
         # One label for the whole list of earlier outcomes.
         label = "" if number else "Before"
@@ -176,6 +177,7 @@ def _candidate_text(choice: Choice | None, min_confidence: float | None) -> str:
 
 def _rejected(explanation: Explanation) -> Iterator[str]:
     """Yield the rejected models, grouped by the reason."""
+    # Most models are left out for the same reason, which is then printed once.
     models_by_reason: dict[str, list[str]] = {}
     for rejection in explanation.route.rejected:
         models_by_reason.setdefault(rejection.reason, []).append(rejection.model)
@@ -210,6 +212,7 @@ def _attempts(explanation: Explanation, attempts: Sequence[Attempt]) -> Iterator
 def _attempt_details(explanation: Explanation, attempt: Attempt) -> Iterator[str]:
     """Yield what a model said, the verdicts on it, and the words that decided."""
     outcome = explanation.outcome
+    # The last call in use is the one whose answer counts.
     accepted = (
         outcome is not None
         and outcome.status == "accepted"
@@ -247,6 +250,7 @@ def _result(attempt: Attempt) -> str:
 
 
 def _verdict_text(verdict: Verdict) -> str:
+    # None: the check could not be carried out, such as a judge that failed.
     word = "unscored" if verdict.passed is None else "failed"
     return f"{word} {verdict.check}: {verdict.reason}"
 
@@ -257,6 +261,7 @@ def _outcome_text(explanation: Explanation) -> str:
         return ""
     if outcome.status == "accepted":
         return f"accepted from {outcome.model}: {one_line(outcome.value)}"
+    # A deferral for review has an answer as well, which is waiting for a person.
     text = f"{outcome.status}: {outcome.reason}"
     if outcome.value is not None:
         text += f" (answer of {outcome.model}: {one_line(outcome.value)})"

@@ -65,6 +65,7 @@ def _what_happened(
         parts = [
             _model_part(row, engine, certified)
             for row in summary.rows
+            # Shadows are asked for comparison, so none of their answers is the result.
             if row.step == step and row.accepted and not row.shadow
         ]
         skipped = summary.outcomes[step].get("skipped", 0)
@@ -124,6 +125,7 @@ def _why(summary: RunSummary, certified: set[tuple[str, str]]) -> list[str]:
             "model."
         )
     for row in summary.deferred[:_MOST_REASONS]:
+        # Other causes differ by document, so their own reason is printed.
         sentence = _CAUSES.get(row.cause or "", row.reason)
         reason = shorten(sentence, _LONGEST_REASON, placeholder="…")
         lines.append(f"  {row.document_id} is deferred at {row.step}: {reason}")
@@ -145,6 +147,7 @@ def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]
     # A document may be deferred by reading, before any model was asked.
     unanswered = next((row for row in summary.deferred if row.step != "read"), None)
     if unanswered:
+        # Quoted, since a file's name may contain spaces, and the line is to be copied.
         document = shlex.quote(unanswered.document_id)
         step = unanswered.step
         commands.append(

@@ -19,6 +19,7 @@ def aligned(rows: Sequence[tuple[str, str]], *, indent: str = "") -> Iterator[st
     for label, text in rows:
         head = f"{indent}{label:<{label_width}}  "
         yield from textwrap.wrap(
+            # textwrap gives no line for an empty text, and the label would be lost.
             text or "-",
             WIDTH,
             initial_indent=head,

@@ -49,6 +49,7 @@ def print_item(item: ReviewItem, text: str | None, answers: list[str | None]) ->
         f"{item.document_id} · {item.step} · {outcome.sensitivity} · {outcome.status}"
     )
     if text is None:
+        # Retention may have deleted it, and the file may be gone from the source.
         text = "(the text is not kept, and not found in the run's source)"
     _print_safely(out, text)
     for number, (attempt, answer) in enumerate(
@@ -59,6 +60,7 @@ def print_item(item: ReviewItem, text: str | None, answers: list[str | None]) ->
             align="left",
             style="dim",
         )
+        # None: the call failed, or retention has deleted the reply.
         _print_safely(out, _why_no_answer(attempt) if answer is None else answer)
         for verdict in attempt.verdicts:
             if verdict.passed is False:
@@ -128,6 +130,7 @@ def _decision_data(decision: Decision) -> dict[str, Any]:
 def _cells(item: ReviewItem) -> dict[str, Any]:
     outcome = item.outcome
     costs = [attempt.cost for attempt in outcome.attempts]
+    # Calls of unknown cost are not 0 USD: `usd` names their number.
     priced = sum((cost for cost in costs if cost is not None), Decimal(0))
     answer = ""
     if outcome.value is not None:
@@ -158,4 +161,5 @@ def _print_safely(out: Console, text: str, style: str | None = None) -> None:
         else character.encode("unicode_escape").decode()
         for character in text
     )
+    # A document's [square brackets] are no markup.
     out.print(spelt, markup=False, style=style)

@@ -28,6 +28,7 @@ def print_summary(summary: RunSummary) -> None:
 
 def print_report(report: RunReport, documents: list[dict[str, Any]]) -> None:
     """Print everything about one run; `documents` is a row for each document and step, or empty."""
+    # A report of several runs is an HTML page; the terminal shows one.
     [summary] = report.summaries
     rows = rows_with_intervals(summary)
     for row in rows:
@@ -53,6 +54,7 @@ def rows_with_intervals(summary: RunSummary) -> list[dict[str, Any]]:
     rows = []
     for cells, figures in zip(summary.cells(), summary.rows, strict=True):
         row: dict[str, Any] = {}
+        # A new dict, as the interval has to follow its rate: keys are columns in order.
         for name, cell in cells.items():
             row[name] = cell
             if name == "pass rate" and figures.pass_rate is None:
@@ -134,9 +136,11 @@ def _check_cells(row: CheckRate) -> dict[str, Any]:
 def _saving_cells(row: Saving) -> dict[str, Any]:
     would_have_cost = _amount(row.best_cost)
     if row.estimated and row.best_cost is not None:
+        # An estimate must not look like a bill.
         would_have_cost = f"about {would_have_cost}"
     quality = "unknown"
     if row.quality is not None:
+        # Percentage points, since it is a difference of two shares.
         quality = f"{100 * row.quality:+.1f} points"
     return {
         "step": row.step,

@@ -31,6 +31,7 @@ def item_lines(ledger: Ledger, item: Item) -> Iterator[str]:
         ("accepted", f"{sample.accepted_model}: {answer}{_label(sample.right)}")
     )
     if item.shadow:
+        # There is nothing to label then.
         said = "no answer that passed the checks"
         if item.asks_both:
             said = one_line(item.shadow.value)
@@ -44,6 +45,7 @@ def evidence_lines(standings: list[Standing], demotions: Demoted) -> Iterator[st
     """Yield what the labels show about each model, and what to do about it."""
     if standings:
         yield "\nWhat the labels show so far"
+    # By step: the number of shadows among which one is chosen.
     shadows: dict[str, int] = {}
     for standing in standings:
         if standing.shadow:
@@ -79,6 +81,7 @@ def _standing_text(
         f"{standing.evidence.n} of {standing.counted} counted samples labelled in order, "
         f"{standing.evidence.failed} of them wrong"
     )
+    # Demotions are kept by the chain of models, of which a sample has the text.
     chain = tuple(standing.model.split(" > "))
     reason = demotions.get((standing.step, chain))
     if reason and not standing.shadow:

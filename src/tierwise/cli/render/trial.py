@@ -51,6 +51,7 @@ def trial_lines(trial: Trial, *, full: bool = False) -> Iterator[str]:
 def _restricted_by_default(trial: Trial) -> bool:
     """Return True if a model was left out for a document that no one gave a sensitivity."""
     by_default = (
+        # A golden row has a sensitivity of its own, and so may a file: only `flow` is our default.
         trial.expected is None
         and trial.document.sensitivity == "restricted"
         and trial.document.sensitivity_source == "flow"
@@ -80,6 +81,7 @@ def _message_lines(message: Message, *, full: bool) -> Iterator[str]:
     text = message.content
     left_out = len(text) - _LONGEST_MESSAGE
     if left_out > 0 and not full:
+        # Both ends: the instructions are at the start, the question is often at the end.
         half = _LONGEST_MESSAGE // 2
         note = f"[… {left_out:,} characters; --full prints them …]"
         text = f"{text[:half]}\n{note}\n{text[-half:]}"
@@ -94,6 +96,7 @@ def _message_lines(message: Message, *, full: bool) -> Iterator[str]:
 
 def _side_by_side(trial: Trial, models: Sequence[ModelTrial]) -> Iterator[str]:
     """Yield one table: some of the trial's models, as many as fit beside each other."""
+    # Characters of one column: what the label leaves, shared, less the gap before the next.
     width = (WIDTH - _LABEL_WIDTH) // len(models) - len(_GAP)
     yield from _row("", [model.model for model in models], width)
     yield from _row("", ["─" * min(width, 24) for _ in models], width)
@@ -132,6 +135,7 @@ def _asked_text(trial: Trial, model: ModelTrial) -> str:
         return f"not asked: {model.refused}"
     if model.messages == trial.messages:
         return "with the prompt above"
+    # Few-shot examples come in pairs: a question and its answer.
     more = len(model.messages) - len(trial.messages)
     if more > 0:
         return f"with {plural(more // 2, 'example')} before the question"
@@ -142,6 +146,7 @@ def _asked_text(trial: Trial, model: ModelTrial) -> str:
 
 def _answer_rows(models: Sequence[ModelTrial]) -> Iterator[tuple[str, list[str]]]:
     """Yield a row for each field of the answers, and one for those that cannot be read."""
+    # A dict as a set that keeps the order of the fields.
     fields: dict[str, None] = {}
     for model in models:
         fields.update(dict.fromkeys(model.answer or ()))
@@ -211,6 +216,7 @@ def _tokens_text(model: ModelTrial) -> str:
     known = [usage for usage in usages if usage]
     if not usages:
         return ""
+    # A sum of some calls only would look like the whole.
     if len(known) < len(usages):
         return "unknown"
     prompt = sum(usage.prompt_tokens for usage in known)
@@ -261,6 +267,7 @@ def _model_data(trial: Trial, model: ModelTrial) -> dict[str, Any]:
         }
         for attempt in model.attempts
     ]
+    # Repeated only where they differ: a prompt may be long.
     same = model.messages == trial.messages
     return {
         "model": model.model,
