@@ -109,7 +109,8 @@ def passes_rubric(outcome: Outcome) -> bool | None:
     """Return True if the judge found every criterion met; None if its verdict is unreadable."""
     if outcome.status != "accepted":
         return None
-    return all(verdict["met"] for verdict in outcome.value.values())
+    verdicts = outcome.value.values()  # one for each criterion
+    return all(verdict["met"] for verdict in verdicts)
 
 
 def answer_text(value: Mapping[str, Any]) -> str:

@@ -86,6 +86,7 @@ def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
     for run in ledger.runs.newest(_MAX_RUNS):
         asked: dict[str, set[str]] = defaultdict(set)
         for attempt in ledger.runs.attempts(run.id, step=step):
+            # a judge answers another question, and a shadow's answer was never used
             if attempt.error is None and attempt.kind not in ("judge", "shadow"):
                 asked[attempt.document_id].add(attempt.model)
                 records.tiers[attempt.model].add(attempt.tier)
@@ -118,6 +119,7 @@ def _add_document(
         outcome = row.outcome
         known = records.sensitivities.get(row.document_hash, "public")
         records.sensitivities[row.document_hash] = highest(outcome.sensitivity, known)
+        # a measurement calls a model by name, and records the rule "none"
         measurement = False
         if outcome.route is not None:
             features |= outcome.route.features
@@ -133,7 +135,7 @@ def _add_document(
                 value=outcome.value,
                 model=outcome.model,
                 asked=asked,
-                earlier=dict(earlier),
+                earlier=dict(earlier),  # a copy: later steps are added to it
                 tags=dict(features.get("tags") or {}),
                 language=features.get("language"),
             )
@@ -155,6 +157,7 @@ class Judgements:
         # (document hash, hash of the answer) -> the label: right, wrong or not sure
         self._labels: dict[tuple[str, str], bool | None] = {}
         for sample in ledger.samples.labelled(step):
+            # None: the ledger no longer keeps the labelled answer
             if not sample.shadow and sample.value is not None:
                 key = (sample.document_hash, canonical_hash(sample.value))
                 self._labels[key] = sample.right
@@ -182,7 +185,9 @@ class Judgements:
         return answer
 
     def _label(self, answer: AcceptedAnswer) -> bool | None:
-        return self._labels.get((answer.document_hash, canonical_hash(answer.value)))
+        # by the answer as well: a label of one answer says nothing of another
+        key = (answer.document_hash, canonical_hash(answer.value))
+        return self._labels.get(key)
 
 
 def _with_decision(
@@ -225,8 +230,10 @@ def choose_answers(
             for answer in ranked
         ]
         if None in reasons:
-            chosen.append(ranked[reasons.index(None)])
+            best = reasons.index(None)
+            chosen.append(ranked[best])
         else:
+            # a document is counted once, by what is wrong with its best answer
             left_out[str(reasons[0])] += 1
     return chosen, left_out
 

@@ -155,9 +155,10 @@ def _find_documents(
         texts |= ledger.retention.texts(hashes)
     read: dict[str, Document] = {}
     for source in sources:
-        missing = by_hash.keys() - texts.keys() - read.keys()
+        without_text = by_hash.keys() - texts.keys()
+        missing = without_text - read.keys()
         if missing and source.exists():
-            read |= _read_source(source, by_hash.keys() - texts.keys())
+            read |= _read_source(source, without_text)
 
     documents: dict[str, Document] = {}
     for document_hash, answer in by_hash.items():
@@ -292,8 +293,10 @@ class _ExampleBuilder:
     def _example(self, answer: AcceptedAnswer, document: Document) -> TrainingExample:
         # the schema's order, whatever the order of the answer
         value = {name: answer.value[name] for name in self.schema["properties"]}
-        reply = Message("assistant", json.dumps(value, ensure_ascii=False))
-        messages = (*self.prompt.render(document, self._parameters), reply)
+        text = json.dumps(value, ensure_ascii=False)
+        reply = Message("assistant", text)
+        question = self.prompt.render(document, self._parameters)
+        messages = (*question, reply)
         return TrainingExample(
             id=document.hash, text=document.text, messages=messages, answer=answer
         )

@@ -92,5 +92,6 @@ def manifest(export: Export, wanted: ExportFilter, policy_hash: str) -> dict[str
 
 
 def _encode_examples(examples: Sequence[TrainingExample]) -> bytes:
-    text = "".join(f"{example.line}\n" for example in examples)
-    return text.encode("utf-8", "backslashreplace")
+    lines = [f"{example.line}\n" for example in examples]
+    # a document may have half a character (a lone surrogate), which UTF-8 cannot express
+    return "".join(lines).encode("utf-8", "backslashreplace")

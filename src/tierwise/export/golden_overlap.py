@@ -22,13 +22,16 @@ class GoldenTexts:
     def __init__(self, folder: Path) -> None:
         """Read the golden sets whose texts stay out of training data. Raises ConfigError."""
         texts: set[str] = set()
-        for path in (*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("*.csv"))):
+        json_files = sorted(folder.glob("*.jsonl"))
+        csv_files = sorted(folder.glob("*.csv"))
+        for path in (*json_files, *csv_files):
             # few-shot examples, which nothing is measured on
             if path.stem.endswith("-examples"):
                 continue
             golden = load_golden(path, at_least=0)
             texts |= {normalised(example.text) for example in golden.examples}
         self._texts = sorted(texts)
+        # A text of a few words, such as "yes please", occurs in others by chance.
         self._quotable_texts = [
             text for text in self._texts if len(text.split(" ")) >= _FEWEST_QUOTED_WORDS
         ]
@@ -44,6 +47,6 @@ class GoldenTexts:
         similar = process.extractOne(
             words, self._texts, scorer=fuzz.ratio, score_cutoff=SIMILARITY_PERCENT
         )
-        return similar is not None or any(
-            quoted in words for quoted in self._quotable_texts
-        )
+        if similar is not None:
+            return True
+        return any(quoted in words for quoted in self._quotable_texts)

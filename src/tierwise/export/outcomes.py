@@ -139,6 +139,7 @@ def collect_outcomes(
     done: set[str] = set()  # hashes
     ids: set[str] = set()
     for (document_hash, _), by_model in found.items():
+        # one text may have been asked with several questions: the first complete one is taken
         if document_hash in done:
             continue
         missing = [name for name in compared if name not in by_model]
@@ -177,7 +178,9 @@ def write_outcomes(export: OutcomesExport, path: Path, *, force: bool) -> None:
     ]
     data = csv_text([*COLUMNS, "scored_by"], rows).encode()
     if path.suffix == ".gz":
-        data = gzip.compress(data, mtime=0)
+        data = gzip.compress(
+            data, mtime=0
+        )  # without a time, equal tables give equal files
     try:
         write_atomically(path, data)
     except OSError as error:
@@ -187,9 +190,9 @@ def write_outcomes(export: OutcomesExport, path: Path, *, force: bool) -> None:
 
 
 def _all_models(found: Mapping[_Key, Mapping[str, ModelAnswer]]) -> tuple[str, ...]:
-    names: dict[str, None] = {}
+    names: set[str] = set()
     for by_model in found.values():
-        names.update(dict.fromkeys(by_model))
+        names.update(by_model)
     return tuple(sorted(names))
 
 
@@ -236,7 +239,7 @@ def _answers_of(
     def document_and_model(attempt: Attempt) -> tuple[str, str]:
         return attempt.document_id, attempt.model
 
-    # Sorting keeps the order of a document's calls to one model.
+    # groupby joins neighbours alone. Sorting keeps the order of a document's calls to one model.
     ordered = sorted(attempts, key=document_and_model)
     for (document_id, model), group in groupby(ordered, key=document_and_model):
         row = rows.get(document_id)
@@ -299,6 +302,7 @@ class _Scorer:
         expected = self._expected.get(answer.row.document_hash)
         if expected is None:
             raise _LeftOut("no right answer is known; --scored-by checks needs none")
+        # production would not have accepted it, so it counts as wrong whatever it says
         if not answer.passed:
             return False
         measure = self._step.correct
@@ -317,10 +321,13 @@ class _Scorer:
         return accepted
 
     def _parsed(self, answer: ModelAnswer) -> Mapping[str, Any] | None:
-        reply = self._ledger.runs.reply(answer.answered[-1].call_hash)
-        output = self._step.parse(reply.text) if reply else None
+        last_call = answer.answered[-1]
+        reply = self._ledger.runs.reply(last_call.call_hash)
+        if reply is None:  # the ledger no longer keeps it
+            return None
+        output = self._step.parse(reply.text)
         # A verdict says why an answer cannot be read.
-        if output is None or isinstance(output, Verdict):
+        if isinstance(output, Verdict):
             return None
         value: Mapping[str, Any] = output.model_dump(mode="json")
         return value
@@ -354,6 +361,7 @@ def _right_answers(
     found: Mapping[_Key, Mapping[str, ModelAnswer]],
 ) -> dict[str, Mapping[str, Any]]:
     """Return the right answers by document hash: of labels, of reviews, and of golden rows."""
+    # Later sources replace earlier ones: labels, then reviews, then golden rows.
     expected: dict[str, Mapping[str, Any]] = {}
     for sample in ledger.samples.labelled(step.name):
         if sample.right and sample.value is not None:
@@ -363,9 +371,10 @@ def _right_answers(
         hashes_by_question.setdefault(question, []).append(document_hash)
     for question, all_hashes in hashes_by_question.items():
         for hashes in query_parts(all_hashes):
-            for key, decision in ledger.reviews.answers(question, hashes).items():
+            decisions = ledger.reviews.answers(question, hashes)
+            for document_hash, decision in decisions.items():
                 if decision.value is not None and decision.decision != "rejected":
-                    expected[key] = decision.value
+                    expected[document_hash] = decision.value
     path = project.root / "golden" / f"{step.name}.jsonl"
     if path.exists():
         examples, faults = read_golden(path, at_least=0)
@@ -394,5 +403,6 @@ def headline(export: OutcomesExport) -> str:
     """Return the figures of an export as a sentence."""
     word = "right" if export.scored_by == "right" else "passed the checks"
     good = summary(export)["good"]
-    counts = ", ".join(f"{name} {count} {word}" for name, count in good.items())
-    return f"{plural(export.items, 'document')}: {counts}"
+    counts = [f"{name} {count} {word}" for name, count in good.items()]
+    documents = plural(export.items, "document")
+    return f"{documents}: {', '.join(counts)}"

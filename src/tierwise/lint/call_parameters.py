@@ -167,13 +167,16 @@ def _spread_in(
     """Yield the lists among the arguments of a `.map` that has batches among them, too."""
     named = [word.value for word in node.keywords if word.arg not in TASK_PARAMETERS]
     arguments = [*node.args, *named]
+    # without batches, a list is mapped on purpose
     if not any(_is_mapped(argument, mapped) for argument in arguments):
         return
+    task = ast.unparse(node.func).removesuffix(".map")
     for argument in arguments:
         is_wrapped = isinstance(argument, ast.Call) and _name_of(argument) == "unmapped"
+        if is_wrapped:
+            continue
         value = _evaluate(argument, names)
-        if isinstance(value, list | tuple | set | dict) and not is_wrapped:
-            task = ast.unparse(node.func).removesuffix(".map")
+        if isinstance(value, list | tuple | set | dict):
             yield SpreadArgument(task, node.lineno, ast.unparse(argument))
 
 
@@ -205,11 +208,12 @@ def _is_map_of_plain_task(node: ast.Call, names: Mapping[str, Any]) -> bool:
     """Return True for `TASK.map(…)` of a Prefect task that is not one of tierwise's own."""
     if not isinstance(node.func, ast.Attribute) or node.func.attr != "map":
         return False
-    classes = type(_evaluate(node.func.value, names)).__mro__
-    homes = {each.__module__.partition(".")[0] for each in classes}
+    target = _evaluate(node.func.value, names)
+    modules = {each.__module__ for each in type(target).__mro__}
+    packages = {module.partition(".")[0] for module in modules}
     # only the room that runs flows imports Prefect, so its class is known by its name
-    is_task = any(each.__module__ == "prefect.tasks" for each in classes)
-    return is_task and "tierwise" not in homes
+    is_task = "prefect.tasks" in modules
+    return is_task and "tierwise" not in packages
 
 
 def _known_names(
@@ -227,6 +231,7 @@ def _known_names(
     for argument, keyword_default in zip(
         arguments.kwonlyargs, arguments.kw_defaults, strict=True
     ):
+        # None: a keyword-only parameter without a default
         if keyword_default is not None:
             defaults[argument.arg] = _evaluate(keyword_default, module_names)
 
@@ -257,7 +262,9 @@ def _parse_call(node: ast.Call, step: Step, names: Mapping[str, Any]) -> StepCal
             complete = False
         elif keyword.arg not in TASK_PARAMETERS:
             parameters[keyword.arg] = _evaluate(keyword.value, names)
-    returns = parameters.pop("returns", step.returns if complete else Unknown)
+    # with `**parameters`, the output model may be among what the text does not show
+    default = step.returns if complete else Unknown
+    returns = parameters.pop("returns", default)
     if not (isinstance(returns, type) and issubclass(returns, BaseModel)):
         returns = None
     return StepCall(step, returns, node.lineno, parameters, complete)
@@ -288,7 +295,8 @@ def _evaluate_known(node: ast.expr, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Dict):
         return _evaluate_dict(node, names)
     if isinstance(node, ast.Subscript):
-        return _evaluate_part(node.value, names)[_evaluate_part(node.slice, names)]
+        container = _evaluate_part(node.value, names)
+        return container[_evaluate_part(node.slice, names)]
     if isinstance(node, ast.Call) and not node.keywords:
         function = _evaluate_part(node.func, names)
         arguments = [_evaluate_part(argument, names) for argument in node.args]
@@ -317,6 +325,7 @@ def _call_harmless(function: Any, arguments: list[Any]) -> Any:
     """Call a function without side effects. Raises Unknown for any other one."""
     if getattr(function, "__name__", "") == "unmapped":
         return arguments[0]
+    # a class method without arguments is taken for a reading one, such as `Labels.names()`
     class_method = inspect.ismethod(function) and isinstance(function.__self__, type)
     if function in _HARMLESS_TYPES or (class_method and not arguments):
         return function(*arguments)

@@ -55,7 +55,11 @@ class Code:
     @property
     def currents(self) -> dict[str, Current]:
         """The state that certificates must agree with, by step."""
-        return {step.name: step.current for step in self.steps if step.current}
+        currents: dict[str, Current] = {}
+        for step in self.steps:
+            if step.current is not None:
+                currents[step.name] = step.current
+        return currents
 
 
 def import_code(root: Path, today: datetime.date) -> Code:
@@ -88,7 +92,8 @@ def import_code(root: Path, today: datetime.date) -> Code:
 
 def _import_failure(root: Path, what: str) -> Code:
     message = f"importing flows and tasks {what}"
-    return Code(findings=(Finding("error", "import", root / "flows", None, message),))
+    finding = Finding("error", "import", root / "flows", None, message)
+    return Code(findings=(finding,))
 
 
 def _parse_description(description: Mapping[str, Any], today: datetime.date) -> Code:
@@ -106,8 +111,11 @@ def _parse_description(description: Mapping[str, Any], today: datetime.date) -> 
             CallDrift(call["step"], Path(call["path"]), call["line"], differences)
         )
     for found in description["findings"]:
-        faults[Finding(**{**found, "path": Path(found["path"])})] = None
+        path = Path(found["path"])
+        finding = Finding(**{**found, "path": path})
+        faults[finding] = None
     steps = tuple(_parse_step(step, today) for step in description["steps"])
+    # a step that could not be imported may have further checks
     checks = None if faults else frozenset(description["checks"])
     return Code(steps, tuple(faults), tuple(calls), checks)
 
@@ -213,10 +221,11 @@ def _steps_called(path: Path) -> list[str]:
                 steps[alias.asname or alias.name] = alias.name
         elif isinstance(node, ast.Call):
             # STEP(…), or STEP.map(…)
-            target = (
-                node.func.value if isinstance(node.func, ast.Attribute) else node.func
-            )
+            target = node.func
+            if isinstance(target, ast.Attribute):
+                target = target.value
             if isinstance(target, ast.Name):
                 calls.append((node.lineno, node.col_offset, target.id))
+    # ast.walk goes level by level, so the text's order is that of the places
     called = [steps[name] for _, _, name in sorted(calls) if name in steps]
     return list(dict.fromkeys(called))

@@ -31,6 +31,7 @@ def meet(a: Box, b: Box) -> Box | None:
 def covers(a: Box, b: Box) -> bool:
     """Return True if all of `b` lies in `a`."""
     for name, bits in a.items():
+        # a dimension that `b` does not name accepts all, and `bits` are never all
         inside = name in b and not b[name] & ~bits
         if not inside:
             return False
@@ -81,7 +82,7 @@ def reached(boxes: Sequence[Box], full: Box) -> Iterator[Sequence[Box] | None]:
 
     None means "some of it, perhaps", where the rest falls into too many pieces to count.
     """
-    left: list[Box] = [{}]
+    left: list[Box] = [{}]  # one piece: a box that names no dimension has everything
     earlier = _CoverIndex()
     for box in boxes:
         # beyond that, only a box that one earlier box covers is known to be unreachable
@@ -89,6 +90,7 @@ def reached(boxes: Sequence[Box], full: Box) -> Iterator[Sequence[Box] | None]:
             yield () if earlier.has_cover_of(box) else None
         else:
             yield tuple(meetings(left, [box]))
+            # the pieces stay disjoint, so none is counted twice
             left = without(left, box, full)
         earlier.add(box)
 
@@ -97,6 +99,7 @@ class _CoverIndex:
     """Boxes by one of the value classes that they accept, so that few have to be compared."""
 
     def __init__(self) -> None:
+        # by dimension and the bit of one class
         self._by_class: dict[tuple[str, int], list[Box]] = {}
         self._wide: list[Box] = []  # too many classes in every dimension to be indexed
 
@@ -105,11 +108,13 @@ class _CoverIndex:
         name, bits = min(
             box.items(), key=lambda item: item[1].bit_count(), default=("", 0)
         )
+        # no bits: the box names no dimension, so it covers every other one
         if not 0 < bits.bit_count() <= MAX_INDEXED_CLASSES:
             self._wide.append(box)
             return
         while bits:
-            self._by_class.setdefault((name, _lowest_bit(bits)), []).append(box)
+            key = (name, _lowest_bit(bits))
+            self._by_class.setdefault(key, []).append(box)
             bits &= bits - 1  # clears the lowest bit
 
     def has_cover_of(self, box: Box) -> bool:
@@ -119,7 +124,8 @@ class _CoverIndex:
         """
         near: list[Box] = []
         for name, bits in box.items():
-            near += self._by_class.get((name, _lowest_bit(bits)), ())
+            key = (name, _lowest_bit(bits))
+            near += self._by_class.get(key, ())
         return any(covers(other, box) for other in chain(self._wide, near))
 
 

@@ -46,8 +46,7 @@ class Dimension:
     @cached_property
     def _positions(self) -> dict[Hashable, int]:
         """The position of each value, which is the number of its bit."""
-        positions = range(len(self.values))
-        return dict(zip(self.values, positions, strict=True))
+        return {value: position for position, value in enumerate(self.values)}
 
     @cached_property
     def _numbers(self) -> list[float]:
@@ -63,19 +62,21 @@ class Dimension:
 
     def bits_between(self, least: float | None, most: float | None) -> int:
         """Return the bits of the classes from `least` to `most`, both included."""
+        # Every limit of a condition begins or ends a class, so no class lies across one.
         first = 0
         if least is not None:
             first = bisect_left(self._numbers, least)
         end = len(self._numbers)
         if most is not None:
             end = bisect_right(self._numbers, most)
+        # from `first` to before `end`; the bit of a missing value comes after all of them
         return _bits_below(end) - _bits_below(first)
 
     def describe(self, bits: int) -> str:
         """Return words for some classes, such as `sensitivity confidential or restricted`."""
         words: list[str] = []
         for position, word in enumerate(self.words):
-            is_set = bits >> position & 1
+            is_set = (bits >> position) & 1
             if is_set:
                 words.append(word)
         if len(words) > _MAX_WORDS:
@@ -236,18 +237,21 @@ def _dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
 
 
 def _known(values: Iterable[float | None]) -> set[float]:
-    return {value for value in values if value is not None}
+    known: set[float] = set()
+    for value in values:
+        if value is not None:
+            known.add(value)
+    return known
 
 
 def _minutes_dimension(limits: Sequence[float]) -> Dimension:
     """Return a class up to each limit, one of more time, and one without a deadline."""
     last = limits[-1]
     words = [f"up to {minutes:g}" for minutes in limits]
-    return Dimension(
-        "minutes left",
-        (*limits, last + 1, None),
-        (*words, f"more than {last:g}", "without a deadline"),
-    )
+    # Conditions have only maxima, so each class is stood for by its end, not by its start.
+    values = (*limits, last + 1, None)
+    words += [f"more than {last:g}", "without a deadline"]
+    return Dimension("minutes left", values, tuple(words))
 
 
 def _outcome_dimensions(conditions: Sequence[Condition]) -> Iterator[Dimension]:
@@ -279,7 +283,9 @@ def _word_dimension(name: str, values: Sequence[str]) -> Dimension:
     another = "another"
     while another in values:  # until it differs from all of them
         another += "'"
-    return Dimension(name, (*values, another, None), (*values, "any other", "unknown"))
+    classes = (*values, another, None)
+    words = (*values, "any other", "unknown")
+    return Dimension(name, classes, words)
 
 
 def _range_dimension(name: str, starts: Sequence[float]) -> Dimension:

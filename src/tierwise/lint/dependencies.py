@@ -24,6 +24,7 @@ def dependency_findings(
         for path in condition.outcomes:
             earlier = path.partition(".")[0]
             location = (*place, "outcomes", path)
+            # a rule for all steps also applies to those after the outcome, so it is not judged
             for step in condition.step or ():
                 if step == earlier:
                     message = (
@@ -32,7 +33,8 @@ def dependency_findings(
                     )
                     yield finding_at(source, location, "error", "circular", message)
                     continue
-                needs.setdefault(step, {}).setdefault(earlier, location)
+                needed = needs.setdefault(step, {})
+                needed.setdefault(earlier, location)
                 if _never_before(step, earlier, flows):
                     message = (
                         f"{what} looks at {earlier}, but no flow runs {earlier} before {step}, "
@@ -40,13 +42,14 @@ def dependency_findings(
                     )
                     yield finding_at(source, location, "warning", "too early", message)
     for cycle in _cycles(needs):
+        waiting = cycle[0]
+        awaited = cycle[1]
         message = (
             f"{', which waits for '.join(cycle)}: rules that wait for each other's outcomes "
             "cannot all apply; take one out"
         )
-        yield finding_at(
-            source, needs[cycle[0]][cycle[1]], "error", "circular", message
-        )
+        location = needs[waiting][awaited]
+        yield finding_at(source, location, "error", "circular", message)
 
 
 def field_findings(
@@ -69,9 +72,11 @@ def field_findings(
 def _conditions(rules: Rules) -> Iterator[tuple[str, Condition, Location]]:
     """Yield each condition with a word for the rule that has it, and its place in the file."""
     for number, guard in enumerate(rules.guards):
-        yield f"guard '{guard.name}'", guard.when, ("guards", number, "when")
+        place: Location = ("guards", number, "when")
+        yield f"guard '{guard.name}'", guard.when, place
     for number, route in enumerate(rules.routes):
-        yield f"route '{route.name}'", route.when, ("routes", number, "when")
+        place = ("routes", number, "when")
+        yield f"route '{route.name}'", route.when, place
 
 
 def _never_before(step: str, earlier: str, flows: Mapping[str, Sequence[str]]) -> bool:
@@ -80,6 +85,7 @@ def _never_before(step: str, earlier: str, flows: Mapping[str, Sequence[str]]) -
     for order in running:
         if earlier in order[: order.index(step)]:
             return False
+    # where no flow is known to run the step, nothing is known of its order
     return bool(running)
 
 
@@ -93,6 +99,7 @@ def _cycles(needs: Mapping[str, Mapping[str, Location]]) -> Iterator[list[str]]:
             # graphlib lists it from the awaited step to the waiting one
             cycle: list[str] = error.args[1][::-1]
             yield cycle
+            # graphlib reports one cycle at a time: this one is cut to find the next
             graph[cycle[0]].discard(cycle[1])
         else:
             return

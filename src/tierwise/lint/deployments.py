@@ -48,6 +48,7 @@ def _findings(
         present = sorted(
             other.relative_to(root).as_posix() for other in module.parent.glob("*.py")
         )
+        # for a suggestion: an __init__.py makes the folder a package, and has no flow
         known = [other for other in present if not other.endswith("__init__.py")]
         message = (
             f"{unknown_name('file', file, known)} Remove the deployment, or mend it"
@@ -83,6 +84,7 @@ def _functions(module: Path) -> dict[str, _Function | None] | None:
         tree = ast.parse(module.read_text(encoding="utf-8-sig"))
     except (SyntaxError, ValueError, OSError):
         return None
+    # None for a name whose parameters the text does not show: a flow may be assigned or imported
     names: dict[str, _Function | None] = {}
     for node in tree.body:
         if isinstance(node, _Function):
@@ -97,7 +99,11 @@ def _functions(module: Path) -> dict[str, _Function | None] | None:
 
 def _names_of_flows(functions: Mapping[str, _Function | None]) -> list[str]:
     """Return the functions that have a decorator, as a flow has."""
-    return [name for name, node in functions.items() if node and node.decorator_list]
+    names: list[str] = []
+    for name, node in functions.items():
+        if node is not None and node.decorator_list:
+            names.append(name)
+    return names
 
 
 def _parameters(function: _Function | None) -> list[str] | None:

@@ -42,7 +42,8 @@ class ProjectFiles:
     def steps(self) -> tuple[str, ...]:
         """The steps that prompts are for; a broken prompt counts for the step of its name."""
         declared = {prompt.head.step for prompt in self.prompts}
-        return tuple(sorted(declared | set(self.broken_prompts)))
+        broken = set(self.broken_prompts)
+        return tuple(sorted(declared | broken))
 
 
 def read_files(project: Project) -> ProjectFiles:
@@ -88,8 +89,12 @@ def _read_catalog(files: ProjectFiles) -> None:
 def _read_prompts(files: ProjectFiles) -> None:
     files.prompts, faults = read_prompts(files.root / "prompts")
     files.faults += faults
-    names = [Path(fault.path or "").name for fault in faults]
-    files.broken_prompts = tuple(name.removesuffix(SUFFIX) for name in names)
+    # the front matter cannot be trusted here, so the step is taken from the file's name
+    broken: list[str] = []
+    for fault in faults:
+        file_name = Path(fault.path or "").name
+        broken.append(file_name.removesuffix(SUFFIX))
+    files.broken_prompts = tuple(broken)
 
 
 def _read_rules(files: ProjectFiles) -> None:
@@ -126,6 +131,7 @@ def _read_certificates(files: ProjectFiles) -> None:
     path = files.root / CERTIFICATES
     try:
         files.certificates = load_certificates(path)
+        # without certificates there may be no file, and nothing in it to point at
         if files.certificates.certificates:
             files.certificates_source = read_yaml(path)
     except ConfigError as fault:

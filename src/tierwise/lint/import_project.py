@@ -70,6 +70,7 @@ class _Description:
         """Import a module in tasks/ and describe its steps."""
         module = self._attempt(path, importlib.import_module, f"tasks.{path.stem}")
         for step in _steps_in(module):
+            # an error here is the golden set's: the step is described all the same
             settings_file = _settings_file(self._project, step)
             current = self._attempt(
                 settings_file, _current_evidence, self._project, step
@@ -95,10 +96,12 @@ class _Description:
 
     def try_calls(self) -> None:
         """Find what is wrong with the calls, once all modules are imported."""
-        findings = self._attempt(
-            self._root / "flows",
-            lambda: list(_step_findings(self._root, self._steps, self._calls)),
-        )
+
+        def all_findings() -> list[Finding]:
+            # a list, so that errors are raised inside of the attempt
+            return list(_step_findings(self._root, self._steps, self._calls))
+
+        findings = self._attempt(self._root / "flows", all_findings)
         self._findings += findings or []
 
     def as_json(self) -> dict[str, Any]:
@@ -124,7 +127,8 @@ def _step_findings(
     root: Path, in_tasks: Sequence[Step], calls: Sequence[tuple[Path, StepCall]]
 ) -> Iterator[Finding]:
     """Yield what is wrong with steps, their prompts and their calls in flows."""
-    prompts = {prompt.name: prompt for prompt in read_prompts(root / "prompts")[0]}
+    sound_prompts, _ = read_prompts(root / "prompts")  # faults are reported elsewhere
+    prompts = {prompt.name: prompt for prompt in sound_prompts}
     called = [call.step for _, call in calls]
     # a flow may define a step of its own
     steps = {step.name: step for step in (*in_tasks, *called)}
@@ -137,7 +141,9 @@ def _step_findings(
 
 
 def _describe_finding(finding: Finding) -> dict[str, Any]:
-    return {**asdict(finding), "path": str(finding.path)}
+    description = asdict(finding)
+    description["path"] = str(finding.path)  # JSON has no paths
+    return description
 
 
 def _modules(folder: Path) -> list[Path]:
@@ -152,6 +158,7 @@ def _steps_in(module: ModuleType | None) -> Iterator[Step]:
         return
     for value in vars(module).values():
         step = getattr(value, "spec", None)
+        # decorated functions carry their step as `spec`; a project's object may have any `spec`
         if isinstance(step, Step):
             yield step
 
@@ -215,7 +222,7 @@ def _describe_calls(
     for call in calls_here:
         settings_file = _settings_file(project, call.step)
         if not settings_file.with_suffix(".jsonl").exists():
-            continue
+            continue  # no golden set: there is nothing to differ from
         try:
             settings = load_settings(settings_file)
             measured = _measured_step(call.step, settings)
@@ -232,7 +239,8 @@ def _describe_calls(
 
 
 def _settings_file(project: Project, step: Step) -> Path:
-    return project.root / "golden" / f"{step.name}.yaml"
+    golden = project.root / "golden"
+    return golden / f"{step.name}.yaml"
 
 
 def _describe_fault(error: BaseException, path: Path, root: Path) -> dict[str, Any]:

@@ -30,18 +30,20 @@ class StepLayout:
         self.space = Space(
             step, [*conditions_of_routes.values(), *conditions_of_guards]
         )
-        self.routes: dict[int, Box] = {
-            number: self.space.box(condition)
-            for number, condition in conditions_of_routes.items()
-        }
+        # by the route's number in the rules: the order in which they are tried
+        self.routes: dict[int, Box] = {}
+        for number, condition in conditions_of_routes.items():
+            self.routes[number] = self.space.box(condition)
         self.guards = [(guard, self.space.box(guard.when)) for guard in guards]
 
     @cached_property
     def regions(self) -> Mapping[int, Sequence[Box] | None]:
         """For each route, the part that no earlier one takes; None where it is too complex."""
         boxes = list(self.routes.values())
-        regions = reached(boxes, self.space.full)  # in the order of the routes
-        return dict(zip(self.routes, regions, strict=True))
+        regions = reached(boxes, self.space.full)
+        # both are in the order of the routes
+        by_number = zip(self.routes, regions, strict=True)
+        return dict(by_number)
 
     def region(self, number: int) -> Sequence[Box]:
         """Return the part of a route that is reached, or the whole where that is too complex."""
@@ -64,7 +66,10 @@ class StepLayout:
 
 
 def _applies_to(condition: Condition, step: str) -> bool:
-    return condition.step is None or step in condition.step
+    # without a step, a condition is for all of them
+    if condition.step is None:
+        return True
+    return step in condition.step
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ def route_findings(context: RuleContext) -> Iterator[Finding]:
 def _can_be_reached(layouts: Sequence[StepLayout], number: int) -> bool:
     for layout in layouts:
         region = layout.regions[number]
+        # None: too complex to know, so it counts as reached
         if region is None or region:
             return True
     return False
@@ -140,6 +146,7 @@ def guard_findings(context: RuleContext) -> Iterator[Finding]:
                 "narrow allow_tiers"
             )
             yield finding_at(context.source, place, "warning", "void guard", message)
+        # an empty allow_tiers defers everything on purpose
         elif allowed and not used & allowed:
             message = (
                 f"no model is in {' or '.join(guard.allow_tiers)}, so all that guard "
@@ -272,7 +279,9 @@ def _forbidden_to_all(
 ) -> list[Box]:
     """Return the part of a route's region that guards keep from all of these models."""
     tiers = dict.fromkeys(context.tier_of(name) for name in models)
-    return in_all(layout.region(number), [layout.forbidden(tier) for tier in tiers])
+    forbidden_by_tier = [layout.forbidden(tier) for tier in tiers]
+    # without models nothing is cut, so the whole region is left
+    return in_all(layout.region(number), forbidden_by_tier)
 
 
 def _describe_reached(
@@ -284,7 +293,9 @@ def _describe_reached(
 
 def _documents_with(steps: Sequence[str], where: str) -> str:
     documents = f"documents for {', '.join(steps)}"
-    return f"{documents} with {where}" if where else documents
+    if not where:  # the box names no dimension: all of them
+        return documents
+    return f"{documents} with {where}"
 
 
 def _remedies(context: RuleContext, number: int) -> str:

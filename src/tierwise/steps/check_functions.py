@@ -90,10 +90,11 @@ def wrong_result(name: str, function: Callable[..., Any], result: Any) -> Config
 
 def fault(name: str, function: Callable[..., Any], what: str) -> ConfigError:
     """Return the error for a check at the place of its function."""
+    message = f"the check {name} {what}"
     code = getattr(inspect.unwrap(function), "__code__", None)
-    path = code.co_filename if code else None
-    line = code.co_firstlineno if code else None
-    return ConfigError(f"the check {name} {what}", path=path, line=line)
+    if code is None:  # a callable object, or a function in C: it has no place
+        return ConfigError(message, path=None, line=None)
+    return ConfigError(message, path=code.co_filename, line=code.co_firstlineno)
 
 
 def _bare(signature: inspect.Signature) -> Iterator[str]:

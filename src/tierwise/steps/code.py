@@ -194,6 +194,7 @@ class _Reader:
 
     def _read_mapping(self, values: Mapping[Any, Any]) -> None:
         self._add("mapping", str(len(values)))
+        # by the keys' hashes, as keys of several types have no order of their own
         for key in sorted(values, key=code_hash):
             self.read(key)
             self.read(values[key])
@@ -202,7 +203,8 @@ class _Reader:
         """Add a file's name and content: data that a check reads is part of the check."""
         self._add("path", path.name)
         if path.is_file() and path.stat().st_size <= _MOST_BYTES:
-            self._add("file", hashlib.sha256(path.read_bytes()).hexdigest())
+            content = path.read_bytes()
+            self._add("file", hashlib.sha256(content).hexdigest())
 
     def _read_function(self, function: FunctionType) -> None:
         wrapped = inspect.unwrap(function)
@@ -309,9 +311,13 @@ class _Reader:
                 self.read(constant)
 
     def _add_name_of_foreign_code(self, module: str, name: str) -> None:
-        self._add("code", f"{module}.{name}")
-        if module.partition(".")[0] == "tierwise":
-            self._add("version", str(built_in_version(f"{module}.{name}")))
+        qualified = f"{module}.{name}"
+        self._add("code", qualified)
+        # tierwise's own source is not hashed: a version stands for it, raised where verdicts change
+        package = module.partition(".")[0]
+        if package == "tierwise":
+            version = built_in_version(qualified)
+            self._add("version", str(version))
 
     def _add(self, kind: str, text: str) -> None:
         self.parts.append(f"{kind}:{text}")
@@ -403,6 +409,7 @@ def _normalised(tree: ast.AST) -> str:
     """Return code as text without comments, docstrings and layout."""
     for node in ast.walk(tree):
         if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node) is not None:
+            # a body may not be empty, as that of a function with a docstring alone would be
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 

@@ -84,6 +84,7 @@ class Example:
     def identity(self) -> list[str]:
         """Everything that an answer and its rightness depend on, as texts."""
         parts = [self.id, self.text, canonical_hash(self.expected)]
+        # left out where empty: the hash of such a row is that of its text and answer alone
         if self.language or self.metadata or self.outcomes:
             known = [self.language, dict(self.metadata), dict(self.outcomes or {})]
             parts.append(canonical_hash(known))
@@ -112,6 +113,7 @@ class ExampleSelector:
 
     def __init__(self, examples: GoldenSet) -> None:
         self._neighbours: Neighbours[Example] = Neighbours(examples.examples)
+        # the id decides among equal lengths, so that the order of the file does not count
         self._by_length = sorted(examples.examples, key=lambda e: (len(e.text), e.id))
         self.hash = examples.hash
 

@@ -135,6 +135,8 @@ class Prompt:
     def _outcomes_read(self) -> tuple[frozenset[str], bool]:
         """The steps that are named, and whether outcomes are read without a name, too."""
         tree = self._tree
+        # Each mention of `outcomes` is either by a name or not. Count both: if fewer are named than
+        # there are, some mention (a loop, a filter, a variable as key) may read any outcome.
         names = set(self._fields_of("outcomes"))
         named = sum(
             _is_name(attribute.node, "outcomes")
@@ -150,6 +152,7 @@ class Prompt:
                 continue
             if not _is_name(function.node, "outcomes"):
                 continue
+            # `outcomes.get` was counted above as a field of that name
             names.discard("get")
             key = call.args[0] if call.args else None
             if isinstance(key, nodes.Const):
@@ -329,7 +332,9 @@ def _load(path: Path, environment: ImmutableSandboxedEnvironment) -> Prompt:
 
 
 def _is_name(node: nodes.Expr, name: str) -> bool:
-    return isinstance(node, nodes.Name) and node.name == name
+    if not isinstance(node, nodes.Name):
+        return False
+    return node.name == name
 
 
 def delimited(name: str, value: Any) -> str:
@@ -341,7 +346,9 @@ def delimited(name: str, value: Any) -> str:
         value = json.dumps(value, ensure_ascii=False)
     text = neutral(value)
     # Half a character is possible in a document, and has no plain UTF-8.
-    tag = _tag(name, text.encode("utf-8", "surrogatepass"))
+    content = text.encode("utf-8", "surrogatepass")
+    tag = _tag(name, content)
+    # A text that has its own tag gets another one, derived from the first.
     while tag in text:
         tag = _tag(name, tag.encode())
     return f"<{tag}>\n{text}\n</{tag}>"

@@ -25,7 +25,7 @@ class _Observed(dict[str, Any]):
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
-        self.read: dict[str, None] = {}
+        self.read: dict[str, None] = {}  # a set in the order of reading
 
     def __getitem__(self, key: str) -> Any:
         self.read[key] = None
@@ -109,7 +109,10 @@ def observe(
 def accepts_every_answer(step: Step, expected: Mapping[str, Any]) -> bool:
     """Return True if the step's measure finds every answer right, whatever it says."""
     measure = _measure_of(step)
-    return measure is not None and _try(measure, step, {}, expected).always_right
+    if measure is None:  # a judge alone, or no measure at all
+        return False
+    trial = _try(measure, step, {}, expected)
+    return trial.always_right
 
 
 def row_fault(

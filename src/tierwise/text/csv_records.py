@@ -125,6 +125,7 @@ class CsvReader:
             return self._escaped_record() or self._broken(fault)
         except _Interrupted as interruption:
             return self._broken(str(interruption))
+        # Width 0: no header so far, as blank lines may come before it.
         if not self._width:
             self._set_header(cells)
             return self._record(cells)
@@ -136,10 +137,13 @@ class CsvReader:
 
     def _set_header(self, cells: list[str]) -> None:
         self._width = len(cells)
-        self._has_spaces = any(cell.startswith(" ") for cell in cells[1:])
+        behind_delimiters = cells[1:]
+        self._has_spaces = any(cell.startswith(" ") for cell in behind_delimiters)
 
     def _record(self, cells: list[str]) -> CsvRecord:
-        return CsvRecord(self._lines.first, self._lines.last, cells)
+        first_line = self._lines.first
+        last_line = self._lines.last
+        return CsvRecord(first_line, last_line, cells)
 
     def _check_multiline(self, cells: list[str]) -> CsvRecord | BrokenRecord:
         """Return a record of several lines as it is, or as broken."""
@@ -165,6 +169,7 @@ class CsvReader:
             return None
         if not self._lines.may_read_again(taken):
             return None
+        # Lines are taken again: with `\"` as a quote inside, the record may end on another one.
         self._lines.put_back(taken)
         self._lines.begin()
         lines = (_ESCAPE.sub(_double_quote, line) for line in self._lines)
@@ -198,7 +203,9 @@ class CsvReader:
             left_out_to = first[0]
             # A cell that was meant to go on: its other lines are no rows.
             goes_on = first[1].count('"') % 2 == 1
-            end = last[0] + (_MOST_LEFT_OUT_AFTER if goes_on else 0)
+            end = last[0]
+            if goes_on:
+                end += _MOST_LEFT_OUT_AFTER
             while self._next_is_no_row(end):
                 left_out_to += 1
         return BrokenRecord(first[0], last[0], left_out_to, fault)
@@ -224,6 +231,7 @@ class CsvReader:
         if cells is not None:
             fitted = without_empty_end(cells, self._width)
             return len(fitted) == self._width and not self._contradicts(fitted)
+        # A quote stays open: only the cells before it can be judged.
         cells = self._split(line, strict=False) or []
         before_quote = cells[:-1]
         if not before_quote:
@@ -255,19 +263,23 @@ class CsvReader:
             return 0
         open_column = len(head) - 1
         # The first line must be a row as well, if its quote is taken for a character.
-        own = self._joined(head[:-1] + head[-1].split(self._delimiter), open_column)
+        after_quote = head[-1].split(self._delimiter)
+        own = self._joined(head[:-1] + after_quote, open_column)
         if own is None:
             return 0
         filled = [line for line in lines[1:] if line.strip()]
         rows: list[list[str]] = []
         for line in filled:
-            row = self._joined(self._split(line, strict=True) or [], open_column)
+            cells = self._split(line, strict=True) or []
+            row = self._joined(cells, open_column)
             # Numbers that count grow longer, so the line before is compared as well.
             others = [*self._recent, own, *rows[-1:]]
             if row and self._resembles(row, others, open_column):
                 rows.append(row)
+        if not rows:
+            return 0
         misfits = len(filled) - len(rows)
-        if not rows or misfits * _LINES_FOR_A_MISFIT > len(filled):
+        if misfits * _LINES_FOR_A_MISFIT > len(filled):
             return 0
         enough = self._lines_needed(rows, own, open_column)
         return len(rows) if len(rows) >= enough else 0
@@ -310,7 +322,9 @@ class CsvReader:
             here = [own[column], *(row[column] for row in rows)]
             if _counts_otherwise(before, here):
                 return sys.maxsize
-            needed = min(needed, _lines_needed_by(before, here) or needed)
+            needed_here = _lines_needed_by(before, here)
+            if needed_here is not None:
+                needed = min(needed, needed_here)
         return needed
 
     def _looks_spaced(self, cells: Sequence[str]) -> bool:
@@ -385,8 +399,10 @@ class _Lines:
         if isinstance(line, TierwiseError):
             if not self.taken:
                 raise line
+            # It is raised when the next record begins with it.
             self._waiting.appendleft((number, line))
             raise _Interrupted("the line after it cannot be read")
+        # The first line is taken however long it is: else reading would never go on.
         if self.taken and self._size + len(line) > self._most:
             self._waiting.appendleft((number, line))
             raise _Interrupted(f"it has more than {self._most:,} characters")
@@ -419,17 +435,27 @@ class _Lines:
 
     def may_read_again(self, lines: Sequence[tuple[int, str]]) -> bool:
         """Return False where too much of the file was read again already."""
-        again = self._read_again + sum(len(line) for _, line in lines)
-        return again <= _MOST_READ_AGAIN * max(self._characters, 100_000)
+        again = self._read_again + _characters_in(lines)
+        # The floor lets short files be read again as often as they need.
+        most = _MOST_READ_AGAIN * max(self._characters, 100_000)
+        return again <= most
 
     def put_back(self, lines: Sequence[tuple[int, str]]) -> None:
         """Put lines back, to be read again."""
-        self._read_again += sum(len(line) for _, line in lines)
+        self._read_again += _characters_in(lines)
+        # extendleft reverses the order, so it is reversed before.
         self._waiting.extendleft(reversed(lines))
 
 
+def _characters_in(lines: Sequence[tuple[int, str]]) -> int:
+    return sum(len(line) for _, line in lines)
+
+
 def _double_quote(escape: re.Match[str]) -> str:
-    return '""' if escape[1] == '"' else escape[0]
+    # An escaped backslash is matched only so that a quote after it is not taken for escaped.
+    if escape[1] == '"':
+        return '""'
+    return escape[0]
 
 
 def _kind(cell: str) -> str:
@@ -456,13 +482,16 @@ def _is_alike(cell: str, seen: Sequence[str]) -> bool:
     if kind == "address":
         return any(_kind(other) == kind for other in seen)
     # Some of a table's codes may have no letter in them.
-    alike = (
-        ("number", "code") if any(_kind(other) == "code" for other in seen) else (kind,)
-    )
+    alike: tuple[str, ...] = (kind,)
+    if any(_kind(other) == "code" for other in seen):
+        alike = ("number", "code")
     lengths = [len(other.strip()) for other in seen if _kind(other) in alike]
     if not lengths:
         return False
-    return min(lengths) - 1 <= len(cell.strip()) <= max(lengths) + 1
+    # One character of tolerance: after 99 comes 100.
+    shortest = min(lengths) - 1
+    longest = max(lengths) + 1
+    return shortest <= len(cell.strip()) <= longest
 
 
 def _lines_needed_by(before: Sequence[str], here: Sequence[str]) -> int | None:
@@ -490,7 +519,9 @@ def _counts_otherwise(before: Sequence[str], here: Sequence[str]) -> bool:
     numbers = _numbers([*before, *here])
     if not numbers:
         return False
+    # The records before, and the number of the record itself.
     earlier = numbers[: len(before) + 1]
+    # Nothing before it: a list within it may only not repeat its number.
     if len(earlier) == 1:
         return numbers[0] in numbers[1:]
     if any(second <= first for first, second in pairwise(earlier)):

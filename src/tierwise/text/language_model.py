@@ -35,7 +35,9 @@ class FastIdentifier(LanguageIdentifier):  # type: ignore[misc] # it has no type
         if not features.size:
             return np.zeros(len(self.nb_classes), dtype=np.float32)
         first_at, counts = self._count(features)
-        weights = self.nb_ptc.take(features[first_at], axis=0)
+        # Naive Bayes in logarithms: nb_ptc has a weight by feature and language, nb_pc the priors.
+        distinct = features[first_at]
+        weights = self.nb_ptc.take(distinct, axis=0)
         scores: npt.NDArray[np.float32] = np.log1p(counts) @ weights + self.nb_pc
         return scores
 
@@ -44,6 +46,7 @@ class FastIdentifier(LanguageIdentifier):  # type: ignore[misc] # it has no type
         letters = np.frombuffer(text, dtype=np.uint8).astype(np.intp)
         states: npt.NDArray[Any] = self._moves.take(letters + self._rows[0])
         following = letters[1:]
+        # Each turn lets every state know one byte more; it ends when none changes any longer.
         while True:
             # what a position knew of its last bytes, and the byte after them
             moves = self._rows.take(states[:-1])

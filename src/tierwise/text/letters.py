@@ -54,7 +54,10 @@ class _Letters:
 
     @cached_property
     def _row_totals(self) -> dict[str, float]:
-        return {first: sum(row.values()) for first, row in self.counts.items()}
+        totals: dict[str, float] = {}
+        for first, row in self.counts.items():
+            totals[first] = sum(row.values())
+        return totals
 
     @cached_property
     def _single(self) -> dict[str, float]:
@@ -79,6 +82,7 @@ class _Letters:
 
     @cached_property
     def _known(self) -> dict[_Pair, float]:
+        # A cache that `log` fills; the dataclass is frozen, this dictionary is not.
         return {}
 
     def log(self, pair: _Pair) -> float:
@@ -89,6 +93,7 @@ class _Letters:
         return known
 
     def _log(self, first: str, second: str) -> float:
+        # Between words (one of the two is a space) scripts may change freely.
         mixed = 0.0
         is_in_word = " " not in (first, second)
         is_mixed = first.isascii() != second.isascii() and self.script != "LATIN"
@@ -102,7 +107,10 @@ class _Letters:
                 single = _OTHER_SCRIPT
         count = self.counts.get(first, {}).get(second, 0.0)
         total = self._row_totals.get(first, 0.0)
-        return mixed + math.log((count + _SMOOTHING * single) / (total + _SMOOTHING))
+        # Additive smoothing towards the single letters: no pair has probability 0.
+        smoothed_count = count + _SMOOTHING * single
+        smoothed_total = total + _SMOOTHING
+        return mixed + math.log(smoothed_count / smoothed_total)
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ def likelihood(text: str, languages: Mapping[str, float]) -> Likelihood:
     best = Likelihood(-math.inf, "")
     for name, prior in languages.items():
         language = _letters()[name]
+        # In another script, ASCII words cannot be the language's own: they count as English.
         in_ascii = in_english
         if language.script == "LATIN":
             own = _sum(language, words.in_ascii)
@@ -135,7 +144,9 @@ def likelihood(text: str, languages: Mapping[str, float]) -> Likelihood:
 
 
 def _sum(language: _Letters, pairs: Mapping[_Pair, int]) -> float:
-    return sum(n * language.log(pair) for pair, n in pairs.items())
+    # sum() rounds floats less than a loop of += does.
+    logs = (count * language.log(pair) for pair, count in pairs.items())
+    return sum(logs)
 
 
 @dataclass
@@ -161,7 +172,8 @@ def _pairs(text: str) -> _Pairs:
         pairs.signs += case.log(character)
         if "\u0300" <= character < "\u0370":
             # A tone of Vietnamese, which cp1258 writes apart from its vowel.
-            pairs.signs += math.log(_TONE if before.isalpha() else _OTHER_SIGN)
+            tone = _TONE if before.isalpha() else _OTHER_SIGN
+            pairs.signs += math.log(tone)
             continue
         now = " "
         if character.isascii():
@@ -175,11 +187,13 @@ def _pairs(text: str) -> _Pairs:
         if before != " " or now != " ":
             word.append((before, now))
         if now == " ":
+            # One letter beyond ASCII puts the whole word, with its ASCII pairs, on that side.
             counts = pairs.in_ascii if is_in_ascii else pairs.beyond_ascii
             counts.update(word)
             word.clear()
             is_in_ascii = True
         before = now
+    # The last word, where the text does not end in a space.
     counts = pairs.in_ascii if is_in_ascii else pairs.beyond_ascii
     counts.update(word)
     for family in _QUOTES:
@@ -226,9 +240,12 @@ def _sign_log(text: str, place: int) -> float:
 
 
 def _is_next_to_number(text: str, place: int) -> bool:
-    before = text[max(0, place - 2) : place].rstrip()
-    after = text[place + 1 : place + 3].lstrip()
-    return before[-1:].isdigit() or after[:1].isdigit()
+    # Two characters on each side, as one of them may be a space: `12 €`, `€ 12`.
+    two_before = text[max(0, place - 2) : place]
+    two_after = text[place + 1 : place + 3]
+    nearest_before = two_before.rstrip()[-1:]
+    nearest_after = two_after.lstrip()[:1]
+    return nearest_before.isdigit() or nearest_after.isdigit()
 
 
 def is_letter(character: str) -> bool:
@@ -254,12 +271,18 @@ def script_of(character: str) -> str:
 @cache
 def _letters() -> dict[str, _Letters]:
     languages: dict[str, _Letters] = {}
-    for name, rows in json.loads(PAIRS_FILE.read_text(encoding="utf-8")).items():
-        counts = {first: dict(_unpacked(row)) for first, row in rows.items()}
+    packed = json.loads(PAIRS_FILE.read_text(encoding="utf-8"))
+    for name, rows in packed.items():
+        counts: dict[str, dict[str, float]] = {}
+        for first, row in rows.items():
+            counts[first] = dict(_unpacked(row))
         languages[name] = _Letters(name, counts)
     return languages
 
 
 def _unpacked(row: str) -> Iterator[tuple[str, float]]:
+    # A letter, then the level of its count; two levels up is twice as many.
     for place in range(0, len(row), 2):
-        yield row[place], 2 ** (LEVELS.index(row[place + 1]) / 2)
+        letter = row[place]
+        level = LEVELS.index(row[place + 1])
+        yield letter, 2 ** (level / 2)

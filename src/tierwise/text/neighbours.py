@@ -35,10 +35,12 @@ class Neighbours(Generic[T]):
         self._examples = sorted(examples, key=attrgetter("id", "text"))
         self._texts = [normalised(example.text) for example in self._examples]
         self._hashes = [text_hash(example.text) for example in self._examples]
+        # A vectoriser cannot be fitted to no texts; `nearest` looks at `_examples` first.
         if not self._examples:
             return
         union = vectorisers()
-        matrix = union.fit_transform([example.text for example in self._examples])
+        texts = [example.text for example in self._examples]
+        matrix = union.fit_transform(texts)
         self._terms = Terms.fitted(union)
         self._by_term = matrix.T.tocsr()  # rows of terms: a text needs a few of them
 
@@ -74,12 +76,16 @@ class Neighbours(Generic[T]):
         if self._texts[place] == own:
             return False
         example = self._examples[place]
-        return example.id not in exclude and self._hashes[place] not in exclude
+        if example.id in exclude:
+            return False
+        return self._hashes[place] not in exclude
 
 
 def _best(scores: Any, count: int) -> list[int]:
     """Return the places of the `count` highest scores and of ties with the last, best first."""
     kth = scores.argpartition(-count)[-count]
+    # Ties with the last one stay, so that their places decide and not the partition's order.
     is_best = scores >= scores[kth]
-    places: list[int] = is_best.nonzero()[0].tolist()
+    places_of_best = is_best.nonzero()[0]
+    places: list[int] = places_of_best.tolist()
     return sorted(places, key=lambda place: (-scores[place], place))

@@ -183,11 +183,12 @@ def _words(language: str) -> dict[str, int]:
 def _german_below_100() -> dict[str, int]:
     words = _words("de")
     below = {name: value for name, value in words.items() if value < 100}
-    units = _UNITS["de"].casefold().split()[1:10]
+    zero_to_twenty = _UNITS["de"].casefold().split()
+    units = zero_to_twenty[1:10]
+    units[0] = "ein"  # einundzwanzig, not einsundzwanzig
     for tens in _TENS["de"].casefold().split():
         for number, unit in enumerate(units, 1):
-            stem = "ein" if number == 1 else unit
-            below[f"{stem}und{tens}"] = words[tens] + number
+            below[f"{unit}und{tens}"] = words[tens] + number
     below["ein"] = 1
     return below
 
@@ -197,6 +198,7 @@ def _german(word: str) -> int | None:
     """Return the value of a compound such as zweihunderteinundvierzig or einundzwanzigste."""
     if word in ("ein", "eine", "einen"):
         return None
+    # The longer ending first: "te" would leave the s of "ste" at the stem.
     for ending in ("ste", "te"):
         stem = _GERMAN_ENDINGS.sub("", word) if not word.endswith("e") else word
         if stem.endswith(ending):
@@ -215,6 +217,7 @@ def _german_compound(word: str) -> int | None:
         head, found, rest = word.partition(name)
         if not found:
             continue
+        # Without a multiplier it is one: hundert, tausend.
         count = _german_compound(head) if head else 1
         if count is None:
             return None
@@ -252,10 +255,15 @@ def _ideographic(text: str) -> Iterator[int]:
         yield round(float(number) * _LARGE[scale])
     for match in _RUN.finditer(text):
         run = match[0]
-        after = text[match.end() : match.end() + 1]
-        before = text[match.start() - 1 : match.start()]
-        is_number = len(run) > 1 or after in _COUNTERS or before == "第"
-        value = _numeral(run) if is_number and (after or len(run) > 1) else None
+        start, end = match.span()
+        after = text[end : end + 1]
+        before = text[start - 1 : start]
+        if len(run) == 1:
+            # At the text's end it counts nothing, not even after 第.
+            is_number = bool(after) and (after in _COUNTERS or before == "第")
+            if not is_number:
+                continue
+        value = _numeral(run)
         if value is not None:
             yield value
 
@@ -266,6 +274,8 @@ def _numeral(run: str) -> int | None:
         return None
     if all(character in _DIGITS for character in run):
         return int("".join(str(_DIGITS[character]) for character in run))
+    # total: what 万 and 億 have multiplied; part: the sum below the next of them; digit: the
+    # last one, which waits for its unit.
     total = part = digit = 0
     for character in run:
         if character in _DIGITS:

@@ -61,8 +61,11 @@ def wrong_width(cells: Sequence[str], header: Sequence[str]) -> str | None:
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return rows as JSON Lines."""
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    return "".join(f"{line}\n" for line in lines)
+    text = io.StringIO()
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=False)
+        text.write(f"{line}\n")
+    return text.getvalue()
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -95,11 +98,13 @@ def _json_row(path: Path, line: int, raw: str) -> Row | ConfigError:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row | ConfigError]]:
+    # newline="" keeps the line ends inside of quoted cells as they are.
     rows = csv_cells(path, io.StringIO(text, newline=""))
     number = 0
     try:
         _, header = next(rows, (0, []))
         for line, cells in rows:
+            # A row with a fault counts as well, so that mending it renames no other row.
             number += 1
             if fault := wrong_width(cells, header):
                 yield line, ConfigError(fault, path=path, line=line)

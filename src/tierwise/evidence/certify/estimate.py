@@ -159,7 +159,8 @@ def _prompts(job: Job, model: Model, document: Document) -> Iterator[int]:
     longest = limit + model.thinking_tokens
     window = int((model.context_tokens - longest) / model.token_margin)
     room = max(_LEAST_ROOM, window - frame)
-    # in parts, and then once more over the parts' results
+    # In parts, and then once more over the parts' results. Where these are no shorter than the
+    # text, more rounds would not end: the estimate stops.
     while job.step.splits and text > room:
         parts = math.ceil(text / room)
         for _ in range(parts):

@@ -83,6 +83,7 @@ def with_arrived(
             f"it takes at least {FEWEST}"
         )
     return GoldenStep(
+        # the flow's step, with the measure of the golden set's settings
         step=replace(step, correct=golden.step.correct),
         golden=GoldenSet(golden.golden.path, examples),
         parameters=dict(parameters),
@@ -98,7 +99,8 @@ def measured_step(
     ConfigError.
     """
     folder = project.root / "golden"
-    settings_path = (path or folder / step).with_suffix(".yaml")
+    golden_path = path or folder / step
+    settings_path = golden_path.with_suffix(".yaml")
     if not settings_path.exists():
         settings_path = folder / f"{step}.yaml"
     settings = load_settings(settings_path)
@@ -129,6 +131,7 @@ def row_faults(
 
 def _missing_outcomes(step: Step, prompt: Prompt, example: Example) -> str | None:
     """Return the fault of a row without outcomes, for a prompt that reads some."""
+    # `{}` says that there are none; None says nothing
     if not prompt.earlier_steps or example.outcomes is not None:
         return None
     steps = sorted(prompt.earlier_steps)
@@ -161,6 +164,7 @@ def golden_faults(
     examples, _ = read_golden(path, at_least=0)
     lines: dict[str, list[int]] = {}
     for line, example in examples.items():
+        # a value that is not allowed is a fault that the reader of the file reports
         closed = all(example.expected.get(name) in allowed[name] for name in allowed)
         fault = fault_of(example) if closed else None
         if fault:

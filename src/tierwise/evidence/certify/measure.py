@@ -260,9 +260,8 @@ def is_handed_on(evaluation: Evaluation, scored: ScoredExample) -> bool:
     attempts = scored.outcome.attempts
     if not attempts:
         return True
-    failed = {
-        verdict.check for verdict in attempts[-1].verdicts if verdict.passed is False
-    }
+    last_verdicts = attempts[-1].verdicts
+    failed = {verdict.check for verdict in last_verdicts if verdict.passed is False}
     escalating = set(evaluation.engine.policy.rules.escalate.on)
     return not failed or bool(failed & escalating)
 

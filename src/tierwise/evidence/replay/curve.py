@@ -79,10 +79,12 @@ def sweep(quality: Floats, outcomes: OutcomeTable) -> tuple[CurvePoint, ...]:
     import numpy
 
     strongest = quality.shape[1] - 1
+    # decisions change at the estimates of all but the last, which is chosen in any case
     values = numpy.sort(quality[:, :-1], axis=None)
     if len(values) > _MOST_FLOORS:
         evenly = numpy.linspace(0, len(values) - 1, _MOST_FLOORS).astype(int)
         values = values[evenly]
+    # a floor that no estimate reaches: always the strongest model
     above_all = float(quality.max()) + 10**-DECIMALS
     floors = (*numpy.unique(values).tolist(), above_all)
     return tuple(
@@ -149,6 +151,7 @@ def _share_for(
 
     The curve begins at 0 and ends at 1.
     """
+    # never place 0, where `recovered` is 0 and `wanted` is more
     place = _first_at_least(wanted, recovered)
     left = shares[place - 1]
     right = shares[place]
@@ -175,19 +178,24 @@ def _first_at_least(wanted: float, values: Sequence[float]) -> int:
 
 def best_single(outcomes: OutcomeTable) -> int:
     """Return the place of the model with the best mean score, the cheapest among equals."""
-    return int(outcomes.scores.mean(axis=0).argmax())
+    # models are in the order of their cost, and argmax takes the first of equals
+    mean_scores = outcomes.scores.mean(axis=0)
+    return int(mean_scores.argmax())
 
 
 def oracle(outcomes: OutcomeTable) -> Places:
     """Return the place (items,) of the cheapest among the best models for each item."""
     import numpy
 
-    best = outcomes.scores == outcomes.scores.max(axis=1, keepdims=True)
-    places: Places = numpy.where(best, outcomes.costs, numpy.inf).argmin(axis=1)
+    best_scores = outcomes.scores.max(axis=1, keepdims=True)
+    is_best = outcomes.scores == best_scores
+    costs_of_best = numpy.where(is_best, outcomes.costs, numpy.inf)
+    places: Places = costs_of_best.argmin(axis=1)
     return places
 
 
 def true_quality(outcomes: OutcomeTable, candidates: int) -> Floats:
     """Return the quality that an oracle would estimate: scores relative to the strongest's."""
     scores = outcomes.scores[:, :candidates]
-    return 1 + scores - scores[:, [-1]]
+    of_strongest = scores[:, [-1]]  # the last candidate
+    return 1 + scores - of_strongest

@@ -77,7 +77,8 @@ class QualityEstimate:
         a_token = self.extra_usd[1]
         usual = a_call + a_token * self.mean_tokens
         extra = a_call + a_token * outcomes.prompt_tokens[:, None]
-        price = numpy.maximum(extra / numpy.where(usual > 0, usual, 1), _LEAST_PRICE)
+        divisor = numpy.where(usual > 0, usual, 1)  # free models: no division by 0
+        price = numpy.maximum(extra / divisor, _LEAST_PRICE)
         loss = 1 - self.quality(outcomes)
         worth: Floats = (1 - loss / price).round(DECIMALS)
         return worth
@@ -87,6 +88,7 @@ class QualityEstimate:
         observed = 1 + self.observed
         estimated = 1 + self.overall + self.effects
         weaker = self.candidates[:-1]
+        # qualities are kept as differences from the strongest model, whose quality is 1
         rows = []
         for i, step in enumerate(self.steps):
             row: dict[str, Any] = {"step": step, "labels": self.labels[i]}
@@ -111,7 +113,8 @@ def fit(labelled: OutcomeTable) -> QualityEstimate:
     spread = float(lengths.std()) or 1.0
     steps, step_of_item = numpy.unique(labelled.steps, return_inverse=True)
     in_step = numpy.eye(len(steps))[step_of_item]
-    columns = numpy.column_stack([ones, (lengths - lengths.mean()) / spread, in_step])
+    standardised = (lengths - lengths.mean()) / spread
+    columns = numpy.column_stack([ones, standardised, in_step])
     weights = numpy.column_stack(
         [_shrunken(columns, difference) for difference in differences.T]
     )
@@ -153,6 +156,7 @@ def _shrunken(columns: Floats, target: Floats) -> Floats:
     weights = numpy.zeros(len(gram))
     shrunken = numpy.eye(len(gram))
     shrunken[0, 0] = 0
+    # a fixed number of rounds, so that equal labels give equal weights (source: the module's head)
     for _ in range(_ROUNDS):
         # E step: the weights, and the variance of each, given both variances
         inverse = numpy.linalg.inv(gram + shrunken * (within / between))

@@ -85,6 +85,7 @@ class OutcomeTable:
             return step, tokens, item
 
         order = sorted(range(len(self)), key=step_and_length)
+        # run i goes from ends[i] to before ends[i + 1]; none is empty, as count <= len(self)
         ends = numpy.linspace(0, len(self), count + 1).astype(int)
         generator = numpy.random.default_rng(seed)
         drawn = generator.integers(ends[:-1], ends[1:])
@@ -152,17 +153,19 @@ def _arrays(
 ) -> OutcomeTable:
     import numpy
 
+    # without an order from the caller: the cheapest first, as the router tries them
     if models is None:
-        totals = {
-            name: math.fsum(rows[name].cost for rows in table.values())
-            for name in tiers
-        }
+        totals: dict[str, float] = {}
+        for name in tiers:
+            costs_of_model = [rows[name].cost for rows in table.values()]
+            totals[name] = math.fsum(costs_of_model)
         models = sorted(tiers, key=lambda name: (totals[name], name))
     prompt_tokens = []
     scores = []
     costs = []
     for rows in table.values():
-        prompt_tokens.append(numpy.mean([row.prompt_tokens for row in rows.values()]))
+        counts = [row.prompt_tokens for row in rows.values()]
+        prompt_tokens.append(numpy.mean(counts))
         scores.append([rows[name].score for name in models])
         costs.append([rows[name].cost for name in models])
     return OutcomeTable(
@@ -208,6 +211,7 @@ def _check_complete(
                     f"item '{item}' (step {step}) has no row of model '{model}'; "
                     "record its outcome, or leave the item out"
                 )
+                # no line has the missing row: the item's first one is shown
                 line = min(row.line for row in rows.values())
                 raise ConfigError(message, path=path, line=line)
 
@@ -217,7 +221,7 @@ def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
         try:
             value = float(cells[column])
         except ValueError:
-            value = math.nan
+            value = math.nan  # refused below, as "nan" in the file is
         if not (0 <= value <= most and math.isfinite(value)):
             message = (
                 f"{column} must be {allowed} (found '{cells[column]}'); "
@@ -267,6 +271,7 @@ def _read_errors(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> IO[str]:
+    # newline="": the CSV reader takes line ends inside of quotes as they are
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")

@@ -74,10 +74,15 @@ def replay(
             "replay on others, or fit on fewer with --labels"
         )
     estimate = fit(labelled)
-    quality = estimate.worth(measured) if per_usd else estimate.quality(measured)
+    if per_usd:
+        quality = estimate.worth(measured)
+    else:
+        quality = estimate.quality(measured)
     points = curve.sweep(quality, measured)
     candidates = len(estimate.candidates)
-    oracle_points = curve.sweep(curve.true_quality(measured, candidates), measured)
+    # the upper bound: a router whose estimate is the recorded score itself
+    true_quality = curve.true_quality(measured, candidates)
+    oracle_points = curve.sweep(true_quality, measured)
     return Replay(
         estimate=estimate,
         labels=len(labelled),
@@ -97,7 +102,7 @@ def _strategies(
     import numpy
 
     def always(model: int) -> CurvePoint:
-        chosen = numpy.full(len(outcomes), model)
+        chosen = numpy.full(len(outcomes), model)  # the same for each item
         return curve.point(outcomes, chosen, strongest)
 
     cheapest = always(0)
@@ -131,7 +136,8 @@ def _random_router(
     extra = strong.cost_usd - cheapest.cost_usd
     share = 0.0
     if extra > 0:
-        share = min(1.0, max(0.0, (cost_usd - cheapest.cost_usd) / extra))
+        affordable = (cost_usd - cheapest.cost_usd) / extra
+        share = min(1.0, max(0.0, affordable))
     return CurvePoint(
         floor=None,
         strong_share=share * strong.strong_share + (1 - share) * cheapest.strong_share,
@@ -147,10 +153,9 @@ def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
         floor = f"{point.floor:.{DECIMALS}f}"
         others = (point.strong_share, point.quality, point.cost_usd)
         rows.append([floor, *(f"{number:.8g}" for number in others)])
+    text = csv_text(["floor", "strong_share", "quality", "cost_usd"], rows)
     try:
-        write_atomically(
-            path, csv_text(["floor", "strong_share", "quality", "cost_usd"], rows)
-        )
+        write_atomically(path, text)
     except OSError as error:
         message = (
             f"cannot be written: {error.strerror}; name a file in a folder that exists"

@@ -53,7 +53,8 @@ def load_labelled(
 
 def data_hash(examples: Iterable[Labelled]) -> str:
     """Return the SHA-256 (hex) of the texts and labels, independent of their order and ids."""
-    return canonical_hash(sorted([example.text, example.label] for example in examples))
+    pairs = [[example.text, example.label] for example in examples]
+    return canonical_hash(sorted(pairs))
 
 
 def split(
@@ -67,8 +68,12 @@ def split(
     first: list[T] = []
     second: list[T] = []
     for example in examples:
-        part = first if hash_share(salt, normalised(example.text)) < share else second
-        part.append(example)
+        # a number from 0 to 1, evenly spread over texts
+        position = hash_share(salt, normalised(example.text))
+        if position < share:
+            first.append(example)
+        else:
+            second.append(example)
     return tuple(first), tuple(second)
 
 
@@ -91,7 +96,8 @@ def _text_field(row: Row, name: str, path: Path, line: int) -> str:
     value = row.get(name)
     if value is None:
         present = [key for key, given in row.items() if given is not None]
-        message = f"has no '{name}'; found: {', '.join(present) or 'nothing'}"
+        found = ", ".join(present) or "nothing"
+        message = f"has no '{name}'; found: {found}"
         raise ConfigError(message, path=path, line=line)
     if not isinstance(value, str) or not value.strip():
         message = f"'{name}' must be a text that is not empty (found {value!r})"

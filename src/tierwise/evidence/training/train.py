@@ -99,20 +99,19 @@ def train(
 
 def identity_before(examples: Sequence[Labelled], *, seed: int = 0) -> str:
     """Return the identity that `train` would give, without training."""
-    return identity_of(
-        data_hash(_learnable(examples)), RECIPE, seed, version("scikit-learn")
-    )
+    learned_from = data_hash(_learnable(examples))
+    return identity_of(learned_from, RECIPE, seed, version("scikit-learn"))
 
 
 def labels_left_out(
     examples: Iterable[Labelled], labels: Iterable[str] = ()
 ) -> tuple[str, ...]:
     """Return the labels, of examples or of `labels`, that have too few examples to learn from."""
+    # Labels begin at 0, so that one without any example is among them.
     counts = Counter(dict.fromkeys(labels, 0))
     counts.update(example.label for example in examples)
-    return tuple(
-        sorted(label for label, number in counts.items() if number < LEAST_PER_LABEL)
-    )
+    too_few = [label for label, number in counts.items() if number < LEAST_PER_LABEL]
+    return tuple(sorted(too_few))
 
 
 def _learnable(examples: Sequence[Labelled]) -> list[Labelled]:
@@ -166,13 +165,17 @@ def _with_temperature(regularisation: float, scores: Any, right: Any) -> _Tuned:
     every_text = numpy.arange(len(right))
 
     def log_probabilities(log_temperature: float) -> Any:
-        return log_softmax(scores / numpy.exp(log_temperature), axis=1)
+        # a logarithm is searched, so that every temperature is positive
+        temperature = numpy.exp(log_temperature)
+        return log_softmax(scores / temperature, axis=1)
 
     def loss(log_temperature: float) -> float:
         of_labels = log_probabilities(log_temperature)
         of_right_labels = of_labels[every_text, right]
+        # cross-entropy against smoothed labels: the doubt is spread evenly over all of them
         certain = (1 - doubt) * of_right_labels.mean()
-        return -float(certain + doubt * of_labels.mean())
+        doubtful = doubt * of_labels.mean()
+        return -float(certain + doubtful)
 
     best = minimize_scalar(loss, bounds=(-5, 3), method="bounded")
     return _Tuned(
