@@ -101,6 +101,7 @@ def collect(
     records = read_answers(ledger, project, spec.name)
     question = spec.question(parameters)
     judgements = Judgements(ledger, spec.name, question, records.answers)
+    # `left_out` is counted on by the steps that follow
     chosen, left_out = choose_answers(records, judgements, wanted, question)
     kept = _not_too_sensitive(chosen, records.sensitivities, wanted, left_out)
     sources = wanted.sources or tuple(records.sources)
@@ -258,6 +259,7 @@ class _ExampleBuilder:
     def _reason_left_out(
         self, answer: AcceptedAnswer, document: Document | None
     ) -> str | None:
+        # the first reason that applies is the one that is counted
         if document is None:
             return "the text is not kept, and in no source folder; --source names one"
         if rank(document.strictest) > rank(self._wanted.sensitivity_max):

@@ -250,8 +250,11 @@ def _called_step(node: ast.Call, names: Mapping[str, Any]) -> Step | None:
     target = node.func
     if isinstance(target, ast.Attribute) and target.attr in ("map", "submit"):
         target = target.value
-    spec = getattr(_evaluate(target, names), "spec", None)
-    return spec if isinstance(spec, Step) else None
+    called = _evaluate(target, names)
+    spec = getattr(called, "spec", None)
+    if not isinstance(spec, Step):
+        return None
+    return spec
 
 
 def _parse_call(node: ast.Call, step: Step, names: Mapping[str, Any]) -> StepCall:

@@ -58,8 +58,10 @@ def call_findings(
     """
     outputs_in_project = {step.name: _placeholder_value(step) for step in steps}
     for flow_file, call in calls:
+        returns = call.returns or call.step.returns
         try:
-            step = replace(call.step, returns=call.returns or call.step.returns)
+            # the step's own test of its fields is made again for another output model
+            step = replace(call.step, returns=returns)
         except UnknownName as error:
             message = f"the step {call.step.name}: {error}"
             yield Finding("error", "call", flow_file, call.line, message)
@@ -153,7 +155,8 @@ def _choices_fault(values: Any) -> str:
 
 def _used_parameters(step: Step, prompt: Prompt) -> set[str]:
     """Return the names of all parameters that a step can make use of."""
-    used = set(prompt.variables - _ALWAYS_THERE) | set(step.choices.values())
+    used = set(prompt.variables - _ALWAYS_THERE)
+    used.update(step.choices.values())
     for check in step.checks:
         used.update(check.parameters, check.optional)
     if step.gathers:
@@ -164,7 +167,9 @@ def _used_parameters(step: Step, prompt: Prompt) -> set[str]:
 def _meant(name: str, names: Iterable[str]) -> str:
     """Suggest the nearest of some names; nothing where none is near."""
     nearest = get_close_matches(name, sorted(names), n=1)
-    return f"; did you mean '{nearest[0]}'?" if nearest else ""
+    if not nearest:
+        return ""
+    return f"; did you mean '{nearest[0]}'?"
 
 
 def _rendering_fault(
@@ -197,6 +202,7 @@ def _rendering_fault(
     try:
         prompt.render(document, parameters)
     except UndefinedVariable as fault:
+        # certain even with guesses: they are given, whatever their values
         return fault
     except ConfigError as fault:
         # a made-up value may be of the wrong type
@@ -210,6 +216,7 @@ def _values_in_flow(calls: Iterable[StepCall]) -> dict[str, Any]:
     for call in calls:
         name = call.step.name
         before = values.get(name, {})
+        # once a shape is unknown, no later call makes it known
         if call.returns is None or not isinstance(before, dict):
             values[name] = _AnyText(name)
         else:

@@ -79,7 +79,9 @@ def golden_findings(
             yield from _label_findings(folder, path)
             continue
         few_shot = path.stem.endswith(EXAMPLES)
-        examples, faults = read_golden(path, at_least=FEWEST if few_shot else 0)
+        # too few few-shot examples are an error; a golden set may grow, so it is only warned of
+        at_least = FEWEST if few_shot else 0
+        examples, faults = read_golden(path, at_least=at_least)
         sets[path.stem] = examples
         for fault in faults:
             yield finding_from_error(fault, folder, "golden set")
@@ -89,6 +91,7 @@ def golden_findings(
                 f"label at least {FEWEST}"
             )
             yield Finding("warning", "few examples", path, None, message)
+    # in a second pass, as few-shot examples are compared with the golden set of their step
     for name, examples in sets.items():
         step = name.removesuffix(EXAMPLES)
         try:
@@ -121,6 +124,7 @@ def _label_not_allowed(
 ) -> Iterator[Finding]:
     """Yield expected answers that the step cannot give."""
     for field, parameter in choices.items():
+        # empty where the settings do not give the parameter: then no answer can be judged
         allowed = [str(value) for value in parameters.get(parameter, ())]
         for line, example in examples.items():
             if allowed and field not in example.expected:

@@ -28,13 +28,16 @@ def example_findings(
     }
     for rule_number, rule in enumerate(context.rules.routes):
         for example_number, example in enumerate(rule.examples):
+            # a step without a sound prompt has no limit; 1 token keeps all models in the running
             chosen = route(
                 _example_features(example),
                 policy,
                 max_output_tokens=output_tokens.get(example.step, 1),
                 current=currents.get(example.step),
             )
-            if chosen.rule == rule.name and chosen.models[:1] == (example.routes_to,):
+            # the first model is the one that is asked; the others are fallbacks
+            first_model = chosen.models[:1]
+            if chosen.rule == rule.name and first_model == (example.routes_to,):
                 continue
             why = _describe_mismatch(example, rule.name, chosen)
             message = f"this example of route '{rule.name}' fails: {why}"
@@ -46,7 +49,7 @@ def _example_features(example: RouteExample) -> Features:
     return Features(
         step=example.step,
         tokens=example.tokens,
-        prompt_tokens=example.tokens,
+        prompt_tokens=example.tokens,  # the example says nothing of a prompt around it
         sensitivity=example.sensitivity,
         language=example.language,
         stakes=example.stakes,

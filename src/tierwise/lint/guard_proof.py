@@ -137,6 +137,7 @@ def _policy_cases(
 def _as_valid(certificate: Certificate, current: Current) -> Certificate:
     """Return a certificate that agrees with `current`, whatever it was measured with."""
     identities = {name: current.identities.get(name, "") for name in certificate.models}
+    # the same empty values as in `current`, and a day that has not come
     changes = {
         "identities": identities,
         "prompt_hash": "",
@@ -155,7 +156,7 @@ def _bypasses(
 
     Looked at are the router's models, and the test that is made before each attempt.
     """
-    rules = cases[0].policy.rules
+    rules = cases[0].policy.rules  # all cases have the same ones
     matching = [guard for guard in rules.guards if guard.when.matches(features)]
     forbidding: dict[str, list[str]] = {}
     for tier in catalog.tiers:

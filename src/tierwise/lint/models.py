@@ -29,6 +29,7 @@ def catalog_findings(
     An entry that is `like` another inherits its price and date, so only the original is reported.
     """
     for name, model in catalog.models.items():
+        # Only what the entry itself says: a value from `like` is reported where it is written.
         written = source.data["models"][name]
         if "price" in written:
             yield from _old_price_findings(source, model, today)
@@ -56,7 +57,7 @@ def same_model_findings(
             model.fixed_examples,
             model.thinking_tokens,
         )
-        other = first.setdefault(key, name)
+        other = first.setdefault(key, name)  # the entry itself, where none has this key
         if other != name:
             message = (
                 f"{name} is the same model as {other}: same address, parameters and examples; "
@@ -114,6 +115,7 @@ def _says_that_it_thinks(model: Model) -> bool:
     effort = params.get("reasoning_effort")
     if effort is not None:
         return str(effort).lower() not in ("none", "disable")
+    # either name may say it: an entry is often named after its use, not after its model
     names = f"{model.name} {params.get('model')}"
     return bool(_THINKS.search(names)) and not _THINKS_NOT.search(names)
 
@@ -171,6 +173,7 @@ def routed_findings(
     for name in places:
         if name in unavailable:
             by_remedy.setdefault(unavailable[name], []).append(name)
+    # one missing key may be the reason for many models
     for remedy, names in by_remedy.items():
         are = "is" if len(names) == 1 else "are"
         message = f"{', '.join(names)} cannot be used here and {are} left out; {remedy}"

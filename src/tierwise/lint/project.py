@@ -92,6 +92,7 @@ def check_project(
         )
     if context is not None and proof is not None:
         findings += leak_findings(context, proof)
+    # one fault may be found twice, such as by reading a file and by importing what reads it
     distinct = dict.fromkeys(findings)
     ordered = sorted(distinct, key=lambda finding: finding.order)
 
@@ -102,6 +103,7 @@ def check_project(
 
 def _rule_context(files: ProjectFiles, env: Mapping[str, str]) -> RuleContext | None:
     """Return rules and catalog for the checks of routes; None where one of them is wrong."""
+    # `sound` also covers names: rules that can be read may name a model that is not there
     if not (files.sound and files.catalog and files.rules and files.rules_source):
         return None
     return RuleContext(
@@ -121,9 +123,8 @@ def _file_findings(
         yield from catalog_findings(files.catalog_source, files.catalog, today)
     if files.rules_source and files.rules:
         fields = {step.name: step.fields for step in code.steps}
-        yield from dependency_findings(
-            files.rules_source, files.rules, step_order(files.root)
-        )
+        flows = step_order(files.root)
+        yield from dependency_findings(files.rules_source, files.rules, flows)
         yield from field_findings(files.rules_source, files.rules, fields)
     yield from _check_name_findings(files, code)
     if files.certificates_source and files.catalog:
@@ -144,7 +145,10 @@ def _file_findings(
 
 def _check_name_findings(files: ProjectFiles, code: Code) -> Iterator[Finding]:
     """Yield names in `escalate.on` that no check of the project's steps has."""
-    if files.rules_source is None or files.rules is None or code.checks is None:
+    if files.rules_source is None or files.rules is None:
+        return
+    # a name may be that of a check in a module that could not be imported
+    if code.checks is None:
         return
     known = code.checks.union(BUILT_IN)
     for fault in unknown_checks(files.rules_source, files.rules, known):

@@ -121,10 +121,12 @@ class _Reader:
         self._open: set[int] = set()  # containers that are being read
         self._modules: set[str] = set()
         self._globals: set[tuple[str, str]] = set()  # module and name
+        # by module: the statement that binds each global name
         self._statements: dict[str, Mapping[str, ast.stmt]] = {}
 
     def read(self, value: object) -> None:
         """Add a value and everything that it depends on."""
+        # before the plain types: a member of a StrEnum is a text as well
         if isinstance(value, enum.Enum):
             self._add("enum", f"{_name(type(value))}.{value.name}")
             self.read(value.value)

@@ -133,6 +133,7 @@ class ExampleSelector:
             groups[value].append(example)
         selected = []
         for place in range(k):
+            # by the value, so that the order of the file does not count
             for _, group in sorted(groups.items()):
                 selected += group[place : place + 1]  # empty where a group has no more
         return tuple(selected)
@@ -176,7 +177,10 @@ def read_golden(
     lines: dict[str, int] = {}  # of the ids
     faults: list[ConfigError] = []
     for line, row in read_rows(path):
-        example = row if isinstance(row, ConfigError) else _example(row, path, line)
+        if isinstance(row, ConfigError):
+            faults.append(row)
+            continue
+        example = _example(row, path, line)
         if isinstance(example, ConfigError):
             faults.append(example)
             continue
@@ -201,6 +205,7 @@ def _faults(
     fault_of: FaultOf | None,
 ) -> Iterator[str]:
     """Yield what is wrong with an example: a message for each value that is not allowed, or one."""
+    # the project's measure is not tried on a row that is wrong in itself: it might raise
     not_allowed = list(_not_allowed(example, allowed))
     yield from not_allowed
     if not_allowed or fault_of is None:
@@ -248,6 +253,7 @@ def _parsed(row: Row, line: int) -> Example:
     is_text = isinstance(text, str) and text.strip()
     if sensitivity not in SENSITIVITIES or not is_text:
         raise _Fault("a text is empty, or its sensitivity is not a known one")
+    # a CSV file has the column for every row, so it may be empty
     expected = row.get("expected")
     if expected in (None, ""):  # without that field, the right answer is all the others
         expected = {

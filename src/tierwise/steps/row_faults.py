@@ -126,6 +126,7 @@ def row_fault(
     if measure is None:
         return None
     trial = _try(measure, step, parameters, expected)
+    # first, as a measure that looks for no field of an answer explains all that follows
     unknown = _unknown_field(step, trial.reading, expected)
     if unknown:
         return unknown
@@ -143,12 +144,12 @@ def row_fault(
             f"{_fields(trial, expected, step)}; "
             "write what a right answer needs, or take the row out"
         )
+    # The invented answers may all be wrong by right. A fault needs one sign more: the measure looks
+    # for fields, and the row has none of them.
     reads_none = not set(trial.reading.expected) & set(expected)
-    if (
-        reads_none
-        and not any(trial.results)
-        and (trial.reading.expected or not expected)
-    ):
+    looks_for_others = bool(trial.reading.expected) or not expected
+    always_wrong = not any(trial.results)
+    if reads_none and always_wrong and looks_for_others:
         return (
             "no answer is right for this row: "
             f"{_fields(trial, expected, step)}; write the right answer, or take the row out"
@@ -241,6 +242,7 @@ def _unknown_field(
     compared = [name for name in unknown if name in expected]
     if not compared and len(unknown) < len(reading.given):
         return None
+    # only the first is reported
     for name in compared or unknown:
         message = unknown_name(f"field of {step.returns.__name__}", name, fields)
         return (
@@ -285,7 +287,8 @@ def _invented(
         return node["const"]
     if node.get("enum"):
         # two different values wherever there are two
-        return node["enum"][0 if filling.empty else -1]
+        position = 0 if filling.empty else -1
+        return node["enum"][position]
     for key in ("anyOf", "oneOf", "allOf"):
         if node.get(key):
             option = _option(node[key], filling)
@@ -298,7 +301,8 @@ def _option(
 ) -> Mapping[str, Any]:
     """Return null for an empty answer, where it is allowed, and else the first other option."""
     for option in options:
-        if (option.get("type") == "null") == filling.empty:
+        is_null = option.get("type") == "null"
+        if is_null == filling.empty:
             return option
     return options[0]
 
@@ -324,4 +328,5 @@ def _of_type(
         "number": float(filling.number),
         "null": None,
     }
+    # a text also for a type of which nothing is known, such as a list of types
     return scalars.get(kind, filling.text)

@@ -85,7 +85,7 @@ class Step:
 
     def schema(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the JSON schema for a call, with the values that `choices` allow."""
-        schema = deepcopy(self.base_schema)
+        schema = deepcopy(self.base_schema)  # the base is shared by all calls
         for name, parameter in self.choices.items():
             if parameter in parameters:
                 schema["properties"][name]["enum"] = list(parameters[parameter])
@@ -224,10 +224,13 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
 
 def _first_error(error: ValidationError) -> str:
     """Return the first problem, with the path of its field and without the input."""
-    first = error.errors(include_url=False, include_input=False)[0]
+    problems = error.errors(include_url=False, include_input=False)
+    first = problems[0]
     message = first["msg"]
     path = ".".join(str(part) for part in first["loc"])
-    return f"{path}: {message}" if path else message
+    if not path:  # the answer as a whole
+        return message
+    return f"{path}: {message}"
 
 
 def _strict(node: Any) -> Any:

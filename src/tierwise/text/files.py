@@ -22,7 +22,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with open(draft, "wb") as file:
             file.write(data)
         os.replace(draft, path)
-    except BaseException:
+    except BaseException:  # a cancelled run, too, leaves no draft
         _remove(draft)
         raise
 

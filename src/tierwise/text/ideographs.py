@@ -65,6 +65,7 @@ def ideographic_likelihood(text: str) -> tuple[float, str]:
     counts = Counter(character for character in text if not character.isascii())
     best = (-math.inf, "")
     for language, probability in _PROBABILITIES.items():
+        # characters count as independent: here their frequency alone tells the languages apart
         log = sum(n * math.log(probability(c)) for c, n in counts.items())
         if log > best[0]:
             best = (log, language)

@@ -144,7 +144,6 @@ def likelihood(text: str, languages: Mapping[str, float]) -> Likelihood:
 
 
 def _sum(language: _Letters, pairs: Mapping[_Pair, int]) -> float:
-    # sum() rounds floats less than a loop of += does.
     logs = (count * language.log(pair) for pair, count in pairs.items())
     return sum(logs)
 

@@ -81,6 +81,7 @@ class Numbers:
         if text.isascii():
             return
         for whole, sign in _FRACTION.findall(text):
+            # numeric() gives a float: ⅓ is 0.333…, and its nearest fraction is meant
             part = Fraction(unicodedata.numeric(sign)).limit_denominator(100)
             self.groups |= {str(part.numerator), str(part.denominator)}
             value = Decimal(part.numerator) / Decimal(part.denominator)
@@ -89,6 +90,7 @@ class Numbers:
             if unicodedata.category(character) not in ("No", "Nl"):
                 continue
             number = unicodedata.numeric(character, -1.0)
+            # "<super>" or "<sub>"
             is_exponent = "<su" in unicodedata.decomposition(character)
             if number >= 0 and number.is_integer() and not is_exponent:
                 self._add_value(int(number))
@@ -108,6 +110,7 @@ def numbers_of(text: str, language: str | None) -> Numbers:
 def missing_number(text: str, known: Numbers) -> str | None:
     """Return the first number in the digits of a text that is not known; None if all are."""
     plain = plain_digits(text)
+    # 12 500 is one number if the source has 12500; its parts are then not looked at
     whole = {
         match.span()
         for match in _GROUPED.finditer(plain)
@@ -124,7 +127,10 @@ def _groups(text: str) -> set[str]:
     """Return the digits between separators; a zero before a day or a month does not count."""
     groups: set[str] = set()
     for digits in _DIGITS.findall(text):
-        groups.add(digits.lstrip("0") or "0" if len(digits) <= 2 else digits)
+        group = digits
+        if len(digits) <= 2:
+            group = digits.lstrip("0") or "0"
+        groups.add(group)
     return groups
 
 
@@ -141,8 +147,11 @@ def _values(number: str) -> set[str]:
     is_grouped = len(kinds) == 1 and all(len(part) == 3 for part in parts[1:])
     if is_grouped:
         values.add(_canonical(joined))
-    if len(separators) == 1 or separators[-1] not in separators[:-1]:
-        values.add(_canonical(f"{''.join(parts[:-1])}.{parts[-1]}"))
+    # the last separator is a decimal point where no other is like it: 1.234,5
+    before_last = separators[:-1]
+    if separators[-1] not in before_last:
+        whole = "".join(parts[:-1])
+        values.add(_canonical(f"{whole}.{parts[-1]}"))
     if len(separators) > 1 and len(kinds) == 1:
         values.add(_canonical(joined))  # a date, a telephone number, or 1,00,000
     return values or {_canonical(joined)}

@@ -56,6 +56,7 @@ def without_thoughts(text: str) -> Spoken:
     spoken = _after_channels(text)
     if spoken.unfinished:
         return spoken
+    # a message in a channel may have tags of its own, so both are taken off
     tagged = _after_tags(spoken.answer)
     if not spoken.thinks:
         return tagged
@@ -76,6 +77,7 @@ def _after_channels(text: str) -> Spoken:
         if bare:
             return Spoken(text[bare[-1].end() :], True)
         return Spoken(text)
+    # a call of a function is an answer only where there is no final message
     final = [channel for channel in channels if channel[1].lower() == "final"]
     to_functions = [channel for channel in channels if "to=functions" in channel[0]]
     answers = final or to_functions

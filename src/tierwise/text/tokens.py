@@ -103,7 +103,7 @@ def _pieces(text: str) -> Iterable[str]:
     if not _may_have_long_run(text):
         yield text
         return
-    end = 0
+    end = 0  # of the last run
     for run in _LONG_RUN.finditer(text):
         yield text[end : run.start()]
         for start in range(run.start(), run.end(), _RUN):

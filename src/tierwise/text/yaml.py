@@ -230,8 +230,11 @@ def replace_value(path: Path, location: Location, value: Mapping[str, Any]) -> N
     old = list(takewhile(lambda line: line.startswith(f"{indent} "), rest))
     text = "".join([*before, f"{indent}{written}\n", *rest[len(old) :]])
 
+    # Replacing lines is right only where the file's form is plain. So what the new text reads as is
+    # compared with what is wanted.
     wanted = deepcopy(source.data)
-    _at(wanted, outer)[key] = dict(value)
+    parent = _at(wanted, outer)
+    parent[key] = dict(value)
     starts_with_key = line.lstrip().startswith(f"{key}:")
     if not starts_with_key or parse_yaml(text, path).data != wanted:
         raise source.error(f"write this by hand, {_UNCHANGEABLE}: {written}", location)
@@ -370,8 +373,11 @@ def _nearest_literal(detail: ErrorDetails, value: Any) -> str | None:
     """Return the allowed value that is like a misspelt one, where there is a fixed choice."""
     if detail["type"] != "literal_error" or not isinstance(value, str):
         return None
-    allowed = _QUOTED.findall(detail.get("ctx", {}).get("expected", ""))
-    return next(iter(get_close_matches(value, allowed, n=1)), None)
+    # pydantic lists the choices as text: 'a', 'b' or 'c'
+    context = detail.get("ctx", {})
+    allowed = _QUOTED.findall(context.get("expected", ""))
+    nearest = get_close_matches(value, allowed, n=1)
+    return nearest[0] if nearest else None
 
 
 def _fields_at(model: Any, location: Location) -> list[str]:
@@ -389,9 +395,9 @@ def _fields_at(model: Any, location: Location) -> list[str]:
             return list(annotations)
         return _fields_at(annotations.get(str(location[0])), location[1:])
     # a collection takes a key or an index of the location; a union or Annotated takes nothing
-    inner = (
-        location[1:] if get_origin(model) in (dict, list, tuple, Mapping) else location
-    )
+    inner = location
+    if get_origin(model) in (dict, list, tuple, Mapping):
+        inner = location[1:]
     for argument in get_args(model):
         fields = _fields_at(argument, inner)
         if fields:

@@ -103,8 +103,10 @@ def _number_compared(
     It never falls: a certificate from a larger comparison keeps its size.
     """
     others = sum(certificate.models not in candidates for certificate in before)
+    # a chain that may get a threshold is tested twice: plain, and with it
     now = len(candidates) + len(may_have_threshold) + others
-    return max([now, *(certificate.compared for certificate in before)])
+    compared_before = [certificate.compared for certificate in before]
+    return max([now, *compared_before])
 
 
 def check_measurable(
@@ -175,7 +177,7 @@ def _check_guards(evaluation: Evaluation, name: str) -> None:
     policy = evaluation.engine.policy
     tier = policy.catalog.model(name).tier
     examples = evaluation.golden.examples
-    withheld = {}
+    withheld: dict[str, str] = {}  # by the example's id: why
     for example in examples:
         document_features = features(
             evaluation.step,
@@ -208,6 +210,7 @@ def with_lower_bounds(
     compared = max(result.compared for result in results)
     lowered = []
     for certificate in certificates:
+        # replaced by this measurement, or of as large a comparison already
         if certificate.models in measured_now or certificate.compared >= compared:
             continue
         if not _is_on_same_golden_set(evaluation, certificate):
@@ -268,6 +271,7 @@ def larger_certificates(
 
 def _measured_on(certificate: Certificate) -> float:
     """Return the number of examples behind a certificate, those that were handed on included."""
+    # n counts the answered ones; they are the share `coverage` of all
     if certificate.partial and certificate.coverage:
         return certificate.n / certificate.coverage
     return certificate.n
@@ -319,6 +323,7 @@ def _with_threshold(
     reason where none can be fitted.
     """
     fit, rest = split(evaluation.golden.examples, FIT, "threshold")
+    # the first model alone: in a chain, a later one may have given the answer
     first = scored if len(chain) == 1 else score(evaluation, chain[:1], fit)
     fit_ids = {example.id for example in fit}
     confidences = []
@@ -332,7 +337,7 @@ def _with_threshold(
             right.append(s.right)
     if not confidences or not rest or evaluation.floor is None:
         return f"{chain[0]} reported no confidence"
-    level = ALPHA / compared
+    level = ALPHA / compared  # Bonferroni: all candidates together have ALPHA
     # the last level shows the floor on more examples of the same kind, as many as the rest has
     for alpha in (*STRICT, level, level ** (len(fit) / len(rest))):
         fitted = fit_threshold(confidences, right, evaluation.floor, alpha=alpha)
@@ -349,7 +354,7 @@ def _certificate(
 
     That is so for a rubric without a judge, and for a judge without human labels.
     """
-    judged = measurement.judged
+    judged = measurement.judged  # None: no judge was asked
     if measurement.n == 0 or (evaluation.rubric and judged is None):
         return None
     if judged and (judged.open_labels or not judged.human_labels):

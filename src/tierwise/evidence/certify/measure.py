@@ -131,6 +131,7 @@ class Measurement:
         """
         alpha = ALPHA / 2
         passed = lower_bound(self.errors, self.n, alpha=alpha, compared=compared)
+        # from `proven_accuracy`: floor = passed - (1 - needed)
         needed = floor + 1 - passed  # the share of passed answers that must be right
         if needed >= 1:
             return None
@@ -175,6 +176,7 @@ def score(
 
     Raises BudgetExceeded when the budget is exhausted: half a measurement proves nothing.
     """
+    # the confidence of the first model alone decides whether the next one is asked
     thresholds = {} if threshold is None else {models[0]: threshold}
     name = " > ".join(models)
     documents = [example.document() for example in examples]
@@ -321,6 +323,7 @@ def _judged(
     """Return the scored examples with a judge's verdict on each answer that can be right."""
     rubric = evaluation.rubric
     judge_name = evaluation.judge
+    # what fails the rubric's own needs is wrong already, and is not paid for
     undecided = [s for s in scored if s.right]
     if rubric is None or judge_name is None or not undecided:
         return list(scored)
@@ -339,6 +342,7 @@ def _judged(
     for s in scored:
         if s.example.id in verdicts:
             verdict = verdicts[s.example.id]
+            # None: the verdict could not be read, which counts as wrong
             judged.append(replace(s, right=verdict is True, unscored=verdict is None))
         else:
             judged.append(s)

@@ -46,8 +46,10 @@ def wrong_answer(
     if measure is None:
         return WrongAnswer(example.id, reason="the judge found it wrong")
     result, reading = observe(measure, outcome.value, example.expected)
+    # what the rubric needs is there, so it was the judge that refused
     if judged and result is True:
         return WrongAnswer(example.id, reason="the judge found it wrong")
+    # a row may have names of its own, such as `at_most`, that no answer has
     differences = _same_names(reading, outcome.value, example.expected)
     if not differences:
         differences = _other_names(reading, outcome.value, example.expected)
