@@ -178,9 +178,8 @@ def write_outcomes(export: OutcomesExport, path: Path, *, force: bool) -> None:
     ]
     data = csv_text([*COLUMNS, "scored_by"], rows).encode()
     if path.suffix == ".gz":
-        data = gzip.compress(
-            data, mtime=0
-        )  # without a time, equal tables give equal files
+        # without a time, equal tables give equal files
+        data = gzip.compress(data, mtime=0)
     try:
         write_atomically(path, data)
     except OSError as error:

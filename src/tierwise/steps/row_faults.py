@@ -328,5 +328,5 @@ def _of_type(
         "number": float(filling.number),
         "null": None,
     }
-    # a text also for a type of which nothing is known, such as a list of types
+    # a text also for a type of which nothing is known
     return scalars.get(kind, filling.text)

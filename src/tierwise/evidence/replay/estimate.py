@@ -156,7 +156,7 @@ def _shrunken(columns: Floats, target: Floats) -> Floats:
     weights = numpy.zeros(len(gram))
     shrunken = numpy.eye(len(gram))
     shrunken[0, 0] = 0
-    # a fixed number of rounds, so that equal labels give equal weights (source: the module's head)
+    # formulas: Laird and Ware (1982), as the module's docstring says
     for _ in range(_ROUNDS):
         # E step: the weights, and the variance of each, given both variances
         inverse = numpy.linalg.inv(gram + shrunken * (within / between))
