@@ -115,6 +115,16 @@ class House:
             assert time.monotonic() < deadline, self.post("/flow_runs/filter", {})
             time.sleep(0.5)
 
+    def log_of(self, run: dict[str, Any]) -> list[str]:
+        """The log of a run that has ended; Prefect sends its last lines after its state."""
+        of_run = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+
+        def lines() -> list[str]:
+            return [line["message"] for line in self.post("/logs/filter", of_run)]
+
+        self.wait(lambda: any("Finished in state" in line for line in lines()))
+        return lines()
+
     def deployment(self, name: str) -> dict[str, Any]:
         """A deployment as the server has it."""
         return dict(
@@ -220,12 +230,7 @@ def test_a_schedule_runs_the_flow_and_shows_what_waits(house: House) -> None:
         in artifacts["support-inbox-attention"]
     )
     assert artifacts["classify, share of documents"] == 100
-    logs = [
-        line["message"]
-        for line in house.post(
-            "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
-        )
-    ]
+    logs = house.log_of(run)
     assert "2 documents are new, 0 were done before" in logs
     tags = {
         task["name"]: task["tags"] for task in house.post("/task_runs/filter", this)
@@ -251,12 +256,7 @@ def test_the_api_runs_a_deployment_with_parameters_and_a_fault_is_one_line(
     house.post(where, {"parameters": {"source": "no/such"}})
     run = house.run_in("Failed", "contract-intake")
     assert "there is no such file or folder" in run["state"]["message"]
-    logs = [
-        line["message"]
-        for line in house.post(
-            "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
-        )
-    ]
+    logs = house.log_of(run)
     assert not any("Traceback" in line for line in logs)
     ended = [
         house.post(
