@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.golden_sets import golden_rows, write_golden
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
@@ -89,8 +90,8 @@ class Started:
         return code, b"".join(self._parts).decode(errors="replace")
 
 
-def start(project: Path, *, on_terminal: bool) -> Started:
-    """Start the flow as the leader of a session, as a terminal or a service does."""
+def start(project: Path, *arguments: str, on_terminal: bool = False) -> Started:
+    """Start a command as the leader of a session, as a terminal or a service does."""
     env = {
         name: value
         for name, value in os.environ.items()
@@ -98,7 +99,7 @@ def start(project: Path, *, on_terminal: bool) -> Started:
     }
     output, side = pty.openpty() if on_terminal else os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tierwise", "run", "sort"],
+        [sys.executable, "-m", "tierwise", *arguments],
         cwd=project,
         env=env,
         stdin=side if on_terminal else subprocess.DEVNULL,
@@ -151,7 +152,7 @@ def test_a_signal_ends_a_run_without_a_further_call(
     to_group: bool,
     on_terminal: bool,
 ) -> None:
-    started = start(project, on_terminal=on_terminal)
+    started = start(project, "run", "sort", on_terminal=on_terminal)
     wait_for_calls(standin, 10)
     if to_group:
         os.killpg(started.process.pid, number)
@@ -176,7 +177,7 @@ def test_a_signal_ends_a_run_without_a_further_call(
 def test_a_second_signal_ends_it_at_once(project: Path, standin: Standin) -> None:
     """Calls that take long are not waited for."""
     standin.latency_s = 60
-    started = start(project, on_terminal=False)
+    started = start(project, "run", "sort")
     wait_for_calls(standin, AT_ONCE)
     started.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -185,3 +186,25 @@ def test_a_second_signal_ends_it_at_once(project: Path, standin: Standin) -> Non
     code, text = started.end(5)
     assert code == 130
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_certify_stops_in_the_same_way(
+    project: Path, standin: Standin, terminal: Terminal, number: signal.Signals
+) -> None:
+    """What was paid is not asked again."""
+    write_golden(project, golden_rows(DOCUMENTS))
+    certify = ("certify", "classify", "-m", "small", "--threshold", "none", "--yes")
+    started = start(project, *certify)
+    wait_for_calls(standin, 10)
+    started.process.send_signal(number)
+    time.sleep(0.2)
+    calls = standin.count
+    code, text = started.end()
+    assert code == 130, text
+    assert standin.count == calls
+    assert "stopped; everything that was paid is on record" in text
+    assert "Traceback" not in text
+    shown = json.loads(terminal("show", "--json", cwd=project).out)
+    assert (shown["run"]["state"], shown["run"]["attempts"]) == ("cancelled", calls)
+    assert terminal("audit", "verify", cwd=project).code == 0

@@ -31,6 +31,8 @@ class Command(NamedTuple):
     prefect_log: str = "ERROR"
     # a server that PREFECT_API_URL names in vain is worth a note
     uses_server: bool = False
+    # it makes calls, so that a signal stops it as Ctrl-C does: what is paid comes on record
+    makes_calls: bool = False
 
 
 COMMANDS = (
@@ -42,6 +44,7 @@ COMMANDS = (
         takes_flow_options=True,
         prefect_log="CRITICAL",
         uses_server=True,
+        makes_calls=True,
     ),
     Command(
         "plan",
@@ -50,6 +53,7 @@ COMMANDS = (
         "Estimate what a run will do and cost, without a call.",
         takes_flow_options=True,
         prefect_log="CRITICAL",
+        makes_calls=True,  # with --sample
     ),
     Command(
         "retry",
@@ -58,6 +62,7 @@ COMMANDS = (
         "Run a flow again for the documents it deferred.",
         prefect_log="CRITICAL",
         uses_server=True,
+        makes_calls=True,
     ),
     Command(
         "show", "show:show", INSPECT, "Show the cost, quality and deferrals of one run."
@@ -96,6 +101,7 @@ COMMANDS = (
         "certify:certify",
         PROVE,
         "Measure models and write their certificates.",
+        makes_calls=True,
     ),
     Command(
         "train", "train:train", PROVE, "Train a step's local classifier from examples."
@@ -157,7 +163,13 @@ COMMANDS = (
     Command("docs", "docs:docs", AUTHOR, "Show the documentation in the terminal."),
     Command("init", "init:init", AUTHOR, "Create a project from the starter."),
     Command("new", "new:new", AUTHOR, "Add a step or a flow to the project."),
-    Command("try", "trying:try_step", AUTHOR, "Try a step's prompt on one document."),
+    Command(
+        "try",
+        "trying:try_step",
+        AUTHOR,
+        "Try a step's prompt on one document.",
+        makes_calls=True,
+    ),
     Command(
         "export", "export:export", AUTHOR, "Export accepted answers as training data."
     ),

@@ -18,7 +18,7 @@ from tierwise import __version__
 from tierwise.cli.commands import COMMANDS, Command
 from tierwise.cli.options import typer_with_our_style
 from tierwise.cli.output import plain_output
-from tierwise.cli.stopping import EXIT_CODE, STOPPED
+from tierwise.cli.stopping import EXIT_CODE, STOPPED, stoppable
 from tierwise.errors import Misuse, TierwiseError
 from tierwise.text.escape import escape_control
 
@@ -72,6 +72,8 @@ def load(row: Command) -> Any:
     module, _, name = row.place.partition(":")
     # A function is one command; a Typer program is a group with commands of its own.
     body = getattr(import_module(f"tierwise.cli.{module}"), name)
+    if row.makes_calls:
+        body = stoppable()(body)
     if isinstance(body, typer.Typer):
         program = body
     else:

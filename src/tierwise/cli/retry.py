@@ -55,7 +55,6 @@ def retry(
     apply: after a review, it continues with the later steps.
     """
     from tierwise.cli.run import run_flow, show_summary
-    from tierwise.cli.stopping import stoppable
     from tierwise.orchestrate.environment import show_prefect_log
     from tierwise.orchestrate.temporary_server import start_temporary_server
 
@@ -72,8 +71,7 @@ def retry(
         f"{len(plan.again)} of {len(plan.documents)} documents of run {before.id} are asked again",
         err=True,
     )
-    with stoppable():
-        summary = run_flow(function, parameters, server=server, fresh=fresh, retry=plan)
+    summary = run_flow(function, parameters, server=server, fresh=fresh, retry=plan)
     show_summary(summary, as_json=as_json)
     _print_result(project, summary.run.id, plan)
     if summary.failed:

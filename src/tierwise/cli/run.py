@@ -45,7 +45,6 @@ def run(
     interrupted run continues where it stopped when it is run again.
     """
     from tierwise.cli.progress import status
-    from tierwise.cli.stopping import stoppable
     from tierwise.orchestrate.environment import show_prefect_log
     from tierwise.orchestrate.temporary_server import start_temporary_server
     from tierwise.project import Project
@@ -66,8 +65,7 @@ def run(
         function = project.load_flow(flow)
         parameters = flow_parameters(function, context.args)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
-    with stoppable():
-        summary = run_flow(function, parameters, server=server, fresh=fresh)
+    summary = run_flow(function, parameters, server=server, fresh=fresh)
     show_summary(summary, as_json=as_json)
     # Deferrals are a normal end, unless a script asks to be strict.
     if summary.failed or (strict and summary.run.deferred):

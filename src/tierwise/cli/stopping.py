@@ -1,4 +1,4 @@
-"""Ctrl-C and signals that end a process, while a flow runs."""
+"""Ctrl-C and signals that end a process, while a command makes calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def stoppable() -> Iterator[None]:
     """Stop what runs inside at a first signal, with exit code 130; end the process at a second one.
 
     The first signal is a KeyboardInterrupt in the main thread. What the process started ends with
-    it: Prefect's temporary server and servers of embedded models look at their parent.
+    it: Prefect's temporary server and servers of embedded models look at their parent. Used as a
+    decorator, it does so for each call of a function.
     """
     signals_so_far = 0
 
