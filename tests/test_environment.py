@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from tests.kit.old_project import restore
-from tests.kit.projects import make_project, model
 from tests.kit.rooms import FILES
+from tests.kit.sorting import FLOW, sorting_project, tierwise
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise.cli.commands import COMMANDS
@@ -89,26 +89,6 @@ for name, use in json.loads(sys.argv[1]).items():
 """
 
 
-RULES = "version: 1\nroutes: [{name: default, try: [small]}]\n"
-FLOW = """
-from pathlib import Path
-
-from prefect import flow, unmapped
-from tasks.classify import classify
-from tierwise import RunSummary, read_documents, recorded_run
-
-
-@flow
-def sort(source: Path = Path("inbox")) -> RunSummary:
-    \"\"\"Sort a folder.\"\"\"
-    with recorded_run() as run:
-        inbox = read_documents(source, sensitivity="internal")
-        for future in classify.map(inbox, labels=unmapped(["delivery", "invoice"])):
-            future.result()
-    return run.summary()
-"""
-
-
 @pytest.fixture(scope="module")
 def witnessed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """The environment in which each command imports or starts Prefect; without those that do not."""
@@ -164,24 +144,6 @@ def test_prefect_is_quiet_and_keeps_to_the_project(
     assert env["PREFECT_LOGGING_LEVEL"] in ("CRITICAL", "ERROR", "WARNING")
 
 
-def tierwise(
-    cwd: Path, *arguments: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, in a process of its own."""
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PREFECT_")
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "tierwise", *arguments],
-        cwd=cwd,
-        env={**env, **variables},
-        capture_output=True,
-        text=True,
-    )
-
-
 def prepare(database: Path, templates: Path) -> None:
     """Have a server's process prepare a database."""
     code = (
@@ -215,14 +177,7 @@ def free_port() -> int:
 @pytest.fixture
 def small_project(tmp_path: Path, standin: Standin) -> Path:
     """A project with one flow whose only model is the stand-in."""
-    standin.answer(json.dumps({"label": "delivery", "evidence": "has not arrived"}))
-    root = tmp_path / "project"
-    make_project(root, model("small", standin.url), rules=RULES)
-    (root / "inbox").mkdir()
-    (root / "inbox" / "a.txt").write_text("My parcel has not arrived.")
-    (root / "flows").mkdir(exist_ok=True)
-    (root / "flows" / "sort.py").write_text(FLOW)
-    return root
+    return sorting_project(tmp_path / "project", standin)
 
 
 def test_a_run_after_down_ignores_the_address_that_the_shell_still_exports(

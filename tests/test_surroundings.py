@@ -7,35 +7,17 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.kit.projects import make_project, model
+from tests.kit.sorting import sorting_project, tierwise
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise.orchestrate.environment import answers, database_problem
 
-RULES = "version: 1\nroutes: [{name: default, try: [small]}]\n"
-FLOW = """
-from pathlib import Path
-
-from prefect import flow
-from tasks.classify import classify
-from tierwise import RunSummary, read_documents, recorded_run
-
-
-@flow
-def sort(source: Path = Path("inbox")) -> RunSummary:
-    \"\"\"Sort a folder.\"\"\"
-    with recorded_run() as run:
-        inbox = read_documents(source, sensitivity="internal")
-        for future in classify.map(inbox, labels=["delivery", "invoice"]):
-            future.result()
-    return run.summary()
-"""
 # A user without an entry in /etc/passwd, and without the rights of root over files.
 STRANGER = ["unshare", "-U", "--map-user=12345", "--map-group=12345"]
 CAN_BE_A_STRANGER = (
@@ -66,42 +48,8 @@ def other_server() -> Iterator[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, standin: Standin) -> Path:
-    """A project with one flow whose only model is the stand-in, and a document in Japanese."""
-    standin.answer(json.dumps({"label": "delivery", "evidence": "has not arrived"}))
-    root = tmp_path / "project"
-    make_project(root, model("small", standin.url), rules=RULES)
-    (root / "inbox").mkdir()
-    (root / "inbox" / "日本.txt").write_text("My parcel has not arrived.")
-    (root / "flows").mkdir(exist_ok=True)
-    (root / "flows" / "sort.py").write_text(FLOW)
-    return root
-
-
-def own_environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PREFECT_") and "proxy" not in name.lower()
-    }
-
-
-def tierwise(
-    cwd: Path,
-    *arguments: str,
-    env: Mapping[str, str] | None = None,
-    before: tuple[str, ...] | list[str] = (),
-    **variables: str,
-) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, in a process of its own."""
-    environment = own_environment() if env is None else dict(env)
-    return subprocess.run(
-        [*before, sys.executable, "-m", "tierwise", *arguments],
-        cwd=cwd,
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    """A project with a document whose name is in Japanese."""
+    return sorting_project(tmp_path / "project", standin, "日本.txt")
 
 
 def test_requests_to_this_machine_go_past_a_proxy_and_a_terminal_may_lack_characters(
