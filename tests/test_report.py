@@ -350,6 +350,17 @@ def test_what_needs_attention_comes_with_its_command(
     }
 
 
+def test_documents_that_wait_for_a_review_are_listed_with_all_their_steps(
+    ledger: Ledger, facts: ProjectFacts
+) -> None:
+    ledger.start_run(RUN)
+    waits = {"status": "deferred", "cause": "review", "reason": "waits for a person"}
+    record(ledger, "a", **waits)
+    record(ledger, "b", step="draft", **waits)
+    texts = [item.text for item in gathered(ledger, facts).attention]
+    assert "waiting for a person's review in classify, draft: 2 documents" in texts
+
+
 # ---- the page -----------------------------------------------------------------------------------
 
 

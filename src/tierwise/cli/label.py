@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import typer
 from tierwise.cli.opening import find_project, open_ledger
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json
+from tierwise.cli.person import user_name
 from tierwise.cli.render.samples import evidence_lines, item_lines
 from tierwise.errors import Misuse
 
@@ -69,7 +69,7 @@ def label(
         elif as_json:
             print_json(_data(project, ledger))
         elif sys.stdin.isatty() and not listed:
-            _ask_in_turn(project, ledger, by or getpass.getuser())
+            _ask_in_turn(project, ledger, by or user_name())
         else:
             _list(project, ledger)
 
@@ -106,7 +106,7 @@ def _label_one(
     item = ledger.samples.item(item_id)
     if right is not None:
         _refuse_vacuous_rows(project, [item.accepted.step])
-        item = ledger.samples.label(item.id, right, by or getpass.getuser())  # type: ignore[arg-type] # checked there
+        item = ledger.samples.label(item.id, right, by or user_name())  # type: ignore[arg-type] # checked there
     if as_json:
         print_json(_item_data(item))
         return

@@ -121,20 +121,20 @@ def _deferred_items(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attent
     review = f"tierwise review {run.id}"
     for kind, alike in kinds.items():
         documents = plural(len(alike), "document")
-        # documents that wait for money or for a review may be of several steps: this is the first
-        step = alike[0].step
+        # documents that wait for the same may be of several steps
+        steps = ", ".join(dict.fromkeys(row.step for row in alike))
         if kind == "budget":
             again = command_of(run, **_doubled_budget(run))
             yield Attention(f"waiting for money: {documents}", again)
         elif kind == "review":
             yield Attention(
-                f"waiting for a person's review in {step}: {documents}", review
+                f"waiting for a person's review in {steps}: {documents}", review
             )
         elif kind == "unreadable":
             text = f"{documents} could not be read, or only in part"
             yield Attention(text, f"tierwise show {run.id} --documents")
         else:
-            yield Attention(f"{documents} got no acceptable answer in {step}", review)
+            yield Attention(f"{documents} got no acceptable answer in {steps}", review)
 
 
 def _kind(row: DeferredRow) -> str:

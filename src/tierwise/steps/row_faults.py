@@ -311,6 +311,8 @@ def _of_type(
     node: Mapping[str, Any], root: Mapping[str, Any], filling: _Filling, depth: int
 ) -> Any:
     kind = node.get("type", "string")
+    if isinstance(kind, list):  # any of several types will do
+        kind = kind[0] if kind else "string"
     if kind == "object":
         properties: Mapping[str, Any] = node.get("properties", {})
         return {
