@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from tierwise.documents import read_documents, write_documents
+from tierwise.documents.page_names import page_name
 from tierwise.errors import Misuse
 from tierwise.records import Attempt, Batch, Document, Outcome, Usage
 
@@ -142,7 +145,7 @@ def test_a_page_reads_well(tmp_path: Path) -> None:
         tmp_path,
     )
     assert pages(tmp_path) == {
-        "mail_b.eml.md": """\
+        "mail~b.eml.md": """\
 ---
 sensitivity: restricted
 ---
@@ -218,7 +221,7 @@ def test_the_same_outcomes_give_the_same_bytes_whatever_they_cost(
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     first = files(tmp_path / "one", 1.0, 10)
-    assert set(first) == {"outcomes.jsonl", "a.md", "A~2.md"}
+    assert set(first) == {"outcomes.jsonl", "a.md", page_name("A")}
     assert files(tmp_path / "two", 2.0, 20) == first
     assert files(tmp_path / "one", 3.0, 30) == first
 
@@ -316,6 +319,80 @@ def test_every_document_gets_a_page_of_its_own_inside_the_folder(
         child.is_file() and child.suffix == ".md" and not child.name.startswith(".")
         for child in written
     )
+
+
+ALIKE = [
+    "x/y.txt", "x_y.txt", "x~y.txt", "X/y.txt", "x.y.txt", "x y.txt", "x\u00a0y.txt", "x?y.txt",
+    "a.txt", "a.md", "A.txt", "a.TXT", "a.txt.md", "a.txt.", "a.txt ", "a", "a.", "a..", ".a", "-a",
+    "stra\u00dfe", "strasse", "STRASSE", "stra\u1e9ee", "\u0131.txt", "i.txt", "I.txt", "\u0130.txt",
+    "\u00e9.txt", "e\u0301.txt", "\u00c9.txt", "\u212b", "\u00e5", "a\u030a", "\ufb01", "fi",
+    "k", "K", "\u212a", "s", "\u017f", "\u03c3", "\u03c2", "\u03a3", "\u00b5", "\u03bc",
+    "con", "CON", "con.txt", "nul", "com1.txt", "com\u00b9.txt", "aux/con", "con ", "_con",
+    "x" * 120, "x" * 121, "x" * 300, "x" * 300 + "y", "\u00e9" * 200, "e\u0301" * 200,
+    "", "document", "..", ".", "/", "a//b", "a/b", "a/./b", "a:b", "a\\b", "a\0b", "\ud800", "\ud801",
+    "a~2", "a~0123456789abcdef", "a/0123456789abcdef", "rows.csv#1", "rows.csv#A1", "rows.csv#a1",
+]  # fmt: skip
+
+
+def as_file_systems_see_it(name: str) -> set[str]:
+    """The names that a file system may take a name for."""
+    seen = set()
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        same = unicodedata.normalize(form, name)
+        seen.update((same, same.casefold(), same.upper(), same.lower()))
+    return seen
+
+
+def confused(ids: list[str], source: str = "") -> dict[str, str]:
+    """Names of pages that some file system takes for another's, by that one's id."""
+    owners: dict[str, str] = {}
+    both = {}
+    for one in ids:
+        for name in as_file_systems_see_it(page_name(one, source)):
+            if owners.setdefault(name, one) != one:
+                both[one] = owners[name]
+    return both
+
+
+def test_names_that_look_alike_give_pages_of_their_own() -> None:
+    """A test of the list: without the hash, most of them share one."""
+    assert confused(ALIKE) == {}
+    assert confused([*ALIKE, *map(page_name, ALIKE)]) == {}
+    elsewhere = {page_name(each, "/mail/b") for each in ALIKE}
+    assert not elsewhere & {page_name(each) for each in ALIKE}
+    assert not elsewhere & {page_name(each, "/mail/c") for each in ALIKE}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(ALIKE)
+        | st.text("aAbB/_~. -#\u00e9e\u0301\u00dfsS\u0131iI", max_size=8)
+        | st.text(max_size=40),
+        unique=True,
+        max_size=40,
+    )
+)
+def test_no_two_ids_share_a_page_and_each_file_system_takes_its_name(
+    ids: list[str],
+) -> None:
+    assert confused(ids) == {}
+    for one in ids:
+        name = page_name(one)
+        assert len(name.encode()) <= 123
+        assert not re.search(r'[/\\:*?"<>|\0-\x1f\x7f]', name)
+        assert name.isprintable()
+        assert not name.startswith((".", "-", " ", "~"))
+        device = name.split(".")[0].casefold()
+        assert device not in ("con", "nul", "aux", "prn", "com1", "lpt1", "com\u00b9")
+
+
+@pytest.mark.parametrize(
+    "plain", ["a.txt", "01-invoice.pdf", "rows.csv#17", "x_y.txt", "\u00e9t\u00e9.txt"]
+)
+def test_an_ordinary_name_is_its_page_s_name(plain: str) -> None:
+    assert page_name(plain) == f"{plain}.md"
+    assert page_name(f"mail/{plain}") == f"mail~{plain}.md"
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,12 +6,11 @@ The same outcomes give the same bytes.
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tierwise.documents.markdown import document_page
+from tierwise.documents.page_names import page_name
 from tierwise.errors import Misuse, TierwiseError
 from tierwise.records import Batch, Document
 from tierwise.text.files import open_atomically
@@ -19,7 +18,6 @@ from tierwise.text.files import open_atomically
 LINES = "outcomes.jsonl"
 # Half characters (lone surrogates), which UTF-8 lacks, are written as escapes.
 _ERRORS = "backslashreplace"
-_LONGEST_NAME = 150  # bytes; file systems end at 255
 
 
 def write_documents(
@@ -50,14 +48,13 @@ def write_documents(
 
 def _write_all(batches: Iterable[Batch], folder: Path, *, keep: bool) -> None:
     path = folder / LINES
-    taken_names: set[str] = set()
     written_ids: set[str] = set()
     with open_atomically(path, errors=_ERRORS) as lines:
         for batch in batches:
             for document in batch.load():
                 lines.write(_json_line(document))
                 written_ids.add(document.id)
-                name = _page_name(document.id, taken_names)
+                name = page_name(document.id)
                 with open_atomically(folder / name, errors=_ERRORS) as page:
                     page.write(document_page(document))
         if keep and path.exists():
@@ -93,21 +90,3 @@ def _json_line(document: Document) -> str:
         "outcomes": steps,
     }
     return json.dumps(fields, ensure_ascii=False, default=str) + "\n"
-
-
-def _page_name(id: str, taken: set[str]) -> str:  # noqa: A002 - the document's
-    """Return a file name for a document's page: never a path, never hidden, never a taken one."""
-    safe = re.sub(r"[^\w.#@+-]+", "_", id).lstrip(".-")
-    stem = safe.encode()[:_LONGEST_NAME].decode("utf-8", "ignore") or "document"
-    number = 1
-    name = stem
-    while _file_system_key(name) in taken:
-        number += 1
-        name = f"{stem}~{number}"
-    taken.add(_file_system_key(name))
-    return f"{name}.md"
-
-
-def _file_system_key(name: str) -> str:
-    """Return the same key for names that some file systems take for one name."""
-    return unicodedata.normalize("NFKC", name).casefold()
