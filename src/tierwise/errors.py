@@ -149,7 +149,8 @@ class CallError(TierwiseError):
 
     `model` names the catalog entry, and `message` is the text without that name. `usage` is what
     the provider reported with the failure, if any. `sent` is False where the request surely did not
-    go out, so that the call cost nothing.
+    go out, so that the call cost nothing. `billable` says whether the answer may be charged; None
+    where there was none, so that the kind of the error decides.
     """
 
     def __init__(
@@ -160,12 +161,14 @@ class CallError(TierwiseError):
         retry_after: float | None = None,
         usage: Usage | None = None,
         sent: bool = True,
+        billable: bool | None = None,
     ) -> None:
         self.model = model
         self.message = message
         self.retry_after = retry_after
         self.usage = usage
         self.sent = sent
+        self.billable = billable
         super().__init__(f"{model}: {message}")
 
 

@@ -287,8 +287,12 @@ class Attempts:
         else:
             permit.given_up()
         note = ""
-        if isinstance(error, CallError) and not error.sent:
-            note = f"not sent: {error.message}"
+        if isinstance(error, CallError):
+            if not error.sent:
+                note = f"not sent: {error.message}"
+            elif attempt.cost == 0 and is_free(error):
+                # Its message may quote the server, and notes are kept for good.
+                note = f"not billed: {type(error).__name__}"
         await asyncio.shield(self._commit(work, attempt, None, worst_cost, note))
         if isinstance(error, CallError):
             raise FailedCall(error)
@@ -414,11 +418,11 @@ def _answered(
 def _failed(
     attempt: Attempt, model: Model, error: BaseException, seconds: float
 ) -> Attempt:
-    usage = None
-    if isinstance(error, CallError):
-        usage = _usage_if_plausible(error.usage, model)
+    reported = error.usage if isinstance(error, CallError) else None
+    usage = _usage_if_plausible(reported, model)
     cost = model.cost(usage)
-    if usage is None and is_free(error):
+    # A usage that is not believed shows all the same that tokens were counted.
+    if reported is None and is_free(error):
         cost = Decimal(0)
     return replace(
         attempt,

@@ -32,7 +32,8 @@ DECISIONS: dict[type[errors.TierwiseError], Decision] = {
     errors.WeightsError: "stop",
 }
 
-# faults after which no provider charges; after any other the cost of the call is unknown
+# Faults after which no provider charges, where the error does not say so itself; after any other
+# the cost of the call is unknown.
 NEVER_BILLED = (
     errors.RateLimited,
     errors.Overloaded,
@@ -59,6 +60,9 @@ def decision(error: errors.TierwiseError) -> Decision:
 
 def is_free(error: BaseException) -> bool:
     """Return True if no provider charges for a call that ended in this error."""
-    if isinstance(error, errors.CallError) and not error.sent:
-        return True
+    if isinstance(error, errors.CallError):
+        if not error.sent:
+            return True
+        if error.billable is not None:
+            return not error.billable
     return isinstance(error, NEVER_BILLED)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from tierwise import errors
 from tierwise.errors import CallError
+from tierwise.gateway.billing import is_billable
 from tierwise.gateway.error_body import (
     ProviderWords,
     error_in_body,
@@ -162,6 +163,7 @@ def translated_errors(
             retry_after=hint.seconds if hint else None,
             usage=read_usage(exchange.body, model, call, answered=False),
             sent=exchange.sent or exchange.url is None,
+            billable=is_billable(error, diagnosis.kind, exchange),
         )
         if isinstance(call_error, errors.BadRequest):
             call_error.refused_parameter = diagnosis.refused_parameter

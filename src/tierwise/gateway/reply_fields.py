@@ -152,6 +152,17 @@ def served_model(body: Mapping[str, Any]) -> str | None:
     return _text(body.get("model")) or _text(body.get("modelVersion")) or None
 
 
+def has_generated_text(body: Mapping[str, Any]) -> bool:
+    """Return True if a response holds anything that the model wrote, thoughts and calls too."""
+    found = _first_choice(body)
+    choice: Mapping[str, Any] = body if found is None else found
+    message = _message(choice)
+    text = _text_message(found) or _all_text(_content_of(choice, message, body), 0)
+    if text.strip() or _tool_calls(message):
+        return True
+    return bool(_thoughts(message, _Content()))
+
+
 # ---- choices and messages
 
 

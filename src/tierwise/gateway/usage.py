@@ -130,6 +130,11 @@ def read_usage(
     return _completed(dearest, model, call)
 
 
+def mentions_usage(body: Mapping[str, Any]) -> bool:
+    """Return True if a body reports any tokens, even in a count that cannot be read."""
+    return any(_count(value) != 0 for _, value in _named_values(body))
+
+
 def thinking_tokens(body: Mapping[str, Any], model: Model) -> int | None:
     """Return the tokens of thinking that a body reports; None when it reports none."""
     counts = _read_counts(body, model)

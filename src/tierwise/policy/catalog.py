@@ -258,8 +258,12 @@ class Model(Settings):
         return self.model_copy(update=shares)
 
     def cost(self, usage: Usage | None) -> Decimal | None:
-        """Return the USD of a call; None if the price or the usage is unknown."""
-        if usage is None or self.price == "unknown":
+        """Return the USD of a call; None if the price is unknown, or the usage it depends on."""
+        if self.price == "unknown":
+            return None
+        if self.price.is_zero:
+            return Decimal(0)
+        if usage is None:
             return None
         return self.price.cost(usage)
 

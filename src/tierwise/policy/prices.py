@@ -28,6 +28,11 @@ class PriceBand(Settings):
         description="A million tokens of cached prompt; by default as `input`.",
     )
 
+    @property
+    def is_zero(self) -> bool:
+        """True if no token costs anything."""
+        return not (self.input or self.output or self.cached_input)
+
     def cost(self, usage: Usage) -> Decimal:
         """Return the USD of a call with this usage."""
         prompt = usage.prompt_tokens
@@ -67,6 +72,12 @@ class Price(PriceBand):
     above: LongPromptPrice | None = Field(
         None, description="The price of a call with a longer prompt."
     )
+
+    @property
+    def is_zero(self) -> bool:
+        """True if no token costs anything, in prompts of any length."""
+        is_free_when_long = self.above is None or self.above.is_zero
+        return super().is_zero and is_free_when_long
 
     def cost_of_tokens(
         self, prompt: int | Decimal, cached: int | Decimal, completion: int | Decimal
