@@ -11,7 +11,7 @@ FAST := $(addprefix tests/test_,$(addsuffix .py,architecture help cli_imports ou
 	checks prompts tokens catalog rules router budget certificates correctness golden faults limits \
 	cascade gateway ledger spool testing progress))
 
-.PHONY: help demo ui fast test ui-test real-model server-test scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
+.PHONY: help demo ui fast test ui-test real-model server-test oncall-test oncall-week scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -52,6 +52,12 @@ real-model: .venv/ready  ## Run the test on the real 0.5B model
 
 server-test: .venv/ready  ## Run the test that starts a real server and worker and runs deployments
 	TIERWISE_SERVER_TEST=1 $(BIN)/pytest tests/test_up.py
+
+oncall-test: .venv/ready  ## Outages, signals and kills on a real server and worker, with a table at the end (25 min)
+	$(BIN)/python -m tests.oncall $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(FULL),--full)
+
+oncall-week: .venv/ready  ## A week of a watched folder in 20 minutes, with outages and a reboot
+	$(BIN)/python -m tests.oncall --week $(if $(SEED),--seed $(SEED))
 
 wheel: .venv/ready  ## Build the wheel into dist/: the engine and the starter project
 	$(BIN)/python -m build --wheel --no-isolation

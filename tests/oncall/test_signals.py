@@ -1,0 +1,105 @@
+"""Stops at random moments: no new call, a quick end, nothing left, and an audit trail that is clean."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.oncall.bed import DOCUMENTS, STEPS, make_bed, supplier, until
+from tests.oncall.stops import (
+    ENDS_WITHIN_S,
+    Ending,
+    draws,
+    ending,
+    faults,
+    lines,
+    seconds_until_gone,
+    stop_command,
+)
+from tests.oncall.table import SEED, keep, keep_lines
+
+pytestmark = [pytest.mark.oncall, pytest.mark.timeout(1500)]
+CHAINS = 6
+STOPS = 5  # a chain: 30 in all
+LONGEST_S = 25.0  # after this the calls are well under way
+LATENCY_S = 0.4
+RUN = ("run", "inbox", "--source", "letters.jsonl", "--budget-usd", "100")
+
+
+def seed() -> int:
+    return int(os.environ[SEED])
+
+
+@pytest.mark.parametrize("chain", range(CHAINS))
+def test_signals_at_random_moments_then_to_the_end(tmp_path: Path, chain: int) -> None:
+    """Five stops of the same work, one after the other, and a last run that is left alone."""
+    drawn = draws(seed(), CHAINS * STOPS, LONGEST_S)[chain::CHAINS]
+    with supplier(tmp_path, latency_s=LATENCY_S) as provider:
+        bed = make_bed(tmp_path, provider)
+        bed.begun = time.time()
+        endings = [stop_command(bed, stop, *RUN) for stop in drawn]
+        ended = [end for end in endings if end]
+        keep_lines(f"stops of a command {chain + 1}", lines(ended))
+        bed.kill_all()
+        bed.tierwise(*RUN)
+        bed.notes.append(f"{len(ended)} stops, then to the end")
+        row = bed.row(f"stopped at random, {chain + 1}")
+        keep(row)
+        assert [fault for end in ended for fault in faults(end)] == []
+        assert row.done == DOCUMENTS
+        assert row.paid_twice == 0
+        assert row.paid == DOCUMENTS * STEPS
+
+
+def test_cancels_in_the_ui_and_down_now(tmp_path: Path) -> None:
+    """Three cancels and one `down --now` at random moments, and a last run that is left alone."""
+    chance = random.Random(seed() + 1)
+    with supplier(tmp_path, latency_s=LATENCY_S) as provider:
+        bed = make_bed(tmp_path, provider)
+        bed.begun = time.time()
+        endings: list[Ending] = []
+        with bed.up(schedule=False):
+            for what in ("cancel in the UI",) * 3 + ("down --now",):
+                services = bed.processes()
+                run = bed.start_deployment()
+                until(lambda run=run: not bed.is_waiting(run), 120, bed.story)
+                after_s = chance.uniform(0, LONGEST_S)
+                time.sleep(after_s)
+                at = time.time()
+                stay = services
+                if what == "down --now":
+                    bed.tierwise("down", "--now")
+                    stay = {}
+                else:
+                    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+                    bed.request("POST", f"/flow_runs/{run}/set_state", cancelling)
+                    with suppress(AssertionError):
+                        until(lambda run=run: bed.has_ended(run), ENDS_WITHIN_S, "")
+                seconds = time.time() - at
+                gone_after_s = seconds_until_gone(bed, stay)
+                end = ending(
+                    bed,
+                    what,
+                    at=at,
+                    after_s=after_s,
+                    seconds=seconds,
+                    code=None,
+                    gone_after_s=gone_after_s,
+                    but=stay,
+                )
+                endings.append(end)
+        keep_lines("stops of a deployment's run", lines(endings))
+        with bed.up(schedule=False):
+            bed.run_deployment()
+            bed.wait_until_done()
+            bed.notes.append("3 cancels, 1 down --now, then to the end")
+            row = bed.row("cancelled at random")
+        keep(row)
+        assert [fault for end in endings for fault in faults(end)] == []
+        assert row.done == DOCUMENTS
+        assert row.paid_twice == 0
