@@ -32,6 +32,7 @@ from benchmarks.gateway import serving
 from benchmarks.overhead import MODEL, RULES
 from tests.kit.projects import make_project
 from tests.kit.standin import unused_address
+from tierwise.orchestrate.api_password import read_password
 from tierwise.orchestrate.services import server_of, worker_of
 
 BATCH = 50
@@ -69,7 +70,14 @@ class Place:
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request to the server's API. Raises HTTPError."""
-        reply = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=60)
+        name, _, password = str(read_password(self.root)).partition(":")
+        reply = httpx.request(
+            method,
+            f"{self.url}/api{path}",
+            json=body,
+            auth=(name, password),
+            timeout=60,
+        )
         return reply.raise_for_status().json()
 
     def insist(self, method: str, path: str, body: Any = None) -> Any:

@@ -21,6 +21,7 @@ import pytest
 
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import Standin, unused_address
+from tierwise.orchestrate.api_password import read_password
 from tierwise.orchestrate.services import server_of, worker_of
 
 pytestmark = [
@@ -82,11 +83,17 @@ class House:
         assert process.returncode == 0, err
         return out
 
+    @property
+    def auth(self) -> tuple[str, str]:
+        """The name and the password that the server's API takes."""
+        name, _, password = str(read_password(self.root)).partition(":")
+        return name, password
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Ask the server's API, as Prefect does: again while its database is busy."""
         url = f"http://127.0.0.1:{self.port}/api{path}"
         while (
-            reply := httpx.post(url, json=body, timeout=30)
+            reply := httpx.post(url, json=body, auth=self.auth, timeout=30)
         ).status_code == httpx.codes.SERVICE_UNAVAILABLE:
             time.sleep(0.5)
         return reply.raise_for_status().json() if reply.content else None
@@ -94,7 +101,9 @@ class House:
     def get(self, path: str) -> Any:
         """Read from the server's API."""
         return (
-            httpx.get(f"http://127.0.0.1:{self.port}/api{path}", timeout=30)
+            httpx.get(
+                f"http://127.0.0.1:{self.port}/api{path}", auth=self.auth, timeout=30
+            )
             .raise_for_status()
             .json()
         )

@@ -21,6 +21,7 @@ import httpx
 from tests.kit.standin import unused_address
 from tests.oncall.provider import CONTROL, Line, read_invoice
 from tests.oncall.table import Row, ledger_money
+from tierwise.orchestrate.api_password import read_password
 
 DOCUMENTS = 400
 STEPS = 2
@@ -192,9 +193,10 @@ class Bed:
             time.sleep(_POLL_S)
         return reply.raise_for_status().json() if reply.content else None
 
-    def _password(self) -> tuple[str, str] | None:
-        """The API's password, as far as `up` made one."""
-        return None
+    def _password(self) -> tuple[str, str]:
+        """The name and the password that the server's API takes."""
+        name, _, password = str(read_password(self.root)).partition(":")
+        return name, password
 
     def deployment(self, name: str = "inbox") -> dict[str, Any]:
         wanted = {"deployments": {"name": {"any_": [name]}}}

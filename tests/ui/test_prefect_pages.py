@@ -5,6 +5,7 @@ No page asks anybody but the server on this machine, and none has anything to co
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from tests.kit.inbox import House, made
 from tests.kit.standin import Standin, unused_address
+from tierwise.orchestrate.api_password import read_password
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a server and two runs
 MISSING_ICONS = ("/favicon.ico", "/ico/undefined.svg")  # Prefect 3.8.8 lacks them
@@ -32,6 +34,7 @@ class Shown:
     url: str
     flow_run_id: str
     run_id: str
+    password: str
 
     @property
     def page(self) -> str:
@@ -44,7 +47,11 @@ class Shown:
             "flow_runs": {"id": {"any_": [self.flow_run_id]}},
         }
         [found] = (
-            httpx.post(f"{self.url}/api/artifacts/filter", json=wanted)
+            httpx.post(
+                f"{self.url}/api/artifacts/filter",
+                json=wanted,
+                auth=httpx.BasicAuth(*self.password.split(":")),
+            )
             .raise_for_status()
             .json()
         )
@@ -64,7 +71,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
             house.tierwise("run", *job)
             house.tierwise("plan", *job)
             run = json.loads(house.tierwise("run", *job, "--json"))["run"]
-            yield Shown(house.url, run["flow_run_id"], run["id"])
+            password = str(read_password(root))
+            yield Shown(house.url, run["flow_run_id"], run["id"], password)
         finally:
             house.tierwise("down", "--now")
 
@@ -76,6 +84,9 @@ def page(browser: Any, shown: Shown) -> Iterator[Any]:
     said: list[str] = []
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(LIGHT)
+    # As the pages keep it once a person has typed it.
+    word = base64.b64encode(shown.password.encode()).decode()
+    context.add_init_script(f"localStorage.setItem('prefect-password', '{word}')")
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE_MS)
     opened.on("request", lambda sent: asked.append(sent.url))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +33,7 @@ def down(
     from filelock import FileLock, Timeout
 
     from tierwise.errors import Misuse
+    from tierwise.orchestrate.api_password import use_server
     from tierwise.orchestrate.services import FOLDER, address, worker_of
     from tierwise.project import Project
 
@@ -45,20 +45,46 @@ def down(
         typer.echo("nothing runs")
         return
     # Whatever server this shell uses otherwise: the one to stop is this project's.
-    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    use_server(root, url)
     try:
         with FileLock(root / FOLDER / "up.lock", timeout=0):
-            _down(root, now=now)
+            if _takes_our_password(root, url, now=now):
+                stop_services(root, now=now)
+            else:
+                _end_services(root)
     except Timeout:
         raise Misuse(
             "another `tierwise up` or `down` is at work in this project"
         ) from None
 
 
-def _down(root: Path, *, now: bool) -> None:
+def _takes_our_password(root: Path, url: str, *, now: bool) -> bool:
+    """Return True if the runs of the server can be asked for.
+
+    Raises Misuse where they cannot and are not to be cancelled.
+    """
+    from tierwise.errors import Misuse
+    from tierwise.orchestrate.api_password import (
+        Access,
+        access,
+        password_file,
+        read_password,
+    )
+
+    if access(f"{url}/api", read_password(root)) is not Access.REFUSED:
+        return True
+    if now:
+        return False
+    file = password_file(root)
+    raise Misuse(
+        f"the server at {url} does not take the password in {file}, so its runs are not "
+        "known; `tierwise down --now` ends them with it"
+    )
+
+
+def stop_services(root: Path, *, now: bool) -> None:
     """End the runs, then the worker, then the server that records what the worker reports."""
     from tierwise.orchestrate.server import healthy, hold_back, wait_until_drained
-    from tierwise.orchestrate.services import server_of, worker_of
 
     if healthy():
         hold_back(paused=True)  # no new run may start while the others are awaited
@@ -76,6 +102,13 @@ def _down(root: Path, *, now: bool) -> None:
                 "the server has not recorded all task runs; the ledger has them all"
             )
             typer.echo(message, err=True)
+    _end_services(root)
+
+
+def _end_services(root: Path) -> None:
+    """End the worker and the server."""
+    from tierwise.orchestrate.services import server_of, worker_of
+
     # The worker first: it would log errors once its server is gone.
     for service in (worker_of(root), server_of(root)):
         if service.pid() is not None:

@@ -14,6 +14,11 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 4200,
 ) -> None:
     """Open Prefect's UI on this project's runs."""
+    from tierwise.orchestrate.api_password import (
+        server_environment,
+        sign_in_note,
+        use_server,
+    )
     from tierwise.orchestrate.services import address
     from tierwise.project import Project
 
@@ -22,11 +27,12 @@ def ui(
     if running:
         # The server of `tierwise up` has the same pages.
         typer.echo(f"Prefect's UI: {running}/runs   (`tierwise down` ends it)")
+        typer.echo(sign_in_note(root))
         return
     url = f"http://127.0.0.1:{port}"
-    # The pages ask port 4200 by default, and stay empty on another port.
-    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
+    use_server(root, url)
     typer.echo(f"Prefect's UI: {url}/runs   (Ctrl-C stops it)")
+    typer.echo(sign_in_note(root))
     command = [
         sys.executable,
         "-m",
@@ -39,5 +45,6 @@ def ui(
         str(port),
     ]
     # In the foreground, so that Ctrl-C ends it.
-    exit_code = subprocess.call(command)  # noqa: S603 - our own interpreter, fixed arguments
+    env = {**os.environ, **server_environment(root, url)}
+    exit_code = subprocess.call(command, env=env)  # noqa: S603 - our own interpreter
     raise typer.Exit(exit_code)

@@ -61,11 +61,13 @@ def up(
 
 def _up(root: Path, port: int | None, *, worker: bool) -> None:
     """Start all that does not run yet, or nothing: a failure stops what this call started."""
+    from tierwise.orchestrate.api_password import sign_in_note
     from tierwise.orchestrate.services import server_of, worker_of
 
     started: list[Service] = []
     try:
         url = _start_server(root, port, started)
+        _restrict_work_pool(root)
         if worker:
             _start_worker(root, worker_of(root), started)
         # Last, since deploying asks the server.
@@ -79,6 +81,7 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
             typer.echo(f"ended again: {names}", err=True)
         raise
     typer.echo(f"Look: {url}/deployments   (logs: {server_of(root).folder})")
+    typer.echo(sign_in_note(root))
     typer.echo("Next: run or schedule a deployment there, or `tierwise run FLOW` here.")
     typer.echo("End:  tierwise down")
 
@@ -86,25 +89,28 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
 def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     """Start the project's server unless it runs; return its address once it answers."""
     from tierwise.errors import Misuse
+    from tierwise.orchestrate.api_password import server_environment, use_server
     from tierwise.orchestrate.services import address, server_of, write_address
 
     service = server_of(root)
     url = address(root)
+    if url and not _asks_for_our_password(root, url):
+        # The port is kept for those who have noted it.
+        port = port or int(url.rpartition(":")[2])
+        url = None
     # Moving a running server to another port would cut off the runs that report to it.
     if url and port and not url.endswith(f":{port}"):
         raise Misuse(f"the server runs already at {url}; `tierwise down` ends it")
     if url:
         typer.echo(f"server: runs already at {url}")
     else:
-        # This machine only: by default, Prefect's server asks for no password.
+        # This machine only: whoever has the password may run programs here.
         url = f"http://127.0.0.1:{port or 4200}"
         _refuse_taken(port or 4200)
         # Written before the start, so that `tierwise down` finds a server whose start was interrupted.
         write_address(root, url)
     # For the worker and the deployments below, which are started from this process.
-    os.environ["PREFECT_API_URL"] = f"{url}/api"
-    # The pages ask port 4200 by default, and stay empty on another port.
-    os.environ["PREFECT_UI_API_URL"] = f"{url}/api"
+    use_server(root, url)
     # An address without a process is that of a server which died; it starts again there.
     if service.pid() is None:
         port_text = url.rpartition(":")[2]
@@ -117,7 +123,8 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
             "--port",
             port_text,
         )
-        service.start(command, os.environ, root)
+        env = {**os.environ, **server_environment(root, url)}
+        service.start(command, env, root)
         started.append(service)
         # This imports Prefect, which takes seconds, while the server starts.
         from tierwise.orchestrate.server import healthy
@@ -126,6 +133,49 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
         _await(root, service, healthy)
         typer.echo(f"server: started at {url}")
     return url
+
+
+def _asks_for_our_password(root: Path, url: str) -> bool:
+    """Return True if the running server takes the project's password; end one that asks for none.
+
+    Raises Misuse where the server has another password.
+    """
+    from tierwise.cli.down import stop_services
+    from tierwise.errors import Misuse
+    from tierwise.orchestrate.api_password import (
+        Access,
+        access,
+        ensure_password,
+        password_file,
+        use_server,
+    )
+
+    answer = access(f"{url}/api", ensure_password(root))
+    if answer is Access.REFUSED:
+        file = password_file(root)
+        raise Misuse(
+            f"the server at {url} does not take the password in {file}; "
+            "`tierwise down --now` ends it, and cancels its runs"
+        )
+    if answer is not Access.OPEN:
+        return True
+    typer.echo(
+        "server: asks for no password, as of an older version; starting it again"
+    )
+    use_server(root, url)
+    stop_services(root, now=False)
+    return False
+
+
+def _restrict_work_pool(root: Path) -> None:
+    """Have the work pool take from a run nothing that could start another program."""
+    from tierwise.orchestrate.server import POOL
+    from tierwise.orchestrate.work_pool import restrict_work_pool
+
+    removed = restrict_work_pool(root)
+    if removed:
+        names = ", ".join(removed)
+        typer.echo(f"work pool {POOL}: a run can no longer set {names}")
 
 
 def _start_worker(root: Path, service: Service, started: list[Service]) -> None:

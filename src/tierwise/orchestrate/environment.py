@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
+from tierwise.orchestrate.api_password import LOOPBACK, prepare_password
 from tierwise.orchestrate.services import address
 from tierwise.text.files import folder_with
 
@@ -41,7 +42,6 @@ _SERVER = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
 }
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _ANSWERS_IN_S = 1.0  # a server on this machine
 _REMOTE_ANSWERS_IN_S = 5.0
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -87,6 +87,7 @@ def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
     if url:
         settings[ADDRESS] = f"{url}/api"
     _set(settings)
+    prepare_password(root, url)
     # Nothing is written into a project that no run has used yet, and Prefect's home is in it.
     warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
 
@@ -102,7 +103,7 @@ def _drop_dead_server() -> str | None:
     if not url:
         return None
     parts = urlsplit(url)
-    if parts.hostname not in _LOOPBACK:
+    if parts.hostname not in LOOPBACK:
         return None
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

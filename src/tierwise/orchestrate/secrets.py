@@ -15,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from tierwise.errors import Misuse
+from tierwise.orchestrate.api_password import protect_temporary_server
 from tierwise.project import Project
 
 _TYPE = "secret"
@@ -31,6 +32,8 @@ def variables(project: Project) -> Mapping[str, str]:
     }
     if not missing:
         return os.environ
+    # Prefect may start a server for the question.
+    protect_temporary_server(project.root)
     try:
         with get_client(sync_client=True) as client:
             values = {

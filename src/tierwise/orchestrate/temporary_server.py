@@ -19,7 +19,9 @@ from typing import IO, cast
 
 from tierwise.errors import TierwiseError
 from tierwise.gateway.local.weights import cache_folder
+from tierwise.orchestrate.api_password import protect_temporary_server
 from tierwise.orchestrate.environment import (
+    ADDRESS,
     database_problem,
     database_url,
     prefect_database,
@@ -28,13 +30,6 @@ from tierwise.orchestrate.services import FOLDER
 
 CHILD = Path(__file__).with_name("temporary_server_child.py")
 _ENDS_IN_S = 5.0
-_ADDRESS = "PREFECT_API_URL"
-# Files in which Prefect looks for the address of a server, and the words that begin its settings.
-_CONFIGURED = {
-    ".env": "PREFECT_",
-    "prefect.toml": "[",
-    "pyproject.toml": "[tool.prefect",
-}
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def start_temporary_server(root: Path) -> TemporaryServer | None:
     # Prefect's database goes there, too, where Prefect starts a server of its own.
     log = root / FOLDER / "temporary-server.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if os.environ.get(_ADDRESS) or _may_be_configured(root):
+    if not protect_temporary_server(root):
         return None
     # The socket listens from now on, so that a request waits for the server instead of failing.
     with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as errors:
@@ -108,7 +103,7 @@ def start_temporary_server(root: Path) -> TemporaryServer | None:
         )
     server = TemporaryServer(process, f"http://127.0.0.1:{port}", log, root)
     atexit.register(server.stop)
-    os.environ[_ADDRESS] = f"{server.url}/api"
+    os.environ[ADDRESS] = f"{server.url}/api"
     _Current.server = server
     return server
 
@@ -126,16 +121,3 @@ def _command(root: Path) -> list[str]:
         command += ["--database", str(prefect_database(root))]
         command += ["--templates", str(templates)]
     return command
-
-
-def _may_be_configured(root: Path) -> bool:
-    """Return True if a file may name a Prefect server; only Prefect itself could tell for sure."""
-    files = {root / name: word for name, word in _CONFIGURED.items()}
-    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
-    profiles = os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml"
-    files[Path(profiles)] = _ADDRESS
-    for path, word in files.items():
-        with suppress(OSError):
-            if word in path.read_text(encoding="utf-8", errors="replace"):
-                return True
-    return False

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from tierwise.errors import ConfigError
 
+_PRIVATE = 0o600
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+
+def write_atomically(
+    path: Path, content: str | bytes, *, private: bool = False
+) -> None:
     """Replace a file in one step: a reader sees the old content or the new one, never a part.
 
-    Text is written as UTF-8, its line ends as they are. Raises OSError; the old file then stays.
+    Text is written as UTF-8, its line ends as they are. Only its owner can read a private file.
+    Raises OSError; the old file then stays.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     draft = _draft_of(path)
     try:
-        with open(draft, "wb") as file:
+        with open(draft, "wb", opener=_opener(private)) as file:
             file.write(data)
         os.replace(draft, path)
     except BaseException:  # a cancelled run, too, leaves no draft
@@ -28,14 +33,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def open_atomically(path: Path, *, errors: str = "strict") -> Iterator[IO[str]]:
+def open_atomically(
+    path: Path, *, errors: str = "strict", private: bool = False
+) -> Iterator[IO[str]]:
     """Open a text file that takes the place of `path` at the end of the block, if nothing failed.
 
-    For content that is too large for memory; `errors` is that of `open`. Raises OSError.
+    For content that is too large for memory; `errors` is that of `open`. Only its owner can read a
+    private file. Raises OSError.
     """
+    opener = _opener(private)
     draft = _draft_of(path)
     try:
-        with open(draft, "w", encoding="utf-8", errors=errors, newline="\n") as file:
+        with open(
+            draft, "w", encoding="utf-8", errors=errors, newline="\n", opener=opener
+        ) as file:
             yield file
         os.replace(draft, path)
     except BaseException:
@@ -67,6 +78,15 @@ def read_errors(path: Path, kind: str = "file") -> Iterator[None]:
         raise ConfigError(
             f"cannot be read: {error.strerror or error}", path=path
         ) from None
+
+
+def open_private(path: str | Path, flags: int) -> int:
+    """Open a file that only its owner can read; an `opener` for `open`."""
+    return os.open(path, flags, _PRIVATE)
+
+
+def _opener(private: bool) -> Callable[[str, int], int] | None:
+    return open_private if private else None
 
 
 def _draft_of(path: Path) -> str:
