@@ -28,6 +28,7 @@ from tierwise.cascade.clock import Clock
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.documents import write_documents
+from tierwise.documents.places import place_of, source_of
 from tierwise.errors import (
     BudgetExceeded,
     RunStopped,
@@ -37,7 +38,15 @@ from tierwise.errors import (
 from tierwise.gateway import Gateway
 from tierwise.gateway.local import LocalServers
 from tierwise.identity import current_of, examples_of
-from tierwise.ledger import DeferredRow, Ledger, RunInfo, RunRow, RunState, SummaryRow
+from tierwise.ledger import (
+    DeferredRow,
+    Ledger,
+    RunFolders,
+    RunInfo,
+    RunRow,
+    RunState,
+    SummaryRow,
+)
 from tierwise.ledger.people.samples import demoted
 from tierwise.policy.budget import Limit
 from tierwise.policy.certificates import Current
@@ -120,8 +129,10 @@ class StepRunner(Protocol):
         """Begin no call of a run any more; see `Engine.stop_run`."""
         ...
 
-    def finish_run(self, run: RunContext, state: RunState) -> None:
-        """End a run."""
+    def finish_run(
+        self, run: RunContext, state: RunState, folders: Sequence[RunFolders] = ()
+    ) -> None:
+        """End a run, with the folders that it read and wrote."""
         ...
 
     def select(self, batches: Sequence[Batch]) -> Sequence[Batch]:
@@ -311,14 +322,17 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def finish_run(self, run: RunContext, state: RunState) -> None:
+    def finish_run(
+        self, run: RunContext, state: RunState, folders: Sequence[RunFolders] = ()
+    ) -> None:
         """Close a run on record: completed, failed or cancelled.
 
-        With `keep_text = "never"`, its texts are deleted at completion.
+        `folders` are those that it read and wrote. With `keep_text = "never"`, its texts are deleted at completion.
         """
         if run.top_up:
             run.top_up.close()
         self._tasks.pop(run.id, None)
+        self.ledger.folders.record(run.id, folders)
         self.ledger.finish_run(run.id, state)
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
@@ -362,7 +376,22 @@ class Engine:
 
         With `keep`, the results of earlier runs stay in it.
         """
-        return write_documents(batches, self.project.root / folder, keep=keep)
+        root = self.project.root
+        output = place_of(folder, root)
+
+        def find_owner(source: str) -> str:
+            return self.ledger.folders.owner(output, source, earlier_source)
+
+        def earlier_source(folders: RunFolders) -> str | None:
+            """Return the source of a run of an earlier version that wrote to this folder."""
+            named = folders.naming
+            if folders.source is not None or not {"source", "out"} <= set(named):
+                return None
+            if place_of(named["out"], root) != output:
+                return None
+            return source_of(named["source"], root)
+
+        return write_documents(batches, root / folder, keep=keep, find_owner=find_owner)
 
     def run_batch(
         self,

@@ -290,12 +290,18 @@ class Outcome:
         return any(attempt.kind == "escalation" for attempt in self.attempts)
 
 
+def id_in_run(source: str, own_id: str) -> str:
+    """Return the id of a document of a run's second or later source: no other source has it."""
+    return f"{source}//{own_id}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Document:
     """One input. Missing sensitivity means restricted.
 
-    `id` is stable and readable (path below the source folder, `#row` for rows). A document that
-    could not be read has empty text and a deferred outcome of the step `read`.
+    `id` is stable and readable (path below the source folder, `#row` for rows). Where a run reads
+    several sources, the source is in front of it from the second one on. A document that could not
+    be read has empty text and a deferred outcome of the step `read`.
     """
 
     id: str
@@ -305,11 +311,18 @@ class Document:
     language: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    # the folder that it is from, below the project or absolute; empty for a program's own
+    source: str = ""
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of the text."""
         return text_hash(self.text)
+
+    @property
+    def own_id(self) -> str:
+        """The id within its source, without the source in front of it."""
+        return self.id.removeprefix(id_in_run(self.source, ""))
 
     @property
     def deferred(self) -> Outcome | None:

@@ -6,7 +6,8 @@ readers/     one format a module; add a document format there
 sensitivity  a document can raise its own sensitivity, never lower it
 redaction/   the only way to lower it: personal data is taken out and checked again
 spool        documents between two steps, on disk
-writing      results as JSON Lines and Markdown pages
+writing      results as JSON Lines and Markdown pages; page_names names the pages
+places       folders by a name that stays
 
 Nothing that a file holds can stop a run: a file that cannot be read becomes a document with empty
 text and a deferred outcome of the step `read`, whose reason is its remedy.
@@ -17,6 +18,7 @@ from __future__ import annotations
 from tierwise.documents.left_out import LeftOut
 from tierwise.documents.readers import ACCEPTED
 from tierwise.documents.reading import (
+    Origin,
     Shard,
     in_batches,
     iter_documents,
@@ -29,6 +31,7 @@ from tierwise.documents.writing import write_documents
 __all__ = [
     "ACCEPTED",
     "LeftOut",
+    "Origin",
     "Shard",
     "in_batches",
     "is_empty",

@@ -34,6 +34,7 @@ from tierwise.records import (
     Incomplete,
     Outcome,
     Sensitivity,
+    id_in_run,
 )
 from tierwise.text.language import detect
 
@@ -75,6 +76,20 @@ class Shard:
 
 
 _WHOLE_SOURCE = Shard()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where documents are from: the name of their source, as `places` gives it.
+
+    `is_further` says that the run has read another source before: then ids name the source.
+    """
+
+    source: str = ""
+    is_further: bool = False
+
+
+_NOWHERE = Origin()
 # Metadata that reading sets; a document's own fields of these names get a `_` behind them.
 _RESERVED_METADATA = (
     "path",
@@ -140,6 +155,7 @@ def iter_documents(
     shard: Shard = _WHOLE_SOURCE,
     incomplete: Incomplete = "wait_for_pages",
     left_out: LeftOut | None = None,
+    origin: Origin = _NOWHERE,
 ) -> Iterator[Document]:
     """Read the documents of a folder (sorted) or of one file.
 
@@ -160,7 +176,7 @@ def iter_documents(
         raise UnknownName("value of incomplete", incomplete, INCOMPLETE)
     files = find_files(Path(source), left_out)
     reader = _Reader(
-        _Finisher(sensitivity, incomplete),
+        _Finisher(sensitivity, incomplete, origin),
         max_bytes,
         text_column,
         shard,
@@ -182,6 +198,7 @@ def iter_items(
     max_bytes: int = 20_000_000,
     text_column: str = "text",
     shard: Shard = _WHOLE_SOURCE,
+    origin: Origin = _NOWHERE,
 ) -> Iterator[Document]:
     """Yield documents that a program made, finished as those of files are.
 
@@ -192,7 +209,7 @@ def iter_items(
     """
     if sensitivity is not None:
         _check_sensitivity(sensitivity)
-    rows = _Finisher(sensitivity or "restricted")
+    rows = _Finisher(sensitivity or "restricted", origin=origin)
     # it remembers the same ids and texts
     made = replace(rows, sensitivity=sensitivity or "public")
     seen_keys: set[str] = set()
@@ -250,20 +267,24 @@ class _Finisher:
     sensitivity: Sensitivity
     # items of a program have no parts that reading could lose
     incomplete: Incomplete = "accept"
+    origin: Origin = _NOWHERE
     _ids: set[str] = field(default_factory=set)
     # by the hash of the text
     _first_ids: dict[bytes, str] = field(default_factory=dict)
 
-    def finish(self, raw: RawDocument, origin: Mapping[str, str]) -> Document:
+    def finish(self, raw: RawDocument, file: Mapping[str, str]) -> Document:
         """Decide id, sensitivity, language and metadata; mark repeated texts.
 
-        `origin` is metadata that says where the document is from.
+        `file` is metadata that says which file the document is from.
         """
-        own_id = self._unique_id(raw.id)
+        full_id = self._unique_id(raw.id)
+        if self.origin.is_further:
+            full_id = id_in_run(self.origin.source, full_id)
         level, note = raise_sensitivity(self.sensitivity, raw.declared)
-        metadata = _metadata(raw, origin, note)
+        metadata = _metadata(raw, file, note)
         empty = Document(
-            id=own_id,
+            id=full_id,
+            source=self.origin.source,
             text="",
             sensitivity=level,
             sensitivity_source="flow" if level == self.sensitivity else "document",
@@ -287,8 +308,8 @@ class _Finisher:
         document = replace(empty, text=text, language=detect(text))
         # millions of them fit into memory
         short_hash = bytes.fromhex(document.hash)[:16]
-        first_id = self._first_ids.setdefault(short_hash, own_id)
-        if first_id != own_id:
+        first_id = self._first_ids.setdefault(short_hash, full_id)
+        if first_id != full_id:
             document = replace(
                 document, metadata={**metadata, "duplicate_of": first_id}
             )
@@ -325,7 +346,7 @@ class _Reader:
                     # By the id before it is made unique: documents that share one share a shard,
                     # so their numbers do not depend on the number of shards.
                     if self.shard.holds(raw.id):
-                        yield self.finisher.finish(raw, _origin(file))
+                        yield self.finisher.finish(raw, _file_facts(file))
 
     def _read_file(self, file: SourceFile) -> Iterator[RawDocument]:
         """Yield a file's documents; its problem when it cannot be read, or not to its end."""
@@ -381,20 +402,20 @@ class _Reader:
         )
 
 
-def _origin(file: SourceFile) -> dict[str, str]:
+def _file_facts(file: SourceFile) -> dict[str, str]:
     """Return the metadata that says which file a document is from."""
     return {"path": file.id, "format": file.suffix[1:]}
 
 
 def _metadata(
-    raw: RawDocument, origin: Mapping[str, str], sensitivity_note: str
+    raw: RawDocument, file: Mapping[str, str], sensitivity_note: str
 ) -> dict[str, str]:
     """Return the document's own fields, then those that reading sets."""
     metadata: dict[str, str] = {}
     for key, value in raw.metadata.items():
         name = f"{key}_" if key in _RESERVED_METADATA else key
         metadata[name] = value
-    metadata.update(origin)
+    metadata.update(file)
     lost = (*raw.unread_pages, *raw.unread)
     if lost:
         metadata["incomplete"] = "; ".join(lost)

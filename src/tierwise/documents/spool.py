@@ -116,6 +116,7 @@ def _to_json(document: Document) -> dict[str, Any]:
         "language": document.language,
         "metadata": dict(document.metadata),
         "outcomes": outcomes,
+        "source": document.source,
     }
 
 

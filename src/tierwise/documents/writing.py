@@ -6,34 +6,49 @@ The same outcomes give the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tierwise.documents.markdown import document_page
 from tierwise.documents.page_names import page_name
 from tierwise.errors import Misuse, TierwiseError
-from tierwise.records import Batch, Document
+from tierwise.records import Batch, Document, id_in_run
 from tierwise.text.files import open_atomically
 
 LINES = "outcomes.jsonl"
 # Half characters (lone surrogates), which UTF-8 lacks, are written as escapes.
 _ERRORS = "backslashreplace"
+# In the names of pages of a program's own documents, in a folder that belongs to a source.
+_NO_SOURCE = "made by a program"
+
+
+# The source whose documents have the plain names in a folder, given that of the first document.
+FindOwner = Callable[[str], str]
+
+
+def _same(source: str) -> str:
+    return source
 
 
 def write_documents(
-    batches: Iterable[Batch], folder: Path, *, keep: bool = False
+    batches: Iterable[Batch],
+    folder: Path,
+    *,
+    keep: bool = False,
+    find_owner: FindOwner = _same,
 ) -> Path:
     """Write `outcomes.jsonl` and a Markdown page for each document; return the path of the former.
 
     Nothing in the files depends on when, or at what price, they were made. `outcomes.jsonl`
     appears only when it is complete. With `keep`, the lines of other documents stay in it, after
-    the new ones. Raises Misuse when the folder cannot be used, and TierwiseError when the disk
+    the new ones. `find_owner` says which source a folder of several sources belongs to: pages of
+    the others have a hash in their names. Raises Misuse when the folder cannot be used, and TierwiseError when the disk
     fails otherwise.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_all(batches, folder, keep=keep)
+        _write_all(batches, folder, keep=keep, find_owner=find_owner)
     except (FileExistsError, NotADirectoryError):
         raise Misuse(f"{folder}: a file is in the way; name a folder") from None
     except PermissionError as error:
@@ -46,31 +61,49 @@ def write_documents(
     return folder / LINES
 
 
-def _write_all(batches: Iterable[Batch], folder: Path, *, keep: bool) -> None:
+def _write_all(
+    batches: Iterable[Batch], folder: Path, *, keep: bool, find_owner: FindOwner
+) -> None:
     path = folder / LINES
-    written_ids: set[str] = set()
+    owner: str | None = None
+    written: set[tuple[str, str]] = set()
     with open_atomically(path, errors=_ERRORS) as lines:
         for batch in batches:
             for document in batch.load():
-                lines.write(_json_line(document))
-                written_ids.add(document.id)
-                name = page_name(document.id)
+                if owner is None:
+                    owner = find_owner(document.source)
+                lines.write(_json_line(document, owner))
+                written.add((document.source, document.own_id))
+                name = _name_in(owner, document)
                 with open_atomically(folder / name, errors=_ERRORS) as page:
                     page.write(document_page(document))
         if keep and path.exists():
-            lines.writelines(_lines_of_others(path, written_ids))
+            lines.writelines(_lines_of_others(path, written, owner or ""))
 
 
-def _lines_of_others(path: Path, written_ids: set[str]) -> Iterator[str]:
-    """Yield the lines of an earlier file, except those of the documents in `written_ids`."""
+def _name_in(owner: str, document: Document) -> str:
+    """Return the name of a document's page in a folder of the source `owner`."""
+    if document.source == owner:
+        return page_name(document.own_id)
+    return page_name(document.own_id, document.source or _NO_SOURCE)
+
+
+def _lines_of_others(
+    path: Path, written: set[tuple[str, str]], owner: str
+) -> Iterator[str]:
+    """Yield the lines of an earlier file, except those of the documents that were written."""
     with path.open(encoding="utf-8", newline="\n") as lines:
         for line in lines:
-            if json.loads(line)["id"] not in written_ids:
+            fields = json.loads(line)
+            # those of earlier versions name no source
+            source = fields.get("source", owner)
+            own_id = fields["id"].removeprefix(id_in_run(source, ""))
+            if (source, own_id) not in written:
                 yield line
 
 
-def _json_line(document: Document) -> str:
-    """Return one document as a line of JSON."""
+def _json_line(document: Document, owner: str) -> str:
+    """Return one document as a line of JSON, with its source unless that is a program's own."""
     steps = {
         outcome.step: {
             "status": outcome.status,
@@ -89,4 +122,6 @@ def _json_line(document: Document) -> str:
         "metadata": dict(document.metadata),
         "outcomes": steps,
     }
+    if document.source or owner:
+        fields["source"] = document.source
     return json.dumps(fields, ensure_ascii=False, default=str) + "\n"

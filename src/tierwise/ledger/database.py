@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = Path(".tierwise") / "ledger.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "ledger_version"  # Prefect's own database uses alembic's default name
-HEAD = "0007"  # the newest migration, known without importing alembic
+HEAD = "0008"  # the newest migration, known without importing alembic
 _BUSY_S = 30.0  # how long to wait for another process's transaction
 # PostgreSQL's advisory lock: one writer at a time, as SQLite has it
 _LOCK = 0x7469657277697365

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -50,6 +51,31 @@ class RunInfo:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     plan: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolders:
+    """A source that a run read, with a folder that it wrote to; both as `documents.places` names.
+
+    None is an unknown one: of a run of an earlier version, or one that wrote nothing. `naming` are
+    the run's parameters, by name, that named the output; in a run of an earlier version, those that
+    named the source and the output.
+    """
+
+    source: str | None
+    output: str | None
+    naming: Mapping[str, str] = field(default_factory=dict)
+    is_further: bool = False  # the source is in front of its documents' ids
+
+    def as_json(self) -> str:
+        """Return source, output and naming as text, the same for equal ones."""
+        values = {"source": self.source, "output": self.output, "naming": self.naming}
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunFolders:
+        """Return what `as_json` made a text of."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)

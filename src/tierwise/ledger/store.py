@@ -49,6 +49,7 @@ from tierwise.ledger.rows import (
     run_row,
     verdict_rows,
 )
+from tierwise.ledger.run_folders import FoldersOfRuns
 from tierwise.ledger.views.history import History
 from tierwise.ledger.views.runs import Runs
 from tierwise.ledger.views.summary import Summaries
@@ -110,6 +111,7 @@ class Ledger:
         self.runs = Runs(database)
         self.summaries = Summaries(database)
         self.history = History(database)
+        self.folders = FoldersOfRuns(database)
         # Reading and writing for people.
         self.reviews = Reviews(database)
         self.samples = Samples(database, self._writer)

@@ -191,6 +191,29 @@ class Run(Base):
     lease_until: Mapped[float | None]
 
 
+class RunFoldersRecord(Base):
+    """A source that a run read, with a folder that it wrote to."""
+
+    __tablename__ = "run_folders"
+    __table_args__ = (Index(None, "run_id"),)
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    # as JSON, see `rows.RunFolders`: equal ones are equal texts
+    folders: Mapped[str]
+    # whether the source is in front of its documents' ids
+    is_further: Mapped[bool]
+
+
+class OutputRecord(Base):
+    """A folder for results, and the source that the plain names of its pages belong to."""
+
+    __tablename__ = "outputs"
+
+    folder: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str]
+
+
 class AttemptRecord(Base):
     """One attempt; `seq` is the order of recording. The answer is with its call."""
 

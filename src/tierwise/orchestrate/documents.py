@@ -7,21 +7,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
 
 from tierwise.cascade.passing import is_passing
 from tierwise.documents import (
     LeftOut,
+    Origin,
     Shard,
     in_batches,
     is_empty,
     iter_documents,
     iter_items,
 )
+from tierwise.documents.places import place_of, source_of
 from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_task import log_to_run
 from tierwise.orchestrate.failures import describe_failure
-from tierwise.orchestrate.process_state import STATE
+from tierwise.orchestrate.folders import (
+    begin_source,
+    flow_name,
+    flow_parameters,
+    same_folders,
+)
 from tierwise.orchestrate.runs import Run, current_run
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Incomplete, Sensitivity
@@ -47,9 +53,10 @@ def read_documents(
     step is mapped over them, so that work begins before all is read; `len` reads to the end.
 
     `text_column` holds the text in CSV and JSON Lines files; a file of more than `max_bytes` is
-    deferred. `only_new` leaves out documents that an earlier run of this flow completed under the
-    same id and with the same text, but for those deferred for a passing reason (a rate limit, an
-    outage, a budget, a missing key); then no documents at all are fine.
+    deferred. `only_new` leaves out documents that an earlier run of this flow completed: from the
+    same source to the same output, under the same id and with the same text. Those deferred for a
+    passing reason (a rate limit, an outage, a budget, a missing key) are taken again; no documents
+    at all are fine then.
     `shard` takes the documents of one part alone: with "2/8", those of the second of eight, which
     together hold every document once. `incomplete` is the project's setting of that name unless it
     is given: with "accept", a document that lost a part on reading goes on; with "wait_for_pages",
@@ -62,6 +69,7 @@ def read_documents(
     if only_new and is_empty(folder):
         return []
     left_out = LeftOut()
+    origin = begin_source(run, source_of(folder, run.engine.project.root))
     documents: Iterator[Document] = iter_documents(
         folder,
         sensitivity=sensitivity,
@@ -70,8 +78,10 @@ def read_documents(
         shard=Shard.parse(shard),
         incomplete=incomplete or _incomplete_setting(run),
         left_out=left_out,
+        origin=origin,
     )
-    return _batches(run, _then_said(run, documents, left_out), batch_size)
+    documents = _then_said(run, documents, left_out)
+    return _batches(run, documents, batch_size, origin)
 
 
 def documents_from(
@@ -83,6 +93,7 @@ def documents_from(
     max_bytes: int = 20_000_000,
     only_new: bool = False,
     shard: str = "1/1",
+    source: str = "",
 ) -> Sequence[Batch]:
     """Return documents of your own in batches: rows of a database, messages of a queue.
 
@@ -94,19 +105,22 @@ def documents_from(
 
     Everything else is as in `read_documents`: languages are found out, empty texts are deferred,
     the items are read while the first batches are worked on, and `only_new` and `shard` go by the
-    id, so give each item one that stays. Raises Misuse for other items, and for none at all
-    without `only_new`.
+    id, so give each item one that stays. `source` names what the ids are unique in, such as a
+    customer: where two sources have the same id, both documents are new. Raises Misuse for other
+    items, and for none at all without `only_new`.
     """
     run = current_run()
     run.only_new = only_new
+    origin = begin_source(run, source)
     documents = iter_items(
         items if only_new else _some(items),
         sensitivity=sensitivity,
         text_column=text_column,
         max_bytes=max_bytes,
         shard=Shard.parse(shard),
+        origin=origin,
     )
-    return _batches(run, documents, batch_size)
+    return _batches(run, documents, batch_size, origin)
 
 
 def _source_folder(run: Run, source: Path | str) -> Path:
@@ -124,7 +138,7 @@ def _source_folder(run: Run, source: Path | str) -> Path:
         )
     run.sources.append(path.resolve())
     # The shipped flows' name for it; write_documents checks any other.
-    out = (flow_run.get_parameters() or {}).get("out")
+    out = flow_parameters().get("out")
     if isinstance(out, str | Path):
         _check_out(run, root / out)
     return path
@@ -168,12 +182,12 @@ def _some(items: Iterable[T]) -> Iterator[T]:
 
 
 def _batches(
-    run: Run, documents: Iterator[Document], batch_size: int
+    run: Run, documents: Iterator[Document], batch_size: int, origin: Origin
 ) -> Sequence[Batch]:
     """Return the documents that this run is about in batches, the first of them read."""
     retry = run.engine.retry
     if run.only_new and not retry:
-        documents = _new_documents(run, documents)
+        documents = _new_documents(run, documents, origin)
     if retry:
         documents = (
             document for document in documents if document.id in retry.documents
@@ -190,7 +204,9 @@ def write_documents(
     After `read_documents(…, only_new=True)` the results of earlier runs stay in it.
     """
     run = current_run()
-    _check_out(run, run.engine.project.root / folder)
+    root = run.engine.project.root
+    _check_out(run, root / folder)
+    run.outputs.append(place_of(folder, root))
     done = (_result(run, batch) for batch in batches)
     return run.engine.write_documents(done, folder, keep=run.only_new)
 
@@ -203,7 +219,7 @@ def _result(run: Run, batch: Batch | PrefectFuture[Batch]) -> Batch:
         return batch.result()
     except OSError as error:
         raise describe_failure(
-            _flow_name() or "script", error, run.engine.project.root
+            flow_name() or "script", error, run.engine.project.root
         ) from error
 
 
@@ -216,6 +232,7 @@ def _held_batches(
     for batch in in_batches(documents, batch_size):
         incomplete += _record_unreadable(run, batch)
         total += batch.size
+        run.documents += batch.size
         run.engine.expected_documents += batch.size
         if run.progress:
             run.progress.total += batch.size
@@ -229,24 +246,23 @@ def _held_batches(
         log_to_run("%d documents are new, %d were done before", total, run.settled)
 
 
-def _new_documents(run: Run, documents: Iterable[Document]) -> Iterator[Document]:
-    """Yield the documents that no earlier run of the flow is done with, and count the others."""
-    flow = _flow_name()
+def _new_documents(
+    run: Run, documents: Iterable[Document], origin: Origin
+) -> Iterator[Document]:
+    """Yield the documents that no earlier run of the flow is done with, and count the others.
+
+    An earlier run counts where it read the same source and wrote to the same folder.
+    """
+    flow = flow_name()
     settled: frozenset[tuple[str, str]] = frozenset()
     if flow:
-        settled = run.engine.ledger.runs.settled(flow, is_passing)
+        is_here = same_folders(run, origin.source)
+        settled = run.engine.ledger.runs.settled(flow, is_passing, is_here)
     for document in documents:
-        if (document.id, document.hash) in settled:
+        if (document.own_id, document.hash) in settled:
             run.settled += 1
         else:
             yield document
-
-
-def _flow_name() -> str | None:
-    name = flow_run.get_flow_name()
-    if name is None and STATE.dry_run:
-        return STATE.dry_run.flow
-    return name
 
 
 def _record_unreadable(run: Run, batch: Batch) -> int:

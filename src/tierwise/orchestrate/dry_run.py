@@ -5,6 +5,7 @@ The engine is a planner, which calls no model, or a sampler, which runs a few do
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType
@@ -25,7 +26,9 @@ def dry_run(flow: Any, parameters: Mapping[str, Any], runner: StepRunner) -> Non
     Raises TierwiseError, also for what the flow itself raises.
     """
     described = failures_described(flow.name, runner.project.root)
-    steps_dry = STATE.in_dry_run(DryRun(runner, flow.name))
+    given = inspect.signature(flow.fn).bind(**parameters)
+    given.apply_defaults()
+    steps_dry = STATE.in_dry_run(DryRun(runner, flow.name, given.arguments))
     with described, steps_dry, _tasks_as_functions(), disable_run_logger():
         flow.fn(**parameters)
 

@@ -10,7 +10,7 @@ import atexit
 import gc
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ class DryRun:
 
     runner: StepRunner
     flow: str
+    parameters: Mapping[str, Any]
 
 
 class ProcessState:

@@ -19,12 +19,14 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from tierwise.cascade import RunContext
+from tierwise.documents import Origin
 from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import StepRunner
 from tierwise.ledger import RunState
 from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.failures import cause_raised
+from tierwise.orchestrate.folders import folders_of
 from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
 from tierwise.orchestrate.prefect_ui import (
     NEEDS_ATTENTION,
@@ -54,7 +56,10 @@ class Run:
         self.progress = None if folder else Progress()
         self.only_new = False  # leaves out documents that earlier runs completed
         self.sources: list[Path] = []  # that were read
+        self.origins: list[Origin] = []  # the names of these sources, each once
+        self.outputs: list[str] = []  # the names of the folders that were written
         self.settled = 0  # the number of those documents
+        self.documents = 0  # the number of documents that were read and not left out
         self._readers: list[BatchReader] = []
         self._spool = folder
         if folder is None and engine.spool:
@@ -149,7 +154,7 @@ def recorded_run(
             runner.finish_run(context, state)
         raise
     else:
-        runner.finish_run(context, "completed")
+        runner.finish_run(context, "completed", folders_of(run))
         if flow_run_id:
             _publish(run, flow_run_id)
             wait_until_recorded(flow_run_id, STATE.take_task_runs(flow_run_id))

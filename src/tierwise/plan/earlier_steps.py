@@ -18,7 +18,7 @@ from tierwise.steps.step import Step
 if TYPE_CHECKING:
     from tierwise.cascade import RunContext
     from tierwise.engine import Engine
-    from tierwise.ledger import RunState
+    from tierwise.ledger import RunFolders, RunState
 
     _Base = Engine
 else:
@@ -65,9 +65,11 @@ class _UpToStep(_Base):
     def stop_run(self, run: RunContext) -> None:
         """Do nothing: no call is made."""
 
-    def finish_run(self, run: RunContext, state: RunState) -> None:
+    def finish_run(
+        self, run: RunContext, state: RunState, folders: Sequence[RunFolders] = ()
+    ) -> None:
         """Close the run, which is complete once it came to the step."""
-        super().finish_run(run, "completed" if self.arrival else state)
+        super().finish_run(run, "completed" if self.arrival else state, folders)
 
     def select(self, batches: Sequence[Batch]) -> list[Batch]:  # noqa: ARG002
         """Return the golden documents, once, in place of those that the flow read."""

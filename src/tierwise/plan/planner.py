@@ -30,7 +30,7 @@ from tierwise.cascade.routing import (
 )
 from tierwise.engine import RunRecords
 from tierwise.errors import BudgetExceeded
-from tierwise.ledger import DeferredRow, RunRow, RunState, SummaryRow
+from tierwise.ledger import DeferredRow, RunFolders, RunRow, RunState, SummaryRow
 from tierwise.ledger.views.history import Key, Past
 from tierwise.plan.assumed_outcomes import (
     AssumedOutcome,
@@ -111,7 +111,9 @@ class Planner(DryRunEngine):
     def stop_run(self, run: RunContext) -> None:
         """Do nothing: no call is made."""
 
-    def finish_run(self, run: RunContext, state: RunState) -> None:
+    def finish_run(
+        self, run: RunContext, state: RunState, folders: Sequence[RunFolders] = ()
+    ) -> None:
         """Do nothing: there was no run."""
 
     @property

@@ -17,6 +17,7 @@ from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.rows import (
     DeferredRow,
     OutcomeRow,
+    RunFolders,
     RunRow,
     SummaryRow,
     attempt_of,
@@ -28,10 +29,19 @@ from tierwise.ledger.tables import (
     CallRecord,
     OutcomeRecord,
     Run,
+    RunFoldersRecord,
     VerdictRecord,
 )
 from tierwise.ledger.views.model_rows import summary_rows
-from tierwise.records import Attempt, Cause, Outcome, Reply, Status, Verdict
+from tierwise.records import (
+    Attempt,
+    Cause,
+    Outcome,
+    Reply,
+    Status,
+    Verdict,
+    id_in_run,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -45,6 +55,30 @@ _Query = Select[Any]
 _FAULT: Cause = "provider_fault"
 # A deferred outcome, and the names of each model's errors in its step.
 IsPassing = Callable[[Outcome, Mapping[str, Collection[str]]], bool]
+# The folders of a run: do its documents count for the source and output in question?
+IsHere = Callable[[RunFolders], bool]
+_FOLDERS = (RunFoldersRecord.folders, RunFoldersRecord.is_further)
+
+
+def _anywhere(folders: RunFolders) -> bool:  # noqa: ARG001
+    return True
+
+
+def _is_one_of(here: Mapping[str, RunFolders]) -> ColumnElement[bool]:
+    """Select runs with these folders, and those that have none on record."""
+    folders = RunFoldersRecord.folders
+    return or_(folders.is_(None), folders.in_(list(here)))
+
+
+def _own_id(row: Any, here: Mapping[str, RunFolders]) -> str | None:
+    """Return a document's id within its source; None if it is of another source of its run."""
+    document_id: str = row.document_id
+    if not row.is_further:
+        return document_id
+    in_front = id_in_run(here[row.folders].source or "", "")
+    if not document_id.startswith(in_front):
+        return None
+    return document_id.removeprefix(in_front)
 
 
 class Runs:
@@ -164,30 +198,59 @@ class Runs:
                 question=row.question,
             )
 
-    def settled(self, flow: str, is_passing: IsPassing) -> frozenset[tuple[str, str]]:
+    def settled(
+        self, flow: str, is_passing: IsPassing, is_here: IsHere = _anywhere
+    ) -> frozenset[tuple[str, str]]:
         """Return id and hash of every document that completed runs of this flow are done with.
 
         Such a document went through all steps, or waits for a person. One that its last run
-        deferred for a passing reason is not among them.
+        deferred for a passing reason is not among them. `is_here` says which runs count, by the
+        folders that they read and wrote; one without any on record counts. The ids are those
+        within the source.
         """
-        passing = self._deferred_for_passing_reasons(flow, is_passing)
+        here = self._folders_here(flow, is_here)
+        passing = self._deferred_for_passing_reasons(flow, is_passing, here)
         last_run = func.max(Run.started_at).label("last_run")
         query = (
-            select(OutcomeRecord.document_id, OutcomeRecord.document_hash, last_run)
+            select(
+                OutcomeRecord.document_id,
+                OutcomeRecord.document_hash,
+                *_FOLDERS,
+                last_run,
+            )
             .join(Run, Run.id == OutcomeRecord.run_id)
-            .where(Run.flow == flow, Run.state == "completed")
-            .group_by(OutcomeRecord.document_id, OutcomeRecord.document_hash)
+            .outerjoin(RunFoldersRecord, RunFoldersRecord.run_id == Run.id)
+            .where(Run.flow == flow, Run.state == "completed", _is_one_of(here))
+            .group_by(OutcomeRecord.document_id, OutcomeRecord.document_hash, *_FOLDERS)
         )
-        settled: set[tuple[str, str]] = set()
+        last_runs: dict[tuple[str, str], float] = {}
         for row in self._stream(query):
-            key = (row.document_id, row.document_hash)
-            # A document that is not in `passing` gives None, which no time equals.
-            if passing.get(key) != row.last_run:
-                settled.add(key)
-        return frozenset(settled)
+            own_id = _own_id(row, here)
+            if own_id is not None:
+                key = (own_id, row.document_hash)
+                last_runs[key] = max(row.last_run, last_runs.get(key, 0.0))
+        # A document that is not in `passing` gives None, which no time equals.
+        return frozenset(
+            key for key, started in last_runs.items() if passing.get(key) != started
+        )
+
+    def _folders_here(self, flow: str, is_here: IsHere) -> dict[str, RunFolders]:
+        """Return the folders that count, by their text on record."""
+        query = (
+            select(RunFoldersRecord.folders)
+            .join(Run, Run.id == RunFoldersRecord.run_id)
+            .where(Run.flow == flow, Run.state == "completed")
+            .distinct()
+        )
+        here: dict[str, RunFolders] = {}
+        for row in self._stream(query):
+            folders = RunFolders.from_json(row.folders)
+            if is_here(folders):
+                here[row.folders] = folders
+        return here
 
     def _deferred_for_passing_reasons(
-        self, flow: str, is_passing: IsPassing
+        self, flow: str, is_passing: IsPassing, here: Mapping[str, RunFolders]
     ) -> dict[tuple[str, str], float]:
         """Return id and hash of each such document with the start of its last run."""
         of_flow = (Run.flow == flow, Run.state == "completed")
@@ -214,17 +277,19 @@ class Runs:
             of_step = errors.setdefault((row.run_id, row.document_id, row.step), {})
             of_step.setdefault(row.model, set()).add(row.error)
         deferred = (
-            select(CURRENT, Run.started_at)
+            select(CURRENT, Run.started_at, *_FOLDERS)
             .join(Run, Run.id == CURRENT.c.run_id)
-            .where(*of_flow, CURRENT.c.status == "deferred")
+            .outerjoin(RunFoldersRecord, RunFoldersRecord.run_id == Run.id)
+            .where(*of_flow, CURRENT.c.status == "deferred", _is_one_of(here))
             .order_by(Run.started_at)
         )
         # Oldest first, so that the time of the last run stays.
         last_runs: dict[tuple[str, str], float] = {}
         for row in self._stream(deferred):
             of_step = errors.get((row.run_id, row.document_id, row.step), {})
-            if is_passing(outcome_of(row), of_step):
-                last_runs[row.document_id, row.document_hash] = row.started_at
+            own_id = _own_id(row, here)
+            if own_id is not None and is_passing(outcome_of(row), of_step):
+                last_runs[own_id, row.document_hash] = row.started_at
         return last_runs
 
     def waiting(self) -> Iterator[str]:
