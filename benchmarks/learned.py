@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import mean
 from time import perf_counter
 
+from benchmarks.certified_coverage import fit_threshold
 from tierwise.evidence.training.labelled import Labelled, load_labelled, split
-from tierwise.evidence.training.thresholds import fit_threshold
 from tierwise.evidence.training.train import LEAST_PER_LABEL, train
 from tierwise.gateway.learned.classifier import Prediction
 from tierwise.policy.certificates import lower_bound
@@ -130,18 +130,16 @@ def delivered(run: Measured, floor: float) -> Iterator[tuple[int, int, int] | No
             [int(item.id) for item in part]
             for part in split(numbered, 0.5, f"half {half}")
         )
-        fitted = fit_threshold(
+        threshold = fit_threshold(
             [run.predictions[n].confidence for n in fit],
             [run.right[n] for n in fit],
             floor,
         )
-        if fitted is None:
+        if threshold is None:
             yield None
             continue
         answered = [
-            run.right[n]
-            for n in rest
-            if run.predictions[n].confidence >= fitted.threshold
+            run.right[n] for n in rest if run.predictions[n].confidence >= threshold
         ]
         yield len(rest), len(answered), sum(answered)
 

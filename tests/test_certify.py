@@ -28,8 +28,8 @@ from tests.kit.steps import LABELS
 from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
-from tierwise.evidence.certify import Evaluation, compare
-from tierwise.policy.certificates import load_certificates, lower_bound
+from tierwise.evidence.certify import Evaluation, alpha_of_look, compare
+from tierwise.policy.certificates import Certificate, load_certificates, lower_bound
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import Batch, Document
 from tierwise.steps.examples import load_golden
@@ -306,27 +306,57 @@ def test_a_chains_usage_counts_the_documents_that_a_model_never_saw(
     assert chain == pytest.approx(alone / 2, rel=0.05)
 
 
-def test_everything_that_was_tried_on_a_golden_set_counts_as_compared(
+def certificates_by_models(root: Path) -> dict[tuple[str, ...], Certificate]:
+    loaded = load_certificates(root / CERTIFICATES).certificates
+    return {certificate.models: certificate for certificate in loaded}
+
+
+def test_each_look_at_the_labels_spends_a_part_of_alpha_and_the_same_look_none(
     terminal: Terminal, project: Path
 ) -> None:
-    """Measured one after the other they prove no more than measured together."""
+    """Candidates that are tried one after the other share alpha, as those of one look do."""
     certify(terminal, project, "-m", "dear")
-    [alone] = load_certificates(project / CERTIFICATES).certificates
+    first = certificates_by_models(project)["dear",]
+    assert (first.look, first.alpha, first.compared) == (1, alpha_of_look(1), 1)
+    assert first.bound == pytest.approx(lower_bound(0, 60, alpha=alpha_of_look(1)))
     certify(terminal, project, "-m", "cheap")
-    proofs = {
-        c.models: c for c in load_certificates(project / CERTIFICATES).certificates
-    }
-    assert (alone.compared, proofs["dear",].compared, proofs["cheap",].compared) == (
-        1,
-        2,
-        2,
-    )
-    assert proofs["dear",].bound == pytest.approx(lower_bound(0, 60, compared=2))
+    second = certificates_by_models(project)
+    assert second["dear",] == first
+    assert (second["cheap",].look, second["cheap",].alpha) == (2, alpha_of_look(2))
+    before = (project / CERTIFICATES).read_text()
     certify(terminal, project, "-m", "dear")
-    assert (
-        load_certificates(project / CERTIFICATES).find("classify", ["dear"])
-        == proofs["dear",]
-    )
+    assert (project / CERTIFICATES).read_text() == before
+
+
+def test_a_look_that_shows_nothing_is_on_record_all_the_same(
+    terminal: Terminal, project: Path
+) -> None:
+    """More labels, another floor: each is a further look, so none is a free second chance."""
+    certify(terminal, project, "-m", "cheap")
+    write_golden(project, golden_rows(70))
+    certify(terminal, project, "-m", "cheap")
+    rules = project / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text().replace("classify: 0.9", "classify: 0.8"))
+    certify(terminal, project, "-m", "cheap")
+    looks = load_certificates(project / CERTIFICATES).looks
+    assert [(look.n, look.floor) for look in looks] == [
+        (60, 0.9),
+        (70, 0.9),
+        (70, 0.8),
+    ]
+
+
+def test_a_certificate_stays_where_a_later_look_has_too_little_alpha_to_show_it(
+    terminal: Terminal, project: Path
+) -> None:
+    certify(terminal, project, "-m", "dear")
+    first = certificates_by_models(project)["dear",]
+    for models in (["cheap"], ["cheap", "dear"], ["cheap > dear", "dear"]):
+        named = [word for model in models for word in ("-m", model)]
+        rows = certify(terminal, project, *named)
+    assert certificates_by_models(project)["dear",] == first
+    [row] = [row for row in rows if row["models"] == ["dear"]]
+    assert "the certificate of" in row["says"]
 
 
 def test_a_budget_stops_the_measurement_and_what_is_paid_is_kept(

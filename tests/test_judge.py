@@ -16,6 +16,7 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Done, Terminal
 from tierwise.errors import ConfigError
+from tierwise.evidence.certify.levels import Level, alpha_of_look
 from tierwise.evidence.certify.measure import proven_accuracy
 from tierwise.evidence.judge import JudgeValidation, load_labels
 from tierwise.ledger import Ledger
@@ -184,9 +185,10 @@ def test_a_judge_alone_certifies_nothing_and_says_how_many_labels_it_takes(
         .partition("0.5 needs ")[2]
         .split()[0]
     )
-    judge_s = lower_bound(15, 60, alpha=ALPHA / 2)
-    assert judge_s - (1 - lower_bound(0, needed, alpha=ALPHA / 2)) >= 0.5
-    assert judge_s - (1 - lower_bound(0, needed - 1, alpha=ALPHA / 2)) < 0.5
+    half = alpha_of_look(1) / 2
+    judge_s = lower_bound(15, 60, alpha=half)
+    assert judge_s - (1 - lower_bound(0, needed, alpha=half)) >= 0.5
+    assert judge_s - (1 - lower_bound(0, needed - 1, alpha=half)) < 0.5
     assert certificates(project) == ()
 
 
@@ -205,9 +207,8 @@ def test_with_labels_by_people_a_judge_certifies(
         0,
         15,
     )
-    expected = lower_bound(15, 60, alpha=ALPHA / 2) - (
-        1 - lower_bound(0, 40, alpha=ALPHA / 2)
-    )
+    half = alpha_of_look(1) / 2
+    expected = lower_bound(15, 60, alpha=half) - (1 - lower_bound(0, 40, alpha=half))
     assert found.bound == pytest.approx(expected)
 
 
@@ -465,7 +466,7 @@ def chance_of_too_high_a_claim(
             judged = JudgeValidation(
                 by="chair", human_labels=labelled, false_passes=false_passes
             )
-            if proven_accuracy(errors, n, judged, 1) > right:
+            if proven_accuracy(errors, n, judged, Level(ALPHA, 1)) > right:
                 total += likely(errors, n, 1 - passed) * likely(
                     false_passes, labelled, wrongly_passed
                 )
@@ -493,6 +494,6 @@ def test_without_the_correction_a_kind_judge_would_be_believed() -> None:
     too_high = sum(
         comb(40, errors) * (1 - passed) ** errors * passed ** (40 - errors)
         for errors in range(41)
-        if proven_accuracy(errors, 40, None, 1) > 0.6
+        if proven_accuracy(errors, 40, None, Level(ALPHA, 1)) > 0.6
     )
     assert too_high > 0.9

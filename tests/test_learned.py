@@ -16,14 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.classifiers import Bomb, edited, forged
-from tierwise.errors import ConfigError, Misuse, UnknownName
+from tierwise.errors import ConfigError, UnknownName
 from tierwise.evidence.training.labelled import (
     Labelled,
     data_hash,
     load_labelled,
     split,
 )
-from tierwise.evidence.training.thresholds import fit_threshold
 from tierwise.evidence.training.train import identity_before, train
 from tierwise.gateway.learned.classifier import Classifier
 from tierwise.gateway.learned.files import load, read_metadata, save
@@ -613,58 +612,3 @@ def test_a_file_that_holds_anything_but_strings_and_numbers_is_refused(
         forged(saved, skops.io.dumps(content))
         with pytest.raises(ConfigError, match=r"classify.skops: refused"):
             load(saved)
-
-
-# --- the threshold -------------------------------------------------------------------------------
-
-
-def test_the_threshold_is_the_lowest_one_whose_answers_show_the_floor() -> None:
-    """59 right answers in a row show 0.95; one wrong answer below them is left out, ten wrong ones as well."""
-    confidences = [0.9] * 59 + [0.5] * 10
-    fitted = fit_threshold(confidences, [True] * 59 + [False] * 10, 0.95)
-    assert fitted is not None
-    assert (fitted.threshold, fitted.coverage, fitted.expected_accuracy) == (
-        0.9,
-        59 / 69,
-        1.0,
-    )
-
-
-def test_too_few_examples_or_too_many_errors_have_no_threshold() -> None:
-    assert fit_threshold([0.9] * 58, [True] * 58, 0.95) is None
-    assert fit_threshold([0.9] * 300, [True, False] * 150, 0.95) is None
-    assert fit_threshold([], [], 0.95) is None
-
-
-def test_equal_confidences_stay_on_one_side() -> None:
-    """The first 59 of these are right, but no threshold can tell them from the next two."""
-    assert fit_threshold([0.9] * 61, [True] * 59 + [False] * 2, 0.95) is None
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([0.2, 0.5, 0.7, 0.9, 0.99]), st.booleans()),
-        max_size=80,
-    )
-)
-def test_what_a_threshold_says_is_true_of_the_examples_and_a_lower_floor_never_answers_less(
-    pairs: list[tuple[float, bool]],
-) -> None:
-    confidences, correct = [c for c, _ in pairs], [ok for _, ok in pairs]
-    strict, lax = (
-        fit_threshold(confidences, correct, 0.7),
-        fit_threshold(confidences, correct, 0.4),
-    )
-    if strict:
-        answered = [ok for c, ok in pairs if c >= strict.threshold]
-        assert strict.coverage == len(answered) / len(pairs)
-        assert strict.expected_accuracy == sum(answered) / len(answered) > 0.7
-        assert lax is not None
-        assert lax.coverage >= strict.coverage
-
-
-def test_a_threshold_for_unequal_lists_or_an_impossible_floor_is_refused() -> None:
-    with pytest.raises(Misuse, match="2 confidences, 1 results"):
-        fit_threshold([0.1, 0.2], [True], 0.9)
-    with pytest.raises(Misuse, match=r"floor 1\.0"):
-        fit_threshold([0.1], [True], 1.0)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         GoldenStep,
     )
     from tierwise.plan import PlannedEarlierSteps
-    from tierwise.policy.certificates import Certificate
+    from tierwise.policy.certificates import Certificate, Look
     from tierwise.project import Project
 
 
@@ -149,8 +149,9 @@ def certify(
     from tierwise.evidence.certify import (
         Evaluation,
         compare,
-        keep_larger,
+        keep_earlier,
         load_golden_step,
+        look_at,
     )
     from tierwise.evidence.judge import load_labels
     from tierwise.orchestrate.secrets import variables
@@ -190,6 +191,8 @@ def certify(
             )
             # Read before measuring, since the file is written as a whole afterwards.
             earlier = project.certificates.certificates
+            look = look_at(evaluation, candidates, threshold.value)
+            look_number = project.certificates.number_of_look(look.step, look.tried)
             if not replace:
                 _say_what_is_kept(evaluation, candidates, earlier)
             # No candidate is called before this question.
@@ -198,13 +201,15 @@ def certify(
                 evaluation,
                 candidates,
                 thresholds=threshold.value,
-                earlier=earlier,
+                look=look_number,
                 to_label=to_label,
             )
+        # Without any proof nothing was tested, so that no alpha is spent.
+        tested = any(result.certificate for result in results)
         if not replace:
-            results = keep_larger(evaluation, results, earlier)
+            results = keep_earlier(evaluation, results, earlier)
         # Before any output, so that a closed pipe cannot keep certificates from being written.
-        written = _save_certificates(evaluation, earlier, results)
+        written = _save_certificates(evaluation, results, look if tested else None)
         added = _add_labels(labels, results) if to_label else 0
         data = [candidate_data(evaluation, result) for result in results]
     if as_json:
@@ -220,22 +225,15 @@ def certify(
 
 
 def _save_certificates(
-    evaluation: Evaluation,
-    earlier: Sequence[Certificate],
-    results: Sequence[CandidateResult],
+    evaluation: Evaluation, results: Sequence[CandidateResult], look: Look | None
 ) -> int:
-    """Write the certificates that were measured, and return their number.
-
-    Earlier ones on the same golden set prove a little less, as more candidates are compared now.
-    """
-    from tierwise.evidence.certify import with_lower_bounds
+    """Write the certificates that were measured and the look; return the certificates' number."""
     from tierwise.policy.certificates import save_certificates
     from tierwise.project import CERTIFICATES
 
     new = [result.certificate for result in results if result.certificate]
-    lowered = with_lower_bounds(evaluation, earlier, results)
     root = evaluation.engine.project.root
-    save_certificates(root / CERTIFICATES, [*lowered, *new])
+    save_certificates(root / CERTIFICATES, new, look)
     return len(new)
 
 

@@ -198,6 +198,7 @@ def _train_if_changed(
             metadata.identity == identity_before(labelled)
             and metadata.sensitivity == sensitivity
             and metadata.left_out == labels_left_out(labelled, labels)
+            and metadata.thresholds  # missing in classifiers of earlier versions
         ):
             typer.echo("Nothing has changed since it was trained.", err=True)
             return metadata

@@ -1,9 +1,10 @@
 """Certificates: dated proof that a model, or a chain of models, meets a floor on a golden set.
 
 The proof is one number: the exact one-sided lower bound of the accuracy's confidence interval
-(Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934), with alpha
-divided by the number of candidates that were compared on the same golden set (Bonferroni). The
-bound is in the file, so that only making a certificate needs SciPy, never using one.
+(Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934), at the level
+that the look at the labels and the candidates compared leave to one. A certificate with a
+confidence threshold is proof for one floor, which is then its bound. The bound is in the file, so
+that only making a certificate needs SciPy, never using one.
 """
 
 from __future__ import annotations
@@ -227,9 +228,8 @@ class Certificate(Settings):
 
     `n` counts the items that it had to answer: the whole golden set, or, for a single model with a
     `threshold`, the items that reach it, since the rest go on to another model. An item without an
-    answer (`deferred`) counts as an error: the accuracy is over all `n`. `compared` counts
-    everything that was tried on this golden set and could have been chosen, each threshold
-    included.
+    answer (`deferred`) counts as an error: the accuracy is over all `n`. `alpha` is what this
+    `look` at the step's labels may spend, and `compared` the number of candidates that share it.
     """
 
     step: str
@@ -249,10 +249,16 @@ class Certificate(Settings):
     compared: Annotated[int, Field(ge=1)] = 1
     alpha: Annotated[float, Field(gt=0, lt=1)] = ALPHA
     bound: Annotated[float, Field(ge=0, lt=1)]
+    # 1 for the first look at the step's labels; None: made before looks were counted
+    look: Annotated[int, Field(ge=1)] | None = None
+    # the floor that it was made for; None: none was set
+    floor: Share | None = None
     # below this confidence the first model hands the document on
     threshold: float | None = None
     # share of the golden set that the first model answers itself
     coverage: Share | None = None
+    # of the thresholds that were fixed before the golden set was looked at, for a classifier
+    thresholds_hash: str | None = None
     # USD a document at the prices of that day; None when unknown
     mean_cost: Usd | None = None
     # catalog name -> tokens a document, so that new prices change the order
@@ -373,16 +379,43 @@ class Certificate(Settings):
         return "; ".join(reasons) or None
 
 
+class Look(Settings):
+    """One look at a step's labels: some candidates were tested on them, whatever came of it."""
+
+    step: str
+    golden: str  # file name
+    n: Annotated[int, Field(ge=1)]  # golden items
+    floor: Share | None = None
+    candidates: tuple[str, ...]  # such as "small" and "small > large"
+    # hash of all that the result depends on: the same look again is no further one
+    tried: str
+    date: datetime.date
+
+
 class Certificates(Settings):
     """All certificates of a project, one for each step and chain, in the order of these names."""
 
     version: Literal[1] = 1
     certificates: tuple[Certificate, ...] = ()
+    looks: tuple[Look, ...] = ()  # the oldest first
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of everything that routing may depend on."""
-        return canonical_hash(self.model_dump(mode="json"))
+        return canonical_hash(self.model_dump(mode="json", exclude={"looks"}))
+
+    def number_of_look(self, step: str, tried: str) -> int:
+        """Return the number that a look at a step's labels has: its old one, or the next."""
+        of_step = [look for look in self.looks if look.step == step]
+        uncounted = {
+            certificate.golden_hash
+            for certificate in self.certificates
+            if certificate.step == step and certificate.look is None
+        }
+        for place, look in enumerate(of_step):
+            if look.tried == tried:
+                return len(uncounted) + place + 1
+        return len(uncounted) + len(of_step) + 1
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, tuple[str, ...]], Certificate]:
@@ -433,7 +466,15 @@ class Certificates(Settings):
         """Return a copy with this one in place of the one for the same step and chain."""
         by_key = {**self._by_key, (certificate.step, certificate.models): certificate}
         # Sorted, so that a file under version control changes only where something was measured.
-        return Certificates(certificates=tuple(by_key[key] for key in sorted(by_key)))
+        ordered = tuple(by_key[key] for key in sorted(by_key))
+        return Certificates(certificates=ordered, looks=self.looks)
+
+    def with_look(self, look: Look) -> Certificates:
+        """Return a copy with this look, unless it is there already."""
+        known = {(each.step, each.tried) for each in self.looks}
+        if (look.step, look.tried) in known:
+            return self
+        return Certificates(certificates=self.certificates, looks=(*self.looks, look))
 
 
 def load_certificates(path: Path) -> Certificates:
@@ -455,16 +496,23 @@ def load_certificates(path: Path) -> Certificates:
     return certificates
 
 
-def save_certificates(path: Path, certificates: Iterable[Certificate]) -> Certificates:
+def save_certificates(
+    path: Path, certificates: Iterable[Certificate], look: Look | None = None
+) -> Certificates:
     """Add certificates to the file, in place of those for the same step and chain; return all.
 
-    The file is replaced at once or not at all. Raises ConfigError when it is not valid or cannot be
-    written.
+    `look` is the one that they come from: it is kept though it gives no certificate. The file is
+    replaced at once or not at all. Raises ConfigError when it is not valid or cannot be written.
     """
     updated = load_certificates(path)
     for certificate in certificates:
         updated = updated.with_certificate(certificate)
-    write_yaml(path, updated.model_dump(exclude_none=True), header=HEADER)
+    if look is not None:
+        updated = updated.with_look(look)
+    data = updated.model_dump(exclude_none=True)
+    if not updated.looks:
+        del data["looks"]
+    write_yaml(path, data, header=HEADER)
     return updated
 
 

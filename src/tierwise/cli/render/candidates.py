@@ -27,7 +27,6 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
     measured = result.measurement
     judged = measured.judged
     floor = evaluation.floor
-    bound = measured.bound(result.compared)
     # None: no call reported its tokens.
     usage = measured.mean_usage or {}
     return {
@@ -39,11 +38,13 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
         "right": measured.n - measured.errors,
         "no_answer": measured.deferred,
         "accuracy": 1 - measured.errors / measured.n if measured.n else None,
-        "bound": bound,
-        "compared": result.compared,
+        "bound": result.bound,
+        "compared": result.level.compared,
+        "alpha": result.level.alpha,
         "floor": floor,
-        "capable": floor is not None and bound >= floor,
+        "capable": floor is not None and result.bound >= floor,
         "certified": result.certificate is not None,
+        "next_floor": result.next_floor and asdict(result.next_floor),
         "cost_a_document_usd": measured.mean_cost,
         "mean_usage": {name: tokens.model_dump() for name, tokens in usage.items()},
         "latency_p50_s": measured.latency_p50_s,
@@ -71,13 +72,16 @@ def print_candidates(
     if evaluation.floor is not None:
         floor = f"floor {evaluation.floor:g}"
     title = f"{evaluation.step.name} on {golden.path.name}: {size} examples, {floor}"
-    # The same number for all: each of several candidates has to prove more than one alone.
-    if results[0].compared > 1:
-        title += f", {results[0].compared} compared"
+    # Each of several candidates has to prove more than one alone.
+    candidates = {result.measurement.models for result in results}
+    if len(candidates) > 1:
+        title += f", {len(candidates)} compared"
     print_table([_cells(row) for row in data], title=title)
     for row, result in zip(data, results, strict=True):
         if not row["capable"] or result.note:
             typer.echo(f"{row['candidate']}: {row['says']}")
+        if result.next_floor:
+            typer.echo(f"{row['candidate']}: {result.next_floor.sentence}")
     for result in results:
         _print_wrong(result)
 
@@ -153,8 +157,6 @@ def _conclusion(evaluation: Evaluation, result: CandidateResult) -> str:
     """Return what the result means, and what to do next."""
     measured = result.measurement
     parts = [_evidence(evaluation, result)]
-    if measured.threshold is not None and result.certificate is None:
-        parts.append("so the certificate is for the candidate without a threshold")
     if result.note:
         parts.append(result.note)
     if measured.no_answer:
@@ -176,7 +178,7 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
     if judged is None:
         if not measured.n:
             return "kept nothing"
-        return measured.shortfall(floor, result.compared).sentence
+        return measured.shortfall(floor, result.level).sentence
     # Before any figure of the judge: without these labels it has none that counts.
     if judged.open_labels:
         labels = f"{evaluation.golden.path.stem}-labels.jsonl"
@@ -194,7 +196,7 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
     else:
         text += "; a judge never certifies alone"
     # None: no number of labels would be enough; 0: there are enough.
-    missing = measured.labels_for_the_judge(floor, result.compared)
+    missing = measured.labels_for_the_judge(floor, result.level)
     if missing is None:
         return f"{text}; too few passed for {floor:g}, however many labels people give"
     if missing:

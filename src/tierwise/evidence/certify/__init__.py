@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from tierwise.evidence.certify.compare import (
     CandidateResult,
-    Thresholds,
-    check_measurable,
     compare,
-    keep_larger,
+    keep_earlier,
     larger_certificates,
-    with_lower_bounds,
+    look_at,
 )
 from tierwise.evidence.certify.estimate import CostEstimate, estimate_cost
 from tierwise.evidence.certify.golden_step import (
@@ -20,6 +18,8 @@ from tierwise.evidence.certify.golden_step import (
     row_faults,
     with_arrived,
 )
+from tierwise.evidence.certify.levels import Level, alpha_of_look
+from tierwise.evidence.certify.measurable import Thresholds, check_measurable
 from tierwise.evidence.certify.measure import Evaluation, Measurement, ScoredExample
 from tierwise.evidence.certify.wrong_answers import Difference, WrongAnswer
 
@@ -29,19 +29,21 @@ __all__ = [
     "Difference",
     "Evaluation",
     "GoldenStep",
+    "Level",
     "Measurement",
     "ScoredExample",
     "Thresholds",
     "WrongAnswer",
+    "alpha_of_look",
     "check_measurable",
     "compare",
     "estimate_cost",
     "golden_faults",
-    "keep_larger",
+    "keep_earlier",
     "larger_certificates",
     "load_golden_step",
+    "look_at",
     "measured_step",
     "row_faults",
     "with_arrived",
-    "with_lower_bounds",
 ]

@@ -6,45 +6,47 @@ import datetime
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tierwise import __version__
-from tierwise.errors import ConfigError, Misuse
 from tierwise.evidence import judge
+from tierwise.evidence.certify.candidates import (
+    Plain,
+    candidate_with_thresholds,
+    plain_candidate,
+)
+from tierwise.evidence.certify.levels import Level, alpha_of_look, share_level
+from tierwise.evidence.certify.measurable import (
+    Chain,
+    Thresholds,
+    check_measurable,
+    may_have_threshold,
+)
 from tierwise.evidence.certify.measure import (
     Evaluation,
     Measurement,
-    ScoredExample,
     answers_by_id,
     measure,
-    proven_accuracy,
     score,
 )
-from tierwise.evidence.judge import HumanLabel, JudgeValidation
-from tierwise.evidence.training.labelled import split
-from tierwise.evidence.training.thresholds import fit_threshold
-from tierwise.gateway.learned.files import load, trained_file
-from tierwise.policy.certificates import ALPHA, Certificate
-from tierwise.policy.rules import features
-from tierwise.text.tokens import count_tokens
-
-# share of the golden set that thresholds are fitted on; the rest certifies them
-FIT = 0.4
-# Levels to fit at first: a threshold that barely shows the floor on one part often misses it on the
-# other.
-STRICT = (0.0005, 0.005)
-Thresholds = Literal["auto", "fit", "none"]
-Chain = tuple[str, ...]  # catalog names, in order
+from tierwise.evidence.certify.next_floor import NextFloor, next_floor
+from tierwise.evidence.certify.thresholds import AtThreshold, p_value
+from tierwise.evidence.judge import HumanLabel
+from tierwise.policy.certificates import Certificate, Look
+from tierwise.records import canonical_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateResult:
-    """The measurement of one candidate among `compared`, and its certificate, if it gets one."""
+    """The measurement of one candidate at its level, and its certificate, if it gets one."""
 
     measurement: Measurement
-    compared: int
+    level: Level
+    # the accuracy that is proven
+    bound: float
     certificate: Certificate | None
     note: str = ""
+    # what more labels would bring; None: nothing near
+    next_floor: NextFloor | None = None
     # answers for human labelling, where asked for
     to_label: tuple[HumanLabel, ...] = ()
 
@@ -54,201 +56,157 @@ def compare(
     candidates: Sequence[Chain],
     *,
     thresholds: Thresholds = "auto",
-    earlier: Iterable[Certificate] = (),
+    look: int = 1,
     to_label: int = 0,
     machine: str | None = None,
 ) -> list[CandidateResult]:
     """Measure candidates and return what that proves of each.
 
-    With thresholds, a first model that reports its confidence is also measured as one that hands on
-    the answers it is unsure of: with `fit` always, with `auto` where the candidate misses the floor
-    otherwise. `earlier` certificates on the same golden set count as compared; see
-    `with_lower_bounds`. `to_label` is the number of answers of each candidate for human labelling.
-    Raises Misuse for candidates that cannot be measured.
+    With thresholds, a first model that reports its confidence may be certified for the answers of
+    which it is surest. `look` is the number of this look at the step's labels, which decides how
+    much of alpha it may spend: see `look_at`. `to_label` is the number of answers of each candidate
+    for human labelling. Raises Misuse for candidates that cannot be measured.
     """
     check_measurable(evaluation, candidates, thresholds)
-    may_have_threshold: list[Chain] = []
-    if thresholds != "none":
-        may_have_threshold = [
-            chain for chain in candidates if _may_have_threshold(evaluation, chain[0])
-        ]
-    before = [c for c in earlier if _is_on_same_golden_set(evaluation, c)]
-    compared = _number_compared(candidates, may_have_threshold, before)
-    results = []
+    alpha = alpha_of_look(look)
+    at_first = Level(alpha, len(candidates))
+    measured: dict[Chain, Plain] = {}
+    labels: dict[Chain, tuple[HumanLabel, ...]] = {}
     for chain in candidates:
         scored = score(evaluation, chain, evaluation.golden.examples)
         plain = measure(evaluation, chain, scored)
-        meets_floor = (
-            evaluation.floor is None or plain.bound(compared) >= evaluation.floor
-        )
-        limited = None
-        if chain in may_have_threshold and (thresholds == "fit" or not meets_floor):
-            limited = _with_threshold(evaluation, chain, scored, compared)
-        asked: list[HumanLabel] = []
+        if thresholds != "none" and may_have_threshold(evaluation, chain[0]):
+            measured[chain] = candidate_with_thresholds(
+                evaluation, plain, scored, at_first
+            )
+        else:
+            measured[chain] = plain_candidate(evaluation, plain)
         if to_label:
             asked = judge.select_for_labelling(
                 evaluation.golden.examples, answers_by_id(scored), to_label
             )
-        results += _results(evaluation, plain, limited, compared, tuple(asked), machine)
+            labels[chain] = tuple(asked)
+    levels = share_level(
+        list(measured),
+        alpha,
+        lambda chain, level: _is_shown_whole(measured[chain], level),
+    )
+    results = []
+    for chain, candidate in measured.items():
+        results += _results(
+            evaluation,
+            candidate,
+            level=levels[chain],
+            at_first=at_first,
+            look=look,
+            to_label=labels.get(chain, ()),
+            machine=machine or _this_machine(),
+        )
     return results
 
 
-def _number_compared(
-    candidates: Sequence[Chain],
-    may_have_threshold: Sequence[Chain],
-    before: Sequence[Certificate],
-) -> int:
-    """Return the number of candidates that share alpha.
-
-    It never falls: a certificate from a larger comparison keeps its size.
-    """
-    others = sum(certificate.models not in candidates for certificate in before)
-    # a chain that may get a threshold is tested twice: plain, and with it
-    now = len(candidates) + len(may_have_threshold) + others
-    compared_before = [certificate.compared for certificate in before]
-    return max([now, *compared_before])
-
-
-def check_measurable(
+def look_at(
     evaluation: Evaluation, candidates: Sequence[Chain], thresholds: Thresholds
-) -> None:
-    """Raise Misuse for candidates that cannot be measured, before anything is spent."""
-    step = evaluation.step
-    if step.correct is None:
-        raise Misuse(
-            f"the step {step.name} does not say what a right answer is: give step(…, correct=…)"
-        )
-    for chain in candidates:
-        for name in chain:
-            _check_model(evaluation, name)
-        if len(set(chain)) < len(chain):
-            raise Misuse(f"{' > '.join(chain)} names a model twice")
-    if evaluation.judge:
-        if evaluation.rubric is None:
-            raise Misuse(
-                f"there is nothing to judge: {step.name} has no rubric "
-                "(correct=rubric(…), or golden/*.yaml)"
-            )
-        for chain in candidates:
-            judge.check_judge(evaluation.engine, evaluation.judge, chain)
-        _check_guards(evaluation, evaluation.judge)
-    _check_prompts(evaluation)
-    can_fit = any(_may_have_threshold(evaluation, chain[0]) for chain in candidates)
-    if thresholds == "fit" and not can_fit:
-        raise Misuse(
-            "no threshold can be fitted: that takes a first model with `confidence: true` or a "
-            "trained one, a floor for the step, `low_confidence` under escalate.on in rules.yaml, "
-            "and no rubric"
-        )
+) -> Look:
+    """Return this look at the step's labels, for the record of all looks.
 
-
-def _check_prompts(evaluation: Evaluation) -> None:
-    """Raise ConfigError for an example that the prompt cannot be filled in for."""
-    prompt = evaluation.engine.prompts[evaluation.step.prompt]
-    parameters = {"part": None, **evaluation.parameters}
-    for example in evaluation.golden.examples:
-        try:
-            prompt.render(example.document(), parameters)
-        except ConfigError as error:
-            raise ConfigError(
-                f"the prompt {prompt.name} does not fit this row: {error.message}; "
-                "give the row the outcomes and metadata that production has",
-                path=evaluation.golden.path,
-                line=example.line or None,
-            ) from None
-
-
-def _check_model(evaluation: Evaluation, name: str) -> None:
-    policy = evaluation.engine.policy
-    unusable = policy.unusable(policy.catalog.model(name), evaluation.step.name)
-    if unusable:
-        raise Misuse(f"{name} cannot be measured: {unusable.reason}")
-    seen = _trained_on(evaluation, name)
-    if seen:
-        raise Misuse(
-            f"{name} was trained on {seen} of these examples, and knows their answers; "
-            "train it again without them"
-        )
-    _check_guards(evaluation, name)
-
-
-def _check_guards(evaluation: Evaluation, name: str) -> None:
-    """Raise Misuse if a guard withholds examples from a model: half a set would prove nothing."""
-    policy = evaluation.engine.policy
-    tier = policy.catalog.model(name).tier
-    examples = evaluation.golden.examples
-    withheld: dict[str, str] = {}  # by the example's id: why
-    for example in examples:
-        document_features = features(
-            evaluation.step,
-            example.document(),
-            tokens=count_tokens(example.text),
-            prompt_tokens=0,
-            budget_used=0,
-        )
-        reason = policy.rules.forbidden(tier, document_features)
-        if reason:
-            withheld[example.id] = reason
-    if withheld:
-        first, reason = next(iter(withheld.items()))
-        raise Misuse(
-            f"{name} may not see {len(withheld)} of {len(examples)} examples, such as '{first}': "
-            f"{reason}; leave {name} out, or give --golden a set without them"
-        )
-
-
-def with_lower_bounds(
-    evaluation: Evaluation,
-    certificates: Iterable[Certificate],
-    results: Sequence[CandidateResult],
-) -> list[Certificate]:
-    """Return earlier certificates on the same golden set, with the bounds they now prove.
-
-    There are more candidates than before, so each proves a little less.
+    The same labels, floor, candidates and rules are the same look again, and spend nothing: the
+    result is the same. Answers that are asked for anew are another look.
     """
-    measured_now = {result.measurement.models for result in results}
-    compared = max(result.compared for result in results)
-    lowered = []
-    for certificate in certificates:
-        # replaced by this measurement, or of as large a comparison already
-        if certificate.models in measured_now or certificate.compared >= compared:
-            continue
-        if not _is_on_same_golden_set(evaluation, certificate):
-            continue
-        bound = proven_accuracy(
-            certificate.errors, certificate.n, _judge_validation(certificate), compared
-        )
-        lowered.append(
-            certificate.model_copy(update={"compared": compared, "bound": bound})
-        )
-    return lowered
+    engine = evaluation.engine
+    current = engine.current(evaluation.step, evaluation.parameters)
+    names = {name for chain in candidates for name in chain}
+    judged = None
+    if evaluation.judge:
+        judged = [evaluation.judge, repr(evaluation.labels)]
+    tried = [
+        evaluation.golden.hash,
+        evaluation.floor,
+        current.prompt_hash,
+        current.step_hash,
+        current.measures.get(evaluation.golden.path.name, ""),
+        current.escalate,
+        {name: current.identities.get(name) for name in sorted(names)},
+        sorted(candidates),
+        thresholds,
+        judged,
+        evaluation.fresh_since,
+    ]
+    return Look(
+        step=evaluation.step.name,
+        golden=evaluation.golden.path.name,
+        n=len(evaluation.golden.examples),
+        floor=evaluation.floor,
+        candidates=tuple(" > ".join(chain) for chain in candidates),
+        tried=canonical_hash(tried),
+        date=datetime.date.today(),
+    )
 
 
-def keep_larger(
+def _is_shown_whole(candidate: Plain, level: Level) -> bool:
+    """Return True if a candidate is shown to meet the floor in all that it answers."""
+    shown = candidate.shown(level)
+    return shown is not None and shown.threshold is None
+
+
+def keep_earlier(
     evaluation: Evaluation,
     results: Sequence[CandidateResult],
     earlier: Iterable[Certificate],
 ) -> list[CandidateResult]:
-    """Return the results without certificates that would replace those of larger measurements.
+    """Return the results without certificates that would replace better ones that are valid.
 
-    A void certificate is no loss, and the same golden set is no smaller one.
+    Better is one that rests on more labels, or that shows the floor where this look, with its
+    smaller share of alpha, does not. Answers that were asked for anew replace even these.
     """
-    larger = larger_certificates(
-        evaluation, [result.measurement.models for result in results], earlier
-    )
+    candidates = [result.measurement.models for result in results]
+    larger = larger_certificates(evaluation, candidates, earlier)
+    shown = _shown_before(evaluation, earlier)
     kept = []
     for result in results:
-        certificate = larger.get(result.measurement.models)
-        if certificate is None or result.certificate is None:
+        models = result.measurement.models
+        if result.certificate is None:
             kept.append(result)
-            continue
-        note = (
-            f"not written: the certificate of {certificate.date} rests on {certificate.n} labels "
-            f"({certificate.golden}), this one would on {result.certificate.n}; "
-            "--replace writes it all the same"
-        )
-        kept.append(replace(result, certificate=None, note=note))
+        elif models in larger:
+            certificate = larger[models]
+            note = (
+                f"not written: the certificate of {certificate.date} rests on "
+                f"{certificate.n} labels ({certificate.golden}), "
+                f"this one would on {result.certificate.n}; "
+                "--replace writes it all the same"
+            )
+            kept.append(replace(result, certificate=None, note=note))
+        elif models in shown and not _meets_floor(evaluation, result.certificate):
+            certificate = shown[models]
+            note = (
+                f"the certificate of {certificate.date} stays: it shows "
+                f"{certificate.bound:.3f}, and a later look at the labels has less of alpha "
+                "to show it with; --replace writes this one all the same"
+            )
+            kept.append(replace(result, certificate=None, note=note))
+        else:
+            kept.append(result)
     return kept
+
+
+def _shown_before(
+    evaluation: Evaluation, earlier: Iterable[Certificate]
+) -> dict[Chain, Certificate]:
+    """Return the valid certificates of this step that meet its floor, by their models."""
+    if evaluation.fresh_since is not None:
+        return {}
+    current = evaluation.engine.current(evaluation.step, evaluation.parameters)
+    return {
+        certificate.models: certificate
+        for certificate in earlier
+        if certificate.step == evaluation.step.name
+        and _meets_floor(evaluation, certificate)
+        and certificate.void_reasons(current) is None
+    }
+
+
+def _meets_floor(evaluation: Evaluation, certificate: Certificate) -> bool:
+    return evaluation.floor is not None and certificate.covers(evaluation.floor)
 
 
 def larger_certificates(
@@ -279,76 +237,110 @@ def _measured_on(certificate: Certificate) -> float:
 
 def _results(
     evaluation: Evaluation,
-    plain: Measurement,
-    limited: Measurement | str | None,
-    compared: int,
+    candidate: Plain,
+    *,
+    level: Level,
+    at_first: Level,
+    look: int,
     to_label: tuple[HumanLabel, ...],
-    machine: str | None,
+    machine: str,
 ) -> list[CandidateResult]:
-    """Return a candidate's results: plain, and with a threshold where that was measured.
+    """Return a candidate's results: all of its answers, and with a threshold if that is shown.
 
-    A chain has one certificate: that with a threshold if it meets the floor, else the plain one.
-    `limited` is a text where no threshold could be fitted.
+    A chain has one certificate: with the threshold if there is one, else of all answers.
+    `at_first` is the level before others passed on theirs: only at that one do the bounds of all
+    candidates hold together, so a certificate at another claims the floor and no more.
     """
-    if not isinstance(limited, Measurement):
-        result = CandidateResult(
-            measurement=plain,
-            compared=compared,
-            certificate=_certificate(evaluation, plain, compared, machine),
-            note=limited or "",
-            to_label=to_label,
+    plain = candidate.measurement
+    shown = candidate.shown(level)
+    bound = plain.bound(at_first)
+    if shown is not None and shown.threshold is None and evaluation.floor is not None:
+        bound = max(bound, evaluation.floor)
+    with_threshold = None
+    if shown is not None and shown.threshold is not None:
+        with_threshold = _with_threshold(evaluation, candidate, shown.threshold, level)
+    further = _next_floor(evaluation, candidate, bound, with_threshold, look + 1)
+    certificate = None
+    if with_threshold is None:
+        certificate = _certificate(
+            evaluation, candidate, plain, bound, level=level, look=look, machine=machine
         )
-        return [result]
-    floor = evaluation.floor
-    meets_floor = floor is not None and limited.bound(compared) >= floor
-    certified = limited if meets_floor else plain
-    certificate = _certificate(evaluation, certified, compared, machine)
-    return [
-        CandidateResult(
-            measurement=measurement,
-            compared=compared,
-            certificate=certificate if measurement is certified else None,
-            to_label=to_label,
-        )
-        for measurement in (plain, limited)
-    ]
+    everything = CandidateResult(
+        measurement=plain,
+        level=level,
+        bound=bound,
+        certificate=certificate,
+        note=candidate.note,
+        next_floor=further if with_threshold is None else None,
+        to_label=to_label,
+    )
+    if with_threshold is None or evaluation.floor is None:
+        return [everything]
+    surest = CandidateResult(
+        measurement=with_threshold,
+        level=level,
+        bound=evaluation.floor,
+        certificate=_certificate(
+            evaluation,
+            candidate,
+            with_threshold,
+            evaluation.floor,
+            level=level,
+            look=look,
+            machine=machine,
+        ),
+        next_floor=further,
+        to_label=to_label,
+    )
+    return [everything, surest]
+
+
+def _next_floor(
+    evaluation: Evaluation,
+    candidate: Plain,
+    bound: float,
+    with_threshold: Measurement | None,
+    look: int,
+) -> NextFloor | None:
+    """Return what more labels would bring at the next look; None for a rubric, or nothing near."""
+    if evaluation.floor is None or evaluation.rubric is not None:
+        return None
+    above = None
+    if with_threshold is not None:
+        above = evaluation.floor
+    elif bound >= evaluation.floor:
+        above = bound
+    level = Level(alpha_of_look(look), compared=1)
+    size = len(evaluation.golden.examples)
+    return next_floor(candidate, size, level, above=above)
 
 
 def _with_threshold(
-    evaluation: Evaluation, chain: Chain, scored: Sequence[ScoredExample], compared: int
-) -> Measurement | str:
-    """Measure a candidate with a threshold on its first model.
+    evaluation: Evaluation, candidate: Plain, threshold: float, level: Level
+) -> Measurement | None:
+    """Measure a candidate with its threshold, as production runs it; None if it misses the floor.
 
-    The threshold is fitted on one part of the golden set and measured on the other. Returns the
-    reason where none can be fitted.
+    A chain may deliver something else than its models do alone, such as where the rules limit the
+    number of escalations.
     """
-    fit, rest = split(evaluation.golden.examples, FIT, "threshold")
-    # the first model alone: in a chain, a later one may have given the answer
-    first = scored if len(chain) == 1 else score(evaluation, chain[:1], fit)
-    fit_ids = {example.id for example in fit}
-    confidences = []
-    right = []
-    for s in first:
-        if s.example.id not in fit_ids or not s.answered:
-            continue
-        confidence = s.outcome.attempts[-1].confidence
-        if confidence is not None:
-            confidences.append(confidence)
-            right.append(s.right)
-    if not confidences or not rest or evaluation.floor is None:
-        return f"{chain[0]} reported no confidence"
-    level = ALPHA / compared  # Bonferroni: all candidates together have ALPHA
-    # the last level shows the floor on more examples of the same kind, as many as the rest has
-    for alpha in (*STRICT, level, level ** (len(fit) / len(rest))):
-        fitted = fit_threshold(confidences, right, evaluation.floor, alpha=alpha)
-        if fitted:
-            scored_rest = score(evaluation, chain, rest, fitted.threshold)
-            return measure(evaluation, chain, scored_rest, fitted.threshold)
-    return f"no confidence of {chain[0]} separates right answers from wrong ones"
+    chain = candidate.chain
+    scored = score(evaluation, chain, evaluation.golden.examples, threshold)
+    measurement = measure(evaluation, chain, scored, threshold)
+    tested = AtThreshold(threshold, measurement.n, measurement.errors)
+    if evaluation.floor is None or p_value(tested, evaluation.floor) > level.each:
+        return None
+    return measurement
 
 
 def _certificate(
-    evaluation: Evaluation, measurement: Measurement, compared: int, machine: str | None
+    evaluation: Evaluation,
+    candidate: Plain,
+    measurement: Measurement,
+    bound: float,
+    *,
+    level: Level,
+    look: int,
+    machine: str,
 ) -> Certificate | None:
     """Return the dated proof of a measurement; None where it proves nothing.
 
@@ -371,10 +363,14 @@ def _certificate(
         n=measurement.n,
         errors=measurement.errors,
         deferred=measurement.deferred,
-        compared=compared,
-        bound=measurement.bound(compared),
+        compared=level.compared,
+        alpha=level.alpha,
+        bound=bound,
+        look=look,
+        floor=evaluation.floor,
         threshold=measurement.threshold,
         coverage=measurement.coverage,
+        thresholds_hash=candidate.thresholds_hash,
         mean_cost=measurement.mean_cost,
         mean_usage=measurement.mean_usage,
         latency_p50_s=measurement.latency_p50_s,
@@ -382,7 +378,7 @@ def _certificate(
         human_labels=judged.human_labels if judged else None,
         false_passes=judged.false_passes if judged else None,
         date=datetime.date.today(),
-        machine=machine or _this_machine(),
+        machine=machine,
         tierwise_version=__version__,
     )
 
@@ -390,45 +386,4 @@ def _certificate(
 def _this_machine() -> str:
     return (
         f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    )
-
-
-def _may_have_threshold(evaluation: Evaluation, name: str) -> bool:
-    """Return True if a model reports its confidence, and the rules hand on its unsure answers."""
-    policy = evaluation.engine.policy
-    model = policy.catalog.model(name)
-    reports_confidence = model.confidence or model.learned is not None
-    is_escalated = "low_confidence" in policy.rules.escalate.on
-    is_certifiable = evaluation.floor is not None and evaluation.rubric is None
-    return reports_confidence and is_escalated and is_certifiable
-
-
-def _trained_on(evaluation: Evaluation, name: str) -> int:
-    """Return the number of golden examples that a learned model was trained on."""
-    engine = evaluation.engine
-    if not engine.policy.catalog.model(name).learned:
-        return 0
-    classifier = load(trained_file(engine.project.root, name))
-    return sum(classifier.saw(example.text) for example in evaluation.golden.examples)
-
-
-def _is_on_same_golden_set(evaluation: Evaluation, certificate: Certificate) -> bool:
-    """Return True if a certificate has the same examples, prompt, schema and parameters."""
-    current = evaluation.engine.current(evaluation.step, evaluation.parameters)
-    return (
-        certificate.step == evaluation.step.name
-        and certificate.golden_hash == evaluation.golden.hash
-        and certificate.prompt_hash == current.prompt_hash
-        and certificate.step_hash == current.step_hash
-    )
-
-
-def _judge_validation(certificate: Certificate) -> JudgeValidation | None:
-    """Return the judge and the human labels that a certificate rests on."""
-    if certificate.judged_by is None:
-        return None
-    return JudgeValidation(
-        by=certificate.judged_by,
-        human_labels=certificate.human_labels or 0,
-        false_passes=certificate.false_passes or 0,
     )

@@ -15,10 +15,10 @@ from tierwise.cascade import Job, RunContext
 from tierwise.engine import Engine
 from tierwise.errors import BudgetExceeded, ConfigError, describe_exception
 from tierwise.evidence import judge
+from tierwise.evidence.certify.levels import Level
 from tierwise.evidence.certify.wrong_answers import WrongAnswer, wrong_answer
 from tierwise.evidence.judge import HumanLabel, JudgeValidation
 from tierwise.policy.certificates import (
-    ALPHA,
     MeanUsage,
     Shortfall,
     labels_needed,
@@ -111,25 +111,27 @@ class Measurement:
             first += f" if {self.threshold:.2f} sure"
         return " > ".join([first, *rest])
 
-    def bound(self, compared: int) -> float:
-        """Return the proven accuracy, one-sided 95 %, among this number of candidates.
+    def bound(self, level: Level) -> float:
+        """Return the accuracy that is proven at a level; 0 for a judge without human labels."""
+        return proven_accuracy(self.errors, self.n, self.judged, level)
 
-        0 for a judge without human labels.
-        """
-        return proven_accuracy(self.errors, self.n, self.judged, compared)
-
-    def shortfall(self, floor: float, compared: int) -> Shortfall:
+    def shortfall(self, floor: float, level: Level) -> Shortfall:
         """Return the number of golden examples that are missing for a floor."""
         return labels_needed(
-            self.errors, self.n, floor, alpha=_level(self.judged), compared=compared
+            self.errors,
+            self.n,
+            floor,
+            alpha=_alpha(self.judged, level),
+            compared=level.compared,
         )
 
-    def labels_for_the_judge(self, floor: float, compared: int) -> int | None:
+    def labels_for_the_judge(self, floor: float, level: Level) -> int | None:
         """Return the number of human labels that are missing for a floor; None: none suffices.
 
         On the assumption that the judge passes no wrong answer among them.
         """
-        alpha = ALPHA / 2
+        alpha = level.alpha / 2
+        compared = level.compared
         passed = lower_bound(self.errors, self.n, alpha=alpha, compared=compared)
         # from `proven_accuracy`: floor = passed - (1 - needed)
         needed = floor + 1 - passed  # the share of passed answers that must be right
@@ -147,14 +149,15 @@ class Measurement:
 
 
 def proven_accuracy(
-    errors: int, n: int, judged: JudgeValidation | None, compared: int
+    errors: int, n: int, judged: JudgeValidation | None, level: Level
 ) -> float:
-    """Return the accuracy that a result proves.
+    """Return the accuracy that a result proves at a level.
 
     With a judge: the proven share of answers that it passed, less the share of wrong answers that
     it may pass. Each is bounded at half the level, so that both bounds are valid together.
     """
-    alpha = _level(judged)
+    alpha = _alpha(judged, level)
+    compared = level.compared
     passed = lower_bound(errors, n, alpha=alpha, compared=compared) if n else 0.0
     if judged is None:
         return passed
@@ -364,9 +367,9 @@ def _validated(
     )
 
 
-def _level(judged: JudgeValidation | None) -> float:
+def _alpha(judged: JudgeValidation | None, level: Level) -> float:
     """Return alpha for the golden set: half of it goes to the judge's errors, if there is one."""
-    return ALPHA if judged is None else ALPHA / 2
+    return level.alpha if judged is None else level.alpha / 2
 
 
 def _typical_attempts(outcome: Outcome) -> list[Attempt]:

@@ -24,7 +24,9 @@ LEAST_PER_LABEL = 3
 _FOLDS = 5
 # values of C; accuracy hardly moves within a factor of 8
 _REGULARISATIONS = (1.0, 8.0, 64.0)
-_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the examples, for `CoveragePoint`
+_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the examples, for people to read
+# of the examples, the surest first, for the thresholds that a certificate may have
+_THRESHOLD_SHARES = tuple(place / 40 for place in range(1, 41))
 
 
 class _Tuned(NamedTuple):
@@ -78,7 +80,8 @@ def train(
     metadata = ClassifierMetadata(
         labels=tuple(known_labels.tolist()),
         n=len(ordered),
-        surest=_coverage_points(tuned.log_probabilities, right),
+        surest=_coverage_points(tuned.log_probabilities, right, _SHARES),
+        thresholds=_coverage_points(tuned.log_probabilities, right, _THRESHOLD_SHARES),
         sensitivity=sensitivity,
         data_hash=data_hash(ordered),
         seed=seed,
@@ -207,7 +210,9 @@ def _held_out_scores(texts: list[str], right: Any, folds: int, seed: int) -> Any
     return scores
 
 
-def _coverage_points(log_probabilities: Any, right: Any) -> tuple[CoveragePoint, ...]:
+def _coverage_points(
+    log_probabilities: Any, right: Any, shares: Sequence[float]
+) -> tuple[CoveragePoint, ...]:
     """Return the accuracy of the most confident answers, for some shares of all."""
     import numpy
 
@@ -215,7 +220,7 @@ def _coverage_points(log_probabilities: Any, right: Any) -> tuple[CoveragePoint,
     order = numpy.argsort(-confidence, kind="stable")
     is_right = log_probabilities.argmax(axis=1) == right
     points = []
-    for share in _SHARES:
+    for share in shares:
         size = max(1, round(share * len(order)))
         most_confident = order[:size]
         point = CoveragePoint(

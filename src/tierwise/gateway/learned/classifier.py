@@ -60,12 +60,22 @@ class ClassifierMetadata:
     recipe: str = RECIPE
     # labels of the step with too few examples: documents with them are for other models
     left_out: tuple[str, ...] = ()
+    # the strictest first: what certificates may keep, fixed when it was trained
+    thresholds: tuple[CoveragePoint, ...] = ()
     file_hash: str = ""  # SHA-256 (hex) of the weights' file, once saved
 
     @property
     def identity(self) -> str:
         """A hash of all that the answers depend on: data, recipe, seed, scikit-learn's version."""
         return identity_of(self.data_hash, self.recipe, self.seed, self.scikit_learn)
+
+    @property
+    def thresholds_hash(self) -> str:
+        """SHA-256 (hex) of the thresholds, for certificates that rest on them."""
+        points = [
+            [point.share, point.confidence, point.accuracy] for point in self.thresholds
+        ]
+        return canonical_hash(points)
 
 
 class _WordScore(NamedTuple):
