@@ -82,7 +82,9 @@ def print_candidates(
             typer.echo(f"{row['candidate']}: {row['says']}")
         if result.next_floor:
             typer.echo(f"{row['candidate']}: {result.next_floor.sentence}")
-    for result in results:
+    # A candidate with a threshold stands for its chain: its wrong answers are among the others.
+    last_of_chain = {result.measurement.models: result for result in results}
+    for result in last_of_chain.values():
         _print_wrong(result)
 
 
