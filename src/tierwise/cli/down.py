@@ -34,20 +34,22 @@ def down(
 
     from tierwise.errors import Misuse
     from tierwise.orchestrate.api_password import use_server
-    from tierwise.orchestrate.services import FOLDER, address, worker_of
+    from tierwise.orchestrate.services import FOLDER, address
+    from tierwise.orchestrate.supervision import LOCK, LOCKED_S
     from tierwise.project import Project
 
     root = Project.find().root
+    _refuse_foreground(root)
     url = address(root)
     if url is None:
         # A worker may have survived its server.
-        worker_of(root).stop()
-        typer.echo("nothing runs")
+        if not _end_services(root):
+            typer.echo("nothing runs")
         return
     # Whatever server this shell uses otherwise: the one to stop is this project's.
     use_server(root, url)
     try:
-        with FileLock(root / FOLDER / "up.lock", timeout=0):
+        with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S):
             if _takes_our_password(root, url, now=now):
                 stop_services(root, now=now)
             else:
@@ -105,15 +107,36 @@ def stop_services(root: Path, *, now: bool) -> None:
     _end_services(root)
 
 
-def _end_services(root: Path) -> None:
-    """End the worker and the server."""
-    from tierwise.orchestrate.services import server_of, worker_of
+def _end_services(root: Path) -> list[str]:
+    """End what runs; return the names."""
+    from tierwise.orchestrate.services import server_of, supervisor_of, worker_of
+    from tierwise.orchestrate.supervision import want
 
+    # So that nothing is started again.
+    want(root, set())
+    supervisor_of(root).stop()
+    ended = []
     # The worker first: it would log errors once its server is gone.
     for service in (worker_of(root), server_of(root)):
         if service.pid() is not None:
             service.stop()
             typer.echo(f"{service.name}: ended")
+            ended.append(service.name)
+    return ended
+
+
+def _refuse_foreground(root: Path) -> None:
+    """Raise Misuse where systemd or the like would only start again what this command ends."""
+    from tierwise.errors import Misuse
+    from tierwise.orchestrate.services import server_of, worker_of
+
+    services = (server_of(root), worker_of(root))
+    names = [service.name for service in services if service.is_in_foreground()]
+    if names:
+        raise Misuse(
+            f"{' and '.join(names)} run in the foreground; end them where they were started, "
+            "such as with `systemctl --user stop`"
+        )
 
 
 def _end_runs(*, now: bool) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,14 +17,23 @@ if TYPE_CHECKING:
 
     from tierwise.orchestrate.services import Service
 
-# This environment's Prefect, and not whichever comes first on the path.
-_PREFECT = (sys.executable, "-m", "prefect")
+_PORT = 4200
+
+
+class Foreground(Enum):
+    """A service that can run in the foreground."""
+
+    SERVER = "server"
+    WORKER = "worker"
+
+
 _STARTS_IN_S = 120.0  # the first start creates the server's database
 
 
 def up(
     port: Annotated[
-        int | None, typer.Option(help="The server's port; default: 4200.")
+        int | None,
+        typer.Option(help="The server's port; default: its last one, else 4200."),
     ] = None,
     worker: Annotated[
         bool,
@@ -33,25 +41,49 @@ def up(
             "--worker/--no-worker", help="Start a worker, which runs deployments."
         ),
     ] = True,
+    foreground: Annotated[
+        Foreground | None,
+        typer.Option(
+            help="Be one of them in this process, as a unit of systemd does.",
+        ),
+    ] = None,
+    systemd: Annotated[
+        bool,
+        typer.Option(
+            "--systemd", help="Print units for systemd instead, for this user."
+        ),
+    ] = False,
+    system: Annotated[
+        bool,
+        typer.Option(
+            "--system", help="With --systemd: units for root to install, as this user."
+        ),
+    ] = False,
 ) -> None:
     """Start Prefect's server, a worker and the deployments.
 
-    They keep running in the background, and `tierwise run` reports to this server too. A second
-    `tierwise up` restarts a dead service and deploys again. `tierwise down` stops everything.
-    Process ids and logs are in .tierwise/services/.
+    They keep running in the background, and `tierwise run` reports to this server too. What dies is
+    started again. After a reboot, `tierwise up` starts all of it at the same address, and ends the
+    runs that died. `tierwise down` stops everything. Process ids and logs are in
+    .tierwise/services/.
     """
     from filelock import FileLock, Timeout
 
     from tierwise.errors import Misuse
     from tierwise.orchestrate.services import FOLDER
+    from tierwise.orchestrate.supervision import LOCK, LOCKED_S
     from tierwise.project import Project
 
     root = Project.find().root
+    if systemd:
+        _print_units(root, port, system=system)
+        return
     # Only the user may read this folder, since logs may quote documents.
     (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+    if foreground is not None:
+        _become(root, port, foreground)
     try:
-        # Not waited for: the other command may take minutes.
-        with FileLock(root / FOLDER / "up.lock", timeout=0):
+        with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S):
             _up(root, port, worker=worker)
     except Timeout:
         raise Misuse(
@@ -59,26 +91,66 @@ def up(
         ) from None
 
 
+def _become(root: Path, port: int | None, service: Foreground) -> NoReturn:
+    """Become a service. Raises Misuse where it runs already, or its port is taken."""
+    from tierwise.cli.foreground import become_server, become_worker
+    from tierwise.errors import Misuse
+    from tierwise.orchestrate.services import remembered_address, server_of, worker_of
+
+    running = server_of(root) if service is Foreground.SERVER else worker_of(root)
+    if running.pid() is not None:
+        raise Misuse(
+            f"the {running.name} runs already (process {running.pid()}); `tierwise down` ends it"
+        )
+    if service is Foreground.WORKER:
+        become_worker(root)
+    become_server(root, address_for(port, remembered_address(root)))
+
+
+def _print_units(root: Path, port: int | None, *, system: bool) -> None:
+    """Print the units for systemd, and how to install them."""
+    from getpass import getuser
+
+    from tierwise.cli.systemd import instructions, units
+
+    user = getuser() if system else None
+    typer.echo(instructions(root, system_user=user))
+    for unit in units(root, system_user=user, port=port):
+        typer.echo(f"# {unit.path}\n{unit.text}")
+
+
 def _up(root: Path, port: int | None, *, worker: bool) -> None:
     """Start all that does not run yet, or nothing: a failure stops what this call started."""
     from tierwise.orchestrate.api_password import sign_in_note
     from tierwise.orchestrate.services import server_of, worker_of
+    from tierwise.orchestrate.supervision import want
 
     started: list[Service] = []
     try:
         url = _start_server(root, port, started)
-        _restrict_work_pool(root)
+        restrict_pool(root)
+        recover(root)
         if worker:
             _start_worker(root, worker_of(root), started)
         # Last, since deploying asks the server.
-        _deploy(root)
+        deploy(root)
+        # What systemd keeps is not for our supervisor to start again.
+        want(
+            root,
+            {
+                service.name
+                for service in (server_of(root), worker_of(root))
+                if service.pid() is not None and not service.is_in_foreground()
+            },
+        )
+        _start_supervisor(root)
     except BaseException:  # Ctrl-C too
         # The worker first: it would log errors once its server is gone.
         for service in reversed(started):
             service.stop()
         if started:
-            names = ", ".join(service.name for service in started)
-            typer.echo(f"ended again: {names}", err=True)
+            names_started = ", ".join(service.name for service in started)
+            typer.echo(f"ended again: {names_started}", err=True)
         raise
     typer.echo(f"Look: {url}/deployments   (logs: {server_of(root).folder})")
     typer.echo(sign_in_note(root))
@@ -89,8 +161,19 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
 def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     """Start the project's server unless it runs; return its address once it answers."""
     from tierwise.errors import Misuse
-    from tierwise.orchestrate.api_password import server_environment, use_server
-    from tierwise.orchestrate.services import address, server_of, write_address
+    from tierwise.orchestrate.api_password import use_server
+    from tierwise.orchestrate.services import (
+        address,
+        remembered_address,
+        server_of,
+        write_address,
+    )
+    from tierwise.orchestrate.supervision import (
+        server_command,
+        server_variables,
+        start,
+        wanted,
+    )
 
     service = server_of(root)
     url = address(root)
@@ -101,37 +184,26 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     # Moving a running server to another port would cut off the runs that report to it.
     if url and port and not url.endswith(f":{port}"):
         raise Misuse(f"the server runs already at {url}; `tierwise down` ends it")
-    if url:
-        typer.echo(f"server: runs already at {url}")
-    else:
-        # This machine only: whoever has the password may run programs here.
-        url = f"http://127.0.0.1:{port or 4200}"
-        _refuse_taken(port or 4200)
+    how = f"runs already at {url}"
+    if url is None:
+        # Where it was before: its worker, its runs and people's bookmarks are for this address.
+        url = address_for(port, remembered_address(root))
+        how = f"started at {url}"
+        if "server" in wanted(root):
+            how = f"had died, started again at {url}"
         # Written before the start, so that `tierwise down` finds a server whose start was interrupted.
         write_address(root, url)
     # For the worker and the deployments below, which are started from this process.
     use_server(root, url)
-    # An address without a process is that of a server which died; it starts again there.
     if service.pid() is None:
-        port_text = url.rpartition(":")[2]
-        command = (
-            *_PREFECT,
-            "server",
-            "start",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            port_text,
-        )
-        env = {**os.environ, **server_environment(root, url)}
-        service.start(command, env, root)
+        start(service, server_command(url), server_variables(root, url), root)
         started.append(service)
-        # This imports Prefect, which takes seconds, while the server starts.
-        from tierwise.orchestrate.server import healthy
+    # This imports Prefect, which takes seconds, while the server starts.
+    from tierwise.orchestrate.server import healthy
 
-        # Appended above before this wait, so that a failure here stops it, too.
-        _await(root, service, healthy)
-        typer.echo(f"server: started at {url}")
+    # Appended above before this wait, so that a failure here stops it, too.
+    _await(root, service, healthy)
+    typer.echo(f"server: {how}")
     return url
 
 
@@ -167,9 +239,9 @@ def _asks_for_our_password(root: Path, url: str) -> bool:
     return False
 
 
-def _restrict_work_pool(root: Path) -> None:
+def restrict_pool(root: Path) -> None:
     """Have the work pool take from a run nothing that could start another program."""
-    from tierwise.orchestrate.server import POOL
+    from tierwise.orchestrate.services import POOL
     from tierwise.orchestrate.work_pool import restrict_work_pool
 
     removed = restrict_work_pool(root)
@@ -178,29 +250,84 @@ def _restrict_work_pool(root: Path) -> None:
         typer.echo(f"work pool {POOL}: a run can no longer set {names}")
 
 
-def _start_worker(root: Path, service: Service, started: list[Service]) -> None:
-    """Start the worker unless it runs, and reschedule the runs that a dead one left behind."""
-    from tierwise.orchestrate.server import POOL, hand_out_again, has_worker, hold_back
+def address_for(port: int | None, remembered: str | None) -> str:
+    """Return the address for a server that is to start. Raises Misuse where its port is taken."""
+    from tierwise.errors import Misuse
+    from tierwise.orchestrate.ports import is_taken, listener
 
+    url = remembered or f"http://127.0.0.1:{_PORT}"
+    if port:
+        # This machine only: whoever has the password may run programs here.
+        url = f"http://127.0.0.1:{port}"
+    wanted = int(url.rpartition(":")[2])
+    # The server itself would report this only in its log.
+    if is_taken(wanted):
+        raise Misuse(
+            f"port {wanted} is taken by {listener(wanted)}; end it, or choose another port: "
+            f"tierwise up --port {wanted + 1}"
+        )
+    return url
+
+
+def recover(root: Path) -> None:
+    """End the flow runs whose process is dead, so that the schedule goes on, and say so."""
+    from tierwise.orchestrate.recovery import Recovery
+    from tierwise.project import Project
+
+    for recovered in Recovery(Project(root)).look():
+        typer.echo(recovered.line)
+
+
+def _start_worker(root: Path, service: Service, started: list[Service]) -> None:
+    """Start the worker unless it runs and is for this server."""
+    from tierwise.orchestrate.server import has_worker, hold_back
+    from tierwise.orchestrate.services import POOL
+    from tierwise.orchestrate.supervision import (
+        end_alone,
+        is_current,
+        start,
+        wanted,
+        worker_command,
+        worker_variables,
+    )
+
+    how = f"started on the work pool {POOL}"
+    if service.pid() is not None and not is_current(service):
+        how += "; the one before was for another address or password of the server"
+        # Its flows go on: what they do is in the ledger.
+        end_alone(service)
+    elif "worker" in wanted(root):
+        how = f"started again on the work pool {POOL}, as it had died"
     if service.pid() is not None:
         typer.echo(f"worker: runs already on the work pool {POOL}")
     else:
-        # The worker's log is where a failed run is looked up; this terminal stays quiet.
-        env = {**os.environ, "PREFECT_LOGGING_LEVEL": "INFO"}
-        command = (*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process")
-        service.start(command, env, root)
+        start(service, worker_command(), worker_variables(), root)
         started.append(service)
         _await(root, service, has_worker)
-        typer.echo(f"worker: started on the work pool {POOL}")
+        typer.echo(f"worker: {how}")
     # A `tierwise down` that was killed leaves the pool paused.
     hold_back(paused=False)
-    rescheduled = hand_out_again()
-    if rescheduled:
-        names = ", ".join(rescheduled)
-        typer.echo(f"rescheduled, as a worker died before it began them: {names}")
 
 
-def _deploy(root: Path) -> None:
+def _start_supervisor(root: Path) -> None:
+    """Start the process that starts the others again, unless it runs and is for this server."""
+    from tierwise.orchestrate.services import supervisor_of
+    from tierwise.orchestrate.supervision import (
+        is_current,
+        start,
+        supervisor_command,
+        supervisor_variables,
+    )
+
+    service = supervisor_of(root)
+    if service.pid() is not None:
+        if is_current(service):
+            return
+        service.stop()
+    start(service, supervisor_command(), supervisor_variables(), root)
+
+
+def deploy(root: Path) -> None:
     """Deploy all of prefect.yaml; a schedule that was paused or resumed by hand stays so."""
     from tierwise.errors import TierwiseError
     from tierwise.orchestrate.services import FOLDER
@@ -212,7 +339,7 @@ def _deploy(root: Path) -> None:
 
     log = root / FOLDER / "deploy.log"
     # Prefect would ask questions on a terminal.
-    command = [*_PREFECT, "--no-prompt", "deploy", "--all"]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     # A new deployment takes the schedule's state from the file, which would undo a person's choice.
     with console(err=True).status("deploying"), schedules_kept(), log.open("wb") as out:
         done = subprocess.run(  # noqa: S603 - our own interpreter and fixed arguments
@@ -248,15 +375,3 @@ def _await(root: Path, service: Service, ready: Callable[[], bool]) -> None:
         raise TierwiseError(
             f"the {service.name} did not start: {service.last_words()}; see {service.log}"
         )
-
-
-def _refuse_taken(port: int) -> None:
-    """Raise Misuse where another program listens on the port."""
-    from tierwise.errors import Misuse
-
-    # The server itself would report this only in its log.
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise Misuse(
-                f"port {port} is taken; choose another one: tierwise up --port {port + 1}"
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tierwise.ledger.budgets import BudgetChange
+from tierwise.ledger.leases import RunProcess, Sign
 from tierwise.ledger.people.reviews import Decision
 from tierwise.ledger.protocols import BudgetLedger, CallLedger
 from tierwise.ledger.rows import (
@@ -27,7 +28,9 @@ __all__ = [
     "Paid",
     "RunFolders",
     "RunInfo",
+    "RunProcess",
     "RunRow",
     "RunState",
+    "Sign",
     "SummaryRow",
 ]

@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from tierwise.errors import LedgerError
 from tierwise.ledger.operations import Operation
-from tierwise.ledger.processes import is_dead, is_here
+from tierwise.ledger.processes import (
+    describe_owner,
+    is_dead,
+    is_here,
+    is_of_earlier_boot,
+)
 
 if TYPE_CHECKING:
     from tierwise.ledger.rows import Row
@@ -26,6 +32,47 @@ def is_over(owner: str | None, lease_until: float | None, now: float) -> bool:
     if owner and is_here(owner):
         return is_dead(owner)
     return (lease_until or 0) < now
+
+
+# What the ledger knows of a run's process: it is `alive` or `dead` on this machine; it ran here
+# before the machine's last start (`earlier`); or it runs on another machine, where its lease still
+# counts (`leased`) or is over (`expired`).
+Sign = Literal["alive", "dead", "earlier", "leased", "expired"]
+
+
+@dataclass(frozen=True)
+class RunProcess:
+    """The process of one recorded run, with the flow run of Prefect's that it works for."""
+
+    flow_run_id: str
+    run_id: str
+    state: str
+    started_at: float
+    sign: Sign
+    process: str
+
+
+def run_process(row: Row, now: float) -> RunProcess:
+    """Return what a run's row says of its process."""
+    owner: str | None = row["owner"]
+    return RunProcess(
+        flow_run_id=row["flow_run_id"],
+        run_id=row["id"],
+        state=row["state"],
+        started_at=row["started_at"],
+        sign=_sign(owner, row["lease_until"], now),
+        process=describe_owner(owner) if owner else "its process",
+    )
+
+
+def _sign(owner: str | None, lease_until: float | None, now: float) -> Sign:
+    if owner and is_here(owner):
+        return "dead" if is_dead(owner) else "alive"
+    if (lease_until or 0) < now:
+        return "expired"
+    if owner and is_of_earlier_boot(owner):
+        return "earlier"
+    return "leased"
 
 
 class RunLeases:

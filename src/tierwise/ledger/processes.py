@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import uuid
@@ -11,8 +12,10 @@ from pathlib import Path
 
 
 def new_process_identity() -> str:
-    """Return a name for this process as an owner."""
-    return f"{_place()} {os.getpid()} {uuid.uuid4().hex}"
+    """Return a name for this process as an owner: its place, number, start and a random part."""
+    pid = os.getpid()
+    started = _started(str(pid)) or ""
+    return f"{_place()} {pid} {uuid.uuid4().hex} {started}".rstrip()
 
 
 def is_dead(owner: str) -> bool:
@@ -20,18 +23,63 @@ def is_dead(owner: str) -> bool:
     pid = _pid(owner)
     if pid is None:
         return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+    if not is_running(int(pid)):
         return True
-    except OSError:
-        return False  # it exists, but belongs to another user
-    return _is_zombie(pid)
+    # The number is taken by another process by now, as after a restart of a container.
+    started = _start_in(owner)
+    return bool(started) and started != (_started(pid) or started)
 
 
 def is_here(owner: str) -> bool:
     """Return True if an owner ran on this machine, so that `is_dead` can tell."""
     return _pid(owner) is not None
+
+
+def is_of_earlier_boot(owner: str) -> bool:
+    """Return True if an owner ran on a machine of this name before its last start.
+
+    Nearly always it died with that boot or container. But two machines may share a name, so that
+    something else has to confirm it.
+    """
+    place = owner.partition(" ")[0]
+    host = place.partition("/")[0]
+    return host == _place().partition("/")[0] and place != _place()
+
+
+def describe_owner(owner: str) -> str:
+    """Return an owner as a person knows it: `process 4711 on mail-1`."""
+    place, _, process = owner.partition(" ")
+    return f"process {process.partition(' ')[0]} on {place.partition('/')[0]}"
+
+
+def name_of_place() -> str:
+    """Return this machine's name with a digest of its present boot or container."""
+    digest = hashlib.sha256(_place().encode()).hexdigest()[:12]
+    return f"{_place().partition('/')[0]}-{digest}"
+
+
+def is_running(pid: int) -> bool:
+    """Return True if a process with this number runs on this machine, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it exists, but belongs to another user
+    return not _is_zombie(str(pid))
+
+
+def started_at(pid: int) -> float | None:
+    """Return when a process of this machine began (seconds since the epoch); None if unknown."""
+    ticks = _started(str(pid))
+    if ticks is None:
+        return None
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "btime":
+                return int(value) + int(ticks) / os.sysconf("SC_CLK_TCK")
+    return None
 
 
 def _pid(owner: str) -> str | None:
@@ -46,13 +94,30 @@ def _pid(owner: str) -> str | None:
 
 def _is_zombie(pid: str) -> bool:
     """Return True for a zombie: dead, but its parent has not collected it yet."""
-    with suppress(OSError):
+    fields = _stat(pid)
+    return bool(fields) and fields[0] in "ZX"
+
+
+def _started(pid: str) -> str | None:
+    """Return when a process began, in clock ticks since the boot; None if that is unknown."""
+    fields = _stat(pid)
+    return fields[19] if len(fields) > 19 else None
+
+
+def _stat(pid: str) -> list[str]:
+    """Return what Linux says of a process, from its state on; empty elsewhere, and for none."""
+    try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-        # The name of the program comes before, in brackets, and may contain any of these signs.
-        after_name = stat.rpartition(")")[2]
-        state = after_name.split()[0]
-        return state in "ZX"
-    return False
+    except OSError:
+        return []
+    # The name of the program comes before, in brackets, and may contain any sign.
+    return stat.rpartition(")")[2].split()
+
+
+def _start_in(owner: str) -> str | None:
+    """Return the start in an owner's name; those of older versions have none."""
+    words = owner.split(" ")
+    return words[3] if len(words) == 4 else None
 
 
 @cache

@@ -26,10 +26,15 @@ from tierwise.text.files import folder_with
 
 ADDRESS = "PREFECT_API_URL"
 _LOG_LEVEL = "PREFECT_LOGGING_LEVEL"
+# A flow waits for a server that is away: 2 + 4 + 8 … seconds, some four minutes a request.
+RETRIES = "PREFECT_CLIENT_MAX_RETRIES"
+FLOW_RETRIES = "7"
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLI_WRAP_LINES": "false",
+    # Recovery counts missed heartbeats; Prefect sends one every 180 s by default.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 # A temporary server starts slowly on a busy machine, and records task runs one by one by default.
 _SERVER = {
@@ -86,6 +91,7 @@ def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
     url = address(root)
     if url:
         settings[ADDRESS] = f"{url}/api"
+        settings[RETRIES] = FLOW_RETRIES
     _set(settings)
     prepare_password(root, url)
     # Nothing is written into a project that no run has used yet, and Prefect's home is in it.

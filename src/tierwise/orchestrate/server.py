@@ -28,21 +28,20 @@ from prefect.client.schemas.objects import (
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
-from prefect.states import Cancelling, Scheduled
+from prefect.states import Cancelling
 
 from tierwise.errors import TierwiseError
 from tierwise.orchestrate.environment import answers, no_server_at
+from tierwise.orchestrate.liveness import BEGINS_IN_S
+from tierwise.orchestrate.services import POOL
 from tierwise.orchestrate.temporary_server import temporary_server
 from tierwise.policy.addresses import in_house
 from tierwise.records import Sensitivity, rank
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 60.0
-POOL = "tierwise"  # the work pool of `tierwise up`, as prefect.yaml has it
 _UNDER_WAY = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _QUIET_LOOKS = 3  # a second apart: the server writes its queue out every second
-# From a worker's taking a run to its first line; a run that takes longer has lost its worker.
-_BEGINS_IN_S = 90.0
 _STUCK_LOOKS = 8  # task runs of a run that was killed never end
 
 
@@ -109,16 +108,6 @@ def runs_under_way() -> list[FlowRun]:
     """Return the flow runs that a process works on now, whatever started them."""
     with get_client(sync_client=True) as client:
         return [run for run in _runs_in(client, *_UNDER_WAY) if not _is_lost(run)]
-
-
-def hand_out_again() -> list[str]:
-    """Reschedule runs whose worker died before it began them; return their names."""
-    with get_client(sync_client=True) as client:
-        lost = [run for run in _runs_in(client, StateType.PENDING) if _is_lost(run)]
-        for run in lost:
-            # not forced, so that its place among parallel runs is freed
-            client.set_flow_run_state(run.id, Scheduled())
-        return [run.name for run in lost]
 
 
 def cancel(run: FlowRun) -> None:
@@ -244,7 +233,7 @@ def _is_lost(run: FlowRun) -> bool:
     state = run.state
     if state is None or not state.is_pending():
         return False
-    return time.time() - state.timestamp.timestamp() > _BEGINS_IN_S
+    return time.time() - state.timestamp.timestamp() > BEGINS_IN_S
 
 
 def _count(

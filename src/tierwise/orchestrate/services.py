@@ -14,11 +14,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tierwise.errors import Misuse
 
 FOLDER = Path(".tierwise/services")  # below the project's root
+POOL = "tierwise"  # the work pool of `tierwise up`, as prefect.yaml has it
 _ADDRESS = "server.url"
+_LOCKED_S = 1.0  # a lock that is held for longer is a living service's
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,13 @@ class Service:
     def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
         """Start it, out of reach of this terminal's Ctrl-C.
 
-        Raises Misuse where the system has no such locks.
+        Raises Misuse where it runs already, or the system has no such locks.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.foreground_mark.unlink(missing_ok=True)
         with self._file.open("a+b") as file, self.log.open("ab") as log:
-            _lock(file.fileno())
+            if not _lock(file.fileno()):
+                raise Misuse(f"the {self.name} runs already (process {self.pid()})")
             process = subprocess.Popen(  # noqa: S603 - the caller's own command
                 list(command),
                 env=dict(env),
@@ -63,6 +68,35 @@ class Service:
             )
             file.truncate(0)
             file.write(str(process.pid).encode())
+
+    def become(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path
+    ) -> NoReturn:
+        """Turn this process into the service, in the foreground, under the same lock.
+
+        Raises Misuse where the service runs already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = self._file.open("a+b")
+        if not _lock(file.fileno()):
+            raise Misuse(f"the {self.name} runs already (process {self.pid()})")
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        # The lock lives as long as the program that takes this one's place.
+        os.set_inheritable(file.fileno(), True)
+        self.foreground_mark.touch()
+        os.chdir(cwd)
+        os.execvpe(command[0], list(command), dict(env))  # noqa: S606 - the caller's own command
+
+    @property
+    def foreground_mark(self) -> Path:
+        """The file that says who starts it again: systemd or the like, and not `up`."""
+        return self.folder / f"{self.name}.foreground"
+
+    def is_in_foreground(self) -> bool:
+        """Return True if it runs in the foreground of systemd or the like."""
+        return self.pid() is not None and self.foreground_mark.exists()
 
     def stop(self, seconds: float = 20) -> None:
         """Stop it and its children: by SIGTERM, and after `seconds` by SIGKILL.
@@ -108,15 +142,25 @@ def worker_of(root: Path) -> Service:
     return Service(root / FOLDER, "worker")
 
 
+def supervisor_of(root: Path) -> Service:
+    """Return the service that starts the others again when they die."""
+    return Service(root / FOLDER, "supervisor")
+
+
 def address(root: Path) -> str | None:
     """Return the address of the project's own Prefect server; None while it is down.
 
     It is such as `http://127.0.0.1:4200`.
     """
-    file = root / FOLDER / _ADDRESS
-    if not file.exists() or server_of(root).pid() is None:
+    return remembered_address(root) if server_of(root).pid() is not None else None
+
+
+def remembered_address(root: Path) -> str | None:
+    """Return the address that the project's own server had last; None before its first start."""
+    try:
+        return (root / FOLDER / _ADDRESS).read_text().strip() or None
+    except FileNotFoundError:
         return None
-    return file.read_text().strip()
 
 
 def write_address(root: Path, url: str) -> None:
@@ -125,15 +169,28 @@ def write_address(root: Path, url: str) -> None:
     (root / FOLDER / _ADDRESS).write_text(url + "\n")
 
 
-def _lock(descriptor: int) -> None:
-    """Hold a file's lock until every copy of this descriptor is closed."""
+def _lock(descriptor: int) -> bool:
+    """Hold a file's lock until every copy of this descriptor is closed; False if it is held.
+
+    Raises Misuse where the system has no such locks.
+    """
     try:
         import fcntl
     except ImportError:
         raise Misuse(
             "services need Linux or macOS; elsewhere start Prefect's server and worker by hand"
         ) from None
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    deadline = time.monotonic() + _LOCKED_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Whoever asks for the process id holds it for a moment.
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 def _is_locked(descriptor: int) -> bool:

@@ -15,7 +15,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 
 from tierwise.errors import ConfigError
-from tierwise.orchestrate.server import POOL
+from tierwise.orchestrate.services import POOL
 from tierwise.text.yaml import read_yaml
 
 _TYPE = "process"

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, sel
 from sqlalchemy.orm import aliased
 
 from tierwise.errors import Misuse, UnknownName
-from tierwise.ledger.leases import is_over
+from tierwise.ledger.leases import RunProcess, is_over, run_process
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.rows import (
     DeferredRow,
@@ -97,6 +97,26 @@ class Runs:
                 connection,
                 select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit),
             )
+
+    def processes(self, flow_run_ids: Collection[str]) -> list[RunProcess]:
+        """Return what is known of the processes of these flow runs of Prefect's, oldest first."""
+        columns = (
+            Run.id,
+            Run.flow_run_id,
+            Run.state,
+            Run.started_at,
+            Run.owner,
+            Run.lease_until,
+        )
+        query = (
+            select(*columns)
+            .where(Run.flow_run_id.in_(list(flow_run_ids)))
+            .order_by(Run.started_at, Run.id)
+        )
+        now = time.time()
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [run_process(dict(row._mapping), now) for row in rows]
 
     def since(self, started: float) -> list[RunRow]:
         """Return the runs that started at or after `started` (s since the epoch), newest first."""
