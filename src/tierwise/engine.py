@@ -27,10 +27,12 @@ from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
+from tierwise.cascade.outages import SHORT_PATIENCE_S
 from tierwise.documents import write_documents
 from tierwise.documents.places import place_of, source_of
 from tierwise.errors import (
     BudgetExceeded,
+    LedgerAway,
     RunStopped,
     TierwiseError,
     describe_exception,
@@ -61,6 +63,7 @@ from tierwise.text.variables import is_on
 log = logging.getLogger(__name__)
 
 STOPS_IN_S = 8.0  # for calls under way when a run is stopped
+_LEDGER_STOPS_IN_S = 5.0  # for a ledger that is away when a run is stopped
 SPOOL = Path(".tierwise/spool")  # below the project's root
 OnOutcome = Callable[[Document, Outcome], None]
 
@@ -193,7 +196,12 @@ class Engine:
         self._tasks: dict[str, set[asyncio.Task[Document]]] = {}
         # What has been opened is closed again when a later part fails to open.
         with ExitStack() as stack:
-            self.ledger = Ledger.open(project.ledger_url, root=project.root)
+            # One that never answered may be at a wrong address: no long wait for it.
+            self.ledger = Ledger.open(
+                project.ledger_url,
+                root=project.root,
+                patience_s=min(project.patience_s, SHORT_PATIENCE_S),
+            )
             stack.callback(self.ledger.close)
             self._local = LocalServers()
             stack.callback(self._local.close)
@@ -266,6 +274,9 @@ class Engine:
         the plan that it is compared with. Runs with the same `budget_name` share one budget. `ask`
         is called in a thread of its own for a top-up, when the rules say `when_empty: pause`.
         """
+        if patience_s is None:
+            patience_s = self.project.patience_s
+        self.ledger.be_patient(patience_s)
         self._update_demotions()
         run_id = (
             f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
@@ -301,7 +312,7 @@ class Engine:
             budget=run_budget,
             fresh_since=now if asks_again else None,
             deadline=deadline,
-            patience_s=self.project.patience_s if patience_s is None else patience_s,
+            patience_s=patience_s,
             top_up=top_up,
             retry=self.retry,
         )
@@ -310,8 +321,10 @@ class Engine:
         """Begin no call of a run any more, and wait until those under way are on record.
 
         Those that take longer than STOPS_IN_S are cut off, and recorded with an unknown cost.
-        Batches of the run raise RunStopped.
+        Batches of the run raise RunStopped. Where the ledger is away, what was paid is written to a
+        file, and recorded by the next run.
         """
+        self.ledger.hurry(_LEDGER_STOPS_IN_S)
         self._portal.call(self._stop_run, run.id)
 
     async def _stop_run(self, run_id: str) -> None:
@@ -327,13 +340,22 @@ class Engine:
     ) -> None:
         """Close a run on record: completed, failed or cancelled.
 
-        `folders` are those that it read and wrote. With `keep_text = "never"`, its texts are deleted at completion.
+        `folders` are those that it read and wrote. Of a run that did not complete, the end may wait
+        for the next run's start, where the ledger is away. With `keep_text = "never"`, its texts
+        are deleted at completion.
         """
         if run.top_up:
             run.top_up.close()
         self._tasks.pop(run.id, None)
-        self.ledger.folders.record(run.id, folders)
-        self.ledger.finish_run(run.id, state)
+        try:
+            self.ledger.folders.record(run.id, folders)
+            self.ledger.finish_run(run.id, state)
+        except LedgerAway as error:
+            if state == "completed":
+                raise
+            # Something else has ended the run, and is what its caller must hear of.
+            log.warning("run %s ended, which is not on record yet: %s", run.id, error)
+            return
         if state == "completed" and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
 

@@ -9,6 +9,7 @@ TierwiseError
 ├── ModelUnavailable            a model cannot be used here; says what to set
 │   └── WeightsError            the embedded model's weights are missing or damaged
 ├── LedgerError                 the ledger cannot be opened, migrated or written
+│   └── LedgerAway              its database is gone, locked or full: that may pass
 ├── BudgetExceeded              a call would exceed a budget, or a run's budget is exhausted
 ├── RunStopped                  a run was stopped, so that no further call of it is made
 ├── StepReached                 a flow that is only followed up to a step has reached it
@@ -120,6 +121,12 @@ class WeightsError(ModelUnavailable):
 
 class LedgerError(TierwiseError):
     """The ledger cannot be opened, migrated or written."""
+
+
+class LedgerAway(LedgerError):
+    """The ledger's database does not answer, or is locked or full: a later try may succeed."""
+
+    reading: bool = False  # whether it was to be read, not written
 
 
 class BudgetExceeded(TierwiseError):

@@ -245,6 +245,8 @@ class Attempts:
         with ExitStack() as until_committed:
             try:
                 async with self.limits(model).in_flight_permit():
+                    # Claimed before the ledger went away: a paid call waits until it is back.
+                    await self._ledger.available()
                     permit = await self.limits(model).rate_permit(claimed.tokens)
                     self._refuse_stopped(work)
                     until_committed.enter_context(self._counted(work.run.id))

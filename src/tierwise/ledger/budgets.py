@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.processes import is_dead
 from tierwise.ledger.rows import Row
 from tierwise.ledger.tables import (
@@ -49,11 +50,15 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class LimitIncrease:
-    """USD that a person adds to a budget's limit, and a word on it."""
+    """USD that a person adds to a budget's limit, and a word on it.
+
+    Budget and time (epoch seconds) identify it: it is not added twice.
+    """
 
     budget: str
     usd: Decimal
     note: str
+    at: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +97,15 @@ class Accounts:
     """The budgets that one transaction touches: decided in memory, then written at once."""
 
     def __init__(
-        self, connection: Connection, names: Iterable[str], reservations: Iterable[str]
+        self,
+        connection: Connection,
+        names: Iterable[str],
+        reservations: Iterable[str],
+        lease_time: float,
     ) -> None:
         self._connection = connection
         self._now = time.time()
+        self._lease_time = lease_time
         self._rows: dict[str, Row] = {}
         self._open: dict[tuple[str, str], Row] = {}  # (reservation, budget)
         # Names that have a row already: those are updated, the others inserted.
@@ -182,7 +192,9 @@ class Accounts:
         """Add to a budget's limit."""
         usd = in_units(increase.usd)
         self._row(increase.budget)["granted_usd"] += usd
-        self._change(increase.budget, "granted", usd, None, note=increase.note)
+        self._change(
+            increase.budget, "granted", usd, None, note=increase.note, at=increase.at
+        )
         return self.result([increase.budget])
 
     def write(self) -> None:
@@ -233,6 +245,7 @@ class Accounts:
         spent: Decimal = ZERO,
         reserved: Decimal = ZERO,
         note: str = "",
+        at: float | None = None,
     ) -> None:
         row = self._row(name)
         row["spent_usd"] += spent
@@ -247,7 +260,7 @@ class Accounts:
                 "limit_usd": row["limit_usd"] + row["granted_usd"],
                 "spent_usd": row["spent_usd"],
                 "reserved_usd": row["reserved_usd"],
-                "at": self._now,
+                "at": self._now if at is None else at,
                 "note": note,
             }
         )
@@ -278,7 +291,7 @@ class Accounts:
         query = _RESERVED.where(ReservationRecord.budget.in_(unswept))
         for row in self._connection.execute(query):
             # A holder always has a lease, so `lease_until` is never None where it is compared.
-            has_claim = row.holder == row.owner and row.lease_until > self._now
+            has_claim = row.holder == row.owner and row.lease_until > self._lease_time
             if has_claim and not is_dead(row.owner):
                 continue
             # The query does not see what this transaction has ended, as that is written last.
@@ -325,6 +338,7 @@ class Budgets:
         self._database = database
         self._top_up = top_up
 
+    @outlasts_outages
     def states(self, names: Sequence[str] | None = None) -> list[BudgetState]:
         """Return the states of budgets by name: all, or those of `names` that were drawn on."""
         query = select(BudgetRecord.__table__).order_by(BudgetRecord.name)

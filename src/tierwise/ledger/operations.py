@@ -24,6 +24,7 @@ from tierwise.ledger.tables import (
     AttemptRecord,
     AuditRecord,
     Base,
+    BudgetEntry,
     CallRecord,
     OutcomeRecord,
     Run,
@@ -76,13 +77,14 @@ class ClaimedElsewhere:
 class Operation:
     """Rows that are written together or not at all, with the end of a reservation.
 
-    Or a claim, or an increase of a budget's limit.
+    Or a claim, or an increase of a budget's limit. `repeated`: it may be written already.
     """
 
     rows: Mapping[Kind, Sequence[Row]] = field(default_factory=dict)
     claim: Claim | None = None
     settlement: Settlement | None = None
     increase: LimitIncrease | None = None
+    repeated: bool = False
 
 
 # The result of an operation. `is_granted` says which results of a claim grant it.
@@ -90,14 +92,25 @@ OperationResult = Paid | ClaimedElsewhere | ReservationResult | None
 
 
 def apply(
-    connection: Connection, operations: Sequence[Operation]
+    connection: Connection,
+    operations: Sequence[Operation],
+    *,
+    lease_time: float,
+    repeated: bool = False,
 ) -> list[OperationResult]:
     """Write all operations and return a result for each.
 
     The order of the rows does not matter: no caller has seen a result of this transaction yet.
+    `lease_time` is the time that leases are compared with. `repeated` says that some of the
+    operations may be written already, as the answer to an earlier commit was lost.
     """
+    done = _Done()
+    if repeated or any(operation.repeated for operation in operations):
+        done = _already_done(connection, operations)
     rows: dict[Kind, list[Row]] = defaultdict(list)
     for operation in operations:
+        if done.has(operation):
+            continue
         for kind, added in operation.rows.items():
             rows[kind].extend(added)
     freed = rows.pop("free", [])
@@ -109,11 +122,58 @@ def apply(
             raise LedgerError(
                 f"no run {rows[kind][0]['run']} to finish; it was never started"
             )
-    results = _decide(connection, operations)
+    results = _decide(connection, operations, done, lease_time)
     # After the claims, so that a claim that was given up in this very transaction does not stay.
     if freed:
         connection.execute(_FREE, freed)
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What of some operations is on record already, by their keys.
+
+    Other rows may be written again as they are: that changes nothing.
+    """
+
+    runs: frozenset[tuple[str, str]] = frozenset()  # id and owner
+    attempts: frozenset[str] = frozenset()
+    increases: frozenset[tuple[str, float]] = frozenset()  # budget and time
+
+    def has(self, operation: Operation) -> bool:
+        """Return True if an operation was written: its rows were written together."""
+        for row in operation.rows.get("start", ()):
+            if (row["id"], row["owner"]) in self.runs:
+                return True
+        return any(
+            row["id"] in self.attempts for row in operation.rows.get("attempt", ())
+        )
+
+
+def _already_done(connection: Connection, operations: Sequence[Operation]) -> _Done:
+    """Return what of these operations an earlier transaction has written."""
+    run_ids: set[str] = set()
+    attempt_ids: set[str] = set()
+    budgets: set[str] = set()
+    for operation in operations:
+        run_ids.update(row["id"] for row in operation.rows.get("start", ()))
+        attempt_ids.update(row["id"] for row in operation.rows.get("attempt", ()))
+        if operation.increase:
+            budgets.add(operation.increase.budget)
+    runs = connection.execute(select(Run.id, Run.owner).where(Run.id.in_(run_ids)))
+    attempts = connection.scalars(
+        select(AttemptRecord.id).where(AttemptRecord.id.in_(attempt_ids))
+    )
+    increases = connection.execute(
+        select(BudgetEntry.budget, BudgetEntry.at).where(
+            BudgetEntry.budget.in_(budgets), BudgetEntry.kind == "granted"
+        )
+    )
+    return _Done(
+        runs=frozenset((row.id, row.owner) for row in runs),
+        attempts=frozenset(attempts),
+        increases=frozenset((row.budget, row.at) for row in increases),
+    )
 
 
 def _execute(
@@ -252,14 +312,17 @@ def _upsert(dialect: str, table: type[Base], *columns: str) -> Executable:
 
 
 def _decide(
-    connection: Connection, operations: Sequence[Operation]
+    connection: Connection,
+    operations: Sequence[Operation],
+    done: _Done,
+    lease_time: float,
 ) -> list[OperationResult]:
     """Decide on claims and budgets in the order of the operations, and write the decisions.
 
     A claim gets the paid reply, the claim itself, a refusal for lack of money, or the news that
     another owner holds it.
     """
-    accounts = _accounts(connection, operations)
+    accounts = _accounts(connection, operations, lease_time)
     claimed_hashes = {
         operation.claim.call_hash for operation in operations if operation.claim
     }
@@ -282,13 +345,12 @@ def _decide(
         result: OperationResult = None
         claim = operation.claim
         if claim:
+            row = calls.get(claim.call_hash)
             granted_row = granted.get(claim.call_hash)
-            result = _claim_result(claim, calls.get(claim.call_hash), granted_row, now)
-            # The claim is free: now the money decides.
-            if result is None and accounts and claim.reservation:
-                result = accounts.reserve(
-                    claim.reservation, claim.call_hash, claim.owner
-                )
+            result = _claim_result(claim, row, granted_row, now, lease_time)
+            if result is None:
+                # The claim is free: now the money decides.
+                result = _reserved(claim, row, accounts)
             if is_granted(result):
                 granted[claim.call_hash] = {
                     "call_hash": claim.call_hash,
@@ -296,7 +358,7 @@ def _decide(
                     "lease_until": now + claim.lease_s,
                 }
         elif accounts and operation.increase:
-            result = accounts.increase(operation.increase)
+            result = _increased(operation.increase, accounts, done)
         results.append(result)
     if granted:
         _execute(connection, _claiming(connection.dialect.name), list(granted.values()))
@@ -310,6 +372,26 @@ def _decide(
     return results
 
 
+def _reserved(
+    claim: Claim, row: Any, accounts: Accounts | None
+) -> ReservationResult | None:
+    """Reserve the money of a claim, unless an earlier transaction granted it with the money."""
+    if accounts is None or claim.reservation is None:
+        return None
+    if row and row.owner == claim.owner:
+        return accounts.result(claim.reservation.limits)
+    return accounts.reserve(claim.reservation, claim.call_hash, claim.owner)
+
+
+def _increased(
+    increase: LimitIncrease, accounts: Accounts, done: _Done
+) -> ReservationResult:
+    """Increase a budget's limit, unless an earlier transaction did."""
+    if (increase.budget, increase.at) in done.increases:
+        return accounts.result([increase.budget])
+    return accounts.increase(increase)
+
+
 def is_granted(result: OperationResult) -> bool:
     """Return True if this result grants the claim, with the money if any was asked for."""
     if isinstance(result, ReservationResult):
@@ -318,7 +400,7 @@ def is_granted(result: OperationResult) -> bool:
 
 
 def _accounts(
-    connection: Connection, operations: Sequence[Operation]
+    connection: Connection, operations: Sequence[Operation], lease_time: float
 ) -> Accounts | None:
     """Return the budgets that these operations touch; None if none, which saves the queries."""
     names: set[str] = set()
@@ -333,7 +415,7 @@ def _accounts(
             names.add(operation.increase.budget)
     if not names:
         return None
-    return Accounts(connection, names, settled)
+    return Accounts(connection, names, settled, lease_time)
 
 
 @cache
@@ -357,7 +439,7 @@ _CALLS = (
 
 
 def _claim_result(
-    claim: Claim, row: Any, granted_row: Row | None, now: float
+    claim: Claim, row: Any, granted_row: Row | None, now: float, lease_time: float
 ) -> Paid | ClaimedElsewhere | None:
     """Return the paid reply or the present claim of a call, or None if the claim is free.
 
@@ -368,6 +450,9 @@ def _claim_result(
         return Paid(reply_of(row.reply), row.attempt_id, row.cost)
     if granted_row:
         return ClaimedElsewhere(granted_row["lease_until"] - now)
-    if row and row.owner and row.lease_until > now and not is_dead(row.owner):
-        return ClaimedElsewhere(row.lease_until - now)
+    if row is None or row.owner is None or row.owner == claim.owner:
+        return None  # free, or granted to this very claim by an earlier transaction
+    if row.lease_until > lease_time and not is_dead(row.owner):
+        # While leases stand still, this one may have ended: the caller asks again soon.
+        return ClaimedElsewhere(max(row.lease_until - now, 0.0))
     return None

@@ -35,6 +35,10 @@ class CallLedger(Protocol):
         """Return the paid reply of a call, or None once the caller holds the claim on it."""
         ...
 
+    async def available(self) -> None:
+        """Return once the ledger is not away, as far as is known."""
+        ...
+
     def kept(self, call_hash: str) -> AbstractContextManager[None]:
         """Renew a claim until the end of the block."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -12,7 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from tierwise.errors import BudgetExceeded, LedgerError
+from tierwise.errors import BudgetExceeded, LedgerAway, LedgerError
+from tierwise.ledger import unwritten
 from tierwise.ledger.budgets import (
     BudgetChange,
     Budgets,
@@ -56,6 +58,7 @@ from tierwise.ledger.views.summary import Summaries
 from tierwise.ledger.writer import Writer
 from tierwise.policy.budget import BudgetState, Limit, ReservationRequest, RunBudget
 from tierwise.records import Attempt, Document, Outcome, Reply, Verdict
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -73,8 +76,10 @@ __all__ = [
     "SummaryRow",
 ]
 
+log = logging.getLogger(__name__)
 RunState = Literal["completed", "failed", "cancelled"]
 LEASE_S = 300.0  # of a claim; `kept` renews it three times in that time
+_CLOSES_IN_S = 3.0  # where the database is away
 _FIRST_POLL_S = 0.05
 _LAST_POLL_S = 1.0
 _MONEY_POLL_S = 0.2  # one caller of a process polls
@@ -104,9 +109,12 @@ class Ledger:
     from any thread. All raise LedgerError when the database fails or the ledger is closed.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, root: Path) -> None:
         self._database = database
-        self._writer = Writer(database)
+        self._owner = new_process_identity()
+        self._unwritten_folder = root / unwritten.FOLDER
+        self._unwritten = unwritten.Unwritten(self._unwritten_folder, self._owner)
+        self._writer = Writer(database, self._unwritten)
         # Reading, for commands and reports.
         self.runs = Runs(database)
         self.summaries = Summaries(database)
@@ -117,7 +125,6 @@ class Ledger:
         self.samples = Samples(database, self._writer)
         self.retention = Retention(database)
         self.seals = Seals(database)
-        self._owner = new_process_identity()
         self._leases = RunLeases(self._writer, self._owner)
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._top_up)
@@ -129,13 +136,29 @@ class Ledger:
         self._lines: dict[tuple[str, ...], asyncio.Lock] = {}
 
     @classmethod
-    def open(cls, url: str | None = None, *, root: Path) -> Ledger:
+    def open(
+        cls, url: str | None = None, *, root: Path, patience_s: float = 0.0
+    ) -> Ledger:
         """Open the ledger at `url`, by default `.tierwise/ledger.db` below `root`, and migrate it.
 
         Takes `sqlite:///path` (below `root` unless absolute; `?timeout=` seconds to wait for a
-        lock) and `postgresql+psycopg://`. Raises LedgerError with the remedy.
+        lock) and `postgresql+psycopg://`. Wait `patience_s` for a database that is away, here and
+        later (`be_patient` changes that). One that this user may not write can be read. Raises
+        LedgerError with the remedy.
         """
-        return cls(open_database(url, root))
+        return cls(open_database(url, root, patience_s=patience_s), root)
+
+    def be_patient(self, seconds: float) -> None:
+        """Wait that long for a database that is away, from now on."""
+        self._database.be_patient(seconds)
+
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than some seconds from now for a database that is away."""
+        self._database.hurry(seconds)
+
+    async def available(self) -> None:
+        """Return once the database is not away, as far as is known."""
+        await self._writer.available()
 
     @property
     def url(self) -> URL:
@@ -155,7 +178,9 @@ class Ledger:
             call_hash, held = self._held.popitem()
             # The call may have been sent at an unknown cost: the reservation counts in full.
             self._give_up(call_hash, held, cost=None)
+        self._database.hurry(_CLOSES_IN_S)
         self._writer.close()
+        self._unwritten.close()
         self._database.close()
 
     def run_budget(self, limits: Iterable[Limit]) -> RunBudget:
@@ -169,7 +194,11 @@ class Ledger:
         return run_budget
 
     def start_run(self, run: RunInfo) -> None:
-        """Record that a run started; end the runs of processes that died."""
+        """Record that a run started; end the runs of processes that died.
+
+        First record what earlier processes could not.
+        """
+        self._write_left_behind()
         self._writer.submit(
             Operation(rows={"start": [run_row(run) | self._leases.begin(run.id)]})
         ).result()
@@ -182,6 +211,44 @@ class Ledger:
         # The seal comes last, because it covers the run's state and end too.
         self._leases.end(run_id)
         self.seals.seal_run(run_id)
+
+    def _write_left_behind(self) -> None:
+        """Write what earlier processes, and this one, could not while the database was away."""
+        self._unwritten.begin_another()
+        for file in unwritten.left_behind(self._unwritten_folder, self._owner):
+            run_ids = file.run_ids()
+            sealed = self.seals.sealed_runs(run_ids)
+            waiting = [
+                self._writer.submit(operation)
+                for operation in file.operations
+                if not sealed.intersection(unwritten.run_ids_of(operation))
+            ]
+            failures = []
+            for future in waiting:
+                try:
+                    future.result()
+                except LedgerAway:
+                    raise  # the file stays for the next run
+                except LedgerError as error:
+                    failures.append(error)
+            # A run that was taken for dead has a seal of that time; this one counts.
+            for run_id in self.runs.ended(run_ids):
+                self.seals.seal_run(run_id)
+            if failures:
+                aside = file.set_aside()
+                log.warning(
+                    "%s of %s cannot be written; they are in %s: %s",
+                    plural(len(failures), "record"),
+                    file.path.name,
+                    aside,
+                    failures[0],
+                )
+                continue
+            file.remove()
+            log.warning(
+                "%s on record that an earlier process could not write",
+                plural(file.calls, "call"),
+            )
 
     async def claim(
         self,

@@ -39,6 +39,9 @@ class _ReadOnlyLedger:
             return None
         return Paid(reply, "", None)
 
+    async def available(self) -> None:
+        pass
+
     @contextmanager
     def kept(self, call_hash: str) -> Iterator[None]:  # noqa: ARG002
         yield

@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from tierwise.errors import UnknownName
 from tierwise.ledger.database import is_sqlite
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.seals import deletion_record, seal_row
 from tierwise.ledger.tables import (
     AttemptRecord,
@@ -72,6 +73,7 @@ class Retention:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @outlasts_outages
     def keep(self, documents: Iterable[Document]) -> None:
         """Keep the texts of documents."""
         now = time.time()
@@ -87,10 +89,7 @@ class Retention:
         }
         if not rows:
             return
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
             insert_text = insert_into(connection.dialect.name, TextRecord)
             # a text that is kept already stays for as long as a new one
             insert_or_renew = insert_text.on_conflict_do_update(
@@ -99,6 +98,7 @@ class Retention:
             )
             connection.execute(insert_or_renew, list(rows.values()))
 
+    @outlasts_outages
     def texts(self, document_hashes: Iterable[str]) -> dict[str, str]:
         """Return the texts that are kept, by document hash."""
         query = select(TextRecord.document_hash, TextRecord.text)
@@ -110,6 +110,7 @@ class Retention:
                 )
             }
 
+    @outlasts_outages
     def forget_ended(self, *, by: str) -> Removed:
         """Delete the texts of all ended runs, but no reviewer's decision: later runs need it."""
 
@@ -199,10 +200,7 @@ class Retention:
     ) -> Removed:
         removed = Removed()
         try:
-            with (
-                self._database.translated_errors("written"),
-                self._database.writing() as connection,
-            ):
+            with self._database.writing() as connection:
                 if is_sqlite(connection):
                     # else the bytes stay in the file
                     connection.exec_driver_sql("PRAGMA secure_delete=ON")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import case, func, insert, null, select
 
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.seals import decision_record, seal_row
 from tierwise.ledger.rows import outcome_of
 from tierwise.ledger.tables import OutcomeRecord, QuestionRecord, ReviewRecord
@@ -156,10 +157,7 @@ class Reviews:
             None if decision.value is None else canonical_hash(decision.value)
         )
         row["note_hash"] = text_hash(decision.note) if decision.note else None
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
             added = insert(ReviewRecord).values(row).returning(ReviewRecord.__table__)
             stored = connection.execute(added).one()
             seal_row(connection, "decision", stored.seq, decision_record(stored))
@@ -186,6 +184,7 @@ class Reviews:
             wanted.append(_LAST.c.step == step)
         return self._decisions(select(_LAST).where(*wanted).order_by(_LAST.c.seq))
 
+    @outlasts_outages
     def answers(
         self, question: str, document_hashes: Iterable[str]
     ) -> dict[str, Decision]:
@@ -202,6 +201,7 @@ class Reviews:
         last = {decision.document_hash: decision for decision in rows}
         return {key: decision for key, decision in last.items() if decision.known}
 
+    @outlasts_outages
     def as_in(
         self, run_id: str, step: str, question: str, document_ids: Iterable[str]
     ) -> dict[tuple[str, str], Outcome]:
@@ -218,6 +218,7 @@ class Reviews:
             rows = connection.execute(select(CURRENT).where(*same)).all()
         return {(row.document_id, row.document_hash): outcome_of(row) for row in rows}
 
+    @outlasts_outages
     def waited(
         self, run_id: str, step: str | None = None
     ) -> list[tuple[str, str, str]]:
@@ -240,6 +241,7 @@ class Reviews:
                 for row in connection.execute(query)
             ]
 
+    @outlasts_outages
     def documents(self, run_id: str) -> set[str]:
         """Return the ids of all documents of a run."""
         query = (
@@ -250,17 +252,16 @@ class Reviews:
         with self._database.reading() as connection:
             return set(connection.scalars(query))
 
+    @outlasts_outages
     def ask(self, question: str, step: str, schema: Mapping[str, Any]) -> None:
         """Record the JSON schema that answers to a question must fit."""
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
             row = {"hash": question, "step": step, "schema": dict(schema)}
             insert_question = insert_into(connection.dialect.name, QuestionRecord)
             # The question is a hash of the schema too, so a row that is there is the same.
             connection.execute(insert_question.values(row).on_conflict_do_nothing())
 
+    @outlasts_outages
     def schema(self, question: str) -> dict[str, Any] | None:
         """Return the JSON schema for answers to a question; None for an unknown question."""
         with self._database.reading() as connection:

@@ -19,6 +19,7 @@ from sqlalchemy import update as sql_update
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.operations import Operation
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.seals import label_record, seal_row
 from tierwise.ledger.rows import Row
 from tierwise.ledger.tables import AuditRecord, LabelRecord
@@ -148,10 +149,7 @@ class Samples:
                 f"{item.id} cannot be labelled '{right}'; it takes {', '.join(item.words)}"
             )
         row = _label_row(item, right, reviewer)
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
             for audit_id, is_right in _labels_by_answer(item, right).items():
                 label_of_answer = (
                     sql_update(AuditRecord)
@@ -210,6 +208,7 @@ class Samples:
             AuditRecord.identity == identity,
         )
 
+    @outlasts_outages
     def shadow_answers_by_model(self, step: str) -> dict[str, int]:
         """Return the number of times that each model was a step's shadow."""
         query = (
@@ -236,6 +235,7 @@ class Samples:
             standings.append(_standing(current, floors.get(step)))
         return standings
 
+    @outlasts_outages
     def _read(self, *conditions: Any) -> list[Audit]:
         """Return samples in the order of recording."""
         query = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import collate, func, insert, select, update
 
 from tierwise.ledger.leases import is_over
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.chain import (
     START,
     Block,
@@ -62,22 +63,30 @@ class Seals:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @outlasts_outages
     def seal_run(self, run_id: str) -> None:
         """Seal a run's records as they are now; a sealed run keeps its seal."""
         # Before the transaction: hashing a long run inside it would keep all writers waiting.
         count, head = chained(self._run_records(run_id))
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
             add_seal(connection, "run", run_id, count, head)
 
+    @outlasts_outages
+    def sealed_runs(self, run_ids: Iterable[str]) -> frozenset[str]:
+        """Return those of these runs that were sealed at their end."""
+        query = select(SealRecord.subject).where(
+            SealRecord.kind == "run", SealRecord.subject.in_(set(run_ids))
+        )
+        with self._database.reading() as connection:
+            return frozenset(connection.scalars(query))
+
+    @outlasts_outages
     def end_crashed(self) -> list[str]:
         """End and seal the runs whose process is dead, each at its last record; return their ids.
 
         If such a process was only suspended, it ends its run like any other, and that seal counts.
         """
-        now = time.time()
+        now = self._database.lease_time()
         query = select(Run.__table__).where(Run.state == "running")
         with self._database.reading() as connection:
             running = connection.execute(query).all()
@@ -97,10 +106,7 @@ class Seals:
             .where(Run.id == row.id, Run.state == "running")
             .values(state="crashed", finished_at=ended)
         )
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
             # The process itself, or another one, may have ended the run since it was read.
             rows_changed = connection.execute(end).rowcount
             if not rows_changed:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import case, func, select
 
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, Run
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @outlasts_outages
     def past(self) -> dict[Key, Past]:
         """Return the figures of the last `RUNS` runs by step, prompt and model."""
         key = (AttemptRecord.step, AttemptRecord.prompt, AttemptRecord.model)
@@ -121,6 +123,7 @@ class History:
             for row in rows
         }
 
+    @outlasts_outages
     def paid_calls(self, step: str, model: str) -> frozenset[str]:
         """Return the hashes of all calls of a step on a model that were ever answered and paid."""
         paid = (AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))

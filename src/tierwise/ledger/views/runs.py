@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.leases import RunProcess, is_over, run_process
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.rows import (
     DeferredRow,
@@ -90,6 +91,7 @@ class Runs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @outlasts_outages
     def newest(self, limit: int = 20) -> list[RunRow]:
         """Return the newest runs, newest first."""
         with self._database.reading() as connection:
@@ -98,6 +100,7 @@ class Runs:
                 select(Run).order_by(Run.started_at.desc(), Run.id).limit(limit),
             )
 
+    @outlasts_outages
     def processes(self, flow_run_ids: Collection[str]) -> list[RunProcess]:
         """Return what is known of the processes of these flow runs of Prefect's, oldest first."""
         columns = (
@@ -118,12 +121,14 @@ class Runs:
             rows = connection.execute(query).all()
         return [run_process(dict(row._mapping), now) for row in rows]
 
+    @outlasts_outages
     def since(self, started: float) -> list[RunRow]:
         """Return the runs that started at or after `started` (s since the epoch), newest first."""
         query = select(Run).where(Run.started_at >= started)
         with self._database.reading() as connection:
             return _runs(connection, query.order_by(Run.started_at.desc(), Run.id))
 
+    @outlasts_outages
     def before(self, run: RunRow, limit: int = 20) -> list[RunRow]:
         """Return a run and the runs of the same flow before it, oldest first."""
         query = select(Run).where(
@@ -133,6 +138,7 @@ class Runs:
         with self._database.reading() as connection:
             return _runs(connection, newest_first)[::-1]
 
+    @outlasts_outages
     def resolve(self, name: str) -> RunRow:
         """Return the run whose id is or starts with `name`, or the `latest`.
 
@@ -162,17 +168,27 @@ class Runs:
                 "give more of the id"
             )
 
+    @outlasts_outages
     def summary(self, run_id: str) -> list[SummaryRow]:
         """Return one row for each step, tier and model, as first asked; shadows come last."""
         with self._database.reading() as connection:
             return summary_rows(connection, run_id)
 
+    @outlasts_outages
+    def ended(self, run_ids: Iterable[str]) -> list[str]:
+        """Return those of these runs that have ended."""
+        query = select(Run.id).where(Run.id.in_(set(run_ids)), Run.state != "running")
+        with self._database.reading() as connection:
+            return list(connection.scalars(query))
+
+    @outlasts_outages
     def steps(self, run_ids: Iterable[str]) -> set[str]:
         """Return the steps in which these runs asked a model."""
         asked = select(AttemptRecord.step).where(AttemptRecord.run_id.in_(set(run_ids)))
         with self._database.reading() as connection:
             return set(connection.scalars(asked.distinct()))
 
+    @outlasts_outages
     def outcome_counts(self, run_id: str) -> dict[str, dict[Status, int]]:
         """Return the number of documents by step and status, steps as first recorded."""
         query = (
@@ -218,6 +234,7 @@ class Runs:
                 question=row.question,
             )
 
+    @outlasts_outages
     def settled(
         self, flow: str, is_passing: IsPassing, is_here: IsHere = _anywhere
     ) -> frozenset[tuple[str, str]]:
@@ -340,6 +357,7 @@ class Runs:
         for row in self._stream(query):
             yield row.id
 
+    @outlasts_outages
     def deferred(self, run_id: str) -> list[DeferredRow]:
         """Return the deferred documents of a run."""
         return [
@@ -389,6 +407,7 @@ class Runs:
             ]
             yield attempt_of(rows[0], verdicts)
 
+    @outlasts_outages
     def reply(self, call_hash: str) -> Reply | None:
         """Return the paid reply of a call, or None."""
         with self._database.reading() as connection:

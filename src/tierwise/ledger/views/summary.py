@@ -22,6 +22,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.rows import SummaryRow
 from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, VerdictRecord
 from tierwise.ledger.views.model_rows import USED, latencies, summary_rows
@@ -119,6 +120,7 @@ class Summaries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @outlasts_outages
     def of_runs(self, run_ids: Sequence[str]) -> list[SummaryRow]:
         """Return `Runs.summary` of several runs, added up: a document counts once a run."""
         by_key: dict[tuple[str, str, str], list[SummaryRow]] = {}
@@ -133,6 +135,7 @@ class Summaries:
             seconds = latencies(connection, of_all)
         return [_added(rows, seconds.get(key, {})) for key, rows in by_key.items()]
 
+    @outlasts_outages
     def check_rows(self, run_ids: Sequence[str]) -> list[CheckRow]:
         """Return the verdicts by step, model and check, in the order of recording."""
         key = (AttemptRecord.step, AttemptRecord.model, VerdictRecord.check)
@@ -173,6 +176,7 @@ class Summaries:
             for r in rows
         ]
 
+    @outlasts_outages
     def verdict_counts(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Return, by run, the number of passed verdicts and of scored ones."""
         query = (
@@ -197,6 +201,7 @@ class Summaries:
                 for row in connection.execute(query)
             }
 
+    @outlasts_outages
     def error_rows(self, run_ids: Sequence[str]) -> list[ErrorRow]:
         """Return the calls that ended in an error, the most frequent first."""
         key = (AttemptRecord.step, AttemptRecord.model, AttemptRecord.error)
@@ -209,6 +214,7 @@ class Summaries:
         with self._database.reading() as connection:
             return [ErrorRow(**row._mapping) for row in connection.execute(query)]
 
+    @outlasts_outages
     def needed_rows(
         self, run_ids: Sequence[str], model: str, long_from: int | None
     ) -> list[NeededRow]:
@@ -260,6 +266,7 @@ class Summaries:
             for row in rows
         ]
 
+    @outlasts_outages
     def estimate_rows(
         self, run_ids: Sequence[str], model: str, long_from: int | None
     ) -> list[EstimateRow]:
@@ -304,6 +311,7 @@ class Summaries:
             for (step, long), rows in found.items()
         ]
 
+    @outlasts_outages
     def chain_rows(self, run_ids: Sequence[str]) -> list[ChainRow]:
         """Return the routes of the accepted outcomes, with the models that answered."""
         # A retry takes over outcomes of an earlier run without an attempt of its own.
