@@ -108,7 +108,7 @@ def test_each_write_is_made_once_when_the_answer_to_its_commit_is_lost(
 
     assert wire.cuts_made >= 5 * len(cuts)
     (state,) = ledger.budgets.states(["month"])
-    assert (state.spent, state.reserved, state.limit) == (COST, 0, 15)
+    assert (state.spent, state.reserved, state.limit) == (COST, Decimal(0), Decimal(15))
     kinds = [change.kind for change in ledger.budgets.history("month")]
     assert kinds == ["reserved", "granted", "settled", "reserved", "settled"]
     assert [each.id for each in ledger.runs.attempts(RUN.id)] == [paid.id]
@@ -136,7 +136,7 @@ def test_commits_cut_at_random_lose_nothing_and_write_nothing_twice(
 
     run(story(), seconds=60)
     (state,) = ledger.budgets.states(["month"])
-    assert (state.spent, state.reserved) == (50 * COST, 0)
+    assert (state.spent, state.reserved) == (50 * COST, Decimal(0))
     recorded = [each.id for each in ledger.runs.attempts(RUN.id)]
     assert sorted(recorded) == sorted(each.id for each in attempts)
     assert len(list(ledger.budgets.history("month"))) == 100
@@ -446,7 +446,7 @@ def test_a_full_disk_is_waited_for_until_it_is_freed(
         run(story(ledger))
         ledger.finish_run(RUN.id, "completed")
         (state,) = ledger.budgets.states(["month"])
-        assert (state.spent, state.reserved) == (40 * COST, 0)
+        assert (state.spent, state.reserved) == (40 * COST, Decimal(0))
         assert len(list(ledger.runs.attempts(RUN.id))) == 40
     assert "the disk is full; free some space" in caplog.text
     assert "answers again" in caplog.text

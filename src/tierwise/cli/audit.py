@@ -13,12 +13,13 @@ import typer
 from tierwise.cli.opening import open_ledger
 from tierwise.cli.options import AsJson, command_group
 from tierwise.cli.output import print_json
-from tierwise.errors import Misuse
+from tierwise.errors import LedgerError, Misuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tierwise.audit.verify import Verification
+    from tierwise.ledger import Ledger
 
 _MOST_NOTES = 5  # lines
 audit = command_group("Export and verify the tamper-evident audit trail.")
@@ -64,11 +65,7 @@ def export(
     with open_ledger() as ledger, _opened(output) as file:
         scope = Scope(ledger.runs.resolve(run).id if run else None, _seconds(since))
         # A run that is never ended is never sealed, and could be changed without a trace.
-        for crashed in ledger.seals.end_crashed():
-            typer.echo(
-                f"run {crashed}: its process is gone; it is now on record as crashed, and sealed",
-                err=True,
-            )
+        _end_crashed(ledger)
         newest_seal = None
         for newest_seal in ledger.seals.in_order():  # noqa: B007 - the last of them is the newest
             pass
@@ -78,6 +75,20 @@ def export(
         )
     # On stderr, as the trail itself may be on stdout.
     typer.echo(f"{number} records; the last line's hash is {last_hash}", err=True)
+
+
+def _end_crashed(ledger: Ledger) -> None:
+    """End and seal the runs whose process is gone, where the ledger may be written."""
+    try:
+        ended = ledger.seals.end_crashed()
+    except LedgerError as error:
+        typer.echo(f"note: runs whose process is gone stay unsealed: {error}", err=True)
+        return
+    for crashed in ended:
+        typer.echo(
+            f"run {crashed}: its process is gone; it is now on record as crashed, and sealed",
+            err=True,
+        )
 
 
 @audit.command("verify")

@@ -84,12 +84,9 @@ class Database:
         self.reads = Outage(self.name, "as it is to be read")
         self._was_written = False  # by this process
         self._writing = engine.execution_options(writing=True)
-        # In SQLite a transaction reads from one snapshot anyway.
-        consistent = (
-            {}
-            if is_sqlite(engine)
-            else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        )
+        # In SQLite a transaction reads from one snapshot anyway. It is not `postgresql_readonly`:
+        # SQLAlchemy ends that by READ WRITE, which overrides the default of a read-only database.
+        consistent = {} if is_sqlite(engine) else {"isolation_level": "REPEATABLE READ"}
         self._reading = engine.execution_options(**consistent)
 
     def be_patient(self, seconds: float) -> None:

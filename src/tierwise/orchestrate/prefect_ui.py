@@ -5,6 +5,7 @@ Prefect only shows: anything that fails here is a warning, never the end of a ru
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -18,6 +19,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed
 
 from tierwise.errors import TierwiseError
@@ -133,6 +135,36 @@ class _OwnErrorsInOneLine(logging.Filter):
 
 # One filter object: a logger takes the same one only once.
 _own_errors_in_one_line = _OwnErrorsInOneLine()
+
+
+class _ToRunPage(logging.Handler):
+    """Sends warnings of tierwise to a flow run's page, from whatever thread."""
+
+    def __init__(self, flow_run_id: str) -> None:
+        super().__init__(logging.WARNING)
+        self._flow_run_id = flow_run_id
+        self._api = APILogHandler()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a copy: the record goes to other handlers, too."""
+        sent = copy.copy(record)
+        sent.flow_run_id = self._flow_run_id
+        self._api.handle(sent)
+
+
+@contextmanager
+def warnings_on_page(flow_run_id: str | None) -> Iterator[None]:
+    """Show what is waited for, such as a model or the ledger, on the run's page, too."""
+    if flow_run_id is None:
+        yield
+        return
+    logger = logging.getLogger("tierwise")
+    handler = _ToRunPage(flow_run_id)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def configure_prefect_logging() -> None:

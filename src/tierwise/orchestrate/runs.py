@@ -35,6 +35,7 @@ from tierwise.orchestrate.prefect_ui import (
     configure_prefect_logging,
     set_final_state,
     warn_on_failure,
+    warnings_on_page,
 )
 from tierwise.orchestrate.process_state import STATE, step_runner
 from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
@@ -141,7 +142,7 @@ def recorded_run(
     try:
         if flow_run_id:
             run.open_to_others(flow_run_id)
-        with cause_raised():
+        with warnings_on_page(flow_run_id), cause_raised():
             yield run
             run.read_to_end()
     except BaseException as error:
