@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
+from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.rows import RunFolders
 from tierwise.ledger.tables import OutputRecord, RunFoldersRecord
 from tierwise.ledger.upserts import insert_into
@@ -21,6 +22,7 @@ class FoldersOfRuns:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @outlasts_outages
     def record(self, run_id: str, folders: Sequence[RunFolders]) -> None:
         """Put a run's folders on record; they count once the run is completed."""
         rows = [
@@ -33,12 +35,14 @@ class FoldersOfRuns:
         ]
         if not rows:
             return
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
+            # All rows of the run: a repetition, after a lost answer, must not add to them.
+            connection.execute(
+                delete(RunFoldersRecord).where(RunFoldersRecord.run_id == run_id)
+            )
             connection.execute(insert(RunFoldersRecord), rows)
 
+    @outlasts_outages
     def owner(
         self,
         output: str,
@@ -62,10 +66,7 @@ class FoldersOfRuns:
             candidates = [RunFolders.from_json(text) for text in dict.fromkeys(texts)]
         found = (earlier_source(each) for each in candidates)
         first = next((each for each in found if each is not None), source)
-        with (
-            self._database.translated_errors("written"),
-            self._database.writing() as connection,
-        ):
+        with self._database.writing() as connection:
             adding = insert_into(connection.dialect.name, OutputRecord)
             # another run may have added it meanwhile
             connection.execute(
