@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.letters import age
 from tests.kit.projects import make_project, model
 from tests.kit.reading import read, reason
 from tests.kit.standin import Standin
@@ -237,6 +238,7 @@ def test_a_watched_folder_may_hold_nothing_but_results(
     prefect_server: str, terminal: Terminal, project: Path, standin: Standin
 ) -> None:
     options = ["--source", "in", "--out", "in/results", "--only-new", "true"]
+    age(project / "in" / "1.txt")
     assert run(terminal, project, *options)[0] == 0
     calls = standin.count
     (project / "in" / "1.txt").unlink()

@@ -10,6 +10,7 @@ import pytest
 from prefect import flow
 
 from tasks.classify import classify
+from tests.kit.letters import age
 from tests.kit.pdf_files import PdfFile
 from tests.kit.projects import make_project, model
 from tests.kit.reading import read, reason
@@ -100,6 +101,7 @@ def project(tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch) -
     root = make_project(tmp_path / "project", model("small", standin.url), rules=rules)
     (root / "inbox").mkdir()
     (root / "inbox" / "fax.pdf").write_bytes(fax())
+    age(root / "inbox" / "fax.pdf")
     monkeypatch.chdir(root)
     return root
 

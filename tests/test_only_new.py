@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url
+from tests.kit.letters import age
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
@@ -150,7 +151,9 @@ def project(tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch) -
     for folder in ("inbox", "other"):
         (root / folder).mkdir()
         for name in ("a.txt", "b.txt"):
-            (root / folder / f"{folder}-{name}").write_text(f"Letter {name}, {folder}.")
+            path = root / folder / f"{folder}-{name}"
+            path.write_text(f"Letter {name}, {folder}.")
+            age(path)
     return root
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 
 from tasks.classify import classify
 from tests.kit.ledgers import DATABASES, fresh_url
+from tests.kit.letters import age
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin
 from tierwise import documents_from, read_documents, recorded_run, write_documents
@@ -38,6 +39,7 @@ def drop(root: Path, *names: str, text: str = LETTER) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        age(path)
 
 
 @flow(name="sorting")

@@ -93,6 +93,11 @@ class ProjectSettings(Scale):
         DEFAULT_PATIENCE_S,
         description="How long documents wait for a model that does not answer, such as `30 min`.",
     )
+    minimum_age: Patience = Field(
+        5.0,
+        description="How long a file must not have changed before `only_new` takes it, such as "
+        "`5 s`: a younger one may still be written, and is left for the next run.",
+    )
     secrets: Mapping[str, str] = Field(
         {},
         description="Prefect secret blocks for variables that are not set, by variable.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +25,9 @@ def letter(name: str = "mail-07.txt", **features: Any) -> Document:
         text="my invoice is wrong, please help",
         **{"sensitivity": "internal", **features},
     )
+
+
+def age(path: Path, seconds: float = 60) -> None:
+    """Let a file look as if nobody had written it for a while."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))

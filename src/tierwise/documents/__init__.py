@@ -1,6 +1,7 @@
 """Documents in and out: files become batches of documents, batches become readable files.
 
 reading      a folder or file becomes documents; sources finds the files
+seen_files   files as a watched folder had them last, so that none is converted twice
 left_out     files that are not read: those of other programs, and earlier results
 readers/     one format a module; add a document format there
 sensitivity  a document can raise its own sensitivity, never lower it
@@ -20,21 +21,23 @@ from tierwise.documents.readers import ACCEPTED
 from tierwise.documents.reading import (
     Origin,
     Shard,
+    Watch,
     in_batches,
     iter_documents,
     iter_items,
     read_documents,
 )
-from tierwise.documents.sources import is_empty
+from tierwise.documents.seen_files import SeenFiles
 from tierwise.documents.writing import write_documents
 
 __all__ = [
     "ACCEPTED",
     "LeftOut",
     "Origin",
+    "SeenFiles",
     "Shard",
+    "Watch",
     "in_batches",
-    "is_empty",
     "iter_documents",
     "iter_items",
     "read_documents",

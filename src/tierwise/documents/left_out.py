@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,15 +55,13 @@ class LeftOut:
         return "; ".join(parts)
 
 
-def kind_of_other(path: Path) -> str:
+def kind_of_name(name: str, *, is_folder: bool) -> str:
     """Return what a file or folder is that no person wrote as a document; empty for any other."""
-    if path.name.startswith("."):
+    if name.startswith("."):
         return "hidden"
-    name = path.name.casefold()
-    if name in _SYSTEM_FOLDERS and path.is_dir():
-        return "of other programs"
-    if path.is_dir():
-        return ""
+    name = name.casefold()
+    if is_folder:
+        return "of other programs" if name in _SYSTEM_FOLDERS else ""
     if name in _SYSTEM_FILES or _OTHER_PROGRAMS.fullmatch(name):
         return "of other programs"
     return ""
@@ -98,16 +97,17 @@ def holds_only_results(folder: Path) -> bool:
     while to_visit and looked_at < _MOST_LOOKED_AT:
         visited = to_visit.pop()
         try:
-            children = sorted(visited.iterdir())
+            with os.scandir(visited) as scanned:
+                children = sorted(scanned, key=lambda entry: entry.name)
         except OSError:
             return False
         for child in children:
-            if kind_of_other(child):
+            if kind_of_name(child.name, is_folder=child.is_dir()):
                 continue
-            if child.is_dir() and not child.is_symlink():
-                to_visit.append(child)
+            if child.is_dir(follow_symlinks=False):
+                to_visit.append(Path(child.path))
                 continue
-            if not is_result(child):
+            if not is_result(Path(child.path)):
                 return False
             looked_at += 1
             has_own = has_own or visited == folder

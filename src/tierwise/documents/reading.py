@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -16,12 +17,19 @@ from tierwise.documents.readers import (
     ACCEPTED,
     CONVERTERS,
     ROWS,
+    ConversionStopped,
     RawDocument,
     RowFile,
     Sandbox,
     decode,
     row_document,
     split_front_matter,
+)
+from tierwise.documents.seen_files import (
+    Known,
+    SeenFiles,
+    Signature,
+    signature_of,
 )
 from tierwise.documents.sensitivity import raise_sensitivity
 from tierwise.documents.sources import SourceFile, find_files
@@ -35,7 +43,9 @@ from tierwise.records import (
     Outcome,
     Sensitivity,
     id_in_run,
+    text_hash,
 )
+from tierwise.text.amounts import plural
 from tierwise.text.language import detect
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -78,6 +88,14 @@ class Shard:
 _WHOLE_SOURCE = Shard()
 
 
+def _is_unknown(document: Known) -> bool:  # noqa: ARG001
+    return False
+
+
+def _not_known(file: SourceFile) -> bool:  # noqa: ARG001
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where documents are from: the name of their source, as `places` gives it.
@@ -90,6 +108,71 @@ class Origin:
 
 
 _NOWHERE = Origin()
+
+
+@dataclass
+class Watch:
+    """A folder that is read again and again: what earlier polls know, and what this one leaves.
+
+    A file that has changed within `minimum_age_s` seconds is left for the next poll. One whose
+    documents all `are_done` is not opened, where it is unchanged since a poll that is on record in
+    `seen`. `waiting` and `unopened` are the names of the former and the documents of the latter.
+    """
+
+    minimum_age_s: float = 0.0
+    seen: SeenFiles | None = None
+    is_done: Callable[[Known], bool] = _is_unknown
+    waiting: list[str] = field(default_factory=list)
+    unopened: int = 0
+
+    def is_document(self, file: SourceFile) -> bool:
+        """Return True for an unchanged file that was read as documents before."""
+        return self._documents_of(file) is not None
+
+    def is_young(self, file: SourceFile) -> bool:
+        """Return True for a file that is left for the next poll, and remember it."""
+        if file.facts is None or not self.minimum_age_s:
+            return False
+        signature = signature_of(file.facts)
+        if self.seen:
+            is_young = self.seen.is_young(file.id, signature, self.minimum_age_s)
+        else:
+            age = time.time() - file.facts.st_mtime
+            is_young = 0 <= age < self.minimum_age_s
+        if is_young:
+            self.waiting.append(file.id)
+        return is_young
+
+    def done_documents(self, file: SourceFile) -> Sequence[Known]:
+        """Return the documents of an unchanged file that are all done; none for any other."""
+        documents = self._documents_of(file)
+        if not documents or self.seen is None:
+            return ()
+        self.seen.keep(file.id)
+        if not all(self.is_done((known[0], known[1])) for known in documents):
+            return ()
+        self.unopened += len(documents)
+        return documents
+
+    def _documents_of(self, file: SourceFile) -> Sequence[Known] | None:
+        if self.seen is None or file.facts is None:
+            return None
+        return self.seen.documents_of(file.id, signature_of(file.facts))
+
+    def describe(self) -> str:
+        """Such as `1 file still being written: next run (a.pdf)`; empty when there is none."""
+        if not self.waiting:
+            return ""
+        names = ", ".join(self.waiting[:_MOST_NAMED])
+        if len(self.waiting) > _MOST_NAMED:
+            names += ", …"
+        number = plural(len(self.waiting), "file")
+        return f"{number} still being written: next run ({names})"
+
+
+_MOST_NAMED = 3
+_CHANGED = "it was written while it was read; run again"
+_NO_TEXT = text_hash("")
 # Metadata that reading sets; a document's own fields of these names get a `_` behind them.
 _RESERVED_METADATA = (
     "path",
@@ -156,6 +239,7 @@ def iter_documents(
     incomplete: Incomplete = "wait_for_pages",
     left_out: LeftOut | None = None,
     origin: Origin = _NOWHERE,
+    watch: Watch | None = None,
 ) -> Iterator[Document]:
     """Read the documents of a folder (sorted) or of one file.
 
@@ -169,18 +253,24 @@ def iter_documents(
     longer than `max_seconds`, or when it cannot be read for another reason. A document that lost a
     part on reading has `incomplete` in its metadata. It is deferred, too, where whole pages are
     missing; with `incomplete="accept"` never, with `"wait"` always. Files of other shards are not
-    opened. Raises Misuse when `source` is missing or empty.
+    opened. Raises Misuse when `source` is missing or empty; with a `watch`, it may be empty.
     """
     _check_sensitivity(sensitivity)
     if incomplete not in INCOMPLETE:
         raise UnknownName("value of incomplete", incomplete, INCOMPLETE)
-    files = find_files(Path(source), left_out)
+    files = find_files(
+        Path(source),
+        left_out,
+        may_be_empty=watch is not None,
+        is_document=watch.is_document if watch else _not_known,
+    )
     reader = _Reader(
         _Finisher(sensitivity, incomplete, origin),
         max_bytes,
         text_column,
         shard,
         Sandbox(seconds=max_seconds),
+        watch or Watch(),
     )
     return reader.read(files)
 
@@ -315,6 +405,17 @@ class _Finisher:
             )
         return document
 
+    def skip(self, documents: Sequence[Known]) -> None:
+        """Remember the ids and texts of documents that are not read again."""
+        for own_id, hash in documents:  # noqa: A001 - the text's
+            full_id = own_id
+            if self.origin.is_further:
+                full_id = id_in_run(self.origin.source, own_id)
+            self._ids.add(own_id)
+            if hash != _NO_TEXT:
+                short_hash = bytes.fromhex(hash)[:16]
+                self._first_ids.setdefault(short_hash, full_id)
+
     def _unique_id(self, wanted: str) -> str:
         """Return an id that no document had before; `a.csv#1` may be a row and a file."""
         number = 1
@@ -335,18 +436,64 @@ class _Reader:
     text_column: str
     shard: Shard
     sandbox: Sandbox
+    watch: Watch
+    # whether the file under way gave a problem that another reading may not give
+    _is_passing: bool = False
 
     def read(self, files: Iterator[SourceFile]) -> Iterator[Document]:
+        seen = self.watch.seen
         with self.sandbox:
             for file in files:
                 # The rows of a file are in different shards, so the file is read for each of them.
                 if file.suffix not in ROWS and not self.shard.holds(file.id):
                     continue
-                for raw in self._read_file(file):
-                    # By the id before it is made unique: documents that share one share a shard,
-                    # so their numbers do not depend on the number of shards.
-                    if self.shard.holds(raw.id):
-                        yield self.finisher.finish(raw, _file_facts(file))
+                if self.watch.is_young(file):
+                    continue
+                done = self.watch.done_documents(file)
+                if done:
+                    self.finisher.skip(done)
+                else:
+                    yield from self._documents(file)
+        if seen:
+            seen.save()
+
+    def _documents(self, file: SourceFile) -> Iterator[Document]:
+        """Yield a file's documents, and put the file on record where none of it can change."""
+        seen = self.watch.seen
+        self._is_passing = False
+        read_at_ns = time.time_ns()
+        before = _look(file)
+        documents: list[Known] = []
+        for raw in self._unchanged(file, before):
+            # By the id before it is made unique: documents that share one share a shard,
+            # so their numbers do not depend on the number of shards.
+            if self.shard.holds(raw.id):
+                document = self.finisher.finish(raw, _file_facts(file))
+                if seen:
+                    documents.append((document.own_id, document.hash))
+                yield document
+        is_settled = not self._is_passing and before == _look(file)
+        if seen and before and documents and is_settled:
+            seen.note(file.id, before, documents, read_at_ns)
+
+    def _unchanged(
+        self, file: SourceFile, before: Signature | None
+    ) -> Iterator[RawDocument]:
+        """Yield a file's documents; that of a file that is one, if it stayed as it was meanwhile.
+
+        The rows of a file are yielded while it is read.
+        """
+        if before is None or file.suffix in ROWS:
+            yield from self._read_file(file)
+            return
+        [raw] = self._read_file(file)
+        if _look(file) == before:
+            yield raw
+        elif self.watch.minimum_age_s:
+            self.watch.waiting.append(file.id)
+        else:
+            self._is_passing = True
+            yield RawDocument(id=file.id, problem=_CHANGED)
 
     def _read_file(self, file: SourceFile) -> Iterator[RawDocument]:
         """Yield a file's documents; its problem when it cannot be read, or not to its end."""
@@ -360,8 +507,10 @@ class _Reader:
             else:
                 yield self._read_whole(file)
         except DocumentError as error:
+            self._is_passing = isinstance(error, ConversionStopped)
             yield RawDocument(id=file.id, problem=str(error))
         except OSError as error:
+            self._is_passing = True
             problem = f"it cannot be opened: {error.strerror}; check its permissions"
             yield RawDocument(id=file.id, problem=problem)
 
@@ -400,6 +549,16 @@ class _Reader:
             metadata={**parts.fields, **notes},
             declared=parts.declared,
         )
+
+
+def _look(file: SourceFile) -> Signature | None:
+    """Return the file's signature of now; None where it cannot be looked at."""
+    if file.facts is None:
+        return None
+    try:
+        return signature_of(file.path.stat())
+    except OSError:
+        return None
 
 
 def _file_facts(file: SourceFile) -> dict[str, str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tierwise.documents.left_out import (
     LeftOut,
     holds_only_results,
     is_result,
-    kind_of_other,
+    kind_of_name,
 )
 from tierwise.documents.readers import ACCEPTED
 from tierwise.errors import Misuse
@@ -31,6 +31,8 @@ class SourceFile:
     path: Path
     id: str
     problem: str = ""
+    # as the file was when it was found; None where there is a problem
+    facts: os.stat_result | None = field(default=None, compare=False)
 
     @property
     def suffix(self) -> str:
@@ -38,12 +40,27 @@ class SourceFile:
         return self.path.suffix.lower()
 
 
-def find_files(source: Path, left_out: LeftOut | None = None) -> Iterator[SourceFile]:
+# Is this file known as a document, so that it need not be opened to see that it is no result?
+IsDocument = Callable[[SourceFile], bool]
+
+
+def _unknown(file: SourceFile) -> bool:  # noqa: ARG001
+    return False
+
+
+def find_files(
+    source: Path,
+    left_out: LeftOut | None = None,
+    *,
+    may_be_empty: bool = False,
+    is_document: IsDocument = _unknown,
+) -> Iterator[SourceFile]:
     """Return the files of a folder in sorted order, or the one file that `source` is.
 
     Hidden files, files of other programs and earlier results below the source are counted in
     `left_out` instead. Raises Misuse at once, not at the first file, when there is no such source
-    or no file in it.
+    or no file in it, unless the folder `may_be_empty`. `is_document` knows files of earlier polls
+    that are no results.
     """
     left_out = left_out or LeftOut()
     accepted = f"give a folder or a file ({', '.join(ACCEPTED)})"
@@ -51,7 +68,7 @@ def find_files(source: Path, left_out: LeftOut | None = None) -> Iterator[Source
         if not source.is_dir():
             source.stat()
             name = printable_name(source.name)
-            return iter([SourceFile(source, name, _why_unreadable(source))])
+            return iter([_source_file(source, name, source.stat)])
         next(source.iterdir(), None)  # raises what hinders to list the folder
     except FileNotFoundError:
         raise Misuse(f"{source}: there is no such file or folder; {accepted}") from None
@@ -59,8 +76,10 @@ def find_files(source: Path, left_out: LeftOut | None = None) -> Iterator[Source
         raise Misuse(
             f"{source}: cannot be opened: {error.strerror}; {accepted}"
         ) from None
-    files = _walk(source, left_out)
+    files = _walk(source, left_out, is_document)
     first = next(files, None)
+    if first is None and may_be_empty:
+        return iter(())
     if first is None:
         others = left_out.describe()
         but = f" but {others}, which are not read" if others else ""
@@ -70,16 +89,14 @@ def find_files(source: Path, left_out: LeftOut | None = None) -> Iterator[Source
     return chain([first], files)
 
 
-def is_empty(source: Path) -> bool:
-    """Return True for a folder without a file to read."""
-    return source.is_dir() and next(_walk(source, LeftOut()), None) is None
-
-
 def printable_name(name: str) -> str:
     """Return a file name that can be printed and stored.
 
     Bytes that are not UTF-8 and control characters are written as escapes.
     """
+    if name.isprintable():
+        # such as nearly all of 100,000 names
+        return name
     decoded = os.fsencode(name).decode("utf-8", "backslashreplace")
     characters = (
         character
@@ -90,30 +107,53 @@ def printable_name(name: str) -> str:
     return "".join(characters)
 
 
-def _walk(root: Path, left_out: LeftOut) -> Iterator[SourceFile]:
-    """Yield the files below `root`, depth first and sorted."""
+def _walk(
+    root: Path, left_out: LeftOut, is_document: IsDocument = _unknown
+) -> Iterator[SourceFile]:
+    """Yield the files below `root`, depth first and sorted.
+
+    With `scandir` and names as text: the folder may have 100,000 files.
+    """
+    if not root.is_dir():
+        return
     reads_results = holds_only_results(root)
-    to_visit = [root]
+    try:
+        to_visit = _children(str(root), "")
+    except OSError as error:
+        yield SourceFile(root, "./", _why_closed(error))
+        return
     while to_visit:
-        path = to_visit.pop()
-        name = printable_name(path.relative_to(root).as_posix())
-        if path != root and kind_of_other(path):
-            left_out.add(kind_of_other(path), name)
-        elif path.is_symlink() and path != root:
-            yield from _follow_link(path, name, root, left_out)
-        elif not path.is_dir():
-            if not reads_results and is_result(path):
+        entry, name = to_visit.pop()
+        is_folder = entry.is_dir()
+        other = kind_of_name(entry.name, is_folder=is_folder)
+        if other:
+            left_out.add(other, name)
+        elif entry.is_symlink():
+            yield from _follow_link(Path(entry.path), name, root, left_out)
+        elif is_folder:
+            try:
+                to_visit += _children(entry.path, name)
+            except OSError as error:
+                yield SourceFile(Path(entry.path), f"{name}/", _why_closed(error))
+        else:
+            file = _source_file(Path(entry.path), name, entry.stat)
+            may_be_result = not reads_results and not is_document(file)
+            if may_be_result and is_result(file.path):
                 left_out.add(_RESULTS, name)
             else:
-                yield SourceFile(path, name, _why_unreadable(path))
-        else:
-            try:
-                children = sorted(path.iterdir())
-            except OSError as error:
-                problem = f"the folder cannot be opened: {error.strerror}; check its permissions"
-                yield SourceFile(path, f"{name}/", problem)
-                continue
-            to_visit += reversed(children)  # the last one is visited first
+                yield file
+
+
+def _children(folder: str, name: str) -> list[tuple[os.DirEntry[str], str]]:
+    """Return the entries of a folder with their names below the source, the first one last."""
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name, reverse=True)
+    in_front = f"{name}/" if name else ""
+    return [(entry, in_front + printable_name(entry.name)) for entry in entries]
+
+
+def _why_closed(error: OSError) -> str:
+    return f"the folder cannot be opened: {error.strerror}; check its permissions"
 
 
 def _follow_link(
@@ -133,18 +173,22 @@ def _follow_link(
         )
         yield SourceFile(path, name, problem)
     elif not target.is_dir():
-        yield SourceFile(path, name, _why_unreadable(target))
+        yield _source_file(path, name, target.stat)
 
 
-def _why_unreadable(path: Path) -> str:
-    """Say why a path cannot be read as a file; empty when it can."""
+def _source_file(
+    path: Path, name: str, look: Callable[[], os.stat_result]
+) -> SourceFile:
+    """Return a file, with the reason why it cannot be read as one."""
     try:
-        is_regular = stat.S_ISREG(path.stat().st_mode)
+        facts = look()
     except OSError as error:
-        return (
+        problem = (
             f"it cannot be opened: {error.strerror}; check the link and its permissions"
         )
-    if not is_regular:
+        return SourceFile(path, name, problem)
+    if not stat.S_ISREG(facts.st_mode):
         # opening a pipe would wait forever
-        return "it is not a regular file; copy its content into one"
-    return ""
+        problem = "it is not a regular file; copy its content into one"
+        return SourceFile(path, name, problem)
+    return SourceFile(path, name, facts=facts)

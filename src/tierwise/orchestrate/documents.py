@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +13,10 @@ from tierwise.cascade.passing import is_passing
 from tierwise.documents import (
     LeftOut,
     Origin,
+    SeenFiles,
     Shard,
+    Watch,
     in_batches,
-    is_empty,
     iter_documents,
     iter_items,
 )
@@ -29,8 +31,12 @@ from tierwise.orchestrate.folders import (
     same_folders,
 )
 from tierwise.orchestrate.runs import Run, current_run
-from tierwise.project import Project
+from tierwise.project import Project, ProjectSettings
 from tierwise.records import Batch, Document, Incomplete, Sensitivity
+
+SEEN = Path(".tierwise/seen")  # below the project's root
+# Ids within the source, and hashes.
+Settled = frozenset[tuple[str, str]]
 
 T = TypeVar("T")
 
@@ -45,6 +51,7 @@ def read_documents(
     only_new: bool = False,
     shard: str = "1/1",
     incomplete: Incomplete | None = None,
+    minimum_age: timedelta | None = None,
 ) -> Sequence[Batch]:
     """Return the documents of a folder or file in batches.
 
@@ -60,28 +67,39 @@ def read_documents(
     `shard` takes the documents of one part alone: with "2/8", those of the second of eight, which
     together hold every document once. `incomplete` is the project's setting of that name unless it
     is given: with "accept", a document that lost a part on reading goes on; with "wait_for_pages",
-    it is deferred where whole pages are missing; with "wait", always. Raises Misuse when there is
-    nothing to read.
+    it is deferred where whole pages are missing; with "wait", always. A file
+    that has changed within `minimum_age` (default: the project's setting with `only_new`, else none)
+    is left for the next run. Raises Misuse when there is nothing to read.
     """
     run = current_run()
     folder = _source_folder(run, source)
     run.only_new = only_new
-    if only_new and is_empty(folder):
-        return []
+    settings = _settings(run)
     left_out = LeftOut()
     origin = begin_source(run, source_of(folder, run.engine.project.root))
+    settled = _settled(run, origin)
+    incomplete = incomplete or settings.incomplete
+    age_s = 0.0
+    if minimum_age is not None:
+        age_s = minimum_age.total_seconds()
+    elif settled is not None:
+        age_s = settings.minimum_age
+    # what decides, with a file's bytes, which documents it gives
+    reading = [shard, text_column, max_bytes, incomplete]
+    watch = _watch(run, origin, age_s, settled, reading)
     documents: Iterator[Document] = iter_documents(
         folder,
         sensitivity=sensitivity,
         text_column=text_column,
         max_bytes=max_bytes,
         shard=Shard.parse(shard),
-        incomplete=incomplete or _incomplete_setting(run),
+        incomplete=incomplete,
         left_out=left_out,
         origin=origin,
+        watch=watch,
     )
-    documents = _then_said(run, documents, left_out)
-    return _batches(run, documents, batch_size, origin)
+    documents = _then_said(run, documents, left_out, watch)
+    return _batches(run, documents, batch_size, settled)
 
 
 def documents_from(
@@ -112,6 +130,7 @@ def documents_from(
     run = current_run()
     run.only_new = only_new
     origin = begin_source(run, source)
+    settled = _settled(run, origin)
     documents = iter_items(
         items if only_new else _some(items),
         sensitivity=sensitivity,
@@ -120,7 +139,7 @@ def documents_from(
         shard=Shard.parse(shard),
         origin=origin,
     )
-    return _batches(run, documents, batch_size, origin)
+    return _batches(run, documents, batch_size, settled)
 
 
 def _source_folder(run: Run, source: Path | str) -> Path:
@@ -154,19 +173,42 @@ def _check_out(run: Run, folder: Path) -> None:
 
 
 def _then_said(
-    run: Run, documents: Iterator[Document], left_out: LeftOut
+    run: Run, documents: Iterator[Document], left_out: LeftOut, watch: Watch | None
 ) -> Iterator[Document]:
     """Yield the documents, then say which files were left out."""
     yield from documents
-    others = left_out.describe()
+    parts = [left_out.describe()]
+    if watch:
+        run.settled += watch.unopened
+        run.still_written += len(watch.waiting)
+        parts.append(watch.describe())
+    others = "; ".join(filter(None, parts))
     if others:
         run.engine.left_out.append(others)
         log_to_run("not read: %s", others)
 
 
-def _incomplete_setting(run: Run) -> Incomplete:
-    """Return the project's setting of now: a process that serves flows outlives a change of it."""
-    return Project(run.engine.project.root).settings.incomplete
+def _settings(run: Run) -> ProjectSettings:
+    """Return the project's settings of now: a process that serves flows outlives a change."""
+    return Project(run.engine.project.root).settings
+
+
+def _watch(
+    run: Run,
+    origin: Origin,
+    minimum_age_s: float,
+    settled: Settled | None,
+    reading: Sequence[Any],
+) -> Watch | None:
+    """Return what earlier polls know of a source; None where it is read as a whole."""
+    if settled is None:
+        return Watch(minimum_age_s) if minimum_age_s else None
+    seen = None
+    # a dry run leaves nothing behind
+    if run.engine.spool:
+        folder = run.engine.project.root / SEEN
+        seen = SeenFiles.load(folder, origin.source, reading)
+    return Watch(minimum_age_s, seen, lambda known: known in settled)
 
 
 def _some(items: Iterable[T]) -> Iterator[T]:
@@ -182,12 +224,15 @@ def _some(items: Iterable[T]) -> Iterator[T]:
 
 
 def _batches(
-    run: Run, documents: Iterator[Document], batch_size: int, origin: Origin
+    run: Run,
+    documents: Iterator[Document],
+    batch_size: int,
+    settled: Settled | None,
 ) -> Sequence[Batch]:
     """Return the documents that this run is about in batches, the first of them read."""
     retry = run.engine.retry
-    if run.only_new and not retry:
-        documents = _new_documents(run, documents, origin)
+    if settled is not None:
+        documents = _new_documents(run, documents, settled)
     if retry:
         documents = (
             document for document in documents if document.id in retry.documents
@@ -246,18 +291,24 @@ def _held_batches(
         log_to_run("%d documents are new, %d were done before", total, run.settled)
 
 
-def _new_documents(
-    run: Run, documents: Iterable[Document], origin: Origin
-) -> Iterator[Document]:
-    """Yield the documents that no earlier run of the flow is done with, and count the others.
+def _settled(run: Run, origin: Origin) -> Settled | None:
+    """Return the documents that earlier runs of the flow are done with; None where all are meant.
 
     An earlier run counts where it read the same source and wrote to the same folder.
     """
+    if not run.only_new or run.engine.retry:
+        return None
     flow = flow_name()
-    settled: frozenset[tuple[str, str]] = frozenset()
-    if flow:
-        is_here = same_folders(run, origin.source)
-        settled = run.engine.ledger.runs.settled(flow, is_passing, is_here)
+    if not flow:
+        return frozenset()
+    is_here = same_folders(run, origin.source)
+    return run.engine.ledger.runs.settled(flow, is_passing, is_here)
+
+
+def _new_documents(
+    run: Run, documents: Iterable[Document], settled: Settled
+) -> Iterator[Document]:
+    """Yield the documents that no earlier run is done with, and count the others."""
     for document in documents:
         if (document.own_id, document.hash) in settled:
             run.settled += 1

@@ -43,6 +43,7 @@ from tierwise.orchestrate.server import wait_until_recorded
 from tierwise.plan import take_plan
 from tierwise.records import Batch
 from tierwise.report import RunSummary, summarize_run
+from tierwise.text.amounts import plural
 
 
 class Run:
@@ -60,6 +61,7 @@ class Run:
         self.origins: list[Origin] = []  # the names of these sources, each once
         self.outputs: list[str] = []  # the names of the folders that were written
         self.settled = 0  # the number of those documents
+        self.still_written = 0  # files that are left for the next run
         self.documents = 0  # the number of documents that were read and not left out
         self._readers: list[BatchReader] = []
         self._spool = folder
@@ -218,12 +220,12 @@ def _publish(run: Run, flow_run_id: str) -> None:
     A run that found nothing new has no artifacts, only its final state.
     """
     summary = run.summary()
-    if run.settled and not summary.run.documents:
-        set_final_state(
-            flow_run_id,
-            NOTHING_NEW,
-            f"nothing new: {run.settled} documents were done before",
-        )
+    if (run.settled or run.still_written) and not summary.run.documents:
+        message = f"nothing new: {run.settled} documents were done before"
+        if run.still_written:
+            files = plural(run.still_written, "file")
+            message += f"; {files} still being written: next run"
+        set_final_state(flow_run_id, NOTHING_NEW, message)
         return
     with warn_on_failure():
         publish_summary(summary)

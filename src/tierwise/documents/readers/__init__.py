@@ -23,13 +23,14 @@ from tierwise.documents.readers.formats import (
 from tierwise.documents.readers.front_matter import FrontMatter, split_front_matter
 from tierwise.documents.readers.results import Extracted, RawDocument
 from tierwise.documents.readers.rows import RowFile, row_document
-from tierwise.documents.readers.sandbox import Sandbox
+from tierwise.documents.readers.sandbox import ConversionStopped, Sandbox
 
 __all__ = [
     "ACCEPTED",
     "CONVERTERS",
     "ROWS",
     "TEXTS",
+    "ConversionStopped",
     "Extracted",
     "FrontMatter",
     "RawDocument",

@@ -23,6 +23,10 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _LENGTH_BYTES = 8  # before each message
 
 
+class ConversionStopped(DocumentError):
+    """The child died, or took too long: another time it may not."""
+
+
 class Sandbox:
     """A child process that converts one file at a time, started at the first file.
 
@@ -45,7 +49,7 @@ class Sandbox:
         except BrokenPipeError:
             reply = None
         if reply is None:
-            raise DocumentError(self._discard(child))
+            raise ConversionStopped(self._discard(child))
         result = json.loads(reply)
         if "error" in result:
             raise DocumentError(result["error"])
