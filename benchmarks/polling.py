@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from sqlalchemy import insert, update
+from sqlalchemy import create_engine, insert, update
 
 from tests.kit.pdf_files import PdfFile
 from tests.kit.projects import make_project, model
@@ -121,7 +121,7 @@ def put_on_record(engine: Engine, documents: list[Document]) -> None:
         for document in documents
         for step in STEPS
     )
-    with engine.ledger._database.writing() as connection:
+    with create_engine(engine.ledger.url).begin() as connection:
         connection.execute(insert(OutcomeRecord), list(rows))
         # a dry run has no flow run of that name
         connection.execute(update(Run).values(flow="polling"))
