@@ -67,6 +67,14 @@ def kind_of_name(name: str, *, is_folder: bool) -> str:
     return ""
 
 
+def is_folder_of(entry: os.DirEntry[str]) -> bool:
+    """Return True for a folder, or a link to one; False for a link that leads in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def is_result(path: Path) -> bool:
     """Return True for a file that `write_documents` wrote, by its beginning."""
     suffix = path.suffix.lower()
@@ -102,7 +110,7 @@ def holds_only_results(folder: Path) -> bool:
         except OSError:
             return False
         for child in children:
-            if kind_of_name(child.name, is_folder=child.is_dir()):
+            if kind_of_name(child.name, is_folder=is_folder_of(child)):
                 continue
             if child.is_dir(follow_symlinks=False):
                 to_visit.append(Path(child.path))

@@ -12,6 +12,7 @@ from pathlib import Path
 from tierwise.documents.left_out import (
     LeftOut,
     holds_only_results,
+    is_folder_of,
     is_result,
     kind_of_name,
 )
@@ -124,7 +125,7 @@ def _walk(
         return
     while to_visit:
         entry, name = to_visit.pop()
-        is_folder = entry.is_dir()
+        is_folder = is_folder_of(entry)
         other = kind_of_name(entry.name, is_folder=is_folder)
         if other:
             left_out.add(other, name)
