@@ -48,10 +48,12 @@ def become_worker(root: Path) -> NoReturn:
     _await_server(root)
     from tierwise.orchestrate.server import hold_back
 
-    restrict_pool(root)
     recover(root)
-    deploy(root)
-    hold_back(paused=False)
+    # Another machine's server keeps what its own project has deployed.
+    if _is_own_server(root):
+        restrict_pool(root)
+        deploy(root)
+        hold_back(paused=False)
     # It ends by itself when the worker that this process becomes has ended.
     subprocess.Popen(  # noqa: S603 - our own interpreter and module
         supervisor_command(only_runs=True),
@@ -84,3 +86,11 @@ def _await_server(root: Path) -> None:
         if time.monotonic() > deadline:
             raise TierwiseError(no_server_at(url))
         time.sleep(0.5)
+
+
+def _is_own_server(root: Path) -> bool:
+    """Return True if the server in use is that of this project on this machine."""
+    from tierwise.orchestrate.environment import ADDRESS
+    from tierwise.orchestrate.services import remembered_address
+
+    return os.environ[ADDRESS] == f"{remembered_address(root)}/api"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tierwise.orchestrate.services import Service
 
 _PORT = 4200
+_RUNS_NAMED = 10
 
 
 class Foreground(Enum):
@@ -271,11 +272,20 @@ def address_for(port: int | None, remembered: str | None) -> str:
 
 def recover(root: Path) -> None:
     """End the flow runs whose process is dead, so that the schedule goes on, and say so."""
+    from tierwise.errors import LedgerError
     from tierwise.orchestrate.recovery import Recovery
     from tierwise.project import Project
 
-    for recovered in Recovery(Project(root)).look():
-        typer.echo(recovered.line)
+    try:
+        recovered = Recovery(Project(root)).look()
+    except LedgerError as error:
+        # Without the ledger nothing is known; the supervisor looks again.
+        typer.echo(f"runs that may have died are left for now: {error}", err=True)
+        return
+    for run in recovered[:_RUNS_NAMED]:
+        typer.echo(run.line)
+    if len(recovered) > _RUNS_NAMED:
+        typer.echo(f"and {len(recovered) - _RUNS_NAMED} more runs that died earlier")
 
 
 def _start_worker(root: Path, service: Service, started: list[Service]) -> None:

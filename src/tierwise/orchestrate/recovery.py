@@ -24,6 +24,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Scheduled
 
 from tierwise.ledger import Ledger, RunProcess
@@ -150,14 +152,31 @@ def _act(client: SyncPrefectClient, run: FlowRun, facts: RunFacts) -> list[Recov
     if not _is_as_it_was(client, run):
         return []
     if decided == "reschedule":
-        # Not forced, so that its place among parallel runs is freed.
-        client.set_flow_run_state(run.id, Scheduled())
         line = f"rescheduled, as a worker died before it began them: {run.name}"
-        return [Recovered(run.name, line)]
+        done = _set(client, run, Scheduled())
+        return [Recovered(run.name, line)] if done else []
     state = _last_state(run, facts)
-    for child in [run, *_children(client, run)]:
-        client.set_flow_run_state(child.id, state)
+    # Subflows ran in the same process.
+    children = _children(client, run)
+    if not _set(client, run, state):
+        return []
+    for child in children:
+        _set(client, child, state)
     return [Recovered(run.name, f"{state.name}: the run {run.name}: {state.message}")]
+
+
+def _set(client: SyncPrefectClient, run: FlowRun, state: State) -> bool:
+    """Put a run into a state; return False where the server refuses, as the run has moved on.
+
+    Not forced, so that its place among parallel runs is freed.
+    """
+    try:
+        result = client.set_flow_run_state(run.id, state)
+    except PrefectHTTPStatusError as error:
+        # The others are looked at all the same.
+        log.warning("the run %s stays as it is: %s", run.name, error)
+        return False
+    return result.status is SetStateStatus.ACCEPT
 
 
 def _last_state(run: FlowRun, facts: RunFacts) -> State:
