@@ -36,7 +36,7 @@ from tests.oncall.table import (
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parent.parent
 _WEEK = "test_week.py"
-_PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider")
+_PYTEST = (sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider")
 
 
 def main() -> int:
@@ -75,7 +75,7 @@ def cases(options: argparse.Namespace, environment: Mapping[str, str]) -> list[s
     files = [f"--ignore={_HERE / _WEEK}", str(_HERE)]
     if options.week:
         files = [str(_HERE / _WEEK)]
-    command = [*_PYTEST, "--collect-only", "-q", *files]
+    command = [*_PYTEST, "--collect-only", *files]
     listed = subprocess.run(
         command,
         cwd=_REPOSITORY,

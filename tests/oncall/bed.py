@@ -69,6 +69,10 @@ class Supplier:
     def set_latency(self, seconds: float) -> None:
         self._post({"latency_s": seconds})
 
+    def garble(self, word: str) -> None:
+        """Answer letters that begin with a word so that no check passes."""
+        self._post({"garbled": word})
+
     def slow(self, word: str, seconds: float) -> None:
         """Let letters that begin with a word take longer."""
         self._post({"slow": [word, seconds]})
@@ -169,10 +173,10 @@ class Bed:
     # ---- services
 
     @contextmanager
-    def up(self, *, schedule: bool = True) -> Iterator[None]:
-        """Server, worker and deployment while the block runs; ends all that is left."""
+    def up(self, prefect_yaml: str) -> Iterator[None]:
+        """Server, worker and deployments while the block runs; ends all that is left."""
         self.port = unused_address().rpartition(":")[2]
-        (self.root / "prefect.yaml").write_text(deployment(schedule=schedule))
+        (self.root / "prefect.yaml").write_text(prefect_yaml)
         try:
             self.tierwise("up", "--port", self.port, before=self.before)
             yield
@@ -375,19 +379,31 @@ def letter(n: int, word: str = "Letter") -> str:
     )
 
 
-def deployment(*, schedule: bool, source: str = "letters.jsonl") -> str:
-    """The project's prefect.yaml: the starter's, with letters and a quick schedule."""
-    text = (_REPOSITORY / "src/tierwise/starter/files/prefect.yaml").read_text()
-    every = f"interval: {_EVERY_S}, active: {str(schedule).lower()}"
-    wanted = {
-        'cron: "*/15 * * * *", timezone: UTC, active: false': every,
-        "source: examples/inbox": f"source: {source}",
-        "budget_usd: 1.0": "budget_usd: 100",
-    }
-    for old, new in wanted.items():
-        assert old in text, f"the starter's prefect.yaml has no longer: {old}"
-        text = text.replace(old, new)
-    return text
+def one_deployment(*, schedule: bool = True) -> str:
+    """The prefect.yaml of a project with one deployment, `inbox`, over all letters."""
+    parameters = {"source": "letters.jsonl", "out": "out/inbox"}
+    return deployments({"inbox": parameters}, every_s=_EVERY_S, schedule=schedule)
+
+
+def deployments(
+    named: Mapping[str, Mapping[str, object]], *, every_s: int, schedule: bool = True
+) -> str:
+    """The starter's prefect.yaml with these deployments of its flow, each with a quick schedule."""
+    starter = _REPOSITORY / "src/tierwise/starter/files/prefect.yaml"
+    head, found, entry = starter.read_text().partition("  - name: inbox\n")
+    assert found, "the starter's prefect.yaml has no deployment inbox"
+    old_schedule = 'cron: "*/15 * * * *", timezone: UTC, active: false'
+    old_source = "source: examples/inbox"
+    assert old_schedule in entry
+    assert old_source in entry
+    entry = entry.replace("budget_usd: 1.0", "budget_usd: 100")
+    new_schedule = f"interval: {every_s}, active: {str(schedule).lower()}"
+    entry = entry.replace(old_schedule, new_schedule)
+    entries = ""
+    for name, parameters in named.items():
+        words = ", ".join(f"{key}: {value}" for key, value in parameters.items())
+        entries += f"  - name: {name}\n" + entry.replace(old_source, words)
+    return head + entries
 
 
 def until(

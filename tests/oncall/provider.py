@@ -23,10 +23,11 @@ from typing import Any, Literal, TextIO
 
 from aiohttp import web
 
-from tests.kit.standin import Request, Standin
+from tests.kit.standin import Fault, Request, Standin
 
 FOREVER_S = 3600.0
 CONTROL = "/_bed/"
+ALERTS = CONTROL + "alerts"  # a webhook
 _DNS_PORT = 53
 _LOOPBACK = bytes([127, 0, 0, 1])
 
@@ -68,6 +69,7 @@ class Line:
     model: str
     question: str  # hash of the whole body
     document: str  # its first line
+    last_line: str
 
     @property
     def is_billed(self) -> bool:
@@ -101,6 +103,8 @@ class Provider(Standin):
         self._keep_alive = keep_alive
         self._orders: list[Order] = []
         self._slow: tuple[str, float] | None = None
+        self._garbled: str | None = None
+        self._alerts: list[Any] = []
         self._arrived = 0
         self._billed = 0
 
@@ -119,6 +123,7 @@ class Provider(Standin):
             model=request.model,
             question=hashlib.sha256(body).hexdigest(),
             document=request.document.partition("\n")[0],
+            last_line=request.document.rpartition("\n")[2],
         )
         self._billed += line.is_billed
         self._invoice.write(json.dumps(asdict(line)) + "\n")
@@ -145,6 +150,11 @@ class Provider(Standin):
                 await asyncio.sleep(seconds)
         return await super()._handle(incoming)
 
+    def _answer(self, request: Request) -> str | Fault:
+        if self._garbled and request.document.startswith(self._garbled):
+            return json.dumps({"label": "no such label", "summary": ""})
+        return super()._answer(request)
+
     def names_are_known(self) -> bool:
         """Whether the name server answers now."""
         return self._order_for("no_names") is None
@@ -159,16 +169,20 @@ class Provider(Standin):
 
     async def _control(self, incoming: web.BaseRequest) -> web.Response:
         """`GET` tells what came, `POST` takes orders and new latencies."""
-        if incoming.method == "POST":
+        if incoming.path == ALERTS:
+            self._alerts.append(json.loads(await incoming.read()))
+        elif incoming.method == "POST":
             wanted = json.loads(await incoming.read())
             self._orders += [Order(**order) for order in wanted.get("orders", ())]
             self.latency_s = wanted.get("latency_s", self.latency_s)
             if "slow" in wanted:
                 word, seconds = wanted["slow"]
                 self._slow = (word, seconds)
+            self._garbled = wanted.get("garbled", self._garbled)
         told = {
             "arrived": self._arrived,
             "billed": self._billed,
+            "alerts": self._alerts,
             "orders": [asdict(order) for order in self._orders],
         }
         return web.json_response(told)

@@ -14,6 +14,7 @@ from tests.oncall.bed import (
     STEPS,
     Bed,
     make_bed,
+    one_deployment,
     supplier,
     until,
 )
@@ -39,7 +40,7 @@ AFTER = 200  # answers before a fault begins: in the middle of the first step
 
 def all_done(bed: Bed, case: str) -> Row:
     """Run the deployment until every document is delivered, by its first run or a later one."""
-    with bed.up():
+    with bed.up(one_deployment()):
         bed.start_deployment()
         bed.wait_until_done()
         return checked(bed, case)
@@ -91,7 +92,7 @@ def test_a_wrong_key_that_is_put_right(tmp_path: Path) -> None:
     with supplier(tmp_path, key=RIGHT_KEY) as provider:
         settings = f'secrets = {{ ONCALL_KEY = "{BLOCK}" }}'
         bed = make_bed(tmp_path, provider, key="", settings=settings)
-        with bed.up(schedule=False):
+        with bed.up(one_deployment(schedule=False)):
             block = secret_block(bed, BLOCK, "wrong-key")
             run = bed.start_deployment()
             until(lambda: bed.has_ended(run), 300, bed.story)

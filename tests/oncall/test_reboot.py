@@ -14,6 +14,7 @@ from tests.oncall.bed import (
     MARK,
     Bed,
     make_bed,
+    one_deployment,
     supplier,
     until,
     write_letters,
@@ -39,7 +40,7 @@ def test_kill_9_of_everything_then_up(tmp_path: Path) -> None:
         provider.slow("Slow", SLOW_S)
         beside_bed = replace(bed, mark=bed.mark + "-beside", env=dict(bed.env))
         beside_bed.env[MARK] = beside_bed.mark
-        with bed.up():
+        with bed.up(one_deployment()):
             beside_bed.port = bed.port
             beside = Command(
                 beside_bed,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.oncall.bed import DOCUMENTS, STEPS, make_bed, supplier, until
+from tests.oncall.bed import DOCUMENTS, STEPS, make_bed, one_deployment, supplier, until
 from tests.oncall.stops import (
     ENDS_WITHIN_S,
     Ending,
@@ -63,7 +63,7 @@ def test_cancels_in_the_ui_and_down_now(tmp_path: Path) -> None:
         bed = make_bed(tmp_path, provider)
         bed.begun = time.time()
         endings: list[Ending] = []
-        with bed.up(schedule=False):
+        with bed.up(one_deployment(schedule=False)):
             for what in ("cancel in the UI",) * 3 + ("down --now",):
                 services = bed.processes()
                 run = bed.start_deployment()
@@ -94,7 +94,7 @@ def test_cancels_in_the_ui_and_down_now(tmp_path: Path) -> None:
                 )
                 endings.append(end)
         keep_lines("stops of a deployment's run", lines(endings))
-        with bed.up(schedule=False):
+        with bed.up(one_deployment(schedule=False)):
             bed.run_deployment()
             bed.wait_until_done()
             bed.notes.append("3 cancels, 1 down --now, then to the end")
