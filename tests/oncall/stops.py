@@ -59,7 +59,6 @@ class Ending:
     seconds: float  # from the signal to the end of the process
     code: int | None
     left: tuple[str, ...]  # processes
-    gone_after_s: float  # until the last of them was gone
     audit: bool
     text: str = ""
 
@@ -177,7 +176,7 @@ def stop_command(bed: Bed, stop: Stop, *arguments: str) -> Ending | None:
         at = time.time()
         command.stop(stop)
         seconds = _seconds_to_the_end(command.process)
-        gone_after_s = seconds_until_gone(bed)
+        seconds_until_gone(bed)
         command.close()
     finally:
         command.process.kill()
@@ -188,7 +187,6 @@ def stop_command(bed: Bed, stop: Stop, *arguments: str) -> Ending | None:
         after_s=stop.after_s,
         seconds=seconds,
         code=command.process.wait(),
-        gone_after_s=gone_after_s,
         text=command.text,
     )
 
@@ -200,11 +198,13 @@ def _seconds_to_the_end(process: subprocess.Popen[bytes]) -> float:
     return time.monotonic() - begun
 
 
-def seconds_until_gone(bed: Bed, but: Iterable[int] = ()) -> float:
+def seconds_until_gone(
+    bed: Bed, but: Iterable[int] = (), longest_s: float = GONE_WITHIN_S
+) -> float:
     """Wait a little until all processes of the bed are gone but these; give the seconds."""
     begun = time.monotonic()
     while set(bed.processes()) - set(but):
-        if time.monotonic() - begun > GONE_WITHIN_S:
+        if time.monotonic() - begun > longest_s:
             break
         time.sleep(0.1)
     return time.monotonic() - begun
@@ -218,7 +218,6 @@ def ending(
     after_s: float,
     seconds: float,
     code: int | None,
-    gone_after_s: float,
     text: str = "",
     but: Iterable[int] = (),
 ) -> Ending:
@@ -238,7 +237,6 @@ def ending(
         seconds=seconds,
         code=code,
         left=tuple(left.values()),
-        gone_after_s=gone_after_s,
         audit=audit_is_clean(bed),
         text=text,
     )

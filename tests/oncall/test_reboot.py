@@ -53,8 +53,10 @@ def test_kill_9_of_everything_then_up(tmp_path: Path) -> None:
                 [beside_run] = [run["id"] for run in running(bed)]
                 bed.start_deployment()
                 until(lambda: provider.billed() >= AFTER, 300, bed.story)
-                killed_at = time.time()
                 bed.kill_all()
+                # What was on its way to the provider arrives within a second.
+                time.sleep(1)
+                killed_at = time.time()
                 port = bed.port
                 bed.tierwise("up")
                 until(lambda: went_on(bed, killed_at), GOES_ON_WITHIN_S, bed.story)

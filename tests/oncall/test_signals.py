@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.oncall.bed import DOCUMENTS, STEPS, make_bed, one_deployment, supplier, until
+from tests.oncall.bed import (
+    DOCUMENTS,
+    STEPS,
+    Bed,
+    make_bed,
+    one_deployment,
+    supplier,
+    until,
+)
 from tests.oncall.stops import (
     ENDS_WITHIN_S,
     Ending,
@@ -64,35 +73,13 @@ def test_cancels_in_the_ui_and_down_now(tmp_path: Path) -> None:
         bed.begun = time.time()
         endings: list[Ending] = []
         with bed.up(one_deployment(schedule=False)):
-            for what in ("cancel in the UI",) * 3 + ("down --now",):
+            for way in (cancel, cancel, cancel, down_now):
                 services = bed.processes()
                 run = bed.start_deployment()
                 until(lambda run=run: not bed.is_waiting(run), 120, bed.story)
                 after_s = chance.uniform(0, LONGEST_S)
                 time.sleep(after_s)
-                at = time.time()
-                stay = services
-                if what == "down --now":
-                    bed.tierwise("down", "--now")
-                    stay = {}
-                else:
-                    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-                    bed.request("POST", f"/flow_runs/{run}/set_state", cancelling)
-                    with suppress(AssertionError):
-                        until(lambda run=run: bed.has_ended(run), ENDS_WITHIN_S, "")
-                seconds = time.time() - at
-                gone_after_s = seconds_until_gone(bed, stay)
-                end = ending(
-                    bed,
-                    what,
-                    at=at,
-                    after_s=after_s,
-                    seconds=seconds,
-                    code=None,
-                    gone_after_s=gone_after_s,
-                    but=stay,
-                )
-                endings.append(end)
+                endings.append(way(bed, run, services, after_s))
         keep_lines("stops of a deployment's run", lines(endings))
         with bed.up(one_deployment(schedule=False)):
             bed.run_deployment()
@@ -103,3 +90,44 @@ def test_cancels_in_the_ui_and_down_now(tmp_path: Path) -> None:
         assert [fault for end in endings for fault in faults(end)] == []
         assert row.done == DOCUMENTS
         assert row.paid_twice == 0
+
+
+def cancel(bed: Bed, run: str, services: Mapping[int, str], after_s: float) -> Ending:
+    """Cancel a run as the UI does, and wait until its process has ended."""
+    at = time.time()
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    bed.request("POST", f"/flow_runs/{run}/set_state", cancelling)
+    seconds = seconds_until_gone(bed, services, ENDS_WITHIN_S)
+    # Prefect's worker says so later.
+    until(lambda: bed.has_ended(run), ENDS_WITHIN_S, bed.story)
+    return ending(
+        bed,
+        "cancel in the UI",
+        at=at,
+        after_s=after_s,
+        seconds=seconds,
+        code=None,
+        but=services,
+    )
+
+
+def down_now(
+    bed: Bed, _run: str, _services: Mapping[int, str], after_s: float
+) -> Ending:
+    """Take everything down; the time counts from when the command says that it cancels."""
+    down = bed.start("down", "--now", stderr=subprocess.PIPE, text=True)
+    assert down.stderr
+    for line in down.stderr:
+        if "cancelling" in line:
+            break
+    at = time.time()
+    down.stderr.read()
+    down.wait(120)
+    return ending(
+        bed,
+        "down --now",
+        at=at,
+        after_s=after_s,
+        seconds=time.time() - at,
+        code=down.returncode,
+    )
