@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.oncall.bed import Bed
+from tests.oncall.bed import Bed, until
 
 CTRL_C = b"\x03"
 # A request that is on its way at the signal still arrives, on a machine where all is slow.
@@ -25,6 +25,10 @@ ENDS_WITHIN_S = 60.0
 GONE_WITHIN_S = 10.0
 
 Way = Literal["process", "group", "keyboard or closing"]
+# A run takes about ten seconds until its first call, on a quiet machine.
+_LONGEST_AFTER_START_S = 20.0
+_LONGEST_AFTER_CALL_S = 8.0
+_FIRST_CALL_WITHIN_S = 180.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -35,7 +39,8 @@ class Stop:
     number: signal.Signals
     way: Way
     on_terminal: bool
-    after_s: float  # from the start of the command
+    after_s: float  # from the start of the command, or
+    after_a_call: bool  # from its first call
 
     def __str__(self) -> str:
         """Return it in words."""
@@ -46,13 +51,18 @@ class Stop:
             return "Ctrl-C typed, terminal" if typed else "terminal closed"
         return f"{self.number.name} to the {means}, {place}"
 
+    def moment(self) -> str:
+        """Return the moment in words."""
+        event = "first call" if self.after_a_call else "start"
+        return f"{self.after_s:.1f} s after the {event}"
+
 
 @dataclass(frozen=True)
 class Ending:
     """How a command ended after its stop."""
 
     what: str
-    after_s: float
+    after: str  # how long, and after what
     calls_before: int
     calls_on_their_way: int  # that came within the first second after
     calls_later: int
@@ -66,7 +76,7 @@ class Ending:
         """The line in the table of stops."""
         return [
             self.what,
-            f"{self.after_s:.1f}",
+            self.after,
             str(self.calls_before),
             str(self.calls_on_their_way),
             str(self.calls_later),
@@ -79,7 +89,7 @@ class Ending:
 
 HEAD = (
     "stop",
-    "after, s",
+    "when",
     "calls so far",
     "within 1 s",
     "later",
@@ -90,15 +100,16 @@ HEAD = (
 )
 
 
-def draws(seed: int, number: int, longest_s: float) -> list[Stop]:
-    """Random stops, their moments spread evenly over the time."""
+def draws(seed: int, number: int) -> list[Stop]:
+    """Random stops: a third of them anywhere from the start on, the others between calls."""
     chance = random.Random(seed)
-    parts = list(range(number))
-    chance.shuffle(parts)
-    return [_draw(chance, part, longest_s / number) for part in parts]
+    drawn = [_draw(chance, after_a_call=part % 3 > 0) for part in range(number)]
+    chance.shuffle(drawn)
+    return drawn
 
 
-def _draw(chance: random.Random, part: int, width_s: float) -> Stop:
+def _draw(chance: random.Random, *, after_a_call: bool) -> Stop:
+    longest_s = _LONGEST_AFTER_CALL_S if after_a_call else _LONGEST_AFTER_START_S
     on_terminal = chance.random() < 0.5
     number = chance.choice(_SIGNALS)
     ways: list[Way] = ["process", "group"]
@@ -108,7 +119,8 @@ def _draw(chance: random.Random, part: int, width_s: float) -> Stop:
         number=number,
         way=chance.choice(ways),
         on_terminal=on_terminal,
-        after_s=(part + chance.random()) * width_s,
+        after_s=chance.uniform(0, longest_s),
+        after_a_call=after_a_call,
     )
 
 
@@ -153,6 +165,9 @@ class Command:
                 os.close(self._output)
                 self._output = -1
 
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
     def close(self) -> None:
         """Read what is left, and close."""
         self._reader.join(5)
@@ -170,6 +185,13 @@ def stop_command(bed: Bed, stop: Stop, *arguments: str) -> Ending | None:
     """Start a command, stop it, and see how it ends; None if it had ended before."""
     command = Command(bed, *arguments, on_terminal=stop.on_terminal)
     try:
+        if stop.after_a_call:
+            before = bed.provider.arrived()
+            until(
+                lambda: bed.provider.arrived() > before or command.has_ended(),
+                _FIRST_CALL_WITHIN_S,
+                lambda: command.text,
+            )
         with suppress(subprocess.TimeoutExpired):
             command.process.wait(stop.after_s)
             return None
@@ -184,7 +206,7 @@ def stop_command(bed: Bed, stop: Stop, *arguments: str) -> Ending | None:
         bed,
         str(stop),
         at=at,
-        after_s=stop.after_s,
+        after=stop.moment(),
         seconds=seconds,
         code=command.process.wait(),
         text=command.text,
@@ -215,7 +237,7 @@ def ending(
     what: str,
     *,
     at: float,
-    after_s: float,
+    after: str,
     seconds: float,
     code: int | None,
     text: str = "",
@@ -230,7 +252,7 @@ def ending(
     before = len(bed.provider.invoice()) - len(later)
     return Ending(
         what=what,
-        after_s=after_s,
+        after=after,
         calls_before=before,
         calls_on_their_way=len(on_their_way),
         calls_later=len(later) - len(on_their_way),
@@ -273,4 +295,4 @@ def faults(end: Ending) -> list[str]:
         found.append("a stack trace is printed")
     if found:
         found.append(f"output: {end.text[-3000:]}")
-    return [f"{end.what} after {end.after_s:.1f} s: {fault}" for fault in found]
+    return [f"{end.what}, {end.after}: {fault}" for fault in found]
