@@ -252,10 +252,12 @@ class Bed:
         return {pid: command for pid, command in alive.items() if command}
 
     def kill_all(self) -> None:
-        """End everything that this case started, at once."""
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """End everything that this case started, at once, until nothing is left of it."""
+        while alive := self.processes():
+            for pid in alive:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
 
     # ---- what came out
 
