@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.kit.golden_sets import golden_rows, write_golden
 from tests.kit.projects import make_project, model
+from tests.kit.sorting import own_environment
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
+from tierwise.cli.stopping import stoppable
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 DOCUMENTS = 400
@@ -186,6 +193,70 @@ def test_a_second_signal_ends_it_at_once(project: Path, standin: Standin) -> Non
     code, text = started.end(5)
     assert code == 130
     assert "Traceback" not in text
+
+
+def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(
+    project: Path, standin: Standin, terminal: Terminal
+) -> None:
+    """Nothing can be said any more; the exit code is the same, and so is the record."""
+    output, side = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tierwise", "run", "sort"],
+        cwd=project,
+        env=own_environment(),
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        start_new_session=True,
+        preexec_fn=take_terminal,  # noqa: PLW1509 - it only makes one system call
+    )
+    os.close(side)
+    reader = threading.Thread(target=read_until_closed, args=[output], daemon=True)
+    reader.start()
+    wait_for_calls(standin, 10)
+    os.close(output)
+    assert process.wait(60) == 130
+    assert processes_of(project) == []
+    shown = json.loads(terminal("show", "--json", cwd=project).out)
+    assert shown["run"]["state"] == "cancelled"
+    assert terminal("audit", "verify", cwd=project).code == 0
+
+
+def take_terminal() -> None:
+    """Make standard input the terminal that controls this session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def read_until_closed(output: int) -> None:
+    with suppress(OSError):
+        while select.select([output], [], [], 0.1) and os.read(output, 65536):
+            pass
+
+
+class SignalsInItsFinalizer:
+    """Python drops what is raised in a finalizer, as in the callbacks of each import."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        # The handler runs between two instructions; here it is still in the finalizer.
+        for _ in range(1000):
+            pass
+
+
+def test_a_stop_that_python_drops_is_asked_for_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @stoppable()
+    def work() -> None:
+        SignalsInItsFinalizer()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    with pytest.raises(typer.Exit) as exit_info:
+        work()
+    assert exit_info.value.exit_code == 130
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
