@@ -22,6 +22,7 @@ CTRL_C = b"\x03"
 # A request that is on its way at the signal still arrives, on a machine where all is slow.
 ON_ITS_WAY_S = 1.0
 ENDS_WITHIN_S = 60.0
+_EXIT_CODE = 130
 GONE_WITHIN_S = 10.0
 
 Way = Literal["process", "group", "keyboard or closing"]
@@ -280,6 +281,11 @@ def lines(endings: Iterable[Ending]) -> Iterator[str]:
         yield "| " + " | ".join(end.cells()) + " |"
 
 
+def _was_killed(end: Ending) -> bool:
+    """Whether a signal ended it before it had begun to listen: nothing was called, nothing said."""
+    return bool(end.code and end.code < 0 and not end.text.strip())
+
+
 def faults(end: Ending) -> list[str]:
     """What is wrong with an ending."""
     found = []
@@ -291,7 +297,11 @@ def faults(end: Ending) -> list[str]:
         found.append(f"left running: {end.left}")
     if not end.audit:
         found.append("audit verify fails")
-    if "Traceback" in end.text:
+    # Before Python has read the program, Ctrl-C is Python's own.
+    has_begun = end.code != -signal.SIGINT
+    if has_begun and end.code not in (None, 0, _EXIT_CODE) and not _was_killed(end):
+        found.append(f"exit code {end.code}")
+    if has_begun and "Traceback" in end.text:
         found.append("a stack trace is printed")
     if found:
         found.append(f"output: {end.text[-3000:]}")
