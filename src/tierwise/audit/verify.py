@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tierwise.audit.files import TrailFile, TrailLine, read_trail
-from tierwise.ledger.people.chain import START, Block, Scope, Seal, digest, linked
+from tierwise.ledger.people.chain import (
+    START,
+    Block,
+    Removal,
+    Scope,
+    Seal,
+    digest,
+    linked,
+)
+from tierwise.text.amounts import plural
 
 
 class SealedLedger(Protocol):
@@ -20,6 +31,10 @@ class SealedLedger(Protocol):
 
     def blocks(self, scope: Scope = ...) -> Iterator[Block]:
         """Yield the records, block by block."""
+        ...
+
+    def removals(self) -> list[Removal]:
+        """Return the removals of runs' rows by retention."""
         ...
 
     def altered_texts(self, scope: Scope = ...) -> Iterator[str]:
@@ -60,7 +75,12 @@ def verify_file(path: Path, ledger: SealedLedger | None) -> Verification:
         elif block.seal and block.seal.number <= file.sealed:
             # it was complete before the file was written
             result.faults.append(f"{block.name} is missing from the file")
+    removed = _removed_blocks(ledger, result)
+    by_block = {seal.block: seal for seal in seals.values()}
     for name, lines in only_in_file.items():
+        if name in removed:
+            _check_removed(name, lines, by_block.get(name), result)
+            continue
         result.faults.append(f"line {lines[0].number}: the ledger has no {name}")
     return result
 
@@ -76,11 +96,43 @@ def verify_ledger(ledger: SealedLedger) -> Verification:
         digests = [digest(record) for record in block.records]
         result.records += len(digests)
         _check_block(block, digests, seals, result)
-    for name in sorted(missing):
+    for name in sorted(missing - _removed_blocks(ledger, result)):
         result.faults.append(f"{name} was sealed, and is no longer in the ledger")
     result.faults += ledger.altered_texts()
     result.faults += ledger.altered_labels()
     return result
+
+
+def _removed_blocks(ledger: SealedLedger, result: Verification) -> set[str]:
+    """Return the blocks of the runs that retention removed, and note each removal.
+
+    Each is on record as a deletion, which is checked like any other block.
+    """
+    blocks: set[str] = set()
+    numbers: Counter[tuple[str, str, str]] = Counter()
+    for removal in ledger.removals():
+        blocks.update(f"run {run_id}" for run_id in removal.runs)
+        day = datetime.datetime.fromtimestamp(removal.at, datetime.UTC).date()
+        numbers[day.isoformat(), removal.by, removal.why] += len(removal.runs)
+    notes = []
+    for (day_removed, by, why), number in numbers.items():
+        reason = f": {why}" if why else ""
+        notes.append(
+            f"{plural(number, 'run')} removed by retention on {day_removed} by {by}{reason}"
+        )
+    result.notes[:0] = notes
+    return blocks
+
+
+def _check_removed(
+    name: str, lines: Sequence[TrailLine], seal: Seal | None, result: Verification
+) -> None:
+    """Compare a run in a file with its seal, which stays when its rows are removed."""
+    head = _chain_head([line.digest for line in lines])
+    if seal is not None and head != seal.head:
+        result.faults.append(
+            f"line {lines[0].number}: {name} is not what was sealed before its rows were removed"
+        )
 
 
 def _check_seals(ledger: SealedLedger, result: Verification) -> dict[int, Seal]:

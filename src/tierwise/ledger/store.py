@@ -37,6 +37,7 @@ from tierwise.ledger.people.reviews import Decision, Reviews
 from tierwise.ledger.people.samples import Samples
 from tierwise.ledger.people.seals import Seals
 from tierwise.ledger.processes import new_process_identity
+from tierwise.ledger.row_removal import RowRemoval
 from tierwise.ledger.rows import (
     DeferredRow,
     OutcomeRow,
@@ -125,6 +126,7 @@ class Ledger:
         self.samples = Samples(database, self._writer)
         self.retention = Retention(database)
         self.seals = Seals(database)
+        self.row_removal = RowRemoval(database, self.seals)
         self._leases = RunLeases(self._writer, self._owner)
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._top_up)

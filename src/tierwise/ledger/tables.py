@@ -189,6 +189,9 @@ class Run(Base):
     owner: Mapped[str | None]  # the process that runs it, see `leases`
     # when it counts as crashed unless that process renews its lease
     lease_until: Mapped[float | None]
+    # when retention removed its rows; its totals then, see `views.runs.totals_of`
+    removed_at: Mapped[float | None]
+    totals: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
 class RunFoldersRecord(Base):
@@ -302,6 +305,16 @@ class OutcomeRecord(Base):
     value_hash: Mapped[str | None]  # stays when the value is deleted
 
 
+class SettledRecord(Base):
+    """A document that a run is done with, where retention removed the run's outcomes."""
+
+    __tablename__ = "settled"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    document_id: Mapped[str] = mapped_column(primary_key=True)
+    document_hash: Mapped[str]
+
+
 class AuditRecord(Base):
     """A sample: an answer of one model, to compare with the accepted one and to label."""
 
@@ -394,7 +407,7 @@ class TextRecord(Base):
 
 
 class DeletionRecord(Base):
-    """A deletion of texts: which ones, and how many."""
+    """A deletion of texts or rows: which ones, and how many."""
 
     __tablename__ = "deletions"
 

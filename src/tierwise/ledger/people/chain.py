@@ -76,6 +76,17 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """The removal of the rows of some runs, on record: by whom, when (epoch seconds) and why."""
+
+    number: int
+    runs: frozenset[str]
+    by: str
+    at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """A part of a ledger: one run, or all since a time (seconds since the epoch), or all."""
 

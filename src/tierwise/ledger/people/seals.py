@@ -20,6 +20,7 @@ from tierwise.ledger.people.chain import (
     Block,
     Kind,
     Record,
+    Removal,
     Scope,
     Seal,
     chained,
@@ -128,6 +129,35 @@ class Seals:
             decided_at = connection.scalar(last_outcome)
         return max(attempted_at or 0.0, decided_at or 0.0)
 
+    def removals(self) -> list[Removal]:
+        """Return the removals of runs' rows, the first one first."""
+        query = select(DeletionRecord.__table__).order_by(DeletionRecord.seq)
+        return [
+            Removal(
+                number=row.seq,
+                runs=frozenset(row.scope["rows_of_runs"]),
+                by=row.by,
+                at=row.deleted_at,
+                why=row.scope.get("why") or "",
+            )
+            for row in self._stream(query)
+            if "rows_of_runs" in row.scope
+        ]
+
+    def is_sound(self, run_id: str) -> bool:
+        """Return True if a run's records fit its seal, or are from before there were seals."""
+        with self._database.reading() as connection:
+            of_run = select(SealRecord.__table__).where(
+                SealRecord.kind.in_(("run", "crash")), SealRecord.subject == run_id
+            )
+            # "run" comes after "crash", and is the one that counts.
+            found = connection.execute(of_run.order_by(SealRecord.kind)).all()
+            first_sealed_at = connection.scalar(select(func.min(SealRecord.sealed_at)))
+            ended = connection.scalar(select(Run.finished_at).where(Run.id == run_id))
+        if not found:
+            return first_sealed_at is None or (ended or 0.0) < first_sealed_at
+        return chained(self._run_records(run_id)) == (found[-1].records, found[-1].head)
+
     def in_order(self) -> Iterator[Seal]:
         """Yield all seals, in order."""
         for row in self._stream(select(SealRecord.__table__).order_by(SealRecord.seq)):
@@ -144,12 +174,18 @@ class Seals:
             yield from self._row_blocks(_DELETIONS, scope, seals)
 
     def _run_blocks(self, scope: Scope, seals: _SealsByBlock) -> Iterator[Block]:
+        removed: set[str] = set()
+        for removal in self.removals():
+            removed |= removal.runs
         query = (
-            select(Run.id, Run.finished_at)
+            select(Run.id, Run.finished_at, Run.removed_at)
             .where(*_within(scope, Run.id, Run.started_at))
             .order_by(Run.started_at, Run.id)
         )
         for row in self._stream(query):
+            # Both: a mark without a record of the removal hides nothing.
+            if row.removed_at is not None and row.id in removed:
+                continue
             records = _LazyRecords(partial(self._run_records, row.id))
             # A run that was taken for dead and then ended by itself has both; its own counts.
             seal = seals.get(("run", row.id)) or seals.get(("crash", row.id))
@@ -397,7 +433,7 @@ def label_record(row: Any) -> Record:
 
 
 def deletion_record(row: Any) -> Record:
-    """Return the record of a deletion of texts."""
+    """Return the record of a deletion of texts or rows."""
     return {
         "record": "deletion",
         "number": row.seq,

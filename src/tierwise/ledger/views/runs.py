@@ -8,7 +8,17 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import aliased
 
 from tierwise.errors import Misuse, UnknownName
@@ -31,6 +41,7 @@ from tierwise.ledger.tables import (
     OutcomeRecord,
     Run,
     RunFoldersRecord,
+    SettledRecord,
     VerdictRecord,
 )
 from tierwise.ledger.views.model_rows import summary_rows
@@ -116,7 +127,7 @@ class Runs:
             .where(Run.flow_run_id.in_(list(flow_run_ids)))
             .order_by(Run.started_at, Run.id)
         )
-        now = time.time()
+        now = self._database.lease_time()
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         return [run_process(dict(row._mapping), now) for row in rows]
@@ -248,17 +259,25 @@ class Runs:
         here = self._folders_here(flow, is_here)
         passing = self._deferred_for_passing_reasons(flow, is_passing, here)
         last_run = func.max(Run.started_at).label("last_run")
-        query = (
+        # With those of runs whose outcomes retention removed.
+        seen = union_all(
             select(
+                OutcomeRecord.run_id,
                 OutcomeRecord.document_id,
                 OutcomeRecord.document_hash,
-                *_FOLDERS,
-                last_run,
-            )
-            .join(Run, Run.id == OutcomeRecord.run_id)
+            ),
+            select(
+                SettledRecord.run_id,
+                SettledRecord.document_id,
+                SettledRecord.document_hash,
+            ),
+        ).subquery()
+        query = (
+            select(seen.c.document_id, seen.c.document_hash, *_FOLDERS, last_run)
+            .join(Run, Run.id == seen.c.run_id)
             .outerjoin(RunFoldersRecord, RunFoldersRecord.run_id == Run.id)
             .where(Run.flow == flow, Run.state == "completed", _is_one_of(here))
-            .group_by(OutcomeRecord.document_id, OutcomeRecord.document_hash, *_FOLDERS)
+            .group_by(seen.c.document_id, seen.c.document_hash, *_FOLDERS)
         )
         last_runs: dict[tuple[str, str], float] = {}
         for row in self._stream(query):
@@ -351,7 +370,7 @@ class Runs:
         )
         query = (
             select(Run.id)
-            .where(waits, _is_measurement() == 0)
+            .where(waits, is_measurement() == 0)
             .order_by(Run.started_at.desc(), Run.id)
         )
         for row in self._stream(query):
@@ -432,6 +451,15 @@ _UNCLEAR = func.sum(
         else_=0,
     )
 )
+_COUNTS = (
+    "documents",
+    "accepted",
+    "deferred",
+    "attempts",
+    "reused",
+    "cost_unknown",
+    "usage_unclear",
+)
 _GROUP = (AttemptRecord.step, AttemptRecord.tier, AttemptRecord.model)
 
 
@@ -453,7 +481,7 @@ def _latest(connection: Connection) -> RunRow:
         select(*columns, did_something.label("did_something"))
         .where(or_(did_something, Run.state == "running"))
         # 0 sorts before 1: every run of a flow comes before the measurements.
-        .order_by(_is_measurement(), Run.started_at.desc(), Run.id)
+        .order_by(is_measurement(), Run.started_at.desc(), Run.id)
     )
     now = time.time()
     for row in connection.execute(query.limit(_CHUNK)):
@@ -467,7 +495,7 @@ def _latest(connection: Connection) -> RunRow:
     raise Misuse("the ledger has no runs yet; run a flow first")
 
 
-def _is_measurement() -> ColumnElement[int]:
+def is_measurement() -> ColumnElement[int]:
     """Select 1 for a run of `tierwise certify` or `try`, named after the command, with no flow."""
     named = [Run.flow.startswith(command) for command in ("certify ", "try ")]
     # a flow of such a name has a flow run in Prefect
@@ -483,6 +511,17 @@ def _runs(connection: Connection, query: _Query) -> list[RunRow]:
     spent = {row.run_id: row for row in connection.execute(_spending(ids))}
     documents = {row.run_id: row for row in connection.execute(_documents(ids))}
     return [_run_row(run, spent.get(run.id), documents.get(run.id)) for run in runs]
+
+
+def totals_of(
+    connection: Connection, run_ids: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the totals of runs as JSON, to be kept when their rows are removed."""
+    totals: dict[str, dict[str, Any]] = {}
+    for run in _runs(connection, select(Run).where(Run.id.in_(run_ids))):
+        of_run: dict[str, Any] = {name: getattr(run, name) for name in _COUNTS}
+        totals[run.id] = of_run | {"cost_known": str(run.cost_known)}
+    return totals
 
 
 def _spending(run_ids: list[str]) -> _Query:
@@ -526,13 +565,17 @@ def _documents(run_ids: list[str]) -> _Query:
 
 def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
     """Return the parts as one value; a run without attempts or outcomes has no row there."""
+    own = {
+        name: value
+        for name, value in run._mapping.items()
+        # They serve to find dead processes and removed rows; a RunRow has no such fields.
+        if name not in ("owner", "lease_until", "removed_at", "totals")
+    }
+    if run.totals is not None:
+        counts = {name: run.totals[name] for name in _COUNTS}
+        return RunRow(**own, **counts, cost_known=Decimal(run.totals["cost_known"]))
     return RunRow(
-        **{
-            name: value
-            for name, value in run._mapping.items()
-            # They serve to find dead processes; a RunRow has no such fields.
-            if name not in ("owner", "lease_until")
-        },
+        **own,
         documents=documents.documents if documents else 0,
         accepted=int(documents.accepted) if documents else 0,
         deferred=int(documents.deferred) if documents else 0,
