@@ -104,6 +104,9 @@ def test_a_backup_is_never_written_over(project: Path) -> None:
     run(saving, project)
     with pytest.raises(AssertionError, match="already exists"):
         run(saving, project)
+    backup = project.parent / "backups" / "ledger.db"
+    assert backup.stat().st_mode & 0o777 == 0o600
+    assert backup.parent.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.skipif(
@@ -111,8 +114,9 @@ def test_a_backup_is_never_written_over(project: Path) -> None:
 )
 def test_the_program_sqlite3_saves_a_ledger_as_well(project: Path) -> None:
     [saving] = re.findall(r"`(sqlite3 [^`]+)`", PAGE)
+    (project.parent / "backups").mkdir()
     run(saving, project)
-    assert recorded(project, "sqlite:///ledger-backup.db") == [RUN.id]
+    assert recorded(project, "sqlite:///../backups/ledger.db") == [RUN.id]
 
 
 def test_postgresqls_own_programs_save_and_restore_a_ledger(tmp_path: Path) -> None:

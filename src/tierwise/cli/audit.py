@@ -14,6 +14,7 @@ from tierwise.cli.opening import open_ledger
 from tierwise.cli.options import AsJson, command_group
 from tierwise.cli.output import print_json
 from tierwise.errors import LedgerError, Misuse
+from tierwise.text.private import open_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,7 +160,7 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
         return
     try:
         # No translation of newlines: a trail is the same file on every system.
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with open(path, "w", encoding="utf-8", newline="", opener=open_private) as file:
             yield file
     except OSError as error:
         raise Misuse(

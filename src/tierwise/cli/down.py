@@ -37,6 +37,7 @@ def down(
     from tierwise.orchestrate.services import FOLDER, address
     from tierwise.orchestrate.supervision import LOCK, LOCKED_S
     from tierwise.project import Project
+    from tierwise.text.private import FILE_MODE
 
     root = Project.find().root
     _refuse_foreground(root)
@@ -49,7 +50,7 @@ def down(
     # Whatever server this shell uses otherwise: the one to stop is this project's.
     use_server(root, url)
     try:
-        with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S):
+        with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S, mode=FILE_MODE):
             if _takes_our_password(root, url, now=now):
                 stop_services(root, now=now)
             else:

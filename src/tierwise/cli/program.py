@@ -40,12 +40,19 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Context, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Prepare Prefect's variables, and import the command."""
-        from tierwise.orchestrate.environment import ADDRESS, prepare_process
+        from tierwise.orchestrate.environment import (
+            ADDRESS,
+            narrow_project,
+            prepare_process,
+        )
 
         row = _ROWS.get(cmd_name)
         if row is None:
             return None  # Typer then reports the unknown command
         # Before the import below: Prefect reads its variables once, when it is imported.
+        narrowed = narrow_project()
+        if narrowed:
+            typer.echo(narrowed, err=True)
         dead = prepare_process(row.prefect_log)
         if dead and row.uses_server:
             note = f"no server answers at {ADDRESS}={dead}, so it is ignored"

@@ -12,6 +12,7 @@ import typer
 from tierwise.cli.opening import find_project, open_ledger
 from tierwise.cli.options import OptionalRunArgument
 from tierwise.errors import LedgerError, Misuse
+from tierwise.text.private import open_private, private_folder
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger, RunRow
@@ -98,7 +99,9 @@ def _runs_since(ledger: Ledger, span: str) -> list[RunRow]:
 
 def _write(path: Path, html: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
+        private_folder(path.parent)
+        # A page that is there already keeps the rights that a person gave it.
+        with open(path, "w", encoding="utf-8", opener=open_private) as page:
+            page.write(html)
     except OSError as error:
         raise LedgerError(f"the report cannot be written: {error}") from None

@@ -21,6 +21,7 @@ def ui(
     )
     from tierwise.orchestrate.services import address
     from tierwise.project import Project
+    from tierwise.text.private import PRIVATE_UMASK
 
     root = Project.find().root
     running = address(root)
@@ -46,5 +47,5 @@ def ui(
     ]
     # In the foreground, so that Ctrl-C ends it.
     env = {**os.environ, **server_environment(root, url)}
-    exit_code = subprocess.call(command, env=env)  # noqa: S603 - our own interpreter
+    exit_code = subprocess.call(command, env=env, umask=PRIVATE_UMASK)  # noqa: S603 - our own interpreter
     raise typer.Exit(exit_code)

@@ -74,17 +74,18 @@ def up(
     from tierwise.orchestrate.services import FOLDER
     from tierwise.orchestrate.supervision import LOCK, LOCKED_S
     from tierwise.project import Project
+    from tierwise.text.private import FILE_MODE, private_folder
 
     root = Project.find().root
     if systemd:
         _print_units(root, port, system=system)
         return
     # Only the user may read this folder, since logs may quote documents.
-    (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(root / FOLDER)
     if foreground is not None:
         _become(root, port, foreground)
     try:
-        with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S):
+        with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S, mode=FILE_MODE):
             _up(root, port, worker=worker)
     except Timeout:
         raise Misuse(
@@ -346,12 +347,17 @@ def deploy(root: Path) -> None:
         typer.echo("deployments: none, as there is no prefect.yaml")
         return
     from tierwise.orchestrate.server import deployments, schedules_kept
+    from tierwise.text.private import open_private
 
     log = root / FOLDER / "deploy.log"
     # Prefect would ask questions on a terminal.
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     # A new deployment takes the schedule's state from the file, which would undo a person's choice.
-    with console(err=True).status("deploying"), schedules_kept(), log.open("wb") as out:
+    with (
+        console(err=True).status("deploying"),
+        schedules_kept(),
+        open(log, "wb", opener=open_private) as out,
+    ):
         done = subprocess.run(  # noqa: S603 - our own interpreter and fixed arguments
             command,
             cwd=root,

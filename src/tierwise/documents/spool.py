@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from tierwise.errors import Misuse
 from tierwise.records import Batch, Document, Outcome
+from tierwise.text.private import FILE_MODE, FOLDER_MODE, open_private, private_folder
 
 _LOCK = "alive"  # held as long as the run lives; a folder whose lock is free is dead
 
@@ -58,7 +59,8 @@ class SpoolFolder:
         path = self.path / f"{uuid.uuid4().hex}.jsonl"
         lines = [json.dumps(_to_json(document)) + "\n" for document in batch.load()]
         # no reader knows its name yet
-        path.write_text("".join(lines), encoding="ascii")
+        with open(path, "w", encoding="ascii", opener=open_private) as file:
+            file.writelines(lines)
         return batch.as_handle(SpooledDocuments(path))
 
 
@@ -70,11 +72,12 @@ class Spool(SpoolFolder):
 
     def __init__(self, folder: Path, run_id: str) -> None:
         super().__init__(folder / run_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._alive = FileLock(self.path / _LOCK)
+        private_folder(folder)
+        self._alive = FileLock(self.path / _LOCK, mode=FILE_MODE)
         # Another run must not see this folder before it has its lock: it would look dead.
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            self.path.mkdir(mode=0o700)
+        beside = folder.with_name(f"{folder.name}.lock")
+        with FileLock(beside, mode=FILE_MODE):
+            self.path.mkdir(mode=FOLDER_MODE)
             self._alive.acquire()
             for other in folder.iterdir():
                 if other != self.path:
@@ -89,7 +92,7 @@ class Spool(SpoolFolder):
 def _remove_if_dead(folder: Path) -> None:
     # Timeout: its run is alive. OSError: another run is removing it now.
     with suppress(Timeout, OSError):
-        with FileLock(folder / _LOCK).acquire(blocking=False):
+        with FileLock(folder / _LOCK, mode=FILE_MODE).acquire(blocking=False):
             pass
         shutil.rmtree(folder)
 

@@ -26,6 +26,7 @@ from tierwise.identity import StepEvidence, current_for, examples_of, step_evide
 from tierwise.policy.certificates import Current
 from tierwise.project import Project
 from tierwise.text.files import write_atomically
+from tierwise.text.private import private_folder
 
 CACHE = Path(".tierwise") / "steps.json"
 
@@ -102,9 +103,9 @@ def _keep(project: Project, name: str, facts: StepFacts) -> None:
         "files": {path: _hash(project.root / path) for path in sorted(files)},
     }
     with suppress(OSError):
-        (project.root / CACHE).parent.mkdir(exist_ok=True)
+        private_folder((project.root / CACHE).parent)
         content = json.dumps({**_read(project), name: entry}, indent=1)
-        write_atomically(project.root / CACHE, content)
+        write_atomically(project.root / CACHE, content, private=True)
 
 
 def _read(project: Project) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from tierwise import __version__
 from tierwise.errors import Misuse
 from tierwise.export.collect import Export, ExportFilter, TrainingExample
+from tierwise.text.private import open_private, private_folder
 
 TRAIN = "train.jsonl"
 VALIDATION = "validation.jsonl"
@@ -50,12 +51,13 @@ def write_export(
     text = json.dumps(description, indent=2, ensure_ascii=False, default=str)
     contents[MANIFEST] = f"{text}\n".encode()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         # first all of an earlier export, so that none of its files remains among new ones
         for name in (TRAIN, VALIDATION, MANIFEST):
             (folder / name).unlink(missing_ok=True)
         for name, content in contents.items():
-            (folder / name).write_bytes(content)
+            with open(folder / name, "wb", opener=open_private) as file:
+                file.write(content)
     except OSError as error:
         raise Misuse(
             f"{folder}: cannot be written: {error.strerror}; name another folder"

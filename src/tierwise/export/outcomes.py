@@ -181,7 +181,7 @@ def write_outcomes(export: OutcomesExport, path: Path, *, force: bool) -> None:
         # without a time, equal tables give equal files
         data = gzip.compress(data, mtime=0)
     try:
-        write_atomically(path, data)
+        write_atomically(path, data, private=True)
     except OSError as error:
         raise Misuse(
             f"{path} cannot be written: {error.strerror}; name a file in a folder that exists"

@@ -17,6 +17,7 @@ error_body         the body of an error, in any provider's form
 no_credit          codes and words of an empty account
 retry_hints        how long a server asks to wait
 error_text         the text of a provider's error, without secrets and without the prompt
+key_parts           parts of a key in a text: its ends, masked, split, or encoded
 calibrate          the real price of a server of one's own
 """
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from tierwise.gateway.key_parts import mask_key_parts
 from tierwise.records import Call
 
+# Keys of whatever owner. A word such as "key-value" or "bearer authentication" is none.
 _KEY = re.compile(
-    r"\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?[A-Za-z0-9*_-]{12,}|(?i:bearer)\s+\S+"
+    r"\b(?:sk|pk|gsk|xai)[-_][A-Za-z0-9*_-]{12,}"
+    r"|\b(?:sk|pk|key|pat|gsk|xai|AIza)[-_]?(?=[A-Za-z_-]*[0-9*])[A-Za-z0-9*_-]{12,}"
+    r"|\b(?:sk|pk|gsk|xai)[-_][A-Za-z0-9_-]*(?:\*{2,}|\.{3}|…|•{2,})[A-Za-z0-9_-]*"
+    r"|\b(?i:bearer)\s+(?!(?i:auth|tokens?\b|scheme|header|keys?\b|credential|realm))\S+"
+    r"|\b(?i:basic)\s+(?=\S*[0-9=]|\S{24})\S{6,}"
 )
 # In two groups: without the password and without the parameters.
 _ADDRESS = re.compile(r"(?i)(https?://)(?:[^/@\s]*@)?([^\s?#]*)[^\s]*")
@@ -26,20 +32,13 @@ def safe_detail(text: str, call: Call, secrets: Iterable[str]) -> str:
     without_traceback = text.partition("\nTraceback")[0]
     line = " ".join(without_traceback.split())
     line = _EXCEPTION_NAMES.sub("", line)
-    line = mask_secrets(line, secrets)
+    line = mask_key_parts(line, secrets)
     line = _ADDRESS.sub(r"\1\2", line)
     line = _KEY.sub("***", line)
     if len(line) > _LONGEST:
         line = line[: _LONGEST - 1] + "…"
     line = "".join(character if character.isprintable() else " " for character in line)
     return "" if quotes_prompt(line, call) else line
-
-
-def mask_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text with asterisks in the place of secrets."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def quotes_prompt(line: str, call: Call) -> bool:

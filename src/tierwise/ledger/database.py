@@ -26,6 +26,7 @@ from tierwise.ledger.outage import (
 )
 from tierwise.ledger.read_only import ReadOnlyFile, read_only_file
 from tierwise.ledger.tables import Base
+from tierwise.text.private import create_private, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,7 +226,8 @@ def _database(address: URL) -> Database:
         path = Path(str(address.database))
         file = read_only_file(path)
         if file is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
+            create_private(path)
     return Database(_engine(address, file), file)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from tierwise.orchestrate.services import FOLDER
 from tierwise.text.files import write_atomically
+from tierwise.text.private import FILE_MODE, private_folder
 
 ADDRESS = "PREFECT_API_URL"
 CLIENT = "PREFECT_API_AUTH_STRING"
@@ -74,10 +75,9 @@ def ensure_password(root: Path) -> str:
     """
     from filelock import FileLock
 
-    folder = root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = private_folder(root / FOLDER)
     # `tierwise ui` and `tierwise up` may both be the first.
-    with FileLock(folder / f"{_FILE}.lock"):
+    with FileLock(folder / f"{_FILE}.lock", mode=FILE_MODE):
         password = read_password(root)
         if password is None:
             password = _new_password()

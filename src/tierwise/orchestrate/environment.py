@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from tierwise.orchestrate.api_password import LOOPBACK, prepare_password
 from tierwise.orchestrate.services import address
 from tierwise.text.files import folder_with
+from tierwise.text.private import narrow_folder
 
 ADDRESS = "PREFECT_API_URL"
 _LOG_LEVEL = "PREFECT_LOGGING_LEVEL"
@@ -62,14 +63,29 @@ def prepare_process(log_level: str) -> str | None:
     """
     _bypass_proxy()
     dead = _drop_dead_server()
-    folder = Path(os.environ.get("TIERWISE_PROJECT", ".")).resolve()
-    root = folder_with("routing_rules", folder)
+    root = _root()
     _set_home(root)
     if root is None:
         _set({**_QUIET, _LOG_LEVEL: log_level})
     else:
         prepare_prefect(root, log_level=log_level)
     return dead
+
+
+def narrow_project() -> str | None:
+    """Take the rights of other users from the project's `.tierwise`; return what to say of it."""
+    root = _root()
+    if root is None:
+        return None
+    folder = root / ".tierwise"
+    narrowed = narrow_folder(folder)
+    if not narrowed:
+        return None
+    names = sorted(
+        {path.relative_to(folder).parts[0] for path in narrowed if path != folder}
+    )
+    listed = f" ({', '.join(names)})" if names else ""
+    return f"other users had access to {folder}{listed}; now only its owner has"
 
 
 def prepare_prefect(root: Path, *, log_level: str = "ERROR") -> None:
@@ -173,6 +189,12 @@ def prefect_database(root: Path) -> Path:
 def database_url(root: Path) -> str:
     """Return the address of a project's Prefect database."""
     return f"sqlite+aiosqlite:///{prefect_database(root)}"
+
+
+def _root() -> Path | None:
+    """Return the project's folder; None outside of a project."""
+    folder = Path(os.environ.get("TIERWISE_PROJECT", ".")).resolve()
+    return folder_with("routing_rules", folder)
 
 
 def _set_home(root: Path | None) -> None:

@@ -44,7 +44,9 @@ def write_manifest(
         "patience_s": run.patience_s,
         "retry": retry,
     }
-    write_atomically(folder / f"{flow_run_id}.json", json.dumps(manifest, default=str))
+    write_atomically(
+        folder / f"{flow_run_id}.json", json.dumps(manifest, default=str), private=True
+    )
 
 
 def find_manifest(root: Path, flow_run_id: str) -> Path:

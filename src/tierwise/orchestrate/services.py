@@ -17,10 +17,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from tierwise.errors import Misuse
+from tierwise.text.files import write_atomically
+from tierwise.text.private import (
+    FILE_MODE,
+    PRIVATE_UMASK,
+    open_private,
+    private_folder,
+)
 
 FOLDER = Path(".tierwise/services")  # below the project's root
 POOL = "tierwise"  # the work pool of `tierwise up`, as prefect.yaml has it
 _ADDRESS = "server.url"
+_SERVER = "server"
 _LOCKED_S = 1.0  # a lock that is held for longer is a living service's
 
 
@@ -46,14 +54,25 @@ class Service:
         except FileNotFoundError:
             return None
 
-    def start(self, command: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+    def start(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        *,
+        umask: int = -1,
+    ) -> None:
         """Start it, out of reach of this terminal's Ctrl-C.
 
+        `umask` is for the files that it creates; by default that of this process.
         Raises Misuse where it runs already, or the system has no such locks.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.folder)
         self.foreground_mark.unlink(missing_ok=True)
-        with self._file.open("a+b") as file, self.log.open("ab") as log:
+        with (
+            open(self._file, "a+b", opener=open_private) as file,
+            open(self.log, "ab", opener=open_private) as log,
+        ):
             if not _lock(file.fileno()):
                 raise Misuse(f"the {self.name} runs already (process {self.pid()})")
             process = subprocess.Popen(  # noqa: S603 - the caller's own command
@@ -65,6 +84,7 @@ class Service:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=[file.fileno()],
+                umask=umask,
             )
             file.truncate(0)
             file.write(str(process.pid).encode())
@@ -76,8 +96,8 @@ class Service:
 
         Raises Misuse where the service runs already.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = self._file.open("a+b")
+        private_folder(self.folder)
+        file = open(self._file, "a+b", opener=open_private)  # noqa: SIM115
         if not _lock(file.fileno()):
             raise Misuse(f"the {self.name} runs already (process {self.pid()})")
         file.truncate(0)
@@ -85,7 +105,10 @@ class Service:
         file.flush()
         # The lock lives as long as the program that takes this one's place.
         os.set_inheritable(file.fileno(), True)
-        self.foreground_mark.touch()
+        self.foreground_mark.touch(mode=FILE_MODE)
+        # The server's files are its owner's alone; those of a worker's flows follow the umask.
+        if self.name == _SERVER:
+            os.umask(PRIVATE_UMASK)
         os.chdir(cwd)
         os.execvpe(command[0], list(command), dict(env))  # noqa: S606 - the caller's own command
 
@@ -134,7 +157,7 @@ class Service:
 
 def server_of(root: Path) -> Service:
     """Return the service of a project's Prefect server."""
-    return Service(root / FOLDER, "server")
+    return Service(root / FOLDER, _SERVER)
 
 
 def worker_of(root: Path) -> Service:
@@ -165,8 +188,8 @@ def remembered_address(root: Path) -> str | None:
 
 def write_address(root: Path, url: str) -> None:
     """Store the address at which the server will listen, for `address`."""
-    (root / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
-    (root / FOLDER / _ADDRESS).write_text(url + "\n")
+    folder = private_folder(root / FOLDER)
+    write_atomically(folder / _ADDRESS, url + "\n", private=True)
 
 
 def _lock(descriptor: int) -> bool:

@@ -31,6 +31,8 @@ from tierwise.orchestrate.services import (
     server_of,
     worker_of,
 )
+from tierwise.text.files import write_atomically
+from tierwise.text.private import FILE_MODE, PRIVATE_UMASK
 
 LOCK = "up.lock"  # held by `up`, by `down`, and by a supervisor that starts something
 LOCKED_S = 3.0  # a supervisor is done by then; another command may take minutes
@@ -94,8 +96,10 @@ def start(
     service: Service, command: list[str], variables: Mapping[str, str], root: Path
 ) -> None:
     """Start a service for the server that this process is configured for."""
-    service.start(command, {**os.environ, **variables}, root)
-    _mark(service).write_text(_server_in_use() + "\n")
+    # The server's files are its owner's alone; those of a worker's flows follow the umask.
+    umask = PRIVATE_UMASK if service == server_of(root) else -1
+    service.start(command, {**os.environ, **variables}, root, umask=umask)
+    write_atomically(_mark(service), _server_in_use() + "\n", private=True)
 
 
 def is_current(service: Service) -> bool:
@@ -167,7 +171,7 @@ class Supervisor:
             return
         try:
             # Not waited for: `up` or `down` is at work, and knows better.
-            with FileLock(self._root / FOLDER / LOCK, timeout=0):
+            with FileLock(self._root / FOLDER / LOCK, timeout=0, mode=FILE_MODE):
                 # Again under the lock: `down` may have ended it meanwhile.
                 for name in self._dead():
                     self._start(name, now)

@@ -27,6 +27,7 @@ from tierwise.orchestrate.environment import (
     prefect_database,
 )
 from tierwise.orchestrate.services import FOLDER
+from tierwise.text.private import open_private, private_folder
 
 CHILD = Path(__file__).with_name("temporary_server_child.py")
 _ENDS_IN_S = 5.0
@@ -85,11 +86,14 @@ def start_temporary_server(root: Path) -> TemporaryServer | None:
         return _Current.server
     # Prefect's database goes there, too, where Prefect starts a server of its own.
     log = root / FOLDER / "temporary-server.log"
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(log.parent)
     if not protect_temporary_server(root):
         return None
     # The socket listens from now on, so that a request waits for the server instead of failing.
-    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as errors:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        open(log, "wb", opener=open_private) as errors,
+    ):
         port = listening.getsockname()[1]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and file
             [*_command(root), "--fd", str(listening.fileno())],

@@ -43,7 +43,7 @@ def ensure_database(database: Path, templates: Path) -> None:
     """
     from filelock import FileLock
 
-    with FileLock(f"{database}.lock"):
+    with FileLock(f"{database}.lock", mode=0o600):
         template = templates / f"prefect-{version('prefect')}.db"
         is_new = not database.exists()
         if is_new and _is_ready(template):
@@ -142,6 +142,8 @@ def main() -> None:
     parser.add_argument("--templates", type=Path)
     arguments = parser.parse_args()
     os.environ.update(_SETTINGS)
+    # Its database and its log are for the owner of the project alone.
+    os.umask(0o077)
     if arguments.database:
         os.environ.update(_PREPARED)
         ensure_database(arguments.database, arguments.templates)

@@ -11,6 +11,7 @@ from typing import Any
 from tierwise.plan.plan import Plan
 from tierwise.records import canonical_hash
 from tierwise.text.files import write_atomically
+from tierwise.text.private import private_folder
 
 FOLDER = Path(".tierwise") / "plans"
 
@@ -18,8 +19,8 @@ FOLDER = Path(".tierwise") / "plans"
 def save_plan(root: Path, plan: Plan) -> Path:
     """Save a plan for the next run, in place of an earlier one for the same parameters."""
     path = _path(root, plan.flow, plan.parameters)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(plan.data(), default=str))
+    private_folder(path.parent)
+    write_atomically(path, json.dumps(plan.data(), default=str), private=True)
     return path
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from tierwise.errors import ConfigError
-
-_PRIVATE = 0o600
+from tierwise.text.private import open_private
 
 
 def write_atomically(
@@ -78,11 +77,6 @@ def read_errors(path: Path, kind: str = "file") -> Iterator[None]:
         raise ConfigError(
             f"cannot be read: {error.strerror or error}", path=path
         ) from None
-
-
-def open_private(path: str | Path, flags: int) -> int:
-    """Open a file that only its owner can read; an `opener` for `open`."""
-    return os.open(path, flags, _PRIVATE)
 
 
 def _opener(private: bool) -> Callable[[str, int], int] | None:

@@ -29,6 +29,7 @@ from tierwise.gateway.local.weights import (
     weights_present,
 )
 from tierwise.policy.catalog import Model, Weights
+from tierwise.text.private import open_private
 
 # Threads that wait by spinning are a quarter faster alone, and four times slower once another
 # process wants a core.
@@ -160,7 +161,7 @@ def _start(settings: _Settings, log: Path, env: Mapping[str, str]) -> _RunningSe
     """
     key = secrets.token_urlsafe(24)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as stderr:
+    with open(log, "ab", opener=open_private) as stderr:
         log_start = stderr.tell()
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", str(_CHILD)],
