@@ -257,6 +257,8 @@ class CallRecord(Base):
     """One call by its hash: claimed while it has an owner, paid once it has a reply."""
 
     __tablename__ = "calls"
+    # Without it, each attempt that retention deletes would be looked for in all calls.
+    __table_args__ = (Index(None, "attempt_id"),)
 
     call_hash: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str | None]

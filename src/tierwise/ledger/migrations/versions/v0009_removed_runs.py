@@ -13,6 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Add two columns and a table; so far, nothing was removed."""
+    op.create_index("ix_calls_attempt_id", "calls", ["attempt_id"])
     op.add_column("runs", sa.Column("removed_at", sa.Double(), nullable=True))
     op.add_column("runs", sa.Column("totals", sa.Text(), nullable=True))
     op.create_table(
