@@ -33,6 +33,7 @@ from tierwise.orchestrate.supervision import (
     LOCK,
     Supervisor,
     end_alone,
+    forget_lease_lock,
     is_current,
     start,
     want,
@@ -258,6 +259,23 @@ def test_a_lease_is_taken_away_only_when_its_holder_had_time_to_come_back(
     leases.now += 300
     assert leases.expired_after(600) == 0
     assert leases.expired_after(600) == 1
+
+
+def test_a_server_that_starts_waits_for_no_lock_of_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a reboot the number in it is that of another living process, such as this one."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    lock = tmp_path / "concurrency_leases" / "expirations.lock"
+    lock.parent.mkdir()
+    lock.write_text(str(os.getpid()))
+    forget_lease_lock(tmp_path)
+    storage = lease_storage.ConcurrencyLeaseStorage(lock.parent)
+
+    async def creates_one() -> None:
+        await storage.create_lease([uuid4()], timedelta(seconds=60))
+
+    asyncio.run(asyncio.wait_for(creates_one(), 20))
 
 
 @pytest.mark.parametrize(("holder", "hours"), [(None, 1), ("task_run", 0)])

@@ -25,8 +25,13 @@ def become_server(root: Path, url: str) -> NoReturn:
     """Become the project's server at an address."""
     from tierwise.orchestrate.api_password import use_server
     from tierwise.orchestrate.services import server_of, write_address
-    from tierwise.orchestrate.supervision import server_command, server_variables
+    from tierwise.orchestrate.supervision import (
+        forget_lease_lock,
+        server_command,
+        server_variables,
+    )
 
+    forget_lease_lock(root)
     write_address(root, url)
     # Before it runs, so that a worker that waits for it has the password.
     use_server(root, url)

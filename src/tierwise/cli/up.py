@@ -125,8 +125,9 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
     """Start all that does not run yet, or nothing: a failure stops what this call started."""
     from tierwise.orchestrate.api_password import sign_in_note
     from tierwise.orchestrate.services import server_of, worker_of
-    from tierwise.orchestrate.supervision import want
+    from tierwise.orchestrate.supervision import want, wanted
 
+    before = wanted(root)
     started: list[Service] = []
     try:
         url = _start_server(root, port, started)
@@ -134,8 +135,6 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
         recover(root)
         if worker:
             _start_worker(root, worker_of(root), started)
-        # Last, since deploying asks the server.
-        deploy(root)
         # What systemd keeps is not for our supervisor to start again.
         want(
             root,
@@ -145,9 +144,13 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
                 if service.pid() is not None and not service.is_in_foreground()
             },
         )
-        _start_supervisor(root)
+        _start_supervisor(root, started)
+        # Last, since deploying asks the server, and may wait for it.
+        deploy(root)
     except BaseException:  # Ctrl-C too
-        # The worker first: it would log errors once its server is gone.
+        # A supervisor that was there before must not start again what is stopped here.
+        want(root, before - {service.name for service in started})
+        # The supervisor first, then the worker, which would log errors without its server.
         for service in reversed(started):
             service.stop()
         if started:
@@ -171,6 +174,7 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
         write_address,
     )
     from tierwise.orchestrate.supervision import (
+        forget_lease_lock,
         server_command,
         server_variables,
         start,
@@ -198,6 +202,7 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     # For the worker and the deployments below, which are started from this process.
     use_server(root, url)
     if service.pid() is None:
+        forget_lease_lock(root)
         start(service, server_command(url), server_variables(root, url), root)
         started.append(service)
     # This imports Prefect, which takes seconds, while the server starts.
@@ -320,7 +325,7 @@ def _start_worker(root: Path, service: Service, started: list[Service]) -> None:
     hold_back(paused=False)
 
 
-def _start_supervisor(root: Path) -> None:
+def _start_supervisor(root: Path, started: list[Service]) -> None:
     """Start the process that starts the others again, unless it runs and is for this server."""
     from tierwise.orchestrate.services import supervisor_of
     from tierwise.orchestrate.supervision import (
@@ -336,6 +341,7 @@ def _start_supervisor(root: Path) -> None:
             return
         service.stop()
     start(service, supervisor_command(), supervisor_variables(), root)
+    started.append(service)
 
 
 def deploy(root: Path) -> None:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tierwise.errors import TierwiseError
 from tierwise.ledger.processes import name_of_place
 from tierwise.orchestrate.api_password import ADDRESS, CLIENT, server_environment
-from tierwise.orchestrate.environment import FLOW_RETRIES, RETRIES
+from tierwise.orchestrate.environment import FLOW_RETRIES, RETRIES, prefect_home
 from tierwise.orchestrate.services import (
     FOLDER,
     POOL,
@@ -119,6 +119,16 @@ def end_alone(service: Service) -> None:
         time.sleep(0.05)
 
 
+def forget_lease_lock(root: Path) -> None:
+    """Remove the lock of the slots' leases before a server starts.
+
+    Prefect tells a stale one by the number of its process, which another process may have after a
+    reboot. Then the server would wait for ever.
+    """
+    leases = Path(os.environ.get("PREFECT_HOME") or prefect_home(root))
+    (leases / "concurrency_leases" / "expirations.lock").unlink(missing_ok=True)
+
+
 def wanted(root: Path) -> set[str]:
     """Return the names of the services that should run in this project."""
     try:
@@ -210,6 +220,7 @@ def restart_functions(root: Path) -> dict[str, Callable[[], None]]:
     def start_server() -> None:
         url = remembered_address(root)
         if url:
+            forget_lease_lock(root)
             start(
                 server_of(root), server_command(url), server_variables(root, url), root
             )
