@@ -26,6 +26,7 @@ from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
+from tierwise.cascade.job import rank_of
 from tierwise.cascade.known_outcomes import Retry, known_outcomes
 from tierwise.cascade.outages import SHORT_PATIENCE_S
 from tierwise.documents import write_documents
@@ -54,7 +55,7 @@ from tierwise.policy.budget import Limit
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Outcome, Status
+from tierwise.records import Batch, Document, Order, Outcome, Status
 from tierwise.steps.examples import ExampleSelector
 from tierwise.steps.step import Step
 from tierwise.text.tokens import TokenCounts
@@ -119,6 +120,7 @@ class StepRunner(Protocol):
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
         patience_s: float | None = None,
+        order: Order | None = None,
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
     ) -> RunContext:
@@ -263,6 +265,7 @@ class Engine:
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
         patience_s: float | None = None,
+        order: Order | None = None,
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
     ) -> RunContext:
@@ -270,9 +273,10 @@ class Engine:
 
         With `fresh` (default: the engine's), answers paid earlier are asked for again. `tags` say
         whose run it is, such as {"team": "claims"}; `deadline` is in epoch seconds; `patience_s` is
-        how long documents wait for a model that is out (default: the project's setting); `plan` is
-        the plan that it is compared with. Runs with the same `budget_name` share one budget. `ask`
-        is called in a thread of its own for a top-up, when the rules say `when_empty: pause`.
+        how long documents wait for a model that is out (default: the project's setting); `order` is
+        depth or breadth (default: the project's setting); `plan` is the plan that it is compared
+        with. Runs with the same `budget_name` share one budget. `ask` is called in a thread of its
+        own for a top-up, when the rules say `when_empty: pause`.
         """
         if patience_s is None:
             patience_s = self.project.patience_s
@@ -313,6 +317,7 @@ class Engine:
             fresh_since=now if asks_again else None,
             deadline=deadline,
             patience_s=patience_s,
+            order=order or self.project.settings.order,
             top_up=top_up,
             retry=self.retry,
         )
@@ -454,7 +459,7 @@ class Engine:
             for document in documents
             if not document.stopped and document.id not in job.known
         }
-        job = replace(job, tokens=tokens)
+        job = replace(job, tokens=tokens, rank=rank_of(job.run, batch))
 
         async def run_one(document: Document) -> Document:
             try:

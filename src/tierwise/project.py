@@ -25,7 +25,7 @@ from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.patience import DEFAULT_PATIENCE_S, Patience, patience_seconds
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Rules, load_rules, unknown_checks
-from tierwise.records import Incomplete
+from tierwise.records import Incomplete, Order
 from tierwise.steps.checks import names_made
 from tierwise.steps.prompts import Prompts, load_prompts
 from tierwise.steps.step import Step
@@ -97,6 +97,11 @@ class ProjectSettings(Scale):
         5.0,
         description="How long a file must not have changed before `only_new` takes it, such as "
         "`5 s`: a younger one may still be written, and is left for the next run.",
+    )
+    order: Order = Field(
+        "depth",
+        description="`depth`: a batch goes through all steps before new batches begin; "
+        "`breadth`: all batches go through a step before the next step begins.",
     )
     secrets: Mapping[str, str] = Field(
         {},

@@ -30,6 +30,8 @@ SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 # (then it waits for a person), or never.
 Incomplete = Literal["accept", "wait_for_pages", "wait"]
 INCOMPLETE: tuple[Incomplete, ...] = get_args(Incomplete)
+# Whether a batch goes on to the next step before new batches begin, or all go step by step.
+Order = Literal["depth", "breadth"]
 
 Status = Literal["accepted", "deferred", "skipped", "rejected"]
 AttemptKind = Literal[

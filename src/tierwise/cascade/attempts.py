@@ -183,7 +183,7 @@ class Attempts:
             worst,
             unpriced_allowed=model.name in work.run.policy.rules.budget.allow_unpriced,
         )
-        async with self.limits(model).claim_permit():
+        async with self.limits(model).claim_permit(work.job.rank):
             paid = await self._ledger.claim(
                 call.hash, fresh_since=work.run.fresh_since, reservation=reservation
             )
@@ -244,10 +244,11 @@ class Attempts:
         permit: RatePermit | None = None
         with ExitStack() as until_committed:
             try:
-                async with self.limits(model).in_flight_permit():
+                rank = work.job.rank
+                async with self.limits(model).in_flight_permit(rank):
                     # Claimed before the ledger went away: a paid call waits until it is back.
                     await self._ledger.available()
-                    permit = await self.limits(model).rate_permit(claimed.tokens)
+                    permit = await self.limits(model).rate_permit(claimed.tokens, rank)
                     self._refuse_stopped(work)
                     until_committed.enter_context(self._counted(work.run.id))
                     started_at = time.time()
@@ -329,6 +330,7 @@ class Attempts:
         await self._ledger.settle(work.run.id, attempt, reply, note=note)
         cost = worst_cost if attempt.cost is None else attempt.cost
         work.run.budget.spent += cost
+        work.run.costs.spend(work.step.name, cost)
         work.attempts.append(attempt)
 
 

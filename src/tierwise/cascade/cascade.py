@@ -111,13 +111,18 @@ class Cascade:
         """
         outcome = _outcome_without_call(job, document)
         work = None
-        if outcome is None:
+        if outcome is not None:
+            if document.id not in job.known:
+                job.run.costs.finish(job.step.name, answered=False)
+        else:
             parts = parts_of(job, document)
             if len(parts) == 1:
                 work = _work(job, document)
                 outcome = await self._run_with_top_ups(work)
+                _count_costs(work, outcome)
             else:
                 outcome = await self._run_parts(job, parts)
+                job.run.costs.finish(job.step.name, answered=True)
         await self._ledger.record_outcome(job.run.id, document, outcome, job.question)
         if work and not job.models:
             await self._shadows.follow(work, outcome, self._stopped)
@@ -372,6 +377,17 @@ def _answered(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
             model=model,
         )
     return outcome_of(work, chosen, "accepted", value=value, model=model)
+
+
+def _count_costs(work: Work, outcome: Outcome) -> None:
+    """Count a document for the mean cost of its step.
+
+    One without money, or with answers that were paid before, says nothing about others.
+    """
+    paid = [attempt for attempt in work.attempts if not attempt.reused]
+    if outcome.cause == "budget" or (work.attempts and not paid):
+        return
+    work.run.costs.finish(work.step.name, answered=bool(paid))
 
 
 def _message(fault: TierwiseError) -> str:

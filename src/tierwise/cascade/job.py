@@ -8,13 +8,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tierwise.cascade.empty_budget import TopUp
+from tierwise.cascade.permits import FIRST_COME, Rank
+from tierwise.cascade.step_costs import StepCosts
 from tierwise.errors import BudgetExceeded
 from tierwise.policy.budget import RunBudget
 from tierwise.policy.certificates import Current
 from tierwise.policy.patience import DEFAULT_PATIENCE_S
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Features
-from tierwise.records import Attempt, AttemptKind, Document, Message, Outcome
+from tierwise.records import (
+    Attempt,
+    AttemptKind,
+    Batch,
+    Document,
+    Message,
+    Order,
+    Outcome,
+)
 from tierwise.steps.examples import ExampleSelector
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step, without_limits
@@ -38,6 +48,9 @@ class RunContext:
     deadline: float | None = None
     # how long documents wait for a model that is out; a route may say otherwise
     patience_s: float = DEFAULT_PATIENCE_S
+    # whether documents go through all steps before new ones begin
+    order: Order = "depth"
+    costs: StepCosts = field(default_factory=StepCosts)
     top_up: TopUp | None = None  # asked when the budget is exhausted
     retry: Retry | None = None  # an earlier run that this one repeats
 
@@ -64,6 +77,7 @@ class Job:
     known: Mapping[str, Outcome] = field(default_factory=dict)
     # by document id: tokens of texts that were counted already
     tokens: Mapping[str, int] = field(default_factory=dict)
+    rank: Rank = FIRST_COME  # of its calls among those that wait for a model
 
     @cached_property
     def question(self) -> str:
@@ -80,6 +94,14 @@ class Job:
         """The same schema for servers that refuse lengths and ranges."""
         schema: Mapping[str, Any] = without_limits(dict(self.schema))
         return schema
+
+
+def rank_of(run: RunContext, batch: Batch) -> Rank:
+    """Return the rank of a batch's calls: those of later steps first, then the older batch's."""
+    if run.order == "breadth":
+        return FIRST_COME
+    steps_done = min((len(document.outcomes) for document in batch.load()), default=0)
+    return (-steps_done, batch.first)
 
 
 @dataclass(kw_only=True)

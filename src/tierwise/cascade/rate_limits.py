@@ -3,7 +3,7 @@
 A call passes three permits in this order: a claim permit (it may be claimed in the ledger), an
 in-flight permit (it may be sent), and a rate permit (the minute has room for it). The circuit
 breaker in `circuit.py` decides when no call may be sent at all, such as after a 429 with a long
-`Retry-After`.
+`Retry-After`. Calls wait for each permit in the order of their rank.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections import deque
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from anyio import CapacityLimiter, WouldBlock
-
 from tierwise.cascade.circuit import NEVER, Circuit
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import decision
@@ -25,6 +23,7 @@ from tierwise.cascade.outages import (
     in_words,
     remedy_for,
 )
+from tierwise.cascade.permits import FIRST_COME, Held, Permits, Rank
 from tierwise.errors import CallError, CoolingDown, ModelUnavailable, TierwiseError
 from tierwise.policy.catalog import Model
 from tierwise.records import Usage
@@ -96,14 +95,14 @@ class ServerPermits:
     """
 
     def __init__(self) -> None:
-        self.in_flight = CapacityLimiter(1)
-        self.claims = CapacityLimiter(_claims_for(1))
+        self.in_flight = Permits(1)
+        self.claims = Permits(_claims_for(1))
 
     def serve(self, model: Model) -> None:
         """Grow to the concurrency of one more entry."""
-        if model.concurrency > self.in_flight.total_tokens:
-            self.in_flight.total_tokens = model.concurrency
-            self.claims.total_tokens = _claims_for(model.concurrency)
+        if model.concurrency > self.in_flight.total:
+            self.in_flight.total = model.concurrency
+            self.claims.total = _claims_for(model.concurrency)
 
 
 class ModelLimits:
@@ -122,9 +121,9 @@ class ModelLimits:
         self._clock = clock or Clock()
         self.circuit = Circuit(model.concurrency, model.concurrency)
         self._name = model.name
-        self._in_flight = CapacityLimiter(model.concurrency)
-        self._claims = CapacityLimiter(_claims_for(model.concurrency))
-        self._queue = asyncio.Lock()  # first come, first served
+        self._in_flight = Permits(model.concurrency)
+        self._claims = Permits(_claims_for(model.concurrency))
+        self._next_in_minute = Permits(1)  # the call that waits for the minute's room
         # why the model is out for the rest of the process
         self._stopped: str | None = None
         self._trial: RatePermit | None = None  # the call that tries a half-open circuit
@@ -141,29 +140,33 @@ class ModelLimits:
         if model.tokens_per_minute:
             self._tokens = PerMinute(model.tokens_per_minute)
 
-    def claim_permit(self) -> AbstractAsyncContextManager[None]:
+    def claim_permit(
+        self, rank: Rank = FIRST_COME
+    ) -> AbstractAsyncContextManager[None]:
         """Wait for one of the calls that may be claimed.
 
         These are a quarter more than may be in flight, so that no in-flight permit is idle while a
         claim is committed.
         """
         if self._server is None:
-            return _Permit(self._claims)
-        return _Permit(self._claims, self._server.claims)
+            return Held(rank, self._claims)
+        return Held(rank, self._claims, self._server.claims)
 
-    def in_flight_permit(self) -> AbstractAsyncContextManager[None]:
+    def in_flight_permit(
+        self, rank: Rank = FIRST_COME
+    ) -> AbstractAsyncContextManager[None]:
         """Wait for one of the calls that may be in flight."""
         if self._server is None:
-            return _Permit(self._in_flight)
-        return _Permit(self._in_flight, self._server.in_flight)
+            return Held(rank, self._in_flight)
+        return Held(rank, self._in_flight, self._server.in_flight)
 
-    async def rate_permit(self, tokens: int) -> RatePermit:
+    async def rate_permit(self, tokens: int, rank: Rank = FIRST_COME) -> RatePermit:
         """Wait until a call of at most `tokens` may begin.
 
         Raises CoolingDown while the circuit is open, or half open with a call that tries it;
         ModelUnavailable when the model was stopped in the meantime.
         """
-        async with self._queue:
+        async with Held(rank, self._next_in_minute):
             while True:
                 wait = self._seconds_to_wait(tokens, self._clock.monotonic())
                 if wait <= 0:
@@ -328,43 +331,9 @@ class ModelLimits:
     def _update(self, circuit: Circuit) -> None:
         limit = circuit.concurrency_limit
         if limit != self.circuit.concurrency_limit:
-            self._in_flight.total_tokens = limit
-            self._claims.total_tokens = _claims_for(limit)
+            self._in_flight.total = limit
+            self._claims.total = _claims_for(limit)
         self.circuit = circuit
-
-
-class _Permit(AbstractAsyncContextManager[None]):
-    """One permit of each of some limiters, for the time of a block, taken in their order.
-
-    The permit itself is the borrower, not the task: a task may hold one permit while another of its
-    calls waits for one.
-    """
-
-    def __init__(self, *limiters: CapacityLimiter) -> None:
-        self._limiters = limiters
-        self._taken: list[CapacityLimiter] = []
-
-    async def __aenter__(self) -> None:
-        try:
-            for limiter in self._limiters:
-                await self._take(limiter)
-        except BaseException:  # cancelled while it waits for a later one
-            self._release()
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._release()
-
-    async def _take(self, limiter: CapacityLimiter) -> None:
-        try:
-            limiter.acquire_on_behalf_of_nowait(self)
-        except WouldBlock:
-            await limiter.acquire_on_behalf_of(self)
-        self._taken.append(limiter)
-
-    def _release(self) -> None:
-        while self._taken:
-            self._taken.pop().release_on_behalf_of(self)
 
 
 def _claims_for(in_flight: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, overload
 
 from tierwise.records import Batch
@@ -16,11 +17,14 @@ class BatchReader(Sequence[Batch]):
     reads to the end first. An error of reading is raised again at each later attempt.
     """
 
-    def __init__(self, unread: Iterator[Batch]) -> None:
+    def __init__(
+        self, unread: Iterator[Batch], lock: AbstractContextManager[Any] | None = None
+    ) -> None:
+        """Share the `lock` with the other readers of a run, as their documents are counted together."""
         self._unread = unread
         self._batches: list[Batch] = []
         self._error: BaseException | None = None
-        self._lock = threading.Lock()
+        self._lock = lock or threading.RLock()
 
     def read_to_end(self) -> list[Batch]:
         """Read all that is not read yet, and return all batches."""

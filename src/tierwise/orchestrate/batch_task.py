@@ -25,7 +25,10 @@ from prefect.utilities.collections import visit_collection
 
 from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_reader import BatchReader
+from tierwise.orchestrate.batch_runner import is_ordered
+from tierwise.orchestrate.mapped_batches import MappedBatches
 from tierwise.orchestrate.process_state import STATE
+from tierwise.orchestrate.runs import current_run
 from tierwise.records import Batch
 
 T = TypeVar("T")
@@ -61,20 +64,34 @@ class BatchTask(Task[..., Batch]):
         }
         if STATE.dry_run:
             return map_now(self.fn, batches, **shared)
-        if isinstance(batches, BatchReader) and not shared.get("return_state"):
-            futures = self._map_while_reading(batches, shared)
-        else:
-            futures = super().map(batches, **shared)
+        is_future = not shared.get("return_state")
+        if is_future and isinstance(batches, BatchReader | MappedBatches):
+            return self._map_while_reading(batches, shared)
+        futures: PrefectFutureList[Batch]
+        futures = super().map(batches, **shared)
         STATE.count_task_runs(flow_run.get_id(), len(futures))
         return futures
 
     def _map_while_reading(
-        self, batches: BatchReader, parameters: Mapping[str, Any]
+        self, batches: BatchReader | MappedBatches, parameters: Mapping[str, Any]
     ) -> PrefectFutureList[Batch]:
-        """Submit each batch once it is read, so that the first are worked on meanwhile."""
-        futures: list[PrefectFuture[Batch]] = []
-        for batch in batches:
-            futures += super().map([batch], **parameters)
+        """Submit each batch once it is read, so that the first are worked on meanwhile.
+
+        In the order `depth`, a thread reads, so that the next steps can be mapped meanwhile.
+        """
+
+        def submit(source: Batch | PrefectFuture[Batch]) -> PrefectFuture[Batch]:
+            STATE.count_task_runs(flow_run.get_id())
+            futures: PrefectFutureList[Batch]
+            futures = super(BatchTask, self).map([source], **parameters)
+            return futures[0]
+
+        if isinstance(batches, MappedBatches):
+            return batches.map(submit)
+        run = current_run()
+        if run.context.order == "depth" and is_ordered():
+            return run.reading_thread(batches).map(submit)
+        futures = [submit(batch) for batch in batches]
         return PrefectFutureList(futures)  # type: ignore[abstract] # as Prefect does
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:

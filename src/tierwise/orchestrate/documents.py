@@ -275,7 +275,10 @@ def _held_batches(
     total = 0
     incomplete = 0
     for batch in in_batches(documents, batch_size):
-        incomplete += _record_unreadable(run, batch)
+        with run.recording:
+            if run.is_stopped:  # and may be sealed by now
+                return
+            incomplete += _record_unreadable(run, batch)
         total += batch.size
         run.documents += batch.size
         run.engine.expected_documents += batch.size

@@ -42,6 +42,7 @@ def write_manifest(
         "fresh_since": run.fresh_since,
         "deadline": run.deadline,
         "patience_s": run.patience_s,
+        "order": run.order,
         "retry": retry,
     }
     write_atomically(
@@ -91,6 +92,7 @@ def join_run(path: Path, engine: StepRunner) -> RunContext:
         fresh_since=manifest["fresh_since"],
         deadline=manifest["deadline"],
         patience_s=manifest["patience_s"],
+        order=manifest["order"],
         retry=retry,
     )
 

@@ -7,13 +7,14 @@ A run resumes after a crash because paid calls are reused: see `cascade/attempts
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
@@ -22,11 +23,13 @@ from tierwise.cascade import RunContext
 from tierwise.documents import Origin
 from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import StepRunner
+from tierwise.errors import Misuse
 from tierwise.ledger import RunState
 from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.failures import cause_raised
 from tierwise.orchestrate.folders import folders_of
+from tierwise.orchestrate.mapped_batches import ReadingThread
 from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
 from tierwise.orchestrate.prefect_ui import (
     NEEDS_ATTENTION,
@@ -41,7 +44,7 @@ from tierwise.orchestrate.process_state import STATE, step_runner
 from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
 from tierwise.orchestrate.server import wait_until_recorded
 from tierwise.plan import take_plan
-from tierwise.records import Batch
+from tierwise.records import Batch, Order
 from tierwise.report import RunSummary, summarize_run
 from tierwise.text.amounts import plural
 
@@ -64,6 +67,10 @@ class Run:
         self.still_written = 0  # files that are left for the next run
         self.documents = 0  # the number of documents that were read and not left out
         self._readers: list[BatchReader] = []
+        self.is_stopped = False  # nothing that is read is recorded any more
+        self.recording = threading.Lock()  # held while what was read is recorded
+        self._reading = threading.RLock()
+        self._threads: dict[BatchReader, ReadingThread] = {}
         self._spool = folder
         if folder is None and engine.spool:
             self._spool = Spool(engine.spool, context.id)
@@ -82,13 +89,37 @@ class Run:
 
     def read(self, batches: Iterator[Batch]) -> BatchReader:
         """Read the first batch now, the others when they are needed or at the end of the run."""
-        reader = BatchReader(batches)
+        reader = BatchReader(batches, self._reading)
         self._readers.append(reader)
         bool(reader)  # what is wrong with the source is raised here
         return reader
 
+    def reading_thread(self, batches: BatchReader) -> ReadingThread:
+        """Return the thread that reads batches and submits them to steps."""
+        if batches not in self._threads:
+            self._threads[batches] = ReadingThread(batches, self._look_again)
+        return self._threads[batches]
+
+    @property
+    def is_mapping(self) -> bool:
+        """True while the flow maps steps over batches, and further steps may follow."""
+        threads = list(self._threads.values())
+        return bool(threads) and not any(thread.is_awaited for thread in threads)
+
+    def _look_again(self) -> None:
+        self.context.costs.on_news()
+
+    def stop_reading(self) -> None:
+        """Read, record and submit no further batch. A file that is being read is not waited for."""
+        with self.recording:
+            self.is_stopped = True
+        for thread in self._threads.values():
+            thread.stop()
+
     def read_to_end(self) -> None:
         """Read what no step was mapped over, so that what cannot be read is on record."""
+        for thread in self._threads.values():
+            thread.wait()
         for reader in self._readers:
             reader.read_to_end()
 
@@ -115,14 +146,17 @@ def recorded_run(
     budget_usd: float | Decimal | None = None,
     within: timedelta | None = None,
     patience: timedelta | None = None,
+    order: Order | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
     """Record everything that steps do inside this block as one run, under one budget.
 
     `budget_usd` is in USD; None is no limit. `within` sets a deadline that routes may look at
     (`minutes_left_max`), and after which no document waits for a model. `patience` is how long
-    documents wait for a model that does not answer (default: the project's setting). `tags` say
-    whose run it is, such as {"team": "claims"}: limits in the rules may be for the runs with a tag.
+    documents wait for a model that does not answer (default: the project's setting). With `order`
+    "depth", a batch goes through all steps before new batches begin; with "breadth", all batches go
+    through a step before the next one begins (default: the project's setting). `tags` say whose run
+    it is, such as {"team": "claims"}: limits in the rules may be for the runs with a tag.
     TIERWISE_FRESH=1 asks again for answers that were paid in earlier runs.
     """
     flow_run_id = flow_run.get_id()
@@ -137,6 +171,7 @@ def recorded_run(
         budget=budget,
         deadline=deadline,
         patience_s=patience_s,
+        order=_checked_order(order),
         tags=tags,
     )
     run = Run(runner, context)
@@ -149,6 +184,7 @@ def recorded_run(
             run.read_to_end()
     except BaseException as error:
         state: RunState = "failed" if isinstance(error, Exception) else "cancelled"
+        run.stop_reading()
         try:
             # Batches go on in threads of their own: none of them makes a further call.
             runner.stop_run(context)
@@ -184,6 +220,7 @@ def _start(
     budget: Decimal | None,
     deadline: float | None,
     patience_s: float | None,
+    order: Order | None,
     tags: Mapping[str, str] | None,
 ) -> RunContext:
     """Put a new run on record, with the plan that was made for it."""
@@ -202,9 +239,18 @@ def _start(
         tags=tags,
         deadline=deadline,
         patience_s=patience_s,
+        order=order,
         plan=plan,
         ask=ask_by_pausing() if flow_run_id else None,
     )
+
+
+def _checked_order(order: Order | None) -> Order | None:
+    """Return the order. Raises Misuse for another word, which a flow's parameter may hold."""
+    orders = get_args(Order)
+    if order is None or order in orders:
+        return order
+    raise Misuse(f"order is '{order}'; write {' or '.join(orders)}")
 
 
 def _as_json(value: Any) -> Any:

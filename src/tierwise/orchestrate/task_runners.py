@@ -9,12 +9,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner
 
 from tierwise.errors import Misuse
+from tierwise.orchestrate.batch_runner import BatchTaskRunner
 from tierwise.project import Project, Scale
 
-BATCHES = 8  # at once in a process; the documents of each go concurrently, too
+BATCHES = 8  # of a step at once in a process; the documents of each go concurrently
 _DASK = {
     "DASK_LOGGING__DISTRIBUTED": "critical",  # it logs errors at every ordinary end
     # else a flow without workers waits for ever
@@ -40,7 +41,7 @@ def task_runner() -> TaskRunner[Any]:
         raise Misuse(
             f"task_runner is {kind}, but {error.name} is missing; pip install 'tierwise[{kind}]'"
         ) from None
-    return ThreadPoolTaskRunner(max_workers=BATCHES)
+    return BatchTaskRunner(max_workers=BATCHES)
 
 
 def _scale() -> tuple[Scale, Path]:
