@@ -141,7 +141,7 @@ def want(root: Path, names: set[str]) -> None:
     """Remember which services should run, for the supervisor and the next `up`."""
     path = root / FOLDER / _WANTED
     if names:
-        path.write_text(json.dumps(sorted(names)) + "\n")
+        write_atomically(path, json.dumps(sorted(names)) + "\n", private=True)
     else:
         path.unlink(missing_ok=True)
 
