@@ -345,7 +345,7 @@ def test_the_reason_of_a_cut_prompt_has_both_counts_and_the_remedy(
     provider.faults([with_usage(counts(2051, 20, 2071))])
     engine = build("lean", context=65536, small=provider.url)
     [outcome] = run(engine, documents(1, LONG))
-    assert outcome.cause == "provider_fault"
+    assert outcome.cause == "setup"
     assert "small: the server counted 2,051 of about 15,500 tokens" in outcome.reason
     assert "it cut the prompt; raise num_ctx" in outcome.reason
     assert "set context_tokens" in outcome.reason

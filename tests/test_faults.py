@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tierwise import errors
-from tierwise.cascade.faults import DECISIONS, NEVER_BILLED, decision
+from tierwise.cascade.faults import CAUSES, DECISIONS, NEVER_BILLED, decision
 from tierwise.errors import CallError, ModelUnavailable, TierwiseError
 
 
@@ -34,6 +34,10 @@ def test_every_fault_of_a_call_has_a_decision(kind: type[TierwiseError]) -> None
 
 def test_there_is_no_decision_for_what_is_no_fault_of_a_call() -> None:
     assert set(DECISIONS) == set(FAULTS)
+
+
+def test_every_fault_of_a_call_says_what_its_document_waits_for() -> None:
+    assert set(CAUSES) == set(FAULTS)
 
 
 def test_what_may_have_been_billed_is_never_taken_for_free() -> None:

@@ -378,7 +378,9 @@ def test_where_nothing_else_is_left_a_long_rest_defers_with_the_reason(
         [outcome] = classify(engine, documents(1)[0])
         [later] = classify(engine, documents(2)[1])
     assert (outcome.status, later.status) == ("deferred", "deferred")
-    assert "small: circuit open for" in later.reason
+    assert "small: the provider has no capacity now (503) at 127.0.0.1" in later.reason
+    assert "not tried for this document" in later.reason
+    assert later.cause == "outage"
     assert kinds(outcome) == [("small", "first", "Overloaded")]
     assert (small.count, later.attempts) == (1, ())
 

@@ -305,7 +305,7 @@ def test_a_documents_own_fault_is_no_outage(
     with engine_at(tmp_path, clock, model("small", small.url)) as engine:
         first = in_run(engine, *documents(30))
     [deferred] = [outcome for outcome in first if outcome.status == "deferred"]
-    assert deferred.cause == "provider_fault"
+    assert deferred.cause == "outage"
     assert "500" in deferred.reason
     assert "patience" not in deferred.reason
 
@@ -391,8 +391,10 @@ def test_the_reason_of_a_deferral_names_the_last_fault_and_the_remedy(
         [second] = in_run(engine, *documents(1, 1), patience_s=0)
         [third] = in_run(engine, *documents(1, 2), patience_s=20)
     for outcome in (first, second, third):
-        assert (outcome.status, outcome.cause) == ("deferred", "provider_fault")
-        assert "too many requests (429): Rate limit exceeded" in outcome.reason
+        assert (outcome.status, outcome.cause) == ("deferred", "outage")
+        said = f"too many requests (429) at 127.0.0.1:{small.port}: Rate limit exceeded"
+        assert said in outcome.reason
+        assert "circuit" not in outcome.reason
         assert "`requests_per_minute` in the catalog" in outcome.reason
     assert "the patience is 20 s" in third.reason
 
@@ -481,7 +483,8 @@ def test_what_is_waited_for_is_said_and_its_end_too(
         in_run(engine, *documents(10))
     lines = [record.getMessage() for record in caplog.records]
     [said] = [line for line in lines if line.startswith("waiting for small")]
-    assert "too many requests (429): Rate limit exceeded" in said
+    assert "too many requests (429) at 127.0.0.1" in said
+    assert "Rate limit exceeded" in said
     assert "given up after 30 min without an answer" in said
     assert "small answers again" in lines
 
@@ -540,7 +543,7 @@ def test_a_stopped_models_fault_is_the_reason_of_every_later_document(
             outcomes.append(done.load()[0].outcomes["classify"])
     assert small.count == 1
     for outcome in outcomes:
-        assert (outcome.status, outcome.cause) == ("deferred", "provider_fault")
+        assert (outcome.status, outcome.cause) == ("deferred", "setup")
         assert text in outcome.reason
 
 

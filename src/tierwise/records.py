@@ -40,13 +40,21 @@ AttemptKind = Literal[
 Role = Literal["system", "user", "assistant"]
 
 # Why an outcome is not accepted. Code acts upon this; the sentence beside it is for people.
+# `report/causes.py` has a title and a remedy for each cause of a deferral.
 Cause = Literal[
     "unreadable",  # deferred: the document could not be read
     "budget",  # deferred: no budget left for any model that may still be asked
+    "unpriced",  # deferred: a budget applies, and the price of every model left is unknown
     "review",  # deferred: an answer waits for a reviewer's approval
-    "no_model",  # deferred: no route matches, or every candidate is rejected
+    "uncertified",  # deferred: every model left needs a certificate, and has none
+    "no_model",  # deferred: no route matches, or every candidate is rejected for another reason
     "failed_checks",  # deferred: models answered, and no answer passed its checks
-    "provider_fault",  # deferred: every call failed before an answer could be checked
+    "outage",  # deferred: calls failed by faults that pass, such as a 500 or a rate limit
+    "setup",  # deferred: a key, an account, an address, weights or a server has to be put right
+    "refused",  # deferred: every model refused this request, or gave no usable reply
+    # deferred: every call failed before an answer could be checked; up to version 0.1 for each of
+    # the three above
+    "provider_fault",
     "earlier_step",  # skipped: an earlier step's outcome was deferred or rejected
     "condition",  # skipped: the step's `only=` condition is false
     "reviewer",  # rejected by a reviewer

@@ -12,10 +12,11 @@ from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.attempts import Attempts, FailedCall, Provider
 from tierwise.cascade.checking import Checking
 from tierwise.cascade.clock import Clock
-from tierwise.cascade.faults import decision
+from tierwise.cascade.faults import CAUSES, cause_of_deferral, decision
 from tierwise.cascade.job import Job, Work
 from tierwise.cascade.outages import (
     OutagePatience,
+    cause_of,
     is_worth_waiting,
     pause_before,
     remedy_for,
@@ -67,6 +68,10 @@ class _Progress:
     first_begun: dict[str, float] = field(default_factory=dict)
     # models that are out, each with its last fault
     out: dict[str, TierwiseError] = field(default_factory=dict)
+    # by model whose calls failed: what the document waits for after its last fault
+    causes: dict[str, Cause] = field(default_factory=dict)
+    # and its last fault in words, which is among the reasons
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 class Cascade:
@@ -203,7 +208,7 @@ class Cascade:
                         untried.insert(0, name)
                         continue
                     note = refusal
-                self._fall_back(name, fault, progress, note)
+                self._fall_back(work, name, fault, progress, note)
                 is_out = self._is_out(work, name, fault, begun, [], patience)
                 if is_out and not is_own:
                     if self._others(untried):
@@ -242,6 +247,7 @@ class Cascade:
                 return name
             # Another document met the fault since the route was chosen, or while it was measured.
             progress.reasons.append(f"{name}: {self._stopped[name]}")
+            progress.causes[name] = "setup"
         while progress.out and not progress.escalations:
             name = min(progress.out, key=lambda name: self._ready_at(work, name))
             fault = progress.out.pop(name)
@@ -308,43 +314,71 @@ class Cascade:
         return note
 
     def _fall_back(
-        self, name: str, fault: TierwiseError, progress: _Progress, note: str = ""
+        self,
+        work: Work,
+        name: str,
+        fault: TierwiseError,
+        progress: _Progress,
+        note: str = "",
     ) -> None:
         """Note a model's fault; the next model is called as its fallback."""
         progress.kind = "fallback"
         progress.rounds = 0
-        message = _message(fault)
-        reason = f"{name}: {message}"
+        progress.causes[name] = CAUSES[type(fault)]
+        # Of a circuit that is open, the fault that opened it: that says what is wrong.
+        message = _message(cause_of(fault))
+        reason = f"{name}: {message}{_tries(work, name, fault)}"
         if note:
             reason += f"; {note}"
-        progress.reasons.append(f"{reason}{remedy_for(fault)}")
+        reason += remedy_for(fault)
+        # A model that is met twice is named once, with all of its tries.
+        if name in progress.faults:
+            progress.reasons.remove(progress.faults[name])
+        progress.faults[name] = reason
+        progress.reasons.append(reason)
         if decision(fault) == "stop" and name not in self._stopped:
             self._stopped[name] = message
             log.warning("%s is out for this run: %s", name, message)
 
     def _deferred(self, work: Work, chosen: Route, progress: _Progress) -> Outcome:
         """Return the outcome of a route without an acceptable answer."""
-        # A model may be met twice, with the same words.
+        # A budget may refuse a model twice, with the same words.
         reasons = list(dict.fromkeys(progress.reasons))
         reason = "; ".join(reasons) or no_attempt_reason(chosen)
         if work.shortfall:
             reason = f"budget: {reason}"
-        cause = self._deferral_cause(work, chosen, progress)
+        cause = _deferral_cause(work, chosen, progress)
         return outcome_of(
             work, chosen, "deferred", reason=reason, cause=cause, quotes=progress.quotes
         )
 
-    def _deferral_cause(self, work: Work, chosen: Route, progress: _Progress) -> Cause:
-        if work.shortfall:
-            return "budget"
-        if progress.answered:
-            return "failed_checks"
-        if progress.reasons:
-            return "provider_fault"
-        cause = unroutable_cause(chosen)
-        stopped = any(rejection.model in self._stopped for rejection in chosen.rejected)
-        # Without the fault, the document would have had a model.
-        return "provider_fault" if stopped and cause == "no_model" else cause
+
+def _deferral_cause(work: Work, chosen: Route, progress: _Progress) -> Cause:
+    if work.shortfall:
+        return "budget"
+    if progress.causes:
+        cause = cause_of_deferral(progress.causes.values())
+        # With an answer at hand, a person can decide, unless another try would help.
+        if not progress.answered or cause in ("outage", "setup"):
+            return cause
+    if progress.answered:
+        return "failed_checks"
+    return unroutable_cause(chosen)
+
+
+def _tries(work: Work, model: str, fault: TierwiseError) -> str:
+    """Return how often a call that may be repeated was made, to be added to its fault."""
+    cause = cause_of(fault)
+    if not isinstance(cause, CallError) or decision(cause) != "retry":
+        return ""
+    failed = [
+        attempt for attempt in work.attempts if attempt.model == model and attempt.error
+    ]
+    if not failed:
+        return " (not tried for this document: other calls failed so)"
+    if len(failed) == 1:
+        return " (1 try)"
+    return f" ({len(failed)} tries)"
 
 
 def _escalate(work: Work, name: str, answer: Answer, progress: _Progress) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from tierwise import errors
+from tierwise.records import Cause
 
 Decision = Literal["retry", "fallback", "stop"]
 
@@ -31,6 +33,31 @@ DECISIONS: dict[type[errors.TierwiseError], Decision] = {
     errors.ModelUnavailable: "stop",
     errors.WeightsError: "stop",
 }
+
+# what a document waits for whose calls ended in a fault
+CAUSES: dict[type[errors.TierwiseError], Cause] = {
+    errors.RateLimited: "outage",
+    errors.Overloaded: "outage",
+    errors.ServerFault: "outage",
+    errors.CallTimeout: "outage",
+    errors.Unreachable: "outage",
+    errors.CoolingDown: "outage",
+    errors.BadReply: "refused",
+    errors.NoAnswer: "refused",
+    errors.ContextTooLong: "refused",
+    errors.ContentRefused: "refused",
+    errors.BadRequest: "refused",
+    errors.PromptCut: "setup",
+    errors.AuthenticationFailed: "setup",
+    errors.OutOfCredit: "setup",
+    errors.ModelGone: "setup",
+    errors.ModelUnavailable: "setup",
+    errors.WeightsError: "setup",
+    errors.UnreadableReply: "provider_fault",
+}
+# Of several models' faults, the first of these is the document's: what passes by itself, what a
+# person can put right, and what no further try helps.
+_BY_HOPE: tuple[Cause, ...] = ("outage", "setup", "provider_fault", "refused")
 
 # Faults after which no provider charges, where the error does not say so itself; after any other
 # the cost of the call is unknown.
@@ -66,3 +93,11 @@ def is_free(error: BaseException) -> bool:
         if error.billable is not None:
             return not error.billable
     return isinstance(error, NEVER_BILLED)
+
+
+def cause_of_deferral(causes: Collection[Cause]) -> Cause:
+    """Return the cause of a deferral, given one for each model whose calls failed."""
+    for cause in _BY_HOPE:
+        if cause in causes:
+            return cause
+    return "provider_fault"

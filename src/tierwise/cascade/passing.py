@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from tierwise.cascade.faults import OF_THE_REQUEST
-from tierwise.records import Outcome
+from tierwise.records import Cause, Outcome
 
+# Causes that pass by themselves, or once a person has put something right beside the documents.
+_PASSING: frozenset[Cause] = frozenset(("budget", "outage", "setup"))
 _OF_THE_REQUEST = frozenset(error.__name__ for error in OF_THE_REQUEST)
-# Rejections that end when a key is set, a server is back, or money is granted.
+# Rejections that end when a key is set, a server is back, or money is granted; version 0.1 named
+# no cause for them.
 _PASSING_REJECTIONS = ("unavailable", "budget")
 
 
@@ -19,7 +22,7 @@ def is_passing(outcome: Outcome, errors: Mapping[str, Collection[str]]) -> bool:
     and a missing key pass. A review, failed checks, a guard, and a request that every model
     refused do not.
     """
-    if outcome.cause == "budget":
+    if outcome.cause in _PASSING:
         return True
     route = outcome.route
     if outcome.cause == "no_model":

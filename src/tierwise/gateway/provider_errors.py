@@ -84,7 +84,7 @@ BY_STATUS: dict[int, Kind] = {
 SENTENCES: dict[Kind, str] = {
     errors.RateLimited: "too many requests",
     errors.Overloaded: "the provider has no capacity now",
-    errors.ServerFault: "a fault on the provider's side",
+    errors.ServerFault: "server error",
     errors.CallTimeout: "no complete answer in time",
     errors.Unreachable: "cannot be reached",
     errors.AuthenticationFailed: "the key is missing, wrong or not allowed to use this model",
@@ -95,6 +95,15 @@ SENTENCES: dict[Kind, str] = {
     errors.BadRequest: "the provider rejected the request",
     errors.BadReply: "the reply is not a usable answer",
 }
+
+# Faults of a server rather than of one request: the sentence names the host.
+_OF_THE_HOST = (
+    errors.RateLimited,
+    errors.Overloaded,
+    errors.ServerFault,
+    errors.CallTimeout,
+    errors.AuthenticationFailed,
+)
 
 # Some errors have a status that means several things; the words of the body decide.
 _TOO_LONG = re.compile(
@@ -357,8 +366,14 @@ def _sentence(diagnosis: Diagnosis, model: Model, exchange: HttpExchange) -> str
         details.append(
             f"the server asks to wait {hint.asked:g} s, taken as {hint.seconds:g} s"
         )
+    if diagnosis.kind is errors.ServerFault and exchange.status is not None:
+        message += f" {exchange.status}"
+        details.remove(diagnosis.detail)
     if details:
         message += f" ({'; '.join(details)})"
+    # What was not sent names the address in its details.
+    if diagnosis.kind in _OF_THE_HOST and exchange.url is not None and exchange.sent:
+        message += f" at {_host(exchange)}"
     return message
 
 

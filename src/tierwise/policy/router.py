@@ -18,10 +18,26 @@ from tierwise.policy.certificates import (
     expected_cost,
 )
 from tierwise.policy.rules import Features, Guard, Rules
-from tierwise.records import Cause, Choice, Rejection, Route, Usage, canonical_hash
+from tierwise.records import (
+    Cause,
+    Choice,
+    Rejection,
+    RejectionKind,
+    Route,
+    Usage,
+    canonical_hash,
+)
 
 _NO_THRESHOLDS: Mapping[str, float] = {}
 _NAMED = "the order that the route names"
+# What a document waits for that has no model left, the easiest to mend first. The other kinds of
+# rejections need other rules, or another document.
+_CAUSES_BY_REJECTION: Mapping[RejectionKind, Cause] = {
+    "budget": "budget",
+    "unavailable": "setup",
+    "uncertified": "uncertified",
+    "unknown_price": "unpriced",
+}
 # a relative error that is more than sums of floats make, and less than any price
 _ROUNDING = 1e-9
 
@@ -268,9 +284,12 @@ def rejection_of(
 
 
 def unroutable_cause(chosen: Route) -> Cause:
-    """Return why a route without models defers: more budget would help, or nothing here would."""
-    short_of_budget = any(rejection.kind == "budget" for rejection in chosen.rejected)
-    return "budget" if short_of_budget else "no_model"
+    """Return why a route without models defers, by the rejection that is the easiest to mend."""
+    kinds = {rejection.kind for rejection in chosen.rejected}
+    for kind, cause in _CAUSES_BY_REJECTION.items():
+        if kind in kinds:
+            return cause
+    return "no_model"
 
 
 def worst_case(
