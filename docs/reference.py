@@ -157,6 +157,7 @@ rubric: ["The reply promises nothing."]
 | `TIERWISE_CACHE_DIR` | the folder for model weights; default: the cache folder of your system |
 | `TIERWISE_FRESH` | `1` (or true, yes, on): repeat calls that were paid in earlier runs, as `--fresh` does |
 | `TIERWISE_PATIENCE` | how long documents wait for a model; has priority over `patience` |
+| `TIERWISE_FAIL_WHEN_WAITING` | when waiting documents fail a run; has priority over `fail_when_waiting` |
 | `TIERWISE_YES` | `1` (or true, yes, on): spend money without asking first, as `--yes` does |
 | `TIERWISE_TASK_RUNNER`, `TIERWISE_WORKERS`, `TIERWISE_CLUSTER` | in place of these settings of `pyproject.toml` |
 | `PREFECT_API_URL` | the address of an existing Prefect server; ignored where it names a dead one on this machine |

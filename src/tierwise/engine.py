@@ -51,6 +51,7 @@ from tierwise.ledger import (
     SummaryRow,
 )
 from tierwise.ledger.people.samples import demoted
+from tierwise.ledger.rows import WENT_THROUGH
 from tierwise.policy.budget import Limit
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy
@@ -343,11 +344,11 @@ class Engine:
     def finish_run(
         self, run: RunContext, state: RunState, folders: Sequence[RunFolders] = ()
     ) -> None:
-        """Close a run on record: completed, failed or cancelled.
+        """Close a run on record: completed, waiting, failed or cancelled.
 
-        `folders` are those that it read and wrote. Of a run that did not complete, the end may wait
-        for the next run's start, where the ledger is away. With `keep_text = "never"`, its texts
-        are deleted at completion.
+        `folders` are those that it read and wrote. Of a run that did not go through all documents,
+        the end may wait for the next run's start, where the ledger is away. With `keep_text =
+        "never"`, the texts of one that did are deleted.
         """
         if run.top_up:
             run.top_up.close()
@@ -356,12 +357,12 @@ class Engine:
             self.ledger.folders.record(run.id, folders)
             self.ledger.finish_run(run.id, state)
         except LedgerAway as error:
-            if state == "completed":
+            if state in WENT_THROUGH:
                 raise
             # Something else has ended the run, and is what its caller must hear of.
             log.warning("run %s ended, which is not on record yet: %s", run.id, error)
             return
-        if state == "completed" and self.project.settings.keep_text == "never":
+        if state in WENT_THROUGH and self.project.settings.keep_text == "never":
             self.ledger.retention.forget_ended(by="keep_text = never")
 
     @contextmanager

@@ -25,6 +25,8 @@ from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.patience import DEFAULT_PATIENCE_S, Patience, patience_seconds
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Rules, load_rules, unknown_checks
+from tierwise.policy.waiting import DEFAULT as DEFAULT_FAIL_WHEN_WAITING
+from tierwise.policy.waiting import FailWhenWaiting, percent_waiting
 from tierwise.records import Incomplete, Order
 from tierwise.steps.checks import names_made
 from tierwise.steps.prompts import Prompts, load_prompts
@@ -102,6 +104,12 @@ class ProjectSettings(Scale):
         "depth",
         description="`depth`: a batch goes through all steps before new batches begin; "
         "`breadth`: all batches go through a step before the next step begins.",
+    )
+    fail_when_waiting: FailWhenWaiting = Field(
+        DEFAULT_FAIL_WHEN_WAITING,
+        validate_default=True,
+        description="A run has failed when more than this share of its documents waits, such as "
+        "`50 %`; `never` to leave it. Documents that a route sends to a person do not count.",
     )
     secrets: Mapping[str, str] = Field(
         {},
@@ -236,6 +244,20 @@ class Project:
             return patience_seconds(value)
         except ValueError as error:
             raise Misuse(f"TIERWISE_PATIENCE is '{value}': {error}") from None
+
+    @property
+    def fail_when_waiting(self) -> float:
+        """The percentage of documents that may wait before a run has failed.
+
+        TIERWISE_FAIL_WHEN_WAITING says it, else the setting. Raises Misuse for a wrong variable.
+        """
+        value = os.environ.get("TIERWISE_FAIL_WHEN_WAITING")
+        if not value:
+            return self.settings.fail_when_waiting
+        try:
+            return percent_waiting(value)
+        except ValueError as error:
+            raise Misuse(f"TIERWISE_FAIL_WHEN_WAITING is '{value}': {error}") from None
 
     def policy(self, env: Mapping[str, str]) -> Policy:
         """Return catalog, rules and certificates, with the models unavailable under `env`."""

@@ -171,6 +171,10 @@ class Cascade:
         outcome = await self._run_route(work, _as_recorded(work, chosen))
         if outcome.status == "accepted":
             return outcome
+        if deferred.cause != "budget":
+            # Such as an unknown price: no money would help.
+            work.shortfall = None
+            return deferred
         return replace(outcome, route=deferred.route)
 
     def _route(self, work: Work, budget_left: Decimal | None) -> Route:

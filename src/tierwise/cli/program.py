@@ -1,6 +1,7 @@
 """The program: finds a command in the table, loads it, and turns errors into exit codes.
 
-Exit code 0: done. 1: something failed. 2: the command or a project file is wrong. 130: Ctrl-C.
+Exit code 0: done. 1: something failed, or too many documents of a run wait. 2: the command or a
+project file is wrong. 130: Ctrl-C.
 """
 
 from __future__ import annotations

@@ -53,6 +53,9 @@ def retry(
     Takes the same parameters and makes a new run. All other documents keep their outcomes, without
     a call, so the results are complete again. Paid answers are reused and reviewers' decisions
     apply: after a review, it continues with the later steps.
+
+    Exit codes are those of `tierwise run`: 1 where more documents wait than `fail_when_waiting` in
+    pyproject.toml allows.
     """
     from tierwise.cli.run import run_flow, show_summary
     from tierwise.orchestrate.environment import show_prefect_log

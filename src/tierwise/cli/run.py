@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,7 +29,10 @@ def run(
     ] = None,
     fresh: Fresh = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 when a document was deferred.")
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 1 when any document waits, for whatever reason."
+        ),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -43,6 +47,10 @@ def run(
     `tierwise run support_inbox --source examples/inbox --budget-usd 1`: the flow's own parameters
     are options, and `tierwise run FLOW --help` lists them. Paid answers are reused, so an
     interrupted run continues where it stopped when it is run again.
+
+    Exit code 0: done. 1: the run failed, or more documents wait than `fail_when_waiting` in
+    pyproject.toml allows. 2: the command or a project file is wrong, or the source is missing.
+    130: stopped.
     """
     from tierwise.cli.progress import status
     from tierwise.orchestrate.environment import show_prefect_log
@@ -67,7 +75,7 @@ def run(
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
     summary = run_flow(function, parameters, server=server, fresh=fresh)
     show_summary(summary, as_json=as_json)
-    # Deferrals are a normal end, unless a script asks to be strict.
+    # A few deferrals are a normal end, unless a script asks to be strict.
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)
 
@@ -104,7 +112,7 @@ def run_flow(
     from tierwise.orchestrate.failures import failures_described
     from tierwise.orchestrate.process_state import engine
     from tierwise.orchestrate.server import require_server
-    from tierwise.report import RunSummary
+    from tierwise.report import RunSummary, summarize_run
 
     # The steps of a flow find this engine by themselves, so it is set up before the flow begins.
     engine().fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
@@ -124,6 +132,10 @@ def run_flow(
             f"the flow {function.name} returns {type(result).__name__}; "
             "end it with `return run.summary()`"
         )
+    if result.run.finished_at is None:
+        # Taken inside of `with recorded_run()`, before the run's end was known.
+        ended = summarize_run(engine().records, result.run.id)
+        return replace(ended, settled=result.settled)
     return result
 
 

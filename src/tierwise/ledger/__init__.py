@@ -13,9 +13,10 @@ from tierwise.ledger.rows import (
     RunFolders,
     RunInfo,
     RunRow,
+    RunState,
     SummaryRow,
 )
-from tierwise.ledger.store import Ledger, RunState
+from tierwise.ledger.store import Ledger
 
 __all__ = [
     "BudgetChange",

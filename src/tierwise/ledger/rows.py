@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 from tierwise.records import (
     Attempt,
@@ -27,6 +27,11 @@ from tierwise.records import (
 )
 
 Row = dict[str, Any]
+
+# How a run ended. `waiting`: it went through all documents, and too many of them wait.
+RunState = Literal["completed", "waiting", "failed", "cancelled"]
+# The ends of a run that went through all of its documents.
+WENT_THROUGH: tuple[RunState, ...] = ("completed", "waiting")
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 # Usage has columns of its own, verdicts have rows; of the text only a hash is kept.
@@ -156,6 +161,7 @@ class SummaryRow:
     latency_p95_s: float | None
     deferred: int = 0
     reasks: int = 0
+    unpriced: int = 0  # of `cost_unknown`: calls to a model without a price
     # asked only to be compared, or to judge another's answer: no outcome comes from these
     shadow: bool = False
     judge: bool = False

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from tierwise.errors import BudgetExceeded, LedgerAway, LedgerError
 from tierwise.ledger import unwritten
@@ -45,6 +45,7 @@ from tierwise.ledger.rows import (
     Row,
     RunInfo,
     RunRow,
+    RunState,
     SummaryRow,
     attempt_row,
     outcome_row,
@@ -78,7 +79,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-RunState = Literal["completed", "failed", "cancelled"]
 LEASE_S = 300.0  # of a claim; `kept` renews it three times in that time
 _CLOSES_IN_S = 3.0  # where the database is away
 _FIRST_POLL_S = 0.05

@@ -6,7 +6,7 @@ import datetime
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,9 +16,9 @@ from tierwise.documents.markdown import code_span
 from tierwise.ledger import DeferredRow, SummaryRow
 from tierwise.ledger.views.summary import ErrorRow
 from tierwise.orchestrate.server import tellable
-from tierwise.records import Cause
 from tierwise.report import PlanComparison, RunSummary
 from tierwise.report.attention import Attention, attention_items
+from tierwise.report.causes import by_cause, faults_in_words
 from tierwise.report.figures import ProjectFacts
 from tierwise.report.interval import interval
 from tierwise.text.amounts import rounded, usd
@@ -27,41 +27,6 @@ _DOCUMENTS_NAMED = 20  # of each kind
 _COLUMNS = (
     *("step", "tier", "model", "documents", "pass rate", "cost, USD"),
     *("deferred", "escalations", "attempts", "p50 / p95", "failed checks"),
-)
-
-
-@dataclass(frozen=True)
-class _Remedy:
-    """Deferred documents with the same remedy."""
-
-    title: str
-    text: str  # RUN in it is replaced by the run's id
-
-
-_READ = _Remedy(
-    "Could not be read, or only in part",
-    "Each reason says what helps. Mend the file or change the setting that it names, and run the "
-    "flow again; then the document counts as new.",
-)
-_BUDGET = _Remedy(
-    "No money left",
-    "Run the flow again with a higher `budget_usd`; what was paid is reused.",
-)
-_REVIEW = _Remedy(
-    "Wait for a person's review",
-    "`tierwise review RUN` shows each one and takes the decision; "
-    "then `tierwise retry RUN` goes on.",
-)
-_NO_MODEL = _Remedy(
-    "No model may or can do it",
-    "Set what the reason names; `tierwise models` shows what is missing. "
-    "Then `tierwise retry RUN`.",
-)
-_FAILED = _Remedy(
-    "No allowed model answered well",
-    "`tierwise explain DOCUMENT` shows every attempt. "
-    "Allow a stronger model in `routing_rules/rules.yaml` and `tierwise retry RUN`, "
-    "or decide yourself with `tierwise review RUN`.",
 )
 
 
@@ -125,15 +90,12 @@ def attention(summary: RunSummary) -> str:
         f"Run `{run.id}`: {summary.headline()}.",
         "",
     ]
-    for remedy, rows in _by_remedy(summary.deferred).items():
-        lines += [
-            f"## {remedy.title}: {len(rows)}",
-            "",
-            remedy.text.replace("RUN", run.id),
-            "",
-            *_listed(rows),
-            "",
-        ]
+    for remedy, cause, rows in by_cause(summary.deferred):
+        lines += [f"## {remedy.title}: {len(rows)}", ""]
+        faults = faults_in_words(cause, {row.step for row in rows}, summary.rows)
+        if faults:
+            lines += [f"Calls ended in: {faults}.", ""]
+        lines += [remedy.text.replace("RUN", run.id), "", *_listed(rows), ""]
     others = _others(summary)
     if others:
         lines += ["## Worth a look", ""]
@@ -150,14 +112,6 @@ def attention(summary: RunSummary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _by_remedy(deferred: Sequence[DeferredRow]) -> dict[_Remedy, list[DeferredRow]]:
-    """Group deferred documents by their remedy, in the order of the titles."""
-    groups: dict[_Remedy, list[DeferredRow]] = {}
-    for row in deferred:
-        groups.setdefault(remedy_for(row.cause), []).append(row)
-    return dict(sorted(groups.items(), key=lambda group: group[0].title))
-
-
 def _others(summary: RunSummary) -> list[Attention]:
     """Return what deserves a look besides the deferred documents."""
     errors = []
@@ -169,21 +123,6 @@ def _others(summary: RunSummary) -> list[Attention]:
     without_deferred = replace(summary, deferred=())
     today = datetime.date.today()
     return attention_items([without_deferred], errors, ProjectFacts(), today)
-
-
-_REMEDIES: dict[Cause, _Remedy] = {
-    "unreadable": _READ,
-    "budget": _BUDGET,
-    "review": _REVIEW,
-    "no_model": _NO_MODEL,
-}
-
-
-def remedy_for(cause: Cause | None) -> _Remedy:
-    """Return the remedy for a deferred document."""
-    if cause is None:
-        return _FAILED
-    return _REMEDIES.get(cause, _FAILED)
 
 
 def _listed(rows: Sequence[DeferredRow]) -> Iterator[str]:

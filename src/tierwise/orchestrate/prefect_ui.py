@@ -12,21 +12,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
-from prefect.states import Completed
 
 from tierwise.errors import TierwiseError
-from tierwise.orchestrate.process_state import STATE
 from tierwise.records import Batch
 
 log = logging.getLogger(__name__)
+FAILED = "Failed"  # the name that automations on failed runs look for
 NEEDS_ATTENTION = "NeedsAttention"
 NOTHING_NEW = "NothingNew"
 _SECONDS_BETWEEN_UPDATES = 2.0  # of a bar
@@ -97,26 +97,45 @@ def tag_task_run(step: str, batch: Batch) -> None:
     context.task_run.tags = list(dict.fromkeys([*context.task_run.tags, *sorted(tags)]))
 
 
-def set_final_state(flow_run_id: str, name: str, message: str) -> None:
-    """Have the flow run under way end in a Completed state with this name and message.
+@dataclass(frozen=True, slots=True)
+class FinalState:
+    """The state that a flow run ends in, in place of Prefect's own Completed."""
 
-    Prefect sets its own final state first, so this one replaces it in a hook.
+    type: StateType
+    name: str
+    message: str
+    tag: str  # of the flow run
+
+
+def set_final_state(flow_run_id: str, final: FinalState) -> None:
+    """Have the flow run under way end in this state once its function has returned.
+
+    The function's result is the caller's as ever. Prefect proposes Completed to its server; this
+    changes that proposal, so that the run has never been Completed for hooks and automations. A
+    state that fails is set by force: the run's retries are for flows that raised, and would only
+    find the same documents waiting.
     """
     context = FlowRunContext.get()
-    if context is None or context.flow is None:
+    if context is None or context.flow_run is None:
         return
-    STATE.final_states[flow_run_id] = Completed(name=name, message=message)
-    if _replace_final_state not in (context.flow.on_completion_hooks or []):
-        context.flow.on_completion(_replace_final_state)
+    client: Any = context.client
+    propose = client.set_flow_run_state
 
+    def propose_final(run_id: UUID, state: State, force: bool = False) -> Any:
+        if str(run_id) != flow_run_id or not state.is_completed():
+            return propose(run_id, state, force=force)
+        client.set_flow_run_state = propose
+        state.type = final.type
+        state.name = final.name
+        state.message = final.message
+        if state.is_failed():
+            state.data = None  # a result of a failed run would have to be an exception
+        return propose(run_id, state, force=force or state.is_failed())
 
-def _replace_final_state(flow: Any, flow_run: FlowRun, state: State) -> None:  # noqa: ARG001 - Prefect's signature
-    final = STATE.final_states.pop(str(flow_run.id), None)
-    if final is None:
-        return
-    with warn_on_failure(), get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run.id, final, force=True)
-        client.update_flow_run(flow_run.id, tags=[*flow_run.tags, str(final.name)])
+    with warn_on_failure(), get_client(sync_client=True) as server:
+        tags = [*context.flow_run.tags, final.tag]
+        server.update_flow_run(context.flow_run.id, tags=tags)
+    client.set_flow_run_state = propose_final
 
 
 class _OwnErrorsInOneLine(logging.Filter):

@@ -23,8 +23,6 @@ from tierwise.orchestrate.secrets import variables
 from tierwise.project import Project
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
-
     from tierwise.orchestrate.runs import Run
 
 
@@ -51,8 +49,6 @@ class ProcessState:
         self._ended: set[str] = set()  # flow runs whose block has ended
         self._joined: dict[Path, Run] = {}  # runs of other processes, by manifest
         self._task_runs: Counter[str] = Counter()  # submitted, by flow run
-        # by flow run id: the state that replaces Prefect's own at the end
-        self.final_states: dict[str, State[Any]] = {}
         self._dry_runs: list[DryRun] = []  # nested; the last one is under way
 
     # ---- engines

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
+from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
@@ -32,8 +34,10 @@ from tierwise.orchestrate.folders import folders_of
 from tierwise.orchestrate.mapped_batches import ReadingThread
 from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
 from tierwise.orchestrate.prefect_ui import (
+    FAILED,
     NEEDS_ATTENTION,
     NOTHING_NEW,
+    FinalState,
     Progress,
     configure_prefect_logging,
     set_final_state,
@@ -46,6 +50,7 @@ from tierwise.orchestrate.server import wait_until_recorded
 from tierwise.plan import take_plan
 from tierwise.records import Batch, Order
 from tierwise.report import RunSummary, summarize_run
+from tierwise.report.causes import by_cause
 from tierwise.text.amounts import plural
 
 
@@ -66,6 +71,7 @@ class Run:
         self.settled = 0  # the number of those documents
         self.still_written = 0  # files that are left for the next run
         self.documents = 0  # the number of documents that were read and not left out
+        self.fail_when_waiting = engine.project.fail_when_waiting
         self._readers: list[BatchReader] = []
         self.is_stopped = False  # nothing that is read is recorded any more
         self.recording = threading.Lock()  # held while what was read is recorded
@@ -137,7 +143,12 @@ class Run:
 
     def summary(self) -> RunSummary:
         """Return what the run did, by step, tier and model, from the ledger."""
-        return summarize_run(self.engine.records, self.id)
+        summary = summarize_run(self.engine.records, self.id)
+        return replace(
+            summary,
+            settled=self.settled if self.only_new else None,
+            fail_when_waiting=self.fail_when_waiting,
+        )
 
 
 @contextmanager
@@ -193,7 +204,10 @@ def recorded_run(
             runner.finish_run(context, state)
         raise
     else:
-        runner.finish_run(context, "completed", folders_of(run))
+        failed = run.summary().failed
+        runner.finish_run(
+            context, "waiting" if failed else "completed", folders_of(run)
+        )
         if flow_run_id:
             _publish(run, flow_run_id)
             wait_until_recorded(flow_run_id, STATE.take_task_runs(flow_run_id))
@@ -266,20 +280,38 @@ def _publish(run: Run, flow_run_id: str) -> None:
     A run that found nothing new has no artifacts, only its final state.
     """
     summary = run.summary()
-    if (run.settled or run.still_written) and not summary.run.documents:
-        message = f"nothing new: {run.settled} documents were done before"
+    if run.only_new and not summary.run.documents:
+        message = summary.empty()
         if run.still_written:
             files = plural(run.still_written, "file")
             message += f"; {files} still being written: next run"
-        set_final_state(flow_run_id, NOTHING_NEW, message)
+        nothing = StateType.COMPLETED, NOTHING_NEW, message
+        set_final_state(flow_run_id, FinalState(*nothing, tag=NOTHING_NEW))
         return
     with warn_on_failure():
         publish_summary(summary)
-    deferred = summary.run.deferred
-    if deferred:
-        key = key_of(summary.flow, "attention")
-        message = f"{deferred} of {summary.run.documents} documents wait: see {key}"
-        set_final_state(flow_run_id, NEEDS_ATTENTION, message)
+    if not summary.run.deferred:
+        return
+    key = key_of(summary.flow, "attention")
+    message = f"{_causes(summary)}; see {key}"
+    state = StateType.COMPLETED, NEEDS_ATTENTION
+    if summary.failed:
+        state = StateType.FAILED, FAILED
+        percent = run.fail_when_waiting
+        message += f" (more than {percent:g} % fail a run, see `fail_when_waiting`)"
+    final = FinalState(*state, message=message, tag=NEEDS_ATTENTION)
+    set_final_state(flow_run_id, final)
+
+
+def _causes(summary: RunSummary) -> str:
+    """Return how many documents wait, and for what, in one line."""
+    causes = [
+        f"{remedy.title[0].lower()}{remedy.title[1:]}: {len(rows)}"
+        for remedy, _, rows in by_cause(summary.deferred)
+    ]
+    run = summary.run
+    waiting = f"{run.deferred} of {run.documents} documents wait"
+    return f"{waiting} ({'; '.join(causes)})"
 
 
 def _run_of_other_process(flow_run_id: str) -> Run:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from tierwise.ledger.rows import DeferredRow, RunRow, SummaryRow
+from tierwise.ledger.rows import WENT_THROUGH, RunRow, SummaryRow
 from tierwise.ledger.views.summary import ErrorRow
+from tierwise.report.causes import by_cause, command_for, faults_in_words
 from tierwise.report.figures import ProjectFacts
 from tierwise.report.summary import RunSummary
 from tierwise.text.amounts import plural, usd
@@ -79,19 +80,16 @@ def command_of(run: RunRow, command: str = "run", **changes: str) -> str:
 
 def _run_items(summary: RunSummary) -> Iterator[Attention]:
     run = summary.run
-    if run.state != "completed":
+    # what waits has items of its own below
+    if run.state not in WENT_THROUGH:
         state = f"is {run.state}"
         if run.state == "running":
             state = "has not ended: it still runs, or it was stopped"
         yield Attention(
             f"run {run.id} {state}; what was paid is reused", command_of(run)
         )
-    yield from _deferred_items(run, summary.deferred)
-    if run.cost_unknown:
-        calls = plural(run.cost_unknown, "call")
-        yield Attention(
-            f"{calls} of unknown cost: a price is missing", "tierwise models"
-        )
+    yield from _deferred_items(summary)
+    yield from _cost_items(summary)
     if run.usage_unclear:
         calls = plural(run.usage_unclear, "call")
         text = (
@@ -112,43 +110,56 @@ def _run_items(summary: RunSummary) -> Iterator[Attention]:
             yield Attention(text, command_of(run, "plan"))
 
 
-def _deferred_items(run: RunRow, rows: Sequence[DeferredRow]) -> Iterator[Attention]:
-    """Yield one item for each kind of deferred documents."""
-    kinds: dict[str, list[DeferredRow]] = {}
-    for row in rows:
-        kinds.setdefault(_kind(row), []).append(row)
-    # a review shows the answers so far, so it helps for failed checks as well
-    review = f"tierwise review {run.id}"
-    for kind, alike in kinds.items():
-        documents = plural(len(alike), "document")
+def _cost_items(summary: RunSummary) -> Iterator[Attention]:
+    """Yield the calls of unknown cost, by what is missing to know it."""
+    run = summary.run
+    unpriced = sum(row.unpriced for row in summary.rows)
+    if unpriced:
+        calls = plural(unpriced, "call")
+        yield Attention(
+            f"{calls} of unknown cost: a price is missing", "tierwise models"
+        )
+    others = run.cost_unknown - unpriced
+    if others > 0:
+        calls = plural(others, "call")
+        text = f"{calls} of unknown cost: sent, then failed or cut off, or without token counts"
+        yield Attention(text, f"tierwise show {run.id}")
+
+
+def _deferred_items(summary: RunSummary) -> Iterator[Attention]:
+    """Yield one item for each cause of deferrals."""
+    run = summary.run
+    for remedy, cause, rows in by_cause(summary.deferred):
         # documents that wait for the same may be of several steps
-        steps = ", ".join(dict.fromkeys(row.step for row in alike))
-        if kind == "budget":
-            again = command_of(run, **_doubled_budget(run))
-            yield Attention(f"waiting for money: {documents}", again)
-        elif kind == "review":
-            yield Attention(
-                f"waiting for a person's review in {steps}: {documents}", review
-            )
-        elif kind == "unreadable":
-            text = f"{documents} could not be read, or only in part"
-            yield Attention(text, f"tierwise show {run.id} --documents")
-        else:
-            yield Attention(f"{documents} got no acceptable answer in {steps}", review)
+        steps = dict.fromkeys(row.step for row in rows)
+        documents = len({row.document_id for row in rows})
+        text = f"{remedy.title}: {plural(documents, 'document')}"
+        if cause != "unreadable":  # there the step is always the same
+            text += f" in {', '.join(steps)}"
+        faults = faults_in_words(cause, set(steps), summary.rows)
+        if faults:
+            text += f" ({faults})"
+        yield Attention(text, command_for(remedy, run, rows[0], command_again(run)))
 
 
-def _kind(row: DeferredRow) -> str:
-    """Return what documents share that need the same remedy: a cause, or else their step."""
-    if row.cause in ("budget", "review", "unreadable"):
-        return str(row.cause)
-    return f"step {row.step}"
+def command_again(run: RunRow) -> str:
+    """Return the command that runs a flow again with more money, where it has a budget.
+
+    Where the run has none of its own, a limit of the rules is exhausted: the command that shows
+    them.
+    """
+    changes = _doubled_budget(run)
+    return command_of(run, **changes) if changes else "tierwise budgets"
 
 
 def _doubled_budget(run: RunRow) -> dict[str, str]:
-    """Return the parameter that doubles a run's budget; none where the flow has no such one."""
-    if not run.budget_usd or "budget_usd" not in run.parameters:
+    """Return the parameter that doubles a run's budget; none where the flow has no such one.
+
+    A budget of 0 becomes 1 USD.
+    """
+    if run.budget_usd is None or "budget_usd" not in run.parameters:
         return {}
-    doubled = 2 * run.budget_usd
+    doubled = 2 * run.budget_usd or Decimal(1)
     # as a person would type it: 2 and not 2.000000, and never 2E+1
     return {"budget_usd": f"{doubled.normalize():f}"}
 

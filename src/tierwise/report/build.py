@@ -25,6 +25,7 @@ from tierwise.report.figures import (
     trend,
 )
 from tierwise.report.summary import RunSummary, summarize_run
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
@@ -47,6 +48,8 @@ class RunReport:
     trend: Sequence[TrendPoint]
     charges: Sequence[Charge]
     attention: Sequence[Attention]
+    # steps that ran and have a floor; None where the project's files could not be read
+    certified_steps: Sequence[str] | None
 
     @property
     def runs(self) -> list[RunRow]:
@@ -57,6 +60,24 @@ class RunReport:
     def saving(self) -> Saving | None:
         """All steps together; None without a priced model to compare with."""
         return total_saving(self.savings) if self.savings else None
+
+    def all_clear(self) -> str:
+        """Return what was looked at and found right, where nothing needs attention."""
+        documents = sum(run.documents for run in self.runs)
+        if not documents:
+            nothing = "; ".join(dict.fromkeys(each.empty() for each in self.summaries))
+            return f"Nothing was looked at: {nothing}."
+        checked = [f"none of {plural(documents, 'document')} is deferred"]
+        if self.rows:
+            checked.append("no call failed because of the setup")
+        if self.certified_steps is None:
+            checked.append("certificates were not looked at")
+        elif self.certified_steps:
+            steps = ", ".join(self.certified_steps)
+            checked.append(f"certificates are in force for {steps}")
+        elif self.rows:
+            checked.append("no step that ran has a floor, so none needs a certificate")
+        return f"Nothing: {'; '.join(checked)}."
 
     def data(self) -> dict[str, Any]:
         """Return what a run's summary does not say, as plain data for scripts."""
@@ -110,7 +131,17 @@ def build_report(
         trend=trend(trend_runs, verdicts),
         charges=chargeback(runs),
         attention=attention_items(summaries, errors, facts, today),
+        certified_steps=_certified_steps(rows, facts),
     )
+
+
+def _certified_steps(
+    rows: Sequence[SummaryRow], facts: ProjectFacts
+) -> list[str] | None:
+    """Return the steps that ran and have a floor, so that they need a certificate."""
+    if facts.catalog is None:
+        return None
+    return list(dict.fromkeys(row.step for row in rows if row.step in facts.floors))
 
 
 def _runs_of_one_flow(runs: Sequence[RunRow]) -> list[RunRow]:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from tierwise.policy.waiting import too_many_wait
 from tierwise.records import Outcome, Status
+from tierwise.report.causes import waiting_documents
 from tierwise.text.amounts import plural, rounded, usd
 
 if TYPE_CHECKING:
@@ -60,12 +62,19 @@ class PlanComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One run: its totals, a row for each step x tier x model, and the deferred documents."""
+    """One run: its totals, a row for each step x tier x model, and the deferred documents.
+
+    `settled` documents were left out by `only_new`, as earlier runs are done with them; None
+    where that is not known, as for a run that is read from the ledger. `fail_when_waiting` is the
+    run's own setting, for a summary that is taken before the run's end.
+    """
 
     run: RunRow
     rows: Sequence[SummaryRow]
     outcomes: Mapping[str, Mapping[Status, int]]
     deferred: Sequence[DeferredRow]
+    settled: int | None = None
+    fail_when_waiting: float | None = None
 
     @property
     def flow(self) -> str:
@@ -75,11 +84,10 @@ class RunSummary:
     def headline(self) -> str:
         """Return the run in one line."""
         run = self.run
-        parts = [
-            f"{run.documents} documents",
-            f"{run.deferred} deferred",
-            f"{run.attempts} calls",
-        ]
+        documents = [f"{run.documents} documents", f"{run.deferred} deferred"]
+        if not run.documents:
+            documents = [self.empty()]
+        parts = [*documents, f"{run.attempts} calls"]
         if run.reused:
             parts.append(f"{run.reused} reused")
         if run.finished_at:
@@ -132,11 +140,39 @@ class RunSummary:
         return [*shown, total]
 
     @property
+    def waiting(self) -> int:
+        """The number of documents that wait, without those that a route sends to a person."""
+        return waiting_documents(self.deferred)
+
+    @property
     def failed(self) -> bool:
-        """True if there were documents and no step accepted any."""
-        # a run without documents did what was asked, so it has not failed
-        accepted = sum(counts.get("accepted", 0) for counts in self.outcomes.values())
-        return self.run.documents > 0 and accepted == 0
+        """True if the run has more waiting documents than `fail_when_waiting` allows."""
+        if self.fail_when_waiting is None or self.run.finished_at:
+            return self.run.state == "waiting"
+        documents = self.run.documents
+        return too_many_wait(self.waiting, documents, self.fail_when_waiting)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code for a script that runs the flow: 1 for a failed run, else 0."""
+        return 1 if self.failed else 0
+
+    def empty(self) -> str:
+        """Return why no document went through the run, in words; empty where one did."""
+        run = self.run
+        if run.documents:
+            return ""
+        source = run.parameters.get("source")
+        looked_at = f" in {source}" if source else ""
+        if self.settled:
+            done = plural(self.settled, "document")
+            was = "was" if self.settled == 1 else "were"
+            return f"nothing new{looked_at}: {done} {was} done before"
+        if self.settled == 0:
+            return f"nothing new{looked_at}: there are no documents"
+        if run.state == "running":
+            return f"no document{looked_at} has gone through this run yet"
+        return f"no document{looked_at} went through this run"
 
     def ui_path(self) -> str:
         """Return the address of the run in Prefect's UI, on its usual port."""
@@ -149,6 +185,8 @@ class RunSummary:
         ]
         return {
             "run": asdict(self.run),
+            "waiting": self.waiting,
+            "settled": self.settled,
             "rows": [asdict(row) for row in self.rows],
             "outcomes": {step: dict(counts) for step, counts in self.outcomes.items()},
             "deferred": [asdict(row) for row in self.deferred],

@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tierwise.report.attention import command_again
+from tierwise.report.causes import by_cause, command_for
 from tierwise.text.amounts import plural, usd
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tierwise.engine import Engine
-    from tierwise.ledger import OutcomeRow, SummaryRow
+    from tierwise.ledger import DeferredRow, OutcomeRow, SummaryRow
+    from tierwise.records import Cause
     from tierwise.report import RunSummary
+    from tierwise.report.causes import Remedy
 
 _MOST_REASONS = 3  # lines
 _LONGEST_REASON = 160  # characters
-_CAUSES = {
-    "budget": "the budget is exhausted; raise it, and run again",
-    "review": "the route asks for a person's review",
-}
+_MOST_REMEDIES = 2  # commands
+# Causes whose reasons are the same for each document, and said by their title.
+_ALIKE = ("budget", "review")
 
 
 def print_last_screen(summary: RunSummary, engine: Engine) -> None:
@@ -56,11 +61,11 @@ def _what_happened(
     summary: RunSummary, engine: Engine, certified: set[tuple[str, str]]
 ) -> list[str]:
     run = summary.run
+    nothing = summary.empty()
+    if nothing:
+        return [f"  {nothing[0].upper()}{nothing[1:]}.", *_left_out(engine)]
     documents = plural(run.documents, "document")
-    totals = f"  {documents}: {run.accepted} accepted, {run.deferred} deferred"
-    if run.deferred:
-        totals += " (they wait for a person or for money)"
-    lines = [f"{totals}."]
+    lines = [f"  {documents}: {run.accepted} accepted, {run.deferred} deferred."]
     for step in summary.outcomes:
         parts = [
             _model_part(row, engine, certified)
@@ -86,8 +91,11 @@ def _what_happened(
     if run.usage_unclear:
         unclear = plural(run.usage_unclear, "call")
         lines.append(f"  Usage of {unclear} unclear: the largest reading is billed.")
-    lines += [f"  Not read: {others}." for others in engine.left_out]
-    return lines
+    return lines + _left_out(engine)
+
+
+def _left_out(engine: Engine) -> list[str]:
+    return [f"  Not read: {others}." for others in engine.left_out]
 
 
 def _model_part(
@@ -124,19 +132,36 @@ def _why(summary: RunSummary, certified: set[tuple[str, str]]) -> list[str]:
             f"  {escalations} times an answer failed a check, and the document went to the next "
             "model."
         )
-    for row in summary.deferred[:_MOST_REASONS]:
-        # Other causes differ by document, so their own reason is printed.
-        sentence = _CAUSES.get(row.cause or "", row.reason)
-        reason = shorten(sentence, _LONGEST_REASON, placeholder="…")
-        lines.append(f"  {row.document_id} is deferred at {row.step}: {reason}")
-    more = len(summary.deferred) - _MOST_REASONS
+    for remedy, cause, rows in by_cause(summary.deferred):
+        lines += _why_deferred(remedy, cause, rows)
+    if lines:
+        return lines
+    accepted = sum(counts.get("accepted", 0) for counts in summary.outcomes.values())
+    if accepted:
+        return ["  Each answer of the first model in its route passed all checks."]
+    if summary.run.documents:
+        return ["  Every document was skipped: no step applied to it."]
+    return ["  No step had a document to work on, so no model was called."]
+
+
+def _why_deferred(
+    remedy: Remedy, cause: Cause | None, rows: Sequence[DeferredRow]
+) -> list[str]:
+    """Return what documents wait for, with the reasons of the first ones where these differ."""
+    lines = [f"  {remedy.title}: {plural(len(rows), 'document')}."]
+    if cause in _ALIKE:
+        return lines
+    for row in rows[:_MOST_REASONS]:
+        reason = shorten(row.reason, _LONGEST_REASON, placeholder="…")
+        lines.append(f"    {row.document_id} in {row.step}: {reason}")
+    more = len(rows) - _MOST_REASONS
     if more > 0:
-        lines.append(f"  and {more} more: see `tierwise review`")
-    return lines or ["  Each answer of the first model in its route passed all checks."]
+        lines.append(f"    and {more:,} more")
+    return lines
 
 
 def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]:
-    """Return at most three commands, each with its purpose."""
+    """Return the next commands, each with its purpose."""
     run_id = summary.run.id
     commands = [
         (
@@ -144,24 +169,29 @@ def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]
             "the outcome of every document and step",
         )
     ]
-    # A document may be deferred by reading, before any model was asked.
-    unanswered = next((row for row in summary.deferred if row.step != "read"), None)
-    if unanswered:
-        # Quoted, since a file's name may contain spaces, and the line is to be copied.
-        document = shlex.quote(unanswered.document_id)
-        step = unanswered.step
-        commands.append(
-            (f"tierwise explain {document} {step}", "the reason for its deferral")
-        )
-    elif examples:
-        document = shlex.quote(examples[0].document_id)
-        step = examples[0].outcome.step
-        commands.append(
-            (f"tierwise explain {document} {step}", "the reason for its model")
-        )
-    if summary.deferred:
-        commands.append((f"tierwise review {run_id}", "decide the deferred documents"))
-    else:
+    for remedy, _, rows in _most_first(summary.deferred)[:_MOST_REMEDIES]:
+        again = command_again(summary.run)
+        command = command_for(remedy, summary.run, rows[0], again)
+        commands.append((command, remedy.purpose))
+    if not summary.run.documents:
+        commands = [("tierwise runs", "the runs so far, with what each did")]
+    elif not summary.deferred:
+        if examples:
+            # Quoted, since a file's name may contain spaces, and the line is to be copied.
+            document = shlex.quote(examples[0].document_id)
+            step = examples[0].outcome.step
+            commands.append(
+                (f"tierwise explain {document} {step}", "the reason for its model")
+            )
         commands.append((f"tierwise report {run_id}", "the figures as an HTML page"))
+    # Two causes may have the same command, and one the command that is there already.
+    commands = list(dict(reversed(commands)).items())[::-1]
     width = max(len(command) for command, _ in commands)
     return [f"  {command:<{width}}  {purpose}" for command, purpose in commands]
+
+
+def _most_first(
+    deferred: Sequence[DeferredRow],
+) -> list[tuple[Remedy, Cause | None, list[DeferredRow]]]:
+    """Return the deferred documents by their causes, the most frequent cause first."""
+    return sorted(by_cause(deferred), key=lambda group: -len(group[2]))

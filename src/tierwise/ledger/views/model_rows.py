@@ -6,7 +6,7 @@ from collections import defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, select
 
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.rows import SummaryRow
@@ -25,6 +25,13 @@ USED = AttemptRecord.kind.not_in(("shadow", "judge"))
 
 _REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))
 _UNKNOWN = func.sum(case((AttemptRecord.cost.is_(None), 1), else_=0))
+# A model without a price has no date of one either.
+_UNPRICED = func.sum(
+    case(
+        (and_(AttemptRecord.cost.is_(None), AttemptRecord.price_date.is_(None)), 1),
+        else_=0,
+    )
+)
 _GROUP = (AttemptRecord.step, AttemptRecord.tier, AttemptRecord.model)
 
 
@@ -103,6 +110,7 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
             spent(AttemptRecord.completion_tokens).label("completion_tokens"),
             func.sum(AttemptRecord.cost).label("cost_known"),
             _UNKNOWN.label("cost_unknown"),
+            _UNPRICED.label("unpriced"),
         )
         .where(*of)
         .group_by(*_GROUP)

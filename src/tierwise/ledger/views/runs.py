@@ -26,6 +26,7 @@ from tierwise.ledger.leases import RunProcess, is_over, run_process
 from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.rows import (
+    WENT_THROUGH,
     DeferredRow,
     OutcomeRow,
     RunFolders,
@@ -249,7 +250,7 @@ class Runs:
     def settled(
         self, flow: str, is_passing: IsPassing, is_here: IsHere = _anywhere
     ) -> frozenset[tuple[str, str]]:
-        """Return id and hash of every document that completed runs of this flow are done with.
+        """Return id and hash of every document that a run of this flow is done with.
 
         Such a document went through all steps, or waits for a person. One that its last run
         deferred for a passing reason is not among them. `is_here` says which runs count, by the
@@ -276,7 +277,7 @@ class Runs:
             select(seen.c.document_id, seen.c.document_hash, *_FOLDERS, last_run)
             .join(Run, Run.id == seen.c.run_id)
             .outerjoin(RunFoldersRecord, RunFoldersRecord.run_id == Run.id)
-            .where(Run.flow == flow, Run.state == "completed", _is_one_of(here))
+            .where(Run.flow == flow, Run.state.in_(WENT_THROUGH), _is_one_of(here))
             .group_by(seen.c.document_id, seen.c.document_hash, *_FOLDERS)
         )
         last_runs: dict[tuple[str, str], float] = {}
@@ -295,7 +296,7 @@ class Runs:
         query = (
             select(RunFoldersRecord.folders)
             .join(Run, Run.id == RunFoldersRecord.run_id)
-            .where(Run.flow == flow, Run.state == "completed")
+            .where(Run.flow == flow, Run.state.in_(WENT_THROUGH))
             .distinct()
         )
         here: dict[str, RunFolders] = {}
@@ -309,7 +310,7 @@ class Runs:
         self, flow: str, is_passing: IsPassing, here: Mapping[str, RunFolders]
     ) -> dict[tuple[str, str], float]:
         """Return id and hash of each such document with the start of its last run."""
-        of_flow = (Run.flow == flow, Run.state == "completed")
+        of_flow = (Run.flow == flow, Run.state.in_(WENT_THROUGH))
         is_fault = and_(CURRENT.c.status == "deferred", CURRENT.c.cause == _FAULT)
         same_step = and_(
             AttemptRecord.run_id == CURRENT.c.run_id,

@@ -411,6 +411,7 @@ def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> Summar
         "reasks",
         "cost_known",
         "cost_unknown",
+        "unpriced",
     )
     tokens = ("prompt_tokens", "cached_tokens", "completion_tokens")
     return replace(
