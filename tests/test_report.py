@@ -340,9 +340,9 @@ def test_what_needs_attention_comes_with_its_command(
     again = "tierwise run support_inbox --source 'my inbox' --budget-usd"
     assert found == {
         f"run {RUN.id} has not ended: it still runs, or it was stopped; what was paid is reused": f"{again} 0.1",
-        "waiting for money: 1 document": f"{again} 0.2",
-        "1 document got no acceptable answer in classify": f"tierwise review {RUN.id}",
-        "1 call of unknown cost: a price is missing": "tierwise models",
+        "No money left: 1 document in classify": f"{again} 0.2",
+        "No allowed model answered well: 1 document in classify": f"tierwise review {RUN.id}",
+        "1 call of unknown cost: sent, then failed or cut off, or without token counts": f"tierwise show {RUN.id}",
         "0.100000 USD of a budget of 0.100000 USD are spent": f"{again} 0.2",
         "1 call to small ended in AuthenticationFailed": "tierwise doctor",
         "no certificate is in force for classify": "tierwise certify classify",
@@ -358,7 +358,7 @@ def test_documents_that_wait_for_a_review_are_listed_with_all_their_steps(
     record(ledger, "a", **waits)
     record(ledger, "b", step="draft", **waits)
     texts = [item.text for item in gathered(ledger, facts).attention]
-    assert "waiting for a person's review in classify, draft: 2 documents" in texts
+    assert "For a person's review: 2 documents in classify, draft" in texts
 
 
 # ---- the page -----------------------------------------------------------------------------------
