@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from prefect.exceptions import FailedRun
+from prefect.client.orchestration import get_client
+from prefect.exceptions import FailedRun, PrefectHTTPStatusError
+from prefect.flow_engine import run_flow
 
 from tests.kit.projects import PRICE, make_project, model
 from tests.kit.standin import Fault, Request, Standin, status, unused_address
@@ -28,6 +30,7 @@ from tierwise.cli.commands import COMMANDS
 from tierwise.cli.program import load
 from tierwise.errors import Misuse
 from tierwise.ledger import DeferredRow, Ledger, RunRow
+from tierwise.orchestrate.parameters import refuse_unknown_parameters
 from tierwise.project import Project
 from tierwise.records import Cause
 from tierwise.report.attention import command_again
@@ -285,8 +288,6 @@ class Ended:
 
 
 def last_run(root: Path) -> Ended:
-    from prefect.client.orchestration import get_client
-
     with Ledger.open(root=root) as ledger:
         [run] = ledger.runs.newest(1)
         deferred = ledger.runs.deferred(run.id)
@@ -433,6 +434,56 @@ def test_a_flow_that_python_calls_returns_its_summary_and_its_state_is_failed(
     assert flow(return_state=True).is_completed()
     assert flow().exit_code == 0
     assert hooks == ["completed as Completed"] * 2
+
+
+# ---- parameters that a flow does not take
+
+
+def test_an_unknown_parameter_of_a_deployment_is_refused_in_the_ui_and_the_api(
+    prefect_server: str, inbox: Inbox
+) -> None:
+    """And where a server took it, at the start of the run, with the name that was meant."""
+    flow = Project(inbox.root).load_flow("sort_letters")
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(
+            client.create_flow(flow),
+            "letters",
+            parameter_openapi_schema=flow.parameters.model_dump(),
+            enforce_parameter_schema=True,
+        )
+        refuse_unknown_parameters()
+        url = f"/deployments/{deployment}/create_flow_run"
+        good = {"parameters": {"source": "inbox", "only_new": True}}
+        assert client.request("POST", url, json=good).status_code == 201  # type: ignore[arg-type]
+        with pytest.raises(PrefectHTTPStatusError) as refused:
+            client.request("POST", url, json={"parameters": {"sorce": "inbox"}})  # type: ignore[arg-type]
+    answer = refused.value.response
+    assert answer.status_code == 409
+    assert "'sorce' is not one of ['source', 'budget_usd', 'only_new']" in answer.text
+
+    state = run_flow(flow, parameters={"sorce": "inbox"}, return_type="state")
+    assert state.is_failed()
+    assert "no parameter named 'sorce'; did you mean 'source'?" in state.message
+    assert inbox.standin.count == 0
+
+
+def test_up_refuses_a_deployment_with_an_unknown_parameter_before_it_starts_anything(
+    terminal: Terminal, inbox: Inbox
+) -> None:
+    """Of the deployment or of one of its schedules; `check` finds both."""
+    (inbox.root / "prefect.yaml").write_text(
+        "deployments:\n"
+        "  - name: letters\n"
+        "    entrypoint: flows/sort_letters.py:sort_letters\n"
+        "    parameters: {source: inbox}\n"
+        "    schedules: [{cron: '0 * * * *', parameters: {only_nwe: true}}]\n"
+    )
+    meant = "sort_letters takes no parameter named 'only_nwe'; did you mean 'only_new'?"
+    done = terminal("up", cwd=inbox.root)
+    assert (done.code, f"prefect.yaml:5: {meant}" in done.err) == (2, True)
+    assert not (inbox.root / ".tierwise" / "services" / "server.pid").exists()
+    checked = terminal("check", "--no-flows", cwd=inbox.root)
+    assert f"prefect.yaml:5: error: {meant}" in checked.out
 
 
 # ---- the table of remedies

@@ -253,7 +253,8 @@ def test_the_next_scheduled_run_finds_nothing_new_and_pays_nothing(
     house.run_in("NeedsAttention", "support-inbox")
     calls = house.provider.count
     run = house.run_in("NothingNew", "support-inbox")
-    assert run["state"]["message"] == "nothing new: 2 documents were done before"
+    message = run["state"]["message"]
+    assert message == "nothing new in examples/inbox: 2 documents were done before"
     assert house.provider.count == calls
 
 

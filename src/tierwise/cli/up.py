@@ -127,6 +127,7 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
     from tierwise.orchestrate.services import server_of, worker_of
     from tierwise.orchestrate.supervision import want, wanted
 
+    _refuse_faulty_deployments(root)
     before = wanted(root)
     started: list[Service] = []
     try:
@@ -161,6 +162,16 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
     typer.echo(sign_in_note(root))
     typer.echo("Next: run or schedule a deployment there, or `tierwise run FLOW` here.")
     typer.echo("End:  tierwise down")
+
+
+def _refuse_faulty_deployments(root: Path) -> None:
+    """Raise ConfigError for a deployment that could never run, before anything is started."""
+    from tierwise.errors import ConfigError
+    from tierwise.lint.deployments import deployment_findings
+
+    for finding in deployment_findings(root):
+        path = finding.path.relative_to(root)
+        raise ConfigError(finding.message, path=path, line=finding.line)
 
 
 def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
@@ -352,6 +363,7 @@ def deploy(root: Path) -> None:
     if not (root / "prefect.yaml").exists():
         typer.echo("deployments: none, as there is no prefect.yaml")
         return
+    from tierwise.orchestrate.parameters import refuse_unknown_parameters
     from tierwise.orchestrate.server import deployments, schedules_kept
     from tierwise.text.private import open_private
 
@@ -374,6 +386,7 @@ def deploy(root: Path) -> None:
         )
     if done.returncode:
         raise TierwiseError(f"prefect.yaml could not be deployed; see {log}")
+    refuse_unknown_parameters()
     typer.echo(f"deployments: {', '.join(deployments()) or 'none in prefect.yaml'}")
 
 

@@ -64,15 +64,32 @@ def _findings(
         message = f"{file} has {sentence} Remove the deployment, or mend it"
         yield finding_at(source, at_entrypoint, "error", _KIND, message)
         return
-    parameters = deployment.get("parameters")
     accepted = _parameters(functions[function_name])
-    if not isinstance(parameters, Mapping) or accepted is None:
+    if accepted is None:
         return
-    for parameter in parameters:
-        if parameter not in accepted:
-            message = f"{function_name} takes {unknown_name('parameter', str(parameter), accepted)}"
-            location = (*place, "parameters", parameter)
-            yield finding_at(source, location, "error", _KIND, message)
+    for location, parameters in _given(deployment, place):
+        for parameter in parameters:
+            if parameter in accepted:
+                continue
+            unknown = unknown_name("parameter", str(parameter), accepted)
+            message = f"{function_name} takes {unknown}"
+            yield finding_at(source, (*location, parameter), "error", _KIND, message)
+
+
+def _given(
+    deployment: Mapping[str, Any], place: Location
+) -> Iterator[tuple[Location, Mapping[str, Any]]]:
+    """Yield the parameters of a deployment, and those of its schedules, with their places."""
+    parameters = deployment.get("parameters")
+    if isinstance(parameters, Mapping):
+        yield (*place, "parameters"), parameters
+    schedules = deployment.get("schedules")
+    if not isinstance(schedules, list):
+        return
+    for number, schedule in enumerate(schedules):
+        own = schedule.get("parameters") if _is_mapping(schedule) else None
+        if isinstance(own, Mapping):
+            yield (*place, "schedules", number, "parameters"), own
 
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -284,7 +284,9 @@ def _publish(run: Run, flow_run_id: str) -> None:
         message = summary.empty()
         if run.still_written:
             files = plural(run.still_written, "file")
-            message += f"; {files} still being written: next run"
+            written = f"{files} still being written: next run"
+            # Where nothing was done before either, these files are all that is there.
+            message = f"{message}; {written}" if run.settled else written
         nothing = StateType.COMPLETED, NOTHING_NEW, message
         set_final_state(flow_run_id, FinalState(*nothing, tag=NOTHING_NEW))
         return

@@ -19,6 +19,7 @@ from tierwise.orchestrate.batch_task import (
     log_to_run,
     task_run_name,
 )
+from tierwise.orchestrate.parameters import say_what_was_meant
 from tierwise.orchestrate.prefect_ui import tag_task_run
 from tierwise.orchestrate.runs import current_run
 from tierwise.orchestrate.server import tellable
@@ -106,6 +107,7 @@ def step(
     `only`, a function of a document that returns whether the step applies to it, and `returns`,
     another output model for this call. See `tierwise.steps.step.Step` for the rest.
     """
+    say_what_was_meant()
     spec = Step(
         name=name,
         returns=returns,
