@@ -30,6 +30,7 @@ from sqlalchemy.orm import aliased
 from tierwise.ledger.database import is_sqlite
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.people.seals import deletion_record, seal_row
+from tierwise.ledger.rows import WENT_THROUGH
 from tierwise.ledger.tables import (
     AttemptRecord,
     Base,
@@ -250,7 +251,7 @@ def _keep_settled(connection: Connection, run_ids: Sequence[str]) -> None:
     settled = (
         select(c.run_id, c.document_id, func.max(c.document_hash))
         .join(Run, Run.id == c.run_id)
-        .where(c.run_id.in_(run_ids), Run.state == "completed")
+        .where(c.run_id.in_(run_ids), Run.state.in_(WENT_THROUGH))
         .group_by(c.run_id, c.document_id)
         .having(is_deferred == 0)
     )
