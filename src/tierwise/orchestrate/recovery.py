@@ -192,8 +192,10 @@ def _last_state(run: FlowRun, facts: RunFacts) -> State:
     # The ledger has the end of a run that could not report it, as its server was away.
     if latest and latest.state == "completed":
         return Completed(message=f"completed, says the ledger; {who} ended unreported")
-    if latest and latest.state == "failed":
-        return Failed(message=f"failed, says the ledger; {who} ended unreported")
+    if latest and latest.state in ("failed", "waiting"):
+        return Failed(
+            message=f"{latest.state}, says the ledger; {who} ended unreported"
+        )
     if latest and latest.state == "cancelled":
         return Cancelled(message=f"cancelled, says the ledger; {who} ended unreported")
     cause = f"{who} died: killed, crashed, or its machine restarted"
