@@ -20,7 +20,7 @@ from filelock import FileLock
 from prefect.server.concurrency.lease_storage import ConcurrencyLimitLeaseMetadata
 
 from tierwise.ledger.processes import is_dead, new_process_identity
-from tierwise.orchestrate import lease_storage, supervision
+from tierwise.orchestrate import lease_storage, log_rotation, supervision
 from tierwise.orchestrate.ports import is_taken, listener
 from tierwise.orchestrate.services import (
     FOLDER,
@@ -119,6 +119,53 @@ def test_one_that_dies_again_at_once_is_started_less_and_less_often(
     pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert pauses == sorted(pauses)
     assert pauses[-1] > 4 * pauses[0]
+
+
+def test_a_log_is_rotated_under_the_process_that_writes_it(watched: Watched) -> None:
+    server = server_of(watched.root)
+    # A line for each one that it reads from a pipe.
+    lines = watched.root / "lines"
+    os.mkfifo(lines)
+    writes = "for line in open('lines'): print(line, end='', flush=True)"
+    start(server, [sys.executable, "-c", writes], {}, watched.root)
+    too_long = log_rotation.MAX_BYTES + 1
+    with lines.open("w") as pipe:
+        for number in range(1, log_rotation.KEPT + 3):
+            # A log that has grown for long: a hole takes no room on the disk.
+            os.truncate(server.log, too_long)
+            watched.supervisor.once(0)
+            assert server.log.stat().st_size == 0
+            pipe.write(f"line {number}\n")
+            pipe.flush()
+            while server.log.stat().st_size == 0:
+                assert server.pid() is not None
+                time.sleep(0.01)
+            # Its descriptor goes on at the beginning, and leaves no hole.
+            assert server.log.read_text() == f"line {number}\n"
+    rotated = sorted(server.folder.glob("server.log.*"))
+    assert len(rotated) == log_rotation.KEPT
+    assert rotated[0].read_bytes().startswith(b"line 5\n")
+    assert rotated[-1].read_bytes().startswith(b"line 2\n")
+    assert {path.stat().st_mode & 0o777 for path in rotated} == {0o600}
+
+
+def test_a_log_that_cannot_be_rotated_stays_and_is_said_once(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(watched.root)
+    worker.log.write_text("the last words\n")
+    os.truncate(worker.log, log_rotation.MAX_BYTES + 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log_rotation.shutil, "copyfileobj", full)
+    watched.supervisor.once(0)
+    watched.supervisor.once(10)
+    assert worker.log.read_bytes().startswith(b"the last words\n")
+    assert [path.name for path in worker.folder.glob("worker.log.*")] == []
+    said = [line for line in watched.said if "rotated" in line]
+    assert said == ["the logs cannot be rotated: [Errno 28] No space left on device"]
 
 
 def test_nothing_is_started_while_up_or_down_is_at_work(watched: Watched) -> None:

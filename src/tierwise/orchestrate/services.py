@@ -41,7 +41,7 @@ class Service:
 
     @property
     def log(self) -> Path:
-        """The file with everything it printed, over all its starts."""
+        """The file with what it printed, over its starts; `log_rotation` keeps it short."""
         return self.folder / f"{self.name}.log"
 
     def pid(self) -> int | None:

@@ -23,12 +23,14 @@ from tierwise.errors import TierwiseError
 from tierwise.ledger.processes import name_of_place
 from tierwise.orchestrate.api_password import ADDRESS, CLIENT, server_environment
 from tierwise.orchestrate.environment import FLOW_RETRIES, RETRIES, prefect_home
+from tierwise.orchestrate.log_rotation import rotate
 from tierwise.orchestrate.services import (
     FOLDER,
     POOL,
     Service,
     remembered_address,
     server_of,
+    supervisor_of,
     worker_of,
 )
 from tierwise.text.files import write_atomically
@@ -147,7 +149,7 @@ def want(root: Path, names: set[str]) -> None:
 
 
 class Supervisor:
-    """Starts again what died, and ends dead runs, until nothing is wanted any more."""
+    """Starts again what died, ends dead runs and rotates logs, until nothing is wanted any more."""
 
     def __init__(
         self,
@@ -163,6 +165,7 @@ class Supervisor:
         self._say = say
         self._pauses = dict.fromkeys(starts, _FIRST_PAUSE_S)
         self._not_before = dict.fromkeys(starts, 0.0)
+        self._log_problem = ""
 
     def run(self, is_wanted: Callable[[], bool]) -> None:
         """Look every few seconds for as long as it `is_wanted`."""
@@ -173,7 +176,22 @@ class Supervisor:
     def once(self, now: float) -> None:
         """Look once. A failure is said and tried again at the next look."""
         self._start_dead(now)
+        self._rotate_logs()
         self._look()
+
+    def _rotate_logs(self) -> None:
+        """Rotate the logs that are too long; a failure is said once until it is over."""
+        services = (server_of, worker_of, supervisor_of)
+        try:
+            for service_of in services:
+                rotate(service_of(self._root).log)
+        except OSError as error:
+            problem = f"the logs cannot be rotated: {error}"
+            if problem != self._log_problem:
+                self._say(problem)
+            self._log_problem = problem
+        else:
+            self._log_problem = ""
 
     def _start_dead(self, now: float) -> None:
         dead = self._dead()
