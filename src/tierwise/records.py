@@ -218,6 +218,7 @@ class Attempt:
     confidence: float | None = None  # of the answer, see Reply
     text: str | None = field(default=None, repr=False)  # the answer
     verdicts: tuple[Verdict, ...] = ()
+    repriced: bool = False  # the cost was filled in or changed later
 
 
 @dataclass(frozen=True, slots=True)

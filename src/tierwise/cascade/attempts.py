@@ -184,10 +184,14 @@ class Attempts:
             unpriced_allowed=model.name in work.run.policy.rules.budget.allow_unpriced,
         )
         async with self.limits(model).claim_permit(work.job.rank):
-            paid = await self._ledger.claim(
-                call.hash, fresh_since=work.run.fresh_since, reservation=reservation
-            )
             attempt = _unanswered(work, model, call, kind, attempt_id)
+            paid = await self._ledger.claim(
+                call.hash,
+                fresh_since=work.run.fresh_since,
+                reservation=reservation,
+                run_id=work.run.id,
+                attempt=attempt,
+            )
             if paid:
                 cut = prompt_cut(model, call.messages, tokens, paid.reply.usage)
                 return await self._reuse(work, model, attempt, paid, cut)

@@ -203,6 +203,7 @@ class StepBars(_Display):
         self._counts: dict[str, Counter[str]] = {}
         self._tasks: dict[str, TaskID] = {}
         self._cost = Decimal(0)
+        self._unknown = 0  # calls of unknown cost
         # Nothing is known of the steps yet, and the first answer may take a minute.
         self._starting = bars.add_task(_STARTING, total=None, note="")
 
@@ -219,8 +220,12 @@ class StepBars(_Display):
         counts["escalated"] += outcome.escalated
         for attempt in outcome.attempts:
             # A reused answer was paid for in an earlier run.
-            if not attempt.reused:
-                self._cost += attempt.cost or 0
+            if attempt.reused:
+                continue
+            if attempt.cost is None:
+                self._unknown += 1
+            else:
+                self._cost += attempt.cost
         self._update_bar(outcome.step, counts)
 
     def describe(self) -> str:
@@ -237,7 +242,7 @@ class StepBars(_Display):
             f"{step} {counts['done']} of {expected or counts['done']}"
             for step, counts in list(self._counts.items())
         ]
-        return f"{', '.join(steps)}; {usd(self._cost)}"
+        return f"{', '.join(steps)}; {usd(self._cost, self._unknown)}"
 
     def _update_bar(self, step: str, counts: Counter[str]) -> None:
         if step not in self._tasks:

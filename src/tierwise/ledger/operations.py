@@ -21,11 +21,13 @@ from tierwise.ledger.budgets import (
 from tierwise.ledger.processes import is_dead
 from tierwise.ledger.rows import Paid, Row, reply_of
 from tierwise.ledger.tables import (
+    COST,
     AttemptRecord,
     AuditRecord,
     Base,
     BudgetEntry,
     CallRecord,
+    LostCallRecord,
     OutcomeRecord,
     Run,
     VerdictRecord,
@@ -40,6 +42,7 @@ Kind = Literal[
     "start",
     "attempt",
     "paid",
+    "lost",
     "verdict",
     "outcome",
     "audit",
@@ -56,7 +59,8 @@ class Claim:
 
     Replies paid before `fresh_since` (seconds since the epoch) do not count.
 
-    With a reservation, the claim is granted together with the money, or not at all.
+    With a reservation, the claim is granted together with the money, or not at all. `in_flight` is
+    the row of the attempt that the claim is for, in case that its end is never recorded.
     """
 
     call_hash: str
@@ -64,6 +68,7 @@ class Claim:
     lease_s: float
     fresh_since: float | None = None
     reservation: ReservationRequest | None = None
+    in_flight: Row | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +244,7 @@ _FREE = (
         CallRecord.call_hash == bindparam("call"),
         CallRecord.owner == bindparam("holder"),
     )
-    .values(owner=None, lease_until=None)
+    .values(owner=None, lease_until=None, in_flight=None)
 )
 
 
@@ -277,7 +282,9 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
             "attempt_id",
             "reply",
             "paid_at",
+            "in_flight",
         ),
+        "lost": _upsert(dialect, LostCallRecord),
         "verdict": _upsert(
             dialect, VerdictRecord, "position", "passed", "score", "reason"
         ),
@@ -340,6 +347,7 @@ def _decide(
     # The database's lock is held by now, so waiting for it cannot make a lease look alive.
     now = time.time()
     granted: dict[str, Row] = {}  # call hash -> its new row
+    lost: list[Row] = []
     results: list[OperationResult] = []
     for operation in operations:
         result: OperationResult = None
@@ -352,16 +360,21 @@ def _decide(
                 # The claim is free: now the money decides.
                 result = _reserved(claim, row, accounts)
             if is_granted(result):
+                lost += _lost_by(calls.get(claim.call_hash), now)
                 granted[claim.call_hash] = {
                     "call_hash": claim.call_hash,
                     "owner": claim.owner,
                     "lease_until": now + claim.lease_s,
+                    "in_flight": claim.in_flight,
                 }
         elif accounts and operation.increase:
             result = _increased(operation.increase, accounts, done)
         results.append(result)
     if granted:
-        _execute(connection, _claiming(connection.dialect.name), list(granted.values()))
+        dialect = connection.dialect.name
+        _execute(connection, _claiming(dialect), list(granted.values()))
+        if lost:
+            _execute(connection, _statements(dialect)["lost"], lost)
     if accounts:
         # Once more: a claim may be granted and given up within this transaction.
         accounts.settle(settlements)
@@ -420,7 +433,24 @@ def _accounts(
 
 @cache
 def _claiming(dialect: str) -> Executable:
-    return _upsert(dialect, CallRecord, "owner", "lease_until")
+    return _upsert(dialect, CallRecord, "owner", "lease_until", "in_flight")
+
+
+def _lost_by(row: Any, now: float) -> list[Row]:
+    """Return the lost call of the claim that another one replaces, if there is one."""
+    if row is None or not row.owner or not row.in_flight:
+        return []
+    return [lost_row(row.in_flight, now)]
+
+
+def lost_row(in_flight: Row, now: float) -> Row:
+    """Return the row of a lost call, given the row of its attempt."""
+    return {
+        "id": in_flight["id"],
+        "run_id": in_flight["run_id"],
+        "attempt": in_flight,
+        "lost_at": now,
+    }
 
 
 _CALLS = (
@@ -431,7 +461,8 @@ _CALLS = (
         CallRecord.attempt_id,
         CallRecord.reply,
         CallRecord.paid_at,
-        AttemptRecord.cost,
+        CallRecord.in_flight,
+        COST.label("cost"),
     )
     .outerjoin(AttemptRecord, AttemptRecord.id == CallRecord.attempt_id)
     .where(CallRecord.call_hash.in_(bindparam("hashes", expanding=True)))

@@ -31,8 +31,13 @@ class CallLedger(Protocol):
         *,
         fresh_since: float | None = None,
         reservation: ReservationRequest | None = None,
+        run_id: str | None = None,
+        attempt: Attempt | None = None,
     ) -> Paid | None:
-        """Return the paid reply of a call, or None once the caller holds the claim on it."""
+        """Return the paid reply of a call, or None once the caller holds the claim on it.
+
+        `attempt` is what the claim is for, in the run `run_id`.
+        """
         ...
 
     async def available(self) -> None:

@@ -34,11 +34,15 @@ RunState = Literal["completed", "waiting", "failed", "cancelled"]
 WENT_THROUGH: tuple[RunState, ...] = ("completed", "waiting")
 
 _TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
-# Usage has columns of its own, verdicts have rows; of the text only a hash is kept.
+# Usage has columns of its own, verdicts have rows; of the text only a hash is kept. A new price
+# comes later than the attempt.
 _ATTEMPT = tuple(
-    f.name for f in fields(Attempt) if f.name not in ("usage", "text", "verdicts")
+    f.name
+    for f in fields(Attempt)
+    if f.name not in ("usage", "text", "verdicts", "repriced")
 )
 _read_attempt = attrgetter(*_ATTEMPT)
+LOST = "CallLost"  # the error of a call whose process did not record its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +103,8 @@ class RunRow:
     `documents` have an outcome; a document is `deferred` when any of its outcomes is, else
     `accepted` when any is. `attempts` counts reused ones too. `cost` is None when that of any
     attempt is unknown: then `cost_known` is the sum of the others, and `cost_unknown` counts those
-    without. `usage_unclear` counts the calls whose token counts contradict each other.
+    without, those that were lost with their process too. `usage_unclear` counts the calls whose
+    token counts contradict each other, `repriced` those whose price was filled in later.
     """
 
     id: str
@@ -123,6 +128,7 @@ class RunRow:
     tags: dict[str, str] | None = None
     plan: dict[str, Any] | None = None
     usage_unclear: int = 0
+    repriced: int = 0
 
     @property
     def cost(self) -> Decimal | None:
@@ -240,11 +246,31 @@ def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
             row.cached_tokens,
             row.usage_unclear or "",
         )
+    values = {name: getattr(row, name) for name in _ATTEMPT}
+    is_repriced = row.repriced is not None
+    if is_repriced:
+        values["cost"] = row.repriced
     return Attempt(
-        **{name: getattr(row, name) for name in _ATTEMPT},
-        usage=usage,
-        verdicts=tuple(verdicts),
+        **values, usage=usage, verdicts=tuple(verdicts), repriced=is_repriced
     )
+
+
+def in_flight_row(run_id: str, attempt: Attempt) -> Row:
+    """Return what is known of an attempt before its call ends, as plain JSON."""
+    row = attempt_row(run_id, attempt)
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def lost_attempt(in_flight: Mapping[str, Any], repriced: Decimal | None) -> Attempt:
+    """Return the attempt of a lost call, given the row of `in_flight_row`."""
+    # Fields that were left out as None are None again.
+    values: dict[str, Any] = {name: in_flight.get(name) for name in _ATTEMPT}
+    values["cost"] = repriced
+    values["error"] = LOST
+    values["error_text"] = (
+        "its process ended before the call did; it may have been billed"
+    )
+    return Attempt(**values, usage=None, repriced=repriced is not None)
 
 
 def verdict_rows(attempt_id: str, verdicts: Sequence[Verdict]) -> list[Row]:
@@ -269,6 +295,7 @@ def paid_row(attempt: Attempt, reply: Reply, now: float) -> Row:
         "owner": None,
         "lease_until": None,
         "attempt_id": attempt.id,
+        "in_flight": None,
         # `_plain` leaves the value in `usage` as it is, so it is made plain on its own.
         "reply": _plain(reply) | {"usage": reply.usage and _plain(reply.usage)},
         "paid_at": now,

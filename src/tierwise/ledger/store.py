@@ -31,6 +31,7 @@ from tierwise.ledger.operations import (
     Operation,
     OperationResult,
     is_granted,
+    lost_row,
 )
 from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
@@ -48,6 +49,7 @@ from tierwise.ledger.rows import (
     RunState,
     SummaryRow,
     attempt_row,
+    in_flight_row,
     outcome_row,
     paid_row,
     run_row,
@@ -94,6 +96,7 @@ class _HeldClaim:
     token: str
     lease_s: float
     reservation: ReservationRequest | None
+    in_flight: Row | None = None
 
     def settlement(self, cost: Decimal | None, note: str = "") -> Settlement | None:
         """Return the end of the reservation, if any; `cost` is in USD, None when unknown."""
@@ -260,6 +263,8 @@ class Ledger:
         fresh_since: float | None = None,
         lease_s: float = LEASE_S,
         reservation: ReservationRequest | None = None,
+        run_id: str | None = None,
+        attempt: Attempt | None = None,
     ) -> Paid | None:
         """Return the paid reply of this very call, or None once the caller holds the claim on it.
 
@@ -271,7 +276,13 @@ class Ledger:
 
         With a reservation, the claim and the money are granted in one commit. Wait for the money
         that calls under way may give back; raise BudgetExceeded if there is too little even then.
+
+        `attempt` is what the claim is for, in the run `run_id`. If its end is never recorded, that
+        run has a call of unknown cost.
         """
+        in_flight = None
+        if run_id is not None and attempt is not None:
+            in_flight = in_flight_row(run_id, attempt)
         delay = _FIRST_POLL_S
         is_first_in_line = False
         async with AsyncExitStack() as line:
@@ -279,7 +290,7 @@ class Ledger:
                 # A new token for each try: a late release of an earlier claim must not free
                 # this one.
                 token = f"{owner or self._owner} {next(self._counter)}"
-                held = _HeldClaim(token, lease_s, reservation)
+                held = _HeldClaim(token, lease_s, reservation, in_flight)
                 result = await self._try_to_claim(call_hash, held, fresh_since)
                 if is_granted(result):
                     self._held[call_hash] = held
@@ -321,6 +332,7 @@ class Ledger:
             lease_s=held.lease_s,
             fresh_since=fresh_since,
             reservation=held.reservation,
+            in_flight=held.in_flight,
         )
         try:
             result = await self._writer.write(Operation(claim=claim))
@@ -435,9 +447,10 @@ class Ledger:
     def _give_up(
         self, call_hash: str, held: _HeldClaim, *, cost: Decimal | None
     ) -> None:
-        operation = Operation(
-            rows=_free(call_hash, held.token), settlement=held.settlement(cost)
-        )
+        rows = _free(call_hash, held.token)
+        if cost is None and held.in_flight is not None:
+            rows["lost"] = [lost_row(held.in_flight, time.time())]
+        operation = Operation(rows=rows, settlement=held.settlement(cost))
         self._writer.submit(operation)
 
     async def top_up(self, budget: str, usd: Decimal, note: str) -> None:

@@ -17,6 +17,8 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    func,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -251,14 +253,29 @@ class AttemptRecord(Base):
     confidence: Mapped[float | None]
     # SHA-256 of the answer; it stays when the answer is deleted
     answer_hash: Mapped[str | None]
+    # the cost by the last repricing, in place of `cost`; see `RepricingRecord`
+    repriced: Mapped[Decimal | None]
+
+
+# What an attempt costs as far as is known now.
+COST = func.coalesce(AttemptRecord.repriced, AttemptRecord.cost)
 
 
 class CallRecord(Base):
     """One call by its hash: claimed while it has an owner, paid once it has a reply."""
 
     __tablename__ = "calls"
-    # Without it, each attempt that retention deletes would be looked for in all calls.
-    __table_args__ = (Index(None, "attempt_id"),)
+    __table_args__ = (
+        # Without it, each attempt that retention deletes would be looked for in all calls.
+        Index(None, "attempt_id"),
+        Index(
+            None,
+            "owner",
+            # Few calls have an owner at any time, and every report looks for them.
+            sqlite_where=text("owner IS NOT NULL"),
+            postgresql_where=text("owner IS NOT NULL"),
+        ),
+    )
 
     call_hash: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str | None]
@@ -266,6 +283,40 @@ class CallRecord(Base):
     attempt_id: Mapped[str | None] = mapped_column(ForeignKey("attempts.id"))
     reply: Mapped[Any] = mapped_column(Json, nullable=True)
     paid_at: Mapped[float | None]
+    # the row of its owner's attempt, as far as it is known before the call ends
+    in_flight: Mapped[Any] = mapped_column(Json, nullable=True)
+
+
+class LostCallRecord(Base):
+    """A call whose process died, or closed the ledger, before it recorded how the call ended.
+
+    It may have been billed. If its attempt is recorded after all, that counts.
+    """
+
+    __tablename__ = "lost_calls"
+    __table_args__ = (Index(None, "run_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # the attempt's id
+    # no foreign key: a claim must not fail for want of an earlier run
+    run_id: Mapped[str]
+    attempt: Mapped[Any] = mapped_column(Json)  # its row, as far as it is known
+    lost_at: Mapped[float]
+    repriced: Mapped[Decimal | None]  # as of an attempt
+
+
+class RepricingRecord(Base):
+    """Costs that a person filled in or changed later. Rows are only ever added."""
+
+    __tablename__ = "repricings"
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    scope: Mapped[Any] = mapped_column(Json)  # the calls that were meant
+    price: Mapped[Any] = mapped_column(Json)  # of each model, or of each call
+    catalog_hash: Mapped[str | None]  # of the catalog that the price is from
+    changes: Mapped[Any] = mapped_column(Json)  # [attempt, old USD or null, new USD]
+    by: Mapped[str]
+    note: Mapped[str]
+    repriced_at: Mapped[float]
 
 
 class VerdictRecord(Base):

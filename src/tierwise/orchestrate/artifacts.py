@@ -195,7 +195,8 @@ def _comparison_cells(row: PlanComparison) -> dict[str, Any]:
         "model": row.model,
         "documents": f"{rounded(row.planned_documents)} → {row.documents}",
         "deviation": deviation,
-        "cost, USD": f"{_usd_or_unknown(row.planned_cost)} → {_usd_or_unknown(row.cost)}",
+        "cost, USD": f"{_usd_or_unknown(row.planned_cost)} → "
+        f"{_usd(row.cost_known, row.cost_unknown)}",
         "calls": f"{rounded(row.planned_calls)} → {row.calls}",
     }
 

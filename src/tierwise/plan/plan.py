@@ -116,11 +116,12 @@ class Sample:
     mean: Decimal | None
     p50: Decimal | None  # of the whole batch, likewise
     p95: Decimal | None
+    paid_unknown: int = 0  # calls of the sample that may have been billed too
 
     @property
     def sentence(self) -> str:
         """The sample in one line."""
-        text = f"Sampled {self.documents} documents (run {self.run_id}) for {usd(self.paid)}"
+        text = f"Sampled {self.documents} documents (run {self.run_id}) for {usd(self.paid, self.paid_unknown)}"
         if self.mean is None or self.p50 is None or self.p95 is None:
             return f"{text}; their cost is unknown"
         whole = f"{usd(self.p50)} (P50), {usd(self.p95)} (P95)"

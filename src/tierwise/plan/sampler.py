@@ -70,12 +70,16 @@ class Sampler(DryRunEngine):
     def sample(self, of: int) -> Sample:
         """Return the cost of the sample, and of a batch of `of` documents like these."""
         paid = Decimal(0)
+        paid_unknown = 0
         costs: dict[str, Decimal | None] = dict.fromkeys(
             sorted(self.chosen), Decimal(0)
         )
         for run_id in self.run_ids:
             for attempt in self.ledger.runs.attempts(run_id):
-                paid += attempt.cost or Decimal(0)
+                if attempt.cost is None:
+                    paid_unknown += 1
+                else:
+                    paid += attempt.cost
                 before = costs.get(attempt.document_id, Decimal(0))
                 cost = self._cost_if_paid(attempt)
                 if before is None or cost is None:
@@ -90,6 +94,7 @@ class Sampler(DryRunEngine):
             documents=len(self.chosen),
             unknown=len(costs) - len(known),
             paid=paid,
+            paid_unknown=paid_unknown,
             mean=mean,
             p50=p50,
             p95=p95,

@@ -105,10 +105,13 @@ class Saving:
     estimated: int
     quality: float | None
     evidence: str
+    # USD of the calls of known cost, and the number of the others, such as lost ones
+    cost_known: Decimal
+    cost_unknown: int
 
     @property
     def saved(self) -> Decimal | None:
-        """USD; negative where it cost more."""
+        """USD; negative where it cost more, None where a call is of unknown cost."""
         if self.cost is None or self.best_cost is None:
             return None
         return self.best_cost - self.cost
@@ -156,6 +159,8 @@ def total_saving(rows: Sequence[Saving]) -> Saving:
         estimated=sum(row.estimated for row in rows),
         quality=None,
         evidence="",
+        cost_known=sum((row.cost_known for row in rows), Decimal(0)),
+        cost_unknown=sum(row.cost_unknown for row in rows),
     )
 
 
@@ -185,6 +190,8 @@ def _step_saving(
         estimated=sum(row.documents for row in estimates),
         quality=quality.difference,
         evidence=quality.evidence,
+        cost_known=sum((row.cost_known for row in rows), Decimal(0)),
+        cost_unknown=sum(row.cost_unknown for row in rows),
     )
 
 

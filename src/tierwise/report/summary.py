@@ -34,6 +34,9 @@ class PlanComparison:
     calls: int
     planned_cost: Decimal | None
     cost: Decimal | None
+    # USD of the calls of known cost, and the number of the others
+    cost_known: Decimal
+    cost_unknown: int
 
     @property
     def deviation(self) -> float | None:
@@ -55,7 +58,7 @@ class PlanComparison:
             "calls planned": rounded(self.planned_calls),
             "calls": self.calls,
             "cost planned": _usd_or_unknown(self.planned_cost),
-            "cost": _usd_or_unknown(self.cost),
+            "cost": usd(self.cost_known, self.cost_unknown),
             "deviation": deviation,
         }
 
@@ -92,7 +95,10 @@ class RunSummary:
             parts.append(f"{run.reused} reused")
         if run.finished_at:
             parts.append(f"{run.finished_at - run.started_at:.0f} s")
-        parts.append(f"cost {usd(run.cost_known, run.cost_unknown)}")
+        cost = f"cost {usd(run.cost_known, run.cost_unknown)}"
+        if run.repriced:
+            cost += f" ({plural(run.repriced, 'call')} repriced)"
+        parts.append(cost)
         if run.usage_unclear:
             parts.append(
                 f"usage of {plural(run.usage_unclear, 'call')} unclear (the largest reading is billed)"
@@ -134,6 +140,8 @@ class RunSummary:
             calls=self.run.attempts,
             planned_cost=_planned_cost(plan),
             cost=self.run.cost,
+            cost_known=self.run.cost_known,
+            cost_unknown=self.run.cost_unknown,
         )
         # a candidate that neither side called would be a row of zeros
         shown = [row for row in rows if row.planned_calls or row.calls]
@@ -246,6 +254,8 @@ def _compare_with_plan(
         calls=actual.attempts if actual else 0,
         planned_cost=_planned_cost(planned) if planned else Decimal(0),
         cost=actual.cost if actual else Decimal(0),
+        cost_known=actual.cost_known if actual else Decimal(0),
+        cost_unknown=actual.cost_unknown if actual else 0,
     )
 
 

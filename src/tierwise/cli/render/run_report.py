@@ -144,7 +144,7 @@ def _saving_cells(row: Saving) -> dict[str, Any]:
         quality = f"{100 * row.quality:+.1f} points"
     return {
         "step": row.step,
-        "cost": _amount(row.cost),
+        "cost": usd(row.cost_known, row.cost_unknown),
         "would have cost": would_have_cost,
         "saved": _amount(row.saved),
         "share": _percent(row.share),

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import ColumnElement, Select, and_, case, func, select
 
 from tierwise.ledger.people.reviews import CURRENT
-from tierwise.ledger.rows import SummaryRow
-from tierwise.ledger.tables import AttemptRecord, VerdictRecord
+from tierwise.ledger.rows import LOST, SummaryRow
+from tierwise.ledger.tables import COST, AttemptRecord, VerdictRecord
+from tierwise.ledger.views.lost import lost_calls
+from tierwise.records import Attempt
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,12 +25,23 @@ _Role = Literal["used", "shadow", "judge"]
 # the attempts that an outcome may come from
 USED = AttemptRecord.kind.not_in(("shadow", "judge"))
 
+_COUNTS = (
+    "documents",
+    "attempts",
+    "reused",
+    "repairs",
+    "reasks",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "cost_unknown",
+)
 _REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))
-_UNKNOWN = func.sum(case((AttemptRecord.cost.is_(None), 1), else_=0))
+_UNKNOWN = func.sum(case((COST.is_(None), 1), else_=0))
 # A model without a price has no date of one either.
 _UNPRICED = func.sum(
     case(
-        (and_(AttemptRecord.cost.is_(None), AttemptRecord.price_date.is_(None)), 1),
+        (and_(COST.is_(None), AttemptRecord.price_date.is_(None)), 1),
         else_=0,
     )
 )
@@ -62,13 +75,16 @@ def _rows(connection: Connection, run_id: str, role: _Role) -> list[SummaryRow]:
         USED if is_used else AttemptRecord.kind == role,
     )
     totals = _totals(connection, of)
+    errors = _errors(connection, of)
+    for call in lost_calls(connection, [run_id]):
+        if call.role == role:
+            _add_lost(call.attempt, totals, errors)
     if not totals:
         return []
     accepted = _accepted(connection, run_id) if is_used else {}
     deferred = _deferred(connection, run_id) if is_used else {}
     escalations = _escalations(connection, of)
     checks_failed = _checks_failed(connection, of)
-    errors = _errors(connection, of)
     seconds = latencies(connection, of)
     return [
         SummaryRow(
@@ -108,7 +124,7 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
             spent(AttemptRecord.prompt_tokens).label("prompt_tokens"),
             spent(AttemptRecord.cached_tokens).label("cached_tokens"),
             spent(AttemptRecord.completion_tokens).label("completion_tokens"),
-            func.sum(AttemptRecord.cost).label("cost_known"),
+            func.sum(COST).label("cost_known"),
             _UNKNOWN.label("cost_unknown"),
             _UNPRICED.label("unpriced"),
         )
@@ -120,6 +136,30 @@ def _totals(connection: Connection, of: _Of) -> dict[_Key, dict[str, Any]]:
         _key(row): {**row._mapping, **_numbers(row)}
         for row in connection.execute(query)
     }
+
+
+def _add_lost(
+    attempt: Attempt,
+    totals: dict[_Key, dict[str, Any]],
+    errors: dict[_Key, dict[str, int]],
+) -> None:
+    """Count a lost call under its step, tier and model."""
+    key = (attempt.step, attempt.tier, attempt.model)
+    total = totals.get(key)
+    if total is None:
+        # Its document counts only here: elsewhere the attempts on record have it.
+        counts = dict.fromkeys(_COUNTS, 0)
+        total = dict(zip(("step", "tier", "model"), key, strict=True)) | counts
+        total["cost_known"] = Decimal(0)
+        total["documents"] = 1
+        totals[key] = total
+    total["attempts"] += 1
+    if attempt.cost is None:
+        total["cost_unknown"] += 1
+    else:
+        total["cost_known"] += attempt.cost
+    of_key = errors.setdefault(key, {})
+    of_key[LOST] = of_key.get(LOST, 0) + 1
 
 
 def _numbers(row: Any) -> dict[str, Any]:

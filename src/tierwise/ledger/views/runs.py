@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -37,6 +45,7 @@ from tierwise.ledger.rows import (
     reply_of,
 )
 from tierwise.ledger.tables import (
+    COST,
     AttemptRecord,
     CallRecord,
     OutcomeRecord,
@@ -45,6 +54,7 @@ from tierwise.ledger.tables import (
     SettledRecord,
     VerdictRecord,
 )
+from tierwise.ledger.views.lost import lost_calls
 from tierwise.ledger.views.model_rows import summary_rows
 from tierwise.records import (
     Attempt,
@@ -395,7 +405,10 @@ class Runs:
     def attempts(
         self, run_id: str, document_id: str | None = None, step: str | None = None
     ) -> Iterator[Attempt]:
-        """Yield the attempts of a run with their verdicts, as recorded; `reply` has their text."""
+        """Yield the attempts of a run with their verdicts, as recorded; `reply` has their text.
+
+        Calls that were lost with their process come first.
+        """
         wanted = {"document_id": document_id, "step": step}
         verdict = (
             VerdictRecord.check,
@@ -416,6 +429,15 @@ class Runs:
             )
             .order_by(AttemptRecord.seq, VerdictRecord.position)
         )
+        with self._database.reading() as connection:
+            lost = lost_calls(connection, [run_id])
+        for call in lost:
+            if all(
+                getattr(call.attempt, name) == value
+                for name, value in wanted.items()
+                if value is not None
+            ):
+                yield call.attempt
         # The order of the query keeps the rows of one attempt together, as `groupby` needs.
         for _, group in groupby(self._stream(query), key=lambda row: row.seq):
             rows = list(group)
@@ -444,7 +466,7 @@ class Runs:
 
 
 _REUSED = func.sum(case((AttemptRecord.reused, 1), else_=0))
-_UNKNOWN = func.sum(case((AttemptRecord.cost.is_(None), 1), else_=0))
+_UNKNOWN = func.sum(case((COST.is_(None), 1), else_=0))
 # A reused attempt repeats the counts of the one that paid; its call is not counted twice.
 _UNCLEAR = func.sum(
     case(
@@ -511,7 +533,13 @@ def _runs(connection: Connection, query: _Query) -> list[RunRow]:
     ids = [run.id for run in runs]
     spent = {row.run_id: row for row in connection.execute(_spending(ids))}
     documents = {row.run_id: row for row in connection.execute(_documents(ids))}
-    return [_run_row(run, spent.get(run.id), documents.get(run.id)) for run in runs]
+    lost = defaultdict(list)
+    for call in lost_calls(connection, ids):
+        lost[call.run_id].append(call.attempt)
+    return [
+        _run_row(run, spent.get(run.id), documents.get(run.id), lost[run.id])
+        for run in runs
+    ]
 
 
 def totals_of(
@@ -531,9 +559,10 @@ def _spending(run_ids: list[str]) -> _Query:
             AttemptRecord.run_id,
             func.count().label("attempts"),
             _REUSED.label("reused"),
-            func.sum(AttemptRecord.cost).label("cost_known"),
+            func.sum(COST).label("cost_known"),
             _UNKNOWN.label("cost_unknown"),
             _UNCLEAR.label("usage_unclear"),
+            func.count(AttemptRecord.repriced).label("repriced"),
         )
         .where(AttemptRecord.run_id.in_(run_ids))
         .group_by(AttemptRecord.run_id)
@@ -564,7 +593,7 @@ def _documents(run_ids: list[str]) -> _Query:
     ).group_by(one.c.run_id)
 
 
-def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
+def _run_row(run: Any, spent: Any, documents: Any, lost: Sequence[Attempt]) -> RunRow:
     """Return the parts as one value; a run without attempts or outcomes has no row there."""
     own = {
         name: value
@@ -575,14 +604,24 @@ def _run_row(run: Any, spent: Any, documents: Any) -> RunRow:
     if run.totals is not None:
         counts = {name: run.totals[name] for name in _COUNTS}
         return RunRow(**own, **counts, cost_known=Decimal(run.totals["cost_known"]))
+    known = (spent.cost_known if spent else None) or Decimal(0)
+    unknown = spent.cost_unknown if spent else 0
+    repriced = spent.repriced if spent else 0
+    for attempt in lost:
+        if attempt.cost is None:
+            unknown += 1
+        else:
+            known += attempt.cost
+            repriced += 1
     return RunRow(
         **own,
         documents=documents.documents if documents else 0,
         accepted=int(documents.accepted) if documents else 0,
         deferred=int(documents.deferred) if documents else 0,
-        attempts=spent.attempts if spent else 0,
+        attempts=(spent.attempts if spent else 0) + len(lost),
         reused=spent.reused if spent else 0,
-        cost_known=(spent.cost_known if spent else None) or Decimal(0),
-        cost_unknown=spent.cost_unknown if spent else 0,
+        cost_known=known,
+        cost_unknown=unknown,
+        repriced=repriced,
         usage_unclear=spent.usage_unclear if spent else 0,
     )

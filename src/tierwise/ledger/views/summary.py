@@ -23,10 +23,11 @@ from sqlalchemy import (
 )
 
 from tierwise.ledger.outage import outlasts_outages
-from tierwise.ledger.rows import SummaryRow
-from tierwise.ledger.tables import AttemptRecord, OutcomeRecord, VerdictRecord
+from tierwise.ledger.rows import LOST, SummaryRow
+from tierwise.ledger.tables import COST, AttemptRecord, OutcomeRecord, VerdictRecord
+from tierwise.ledger.views.lost import lost_calls
 from tierwise.ledger.views.model_rows import USED, latencies, summary_rows
-from tierwise.records import Usage
+from tierwise.records import Attempt, Usage
 from tierwise.text.tokens import count_tokens
 
 if TYPE_CHECKING:
@@ -212,7 +213,12 @@ class Summaries:
             .order_by(func.count().desc(), *key)
         )
         with self._database.reading() as connection:
-            return [ErrorRow(**row._mapping) for row in connection.execute(query)]
+            rows = [ErrorRow(**row._mapping) for row in connection.execute(query)]
+            lost = lost_calls(connection, run_ids)
+        counts = Counter((call.attempt.step, call.attempt.model) for call in lost)
+        for (step, model), calls in counts.items():
+            rows.append(ErrorRow(step=step, model=model, error=LOST, calls=calls))
+        return sorted(rows, key=lambda row: -row.calls)
 
     @outlasts_outages
     def needed_rows(
@@ -248,7 +254,8 @@ class Summaries:
         )
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
-        return [
+            lost = lost_calls(connection, run_ids)
+        needed = [
             NeededRow(
                 step=row.step,
                 barred=bool(row.barred),
@@ -265,6 +272,9 @@ class Summaries:
             )
             for row in rows
         ]
+        # No document needs a lost call, as another one was made in its place or it waits; its
+        # money is gone all the same.
+        return needed + [_needed_by_lost(call.attempt) for call in lost]
 
     @outlasts_outages
     def estimate_rows(
@@ -386,7 +396,7 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
         select(
             *document,
             AttemptRecord.seq,
-            AttemptRecord.cost,
+            COST.label("cost"),
             case((is_barred, 1), else_=0).label("barred"),
             case((is_long, 1), else_=0).label("long"),
             case((is_counted, 1), else_=0).label("counted"),
@@ -397,6 +407,20 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
         .outerjoin(OutcomeRecord, same_outcome)
         .where(AttemptRecord.run_id.in_(run_ids))
         .subquery()
+    )
+
+
+def _needed_by_lost(attempt: Attempt) -> NeededRow:
+    """Return the spending of a lost call."""
+    return NeededRow(
+        step=attempt.step,
+        barred=False,
+        long=False,
+        counted=0,
+        uncounted=0,
+        usage=Usage(0, 0),
+        cost_known=attempt.cost or Decimal(0),
+        cost_unknown=int(attempt.cost is None),
     )
 
 

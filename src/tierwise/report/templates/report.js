@@ -20,10 +20,9 @@ function make(name, attributes, ...children) {
 
 const count = (n) => n.toLocaleString("en");
 
-function cost(usd) {
-  if (usd === null) return "unknown";
-  if (usd === 0) return "0";
-  return usd < 1 ? usd.toFixed(6) : usd.toFixed(2);
+function cost(usd, unknown = 0) {
+  const known = usd === 0 ? "0" : usd < 1 ? usd.toFixed(6) : usd.toFixed(2);
+  return unknown ? `${known} + ${unknown} of unknown cost` : known;
 }
 
 // A document's status is the most urgent one of its steps.
@@ -43,7 +42,8 @@ function row(entry) {
     steps: steps.map((step) => text(step[0])), models: [...new Set(models)],
     calls: attempts.filter((attempt) => !attempt[5]).length,
     escalations: attempts.filter((attempt) => text(attempt[2]) === "escalation").length,
-    cost: attempts.some((attempt) => attempt[3] < 0) ? null : attempts.reduce((sum, a) => sum + a[3], 0),
+    cost: attempts.reduce((sum, a) => sum + Math.max(a[3], 0), 0),
+    unknown: attempts.filter((attempt) => attempt[3] < 0).length,
     seconds: attempts.reduce((sum, attempt) => sum + (attempt[5] ? 0 : attempt[4]), 0),
   };
 }
@@ -73,7 +73,7 @@ const COLUMNS = [
   { key: "calls", name: "Calls", value: (r) => r.calls, number: true },
   { key: "escalations", name: "Escalations", value: (r) => r.escalations, number: true },
   { key: "seconds", name: "Seconds", value: (r) => r.seconds, shown: (r) => r.seconds.toFixed(2), number: true },
-  { key: "cost", name: "Cost, USD", value: (r) => (r.cost === null ? Infinity : r.cost), shown: (r) => cost(r.cost), number: true },
+  { key: "cost", name: "Cost, USD", value: (r) => (r.unknown ? Infinity : r.cost), shown: (r) => cost(r.cost, r.unknown), number: true },
 ];
 const view = { sort: "id", down: false, page: 0, matches: rows };
 
