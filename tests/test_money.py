@@ -460,10 +460,13 @@ def test_a_run_without_limits_asks_for_no_money_and_writes_none_down(
     assert ledger.budgets.states() == []
 
 
-def test_what_is_free_or_unpriced_and_allowed_asks_for_nothing() -> None:
+def test_what_is_free_asks_for_nothing_and_what_is_unpriced_and_allowed_for_0() -> None:
     run_budget = RunBudget([Limit("run 1", Decimal(1))])
     assert run_budget.reservation("a", Decimal(0)) is None
-    assert run_budget.reservation("a", None, unpriced_allowed=True) is None
+    # An entry of 0, so that a price that is filled in later finds its budgets.
+    allowed = run_budget.reservation("a", None, unpriced_allowed=True)
+    assert allowed is not None
+    assert allowed.usd == 0
     barred = run_budget.reservation("a", None)
     assert barred is not None
     assert barred.usd is None

@@ -45,6 +45,10 @@ class SealedLedger(Protocol):
         """Yield a fault for each sample whose label is not the one on record."""
         ...
 
+    def altered_costs(self) -> Iterator[str]:
+        """Yield a fault for each call whose new cost is not the one on record."""
+        ...
+
 
 @dataclass
 class Verification:
@@ -100,6 +104,7 @@ def verify_ledger(ledger: SealedLedger) -> Verification:
         result.faults.append(f"{name} was sealed, and is no longer in the ledger")
     result.faults += ledger.altered_texts()
     result.faults += ledger.altered_labels()
+    result.faults += ledger.altered_costs()
     return result
 
 

@@ -160,6 +160,12 @@ COMMANDS = (
     Command(
         "retention", "retention:retention", OPERATE, "Delete texts from the ledger."
     ),
+    Command(
+        "reprice",
+        "reprice:reprice",
+        OPERATE,
+        "Fill in the cost of recorded calls whose price was unknown.",
+    ),
     Command("docs", "docs:docs", AUTHOR, "Show the documentation in the terminal."),
     Command("init", "init:init", AUTHOR, "Create a project from the starter."),
     Command("new", "new:new", AUTHOR, "Add a step or a flow to the project."),

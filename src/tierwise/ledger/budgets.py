@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tierwise.ledger.database import Database
 
-Change = Literal["reserved", "settled", "lost", "granted"]
+Change = Literal["reserved", "settled", "lost", "granted", "repriced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +196,13 @@ class Accounts:
             increase.budget, "granted", usd, None, note=increase.note, at=increase.at
         )
         return self.result([increase.budget])
+
+    def reprice(self, budget: str, reservation: str, usd: Decimal) -> None:
+        """Add to what was spent for a call, or take from it; one that is still reserved is lost."""
+        row = self._open.get((reservation, budget))
+        if row is not None:
+            self._end(row, "lost", row["usd"])
+        self._change(budget, "repriced", usd, reservation, spent=usd)
 
     def write(self) -> None:
         """Write all that changed."""

@@ -360,7 +360,7 @@ def _decide(
                 # The claim is free: now the money decides.
                 result = _reserved(claim, row, accounts)
             if is_granted(result):
-                lost += _lost_by(calls.get(claim.call_hash), now)
+                lost += _lost_by(calls.get(claim.call_hash), claim, now)
                 granted[claim.call_hash] = {
                     "call_hash": claim.call_hash,
                     "owner": claim.owner,
@@ -436,10 +436,12 @@ def _claiming(dialect: str) -> Executable:
     return _upsert(dialect, CallRecord, "owner", "lease_until", "in_flight")
 
 
-def _lost_by(row: Any, now: float) -> list[Row]:
+def _lost_by(row: Any, claim: Claim, now: float) -> list[Row]:
     """Return the lost call of the claim that another one replaces, if there is one."""
     if row is None or not row.owner or not row.in_flight:
         return []
+    if row.owner == claim.owner:
+        return []  # the same claim once more, as the answer to its commit was lost
     return [lost_row(row.in_flight, now)]
 
 

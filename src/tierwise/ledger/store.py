@@ -33,6 +33,7 @@ from tierwise.ledger.operations import (
     is_granted,
     lost_row,
 )
+from tierwise.ledger.people.repricing import Repricing
 from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
 from tierwise.ledger.people.samples import Samples
@@ -130,6 +131,7 @@ class Ledger:
         self.retention = Retention(database)
         self.seals = Seals(database)
         self.row_removal = RowRemoval(database, self.seals)
+        self.repricing = Repricing(database)
         self._leases = RunLeases(self._writer, self._owner)
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._top_up)

@@ -526,9 +526,9 @@ class BudgetEntry(Base):
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
     budget: Mapped[str] = mapped_column(ForeignKey("budgets.name"))
-    kind: Mapped[str]  # reserved, settled, lost or granted
+    kind: Mapped[str]  # reserved, settled, lost, granted or repriced
     reservation: Mapped[str | None]
-    usd: Mapped[Decimal]  # reserved, spent or added
+    usd: Mapped[Decimal]  # reserved, spent or added; of a repricing the difference
     limit_usd: Mapped[Decimal]  # with the top-ups
     spent_usd: Mapped[Decimal]
     reserved_usd: Mapped[Decimal]

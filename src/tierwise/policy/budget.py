@@ -124,10 +124,11 @@ class RunBudget:
     ) -> ReservationRequest | None:
         """Return the reservation of at most `worst` USD (None: unknown); None for a free call."""
         usd = worst
-        if worst is None and unpriced_allowed:
-            usd = ZERO
         if not self.limits or usd == 0:
             return None
+        if worst is None and unpriced_allowed:
+            # It reserves nothing, and leaves an entry: its cost may be filled in later.
+            usd = ZERO
         return ReservationRequest(id=attempt_id, usd=usd, limits=self._names())
 
     def _names(self) -> dict[str, Decimal]:

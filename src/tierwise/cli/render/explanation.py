@@ -242,8 +242,8 @@ def _result(attempt: Attempt) -> str:
     if attempt.error:
         # The row begins with the model's name already.
         text = (attempt.error_text or "").removeprefix(f"{attempt.model}: ")
-        return f"{attempt.error}: {text} ({cost_text(attempt.cost)})"
-    text = f"answered in {attempt.latency_s:.2f} s, {cost_text(attempt.cost)}"
+        return f"{attempt.error}: {text} ({_cost(attempt)})"
+    text = f"answered in {attempt.latency_s:.2f} s, {_cost(attempt)}"
     if attempt.confidence is not None:
         text += f", confidence {attempt.confidence:.2f}"
     return text
@@ -266,3 +266,9 @@ def _outcome_text(explanation: Explanation) -> str:
     if outcome.value is not None:
         text += f" (answer of {outcome.model}: {one_line(outcome.value)})"
     return text
+
+
+def _cost(attempt: Attempt) -> str:
+    """Return an attempt's cost in words, and whether it was filled in later."""
+    repriced = ", repriced" if attempt.repriced else ""
+    return f"{cost_text(attempt.cost)}{repriced}"

@@ -33,7 +33,9 @@ from tierwise.ledger.tables import (
     CallRecord,
     DeletionRecord,
     LabelRecord,
+    LostCallRecord,
     OutcomeRecord,
+    RepricingRecord,
     ReviewRecord,
     Run,
     SealRecord,
@@ -169,9 +171,10 @@ class Seals:
         yield from self._run_blocks(scope, seals)
         yield from self._row_blocks(_DECISIONS, scope, seals)
         yield from self._row_blocks(_LABELS, scope, seals)
-        # a deletion belongs to no run
+        # a deletion belongs to no run, a repricing to many
         if scope.run is None:
             yield from self._row_blocks(_DELETIONS, scope, seals)
+            yield from self._row_blocks(_REPRICINGS, scope, seals)
 
     def _run_blocks(self, scope: Scope, seals: _SealsByBlock) -> Iterator[Block]:
         removed: set[str] = set()
@@ -284,6 +287,28 @@ class Seals:
                 altered = _differs_from_label(sample, label)
             if altered:
                 yield f"audit {sample.id}: its label is not the one on record"
+
+    def altered_costs(self) -> Iterator[str]:
+        """Yield the calls whose new cost is not the last one on record."""
+        recorded: dict[str, Decimal] = {}
+        for row in self._stream(
+            select(RepricingRecord.changes).order_by(RepricingRecord.seq)
+        ):
+            for attempt, _, new in row.changes:
+                recorded[attempt] = Decimal(new)
+        for table in (AttemptRecord, LostCallRecord):
+            query = select(table.id, table.repriced).where(table.repriced.is_not(None))
+            for row in self._stream(query):
+                if recorded.get(row.id) != row.repriced:
+                    yield f"attempt {row.id}: its new cost is not the one on record"
+        names = sorted(recorded)
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            removed = select(AttemptRecord.id).where(
+                AttemptRecord.id.in_(chunk), AttemptRecord.repriced.is_(None)
+            )
+            for row in self._stream(removed):
+                yield f"attempt {row.id}: its new cost was removed"
 
     def _run_records(self, run_id: str, **instead: Any) -> Iterator[Record]:
         """Yield a run, its attempts and its outcomes, both in the order of recording.
@@ -444,6 +469,21 @@ def deletion_record(row: Any) -> Record:
     }
 
 
+def repricing_record(row: Any) -> Record:
+    """Return the record of costs that were filled in or changed."""
+    return {
+        "record": "repricing",
+        "number": row.seq,
+        "time": _time(row.repriced_at),
+        "by": row.by,
+        "note": row.note,
+        "scope": row.scope,
+        "price": row.price,
+        "catalog": row.catalog_hash,
+        "changes": row.changes,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _RowKind:
     """A kind of block that is one row: its table, and the columns that a scope is about."""
@@ -475,6 +515,15 @@ _DELETIONS = _RowKind(
     run_id=None,
     recorded_at=DeletionRecord.deleted_at,
     record_of=deletion_record,
+)
+
+
+_REPRICINGS = _RowKind(
+    "repricing",
+    RepricingRecord,
+    run_id=None,
+    recorded_at=RepricingRecord.repriced_at,
+    record_of=repricing_record,
 )
 
 

@@ -482,6 +482,7 @@ _COUNTS = (
     "reused",
     "cost_unknown",
     "usage_unclear",
+    "repriced",
 )
 _GROUP = (AttemptRecord.step, AttemptRecord.tier, AttemptRecord.model)
 
@@ -602,7 +603,7 @@ def _run_row(run: Any, spent: Any, documents: Any, lost: Sequence[Attempt]) -> R
         if name not in ("owner", "lease_until", "removed_at", "totals")
     }
     if run.totals is not None:
-        counts = {name: run.totals[name] for name in _COUNTS}
+        counts = {name: run.totals.get(name, 0) for name in _COUNTS}
         return RunRow(**own, **counts, cost_known=Decimal(run.totals["cost_known"]))
     known = (spent.cost_known if spent else None) or Decimal(0)
     unknown = spent.cost_unknown if spent else 0
