@@ -139,6 +139,7 @@ USES: dict[str, list[Use]] = {
         use("audit export --format csv", MORNING),
     ],
     "audit verify": [use("audit verify", "nothing is wrong")],
+    "reprice": [use("reprice", "no price in the catalog", "Nothing to change")],
     "retention": [
         use("retention --older-than 0h --dry-run --by eve", "would delete"),
         use("retention --document 51-wardrobe.txt --by eve", "deleted"),

@@ -6,6 +6,7 @@ TierwiseError
 │   │   └── UndefinedVariable   a prompt uses a variable that is not there
 │   └── UnknownName             no model, step, flow or run of that name
 ├── DocumentError               a document cannot be read; it becomes a deferred one
+│   └── ConversionStopped       its converter was ended from outside: that may pass
 ├── ModelUnavailable            a model cannot be used here; says what to set
 │   └── WeightsError            the embedded model's weights are missing or damaged
 ├── LedgerError                 the ledger cannot be opened, migrated or written
