@@ -145,6 +145,14 @@ COMMANDS = (
         prefect_log="CRITICAL",
     ),
     Command(
+        "status",
+        "status:status",
+        OPERATE,
+        "Show what runs, what is late and why, and what waits.",
+        prefect_log="CRITICAL",
+        uses_server=True,
+    ),
+    Command(
         "ui",
         "ui:ui",
         OPERATE,

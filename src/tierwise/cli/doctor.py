@@ -33,7 +33,8 @@ def doctor(
 ) -> None:
     """Check that this machine can run the project.
 
-    Checks Python, the project's files, the ledger, the models, their keys, and the certificates.
+    Checks Python, the project's files, the ledger, the models, their keys, the certificates, and
+    the server, worker, work pool and schedules of `tierwise up`.
     Exit code 1 when a run would fail.
     """
     findings = list(_diagnostics())
@@ -77,6 +78,7 @@ def _diagnostics() -> Iterator[Diagnostic]:
         if ledger.ok:
             yield from _demoted_certificates(project)
     yield _prefect(project)
+    yield from _services(project)
 
 
 def _prefect(project: Project) -> Diagnostic:
@@ -100,6 +102,35 @@ def _prefect(project: Project) -> Diagnostic:
     # None: neither good nor bad, as a run starts a server by itself.
     without = "no server set; each run starts a temporary one and keeps its record"
     return Diagnostic("Prefect", None, without)
+
+
+def _services(project: Project) -> Iterator[Diagnostic]:
+    """Yield what is wrong with the server, the worker and the pools, and the schedules."""
+    from tierwise.orchestrate.environment import ADDRESS
+    from tierwise.orchestrate.services import server_of
+    from tierwise.orchestrate.supervision import wanted
+
+    root = project.root
+    is_up = bool(wanted(root)) or server_of(root).pid() is not None
+    if not is_up and ADDRESS not in os.environ:
+        return
+    from tierwise.orchestrate.read_status import read_services
+
+    status = read_services(project)
+    problems = status.service_problems()
+    for problem in problems:
+        yield Diagnostic("services", False, f"{problem.what}; {problem.remedy}")
+    if not problems:
+        names = [service.name for service in status.services if service.pid]
+        pools = [f"work pool {pool.name}" for pool in status.pools]
+        yield Diagnostic("services", True, ", ".join([*names, *pools]) or "the server")
+    if status.deployments:
+        active = [each.name for each in status.deployments if each.is_scheduled]
+        # No problem by itself: they start paused, and a person resumes them.
+        inactive = "none is active; resume one in the UI"
+        yield Diagnostic(
+            "schedules", bool(active) or None, ", ".join(active) or inactive
+        )
 
 
 def _tried(what: str, check: Callable[[], str]) -> Diagnostic:

@@ -144,6 +144,18 @@ class Runs:
         return [run_process(dict(row._mapping), now) for row in rows]
 
     @outlasts_outages
+    def of_flow_runs(self, flow_run_ids: Collection[str]) -> dict[str, RunRow]:
+        """Return the newest run of each of these flow runs of Prefect's, by its id there."""
+        query = (
+            select(Run)
+            .where(Run.flow_run_id.in_(list(flow_run_ids)))
+            .order_by(Run.started_at, Run.id)
+        )
+        with self._database.reading() as connection:
+            rows = _runs(connection, query)
+        return {row.flow_run_id: row for row in rows if row.flow_run_id}
+
+    @outlasts_outages
     def since(self, started: float) -> list[RunRow]:
         """Return the runs that started at or after `started` (s since the epoch), newest first."""
         query = select(Run).where(Run.started_at >= started)
