@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from tierwise.errors import ConfigError, Misuse, ModelUnavailable, UnknownName
 from tierwise.policy.addresses import Undisclosed
+from tierwise.policy.alerts import AlertSettings
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.patience import DEFAULT_PATIENCE_S, Patience, patience_seconds
@@ -110,6 +111,10 @@ class ProjectSettings(Scale):
         validate_default=True,
         description="A run has failed when more than this share of its documents waits, such as "
         "`50 %`; `never` to leave it. Documents that a route sends to a person do not count.",
+    )
+    alerts: AlertSettings = Field(
+        AlertSettings(),
+        description="What `tierwise up` makes alerts for, and where they go to.",
     )
     secrets: Mapping[str, str] = Field(
         {},

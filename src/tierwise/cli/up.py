@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from enum import Enum
@@ -128,6 +129,7 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
     from tierwise.orchestrate.supervision import want, wanted
 
     _refuse_faulty_deployments(root)
+    _refuse_faulty_alerts(root)
     before = wanted(root)
     started: list[Service] = []
     try:
@@ -148,6 +150,7 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
         _start_supervisor(root, started)
         # Last, since deploying asks the server, and may wait for it.
         deploy(root)
+        alert(root, url)
     except BaseException:  # Ctrl-C too
         # A supervisor that was there before must not start again what is stopped here.
         want(root, before - {service.name for service in started})
@@ -172,6 +175,28 @@ def _refuse_faulty_deployments(root: Path) -> None:
     for finding in deployment_findings(root):
         path = finding.path.relative_to(root)
         raise ConfigError(finding.message, path=path, line=finding.line)
+
+
+def _refuse_faulty_alerts(root: Path) -> None:
+    """Raise for alerts without an address, before anything is started."""
+    from tierwise.project import Project
+
+    settings = Project(root).settings.alerts
+    if settings.is_on:
+        # This imports Prefect, which takes seconds.
+        from tierwise.orchestrate.automations import refuse_missing_addresses
+
+        refuse_missing_addresses(settings, os.environ)
+
+
+def alert(root: Path, url: str) -> None:
+    """Make the alerts of the settings in Prefect, and say where they go to."""
+    from tierwise.orchestrate.automations import make_alerts
+    from tierwise.project import Project
+
+    project = Project(root)
+    flows = [name.replace("_", "-") for name in project.flow_names()]
+    typer.echo(make_alerts(project.settings.alerts, os.environ, url, flows))
 
 
 def _start_server(root: Path, port: int | None, started: list[Service]) -> str:

@@ -1,0 +1,167 @@
+"""The automations that alerts need, as values: from the settings, without asking a server.
+
+A message has names, numbers and closed causes, never a document's text and no error's words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from tierwise.policy.alerts import AlertSettings, Kind
+
+PREFIX = "tierwise alert: "  # of the names of our automations
+TAG = "tierwise-alert"
+BEGAN = "tierwise.alert.began"
+OVER = "tierwise.alert.over"
+WATCHED = "tierwise.flow.watched"  # the next failure of this flow is reported
+_FAILED = {
+    "prefect.flow-run.Failed",
+    "prefect.flow-run.Crashed",
+    "prefect.flow-run.TimedOut",
+}
+_GOOD = {
+    "prefect.flow-run.Completed",
+    "prefect.flow-run.NeedsAttention",
+    "prefect.flow-run.NothingNew",
+}
+# Prefect forgets what an automation has seen first after this time.
+_REMEMBERED = timedelta(days=365)
+_OF_FLOW = "related:flow:prefect.resource.name"
+_FLOW = "{% for r in event.related if r.role == 'flow' %}{{ r.name }}{% endfor %}"
+_RUN = "{{ event.resource.name }}"
+_STATE = "{{ event.event | replace('prefect.flow-run.', '') }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One automation: its trigger as Prefect's API takes it, and the message as a template."""
+
+    name: str
+    kind: Kind
+    is_over: bool
+    trigger: dict[str, Any]
+    text: str
+    link: str
+    after: str | None = None  # the alert whose firing comes first
+
+
+def alerts_of(
+    settings: AlertSettings, url: str, pool_id: str | None
+) -> tuple[Alert, ...]:
+    """Return the automations for these settings. `url` is the server's, for links.
+
+    `pool_id` is the work pool's; without one there is no worker to watch.
+    """
+    if not settings.is_on:
+        return ()
+    alerts: list[Alert] = []
+    for kind in settings.on:
+        if kind == "failed":
+            alerts += _of_runs(url)
+        elif kind != "worker":
+            alerts += _of_events(kind, url)
+        elif pool_id is not None:
+            alerts += _of_worker(url, pool_id, settings.worker)
+    return tuple(alerts)
+
+
+def _of_runs(url: str) -> list[Alert]:
+    """Return the alerts for runs by flow: once after a good run, and at the next good one."""
+    link = f"{url}/runs/flow-run/{{{{ event.resource.id | replace('prefect.flow-run.', '') }}}}"
+    failed = _event_trigger(
+        expect=_FAILED, after=_GOOD | {WATCHED}, for_each={_OF_FLOW}
+    )
+    good = _event_trigger(expect=_GOOD, after=_FAILED, for_each={_OF_FLOW})
+    return [
+        Alert(
+            f"{PREFIX}run failed",
+            "failed",
+            False,
+            failed,
+            f"{_FLOW}: run {_RUN} ended {_STATE}",
+            link,
+        ),
+        Alert(
+            f"{PREFIX}run good again",
+            "failed",
+            True,
+            good,
+            f"{_FLOW}: good again, run {_RUN} ended {_STATE}",
+            link,
+        ),
+    ]
+
+
+def _of_worker(url: str, pool_id: str, seconds: float) -> list[Alert]:
+    """Return the alerts for a worker that does not come back, and for its return."""
+    link = f"{url}/work-pools/work-pool/tierwise"
+    pool = f"prefect.work-pool.{pool_id}"
+    gone = _event_trigger(
+        expect={"prefect.work-pool.ready"},
+        after={"prefect.work-pool.not-ready"},
+        match={"prefect.resource.id": pool},
+        within=timedelta(seconds=seconds),
+        posture="Proactive",
+    )
+    name = f"{PREFIX}worker gone"
+    # Its first event is the other automation's firing, whose id is known once that one is made.
+    back = _event_trigger(
+        expect={"prefect.work-pool.ready"},
+        after={"prefect.automation.triggered"},
+        match={"prefect.resource.id": [pool]},
+    )
+    return [
+        Alert(
+            name,
+            "worker",
+            False,
+            gone,
+            "worker gone: scheduled runs do not start",
+            link,
+        ),
+        Alert(
+            f"{PREFIX}worker back",
+            "worker",
+            True,
+            back,
+            "worker back",
+            link,
+            after=name,
+        ),
+    ]
+
+
+def _of_events(kind: Kind, url: str) -> list[Alert]:
+    """Return the alerts for what a run reports itself, each once: when it begins and is over."""
+    match = {"prefect.resource.id": f"tierwise.{kind}.*"}
+    link = f"{url}/runs"
+    text = "{{ event.payload.text }}"
+    began = _event_trigger(expect={BEGAN}, match=match, within=timedelta(0))
+    over = _event_trigger(expect={OVER}, match=match, within=timedelta(0))
+    return [
+        Alert(f"{PREFIX}{kind}", kind, False, began, text, link),
+        Alert(f"{PREFIX}{kind} over", kind, True, over, text, link),
+    ]
+
+
+def _event_trigger(
+    *,
+    expect: set[str],
+    after: set[str] | None = None,
+    for_each: set[str] | None = None,
+    match: dict[str, Any] | None = None,
+    within: timedelta = _REMEMBERED,
+    posture: str = "Reactive",
+) -> dict[str, Any]:
+    return {
+        "type": "event",
+        "expect": sorted(expect),
+        "after": sorted(after or ()),
+        "for_each": sorted(for_each or ()),
+        "match": match or {},
+        "posture": posture,
+        "threshold": 1,
+        "within": within.total_seconds(),
+    }

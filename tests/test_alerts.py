@@ -1,0 +1,208 @@
+"""Alerts: the settings, the automations made from them, and what a real webhook gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.projects import make_project, model
+from tests.kit.standin import unused_address
+from tests.kit.terminal import Terminal
+from tierwise.errors import ConfigError, Misuse
+from tierwise.orchestrate.alerts import PREFIX, alerts_of
+from tierwise.orchestrate.automations import make_alerts, refuse_missing_addresses
+from tierwise.policy.alerts import KINDS, AlertSettings
+from tierwise.project import Project
+
+RULES = "version: 1\nroutes:\n  - {name: default, try: [small]}\n"
+TOKEN = "token-0123456789"
+
+
+def project_with(folder: Path, alerts: str) -> Path:
+    root = make_project(folder, model("small", "http://127.0.0.1:1"), rules=RULES)
+    (root / "pyproject.toml").write_text(f"[tool.tierwise.alerts]\n{alerts}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f'webhook = "https://example.com/{TOKEN}"', "name of a variable"),
+        (f'slack = "{TOKEN}"', "name of a variable"),
+        ('on = ["failed", "lost"]', "'failed'"),
+        ('waiting = "120 %"', "share below 100"),
+        ("budget = 80", "share below 100"),
+        ('worker = "2 s"', "at least 10 s"),
+        ('outage = "soon"', "with its unit"),
+        ('webhok = "X"', "webhok"),
+    ],
+)
+def test_wrong_settings_are_refused_without_repeating_an_address(
+    line: str, words: str, tmp_path: Path
+) -> None:
+    root = project_with(tmp_path / "project", line)
+    with pytest.raises(ConfigError) as caught:
+        _ = Project(root).settings
+    assert words in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+def test_check_reports_a_wrong_setting(tmp_path: Path, terminal: Terminal) -> None:
+    root = project_with(tmp_path / "project", f'webhook = "https://x.y/{TOKEN}"')
+    result = terminal("check", "--no-flows", cwd=root)
+    assert result.code == 1
+    assert "webhook takes the name" in result.out
+    assert TOKEN not in result.out
+
+
+def test_there_are_no_alerts_without_an_address() -> None:
+    assert alerts_of(AlertSettings(), "http://127.0.0.1:4300", "pool") == ()
+    nothing = AlertSettings(webhook="HOOK", on=())
+    assert alerts_of(nothing, "http://127.0.0.1:4300", "pool") == ()
+
+
+def test_every_kind_has_an_alert_and_one_for_its_end_with_the_servers_address() -> None:
+    url = "http://127.0.0.1:4321"
+    alerts = alerts_of(AlertSettings(webhook="HOOK"), url, "pool")
+    for kind in KINDS:
+        assert [a.is_over for a in alerts if a.kind == kind] == [False, True]
+    assert all(alert.link.startswith(f"{url}/") for alert in alerts)
+    assert all(alert.name.startswith(PREFIX) for alert in alerts)
+    # An error's words may quote a document.
+    assert not any("message" in alert.text for alert in alerts)
+
+
+@pytest.mark.parametrize("channel", ["webhook", "slack"])
+def test_a_variable_that_is_missing_or_no_address_is_named_and_not_shown(
+    channel: str,
+) -> None:
+    settings = AlertSettings.model_validate({channel: "HOOK"})
+    with pytest.raises(Misuse, match="HOOK is not set"):
+        refuse_missing_addresses(settings, {})
+    with pytest.raises(Misuse, match="HOOK has no usable address") as caught:
+        refuse_missing_addresses(settings, {"HOOK": TOKEN})
+    assert TOKEN not in str(caught.value)
+
+
+class Receiver:
+    """A webhook on a real socket, with the JSON objects that it got."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(json.loads(body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/{TOKEN}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def texts(self, count: int) -> list[str]:
+        """The messages, once there are so many and no more come for a while."""
+        deadline = time.monotonic() + 60
+        while len(self.got) < count and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(3)
+        return [got["text"] for got in self.got]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Prefect server of its own, which this process is configured for."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url = unused_address()
+    port = url.rpartition(":")[2]
+    env = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
+    env["PREFECT_HOME"] = str(tmp_path / "prefect")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
+    with open(tmp_path / "server.log", "wb") as out:
+        process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+    from tierwise.orchestrate.server import healthy, wait_for
+
+    try:
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+
+            def answers() -> bool:
+                try:
+                    return healthy()
+                except Exception:  # noqa: BLE001 - not there yet
+                    return False
+
+            assert wait_for(answers, lambda: process.poll() is None, 120)
+            yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def end_run(flow_id: Any, kind: str, name: str) -> None:
+    """A flow run that ends in a state, as a process reports it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import State, StateType
+
+    with get_client(sync_client=True) as client:
+        body = {"flow_id": str(flow_id), "state": {"type": "RUNNING"}}
+        run = client.request("POST", "/flow_runs/", json=body).json()
+        state = State(type=StateType[kind], name=name, message=f"of {TOKEN}")
+        client.set_flow_run_state(run["id"], state, force=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    "TIERWISE_SERVER_TEST" not in os.environ, reason="make server-test runs it"
+)
+def test_a_webhook_gets_each_alert_once_and_its_end(server: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    receiver = Receiver()
+    settings = AlertSettings(webhook="HOOK", on=("failed", "worker", "outage"))
+    env = {"HOOK": receiver.url}
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name("claims")
+
+    line = make_alerts(settings, env, server, [])
+    assert line == "alerts: to webhook ($HOOK), on failed, worker, outage"
+    time.sleep(2)
+    for kind, name in (("FAILED", "Failed"), ("CRASHED", "Crashed")):
+        end_run(flow, kind, name)
+    assert len(receiver.texts(1)) == 1
+    first = receiver.got[0]
+    assert first["text"].startswith("claims: run ")
+    assert first["text"].endswith(" ended Failed")
+    assert first["link"].startswith(f"{server}/runs/flow-run/")
+    assert first["alert"] == "failed"
+    assert first["over"] is False
+    end_run(flow, "COMPLETED", "NeedsAttention")
+    end_run(flow, "COMPLETED", "Completed")
+    assert "good again" in receiver.texts(2)[1]
+    # The same settings change nothing, and a later failure is a new one.
+    make_alerts(settings, env, server, [])
+    end_run(flow, "CRASHED", "Crashed")
+    texts = receiver.texts(3)
+    assert texts[2].endswith("ended Crashed")
+    assert len(texts) == 3
+    assert TOKEN not in json.dumps(receiver.got)
+    with get_client(sync_client=True) as client:
+        names = {automation.name for automation in client.read_automations()}
+        assert f"{PREFIX}run failed" in names
+        make_alerts(AlertSettings(), {}, server, [])
+        assert client.read_automations() == []
