@@ -109,6 +109,8 @@ def cancel(bed: Bed, run: str, services: Mapping[int, str], after: str) -> Endin
     seconds = seconds_until_gone(bed, services, ENDS_WITHIN_S)
     # Prefect's worker says so later.
     until(lambda: bed.has_ended(run), ENDS_WITHIN_S, bed.story)
+    # It starts a short process of its own, for hooks of a cancel.
+    seconds_until_gone(bed, services, ENDS_WITHIN_S)
     return ending(
         bed,
         "cancel in the UI",
