@@ -233,9 +233,12 @@ class Bed:
     def state_of(self, run_id: str) -> dict[str, Any]:
         return dict(self.request("GET", f"/flow_runs/{run_id}")["state"])
 
-    def flow_runs(self) -> list[dict[str, Any]]:
-        """All flow runs, newest first."""
-        body = {"sort": "EXPECTED_START_TIME_DESC", "limit": 200}
+    def flow_runs(self, *, begun: bool = False) -> list[dict[str, Any]]:
+        """The newest flow runs; those that only stand in the schedule are left out with `begun`."""
+        body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC", "limit": 200}
+        if begun:
+            states = {"type": {"any_": sorted(ENDED | {"RUNNING", "CANCELLING"})}}
+            body["flow_runs"] = {"state": states}
         return list(self.request("POST", "/flow_runs/filter", body))
 
     # ---- processes

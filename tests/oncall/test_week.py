@@ -64,7 +64,7 @@ def week_row(bed: Bed, week: Week, listed: set[str]) -> Row:
     billed = [line for line in bed.provider.invoice() if line.is_billed]
     questions = Counter(line.question for line in billed)
     cost, unknown = ledger_money(bed.json("runs", "--limit", "1000"))
-    runs = Counter(run["state"]["name"] for run in bed.flow_runs())
+    runs = Counter(run["state"]["name"] for run in bed.flow_runs(begun=True))
     return Row(
         case="a week",
         documents=len(week.expected),
