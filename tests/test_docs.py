@@ -105,6 +105,34 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
     )
 
 
+def test_the_commands_by_symptom_exist_with_their_options() -> None:
+    """Each command of the page is one of ours or of Prefect's, and knows its options."""
+    from prefect.cli import _app as prefect_program
+
+    from tierwise.cli.program import load
+
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    lines = [line for match in BLOCK.finditer(page) for line in match[2].splitlines()]
+    rows = {row.name: row for row in COMMANDS}
+    seen = set()
+    for line in lines:
+        program, *words = line.split()
+        if program == "tierwise":
+            params = load(rows[words[0]]).params
+            known = {option for each in params for option in each.opts}
+            assert {word for word in words if word.startswith("--")} <= known, line
+            seen.add(words[0])
+        if program == "prefect":
+            # Global options come before the command.
+            words = [word for word in words if word != "--no-prompt"]
+            chain, _, unknown = prefect_program._app.parse_commands(words)
+            assert chain, line
+            is_group = not prefect_program._app[chain[0]].default_command
+            assert len(chain) > 1 or not is_group, f"{line}: {unknown}"
+            seen.add(" ".join(chain))
+    assert {"up", "status", "flow-run cancel"} <= seen
+
+
 def test_every_make_target_in_the_readme_exists() -> None:
     targets = set(
         re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
