@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed, Pending, Running, Scheduled
 
 from tests.kit.projects import make_project, model
+from tests.kit.standin import Standin, status, unused_address
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger, RunInfo
 from tierwise.orchestrate.server_status import read_server_status, with_ledger
@@ -227,3 +228,39 @@ def test_runs_of_a_real_server_are_read_with_their_documents(
     finally:
         for deployment in made:
             client.delete_deployment(deployment)
+
+
+def test_each_models_server_is_asked_for_its_key_and_its_name(
+    tmp_path: Path, terminal: Terminal, standin: Standin
+) -> None:
+    """Free requests; each fault is one line with its remedy."""
+    dead = model("large", unused_address())
+    misspelt = model("smal", standin.url)
+    root = make_project(tmp_path / "p", model("small", standin.url), misspelt, dead)
+    standin.serves = ["small", "large"]
+
+    def asked() -> dict[str, tuple[bool, str]]:
+        done = terminal("doctor", "--ask", "--json", cwd=root)
+        found = {each["what"]: each for each in json.loads(done.out)}
+        names = ("small", "smal", "large")
+        rows = {name: found[f"ask {name}"] for name in names}
+        return {name: (row["ok"], row["detail"]) for name, row in rows.items()}
+
+    found = asked()
+    assert found["small"][0] is True
+    assert found["smal"][0] is False
+    assert "did you mean 'small'?" in found["smal"][1]
+    assert found["large"][0] is False
+    assert "connection refused" in found["large"][1]
+    # Both that answer, in whichever order they are asked.
+    standin.faults([status(401, "bad key")] * 2)
+    assert "put the right key" in asked()["small"][1]
+    standin.faults([status(402, "empty", code="insufficient_quota")] * 2)
+    assert "top up" in asked()["small"][1]
+    standin.faults([status(404, "no such page")] * 2)
+    ok, detail = asked()["small"]
+    assert ok is None
+    assert "only a paid call" in detail
+    assert {request.path.rpartition("/")[2] for request in standin.requests} == {
+        "models"
+    }

@@ -178,6 +178,7 @@ class Standin:
         self._together: asyncio.Barrier | None = None
         self._answers: deque[Answer] = deque([sensible_answer])
         self._faults: deque[Fault] = deque()
+        self.serves = ["small", "large"]  # listed at /models
         self._ids = count(1)
         self._started = threading.Event()
         self._thread = threading.Thread(
@@ -259,6 +260,11 @@ class Standin:
         if self._together:
             await self._together.wait()
         encode = _encoder(request.path)
+        if incoming.method == "GET" and request.path.endswith("/models"):
+            if self._faults:
+                fault = self._faults.popleft()
+                return await _send(incoming, fault.body or b"", fault)
+            return web.json_response({"data": [{"id": name} for name in self.serves]})
         if encode is None:
             return web.json_response(
                 {"error": {"message": f"no such path: {request.path}"}}, status=404

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -29,6 +29,12 @@ class Diagnostic(NamedTuple):
 
 
 def doctor(
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask", help="Also ask the models' servers, by requests that are free."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check that this machine can run the project.
@@ -37,7 +43,7 @@ def doctor(
     the server, worker, work pool and schedules of `tierwise up`.
     Exit code 1 when a run would fail.
     """
-    findings = list(_diagnostics())
+    findings = list(_diagnostics(ask=ask))
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -55,7 +61,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _diagnostics() -> Iterator[Diagnostic]:
+def _diagnostics(*, ask: bool) -> Iterator[Diagnostic]:
     yield Diagnostic("Python", sys.version_info >= (3, 11), sys.version.split()[0])
     # Without a project nothing else can be checked, so this one may raise.
     project = find_project()
@@ -75,6 +81,8 @@ def _diagnostics() -> Iterator[Diagnostic]:
     # With a wrong file, the rest would only repeat its fault.
     if all(finding.ok for finding in files):
         yield from _models(project)
+        if ask:
+            yield from _asked(project)
         if ledger.ok:
             yield from _demoted_certificates(project)
     yield _prefect(project)
@@ -189,6 +197,14 @@ def _models(project: Project) -> Iterator[Diagnostic]:
             False,
             "none is available; run `tierwise fetch` for the embedded ones",
         )
+
+
+def _asked(project: Project) -> Iterator[Diagnostic]:
+    """Yield what the server of each available model says."""
+    from tierwise.cli.ask_models import ask_models
+
+    for asked in ask_models(project, project.env_with_secrets(os.environ)):
+        yield Diagnostic(f"ask {asked.model}", asked.ok, asked.detail)
 
 
 def _with_key(project: Project, name: str) -> str:

@@ -33,16 +33,33 @@ class ConnectionPool:
     async def post(
         self, exchange: HttpExchange, url: str, headers: Mapping[str, str], body: bytes
     ) -> None:
-        """Send a request, and keep the whole response in `exchange`.
+        """Send a POST request, and keep the whole response in `exchange`.
 
         Raises aiohttp.ClientError and OSError when the connection fails, and TooLarge; the exchange
         keeps the failure too.
         """
+        await self._send("POST", exchange, url, headers, body)
+
+    async def get(
+        self, exchange: HttpExchange, url: str, headers: Mapping[str, str]
+    ) -> None:
+        """Send a GET request; otherwise as `post`."""
+        await self._send("GET", exchange, url, headers, None)
+
+    async def _send(
+        self,
+        method: str,
+        exchange: HttpExchange,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> None:
         exchange.url = url
         proxy = None if exchange.direct else self._proxy(url)
         exchange.proxy = proxy
         needs_tls = bool(proxy) or url.startswith("https:")
-        request = self._session().post(
+        request = self._session().request(
+            method,
             url,
             headers=headers,
             data=body,

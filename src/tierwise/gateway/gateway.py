@@ -105,6 +105,21 @@ class Gateway:
         _check_for_secrets(reply, resolved)
         return reply
 
+    async def served_models(self, model: Model, timeout_s: float) -> list[str] | None:
+        """Return the names of the models that a model's server lists; it costs nothing.
+
+        None where it has no such list: it does not speak OpenAI's format, or is no server. Raises
+        CallError and ModelUnavailable.
+        """
+        if model.learned or model.weights:
+            return None
+        resolved = await self._resolved(model)
+        if resolved.lane != "lean":
+            return None
+        from tierwise.gateway.model_list import read_model_list
+
+        return await read_model_list(self._connections, resolved, timeout_s)
+
     def _rename_limit(self, resolved: ResolvedModel) -> ResolvedModel:
         """Return the model with the other name of its limit, for this call and later ones."""
         name = resolved.model.name
