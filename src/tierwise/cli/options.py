@@ -25,6 +25,25 @@ RunArgument = Annotated[
         metavar="RUN", help="A run's id, the beginning of an id, or `latest`."
     ),
 ]
+OnlyFlow = Annotated[
+    str | None, typer.Option("--flow", metavar="FLOW", help="Only this flow.")
+]
+OnlyCause = Annotated[
+    str | None,
+    typer.Option(
+        "--cause",
+        metavar="CAUSE",
+        help="Only documents that wait for this cause, such as `review` or `budget`.",
+    ),
+]
+WaitingLonger = Annotated[
+    str | None,
+    typer.Option(
+        "--older-than",
+        metavar="SPAN",
+        help="Only documents that wait longer than 30m, 12h, 2d or 1w.",
+    ),
+]
 OptionalRunArgument = Annotated[
     str | None,
     typer.Argument(

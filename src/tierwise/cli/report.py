@@ -50,7 +50,7 @@ def report(
 ) -> None:
     """Write an HTML report about one run or a period.
 
-    `tierwise report` is about the newest run, `tierwise report --since 7d` about a week. The page
+    `tierwise report` is about the newest run that did something, `tierwise report --since 7d` about a week. The page
     has cost, savings and quality, checks with their confidence intervals, certificates, latencies,
     errors, the plan, trends, what needs attention, and details of every document. It is one file
     that loads nothing and sends nothing, so it can be mailed or printed. Prints the file's path.
@@ -61,6 +61,7 @@ def report(
     if run and since:
         raise Misuse("name a run or give --since, not both")
     from tierwise.cli.reporting import read_report
+    from tierwise.cli.waiting import after_newest
     from tierwise.report.document_rows import document_rows
     from tierwise.report.page import render_page
 
@@ -73,12 +74,17 @@ def report(
         figures = read_report(ledger, runs, project)
         documents = document_rows(ledger, runs, with_answers=with_answers)
         html = render_page(figures, documents)
+        note = ""
+        if run is None and since is None:
+            note = after_newest(ledger, project, runs[0])
     # The same command writes the same file, so a bookmark stays valid.
     name = f"since-{since}" if since else runs[0].id
     path = out or project.root / ".tierwise" / "reports" / f"{name}.html"
     _write(path, html)
     # Alone on stdout, for `open $(tierwise report)`.
     typer.echo(path)
+    if note:
+        typer.echo(note, err=True)
     if open_it:
         typer.launch(path.resolve().as_uri())
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tierwise.documents.places import source_of
 from tierwise.errors import ConfigError, Misuse, TierwiseError
 from tierwise.explain.step_facts import current_step
 from tierwise.ledger.people.samples import demoted
+from tierwise.ledger.views.runs import is_measurement_run
 from tierwise.report.build import build_report
 from tierwise.report.figures import CertificateState, ProjectFacts
 
@@ -29,7 +31,13 @@ def read_report(ledger: Ledger, runs: Sequence[RunRow], project: Project) -> Run
     """Read the figures of some runs, with the current catalog, floors and certificates."""
     steps = ledger.runs.steps([run.id for run in runs])
     facts = _project_facts(project, ledger, steps)
-    return build_report(ledger, runs, facts, datetime.date.today())
+    today = datetime.date.today()
+    if all(is_measurement_run(run) for run in runs):
+        # The queue leaves these out, and no later run takes up what they deferred.
+        return build_report(ledger, runs, facts, today)
+    queue = ledger.runs.queue(lambda path: source_of(path, project.root))
+    waiting = {(row.run_id, row.document_id) for row in queue if not row.is_decided}
+    return build_report(ledger, runs, facts, today, waiting)
 
 
 def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> ProjectFacts:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tierwise.cli.opening import find_project, open_ledger
-from tierwise.cli.options import AsJson, Verbose
-from tierwise.errors import Misuse, UnknownName
+from tierwise.cli.options import AsJson, OnlyCause, OnlyFlow, Verbose, WaitingLonger
+from tierwise.errors import Misuse, TierwiseError, UnknownName
 from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.cascade.known_outcomes import Retry
     from tierwise.ledger import Ledger, RunRow
     from tierwise.project import Project
+    from tierwise.review.backlog import QueueFilter
 
 
 def retry(
@@ -27,6 +28,15 @@ def retry(
             "documents that wait.",
         ),
     ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Ask again for all documents that wait, in any run."
+        ),
+    ] = False,
+    flow: OnlyFlow = None,
+    cause: OnlyCause = None,
+    older_than: WaitingLonger = None,
     step: Annotated[
         str | None,
         typer.Option(
@@ -58,10 +68,19 @@ def retry(
     pyproject.toml allows.
     """
     from tierwise.cli.run import run_flow, show_summary
+    from tierwise.cli.waiting import queue_filter
     from tierwise.orchestrate.environment import show_prefect_log
     from tierwise.orchestrate.temporary_server import start_temporary_server
 
     project = find_project()
+    if every:
+        if run is not None:
+            raise Misuse("name a run or give --all, not both")
+        wanted = queue_filter(flow, cause, older_than, step, reason)
+        _retry_all(project, wanted, fresh=fresh, as_json=as_json, verbose=verbose)
+        return
+    if flow or cause or older_than:
+        raise Misuse("--flow, --cause and --older-than go with --all")
     with open_ledger(project) as ledger:
         before, plan = _choose_run(ledger, run, step, reason)
     if verbose:
@@ -78,6 +97,70 @@ def retry(
     show_summary(summary, as_json=as_json)
     _print_result(project, summary.run.id, plan)
     if summary.failed:
+        raise typer.Exit(1)
+
+
+def _retry_all(
+    project: Project, wanted: QueueFilter, *, fresh: bool, as_json: bool, verbose: bool
+) -> None:
+    """Repeat each run in which documents wait, for these documents."""
+    from tierwise.cli.output import print_json
+    from tierwise.cli.run import run_flow
+    from tierwise.cli.waiting import nothing_waits
+    from tierwise.orchestrate.environment import show_prefect_log
+    from tierwise.orchestrate.temporary_server import start_temporary_server
+    from tierwise.review.backlog import plan_retries, read_backlog
+
+    with open_ledger(project) as ledger:
+        backlog = read_backlog(ledger, project, wanted)
+        plans = plan_retries(ledger, backlog)
+        runs = [ledger.runs.resolve(plan.run_id) for plan in plans]
+        nothing = nothing_waits(ledger)
+        if backlog.total:
+            documents = plural(backlog.total, "document")
+            nothing = f"nothing that fits these options; over all runs: {documents}"
+    if not plans:
+        if as_json:
+            print_json([])
+        typer.echo(nothing, err=True)
+        return
+    if verbose:
+        show_prefect_log()
+    asked = sum(len(plan.again) for plan in plans)
+    typer.echo(
+        f"{plural(asked, 'document')} of {plural(len(plans), 'run')} "
+        f"{'is' if asked == 1 else 'are'} asked again",
+        err=True,
+    )
+    server = start_temporary_server(project.root)
+    results: list[dict[str, Any]] = []
+    failures = 0
+    for before, plan in zip(runs, plans, strict=True):
+        typer.echo(f"run {before.id} of {before.flow}:", err=True)
+        try:
+            function = _load_flow(project, before)
+            parameters = _parameters(function, before)
+            summary = run_flow(
+                function, parameters, server=server, fresh=fresh, retry=plan
+            )
+        except TierwiseError as error:
+            # Such as a source or a flow that is gone: the other runs are repeated all the same.
+            failures += 1
+            count = plural(len(plan.again), "document")
+            still = "still waits" if len(plan.again) == 1 else "still wait"
+            typer.echo(f"not asked again: {error}; {count} {still}", err=True)
+            failed = {"run": before.id, "new_run": None, "error": str(error)}
+            results.append(failed | {"waited": sorted(plan.again)})
+            continue
+        if not as_json:
+            typer.echo(f"run {summary.run.id}: {summary.headline()}")
+        _print_result(project, summary.run.id, plan)
+        failures += summary.failed
+        done = {"run": before.id, "new_run": summary.run.id, "error": None}
+        results.append(done | {"waited": sorted(plan.again)})
+    if as_json:
+        print_json(results)
+    if failures:
         raise typer.Exit(1)
 
 

@@ -14,29 +14,57 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tierwise.cli.opening import find_project, open_ledger
-from tierwise.cli.options import AsJson, DecidedBy, OnlyStep, RunArgument
+from tierwise.cli.options import (
+    AsJson,
+    DecidedBy,
+    OnlyCause,
+    OnlyFlow,
+    OnlyStep,
+    WaitingLonger,
+)
 from tierwise.cli.output import print_json
 from tierwise.cli.person import user_name
-from tierwise.errors import Misuse
+from tierwise.errors import Misuse, UnknownName
 
 if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, RunRow
     from tierwise.project import Project
+    from tierwise.review.backlog import QueueFilter
     from tierwise.review.queue import ReviewItem
 
 _KEYS = "a approve   e edit   r reject   s skip   q quit "
+_MOST_LISTED = 50  # documents of a queue
 _DECIDE = "Decide about one document"  # the panel of these options
 
 
 def review(
-    run: RunArgument = "latest",
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's id, the beginning of an id, or `latest`; or a document that waits. "
+            "Default: all runs.",
+        ),
+    ] = None,
     document: Annotated[
         str | None,
         typer.Argument(
             metavar="DOCUMENT", help="The id of a document to show, or to decide on."
         ),
     ] = None,
+    flow: OnlyFlow = None,
+    cause: OnlyCause = None,
+    older_than: WaitingLonger = None,
     step: OnlyStep = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            help="List at most this number of a queue; default: 50, with --json all.",
+        ),
+    ] = None,
     interactive: Annotated[
         bool,
         typer.Option(
@@ -98,24 +126,51 @@ def review(
 ) -> None:
     """Approve, edit or reject the deferred answers.
 
-    `tierwise review` lists the newest run's deferred documents. `tierwise review RUN DOCUMENT`
-    shows the text, every answer and its failed checks. With `--approve`, `--edit` or `--reject` it
+    `tierwise review` lists what waits over all runs, by flow, the longest wait first.
+    `tierwise review RUN` lists one run's deferred documents. `tierwise review RUN DOCUMENT` shows
+    the text, every answer and its failed checks. With `--approve`, `--edit` or `--reject` it
     records a decision, which applies at once, and in later runs to the same question about the same
-    text. Then `tierwise retry RUN` runs the later steps.
+    text. Then `tierwise retry RUN` or `tierwise retry --all` runs the later steps.
     """
     from tierwise.cli.render.review import print_decision
+    from tierwise.cli.waiting import queue_filter
     from tierwise.review.queue import find_item, waiting
 
     # --edit with an empty text is an edit, too: hence `is not None`.
     decisions = [approve, edit is not None, editor, reject, reopen]
-    _check_options(decisions, document, attempt, approve=approve)
+    _check_options(decisions, attempt, approve=approve)
+    wanted = queue_filter(flow, cause, older_than, step)
+    if run is not None and (flow or cause or older_than):
+        raise Misuse(
+            "--flow, --cause and --older-than select from all runs; leave out the run"
+        )
     project = find_project()
     with open_ledger(project) as ledger:
-        row = ledger.runs.resolve(run)
+        if run is None:
+            if any(decisions):
+                raise Misuse(
+                    "name the document that you decide about: tierwise review RUN DOCUMENT"
+                )
+            _review_all(
+                project,
+                ledger,
+                wanted,
+                limit,
+                by or user_name(),
+                interactive=interactive,
+                as_json=as_json,
+            )
+            return
+        row, document = _find_run(project, ledger, run, document)
+        if any(decisions) and document is None:
+            raise Misuse(
+                "name the document that you decide about: tierwise review RUN DOCUMENT"
+            )
         if document is None and interactive:
-            _decide_in_turn(project, ledger, row, step, by or user_name())
-        elif document is None:
             items = list(waiting(ledger, row.id, step))
+            _decide_in_turn(project, ledger, items, by or user_name())
+        elif document is None:
+            items = list(waiting(ledger, row.id, step))[:limit]
             _list(items, row, as_json=as_json)
         elif any(decisions):
             item = find_item(ledger, row.id, document, step)
@@ -133,26 +188,64 @@ def review(
             )
             print_decision(decision, as_json=as_json)
         else:
-            _show(
-                project,
-                ledger,
-                row,
-                find_item(ledger, row.id, document, step),
-                as_json=as_json,
-            )
+            item = find_item(ledger, row.id, document, step)
+            _show(project, ledger, row, item, as_json=as_json)
+
+
+def _find_run(
+    project: Project, ledger: Ledger, name: str, document: str | None
+) -> tuple[RunRow, str | None]:
+    """Return the run and document of the arguments; a document that waits may be named alone."""
+    from tierwise.review.backlog import read_backlog, run_of_waiting
+
+    try:
+        return ledger.runs.resolve(name), document
+    except UnknownName:
+        if document is not None:
+            raise
+        backlog = read_backlog(ledger, project)
+        if not any(
+            row.document_id == name for row in (*backlog.waiting, *backlog.decided)
+        ):
+            raise
+    return ledger.runs.resolve(run_of_waiting(backlog, name)), name
+
+
+def _review_all(
+    project: Project,
+    ledger: Ledger,
+    wanted: QueueFilter,
+    limit: int | None,
+    by: str,
+    *,
+    interactive: bool,
+    as_json: bool,
+) -> None:
+    """List what waits over all runs, or decide it in turn."""
+    from tierwise.cli.render.backlog import backlog_data, print_backlog
+    from tierwise.cli.waiting import nothing_waits
+    from tierwise.review.backlog import read_backlog, read_items
+
+    backlog = read_backlog(ledger, project, wanted)
+    if interactive:
+        items = read_items(ledger, backlog.waiting[:limit])
+        _decide_in_turn(project, ledger, items, by)
+        return
+    if as_json:
+        rows = backlog.waiting[:limit]
+        print_json(backlog_data(rows, read_items(ledger, rows)))
+        return
+    rows = backlog.waiting[: limit or _MOST_LISTED]
+    print_backlog(backlog, rows, read_items(ledger, rows), nothing_waits(ledger))
 
 
 def _check_options(
-    decisions: list[bool], document: str | None, attempt: int | None, *, approve: bool
+    decisions: list[bool], attempt: int | None, *, approve: bool
 ) -> None:
     """Raise Misuse for options that do not go together."""
     if sum(decisions) > 1:
         raise Misuse(
             "decide once: only one of --approve, --edit, --editor, --reject and --reopen"
-        )
-    if any(decisions) and document is None:
-        raise Misuse(
-            "name the document that you decide about: tierwise review RUN DOCUMENT"
         )
     if attempt is not None and not approve:
         raise Misuse(
@@ -217,22 +310,21 @@ def _decide(
 
 
 def _decide_in_turn(
-    project: Project, ledger: Ledger, run: RunRow, step: str | None, by: str
+    project: Project, ledger: Ledger, items: list[ReviewItem], by: str
 ) -> None:
     """Show one document after the other, and record the decision of the key that is pressed."""
-    from tierwise.review import queue
-
     # Keys are read one by one, which a pipe cannot give.
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Misuse(
             "-i asks at a terminal; in a script, name the document and give --approve, --edit "
             "or --reject"
         )
-    # A list, because the total is shown, and decisions change what waits.
-    items = list(queue.waiting(ledger, run.id, step))
-    decided = 0
+    runs: dict[str, RunRow] = {}
+    decided: list[str] = []  # the runs of the decisions
     for number, item in enumerate(items, 1):
-        _show(project, ledger, run, item)
+        if item.run_id not in runs:
+            runs[item.run_id] = ledger.runs.resolve(item.run_id)
+        _show(project, ledger, runs[item.run_id], item)
         key = _key(f"{number} of {len(items)}   {_KEYS}")
         decision = None
         # Again after a mistake; s and q leave the loop without a decision.
@@ -245,15 +337,16 @@ def _decide_in_turn(
                 key = _key(_KEYS)
         if decision:
             typer.echo(f"{item.document_id}, {item.step}: {decision.says}")
-            decided += 1
+            decided.append(item.run_id)
         if key == "q":
             break
     rest = "nothing waits"
     if items:
-        rest = f"{len(items) - decided} still wait"
-    line = f"{decided} decided, {rest}."
+        rest = f"{len(items) - len(decided)} still wait"
+    line = f"{len(decided)} decided, {rest}."
     if decided:
-        line += f" Continue with: tierwise retry {run.id}"
+        again = decided[0] if len(set(decided)) == 1 else "--all"
+        line += f" Continue with: tierwise retry {again}"
     typer.echo(line)
 
 

@@ -336,6 +336,16 @@ class OutcomeRecord(Base):
     """A document's outcome in a step of a run."""
 
     __tablename__ = "outcomes"
+    __table_args__ = (
+        Index(None, "document_hash"),
+        # The queue needs these alone, and a wide table is slow to read.
+        Index(
+            "ix_outcomes_deferred",
+            "document_hash",
+            sqlite_where=text("status = 'deferred'"),
+            postgresql_where=text("status = 'deferred'"),
+        ),
+    )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     document_id: Mapped[str] = mapped_column(primary_key=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
+
+# Run and document of everything that waits over all runs.
+Waiting = Collection[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,9 @@ class RunReport:
             nothing = "; ".join(dict.fromkeys(each.empty() for each in self.summaries))
             return f"Nothing was looked at: {nothing}."
         checked = [f"none of {plural(documents, 'document')} is deferred"]
+        deferred = sum(len(each.deferred) for each in self.summaries)
+        if deferred:
+            checked = [f"later runs took up what was deferred ({deferred})"]
         if self.rows:
             checked.append("no call failed because of the setup")
         if self.certified_steps is None:
@@ -95,11 +101,16 @@ class RunReport:
 
 
 def build_report(
-    ledger: Ledger, runs: Sequence[RunRow], facts: ProjectFacts, today: datetime.date
+    ledger: Ledger,
+    runs: Sequence[RunRow],
+    facts: ProjectFacts,
+    today: datetime.date,
+    waiting: Waiting | None = None,
 ) -> RunReport:
     """Read the figures of some runs, newest first. Raises LedgerError.
 
-    The trend of a single run is that of its flow until then.
+    A document that is not `waiting` any more needs no attention; None: all that these runs
+    deferred do. The trend of a single run is that of its flow until then.
     """
     run_ids = [run.id for run in runs]
     summaries = [summarize_run(ledger.runs, run_id) for run_id in run_ids]
@@ -119,6 +130,7 @@ def build_report(
         trend_runs = ledger.runs.before(runs[0])
     else:
         trend_runs = _runs_of_one_flow(runs)
+    open_summaries = [_without_settled(summary, waiting) for summary in summaries]
     verdicts = ledger.summaries.verdict_counts([run.id for run in trend_runs])
     return RunReport(
         summaries=summaries,
@@ -130,7 +142,7 @@ def build_report(
         certificates=certificates,
         trend=trend(trend_runs, verdicts),
         charges=chargeback(runs),
-        attention=attention_items(summaries, errors, facts, today),
+        attention=attention_items(open_summaries, errors, facts, today),
         certified_steps=_certified_steps(rows, facts),
     )
 
@@ -142,6 +154,15 @@ def _certified_steps(
     if facts.catalog is None:
         return None
     return list(dict.fromkeys(row.step for row in rows if row.step in facts.floors))
+
+
+def _without_settled(summary: RunSummary, waiting: Waiting | None) -> RunSummary:
+    """Return a summary without the deferred documents that a later run took up."""
+    if waiting is None:
+        return summary
+    run_id = summary.run.id
+    deferred = [row for row in summary.deferred if (run_id, row.document_id) in waiting]
+    return replace(summary, deferred=deferred)
 
 
 def _runs_of_one_flow(runs: Sequence[RunRow]) -> list[RunRow]:

@@ -26,7 +26,7 @@ _MOST_ANSWER = 140  # characters in the list
 def print_queue(items: list[ReviewItem], run: RunRow) -> None:
     """Print the documents that wait, and the commands to type next."""
     print_table(
-        [_cells(item) for item in items],
+        [item_cells(item) for item in items],
         title=f"{run.flow} · run {run.id}: {len(items)} wait",
         empty=f"nothing waits in run {run.id}",
     )
@@ -127,7 +127,8 @@ def _decision_data(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _cells(item: ReviewItem) -> dict[str, Any]:
+def item_cells(item: ReviewItem) -> dict[str, Any]:
+    """Return a document that waits as the row of a table."""
     outcome = item.outcome
     costs = [attempt.cost for attempt in outcome.attempts]
     # Calls of unknown cost are not 0 USD: `usd` names their number.

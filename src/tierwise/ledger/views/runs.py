@@ -27,7 +27,6 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.orm import aliased
 
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.leases import RunProcess, is_over, run_process
@@ -56,6 +55,18 @@ from tierwise.ledger.tables import (
 )
 from tierwise.ledger.views.lost import lost_calls
 from tierwise.ledger.views.model_rows import summary_rows
+from tierwise.ledger.views.waiting import (
+    Decisions,
+    PlaceOf,
+    QueueSpan,
+    WaitingRow,
+    decisions_query,
+    outcomes_query,
+    run_facts,
+    runs_query,
+    still_waiting,
+    without_replaced,
+)
 from tierwise.records import (
     Attempt,
     Cause,
@@ -75,6 +86,7 @@ _CHUNK = 1000  # rows fetched at once where many are read
 _Key = tuple[str, str, str]  # step, tier, model
 _Of = tuple[ColumnElement[bool], ...]  # which attempts
 _Query = Select[Any]
+_MEASURING = ("certify ", "try ")
 _FAULT: Cause = "provider_fault"
 # A deferred outcome, and the names of each model's errors in its step.
 IsPassing = Callable[[Outcome, Mapping[str, Collection[str]]], bool]
@@ -372,32 +384,63 @@ class Runs:
         return last_runs
 
     def waiting(self) -> Iterator[str]:
-        """Yield the ids of the runs in which documents waited at the end, newest first.
+        """Yield the ids of the runs in which documents wait, newest first: see `queue`."""
+        rows = sorted(self.queue(), key=lambda row: (-row.run_started_at, row.run_id))
+        yield from dict.fromkeys(row.run_id for row in rows)
 
-        Measurements are left out, and so are runs whose documents have all been in a later run of
-        the same flow.
+    @outlasts_outages
+    def queue(self, place_of: PlaceOf = str) -> list[WaitingRow]:
+        """Return all outcomes of documents that wait, over all runs, the longest wait first.
+
+        Those with an accepted answer of a person wait for a later run alone: `is_decided`.
+        `place_of` gives the place of a source that a run names in its parameters. Measurements are
+        left out.
         """
-        later = aliased(Run)
-        # The same id in a later run of the flow means that the document was tried again.
-        again = aliased(OutcomeRecord)
-        has_later = exists().where(
-            again.document_id == OutcomeRecord.document_id,
-            again.run_id == later.id,
-            later.flow == Run.flow,
-            later.started_at > Run.started_at,
+        is_counted = is_measurement() == 0
+        with self._database.reading() as connection:
+            runs = run_facts(connection.execute(runs_query(is_counted)), place_of)
+            decisions = Decisions(connection.execute(decisions_query()))
+            rows = connection.execute(outcomes_query(is_counted))
+            waiting = still_waiting(rows, runs, decisions, WENT_THROUGH)
+
+            def seen_later(run_ids: Sequence[str], ids: Sequence[str]) -> list[Any]:
+                return _seen_in(connection, run_ids, ids)
+
+            return without_replaced(waiting, runs, seen_later)
+
+    @outlasts_outages
+    def flows(self) -> list[str]:
+        """Return the names of all flows that ran."""
+        query = select(Run.flow).where(is_measurement() == 0).distinct()
+        with self._database.reading() as connection:
+            return sorted(connection.scalars(query))
+
+    @outlasts_outages
+    def span(self) -> QueueSpan:
+        """Return the number of runs and flows, and when the first run began; no measurements."""
+        query = select(
+            func.count().label("runs"),
+            func.count(Run.flow.distinct()).label("flows"),
+            func.min(Run.started_at).label("since"),
+        ).where(is_measurement() == 0)
+        with self._database.reading() as connection:
+            row = connection.execute(query).one()
+        return QueueSpan(row.runs, row.flows, row.since)
+
+    @outlasts_outages
+    def empty_since(self, run: RunRow) -> list[RunRow]:
+        """Return the completed runs after a run that had no document, newest first."""
+        newer = select(Run).where(
+            Run.started_at > run.started_at,
+            Run.state == "completed",
+            ~exists().where(OutcomeRecord.run_id == Run.id),
+            Run.removed_at.is_(None),
+            is_measurement() == 0,
         )
-        waits = exists().where(
-            OutcomeRecord.run_id == Run.id,
-            OutcomeRecord.status == "deferred",
-            ~has_later,
-        )
-        query = (
-            select(Run.id)
-            .where(waits, is_measurement() == 0)
-            .order_by(Run.started_at.desc(), Run.id)
-        )
-        for row in self._stream(query):
-            yield row.id
+        with self._database.reading() as connection:
+            return _runs(
+                connection, newer.order_by(Run.started_at.desc(), Run.id).limit(_CHUNK)
+            )
 
     @outlasts_outages
     def deferred(self, run_id: str) -> list[DeferredRow]:
@@ -504,25 +547,28 @@ def _key(row: Any) -> _Key:
 
 
 def _latest(connection: Connection) -> RunRow:
-    """Return the newest run that did something, is under way, or was completed. Raises Misuse.
+    """Return the newest run that did something or is under way. Raises Misuse.
 
+    A schedule makes many runs without a new document: these count only where no run did anything.
     Measurements count only where no flow has run: a person who asks for the last run means a
     flow's.
     """
     has_outcomes = exists().where(OutcomeRecord.run_id == Run.id)
     has_attempts = exists().where(AttemptRecord.run_id == Run.id)
-    did_something = or_(has_outcomes, has_attempts, Run.state == "completed")
+    did_something = or_(has_outcomes, has_attempts)
+    is_completed = Run.state == "completed"
+    is_empty = case((and_(is_completed, ~did_something), 1), else_=0)
     columns = (Run.id, Run.state, Run.owner, Run.lease_until)
     query = (
-        select(*columns, did_something.label("did_something"))
-        .where(or_(did_something, Run.state == "running"))
+        select(*columns, or_(did_something, is_completed).label("counts"))
+        .where(or_(did_something, is_completed, Run.state == "running"))
         # 0 sorts before 1: every run of a flow comes before the measurements.
-        .order_by(is_measurement(), Run.started_at.desc(), Run.id)
+        .order_by(is_measurement(), is_empty, Run.started_at.desc(), Run.id)
     )
     now = time.time()
     for row in connection.execute(query.limit(_CHUNK)):
         # of a run that is still `running`, the process may have died before its first document
-        if row.did_something or not is_over(row.owner, row.lease_until, now):
+        if row.counts or not is_over(row.owner, row.lease_until, now):
             return _runs(connection, select(Run).where(Run.id == row.id))[0]
     if connection.scalar(select(func.count()).select_from(Run)):
         raise Misuse(
@@ -531,11 +577,32 @@ def _latest(connection: Connection) -> RunRow:
     raise Misuse("the ledger has no runs yet; run a flow first")
 
 
+def _seen_in(
+    connection: Connection, run_ids: Sequence[str], document_ids: Sequence[str]
+) -> list[Any]:
+    """Return run, document and hash of the outcomes of some documents in some runs."""
+    o = OutcomeRecord
+    columns = (o.run_id, o.document_id, o.document_hash)
+    rows: list[Any] = []
+    for start in range(0, len(document_ids), _CHUNK):
+        ids = document_ids[start : start + _CHUNK]
+        for first in range(0, len(run_ids), _CHUNK):
+            of_runs = o.run_id.in_(run_ids[first : first + _CHUNK])
+            query = select(*columns).where(of_runs, o.document_id.in_(ids)).distinct()
+            rows += connection.execute(query).all()
+    return rows
+
+
 def is_measurement() -> ColumnElement[int]:
     """Select 1 for a run of `tierwise certify` or `try`, named after the command, with no flow."""
-    named = [Run.flow.startswith(command) for command in ("certify ", "try ")]
+    named = [Run.flow.startswith(command) for command in _MEASURING]
     # a flow of such a name has a flow run in Prefect
     return case((and_(Run.flow_run_id.is_(None), or_(*named)), 1), else_=0)
+
+
+def is_measurement_run(run: RunRow) -> bool:
+    """Return True for a run that `is_measurement` selects."""
+    return run.flow_run_id is None and run.flow.startswith(_MEASURING)
 
 
 def _runs(connection: Connection, query: _Query) -> list[RunRow]:
