@@ -205,3 +205,28 @@ def test_a_retry_finds_the_run_that_has_documents_that_wait(
 
     nothing = terminal("retry", cwd=project)
     assert (nothing.code, "deferred no such document" in nothing.err) == (2, True)
+
+
+def test_retry_all_asks_again_for_what_waits_in_any_run(
+    prefect_server: str, terminal: Terminal, project: Path, standin: Standin
+) -> None:
+    """A letter and a whole folder are gone: both are said, and the others are done."""
+    standin.answer("no JSON at all")
+    terminal("run", "sort_inbox", cwd=project)
+    terminal("run", "sort_inbox", "--source", "other", cwd=project)
+    (project / "inbox" / "inbox-a.txt").unlink()
+    (project / "other").rename(project / "away")
+    standin.answer(lambda r: json.dumps({"label": "order", "evidence": r.document[:8]}))
+
+    options = ("--fresh", "--flow", "sort_inbox", "--cause", "failed_checks")
+    retried = terminal("retry", "--all", *options, cwd=project)
+    assert retried.code == 1
+    assert "4 documents of 2 runs are asked again" in retried.err
+    assert "Of 2 that waited, 1 are done and 0 still wait." in retried.err
+    assert "No longer in the source: inbox-a.txt" in retried.err
+    assert "2 documents still wait" in retried.err
+
+    (project / "away").rename(project / "other")
+    assert terminal("retry", "--all", "--fresh", cwd=project).code == 0
+    left = json.loads(terminal("review", "--json", cwd=project).out)
+    assert [row["document"] for row in left] == ["inbox-a.txt"]

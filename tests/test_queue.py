@@ -112,10 +112,7 @@ def test_empty_runs_hide_nothing(ledger: Ledger) -> None:
 def test_what_a_later_run_settled_is_gone(ledger: Ledger) -> None:
     record(ledger, 1, {"a": deferred(), "b": deferred(), "c": deferred()})
     record(ledger, 2, {"a": accepted(), "b": deferred()})
-    assert queue(ledger) == [("run-2", "b"), ("run-1", "c")] or queue(ledger) == [
-        ("run-1", "c"),
-        ("run-2", "b"),
-    ]
+    assert sorted(queue(ledger)) == [("run-1", "c"), ("run-2", "b")]
 
 
 def test_another_tenants_letter_of_the_same_name_and_text_still_waits(
@@ -326,7 +323,6 @@ def test_review_lists_what_waits_over_all_runs_by_flow(
     assert "minutes: 1 wait" in out
     assert "inbox" in out
     assert "unreadable" in out
-    assert "run-2" in out
     for options, names in [
         ((), ["a", "b", "m"]),
         (("--flow", "support_inbox"), ["a", "b"]),

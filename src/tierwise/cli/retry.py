@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -114,7 +115,7 @@ def _retry_all(
     with open_ledger(project) as ledger:
         backlog = read_backlog(ledger, project, wanted)
         plans = plan_retries(ledger, backlog)
-        runs = [ledger.runs.resolve(plan.run_id) for plan in plans]
+        runs = [ledger.runs.resolve(plan.retry.run_id) for plan in plans]
         nothing = nothing_waits(ledger)
         if backlog.total:
             documents = plural(backlog.total, "document")
@@ -126,7 +127,7 @@ def _retry_all(
         return
     if verbose:
         show_prefect_log()
-    asked = sum(len(plan.again) for plan in plans)
+    asked = sum(len(plan.waiting) for plan in plans)
     typer.echo(
         f"{plural(asked, 'document')} of {plural(len(plans), 'run')} "
         f"{'is' if asked == 1 else 'are'} asked again",
@@ -141,23 +142,24 @@ def _retry_all(
             function = _load_flow(project, before)
             parameters = _parameters(function, before)
             summary = run_flow(
-                function, parameters, server=server, fresh=fresh, retry=plan
+                function, parameters, server=server, fresh=fresh, retry=plan.retry
             )
         except TierwiseError as error:
             # Such as a source or a flow that is gone: the other runs are repeated all the same.
             failures += 1
-            count = plural(len(plan.again), "document")
-            still = "still waits" if len(plan.again) == 1 else "still wait"
+            count = plural(len(plan.waiting), "document")
+            still = "still waits" if len(plan.waiting) == 1 else "still wait"
             typer.echo(f"not asked again: {error}; {count} {still}", err=True)
             failed = {"run": before.id, "new_run": None, "error": str(error)}
-            results.append(failed | {"waited": sorted(plan.again)})
+            results.append(failed | {"waited": sorted(plan.waiting)})
             continue
         if not as_json:
             typer.echo(f"run {summary.run.id}: {summary.headline()}")
-        _print_result(project, summary.run.id, plan)
+        waited = replace(plan.retry, again=plan.waiting)
+        _print_result(project, summary.run.id, waited)
         failures += summary.failed
         done = {"run": before.id, "new_run": summary.run.id, "error": None}
-        results.append(done | {"waited": sorted(plan.again)})
+        results.append(done | {"waited": sorted(plan.waiting)})
     if as_json:
         print_json(results)
     if failures:

@@ -55,6 +55,11 @@ class Backlog:
     waiting: Sequence[WaitingRow]
     decided: Sequence[WaitingRow]
     total: int
+    every: Sequence[WaitingRow]  # whether they fit or not, decided ones included
+
+    def open_of(self, run_id: str) -> set[str]:
+        """Return the documents whose newest run is this one, and that wait."""
+        return {row.document_id for row in self.every if row.run_id == run_id}
 
 
 def count_documents(rows: Sequence[WaitingRow]) -> int:
@@ -78,6 +83,7 @@ def read_backlog(
         waiting=[row for row in fitting if not row.is_decided],
         decided=[row for row in fitting if row.is_decided],
         total=count_documents([row for row in rows if not row.is_decided]),
+        every=rows,
     )
 
 
@@ -109,19 +115,33 @@ def run_of_waiting(backlog: Backlog, document_id: str) -> str:
     return run_ids[0]
 
 
-def plan_retries(ledger: Ledger, backlog: Backlog) -> list[Retry]:
+@dataclass(frozen=True, slots=True)
+class PlannedRetry:
+    """A run to repeat, and those of its documents that wait and are meant."""
+
+    retry: Retry
+    waiting: frozenset[str]
+
+
+def plan_retries(ledger: Ledger, backlog: Backlog) -> list[PlannedRetry]:
     """Return one retry for each run in which documents wait, the oldest run first."""
     rows = sorted(
         (*backlog.waiting, *backlog.decided),
         key=lambda row: (row.run_started_at, row.run_id),
     )
-    again: dict[str, set[str]] = {}
+    meant: dict[str, set[str]] = {}
     for row in rows:
-        again.setdefault(row.run_id, set()).add(row.document_id)
-    return [
-        Retry(run_id, frozenset(ledger.reviews.documents(run_id)), frozenset(ids))
-        for run_id, ids in again.items()
-    ]
+        meant.setdefault(row.run_id, set()).add(row.document_id)
+    plans: list[PlannedRetry] = []
+    for run_id, ids in meant.items():
+        deferred = {document_id for document_id, _, _ in ledger.reviews.waited(run_id)}
+        # A later run took these up. Their old outcome must not become the newest one: they go
+        # through once more, with the answers paid for then.
+        taken_up = deferred - backlog.open_of(run_id)
+        documents = frozenset(ledger.reviews.documents(run_id))
+        retry = Retry(run_id, documents, frozenset(ids | taken_up))
+        plans.append(PlannedRetry(retry, frozenset(ids)))
+    return plans
 
 
 def _name(flow: str) -> str:

@@ -54,18 +54,23 @@ def _print_tables(
     of_flows: dict[str, list[WaitingRow]] = {}
     for row in backlog.waiting:
         of_flows.setdefault(row.flow, []).append(row)
+    # A document alone names its run, unless one of the same name waits elsewhere.
+    runs_and_names = {(row.run_id, row.document_id) for row in backlog.waiting}
+    names = {row.document_id for row in backlog.waiting}
+    is_ambiguous = len(names) < len(runs_and_names)
     for flow, waiting in of_flows.items():
         # the first one is the oldest
         age = age_text(now - waiting[0].waits_since)
-        print_table(
-            [
-                _cells(row, item, now)
-                for row, item in zip(rows, items, strict=True)
-                if row.flow == flow
-            ],
-            title=f"{flow}: {count_documents(waiting)} wait, the oldest for {age}",
-            empty=f"{flow}: {count_documents(waiting)} wait, the oldest for {age} (none listed)",
-        )
+        title = f"{flow}: {count_documents(waiting)} wait, the oldest for {age}"
+        sources = {row.source for row in waiting}
+        if len(sources) == 1 and waiting[0].source:
+            title += f"; from {waiting[0].source}"
+        cells = [
+            _cells(row, item, now, has_source=len(sources) > 1, has_run=is_ambiguous)
+            for row, item in zip(rows, items, strict=True)
+            if row.flow == flow
+        ]
+        print_table(cells, title=title, empty=f"{title} (none listed)")
     left_out = len(backlog.waiting) - len(rows)
     if left_out:
         typer.echo(
@@ -106,16 +111,21 @@ def age_text(seconds: float) -> str:
     return f"{seconds / _DAY:.0f} days"
 
 
-def _cells(row: WaitingRow, item: ReviewItem, now: float) -> dict[str, Any]:
+def _cells(
+    row: WaitingRow, item: ReviewItem, now: float, *, has_source: bool, has_run: bool
+) -> dict[str, Any]:
     cells = item_cells(item)
-    document = cells.pop("document")
-    step = cells.pop("step")
+    source = {"source": row.source or ""} if has_source else {}
+    run = {"run": row.run_id} if has_run else {}
     return {
-        "document": document,
+        "document": row.document_id,
         "age": age_text(now - row.waits_since),
         "cause": row.cause or "",
-        "step": step,
-        "source": row.source or "",
-        "run": row.run_id,
-        **cells,
+        "step": row.step,
+        **source,
+        **run,
+        "sensitivity": cells["sensitivity"],
+        "failed": cells["failed"],
+        "answer": cells["answer"],
+        "reason": cells["reason"],
     }
