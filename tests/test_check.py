@@ -444,6 +444,14 @@ def test_a_deployment_of_a_flow_that_is_gone_is_found(project: Checked) -> None:
           - {name: c, entrypoint: "flows/night.py:nigth"}
           - {name: d, entrypoint: "flows/night.py:night", parameters: {sauce: x}}
           - {name: e, entrypoint: "elsewhere.flows.night"}
+          - name: f
+            entrypoint: flows/night.py:night
+            work_pool:
+              name: tierwise
+              job_variables:
+                env: {A: "1"}
+                command: make
+          - {name: g, work_pool: {name: own, job_variables: {command: make}}}
         """,
     )
     assert project.code() == 1
@@ -451,6 +459,8 @@ def test_a_deployment_of_a_flow_that_is_gone_is_found(project: Checked) -> None:
         "error 3: no file named 'flows/nigth.py'; did you mean 'flows/night.py'?",
         "error 4: flows/night.py has no flow named 'nigth'; did you mean 'night'?",
         "error 5: night takes no parameter named 'sauce'; did you mean 'source'?",
+        "error 13: the work pool 'tierwise' of `tierwise up` takes no 'command', which could "
+        "start any program; use a pool of your own, or remove it",
     ]
 
 

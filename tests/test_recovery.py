@@ -22,8 +22,8 @@ from prefect.states import Cancelling, Paused, Pending, Running
 from tests.kit.projects import make_project, model
 from tierwise.ledger import Ledger, RunInfo
 from tierwise.ledger.processes import name_of_place, new_process_identity
+from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.recovery import Recovery
-from tierwise.orchestrate.services import POOL
 from tierwise.project import Project
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

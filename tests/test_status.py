@@ -20,8 +20,9 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin, status, unused_address
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger, RunInfo
+from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.server_status import read_server_status, with_ledger
-from tierwise.orchestrate.services import FOLDER, POOL, server_of
+from tierwise.orchestrate.services import FOLDER, server_of
 from tierwise.orchestrate.status import (
     SLOT,
     Deployment,

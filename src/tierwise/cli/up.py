@@ -284,7 +284,7 @@ def _asks_for_our_password(root: Path, url: str) -> bool:
 
 def restrict_pool(root: Path) -> None:
     """Have the work pool take from a run nothing that could start another program."""
-    from tierwise.orchestrate.services import POOL
+    from tierwise.lint.job_variables import POOL
     from tierwise.orchestrate.work_pool import restrict_work_pool
 
     removed = restrict_work_pool(root)
@@ -332,8 +332,8 @@ def recover(root: Path) -> None:
 
 def _start_worker(root: Path, service: Service, started: list[Service]) -> None:
     """Start the worker unless it runs and is for this server."""
+    from tierwise.lint.job_variables import POOL
     from tierwise.orchestrate.server import has_worker, hold_back
-    from tierwise.orchestrate.services import POOL
     from tierwise.orchestrate.supervision import (
         end_alone,
         is_current,

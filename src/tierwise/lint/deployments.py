@@ -9,6 +9,7 @@ from typing import Any
 
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.lint.findings import Finding, finding_at, finding_from_error
+from tierwise.lint.job_variables import job_variable_findings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
 _KIND = "deployment"
@@ -27,6 +28,7 @@ def deployment_findings(root: Path) -> Iterator[Finding]:
     deployments = source.data.get("deployments") if _is_mapping(source.data) else None
     if not isinstance(deployments, list):
         return
+    yield from job_variable_findings(source)
     for number, deployment in enumerate(deployments):
         if _is_mapping(deployment):
             yield from _findings(source, ("deployments", number), deployment, root)

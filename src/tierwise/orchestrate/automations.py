@@ -22,8 +22,8 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import SecretStr, ValidationError
 
 from tierwise.errors import ConfigError, Misuse
+from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.alerts import PREFIX, TAG, WATCHED, Alert, alerts_of
-from tierwise.orchestrate.services import POOL
 from tierwise.policy.alerts import AlertSettings, Channel
 
 _BLOCKS: dict[Channel, tuple[str, str]] = {

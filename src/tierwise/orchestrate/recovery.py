@@ -30,6 +30,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Sched
 
 from tierwise.ledger import Ledger, RunProcess
 from tierwise.ledger.processes import is_running, name_of_place, started_at
+from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.liveness import (
     Process,
     RunFacts,
@@ -37,7 +38,6 @@ from tierwise.orchestrate.liveness import (
     needs_heartbeats,
     verdict,
 )
-from tierwise.orchestrate.services import POOL
 
 if TYPE_CHECKING:
     from tierwise.project import Project

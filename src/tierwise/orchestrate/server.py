@@ -31,9 +31,9 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
 from tierwise.errors import TierwiseError
+from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.environment import answers, no_server_at
 from tierwise.orchestrate.liveness import BEGINS_IN_S
-from tierwise.orchestrate.services import POOL
 from tierwise.orchestrate.temporary_server import temporary_server
 from tierwise.policy.addresses import in_house
 from tierwise.records import Sensitivity, rank

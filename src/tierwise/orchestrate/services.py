@@ -26,7 +26,6 @@ from tierwise.text.private import (
 )
 
 FOLDER = Path(".tierwise/services")  # below the project's root
-POOL = "tierwise"  # the work pool of `tierwise up`, as prefect.yaml has it
 _ADDRESS = "server.url"
 _SERVER = "server"
 _LOCKED_S = 1.0  # a lock that is held for longer is a living service's

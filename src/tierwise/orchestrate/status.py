@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tierwise.ledger.processes import started_at
+from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.services import (
-    POOL,
     Service,
     server_of,
     supervisor_of,

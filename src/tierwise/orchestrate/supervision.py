@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 
 from tierwise.errors import TierwiseError
 from tierwise.ledger.processes import name_of_place
+from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.api_password import ADDRESS, CLIENT, server_environment
 from tierwise.orchestrate.environment import FLOW_RETRIES, RETRIES, prefect_home
 from tierwise.orchestrate.log_rotation import rotate
 from tierwise.orchestrate.services import (
     FOLDER,
-    POOL,
     Service,
     remembered_address,
     server_of,

@@ -6,7 +6,7 @@ a caller of the API. Ours takes variables alone, and only those of prefect.yaml 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 
 from tierwise.errors import ConfigError
-from tierwise.orchestrate.services import POOL
+from tierwise.lint.job_variables import (
+    ENV,
+    POOL,
+    job_variable_findings,
+    pooled_job_variables,
+)
 from tierwise.text.yaml import read_yaml
 
 _TYPE = "process"
-_ENV = "env"
 _HARMLESS = {
     "name": {"type": ["string", "null"], "title": "Name", "default": None},
     "labels": {
@@ -75,7 +79,7 @@ def pool_template(
         if any("{{" in str(value) for value in wanted.get(name, [])):
             schemas[name] = {"type": ["string", "null"]}
     if schemas:
-        properties[_ENV] = {
+        properties[ENV] = {
             "type": "object",
             "title": "Environment variables",
             "description": "Only variables of prefect.yaml, with its values.",
@@ -83,7 +87,7 @@ def pool_template(
             "additionalProperties": False,
         }
         if defaults:
-            properties[_ENV]["default"] = dict(defaults)
+            properties[ENV]["default"] = dict(defaults)
     return {
         "job_configuration": {name: f"{{{{ {name} }}}}" for name in properties},
         "variables": {
@@ -97,17 +101,14 @@ def pool_template(
 def _variables_of_deployments(root: Path) -> dict[str, list[Any]]:
     """Return the values of each variable that deployments in this pool set. Raises ConfigError."""
     path = root / "prefect.yaml"
+    if not path.exists():
+        return {}
+    source = read_yaml(path)
+    for finding in job_variable_findings(source):
+        raise ConfigError(finding.message, path=finding.path, line=finding.line)
     values: dict[str, list[Any]] = {}
-    for index, job_variables in _job_variables(path):
-        for name in job_variables:
-            if name not in (_ENV, *_HARMLESS):
-                raise ConfigError(
-                    f"the work pool '{POOL}' of `tierwise up` takes no '{name}', which could "
-                    "start any program; use a pool of your own, or remove it",
-                    path=path,
-                    line=read_yaml(path).line(("deployments", index, "work_pool")),
-                )
-        variables = job_variables.get(_ENV)
+    for _, job_variables in pooled_job_variables(source):
+        variables = job_variables.get(ENV)
         if not isinstance(variables, dict):
             continue
         for name, value in variables.items():
@@ -117,25 +118,10 @@ def _variables_of_deployments(root: Path) -> dict[str, list[Any]]:
     return values
 
 
-def _job_variables(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the job variables of each deployment in this pool, with its place in the file."""
-    if not path.exists():
-        return
-    data = read_yaml(path).data
-    deployments = data.get("deployments") if isinstance(data, dict) else None
-    for index, deployment in enumerate(deployments or []):
-        pool = deployment.get("work_pool") if isinstance(deployment, dict) else None
-        if not isinstance(pool, dict) or pool.get("name") != POOL:
-            continue
-        job_variables = pool.get("job_variables")
-        if isinstance(job_variables, dict):
-            yield index, job_variables
-
-
 def _defaults(template: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables that a pool gives to every run."""
-    configured = template.get("job_configuration", {}).get(_ENV)
-    default = template.get("variables", {}).get("properties", {}).get(_ENV, {})
+    configured = template.get("job_configuration", {}).get(ENV)
+    default = template.get("variables", {}).get("properties", {}).get(ENV, {})
     defaults = dict(configured) if isinstance(configured, dict) else {}
     if isinstance(default.get("default"), dict):
         defaults.update(default["default"])
