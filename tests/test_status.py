@@ -32,7 +32,7 @@ from tierwise.orchestrate.status import (
     RunStatus,
     Server,
     ServiceStatus,
-    WaitingRun,
+    WaitingFlow,
 )
 from tierwise.orchestrate.supervision import end_alone, start, want
 
@@ -58,7 +58,7 @@ FULL = Pool(POOL, is_paused=False, workers=1, is_full=True)
 def problems(
     deployment: Deployment = WELL,
     pools: tuple[Pool, ...] = POOLS,
-    waiting: tuple[WaitingRun, ...] = (),
+    waiting: tuple[WaitingFlow, ...] = (),
     services: tuple[ServiceStatus, ...] = (),
 ) -> list[tuple[str, str]]:
     """What needs a hand where a server answers."""
@@ -112,8 +112,14 @@ def test_ends_that_were_bad_dead_services_and_waiting_documents_need_a_hand() ->
     assert "ended Crashed" in problems(replace(WELL, last=crashed))[0][0]
     died = ServiceStatus("worker", None, None, is_wanted=True)
     assert problems(services=(died,)) == [("the worker died", "tierwise up")]
-    waiting = (WaitingRun("run-1", "inbox", 3, NOW),)
-    assert problems(waiting=waiting)[0][1] == "tierwise review run-1"
+    waiting = (WaitingFlow("inbox", 3, 1, NOW),)
+    review, retry = problems(waiting=waiting)
+    assert review[0].startswith("inbox: 2 documents not decided")
+    assert review[1] == "tierwise review"
+    assert retry == (
+        "inbox: 1 document decided, to be taken up by a run",
+        "tierwise retry --all",
+    )
 
 
 def test_without_a_server_it_says_so_and_dead_services_are_named(

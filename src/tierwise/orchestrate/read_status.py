@@ -21,7 +21,7 @@ from tierwise.orchestrate.status import (
     ProjectStatus,
     Server,
     service_statuses,
-    waiting_runs,
+    waiting_flows,
 )
 from tierwise.project import Project
 
@@ -31,7 +31,7 @@ def read_status(project: Project) -> ProjectStatus:
     status = read_services(project)
     try:
         with Ledger.open(project.ledger_url, root=project.root) as ledger:
-            status = replace(status, waiting=waiting_runs(ledger))
+            status = replace(status, waiting=waiting_flows(ledger))
             if status.deployments:
                 from tierwise.orchestrate.server_status import with_ledger
 

@@ -6,9 +6,9 @@ Frozen facts and pure decisions, without Prefect: `server_status` asks the serve
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +21,15 @@ from tierwise.orchestrate.services import (
     worker_of,
 )
 from tierwise.orchestrate.supervision import wanted
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger, Sign
+    from tierwise.ledger.views.waiting import WaitingRow
 
 SLOT = "AwaitingConcurrencySlot"
 # Prefect calls a run Late after 15 s; a worker looks for runs every 15 s.
 LATE_AFTER_S = 30.0
-_MOST_RUNS = 20
 _BAD_ENDS = frozenset({"FAILED", "CRASHED"})
 
 
@@ -111,12 +112,15 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class WaitingRun:
-    """A run in the ledger in which documents wait for a person or for money."""
+class WaitingFlow:
+    """The documents of a flow that wait, over all its runs; `since` is the longest wait's start.
 
-    run_id: str
+    `decided` are those whose answer a person accepted: they wait for the next run alone.
+    """
+
     flow: str
     documents: int
+    decided: int
     since: float
 
 
@@ -128,7 +132,7 @@ class ProjectStatus:
     server: Server
     pools: tuple[Pool, ...] = ()
     deployments: tuple[Deployment, ...] = ()
-    waiting: tuple[WaitingRun, ...] = ()
+    waiting: tuple[WaitingFlow, ...] = ()
     ledger_fault: str | None = None
 
     def problems(self) -> list[Problem]:
@@ -138,9 +142,8 @@ class ProjectStatus:
             found += _problems_of(deployment, self.pools)
         if self.ledger_fault:
             found.append(Problem(f"the ledger: {self.ledger_fault}", "tierwise doctor"))
-        for run in self.waiting:
-            what = f"{run.documents} documents of {run.flow} wait (run {run.run_id})"
-            found.append(Problem(what, f"tierwise review {run.run_id}"))
+        for flow in self.waiting:
+            found += _waiting_problems(flow)
         return found
 
     def service_problems(self) -> list[Problem]:
@@ -205,13 +208,35 @@ def service_statuses(root: Path) -> tuple[ServiceStatus, ...]:
     return tuple(_service_status(service, names) for service in services)
 
 
-def waiting_runs(ledger: Ledger) -> tuple[WaitingRun, ...]:
-    """Return the newest runs in which documents wait."""
-    ids = list(islice(ledger.runs.waiting(), _MOST_RUNS))
-    runs = [ledger.runs.resolve(run_id) for run_id in ids]
-    return tuple(
-        WaitingRun(run.id, run.flow, run.deferred, run.started_at) for run in runs
-    )
+def waiting_flows(ledger: Ledger) -> tuple[WaitingFlow, ...]:
+    """Return the flows with documents that wait, over all runs."""
+    by_flow: dict[str, list[WaitingRow]] = defaultdict(list)
+    for row in ledger.runs.queue():
+        by_flow[row.flow].append(row)
+    return tuple(_waiting_flow(flow, rows) for flow, rows in sorted(by_flow.items()))
+
+
+def _waiting_flow(flow: str, rows: Sequence[WaitingRow]) -> WaitingFlow:
+    # A document may wait in several steps.
+    undecided = {(row.source, row.document_id) for row in rows if not row.is_decided}
+    documents = {(row.source, row.document_id) for row in rows}
+    since = min(row.waits_since for row in rows)
+    return WaitingFlow(flow, len(documents), len(documents - undecided), since)
+
+
+def _waiting_problems(flow: WaitingFlow) -> list[Problem]:
+    found = []
+    day = time.strftime("%Y-%m-%d", time.localtime(flow.since))
+    undecided = flow.documents - flow.decided
+    if undecided:
+        documents = plural(undecided, "document")
+        what = f"{flow.flow}: {documents} not decided, the first waits since {day}"
+        found.append(Problem(what, "tierwise review"))
+    if flow.decided:
+        documents = plural(flow.decided, "document")
+        what = f"{flow.flow}: {documents} decided, to be taken up by a run"
+        found.append(Problem(what, "tierwise retry --all"))
+    return found
 
 
 def _service_status(service: Service, names: set[str]) -> ServiceStatus:
