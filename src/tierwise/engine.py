@@ -98,6 +98,7 @@ class StepRunner(Protocol):
     policy: Policy
     expected_documents: int  # documents that were read, for progress
     left_out: list[str]  # files that were not read, in words
+    moved: list[str]  # files that moved to a done folder, in words
     retry: Retry | None
 
     @property
@@ -187,6 +188,7 @@ class Engine:
         self.prompts = project.prompts
         self.expected_documents = 0  # documents that were read, for progress
         self.left_out: list[str] = []  # files that were not read, in words
+        self.moved: list[str] = []  # files that moved to a done folder, in words
         # True asks again for answers that were paid in earlier runs
         self.fresh = is_on(self.env, "TIERWISE_FRESH")
         self.retry: Retry | None = None  # an earlier run that is repeated
@@ -247,6 +249,7 @@ class Engine:
         """Call a function with every outcome inside this block, on the engine's thread."""
         self.expected_documents = 0
         self.left_out = []
+        self.moved = []
         self._listeners.append(notify)
         try:
             yield

@@ -168,11 +168,14 @@ def _past(
     from tierwise.explain import decisions
 
     with open_ledger(project) as ledger:
-        explanations = decisions.explain(
-            ledger, ledger.runs.resolve(run), document, only
-        )
+        row = ledger.runs.resolve(run)
+        explanations = decisions.explain(ledger, row, document, only)
+        moved_to = [project.root / name for name in ledger.folders.done_folders(row.id)]
     # After the ledger is closed: the words come from the classifier's file.
-    return [decisions.with_words(project, explanation) for explanation in explanations]
+    return [
+        decisions.with_words(project, explanation, moved_to)
+        for explanation in explanations
+    ]
 
 
 def _now(

@@ -2,6 +2,7 @@
 
 reading      a folder or file becomes documents; sources finds the files
 seen_files   files as a watched folder had them last, so that none is converted twice
+done_folder  files move there once their documents are done
 left_out     files that are not read: those of other programs, and earlier results
 readers/     one format a module; add a document format there
 sensitivity  a document can raise its own sensitivity, never lower it

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tierwise.documents.done_folder import ReadFile
 from tierwise.documents.left_out import LeftOut
 from tierwise.documents.readers import (
     ACCEPTED,
@@ -117,6 +118,8 @@ class Watch:
     A file that has changed within `minimum_age_s` seconds is left for the next poll. One whose
     documents all `are_done` is not opened, where it is unchanged since a poll that is on record in
     `seen`. `waiting` and `unopened` are the names of the former and the documents of the latter.
+    `files`, where it is given, gets the files that can move to a done folder: those that were read
+    to their end, and those that were not opened.
     """
 
     minimum_age_s: float = 0.0
@@ -124,6 +127,7 @@ class Watch:
     is_done: Callable[[Known], bool] = _is_unknown
     waiting: list[str] = field(default_factory=list)
     unopened: int = 0
+    files: list[ReadFile] | None = None
 
     def is_document(self, file: SourceFile) -> bool:
         """Return True for an unchanged file that was read as documents before."""
@@ -146,13 +150,27 @@ class Watch:
     def done_documents(self, file: SourceFile) -> Sequence[Known]:
         """Return the documents of an unchanged file that are all done; none for any other."""
         documents = self._documents_of(file)
-        if not documents or self.seen is None:
+        if not documents or self.seen is None or file.facts is None:
             return ()
         self.seen.keep(file.id)
         if not all(self.is_done((known[0], known[1])) for known in documents):
             return ()
         self.unopened += len(documents)
+        self.note_file(file, signature_of(file.facts), documents, time.time_ns())
         return documents
+
+    def note_file(
+        self,
+        file: SourceFile,
+        signature: Signature,
+        documents: Sequence[Known],
+        read_at_ns: int,
+    ) -> None:
+        """Remember a file with all of its documents, where files move when they are done."""
+        if self.files is not None:
+            # As JSON has them, on record in `seen`, they are lists.
+            known = tuple((own_id, hash_) for own_id, hash_ in documents)
+            self.files.append(ReadFile(file.path, signature, known, read_at_ns))
 
     def _documents_of(self, file: SourceFile) -> Sequence[Known] | None:
         if self.seen is None or file.facts is None:
@@ -460,6 +478,7 @@ class _Reader:
     def _documents(self, file: SourceFile) -> Iterator[Document]:
         """Yield a file's documents, and put the file on record where none of it can change."""
         seen = self.watch.seen
+        is_noted = seen is not None or self.watch.files is not None
         self._is_passing = False
         read_at_ns = time.time_ns()
         before = _look(file)
@@ -469,12 +488,17 @@ class _Reader:
             # so their numbers do not depend on the number of shards.
             if self.shard.holds(raw.id):
                 document = self.finisher.finish(raw, _file_facts(file))
-                if seen:
+                if is_noted:
                     documents.append((document.own_id, document.hash))
                 yield document
         is_settled = not self._is_passing and before == _look(file)
-        if seen and before and documents and is_settled:
+        if not (before and documents and is_settled):
+            return
+        if seen:
             seen.note(file.id, before, documents, read_at_ns)
+        # Of a table, a shard does not know the rows of the others.
+        if self.shard == _WHOLE_SOURCE or file.suffix not in ROWS:
+            self.watch.note_file(file, before, documents, read_at_ns)
 
     def _unchanged(
         self, file: SourceFile, before: Signature | None

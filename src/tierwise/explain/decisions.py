@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from itertools import takewhile
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -192,11 +193,14 @@ def _explain(
     )
 
 
-def with_words(project: Project, explanation: Explanation) -> Explanation:
+def with_words(
+    project: Project, explanation: Explanation, moved_to: Sequence[Path] = ()
+) -> Explanation:
     """Return the explanation with the deciding words of trained classifiers.
 
-    They need the document's text, which the ledger does not have: the file is read again. Without
-    it, the explanation is returned as it is.
+    They need the document's text, which the ledger does not have: the file is read again, in the
+    source or in the folders that it may have `moved_to`. Without it, the explanation is returned
+    as it is.
     """
     attempts = (*explanation.used, *explanation.shadow)
     learned = [
@@ -206,7 +210,14 @@ def with_words(project: Project, explanation: Explanation) -> Explanation:
     ]
     if not learned:
         return explanation
-    text = _read_again(project, explanation, learned[0].document_hash)
+    document_hash = learned[0].document_hash
+    source = project.root
+    if explanation.run is not None:
+        source = project.root / str(explanation.run.parameters.get("source", ""))
+    text = None
+    for folder in (source, *moved_to):
+        if text is None:
+            text = _read_again(folder, explanation.document_id, document_hash)
     if text is None:
         return explanation
     # Here, as most explanations need neither classifiers nor, below, the readers.
@@ -226,17 +237,12 @@ def _is_learned(project: Project, name: str) -> bool:
     return model is not None and model.learned is not None
 
 
-def _read_again(
-    project: Project, explanation: Explanation, document_hash: str
-) -> str | None:
+def _read_again(source: Path, document_id: str, document_hash: str) -> str | None:
     """Return the document's text of then; None if its file is gone or has changed."""
-    source = project.root
-    if explanation.run is not None:
-        source = project.root / str(explanation.run.parameters.get("source", ""))
     path = source
     if not source.is_file():
         # An id is the file's path, with `#` and a row number in a table.
-        path = source / explanation.document_id.partition("#")[0]
+        path = source / document_id.partition("#")[0]
     if not path.is_file():
         return None
     from tierwise.documents import read_documents

@@ -101,6 +101,9 @@ def read_answers(ledger: Ledger, project: Project, step: str) -> StepAnswers:
         source = run.parameters.get("source")
         if has_answers and isinstance(source, str) and source.strip():
             records.sources[project.root / source] = None
+            # where its files may be by now
+            for folder in ledger.folders.done_folders(run.id):
+                records.sources[project.root / folder] = None
     return records
 
 

@@ -75,10 +75,18 @@ class RunFolders:
     output: str | None
     naming: Mapping[str, str] = field(default_factory=dict)
     is_further: bool = False  # the source is in front of its documents' ids
+    done: str | None = None  # the folder that files of the source move to
 
     def as_json(self) -> str:
-        """Return source, output and naming as text, the same for equal ones."""
-        values = {"source": self.source, "output": self.output, "naming": self.naming}
+        """Return source, output, naming and done folder as text, the same for equal ones."""
+        values: dict[str, Any] = {
+            "source": self.source,
+            "output": self.output,
+            "naming": self.naming,
+        }
+        # Without one, the text is that of earlier versions.
+        if self.done is not None:
+            values["done"] = self.done
         return json.dumps(values, sort_keys=True)
 
     @classmethod

@@ -43,6 +43,19 @@ class FoldersOfRuns:
             connection.execute(insert(RunFoldersRecord), rows)
 
     @outlasts_outages
+    def done_folders(self, run_id: str) -> list[str]:
+        """Return the done folders of a run, as `documents.places` names them, each once."""
+        on_record = (
+            select(RunFoldersRecord.folders)
+            .where(RunFoldersRecord.run_id == run_id)
+            .order_by(RunFoldersRecord.seq)
+        )
+        with self._database.reading() as connection:
+            texts = list(connection.scalars(on_record))
+        folders = (RunFolders.from_json(text).done for text in texts)
+        return list(dict.fromkeys(folder for folder in folders if folder is not None))
+
+    @outlasts_outages
     def owner(
         self,
         output: str,

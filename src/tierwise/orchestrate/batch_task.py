@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, TypeVar
 
-from prefect import Task, get_run_logger, unmapped
-from prefect.exceptions import MissingContextError
+from prefect import Task, unmapped
 from prefect.futures import PrefectConcurrentFuture, PrefectFuture, PrefectFutureList
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import BaseAnnotation
@@ -117,12 +114,6 @@ def task_run_name(task: str) -> Callable[[dict[str, Any]], str]:
         return f"{task} · {batch.label}" if isinstance(batch, Batch) else task
 
     return name
-
-
-def log_to_run(message: str, *values: object, level: int = logging.INFO) -> None:
-    """Write a line into the log of the flow or task run; none without Prefect."""
-    with suppress(MissingContextError):
-        get_run_logger().log(level, message, *values)
 
 
 def _own(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,11 @@ from tierwise.documents import (
 )
 from tierwise.documents.places import place_of, source_of
 from tierwise.errors import Misuse
-from tierwise.orchestrate.batch_task import log_to_run
+from tierwise.orchestrate.done_files import (
+    DoneFolder,
+    begin_done_folder,
+    check_done_folders,
+)
 from tierwise.orchestrate.failures import describe_failure
 from tierwise.orchestrate.folders import (
     begin_source,
@@ -30,6 +34,8 @@ from tierwise.orchestrate.folders import (
     flow_parameters,
     same_folders,
 )
+from tierwise.orchestrate.prefect_ui import log_to_run
+from tierwise.orchestrate.process_state import STATE
 from tierwise.orchestrate.runs import Run, current_run
 from tierwise.project import Project, ProjectSettings
 from tierwise.records import Batch, Document, Incomplete, Sensitivity
@@ -52,6 +58,7 @@ def read_documents(
     shard: str = "1/1",
     incomplete: Incomplete | None = None,
     minimum_age: timedelta | None = None,
+    done: Path | None = None,
 ) -> Sequence[Batch]:
     """Return the documents of a folder or file in batches.
 
@@ -69,14 +76,24 @@ def read_documents(
     is given: with "accept", a document that lost a part on reading goes on; with "wait_for_pages",
     it is deferred where whole pages are missing; with "wait", always. A file
     that has changed within `minimum_age` (default: the project's setting with `only_new`, else none)
-    is left for the next run. Raises Misuse when there is nothing to read.
+    is left for the next run.
+
+    `done` is a folder that files of the source move to at the run's end, once the results of all
+    their documents are written and on record; files with a document that waits stay. It includes
+    `only_new`. Raises Misuse when there is nothing to read, and for a done folder that cannot be
+    one.
     """
     run = current_run()
     folder = _source_folder(run, source)
-    run.only_new = only_new
+    # What is done leaves the source, so its results have to stay.
+    run.only_new = only_new or done is not None
     settings = _settings(run)
     left_out = LeftOut()
     origin = begin_source(run, source_of(folder, run.engine.project.root))
+    done_folder = None
+    if done is not None:
+        done_folder = begin_done_folder(run, origin.source, folder, done)
+    check_done_folders(run, [])
     settled = _settled(run, origin)
     incomplete = incomplete or settings.incomplete
     age_s = 0.0
@@ -86,7 +103,7 @@ def read_documents(
         age_s = settings.minimum_age
     # what decides, with a file's bytes, which documents it gives
     reading = [shard, text_column, max_bytes, incomplete]
-    watch = _watch(run, origin, age_s, settled, reading)
+    watch = _watch(run, origin, age_s, settled, reading, done_folder)
     documents: Iterator[Document] = iter_documents(
         folder,
         sensitivity=sensitivity,
@@ -199,16 +216,23 @@ def _watch(
     minimum_age_s: float,
     settled: Settled | None,
     reading: Sequence[Any],
+    done_folder: DoneFolder | None,
 ) -> Watch | None:
     """Return what earlier polls know of a source; None where it is read as a whole."""
+    # Files that are done: they move at the run's end.
+    files = None
+    if done_folder is not None and run.engine.spool and STATE.dry_run is None:
+        files = done_folder.files
     if settled is None:
-        return Watch(minimum_age_s) if minimum_age_s else None
+        if not minimum_age_s and done_folder is None:
+            return None
+        return Watch(minimum_age_s, files=files)
     seen = None
     # a dry run leaves nothing behind
     if run.engine.spool:
         folder = run.engine.project.root / SEEN
         seen = SeenFiles.load(folder, origin.source, reading)
-    return Watch(minimum_age_s, seen, lambda known: known in settled)
+    return Watch(minimum_age_s, seen, lambda known: known in settled, files=files)
 
 
 def _some(items: Iterable[T]) -> Iterator[T]:
@@ -251,6 +275,7 @@ def write_documents(
     run = current_run()
     root = run.engine.project.root
     _check_out(run, root / folder)
+    check_done_folders(run, [root / folder])
     run.outputs.append(place_of(folder, root))
     done = (_result(run, batch) for batch in batches)
     return run.engine.write_documents(done, folder, keep=run.only_new)

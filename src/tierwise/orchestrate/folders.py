@@ -53,6 +53,8 @@ def folders_of(run: Run) -> list[RunFolders]:
     if not run.documents:
         return []
     outputs: list[str | None] = list(dict.fromkeys(run.outputs))
+    root = run.engine.project.root
+    done = {each.source: place_of(each.folder, root) for each in run.done_folders}
     folders: list[RunFolders] = []
     for output in outputs or [None]:
         naming = _naming(run, output)
@@ -62,6 +64,7 @@ def folders_of(run: Run) -> list[RunFolders]:
                 output=output,
                 naming=naming,
                 is_further=origin.is_further,
+                done=done.get(origin.source),
             )
             for origin in run.origins
         ]

@@ -11,15 +11,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import MissingContextError
 from prefect.logging.handlers import APILogHandler
 
 from tierwise.errors import TierwiseError
@@ -30,6 +32,12 @@ FAILED = "Failed"  # the name that automations on failed runs look for
 NEEDS_ATTENTION = "NeedsAttention"
 NOTHING_NEW = "NothingNew"
 _SECONDS_BETWEEN_UPDATES = 2.0  # of a bar
+
+
+def log_to_run(message: str, *values: object, level: int = logging.INFO) -> None:
+    """Write a line into the log of the flow or task run; none without Prefect."""
+    with suppress(MissingContextError):
+        get_run_logger().log(level, message, *values)
 
 
 class Progress:

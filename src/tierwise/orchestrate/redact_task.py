@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from prefect.cache_policies import NO_CACHE
 
 from tierwise.documents.redaction.redact import REGIONS, STEP, Redaction
-from tierwise.orchestrate.batch_task import BatchTask, log_to_run, task_run_name
+from tierwise.orchestrate.batch_task import BatchTask, task_run_name
+from tierwise.orchestrate.prefect_ui import log_to_run
 from tierwise.orchestrate.runs import current_run
 from tierwise.records import Batch, Document, Sensitivity
 

@@ -29,6 +29,7 @@ from tierwise.errors import Misuse
 from tierwise.ledger import RunState
 from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.batch_reader import BatchReader
+from tierwise.orchestrate.done_files import DoneFolder, move_files_of_run
 from tierwise.orchestrate.failures import cause_raised
 from tierwise.orchestrate.folders import folders_of
 from tierwise.orchestrate.mapped_batches import ReadingThread
@@ -67,6 +68,7 @@ class Run:
         self.only_new = False  # leaves out documents that earlier runs completed
         self.sources: list[Path] = []  # that were read
         self.origins: list[Origin] = []  # the names of these sources, each once
+        self.done_folders: list[DoneFolder] = []  # that files of the sources move to
         self.outputs: list[str] = []  # the names of the folders that were written
         self.settled = 0  # the number of those documents
         self.still_written = 0  # files that are left for the next run
@@ -208,6 +210,7 @@ def recorded_run(
         runner.finish_run(
             context, "waiting" if failed else "completed", folders_of(run)
         )
+        move_files_of_run(run)
         if flow_run_id:
             _publish(run, flow_run_id)
             wait_until_recorded(flow_run_id, STATE.take_task_runs(flow_run_id))

@@ -16,11 +16,10 @@ from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_task import (
     Batches,
     BatchTask,
-    log_to_run,
     task_run_name,
 )
 from tierwise.orchestrate.parameters import say_what_was_meant
-from tierwise.orchestrate.prefect_ui import tag_task_run
+from tierwise.orchestrate.prefect_ui import log_to_run, tag_task_run
 from tierwise.orchestrate.runs import current_run
 from tierwise.orchestrate.server import tellable
 from tierwise.records import Batch, Document

@@ -64,7 +64,7 @@ def add_golden_rows(
     # the ledger has no metadata, so only a prompt that uses it is worth reading the source for
     metadata: Mapping[str, Mapping[str, str]] = {}
     if any("metadata" in measure.prompt.variables for measure in measures.values()):
-        metadata = find_metadata(project, run, hashes)
+        metadata = find_metadata(ledger, project, run, hashes)
     by_step: dict[str, list[Decision]] = {}
     for decision in decisions:
         by_step.setdefault(decision.step, []).append(decision)

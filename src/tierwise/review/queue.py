@@ -164,7 +164,7 @@ def find_texts(
     wanted = set(hashes)
     texts = ledger.retention.texts(wanted)
     # the ledger keeps texts only where the project says so; else they are read again
-    for source in _source_paths(project, run):
+    for source in _source_paths(ledger, project, run):
         if wanted <= texts.keys():
             break
         texts |= _read_texts(source, wanted - texts.keys())
@@ -172,12 +172,12 @@ def find_texts(
 
 
 def find_metadata(
-    project: Project, run: RunRow, hashes: Iterable[str]
+    ledger: Ledger, project: Project, run: RunRow, hashes: Iterable[str]
 ) -> dict[str, Mapping[str, str]]:
     """Return the metadata of documents by hash, as reading the run's source again gives it."""
     wanted = set(hashes)
     metadata: dict[str, Mapping[str, str]] = {}
-    for source in _source_paths(project, run):
+    for source in _source_paths(ledger, project, run):
         # the first source that has a document decides
         for document in _read_wanted(source, wanted - metadata.keys()):
             metadata[document.hash] = document.metadata
@@ -315,8 +315,11 @@ def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any
     raise Misuse(f"{what} does not fit the step {item.step}: {fault}")
 
 
-def _source_paths(project: Project, run: RunRow) -> list[Path]:
-    """Return the files and folders that the run's parameters name, `source` first."""
+def _source_paths(ledger: Ledger, project: Project, run: RunRow) -> list[Path]:
+    """Return the files and folders that the run's parameters name, `source` first.
+
+    The folders that its files moved to follow: the flow's code may name these.
+    """
     # False sorts before True; any text may turn out to be a path
     parameters = sorted(run.parameters.items(), key=lambda pair: pair[0] != "source")
     paths: list[Path] = []
@@ -327,7 +330,8 @@ def _source_paths(project: Project, run: RunRow) -> list[Path]:
         # "." would read the whole project
         if path.exists() and path != project.root:
             paths.append(path)
-    return paths
+    done = (project.root / name for name in ledger.folders.done_folders(run.id))
+    return paths + [path for path in done if path.exists() and path not in paths]
 
 
 def _read_texts(source: Path, wanted: set[str]) -> dict[str, str]:

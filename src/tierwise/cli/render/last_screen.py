@@ -95,7 +95,9 @@ def _what_happened(
 
 
 def _left_out(engine: Engine) -> list[str]:
-    return [f"  Not read: {others}." for others in engine.left_out]
+    """Return the lines about files that were not read, and about those that moved."""
+    lines = [f"  Not read: {others}." for others in engine.left_out]
+    return lines + [f"  {line[0].upper()}{line[1:]}." for line in engine.moved]
 
 
 def _model_part(

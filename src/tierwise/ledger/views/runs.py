@@ -325,6 +325,36 @@ class Runs:
             key for key, started in last_runs.items() if passing.get(key) != started
         )
 
+    @outlasts_outages
+    def delivered(
+        self, flow: str, is_here: IsHere = _anywhere
+    ) -> frozenset[tuple[str, str]]:
+        """Return id and hash of every document that its last run deferred at no step.
+
+        As the run left it: a decision of a person since does not count, because the steps after it
+        are still to come. Flow, folders and ids are as in `settled`.
+        """
+        here = self._folders_here(flow, is_here)
+        is_deferred = func.max(
+            case((OutcomeRecord.status == "deferred", 1), else_=0)
+        ).label("is_deferred")
+        document = (OutcomeRecord.document_id, OutcomeRecord.document_hash)
+        query = (
+            select(*document, *_FOLDERS, Run.started_at, is_deferred)
+            .join(Run, Run.id == OutcomeRecord.run_id)
+            .outerjoin(RunFoldersRecord, RunFoldersRecord.run_id == Run.id)
+            .where(Run.flow == flow, Run.state.in_(WENT_THROUGH), _is_one_of(here))
+            .group_by(OutcomeRecord.run_id, *document, *_FOLDERS, Run.started_at)
+            .order_by(Run.started_at)
+        )
+        # Oldest first, so that the last run stays.
+        is_waiting: dict[tuple[str, str], bool] = {}
+        for row in self._stream(query):
+            own_id = _own_id(row, here)
+            if own_id is not None:
+                is_waiting[own_id, row.document_hash] = bool(row.is_deferred)
+        return frozenset(key for key, waits in is_waiting.items() if not waits)
+
     def _folders_here(self, flow: str, is_here: IsHere) -> dict[str, RunFolders]:
         """Return the folders that count, by their text on record."""
         query = (
