@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import email
+import email.message
 import json
 import os
+import socketserver
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.events.utilities import emit_event
 
 from tests.kit.projects import make_project, model
-from tests.kit.standin import unused_address
-from tests.kit.terminal import Terminal
+from tests.kit.standin import Standin, status, unused_address
+from tests.kit.terminal import OwnProcess, Terminal
+from tests.test_situations import Inbox, good
 from tierwise.errors import ConfigError, Misuse
-from tierwise.orchestrate.alerts import PREFIX, alerts_of
+from tierwise.orchestrate.alerts import (
+    PREFIX,
+    alerts_of,
+    budget_conditions,
+    changed,
+    outage_conditions,
+    waiting_condition,
+)
 from tierwise.orchestrate.automations import make_alerts, refuse_missing_addresses
 from tierwise.policy.alerts import KINDS, AlertSettings
+from tierwise.policy.budget import BudgetState, Limit
 from tierwise.project import Project
 
 RULES = "version: 1\nroutes:\n  - {name: default, try: [small]}\n"
@@ -82,7 +96,7 @@ def test_every_kind_has_an_alert_and_one_for_its_end_with_the_servers_address() 
     assert not any("message" in alert.text for alert in alerts)
 
 
-@pytest.mark.parametrize("channel", ["webhook", "slack"])
+@pytest.mark.parametrize("channel", ["webhook", "slack", "email"])
 def test_a_variable_that_is_missing_or_no_address_is_named_and_not_shown(
     channel: str,
 ) -> None:
@@ -92,6 +106,27 @@ def test_a_variable_that_is_missing_or_no_address_is_named_and_not_shown(
     with pytest.raises(Misuse, match="HOOK has no usable address") as caught:
         refuse_missing_addresses(settings, {"HOOK": TOKEN})
     assert TOKEN not in str(caught.value)
+
+
+def test_a_condition_is_reported_when_it_begins_and_when_it_is_over() -> None:
+    now = 1_800_000_000.0
+    limits = [Limit("", Decimal(10), per="day"), Limit("run 1", Decimal(2))]
+    full = [
+        BudgetState(limits[0].name(now), Decimal(10), Decimal("7.99")),
+        BudgetState(limits[1].name(now), Decimal(2), Decimal("1.6")),
+    ]
+    budgets = list(budget_conditions(limits, full, 80, now))
+    assert [(c.name, c.holds) for c in budgets] == [("day", False), ("run 1", True)]
+    # A model that is out for a short time says nothing: neither begun nor over.
+    outages = outage_conditions({"long": 700, "short": 60, "good": 0}, 600)
+    assert [(c.name, c.holds) for c in outages] == [("long", True), ("good", False)]
+    waits = waiting_condition("inbox", 1, 5, 20, "1 of 5 documents wait")
+    assert not waits.holds
+    more = waiting_condition("inbox", 2, 5, 20, "2 of 5 documents wait")
+    assert changed([more], []) == [more]
+    assert changed([more], ["waiting: inbox"]) == []
+    assert changed([waits], ["waiting: inbox"]) == [waits]
+    assert changed([waits], []) == []
 
 
 class Receiver:
@@ -164,6 +199,99 @@ def end_run(flow_id: Any, kind: str, name: str) -> None:
         run = client.request("POST", "/flow_runs/", json=body).json()
         state = State(type=StateType[kind], name=name, message=f"of {TOKEN}")
         client.set_flow_run_state(run["id"], state, force=True)
+
+
+class _Mail(socketserver.StreamRequestHandler):
+    """As much of SMTP as one mail needs."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        for line in self.rfile:
+            word = line.split()[0].upper()
+            if word == b"DATA":
+                self.wfile.write(b"354 go\r\n")
+                text = b"".join(iter(self.rfile.readline, b".\r\n"))
+                MAILS.append(email.message_from_bytes(text))
+            self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 ok\r\n")
+            if word == b"QUIT":
+                return
+
+
+MAILS: list[email.message.Message] = []
+
+
+def mail_server() -> str:
+    """The address of a mail server on a real socket, whose mails are in MAILS."""
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Mail)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    return f"mailto://127.0.0.1:{port}?from=alerts@example.com&to=ops@example.com"
+
+
+def wait_for_texts(receiver: Receiver, words: set[str]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        text = "\n".join(got["text"] for got in receiver.got)
+        if all(word in text for word in words):
+            return
+        time.sleep(0.2)
+    raise AssertionError(receiver.got)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    "TIERWISE_SERVER_TEST" not in os.environ, reason="make server-test runs it"
+)
+def test_runs_and_a_worker_report_to_a_webhook_and_by_mail(
+    server: str, tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    receiver = Receiver()
+    inbox = Inbox(tmp_path / "p", standin)
+    (inbox.root / "pyproject.toml").write_text(
+        '[tool.tierwise.alerts]\nwebhook = "HOOK"\nemail = "MAIL"\noutage = "0"\nworker = "10 s"\n'
+    )
+    monkeypatch.setenv("PREFECT_API_URL", f"{server}/api")
+    with get_client(sync_client=True) as client:
+        pool = client.create_work_pool(WorkPoolCreate(name="tierwise", type="process"))
+    settings = Project(inbox.root).settings.alerts
+    env = {"HOOK": receiver.url, "MAIL": mail_server()}
+    refuse_missing_addresses(settings, env)
+    make_alerts(settings, env, server, ["sort-letters"])
+    resource = {"prefect.resource.id": f"prefect.work-pool.{pool.id}"}
+    emit_event("prefect.work-pool.not-ready", resource)
+
+    standin.answer(lambda _: status(500, "boom"))
+    run = OwnProcess()
+    assert run("run", "sort_letters", cwd=inbox.root).code == 1
+    began = {
+        "sort-letters: run ",
+        "sort-letters: 4 of 4 documents wait (",
+        "model small: out for",
+        "worker gone",
+    }
+    wait_for_texts(receiver, began)
+    assert run("run", "sort_letters", cwd=inbox.root).code == 1
+    time.sleep(5)
+    assert len(receiver.got) == len(began)
+    emit_event("prefect.work-pool.ready", resource)
+    standin.answer(good)
+    assert run("run", "sort_letters", cwd=inbox.root).code == 0
+    over = {
+        "sort-letters: good again",
+        "sort-letters: no more than 20 % of the documents wait",
+        "model small: answers again",
+        "worker back",
+    }
+    wait_for_texts(receiver, over)
+    time.sleep(3)
+    assert len(receiver.got) == len(began) + len(over)
+    assert len(MAILS) == len(receiver.got)
+    assert {mail["to"] for mail in MAILS} == {"ops@example.com"}
+    assert "Letter" not in json.dumps(receiver.got)
+    assert "boom" not in json.dumps(receiver.got)
 
 
 @pytest.mark.timeout(300)

@@ -239,6 +239,10 @@ class Engine:
         """The ledger, which a run's summary is read from."""
         return self.ledger.runs
 
+    def outages(self) -> dict[str, float]:
+        """Return the seconds since each model's first fault; 0 for one that has answered since."""
+        return self._portal.call(self._cascade.outages)
+
     @property
     def spool(self) -> Path | None:
         """The folder for documents between steps."""

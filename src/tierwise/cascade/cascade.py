@@ -104,6 +104,10 @@ class Cascade:
         """
         await self._attempts.stop(run_id, seconds)
 
+    def outages(self) -> dict[str, float]:
+        """Return the seconds since each model's first fault; 0 for one that has answered since."""
+        return self._attempts.outages()
+
     async def end_waits(self) -> None:
         """Let no document wait any longer for a model that is out, of whatever run."""
         self._attempts.end_waits()

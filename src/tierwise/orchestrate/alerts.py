@@ -5,11 +5,14 @@ A message has names, numbers and closed causes, never a document's text and no e
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from tierwise.policy.alerts import AlertSettings, Kind
+from tierwise.policy.budget import BudgetState, Limit
+from tierwise.policy.certificates import Certificate
 
 PREFIX = "tierwise alert: "  # of the names of our automations
 TAG = "tierwise-alert"
@@ -101,6 +104,8 @@ def _of_worker(url: str, pool_id: str, seconds: float) -> list[Alert]:
     gone = _event_trigger(
         expect={"prefect.work-pool.ready"},
         after={"prefect.work-pool.not-ready"},
+        # Without it, Prefect waits for a first event of its own accord, again and again.
+        for_each={"prefect.resource.id"},
         match={"prefect.resource.id": pool},
         within=timedelta(seconds=seconds),
         posture="Proactive",
@@ -165,3 +170,100 @@ def _event_trigger(
         "threshold": 1,
         "within": within.total_seconds(),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that a run reports when it begins, and when it is over."""
+
+    kind: Kind
+    name: str  # what it is about, such as a model
+    holds: bool
+    began: str
+    over: str
+
+
+def budget_conditions(
+    limits: Iterable[Limit], states: Iterable[BudgetState], percent: float, now: float
+) -> Iterator[Condition]:
+    """Yield for each budget whether its share that is spent reached `percent`.
+
+    A day's or month's budget is over with its period, as the next one's name has no date here.
+    """
+    by_name = {state.name: state for state in states}
+    for limit in limits:
+        state = by_name.get(limit.name(now))
+        if state is None or not state.limit:
+            continue
+        used = 100 * float(state.spent / state.limit)
+        name = " ".join(part for part in (limit.per, limit.subject) if part)
+        yield Condition(
+            "budget",
+            name,
+            used >= percent,
+            f"budget {state.name}: {used:.0f} % spent of {state.limit} USD",
+            f"budget {name}: below {percent:g} % again",
+        )
+
+
+def outage_conditions(
+    outages: Mapping[str, float], longest_s: float
+) -> Iterator[Condition]:
+    """Yield for each model whether it is out for too long.
+
+    `outages` has the seconds since a model's first fault; 0 for one that has answered since. One
+    that is out for less says nothing: an earlier run's outage may still be under way.
+    """
+    for model, seconds in outages.items():
+        if seconds and seconds <= longest_s:
+            continue
+        minutes = seconds / 60
+        yield Condition(
+            "outage",
+            model,
+            seconds > longest_s,
+            f"model {model}: out for {minutes:.0f} min",
+            f"model {model}: answers again",
+        )
+
+
+def demotion_conditions(
+    certificates: Iterable[Certificate],
+    demoted: Collection[tuple[str, tuple[str, ...]]],
+) -> Iterator[Condition]:
+    """Yield for each certificate whether people's labels refute it."""
+    for certificate in certificates:
+        chain = " > ".join(certificate.models)
+        what = f"certificate of {chain} for {certificate.step}"
+        yield Condition(
+            "demoted",
+            f"{certificate.step}: {chain}",
+            (certificate.step, certificate.models) in demoted,
+            f"{what}: labels refute it, so it no longer counts",
+            f"{what}: counts again",
+        )
+
+
+def waiting_condition(
+    flow: str, waiting: int, documents: int, percent: float, causes: str
+) -> Condition:
+    """Return whether more than `percent` of a run's documents wait. `causes` is without texts."""
+    return Condition(
+        "waiting",
+        flow,
+        100 * waiting > percent * documents,
+        f"{flow}: {causes}",
+        f"{flow}: no more than {percent:g} % of the documents wait",
+    )
+
+
+def changed(
+    conditions: Iterable[Condition], raised: Collection[str]
+) -> list[Condition]:
+    """Return the conditions that began or ended. `raised` has the keys of those that hold."""
+    return [c for c in conditions if c.holds != (key_of_condition(c) in raised)]
+
+
+def key_of_condition(condition: Condition) -> str:
+    """Return the name of a condition among all kinds."""
+    return f"{condition.kind}: {condition.name}"

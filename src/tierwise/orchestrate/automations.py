@@ -21,7 +21,7 @@ from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
 from pydantic import SecretStr, ValidationError
 
-from tierwise.errors import ConfigError, Misuse
+from tierwise.errors import Misuse
 from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.alerts import PREFIX, TAG, WATCHED, Alert, alerts_of
 from tierwise.policy.alerts import AlertSettings, Channel
@@ -29,6 +29,13 @@ from tierwise.policy.alerts import AlertSettings, Channel
 _BLOCKS: dict[Channel, tuple[str, str]] = {
     "webhook": ("webhook", "tierwise-alert-webhook"),
     "slack": ("slack-webhook", "tierwise-alert-slack"),
+    # The server knows no block for a mail server; this one takes any address of Apprise's.
+    "email": ("slack-webhook", "tierwise-alert-email"),
+}
+_SCHEMES: dict[Channel, tuple[str, ...]] = {
+    "webhook": ("https://", "http://"),
+    "slack": ("https://hooks.slack.com/", "https://hooks.slack-gov.com/"),
+    "email": ("mailtos://", "mailto://"),
 }
 _MARK = "made by `tierwise up` from [tool.tierwise.alerts] "
 
@@ -167,18 +174,24 @@ def _as_json(template: str) -> str:
 
 def _block(channel: Channel, variable: str, address: str) -> Block:
     """Return the block of a channel. Raises Misuse for an unusable address, without its text."""
-    problem = Misuse(f"{variable} has no usable address for alerts ({channel})")
-    if not address.startswith(("http://", "https://")):
+    problem = Misuse(
+        f"{variable} has no usable address for alerts ({channel}); "
+        f"it begins with {' or '.join(_SCHEMES[channel])}"
+    )
+    if not address.startswith(_SCHEMES[channel]):
         raise problem
+    secret = SecretStr(address)
     try:
-        if channel == "slack":
-            return SlackWebhook(url=SecretStr(address))
         if channel == "webhook":
             headers: Any = {"content-type": "application/json"}
-            return Webhook(url=SecretStr(address), headers=headers)
+            return Webhook(url=secret, headers=headers)
+        block = SlackWebhook(url=secret)
     except (ValidationError, ValueError):
         raise problem from None
-    raise ConfigError(f"{channel}: not possible yet", path="pyproject.toml")
+    # Apprise leaves out an address that it cannot use, and says so in its own log alone.
+    if not block._apprise_client.servers:
+        raise problem
+    return block
 
 
 def _delete_block(client: SyncPrefectClient, kind: str, name: str) -> None:

@@ -27,6 +27,7 @@ from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import StepRunner
 from tierwise.errors import Misuse
 from tierwise.ledger import RunState
+from tierwise.orchestrate.alert_watch import alerts_watched, report_waiting
 from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.done_files import DoneFolder, move_files_of_run
@@ -192,7 +193,11 @@ def recorded_run(
     try:
         if flow_run_id:
             run.open_to_others(flow_run_id)
-        with warnings_on_page(flow_run_id), cause_raised():
+        with (
+            warnings_on_page(flow_run_id),
+            cause_raised(),
+            alerts_watched(runner, context, flow_run_id),
+        ):
             yield run
             run.read_to_end()
     except BaseException as error:
@@ -283,6 +288,8 @@ def _publish(run: Run, flow_run_id: str) -> None:
     A run that found nothing new has no artifacts, only its final state.
     """
     summary = run.summary()
+    with warn_on_failure():
+        report_waiting(run.engine, flow_run_id, summary, _causes(summary))
     if run.only_new and not summary.run.documents:
         message = summary.empty()
         if run.still_written:
