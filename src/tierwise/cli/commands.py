@@ -166,7 +166,10 @@ COMMANDS = (
         "Export and verify the tamper-evident audit trail.",
     ),
     Command(
-        "retention", "retention:retention", OPERATE, "Delete texts from the ledger."
+        "retention",
+        "retention:retention",
+        OPERATE,
+        "Delete texts, and on request rows, from the ledger.",
     ),
     Command(
         "reprice",
