@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from prefect import flow
-from sqlalchemy import create_engine, text
+from sqlalchemy import MetaData, create_engine, text
 
 from tasks.classify import classify
 from tests.kit.ledgers import DATABASES, fresh_url
@@ -19,6 +21,7 @@ from tests.kit.standin import Standin
 from tierwise import documents_from, read_documents, recorded_run, write_documents
 from tierwise.documents.places import names_place, place_of, source_of
 from tierwise.ledger import Ledger, RunFolders
+from tierwise.ledger.database import MIGRATIONS, VERSION_TABLE
 from tierwise.orchestrate.process_state import STATE, engine
 
 RULES = "version: 1\nroutes: [{name: all, try: [small]}]\n"
@@ -211,15 +214,24 @@ def test_a_ledger_of_an_earlier_version_delivers_nothing_again(
 
 
 def as_version_7(ledger: Path) -> None:
-    """Take from a ledger what version 8 of its tables added."""
+    """Write a ledger's rows into the tables of version 7, before folders were on record."""
+    newer = ledger.with_suffix(".newer")
+    ledger.rename(newer)
     database = create_engine(f"sqlite:///{ledger}")
     with database.begin() as connection:
-        for statement in (
-            "DROP TABLE run_folders",
-            "DROP TABLE outputs",
-            "UPDATE ledger_version SET version_num = '0007'",
-        ):
-            connection.execute(text(statement))
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0007")
+        connection.execute(text(f"ATTACH DATABASE '{newer}' AS newer"))
+        tables = MetaData()
+        tables.reflect(connection)
+        for table in tables.sorted_tables:
+            if table.name != VERSION_TABLE:
+                columns = ", ".join(f'"{column.name}"' for column in table.columns)
+                source = f"SELECT {columns} FROM newer.{table.name}"
+                connection.execute(
+                    text(f"INSERT INTO main.{table.name} ({columns}) {source}")
+                )
     database.dispose()
 
 
