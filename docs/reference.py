@@ -200,19 +200,20 @@ def pages() -> dict[str, str]:
 
 def _settings(root: type[BaseModel]) -> str:
     """Return the file's own settings, then each kind of entry under its name in the file."""
-    schema = root.model_json_schema(by_alias=True)
+    return f"\n## The file\n\n{_table(root, heading='##')}"
+
+
+def _table(model: type[BaseModel], *, heading: str = "###") -> str:
+    """Return a model's own settings, then each kind of entry under its name in the file."""
+    schema = model.model_json_schema(by_alias=True)
     names = _names(schema)
-    parts = [f"\n## The file\n\n{_rows(schema, names)}"]
+    parts = [_rows(schema, names)]
     for kind, name in names.items():
         entry = schema["$defs"][kind]
         parts.append(
-            f"\n## `{name}`\n\n{entry['description']}\n\n{_rows(entry, names)}"
+            f"\n{heading} `{name}`\n\n{entry['description']}\n\n{_rows(entry, names)}"
         )
     return "".join(parts)
-
-
-def _table(model: type[BaseModel]) -> str:
-    return _rows(model.model_json_schema(by_alias=True), {})
 
 
 def _names(schema: dict[str, Any]) -> dict[str, str]:
