@@ -51,7 +51,7 @@ real-model: .venv/ready  ## Run the test on the real 0.5B model
 	$(BIN)/pytest -m real_model
 
 server-test: .venv/ready  ## Run the test that starts a real server and worker and runs deployments
-	TIERWISE_SERVER_TEST=1 $(BIN)/pytest tests/test_up.py tests/test_comeback.py tests/test_alerts.py
+	TIERWISE_SERVER_TEST=1 $(BIN)/pytest tests/test_up.py tests/test_up_access.py tests/test_comeback.py tests/test_alerts.py
 
 oncall-test: .venv/ready  ## Outages, signals and kills on a real server and worker, with a table at the end (25 min)
 	$(BIN)/python -m tests.oncall $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(FULL),--full)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def test_a_run_cannot_have_the_pool_start_a_program(
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
     from prefect.workers.process import ProcessWorker
 
     from tierwise.orchestrate.work_pool import restrict_work_pool
@@ -228,6 +229,8 @@ def test_a_run_cannot_have_the_pool_start_a_program(
     older = ProcessWorker.get_default_base_job_template()
     older["variables"]["properties"]["env"]["default"] = {"B": "{{ x }}"}
     with get_client(sync_client=True) as client:
+        with suppress(ObjectNotFound):  # of another test on this server
+            client.delete_work_pool("tierwise")
         pool = WorkPoolCreate(name="tierwise", type="process", base_job_template=older)
         client.create_work_pool(pool)
         try:

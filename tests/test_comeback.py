@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,7 +104,6 @@ def test_after_a_kill_of_all_the_schedule_goes_on_and_a_live_run_stays(
     kill(victims)
     house.wait(lambda: house.services() == [None, None])
 
-    time.monotonic()
     printed = house.tierwise("up")
     assert (
         f"server: had died, started again at http://127.0.0.1:{house.port}" in printed
@@ -142,8 +140,10 @@ def answers(house: House) -> bool:
         return probe.connect_ex(("127.0.0.1", int(house.port))) == 0
 
 
-def test_a_port_that_another_program_took_is_named(house: House) -> None:
-    """Never another port, which the worker would not know."""
+def test_a_port_that_another_program_took_is_named_and_runs_hold_to_theirs(
+    house: House,
+) -> None:
+    """Never another port, which the worker and the live run would not know."""
     kill(supervisor_of(house.root).pid())
     kill(server_of(house.root).pid())
     house.wait(lambda: server_of(house.root).pid() is None and not answers(house))
@@ -157,6 +157,14 @@ def test_a_port_that_another_program_took_is_named(house: House) -> None:
     assert f"port {house.port} is taken by " in err
     assert f"(process {os.getpid()})" in err
     assert "tierwise up --port" in err
+
+    elsewhere = unused_address().rpartition(":")[2]
+    process = house.started("up", "--port", elsewhere)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert f"that report to http://127.0.0.1:{house.port} are under way" in err
+    assert house.newest("long")["id"] in err
+    assert server_of(house.root).pid() is None
 
 
 def test_a_second_up_says_what_runs_and_what_had_died(house: House) -> None:
@@ -174,20 +182,8 @@ def test_a_second_up_says_what_runs_and_what_had_died(house: House) -> None:
     assert supervisor_of(house.root).pid()
 
 
-def test_a_new_port_brings_a_new_worker(house: House) -> None:
-    """The one before would poll an address at which nothing is any more."""
-    kill(supervisor_of(house.root).pid())
-    kill(server_of(house.root).pid())
-    house.wait(lambda: server_of(house.root).pid() is None)
-    worker = worker_of(house.root).pid()
-    house.port = unused_address().rpartition(":")[2]
-    printed = house.tierwise("up", "--port", house.port)
-    assert "the one before was for another address or password of the server" in printed
-    assert worker_of(house.root).pid() not in (worker, None)
-
-
 def test_the_live_run_ends_as_any_other_does(house: House) -> None:
-    """Its server was killed three times; it reports to the old port, where none is any more."""
+    """Its server was killed again and again, and came back at the address that it reports to."""
     house.provider.latency_s = 0
     [run] = [
         run
@@ -198,6 +194,21 @@ def test_the_live_run_ends_as_any_other_does(house: House) -> None:
     house.wait(
         lambda: house.get(f"/flow_runs/{run['id']}")["state"]["type"] == "COMPLETED"
     )
+
+
+def test_a_new_port_brings_a_new_worker(house: House) -> None:
+    """The one before would poll an address at which nothing is any more.
+
+    By force, as a run of the schedule may be under way.
+    """
+    kill(supervisor_of(house.root).pid())
+    kill(server_of(house.root).pid())
+    house.wait(lambda: server_of(house.root).pid() is None)
+    worker = worker_of(house.root).pid()
+    house.port = unused_address().rpartition(":")[2]
+    printed = house.tierwise("up", "--port", house.port, "--force")
+    assert "the one before was for another address or password of the server" in printed
+    assert worker_of(house.root).pid() not in (worker, None)
 
 
 def test_in_the_foreground_both_run_as_units_of_systemd_would(house: House) -> None:

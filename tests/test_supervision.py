@@ -19,6 +19,10 @@ import pytest
 from filelock import FileLock
 from prefect.server.concurrency.lease_storage import ConcurrencyLimitLeaseMetadata
 
+from tests.kit.standin import unused_address
+from tierwise.cli.server_address import address_for
+from tierwise.errors import Misuse
+from tierwise.ledger import Ledger, RunInfo
 from tierwise.ledger.processes import is_dead, new_process_identity
 from tierwise.orchestrate import lease_storage, log_rotation, supervision
 from tierwise.orchestrate.ports import is_taken, listener
@@ -28,6 +32,7 @@ from tierwise.orchestrate.services import (
     server_of,
     supervisor_of,
     worker_of,
+    write_address,
 )
 from tierwise.orchestrate.supervision import (
     LOCK,
@@ -347,3 +352,37 @@ def test_the_lease_of_a_deployments_run_is_renewed_for_an_hour(
 
     left = asyncio.run(renewed()) - datetime.now(UTC)
     assert (left > timedelta(minutes=50)) == bool(hours)
+
+
+def test_a_server_leaves_the_port_of_current_runs_only_by_force(tmp_path: Path) -> None:
+    """They report to it, wherever the next server is."""
+    old, new = (unused_address() for _ in range(2))
+    port = int(new.rpartition(":")[2])
+    (tmp_path / "routing_rules").mkdir()
+
+    def chosen(port: int | None, *, force: bool = False) -> str:
+        return address_for(tmp_path, port, force=force)
+
+    assert chosen(port) == new
+    write_address(tmp_path, old)
+    assert chosen(None) == old
+    assert chosen(port) == new
+    with Ledger.open(None, root=tmp_path) as ledger:
+        info = RunInfo(
+            id="run-1",
+            flow="inbox",
+            policy_hash="p",
+            tierwise_version="0",
+            started_at=time.time(),
+            flow_run_id=str(uuid4()),
+        )
+        ledger.start_run(info)
+        with pytest.raises(Misuse, match="under way: run-1 ") as refused:
+            chosen(port)
+        assert f"report to {old}" in str(refused.value)
+        assert f"process {os.getpid()} " in str(refused.value)
+        assert chosen(None) == old
+        assert chosen(int(old.rpartition(":")[2])) == old
+        assert chosen(port, force=True) == new
+        ledger.finish_run("run-1", "completed")
+    assert chosen(port) == new

@@ -47,13 +47,14 @@ def down(
         if not _end_services(root):
             typer.echo("nothing runs")
         return
-    # Whatever server this shell uses otherwise: the one to stop is this project's.
-    use_server(root, url)
     try:
         with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S, mode=FILE_MODE):
             if _takes_our_password(root, url, now=now):
+                # Whatever server this shell uses otherwise: the one to stop is this project's.
+                use_server(root, url)
                 stop_services(root, now=now)
             else:
+                _end_flows(root, url)
                 _end_services(root)
     except Timeout:
         raise Misuse(
@@ -83,6 +84,18 @@ def _takes_our_password(root: Path, url: str, *, now: bool) -> bool:
         f"the server at {url} does not take the password in {file}, so its runs are not "
         "known; `tierwise down --now` ends them with it"
     )
+
+
+def _end_flows(root: Path, url: str) -> None:
+    """End the runs by a signal, as the server would not take their cancellation."""
+    from tierwise.orchestrate.flow_processes import end_flows
+    from tierwise.orchestrate.supervision import want
+    from tierwise.project import Project
+
+    # A worker that is started again would take the next run.
+    want(root, set())
+    for process in end_flows(Project(root), url, _CANCELLED_IN_S):
+        typer.echo(f"ended the run in {process}", err=True)
 
 
 def stop_services(root: Path, *, now: bool) -> None:

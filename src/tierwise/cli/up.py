@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from tierwise.orchestrate.services import Service
 
-_PORT = 4200
 _RUNS_NAMED = 10
 
 
@@ -37,6 +36,13 @@ def up(
         int | None,
         typer.Option(help="The server's port; default: its last one, else 4200."),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="With --port: leave the last port although current runs report to it.",
+        ),
+    ] = False,
     worker: Annotated[
         bool,
         typer.Option(
@@ -84,21 +90,24 @@ def up(
     # Only the user may read this folder, since logs may quote documents.
     private_folder(root / FOLDER)
     if foreground is not None:
-        _become(root, port, foreground)
+        _become(root, port, foreground, force=force)
     try:
         with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S, mode=FILE_MODE):
-            _up(root, port, worker=worker)
+            _up(root, port, worker=worker, force=force)
     except Timeout:
         raise Misuse(
             "another `tierwise up` or `down` is at work in this project"
         ) from None
 
 
-def _become(root: Path, port: int | None, service: Foreground) -> NoReturn:
+def _become(
+    root: Path, port: int | None, service: Foreground, *, force: bool
+) -> NoReturn:
     """Become a service. Raises Misuse where it runs already, or its port is taken."""
     from tierwise.cli.foreground import become_server, become_worker
+    from tierwise.cli.server_address import address_for
     from tierwise.errors import Misuse
-    from tierwise.orchestrate.services import remembered_address, server_of, worker_of
+    from tierwise.orchestrate.services import server_of, worker_of
 
     running = server_of(root) if service is Foreground.SERVER else worker_of(root)
     if running.pid() is not None:
@@ -107,7 +116,7 @@ def _become(root: Path, port: int | None, service: Foreground) -> NoReturn:
         )
     if service is Foreground.WORKER:
         become_worker(root)
-    become_server(root, address_for(port, remembered_address(root)))
+    become_server(root, address_for(root, port, force=force))
 
 
 def _print_units(root: Path, port: int | None, *, system: bool) -> None:
@@ -122,7 +131,7 @@ def _print_units(root: Path, port: int | None, *, system: bool) -> None:
         typer.echo(f"# {unit.path}\n{unit.text}")
 
 
-def _up(root: Path, port: int | None, *, worker: bool) -> None:
+def _up(root: Path, port: int | None, *, worker: bool, force: bool) -> None:
     """Start all that does not run yet, or nothing: a failure stops what this call started."""
     from tierwise.orchestrate.api_password import sign_in_note
     from tierwise.orchestrate.services import server_of, worker_of
@@ -133,7 +142,7 @@ def _up(root: Path, port: int | None, *, worker: bool) -> None:
     before = wanted(root)
     started: list[Service] = []
     try:
-        url = _start_server(root, port, started)
+        url = _start_server(root, port, started, force=force)
         restrict_pool(root)
         recover(root)
         if worker:
@@ -199,16 +208,14 @@ def alert(root: Path, url: str) -> None:
     typer.echo(make_alerts(project.settings.alerts, os.environ, url, flows))
 
 
-def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
+def _start_server(
+    root: Path, port: int | None, started: list[Service], *, force: bool
+) -> str:
     """Start the project's server unless it runs; return its address once it answers."""
+    from tierwise.cli.server_address import address_for
     from tierwise.errors import Misuse
     from tierwise.orchestrate.api_password import use_server
-    from tierwise.orchestrate.services import (
-        address,
-        remembered_address,
-        server_of,
-        write_address,
-    )
+    from tierwise.orchestrate.services import address, server_of, write_address
     from tierwise.orchestrate.supervision import (
         forget_lease_lock,
         server_command,
@@ -229,7 +236,7 @@ def _start_server(root: Path, port: int | None, started: list[Service]) -> str:
     how = f"runs already at {url}"
     if url is None:
         # Where it was before: its worker, its runs and people's bookmarks are for this address.
-        url = address_for(port, remembered_address(root))
+        url = address_for(root, port, force=force)
         how = f"started at {url}"
         if "server" in wanted(root):
             how = f"had died, started again at {url}"
@@ -291,25 +298,6 @@ def restrict_pool(root: Path) -> None:
     if removed:
         names = ", ".join(removed)
         typer.echo(f"work pool {POOL}: a run can no longer set {names}")
-
-
-def address_for(port: int | None, remembered: str | None) -> str:
-    """Return the address for a server that is to start. Raises Misuse where its port is taken."""
-    from tierwise.errors import Misuse
-    from tierwise.orchestrate.ports import is_taken, listener
-
-    url = remembered or f"http://127.0.0.1:{_PORT}"
-    if port:
-        # This machine only: whoever has the password may run programs here.
-        url = f"http://127.0.0.1:{port}"
-    wanted = int(url.rpartition(":")[2])
-    # The server itself would report this only in its log.
-    if is_taken(wanted):
-        raise Misuse(
-            f"port {wanted} is taken by {listener(wanted)}; end it, or choose another port: "
-            f"tierwise up --port {wanted + 1}"
-        )
-    return url
 
 
 def recover(root: Path) -> None:

@@ -15,6 +15,7 @@ from tierwise.ledger.processes import (
     is_dead,
     is_here,
     is_of_earlier_boot,
+    pid_here,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ Sign = Literal["alive", "dead", "earlier", "leased", "expired"]
 
 @dataclass(frozen=True)
 class RunProcess:
-    """The process of one recorded run, with the flow run of Prefect's that it works for."""
+    """The process of one recorded run, with the flow run of Prefect's that it works for.
+
+    `pid` is its number while it is alive on this machine.
+    """
 
     flow_run_id: str
     run_id: str
@@ -50,18 +54,21 @@ class RunProcess:
     started_at: float
     sign: Sign
     process: str
+    pid: int | None = None
 
 
 def run_process(row: Row, now: float) -> RunProcess:
     """Return what a run's row says of its process."""
     owner: str | None = row["owner"]
+    sign = _sign(owner, row["lease_until"], now)
     return RunProcess(
         flow_run_id=row["flow_run_id"],
         run_id=row["id"],
         state=row["state"],
         started_at=row["started_at"],
-        sign=_sign(owner, row["lease_until"], now),
+        sign=sign,
         process=describe_owner(owner) if owner else "its process",
+        pid=pid_here(owner) if owner and sign == "alive" else None,
     )
 
 

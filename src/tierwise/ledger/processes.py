@@ -35,6 +35,12 @@ def is_here(owner: str) -> bool:
     return _pid(owner) is not None
 
 
+def pid_here(owner: str) -> int | None:
+    """Return an owner's process id if it ran on this machine."""
+    pid = _pid(owner)
+    return int(pid) if pid else None
+
+
 def is_of_earlier_boot(owner: str) -> bool:
     """Return True if an owner ran on a machine of this name before its last start.
 

@@ -137,6 +137,17 @@ class Runs:
     @outlasts_outages
     def processes(self, flow_run_ids: Collection[str]) -> list[RunProcess]:
         """Return what is known of the processes of these flow runs of Prefect's, oldest first."""
+        return self._processes(Run.flow_run_id.in_(list(flow_run_ids)))
+
+    @outlasts_outages
+    def under_way(self) -> list[RunProcess]:
+        """Return the processes of current flow runs that are not known to be dead, oldest first."""
+        is_current = and_(Run.state == "running", Run.flow_run_id.is_not(None))
+        processes = self._processes(is_current)
+        return [process for process in processes if process.sign in ("alive", "leased")]
+
+    def _processes(self, condition: ColumnElement[bool]) -> list[RunProcess]:
+        """Return what is known of the processes of these runs, oldest first."""
         columns = (
             Run.id,
             Run.flow_run_id,
@@ -145,11 +156,7 @@ class Runs:
             Run.owner,
             Run.lease_until,
         )
-        query = (
-            select(*columns)
-            .where(Run.flow_run_id.in_(list(flow_run_ids)))
-            .order_by(Run.started_at, Run.id)
-        )
+        query = select(*columns).where(condition).order_by(Run.started_at, Run.id)
         now = self._database.lease_time()
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
