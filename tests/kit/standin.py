@@ -248,6 +248,13 @@ class Standin:
         await self._stop.wait()
         await runner.cleanup()
 
+    async def _wait(self) -> None:
+        """Wait for as long as `latency_s` says, which may be lowered meanwhile."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while (left := since + self.latency_s - loop.time()) > 0:
+            await asyncio.sleep(min(left, 0.5))
+
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         body = await incoming.read()
         headers = {name.lower(): value for name, value in incoming.headers.items()}
@@ -270,8 +277,10 @@ class Standin:
                 {"error": {"message": f"no such path: {request.path}"}}, status=404
             )
         fault = self._faults.popleft() if self._faults else OK
-        if fault.delay_s or self.latency_s:
-            await asyncio.sleep(fault.delay_s or self.latency_s)
+        if fault.delay_s:
+            await asyncio.sleep(fault.delay_s)
+        else:
+            await self._wait()
         reply = fault.body
         if reply is None:
             text = self._answer(request) if fault.text is None else fault.text
