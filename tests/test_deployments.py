@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.letters import age
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
@@ -46,7 +47,9 @@ def project(tmp_path: Path, standin: Standin) -> Path:
 
 
 def watch(terminal: Terminal, root: Path, folder: str = "inbox") -> list[str]:
-    """Look at the folder once; gives the ids that the results hold."""
+    """Look at the folder once, when its files are written; gives the ids that the results hold."""
+    for path in (root / folder).rglob("*"):
+        age(path)
     command = (
         "run",
         "support_inbox",

@@ -409,7 +409,8 @@ MISTAKES = [
         "run letters",
         1,
         (
-            "1.txt sorting small: cannot be reached (connection refused at http://WRONG: is the server running?)",
+            "1.txt sorting small: cannot be reached (connection refused at http://WRONG: "
+            "is the server running?) (3 tries)",
         ),
         "routing_rules/catalog.yaml",
         "ADDRESS",
