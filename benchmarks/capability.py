@@ -392,7 +392,7 @@ def row(task: Task, result: CandidateResult, machine: str) -> list[str]:
         found.name,
         str(found.n),
         f"{(found.n - found.errors) / found.n:.3f}" if found.n else "",
-        shortened(found.bound(result.compared)),
+        shortened(result.bound),
         "" if found.coverage is None else f"{found.coverage:.0%}",
         "unknown" if found.mean_cost is None else usd(found.mean_cost),
         f"{found.latency_p50_s:.2f}",
