@@ -24,6 +24,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import FailedRun, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 
+from tests.kit.letters import age
 from tests.kit.projects import PRICE, make_project, model
 from tests.kit.standin import Fault, Request, Standin, status, unused_address
 from tests.kit.terminal import Terminal
@@ -302,11 +303,11 @@ def last_run(root: Path) -> Ended:
     return Ended(run, deferred, flow_run.state, flow_run.tags, flow_run.run_count, "".join(pages))  # fmt: skip
 
 
-def attention(terminal: Terminal, root: Path) -> tuple[str, str]:
-    """What `tierwise show` lists, and the section of the report."""
-    items = json.loads(terminal("show", "--json", cwd=root).out)["attention"]
+def attention(terminal: Terminal, root: Path, run: str) -> tuple[str, str]:
+    """What `tierwise show` lists of a run, and the section of its report."""
+    items = json.loads(terminal("show", run, "--json", cwd=root).out)["attention"]
     shown = "\n".join(f"{item['text']}: {item['command']}" for item in items)
-    page = Path(terminal("report", cwd=root).out.strip()).read_text()
+    page = Path(terminal("report", run, cwd=root).out.strip()).read_text()
     section = page[page.index('id="attention"') :]
     return shown, html.unescape(section[: section.index("</section>")])
 
@@ -319,7 +320,7 @@ def test_a_run_says_how_it_ended_and_what_helps(
     wanted.prepare(inbox)
     done = terminal("run", "sort_letters", *wanted.options, cwd=inbox.root)
     ended = last_run(inbox.root)
-    shown, section = attention(terminal, inbox.root)
+    shown, section = attention(terminal, inbox.root, ended.run.id)
     printed = " ".join(done.out.split())
     assert done.code == wanted.code, done.err
     assert {row.cause for row in ended.deferred} == ({wanted.cause} - {None})
@@ -360,6 +361,8 @@ def test_a_run_that_finds_nothing_new_says_what_it_looked_at(
     prefect_server: str, terminal: Terminal, inbox: Inbox
 ) -> None:
     watch = ("run", "sort_letters", "--only-new", "true")
+    for path in (inbox.root / "inbox").iterdir():
+        age(path)
     terminal(*watch, cwd=inbox.root)
     done = terminal(*watch, cwd=inbox.root)
     nothing = "othing new in inbox: 4 documents were done before"
@@ -368,8 +371,8 @@ def test_a_run_that_finds_nothing_new_says_what_it_looked_at(
     ended = last_run(inbox.root)
     assert (ended.state.name, ended.tags) == ("NothingNew", ["NothingNew"])
     assert nothing in ended.state.message
-    _, section = attention(terminal, inbox.root)
-    shown = terminal("show", cwd=inbox.root).out
+    _, section = attention(terminal, inbox.root, ended.run.id)
+    shown = terminal("show", ended.run.id, cwd=inbox.root).out
     assert "no document in inbox went through this run" in shown
     assert "Nothing was looked at: no document in inbox went through this run." in section  # fmt: skip
 
