@@ -339,10 +339,10 @@ def test_a_look_that_shows_nothing_is_on_record_all_the_same(
     rules.write_text(rules.read_text().replace("classify: 0.9", "classify: 0.8"))
     certify(terminal, project, "-m", "cheap")
     looks = load_certificates(project / CERTIFICATES).looks
-    assert [(look.n, look.floor) for look in looks] == [
-        (60, 0.9),
-        (70, 0.9),
-        (70, 0.8),
+    assert [(look.number, look.n, look.floor) for look in looks] == [
+        (1, 60, 0.9),
+        (2, 70, 0.9),
+        (3, 70, 0.8),
     ]
 
 

@@ -25,6 +25,7 @@ from tierwise.documents import Shard, iter_documents
 from tierwise.documents.spool import Spool, SpoolFolder
 from tierwise.engine import SPOOL, Engine
 from tierwise.errors import ConfigError, Misuse, RateLimited, TierwiseError, UnknownName
+from tierwise.orchestrate.batch_runner import BatchTaskRunner
 from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
 from tierwise.orchestrate.task_runners import task_runner
 from tierwise.project import Project
@@ -91,7 +92,7 @@ def test_a_shard_without_documents_is_fine(tmp_path: Path) -> None:
 def test_threads_are_the_task_runner_unless_the_project_says_otherwise(
     project: Path,
 ) -> None:
-    assert type(task_runner()).__name__ == "ThreadPoolTaskRunner"
+    assert isinstance(task_runner(), BatchTaskRunner)
 
 
 def test_the_project_chooses_dask_and_variables_take_its_place(
@@ -107,7 +108,7 @@ def test_the_project_chooses_dask_and_variables_take_its_place(
     monkeypatch.setenv("TIERWISE_CLUSTER", "tcp://10.0.0.1:8786")
     assert vars(task_runner())["address"] == "tcp://10.0.0.1:8786"
     monkeypatch.setenv("TIERWISE_TASK_RUNNER", "threads")
-    assert type(task_runner()).__name__ == "ThreadPoolTaskRunner"
+    assert isinstance(task_runner(), BatchTaskRunner)
 
 
 def test_ray_is_chosen_by_a_variable(
@@ -220,7 +221,8 @@ def test_another_process_works_for_the_run_under_its_budget(
             import sys
             from pathlib import Path
             from tierwise.engine import SPOOL, Engine
-            from tierwise.orchestrate.run_manifest import find_manifest, join_run
+            from tierwise.orchestrate.batch_runner import BatchTaskRunner
+from tierwise.orchestrate.run_manifest import find_manifest, join_run
             from tierwise.project import Project
             from tests.test_scale import LABELS, classify, letters
             with Engine(Project.find()) as engine:

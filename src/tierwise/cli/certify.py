@@ -191,8 +191,9 @@ def certify(
             )
             # Read before measuring, since the file is written as a whole afterwards.
             earlier = project.certificates.certificates
-            look = look_at(evaluation, candidates, threshold.value)
-            look_number = project.certificates.number_of_look(look.step, look.tried)
+            look = look_at(
+                evaluation, candidates, threshold.value, project.certificates
+            )
             if not replace:
                 _say_what_is_kept(evaluation, candidates, earlier)
             # No candidate is called before this question.
@@ -201,7 +202,7 @@ def certify(
                 evaluation,
                 candidates,
                 thresholds=threshold.value,
-                look=look_number,
+                look=look.number,
                 to_label=to_label,
             )
         # Without any proof nothing was tested, so that no alpha is spent.

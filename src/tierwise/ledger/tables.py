@@ -68,6 +68,8 @@ class Usd(TypeDecorator[Decimal]):
         if value is None:
             return None
         units = Decimal(int(value))  # PostgreSQL returns a sum as `numeric`
+        if not units:
+            return Decimal(0)  # and not 0E-12, which is printed
         return units.scaleb(-USD_PLACES, context=_EXACT)
 
 

@@ -383,6 +383,7 @@ class Look(Settings):
     """One look at a step's labels: some candidates were tested on them, whatever came of it."""
 
     step: str
+    number: Annotated[int, Field(ge=1)]  # decides what it may spend of alpha
     golden: str  # file name
     n: Annotated[int, Field(ge=1)]  # golden items
     floor: Share | None = None
@@ -407,15 +408,18 @@ class Certificates(Settings):
     def number_of_look(self, step: str, tried: str) -> int:
         """Return the number that a look at a step's labels has: its old one, or the next."""
         of_step = [look for look in self.looks if look.step == step]
+        for look in of_step:
+            if look.tried == tried:
+                return look.number
+        if of_step:
+            return max(look.number for look in of_step) + 1
+        # Certificates of earlier versions come from looks that were not counted.
         uncounted = {
             certificate.golden_hash
             for certificate in self.certificates
-            if certificate.step == step and certificate.look is None
+            if certificate.step == step
         }
-        for place, look in enumerate(of_step):
-            if look.tried == tried:
-                return len(uncounted) + place + 1
-        return len(uncounted) + len(of_step) + 1
+        return len(uncounted) + 1
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, tuple[str, ...]], Certificate]:

@@ -31,7 +31,7 @@ from tierwise.evidence.certify.measure import (
 from tierwise.evidence.certify.next_floor import NextFloor, next_floor
 from tierwise.evidence.certify.thresholds import AtThreshold, p_value
 from tierwise.evidence.judge import HumanLabel
-from tierwise.policy.certificates import Certificate, Look
+from tierwise.policy.certificates import Certificate, Certificates, Look
 from tierwise.records import canonical_hash
 
 
@@ -106,9 +106,12 @@ def compare(
 
 
 def look_at(
-    evaluation: Evaluation, candidates: Sequence[Chain], thresholds: Thresholds
+    evaluation: Evaluation,
+    candidates: Sequence[Chain],
+    thresholds: Thresholds,
+    earlier: Certificates,
 ) -> Look:
-    """Return this look at the step's labels, for the record of all looks.
+    """Return this look at the step's labels, with its number among those on record.
 
     The same labels, floor, candidates and rules are the same look again, and spend nothing: the
     result is the same. Answers that are asked for anew are another look.
@@ -132,13 +135,15 @@ def look_at(
         judged,
         evaluation.fresh_since,
     ]
+    tried_hash = canonical_hash(tried)
     return Look(
         step=evaluation.step.name,
+        number=earlier.number_of_look(evaluation.step.name, tried_hash),
         golden=evaluation.golden.path.name,
         n=len(evaluation.golden.examples),
         floor=evaluation.floor,
         candidates=tuple(" > ".join(chain) for chain in candidates),
-        tried=canonical_hash(tried),
+        tried=tried_hash,
         date=datetime.date.today(),
     )
 
