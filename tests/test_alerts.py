@@ -162,6 +162,7 @@ class Receiver:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A Prefect server of its own, which this process is configured for."""
+    from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     url = unused_address()
@@ -185,6 +186,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             assert wait_for(answers, lambda: process.poll() is None, 120)
             yield f"http://127.0.0.1:{port}"
     finally:
+        # The process keeps its connection for events, which the next server would not get.
+        EventsWorker.drain_all(timeout=10, at_exit=False)
         process.terminate()
         process.wait(30)
 
