@@ -165,7 +165,7 @@ USES: dict[str, list[Use]] = {
         )
     ],
     "doctor": [use("doctor", "17 runs")],
-    "status": [use("status", "no server runs", "not decided", code=1)],
+    "status": [use("status", "not decided", code=1)],
     "check": [use("check --no-flows", "no error")],
     "models": [use("models", "small", "POST_KEY_OF_NOBODY")],
     "certify": [
