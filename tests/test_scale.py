@@ -221,8 +221,7 @@ def test_another_process_works_for_the_run_under_its_budget(
             import sys
             from pathlib import Path
             from tierwise.engine import SPOOL, Engine
-            from tierwise.orchestrate.batch_runner import BatchTaskRunner
-from tierwise.orchestrate.run_manifest import find_manifest, join_run
+            from tierwise.orchestrate.run_manifest import find_manifest, join_run
             from tierwise.project import Project
             from tests.test_scale import LABELS, classify, letters
             with Engine(Project.find()) as engine:
