@@ -14,6 +14,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, Pending, Running, Scheduled
 
 from tests.kit.projects import make_project, model
@@ -122,18 +123,27 @@ def test_ends_that_were_bad_dead_services_and_waiting_documents_need_a_hand() ->
     )
 
 
-def test_without_a_server_it_says_so_and_dead_services_are_named(
-    tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_server(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take the tests' own server from Prefect's settings, as a project without one has them."""
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
+
+
+def test_without_a_server_it_says_so_and_dead_services_are_named(
+    tmp_path: Path, terminal: Terminal, no_server: None
+) -> None:
     root = make_project(tmp_path / "p", model("small", "http://127.0.0.1:9"))
     (root / FOLDER).mkdir(parents=True)
     done = terminal("status", cwd=root)
     assert done.code == 1
+    assert "no server runs, so nothing is scheduled" in done.out
     assert "-> tierwise up" in done.out
     want(root, {"server", "worker"})
     found = json.loads(terminal("status", "--json", cwd=root).out)
     assert {each["what"] for each in found["problems"]} >= {
+        "no server runs, so nothing is scheduled",
         "the worker died",
         "the supervisor died",
     }

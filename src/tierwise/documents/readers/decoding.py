@@ -214,8 +214,11 @@ def _is_same(encoding: str, label: str) -> bool:
 def _wide_encoding(data: bytes, label: str | None) -> str | None:
     """Return the encoding of two or four bytes a character that the data is in; else None."""
     is_labelled = label is not None and label.startswith(("utf-16", "utf-32"))
-    if not is_labelled and b"\0" not in data and not _EARLY_BYTES.search(data):
-        return None
+    if not is_labelled and b"\0" not in data:
+        # A control character alone does not make good UTF-8 something else.
+        is_utf8 = _try_to_decode(data, "utf-8") is not None
+        if is_utf8 or not _EARLY_BYTES.search(data):
+            return None
     readings: list[tuple[int, str]] = []
     for encoding in _WIDE:
         text = _try_to_decode(data, encoding)

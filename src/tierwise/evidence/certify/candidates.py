@@ -252,7 +252,9 @@ def _tested(
 
 
 def _reports_confidence(scored: Sequence[ScoredExample]) -> bool:
-    return any(s.answered and not math.isinf(_confidence(s)) for s in scored)
+    """Return True if any answer has a known confidence."""
+    answered = [example for example in scored if example.answered]
+    return any(math.isfinite(_confidence(example)) for example in answered)
 
 
 def _confidence(scored: ScoredExample) -> float:
