@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.kit.ledgers import RUN, migrated_url, stop_postgresql
+from tests.kit.modules import modules_apart
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger
@@ -110,6 +111,13 @@ def other(url: str, ledger: Ledger, tmp_path: Path) -> Iterator[Ledger]:
     """A second ledger on the same database: another owner, as far as budgets go another process."""
     with Ledger.open(url, root=tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def own_modules() -> Iterator[None]:
+    """Let the test's project import its own flows and steps."""
+    with modules_apart():
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from alembic.config import Config
 from sqlalchemy import Boolean, MetaData, Table, create_engine, text
 
 from tests.kit.ledgers import fresh_url
+from tests.kit.modules import modules_apart
 from tests.kit.old_project import LEDGER, restore
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Done, Terminal
@@ -238,19 +238,8 @@ def project(
     )
     standin.answer(answer)
     monkeypatch.setenv("POST_SERVER", standin.url)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = _take_modules()
-    yield root
-    _take_modules()
-    sys.modules.update(before)
-
-
-def _take_modules() -> dict[str, Any]:
-    """Forget the imported modules of all projects, and return them."""
-    names = [
-        name for name in sys.modules if name.partition(".")[0] in ("flows", "tasks")
-    ]
-    return {name: sys.modules.pop(name) for name in names}
+    with modules_apart():
+        yield root
 
 
 def commands(group: click.Group, above: str = "") -> Iterator[str]:

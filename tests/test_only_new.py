@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -145,9 +144,7 @@ def sort_inbox(source: Path = Path("inbox"), budget_usd: float = 1, only_new: bo
 
 
 @pytest.fixture
-def project(tmp_path: Path, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "flows"]:
-        monkeypatch.delitem(sys.modules, name)  # those of another test's project
+def project(tmp_path: Path, standin: Standin, own_modules: None) -> Path:
     root = make_project(tmp_path / "project", model("small", standin.url))
     rules = "version: 1\nroutes: [{name: all, try: [small]}]\n"
     (root / "routing_rules" / "rules.yaml").write_text(rules)

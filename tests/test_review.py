@@ -553,11 +553,9 @@ def test_retry_runs_the_flow_again_with_the_same_parameters(
     project: Path,
     terminal: Terminal,
     provider: Standin,
-    monkeypatch: pytest.MonkeyPatch,
+    own_modules: None,
 ) -> None:
     """Lists and missing values are given again as they were; the results hold every document of the run."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "flows"]:
-        monkeypatch.delitem(sys.modules, name)  # those of another test's project
     (project / "flows" / "sort_inbox.py").write_text(FLOW)
     provider.answer(
         lambda r: INVENTED if "invoice" in r.document else answer(r.document)

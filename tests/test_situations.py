@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +25,7 @@ from prefect.exceptions import FailedRun, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 
 from tests.kit.letters import age
+from tests.kit.modules import modules_apart
 from tests.kit.projects import PRICE, make_project, model
 from tests.kit.standin import Fault, Request, Standin, status, unused_address
 from tests.kit.terminal import Terminal
@@ -272,10 +273,9 @@ SITUATIONS = {
 
 
 @pytest.fixture
-def inbox(tmp_path: Path, standin: Standin) -> Inbox:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "flows"]:
-        del sys.modules[name]  # those of another test's project
-    return Inbox(tmp_path / "p", standin)
+def inbox(tmp_path: Path, standin: Standin) -> Iterator[Inbox]:
+    with modules_apart():
+        yield Inbox(tmp_path / "p", standin)
 
 
 @dataclass(frozen=True)
