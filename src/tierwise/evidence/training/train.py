@@ -1,29 +1,39 @@
-"""Training: TF-IDF and logistic regression, tuned and calibrated by cross-validation."""
+"""Training: logistic regression, tuned and calibrated by cross-validation.
+
+Each member of a classifier has features of its own (`features`). Their log-probabilities are added, and
+one temperature for the sum is fitted on texts that were left out of the fits.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from tierwise.errors import ConfigError
+from tierwise.evidence.training.features import (
+    Features,
+    TermsFeatures,
+    VectorFeatures,
+)
 from tierwise.evidence.training.labelled import Labelled, data_hash
 from tierwise.gateway.learned.classifier import (
+    EMBEDDED_RECIPE,
     Classifier,
     ClassifierMetadata,
     CoveragePoint,
+    MemberMetadata,
     fingerprint,
     identity_of,
 )
+from tierwise.gateway.learned.members import Encoder, Member
 from tierwise.records import Sensitivity
-from tierwise.text.terms import RECIPE, Terms, vectorisers
+from tierwise.text.terms import RECIPE
 
 LEAST_PER_LABEL = 3
 _FOLDS = 5
-# values of C; accuracy hardly moves within a factor of 8
-_REGULARISATIONS = (1.0, 8.0, 64.0)
 _SHARES = (1.0, 0.75, 0.5, 0.25)  # of the examples, for people to read
 # of the examples, the surest first, for the thresholds that a certificate may have
 _THRESHOLD_SHARES = tuple(place / 40 for place in range(1, 41))
@@ -47,13 +57,16 @@ def train(
     seed: int = 0,
     sensitivity: Sensitivity = "restricted",
     labels: Iterable[str] = (),
+    encoders: Mapping[str, Encoder] | None = None,
+    terms: bool = True,
 ) -> Classifier:
     """Train a classifier for the labels of the examples; their order makes no difference.
 
     Labels with fewer than three examples are left out, and listed in the metadata; `labels` names
-    those that have none at all. `sensitivity` is the highest of the examples. It takes a second for
-    5 labels and 130 examples, half a minute for 77 and 3,000. Raises ConfigError when fewer than
-    two labels have enough examples.
+    those that have none at all. `sensitivity` is the highest of the examples. `encoders` are those
+    of its embedders, by their names in the catalog; `terms` adds TF-IDF, which is all there is
+    without encoders. By terms alone it takes a second for 5 labels and 130 examples, half a minute
+    for 77 and 3,000. Raises ConfigError when fewer than two labels have enough examples.
     """
     import numpy
     import sklearn.linear_model  # noqa: F401 - first, as only loaded libraries can be limited
@@ -70,40 +83,63 @@ def train(
         [example.label for example in ordered], return_inverse=True
     )
     folds = min(_FOLDS, *counts.values())
-    union = vectorisers()
+    named = encoders or {}
+    # an encoder has threads of its own: it is not limited
+    features = [VectorFeatures(name, named[name], texts) for name in named]
+    every_feature: list[Features] = [*features]
+    if terms or not features:
+        every_feature.insert(0, TermsFeatures(texts))
     # more threads are slower here, and would make sums depend on the machine
     with threadpool_limits(1):
-        tuned = _tuned(texts, right, folds, seed)
-        model = _regression().set_params(C=tuned.regularisation)
-        model.fit(union.fit_transform(texts), right)
-    weights, bias = _per_label(model)
+        tuned = [_tuned(some, right, folds, seed) for some in every_feature]
+        members = [
+            _fitted(some, best, right)
+            for some, best in zip(every_feature, tuned, strict=True)
+        ]
+    combined = tuned[0]
+    if len(tuned) > 1:
+        total = sum(each.log_probabilities for each in tuned)
+        combined = _with_temperature(tuned[0].regularisation, total, right)
     metadata = ClassifierMetadata(
         labels=tuple(known_labels.tolist()),
         n=len(ordered),
-        surest=_coverage_points(tuned.log_probabilities, right, _SHARES),
-        thresholds=_coverage_points(tuned.log_probabilities, right, _THRESHOLD_SHARES),
+        surest=_coverage_points(combined.log_probabilities, right, _SHARES),
+        thresholds=_coverage_points(
+            combined.log_probabilities, right, _THRESHOLD_SHARES
+        ),
         sensitivity=sensitivity,
         data_hash=data_hash(ordered),
         seed=seed,
         trained_on=datetime.now(UTC).date().isoformat(),
-        regularisation=tuned.regularisation,
-        temperature=tuned.temperature,
+        regularisation=combined.regularisation,
+        temperature=combined.temperature,
         scikit_learn=version("scikit-learn"),
+        recipe=EMBEDDED_RECIPE if features else RECIPE,
         left_out=left_out,
+        members=_described(every_feature, tuned) if features else (),
     )
-    return Classifier(
-        metadata,
-        terms=Terms.fitted(union),
-        weights=weights / tuned.temperature,
-        bias=[value / tuned.temperature for value in bias.tolist()],
-        seen=map(fingerprint, texts),
-    )
+    return Classifier(metadata, members, seen=map(fingerprint, texts))
 
 
-def identity_before(examples: Sequence[Labelled], *, seed: int = 0) -> str:
-    """Return the identity that `train` would give, without training."""
-    learned_from = data_hash(_learnable(examples))
-    return identity_of(learned_from, RECIPE, seed, version("scikit-learn"))
+def identity_before(
+    examples: Sequence[Labelled],
+    *,
+    seed: int = 0,
+    embedders: Sequence[str] = (),
+    terms: bool = True,
+) -> str:
+    """Return the identity that `train` would give, without training.
+
+    `embedders` are the identities of the embedders.
+    """
+    return identity_of(
+        data_hash(_learnable(examples)),
+        seed=seed,
+        scikit_learn=version("scikit-learn"),
+        recipe=EMBEDDED_RECIPE if embedders else RECIPE,
+        embedders=embedders,
+        terms=terms,
+    )
 
 
 def labels_left_out(
@@ -138,17 +174,42 @@ def _regression() -> Any:
     return LogisticRegression(max_iter=1000)
 
 
-def _tuned(texts: list[str], right: Any, folds: int, seed: int) -> _Tuned:
+def _fitted(features: Features, tuned: _Tuned, right: Any) -> Member:
+    """Return a member that is fitted on all texts, its temperature in its weights."""
+    model = _regression().set_params(C=tuned.regularisation)
+    model.fit(features.of_all(), right)
+    weights, bias = _per_label(model)
+    temperature = tuned.temperature
+    return features.member(
+        weights / temperature, [value / temperature for value in bias.tolist()]
+    )
+
+
+def _described(
+    features: Sequence[Features], tuned: Sequence[_Tuned]
+) -> tuple[MemberMetadata, ...]:
+    return tuple(
+        MemberMetadata(
+            embedder=some.embedder,
+            identity=some.identity,
+            regularisation=best.regularisation,
+            temperature=best.temperature,
+        )
+        for some, best in zip(features, tuned, strict=True)
+    )
+
+
+def _tuned(features: Features, right: Any, folds: int, seed: int) -> _Tuned:
     """Return the C and the temperature with the least log loss on texts left out of the fit.
 
     One temperature for all labels keeps their order and needs little data: Guo and others,
     "On calibration of modern neural networks", ICML 2017.
     """
-    held_out_scores = _held_out_scores(texts, right, folds, seed)
+    held_out_scores = _held_out_scores(features, right, folds, seed)
     candidates = [
         _with_temperature(regularisation, scores, right)
         for regularisation, scores in zip(
-            _REGULARISATIONS, held_out_scores, strict=True
+            features.regularisations, held_out_scores, strict=True
         )
     ]
     return min(candidates, key=lambda tuned: tuned[:3])
@@ -189,24 +250,23 @@ def _with_temperature(regularisation: float, scores: Any, right: Any) -> _Tuned:
     )
 
 
-def _held_out_scores(texts: list[str], right: Any, folds: int, seed: int) -> Any:
+def _held_out_scores(features: Features, right: Any, folds: int, seed: int) -> Any:
     """Return the scores (values of C x texts x labels) of each text from fits without it."""
     import numpy
     from sklearn.model_selection import StratifiedKFold
 
     labels = right.max() + 1
-    scores = numpy.zeros((len(_REGULARISATIONS), len(texts), labels))
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(texts, right)
+    scores = numpy.zeros((len(features.regularisations), len(right), labels))
+    # the same folds for all features: the labels alone decide
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(right, right)
     for fitted, held_out in splits:
-        union = vectorisers()
-        fitted_terms = union.fit_transform([texts[place] for place in fitted])
-        held_out_terms = union.transform([texts[place] for place in held_out])
+        fitted_features, held_out_features = features.split(fitted, held_out)
         # each fit starts from the one before: a third of the time
         model = _regression().set_params(warm_start=True)
-        for number, regularisation in enumerate(_REGULARISATIONS):
-            model.set_params(C=regularisation).fit(fitted_terms, right[fitted])
+        for number, regularisation in enumerate(features.regularisations):
+            model.set_params(C=regularisation).fit(fitted_features, right[fitted])
             weights, bias = _per_label(model)
-            scores[number, held_out] = held_out_terms @ weights + bias
+            scores[number, held_out] = held_out_features @ weights + bias
     return scores
 
 

@@ -9,6 +9,7 @@ from tierwise.gateway.learned.classifier import (
     Classifier,
     ClassifierMetadata,
     CoveragePoint,
+    MemberMetadata,
     Prediction,
 )
 from tierwise.gateway.learned.files import load, read_metadata, save, trained_file
@@ -19,6 +20,7 @@ __all__ = [
     "ClassifierMetadata",
     "CoveragePoint",
     "Form",
+    "MemberMetadata",
     "Prediction",
     "form_of",
     "load",

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from tierwise.errors import UnknownName
+from tierwise.gateway.learned.members import Member, Scores, TermsMember
+from tierwise.gateway.learned.passages import (
+    LONGEST,
+    WINDOW,
+    Passage,
+    first_within,
+    quoted,
+    strongest_passages,
+    words_of,
+)
 from tierwise.records import Sensitivity, canonical_hash, text_hash
-from tierwise.text.terms import RECIPE, Terms, normalised
+from tierwise.text.terms import RECIPE, normalised
 
-WINDOW = 8  # words of evidence
-LONGEST = 200  # characters of evidence
-_LETTERS = r"[\w\u0300-\u036f]+"  # with accents that are characters of their own
-# 649.00 and don't are one word
-_WORD = re.compile(rf"{_LETTERS}(?:[.,:'’-]{_LETTERS})*")
+# part of the identity of a classifier with embedders, in place of RECIPE
+EMBEDDED_RECIPE = (
+    "1: logistic regression on embeddings, and on words 1-2 and characters 2-4"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One label, its probability (calibrated, 0 to 1), and the label that came second.
 
-    Confidence 0 means that the text has no term in common with the training texts.
+    Confidence 0 means that the text has no term in common with the training texts, or for an
+    embedder, that it is empty.
     """
 
     label: str
@@ -41,6 +49,22 @@ class CoveragePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberMetadata:
+    """The description of one part of a classifier with embedders."""
+
+    # the embedder's name in the catalog; empty for TF-IDF
+    embedder: str
+    identity: str  # the embedder's; empty for TF-IDF
+    regularisation: float  # C
+    temperature: float  # divides its scores
+
+    @property
+    def is_terms(self) -> bool:
+        """Return True for TF-IDF."""
+        return not self.embedder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierMetadata:
     """The description of a classifier, kept as a JSON file beside its weights."""
 
@@ -53,8 +77,9 @@ class ClassifierMetadata:
     data_hash: str
     seed: int
     trained_on: str  # ISO date
-    regularisation: float  # C, chosen by cross-validation
-    # divides the scores, so that a confidence is a share of right answers
+    regularisation: float  # C, chosen by cross-validation; the first member's
+    # divides the scores, so that a confidence is a share of right answers; with several members,
+    # the sum of their log-probabilities
     temperature: float
     scikit_learn: str  # version
     recipe: str = RECIPE
@@ -63,11 +88,33 @@ class ClassifierMetadata:
     # the strictest first: what certificates may keep, fixed when it was trained
     thresholds: tuple[CoveragePoint, ...] = ()
     file_hash: str = ""  # SHA-256 (hex) of the weights' file, once saved
+    # empty for a classifier of TF-IDF alone
+    members: tuple[MemberMetadata, ...] = ()
 
     @property
     def identity(self) -> str:
-        """A hash of all that the answers depend on: data, recipe, seed, scikit-learn's version."""
-        return identity_of(self.data_hash, self.recipe, self.seed, self.scikit_learn)
+        """A hash of all that the answers depend on.
+
+        That is data, recipe, seed, scikit-learn's version, and the embedders.
+        """
+        return identity_of(
+            self.data_hash,
+            seed=self.seed,
+            scikit_learn=self.scikit_learn,
+            recipe=self.recipe,
+            embedders=self.embedders,
+            terms=self.uses_terms,
+        )
+
+    @property
+    def embedders(self) -> tuple[str, ...]:
+        """The identities of its embedders."""
+        return tuple(member.identity for member in self.members if not member.is_terms)
+
+    @property
+    def uses_terms(self) -> bool:
+        """Return True if TF-IDF is among its features."""
+        return not self.members or any(member.is_terms for member in self.members)
 
     @property
     def thresholds_hash(self) -> str:
@@ -78,17 +125,8 @@ class ClassifierMetadata:
         return canonical_hash(points)
 
 
-class _WordScore(NamedTuple):
-    """One word of a text, and what it adds to a label's score."""
-
-    text: str
-    start: int
-    end: int
-    score: float
-
-
 class Classifier:
-    """A model that predicts one label for a text, in about 100 microseconds.
+    """A model that predicts one label for a text: in about 100 microseconds by terms alone.
 
     Immutable, so it can be shared between threads.
     """
@@ -96,20 +134,15 @@ class Classifier:
     def __init__(
         self,
         metadata: ClassifierMetadata,
-        terms: Terms,
-        weights: Any,
-        bias: Sequence[float],
+        members: Sequence[Member],
         seen: Iterable[str],
     ) -> None:
         """Take the parts of a trained classifier.
 
-        `weights` is an array (terms x labels) whose rows have the mean 0; `seen` has the
-        `fingerprint` of each training text.
+        `seen` has the `fingerprint` of each training text.
         """
         self.metadata = metadata
-        self.terms = terms
-        self.weights = weights
-        self.bias = tuple(bias)
+        self.members = tuple(members)
         self.seen = frozenset(seen)
 
     @property
@@ -128,58 +161,82 @@ class Classifier:
 
     def predict(self, texts: Iterable[str]) -> list[Prediction]:
         """Return one prediction a text, in their order."""
-        return [self._predict(text) for text in texts]
+        return [self._prediction(scores) for scores in self._scores(list(texts))]
 
     def explain(
         self, text: str, label: str | None = None, *, most: int = 8
     ) -> tuple[tuple[str, float], ...]:
         """Return the words of a text that add most to a label's score, strongest first.
 
-        The label is the predicted one by default. Raises UnknownName when the classifier has no
-        such label.
+        With embedders, these are passages of a few words, and the label's log-odds where the
+        passage is all there is. The label is the predicted one by default. Raises UnknownName when
+        the classifier has no such label.
         """
         if label is None:
-            label = self._predict(text).label
+            label = self.predict([text])[0].label
+        if self.metadata.members:
+            passages = self._passages(text, label, LONGEST)
+            for_label = [passage for passage in passages if passage.score > 0]
+            # where none speaks for the label alone, the one that comes closest
+            return tuple(for_label[:most] or passages[:1])
         scores: dict[str, float] = {}
-        for word in self._words(text, label):
-            scores.setdefault(word.text.lower(), word.score)
+        texts = [word.text for word in words_of(text)]
+        for word, score in zip(texts, self._word_scores(text, label), strict=True):
+            scores.setdefault(word.lower(), score)
         # strongest first, and by the alphabet among equals
         ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
         return tuple((word, score) for word, score in ranked[:most] if score > 0)
 
     def evidence(self, text: str, label: str, *, longest: int = LONGEST) -> str:
-        """Return the few words in a row that add most to a label's score, verbatim.
+        """Return the few words in a row that speak most for a label, verbatim.
 
-        At most `longest` characters; empty only for an empty text. Raises UnknownName when the
-        classifier has no such label.
+        By terms, these are the words that add most to its score; with embedders, the passage to
+        which the classifier gives the label with the highest probability. At most `longest`
+        characters; empty only for an empty text. Raises UnknownName when the classifier has no
+        such label.
         """
-        words = self._words(text, label)
+        words = words_of(text)
         if not words:
+            self._place(label)
             return text.strip()[:longest]
-        windows = [
-            _window(words[first : first + WINDOW], longest)
-            for first in range(len(words))
-        ]
-        best = max(windows, key=lambda window: sum(word.score for word in window))
-        start = best[0].start
-        end = min(best[-1].end, start + longest)
-        return text[start:end]
+        if self.metadata.members:
+            return self._passages(text, label, longest)[0].text
+        scores = self._word_scores(text, label)
+        best = words[:1]
+        most = -math.inf
+        for first in range(len(words)):
+            window = first_within(words[first : first + WINDOW], longest)
+            score = sum(scores[first : first + len(window)])
+            if score > most:
+                best = window
+                most = score
+        return quoted(text, best, longest)
 
-    def _predict(self, text: str) -> Prediction:
-        places, values = self.terms.weigh(text)
-        scores = list(self.bias)
-        if places:
-            evidence = (self.weights[places].T @ values).tolist()
-            scores = [
-                score + bias for score, bias in zip(evidence, self.bias, strict=True)
-            ]
+    def _scores(self, texts: list[str]) -> list[Scores]:
+        """Return the scores of each text, all members together."""
+        by_member = [member.score(texts) for member in self.members]
+        if len(by_member) == 1:
+            return by_member[0]  # its temperature is in its weights
+        return [self._sum(scores) for scores in zip(*by_member, strict=True)]
+
+    def _sum(self, members: Sequence[Scores]) -> Scores:
+        """Add the members' log-probabilities of one text, and divide by the temperature."""
+        by_member = [_log_softmax(scores.values) for scores in members]
+        summed = [
+            sum(of_label) / self.metadata.temperature
+            for of_label in zip(*by_member, strict=True)
+        ]
+        return Scores(summed, is_known=any(scores.is_known for scores in members))
+
+    def _prediction(self, scores: Scores) -> Prediction:
+        values = scores.values
         # ties go to the label that is first in the alphabet
-        ranked = sorted(range(len(scores)), key=lambda label: (-scores[label], label))
+        ranked = sorted(range(len(values)), key=lambda label: (-values[label], label))
         first, second = ranked[:2]
         confidence = 0.0
-        if places:
+        if scores.is_known:
             # the first label's part of the softmax, in the form that cannot overflow
-            odds = [math.exp(score - scores[first]) for score in scores]
+            odds = [math.exp(score - values[first]) for score in values]
             confidence = 1 / sum(odds)
         return Prediction(
             label=self.labels[first],
@@ -187,40 +244,68 @@ class Classifier:
             runner_up=self.labels[second],
         )
 
-    def _words(self, text: str, label: str) -> list[_WordScore]:
-        """Return every word in its place, with the score of the terms in it."""
+    def _word_scores(self, text: str, label: str) -> list[float]:
+        """Return what each word of a text adds to a label's score."""
+        place = self._place(label)
+        words = [word.text for word in words_of(text)]
+        totals = [0.0] * len(words)
+        for member in self.members:
+            if isinstance(member, TermsMember):
+                totals = member.word_scores(text, words, place)
+        return totals
+
+    def _passages(self, text: str, label: str, longest: int) -> list[Passage]:
+        """Return passages of a text, those that speak most for a label first."""
+        place = self._place(label)
+
+        def log_odds(passages: list[str]) -> list[float]:
+            return [
+                _log_odds(scores.values, place) for scores in self._scores(passages)
+            ]
+
+        return strongest_passages(text, log_odds, longest)
+
+    def _place(self, label: str) -> int:
+        """Return a label's place. Raises UnknownName when the classifier has no such label."""
         if label not in self.labels:
             raise UnknownName("label", label, self.labels)
-        places, values = self.terms.weigh(text)
-        by_term: dict[int, float] = {}
-        if places:
-            column = self.weights[places, self.labels.index(label)].tolist()
-            for place, weight, value in zip(places, column, values, strict=True):
-                by_term[place] = weight * value
-        by_word: dict[str, float] = {}
-        words = []
-        for match in _WORD.finditer(text):
-            word = match[0]
-            if word not in by_word:
-                terms, _ = self.terms.weigh(word)
-                by_word[word] = sum(by_term.get(place, 0.0) for place in terms)
-            words.append(_WordScore(word, match.start(), match.end(), by_word[word]))
-        return words
+        return self.labels.index(label)
 
 
-def _window(words: Sequence[_WordScore], longest: int) -> list[_WordScore]:
-    """Return the first words, within `longest` characters; at least one, however long it is."""
-    start = words[0].start
-    window = [words[0]]
-    for word in words[1:]:
-        if word.end - start > longest:
-            break
-        window.append(word)
-    return window
+def _log_softmax(scores: Sequence[float]) -> list[float]:
+    total = _log_sum(scores)
+    return [score - total for score in scores]
 
 
-def identity_of(*parts: object) -> str:
-    """Return a classifier's identity from its data, recipe, seed and scikit-learn's version."""
+def _log_sum(scores: Sequence[float]) -> float:
+    """Return the logarithm of the sum of exponentials, in the form that cannot overflow."""
+    highest = max(scores)
+    return highest + math.log(sum(math.exp(score - highest) for score in scores))
+
+
+def _log_odds(scores: Sequence[float], place: int) -> float:
+    """Return the logarithm of a label's probability over that of all others."""
+    others = [score for other, score in enumerate(scores) if other != place]
+    return scores[place] - _log_sum(others)
+
+
+def identity_of(
+    data_hash: str,
+    *,
+    seed: int,
+    scikit_learn: str,
+    recipe: str = RECIPE,
+    embedders: Sequence[str] = (),
+    terms: bool = True,
+) -> str:
+    """Return a classifier's identity from its data, features, seed and scikit-learn's version.
+
+    `embedders` are the identities of its embedders, in any order.
+    """
+    parts: list[object] = [data_hash, recipe, seed, scikit_learn]
+    # left out without embedders: certificates have the identities of such classifiers
+    if embedders:
+        parts += [sorted(embedders), terms]
     return f"learned-{canonical_hash(parts)[:16]}"
 
 

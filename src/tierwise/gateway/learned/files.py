@@ -1,23 +1,38 @@
-"""A classifier's two files: weights (`.skops`, which cannot run code) and metadata (`.json`)."""
+"""A classifier's two files: weights (`.skops`, which cannot run code) and metadata (`.json`).
+
+A classifier of TF-IDF alone has the parts `words`, `characters`, `rarity`, `weights`, `bias` and
+`seen`. One with embedders has `seen`, and `weights_0`, `bias_0`, `weights_1`, … for its members; TF-IDF
+adds the first three.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError
-from tierwise.gateway.learned.classifier import Classifier, ClassifierMetadata
+from tierwise.gateway.learned.classifier import (
+    EMBEDDED_RECIPE,
+    Classifier,
+    ClassifierMetadata,
+)
+from tierwise.gateway.learned.members import (
+    Encoder,
+    EncoderMember,
+    Member,
+    TermsMember,
+)
 from tierwise.text.files import write_atomically
 from tierwise.text.terms import RECIPE, Terms
 
 _REMEDY = "`tierwise train STEP` makes a new one"
 _TRUSTED: list[str] = []  # plain lists, strings and arrays of numbers need no trust
-_ARRAYS = ("rarity", "weights", "bias")
-_STRINGS = ("words", "characters", "seen")
+_TERMS_STRINGS = ("words", "characters")
 
 
 def trained_file(root: Path, model: str) -> Path:
@@ -33,21 +48,26 @@ def save(classifier: Classifier, path: Path) -> ClassifierMetadata:
     import numpy
     import skops.io
 
-    terms = classifier.terms
-    parts = {
-        # one string a vocabulary, as each item of a list would be an entry of its own
-        "words": "\n".join(terms.words),
-        "characters": "\n".join(terms.characters),
-        "seen": "\n".join(sorted(classifier.seen)),
-        "rarity": numpy.asarray(terms.rarity),
-        "weights": classifier.weights,
-        "bias": numpy.asarray(classifier.bias),
-    }
+    strings = {"seen": "\n".join(sorted(classifier.seen))}
+    arrays: dict[str, Any] = {}
+    names = _numbers(classifier.metadata)
+    for member, (weights, bias) in zip(classifier.members, names, strict=True):
+        if isinstance(member, TermsMember):
+            # one string a vocabulary, as each item of a list would be an entry of its own
+            strings["words"] = "\n".join(member.terms.words)
+            strings["characters"] = "\n".join(member.terms.characters)
+            arrays["rarity"] = numpy.asarray(member.terms.rarity)
+        arrays[weights] = member.weights
+        arrays[bias] = numpy.asarray(member.bias)
+    parts = strings | arrays
     data = skops.io.dumps(parts)
     metadata = replace(classifier.metadata, file_hash=hashlib.sha256(data).hexdigest())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
-    text = json.dumps(asdict(metadata), indent=2, ensure_ascii=False)
+    fields = asdict(metadata)
+    if not metadata.members:
+        del fields["members"]  # as in the files of earlier versions
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
     write_atomically(path.with_suffix(".json"), f"{text}\n")
     return metadata
 
@@ -77,7 +97,7 @@ def read_metadata(path: Path) -> ClassifierMetadata:
             f"trained with scikit-learn {metadata.scikit_learn}, here is {installed}"
         )
         raise ConfigError(f"{message}; {_REMEDY}", path=metadata_path)
-    if metadata.recipe != RECIPE:
+    if metadata.recipe != (EMBEDDED_RECIPE if metadata.members else RECIPE):
         message = (
             f"trained by another version of tierwise ('{metadata.recipe}'); {_REMEDY}"
         )
@@ -85,13 +105,17 @@ def read_metadata(path: Path) -> ClassifierMetadata:
     return metadata
 
 
-def load(path: Path) -> Classifier:
+def load(path: Path, encoders: Sequence[Encoder] | None = None) -> Classifier:
     """Load the classifier in `path`.
 
     A file with anything in it but strings and arrays of numbers is refused; nothing in it is ever
-    run. Raises ConfigError as `read_metadata` does, and when the weights are not its own.
+    run. `encoders` are those of its embedders, in any order; a classifier that has embedders cannot
+    predict without them. Raises ConfigError as `read_metadata` does, when the weights are not its
+    own, and when it was trained with another embedder than the given ones.
     """
     metadata = read_metadata(path)
+    if encoders is not None:
+        check_embedders(metadata, [encoder.identity for encoder in encoders], path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -100,44 +124,91 @@ def load(path: Path) -> Classifier:
     if hashlib.sha256(data).hexdigest() != metadata.file_hash:
         message = f"damaged, or not the weights that the metadata beside it describes; {_REMEDY}"
         raise ConfigError(message, path=path)
-    parts = _parts(data, path)
-    words = parts["words"].split("\n")
-    characters = parts["characters"].split("\n")
-    size = len(words) + len(characters)
-    labels = len(metadata.labels)
-    shapes = [parts[name].shape for name in _ARRAYS]
-    if shapes != [(size,), (size, labels), (labels,)]:
-        raise ConfigError(f"its parts don't fit each other; {_REMEDY}", path=path)
-    return Classifier(
-        metadata,
-        terms=Terms(words, characters, parts["rarity"].tolist()),
-        weights=parts["weights"],
-        bias=parts["bias"].tolist(),
-        seen=parts["seen"].split("\n"),
+    parts = _parts(data, path, metadata)
+    by_identity = {encoder.identity: encoder for encoder in encoders or ()}
+    members: list[Member] = []
+    for number, (weights_name, bias_name) in enumerate(_numbers(metadata)):
+        weights = parts[weights_name]
+        bias = parts[bias_name]
+        labels = len(metadata.labels)
+        # the rows are those of the vocabulary, or of the embedder's vectors
+        if weights.shape[1:] != (labels,) or bias.shape != (labels,):
+            raise ConfigError(f"its parts don't fit each other; {_REMEDY}", path=path)
+        if metadata.members and not metadata.members[number].is_terms:
+            encoder = by_identity.get(metadata.members[number].identity)
+            members.append(EncoderMember(encoder, weights, bias.tolist()))
+        else:
+            terms = _terms(parts, weights, path)
+            members.append(TermsMember(terms, weights, bias.tolist()))
+    return Classifier(metadata, members, seen=parts["seen"].split("\n"))
+
+
+def check_embedders(
+    metadata: ClassifierMetadata, identities: Sequence[str], path: Path
+) -> None:
+    """Raise ConfigError unless the embedders are the ones that the classifier was trained with."""
+    if sorted(metadata.embedders) == sorted(identities):
+        return
+    trained_with = [
+        f"{member.embedder} ({member.identity[:16]})"
+        for member in metadata.members
+        if not member.is_terms
+    ]
+    here = ", ".join(identity[:16] for identity in identities) or "none"
+    message = (
+        f"trained with the embedder {' and '.join(trained_with) or '(none)'}, and the catalog's is "
+        f"another one ({here}): its weights, its settings or its address have changed; "
+        "`tierwise train STEP` makes a classifier for it"
     )
+    raise ConfigError(message, path=path.with_suffix(".json"))
 
 
-def _parts(data: bytes, path: Path) -> dict[str, Any]:
+def _numbers(metadata: ClassifierMetadata) -> list[tuple[str, str]]:
+    """Return the names of each member's arrays: its weights, and its bias."""
+    if not metadata.members:
+        return [("weights", "bias")]
+    return [
+        (f"weights_{number}", f"bias_{number}")
+        for number in range(len(metadata.members))
+    ]
+
+
+def _parts(data: bytes, path: Path, metadata: ClassifierMetadata) -> dict[str, Any]:
     import skops.io
 
     try:
         parts: dict[str, Any] = skops.io.loads(data, trusted=_TRUSTED)
     except Exception as error:  # noqa: BLE001 - a forged file can make the reader fail in any way
         raise ConfigError(f"refused: {error}; {_REMEDY}", path=path) from None
-    if not _has_expected_parts(parts):
+    if not _has_expected_parts(parts, metadata):
         message = f"refused: it has other parts than a classifier's numbers; {_REMEDY}"
         raise ConfigError(message, path=path)
     return parts
 
 
-def _has_expected_parts(parts: Any) -> bool:
+def _has_expected_parts(parts: Any, metadata: ClassifierMetadata) -> bool:
     import numpy
 
-    if not isinstance(parts, dict) or set(parts) != {*_ARRAYS, *_STRINGS}:
+    strings = ["seen"]
+    arrays = [name for pair in _numbers(metadata) for name in pair]
+    if metadata.uses_terms:
+        strings += _TERMS_STRINGS
+        arrays.append("rarity")
+    if not isinstance(parts, dict) or set(parts) != {*strings, *arrays}:
         return False
-    if not all(isinstance(parts[name], str) for name in _STRINGS):
+    if not all(isinstance(parts[name], str) for name in strings):
         return False
-    arrays = [parts[name] for name in _ARRAYS]
     return all(
-        isinstance(array, numpy.ndarray) and array.dtype.kind == "f" for array in arrays
+        isinstance(parts[name], numpy.ndarray) and parts[name].dtype.kind == "f"
+        for name in arrays
     )
+
+
+def _terms(parts: dict[str, Any], weights: Any, path: Path) -> Terms:
+    """Return the terms that a member's weights belong to."""
+    words = parts["words"].split("\n")
+    characters = parts["characters"].split("\n")
+    size = len(words) + len(characters)
+    if len(weights) != size or parts["rarity"].shape != (size,):
+        raise ConfigError(f"its parts don't fit each other; {_REMEDY}", path=path)
+    return Terms(words, characters, parts["rarity"].tolist())

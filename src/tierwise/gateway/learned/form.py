@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tierwise.errors import Misuse
-from tierwise.gateway.learned.classifier import LONGEST
+from tierwise.gateway.learned.passages import LONGEST
 
 
 @dataclass(frozen=True, slots=True)
