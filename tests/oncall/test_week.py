@@ -8,19 +8,29 @@ import random
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.oncall.bed import Bed, deployments, make_bed, supplier, until
+from tests.oncall.provider import ALERTS
 from tests.oncall.table import SEED, Row, keep, keep_lines, ledger_money
-from tests.oncall.week import GARBLED, TENANTS, Week
+from tests.oncall.week import GARBLED, LONG_OUTAGE_S, TENANTS, Week
 
 SECONDS = float(os.environ.get("TIERWISE_ONCALL_WEEK_S", "1200"))
 EVERY_S = 15
 # A slow copy writes for 12 s.
-MINIMUM_AGE = 'minimum_age = "20 s"'
+SETTINGS = """
+minimum_age = "20 s"
+alerts.webhook = "ONCALL_WEBHOOK"
+alerts.on = ["failed", "outage", "worker"]
+alerts.outage = "20 s"
+alerts.worker = "30 s"
+"""
 SETTLES_WITHIN_S = 400.0
+ALERTS_END_WITHIN_S = 120.0
 
 pytestmark = [pytest.mark.oncall, pytest.mark.timeout(int(SECONDS) + 1200)]
 
@@ -28,7 +38,8 @@ pytestmark = [pytest.mark.oncall, pytest.mark.timeout(int(SECONDS) + 1200)]
 def test_a_week(tmp_path: Path) -> None:
     """Each document is delivered once, to its own folder, and the queue has what waits for a person."""
     with supplier(tmp_path, latency_s=0.1) as provider:
-        bed = make_bed(tmp_path, provider, settings=ALERTS + MINIMUM_AGE)
+        webhook = {"ONCALL_WEBHOOK": provider.url + ALERTS}
+        bed = make_bed(tmp_path, provider, settings=SETTINGS, variables=webhook)
         provider.garble(GARBLED)
         week = Week(bed, random.Random(int(os.environ[SEED])), SECONDS)
         for tenant in TENANTS:
@@ -53,10 +64,14 @@ def test_a_week(tmp_path: Path) -> None:
             assert week.pages() == []
             assert half_read(bed) == []
             assert row.paid_twice == 0
-            if QUEUE_IS_OVER_ALL_RUNS:
-                assert listed == {name for _, name in week.waiting}
-            if ALERTS:
-                assert alerts(bed) == expected_alerts()
+            assert listed == {name for _, name in week.waiting}
+            until(
+                lambda: not still_on(bed), ALERTS_END_WITHIN_S, lambda: f"{alerts(bed)}"
+            )
+            assert told_twice(bed) == []
+            reported = sum(is_begun(alert, "outage") for alert in alerts(bed))
+            long_ones = [each for each in week.outages if each > LONG_OUTAGE_S]
+            assert len(long_ones) <= reported <= len(week.outages), alerts(bed)
 
 
 def week_row(bed: Bed, week: Week, listed: set[str]) -> Row:
@@ -88,11 +103,7 @@ def half_read(bed: Bed) -> list[str]:
     ]
 
 
-# ---- what is told to people. `review` has the newest run alone, and `up` makes no alerts yet: once
-# they are over all runs, these two become assertions.
-
-QUEUE_IS_OVER_ALL_RUNS = False
-ALERTS = ""  # settings that send alerts to the provider's own address
+# ---- what is told to people
 
 
 def queue(bed: Bed) -> set[str]:
@@ -104,11 +115,29 @@ def queue(bed: Bed) -> set[str]:
     return {item["document"] for item in json.loads(out)}
 
 
-def alerts(bed: Bed) -> list[str]:
-    """The alerts that came, in order."""
-    return [alert["kind"] for alert in bed.provider.state()["alerts"]]
+def alerts(bed: Bed) -> list[dict[str, Any]]:
+    """The alerts that the webhook got, in order."""
+    return list(bed.provider.state()["alerts"])
 
 
-def expected_alerts() -> list[str]:
-    """One for each outage that is longer than the setting, and one when it is over."""
-    return []
+def is_begun(alert: Mapping[str, Any], kind: str) -> bool:
+    return bool(alert["alert"] == kind and not alert["over"])
+
+
+def still_on(bed: Bed) -> list[str]:
+    """The kinds that were reported and are not over."""
+    last = {alert["alert"]: alert["over"] for alert in alerts(bed)}
+    return [kind for kind, is_over in last.items() if not is_over]
+
+
+def told_twice(bed: Bed) -> list[dict[str, Any]]:
+    """Alerts that came again before they were over, or whose end came twice."""
+    last: dict[str, bool] = {}
+    again = []
+    for alert in alerts(bed):
+        kind = alert["alert"]
+        is_over = alert["over"]
+        if last.get(kind, True) == is_over:
+            again.append(alert)
+        last[kind] = is_over
+    return again

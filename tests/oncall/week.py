@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.oncall.bed import Bed, letter
 
@@ -17,6 +18,9 @@ DAYS = 7
 GARBLED = "Garbled"  # a letter that no answer fits: it waits for a person
 _HALF_WRITTEN_S = 12.0
 _LAST_DROP = 0.85  # of the week; then what is there is finished
+LONG_OUTAGE_S = (
+    35.0  # with the settings of the test: such a one is reported for certain
+)
 
 
 @dataclass
@@ -32,6 +36,9 @@ class Week:
     waiting: set[tuple[str, str]] = field(default_factory=set)
     writers: list[threading.Thread] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    outages: list[float] = field(
+        default_factory=list
+    )  # how long each lasted, in seconds
 
     def play(self) -> None:
         """Let the week go by."""
@@ -55,9 +62,10 @@ class Week:
     def elapsed(self) -> float:
         return time.monotonic() - self.begun
 
-    def order(self, words: str, **order: object) -> None:
+    def order(self, words: str, **order: Any) -> None:
         """Order an outage of the provider."""
         self.note(words)
+        self.outages.append(order.get("seconds") or order["retry_after"])
         self.bed.provider.order(fault="status", **order)
 
     def reboot(self) -> None:
