@@ -116,3 +116,20 @@ def test_a_misspelt_command_says_what_was_meant(
     assert done.code == 2
     assert "Did you mean 'show'?" in done.err
     assert "Did you mean 'verify'?" in terminal("audit", "veify", cwd=tmp_path).err
+
+
+def test_ctrl_c_while_python_loads_the_program_ends_it_without_a_trace() -> None:
+    code = """
+import sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tierwise.cli.program":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from tierwise.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

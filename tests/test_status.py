@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, Pending, Running, Scheduled
 
 from tests.kit.projects import make_project, model
-from tests.kit.standin import Standin, status, unused_address
+from tests.kit.standin import Fault, Standin, status, unused_address
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Ledger, RunInfo
 from tierwise.lint.job_variables import POOL
@@ -248,7 +248,7 @@ def test_runs_of_a_real_server_are_read_with_their_documents(
 def test_each_models_server_is_asked_for_its_key_and_its_name(
     tmp_path: Path, terminal: Terminal, standin: Standin
 ) -> None:
-    """Free requests; each fault is one line with its remedy."""
+    """By free requests where there are any; each fault is one line with its remedy."""
     dead = model("large", unused_address())
     misspelt = model("smal", standin.url)
     root = make_project(tmp_path / "p", model("small", standin.url), misspelt, dead)
@@ -272,10 +272,29 @@ def test_each_models_server_is_asked_for_its_key_and_its_name(
     assert "put the right key" in asked()["small"][1]
     standin.faults([status(402, "empty", code="insufficient_quota")] * 2)
     assert "top up" in asked()["small"][1]
-    standin.faults([status(404, "no such page")] * 2)
-    ok, detail = asked()["small"]
-    assert ok is None
-    assert "only a paid call" in detail
-    assert {request.path.rpartition("/")[2] for request in standin.requests} == {
-        "models"
-    }
+    paths = {request.path.rpartition("/")[2] for request in standin.requests}
+    assert paths == {"models"}
+
+
+def test_a_server_without_a_list_of_models_is_asked_by_the_smallest_call(
+    tmp_path: Path, terminal: Terminal, standin: Standin
+) -> None:
+    rules = "version: 1\nroutes: [{name: all, try: [small]}]\n"
+    root = make_project(tmp_path / "p", model("small", standin.url), rules=rules)
+    no_list = status(404, "no such page")
+
+    def asked(*faults: Fault) -> tuple[bool, str]:
+        standin.faults([no_list, *faults])
+        done = terminal("doctor", "--ask", "--json", cwd=root)
+        found = {each["what"]: each for each in json.loads(done.out)}["ask small"]
+        return found["ok"], found["detail"]
+
+    ok, detail = asked()
+    assert ok is True
+    assert "which cost 0.0000" in detail
+    [call] = [each for each in standin.requests if each.path.endswith("completions")]
+    assert call.body["max_tokens"] == 16
+    assert asked(status(401, "bad key"))[0] is False
+    ok, detail = asked(status(404, "no model small"))
+    assert ok is False
+    assert "correct `model` in the catalog" in detail

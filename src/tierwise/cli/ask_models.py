@@ -1,4 +1,7 @@
-"""`tierwise doctor --ask`: keys and addresses of models, by a request that costs nothing."""
+"""`tierwise doctor --ask`: keys and addresses of models, by the cheapest request there is.
+
+That is the list of models, which is free. Where a server has none, it is a call of a few tokens.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,39 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tierwise.errors import (
     AuthenticationFailed,
+    BadReply,
     CallError,
     CallTimeout,
+    ContentRefused,
+    ModelGone,
     ModelUnavailable,
     OutOfCredit,
     Unreachable,
 )
+from tierwise.records import Call, Message
+from tierwise.text.amounts import usd
 
 if TYPE_CHECKING:
     from tierwise.gateway.gateway import Gateway
     from tierwise.policy.catalog import Model
     from tierwise.project import Project
+    from tierwise.records import Usage
 
 _SECONDS = 10.0
+_CALL_SECONDS = 30.0
+_QUESTION = Message("user", "Answer with the word: yes")
+_FEWEST_TOKENS = 16  # of an answer; some providers refuse a lower limit
 _REMEDIES: dict[type[Exception], str] = {
     AuthenticationFailed: "put the right key into its variable",
     OutOfCredit: "top up the account, or raise its limit",
     Unreachable: "correct `api_base` in the catalog, or start the server",
     CallTimeout: "is the address right, and the server running?",
+    ModelGone: "correct `model` in the catalog",
 }
 
 
 class Asked(NamedTuple):
-    """What a model's server said. `ok` is None where nothing can be said without a paid call."""
+    """What a model's server said. `ok` is None where there is no server to ask."""
 
     model: str
     ok: bool | None
@@ -67,12 +80,9 @@ async def _ask(gateway: Gateway, model: Model, env: Mapping[str, str]) -> Asked:
     try:
         served = await gateway.served_models(model, _SECONDS)
     except (CallError, ModelUnavailable) as error:
-        remedy = _REMEDIES.get(type(error))
-        detail = f"{error}; {remedy}" if remedy else str(error)
-        return Asked(model.name, False, detail)
+        return _fault(model, error)
     if served is None:
-        without = "its server has no list of models; only a paid call could say more"
-        return Asked(model.name, None, without)
+        return await _call(gateway, model)
     wanted = str(model.resolved_params(env)["model"])
     name = wanted.partition("/")[2] or wanted
     if served and name not in served:
@@ -81,3 +91,38 @@ async def _ask(gateway: Gateway, model: Model, env: Mapping[str, str]) -> Asked:
         detail = f"the server does not list '{name}'{meant} Correct the catalog"
         return Asked(model.name, False, detail)
     return Asked(model.name, True, "the server answers, takes the key, and has it")
+
+
+async def _call(gateway: Gateway, model: Model) -> Asked:
+    """Make one call of a few tokens, and say what it cost."""
+    call = Call(
+        model=model.name,
+        identity="",
+        messages=(_QUESTION,),
+        max_tokens=_FEWEST_TOKENS,
+    )
+    try:
+        async with asyncio.timeout(_CALL_SECONDS):
+            reply = await gateway.complete(call)
+        usage = reply.usage
+    except TimeoutError:
+        error = CallTimeout(f"no answer within {_CALL_SECONDS:g} s", model=model.name)
+        return _fault(model, error)
+    except (BadReply, ContentRefused) as error:
+        # An odd answer, or none, to an odd question: the server took the key and has the model.
+        usage = error.usage
+    except (CallError, ModelUnavailable) as error:
+        return _fault(model, error)
+    return Asked(model.name, True, f"answers a call, which cost {_cost(model, usage)}")
+
+
+def _cost(model: Model, usage: Usage | None) -> str:
+    cost = model.cost(usage)
+    return "an unknown amount" if cost is None else usd(cost)
+
+
+def _fault(model: Model, error: Exception) -> Asked:
+    """Return what went wrong, with the remedy for its kind."""
+    remedy = _REMEDIES.get(type(error))
+    detail = f"{error}; {remedy}" if remedy else str(error)
+    return Asked(model.name, False, detail)

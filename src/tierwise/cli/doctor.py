@@ -32,7 +32,9 @@ def doctor(
     ask: Annotated[
         bool,
         typer.Option(
-            "--ask", help="Also ask the models' servers, by requests that are free."
+            "--ask",
+            help="Also ask the models' servers: by a free request, or by a call of a few "
+            "tokens where there is none.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -134,12 +134,18 @@ def _print_units(root: Path, port: int | None, *, system: bool) -> None:
 def _up(root: Path, port: int | None, *, worker: bool, force: bool) -> None:
     """Start all that does not run yet, or nothing: a failure stops what this call started."""
     from tierwise.orchestrate.api_password import sign_in_note
-    from tierwise.orchestrate.services import server_of, worker_of
+    from tierwise.orchestrate.services import (
+        remembered_address,
+        server_of,
+        worker_of,
+        write_address,
+    )
     from tierwise.orchestrate.supervision import want, wanted
 
     _refuse_faulty_deployments(root)
     _refuse_faulty_alerts(root)
     before = wanted(root)
+    address_before = remembered_address(root)
     started: list[Service] = []
     try:
         url = _start_server(root, port, started, force=force)
@@ -166,6 +172,9 @@ def _up(root: Path, port: int | None, *, worker: bool, force: bool) -> None:
         # The supervisor first, then the worker, which would log errors without its server.
         for service in reversed(started):
             service.stop()
+        if server_of(root) in started and address_before:
+            # Else a plain `up` would start at a port at which nothing ever ran.
+            write_address(root, address_before)
         if started:
             names_started = ", ".join(service.name for service in started)
             typer.echo(f"ended again: {names_started}", err=True)
