@@ -118,14 +118,21 @@ def test_a_misspelt_command_says_what_was_meant(
     assert "Did you mean 'verify'?" in terminal("audit", "veify", cwd=tmp_path).err
 
 
-def test_ctrl_c_while_python_loads_the_program_ends_it_without_a_trace() -> None:
-    code = """
-import sys
+@pytest.mark.parametrize("module", ["program", "doctor"])
+def test_ctrl_c_while_python_loads_the_command_ends_it(module: str) -> None:
+    """Also where Python drops the KeyboardInterrupt, as in a finalizer."""
+    code = f"""
+import os, signal, sys
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000): pass
 class Stop:
     def find_spec(self, name, path=None, target=None):
-        if name == "tierwise.cli.program":
-            raise KeyboardInterrupt
+        if name == "tierwise.cli.{module}":
+            Last()
 sys.meta_path.insert(0, Stop())
+sys.argv = ["tierwise", "doctor"]
 from tierwise.cli import main
 main()
 """

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tierwise import __version__
+from tierwise.cli import loaded
 from tierwise.cli.commands import COMMANDS, Command
 from tierwise.cli.options import typer_with_our_style
 from tierwise.cli.output import plain_output
@@ -59,7 +60,9 @@ class LazyGroup(TyperGroup):
             note = f"no server answers at {ADDRESS}={dead}, so it is ignored"
             remedy = f"`unset {ADDRESS}` ends this note, `tierwise up` starts a server"
             typer.echo(f"{note}; {remedy}", err=True)
-        return load(row)
+        command = load(row)
+        loaded()
+        return command
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Print the list of commands from the table, without importing any of them."""
@@ -91,10 +94,10 @@ def load(row: Command) -> Any:
             # `run` and `plan` print the flow's options as well, so they answer --help themselves.
             add_help_option=not row.takes_flow_options,
         )(body)
-    loaded = typer.main.get_command(program)
-    loaded.name = row.name
-    _hide_types_of_flags(loaded)
-    return loaded
+    command = typer.main.get_command(program)
+    command.name = row.name
+    _hide_types_of_flags(command)
+    return command
 
 
 def _hide_types_of_flags(command: Any) -> None:
