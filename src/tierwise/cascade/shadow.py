@@ -207,7 +207,7 @@ def _sample_of_accepted(work: Work, outcome: Outcome) -> Audit:
 def _golden_hash(work: Work, asked: tuple[str, ...]) -> str:
     """Return the hash of the golden set that certified a chain which begins with these models."""
     # Sorted, so that the certificate of these models alone comes before those of longer chains.
-    for certificate in work.run.policy.certificates.certificates:
+    for certificate in work.run.policy.certificates.all:
         if (
             certificate.step == work.step.name
             and certificate.models[: len(asked)] == asked

@@ -48,7 +48,8 @@ def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> Project
     try:
         catalog = project.catalog
         floors = project.rules.floors
-        certificates = project.certificates.certificates
+        agreement_floors = project.rules.agreement_floors
+        certificates = project.certificates.all
     except ConfigError as error:
         typer.echo(f"without savings and certificates: {error}", err=True)
         return ProjectFacts()
@@ -60,6 +61,7 @@ def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> Project
     return ProjectFacts(
         catalog=catalog,
         floors=floors,
+        agreement_floors=agreement_floors,
         certificates=states,
         labels_wanted=len(ledger.samples.queue()),
     )
@@ -71,7 +73,7 @@ def _certificate_states(
     """Return the certificates of a step, each with the reason that voids it, if there is one."""
     certificates = [
         certificate
-        for certificate in project.certificates.certificates
+        for certificate in project.certificates.all
         if certificate.step == step
     ]
     try:

@@ -91,6 +91,7 @@ class Difference:
     below: Mapping[str, int]
     deferred: Mapping[str, int]  # newly
     floors: tuple[Floor, ...]
+    agreement_floors: tuple[Floor, ...]
     cost_before: Decimal  # USD of the first models, without the unpriced decisions
     cost_after: Decimal
     unpriced: int  # decisions with an unknown cost before or after
@@ -103,6 +104,7 @@ class Difference:
             "moves": [move._asdict() for move in self.moves],
             "leaves": [move._asdict() for move in self.leaves],
             "floors": [floor._asdict() for floor in self.floors],
+            "agreement_floors": [floor._asdict() for floor in self.agreement_floors],
         }
 
 
@@ -223,6 +225,11 @@ class Replay:
         """The least pass rate of each step."""
         return self._policy.rules.floors
 
+    @property
+    def agreement_floors(self) -> Mapping[str, float]:
+        """The least agreement with a teacher, for each step where that is enough."""
+        return self._policy.rules.agreement_floors
+
     def decide(self, case: Case) -> Decided:
         """Return the decision of these rules about a case."""
         splits, current = self._step(case.features.step, case.step_hash)
@@ -317,6 +324,9 @@ def compare(found: Past, before: Replay, after: Replay) -> Difference:
         below=_by_step(pair for pair in pairs if _newly_below_floor(pair)),
         deferred=_by_step(pair for pair in pairs if _newly_deferred(pair)),
         floors=tuple(_floors(found, before.floors, after.floors)),
+        agreement_floors=tuple(
+            _floors(found, before.agreement_floors, after.agreement_floors)
+        ),
         cost_before=cost_before,
         cost_after=cost_after,
         unpriced=unpriced,
@@ -373,7 +383,9 @@ def _counted_by_models(pairs: Sequence[Pair]) -> tuple[Move, ...]:
 
 
 def _floors(
-    found: Past, before: Mapping[str, float], after: Mapping[str, float]
+    found: Past,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
 ) -> Iterator[Floor]:
     """Yield the floors that differ between the two files."""
     decisions = Counter(case.features.step for case in found.cases)

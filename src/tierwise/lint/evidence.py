@@ -8,7 +8,12 @@ from typing import Any
 
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.lint.findings import Finding, finding_at, finding_from_error
-from tierwise.policy.certificates import Certificate, Certificates, Current
+from tierwise.policy.certificates import (
+    AgreementCertificate,
+    Certificate,
+    Certificates,
+    Current,
+)
 from tierwise.steps.examples import FEWEST, Example, missing_answer, read_golden
 from tierwise.steps.golden_settings import load_settings
 from tierwise.text.terms import normalised
@@ -30,8 +35,16 @@ def certificate_findings(
 
     A step without a `Current` is not judged.
     """
-    for number, certificate in enumerate(certificates.certificates):
-        place = ("certificates", number)
+    listed: list[tuple[str, int, Certificate]] = [
+        ("certificates", number, certificate)
+        for number, certificate in enumerate(certificates.certificates)
+    ]
+    listed += [
+        ("agreements", number, certificate)
+        for number, certificate in enumerate(certificates.agreements)
+    ]
+    for section, number, certificate in listed:
+        place = (section, number)
         unknown = _unknown_names(certificate, models, steps)
         for key, message in unknown:
             advice = f"{message} Take the certificate out if it is gone"
@@ -39,16 +52,31 @@ def certificate_findings(
         current = currents.get(certificate.step)
         if unknown or current is None:
             continue
-        if current.unidentified.keys() & set(certificate.models):
+        names = set(certificate.models)
+        if isinstance(certificate, AgreementCertificate):
+            names.add(certificate.teacher)
+        if current.unidentified.keys() & names:
             continue  # whether it is void is only known where its models are
         reasons = certificate.void_reasons(current)
         if reasons:
-            chain = " > ".join(certificate.models)
-            message = (
-                f"the certificate of {chain} for {certificate.step} is void: {reasons}; "
-                f'measure again with `tierwise certify {certificate.step} --models "{chain}"`'
-            )
+            message = _void(certificate, reasons)
             yield finding_at(source, place, "warning", "void certificate", message)
+
+
+def _void(certificate: Certificate, reasons: str) -> str:
+    """Return that a certificate is void, and the command that makes another."""
+    step = certificate.step
+    chain = " > ".join(certificate.models)
+    if isinstance(certificate, AgreementCertificate):
+        teacher = certificate.teacher
+        return (
+            f"the certificate of {chain}'s agreement with {teacher} for {step} is void: {reasons}; "
+            f"`tierwise distil {step} --teacher {teacher}` makes another"
+        )
+    return (
+        f"the certificate of {chain} for {step} is void: {reasons}; "
+        f'measure again with `tierwise certify {step} --models "{chain}"`'
+    )
 
 
 def _unknown_names(
@@ -60,6 +88,12 @@ def _unknown_names(
         for model in certificate.models
         if model not in models
     ]
+    if (
+        isinstance(certificate, AgreementCertificate)
+        and certificate.teacher not in models
+    ):
+        message = unknown_name("model", certificate.teacher, models)
+        unknown.append(("teacher", message))
     if certificate.step not in steps:
         unknown.insert(0, ("step", unknown_name("step", certificate.step, steps)))
     return unknown

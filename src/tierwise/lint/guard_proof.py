@@ -10,7 +10,12 @@ from tierwise.lint.condition_boxes import meet
 from tierwise.lint.findings import Finding, finding_at
 from tierwise.lint.routes import RuleContext, StepLayout
 from tierwise.policy.catalog import Catalog
-from tierwise.policy.certificates import Certificate, Certificates, Current
+from tierwise.policy.certificates import (
+    AgreementCertificate,
+    Certificate,
+    Certificates,
+    Current,
+)
 from tierwise.policy.router import Policy, route
 from tierwise.policy.rules import Features, Rules
 
@@ -114,11 +119,7 @@ def _policy_cases(
 ) -> list[_PolicyCase]:
     """Return policies with all models available, without certificates and with valid ones."""
     cases = [_PolicyCase(Policy(catalog=catalog, rules=rules), None)]
-    own = [
-        certificate
-        for certificate in certificates.certificates
-        if certificate.step == step
-    ]
+    own = [certificate for certificate in certificates.all if certificate.step == step]
     if own:
         current = Current(
             identities=dict.fromkeys(catalog.models, ""),
@@ -126,10 +127,10 @@ def _policy_cases(
             step_hash="",
             today=datetime.date.today(),
         )
-        valid = tuple(_as_valid(certificate, current) for certificate in own)
-        policy = Policy(
-            catalog=catalog, rules=rules, certificates=Certificates(certificates=valid)
-        )
+        valid = Certificates()
+        for certificate in own:
+            valid = valid.with_certificate(_as_valid(certificate, current))
+        policy = Policy(catalog=catalog, rules=rules, certificates=valid)
         cases.append(_PolicyCase(policy, current))
     return cases
 
@@ -146,6 +147,8 @@ def _as_valid(certificate: Certificate, current: Current) -> Certificate:
         "escalate_hash": "",
         "expires": current.today + datetime.timedelta(days=1),
     }
+    if isinstance(certificate, AgreementCertificate):
+        changes["teacher_identity"] = current.identities.get(certificate.teacher, "")
     return certificate.model_copy(update=changes)
 
 

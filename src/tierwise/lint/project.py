@@ -137,7 +137,7 @@ def _file_findings(
         )
     if code.steps:
         yield from prompt_findings(files.prompts, files.broken_prompts, code)
-    certified = {certificate.step for certificate in files.certificates.certificates}
+    certified = {certificate.step for certificate in files.certificates.all}
     yield from drift_findings(code.calls, certified)
     choices = {step.name: step.choices for step in code.steps}
     yield from golden_findings(files.root / "golden", choices)

@@ -112,9 +112,7 @@ def _conditions(
     return [
         *budget_conditions(limits, budget.states(), settings.budget, now),
         *outage_conditions(runner.outages(), settings.outage),
-        *demotion_conditions(
-            runner.policy.certificates.certificates, runner.policy.demoted
-        ),
+        *demotion_conditions(runner.policy.certificates.all, runner.policy.demoted),
     ]
 
 

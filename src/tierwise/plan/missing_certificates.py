@@ -20,6 +20,14 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
     if rule is None or rule.pick is None:
         return None
     floor = rules.floors.get(step)
+    # A certificate of agreement that counts for this document is in the route's reason.
+    if chosen.thresholds:
+        return None
+    if floor is None and step in rules.agreement_floors:
+        return (
+            f"{step}: no agreement is certified that counts here, so route {chosen.rule} starts "
+            f"with the strongest model; run `tierwise distil {step}`"
+        )
     if floor is None:
         return f"{step}: no floor is set; write one under `floors` in rules.yaml"
     if engine.policy.certificates.valid_for(step, floor, job.current):

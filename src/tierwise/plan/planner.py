@@ -437,6 +437,11 @@ class Planner(DryRunEngine):
             certificate = self.policy.certificates.find(step, [name])
             if certificate and certificate.void_reasons(work.job.current):
                 certificate = None
+            if certificate is None:
+                # what a model keeps by its agreement with a teacher, it keeps all the same
+                agreement = self.policy.certificates.find_agreement(step, [name])
+                if agreement and not agreement.void_reasons(work.job.current):
+                    certificate = agreement
             past = self._history.get((step, work.prompt.label, name))
             model = self._model(name)
             self._expectations[key] = expect(

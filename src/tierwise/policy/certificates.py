@@ -379,10 +379,62 @@ class Certificate(Settings):
         return "; ".join(reasons) or None
 
 
+class AgreementCertificate(Certificate):
+    """Dated proof that a model's answers agree with a teacher's, who may be wrong itself.
+
+    `errors` are disagreements, and answers that the teacher or the model did not give. `golden` is
+    the file with the teacher's labels. It is no proof of correctness, and is never taken for one:
+    these certificates have a list of their own, and floors of their own in the rules.
+    """
+
+    shows: Literal["agreement"] = "agreement"
+    teacher: str  # catalog name
+    teacher_identity: str  # Current.identities
+
+    @model_validator(mode="after")
+    def _has_another_teacher(self) -> AgreementCertificate:
+        if self.teacher in self.models:
+            raise ValueError(
+                "a model agrees with itself: `teacher` is one of the `models`"
+            )
+        return self
+
+    @property
+    def proof(self) -> str:
+        """The evidence in a few words."""
+        disagreements = plural(self.errors, "disagreement")
+        return (
+            f"{disagreements} in {self.n} show {shortened(self.bound)} agreement with "
+            f"{self.teacher}, not correctness ({1 - self.alpha:.0%} sure, {self.date})"
+        )
+
+    def void_reasons(self, current: Current) -> str | None:
+        """Return every change that voids this certificate, in one line; None while it is valid.
+
+        Another teacher under the same name voids it too.
+        """
+        reasons = []
+        of_models = super().void_reasons(current)
+        if of_models:
+            reasons.append(of_models)
+        if self.teacher in current.unidentified:
+            missing = current.unidentified[self.teacher]
+            reasons.append(
+                f"the teacher {self.teacher} cannot be identified here: {missing}"
+            )
+        elif self.teacher not in current.identities:
+            reasons.append(f"the catalog has no teacher '{self.teacher}'")
+        elif current.identities[self.teacher] != self.teacher_identity:
+            reasons.append(f"the teacher {self.teacher} changed")
+        return "; ".join(reasons) or None
+
+
 class Look(Settings):
     """One look at a step's labels: some candidates were tested on them, whatever came of it."""
 
     step: str
+    # None: at people's labels; a teacher's labels have an alpha of their own
+    shows: Literal["agreement"] | None = None
     number: Annotated[int, Field(ge=1)]  # decides what it may spend of alpha
     golden: str  # file name
     n: Annotated[int, Field(ge=1)]  # golden items
@@ -398,21 +450,32 @@ class Certificates(Settings):
 
     version: Literal[1] = 1
     certificates: tuple[Certificate, ...] = ()
+    # of agreement with a teacher: never looked through for correctness
+    agreements: tuple[AgreementCertificate, ...] = ()
     looks: tuple[Look, ...] = ()  # the oldest first
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of everything that routing may depend on."""
-        return canonical_hash(self.model_dump(mode="json", exclude={"looks"}))
+        left_out = {"looks"}
+        if not self.agreements:
+            left_out.add("agreements")
+        return canonical_hash(self.model_dump(mode="json", exclude=left_out))
 
-    def number_of_look(self, step: str, tried: str) -> int:
+    def number_of_look(
+        self, step: str, tried: str, shows: Literal["agreement"] | None = None
+    ) -> int:
         """Return the number that a look at a step's labels has: its old one, or the next."""
-        of_step = [look for look in self.looks if look.step == step]
+        of_step = [
+            look for look in self.looks if look.step == step and look.shows == shows
+        ]
         for look in of_step:
             if look.tried == tried:
                 return look.number
         if of_step:
             return max(look.number for look in of_step) + 1
+        if shows == "agreement":
+            return 1
         # Certificates of earlier versions come from looks that were not counted.
         uncounted = {
             certificate.golden_hash
@@ -466,19 +529,53 @@ class Certificates(Settings):
             return None
         return self.find(step, models)
 
+    @property
+    def all(self) -> tuple[Certificate, ...]:
+        """Return the certificates of correctness, then those of agreement."""
+        return (*self.certificates, *self.agreements)
+
+    def find_agreement(
+        self, step: str, models: Sequence[str]
+    ) -> AgreementCertificate | None:
+        """Return the certificate of this chain's agreement with a teacher, valid or not."""
+        for certificate in self.agreements:
+            if certificate.step == step and certificate.models == tuple(models):
+                return certificate
+        return None
+
     def with_certificate(self, certificate: Certificate) -> Certificates:
         """Return a copy with this one in place of the one for the same step and chain."""
-        by_key = {**self._by_key, (certificate.step, certificate.models): certificate}
         # Sorted, so that a file under version control changes only where something was measured.
+        if isinstance(certificate, AgreementCertificate):
+            others = [
+                each
+                for each in self.agreements
+                if (each.step, each.models) != (certificate.step, certificate.models)
+            ]
+            agreements = sorted(
+                [*others, certificate], key=lambda each: (each.step, each.models)
+            )
+            return Certificates(
+                certificates=self.certificates,
+                agreements=tuple(agreements),
+                looks=self.looks,
+            )
+        by_key = {**self._by_key, (certificate.step, certificate.models): certificate}
         ordered = tuple(by_key[key] for key in sorted(by_key))
-        return Certificates(certificates=ordered, looks=self.looks)
+        return Certificates(
+            certificates=ordered, agreements=self.agreements, looks=self.looks
+        )
 
     def with_look(self, look: Look) -> Certificates:
         """Return a copy with this look, unless it is there already."""
         known = {(each.step, each.tried) for each in self.looks}
         if (look.step, look.tried) in known:
             return self
-        return Certificates(certificates=self.certificates, looks=(*self.looks, look))
+        return Certificates(
+            certificates=self.certificates,
+            agreements=self.agreements,
+            looks=(*self.looks, look),
+        )
 
 
 def load_certificates(path: Path) -> Certificates:
@@ -487,16 +584,21 @@ def load_certificates(path: Path) -> Certificates:
         return Certificates()
     source = read_yaml(path)
     certificates = source.validate(Certificates)
-    seen: set[tuple[str, tuple[str, ...]]] = set()
-    for i, certificate in enumerate(certificates.certificates):
-        key = (certificate.step, certificate.models)
-        if key in seen:
-            names = ", ".join(certificate.models)
-            raise source.error(
-                f"a second certificate of {certificate.step} for {names}; keep one",
-                ("certificates", i),
-            )
-        seen.add(key)
+    lists: dict[str, Sequence[Certificate]] = {
+        "certificates": certificates.certificates,
+        "agreements": certificates.agreements,
+    }
+    for section, listed in lists.items():
+        seen: set[tuple[str, tuple[str, ...]]] = set()
+        for i, certificate in enumerate(listed):
+            key = (certificate.step, certificate.models)
+            if key in seen:
+                names = ", ".join(certificate.models)
+                raise source.error(
+                    f"a second certificate of {certificate.step} for {names}; keep one",
+                    (section, i),
+                )
+            seen.add(key)
     return certificates
 
 
@@ -514,8 +616,9 @@ def save_certificates(
     if look is not None:
         updated = updated.with_look(look)
     data = updated.model_dump(exclude_none=True)
-    if not updated.looks:
-        del data["looks"]
+    for section in ("agreements", "looks"):
+        if not data[section]:
+            del data[section]
     write_yaml(path, data, header=HEADER)
     return updated
 

@@ -9,8 +9,10 @@ from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
+from tierwise.policy.agreement import NO_TIERS, agreement_doubt, agreements_for
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.certificates import (
+    AgreementCertificate,
     Candidate,
     Certificate,
     Certificates,
@@ -29,6 +31,7 @@ from tierwise.records import (
 )
 
 _NO_THRESHOLDS: Mapping[str, float] = {}
+_NO_DOUBTS: Mapping[str, str] = {}
 _NAMED = "the order that the route names"
 # What a document waits for that has no model left, the easiest to mend first. The other kinds of
 # rejections need other rules, or another document.
@@ -134,19 +137,21 @@ class Policy:
         current: Current | None,
         *,
         named: bool,
+        barred: frozenset[str] = NO_TIERS,
     ) -> CandidateOrder:
         """Return the order of the allowed models: as the route names them, or by certificates.
 
-        The result is kept for as long as `current` is the same object.
+        `barred` are the tiers that a guard keeps the document from. The result is kept for as long
+        as `current` is the same object.
         """
-        key = (step, allowed, named)
+        key = (step, allowed, named, barred)
         kept = self._candidate_orders.get(key)
         if kept is not None and kept[0] is current:
             return kept[1]
         if named:
-            order = _as_named(step, self, allowed, current)
+            order = _as_named(step, self, allowed, current, barred)
         else:
-            order = _by_certificates(step, self, allowed, current)
+            order = _by_certificates(step, self, allowed, current, barred)
         self._candidate_orders[key] = (current, order)
         return order
 
@@ -159,7 +164,10 @@ class Policy:
     @cached_property
     def _candidate_orders(
         self,
-    ) -> dict[tuple[str, tuple[str, ...], bool], tuple[Current | None, CandidateOrder]]:
+    ) -> dict[
+        tuple[str, tuple[str, ...], bool, frozenset[str]],
+        tuple[Current | None, CandidateOrder],
+    ]:
         return {}
 
 
@@ -212,8 +220,13 @@ def route(
             rejected[name] = rejection
     order = NO_CANDIDATE
     if allowed:
-        named = rule.pick is None
-        order = policy.candidate_order(f.step, tuple(allowed), current, named=named)
+        # Agreement with a teacher says nothing of documents that the teacher may not see.
+        barred = NO_TIERS
+        if policy.certificates.agreements:
+            barred = frozenset(tier for tier, guard in guards.items() if guard)
+        order = policy.candidate_order(
+            f.step, tuple(allowed), current, named=rule.pick is None, barred=barred
+        )
     return Route(
         step=f.step,
         rule=rule.name,
@@ -235,8 +248,21 @@ def choices(
 ) -> tuple[Choice, ...]:
     """Return each model of a route with its expected cost for this document and its evidence."""
     floor = policy.rules.floors.get(chosen.step)
+    agreements: dict[str, AgreementCertificate] = {}
+    if current is not None and policy.certificates.agreements:
+        barred = frozenset(
+            tier
+            for tier in policy.catalog.tiers
+            if policy.rules.guard_against(tier, f) is not None
+        )
+        counted = _agreements(chosen.step, policy, chosen.models, current, barred)
+        for certificate in counted:
+            if len(certificate.models) == 1:
+                agreements[certificate.models[0]] = certificate
     return tuple(
-        _choice(name, f, policy, floor, max_output_tokens, current)
+        _choice(
+            name, f, policy, floor, max_output_tokens, current, agreements.get(name)
+        )
         for name in chosen.models
     )
 
@@ -248,6 +274,7 @@ def _choice(
     floor: float | None,
     max_output_tokens: int,
     current: Current | None,
+    agreement: AgreementCertificate | None,
 ) -> Choice:
     model = policy.catalog.model(name)
     certificate = policy.certificates.find(f.step, [name])
@@ -256,11 +283,17 @@ def _choice(
     if certificate and certificate.mean_usage:
         answer_tokens = math.ceil(certificate.mean_usage[name].completion_tokens)
     cost = model.cost(Usage(f.prompt_tokens, answer_tokens))
-    if floor is None:
+    if floor is None and agreement is None:
         return Choice(name, cost, "no floor is set")
     if current is None:
         return Choice(name, cost, "")
-    missing_proof = policy.certificates.missing_proof(f.step, [name], floor, current)
+    missing_proof = None
+    if floor is not None:
+        missing_proof = policy.certificates.missing_proof(
+            f.step, [name], floor, current
+        )
+    if agreement is not None and (floor is None or missing_proof is not None):
+        return Choice(name, cost, agreement.proof)
     if missing_proof is not None:
         return Choice(name, cost, missing_proof)
     return Choice(name, cost, certificate.proof if certificate else "")
@@ -373,50 +406,92 @@ def _rejection(
 
 
 def _as_named(
-    step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None
+    step: str,
+    policy: Policy,
+    allowed: tuple[str, ...],
+    current: Current | None,
+    barred: frozenset[str] = NO_TIERS,
 ) -> CandidateOrder:
     """Return the order that the route names, with the thresholds of its certified models.
 
     A model certified with a threshold passes less confident answers on to the next one.
     """
-    floor = policy.rules.floors.get(step)
-    escalates_on_confidence = "low_confidence" in policy.rules.escalate.on
-    if floor is None or current is None or not escalates_on_confidence:
+    if current is None or "low_confidence" not in policy.rules.escalate.on:
         return CandidateOrder(allowed, _NAMED)
-    thresholds = {}
+    floor = policy.rules.floors.get(step)
+    thresholds: dict[str, float] = {}
+    for certificate in _agreements(step, policy, allowed, current, barred):
+        if len(certificate.models) == 1 and certificate.threshold is not None:
+            thresholds[certificate.models[0]] = certificate.threshold
     for name in allowed:
-        certificate = policy.certificates.certified(step, [name], floor, current)
-        if certificate and certificate.threshold is not None:
-            thresholds[name] = certificate.threshold
+        if floor is None:
+            break
+        certified = policy.certificates.certified(step, [name], floor, current)
+        if certified and certified.threshold is not None:
+            # correctness counts before agreement
+            thresholds[name] = certified.threshold
+        elif certified:
+            thresholds.pop(name, None)
     return CandidateOrder(allowed, _NAMED, thresholds=thresholds)
 
 
+def _agreements(
+    step: str,
+    policy: Policy,
+    allowed: tuple[str, ...],
+    current: Current,
+    barred: frozenset[str],
+) -> list[AgreementCertificate]:
+    """Return the certificates of agreement with a teacher that count for a document."""
+    if not policy.certificates.agreements:
+        return []
+    return agreements_for(
+        step,
+        policy.certificates,
+        policy.catalog,
+        policy.rules,
+        allowed,
+        current,
+        barred,
+    )
+
+
 def _by_certificates(
-    step: str, policy: Policy, allowed: tuple[str, ...], current: Current | None
+    step: str,
+    policy: Policy,
+    allowed: tuple[str, ...],
+    current: Current | None,
+    barred: frozenset[str] = NO_TIERS,
 ) -> CandidateOrder:
     """Return the cheapest certified chain, then the strongest model; and why others are left out.
 
     Without a certificate the strongest allowed model comes first: evidence buys cheapness. A
     trained classifier needs a certificate to be asked at all, since nothing else shows where it is
-    right.
+    right. A certificate of agreement with a teacher counts where the rules give a floor for it.
     """
     floor = policy.rules.floors.get(step)
-    if floor is None:
+    agreement_floor = policy.rules.agreement_floors.get(step)
+    if floor is None and agreement_floor is None:
         return _uncertified_order(policy, allowed, f"no floor is set for {step}")
     if current is None:
         return _uncertified_order(policy, allowed, "nothing is certified here")
-    certified = [
-        certificate
-        for certificate in policy.certificates.valid_for(step, floor, current)
-        if set(certificate.models) <= set(allowed)
-    ]
+    certified: list[Certificate] = []
+    if floor is not None:
+        certified += [
+            certificate
+            for certificate in policy.certificates.valid_for(step, floor, current)
+            if set(certificate.models) <= set(allowed)
+        ]
     # A threshold proves something only if answers below it are passed on.
     if "low_confidence" not in policy.rules.escalate.on:
         certified = [
             certificate for certificate in certified if certificate.threshold is None
         ]
+    certified += _agreements(step, policy, allowed, current, barred)
     if not certified:
-        return _uncertified_order(policy, allowed, f"nothing is certified for {step}")
+        missing = f"nothing is certified for {step}"
+        doubts = _doubts(step, policy, allowed, current, barred)
+        return _uncertified_order(policy, allowed, missing, doubts)
     strongest = max(allowed, key=lambda name: policy.catalog.models[name].strength)
     best = min(
         candidate_chains(certified),
@@ -432,26 +507,82 @@ def _by_certificates(
         if certificate.threshold is not None
     }
     evidence = ", then ".join(_describe(certificate) for certificate in best)
+    doubts = _doubts(step, policy, allowed, current, barred)
     return CandidateOrder(
         models,
-        f"the cheapest shown capable of {floor:g}: {evidence}",
-        tuple(_passed_over(policy, step, name, floor, current) for name in others),
+        f"{_claim(best, floor, agreement_floor)}: {evidence}",
+        tuple(
+            _passed_over(policy, step, name, floor, current, doubts) for name in others
+        ),
         thresholds,
     )
 
 
+def _claim(
+    chain: Sequence[Certificate], floor: float | None, agreement_floor: float | None
+) -> str:
+    """Return what a chain is shown to do, in words: agreement is never called capability."""
+    teachers = [
+        certificate.teacher
+        for certificate in chain
+        if isinstance(certificate, AgreementCertificate)
+    ]
+    if not teachers:
+        return f"the cheapest shown capable of {floor:g}"
+    agrees = f"shown to agree with {teachers[0]} at {agreement_floor:g}"
+    if len(teachers) == len(chain):
+        return f"the cheapest {agrees}, which is no proof of correctness"
+    return f"the cheapest {agrees} (no proof of correctness) or capable of {floor:g}"
+
+
+def _doubts(
+    step: str,
+    policy: Policy,
+    allowed: tuple[str, ...],
+    current: Current,
+    barred: frozenset[str],
+) -> dict[str, str]:
+    """Return why certificates of agreement of single models do not count, by model."""
+    doubts = {}
+    for name in allowed:
+        certificate = policy.certificates.find_agreement(step, [name])
+        if certificate is None:
+            continue
+        doubt = agreement_doubt(
+            certificate, policy.catalog, policy.rules, allowed, current, barred
+        )
+        if doubt is not None:
+            doubts[name] = doubt
+    return doubts
+
+
 def _passed_over(
-    policy: Policy, step: str, name: str, floor: float, current: Current
+    policy: Policy,
+    step: str,
+    name: str,
+    floor: float | None,
+    current: Current,
+    doubts: Mapping[str, str],
 ) -> Rejection:
     """Return why an allowed model is not chosen: it is not certified, or more expensive."""
-    missing_proof = policy.certificates.missing_proof(step, [name], floor, current)
-    if missing_proof is not None:
+    missing_proof = None
+    if floor is None:
+        missing_proof = f"no floor is set for {step}, so nothing shows it capable"
+    else:
+        missing_proof = policy.certificates.missing_proof(step, [name], floor, current)
+    agrees = policy.certificates.find_agreement(step, [name])
+    if missing_proof is not None and (agrees is None or name in doubts):
+        if name in doubts:
+            missing_proof = f"{missing_proof}; {doubts[name]}"
         return Rejection(name, missing_proof, "uncertified")
     return Rejection(name, "certified, but more expensive than the chosen one", "cost")
 
 
 def _uncertified_order(
-    policy: Policy, allowed: tuple[str, ...], missing: str
+    policy: Policy,
+    allowed: tuple[str, ...],
+    missing: str,
+    doubts: Mapping[str, str] = _NO_DOUBTS,
 ) -> CandidateOrder:
     """Return the allowed models as they are, without trained classifiers."""
     models = []
@@ -461,6 +592,8 @@ def _uncertified_order(
             models.append(name)
         else:
             reason = "not certified; a trained classifier needs a certificate"
+            if name in doubts:
+                reason = f"{reason}; {doubts[name]}"
             rejected.append(Rejection(name, reason, "uncertified"))
     reason = f"{missing}, so the strongest allowed model comes first"
     return CandidateOrder(tuple(models), reason, tuple(rejected))

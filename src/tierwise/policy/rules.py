@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.policy.budget import Limit, Period
@@ -23,6 +23,23 @@ from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _refuse_unprovable(floor: float) -> float:
+    """Refuse a floor that says nothing, or that no number of labels shows."""
+    if not 0 < floor < 1:
+        raise ValueError(
+            "an agreement floor lies between 0 and 1: 0 says nothing, and no number of labels "
+            "shows 1"
+        )
+    return floor
+
+
+AgreementFloor = Annotated[
+    float,
+    AfterValidator(_refuse_unprovable),
+    Field(json_schema_extra={"exclusiveMinimum": 0, "exclusiveMaximum": 1}),
+]
 # An empty list is an error: it would silently match no document.
 SomeWords = Annotated[tuple[str, ...], Field(min_length=1)]
 SomeStakes = Annotated[tuple[Stakes, ...], Field(min_length=1)]
@@ -479,6 +496,11 @@ class Rules(Settings):
         {},
         description="The least accuracy, the share of right answers, that each step accepts, 0 to 1.",
     )
+    agreement_floors: Mapping[str, AgreementFloor] = Field(
+        {},
+        description="How often a model must agree with its teacher, for each step where "
+        "agreement is enough in place of correctness; see `tierwise distil`.",
+    )
     routes: Annotated[tuple[RouteRule, ...], Field(min_length=1)] = Field(
         description="The models to try; the first route that matches is taken."
     )
@@ -503,6 +525,8 @@ class Rules(Settings):
             for name, unused in _LATER_SETTINGS.items():
                 if route[name] == unused:
                     del route[name]
+        if not self.agreement_floors:
+            del meaning["agreement_floors"]
         return canonical_hash(meaning)
 
     def route_named(self, name: str) -> RouteRule | None:
@@ -664,6 +688,8 @@ def _used_names(rules: Rules) -> Iterator[UsedName]:
         yield from _guard_names(guard, ("guards", number))
     for step in rules.floors:
         yield "step", step, ("floors", step)
+    for step in rules.agreement_floors:
+        yield "step", step, ("agreement_floors", step)
     for number, rule in enumerate(rules.routes):
         yield from _route_names(rule, ("routes", number))
     for number, model in enumerate(rules.budget.allow_unpriced):

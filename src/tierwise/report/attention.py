@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from tierwise.ledger.rows import WENT_THROUGH, RunRow, SummaryRow
 from tierwise.ledger.views.summary import ErrorRow
+from tierwise.policy.certificates import AgreementCertificate
 from tierwise.report.causes import by_cause, command_for, faults_in_words
 from tierwise.report.figures import ProjectFacts
 from tierwise.report.summary import RunSummary
@@ -176,13 +177,19 @@ def _certificate_items(
     rows: Sequence[SummaryRow], facts: ProjectFacts, today: datetime.date
 ) -> Iterator[Attention]:
     """Yield steps with a floor whose certificates are missing, void or about to end."""
-    steps = dict.fromkeys(row.step for row in rows if row.step in facts.floors)
+    steps = dict.fromkeys(
+        row.step
+        for row in rows
+        if row.step in facts.floors or row.step in facts.agreement_floors
+    )
     for step in steps:
         states = [
             state for state in facts.certificates if state.certificate.step == step
         ]
         valid = [state.certificate for state in states if state.void is None]
         certify = f"tierwise certify {step}"
+        if step not in facts.floors:
+            certify = f"tierwise distil {step}"
         # one certificate in force is enough; otherwise the first void one says what is wrong
         if not valid:
             reason = f": {states[0].void}" if states else ""
@@ -191,4 +198,7 @@ def _certificate_items(
             if certificate.expires - today < SOON:
                 models = " > ".join(certificate.models)
                 text = f"the certificate of {models} for {step} ends on {certificate.expires}"
-                yield Attention(text, certify)
+                renew = certify
+                if isinstance(certificate, AgreementCertificate):
+                    renew = f"tierwise distil {step}"
+                yield Attention(text, renew)

@@ -153,7 +153,8 @@ def _certified_steps(
     """Return the steps that ran and have a floor, so that they need a certificate."""
     if facts.catalog is None:
         return None
-    return list(dict.fromkeys(row.step for row in rows if row.step in facts.floors))
+    floors = {**facts.floors, **facts.agreement_floors}
+    return list(dict.fromkeys(row.step for row in rows if row.step in floors))
 
 
 def _without_settled(summary: RunSummary, waiting: Waiting | None) -> RunSummary:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from tierwise.ledger.rows import RunRow
 from tierwise.ledger.views.summary import ChainRow, CheckRow, EstimateRow, NeededRow
 from tierwise.policy.catalog import Catalog, Model
-from tierwise.policy.certificates import Certificate
+from tierwise.policy.certificates import AgreementCertificate, Certificate
 from tierwise.policy.prices import PriceBand
 from tierwise.report.interval import interval
 from tierwise.text.amounts import total
@@ -22,6 +22,13 @@ class CertificateState:
     certificate: Certificate
     void: str | None
 
+    @property
+    def teacher(self) -> str | None:
+        """Return the model that a certificate of agreement is about; None for correctness."""
+        if isinstance(self.certificate, AgreementCertificate):
+            return self.certificate.teacher
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectFacts:
@@ -29,6 +36,7 @@ class ProjectFacts:
 
     catalog: Catalog | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
+    agreement_floors: Mapping[str, float] = field(default_factory=dict)
     certificates: Sequence[CertificateState] = ()
     labels_wanted: int = 0  # answers that wait for a person's label
 
@@ -240,9 +248,16 @@ def _quality_difference(
     if not others:
         return _QualityDifference(0.0, f"all answers are {best}'s")
     valid: dict[tuple[str, ...], Certificate] = {}
+    teachers: dict[tuple[str, ...], str] = {}
     for state in certificates:
-        if state.certificate.step == step and state.void is None:
-            valid[state.certificate.models] = state.certificate
+        certificate = state.certificate
+        if certificate.step != step or state.void is not None:
+            continue
+        if isinstance(certificate, AgreementCertificate):
+            # how often two models say the same is no accuracy
+            teachers[certificate.models] = certificate.teacher
+        else:
+            valid[certificate.models] = certificate
     # the chain of the best model alone: the others are compared with its accuracy
     top = valid.get((best,))
     if top is None:
@@ -254,18 +269,26 @@ def _quality_difference(
     for row in others:
         asked = _asked_models(row)
         # the whole route's certificate, else that of its models up to the one that answered
-        certificate = valid.get(row.models) or valid.get(asked)
-        if certificate is None:
+        evidence_of_row = valid.get(row.models) or valid.get(asked)
+        if evidence_of_row is None and asked in teachers:
+            only = (
+                f"{' > '.join(asked)} is certified for agreement with {teachers[asked]} alone, "
+                "which is no accuracy"
+            )
+            return _QualityDifference(None, only)
+        if evidence_of_row is None:
             missing = f"no certificate in force for {' > '.join(asked)}"
             return _QualityDifference(None, missing)
-        models = " > ".join(certificate.models)
+        models = " > ".join(evidence_of_row.models)
         # accuracies on different examples differ for other reasons than the models
-        if certificate.golden_hash != top.golden_hash:
+        if evidence_of_row.golden_hash != top.golden_hash:
             apart = f"{models} and {best} were measured on different examples"
             return _QualityDifference(None, apart)
         # weighted by documents, so that the sum over all is a mean
-        difference += row.documents * (certificate.accuracy - top.accuracy)
-        evidence[f"{models} {certificate.accuracy:.1%} of {certificate.n}"] = None
+        difference += row.documents * (evidence_of_row.accuracy - top.accuracy)
+        evidence[f"{models} {evidence_of_row.accuracy:.1%} of {evidence_of_row.n}"] = (
+            None
+        )
     documents = sum(row.documents for row in chains)
     return _QualityDifference(difference / documents, "; ".join(evidence))
 

@@ -33,9 +33,11 @@ def print_difference(difference: Difference, past: Past) -> None:
         title=f"{difference.moved_documents} documents move",
         empty="\nNo document moves to another model.",
     )
-    for floor in difference.floors:
+    changed = [("floor", floor) for floor in difference.floors]
+    changed += [("agreement floor", floor) for floor in difference.agreement_floors]
+    for kind, floor in changed:
         typer.echo(
-            f"The floor of {floor.step}: {_floor(floor.before)} -> {_floor(floor.after)}, "
+            f"The {kind} of {floor.step}: {_floor(floor.before)} -> {_floor(floor.after)}, "
             f"{floor.decisions} decisions."
         )
     typer.echo(_cost_sentence(difference))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tierwise.policy.agreement import agreement_behind
 from tierwise.report.attention import command_again
 from tierwise.report.causes import by_cause, command_for
 from tierwise.text.amounts import plural, usd
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tierwise.report import RunSummary
     from tierwise.report.causes import Remedy
 
+# step, model -> the teacher that it is certified to agree with; None: certified to be right
+Certified = dict[tuple[str, str], str | None]
+
 _MOST_REASONS = 3  # lines
 _LONGEST_REASON = 160  # characters
 _MOST_REMEDIES = 2  # commands
@@ -32,11 +36,15 @@ def print_last_screen(summary: RunSummary, engine: Engine) -> None:
     """Print what happened, why, and the next commands."""
     examples = _accepted_examples(summary, engine)
     # A model in a route has a confidence threshold if a certificate set one.
-    certified: set[tuple[str, str]] = set()
+    certified: Certified = {}
     for row in examples:
         route = row.outcome.route
-        if route:
-            certified.update((row.outcome.step, model) for model in route.thresholds)
+        for model, threshold in (route.thresholds if route else {}).items():
+            step = row.outcome.step
+            agreement = agreement_behind(
+                engine.policy.certificates, step, model, threshold
+            )
+            certified[step, model] = agreement.teacher if agreement else None
     lines = ["", "What happened", *_what_happened(summary, engine, certified)]
     lines += ["", "Why", *_why(summary, certified)]
     lines += ["", "Next", *_next_commands(summary, examples), ""]
@@ -58,7 +66,7 @@ def _accepted_examples(summary: RunSummary, engine: Engine) -> list[OutcomeRow]:
 
 
 def _what_happened(
-    summary: RunSummary, engine: Engine, certified: set[tuple[str, str]]
+    summary: RunSummary, engine: Engine, certified: Certified
 ) -> list[str]:
     run = summary.run
     nothing = summary.empty()
@@ -100,9 +108,7 @@ def _left_out(engine: Engine) -> list[str]:
     return lines + [f"  {line[0].upper()}{line[1:]}." for line in engine.moved]
 
 
-def _model_part(
-    row: SummaryRow, engine: Engine, certified: set[tuple[str, str]]
-) -> str:
+def _model_part(row: SummaryRow, engine: Engine, certified: Certified) -> str:
     """Return the accepted answers of one model, and whether it is free and certified."""
     notes = []
     model = engine.policy.catalog.models.get(row.model)
@@ -110,15 +116,25 @@ def _model_part(
     if price != "unknown" and price.input == 0 and price.output == 0:
         notes.append("free")
     if (row.step, row.model) in certified:
-        notes.append("certified")
+        teacher = certified[row.step, row.model]
+        notes.append(f"agrees with {teacher}" if teacher else "certified")
     text = f"{row.accepted} by {row.model}"
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-def _why(summary: RunSummary, certified: set[tuple[str, str]]) -> list[str]:
+def _why(summary: RunSummary, certified: Certified) -> list[str]:
     lines = []
-    if certified:
-        models = ", ".join(sorted({model for _, model in certified}))
+    of_correctness = {
+        model for (_, model), teacher in certified.items() if teacher is None
+    }
+    for (step, model), teacher in sorted(certified.items()):
+        if teacher is not None:
+            lines.append(
+                f"  {model} in {step}: certified for agreement with {teacher}, which is no proof "
+                "of correctness; the rest goes to the next model."
+            )
+    if of_correctness:
+        models = ", ".join(sorted(of_correctness))
         lines.append(
             f"  {models}: certified for answers with a high confidence; the rest goes to the next "
             "model."

@@ -286,7 +286,8 @@ def demoted(
 ) -> Demoted:
     """Return the certificates that labels refute, each with the reason."""
     reasons: dict[tuple[str, tuple[str, ...]], str] = {}
-    for certificate in certificates.certificates:
+    # People's labels are of correctness, and they refute a certificate of agreement too.
+    for certificate in certificates.all:
         floor = floors.get(certificate.step)
         if not _is_testable(floor):
             continue
