@@ -34,6 +34,8 @@ FIELDS = {
 CLASSIFY = ("classify.jsonl", "classify-examples.jsonl")
 # token-set ratio; texts written apart stay below 72, one text with every ninth word changed is above 95
 NEAR = 80
+# words; a shorter text's words may all occur in a longer one by chance
+SHORT = 25
 
 
 def golden(name: str) -> list[dict[str, Any]]:
@@ -47,6 +49,25 @@ def words(text: str) -> int:
 
 def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def near_duplicates(texts: dict[str, str]) -> list[tuple[str, str]]:
+    """Pairs of ids whose texts have (nearly) the same words.
+
+    All words of a line such as "Perfect. Thanks." occur in many letters, so a short text is
+    compared as a whole and not as a part of the other one.
+    """
+    ids = list(texts)
+    scores = process.cdist(
+        texts.values(), texts.values(), scorer=fuzz.token_set_ratio, score_cutoff=NEAR
+    )
+    pairs = [(ids[i], ids[j]) for i, j in zip(*scores.nonzero(), strict=True) if i < j]
+    return [
+        (one, other)
+        for one, other in pairs
+        if min(words(texts[one]), words(texts[other])) >= SHORT
+        or fuzz.token_sort_ratio(texts[one], texts[other]) >= NEAR
+    ]
 
 
 def without_front_matter(text: str) -> str:
@@ -126,7 +147,7 @@ def test_no_id_and_no_text_is_used_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("classify.jsonl", 170), ("classify-examples.jsonl", 120)]
+    ("name", "least"), [("classify.jsonl", 500), ("classify-examples.jsonl", 120)]
 )
 def test_every_topic_has_enough_labelled_messages_of_both_difficulties(
     name: str, least: int
@@ -135,19 +156,18 @@ def test_every_topic_has_enough_labelled_messages_of_both_difficulties(
     topics = Counter(example["label"] for example in examples)
     assert len(examples) >= least
     assert set(topics) == LABELS
-    assert min(topics.values()) >= 25
+    assert min(topics.values()) >= 0.8 * len(examples) / len(LABELS)
     assert {(e["label"], e["difficulty"]) for e in examples} == {
         (x, d) for x in LABELS for d in ("easy", "hard")
     }
 
 
-@pytest.mark.parametrize("name", CLASSIFY)
-def test_labelled_messages_are_of_the_length_that_was_promised(name: str) -> None:
-    assert {
-        e["id"]: words(e["text"])
-        for e in golden(name)
-        if not 25 <= words(e["text"]) <= 90
-    } == {}
+def test_labelled_messages_are_short_and_long_as_in_a_real_inbox() -> None:
+    """From a line to a letter, so that a certificate isn't one for messages of one length."""
+    lengths = sorted(words(example["text"]) for example in golden("classify.jsonl"))
+    assert lengths[0] <= 6
+    assert 80 <= lengths[-1] <= 220
+    assert 25 <= lengths[len(lengths) // 2] <= 60
 
 
 def test_the_evidence_of_a_teaching_example_is_a_short_quotation() -> None:
@@ -174,22 +194,18 @@ def test_nothing_that_is_measured_resembles_what_is_shown_or_the_inbox() -> None
     """Near-duplicates would let a model copy its answer; the inbox stays unseen for the demo."""
     texts = {e["id"]: normalised(e["text"]) for name in CLASSIFY for e in golden(name)}
     texts |= {path.name: normalised(message_text(path)) for path in INBOX.iterdir()}
-    ids = list(texts)
-    scores = process.cdist(
-        texts.values(), texts.values(), scorer=fuzz.token_set_ratio, score_cutoff=NEAR
-    )
-    assert [
-        (ids[i], ids[j]) for i, j in zip(*scores.nonzero(), strict=True) if i < j
-    ] == []
+    assert near_duplicates(texts) == []
 
 
 def test_a_message_with_a_few_words_changed_would_be_found() -> None:
     """The threshold above is not so high that it finds nothing."""
-    text = normalised(golden("classify.jsonl")[0]["text"])
-    changed = " ".join(
-        "other" if i % 9 == 0 else word for i, word in enumerate(text.split())
-    )
-    assert fuzz.token_set_ratio(text, changed) >= NEAR
+    for example in golden("classify.jsonl"):
+        text = normalised(example["text"])
+        changed = " ".join(
+            "other" if i % 9 == 8 else word for i, word in enumerate(text.split())
+        )
+        if " " in text:
+            assert near_duplicates({"it": text, "copy": changed}) == [("it", "copy")]
 
 
 def test_what_extraction_expects_stands_in_the_text_letter_by_letter() -> None:
