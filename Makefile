@@ -97,7 +97,9 @@ bench: .venv/ready  ## Run the short benchmarks
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.commands
 	$(BIN)/python -m benchmarks.routing
-	$(BIN)/python -m benchmarks.replay --data ../shared/data/outcomes/routellm_mmlu_train.csv.gz
+	$(BIN)/python -m benchmarks.replay mmlu --data ../shared/data/outcomes
+	$(BIN)/python -m benchmarks.replay gsm8k --data ../shared/data/outcomes
+	$(BIN)/python -m benchmarks.replay frugalml --data ../shared/data/outcomes --seeds 3
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.overhead --documents 256 --in-flight 32
 

@@ -1,17 +1,25 @@
 """What the replayed router recovers of the quality gap, beside chance, simpler estimates and the oracle.
 
-    python -m benchmarks.replay --data ../shared/data/outcomes/routellm_mmlu_train.csv.gz --labels 1500 --seeds 10
+    python -m benchmarks.replay mmlu --data ../shared/data/outcomes --labels 1500 --seeds 10
+    python -m benchmarks.replay gsm8k --data ../shared/data/outcomes --seeds 20
+    python -m benchmarks.replay frugalml --data ../shared/data/outcomes --seeds 10
 
 For each seed the items are halved by chance; labels are drawn from one half, everything is measured on the
-other. All estimates learn from the same labels. The last row but one learns from every item of the first half:
-what more labels would still bring. CPT50, CPT80 and USD50 are better when lower, APGR when higher.
+other. All estimates learn from the same labels, and thresholds are fixed on them.
+
+`mmlu` and `gsm8k` (two models, recorded by RouteLLM): CPT50, CPT80 and USD50 are better when lower, APGR when
+higher; the texts of GSM8K are in its file. The last row but one of MMLU learns from every item of the first
+half: what more labels would still bring.
+
+`frugalml` (four services a set, each with a confidence): what is saved of the best service's cost at the floor
+that reached its quality on the labels, and the difference in quality on the other half.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -24,33 +32,98 @@ from tierwise.evidence.replay import (
     fit,
     measure,
     read_outcomes,
+    read_texts,
+    replay,
     sweep,
     true_quality,
+    with_terms,
 )
+
+# RouteLLM's best published row, each column the best of its own (CPT50, CPT80, APGR); on the whole set
+PUBLISHED_ROUTELLM = {
+    "mmlu": ("35.4", "70.3", "0.603"),
+    "gsm8k": ("33.6", "63.3", "0.622"),
+}
+# FrugalML's saving at the best service's accuracy (Chen and others 2020)
+PUBLISHED_FRUGALML = {"yelp": 0.24, "imdb": 0.24, "waimai": 0.60, "shop": 0.46}
+FILES = {"mmlu": "routellm_mmlu_train.csv.gz", "gsm8k": "routellm_gsm8k.csv.gz"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--labels", type=int, default=1500)
+    parser.add_argument(
+        "what", nargs="?", choices=["mmlu", "gsm8k", "frugalml"], default="mmlu"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder, or file")
+    parser.add_argument("--labels", type=int, help="default: 1500, or half of the set")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    if not options.data.exists():
-        raise SystemExit(
-            f"skipped: {options.data} is not there; --data names a file of recorded outcomes"
-        )
-    outcomes = read_outcomes(options.data)
+    if options.what == "frugalml":
+        frugalml(options.data, options.labels, options.seeds)
+        return
+    path = file_at(options.data, FILES[options.what])
+    outcomes = read_outcomes(path)
+    if options.what == "gsm8k":
+        (outcomes,) = with_terms(path, read_texts(path), outcomes)
+    labels = options.labels or min(1500, len(outcomes) // 2)
     found: dict[str, list[CurveMeasures]] = defaultdict(list)
     for seed in range(options.seeds):
-        for policy, measures in compare(outcomes, options.labels, seed).items():
+        for policy, measures in compare(outcomes, labels, seed).items():
             found[policy].append(measures)
     print(
-        f"| policy, {options.labels} labels | CPT50 | CPT80 | APGR | USD50 |\n|---|---|---|---|---|"
+        f"| policy, {labels} labels | CPT50 | CPT80 | APGR | USD50 |\n|---|---|---|---|---|"
     )
+    published = " | ".join(PUBLISHED_ROUTELLM[options.what])
+    print(f"| RouteLLM's best published row, per column | {published} | |")
     for policy, runs in found.items():
         print(f"| {policy} | {' | '.join(cells(runs))} |")
+
+
+def file_at(data: Path, name: str) -> Path:
+    """The file, or that of this name in the folder."""
+    path = data / name if data.is_dir() else data
+    if not path.exists():
+        raise SystemExit(
+            f"skipped: {path} is not there; --data names a folder of recorded outcomes"
+        )
+    return path
+
+
+def frugalml(data: Path, labels: int | None, seeds: int) -> None:
+    """What is saved of the best service's cost, at its quality on the labels."""
+    print(
+        "| set | items | labels | saved, held out | quality less the best service's | asked in turn "
+        "| saved, FrugalML's paper |\n|---|---|---|---|---|---|---|"
+    )
+    for name, published in PUBLISHED_FRUGALML.items():
+        outcomes = read_outcomes(file_at(data, f"frugalml_{name}.csv.gz"))
+        half = len(outcomes) // 2
+        saved = []
+        differences = []
+        orders: Counter[str] = Counter()
+        for seed in range(seeds):
+            random = numpy.random.default_rng(seed)
+            order = random.permutation(len(outcomes)).tolist()
+            first = outcomes.part(order[:half])
+            on = outcomes.part(order[half:])
+            found = replay(first, on, labels=labels, seed=seed).at_strongest
+            saved.append(found.saved or 0.0)
+            differences.append(found.point.quality - found.strongest.quality)
+            orders[" > ".join(found.models)] += 1
+        [(usual, times)] = orders.most_common(1)
+        print(
+            f"| {name.upper()} | {len(outcomes)} | {labels or half} "
+            f"| {mean(saved):.1%} ± {spread(saved):.1%} "
+            f"| {mean(differences):+.4f} ± {spread(differences):.4f} "
+            f"| {usual} ({times} of {seeds}) | {published:.0%} |",
+            flush=True,
+        )
+
+
+def spread(values: list[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def compare(outcomes: OutcomeTable, labels: int, seed: int) -> dict[str, CurveMeasures]:
@@ -59,18 +132,23 @@ def compare(outcomes: OutcomeTable, labels: int, seed: int) -> dict[str, CurveMe
     order = random.permutation(len(outcomes)).tolist()
     first = outcomes.part(order[: len(order) // 2])
     on = outcomes.part(order[len(order) // 2 :])
-    labelled = first.draw(labels, seed)
-    estimate = fit(labelled)
-    whole = fit(first)
+    labelled = first.draw(min(labels, len(first)), seed)
+    estimate = fit(replace(labelled, terms=None))
     beliefs = {
         "random": of_two(on, random.random(len(on))),
         "prompt length alone, the longest go up": of_two(on, -on.prompt_tokens),
         "table by step": of_two(on, table(labelled, on)),
         "**tierwise**": estimate.quality(on),
         "**tierwise, --per-usd**": estimate.worth(on),
-        f"tierwise, all {len(first)} items as labels": whole.quality(on),
-        "oracle": true_quality(on, len(estimate.candidates)),
     }
+    if labelled.terms is not None:
+        with_texts = fit(labelled)
+        beliefs["**tierwise, --texts**"] = with_texts.quality(on)
+        beliefs["**tierwise, --texts --per-usd**"] = with_texts.worth(on)
+    if len(labelled) < len(first):
+        whole = fit(first)
+        beliefs[f"tierwise, all {len(first)} items as labels"] = whole.quality(on)
+    beliefs["oracle"] = true_quality(on, len(estimate.candidates))
     return {name: measure(sweep(quality, on)) for name, quality in beliefs.items()}
 
 

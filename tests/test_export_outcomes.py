@@ -131,6 +131,23 @@ def test_the_columns_are_those_of_replay_and_hold_no_text(
     assert all(int(row["prompt_tokens"]) > 50 for row in rows)
 
 
+def test_a_model_that_reports_a_confidence_has_it_in_the_table(
+    terminal: Terminal, project: Path
+) -> None:
+    catalog = project / "routing_rules" / "catalog.yaml"
+    text = catalog.read_text()
+    catalog.write_text(text.replace("  cheap:\n", "  cheap:\n    confidence: true\n"))
+    certify(terminal, project)
+    export(terminal, project)
+    reported = {row["model"]: row["confidence"] for row in table(project)}
+    assert reported["dear"] == ""
+    assert 0 < float(reported["cheap"]) <= 1
+    arguments = ("--fit", "outcomes.csv", "--labels", "30", "--on", "outcomes.csv")
+    replayed = terminal("replay", *arguments, "--json", cwd=project)
+    assert replayed.code == 0, replayed.err
+    assert json.loads(replayed.out)["uses_confidence"] is True
+
+
 def test_an_answer_that_was_reused_has_the_cost_that_it_had(
     terminal: Terminal, project: Path
 ) -> None:

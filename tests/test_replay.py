@@ -8,6 +8,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,18 @@ from tierwise.evidence.replay import (
     COLUMNS,
     RANDOM,
     OutcomeTable,
+    Replay,
     fit,
     measure,
     read_outcomes,
+    read_texts,
     replay,
     sweep,
     true_quality,
 )
 
-RECORDED = ROOT.parent / "shared" / "data" / "outcomes" / "routellm_mmlu_train.csv.gz"
+DATA = ROOT.parent / "shared" / "data" / "outcomes"
+RECORDED = DATA / "routellm_mmlu_train.csv.gz"
 HEADER = ",".join(COLUMNS)
 Item = tuple[str, int, tuple[float, ...]]  # step, prompt tokens, score of each model
 
@@ -56,22 +60,32 @@ def outcomes(
 
 def file_of(recorded: OutcomeTable, path: Path) -> Path:
     """Write outcomes as a file, the rows in no particular order."""
-    rows = [
-        [
-            item,
-            step,
-            int(recorded.prompt_tokens[i]),
-            model,
-            "local",
-            recorded.scores[i, j],
-            recorded.costs[i, j],
-        ]
-        for i, (step, item) in enumerate(recorded.items)
-        for j, model in enumerate(recorded.models)
-    ]
+    header = list(COLUMNS)
+    if recorded.confidences is not None:
+        header.append("confidence")
+    if recorded.answers is not None:
+        header.append("answer")
+    rows = []
+    for i, (step, item) in enumerate(recorded.items):
+        for j, model in enumerate(recorded.models):
+            row = [
+                item,
+                step,
+                int(recorded.prompt_tokens[i]),
+                model,
+                "local",
+                recorded.scores[i, j],
+                recorded.costs[i, j],
+            ]
+            if recorded.confidences is not None:
+                confidence = recorded.confidences[i, j]
+                row.append("" if numpy.isnan(confidence) else confidence)
+            if recorded.answers is not None:
+                row.append(recorded.answers[i, j])
+            rows.append(row)
     random.Random(1).shuffle(rows)
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
+        csv.writer(file).writerows([header, *rows])
     return path
 
 
@@ -488,6 +502,317 @@ def test_where_there_is_no_gap_nothing_is_claimed() -> None:
     assert done.router.apgr is None
     assert done.random.apgr is None
     assert all(policy.recovered is None for policy in done.strategies)
+
+
+# ---- the model's own confidence -----------------------------------------------------------------
+
+
+def confident(
+    count: int = 1000,
+    *,
+    prices: tuple[float, ...] = (0.01, 0.02, 0.1),
+    by_answer: bool = False,
+    flip: bool = False,
+) -> OutcomeTable:
+    """Two weak models and a strong one that is right in 95 %. Step and length tell nothing.
+
+    The first model is right by chance and always sure. The second one is right in nearly all answers
+    of which it is surer than 0.5, and in few others; with `by_answer` that is so for "yes", and
+    the other way round for "no". `flip` turns all scores of the second half of the items.
+    """
+    generator = numpy.random.default_rng(7)
+    chance = generator.random((count, 3))
+    sureness = generator.random(count)
+    said_yes = generator.random(count) < 0.5
+    is_good = sureness > 0.5
+    if by_answer:
+        is_good = numpy.where(said_yes, is_good, ~is_good)
+    scores = numpy.column_stack(
+        [
+            chance[:, 0] < 0.5,
+            numpy.where(is_good, chance[:, 1] < 0.98, chance[:, 1] < 0.3),
+            chance[:, 2] < 0.95,
+        ]
+    ).astype(float)
+    if flip:
+        scores[count // 2 :] = 1 - scores[count // 2 :]
+    made = outcomes([("s", 10, tuple(row)) for row in scores.tolist()], prices)
+    never = numpy.full(count, numpy.nan)
+    answers = numpy.where(said_yes, "yes", "no").astype(object)
+    return replace(
+        made,
+        confidences=numpy.column_stack([numpy.ones(count), sureness, never]),
+        answers=numpy.column_stack([answers] * 3) if by_answer else None,
+    )
+
+
+def halves(made: OutcomeTable) -> tuple[OutcomeTable, OutcomeTable]:
+    half = len(made) // 2
+    return made.part(range(half)), made.part(range(half, len(made)))
+
+
+def replayed(made: OutcomeTable) -> Replay:
+    return replay(*halves(made))
+
+
+def test_a_confidence_says_which_answers_to_keep() -> None:
+    """The sure half is kept, at the quality of the strong model; before the call nothing is known."""
+    done = replayed(confident())
+    assert done.before_call is not None
+    assert done.before_call.apgr is not None
+    assert done.router.apgr is not None
+    assert done.router.apgr > done.before_call.apgr + 0.1
+    found = done.at_strongest
+    assert found.models == ("m1", "m2")  # the first model is not worth its call
+    assert found.point.strong_share == pytest.approx(0.5, abs=0.05)
+    assert found.point.quality >= found.strongest.quality - 0.03
+    # half of the calls at 0.02 + 0.1, half at 0.02, in place of 0.1
+    assert found.saved == pytest.approx(1 - (0.02 + 0.5 * 0.1) / 0.1, abs=0.05)
+
+
+def test_a_call_whose_answer_is_not_used_is_paid_too() -> None:
+    _, on = halves(confident())
+    done = replayed(confident())
+    calls = on.costs[:, 1].sum() + done.at_strongest.point.strong_share * (
+        on.costs[:, 2].sum()
+    )
+    assert done.at_strongest.point.cost_usd == pytest.approx(calls)
+
+
+def test_a_weak_model_that_costs_nearly_as_much_is_not_asked_first() -> None:
+    done = replayed(confident(prices=(0.01, 0.09, 0.1)))
+    assert "m1" not in done.at_strongest.models
+    assert done.at_strongest.saved == pytest.approx(0, abs=0.02)
+
+
+def test_models_and_floors_come_from_the_labels_alone() -> None:
+    """Other scores of the measured items move what is measured, and nothing that is decided."""
+    one = replayed(confident())
+    other = replayed(confident(flip=True))
+    assert one.at_strongest.models == other.at_strongest.models
+    assert one.at_strongest.point.floor == other.at_strongest.point.floor
+    assert [point.floor for point in one.points] == [
+        point.floor for point in other.points
+    ]
+    assert one.at_strongest.point.quality > 0.9
+    assert other.at_strongest.point.quality < 0.2
+
+
+def test_a_confidence_may_mean_the_opposite_with_another_answer() -> None:
+    made = confident(by_answer=True)
+    blind = replayed(replace(made, answers=None))
+    seeing = replayed(made)
+    assert blind.at_strongest.saved == pytest.approx(0, abs=0.1)
+    assert seeing.at_strongest.saved == pytest.approx(0.3, abs=0.06)
+
+
+def test_confidences_and_answers_go_through_a_file(tmp_path: Path) -> None:
+    made = confident(60, by_answer=True)
+    read = read_outcomes(file_of(made, tmp_path / "o.csv"))
+    order = [made.items.index(key) for key in read.items]
+    made = made.part(order)
+    assert read.confidences is not None
+    assert made.confidences is not None
+    assert numpy.array_equal(read.confidences, made.confidences, equal_nan=True)
+    assert made.answers is not None
+    assert (read.answers == made.answers).all()
+
+
+def test_a_column_of_confidences_is_read_strictly(tmp_path: Path) -> None:
+    def told(column: str, cells: list[str]) -> str:
+        path = tmp_path / "o.csv"
+        rows = [f"{row},{cell}" for row, cell in zip(GOOD, cells, strict=True)]
+        path.write_text("\n".join([f"{HEADER},{column}", *rows]))
+        with pytest.raises(ConfigError) as caught:
+            read_outcomes(path)
+        return str(caught.value).removeprefix(f"{tmp_path}/")
+
+    wrong = "confidence must be a number from 0 to 1, or empty (found '-0.3')"
+    assert told("confidence", ["1", "", "-0.3", ""]).startswith(f"o.csv:4: {wrong}")
+    assert "(found 'nan')" in told("confidence", ["nan", "", "", ""])
+    twice = told("confidence,confidence", ["1,1"] * 4)
+    assert "two columns 'confidence'" in twice
+
+
+def test_an_empty_column_of_confidences_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_text("\n".join([f"{HEADER},confidence", *(f"{row}," for row in GOOD)]))
+    assert read_outcomes(path).confidences is None
+
+
+def test_prompt_lengths_may_be_unknown_but_not_in_some_rows(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    unknown = [row.replace(",5,", ",,") for row in GOOD]
+    path.write_text("\n".join([HEADER, *unknown]))
+    assert read_outcomes(path).prompt_tokens.tolist() == [0, 0]
+    path.write_text("\n".join([HEADER, *GOOD[:3], unknown[3]]))
+    with pytest.raises(
+        ConfigError, match=r"o\.csv:5: prompt_tokens is empty here and not on line 2;"
+    ):
+        read_outcomes(path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 19, 21])
+def test_a_handful_of_labels_with_confidences_is_enough_to_answer(count: int) -> None:
+    made = confident(200)
+    done = replay(made, made, labels=count)
+    assert all(numpy.isfinite(point.quality) for point in done.points)
+
+
+@pytest.mark.parametrize(
+    "name", ["frugalml_yelp", "frugalml_imdb", "frugalml_waimai", "frugalml_shop"]
+)
+def test_on_public_outcomes_a_confidence_saves_money_at_the_same_quality(
+    name: str,
+) -> None:
+    path = DATA / f"{name}.csv.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    recorded = read_outcomes(path)
+    done = replay(recorded, recorded, labels=2000)
+    found = done.at_strongest
+    assert found.saved is not None
+    assert found.saved > 0.1
+    assert found.point.quality > found.strongest.quality - 0.015
+
+
+# ---- texts --------------------------------------------------------------------------------------
+
+
+def on_two_subjects(count: int = 200) -> tuple[OutcomeTable, list[str]]:
+    """The cheap model fails on contracts, and never on parcels. Step and length tell nothing."""
+    contract = [
+        "clause",
+        "lease",
+        "tenant",
+        "landlord",
+        "liability",
+        "notice",
+        "term",
+        "rent",
+    ]
+    parcel = [
+        "box",
+        "courier",
+        "delivery",
+        "address",
+        "street",
+        "door",
+        "late",
+        "tracking",
+    ]
+    generator = random.Random(3)
+    texts = []
+    items: list[Item] = []
+    for number in range(count):
+        is_contract = number % 2 == 0
+        words = contract if is_contract else parcel
+        texts.append(" ".join(generator.choices(words, k=6)))
+        items.append(("s", 10, (float(not is_contract), 1.0)))
+    return outcomes(items), texts
+
+
+def texts_file(path: Path, texts: Iterable[str]) -> Path:
+    if path.suffix == ".jsonl":
+        rows = [
+            json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)
+        ]
+        path.write_text("\n".join(rows))
+        return path
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["item", "text"], *enumerate(texts)])
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    return path
+
+
+def test_the_subjects_of_texts_say_where_the_strong_model_is_needed(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    made, texts = on_two_subjects()
+    path = file_of(made, tmp_path / "o.csv")
+    found = {}
+    for name in ("", "t.csv", "t.csv.gz", "t.jsonl"):
+        more = ["--texts", texts_file(tmp_path / name, texts)] if name else []
+        done = terminal(
+            "replay",
+            "--fit",
+            path,
+            "--on",
+            path,
+            "--labels",
+            60,
+            "--json",
+            *more,
+            cwd=tmp_path,
+        )
+        assert done.code == 0, done.err
+        data = json.loads(done.out)
+        assert data["uses_texts"] is bool(name)
+        found[name] = data["measures"]["router"]["apgr"]
+    assert found[""] == pytest.approx(0.5, abs=0.05)
+    assert found["t.csv"] > 0.7
+    assert found["t.csv"] == found["t.csv.gz"] == found["t.jsonl"]
+
+
+def test_a_wrong_file_of_texts_is_one_line_with_place_and_remedy(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    made, _ = on_two_subjects(20)
+    path = file_of(made, tmp_path / "o.csv")
+    cases = {
+        "item,text\n0,a lease\n1,a box\n": "has no text of item '",
+        "item,words\n0,a lease\n": "has no column 'text' (found item, words)",
+        "item,text\n0,a lease\n0,a box\n": "item '0' has another text on line 2; remove",
+        "item,text\n0,\n": "item '0' has an empty text; fill it in",
+        "item,text\n,a lease\n": "item is empty; name it",
+        "item,text\n" + "".join(f"{i},same\n" for i in range(20)): "fewer than two",
+        "item,text\n": "has a header and no rows",
+        "": "the file is empty; the header needs item,text",
+    }
+    for content, told in cases.items():
+        (tmp_path / "t.csv").write_text(content)
+        done = terminal(
+            *("replay", "--fit", path, "--on", path, "--labels", 5),
+            *("--texts", tmp_path / "t.csv"),
+            cwd=tmp_path,
+        )
+        assert done.code == 2, content
+        assert told in done.err
+        assert len(done.err.strip().splitlines()) == 1
+    done = terminal(
+        "replay", "--fit", path, "--on", path, "--texts", "no.csv", cwd=tmp_path
+    )
+    assert "this file of texts is missing" in done.err
+    jsonl = tmp_path / "t.jsonl"
+    jsonl.write_text('{"id": "0", "words": "a lease"}\n')
+    with pytest.raises(ConfigError, match=r"t\.jsonl:1: needs the fields item"):
+        read_texts(jsonl)
+
+
+def test_a_text_of_a_step_is_that_steps_alone(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("item,step,text\n0,a,one\n0,b,two\n0,,three\n")
+    texts = read_texts(path)
+    assert texts["a", "0"] == "one"
+    assert texts["b", "0"] == "two"
+
+
+def test_both_files_need_what_was_fitted_on(terminal: Terminal, tmp_path: Path) -> None:
+    made = confident(40)
+    fitted = file_of(made, tmp_path / "fit.csv")
+    on = file_of(replace(made, confidences=None), tmp_path / "on.csv")
+    done = terminal("replay", "--fit", fitted, "--labels", 20, "--on", on, cwd=tmp_path)
+    assert done.code == 2
+    assert "on.csv: has no column 'confidence', which the router was fitted on" in (
+        done.err
+    )
+    # the other way round, what was not fitted on is not used
+    done = terminal(
+        "replay", "--fit", on, "--labels", 20, "--on", fitted, "--json", cwd=tmp_path
+    )
+    assert done.code == 0
+    assert json.loads(done.out)["uses_confidence"] is False
 
 
 # ---- the command --------------------------------------------------------------------------------

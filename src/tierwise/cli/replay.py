@@ -12,6 +12,8 @@ from tierwise.cli.options import AsJson
 from tierwise.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tierwise.evidence.replay import CurveMeasures, Replay, Strategy
 
 
@@ -28,6 +30,13 @@ def replay(
             metavar="OUTCOMES", help="Recorded outcomes to run the router over."
         ),
     ],
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Use the items' texts too: .csv, .csv.gz (item,text) or .jsonl.",
+        ),
+    ] = None,
     labels: Annotated[
         int | None,
         typer.Option(
@@ -74,19 +83,35 @@ def replay(
     cheapest to always the strongest. Scores and costs of `--on` are used for measuring only.
     Labelled items are left out there, so both options may name the same file.
 
+    With a column `confidence` (0 to 1, of the model in its answer), the router is a cascade: it
+    asks a model, and decides by its confidence whether the answer is good enough or the next model
+    is asked. All calls are paid. A column `answer` lets a confidence mean something else for each
+    frequent answer. Models and floors are fixed on the labels. With `--texts`, latent terms of the
+    texts (TF-IDF, SVD) help to estimate the quality.
+
     CPT50 and CPT80 are the shares of strong calls that recover 50 % and 80 % of the quality gap.
     APGR is the mean gap recovered. USD50 is the share of the extra cost that recovers 50 %. The
     random router spends what the router above it spends. The oracle knows every outcome.
 
     Example: `tierwise replay --fit past.csv.gz --labels 1500 --on new.csv.gz --curve curve.csv`
     """
-    from tierwise.evidence.replay import read_outcomes, replay, write_curve
+    from tierwise.evidence.replay import (
+        read_outcomes,
+        read_texts,
+        replay,
+        with_terms,
+        write_curve,
+    )
 
     # On stderr, so that stdout has the result alone.
     with console(err=True).status("reading"):
         fitted = read_outcomes(fit)
         # Both files must name the same models: an estimate routes to a model of the other file.
         measured = read_outcomes(on, models=fitted.models)
+    if texts is not None:
+        with console(err=True).status("reading texts"):
+            found = read_texts(texts)
+            fitted, measured = with_terms(texts, found, fitted, measured)
     with console(err=True).status("learning and sweeping the floor"):
         result = replay(fitted, measured, labels=labels, seed=seed, per_usd=per_usd)
     if curve:
@@ -110,6 +135,8 @@ def _print_result(result: Replay) -> None:
     if result.left_out:
         title += f"; {result.left_out} labelled items left out"
     print_table([_cells(strategy) for strategy in result.strategies], title=title)
+    for line in _at_strongest_lines(result):
+        typer.echo(line)
     # Without a quality gap, each share of it would be a division by zero.
     if result.router.apgr is None:
         typer.echo(
@@ -117,15 +144,42 @@ def _print_result(result: Replay) -> None:
             "nothing is to be recovered."
         )
         return
-    policies = {
-        "router": result.router,
-        "random": result.random,
-        "oracle": result.oracle,
-    }
     rows = [
-        {"policy": name, **_measure_cells(policy)} for name, policy in policies.items()
+        {"policy": name, **_measure_cells(policy)}
+        for name, policy in _measures(result).items()
     ]
     print_table(rows)
+
+
+def _measures(result: Replay) -> dict[str, CurveMeasures]:
+    """Return the measures by policy."""
+    measures = {"router": result.router}
+    if result.before_call is not None:
+        measures["router without confidence"] = result.before_call
+    return measures | {"random": result.random, "oracle": result.oracle}
+
+
+def _at_strongest_lines(result: Replay) -> Iterator[str]:
+    """Yield what the router costs at the strongest model's quality."""
+    at_strongest = result.at_strongest
+    if result.uses_confidence:
+        chain = " > ".join(at_strongest.models)
+        yield f"Asked in turn, by confidence: {chain}"
+    name = at_strongest.models[-1]
+    point = at_strongest.point
+    strongest = at_strongest.strongest
+    if point.strong_share == 1 or at_strongest.saved is None:
+        yield f"On the labels, no floor reached the quality of {name} for less."
+        return
+    compared = "less" if at_strongest.saved >= 0 else "more"
+    yield (
+        f"The floor that reached the quality of {name} on the labels ({point.floor:.3f}) "
+        f"costs here {abs(at_strongest.saved):.1%} {compared} than {name} alone:"
+    )
+    yield (
+        f"{point.cost_usd:.4f} instead of {strongest.cost_usd:.4f} USD, "
+        f"quality {point.quality:.4f} instead of {strongest.quality:.4f}"
+    )
 
 
 def _cells(strategy: Strategy) -> dict[str, Any]:
@@ -170,11 +224,8 @@ def _data(result: Replay) -> dict[str, Any]:
         policies.append(
             {"policy": strategy.name, **point, "gap_recovered": strategy.recovered},
         )
-    measures = {
-        "router": asdict(result.router),
-        "random": asdict(result.random),
-        "oracle": asdict(result.oracle),
-    }
+    measures = {name: asdict(policy) for name, policy in _measures(result).items()}
+    at_strongest = result.at_strongest
     return {
         "items": result.items,
         "labels": result.labels,
@@ -182,5 +233,8 @@ def _data(result: Replay) -> dict[str, Any]:
         "models": list(result.estimate.candidates),
         "policies": policies,
         "measures": measures,
+        "at_strongest": {**asdict(at_strongest), "saved": at_strongest.saved},
+        "uses_confidence": result.uses_confidence,
+        "uses_texts": result.uses_texts,
         "estimates": result.estimate.cells(),
     }

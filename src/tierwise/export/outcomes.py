@@ -11,14 +11,14 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tierwise.errors import Misuse, UnknownName
-from tierwise.evidence.replay.outcomes import COLUMNS
+from tierwise.evidence.replay.outcomes import COLUMNS, CONFIDENCE
 from tierwise.explain.decisions import step_of
 from tierwise.export.answers import query_parts
 from tierwise.records import Verdict
@@ -82,6 +82,7 @@ class OutcomeItem:
     tier: str
     score: int
     cost_usd: Decimal
+    confidence: float | None = None  # that the model reported for its answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,11 +173,15 @@ def write_outcomes(export: OutcomesExport, path: Path, *, force: bool) -> None:
             f"{path} is there already; name another file, or overwrite it with --force"
         )
     # replay ignores further columns
-    rows = [
-        [*(getattr(row, name) for name in COLUMNS), export.scored_by]
-        for row in export.rows
-    ]
-    data = csv_text([*COLUMNS, "scored_by"], rows).encode()
+    header = [*COLUMNS, "scored_by"]
+    if any(row.confidence is not None for row in export.rows):
+        header.append(CONFIDENCE)
+    rows = []
+    for row in export.rows:
+        values = {**asdict(row), "scored_by": export.scored_by}
+        # csv writes None as an empty cell
+        rows.append([values[name] for name in header])
+    data = csv_text(header, rows).encode()
     if path.suffix == ".gz":
         # without a time, equal tables give equal files
         data = gzip.compress(data, mtime=0)
@@ -293,6 +298,7 @@ class _Scorer:
             tier=model.tier,
             score=int(self._is_good(answer)),
             cost_usd=cost,
+            confidence=answer.answered[-1].confidence,
         )
 
     def _is_good(self, answer: ModelAnswer) -> bool:

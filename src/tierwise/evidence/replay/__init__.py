@@ -12,11 +12,19 @@ from tierwise.evidence.replay.curve import (
 )
 from tierwise.evidence.replay.estimate import QualityEstimate, fit
 from tierwise.evidence.replay.outcomes import COLUMNS, OutcomeTable, read_outcomes
-from tierwise.evidence.replay.report import Replay, Strategy, replay, write_curve
+from tierwise.evidence.replay.report import (
+    AtStrongest,
+    Replay,
+    Strategy,
+    replay,
+    write_curve,
+)
+from tierwise.evidence.replay.texts import read_texts, with_terms
 
 __all__ = [
     "COLUMNS",
     "RANDOM",
+    "AtStrongest",
     "CurveMeasures",
     "CurvePoint",
     "OutcomeTable",
@@ -26,8 +34,10 @@ __all__ = [
     "fit",
     "measure",
     "read_outcomes",
+    "read_texts",
     "replay",
     "sweep",
     "true_quality",
+    "with_terms",
     "write_curve",
 ]

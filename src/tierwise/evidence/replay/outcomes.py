@@ -16,12 +16,16 @@ from tierwise.text.files import read_errors
 from tierwise.text.rows import csv_cells, wrong_width
 
 if TYPE_CHECKING:
-    from numpy import float64
+    from numpy import float64, object_
     from numpy.typing import NDArray
 
     Floats = NDArray[float64]
+    Words = NDArray[object_]
 
 COLUMNS = ("item", "step", "prompt_tokens", "model", "tier", "score", "cost_usd")
+# columns that a file may have: a model's own confidence in its answer, and the answer
+CONFIDENCE = "confidence"
+ANSWER = "answer"
 # step, item: the same document in another step is another decision
 Key = tuple[str, str]
 
@@ -40,6 +44,10 @@ class OutcomeTable:
     tiers: tuple[str, ...]  # of the models
     scores: Floats  # (items, models), 0 to 1
     costs: Floats  # (items, models), USD
+    # (items, models), 0 to 1; nan where a model reported none, None where none ever did
+    confidences: Floats | None = None
+    answers: Words | None = None  # (items, models); None where the file has none
+    terms: Floats | None = None  # (items, terms): latent terms of the texts
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,12 +60,46 @@ class OutcomeTable:
     def part(self, places: Sequence[int]) -> OutcomeTable:
         """Return the items at these places, in this order."""
         places = list(places)
+        confidences = None
+        if self.confidences is not None:
+            confidences = self.confidences[places]
+        answers = None
+        if self.answers is not None:
+            answers = self.answers[places]
+        terms = None
+        if self.terms is not None:
+            terms = self.terms[places]
         return replace(
             self,
             items=tuple(self.items[place] for place in places),
             prompt_tokens=self.prompt_tokens[places],
             scores=self.scores[places],
             costs=self.costs[places],
+            confidences=confidences,
+            answers=answers,
+            terms=terms,
+        )
+
+    def asked_in_turn(self, models: Sequence[int]) -> OutcomeTable:
+        """Return the outcomes of a model cascade: the models at these places, one after the other.
+
+        An answer of the second model costs the first one's call too, and so on.
+        """
+        models = list(models)
+        confidences = None
+        if self.confidences is not None:
+            confidences = self.confidences[:, models]
+        answers = None
+        if self.answers is not None:
+            answers = self.answers[:, models]
+        return replace(
+            self,
+            models=tuple(self.models[model] for model in models),
+            tiers=tuple(self.tiers[model] for model in models),
+            scores=self.scores[:, models],
+            costs=self.costs[:, models].cumsum(axis=1),
+            confidences=confidences,
+            answers=answers,
         )
 
     def without(self, items: Collection[Key]) -> OutcomeTable:
@@ -96,9 +138,11 @@ class _Row(NamedTuple):
     """One line of the file, in numbers."""
 
     line: int
-    prompt_tokens: float
+    prompt_tokens: float | None  # None where the cell is empty
     score: float
     cost: float
+    confidence: float | None
+    answer: str
 
 
 class _Tier(NamedTuple):
@@ -111,17 +155,18 @@ class _Tier(NamedTuple):
 def read_outcomes(
     path: Path | str, *, models: Sequence[str] | None = None
 ) -> OutcomeTable:
-    """Read a `.csv` or `.csv.gz` with the columns in COLUMNS; others are ignored.
+    """Read a `.csv` or `.csv.gz` with the columns in COLUMNS, and `confidence` and `answer`.
 
-    `models` are the ones that must be there, in their order; None takes all in the file. An item's
-    prompt length is the mean over its models, which may count tokens differently. Raises
+    Other columns are ignored. `models` are the ones that must be there, in their order; None takes
+    all in the file. An item's prompt length is the mean over its models, which may count tokens
+    differently. `prompt_tokens` may be empty in all rows, but not in some of them. Raises
     ConfigError with file and line: a missing column or model, a cell that is not a number, an item
     and model that are there twice.
     """
     path = Path(path)
     table: dict[Key, dict[str, _Row]] = {}
     tiers: dict[str, _Tier] = {}  # of the models
-    for line, cells in _rows(path):
+    for line, cells in named_cells(path, COLUMNS, also=(CONFIDENCE, ANSWER)):
         row = _row(path, line, cells)
         key = (cells["step"], cells["item"])
         model = cells["model"]
@@ -142,6 +187,7 @@ def read_outcomes(
         rows[model] = row
     _check_models(path, tiers, models)
     _check_complete(path, table, tiers)
+    _check_lengths(path, table)
     return _arrays(path, table, tiers, models)
 
 
@@ -163,11 +209,20 @@ def _arrays(
     prompt_tokens = []
     scores = []
     costs = []
+    confidences = []
+    answers = []
     for rows in table.values():
-        counts = [row.prompt_tokens for row in rows.values()]
+        counts = [row.prompt_tokens or 0.0 for row in rows.values()]
         prompt_tokens.append(numpy.mean(counts))
         scores.append([rows[name].score for name in models])
         costs.append([rows[name].cost for name in models])
+        confidences.append([rows[name].confidence for name in models])
+        answers.append([rows[name].answer for name in models])
+    # None becomes nan
+    confidence_array = numpy.array(confidences, dtype=float)
+    answer_array = numpy.array(answers, dtype=object)  # they may be long
+    has_confidences = not numpy.isnan(confidence_array).all()
+    has_answers = bool((answer_array != "").any())
     return OutcomeTable(
         path=path,
         items=tuple(table),
@@ -176,6 +231,8 @@ def _arrays(
         tiers=tuple(tiers[name].name for name in models),
         scores=numpy.array(scores),
         costs=numpy.array(costs),
+        confidences=confidence_array if has_confidences else None,
+        answers=answer_array if has_answers else None,
     )
 
 
@@ -216,6 +273,22 @@ def _check_complete(
                 raise ConfigError(message, path=path, line=line)
 
 
+def _check_lengths(path: Path, table: Mapping[Key, Mapping[str, _Row]]) -> None:
+    """Raise ConfigError where `prompt_tokens` is empty in some rows and not in others."""
+    empty: list[int] = []  # lines
+    filled: list[int] = []
+    for rows in table.values():
+        for row in rows.values():
+            lines = empty if row.prompt_tokens is None else filled
+            lines.append(row.line)
+    if empty and filled:
+        message = (
+            f"prompt_tokens is empty here and not on line {min(filled)}; "
+            "fill it in, or empty it in all rows"
+        )
+        raise ConfigError(message, path=path, line=min(empty))
+
+
 def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
     def number(column: str, most: float, allowed: str) -> float:
         try:
@@ -233,22 +306,39 @@ def _row(path: Path, line: int, cells: Mapping[str, str]) -> _Row:
     for column in ("item", "step", "model"):
         if not cells[column]:
             raise ConfigError(f"{column} is empty; name it", path=path, line=line)
+    prompt_tokens = None
+    if cells["prompt_tokens"]:
+        prompt_tokens = number("prompt_tokens", math.inf, "a number, 0 or more")
+    confidence = None
+    if cells.get(CONFIDENCE):
+        confidence = number(CONFIDENCE, 1, "a number from 0 to 1, or empty")
     return _Row(
         line=line,
-        prompt_tokens=number("prompt_tokens", math.inf, "a number, 0 or more"),
+        prompt_tokens=prompt_tokens,
         score=number("score", 1, "a number from 0 to 1"),
         cost=number("cost_usd", math.inf, "USD, 0 or more"),
+        confidence=confidence,
+        answer=cells.get(ANSWER, ""),
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row with its line and its cells by column, stripped."""
+def named_cells(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    also: Sequence[str] = (),
+    kind: str = "file of outcomes",
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row of a CSV file with its line and its cells by column, stripped.
+
+    The file may be packed. It needs `columns`, and may have those of `also`. Raises ConfigError.
+    """
     has_rows = False
-    with _read_errors(path), _open(path) as file:
+    with _read_errors(path, kind), _open(path) as file:
         rows = csv_cells(path, file)
         _, first = next(rows, (1, []))
         header = [name.strip() for name in first]
-        _check_header(path, header)
+        _check_header(path, header, columns, also)
         for line, cells in rows:
             has_rows = True
             if fault := wrong_width(cells, header):
@@ -260,9 +350,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 @contextmanager
-def _read_errors(path: Path) -> Iterator[None]:
+def _read_errors(path: Path, kind: str) -> Iterator[None]:
     """Turn the errors of reading a file that may be compressed into ConfigError."""
-    with read_errors(path, "file of outcomes"):
+    with read_errors(path, kind):
         try:
             yield
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -277,14 +367,17 @@ def _open(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    needed = f"the header needs {','.join(COLUMNS)}"
+def _check_header(
+    path: Path, header: Sequence[str], columns: Sequence[str], also: Sequence[str]
+) -> None:
+    needed = f"the header needs {','.join(columns)}"
     if not any(header):
         raise ConfigError(f"the file is empty; {needed}", path=path)
-    for name in COLUMNS:
+    for name in columns:
         if name not in header:
             message = f"has no column '{name}' (found {', '.join(header)}); {needed}"
             raise ConfigError(message, path=path, line=1)
+    for name in (*columns, *also):
         if header.count(name) > 1:
             message = f"has two columns '{name}'; rename or remove one"
             raise ConfigError(message, path=path, line=1)

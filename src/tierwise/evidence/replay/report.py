@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tierwise.errors import ConfigError, Misuse
-from tierwise.evidence.replay import curve
+from tierwise.evidence.replay import cascade, curve
+from tierwise.evidence.replay.cascade import Cascade
 from tierwise.evidence.replay.curve import (
     DECIMALS,
     NO_GAP,
@@ -19,6 +21,9 @@ from tierwise.evidence.replay.estimate import QualityEstimate, fit
 from tierwise.evidence.replay.outcomes import OutcomeTable
 from tierwise.text.files import write_atomically
 from tierwise.text.rows import csv_text
+
+if TYPE_CHECKING:
+    from tierwise.evidence.replay.outcomes import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +38,35 @@ class Strategy:
     recovered: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtStrongest:
+    """The router at the floor that reached the strongest model's quality on the labels.
+
+    Models and floor were fixed on the labels. What they do to other items may be a little better
+    or worse than the strongest model.
+    """
+
+    models: tuple[str, ...]  # that may be asked
+    point: CurvePoint
+    strongest: CurvePoint  # always the strongest model
+
+    @property
+    def saved(self) -> float | None:
+        """The share of the strongest model's cost that is saved; None where that is nothing."""
+        if self.strongest.cost_usd <= 0:
+            return None
+        return 1 - self.point.cost_usd / self.strongest.cost_usd
+
+
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """The results of a replay. Nothing is measured on the `left_out` items: they were fitted on."""
+    """The results of a replay. Nothing is measured on the `left_out` items: they were fitted on.
 
-    estimate: QualityEstimate
+    With confidences, `router` decides after each call, and `before_call` are the measures of the
+    router that decides without them.
+    """
+
+    estimate: QualityEstimate  # before any call
     labels: int
     items: int
     left_out: int
@@ -45,6 +74,14 @@ class Replay:
     strategies: tuple[Strategy, ...]
     router: CurveMeasures
     oracle: CurveMeasures
+    at_strongest: AtStrongest
+    uses_texts: bool
+    before_call: CurveMeasures | None  # None without confidences
+
+    @property
+    def uses_confidence(self) -> bool:
+        """True if the router decides after each call, by the model's own confidence."""
+        return self.before_call is not None
 
     @property
     def random(self) -> CurveMeasures:
@@ -64,7 +101,10 @@ def replay(
 
     A label is the scores of *all* models on one item. With `per_usd`, the floor is on
     `QualityEstimate.worth` instead of `.quality`. Both files must have the same models in the same
-    order. Raises Misuse when there are fewer items than labels, or when `on` has no other items.
+    order. If the labels have confidences, a model is asked before it is decided whether its answer
+    does. Everything that is fitted, thresholds included, is fitted on the labels. Raises Misuse
+    when there are fewer items than labels, or when `on` has no other items; ConfigError when `on`
+    lacks texts or confidences that `fitted` has.
     """
     labelled = fitted if labels is None else fitted.draw(labels, seed)
     measured = on.without(frozenset(labelled.items))
@@ -73,13 +113,26 @@ def replay(
             f"every item of {on.path} was fitted on; "
             "replay on others, or fit on fewer with --labels"
         )
+
+    def estimated(estimate: QualityEstimate) -> Floats:
+        if per_usd:
+            return estimate.worth(measured)
+        return estimate.quality(measured)
+
     estimate = fit(labelled)
-    if per_usd:
-        quality = estimate.worth(measured)
-    else:
-        quality = estimate.quality(measured)
-    points = curve.sweep(quality, measured)
+    quality = estimated(estimate)
     candidates = len(estimate.candidates)
+    strongest = candidates - 1
+    points = curve.sweep(quality, measured)
+    after_call = labelled.confidences is not None
+    chosen = cascade.cascade_for(
+        labelled, strongest, after_call=after_call, per_usd=per_usd
+    )
+    before_call = None
+    if after_call:
+        before_call = curve.measure(points)
+        quality = estimated(fit(labelled, after_call=True))
+        points = cascade.sweep_in_turn(quality, measured, chosen.models)
     # the upper bound: a router whose estimate is the recorded score itself
     true_quality = curve.true_quality(measured, candidates)
     oracle_points = curve.sweep(true_quality, measured)
@@ -89,9 +142,26 @@ def replay(
         items=len(measured),
         left_out=len(on) - len(measured),
         points=points,
-        strategies=tuple(_strategies(measured, points, strongest=candidates - 1)),
+        strategies=tuple(_strategies(measured, points, strongest=strongest)),
         router=curve.measure(points),
         oracle=curve.measure(oracle_points),
+        at_strongest=_at_strongest(quality, measured, chosen, after_call=after_call),
+        uses_texts=labelled.terms is not None,
+        before_call=before_call,
+    )
+
+
+def _at_strongest(
+    quality: Floats, measured: OutcomeTable, chosen: Cascade, *, after_call: bool
+) -> AtStrongest:
+    import numpy
+
+    strongest = chosen.models[-1]
+    everywhere = numpy.full(len(measured), strongest)
+    return AtStrongest(
+        models=tuple(measured.models[model] for model in chosen.models),
+        point=cascade.at_floor(quality, measured, chosen, after_call=after_call),
+        strongest=curve.point(measured, everywhere, strongest),
     )
 
 
