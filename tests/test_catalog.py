@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError, ModelUnavailable, UnknownName
 from tierwise.policy.addresses import in_house
-from tierwise.policy.catalog import Catalog, Model, Weights, load_catalog
+from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.prices import Price
+from tierwise.policy.weights import Weights
 from tierwise.records import Usage
 
 SHIPPED = load_catalog(ROOT / "routing_rules" / "catalog.yaml")

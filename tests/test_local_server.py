@@ -23,7 +23,8 @@ from tests.kit.tiny_gguf import write_tiny_gguf
 from tests.kit.wheels import pip_environment, write_wheel
 from tierwise.errors import WeightsError
 from tierwise.gateway.local import Endpoint, LocalServers, weights_path, weights_present
-from tierwise.policy.catalog import Model, Weights
+from tierwise.policy.catalog import Model
+from tierwise.policy.weights import Weights
 
 
 def embedded(

@@ -28,7 +28,7 @@ from tierwise.gateway.local import (
     weights_present,
 )
 from tierwise.gateway.local.partial_file import PartialFile
-from tierwise.policy.catalog import Weights
+from tierwise.policy.weights import Weights
 
 PARTS = tuple(Random(seed).randbytes(3000 + seed) for seed in (1, 2, 3))
 
@@ -232,7 +232,7 @@ def test_a_file_put_in_the_right_place_by_hand_is_verified_and_kept(shop: Shop) 
 def test_two_processes_and_two_threads_at_once_fetch_one_good_file(shop: Shop) -> None:
     script = textwrap.dedent("""
         import os, sys
-        from tierwise.policy.catalog import Weights
+        from tierwise.policy.weights import Weights
         from tierwise.gateway.local import fetch_weights
         print(fetch_weights(Weights.model_validate_json(sys.argv[1]), os.environ))
     """)

@@ -36,8 +36,9 @@ from tierwise.errors import (
     describe_exception,
 )
 from tierwise.ledger import CallLedger, Paid
-from tierwise.policy.catalog import Model, Weights
+from tierwise.policy.catalog import Model
 from tierwise.policy.router import worst_case
+from tierwise.policy.weights import Weights
 from tierwise.records import (
     Attempt,
     AttemptKind,

@@ -6,6 +6,7 @@ lean_lane          OpenAI's format, sent directly
 litellm_lane       all other providers, through LiteLLM; litellm_transport sends for it
 learned_lane       classifiers in this process (learned/)
 local/             embedded models: llama.cpp servers and their weights
+embedders/         sentence encoders: texts become vectors, here or on a server
 openai_format      requests in OpenAI's format
 http_exchange      the request and response of one call; json_body reads its JSON
 connection_pool    HTTP connections, proxies, TLS

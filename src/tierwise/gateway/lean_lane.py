@@ -39,7 +39,7 @@ class LeanLane:
         with translated_errors(model, call, exchange, resolved.private):
             url = completions_url(resolved)
             headers = build_headers(resolved)
-            body = _to_json(build_body(call, resolved))
+            body = to_json(build_body(call, resolved))
             async with asyncio.timeout(model.timeout_s):
                 await self._connections.post(exchange, url, headers, body)
             if exchange.status is None or exchange.status >= 300:
@@ -83,7 +83,8 @@ def build_body(call: Call, resolved: ResolvedModel) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _to_json(body: dict[str, Any]) -> bytes:
+def to_json(body: dict[str, Any]) -> bytes:
+    """Return the body as JSON, whatever characters its texts have."""
     try:
         return orjson.dumps(body)
     except TypeError:

