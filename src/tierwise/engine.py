@@ -61,6 +61,7 @@ from tierwise.steps.examples import ExampleSelector
 from tierwise.steps.step import Step
 from tierwise.text.tokens import TokenCounts
 from tierwise.text.variables import is_on
+from tierwise.text.vectors import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -560,8 +561,26 @@ class Engine:
         with self._lock:
             if step not in self._selectors:
                 examples = examples_of(self.project, step)
-                self._selectors[step] = ExampleSelector(examples) if examples else None
+                self._selectors[step] = (
+                    ExampleSelector(examples, self._selecting_encoders())
+                    if examples
+                    else None
+                )
             return self._selectors[step]
+
+    def _selecting_encoders(self) -> dict[str, Encoder]:
+        """Return the embedders that select few-shot examples, by name, those that can be used."""
+        models = self.policy.catalog.models.values()
+        usable = [
+            model for model in models if model.name not in self.policy.unavailable
+        ]
+        names = {model.example_embedder for model in usable} - {""}
+        encoders: dict[str, Encoder] = {}
+        for name in sorted(names):
+            from tierwise.gateway.embedders import open_embedder
+
+            encoders[name] = open_embedder(self.project.catalog, name, self.env)
+        return encoders
 
     def _with_known_outcomes(self, job: Job, documents: tuple[Document, ...]) -> Job:
         """Return the job with the outcomes that need no call.

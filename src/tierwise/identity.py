@@ -9,7 +9,7 @@ it was measured with; `Current` has those of today.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,11 @@ def current_for(
     identities = project.identities(env)
     measured = {
         name: _measured_identity(
-            project.catalog.model(name), identity, prompt, examples_hash
+            project.catalog.model(name),
+            identity,
+            prompt,
+            examples_hash,
+            identities.selectors.get(name, ()),
         )
         for name, identity in identities.known.items()
     }
@@ -143,15 +147,26 @@ def current_for(
 
 
 def _measured_identity(
-    model: Model, identity: str, prompt: Prompt, examples_hash: str | None
+    model: Model,
+    identity: str,
+    prompt: Prompt,
+    examples_hash: str | None,
+    selectors: Sequence[str],
 ) -> str:
     """Return the hash of all that a model's answers to one prompt depend on.
 
-    That is its identity, its few-shot examples, its limit where that cuts answers short, and the
-    tokens that it may think, which decide where thoughts are cut off.
+    That is its identity, its few-shot examples and the embedder that selects them, its limit where
+    that cuts answers short, and the tokens that it may think, which decide where thoughts are cut
+    off.
     """
     if examples_hash is not None and model.uses_few_shot:
-        shown = [model.examples, model.fixed_examples, examples_hash]
+        # without an embedder, as it was in earlier certificates
+        shown = [
+            model.examples,
+            model.fixed_examples,
+            examples_hash,
+            *selectors,
+        ]
         identity = canonical_hash([identity, *shown])
     if model.max_output_tokens < prompt.head.max_output_tokens:
         identity = canonical_hash([identity, "at most", model.max_output_tokens])

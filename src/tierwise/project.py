@@ -8,13 +8,13 @@ import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -35,6 +35,9 @@ from tierwise.steps.step import Step
 from tierwise.text.files import folder_with
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import YamlData, read_yaml
+
+if TYPE_CHECKING:
+    from tierwise.gateway.learned.classifier import ClassifierMetadata
 
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
@@ -145,6 +148,8 @@ class Identities:
 
     known: Mapping[str, str]
     unknown: Mapping[str, str]
+    # by model: those of the embedders that select its few-shot examples
+    selectors: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -302,23 +307,25 @@ class Project:
         """Return the identity of every model, with variables filled in from `env`."""
         known: dict[str, str] = {}
         unknown: dict[str, str] = {}
+        selectors: dict[str, Sequence[str]] = {}
         for name, model in self.catalog.models.items():
             try:
+                if model.uses_few_shot:
+                    selectors[name] = embedder_identities(self.catalog, model, env)
                 known[name] = self._identity(model, env)
             except (ModelUnavailable, ConfigError) as error:
                 unknown[name] = error.message
-        return Identities(known, unknown)
+        return Identities(known, unknown, selectors)
 
     def _identity(self, model: Model, env: Mapping[str, str]) -> str:
         """Return a model's identity. Raises ModelUnavailable or ConfigError if it is not known.
 
         For a learned model, that is its training data.
         """
-        from tierwise.gateway.learned.files import read_metadata, trained_file
         from tierwise.gateway.local import weights_hash
 
         if model.learned:
-            return read_metadata(trained_file(self.root, model.name)).identity
+            return _trained(self.catalog, model, env, self.root).identity
         weights = None
         if model.weights:
             weights = weights_hash(model.weights, env)
@@ -422,7 +429,8 @@ def unavailable(catalog: Catalog, env: Mapping[str, str], root: Path) -> dict[st
         remedy = (
             catalog.unavailable(model, env)
             or _missing_weights(model, env)
-            or _not_trained(model, root)
+            or _missing_embedder(catalog, model, env)
+            or _not_trained(catalog, model, env, root)
         )
         if remedy:
             remedies[name] = remedy
@@ -443,17 +451,66 @@ def _missing_weights(model: Model, env: Mapping[str, str]) -> str | None:
     return f"its weights are not here; run `tierwise fetch {model.name}`"
 
 
-def _not_trained(model: Model, root: Path) -> str | None:
-    """Return the remedy for a learned model that is not trained, or by another version."""
+def _missing_embedder(
+    catalog: Catalog, model: Model, env: Mapping[str, str]
+) -> str | None:
+    """Return the remedy for a model whose embedder cannot be used here."""
+    for name in model.embedder:
+        from tierwise.gateway.embedders import what_is_missing
+
+        missing = what_is_missing(catalog, catalog.embedder(name), env)
+        if missing:
+            return f"its embedder {name}: {missing}"
+    return None
+
+
+def _not_trained(
+    catalog: Catalog, model: Model, env: Mapping[str, str], root: Path
+) -> str | None:
+    """Return the remedy for a learned model that is not trained, or for something else."""
     if model.learned is None:
         return None
-    from tierwise.gateway.learned.files import read_metadata, trained_file
+    from tierwise.gateway.learned.files import trained_file
 
-    path = trained_file(root, model.name)
-    if not path.exists():
+    if not trained_file(root, model.name).exists():
         return f"it is not trained yet; run `tierwise train {model.learned}`"
     try:
-        read_metadata(path)
-    except ConfigError as error:
+        _trained(catalog, model, env, root)
+    except (ConfigError, ModelUnavailable) as error:
         return error.message
     return None
+
+
+def _trained(
+    catalog: Catalog, model: Model, env: Mapping[str, str], root: Path
+) -> ClassifierMetadata:
+    """Return a learned model's metadata, if it was trained as the catalog has it today.
+
+    Raises ConfigError, and ModelUnavailable where an embedder is not known here.
+    """
+    from tierwise.gateway.learned.files import (
+        check_embedders,
+        check_terms,
+        read_metadata,
+        trained_file,
+    )
+
+    path = trained_file(root, model.name)
+    metadata = read_metadata(path)
+    identities = embedder_identities(catalog, model, env)
+    check_embedders(metadata, identities, path)
+    check_terms(metadata, model.uses_terms, path)
+    return metadata
+
+
+def embedder_identities(
+    catalog: Catalog, model: Model, env: Mapping[str, str]
+) -> list[str]:
+    """Return the identities of a model's embedders. Raises ModelUnavailable."""
+    identities = []
+    for name in model.embedder:
+        from tierwise.gateway.embedders import embedder_identity
+
+        entry = catalog.embedder(name)
+        identities.append(embedder_identity(entry, env))
+    return identities

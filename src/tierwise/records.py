@@ -146,6 +146,8 @@ class Call:
     schema_name: str = "answer"
     temperature: float = 0.0
     confidence: bool = False  # whether to ask how likely each token was
+    # the document's: a classifier's embedder may be outside the house. Not part of the hash
+    sensitivity: Sensitivity = "restricted"
 
     @cached_property
     def hash(self) -> str:

@@ -96,7 +96,11 @@ class Answers:
 
     async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> _Turn:
         """Return the model's answer, repaired if it was malformed."""
-        messages = conversation(work, model)
+        if model.example_embedder:
+            # Embedding takes milliseconds of a core, or a call: not on the event loop.
+            messages = await asyncio.to_thread(conversation, work, model)
+        else:
+            messages = conversation(work, model)
         turn = await self._checked(work, model, messages, kind)
         # A malformed answer gets one repair. A cut-off one would be cut off again.
         if (

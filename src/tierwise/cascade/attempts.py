@@ -376,6 +376,7 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
         response_schema=schema,
         schema_name=work.step.name,
         confidence=model.confidence,
+        sensitivity=work.features.sensitivity,
     )
 
 

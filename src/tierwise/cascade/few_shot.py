@@ -56,7 +56,7 @@ def _allowed_examples(work: Work, model: Model) -> list[Example]:
         return []
     first_choice = next(iter(work.step.choices), None)
     fixed = selector.fixed(model.fixed_examples, first_choice)
-    nearest = selector.nearest(work.document, model.examples)
+    nearest = selector.nearest(work.document, model.examples, model.example_embedder)
     return [
         example for example in (*fixed, *nearest) if _is_allowed(work, model, example)
     ]

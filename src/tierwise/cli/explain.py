@@ -157,7 +157,7 @@ def _hosts(project: Project, explanation: Explanation) -> dict[str, str]:
     for name in dict.fromkeys(names):
         # A past run may have called a model that is no longer in the catalog.
         if name in models:
-            hosts[name] = models[name].host(environment)
+            hosts[name] = project.catalog.host(models[name], environment)
     return hosts
 
 

@@ -28,7 +28,7 @@ def models(
     rows = []
     for name, model in project.catalog.models.items():
         blocks = project.secret_blocks(model, os.environ)
-        host = model.host(environment)
+        host = project.catalog.host(model, environment)
         rows.append(_cells(model, host, unavailable.get(name), blocks))
     if as_json:
         print_json(rows)

@@ -91,7 +91,8 @@ def _hosts(project: Project, plan: Plan) -> dict[str, str]:
     names = [row.model for row in plan.routes] + [row.model for row in plan.rows]
     hosts = {}
     for name in dict.fromkeys(names):
-        hosts[name] = project.catalog.model(name).host(environment)
+        model = project.catalog.model(name)
+        hosts[name] = project.catalog.host(model, environment)
     return hosts
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tierwise.gateway.learned.form import Form
     from tierwise.project import Project
     from tierwise.steps.examples import Example
+    from tierwise.text.vectors import Encoder
 
 # To be copied into the catalog; printed where no model has `learned: STEP`.
 ENTRY = """\
@@ -62,7 +64,8 @@ def train(
 ) -> None:
     """Train a step's local classifier from examples.
 
-    The classifier answers in microseconds on this machine, at no cost. It learns from labelled
+    The classifier answers on this machine, at no cost: in microseconds, or with an embedder in
+    milliseconds. It learns from labelled
     examples, but never from those in golden/STEP.jsonl that it is certified on. The same examples
     give the same model. Other examples give another model, which must be certified again.
     """
@@ -91,7 +94,15 @@ def train(
     model_file = trained_file(project.root, name)
     # The file contains words of the examples, so it is as sensitive as the most sensitive one.
     sensitivity = highest(*(example.sensitivity for example in kept))
-    metadata = _train_if_changed(model_file, labelled, sensitivity, form.labels)
+    encoders = _open_encoders(project, name)
+    metadata = _train_if_changed(
+        model_file,
+        labelled,
+        sensitivity,
+        form.labels,
+        encoders,
+        terms=project.catalog.model(name).uses_terms,
+    )
     data = _summary(
         name,
         model_file.relative_to(project.root),
@@ -179,11 +190,29 @@ def _golden_texts(project: Project, step: str) -> set[str]:
     return {normalised(example.text) for example in golden.examples}
 
 
+def _open_encoders(project: Project, name: str) -> dict[str, Encoder]:
+    """Return the embedders that a model learns from, by their names in the catalog.
+
+    Raises ModelUnavailable with what to fetch or to set.
+    """
+    encoders: dict[str, Encoder] = {}
+    for embedder in project.catalog.model(name).embedder:
+        from tierwise.gateway.embedders import open_embedder
+
+        encoders[embedder] = open_embedder(
+            project.catalog, embedder, os.environ, rules=project.rules
+        )
+    return encoders
+
+
 def _train_if_changed(
     path: Path,
     labelled: Sequence[Labelled],
     sensitivity: Any,
     labels: Sequence[str],
+    encoders: Mapping[str, Encoder],
+    *,
+    terms: bool,
 ) -> ClassifierMetadata:
     """Train the classifier, unless the file has the same one already; return its metadata."""
     from tierwise.cli.progress import status
@@ -194,8 +223,10 @@ def _train_if_changed(
     try:
         # The same examples give the same model, so a file with it is left as it is.
         metadata = load(path).metadata
+        identities = [encoder.identity for encoder in encoders.values()]
+        identity = identity_before(labelled, embedders=identities, terms=terms)
         if (
-            metadata.identity == identity_before(labelled)
+            metadata.identity == identity
             and metadata.sensitivity == sensitivity
             and metadata.left_out == labels_left_out(labelled, labels)
             and metadata.thresholds  # missing in classifiers of earlier versions
@@ -205,7 +236,13 @@ def _train_if_changed(
     except ConfigError:
         pass  # the file is missing, damaged, or of another version: train
     with status(f"training on {plural(len(labelled), 'example')}"):
-        classifier = fit(labelled, sensitivity=sensitivity, labels=labels)
+        classifier = fit(
+            labelled,
+            sensitivity=sensitivity,
+            labels=labels,
+            encoders=encoders,
+            terms=terms,
+        )
     return save(classifier, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -24,6 +25,7 @@ from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 if TYPE_CHECKING:
     from tierwise.engine import Engine
+    from tierwise.text.vectors import Encoder
 
 _SHOWN = 10  # names in an error
 # Fields of a route and of an outcome, as scripts get them.
@@ -227,9 +229,26 @@ def with_words(
     for attempt in learned:
         # The classifier may be gone by now, or of another version.
         with suppress(TierwiseError):
-            classifier = load(trained_file(project.root, attempt.model))
+            encoders = _encoders_here(project, attempt.model)
+            classifier = load(trained_file(project.root, attempt.model), encoders)
             words[attempt.id] = classifier.explain(text)
     return replace(explanation, words=words)
+
+
+def _encoders_here(project: Project, name: str) -> list[Encoder]:
+    """Return the embedders of a classifier. Raises Misuse for one on a server.
+
+    An explanation sends nothing anywhere.
+    """
+    catalog = project.catalog
+    encoders: list[Encoder] = []
+    for embedder in catalog.model(name).embedder:
+        from tierwise.gateway.embedders import open_embedder
+
+        if not catalog.embedder(embedder).is_embedded:
+            raise Misuse(f"{embedder} is on a server")
+        encoders.append(open_embedder(catalog, embedder, os.environ))
+    return encoders
 
 
 def _is_learned(project: Project, name: str) -> bool:

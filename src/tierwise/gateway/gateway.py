@@ -18,6 +18,7 @@ from tierwise.records import Call, Reply
 if TYPE_CHECKING:
     from tierwise.gateway.connection_pool import ConnectionPool
     from tierwise.gateway.learned_lane import LearnedLane
+    from tierwise.text.vectors import Encoder
 
 __all__ = ["Endpoint", "EndpointProvider", "Gateway", "Lane"]
 
@@ -153,7 +154,13 @@ class Gateway:
     def _learned(self) -> LearnedLane:
         from tierwise.gateway.learned_lane import LearnedLane
 
-        return LearnedLane(self._root)
+        return LearnedLane(self._root, self._open_encoder)
+
+    def _open_encoder(self, name: str) -> Encoder:
+        """Return the embedder of a catalog entry. Raises ModelUnavailable."""
+        from tierwise.gateway.embedders import open_embedder
+
+        return open_embedder(self._catalog, name, self._env)
 
     @cached_property
     def _lean(self) -> Lane:

@@ -14,23 +14,28 @@ from tierwise.gateway.learned.files import load, trained_file
 from tierwise.gateway.learned.form import Form, form_of
 from tierwise.policy.catalog import Model
 from tierwise.records import Call, Reply, Usage
+from tierwise.text.vectors import OpenEncoder
 
 # classifiers in memory: after a training, a run may still ask the one before it
 _KEPT = 2
 
 
 class LearnedLane:
-    """Answers to calls of learned models, whose files lie below a project's root."""
+    """Answers to calls of learned models, whose files lie below a project's root.
 
-    def __init__(self, root: Path) -> None:
+    With an embedder on a server, the document's text is sent there, and nothing else is.
+    """
+
+    def __init__(self, root: Path, open_encoder: OpenEncoder) -> None:
         self._root = root
+        self._open_encoder = open_encoder
         self._lock = threading.Lock()
         self._loaded: dict[str, Classifier] = {}  # by identity, the oldest first
 
     async def complete(self, call: Call, model: Model) -> Reply:
         """Return the label and its evidence as the JSON that the call's schema wants.
 
-        Raises BadRequest or ModelUnavailable.
+        Raises BadRequest, ModelUnavailable, and what an embedder raises.
         """
         return await asyncio.to_thread(self._answer, call, model)
 
@@ -40,11 +45,14 @@ class LearnedLane:
         _check_labels(form, classifier, model)
         text = call.messages[-1].content
         started = time.monotonic()
-        [prediction] = classifier.predict([text])
+        [prediction] = classifier.predict([text], sensitivity=call.sensitivity)
         answer = {form.field: prediction.label}
         if form.evidence:
             answer["evidence"] = classifier.evidence(
-                text, prediction.label, longest=form.evidence
+                text,
+                prediction.label,
+                longest=form.evidence,
+                sensitivity=call.sensitivity,
             )
         return Reply(
             text=json.dumps(answer, ensure_ascii=False),
@@ -60,8 +68,9 @@ class LearnedLane:
         with self._lock:
             if identity in self._loaded:
                 return self._loaded[identity]
+            encoders = [self._open_encoder(name) for name in model.embedder]
             try:
-                classifier = load(trained_file(self._root, model.name))
+                classifier = load(trained_file(self._root, model.name), encoders)
             except ConfigError as error:
                 raise ModelUnavailable(str(error), model=model.name) from None
             if classifier.identity != identity:

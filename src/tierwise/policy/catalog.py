@@ -57,6 +57,15 @@ from tierwise.records import Usage, canonical_hash
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...]),
+]
 _KEY_NAME = re.compile(r"(?i)key|token|secret|password|auth")
 
 
@@ -146,6 +155,15 @@ class Model(Settings):
         None,
         description="The step of a trained classifier, used instead of a language model.",
     )
+    embedder: Names = Field(
+        (),
+        description="One or more entries with `kind: embedder`. A trained classifier learns from "
+        "their vectors, in place of TF-IDF; `examples` selects the nearest by the vectors of one.",
+    )
+    terms: bool = Field(
+        False,
+        description="A trained classifier with `embedder` learns from TF-IDF, too.",
+    )
     examples: Annotated[int, Field(ge=0, le=50)] = Field(
         0,
         description="Few-shot examples in its prompt: the N nearest labelled examples.",
@@ -204,9 +222,19 @@ class Model(Settings):
         return ModelUnavailable(f"set {' and '.join(alternatives)}", model=self.name)
 
     @property
+    def uses_terms(self) -> bool:
+        """Return True if TF-IDF is among the features of a trained classifier."""
+        return self.terms or not self.embedder
+
+    @property
     def uses_few_shot(self) -> bool:
         """Return True if its prompt contains labelled examples."""
         return self.examples + self.fixed_examples > 0
+
+    @property
+    def example_embedder(self) -> str:
+        """Return the embedder that selects its nearest examples; empty for TF-IDF."""
+        return self.embedder[0] if self.examples and self.embedder else ""
 
     def longest_answer(self, limit: int) -> int:
         """Return the most tokens of an answer to a prompt with this limit, without thoughts."""
@@ -365,6 +393,34 @@ def _entry(name: str, models: Mapping[str, Any]) -> Any:
     return {**models[str(other)], "name": name, **own_settings}
 
 
+def _with_tier_of_server(entry: Any, entries: Mapping[str, Any]) -> Any:
+    """Return a trained classifier with the tier of the server that its texts are sent to.
+
+    So guards, routes, reports and the audit trail count it where its texts go, whatever the entry
+    says. Without an embedder on a server, it is returned as it is.
+    """
+    if not isinstance(entry, dict) or not entry.get("learned"):
+        return entry
+    for server in _servers_of(entry, entries):
+        return {**entry, "tier": server.get("tier")}
+    return entry
+
+
+def _servers_of(
+    entry: Mapping[str, Any], entries: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the entries of the servers that embed the texts of a trained classifier."""
+    names = _as_tuple(entry.get("embedder") or ())
+    if not isinstance(names, tuple | list):
+        return  # the validation reports it
+    for name in names:
+        embedder = entries.get(str(name))
+        if not isinstance(embedder, Mapping) or not _is_embedder(embedder):
+            continue
+        if not embedder.get("weights"):
+            yield embedder
+
+
 def _is_embedder(entry: Any) -> bool:
     """Return True for an entry with `kind: embedder`, as it is written or validated."""
     if isinstance(entry, Mapping):
@@ -420,7 +476,11 @@ class Catalog(Settings):
         data = {name: value for name, value in data.items() if name != "embedders"}
         models = {**models, **others}
         entries = {name: _entry(name, models) for name in models}
-        return {**data, "models": entries}
+        placed = {
+            name: _with_tier_of_server(entry, entries)
+            for name, entry in entries.items()
+        }
+        return {**data, "models": placed}
 
     @cached_property
     def hash(self) -> str:
@@ -480,6 +540,13 @@ class Catalog(Settings):
         # Without `api_base`, LiteLLM reads the address from such a variable, if it is set.
         variable = model.moving_variable(env)
         return None if variable is None else env[variable]
+
+    def host(self, model: Model, env: Mapping[str, str]) -> str:
+        """Return the host that a document's text goes to, with the port, for people."""
+        for name in model.embedder if model.learned else ():
+            if not self.embedders[name].is_embedded:
+                return called_as(self.embedders[name]).host(env)
+        return model.host(env)
 
     def unavailable(self, model: Model, env: Mapping[str, str]) -> str | None:
         """Return the reason why a model cannot be used here; None if it can."""
@@ -612,6 +679,7 @@ def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
         if model.tier not in catalog.tiers:
             message = unknown_name("tier", model.tier, catalog.tiers)
             yield source.error(message, (*location, "tier"))
+        yield from _embedder_name_faults(source, catalog, model, location)
         if model.learned:
             yield from _learned_faults(source, model, location)
         else:
@@ -649,6 +717,48 @@ def _learned_faults(
     if model.litellm_params or model.weights or model.uses_few_shot:
         message = "a learned model has no `litellm_params`, `weights` or examples"
         yield source.error(message, location)
+
+
+def _embedder_name_faults(
+    source: YamlData, catalog: Catalog, model: Model, location: Location
+) -> Iterator[ConfigError]:
+    """Yield the errors of `embedder` and `terms`, wherever they are."""
+    place = (*location, "embedder")
+    unknown = [name for name in model.embedder if name not in catalog.embedders]
+    for name in unknown:
+        yield source.error(unknown_name("embedder", name, catalog.embedders), place)
+    if len(set(model.embedder)) < len(model.embedder):
+        yield source.error("names an embedder twice", place)
+    if model.terms and not model.learned:
+        message = "only a trained classifier (`learned: STEP`) has `terms`"
+        yield source.error(message, (*location, "terms"))
+    if not model.embedder or unknown:
+        return
+    embedders = [catalog.embedders[name] for name in model.embedder]
+    if model.learned:
+        tiers = {entry.tier for entry in embedders if not entry.is_embedded}
+        if len(tiers) > 1:
+            message = (
+                "its embedders are servers of several tiers "
+                f"({', '.join(sorted(tiers))}); take those of one"
+            )
+            yield source.error(message, place)
+    elif not model.examples:
+        message = (
+            "only a trained classifier (`learned: STEP`), and a model with `examples`, which it "
+            "selects, has an embedder"
+        )
+        yield source.error(message, place)
+    elif len(embedders) > 1:
+        yield source.error("`examples` are selected by one embedder", place)
+    elif embedders[0].tier in catalog.tiers and not catalog.keeps_in_house(
+        embedders[0]
+    ):
+        message = (
+            f"{embedders[0].name} is a server outside the house, and examples and documents would "
+            "be sent to it; name an embedder with `weights`, or of an in-house tier"
+        )
+        yield source.error(message, place)
 
 
 def _same_as_faults(

@@ -27,6 +27,7 @@ from tierwise.records import (
 )
 from tierwise.text.neighbours import Neighbours
 from tierwise.text.rows import Row, read_rows
+from tierwise.text.vectors import Encoder
 
 FEWEST = 5  # fewer examples say nothing about anything
 # fields of a row that say something about the document
@@ -111,15 +112,32 @@ class GoldenSet:
 class ExampleSelector:
     """The few-shot examples of one step, and two ways to pick some for a prompt."""
 
-    def __init__(self, examples: GoldenSet) -> None:
-        self._neighbours: Neighbours[Example] = Neighbours(examples.examples)
+    def __init__(
+        self, examples: GoldenSet, encoders: Mapping[str, Encoder] | None = None
+    ) -> None:
+        """Read the examples; `encoders` are embedders by their names, which embed them all.
+
+        Raises what an encoder raises.
+        """
+        # by the embedder's name, empty for TF-IDF
+        self._neighbours: dict[str, Neighbours[Example]] = {
+            "": Neighbours(examples.examples)
+        }
+        for name, encoder in (encoders or {}).items():
+            self._neighbours[name] = Neighbours(examples.examples, encoder)
         # the id decides among equal lengths, so that the order of the file does not count
         self._by_length = sorted(examples.examples, key=lambda e: (len(e.text), e.id))
         self.hash = examples.hash
 
-    def nearest(self, document: Document, k: int) -> tuple[Example, ...]:
-        """Return up to `k` examples, the nearest last; never the document itself."""
-        return self._neighbours.nearest(document.text, k)
+    def nearest(
+        self, document: Document, k: int, embedder: str = ""
+    ) -> tuple[Example, ...]:
+        """Return up to `k` examples, the nearest last; never the document itself.
+
+        The nearest by TF-IDF, or by the vectors of an embedder.
+        """
+        neighbours = self._neighbours[embedder]
+        return neighbours.nearest(document.text, k, sensitivity=document.sensitivity)
 
     def fixed(self, k: int, field: str | None) -> tuple[Example, ...]:
         """Return the `k` shortest examples for each value of an answer's field.

@@ -232,8 +232,16 @@ def _attempt_details(explanation: Explanation, attempt: Attempt) -> Iterator[str
         yield f"passed {', '.join(passed)}"
     words = explanation.words.get(attempt.id)
     if words:
-        weighted = ", ".join(f"{word} {weight:+.2f}" for word, weight in words)
+        weighted = ", ".join(
+            f"{_in_quotes(word)} {weight:+.2f}" for word, weight in words
+        )
         yield f"words that decided: {weighted}"
+
+
+def _in_quotes(words: str) -> str:
+    """Return one word as it is, and several in quotes."""
+    several = words.split()
+    return words if len(several) < 2 else f"'{' '.join(several)}'"
 
 
 def _result(attempt: Attempt) -> str:

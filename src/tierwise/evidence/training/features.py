@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tierwise.gateway.learned.members import (
-    Encoder,
     EncoderMember,
     Member,
     TermsMember,
 )
+from tierwise.records import Sensitivity
 from tierwise.text.terms import Terms, vectorisers
+from tierwise.text.vectors import Encoder
 
 
 class Features(Protocol):
@@ -75,12 +76,18 @@ class VectorFeatures:
     # vectors of many encoders lie close together, so that C has to be larger than for TF-IDF
     regularisations = (1.0, 8.0, 64.0, 512.0)
 
-    def __init__(self, embedder: str, encoder: Encoder, texts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        embedder: str,
+        encoder: Encoder,
+        texts: Sequence[str],
+        sensitivity: Sensitivity,
+    ) -> None:
         """Embed the texts. Raises what the encoder raises."""
         self.embedder = embedder
         self.identity = encoder.identity
         self._encoder = encoder
-        self._vectors = encoder.embed(texts).astype(float)
+        self._vectors = encoder.embed(texts, sensitivity=sensitivity).astype(float)
 
     def split(self, fitted: Any, held_out: Any) -> tuple[Any, Any]:
         """Return the vectors of two parts of the texts."""

@@ -28,9 +28,10 @@ from tierwise.gateway.learned.classifier import (
     fingerprint,
     identity_of,
 )
-from tierwise.gateway.learned.members import Encoder, Member
+from tierwise.gateway.learned.members import Member
 from tierwise.records import Sensitivity
 from tierwise.text.terms import RECIPE
+from tierwise.text.vectors import Encoder
 
 LEAST_PER_LABEL = 3
 _FOLDS = 5
@@ -85,7 +86,7 @@ def train(
     folds = min(_FOLDS, *counts.values())
     named = encoders or {}
     # an encoder has threads of its own: it is not limited
-    features = [VectorFeatures(name, named[name], texts) for name in named]
+    features = [VectorFeatures(name, named[name], texts, sensitivity) for name in named]
     every_feature: list[Features] = [*features]
     if terms or not features:
         every_feature.insert(0, TermsFeatures(texts))

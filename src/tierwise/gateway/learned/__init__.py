@@ -12,7 +12,14 @@ from tierwise.gateway.learned.classifier import (
     MemberMetadata,
     Prediction,
 )
-from tierwise.gateway.learned.files import load, read_metadata, save, trained_file
+from tierwise.gateway.learned.files import (
+    check_embedders,
+    check_terms,
+    load,
+    read_metadata,
+    save,
+    trained_file,
+)
 from tierwise.gateway.learned.form import Form, form_of
 
 __all__ = [
@@ -22,6 +29,8 @@ __all__ = [
     "Form",
     "MemberMetadata",
     "Prediction",
+    "check_embedders",
+    "check_terms",
     "form_of",
     "load",
     "read_metadata",

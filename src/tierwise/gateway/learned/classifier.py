@@ -159,12 +159,24 @@ class Classifier:
         """Return True if it was trained on this text: such a text cannot measure it."""
         return fingerprint(text) in self.seen
 
-    def predict(self, texts: Iterable[str]) -> list[Prediction]:
-        """Return one prediction a text, in their order."""
-        return [self._prediction(scores) for scores in self._scores(list(texts))]
+    def predict(
+        self, texts: Iterable[str], *, sensitivity: Sensitivity = "restricted"
+    ) -> list[Prediction]:
+        """Return one prediction a text, in their order.
+
+        `sensitivity` is the highest of the texts, for embedders outside the house. Raises what an
+        embedder raises.
+        """
+        every_scores = self._scores(list(texts), sensitivity)
+        return [self._prediction(scores) for scores in every_scores]
 
     def explain(
-        self, text: str, label: str | None = None, *, most: int = 8
+        self,
+        text: str,
+        label: str | None = None,
+        *,
+        most: int = 8,
+        sensitivity: Sensitivity = "restricted",
     ) -> tuple[tuple[str, float], ...]:
         """Return the words of a text that add most to a label's score, strongest first.
 
@@ -173,9 +185,9 @@ class Classifier:
         the classifier has no such label.
         """
         if label is None:
-            label = self.predict([text])[0].label
+            label = self.predict([text], sensitivity=sensitivity)[0].label
         if self.metadata.members:
-            passages = self._passages(text, label, LONGEST)
+            passages = self._passages(text, label, LONGEST, sensitivity)
             for_label = [passage for passage in passages if passage.score > 0]
             # where none speaks for the label alone, the one that comes closest
             return tuple(for_label[:most] or passages[:1])
@@ -187,7 +199,14 @@ class Classifier:
         ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
         return tuple((word, score) for word, score in ranked[:most] if score > 0)
 
-    def evidence(self, text: str, label: str, *, longest: int = LONGEST) -> str:
+    def evidence(
+        self,
+        text: str,
+        label: str,
+        *,
+        longest: int = LONGEST,
+        sensitivity: Sensitivity = "restricted",
+    ) -> str:
         """Return the few words in a row that speak most for a label, verbatim.
 
         By terms, these are the words that add most to its score; with embedders, the passage to
@@ -200,7 +219,7 @@ class Classifier:
             self._place(label)
             return text.strip()[:longest]
         if self.metadata.members:
-            return self._passages(text, label, longest)[0].text
+            return self._passages(text, label, longest, sensitivity)[0].text
         scores = self._word_scores(text, label)
         best = words[:1]
         most = -math.inf
@@ -212,9 +231,9 @@ class Classifier:
                 most = score
         return quoted(text, best, longest)
 
-    def _scores(self, texts: list[str]) -> list[Scores]:
+    def _scores(self, texts: list[str], sensitivity: Sensitivity) -> list[Scores]:
         """Return the scores of each text, all members together."""
-        by_member = [member.score(texts) for member in self.members]
+        by_member = [member.score(texts, sensitivity) for member in self.members]
         if len(by_member) == 1:
             return by_member[0]  # its temperature is in its weights
         return [self._sum(scores) for scores in zip(*by_member, strict=True)]
@@ -254,14 +273,15 @@ class Classifier:
                 totals = member.word_scores(text, words, place)
         return totals
 
-    def _passages(self, text: str, label: str, longest: int) -> list[Passage]:
+    def _passages(
+        self, text: str, label: str, longest: int, sensitivity: Sensitivity
+    ) -> list[Passage]:
         """Return passages of a text, those that speak most for a label first."""
         place = self._place(label)
 
         def log_odds(passages: list[str]) -> list[float]:
-            return [
-                _log_odds(scores.values, place) for scores in self._scores(passages)
-            ]
+            every_scores = self._scores(passages, sensitivity)
+            return [_log_odds(scores.values, place) for scores in every_scores]
 
         return strongest_passages(text, log_odds, longest)
 

@@ -22,13 +22,13 @@ from tierwise.gateway.learned.classifier import (
     ClassifierMetadata,
 )
 from tierwise.gateway.learned.members import (
-    Encoder,
     EncoderMember,
     Member,
     TermsMember,
 )
 from tierwise.text.files import write_atomically
 from tierwise.text.terms import RECIPE, Terms
+from tierwise.text.vectors import Encoder
 
 _REMEDY = "`tierwise train STEP` makes a new one"
 _TRUSTED: list[str] = []  # plain lists, strings and arrays of numbers need no trust
@@ -149,17 +149,28 @@ def check_embedders(
     """Raise ConfigError unless the embedders are the ones that the classifier was trained with."""
     if sorted(metadata.embedders) == sorted(identities):
         return
-    trained_with = [
-        f"{member.embedder} ({member.identity[:16]})"
-        for member in metadata.members
-        if not member.is_terms
-    ]
-    here = ", ".join(identity[:16] for identity in identities) or "none"
-    message = (
-        f"trained with the embedder {' and '.join(trained_with) or '(none)'}, and the catalog's is "
-        f"another one ({here}): its weights, its settings or its address have changed; "
-        "`tierwise train STEP` makes a classifier for it"
-    )
+    names = [member.embedder for member in metadata.members if not member.is_terms]
+    trained_with = " and ".join(names) or "no embedder"
+    if identities and len(names) == len(identities):
+        change = (
+            f"trained with {trained_with}, whose files, settings or address were others then, "
+            f"or another embedder ({', '.join(sorted(metadata.embedders))}; "
+            f"now {', '.join(sorted(identities))})"
+        )
+    else:
+        change = (
+            f"trained with {trained_with}, and the catalog names another `embedder`"
+        )
+    message = f"{change}; `tierwise train STEP` makes a classifier for the catalog's"
+    raise ConfigError(message, path=path.with_suffix(".json"))
+
+
+def check_terms(metadata: ClassifierMetadata, wanted: bool, path: Path) -> None:
+    """Raise ConfigError unless the classifier has TF-IDF exactly where the catalog wants it."""
+    if metadata.uses_terms == wanted:
+        return
+    trained = "with TF-IDF" if metadata.uses_terms else "without TF-IDF"
+    message = f"trained {trained}, and the catalog's `terms` says otherwise; {_REMEDY}"
     raise ConfigError(message, path=path.with_suffix(".json"))
 
 

@@ -9,18 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tierwise.errors import Misuse
+from tierwise.records import Sensitivity
 from tierwise.text.terms import Terms
-
-
-class Encoder(Protocol):
-    """A sentence encoder, as `tierwise.gateway.embedders` opens one."""
-
-    @property
-    def identity(self) -> str:
-        """A hash of all that its vectors depend on."""
-
-    def embed(self, texts: Sequence[str]) -> Any:
-        """Return an array of numbers (texts x dimensions), whose rows have the length 1."""
+from tierwise.text.vectors import Encoder
 
 
 class Scores(NamedTuple):
@@ -39,8 +30,8 @@ class Member(Protocol):
     weights: Any
     bias: tuple[float, ...]
 
-    def score(self, texts: Sequence[str]) -> list[Scores]:
-        """Return the scores of each text."""
+    def score(self, texts: Sequence[str], sensitivity: Sensitivity) -> list[Scores]:
+        """Return the scores of each text; `sensitivity` is the highest of them."""
 
 
 class TermsMember:
@@ -52,7 +43,11 @@ class TermsMember:
         self.weights = weights
         self.bias = tuple(bias)
 
-    def score(self, texts: Sequence[str]) -> list[Scores]:
+    def score(
+        self,
+        texts: Sequence[str],
+        sensitivity: Sensitivity,  # noqa: ARG002 - nothing leaves this process
+    ) -> list[Scores]:
         """Return the scores of each text."""
         return [self._score(text) for text in texts]
 
@@ -94,14 +89,14 @@ class EncoderMember:
         self.weights = weights
         self.bias = tuple(bias)
 
-    def score(self, texts: Sequence[str]) -> list[Scores]:
+    def score(self, texts: Sequence[str], sensitivity: Sensitivity) -> list[Scores]:
         """Return the scores of each text. Raises what the encoder raises."""
         if self.encoder is None:
             raise Misuse("this classifier was loaded without its embedders")
         if not texts:
             return []
         # in 64 bits, so that sums hardly depend on their order
-        vectors = self.encoder.embed(texts).astype(float)
+        vectors = self.encoder.embed(texts, sensitivity=sensitivity).astype(float)
         rows = (vectors @ self.weights + self.bias).tolist()
         return [
             Scores(row, is_known=bool(text.strip()))
