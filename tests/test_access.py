@@ -181,6 +181,24 @@ def test_a_shell_gets_the_server_and_its_password(
     assert done.stdout == "http://127.0.0.1:4777/api|me:it's $HOME `id`"
 
 
+def test_a_process_that_has_imported_prefect_uses_the_projects_server(
+    tmp_path: Path,
+) -> None:
+    """Else Prefect starts a second server, and both create the same database."""
+    code = f"""
+import prefect
+from pathlib import Path
+from prefect.settings import get_current_settings
+from tierwise.orchestrate.api_password import use_server
+use_server(Path({str(tmp_path)!r}), "http://127.0.0.1:4777")
+print(get_current_settings().api.url)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "http://127.0.0.1:4777/api"
+
+
 # The pool
 
 

@@ -303,7 +303,7 @@ def test_a_document_moves_when_all_its_steps_are_done_and_not_before(
         # A person decides. The steps after it are still to come, so the file stays.
         item = find_item(ledger, row.id, "rows.csv#2")
         edit(ledger, item, json.dumps({"label": "other", "evidence": "row"}), by="eve")
-        plan = plan_retry(ledger, row.id)
+        plan = plan_retry(ledger, row.id).retry
     assert moving(*run).run.documents == 0
     assert set(tree(project / "in")) == {"rows.csv"}
     engine().retry = plan

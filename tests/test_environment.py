@@ -273,6 +273,31 @@ def test_a_server_ends_with_a_process_that_is_killed(small_project: Path) -> Non
     assert not is_alive(pid)
 
 
+def test_an_idle_server_sleeps(small_project: Path) -> None:
+    """Prefect's recorder sleeps whole seconds between looks; with none, it occupies a core."""
+    script = (
+        "from pathlib import Path\n"
+        "from tierwise.orchestrate.environment import prepare_prefect\n"
+        "prepare_prefect(Path.cwd())\n"
+        "from prefect.server.services.task_run_recorder import TaskRunRecorder\n"
+        "print(int(TaskRunRecorder.service_settings().flush_interval))\n"
+    )
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PREFECT_")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=small_project,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) >= 1
+
+
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_help_of_a_flow_command_needs_no_project(
     command: str, tmp_path: Path, terminal: Terminal

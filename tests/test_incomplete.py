@@ -153,7 +153,7 @@ def test_a_retry_takes_it_again_after_the_change(
     assert (first.run.deferred, standin.count) == (1, 1)
     accept(project)
     with Ledger.open(root=project) as ledger:
-        plan = plan_retry(ledger, first.run.id)
+        plan = plan_retry(ledger, first.run.id).retry
     assert plan.again == {"fax.pdf"}
     engine().retry = plan
     try:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.classifiers import edited
-from tests.kit.encoders import WordEncoder
+from tests.kit.word_encoder import WordEncoder
 from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.evidence.training.labelled import Labelled
 from tierwise.evidence.training.train import identity_before, train

@@ -19,10 +19,11 @@ from tests.kit.standin import Request, Standin, status, unused_address
 from tests.kit.steps import GOOD, TEXT, classify, kinds
 from tierwise.cascade.attempts import Attempts
 from tierwise.cascade.circuit import (
+    COOLDOWN_SHARE,
     FAULTS_TO_OPEN,
-    FIRST_COOLDOWN_S,
     LONGEST_COOLDOWN_S,
     LONGEST_RETRY_AFTER_S,
+    SHORTEST_COOLDOWN_S,
     Circuit,
 )
 from tierwise.cascade.outages import OutagePatience
@@ -258,17 +259,24 @@ def test_calls_wait_for_a_slot_when_there_are_fewer() -> None:
 # ---- rests
 
 
-def test_a_model_that_keeps_failing_rests_longer_each_time_until_it_answers() -> None:
-    circuit, now, rests = Circuit(8, 8), 0.0, []
+def test_a_model_that_keeps_failing_rests_for_a_share_of_its_outage() -> None:
+    """So work goes on soon after an outage ends, and a long one is not asked about all the time."""
+    circuit, now = Circuit(8, 8), 1000.0
+    cooldowns = {}
     for _ in range(FAULTS_TO_OPEN - 1):
         circuit = circuit.after_fault(fault(), begun=now, now=now)
         assert circuit.open_until <= now
-    for _ in range(6):
+    while now < 1000 + 3600:
         circuit = circuit.after_fault(fault(), begun=now, now=now)
-        rests.append(circuit.open_until - now)
+        cooldowns[now - 1000] = circuit.open_until - now
         now = circuit.open_until
-    assert rests == [30, 60, 120, 240, 300, 300]
-    assert (rests[0], rests[-1]) == (FIRST_COOLDOWN_S, LONGEST_COOLDOWN_S)
+    assert list(cooldowns.values())[:4] == [SHORTEST_COOLDOWN_S] * 4
+    assert max(cooldowns.values()) == LONGEST_COOLDOWN_S
+    assert all(
+        cooldown <= max(SHORTEST_COOLDOWN_S, COOLDOWN_SHARE * outage)
+        for outage, cooldown in cooldowns.items()
+    )
+    assert len(cooldowns) < 30
     circuit = circuit.after_success(now).after_fault(fault(), begun=now, now=now)
     assert circuit.open_until <= now
 

@@ -27,7 +27,7 @@ from tierwise.errors import Misuse
 from tierwise.explain.diff import past
 from tierwise.project import Project
 from tierwise.records import Batch, Document
-from tierwise.review.queue import edit, find_item, plan_retry, reject
+from tierwise.review.queue import edit, find_item, plan_retry, planned, reject
 from tierwise.steps.checks import evidence_is_quoted, label_is_allowed
 from tierwise.steps.step import Step
 
@@ -465,7 +465,7 @@ def test_a_retry_asks_only_what_waited_and_takes_the_rest_as_it_was(
     )
     calls = provider.count
     with Engine(Project(project), env={}) as engine:
-        plan = plan_retry(engine.ledger, first, "classify")
+        plan = plan_retry(engine.ledger, first, "classify").retry
         some = replace(plan, again=frozenset({"a.txt"}))
     _, after = run(project, retry=some)
     assert status(after) == ["deferred", "deferred", "deferred"]
@@ -497,15 +497,39 @@ def test_a_retry_asks_only_what_waited_and_takes_the_rest_as_it_was(
 def test_a_retry_chooses_by_step_and_reason(project: Path) -> None:
     first, _ = run(project)
     with Engine(Project(project), env={}) as engine:
-        assert plan_retry(engine.ledger, first).again == frozenset(TEXTS)
-        assert plan_retry(
-            engine.ledger, first, "classify", "GROUNDING"
-        ).again == frozenset(TEXTS)
+        assert plan_retry(engine.ledger, first).waiting == frozenset(TEXTS)
+        for_grounding = plan_retry(engine.ledger, first, "classify", "GROUNDING")
+        assert for_grounding.waiting == frozenset(TEXTS)
         for step, reason in (("draft", ""), (None, "budget")):
             with pytest.raises(
                 Misuse, match=r"deferred no such document; 3 were deferred in all"
             ):
                 plan_retry(engine.ledger, first, step, reason)
+
+
+def test_what_a_later_run_settled_is_not_deferred_anew_by_a_retry_of_the_old_run(
+    project: Path, provider: Standin
+) -> None:
+    """A retry that means other documents lets it through, with the answer paid for then."""
+    first, _ = run(project)
+    with Engine(Project(project), env={}) as engine:
+        every = plan_retry(engine.ledger, first).retry
+    prompt = project / "prompts" / "classify.md.j2"
+    old = "You sort documents."
+    prompt.write_text(prompt.read_text().replace(old, "You sort letters."))
+    provider.answer(
+        lambda r: json.dumps(
+            {"label": "delivery", "evidence": r.document[:20], "note": "a desk"}
+        )
+    )
+    run(project, retry=replace(every, again=frozenset({"b.txt"})))
+    with Engine(Project(project), env={}) as engine:
+        waiting = {row.document_id for row in engine.ledger.runs.queue()}
+        assert waiting == {"a.txt", "c.txt"}
+        plan = planned(engine.ledger, first, frozenset({"a.txt"}), waiting)
+    assert plan.waiting == frozenset({"a.txt"})
+    _, after = run(project, retry=plan.retry)
+    assert status(after) == ["accepted", "accepted", "deferred"]
 
 
 def test_after_a_review_a_retry_goes_on_with_the_later_steps(
@@ -520,7 +544,7 @@ def test_after_a_review_a_retry_goes_on_with_the_later_steps(
             MINE,
             by="ada",
         )
-        plan = plan_retry(engine.ledger, first)
+        plan = plan_retry(engine.ledger, first).retry
     provider.answer('{"note": "an invoice"}')
     _, after = run(project, "b.txt", retry=plan)
     assert (status(after), status(after, "summarize")) == (["accepted"], ["accepted"])

@@ -47,6 +47,8 @@ main()
 """
 SLOW = ("slow-1", "slow-2")  # folders of contracts
 
+NOBODY = "http://127.0.0.1:9/"  # no server is there
+
 
 @dataclass
 class House:
@@ -66,6 +68,7 @@ class House:
             for name, value in os.environ.items()
             if not name.startswith("PREFECT_")
         }
+        env["HOOK"] = NOBODY
         command = [sys.executable, "-c", AT_A_TERMINAL, *arguments]
         return subprocess.Popen(
             command,
@@ -199,6 +202,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         )
         assert "interval: 15" in often
         (root / "prefect.yaml").write_text(often + TAKEN)
+        # With alerts, `up` needs Prefect before it knows where its server will be.
+        alerts = '[tool.tierwise.alerts]\nwebhook = "HOOK"\non = ["worker"]\n'
+        (root / "pyproject.toml").write_text(alerts)
         for folder, text in (
             ("inbox", "My desk has not arrived."),
             ("contracts", "This contract binds A and B."),
@@ -225,6 +231,7 @@ def test_a_schedule_runs_the_flow_and_shows_what_waits(house: House) -> None:
     """The run ends in a state of its own, and its page says what waits and what to do."""
     for name in ("contract-intake", "support-inbox"):
         assert f"{name}/{name}" in house.first
+    assert "alerts: to webhook ($HOOK), on worker" in house.first
     run = house.run_in("NeedsAttention", "support-inbox")
     assert run["state_type"] == "COMPLETED"
     assert "auto-scheduled" in run["tags"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy
 
-from tests.kit.encoders import AXES, OTHER
+from tests.kit.word_encoder import AXES, OTHER
 
 UNKNOWN = "[UNK]"
 WORDS = [UNKNOWN, *AXES]

@@ -1,8 +1,9 @@
 """The circuit breaker and the concurrency limit of one model, as a frozen value.
 
 A 429 halves the concurrency limit, and each full window of successes raises it by one (AIMD). A
-model that keeps failing opens its circuit: no call is sent for a while, twice as long the next
-time, and then a single call tries it (half open). What documents do meanwhile is decided in
+model that keeps failing opens its circuit: no call is sent for a while, and then a single call tries
+it (half open). The cooldown is a share of the outage so far, so that work goes on soon after it ends
+and a long outage is not asked about all the time. What documents do meanwhile is decided in
 `outages.py`. `Retry-After` applies to all calls of the model.
 """
 
@@ -14,8 +15,9 @@ from tierwise.cascade.faults import decision
 from tierwise.errors import CallError, RateLimited
 
 FAULTS_TO_OPEN = 5  # in a row
-FIRST_COOLDOWN_S = 30.0
+SHORTEST_COOLDOWN_S = 30.0
 LONGEST_COOLDOWN_S = 300.0
+COOLDOWN_SHARE = 0.25  # of the outage so far
 # a longer `Retry-After` opens the circuit instead of delaying calls
 LONGEST_WAIT_S = 30.0
 LONGEST_RETRY_AFTER_S = 3600.0
@@ -32,7 +34,6 @@ class Circuit:
     last_decrease: float = NEVER
     last_success_begun: float = NEVER  # start of the latest call that succeeded
     faults: int = 0  # in a row, of calls that began later than that
-    openings: int = 0  # in a row
     not_before: float = NEVER  # no call begins earlier
     # Once this is past, the circuit is half open until a call succeeds.
     open_until: float = NEVER
@@ -54,7 +55,6 @@ class Circuit:
             self._closed(begun),
             concurrency_limit=limit,
             window=window,
-            openings=0,
             last_success_begun=max(self.last_success_begun, begun),
         )
 
@@ -97,5 +97,6 @@ class Circuit:
         return replace(self, not_before=max(self.not_before, until))
 
     def _opened(self, now: float) -> Circuit:
-        seconds = min(FIRST_COOLDOWN_S * 2**self.openings, LONGEST_COOLDOWN_S)
-        return replace(self, open_until=now + seconds, openings=self.openings + 1)
+        share = COOLDOWN_SHARE * (now - self.out_since)
+        seconds = min(max(SHORTEST_COOLDOWN_S, share), LONGEST_COOLDOWN_S)
+        return replace(self, open_until=now + seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +13,10 @@ from tierwise.errors import Misuse, TierwiseError, UnknownName
 from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
-    from tierwise.cascade.known_outcomes import Retry
     from tierwise.ledger import Ledger, RunRow
     from tierwise.project import Project
     from tierwise.review.backlog import QueueFilter
+    from tierwise.review.queue import PlannedRetry
 
 
 def retry(
@@ -91,12 +90,15 @@ def retry(
     function = _load_flow(project, before)
     parameters = _parameters(function, before)
     typer.echo(
-        f"{len(plan.again)} of {len(plan.documents)} documents of run {before.id} are asked again",
+        f"{len(plan.waiting)} of {len(plan.retry.documents)} documents of run {before.id} "
+        "are asked again",
         err=True,
     )
-    summary = run_flow(function, parameters, server=server, fresh=fresh, retry=plan)
+    summary = run_flow(
+        function, parameters, server=server, fresh=fresh, retry=plan.retry
+    )
     show_summary(summary, as_json=as_json)
-    _print_result(project, summary.run.id, plan)
+    _print_result(project, summary.run.id, plan.waiting)
     if summary.failed:
         raise typer.Exit(1)
 
@@ -155,8 +157,7 @@ def _retry_all(
             continue
         if not as_json:
             typer.echo(f"run {summary.run.id}: {summary.headline()}")
-        waited = replace(plan.retry, again=plan.waiting)
-        _print_result(project, summary.run.id, waited)
+        _print_result(project, summary.run.id, plan.waiting)
         failures += summary.failed
         done = {"run": before.id, "new_run": summary.run.id, "error": None}
         results.append(done | {"waited": sorted(plan.waiting)})
@@ -168,7 +169,7 @@ def _retry_all(
 
 def _choose_run(
     ledger: Ledger, name: str | None, step: str | None, reason: str
-) -> tuple[RunRow, Retry]:
+) -> tuple[RunRow, PlannedRetry]:
     """Return the run to repeat with its documents.
 
     Raises Misuse when it has none that wait; the message names the latest run that has.
@@ -179,18 +180,19 @@ def _choose_run(
     waiting = find_retry(ledger, step, reason)
     # `latest` by name is the newest run; no name is the newest with documents that wait.
     if name is None and waiting:
-        return ledger.runs.resolve(waiting.run_id), waiting
+        return ledger.runs.resolve(waiting.retry.run_id), waiting
     before = ledger.runs.resolve(name or "latest")
     try:
         return before, plan_retry(ledger, before.id, step, reason)
     except Misuse as error:
         # There is no better run to name.
-        if waiting is None or waiting.run_id == before.id:
+        if waiting is None or waiting.retry.run_id == before.id:
             raise
-        count = len(waiting.again)
+        count = len(waiting.waiting)
+        run_id = waiting.retry.run_id
         raise Misuse(
-            f"{error}; {plural(count, 'document')} of run {waiting.run_id} wait: "
-            f"tierwise retry {waiting.run_id}"
+            f"{error}; {plural(count, 'document')} of run {run_id} wait: "
+            f"tierwise retry {run_id}"
         ) from None
 
 
@@ -221,18 +223,18 @@ def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
     return run.parameters
 
 
-def _print_result(project: Project, run_id: str, plan: Retry) -> None:
+def _print_result(project: Project, run_id: str, waited: frozenset[str]) -> None:
     """Print how many of the deferred documents are done."""
     with open_ledger(project) as ledger:
         # A document may have been removed from the source since, so it was not asked again.
-        seen = ledger.reviews.documents(run_id) & plan.again
+        seen = ledger.reviews.documents(run_id) & waited
         # Of those asked again alone: others may be deferred as before.
         deferred = {row.document_id for row in ledger.runs.deferred(run_id)} & seen
     typer.echo(
-        f"Of {len(plan.again)} that waited, {len(seen - deferred)} are done "
+        f"Of {len(waited)} that waited, {len(seen - deferred)} are done "
         f"and {len(deferred)} still wait.",
         err=True,
     )
-    missing = sorted(plan.again - seen)
+    missing = sorted(waited - seen)
     if missing:
         typer.echo(f"No longer in the source: {', '.join(missing)}", err=True)

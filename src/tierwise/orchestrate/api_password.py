@@ -114,6 +114,9 @@ def use_server(root: Path, url: str) -> None:
         f"export {name}={shlex.quote(os.environ[name])}" for name in (ADDRESS, CLIENT)
     ]
     write_atomically(shell_file(root), "\n".join(lines) + "\n", private=True)
+    if _is_prefect_loaded():
+        # It has read its variables, and would start a temporary server on the same database.
+        _read_variables_again()
 
 
 def prepare_password(root: Path, url: str | None) -> None:
@@ -153,9 +156,7 @@ def protect_temporary_server(root: Path) -> bool:
         return True
     _protect_temporary()
     if is_loaded:
-        from prefect.context import refresh_global_settings_context
-
-        refresh_global_settings_context()
+        _read_variables_again()
     return True
 
 
@@ -220,6 +221,12 @@ def _new_password() -> str:
 def _is_prefect_loaded() -> bool:
     """Return True if Prefect has read its variables."""
     return "prefect.context" in sys.modules
+
+
+def _read_variables_again() -> None:
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
 
 
 def _is_same(address: str, own: str) -> bool:

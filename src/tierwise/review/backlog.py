@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tierwise.cascade.known_outcomes import Retry
 from tierwise.documents.places import source_of
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.views.waiting import WaitingRow
-from tierwise.review.queue import ReviewItem, find_item
+from tierwise.review.queue import PlannedRetry, ReviewItem, find_item, planned
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
@@ -115,14 +114,6 @@ def run_of_waiting(backlog: Backlog, document_id: str) -> str:
     return run_ids[0]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRetry:
-    """A run to repeat, and those of its documents that wait and are meant."""
-
-    retry: Retry
-    waiting: frozenset[str]
-
-
 def plan_retries(ledger: Ledger, backlog: Backlog) -> list[PlannedRetry]:
     """Return one retry for each run in which documents wait, the oldest run first."""
     rows = sorted(
@@ -134,13 +125,7 @@ def plan_retries(ledger: Ledger, backlog: Backlog) -> list[PlannedRetry]:
         meant.setdefault(row.run_id, set()).add(row.document_id)
     plans: list[PlannedRetry] = []
     for run_id, ids in meant.items():
-        deferred = {document_id for document_id, _, _ in ledger.reviews.waited(run_id)}
-        # A later run took these up. Their old outcome must not become the newest one: they go
-        # through once more, with the answers paid for then.
-        taken_up = deferred - backlog.open_of(run_id)
-        documents = frozenset(ledger.reviews.documents(run_id))
-        retry = Retry(run_id, documents, frozenset(ids | taken_up))
-        plans.append(PlannedRetry(retry, frozenset(ids)))
+        plans.append(planned(ledger, run_id, ids, backlog.open_of(run_id)))
     return plans
 
 

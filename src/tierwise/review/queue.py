@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,9 +184,32 @@ def find_metadata(
     return metadata
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedRetry:
+    """A run to repeat, and those of its documents that wait and are meant."""
+
+    retry: Retry
+    waiting: frozenset[str]
+
+
+def planned(
+    ledger: Ledger, run_id: str, meant: Collection[str], still_open: Collection[str]
+) -> PlannedRetry:
+    """Return the retry of a run for these of its documents; `still_open` are all that wait in it.
+
+    Documents that a later run took up are asked again too. Their old outcome must not become the
+    newest one: they go through once more, with the answers paid for then.
+    """
+    deferred = {document_id for document_id, _, _ in ledger.reviews.waited(run_id)}
+    taken_up = deferred.difference(still_open)
+    documents = frozenset(ledger.reviews.documents(run_id))
+    retry = Retry(run_id, documents, frozenset(meant) | taken_up)
+    return PlannedRetry(retry, frozenset(meant))
+
+
 def plan_retry(
     ledger: Ledger, run_id: str, step: str | None = None, reason: str = ""
-) -> Retry:
+) -> PlannedRetry:
     """Return the documents to ask about again: deferred at a step and for a reason.
 
     Documents that were decided about by now are among them. Raises Misuse when there are none.
@@ -201,13 +224,15 @@ def plan_retry(
     if not again:
         among = f"; {len(deferred)} were deferred in all" if deferred else ""
         raise Misuse(f"run {run_id} deferred no such document{among}")
-    documents = frozenset(ledger.reviews.documents(run_id))
-    return Retry(run_id, documents, frozenset(again))
+    still_open = {
+        row.document_id for row in ledger.runs.queue() if row.run_id == run_id
+    }
+    return planned(ledger, run_id, again, still_open)
 
 
 def find_retry(
     ledger: Ledger, step: str | None = None, reason: str = ""
-) -> Retry | None:
+) -> PlannedRetry | None:
     """Return the documents to ask about again in the latest run that has some; None without any.
 
     A document that a later run of the same flow asked about does not wait any more.

