@@ -546,7 +546,9 @@ class Engine:
     def _update_demotions(self) -> None:
         """Take certificates out of the policy that people's labels contradict by now."""
         rules = self.policy.rules
-        demotions = demoted(self.ledger.samples, self.policy.certificates, rules.floors)
+        demotions = demoted(
+            self.ledger.samples, self.policy.certificates, rules.share_floors
+        )
         if demotions == self.policy.demoted:
             return
         for (step, models), reason in demotions.items() - self.policy.demoted.items():

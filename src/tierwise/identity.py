@@ -9,8 +9,11 @@ it was measured with; `Current` has those of today.
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError, UnknownName
@@ -20,7 +23,7 @@ from tierwise.project import Project
 from tierwise.records import canonical_hash
 from tierwise.steps.code import code_hash
 from tierwise.steps.correctness import Rubric
-from tierwise.steps.examples import GoldenSet, load_golden
+from tierwise.steps.examples import GoldenSet, load_golden, read_golden
 from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Correct, Step
@@ -141,6 +144,7 @@ def current_for(
         prompt_hash=prompt.hash,
         step_hash=evidence.step_hash,
         measures=_measures(project, step, evidence),
+        goldens=_goldens(project, step),
         escalate=project.rules.escalate.as_evidence(),
         today=datetime.date.today(),
     )
@@ -185,6 +189,37 @@ def _measures(project: Project, step: str, evidence: StepEvidence) -> dict[str, 
     for name in golden_sets:
         hashes[name] = measure_hash(project, step, name, evidence)
     return hashes
+
+
+def _goldens(project: Project, step: str) -> dict[str, str]:
+    """Return the hash of each golden set on which a certificate of the step compares two models."""
+    return {
+        certificate.golden: golden_file_hash(project, certificate.golden)
+        for certificate in project.certificates.certificates
+        if certificate.step == step and certificate.at_most_worse is not None
+    }
+
+
+def golden_file_hash(project: Project, name: str) -> str:
+    """Return the hash of all examples of a file in golden/; nothing where there is no such file.
+
+    Raises nothing for a damaged file: its hash is another one.
+    """
+    path = project.root / "golden" / name
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return _hash_of_examples(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=32)
+def _hash_of_examples(path: Path, changed: int, size: int) -> str:  # noqa: ARG001
+    """Return the hash of a golden set. Time and size are those of the file, for the cache."""
+    examples, faults = read_golden(path, at_least=0)
+    if faults:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return GoldenSet(path, tuple(examples.values())).hash
 
 
 def measure_hash(

@@ -155,7 +155,7 @@ def _is_allowed(work: Work, model: Model) -> bool:
 def _is_certified(work: Work, name: str) -> bool:
     policy = work.run.policy
     step = work.step.name
-    floor = policy.rules.floors.get(step)
+    floor = policy.floor(step)
     if floor is None:
         return False
     certificate = policy.certificates.certified(step, [name], floor, work.job.current)

@@ -152,6 +152,7 @@ def certify(
         keep_earlier,
         load_golden_step,
         look_at,
+        with_reference,
     )
     from tierwise.evidence.judge import load_labels
     from tierwise.orchestrate.secrets import variables
@@ -189,6 +190,7 @@ def certify(
                 fresh_since=time.time() if fresh else None,
                 on_progress=progress,
             )
+            candidates = with_reference(evaluation, candidates)
             # Read before measuring, since the file is written as a whole afterwards.
             earlier = project.certificates.certificates
             look = look_at(
@@ -206,7 +208,7 @@ def certify(
                 to_label=to_label,
             )
         # Without any proof nothing was tested, so that no alpha is spent.
-        tested = any(result.certificate for result in results)
+        tested = any(result.certificate or result.pairs for result in results)
         if not replace:
             results = keep_earlier(evaluation, results, earlier)
         # Before any output, so that a closed pipe cannot keep certificates from being written.

@@ -166,7 +166,9 @@ def _demoted_certificates(project: Project) -> Iterator[Diagnostic]:
     from tierwise.ledger.people.samples import demoted
 
     with open_ledger(project) as ledger:
-        reasons = demoted(ledger.samples, project.certificates, project.rules.floors)
+        reasons = demoted(
+            ledger.samples, project.certificates, project.rules.share_floors
+        )
     for (step, models), reason in reasons.items():
         chain = " > ".join(models)
         detail = f"the certificate of {chain} for {step} no longer counts: {reason}"

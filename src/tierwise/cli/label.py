@@ -171,7 +171,7 @@ def _list(project: Project, ledger: Ledger) -> None:
 
 
 def _print_evidence(project: Project, ledger: Ledger) -> None:
-    standings = list(ledger.samples.standings(project.rules.floors))
+    standings = list(ledger.samples.standings(project.rules.share_floors))
     _print_lines(evidence_lines(standings, _demotions(project, ledger)))
 
 
@@ -198,12 +198,12 @@ def _report_demotions(project: Project, ledger: Ledger) -> Iterator[None]:
 def _demotions(project: Project, ledger: Ledger) -> Demoted:
     from tierwise.ledger.people.samples import demoted
 
-    return demoted(ledger.samples, project.certificates, project.rules.floors)
+    return demoted(ledger.samples, project.certificates, project.rules.share_floors)
 
 
 def _data(project: Project, ledger: Ledger) -> dict[str, Any]:
     queue = ledger.samples.queue()
-    standings = ledger.samples.standings(project.rules.floors)
+    standings = ledger.samples.standings(project.rules.share_floors)
     demotions = [
         {"step": step, "models": models, "reason": reason}
         for (step, models), reason in _demotions(project, ledger).items()

@@ -98,7 +98,7 @@ def _current(project: Project, ledger: Ledger, name: str) -> Current:
     current = current_step(project, name)
     if current is None:
         raise Misuse(f"there is no tasks/{name}.py")
-    reasons = demoted(ledger.samples, project.certificates, project.rules.floors)
+    reasons = demoted(ledger.samples, project.certificates, project.rules.share_floors)
     demotions = {
         models: reason for (step, models), reason in reasons.items() if step == name
     }

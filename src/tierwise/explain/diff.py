@@ -16,6 +16,7 @@ from tierwise.ledger import Ledger, OutcomeRow, RunRow
 from tierwise.ledger.people.samples import demoted
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import Current
+from tierwise.policy.floors import AtMostWorse, FloorSetting
 from tierwise.policy.router import Policy, route
 from tierwise.policy.rules import Features, Rules
 from tierwise.project import Project
@@ -72,9 +73,24 @@ class Floor(NamedTuple):
     """A step's floor that differs; None if one of the files has no floor for the step."""
 
     step: str
-    before: float | None
-    after: float | None
+    before: FloorSetting | None
+    after: FloorSetting | None
     decisions: int
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "step": self.step,
+            "before": _plain_floor(self.before),
+            "after": _plain_floor(self.after),
+            "decisions": self.decisions,
+        }
+
+
+def _plain_floor(floor: FloorSetting | None) -> Any:
+    if isinstance(floor, AtMostWorse):
+        return floor.model_dump(exclude_none=True)
+    return floor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +119,8 @@ class Difference:
             **asdict(self),
             "moves": [move._asdict() for move in self.moves],
             "leaves": [move._asdict() for move in self.leaves],
-            "floors": [floor._asdict() for floor in self.floors],
-            "agreement_floors": [floor._asdict() for floor in self.agreement_floors],
+            "floors": [floor.as_data() for floor in self.floors],
+            "agreement_floors": [floor.as_data() for floor in self.agreement_floors],
         }
 
 
@@ -215,14 +231,14 @@ class Replay:
             rules=rules,
             certificates=project.certificates,
             unavailable=unavailable,
-            demoted=demoted(ledger.samples, project.certificates, rules.floors),
+            demoted=demoted(ledger.samples, project.certificates, rules.share_floors),
         )
         # By step and its hash then, because loading a step may import the project's code.
         self._steps: dict[tuple[str, str], tuple[bool, Current | None]] = {}
 
     @property
-    def floors(self) -> Mapping[str, float]:
-        """The least pass rate of each step."""
+    def floors(self) -> Mapping[str, FloorSetting]:
+        """The least quality of each step."""
         return self._policy.rules.floors
 
     @property
@@ -259,7 +275,7 @@ class Replay:
     def _proven(self, chosen: Route, current: Current | None) -> bool:
         """Return True if the first model, or a chain that it begins, is certified for the floor."""
         step = chosen.step
-        floor = self._policy.rules.floors.get(step)
+        floor = self._policy.floor(step)
         if floor is None or current is None:
             return False
         certificates = self._policy.certificates
@@ -384,8 +400,8 @@ def _counted_by_models(pairs: Sequence[Pair]) -> tuple[Move, ...]:
 
 def _floors(
     found: Past,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
+    before: Mapping[str, FloorSetting],
+    after: Mapping[str, FloorSetting],
 ) -> Iterator[Floor]:
     """Yield the floors that differ between the two files."""
     decisions = Counter(case.features.step for case in found.cases)

@@ -145,6 +145,8 @@ def _as_valid(certificate: Certificate, current: Current) -> Certificate:
         "step_hash": "",
         "measure_hash": "",
         "escalate_hash": "",
+        "golden_file_hash": "",
+        "than_identity": "",
         "expires": current.today + datetime.timedelta(days=1),
     }
     if isinstance(certificate, AgreementCertificate):

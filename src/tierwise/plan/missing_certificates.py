@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tierwise.policy.floors import Floor, PairedFloor
 from tierwise.steps.golden_settings import load_settings
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
     rule = next((rule for rule in rules.routes if rule.name == chosen.rule), None)
     if rule is None or rule.pick is None:
         return None
-    floor = rules.floors.get(step)
+    floor = engine.policy.floor(step)
     # A certificate of agreement that counts for this document is in the route's reason.
     if chosen.thresholds:
         return None
@@ -35,7 +36,7 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
     golden = engine.project.root / "golden" / f"{step}.jsonl"
     route = f"route {chosen.rule}"
     problem = (
-        f"{step}: nothing is certified, so {route} starts with the strongest model"
+        f"{step}: nothing is certified, so {route} starts with {_first_model(floor)}"
     )
     if not golden.exists():
         remedy = (
@@ -51,3 +52,10 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
             f"label a golden set with this flow's, then `tierwise certify {step} --golden FILE`"
         )
     return f"{problem}; run `tierwise certify {step}`"
+
+
+def _first_model(floor: Floor) -> str:
+    """Return the model that a route without certificates starts with, in words."""
+    if isinstance(floor, PairedFloor) and floor.is_named:
+        return f"{floor.reference}, the reference"
+    return "the strongest model"

@@ -23,6 +23,8 @@ from pydantic import Field, PlainSerializer, model_validator
 
 from tierwise.errors import Misuse
 from tierwise.policy.catalog import Catalog, Model
+from tierwise.policy.floors import Floor, PairedFloor, worse_in_words
+from tierwise.policy.paired import least_chance
 from tierwise.records import canonical_hash
 from tierwise.text.amounts import plural, total
 from tierwise.text.settings import Settings
@@ -169,7 +171,9 @@ class Current:
     measures: Mapping[str, str] = field(default_factory=dict)
     # the rules' `escalate`
     escalate: Mapping[str, Any] = field(default_factory=dict)
-    # models -> the reason for their demotion, from labels of sampled answers
+    # golden set's file name -> hash of its examples, where a certificate depends on all of them
+    goldens: Mapping[str, str] = field(default_factory=dict)
+    # models -> the reason for their demotion or suspension
     demoted: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
     def evidence(
@@ -253,6 +257,14 @@ class Certificate(Settings):
     look: Annotated[int, Field(ge=1)] | None = None
     # the floor that it was made for; None: none was set
     floor: Share | None = None
+    # what it is proof of beside a reference, in place of an accuracy: see `PairedFloor`
+    at_most_worse: Annotated[float, Field(gt=0, lt=1)] | None = None
+    than: str | None = None  # the reference, a catalog name
+    than_identity: str | None = None  # see Current.identities
+    lost: Count | None = None  # items that the reference alone has right
+    gained: Count | None = None  # items that these models alone have right
+    # of the whole golden set, as far as it is a file of the project
+    golden_file_hash: str | None = None
     # below this confidence the first model hands the document on
     threshold: float | None = None
     # share of the golden set that the first model answers itself
@@ -298,11 +310,40 @@ class Certificate(Settings):
             raise ValueError("`expires` must be later than `date`")
         # The bound is recomputed without SciPy: a certificate edited by hand is refused at load.
         most_chance = self.alpha / self.compared * (1 + 1e-6)
+        if self.at_most_worse is not None:
+            self._check_comparison(most_chance)
         if self.bound and _tail(self.errors, self.n, self.bound) > most_chance:
             raise ValueError(
                 "`bound` claims more than `errors` and `n` prove; run `tierwise certify` again"
             )
         return self
+
+    def _check_comparison(self, most_chance: float) -> None:
+        """Raise ValueError for a comparison that its own counts do not show."""
+        worse = self.at_most_worse
+        counts = (self.lost, self.gained)
+        if worse is None or None in (*counts, self.than, self.than_identity):
+            raise ValueError(
+                "`at_most_worse` needs `than`, `than_identity`, `lost` and `gained`"
+            )
+        lost, gained = self.lost or 0, self.gained or 0
+        if self.bound or lost + gained > self.n:
+            raise ValueError(
+                "a certificate beside a reference has `bound: 0`, and no more than `n` items "
+                "`lost` and `gained`"
+            )
+        if least_chance(lost, gained, self.n, worse) > most_chance:
+            raise ValueError(
+                "`at_most_worse` claims more than `lost`, `gained` and `n` prove; "
+                "run `tierwise certify` again"
+            )
+
+    @property
+    def claim(self) -> str:
+        """What it is proof of, in words."""
+        if self.at_most_worse is not None:
+            return worse_in_words(self.at_most_worse, self.than)
+        return f"an accuracy of at least {shortened(self.bound)}"
 
     @property
     def accuracy(self) -> float:
@@ -316,6 +357,11 @@ class Certificate(Settings):
         if self.compared > 1:
             level += f" among {self.compared} compared"
         errors = plural(self.errors, "error")
+        if self.at_most_worse is not None:
+            return (
+                f"{self.lost} lost and {self.gained} gained in {self.n} beside {self.than} "
+                f"show {self.claim} ({level}, {self.date})"
+            )
         return (
             f"{errors} in {self.n} show {shortened(self.bound)} ({level}, {self.date})"
         )
@@ -341,9 +387,13 @@ class Certificate(Settings):
             usage.cost(catalog.model(name)) for name, usage in self.mean_usage.items()
         )
 
-    def covers(self, floor: float) -> bool:
-        """Return True when the proven accuracy reaches a floor."""
-        return self.bound >= floor
+    def covers(self, floor: Floor) -> bool:
+        """Return True when the proven accuracy reaches a floor, or the comparison is as strict."""
+        if isinstance(floor, PairedFloor):
+            if self.at_most_worse is None:
+                return False
+            return self.at_most_worse <= floor.worse and self.than in floor.references
+        return self.at_most_worse is None and self.bound >= floor
 
     def void_reasons(self, current: Current) -> str | None:
         """Return every change that voids this certificate, in one line; None while it is valid.
@@ -353,13 +403,10 @@ class Certificate(Settings):
         """
         reasons = []
         for name, identity in self.identities.items():
-            if name in current.unidentified:
-                missing = current.unidentified[name]
-                reasons.append(f"model {name} cannot be identified here: {missing}")
-            elif name not in current.identities:
-                reasons.append(f"the catalog has no model '{name}'")
-            elif current.identities[name] != identity:
-                reasons.append(f"model {name} changed")
+            fault = _identity_fault("model", name, identity, current)
+            if fault is not None:
+                reasons.append(fault)
+        reasons += self._void_comparison(current)
         if self.prompt_hash != current.prompt_hash:
             reasons.append(f"the prompt is no longer the one measured ({self.prompt})")
         if self.step_hash != current.step_hash:
@@ -377,6 +424,36 @@ class Certificate(Settings):
         if self.models in current.demoted:
             reasons.append(current.demoted[self.models])
         return "; ".join(reasons) or None
+
+    def _void_comparison(self, current: Current) -> list[str]:
+        """Return what voids the comparison with a reference; nothing for an accuracy."""
+        if self.at_most_worse is None or self.than is None:
+            return []
+        reasons = []
+        if self.than not in self.identities and self.than_identity is not None:
+            fault = _identity_fault(
+                "the reference", self.than, self.than_identity, current
+            )
+            if fault is not None:
+                reasons.append(fault)
+        if (self.golden_file_hash or "") != current.goldens.get(self.golden, ""):
+            reasons.append(
+                f"the golden set {self.golden} changed, on which it was compared with {self.than}"
+            )
+        return reasons
+
+
+def _identity_fault(
+    what: str, name: str, identity: str, current: Current
+) -> str | None:
+    """Return why a model is no longer the one that was measured; None if it is."""
+    if name in current.unidentified:
+        return f"{what} {name} cannot be identified here: {current.unidentified[name]}"
+    if name not in current.identities:
+        return f"the catalog has no model '{name}'"
+    if current.identities[name] != identity:
+        return f"{what} {name} changed"
+    return None
 
 
 class AgreementCertificate(Certificate):
@@ -439,6 +516,7 @@ class Look(Settings):
     golden: str  # file name
     n: Annotated[int, Field(ge=1)]  # golden items
     floor: Share | None = None
+    at_most_worse: float | None = None  # in place of a floor
     candidates: tuple[str, ...]  # such as "small" and "small > large"
     # hash of all that the result depends on: the same look again is no further one
     tried: str
@@ -496,7 +574,7 @@ class Certificates(Settings):
         return self._by_key.get((step, tuple(models)))
 
     def missing_proof(
-        self, step: str, models: Sequence[str], floor: float, current: Current
+        self, step: str, models: Sequence[str], floor: Floor, current: Current
     ) -> str | None:
         """Return why this chain is not shown capable of a floor; None when it is."""
         certificate = self.find(step, models)
@@ -506,11 +584,13 @@ class Certificates(Settings):
         if reasons:
             return f"its certificate is void: {reasons}"
         if not certificate.covers(floor):
+            if isinstance(floor, PairedFloor):
+                return f"not shown to be {floor.words}: {certificate.proof}"
             return f"below the floor of {floor:g}: {certificate.proof}"
         return None
 
     def valid_for(
-        self, step: str, floor: float, current: Current
+        self, step: str, floor: Floor, current: Current
     ) -> tuple[Certificate, ...]:
         """Return all valid certificates of a step that reach a floor."""
         return tuple(
@@ -522,7 +602,7 @@ class Certificates(Settings):
         )
 
     def certified(
-        self, step: str, models: Sequence[str], floor: float, current: Current
+        self, step: str, models: Sequence[str], floor: Floor, current: Current
     ) -> Certificate | None:
         """Return the valid certificate that shows this chain capable of a floor, or None."""
         if self.missing_proof(step, models, floor, current) is not None:

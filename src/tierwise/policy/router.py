@@ -19,6 +19,7 @@ from tierwise.policy.certificates import (
     Current,
     expected_cost,
 )
+from tierwise.policy.floors import AtMostWorse, Floor, PairedFloor, paired_floor
 from tierwise.policy.rules import Features, Guard, Rules
 from tierwise.records import (
     Cause,
@@ -103,6 +104,35 @@ class Policy:
         models = self.catalog.models
         return tuple(sorted(models, key=lambda name: (-models[name].strength, name)))
 
+    def floor(self, step: str) -> Floor | None:
+        """Return the least quality that the rules ask of a step; None where they set none.
+
+        A floor beside a reference has the models that can be one here: available ones that do the
+        step and are no trained classifiers.
+        """
+        if step not in self._floors:
+            setting = self.rules.floors.get(step)
+            if isinstance(setting, AtMostWorse):
+                self._floors[step] = self._paired_floor(step, setting)
+            else:
+                self._floors[step] = setting
+        return self._floors[step]
+
+    def _paired_floor(self, step: str, setting: AtMostWorse) -> PairedFloor:
+        models = self.catalog.models
+        usable = [
+            name
+            for name in self.by_strength
+            if models[name].learned is None
+            and self.unusable(models[name], step) is None
+        ]
+        strengths = {
+            name: model.strength
+            for name, model in models.items()
+            if model.learned is None
+        }
+        return paired_floor(setting, usable, strengths)
+
     def fast_bounds(
         self, step: str, max_output_tokens: int
     ) -> Mapping[str, FastBounds]:
@@ -155,7 +185,11 @@ class Policy:
         self._candidate_orders[key] = (current, order)
         return order
 
-    # The next two are caches: the policy is frozen, but these dicts can be filled.
+    # The next three are caches: the policy is frozen, but these dicts can be filled.
+
+    @cached_property
+    def _floors(self) -> dict[str, Floor | None]:
+        return {}
 
     @cached_property
     def _fast_bounds(self) -> dict[tuple[str, int], Mapping[str, FastBounds]]:
@@ -247,7 +281,7 @@ def choices(
     current: Current | None = None,
 ) -> tuple[Choice, ...]:
     """Return each model of a route with its expected cost for this document and its evidence."""
-    floor = policy.rules.floors.get(chosen.step)
+    floor = policy.floor(chosen.step)
     agreements: dict[str, AgreementCertificate] = {}
     if current is not None and policy.certificates.agreements:
         barred = frozenset(
@@ -271,7 +305,7 @@ def _choice(
     name: str,
     f: Features,
     policy: Policy,
-    floor: float | None,
+    floor: Floor | None,
     max_output_tokens: int,
     current: Current | None,
     agreement: AgreementCertificate | None,
@@ -287,6 +321,8 @@ def _choice(
         return Choice(name, cost, "no floor is set")
     if current is None:
         return Choice(name, cost, "")
+    if isinstance(floor, PairedFloor) and name in floor.references:
+        return Choice(name, cost, "the reference of the floor")
     missing_proof = None
     if floor is not None:
         missing_proof = policy.certificates.missing_proof(
@@ -418,15 +454,19 @@ def _as_named(
     """
     if current is None or "low_confidence" not in policy.rules.escalate.on:
         return CandidateOrder(allowed, _NAMED)
-    floor = policy.rules.floors.get(step)
+    floor = policy.floor(step)
     thresholds: dict[str, float] = {}
     for certificate in _agreements(step, policy, allowed, current, barred):
         if len(certificate.models) == 1 and certificate.threshold is not None:
             thresholds[certificate.models[0]] = certificate.threshold
-    for name in allowed:
+    for place, name in enumerate(allowed):
         if floor is None:
             break
         certified = policy.certificates.certified(step, [name], floor, current)
+        if certified is None and isinstance(floor, PairedFloor):
+            # What is unsure goes to the reference, so the certificate is one of both.
+            pair = allowed[place : place + 2]
+            certified = policy.certificates.certified(step, pair, floor, current)
         if certified and certified.threshold is not None:
             # correctness counts before agreement
             thresholds[name] = certified.threshold
@@ -469,12 +509,14 @@ def _by_certificates(
     trained classifier needs a certificate to be asked at all, since nothing else shows where it is
     right. A certificate of agreement with a teacher counts where the rules give a floor for it.
     """
-    floor = policy.rules.floors.get(step)
+    floor = policy.floor(step)
     agreement_floor = policy.rules.agreement_floors.get(step)
     if floor is None and agreement_floor is None:
         return _uncertified_order(policy, allowed, f"no floor is set for {step}")
     if current is None:
-        return _uncertified_order(policy, allowed, "nothing is certified here")
+        return _uncertified_order(
+            policy, allowed, "nothing is certified here", floor=floor
+        )
     certified: list[Certificate] = []
     if floor is not None:
         certified += [
@@ -491,14 +533,14 @@ def _by_certificates(
     if not certified:
         missing = f"nothing is certified for {step}"
         doubts = _doubts(step, policy, allowed, current, barred)
-        return _uncertified_order(policy, allowed, missing, doubts)
-    strongest = max(allowed, key=lambda name: policy.catalog.models[name].strength)
+        return _uncertified_order(policy, allowed, missing, doubts, floor)
+    strongest = _last_model(policy, allowed, floor)
     best = min(
         candidate_chains(certified),
         key=lambda chain: _sort_key(chain, policy, strongest),
     )
     names = [name for certificate in best for name in certificate.models]
-    # Each once, in this order: the strongest is last unless the chain has it already.
+    # Each once, in this order: the strongest, or the reference, is last unless the chain has it already.
     models = tuple(dict.fromkeys([*names, strongest]))
     others = [name for name in allowed if name not in models]
     thresholds = {
@@ -519,7 +561,7 @@ def _by_certificates(
 
 
 def _claim(
-    chain: Sequence[Certificate], floor: float | None, agreement_floor: float | None
+    chain: Sequence[Certificate], floor: Floor | None, agreement_floor: float | None
 ) -> str:
     """Return what a chain is shown to do, in words: agreement is never called capability."""
     teachers = [
@@ -528,11 +570,25 @@ def _claim(
         if isinstance(certificate, AgreementCertificate)
     ]
     if not teachers:
-        return f"the cheapest shown capable of {floor:g}"
+        return f"the cheapest shown {_shown(floor)}"
     agrees = f"shown to agree with {teachers[0]} at {agreement_floor:g}"
     if len(teachers) == len(chain):
         return f"the cheapest {agrees}, which is no proof of correctness"
-    return f"the cheapest {agrees} (no proof of correctness) or capable of {floor:g}"
+    return f"the cheapest {agrees} (no proof of correctness) or {_shown(floor)}"
+
+
+def _shown(floor: Floor | None) -> str:
+    """Return what models are shown to be, in words."""
+    if isinstance(floor, PairedFloor):
+        return f"to be {floor.words}"
+    return f"capable of {floor:g}"
+
+
+def _last_model(policy: Policy, allowed: tuple[str, ...], floor: Floor | None) -> str:
+    """Return the model that answers what no certified one does: the reference, or the strongest."""
+    if isinstance(floor, PairedFloor) and floor.reference in allowed:
+        return floor.reference
+    return max(allowed, key=lambda name: policy.catalog.models[name].strength)
 
 
 def _doubts(
@@ -560,7 +616,7 @@ def _passed_over(
     policy: Policy,
     step: str,
     name: str,
-    floor: float | None,
+    floor: Floor | None,
     current: Current,
     doubts: Mapping[str, str],
 ) -> Rejection:
@@ -583,8 +639,12 @@ def _uncertified_order(
     allowed: tuple[str, ...],
     missing: str,
     doubts: Mapping[str, str] = _NO_DOUBTS,
+    floor: Floor | None = None,
 ) -> CandidateOrder:
-    """Return the allowed models as they are, without trained classifiers."""
+    """Return the allowed models as they are, without trained classifiers.
+
+    A reference that the rules name comes first: it is what the others are held against.
+    """
     models = []
     rejected = []
     for name in allowed:
@@ -596,6 +656,12 @@ def _uncertified_order(
                 reason = f"{reason}; {doubts[name]}"
             rejected.append(Rejection(name, reason, "uncertified"))
     reason = f"{missing}, so the strongest allowed model comes first"
+    if isinstance(floor, PairedFloor) and floor.is_named and floor.reference in models:
+        models.remove(floor.reference)
+        models.insert(0, floor.reference)
+        reason = (
+            f"{missing}, so {floor.reference} comes first, the reference of the floor"
+        )
     return CandidateOrder(tuple(models), reason, tuple(rejected))
 
 

@@ -15,14 +15,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.policy.budget import Limit, Period
 from tierwise.policy.catalog import Catalog
+from tierwise.policy.floors import AtMostWorse, FloorSetting, Probability, shares_of
 from tierwise.policy.patience import Patience
 from tierwise.records import Document, Sensitivity, canonical_hash, rank
 from tierwise.steps.checks import BUILT_IN
 from tierwise.steps.step import Stakes, Step
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 def _refuse_unprovable(floor: float) -> float:
@@ -492,9 +491,10 @@ class Rules(Settings):
     guards: tuple[Guard, ...] = Field(
         (), description="Rules that only forbid, applied again before every attempt."
     )
-    floors: Mapping[str, Probability] = Field(
+    floors: Mapping[str, FloorSetting] = Field(
         {},
-        description="The least accuracy, the share of right answers, that each step accepts, 0 to 1.",
+        description="The least quality that each step accepts: a share of right answers, 0 to 1, "
+        "or `{at_most_worse: 0.02, than: MODEL}`.",
     )
     agreement_floors: Mapping[str, AgreementFloor] = Field(
         {},
@@ -528,6 +528,11 @@ class Rules(Settings):
         if not self.agreement_floors:
             del meaning["agreement_floors"]
         return canonical_hash(meaning)
+
+    @cached_property
+    def share_floors(self) -> Mapping[str, float]:
+        """Return the floors that are a share of right answers, by step."""
+        return shares_of(self.floors)
 
     def route_named(self, name: str) -> RouteRule | None:
         """Return the route of that name."""
@@ -686,8 +691,10 @@ def _used_names(rules: Rules) -> Iterator[UsedName]:
     """Yield every name in the rules that must exist elsewhere, in the order of the errors."""
     for number, guard in enumerate(rules.guards):
         yield from _guard_names(guard, ("guards", number))
-    for step in rules.floors:
+    for step, floor in rules.floors.items():
         yield "step", step, ("floors", step)
+        if isinstance(floor, AtMostWorse) and floor.than is not None:
+            yield "model", floor.than, ("floors", step, "than")
     for step in rules.agreement_floors:
         yield "step", step, ("agreement_floors", step)
     for number, rule in enumerate(rules.routes):

@@ -10,6 +10,7 @@ from tierwise.ledger.rows import RunRow
 from tierwise.ledger.views.summary import ChainRow, CheckRow, EstimateRow, NeededRow
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.certificates import AgreementCertificate, Certificate
+from tierwise.policy.floors import FloorSetting
 from tierwise.policy.prices import PriceBand
 from tierwise.report.interval import interval
 from tierwise.text.amounts import total
@@ -35,7 +36,7 @@ class ProjectFacts:
     """The project's files as they are today; empty where they could not be read."""
 
     catalog: Catalog | None = None
-    floors: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, FloorSetting] = field(default_factory=dict)
     agreement_floors: Mapping[str, float] = field(default_factory=dict)
     certificates: Sequence[CertificateState] = ()
     labels_wanted: int = 0  # answers that wait for a person's label

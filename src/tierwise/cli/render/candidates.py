@@ -17,6 +17,7 @@ from tierwise.text.amounts import usd
 
 if TYPE_CHECKING:
     from tierwise.evidence.certify import CandidateResult, Evaluation, WrongAnswer
+    from tierwise.policy.floors import PairedFloor
 
 _MOST_WRONG = 10  # of each candidate
 _WIDTH = 60  # characters of a value
@@ -27,6 +28,7 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
     measured = result.measurement
     judged = measured.judged
     floor = evaluation.floor
+    paired = evaluation.paired_floor
     # None: no call reported its tokens.
     usage = measured.mean_usage or {}
     return {
@@ -42,9 +44,13 @@ def candidate_data(evaluation: Evaluation, result: CandidateResult) -> dict[str,
         "compared": result.level.compared,
         "alpha": result.level.alpha,
         "floor": floor,
-        "capable": floor is not None and result.bound >= floor,
+        "capable": result.is_shown or (floor is not None and result.bound >= floor),
         "certified": result.certificate is not None,
         "next_floor": result.next_floor and asdict(result.next_floor),
+        "reference": result.reference,
+        "at_most_worse": paired.worse if paired else None,
+        "lost": result.pairs and result.pairs.lost,
+        "gained": result.pairs and result.pairs.gained,
         "cost_a_document_usd": measured.mean_cost,
         "mean_usage": {name: tokens.model_dump() for name, tokens in usage.items()},
         "latency_p50_s": measured.latency_p50_s,
@@ -71,14 +77,17 @@ def print_candidates(
     floor = "no floor"
     if evaluation.floor is not None:
         floor = f"floor {evaluation.floor:g}"
+    if evaluation.paired_floor is not None:
+        floor = f"floor: {evaluation.paired_floor.words}"
     title = f"{evaluation.step.name} on {golden.path.name}: {size} examples, {floor}"
     # Each of several candidates has to prove more than one alone.
-    candidates = {result.measurement.models for result in results}
-    if len(candidates) > 1:
-        title += f", {len(candidates)} compared"
+    candidates = max(result.level.compared for result in results)
+    if candidates > 1:
+        title += f", {candidates} compared"
     print_table([_cells(row) for row in data], title=title)
     for row, result in zip(data, results, strict=True):
-        if not row["capable"] or result.note:
+        is_reference = result.reference is not None and result.pairs is None
+        if not row["capable"] or result.note or is_reference:
             typer.echo(f"{row['candidate']}: {row['says']}")
         if result.next_floor:
             typer.echo(f"{row['candidate']}: {result.next_floor.sentence}")
@@ -140,12 +149,19 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     keeps = ""
     if row["coverage"] is not None:
         keeps = f"{row['coverage']:.0%}"
+    proves = {"proves": shortened(row["bound"])}
+    capable = "yes" if row["capable"] else "no"
+    if row["reference"] is not None:
+        proves = {"lost": row["lost"], "gained": row["gained"]}
+        if row["lost"] is None:
+            proves = {"lost": "", "gained": ""}
+            capable = "reference"
     return {
         "candidate": row["candidate"],
         "keeps": keeps,
         "right": f"{row['right']} of {row['n']}",
-        "proves": shortened(row["bound"]),
-        "capable": "yes" if row["capable"] else "no",
+        **proves,
+        "capable": capable,
         "cost a document": _amount(row["cost_a_document_usd"]),
         "p50": f"{row['latency_p50_s']:.2f} s",
     }
@@ -164,15 +180,35 @@ def _conclusion(evaluation: Evaluation, result: CandidateResult) -> str:
     if measured.no_answer:
         reason = textwrap.shorten(measured.no_answer, 120)
         parts.append(f"{measured.deferred} without an answer, most often: {reason}")
-    if evaluation.floor is None:
+    if evaluation.floor is None and evaluation.paired_floor is None:
         parts.append(f"no floor is set for {evaluation.step.name} in rules.yaml")
     return ". ".join(parts)
+
+
+def _comparison(floor: PairedFloor, result: CandidateResult) -> str:
+    """Return what the items show of a candidate beside the reference."""
+    pairs = result.pairs
+    if pairs is None:
+        measured = result.measurement
+        right = f"{measured.n - measured.errors} of {measured.n} right"
+        return f"{right}, the reference that the others are compared with"
+    if result.is_shown:
+        return f"{pairs.words} beside {floor.reference}: shown to be {floor.words}"
+    text = f"{pairs.words} beside {floor.reference}: not shown to be {floor.words}"
+    worse = (pairs.lost - pairs.gained) / pairs.n
+    if worse >= floor.worse:
+        return (
+            f"{text}, and more labels like these never will, as it is {worse:.1%} worse"
+        )
+    return text
 
 
 def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
     """Return what the examples show about a candidate, and how many labels are missing."""
     measured = result.measurement
     judged = measured.judged
+    if evaluation.paired_floor is not None:
+        return _comparison(evaluation.paired_floor, result)
     # Without a floor nothing is certified, but the sentence needs a number.
     floor = evaluation.floor or 0.0
     if evaluation.rubric and judged is None:

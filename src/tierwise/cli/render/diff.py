@@ -12,6 +12,7 @@ from tierwise.text.amounts import usd
 
 if TYPE_CHECKING:
     from tierwise.explain.diff import Difference, Past
+    from tierwise.policy.floors import FloorSetting
 
 
 def print_difference(difference: Difference, past: Past) -> None:
@@ -76,7 +77,7 @@ def _cells(
     }
 
 
-def _floor(floor: float | None) -> str:
+def _floor(floor: FloorSetting | None) -> str:
     return "none" if floor is None else f"{floor:g}"
 
 

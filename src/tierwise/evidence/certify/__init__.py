@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tierwise.evidence.certify.compare import (
-    CandidateResult,
     compare,
     keep_earlier,
     larger_certificates,
@@ -19,8 +18,13 @@ from tierwise.evidence.certify.golden_step import (
     with_arrived,
 )
 from tierwise.evidence.certify.levels import Level, alpha_of_look
-from tierwise.evidence.certify.measurable import Thresholds, check_measurable
+from tierwise.evidence.certify.measurable import (
+    Thresholds,
+    check_measurable,
+    with_reference,
+)
 from tierwise.evidence.certify.measure import Evaluation, Measurement, ScoredExample
+from tierwise.evidence.certify.results import CandidateResult
 from tierwise.evidence.certify.wrong_answers import Difference, WrongAnswer
 
 __all__ = [
@@ -46,4 +50,5 @@ __all__ = [
     "measured_step",
     "row_faults",
     "with_arrived",
+    "with_reference",
 ]

@@ -31,7 +31,7 @@ from tierwise.gateway.learned.files import read_metadata, trained_file
 
 # Thresholds of chains whose first model is a language model, strictest first: denser where such
 # models put their confidences. They are fixed here, so that no golden answer has a say in them.
-_FIXED: tuple[float, ...] = (
+FIXED: tuple[float, ...] = (
     *(0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.87, 0.84),
     *(0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1),
 )
@@ -155,7 +155,7 @@ def candidate_with_thresholds(
     """
     chain = measurement.models
     examples = evaluation.golden.examples
-    metadata = _metadata(evaluation, chain[0])
+    metadata = metadata_of(evaluation, chain[0])
     if metadata and not metadata.thresholds:
         return plain_candidate(
             evaluation,
@@ -164,7 +164,7 @@ def candidate_with_thresholds(
             f"`tierwise train {evaluation.step.name}` adds them",
         )
     if len(chain) == 1:
-        if not _reports_confidence(scored):
+        if not reports_confidence(scored):
             note = f"{chain[0]} reported no confidence"
             return plain_candidate(evaluation, measurement, note)
         if metadata:
@@ -175,18 +175,18 @@ def candidate_with_thresholds(
             measurement=measurement,
             floor=evaluation.floor,
             share=0.5,
-            confidences=tuple(_confidence(s) for s in items),
+            confidences=tuple(confidence_of(s) for s in items),
             right=tuple(s.right for s in items),
         )
     as_it_is = plain_candidate(evaluation, measurement, share=0.5)
     if as_it_is.shown(level) is not None:
         return as_it_is
     first = score(evaluation, chain[:1], examples)
-    if not _reports_confidence(first):
+    if not reports_confidence(first):
         note = f"{chain[0]} reported no confidence"
         return plain_candidate(evaluation, measurement, note, share=0.5)
     others = score(evaluation, chain[1:], examples)
-    thresholds = _FIXED
+    thresholds = FIXED
     if metadata:
         thresholds = tuple(point.confidence for point in metadata.thresholds)
     return Chained(
@@ -240,7 +240,7 @@ def _tested(
     n = 0
     errors = 0
     for place, scored in enumerate(first):
-        keeps = scored.answered and _confidence(scored) >= threshold
+        keeps = scored.answered and confidence_of(scored) >= threshold
         stays = not scored.answered and not is_handed_on(evaluation, scored)
         if keeps or stays:
             n += 1
@@ -251,13 +251,13 @@ def _tested(
     return AtThreshold(threshold, n, errors)
 
 
-def _reports_confidence(scored: Sequence[ScoredExample]) -> bool:
+def reports_confidence(scored: Sequence[ScoredExample]) -> bool:
     """Return True if any answer has a known confidence."""
     answered = [example for example in scored if example.answered]
-    return any(math.isfinite(_confidence(example)) for example in answered)
+    return any(math.isfinite(confidence_of(example)) for example in answered)
 
 
-def _confidence(scored: ScoredExample) -> float:
+def confidence_of(scored: ScoredExample) -> float:
     """Return the confidence of an answer; minus infinity where it is unknown.
 
     A missing answer that no other model is asked for counts as a sure one: no threshold mends it.
@@ -268,7 +268,7 @@ def _confidence(scored: ScoredExample) -> float:
     return -math.inf if confidence is None else confidence
 
 
-def _metadata(evaluation: Evaluation, name: str) -> ClassifierMetadata | None:
+def metadata_of(evaluation: Evaluation, name: str) -> ClassifierMetadata | None:
     """Return the description of a trained classifier; None for other models."""
     if evaluation.engine.policy.catalog.model(name).learned is None:
         return None

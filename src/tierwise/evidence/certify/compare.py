@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from tierwise import __version__
 from tierwise.evidence import judge
 from tierwise.evidence.certify.candidates import (
     Plain,
@@ -29,26 +27,16 @@ from tierwise.evidence.certify.measure import (
     score,
 )
 from tierwise.evidence.certify.next_floor import NextFloor, next_floor
+from tierwise.evidence.certify.reference import compare_with_reference
+from tierwise.evidence.certify.results import (
+    CandidateResult,
+    certificate_of,
+    this_machine,
+)
 from tierwise.evidence.certify.thresholds import AtThreshold, p_value
 from tierwise.evidence.judge import HumanLabel
 from tierwise.policy.certificates import Certificate, Certificates, Look
 from tierwise.records import canonical_hash
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateResult:
-    """The measurement of one candidate at its level, and its certificate, if it gets one."""
-
-    measurement: Measurement
-    level: Level
-    # the accuracy that is proven
-    bound: float
-    certificate: Certificate | None
-    note: str = ""
-    # what more labels would bring; None: nothing near
-    next_floor: NextFloor | None = None
-    # answers for human labelling, where asked for
-    to_label: tuple[HumanLabel, ...] = ()
 
 
 def compare(
@@ -68,6 +56,15 @@ def compare(
     for human labelling. Raises Misuse for candidates that cannot be measured.
     """
     check_measurable(evaluation, candidates, thresholds)
+    if evaluation.paired_floor is not None:
+        return compare_with_reference(
+            evaluation,
+            candidates,
+            evaluation.paired_floor,
+            thresholds=thresholds,
+            look=look,
+            machine=machine or this_machine(),
+        )
     alpha = alpha_of_look(look)
     at_first = Level(alpha, len(candidates))
     measured: dict[Chain, Plain] = {}
@@ -100,7 +97,7 @@ def compare(
             at_first=at_first,
             look=look,
             to_label=labels.get(chain, ()),
-            machine=machine or _this_machine(),
+            machine=machine or this_machine(),
         )
     return results
 
@@ -135,6 +132,9 @@ def look_at(
         judged,
         evaluation.fresh_since,
     ]
+    paired = evaluation.paired_floor
+    if paired is not None:
+        tried.append(f"at most {paired.worse} worse than {paired.reference}")
     tried_hash = canonical_hash(tried)
     return Look(
         step=evaluation.step.name,
@@ -142,6 +142,7 @@ def look_at(
         golden=evaluation.golden.path.name,
         n=len(evaluation.golden.examples),
         floor=evaluation.floor,
+        at_most_worse=None if paired is None else paired.worse,
         candidates=tuple(" > ".join(chain) for chain in candidates),
         tried=tried_hash,
         date=datetime.date.today(),
@@ -211,7 +212,8 @@ def _shown_before(
 
 
 def _meets_floor(evaluation: Evaluation, certificate: Certificate) -> bool:
-    return evaluation.floor is not None and certificate.covers(evaluation.floor)
+    floor = evaluation.engine.policy.floor(evaluation.step.name)
+    return floor is not None and certificate.covers(floor)
 
 
 def larger_certificates(
@@ -267,8 +269,14 @@ def _results(
     further = _next_floor(evaluation, candidate, bound, with_threshold, look + 1)
     certificate = None
     if with_threshold is None:
-        certificate = _certificate(
-            evaluation, candidate, plain, bound, level=level, look=look, machine=machine
+        certificate = certificate_of(
+            evaluation,
+            plain,
+            bound,
+            thresholds_hash=candidate.thresholds_hash,
+            level=level,
+            look=look,
+            machine=machine,
         )
     everything = CandidateResult(
         measurement=plain,
@@ -285,11 +293,11 @@ def _results(
         measurement=with_threshold,
         level=level,
         bound=evaluation.floor,
-        certificate=_certificate(
+        certificate=certificate_of(
             evaluation,
-            candidate,
             with_threshold,
             evaluation.floor,
+            thresholds_hash=candidate.thresholds_hash,
             level=level,
             look=look,
             machine=machine,
@@ -335,60 +343,3 @@ def _with_threshold(
     if evaluation.floor is None or p_value(tested, evaluation.floor) > level.each:
         return None
     return measurement
-
-
-def _certificate(
-    evaluation: Evaluation,
-    candidate: Plain,
-    measurement: Measurement,
-    bound: float,
-    *,
-    level: Level,
-    look: int,
-    machine: str,
-) -> Certificate | None:
-    """Return the dated proof of a measurement; None where it proves nothing.
-
-    That is so for a rubric without a judge, and for a judge without human labels.
-    """
-    judged = measurement.judged  # None: no judge was asked
-    if measurement.n == 0 or (evaluation.rubric and judged is None):
-        return None
-    if judged and (judged.open_labels or not judged.human_labels):
-        return None
-    engine = evaluation.engine
-    current = engine.current(evaluation.step, evaluation.parameters)
-    return Certificate(
-        **current.evidence(
-            measurement.models, evaluation.golden.path.name, measurement.threshold
-        ),
-        step=evaluation.step.name,
-        prompt=engine.prompts[evaluation.step.prompt].label,
-        golden_hash=evaluation.golden.hash,
-        n=measurement.n,
-        errors=measurement.errors,
-        deferred=measurement.deferred,
-        compared=level.compared,
-        alpha=level.alpha,
-        bound=bound,
-        look=look,
-        floor=evaluation.floor,
-        threshold=measurement.threshold,
-        coverage=measurement.coverage,
-        thresholds_hash=candidate.thresholds_hash,
-        mean_cost=measurement.mean_cost,
-        mean_usage=measurement.mean_usage,
-        latency_p50_s=measurement.latency_p50_s,
-        judged_by=judged.by if judged else None,
-        human_labels=judged.human_labels if judged else None,
-        false_passes=judged.false_passes if judged else None,
-        date=datetime.date.today(),
-        machine=machine,
-        tierwise_version=__version__,
-    )
-
-
-def _this_machine() -> str:
-    return (
-        f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    )

@@ -39,6 +39,8 @@ def check_measurable(
         for chain in candidates:
             judge.check_judge(evaluation.engine, evaluation.judge, chain)
         _check_guards(evaluation, evaluation.judge)
+    if evaluation.paired_floor is not None:
+        _check_comparison(evaluation, candidates)
     _check_prompts(evaluation)
     can_fit = any(may_have_threshold(evaluation, chain[0]) for chain in candidates)
     if thresholds == "fit" and not can_fit:
@@ -46,6 +48,36 @@ def check_measurable(
             "no threshold can be fitted: that takes a first model with `confidence: true` or a "
             "trained one, a floor for the step, `low_confidence` under escalate.on in rules.yaml, "
             "and no rubric"
+        )
+
+
+def with_reference(evaluation: Evaluation, candidates: Sequence[Chain]) -> list[Chain]:
+    """Return the candidates with the reference of the step's floor first, where it has one."""
+    paired = evaluation.paired_floor
+    if paired is None or paired.reference is None:
+        return list(candidates)
+    reference = (paired.reference,)
+    return [reference, *(chain for chain in candidates if chain != reference)]
+
+
+def _check_comparison(evaluation: Evaluation, candidates: Sequence[Chain]) -> None:
+    """Raise Misuse where nothing can be compared with a reference."""
+    step = evaluation.step.name
+    paired = evaluation.paired_floor
+    if paired is None or paired.reference is None:
+        raise Misuse(
+            f"no model is left that {step} could be compared with: "
+            "name one under `than` in rules.yaml, or `tierwise models` says what to set"
+        )
+    if evaluation.rubric is not None:
+        raise Misuse(
+            f"{step} has a rubric, and a judge cannot say which of two models is worse: "
+            "give the step a floor that is a share of right answers"
+        )
+    if all(chain == (paired.reference,) for chain in candidates):
+        raise Misuse(
+            f"{paired.reference} is the reference of {step}: "
+            "name a model to compare with it, --models MODEL"
         )
 
 
@@ -110,7 +142,8 @@ def may_have_threshold(evaluation: Evaluation, name: str) -> bool:
     model = policy.catalog.model(name)
     reports_confidence = model.confidence or model.learned is not None
     is_escalated = "low_confidence" in policy.rules.escalate.on
-    is_certifiable = evaluation.floor is not None and evaluation.rubric is None
+    has_floor = evaluation.floor is not None or evaluation.paired_floor is not None
+    is_certifiable = has_floor and evaluation.rubric is None
     return reports_confidence and is_escalated and is_certifiable
 
 

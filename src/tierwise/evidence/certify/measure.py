@@ -24,6 +24,7 @@ from tierwise.policy.certificates import (
     labels_needed,
     lower_bound,
 )
+from tierwise.policy.floors import PairedFloor
 from tierwise.records import Attempt, Batch, Document, Outcome, Usage
 from tierwise.steps.correctness import Rubric
 from tierwise.steps.examples import Example, GoldenSet
@@ -61,8 +62,15 @@ class Evaluation:
 
     @property
     def floor(self) -> float | None:
-        """The least quality that the rules ask of the step."""
-        return self.engine.policy.rules.floors.get(self.step.name)
+        """The share of right answers that the rules ask of the step."""
+        floor = self.engine.policy.floor(self.step.name)
+        return None if isinstance(floor, PairedFloor) else floor
+
+    @property
+    def paired_floor(self) -> PairedFloor | None:
+        """The floor beside a reference, where the rules have one for the step."""
+        floor = self.engine.policy.floor(self.step.name)
+        return floor if isinstance(floor, PairedFloor) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,98 @@
+"""The result of one candidate, and the certificate that follows from it."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tierwise import __version__
+from tierwise.evidence.certify.levels import Level
+from tierwise.evidence.certify.measure import Evaluation, Measurement
+from tierwise.evidence.certify.next_floor import NextFloor
+from tierwise.evidence.certify.pairs import NextComparison, Pairs
+from tierwise.evidence.judge import HumanLabel
+from tierwise.policy.certificates import Certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateResult:
+    """The measurement of one candidate at its level, and its certificate, if it gets one."""
+
+    measurement: Measurement
+    level: Level
+    # the accuracy that is proven
+    bound: float
+    certificate: Certificate | None
+    note: str = ""
+    # what more labels would bring; None: nothing near
+    next_floor: NextFloor | NextComparison | None = None
+    # beside a reference: what was compared, and whether it is shown to be close enough
+    pairs: Pairs | None = None
+    reference: str | None = None
+    is_shown: bool = False
+    # answers for human labelling, where asked for
+    to_label: tuple[HumanLabel, ...] = ()
+
+
+def certificate_of(
+    evaluation: Evaluation,
+    measurement: Measurement,
+    bound: float,
+    *,
+    thresholds_hash: str | None,
+    level: Level,
+    look: int,
+    machine: str,
+    comparison: Mapping[str, Any] | None = None,
+) -> Certificate | None:
+    """Return the dated proof of a measurement; None where it proves nothing.
+
+    That is so for a rubric without a judge, and for a judge without human labels. `comparison` has
+    the fields of a certificate beside a reference.
+    """
+    judged = measurement.judged  # None: no judge was asked
+    if measurement.n == 0 or (evaluation.rubric and judged is None):
+        return None
+    if judged and (judged.open_labels or not judged.human_labels):
+        return None
+    engine = evaluation.engine
+    current = engine.current(evaluation.step, evaluation.parameters)
+    return Certificate(
+        **current.evidence(
+            measurement.models, evaluation.golden.path.name, measurement.threshold
+        ),
+        step=evaluation.step.name,
+        prompt=engine.prompts[evaluation.step.prompt].label,
+        golden_hash=evaluation.golden.hash,
+        n=measurement.n,
+        errors=measurement.errors,
+        deferred=measurement.deferred,
+        compared=level.compared,
+        alpha=level.alpha,
+        bound=bound,
+        look=look,
+        floor=evaluation.floor,
+        **(comparison or {}),
+        threshold=measurement.threshold,
+        coverage=measurement.coverage,
+        thresholds_hash=thresholds_hash,
+        mean_cost=measurement.mean_cost,
+        mean_usage=measurement.mean_usage,
+        latency_p50_s=measurement.latency_p50_s,
+        judged_by=judged.by if judged else None,
+        human_labels=judged.human_labels if judged else None,
+        false_passes=judged.false_passes if judged else None,
+        date=datetime.date.today(),
+        machine=machine,
+        tierwise_version=__version__,
+    )
+
+
+def this_machine() -> str:
+    """Return the machine and the version of Python, for the certificate."""
+    return (
+        f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    )
