@@ -265,6 +265,8 @@ def _value(s: dict[str, Any], names: dict[str, str]) -> str:
         return f"[settings](#{name})"
     if "const" in s or "enum" in s:
         return _either([f"`{value}`" for value in s.get("enum", [s.get("const")])])
+    if "oneOf" in s:
+        return _either([_value(way, names) for way in s["oneOf"]])
     if "anyOf" in s:
         ways = [way for way in s["anyOf"] if way.get("type") != "null"]
         if "number" in (kinds := [way.get("type") for way in ways]):
