@@ -2,7 +2,8 @@
 
     python -m benchmarks.certified_coverage frugalml --data ../shared/data/outcomes
     python -m benchmarks.certified_coverage banking --data ../shared/data/banking77/messages.csv
-    python -m benchmarks.certified_coverage inbox
+    python -m benchmarks.certified_coverage banking --features tfidf minilm+e5-small --splits 3
+    python -m benchmarks.certified_coverage inbox --features tfidf e5-small tfidf+e5-small
     python -m benchmarks.certified_coverage false
 
 Golden sets are drawn many times from labelled items; a draw that certifies nothing counts 0. "Split" is what
@@ -13,6 +14,9 @@ may spend .03 of .05. A certificate is false if what it keeps misses the floor o
 `false` draws from 12 populations in which nothing should be certified, half of them with training answers that
 are 4 points too good, for users who look once, and for users who look again with more labels, at other floors
 and with more candidates.
+
+`--features` are those of the classifiers: tfidf, embedders of the catalog, or several joined by `+`. Their
+weights have to be here (`tierwise fetch`); vectors are kept in .tierwise/.
 """
 
 from __future__ import annotations
@@ -26,11 +30,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
+from time import perf_counter
 from typing import Any
 
 import numpy
 from scipy.special import bdtr
 
+from benchmarks.vectors import kept_encoders
 from tierwise.evidence.certify.levels import alpha_of_look
 from tierwise.evidence.certify.thresholds import (
     AtThreshold,
@@ -46,6 +52,7 @@ from tierwise.gateway.learned.classifier import Classifier
 from tierwise.policy.certificates import ALPHA
 from tierwise.steps.examples import load_golden
 
+DATA = Path("../shared/data")
 SIZES = (200, 400, 800, 1_600)
 FLOORS = (0.8, 0.85, 0.9, 0.95, 0.97)
 STRICT = (0.0005, 0.005)  # levels that the split tried first
@@ -72,17 +79,23 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["frugalml", "banking", "inbox", "false"])
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--features", nargs="+", default=["tfidf"])
+    parser.add_argument(
+        "--splits", type=int, default=6, help="how often classifiers are trained"
+    )
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random = numpy.random.default_rng(options.seed)
     if options.what == "frugalml":
-        frugalml(options.data, options.draws, random)
+        frugalml(options.data or DATA / "outcomes", options.draws, random)
     elif options.what == "banking":
-        messages = load_labelled(options.data)
-        classifiers(messages, 1_500, (400, 1_000), (0.9, 0.95), options.draws, random)
+        messages = load_labelled(options.data or DATA / "banking77/messages.csv")
+        design = Design(1_500, (400, 1_000), (0.9, 0.95), options.draws, options.splits)
+        classifiers(messages, design, options.features, random)
     elif options.what == "inbox":
-        classifiers(inbox(), 130, (185,), (0.7, 0.8, 0.9), options.draws, random)
+        design = Design(130, (185, 530), (0.7, 0.8, 0.9), options.draws, options.splits)
+        classifiers(inbox(), design, options.features, random)
     else:
         false_certificates(options.draws, random)
 
@@ -149,51 +162,86 @@ def services(folder: Path) -> Iterator[tuple[str, Items]]:
 # --- trained classifiers -------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Design:
+    """How many messages are learned from, and how many golden ones are drawn, how often."""
+
+    learned_from: int
+    sizes: Sequence[int]  # of the golden set
+    floors: Sequence[float]
+    draws: int
+    splits: int
+
+
 def classifiers(
-    messages: Sequence[Labelled],
-    learned_from: int,
-    sizes: Sequence[int],
-    floors: Sequence[float],
-    draws: int,
-    random: Any,
-    splits: int = 6,
+    messages: Sequence[Labelled], design: Design, features: Sequence[str], random: Any
 ) -> None:
     """Print the certified coverage of classifiers, over several splits of the messages."""
-    found: dict[tuple[float, int], list[tuple[float, float, float]]] = defaultdict(list)
-    for _ in range(splits):
+    found: dict[tuple[str, float, int], list[tuple[float, ...]]] = defaultdict(list)
+    accuracies: dict[str, list[float]] = defaultdict(list)
+    for number in range(design.splits):
         order = random.permutation(len(messages))
-        learned = [messages[place] for place in order[:learned_from]]
-        rest = [messages[place] for place in order[learned_from:]]
-        classifier = train(learned)
-        items = answers(classifier, rest)
-        for floor in floors:
-            possible = coverage_knowing_all(items, floor)
-            for wanted in sizes:
-                size = min(wanted, len(rest))
-                for _ in range(max(1, draws // splits)):
-                    # with replacement where the golden set is all there is
-                    places = random.choice(
-                        len(rest), size, replace=size > len(rest) * 0.8
-                    )
-                    golden = items.drawn(places)
-                    old = by_split(golden, floor, random)
-                    new = by_walks(
-                        classifier_foretells(classifier),
-                        golden,
-                        floor,
-                        alpha_of_look(1),
-                    )
-                    found[floor, size].append(
-                        (coverage(items, old), coverage(items, new), possible)
-                    )
-    print("| floor | golden labels | split | fixed order | ratio | knowing all |")
-    print("|---|---|---|---|---|---|")
-    for (floor, size), rows in found.items():
+        learned = [messages[place] for place in order[: design.learned_from]]
+        rest = [messages[place] for place in order[design.learned_from :]]
+        # the same golden sets for all features
+        seed = int(random.integers(2**32))
+        for name in features:
+            started = perf_counter()
+            classifier = trained(learned, name)
+            items = answers(classifier, rest)
+            accuracies[name].append(float(items.right.mean()))
+            print(
+                f"split {number + 1} of {design.splits}, {name}: {items.right.mean():.3f} right, "
+                f"{perf_counter() - started:.0f} s",
+                flush=True,
+            )
+            foretold = classifier_foretells(classifier)
+            draws = numpy.random.default_rng(seed)
+            for (floor, size), rows in drawn(items, foretold, design, draws).items():
+                found[name, floor, size] += rows
+    print(
+        "\n| features | floor | golden labels | right | split | fixed order | knowing all |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for (name, floor, size), rows in sorted(
+        found.items(), key=lambda pair: pair[0][1:]
+    ):
         old, new, possible = (mean(column) for column in zip(*rows, strict=True))
-        ratio = new / old if old else math.inf
+        right = mean(accuracies[name])
         print(
-            f"| {floor:g} | {size} | {old:.2f} | {new:.2f} | {ratio:.2f} | {possible:.2f} |"
+            f"| {name} | {floor:g} | {size} | {right:.3f} | {old:.2f} | {new:.2f} "
+            f"| {possible:.2f} |"
         )
+
+
+def drawn(
+    items: Items, foretold: Sequence[Foretold], design: Design, random: Any
+) -> dict[tuple[float, int], list[tuple[float, ...]]]:
+    """Return the coverage by the split, in fixed order, and at best, for each golden set."""
+    found: dict[tuple[float, int], list[tuple[float, ...]]] = defaultdict(list)
+    everything = len(items.right)
+    for floor in design.floors:
+        possible = coverage_knowing_all(items, floor)
+        for wanted in design.sizes:
+            size = min(wanted, everything)
+            for _ in range(max(1, design.draws // design.splits)):
+                # with replacement where the golden set is all there is
+                places = random.choice(
+                    everything, size, replace=size > everything * 0.8
+                )
+                golden = items.drawn(places)
+                old = by_split(golden, floor, random)
+                new = by_walks(foretold, golden, floor, alpha_of_look(1))
+                found[floor, size].append(
+                    (coverage(items, old), coverage(items, new), possible)
+                )
+    return found
+
+
+def trained(examples: Sequence[Labelled], features: str) -> Classifier:
+    names = features.split("+")
+    embedders = [name for name in names if name != "tfidf"]
+    return train(examples, encoders=kept_encoders(embedders), terms="tfidf" in names)
 
 
 def inbox() -> list[Labelled]:

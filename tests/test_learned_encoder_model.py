@@ -14,6 +14,7 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tests.kit.tiny_encoder import entry, write_encoder
+from tierwise.documents import read_documents
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
 from tierwise.gateway.learned.files import read_metadata, trained_file
@@ -108,6 +109,20 @@ def make(tmp_path: Path, standin: Standin) -> MakeProject:
     return made
 
 
+def explained(root: Path, terminal: Terminal) -> str:
+    """What `tierwise explain` says about a document of a run."""
+    inbox = root / "inbox"
+    inbox.mkdir()
+    (inbox / "a.txt").write_text(GERMAN)
+    with Engine(Project(root), env={}) as engine:
+        [batch] = read_documents(inbox, sensitivity="internal")
+        run = engine.start_run("inbox", parameters={"source": "inbox"})
+        engine.run_batch(run, classify.spec, batch, {"labels": LABELS})
+    done = terminal("explain", "a.txt", cwd=root)
+    assert done.code == 0, done.err
+    return " ".join(done.out.split())
+
+
 def ask(root: Path, text: str = GERMAN, sensitivity: Any = "confidential") -> Outcome:
     """The outcome for one document, in a run of its own."""
     with Engine(Project(root), env={}) as engine:
@@ -147,6 +162,7 @@ def test_it_is_trained_certified_and_answers_in_a_language_that_it_never_saw(
     assert "Paket" in outcome.value["evidence"]
     assert all(verdict.passed for verdict in outcome.attempts[0].verdicts)
     assert standin.count == 0
+    assert "words that decided: 'mein Paket kommt zu spät" in explained(root, terminal)
 
 
 def test_other_weights_make_it_unavailable_and_say_what_to_do(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -11,6 +12,7 @@ WINDOW = 8  # words of evidence
 LONGEST = 200  # characters of evidence
 # passages that are scored at a time: each is a call of an encoder
 _PASSAGES = 8
+_STRIDE = 6  # words from one window to the next
 _LETTERS = r"[\w\u0300-\u036f]+"  # with accents that are characters of their own
 # 649.00 and don't are one word
 _WORD = re.compile(rf"{_LETTERS}(?:[.,:'’-]{_LETTERS})*")
@@ -95,9 +97,12 @@ def _equal_parts(words: Sequence[Word]) -> list[Sequence[Word]]:
 
 
 def _firsts(words: int) -> list[int]:
-    """Return the places of the windows' first words, evenly spread from the first to the last."""
+    """Return the places of the windows' first words, evenly spread from the first to the last.
+
+    Windows that follow each other have about two words in common.
+    """
     last = max(0, words - WINDOW)
-    windows = min(_PASSAGES, last + 1)
+    windows = min(_PASSAGES, math.ceil(last / _STRIDE) + 1)
     if windows == 1:
         return [0]
     return [round(last * place / (windows - 1)) for place in range(windows)]
