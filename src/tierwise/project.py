@@ -23,6 +23,7 @@ from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.alerts import AlertSettings
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
+from tierwise.policy.embedders import EmbedderEntry
 from tierwise.policy.patience import DEFAULT_PATIENCE_S, Patience, patience_seconds
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Rules, load_rules, unknown_checks
@@ -293,7 +294,9 @@ class Project:
                 variables[name] = value
         return variables
 
-    def secret_blocks(self, model: Model, env: Mapping[str, str]) -> tuple[str, ...]:
+    def secret_blocks(
+        self, model: Model | EmbedderEntry, env: Mapping[str, str]
+    ) -> tuple[str, ...]:
         """Return the Prefect secret blocks with a model's missing variables in a flow run."""
         secrets = self.settings.secrets
         blocks: dict[str, None] = {}

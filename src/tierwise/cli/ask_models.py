@@ -59,7 +59,20 @@ def ask_models(project: Project, env: Mapping[str, str]) -> list[Asked]:
         for name, model in project.catalog.models.items()
         if name not in unavailable
     ]
+    models += _embedder_servers(project, env)
     return asyncio.run(_ask_all(project, models, env))
+
+
+def _embedder_servers(project: Project, env: Mapping[str, str]) -> list[Model]:
+    """Return the servers of the usable embedders, to be asked like those of models."""
+    from tierwise.policy.catalog import called_as
+
+    catalog = project.catalog
+    return [
+        called_as(entry)
+        for entry in catalog.embedders.values()
+        if not entry.is_embedded and catalog.embedder_unavailable(entry, env) is None
+    ]
 
 
 async def _ask_all(

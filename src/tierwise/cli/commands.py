@@ -128,7 +128,10 @@ COMMANDS = (
         "List all models, their host, availability and price.",
     ),
     Command(
-        "fetch", "fetch:fetch", OPERATE, "Download the weights of embedded models."
+        "fetch",
+        "fetch:fetch",
+        OPERATE,
+        "Download the weights of embedded models and embedders.",
     ),
     Command(
         "up",

@@ -13,6 +13,7 @@ from tierwise.cli.opening import find_project, open_ledger
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
 from tierwise.errors import TierwiseError
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.project import Project
@@ -70,7 +71,7 @@ def _diagnostics(*, ask: bool) -> Iterator[Diagnostic]:
     yield Diagnostic("project", True, str(project.root))
     files = [
         # Lambdas, so that `_tried` catches what reading the file raises.
-        _tried("catalog", lambda: f"{len(project.catalog.models)} models"),
+        _tried("catalog", lambda: _catalog(project)),
         _tried(
             "prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)
         ),
@@ -83,6 +84,7 @@ def _diagnostics(*, ask: bool) -> Iterator[Diagnostic]:
     # With a wrong file, the rest would only repeat its fault.
     if all(finding.ok for finding in files):
         yield from _models(project)
+        yield from _embedders(project)
         if ask:
             yield from _asked(project)
         if ledger.ok:
@@ -151,6 +153,12 @@ def _tried(what: str, check: Callable[[], str]) -> Diagnostic:
         return Diagnostic(what, False, str(error))
 
 
+def _catalog(project: Project) -> str:
+    models = plural(len(project.catalog.models), "model")
+    embedders = len(project.catalog.embedders)
+    return f"{models}, {plural(embedders, 'embedder')}" if embedders else models
+
+
 def _rules(project: Project) -> str:
     return f"{len(project.rules.routes)} routes, {len(project.rules.guards)} guards"
 
@@ -201,6 +209,27 @@ def _models(project: Project) -> Iterator[Diagnostic]:
             False,
             "none is available; run `tierwise fetch` for the embedded ones",
         )
+
+
+def _embedders(project: Project) -> Iterator[Diagnostic]:
+    """Yield the embedders that can be used, or what to do about the others."""
+    from tierwise.gateway.embedders import what_is_missing
+
+    environment = project.env_with_secrets(os.environ)
+    usable = []
+    # A dict drops repetitions, as with the models.
+    remedies: dict[str, None] = {}
+    for name, entry in project.catalog.embedders.items():
+        missing = what_is_missing(project.catalog, entry, environment)
+        if missing is None:
+            usable.append(name)
+        else:
+            remedies[f"{name}: {missing}"] = None
+    if usable:
+        yield Diagnostic("embedders", True, ", ".join(usable))
+    elif remedies:
+        # No problem by itself: a project need not use any.
+        yield Diagnostic("embedders", None, "; ".join(remedies))
 
 
 def _asked(project: Project) -> Iterator[Diagnostic]:

@@ -11,7 +11,10 @@ from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tierwise.policy.catalog import Model
+    from tierwise.project import Project
 
 
 def models(
@@ -30,10 +33,52 @@ def models(
         blocks = project.secret_blocks(model, os.environ)
         host = project.catalog.host(model, environment)
         rows.append(_cells(model, host, unavailable.get(name), blocks))
+    rows += _embedder_rows(project, environment)
     if as_json:
         print_json(rows)
     else:
         print_table(rows, title="USD per million tokens; unknown is not free")
+
+
+def _embedder_rows(
+    project: Project, environment: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return the rows of the embedders, which are no candidates of routes."""
+    from tierwise.gateway.embedders import what_is_missing
+    from tierwise.policy.catalog import host_of_embedder
+
+    rows = []
+    for entry in project.catalog.embedders.values():
+        price = "0" if entry.is_embedded else "unknown"
+        kind = f"embedder, {entry.dimensions} numbers"
+        note = f"{kind}; {entry.description}" if entry.description else kind
+        if not entry.verified:
+            note = f"address not verified; {note}"
+        missing = what_is_missing(project.catalog, entry, environment)
+        blocks = project.secret_blocks(entry, os.environ)
+        rows.append(
+            {
+                "model": entry.name,
+                "tier": entry.tier,
+                "calls go to": host_of_embedder(entry, environment),
+                "available": _availability(missing, blocks),
+                "input": price,
+                "output": "",
+                "price of": "",
+                "window": entry.window_tokens,
+                "note": note,
+            }
+        )
+    return rows
+
+
+def _availability(reason: str | None, secret_blocks: tuple[str, ...]) -> str:
+    """Return whether a model can be used; `reason` is why it cannot."""
+    if reason is not None:
+        return f"no: {reason}"
+    if secret_blocks:
+        return f"from the Prefect secret block {' and '.join(secret_blocks)}"
+    return "yes"
 
 
 def _cells(
@@ -48,11 +93,6 @@ def _cells(
         input_price = _amount(model.price.input)
         output_price = _amount(model.price.output)
         price_date = model.price.date.isoformat()
-    available = "yes"
-    if reason is not None:
-        available = f"no: {reason}"
-    elif secret_blocks:
-        available = f"from the Prefect secret block {' and '.join(secret_blocks)}"
     note = model.description
     if not model.verified:
         note = f"address not verified; {note}"
@@ -60,7 +100,7 @@ def _cells(
         "model": model.name,
         "tier": model.tier,
         "calls go to": host,
-        "available": available,
+        "available": _availability(reason, secret_blocks),
         "input": input_price,
         "output": output_price,
         "price of": price_date,

@@ -155,7 +155,8 @@ class CountBar(_Display):
 class DownloadBar(_Display):
     """A bar for one download, called with the bytes so far and in all."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, size: int | None = None) -> None:
+        """Take the name, and the file's size where the catalog says it."""
         bars = Progress(
             TextColumn(name),
             BarColumn(),
@@ -165,9 +166,10 @@ class DownloadBar(_Display):
         )
         super().__init__(bars, lambda: self._text)
         self._text = f"fetching {name}"
+        if size is not None:
+            self._text = f"fetching {name}: {_megabytes(size)} MB"
         self._name = name
-        # None: the size is known with the first bytes.
-        self._task = bars.add_task(name, total=None)
+        self._task = bars.add_task(name, total=size)
 
     def __enter__(self) -> Self:
         self.start()
@@ -175,8 +177,23 @@ class DownloadBar(_Display):
 
     def __call__(self, done: int, total: int) -> None:
         """Show the bytes so far."""
-        self._text = f"fetching {self._name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        self._text = (
+            f"fetching {self._name}: {_megabytes(done)} of {_megabytes(total)} MB"
+        )
         self._bars.update(self._task, completed=done, total=total)
+
+    def say(self, sentence: str) -> None:
+        """Print a line above the bar."""
+        if self._lines:
+            typer.echo(sentence, err=True)
+        else:
+            self._bars.console.print(sentence, markup=False, highlight=False)
+
+
+def _megabytes(size: int) -> str:
+    """Return bytes in MB; small files need a decimal, or they would show as 0."""
+    megabytes = size / 1e6
+    return f"{megabytes:.0f}" if megabytes >= 10 or size == 0 else f"{megabytes:.1f}"
 
 
 class Countable(Protocol):

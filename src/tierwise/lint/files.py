@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from tierwise.errors import ConfigError
-from tierwise.policy.catalog import Catalog, catalog_faults
+from tierwise.policy.catalog import Catalog, catalog_faults, embedders_written_in
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.rules import Rules, rules_faults
 from tierwise.project import CATALOG, CERTIFICATES, RULES, Project
@@ -110,10 +110,17 @@ def _read_rules(files: ProjectFiles) -> None:
     ):
         files.sound = False
         return
-    models = _keys(files.catalog_source.data, "models")
+    embedders = embedders_written_in(files.catalog_source.data)
+    models = [
+        name
+        for name in _keys(files.catalog_source.data, "models")
+        if name not in embedders
+    ]
     tiers = _keys(files.catalog_source.data, "tiers")
     faults = list(
-        rules_faults(files.rules_source, files.rules, models, tiers, files.steps)
+        rules_faults(
+            files.rules_source, files.rules, models, tiers, files.steps, embedders
+        )
     )
     files.faults += faults
     files.sound = files.catalog is not None and not faults

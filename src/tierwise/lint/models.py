@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from tierwise.lint.findings import Finding, finding_at
 from tierwise.policy.addresses import NOT_AN_ADDRESS, host_and_port
-from tierwise.policy.catalog import Catalog, Model
+from tierwise.policy.catalog import Catalog, Model, called_as
 from tierwise.policy.rules import Rules
 from tierwise.text.yaml import Location, YamlData
 
@@ -127,7 +127,12 @@ def address_findings(
 
     Addresses that are written in the catalog itself are checked when it is read.
     """
-    for name, model in catalog.models.items():
+    servers = {
+        name: called_as(entry)
+        for name, entry in catalog.embedders.items()
+        if not entry.is_embedded
+    }
+    for name, model in {**catalog.models, **servers}.items():
         if model.learned or model.weights:
             continue
         written = source.data["models"][name]

@@ -96,8 +96,12 @@ def check_project(
     distinct = dict.fromkeys(findings)
     ordered = sorted(distinct, key=lambda finding: finding.order)
 
-    models = files.catalog.models.values() if files.catalog else ()
-    unverified = sum(not model.verified for model in models)
+    unverified = 0
+    if files.catalog:
+        models = files.catalog.models.values()
+        embedders = files.catalog.embedders.values()
+        unverified = sum(not model.verified for model in models)
+        unverified += sum(not entry.verified for entry in embedders)
     return ProjectCheck(tuple(ordered), proof, files.sound, unverified)
 
 

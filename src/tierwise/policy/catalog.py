@@ -606,6 +606,13 @@ def called_as(entry: EmbedderEntry) -> Model:
     )
 
 
+def host_of_embedder(entry: EmbedderEntry, env: Mapping[str, str]) -> str:
+    """Return the host that an embedder's texts go to, with the port, for people."""
+    if entry.is_embedded:
+        return "this machine"
+    return called_as(entry).host(env)
+
+
 def not_a_model(name: str) -> str:
     """Return the sentence for an embedder where a model is wanted."""
     return f"'{name}' is an embedder, which answers no prompt; name a model"
@@ -667,6 +674,14 @@ def _let_start_from_other(entry: dict[str, Any]) -> None:
     }
     required = entry.pop("required")
     entry["anyOf"] = [{"required": ["like"]}, {"required": required}]
+
+
+def embedders_written_in(data: Any) -> frozenset[str]:
+    """Return the names of the embedders in a catalog's plain data, be the rest right or wrong."""
+    models = data.get("models") if isinstance(data, Mapping) else None
+    if not isinstance(models, Mapping):
+        return frozenset()
+    return frozenset(name for name in models if _is_embedder(_entry(name, models)))
 
 
 def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tierwise.errors import ConfigError, unknown_name
 from tierwise.policy.budget import Limit, Period
-from tierwise.policy.catalog import Catalog
+from tierwise.policy.catalog import Catalog, not_a_model
 from tierwise.policy.floors import AtMostWorse, FloorSetting, Probability, shares_of
 from tierwise.policy.patience import Patience
 from tierwise.records import Document, Sensitivity, canonical_hash, rank
@@ -600,7 +600,10 @@ def load_rules(
     """
     source = read_yaml(path)
     rules = source.validate(Rules)
-    for fault in rules_faults(source, rules, catalog.models, catalog.tiers, steps):
+    faults = rules_faults(
+        source, rules, catalog.models, catalog.tiers, steps, catalog.embedders
+    )
+    for fault in faults:
         raise fault
     return rules
 
@@ -617,10 +620,11 @@ def rules_faults(
     models: Iterable[str],
     tiers: Iterable[str],
     steps: Iterable[str] | None,
+    embedders: Iterable[str] = (),
 ) -> Iterator[ConfigError]:
     """Yield the errors that need more than one setting to see.
 
-    These are names that do not exist, names that are used twice, and unreachable routes.
+    These are names that do not exist or are no model's, names that are used twice, and unreachable routes.
     """
     # None leaves the names of steps unchecked; an empty set would refuse them all.
     known_steps = None if steps is None else frozenset(steps)
@@ -629,9 +633,12 @@ def rules_faults(
         "tier": frozenset(tiers),
         "step": known_steps,
     }
+    no_models = frozenset(embedders)
     for kind, name, location in _used_names(rules):
         known = known_names[kind]
-        if known is not None and name not in known:
+        if kind == "model" and name in no_models:
+            yield source.error(not_a_model(name), location)
+        elif known is not None and name not in known:
             yield source.error(unknown_name(kind, name, known), location)
     yield from _duplicate_names(
         source, "guards", [guard.name for guard in rules.guards]

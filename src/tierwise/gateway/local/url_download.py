@@ -16,7 +16,7 @@ from typing import Any
 from tierwise.errors import WeightsError
 
 _CHUNK = 1 << 20
-_SILENCE_S = 60  # without a byte, the download has failed
+_SILENCE_S = 20  # without a byte, the download has failed
 _AGENT = {"User-Agent": "tierwise"}
 
 
@@ -39,15 +39,20 @@ def download_url(
             # 206: the rest of the file. Any other answer is the whole file.
             resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT
             done = have if resumes else 0
+            length = response.headers.get("Content-Length", "")
+            promised = done + int(length) if length.isdecimal() else None
             with path.open("ab" if resumes else "wb") as file:
                 while done <= size and (chunk := response.read(_CHUNK)):
                     file.write(chunk)
                     done += len(chunk)
                     on_bytes(done)
+        if promised is not None and done < min(promised, size):
+            raise WeightsError(f"the download broke off after {done} bytes; try again")
     except urllib.error.HTTPError as error:
         raise WeightsError(f"answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise WeightsError(f"cannot be reached ({error.reason})") from None
+        detail = getattr(error.reason, "strerror", None) or error.reason
+        raise WeightsError(f"cannot be reached ({detail})") from None
     except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
         detail = str(error) or type(error).__name__
         raise WeightsError(f"the download broke off ({detail}); try again") from None

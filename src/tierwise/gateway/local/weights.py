@@ -32,7 +32,8 @@ from tierwise.policy.weights import Source, Weights
 from tierwise.text.files import write_atomically
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes in total
-Notify = Callable[[str], None]  # a sentence about a source
+# a source, and its fault; None: the file came from it
+OnSource = Callable[[str, str | None], None]
 
 
 def cache_folder(env: Mapping[str, str]) -> Path:
@@ -100,12 +101,12 @@ def fetch_weights(
     weights: Weights,
     env: Mapping[str, str],
     progress: Progress | None = None,
-    notify: Notify | None = None,
+    on_source: OnSource | None = None,
 ) -> Path:
     """Verify the file, after a download if it is missing, and return its path.
 
-    `progress` gets (bytes so far, total); `notify` a sentence for each source that failed, and for
-    the one that the file came from. An interrupted download continues. One process at a time
+    `progress` gets (bytes so far, total); `on_source` each source that failed before another was
+    tried, with its fault, and the one that the file came from. An interrupted download continues. One process at a time
     downloads; the others wait for it. Raises WeightsError when no source has the right file.
     """
     path = weights_path(weights, env)
@@ -115,7 +116,7 @@ def fetch_weights(
         _verify_own_file(weights, path, env)
         return path
     report = progress or (lambda _done, _total: None)
-    say = notify or (lambda _sentence: None)
+    report_source = on_source or (lambda _place, _fault: None)
     with disk_errors(path.parent):
         from filelock import FileLock
 
@@ -123,7 +124,7 @@ def fetch_weights(
         with FileLock(path.with_suffix(".lock")):
             # Another process may have downloaded it while this one waited for the lock.
             if not weights_present(weights, env) and not _adopt(weights, path, env):
-                _download(weights, path, env, report, say)
+                _download(weights, path, env, report, report_source)
                 _mark_verified(path, _marker_path(weights, env))
     return path
 
@@ -161,7 +162,7 @@ def _download(
     path: Path,
     env: Mapping[str, str],
     report: Progress,
-    notify: Notify,
+    on_source: OnSource,
 ) -> None:
     """Try one source after the other. Raises WeightsError with every source's fault."""
     faults = []
@@ -177,9 +178,9 @@ def _download(
             # A mirror that nobody named is no fault, until no other source has the file.
             is_named = source.url is None or source.address(env) is not None
             if is_named and len(faults) < len(weights.places):
-                notify(f"{place}: {error.message}; trying the next source")
+                on_source(place, error.message)
             continue
-        notify(f"from {place}")
+        on_source(place, None)
         return
     if len(faults) == 1:
         # The place is in the fault already.
