@@ -43,6 +43,7 @@ USES = {
     "golden": f"golden add {RUN}",
     "check": "check",
     "certify": "certify classify -m small --threshold none --yes",
+    "distil": "distil classify --teacher small --source documents/noon --yes",
     "try": "try classify documents/noon/22-shelf.txt",
     "train": "train classify --yes",
     "diff": "diff routing_rules/rules.yaml routing_rules/rules.yaml --since 9000w",

@@ -193,6 +193,7 @@ LEFT_OUT = {
     "init": "makes a project, which has no ledger yet",
     "fetch": "downloads weights, and looks at no ledger",
     "train": "learns from labelled files alone, for a model that this project does not have",
+    "distil": "asks a teacher as certify does, for a classifier that this project does not have",
     "up": "starts services that stay; they open no ledger",
     "ui": "starts Prefect's server and waits; it opens no ledger",
 }

@@ -106,6 +106,13 @@ COMMANDS = (
     Command(
         "train", "train:train", PROVE, "Train a step's local classifier from examples."
     ),
+    Command(
+        "distil",
+        "distil:distil",
+        PROVE,
+        "Train a classifier on a strong model's answers, within a budget.",
+        makes_calls=True,
+    ),
     Command("diff", "diff:diff", PROVE, "Compare two rules files on past decisions."),
     Command("replay", "replay:replay", PROVE, "Simulate routing on recorded outcomes."),
     Command(

@@ -119,6 +119,9 @@ def golden_findings(
         sets[path.stem] = examples
         for fault in faults:
             yield finding_from_error(fault, folder, "golden set")
+        # the step's own golden set is looked through where its step is known
+        if not few_shot and path.stem not in choices:
+            yield from _marked(path, examples)
         if not few_shot and len(examples) < FEWEST:
             message = (
                 f"{len(examples)} examples are too few to certify anything; "
@@ -139,6 +142,17 @@ def golden_findings(
         yield from _label_not_allowed(path, examples, choices.get(step, {}), parameters)
         if name != step and step in sets:
             yield from _shown_and_measured(folder, step, sets[step], examples)
+
+
+def _marked(path: Path, examples: Mapping[int, Example]) -> Iterator[Finding]:
+    """Yield rows with a teacher's label in a further golden set."""
+    for line, example in examples.items():
+        if example.teacher is not None:
+            message = (
+                f"this label is from {example.teacher}, and agreement with a model is no "
+                "correctness; take the row out"
+            )
+            yield Finding("error", "golden set", path, line, message)
 
 
 def _label_findings(folder: Path, path: Path) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from tierwise.records import (
     Sensitivity,
     canonical_hash,
 )
+from tierwise.steps.teacher_mark import MARK, teacher_of
 from tierwise.text.neighbours import Neighbours
 from tierwise.text.rows import Row, read_rows
 from tierwise.text.vectors import Encoder
@@ -37,6 +38,7 @@ _NOT_EXPECTED = (
     *("id", "text", "sensitivity", "expected"),
     *_OF_DOCUMENT,
     "difficulty",
+    MARK,
 )
 
 
@@ -55,6 +57,10 @@ class Example:
     language: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     outcomes: Mapping[str, Any] | None = field(default=None, repr=False)
+    # the model whose label it is, where no person gave it; see `teacher_mark`
+    teacher: str | None = field(default=None, compare=False)
+    # the person who gave the label, where the row says it
+    reviewer: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 
     def document(self) -> Document:
@@ -289,6 +295,8 @@ def _parsed(row: Row, line: int) -> Example:
         language=_given_language(row),
         metadata=_given_metadata(row),
         outcomes=_given_outcomes(row),
+        teacher=teacher_of(row),
+        reviewer=str(row.get("reviewer") or row.get("by") or ""),
         line=line,
     )
 

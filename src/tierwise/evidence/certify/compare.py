@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from tierwise.evidence import judge
 from tierwise.evidence.certify.candidates import (
@@ -124,7 +125,7 @@ def look_at(
         evaluation.floor,
         current.prompt_hash,
         current.step_hash,
-        current.measures.get(evaluation.golden.path.name, ""),
+        current.measures.get(evaluation.golden_name, ""),
         current.escalate,
         {name: current.identities.get(name) for name in sorted(names)},
         sorted(candidates),
@@ -135,11 +136,15 @@ def look_at(
     paired = evaluation.paired_floor
     if paired is not None:
         tried.append(f"at most {paired.worse} worse than {paired.reference}")
+    if evaluation.teacher is not None:
+        tried += [evaluation.teacher, current.identities.get(evaluation.teacher)]
     tried_hash = canonical_hash(tried)
+    shows: Literal["agreement"] | None = "agreement" if evaluation.teacher else None
     return Look(
         step=evaluation.step.name,
-        number=earlier.number_of_look(evaluation.step.name, tried_hash),
-        golden=evaluation.golden.path.name,
+        shows=shows,
+        number=earlier.number_of_look(evaluation.step.name, tried_hash, shows),
+        golden=evaluation.golden_name,
         n=len(evaluation.golden.examples),
         floor=evaluation.floor,
         at_most_worse=None if paired is None else paired.worse,

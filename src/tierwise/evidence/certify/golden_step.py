@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -26,7 +26,14 @@ from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.row_faults import row_fault
 from tierwise.steps.step import Step
+from tierwise.steps.teacher_mark import MARK, teacher_of
 from tierwise.text.amounts import plural
+from tierwise.text.rows import read_rows
+from tierwise.text.terms import normalised
+
+# normalised text -> rows of teachers' labels
+TeacherRows = Mapping[str, Sequence[Mapping[str, Any]]]
+_NO_TEACHER_ROWS: TeacherRows = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ def load_golden_step(
     golden = load_golden(
         path,
         allowed=allowed_values(spec, parameters),
-        fault_of=row_faults(spec, parameters, prompt),
+        fault_of=row_faults(spec, parameters, prompt, said_by_teachers(project, step)),
     )
     examples = golden.examples
     if limit is not None:
@@ -113,20 +120,68 @@ def measured_step(
 
 
 def row_faults(
-    step: Step, parameters: Mapping[str, Any], prompt: Prompt | None = None
+    step: Step,
+    parameters: Mapping[str, Any],
+    prompt: Prompt | None = None,
+    said_by: TeacherRows = _NO_TEACHER_ROWS,
 ) -> FaultOf:
     """Return the function that says why an example measures nothing for a step.
 
-    With the prompt, also why production would ask something else than the example does.
+    With the prompt, also why production would ask something else than the example does. `said_by`
+    are teachers' labels, which measure agreement with the teacher and no correctness.
     """
 
     def fault_of(example: Example) -> str | None:
-        fault = row_fault(step, parameters, example.expected)
+        fault = _teachers_label(step, example, said_by)
+        if fault is None:
+            fault = row_fault(step, parameters, example.expected)
         if fault is None and prompt is not None:
             fault = _missing_outcomes(step, prompt, example)
         return fault
 
     return fault_of
+
+
+def said_by_teachers(project: Project, step: str) -> TeacherRows:
+    """Return the teachers' labels of a step by their texts, without what makes no difference.
+
+    A file that cannot be read is reported by `tierwise distil`, and its readable rows count.
+    """
+    path = project.root / "distilled" / f"{step}.jsonl"
+    if not path.exists():
+        return _NO_TEACHER_ROWS
+    said: dict[str, list[Mapping[str, Any]]] = {}
+    for _, row in read_rows(path):
+        if isinstance(row, Mapping) and isinstance(row.get("text"), str):
+            said.setdefault(normalised(row["text"]), []).append(row)
+    return said
+
+
+def _teachers_label(step: Step, example: Example, said_by: TeacherRows) -> str | None:
+    """Return the fault of a row whose label is a teacher's and no person's; None for others.
+
+    A row that was copied without its mark has the teacher's text and label. It counts all the same
+    where it names the person who gave the label, who may well agree with the teacher.
+    """
+    if example.teacher is not None:
+        return (
+            f"this label is from {example.teacher}, and agreement with a model is no correctness; "
+            f"take the row out, or let a person label it, who takes `{MARK}` out and writes "
+            '"reviewer": "NAME"'
+        )
+    if example.reviewer:
+        return None
+    for row in said_by.get(normalised(example.text), ()):
+        answer = row.get("expected")
+        if not isinstance(answer, Mapping) or not answer:
+            continue
+        if all(example.expected.get(name) == answer[name] for name in answer):
+            return (
+                f"this text has {teacher_of(row)}'s label in distilled/{step.name}.jsonl, and "
+                "agreement with a model is no correctness; take the row out, or, if a person gave "
+                'the label, write "reviewer": "NAME"'
+            )
+    return None
 
 
 def _missing_outcomes(step: Step, prompt: Prompt, example: Example) -> str | None:
@@ -159,7 +214,7 @@ def golden_faults(
         return []
     spec, parameters = measured_step(project, step)
     prompt = project.prompts[spec.prompt] if outcomes_needed else None
-    fault_of = row_faults(spec, parameters, prompt)
+    fault_of = row_faults(spec, parameters, prompt, said_by_teachers(project, step))
     allowed = allowed_values(spec, parameters)
     examples, _ = read_golden(path, at_least=0)
     lines: dict[str, list[int]] = {}

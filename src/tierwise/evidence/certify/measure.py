@@ -47,6 +47,8 @@ class Evaluation:
     step: Step
     golden: GoldenSet
     parameters: Mapping[str, Any]
+    # the model whose answers are taken for right ones: then agreement is measured, no correctness
+    teacher: str | None = None
     judge: str | None = None  # catalog name
     labels: tuple[HumanLabel, ...] = ()  # to validate the judge
     budget_usd: Decimal | None = None  # for everything that is measured
@@ -56,19 +58,31 @@ class Evaluation:
     on_progress: OnProgress = _ignore_progress
 
     @property
+    def golden_name(self) -> str:
+        """The name of the golden set's file in certificates; with the folder for a teacher's."""
+        path = self.golden.path
+        if self.teacher is not None:
+            return f"{path.parent.name}/{path.name}"
+        return path.name
+
+    @property
     def rubric(self) -> Rubric | None:
         """The criteria that need a judge."""
         return self.step.correct if isinstance(self.step.correct, Rubric) else None
 
     @property
     def floor(self) -> float | None:
-        """The share of right answers that the rules ask of the step."""
+        """The share of right answers, or agreement with the teacher, that the rules ask."""
+        if self.teacher is not None:
+            return self.engine.policy.rules.agreement_floors.get(self.step.name)
         floor = self.engine.policy.floor(self.step.name)
         return None if isinstance(floor, PairedFloor) else floor
 
     @property
     def paired_floor(self) -> PairedFloor | None:
         """The floor beside a reference, where the rules have one for the step."""
+        if self.teacher is not None:
+            return None
         floor = self.engine.policy.floor(self.step.name)
         return floor if isinstance(floor, PairedFloor) else None
 

@@ -14,7 +14,7 @@ from tierwise.evidence.certify.measure import Evaluation, Measurement
 from tierwise.evidence.certify.next_floor import NextFloor
 from tierwise.evidence.certify.pairs import NextComparison, Pairs
 from tierwise.evidence.judge import HumanLabel
-from tierwise.policy.certificates import Certificate
+from tierwise.policy.certificates import AgreementCertificate, Certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +60,9 @@ def certificate_of(
         return None
     engine = evaluation.engine
     current = engine.current(evaluation.step, evaluation.parameters)
-    return Certificate(
+    certificate = Certificate(
         **current.evidence(
-            measurement.models, evaluation.golden.path.name, measurement.threshold
+            measurement.models, evaluation.golden_name, measurement.threshold
         ),
         step=evaluation.step.name,
         prompt=engine.prompts[evaluation.step.prompt].label,
@@ -88,6 +88,13 @@ def certificate_of(
         date=datetime.date.today(),
         machine=machine,
         tierwise_version=__version__,
+    )
+    if evaluation.teacher is None:
+        return certificate
+    return AgreementCertificate(
+        **certificate.model_dump(),
+        teacher=evaluation.teacher,
+        teacher_identity=current.identities[evaluation.teacher],
     )
 
 

@@ -60,13 +60,15 @@ def train(
     labels: Iterable[str] = (),
     encoders: Mapping[str, Encoder] | None = None,
     terms: bool = True,
+    teacher: str = "",
 ) -> Classifier:
     """Train a classifier for the labels of the examples; their order makes no difference.
 
     Labels with fewer than three examples are left out, and listed in the metadata; `labels` names
     those that have none at all. `sensitivity` is the highest of the examples. `encoders` are those
     of its embedders, by their names in the catalog; `terms` adds TF-IDF, which is all there is
-    without encoders. By terms alone it takes a second for 5 labels and 130 examples, half a minute
+    without encoders. `teacher` is the model whose labels these are, where no
+    person gave them. By terms alone it takes a second for 5 labels and 130 examples, half a minute
     for 77 and 3,000. Raises ConfigError when fewer than two labels have enough examples.
     """
     import numpy
@@ -118,6 +120,7 @@ def train(
         recipe=EMBEDDED_RECIPE if features else RECIPE,
         left_out=left_out,
         members=_described(every_feature, tuned) if features else (),
+        teacher=teacher,
     )
     return Classifier(metadata, members, seen=map(fingerprint, texts))
 

@@ -90,6 +90,7 @@ class ClassifierMetadata:
     file_hash: str = ""  # SHA-256 (hex) of the weights' file, once saved
     # empty for a classifier of TF-IDF alone
     members: tuple[MemberMetadata, ...] = ()
+    teacher: str = ""  # the model that gave the labels; empty: people
 
     @property
     def identity(self) -> str:

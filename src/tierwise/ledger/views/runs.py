@@ -86,7 +86,7 @@ _CHUNK = 1000  # rows fetched at once where many are read
 _Key = tuple[str, str, str]  # step, tier, model
 _Of = tuple[ColumnElement[bool], ...]  # which attempts
 _Query = Select[Any]
-_MEASURING = ("certify ", "try ")
+_MEASURING = ("certify ", "try ", "distil ")
 _FAULT: Cause = "provider_fault"
 # A deferred outcome, and the names of each model's errors in its step.
 IsPassing = Callable[[Outcome, Mapping[str, Collection[str]]], bool]
@@ -631,7 +631,7 @@ def _seen_in(
 
 
 def is_measurement() -> ColumnElement[int]:
-    """Select 1 for a run of `tierwise certify` or `try`, named after the command, with no flow."""
+    """Select 1 for a run of `tierwise certify`, `try` or `distil`, named after the command, with no flow."""
     named = [Run.flow.startswith(command) for command in _MEASURING]
     # a flow of such a name has a flow run in Prefect
     return case((and_(Run.flow_run_id.is_(None), or_(*named)), 1), else_=0)
