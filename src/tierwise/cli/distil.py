@@ -114,7 +114,7 @@ def distil(
     command goes on from there.
     """
     from tierwise.cli.progress import CountBar, status
-    from tierwise.cli.train import _model_name
+    from tierwise.cli.train import model_to_train
     from tierwise.engine import Engine
     from tierwise.evidence.certify import compare, look_at
     from tierwise.evidence.distil import (
@@ -133,7 +133,7 @@ def distil(
     from tierwise.project import CERTIFICATES, Project
 
     project = find_project()
-    name = _model_name(project, step, model)
+    name = model_to_train(project, step, model)
     _keep_other_classifier(project, name)
     # By way of text: Decimal(0.1) would be 0.1000000000000000055…
     budget = None if budget_usd is None else Decimal(str(budget_usd))
@@ -247,12 +247,17 @@ def _keep_other_classifier(project: Project, name: str) -> None:
 def _distillation(
     engine: Engine, step: str, teacher: str, model: str, sizes: Any
 ) -> Distillation:
-    from tierwise.cli.train import _form
+    from tierwise.cli.train import form_of_step, open_encoders
     from tierwise.evidence.certify import measured_step
     from tierwise.evidence.distil import Distillation
+    from tierwise.evidence.distil.vectors import RememberedVectors
 
     project = engine.project
-    form = _form(project, step)
+    form = form_of_step(project, step)
+    encoders = {
+        name: RememberedVectors(encoder)
+        for name, encoder in open_encoders(project, model).items()
+    }
     spec, parameters = measured_step(project, step)
     return Distillation(
         engine=engine,
@@ -263,6 +268,8 @@ def _distillation(
         teacher=teacher,
         classifier=model,
         sizes=sizes,
+        encoders=encoders,
+        terms=project.catalog.model(model).uses_terms,
     )
 
 

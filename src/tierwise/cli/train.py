@@ -76,8 +76,8 @@ def train(
     from tierwise.text.terms import normalised
 
     project = Project.find()
-    form = _form(project, step)
-    name = _model_name(project, step, model)
+    form = form_of_step(project, step)
+    name = model_to_train(project, step, model)
     paths = golden or [project.root / "golden" / f"{step}-examples.jsonl"]
     examples: list[Example] = []
     for path in paths:
@@ -94,7 +94,7 @@ def train(
     model_file = trained_file(project.root, name)
     # The file contains words of the examples, so it is as sensitive as the most sensitive one.
     sensitivity = highest(*(example.sensitivity for example in kept))
-    encoders = _open_encoders(project, name)
+    encoders = open_encoders(project, name)
     metadata = _train_if_changed(
         model_file,
         labelled,
@@ -116,7 +116,7 @@ def train(
         _print(step, data)
 
 
-def _model_name(project: Project, step: str, wanted: str | None) -> str:
+def model_to_train(project: Project, step: str, wanted: str | None) -> str:
     """Return the model to train. Raises Misuse where there is none, or several and no choice."""
     if wanted:
         if project.catalog.model(wanted).learned != step:
@@ -142,7 +142,7 @@ def _model_name(project: Project, step: str, wanted: str | None) -> str:
     return names[0]
 
 
-def _form(project: Project, step: str) -> Form:
+def form_of_step(project: Project, step: str) -> Form:
     """Return the step's output, with the labels that golden/STEP.yaml gives."""
     from tierwise.gateway.learned.form import form_of
     from tierwise.steps.golden_settings import load_settings
@@ -190,7 +190,7 @@ def _golden_texts(project: Project, step: str) -> set[str]:
     return {normalised(example.text) for example in golden.examples}
 
 
-def _open_encoders(project: Project, name: str) -> dict[str, Encoder]:
+def open_encoders(project: Project, name: str) -> dict[str, Encoder]:
     """Return the embedders that a model learns from, by their names in the catalog.
 
     Raises ModelUnavailable with what to fetch or to set.

@@ -34,7 +34,6 @@ from tierwise.evidence.distil.select import (
 from tierwise.evidence.training.labelled import LEAST, Labelled
 from tierwise.evidence.training.train import train
 from tierwise.gateway.learned.classifier import Classifier
-from tierwise.gateway.learned.members import Encoder
 from tierwise.policy.catalog import Model
 from tierwise.policy.router import worst_case
 from tierwise.records import Batch, Document, Outcome, canonical_hash, highest
@@ -43,6 +42,7 @@ from tierwise.steps.step import Step
 from tierwise.text.amounts import plural
 from tierwise.text.terms import normalised
 from tierwise.text.tokens import count_tokens
+from tierwise.text.vectors import Encoder
 
 # called with an activity, its documents done, and all of them
 OnProgress = Callable[[str, int, int], None]
@@ -313,18 +313,20 @@ def _choose(
     by_clusters: bool,
 ) -> list[Document]:
     """Return the documents of the next round."""
-    embed = None
-    if distillation.encoders:
-        embed = next(iter(distillation.encoders.values())).embed
     if by_clusters:
-        return unlike_each_other(unlabelled, size, embed)
+        # of several encoders, the one that is named first
+        encoder = next(iter(distillation.encoders.values()), None)
+        return unlike_each_other(unlabelled, size, encoder)
     salt = f"round {len(mine)}"
     try:
         classifier = _fitted(distillation, mine)
     except ConfigError:
         # too few labels of two kinds so far
         return at_random(unlabelled, size, salt)
-    predictions = classifier.predict([document.text for document in unlabelled])
+    predictions = classifier.predict(
+        [document.text for document in unlabelled],
+        sensitivity=highest(*(document.strictest for document in unlabelled)),
+    )
     confidences = [prediction.confidence for prediction in predictions]
     return doubtful_and_random(unlabelled, confidences, size, salt)
 

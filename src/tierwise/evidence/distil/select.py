@@ -7,20 +7,19 @@ of and wrong about is seen too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tierwise.records import Document
+from tierwise.records import Document, highest
 from tierwise.text.hashing import hash_share
 from tierwise.text.terms import vectorisers
+from tierwise.text.vectors import Encoder
 
 _DIMENSIONS = 64  # of terms, for clusters
-# vectors of texts, such as an embedder's
-Embed = Callable[[Sequence[str]], Any]
 
 
 def unlike_each_other(
-    documents: Sequence[Document], size: int, embed: Embed | None = None
+    documents: Sequence[Document], size: int, encoder: Encoder | None = None
 ) -> list[Document]:
     """Return `size` documents, each the nearest to the centre of a cluster of its own.
 
@@ -35,7 +34,11 @@ def unlike_each_other(
     ordered = sorted(documents, key=lambda document: (document.text, document.id))
     texts = [document.text for document in ordered]
     with threadpool_limits(1):
-        vectors = numpy.asarray(embed(texts)) if embed else _of_terms(texts)
+        if encoder is None:
+            vectors = _of_terms(texts)
+        else:
+            sensitivity = highest(*(document.strictest for document in ordered))
+            vectors = encoder.embed(texts, sensitivity=sensitivity)
         clusters = MiniBatchKMeans(
             n_clusters=size, random_state=0, n_init=1, batch_size=max(256, 3 * size)
         ).fit(vectors)
