@@ -147,6 +147,14 @@ def build_report(
     )
 
 
+def total_saving_of(
+    ledger: Ledger, run_ids: Sequence[str], facts: ProjectFacts
+) -> Saving | None:
+    """Return the cost of some runs beside the best model's; None without anything to compare."""
+    rows = _read_savings(ledger, run_ids, facts)
+    return total_saving(rows) if rows else None
+
+
 def _certified_steps(
     rows: Sequence[SummaryRow], facts: ProjectFacts
 ) -> list[str] | None:

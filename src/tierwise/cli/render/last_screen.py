@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -10,46 +11,84 @@ import typer
 
 from tierwise.policy.agreement import agreement_behind
 from tierwise.report.attention import command_again
+from tierwise.report.build import total_saving_of
 from tierwise.report.causes import by_cause, command_for
+from tierwise.report.figures import ProjectFacts
 from tierwise.text.amounts import plural, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tierwise.engine import Engine
     from tierwise.ledger import DeferredRow, OutcomeRow, SummaryRow
+    from tierwise.policy.certificates import Certificate
     from tierwise.records import Cause
     from tierwise.report import RunSummary
     from tierwise.report.causes import Remedy
 
-# step, model -> the teacher that it is certified to agree with; None: certified to be right
-Certified = dict[tuple[str, str], str | None]
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """The certificate behind a model's confidence threshold; None where it is of agreement."""
+
+    certificate: Certificate | None
+    teacher: str | None
+
+
+# step, model -> its proof
+Certified = dict[tuple[str, str], _Proof]
 
 _MOST_REASONS = 3  # lines
 _LONGEST_REASON = 160  # characters
-_MOST_REMEDIES = 2  # commands
+_COMMANDS = 3
 # Causes whose reasons are the same for each document, and said by their title.
 _ALIKE = ("budget", "review")
+# What an answer was that failed a check which tierwise brings, or whose name is one of its names.
+_FAULTS = {
+    "schema": "in the wrong form",
+    "label": "no allowed label",
+    "length": "too long",
+    "grounding": "with words or numbers that are not in the document",
+    "placeholders": "with placeholders",
+    "language": "in another language",
+    "low_confidence": "less sure than certified",
+}
 
 
 def print_last_screen(summary: RunSummary, engine: Engine) -> None:
-    """Print what happened, why, and the next commands."""
+    """Print what happened, why, what waits, what it cost, and the next commands."""
     examples = _accepted_examples(summary, engine)
-    # A model in a route has a confidence threshold if a certificate set one.
+    certified = _certified(examples, engine)
+    lines = ["", "What happened", *_what_happened(summary, engine, certified)]
+    reasons = _why(summary)
+    if reasons:
+        lines += ["", "Why", *reasons]
+    if summary.run.documents:
+        lines += ["", "What waits", *_what_waits(summary)]
+        lines += ["", "What it cost", *_what_it_cost(summary, engine)]
+    lines += ["", "Next", *_next_commands(summary, examples), ""]
+    for line in lines:
+        typer.echo(line)
+
+
+def _certified(examples: Sequence[OutcomeRow], engine: Engine) -> Certified:
+    """Return the proofs behind the routes of these outcomes.
+
+    A model in a route has a confidence threshold if a certificate set one.
+    """
+    certificates = engine.policy.certificates
     certified: Certified = {}
     for row in examples:
         route = row.outcome.route
         for model, threshold in (route.thresholds if route else {}).items():
             step = row.outcome.step
-            agreement = agreement_behind(
-                engine.policy.certificates, step, model, threshold
-            )
-            certified[step, model] = agreement.teacher if agreement else None
-    lines = ["", "What happened", *_what_happened(summary, engine, certified)]
-    lines += ["", "Why", *_why(summary, certified)]
-    lines += ["", "Next", *_next_commands(summary, examples), ""]
-    for line in lines:
-        typer.echo(line)
+            agreement = agreement_behind(certificates, step, model, threshold)
+            if agreement:
+                proof = _Proof(None, agreement.teacher)
+            else:
+                proof = _Proof(certificates.find(step, [model]), None)
+            certified[step, model] = proof
+    return certified
 
 
 def _accepted_examples(summary: RunSummary, engine: Engine) -> list[OutcomeRow]:
@@ -88,18 +127,41 @@ def _what_happened(
         if deferred:
             parts.append(f"{deferred} deferred")
         lines.append(f"  {step}: {', '.join(parts) or 'nothing'}.")
-    # A reused answer is recorded as an attempt, but nothing was sent for it.
-    calls = plural(run.attempts - run.reused, "call")
-    if run.reused:
-        calls += f", {run.reused} paid answers reused"
-    cost = f"cost {usd(run.cost_known, run.cost_unknown)}"
-    if run.budget_usd is not None:
-        cost += f" of a budget of {usd(run.budget_usd)}"
-    lines.append(f"  {calls}; {cost}.")
-    if run.usage_unclear:
-        unclear = plural(run.usage_unclear, "call")
-        lines.append(f"  Usage of {unclear} unclear: the largest reading is billed.")
+    lines += _free_and_proven(summary, engine, certified)
     return lines + _left_out(engine)
+
+
+def _free_and_proven(
+    summary: RunSummary, engine: Engine, certified: Certified
+) -> Iterator[str]:
+    """Yield what certificates prove of the answers, and how many of these were free."""
+    for row in summary.rows:
+        proof = certified.get((row.step, row.model))
+        if proof is None or not row.accepted or row.shadow:
+            continue
+        answered = summary.outcomes[row.step].get("accepted", 0)
+        share = f"{row.accepted} of {answered} answers"
+        price = "free" if _is_free(row.model, engine) else "not free"
+        if proof.certificate is not None:
+            bound = proof.certificate.floor or proof.certificate.bound
+            sure = 1 - proof.certificate.alpha
+            yield (
+                f"  {row.step}: {share} are {price} and proven: at least {bound:.0%} of such "
+                f"answers are right ({sure:.0%} sure)."
+            )
+        elif proof.teacher is not None:
+            yield (
+                f"  {row.step}: {share} are {price} and certified for agreement with "
+                f"{proof.teacher}, which is no proof of correctness."
+            )
+
+
+def _is_free(name: str, engine: Engine) -> bool:
+    """Return True if the catalog has a price of 0 for the model."""
+    model = engine.policy.catalog.models.get(name)
+    if model is None or model.price == "unknown":
+        return False
+    return model.price.input == 0 and model.price.output == 0
 
 
 def _left_out(engine: Engine) -> list[str]:
@@ -111,55 +173,103 @@ def _left_out(engine: Engine) -> list[str]:
 def _model_part(row: SummaryRow, engine: Engine, certified: Certified) -> str:
     """Return the accepted answers of one model, and whether it is free and certified."""
     notes = []
-    model = engine.policy.catalog.models.get(row.model)
-    price = model.price if model else "unknown"
-    if price != "unknown" and price.input == 0 and price.output == 0:
+    if _is_free(row.model, engine):
         notes.append("free")
-    if (row.step, row.model) in certified:
-        teacher = certified[row.step, row.model]
-        notes.append(f"agrees with {teacher}" if teacher else "certified")
+    proof = certified.get((row.step, row.model))
+    if proof is not None:
+        notes.append(f"agrees with {proof.teacher}" if proof.teacher else "certified")
     text = f"{row.accepted} by {row.model}"
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-def _why(summary: RunSummary, certified: Certified) -> list[str]:
+def _why(summary: RunSummary) -> list[str]:
+    """Return which answers were not taken; empty where only what waits says why."""
     lines = []
-    of_correctness = {
-        model for (_, model), teacher in certified.items() if teacher is None
-    }
-    for (step, model), teacher in sorted(certified.items()):
-        if teacher is not None:
+    for row in summary.rows:
+        if row.shadow or not (row.reasks or row.escalations):
+            continue
+        faults = _faults(row)
+        of = f"{row.model} in {row.step}"
+        if row.reasks:
+            asked = "1 answer" if row.reasks == 1 else f"{row.reasks} answers"
+            lines.append(f"  {of}: {asked} failed a check, and it was asked again.")
+        if row.escalations:
             lines.append(
-                f"  {model} in {step}: certified for agreement with {teacher}, which is no proof "
-                "of correctness; the rest goes to the next model."
+                f"  {of}: {row.escalations} of {plural(row.documents, 'document')} went to the "
+                f"next model{faults}."
             )
-    if of_correctness:
-        models = ", ".join(sorted(of_correctness))
-        lines.append(
-            f"  {models}: certified for answers with a high confidence; the rest goes to the next "
-            "model."
-        )
-    reasks = sum(row.reasks for row in summary.rows if not row.shadow)
-    if reasks:
-        lines.append(
-            f"  {reasks} times an answer failed a check, and the same model was asked again."
-        )
-    escalations = sum(row.escalations for row in summary.rows if not row.shadow)
-    if escalations:
-        lines.append(
-            f"  {escalations} times an answer failed a check, and the document went to the next "
-            "model."
-        )
-    for remedy, cause, rows in by_cause(summary.deferred):
-        lines += _why_deferred(remedy, cause, rows)
     if lines:
         return lines
+    if summary.deferred:
+        return []
     accepted = sum(counts.get("accepted", 0) for counts in summary.outcomes.values())
     if accepted:
         return ["  Each answer of the first model in its route passed all checks."]
     if summary.run.documents:
         return ["  Every document was skipped: no step applied to it."]
     return ["  No step had a document to work on, so no model was called."]
+
+
+def _faults(row: SummaryRow) -> str:
+    """Return what a model's failed answers were, such as `, as the answer was too long (3)`."""
+    faults = [
+        f"{_FAULTS.get(check, f'failing {check}')} ({count})"
+        for check, count in row.checks_failed.items()
+    ]
+    if not faults:
+        return ""
+    return f", as the answer was {', '.join(faults)}"
+
+
+def _what_waits(summary: RunSummary) -> list[str]:
+    """Return what documents wait for, by the cause."""
+    lines = []
+    for remedy, cause, rows in by_cause(summary.deferred):
+        lines += _why_deferred(remedy, cause, rows)
+    return lines or ["  Nothing waits for a person."]
+
+
+def _what_it_cost(summary: RunSummary, engine: Engine) -> list[str]:
+    """Return the cost, beside that of the strongest model for every document."""
+    run = summary.run
+    # A reused answer is recorded as an attempt, but nothing was sent for it.
+    calls = plural(run.attempts - run.reused, "call")
+    if run.reused:
+        calls += f", {run.reused} paid answers reused"
+    cost = f"cost {usd(run.cost_known, run.cost_unknown)}"
+    if run.budget_usd is not None:
+        cost += f" of a budget of {usd(run.budget_usd)}"
+    lines = [f"  {calls}; {cost}."]
+    if run.usage_unclear:
+        unclear = plural(run.usage_unclear, "call")
+        lines.append(f"  Usage of {unclear} unclear: the largest reading is billed.")
+    return lines + _against_strongest(summary, engine)
+
+
+def _against_strongest(summary: RunSummary, engine: Engine) -> list[str]:
+    """Return what the strongest model would have cost; empty where nothing was answered."""
+    facts = ProjectFacts(catalog=engine.policy.catalog)
+    if facts.best is None:
+        return ["  Always the strongest model: unknown, as no model has a price."]
+    saving = total_saving_of(engine.ledger, [summary.run.id], facts)
+    if saving is None:
+        return []
+    name = f"Always {facts.best.name}, the strongest model with a known price"
+    if saving.best_cost is None:
+        return [f"  {name}: unknown, as calls of unknown cost are among it."]
+    about = "about " if saving.estimated else ""
+    line = f"  {name}: {about}{usd(saving.best_cost)}"
+    if saving.saved is None:
+        line += "; the difference is unknown"
+    elif saving.share is not None and saving.saved > 0:
+        line += f", so {saving.share:.0%} were saved"
+    lines = [f"{line}."]
+    if saving.barred:
+        barred = plural(saving.barred, "call")
+        lines.append(
+            f"  {barred} count the same on both sides: a guard keeps these documents from it."
+        )
+    return lines
 
 
 def _why_deferred(
@@ -187,13 +297,13 @@ def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]
             "the outcome of every document and step",
         )
     ]
-    for remedy, _, rows in _most_first(summary.deferred)[:_MOST_REMEDIES]:
+    for remedy, _, rows in _most_first(summary.deferred):
         again = command_again(summary.run)
         command = command_for(remedy, summary.run, rows[0], again)
         commands.append((command, remedy.purpose))
     if not summary.run.documents:
         commands = [("tierwise runs", "the runs so far, with what each did")]
-    elif not summary.deferred:
+    else:
         if examples:
             # Quoted, since a file's name may contain spaces, and the line is to be copied.
             document = shlex.quote(examples[0].document_id)
@@ -203,7 +313,10 @@ def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]
             )
         commands.append((f"tierwise report {run_id}", "the figures as an HTML page"))
     # Two causes may have the same command, and one the command that is there already.
-    commands = list(dict(reversed(commands)).items())[::-1]
+    purposes: dict[str, str] = {}
+    for command, purpose in commands:
+        purposes.setdefault(command, purpose)
+    commands = list(purposes.items())[:_COMMANDS]
     width = max(len(command) for command, _ in commands)
     return [f"  {command:<{width}}  {purpose}" for command, purpose in commands]
 
