@@ -11,6 +11,14 @@ FAST := $(addprefix tests/test_,$(addsuffix .py,architecture help cli_imports ou
 	checks prompts tokens catalog rules router budget certificates correctness golden faults limits \
 	cascade gateway ledger spool testing progress))
 
+# In a terminal the tools of the recipe show bars. Elsewhere a line every 5 seconds says that it goes on; the sleep has no
+# output of its own, so that it keeps no pipe open.
+define with_progress
+quiet=; if ! test -t 2; then quiet=-q; started=$$SECONDS; \
+	while sleep 5 > /dev/null 2>&1; do echo "$$(printf '%4d' $$((SECONDS - started))) s  $(1)"; done & \
+	trap "kill $$! 2> /dev/null" EXIT; fi
+endef
+
 .PHONY: help demo ui fast test ui-test real-model server-test oncall-test oncall-week scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
@@ -22,16 +30,18 @@ help:            ## Show this list
 		|| { echo "tierwise needs Python 3.11 to 3.13; set PYTHON=/path/to/one"; exit 1; }
 	@test -x $(BIN)/python || { echo "creating the environment .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing $$(grep -c '^[a-z0-9].*==' requirements.lock) packages into .venv (a minute or more)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@$(call with_progress,installing); \
+		$(BIN)/python -m pip install -q --disable-pip-version-check uv && \
+		$(BIN)/uv pip install $$quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
+		$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@echo "compiling tierwise"
 	@$(BIN)/python -m compileall -q src  # with PYTHONDONTWRITEBYTECODE set, each command would compile again
 	@touch $@
 
 demo: .venv/ready  ## Set everything up and run the main job on real local models
-	@$(BIN)/tierwise fetch qwen-0.5b qwen-1.5b
-	@$(BIN)/tierwise train classify > /dev/null
+	@echo "looking for the weights of three models (1.7 GB, downloaded once)"
+	@$(BIN)/tierwise fetch e5-small qwen-0.5b qwen-1.5b
+	@set -o pipefail; $(BIN)/tierwise train classify | sed -n 1p
 	$(BIN)/tierwise run support_inbox --source examples/inbox
 
 ui: .venv/ready  ## Show the runs in Prefect's UI
