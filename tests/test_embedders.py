@@ -136,6 +136,14 @@ def test_a_wrong_entry_is_refused_at_its_place(
     assert raised.value.line > 1
 
 
+def test_embedders_are_written_under_models(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    data = {"version": 1, "tiers": TIERS, "models": {}, "embedders": {"mine": ENCODER}}
+    path.write_text(json.dumps(data, indent=1))
+    with pytest.raises(ConfigError, match="are entries under `models`"):
+        load_catalog(path)
+
+
 def test_an_entry_may_start_from_another_embedder() -> None:
     catalog = Catalog.model_validate(
         {

@@ -459,6 +459,7 @@ class Catalog(Settings):
         {},
         validation_alias=AliasPath("models"),
         description="Each embedder by its name: the entries with `kind: embedder`.",
+        json_schema_extra={"under": "models"},  # for the reference
     )
     _path: Path | None = PrivateAttr(default=None)
 
@@ -686,6 +687,9 @@ def embedders_written_in(data: Any) -> frozenset[str]:
 
 def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
     """Yield the errors that need more than one setting to see."""
+    if isinstance(source.data, dict) and "embedders" in source.data:
+        message = "embedders are entries under `models`, with `kind: embedder`"
+        yield source.error(message, ("embedders",))
     for key, model in catalog.models.items():
         location = ("models", key)
         if model.name != key:
