@@ -267,7 +267,7 @@ def _against_strongest(summary: RunSummary, engine: Engine) -> list[str]:
     if saving.barred:
         barred = plural(saving.barred, "call")
         lines.append(
-            f"  {barred} count the same on both sides: a guard keeps these documents from it."
+            f"  The same on both sides: {barred}, as a guard keeps these documents from it."
         )
     return lines
 
