@@ -99,6 +99,7 @@ def screen(
         capsys.readouterr()
         print_last_screen(summarize_run(engine.records, run.id), engine)
     sections: dict[str, list[str]] = {}
+    heading = ""
     for line in capsys.readouterr().out.splitlines():
         if line.startswith("  "):
             sections[heading].append(line.strip())
