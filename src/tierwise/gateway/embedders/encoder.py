@@ -108,7 +108,7 @@ class Encoder:
         for window in (encoding, *encoding.overflowing):
             special = sum(window.special_tokens_mask)
             tokens = max(1, len(window.ids) - special)
-            total += tokens * self.pooled(window.ids)
+            total += tokens * self._pooled_window(window.ids)
         length = float(numpy.linalg.norm(total))
         if not math.isfinite(length) or length == 0:
             raise WeightsError(
@@ -117,6 +117,18 @@ class Encoder:
             )
         vector: NDArray[Any] = (total / length).astype(numpy.float32)
         return vector
+
+    def _pooled_window(self, ids: Sequence[int]) -> NDArray[Any]:
+        """Return the pooled output of a window. Raises WeightsError when the model refuses it."""
+        try:
+            return self.pooled(ids)
+        except Exception as error:  # noqa: BLE001 - the library's errors have no common class
+            reason = str(error).partition("\n")[0]
+            raise WeightsError(
+                f"the model cannot read {len(ids)} tokens at once ({reason}); "
+                "lower `window_tokens` in the catalog to what its model card says",
+                model=self.name,
+            ) from None
 
     def pooled(self, ids: Sequence[int]) -> NDArray[Any]:
         """Return the pooled output for the tokens of one window, as float64."""
