@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
+from tasks.classify import classify
 from tests.kit.golden_sets import WORDS, right
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Terminal
+from tierwise.engine import Engine
+from tierwise.evidence.distil.pool import is_set_aside
 from tierwise.policy.certificates import load_certificates
-from tierwise.project import CERTIFICATES
+from tierwise.project import CERTIFICATES, Project
+from tierwise.records import Batch, Document
 
 TOPICS = """
   topics:
@@ -350,3 +354,86 @@ def test_the_labels_of_people_keep_their_classifier(
     assert "trained on people's labels" in done.err
     assert "classify-distilled" in done.err
     assert servers[1].count == 0
+
+
+def test_labels_of_samples_turn_agreement_into_correctness(
+    project: Path, terminal: Terminal, servers: tuple[Standin, Standin]
+) -> None:
+    """Counted samples alone, in their order, and none that is hard is left out."""
+    (project / "pyproject.toml").write_text('[tool.tierwise]\nkeep_text = "all"\n')
+    rules = project / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text() + "shadow: {share: 1}\n")
+    assert distil(terminal, project).code == 0
+    inbox(project, 400, "later.jsonl")
+    rows = [
+        json.loads(line)
+        for line in (project / "later.jsonl").read_text().split("\n")
+        if line
+    ]
+    documents = tuple(
+        Document(
+            id=f"later-{row['id']}",
+            text=f"Later: {row['text']}",
+            sensitivity="internal",
+        )
+        for row in rows
+    )
+    with Engine(Project(project), env={}) as engine:
+        batch = Batch(documents)
+        labels = {"labels": list(WORDS)}
+        with engine.recorded_run("week") as run:
+            done = engine.run_batch(run, classify.spec, batch, labels)
+        outcomes = [document.outcomes["classify"] for document in done.load()]
+        assert {outcome.model for outcome in outcomes} == {"topics"}
+        assert terminal("golden", "samples", "classify", cwd=project).code != 0
+        counted = [
+            sample
+            for sample in engine.ledger.samples.of_step("classify")
+            if sample.counted and not sample.shadow
+        ]
+        aside = {document.hash for document in documents if is_set_aside(document.text)}
+        asked_again = next(each for each in counted if each.document_hash in aside)
+        # the last but one has no label, so nothing counts from there on
+        for sample in counted[:-2]:
+            engine.ledger.samples.label(sample.item, "accepted", "anna")
+        engine.ledger.samples.label(asked_again.item, "neither", "anna")
+        engine.ledger.samples.label(counted[-1].item, "accepted", "anna")
+    hard = asked_again.item
+    refused = terminal("golden", "samples", "classify", cwd=project)
+    assert refused.code != 0
+    assert f"--answer {hard}=LABEL" in refused.err
+    assert not (project / "golden" / "classify-sampled.jsonl").exists()
+    for answer, words in [("weather", "weather"), ("", "ID=LABEL")]:
+        done_ = terminal(
+            "golden", "samples", "classify", "--answer", f"{hard}={answer}", cwd=project
+        )
+        assert done_.code != 0
+        assert words in done_.err
+    other = next(label for label in WORDS if label != asked_again.value["label"])
+    written = terminal(
+        "golden", "samples", "classify", "--answer", f"{hard}={other}", cwd=project
+    )
+    assert written.code == 0, written.err
+    assert "may have been taught" in written.err
+    path = project / "golden" / "classify-sampled.jsonl"
+    golden = [json.loads(line) for line in path.read_text().splitlines()]
+    assert 40 < len(golden) < len(counted) - 2
+    assert {row["reviewer"] for row in golden} == {"anna"}
+    # the answer stays for the next call
+    again = terminal("golden", "samples", "classify", cwd=project)
+    assert again.code == 0, again.err
+    assert [json.loads(line) for line in path.read_text().splitlines()] == golden
+    # correctness, in the ordinary way
+    rules.write_text(rules.read_text() + "floors: {classify: 0.8}\n")
+    certified = terminal(
+        *("certify", "classify", "-m", "topics", "--yes"),
+        *("--golden", "golden/classify-sampled.jsonl"),
+        cwd=project,
+    )
+    assert certified.code == 0, certified.err
+    [certificate] = load_certificates(project / CERTIFICATES).certificates
+    assert certificate.covers(0.8)
+    explained = terminal(
+        "explain", "--step", "classify", "--sensitivity", "confidential", cwd=project
+    )
+    assert "capable of 0.8" in " ".join(explained.out.split())

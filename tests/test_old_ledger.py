@@ -158,6 +158,7 @@ USES: dict[str, list[Use]] = {
         )
     ],
     "golden add": [use(f"golden add {MORNING}", "reply")],
+    "golden samples": [use("golden samples reply", "sample", code=2)],
     "diff": [
         use(
             "diff routing_rules/rules.yaml routing_rules/rules.yaml --since 9000w",

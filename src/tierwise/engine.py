@@ -531,11 +531,18 @@ class Engine:
             thresholds=thresholds or {},
         )
 
-    def current(self, step: Step, parameters: Mapping[str, Any]) -> Current:
-        """Return what a certificate for this step with these parameters must agree with today."""
+    def current(
+        self, step: Step, parameters: Mapping[str, Any], golden: str | None = None
+    ) -> Current:
+        """Return what a certificate for this step with these parameters must agree with today.
+
+        `golden` is the file name of a golden set that no certificate may name yet.
+        """
         selector = self._selector(step.name)
         examples_hash = selector.hash if selector else None
-        current = current_of(self.project, self.env, step, parameters, examples_hash)
+        current = current_of(
+            self.project, self.env, step, parameters, examples_hash, golden
+        )
         demoted_here = {
             models: reason
             for (step_name, models), reason in self.policy.demoted.items()

@@ -111,10 +111,14 @@ def current_of(
     step: Step,
     parameters: Mapping[str, Any],
     examples_hash: str | None = None,
+    golden: str | None = None,
 ) -> Current:
-    """Return what a certificate for a step must agree with today."""
+    """Return what a certificate for a step must agree with today.
+
+    `golden` is the file name of a golden set that no certificate may name yet.
+    """
     evidence = step_evidence(project, step, parameters)
-    return current_for(project, env, step.name, evidence, examples_hash)
+    return current_for(project, env, step.name, evidence, examples_hash, golden)
 
 
 def current_for(
@@ -123,6 +127,7 @@ def current_for(
     step: str,
     evidence: StepEvidence,
     examples_hash: str | None = None,
+    golden: str | None = None,
 ) -> Current:
     """Return what a certificate must agree with today, for a step whose evidence is known."""
     prompt = project.prompts[evidence.prompt]
@@ -143,7 +148,7 @@ def current_for(
         unidentified=identities.unknown,
         prompt_hash=prompt.hash,
         step_hash=evidence.step_hash,
-        measures=_measures(project, step, evidence),
+        measures=_measures(project, step, evidence, golden),
         goldens=_goldens(project, step),
         escalate=project.rules.escalate.as_evidence(),
         today=datetime.date.today(),
@@ -179,9 +184,13 @@ def _measured_identity(
     return identity
 
 
-def _measures(project: Project, step: str, evidence: StepEvidence) -> dict[str, str]:
+def _measures(
+    project: Project, step: str, evidence: StepEvidence, golden: str | None
+) -> dict[str, str]:
     """Return the hash of the measure by golden set: each may have criteria of its own."""
     golden_sets = {f"{step}.jsonl"}
+    if golden is not None:
+        golden_sets.add(golden)
     for certificate in project.certificates.certificates:
         if certificate.step == step:
             golden_sets.add(certificate.golden)

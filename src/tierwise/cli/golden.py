@@ -15,7 +15,7 @@ golden = command_group("Turn reviewed answers into labelled examples.")
 
 @golden.callback()
 def _group() -> None:
-    """Keep `add` a command of its own, although it is the only one."""
+    """Two commands: answers of a run, and labelled samples."""
 
 
 @golden.command("add")
@@ -67,3 +67,60 @@ def add(
         typer.echo("nothing was added")
     for document, reason in added.left_out:
         typer.echo(f"left out {document}: {reason}", err=True)
+
+
+@golden.command("samples")
+def samples(
+    step: Annotated[
+        str, typer.Argument(metavar="STEP", help="A step whose samples are labelled.")
+    ],
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID=LABEL",
+            help="The right label of a sample of which neither answer is right; may be repeated.",
+        ),
+    ] = None,
+    include_confidential: Annotated[
+        bool,
+        typer.Option(
+            "--include-confidential",
+            help="Also write confidential and restricted texts.",
+        ),
+    ] = False,
+) -> None:
+    """Write the labelled samples of a step to golden/STEP-sampled.jsonl.
+
+    Samples are drawn by chance from production, so what people say of them measures correctness
+    without bias: also of a classifier that so far only agrees with a teacher. Only samples marked
+    `counts` become rows, in the order of recording, up to the first without a label. None is left
+    out because it is hard: where neither answer is right, give the right one by `--answer`.
+
+    Then certify on them: `tierwise certify STEP --golden golden/STEP-sampled.jsonl`.
+    """
+    from tierwise.review.sampled_rows import write_sampled_rows
+
+    project = find_project()
+    given = {}
+    for text in answer or []:
+        item, mark, label = text.partition("=")
+        if not mark or not item or not label:
+            raise Misuse(f"--answer '{text}' is not ID=LABEL")
+        given[item] = label
+    with open_ledger(project) as ledger:
+        written = write_sampled_rows(
+            ledger, project, step, given, confidential=include_confidential
+        )
+    path = written.path.relative_to(project.root)
+    for document, reason in written.left_out:
+        typer.echo(f"left out {document}: {reason}", err=True)
+    if not written.rows:
+        typer.echo("nothing was written")
+        return
+    typer.echo(f"{written.rows} rows in {path}")
+    if written.waiting:
+        typer.echo(
+            f"{written.waiting} more counted samples follow once the first of them is labelled: "
+            "tierwise label"
+        )
+    typer.echo(f"Next: tierwise certify {step} --golden {path}")

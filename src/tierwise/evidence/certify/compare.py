@@ -114,8 +114,7 @@ def look_at(
     The same labels, floor, candidates and rules are the same look again, and spend nothing: the
     result is the same. Answers that are asked for anew are another look.
     """
-    engine = evaluation.engine
-    current = engine.current(evaluation.step, evaluation.parameters)
+    current = evaluation.current
     names = {name for chain in candidates for name in chain}
     judged = None
     if evaluation.judge:
@@ -206,7 +205,7 @@ def _shown_before(
     """Return the valid certificates of this step that meet its floor, by their models."""
     if evaluation.fresh_since is not None:
         return {}
-    current = evaluation.engine.current(evaluation.step, evaluation.parameters)
+    current = evaluation.current
     return {
         certificate.models: certificate
         for certificate in earlier
@@ -225,7 +224,7 @@ def larger_certificates(
     evaluation: Evaluation, candidates: Iterable[Chain], earlier: Iterable[Certificate]
 ) -> dict[Chain, Certificate]:
     """Return the valid certificates of candidates that rest on more labels than there are now."""
-    current = evaluation.engine.current(evaluation.step, evaluation.parameters)
+    current = evaluation.current
     wanted = set(candidates)
     size = len(evaluation.golden.examples)
     return {

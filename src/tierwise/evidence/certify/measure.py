@@ -19,6 +19,7 @@ from tierwise.evidence.certify.levels import Level
 from tierwise.evidence.certify.wrong_answers import WrongAnswer, wrong_answer
 from tierwise.evidence.judge import HumanLabel, JudgeValidation
 from tierwise.policy.certificates import (
+    Current,
     MeanUsage,
     Shortfall,
     labels_needed,
@@ -56,6 +57,13 @@ class Evaluation:
     # epoch seconds: older paid answers are asked for again
     fresh_since: float | None = None
     on_progress: OnProgress = _ignore_progress
+
+    @property
+    def current(self) -> Current:
+        """What a certificate from this golden set has to agree with."""
+        # what is right by a teacher's labels is the same everywhere, and has no hash
+        golden = None if self.teacher is not None else self.golden.path.name
+        return self.engine.current(self.step, self.parameters, golden)
 
     @property
     def golden_name(self) -> str:

@@ -302,7 +302,7 @@ def _comparison(
 ) -> dict[str, Any]:
     """Return the fields of a certificate that say what was compared."""
     engine = evaluation.engine
-    current = engine.current(evaluation.step, evaluation.parameters)
+    current = evaluation.current
     reference = floor.reference or ""
     return {
         "at_most_worse": floor.worse,

@@ -59,7 +59,7 @@ def certificate_of(
     if judged and (judged.open_labels or not judged.human_labels):
         return None
     engine = evaluation.engine
-    current = engine.current(evaluation.step, evaluation.parameters)
+    current = evaluation.current
     certificate = Certificate(
         **current.evidence(
             measurement.models, evaluation.golden_name, measurement.threshold

@@ -12,7 +12,11 @@ from tierwise.evidence.distil.distil import (
     label_to_learn,
     measured_agreement,
 )
-from tierwise.evidence.distil.labels import TeacherLabels, distilled_file
+from tierwise.evidence.distil.labels import (
+    TeacherLabels,
+    distilled_file,
+    may_be_learned_from,
+)
 from tierwise.evidence.distil.pool import Pool, pool_of
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "distilled_file",
     "label_to_certify",
     "label_to_learn",
+    "may_be_learned_from",
     "measured_agreement",
     "pool_of",
 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tierwise.errors import ConfigError, unknown_name
+from tierwise.evidence.distil.pool import is_set_aside
 from tierwise.records import SENSITIVITIES, Document, Sensitivity
 from tierwise.steps.teacher_mark import MARK, has_mark
 from tierwise.text.files import write_atomically
@@ -28,6 +29,14 @@ Purpose = Literal["learn", "certify"]
 def distilled_file(root: Path, step: str) -> Path:
     """Return the file with the teacher's labels of a step."""
     return root / FOLDER / f"{step}.jsonl"
+
+
+def may_be_learned_from(root: Path, step: str, text: str) -> bool:
+    """Return True for a text that `distil` may have chosen to teach a classifier of the step.
+
+    What it chose is harder than the rest, so that the rest alone would measure too well.
+    """
+    return distilled_file(root, step).exists() and not is_set_aside(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

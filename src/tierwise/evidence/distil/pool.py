@@ -79,7 +79,7 @@ def pool_of(
             repeated += 1
             continue
         seen.add(text)
-        place = hash_share(_SALT, text)
+        place = _place(text)
         if place < SET_ASIDE:
             certify.append((place, document))
         else:
@@ -95,6 +95,15 @@ def pool_of(
         withheld=withheld,
         withheld_because=because,
     )
+
+
+def is_set_aside(text: str) -> bool:
+    """Return True for a text that no classifier is taught by `distil`."""
+    return _place(normalised(text)) < SET_ASIDE
+
+
+def _place(text: str) -> Fraction:
+    return hash_share(_SALT, text)
 
 
 def _refusal(document: Document, step: Step, rules: Rules, tier: str) -> str | None:

@@ -200,6 +200,10 @@ class Samples:
         """Return the labelled samples of a step, in the order of recording."""
         return self._read(AuditRecord.step == step, AuditRecord.right.is_not(None))
 
+    def of_step(self, step: str) -> list[Audit]:
+        """Return the samples of a step, labelled or not, in the order of recording."""
+        return self._read(AuditRecord.step == step)
+
     def of_models(self, step: str, models: str, identity: str) -> list[Audit]:
         """Return the samples of one model or chain, in the order of recording."""
         return self._read(
