@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument(
         "--splits", type=int, default=6, help="how often classifiers are trained"
     )
+    parser.add_argument("--learned-from", type=int, help="labels to train on")
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -91,10 +92,16 @@ def main() -> None:
         frugalml(options.data or DATA / "outcomes", options.draws, random)
     elif options.what == "banking":
         messages = load_labelled(options.data or DATA / "banking77/messages.csv")
-        design = Design(1_500, (400, 1_000), (0.9, 0.95), options.draws, options.splits)
+        learned_from = options.learned_from or 2_000
+        design = Design(
+            learned_from, (400, 1_000), (0.9, 0.95), options.draws, options.splits
+        )
         classifiers(messages, design, options.features, random)
     elif options.what == "inbox":
-        design = Design(130, (185, 530), (0.7, 0.8, 0.9), options.draws, options.splits)
+        learned_from = options.learned_from or 130
+        design = Design(
+            learned_from, (185, 530), (0.7, 0.8, 0.9), options.draws, options.splits
+        )
         classifiers(inbox(), design, options.features, random)
     else:
         false_certificates(options.draws, random)
@@ -192,7 +199,7 @@ def classifiers(
             accuracies[name].append(float(items.right.mean()))
             print(
                 f"split {number + 1} of {design.splits}, {name}: {items.right.mean():.3f} right, "
-                f"{perf_counter() - started:.0f} s",
+                f"{perf_counter() - started:.0f} s, C {regularisations(classifier)}",
                 flush=True,
             )
             foretold = classifier_foretells(classifier)
@@ -212,6 +219,13 @@ def classifiers(
             f"| {name} | {floor:g} | {size} | {right:.3f} | {old:.2f} | {new:.2f} "
             f"| {possible:.2f} |"
         )
+
+
+def regularisations(classifier: Classifier) -> str:
+    metadata = classifier.metadata
+    if not metadata.members:
+        return f"{metadata.regularisation:g}"
+    return ", ".join(f"{member.regularisation:g}" for member in metadata.members)
 
 
 def drawn(

@@ -11,9 +11,10 @@ import pytest
 
 from tasks.classify import classify
 from tests.kit.projects import make_project, model
-from tests.kit.standin import Standin
+from tests.kit.standin import Fault, Request, Standin, raw, status
 from tests.kit.terminal import Terminal
 from tests.kit.tiny_encoder import entry, write_encoder
+from tests.kit.word_encoder import WordEncoder
 from tierwise.documents import read_documents
 from tierwise.engine import Engine
 from tierwise.errors import ConfigError
@@ -234,6 +235,51 @@ def test_a_confidential_text_never_goes_to_an_embedder_outside(
     ]
     assert rejection.kind == "guard"
     assert "/v1/embeddings" not in {request.path for request in standin.requests}
+
+
+def embeddings(request: Request) -> Fault:
+    """Vectors as the encoder of the tests has them."""
+    vectors = WordEncoder().embed(request.body["input"])
+    rows = [
+        {"object": "embedding", "index": index, "embedding": vector}
+        for index, vector in enumerate(vectors.tolist())
+    ]
+    return raw(json.dumps({"object": "list", "data": rows, "model": "e5"}))
+
+
+def test_an_embedder_outside_is_sent_the_text_of_other_documents_and_nothing_else(
+    hosted: Path, terminal: Terminal, standin: Standin
+) -> None:
+    standin.answer(embeddings)
+    trained(hosted, terminal)
+    standin.requests.clear()
+    outcome = ask(hosted, sensitivity="internal")
+    assert (outcome.status, outcome.model) == ("accepted", "topics")
+    assert outcome.attempts[0].tier == "clarifai"
+    assert outcome.value["label"] == "delivery"
+    assert {request.path for request in standin.requests} == {"/v1/embeddings"}
+    sent = [text for request in standin.requests for text in request.body["input"]]
+    assert all(text in GERMAN for text in sent)
+    # an explanation sends nothing
+    before = standin.count
+    assert "words that decided" not in explained(hosted, terminal)
+    assert standin.count == before
+
+
+def test_a_server_that_is_out_hands_the_document_to_the_next_model(
+    hosted: Path, terminal: Terminal, standin: Standin
+) -> None:
+    standin.answer(embeddings)
+    trained(hosted, terminal)
+    answer = json.dumps({"label": "billing", "evidence": "Paket"})
+    standin.answer(
+        lambda request: (
+            status(400, "no") if request.path.endswith("embeddings") else answer
+        )
+    )
+    outcome = ask(hosted, sensitivity="internal")
+    assert outcome.model == "large"
+    assert outcome.attempts[0].model == "topics"
 
 
 def test_confidential_examples_are_never_sent_to_an_embedder_outside(

@@ -338,7 +338,8 @@ def _parsed(body: bytes) -> Any:
 
 
 def _encoder(path: str) -> Callable[[Request, str, Fault, int], dict[str, Any]] | None:
-    if path.endswith("/chat/completions"):
+    # the answer to a request for embeddings has to be a whole body: see `raw`
+    if path.endswith(("/chat/completions", "/embeddings")):
         return _openai
     if path.endswith("/v1/messages"):
         return _anthropic
