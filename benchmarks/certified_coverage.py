@@ -434,7 +434,10 @@ def coverage(items: Items, threshold: float | None) -> float:
 
 
 def is_false(items: Items, threshold: float | None, floor: float) -> bool:
-    return threshold is not None and items.kept(threshold).right.mean() < floor
+    if threshold is None:
+        return False
+    # numpy's truth values cannot be averaged by `statistics`
+    return bool(items.kept(threshold).right.mean() < floor)
 
 
 def coverage_knowing_all(items: Items, floor: float) -> float:

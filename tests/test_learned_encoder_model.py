@@ -349,3 +349,68 @@ def test_examples_are_never_selected_by_a_server_outside(hosted: Path) -> None:
     path.write_text(path.read_text().replace("\n  large:", named))
     with pytest.raises(ConfigError, match="hosted is a server outside the house"):
         load_catalog(path)
+
+
+# --- near duplicates -----------------------------------------------------------------------------
+
+
+def set_near_duplicates(root: Path, name: str) -> None:
+    (root / "pyproject.toml").write_text(
+        f'[tool.tierwise]\nnear_duplicates = "{name}"\n'
+    )
+
+
+def test_training_says_how_many_examples_nearly_repeat_a_golden_text(
+    make: MakeProject, terminal: Terminal
+) -> None:
+    root = make()
+    golden = {"id": "g", "text": "Paket spät", "label": "delivery"}
+    write(root / "golden" / "classify.jsonl", [golden])
+    repeated = {"id": "again", "text": "late parcel courier", "label": "delivery"}
+    write(root / "golden" / "classify-examples.jsonl", [*rows(), repeated])
+    assert "nearly repeat" not in terminal("train", "classify", cwd=root).out
+    set_near_duplicates(root, "words")
+    done = terminal("train", "classify", cwd=root)
+    assert done.code == 0, done.err
+    said = "1 example nearly repeats a text of golden/classify.jsonl, such as again."
+    assert said in done.out
+    told = json.loads(terminal("train", "classify", "--json", cwd=root).out)
+    assert told["nearly_golden"] == ["again"]
+    set_near_duplicates(root, "wrods")
+    assert "no embedder named 'wrods'" in terminal("train", "classify", cwd=root).err
+
+
+def test_an_export_leaves_out_what_says_the_same_as_a_golden_text(
+    make: MakeProject, terminal: Terminal
+) -> None:
+    root = make()
+    trained(root, terminal)
+    inbox = root / "inbox"
+    inbox.mkdir()
+    (inbox / "a.txt").write_text("late parcel courier")
+    (inbox / "b.txt").write_text("Hello, the parcel is late again, and it rained.")
+    golden = {"id": "g", "text": "Paket spät", "label": "delivery"}
+    write(root / "golden" / "classify.jsonl", [golden])
+    with Engine(Project(root), env={}) as engine:
+        [batch] = read_documents(inbox, sensitivity="internal")
+        run = engine.start_run("inbox", parameters={"source": "inbox"})
+        engine.run_batch(run, classify.spec, batch, {"labels": LABELS})
+    command = ("export", "--step", "classify", "--in-house", "--force")
+    before = terminal(*command, cwd=root)
+    assert "in a golden set, or nearly" not in before.err
+    set_near_duplicates(root, "words")
+    after = terminal(*command, cwd=root)
+    assert "1  in a golden set, or nearly" in after.err
+
+
+def test_golden_texts_are_never_sent_to_a_server_outside_to_be_compared(
+    hosted: Path, terminal: Terminal, standin: Standin
+) -> None:
+    standin.answer(embeddings)
+    trained(hosted, terminal)
+    set_near_duplicates(hosted, "hosted")
+    before = standin.count
+    done = terminal("train", "classify", cwd=hosted)
+    assert done.code == 2
+    assert "names hosted, a server outside the house" in done.err
+    assert standin.count == before

@@ -39,6 +39,7 @@ from tierwise.text.yaml import YamlData, read_yaml
 
 if TYPE_CHECKING:
     from tierwise.gateway.learned.classifier import ClassifierMetadata
+    from tierwise.text.vectors import Encoder
 
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
@@ -115,6 +116,12 @@ class ProjectSettings(Scale):
         validate_default=True,
         description="A run has failed when more than this share of its documents waits, such as "
         "`50 %`; `never` to leave it. Documents that a route sends to a person do not count.",
+    )
+    near_duplicates: str | None = Field(
+        None,
+        description="An embedder of the catalog. `export` then leaves out texts that say nearly the "
+        "same as a golden text in other words, and `train` counts them; without it, `export` "
+        "compares characters.",
     )
     alerts: AlertSettings = Field(
         AlertSettings(),
@@ -305,6 +312,23 @@ class Project:
                 if name in secrets:
                     blocks[secrets[name]] = None
         return tuple(blocks)
+
+    def near_duplicate_encoder(self, env: Mapping[str, str]) -> Encoder | None:
+        """Return the embedder of the setting `near_duplicates`; None without it.
+
+        Raises Misuse for one outside the house, UnknownName, and ModelUnavailable.
+        """
+        name = self.settings.near_duplicates
+        if name is None:
+            return None
+        from tierwise.gateway.embedders import open_embedder
+
+        if not self.catalog.keeps_in_house(self.catalog.embedder(name)):
+            raise Misuse(
+                f"`near_duplicates` in pyproject.toml names {name}, a server outside the house, "
+                "and golden texts would be sent to it; name an embedder with `weights`"
+            )
+        return open_embedder(self.catalog, name, env)
 
     def identities(self, env: Mapping[str, str]) -> Identities:
         """Return the identity of every model, with variables filled in from `env`."""

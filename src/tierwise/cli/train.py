@@ -65,9 +65,9 @@ def train(
     """Train a step's local classifier from examples.
 
     The classifier answers on this machine, at no cost: in microseconds, or with an embedder in
-    milliseconds. It learns from labelled
-    examples, but never from those in golden/STEP.jsonl that it is certified on. The same examples
-    give the same model. Other examples give another model, which must be certified again.
+    milliseconds. It learns from labelled examples, but never from those in golden/STEP.jsonl that
+    it is certified on. The same examples give the same model. Other examples give another model,
+    which must be certified again.
     """
     from tierwise.evidence.training.labelled import Labelled
     from tierwise.gateway.learned import trained_file
@@ -109,6 +109,7 @@ def train(
         metadata,
         labelled,
         left_out=len(examples) - len(kept),
+        nearly_golden=_nearly_golden(project, kept, list(golden_texts.values())),
     )
     if as_json:
         print_json(data)
@@ -174,20 +175,45 @@ def _load_examples(
     return load_golden(path, at_least=1, allowed={form.field: form.labels}).examples
 
 
-def _golden_texts(project: Project, step: str) -> set[str]:
-    """Return the texts that models are certified on. Raises ConfigError for a vacuous row."""
+def _golden_texts(project: Project, step: str) -> dict[str, str]:
+    """Return the texts that models are certified on, by their normalised form.
+
+    Raises ConfigError for a vacuous row.
+    """
     from tierwise.evidence.certify import golden_faults
     from tierwise.steps.examples import load_golden
     from tierwise.text.terms import normalised
 
     path = project.root / "golden" / f"{step}.jsonl"
     if not path.exists():
-        return set()
+        return {}
     golden = load_golden(path, at_least=0)
     # A row that every answer passes would certify the classifier for nothing.
     for fault in golden_faults(project, step, outcomes_needed=False):
         raise fault
-    return {normalised(example.text) for example in golden.examples}
+    return {normalised(example.text): example.text for example in golden.examples}
+
+
+def _nearly_golden(
+    project: Project, examples: Sequence[Example], golden_texts: Sequence[str]
+) -> list[str]:
+    """Return the ids of examples that say nearly the same as a golden text.
+
+    They are found with the embedder of the setting `near_duplicates`; none without it.
+    """
+    encoder = project.near_duplicate_encoder(os.environ)
+    if encoder is None:
+        return []
+    from tierwise.text.near_duplicates import NearDuplicates
+
+    places = NearDuplicates(golden_texts, encoder).find(
+        [example.text for example in examples]
+    )
+    return [
+        example.id
+        for example, place in zip(examples, places, strict=True)
+        if place is not None
+    ]
 
 
 def open_encoders(project: Project, name: str) -> dict[str, Encoder]:
@@ -253,6 +279,7 @@ def _summary(
     labelled: Sequence[Labelled],
     *,
     left_out: int,
+    nearly_golden: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the trained classifier as plain data."""
     # Counted from the examples; the metadata has the labels, but not how many of each.
@@ -264,6 +291,7 @@ def _summary(
         "sensitivity": metadata.sensitivity,
         "examples": metadata.n,
         "left_out": left_out,
+        "nearly_golden": list(nearly_golden),
         "labels": {label: counts[label] for label in metadata.labels},
         "labels_left_out": {label: counts[label] for label in metadata.left_out},
         # The first point is that of all answers; the others are those with a higher confidence.
@@ -281,6 +309,14 @@ def _print(step: str, data: dict[str, Any]) -> None:
     if left_out:
         typer.echo(
             f"Left out: {left_out} that golden/{step}.jsonl has, on which it is certified"
+        )
+    alike = data["nearly_golden"]
+    if alike:
+        repeats = "repeats" if len(alike) == 1 else "repeat"
+        typer.echo(
+            f"{plural(len(alike), 'example')} nearly {repeats} a text of golden/{step}.jsonl, such as "
+            f"{alike[0]}. Texts that were written from each other make the accuracy that certify "
+            "measures too good: take them out of one of the two files."
         )
     for label, count in data["labels_left_out"].items():
         typer.echo(

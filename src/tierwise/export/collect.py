@@ -8,6 +8,7 @@ like any other.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,7 +228,8 @@ class _ExampleBuilder:
             for name, tier in project.catalog.tiers.items()
             if not tier.stays_in_house
         ]
-        self._golden = GoldenTexts(project.root / "golden")
+        encoder = project.near_duplicate_encoder(os.environ)
+        self._golden = GoldenTexts(project.root / "golden", encoder)
 
     def examples(
         self,
