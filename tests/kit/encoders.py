@@ -92,6 +92,26 @@ def write_encoder(path: Path, vectors: Any) -> Path:
     return path
 
 
+def write_pooling_encoder(path: Path, vectors: Any, *, third: str) -> Path:
+    """An encoder that pools by itself, by the attention mask, and wants the types of tokens."""
+    graph = Graph()
+    rows = graph.node("Gather", graph.constant(vectors), "input_ids")
+    mask = graph.node("Cast", "attention_mask", to=FLOAT)
+    axes = graph.constant(numpy.array([2], dtype=numpy.int64))
+    rows = graph.node("Mul", rows, graph.node("Unsqueeze", mask, axes))
+    types = graph.node("Cast", third, to=FLOAT)
+    rows = graph.node("Add", rows, graph.node("Unsqueeze", types, axes))
+    pooled = graph.node("ReduceMean", rows, axes=[1], keepdims=0)
+    graph.rename(pooled, "sentence_embedding")
+    tokens = (INT64, ("batch", "sequence"))
+    graph.write(
+        path,
+        {"input_ids": tokens, "attention_mask": tokens, third: tokens},
+        {"sentence_embedding": (FLOAT, ("batch", vectors.shape[1]))},
+    )
+    return path
+
+
 PIECES = ("<s>", "<pad>", "</s>", "<unk>", "▁", "▁card", "▁sun", "a", "c", "<mask>")
 NANO_WIDTH = 32
 

@@ -49,6 +49,8 @@ class SmallServer:
                     content if isinstance(content, bytes) else _json_with_nan(content)
                 )
                 self.send_response(status)
+                if self.path in small.redirects:
+                    self.send_header("Location", small.redirects[self.path])
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()

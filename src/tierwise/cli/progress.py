@@ -170,6 +170,7 @@ class DownloadBar(_Display):
             self._text = f"fetching {name}: {_megabytes(size)} MB"
         self._name = name
         self._task = bars.add_task(name, total=size)
+        self._total = size
 
     def __enter__(self) -> Self:
         self.start()
@@ -180,7 +181,11 @@ class DownloadBar(_Display):
         self._text = (
             f"fetching {self._name}: {_megabytes(done)} of {_megabytes(total)} MB"
         )
-        self._bars.update(self._task, completed=done, total=total)
+        if total != self._total:
+            # Another source has another size: the time that remains is estimated anew.
+            self._total = total
+            self._bars.reset(self._task, total=total)
+        self._bars.update(self._task, completed=done)
 
     def say(self, sentence: str) -> None:
         """Print a line above the bar."""
