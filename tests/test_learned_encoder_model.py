@@ -22,6 +22,7 @@ from tierwise.gateway.learned.files import read_metadata, trained_file
 from tierwise.policy.catalog import load_catalog
 from tierwise.project import CATALOG, Project
 from tierwise.records import Batch, Document, Outcome
+from tierwise.testing import StandIn
 
 LABELS = ["billing", "delivery"]
 GERMAN = "Guten Tag, mein Paket kommt zu spät, sagt der Bote"
@@ -341,6 +342,20 @@ def test_examples_are_selected_by_the_vectors_of_an_embedder(
         other = engine.current(classify.spec, {"labels": LABELS})
     assert current.identities["large"] != other.identities["large"]
     assert current.calls["large"] == other.calls["large"]
+
+
+def test_the_stand_in_of_a_projects_tests_needs_no_embedder(make: MakeProject) -> None:
+    """Neither for a classifier nor for the examples of a model: its files may not be there."""
+    root = make()
+    path = root / CATALOG
+    named = "\n  large:\n    embedder: words\n    examples: 2"
+    path.write_text(path.read_text().replace("\n  large:", named))
+    (root.parent / "encoder" / "model.onnx").unlink()
+    answer = {"label": "delivery", "evidence": "Paket"}
+    for name, others in (("topics", []), ("large", ["topics"])):
+        with StandIn(answer, root=root, unavailable=others) as models:
+            [outcome] = models.ask("classify", GERMAN, labels=LABELS)
+        assert (outcome.status, outcome.model) == ("accepted", name)
 
 
 def test_examples_are_never_selected_by_a_server_outside(hosted: Path) -> None:

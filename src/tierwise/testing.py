@@ -292,7 +292,8 @@ class _StandInProject(Project):
             "api_key": "none",
         }
         # without weights and classifier, so that every model is a language model on the socket
-        fields = model.model_dump(exclude={"weights", "learned"})
+        standing_for = {"weights", "learned", "embedder", "terms"}
+        fields = model.model_dump(exclude=standing_for)
         fields |= {
             "litellm_params": litellm_params,
             "lane": "lean",
