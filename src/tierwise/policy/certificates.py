@@ -31,6 +31,8 @@ from tierwise.text.settings import Settings
 from tierwise.text.yaml import read_yaml, write_yaml
 
 ALPHA = 0.05
+# floors of which it is said how many labels would show them
+FLOORS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)
 VALID_FOR = datetime.timedelta(days=180)
 HEADER = """\
 # Which model, or chain of models, was shown to meet a floor, and on what evidence.

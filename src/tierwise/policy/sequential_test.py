@@ -139,6 +139,55 @@ def demotion(
     return None
 
 
+def expected_until_demotion(
+    evidence: Evidence,
+    accuracy: float,
+    *,
+    alpha: float = ALPHA,
+    horizon: int = HORIZON,
+) -> float:
+    """Return about how many labels with this accuracy lead to a demotion; infinity: none do.
+
+    The capitals grow as expected, without the ups and downs of chance.
+    """
+    at_once = -math.log(alpha * _AT_ONCE)
+    later = math.log((horizon + 1) / (alpha * (1 - _AT_ONCE)))
+    fewest = math.inf
+    growth = _growth(evidence.floor, better=False)
+    for (up, down), staked in zip(growth, evidence.staked, strict=True):
+        gain = accuracy * up + (1 - accuracy) * down
+        if gain <= 0:
+            continue
+        capital = evidence.passed * up + evidence.failed * down
+        # the units that are staked before each label add up to this in the long run
+        units = -math.log1p(-math.exp(-gain))
+        until = min(
+            at_once + _log_of_bets() - capital,
+            later + _log_of_bets() - max(staked, units),
+        )
+        fewest = min(fewest, max(until, 0.0) / gain)
+    return fewest
+
+
+def expected_until_certified(
+    evidence: Evidence, accuracy: float, *, alpha: float = ALPHA
+) -> float:
+    """Return about how many labels with this accuracy show the floor; infinity: none do."""
+    fewest = math.inf
+    for up, down in _growth(evidence.floor, better=True):
+        gain = accuracy * up + (1 - accuracy) * down
+        if gain > 0:
+            capital = evidence.passed * up + evidence.failed * down
+            until = -math.log(alpha) + _log_of_bets() - capital
+            fewest = min(fewest, max(until, 0.0) / gain)
+    return fewest
+
+
+def _log_of_bets() -> float:
+    """Return the log of the number of bets: one of them has to reach this much more alone."""
+    return math.log(len(BETS))
+
+
 @lru_cache
 def _growth(floor: float, *, better: bool) -> tuple[tuple[float, float], ...]:
     """Return, for each bet, the addition to the log of its capital by a pass and by a failure.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tierwise.cli.render.lines import aligned, one_line
+from tierwise.policy.certificates import FLOORS
+from tierwise.policy.label_value import fall_to_notice, labels_until, outlook
+from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger
+    from tierwise.ledger.people.label_order import OpenDecision
     from tierwise.ledger.people.samples import Demoted, Item, Standing
+    from tierwise.policy.sequential_test import Evidence
 
 
 def item_lines(ledger: Ledger, item: Item) -> Iterator[str]:
@@ -58,6 +63,82 @@ def evidence_lines(standings: list[Standing], demotions: Demoted) -> Iterator[st
         for standing in standings
     ]
     yield from aligned(rows, indent="  ")
+
+
+def decision_lines(decisions: Iterable[OpenDecision]) -> Iterator[str]:
+    """Yield what further labels would settle, a line for each decision."""
+    rows = [(_decision_name(each), decision_text(each)) for each in decisions]
+    if rows:
+        yield "What further labels would show, the most likely to change something first"
+    yield from aligned(rows, indent="  ")
+
+
+def decision_line(decision: OpenDecision) -> str:
+    """Return what further labels would settle, in one line."""
+    return f"{_decision_name(decision)}: {decision_text(decision)}"
+
+
+def decision_text(each: OpenDecision) -> str:
+    """Return the labels so far, what they show, and how many are left until something changes."""
+    evidence = each.decision.evidence
+    counted = plural(evidence.n, "counted label")
+    parts = [
+        f"{counted}, {evidence.failed} wrong" if evidence.n else "no counted label"
+    ]
+    if each.unread:
+        parts[0] += f" ({each.unread} more behind a gap)"
+    if each.certificate is None:
+        parts.append(_promotion_text(each))
+    else:
+        parts += _demotion_texts(each)
+    if not each.is_settled:
+        parts.append(f"{len(each.waiting)} wait")
+    return "; ".join(parts)
+
+
+def _decision_name(each: OpenDecision) -> str:
+    shadow = " (shadow)" if each.certificate is None else ""
+    return f"{each.step}: {' > '.join(each.models)}{shadow}"
+
+
+def _promotion_text(each: OpenDecision) -> str:
+    evidence = each.decision.evidence
+    floor = f"{evidence.floor:g}"
+    if each.is_settled:
+        return f"worth certifying for {floor}"
+    rate = evidence.passed / evidence.n if evidence.n else 1.0
+    more = labels_until(each.decision, rate)
+    if more is None:
+        return f"not better than the floor of {floor} so far"
+    return f"{_about(more, evidence)} make it worth certifying for {floor}"
+
+
+def _demotion_texts(each: OpenDecision) -> Iterator[str]:
+    evidence = each.decision.evidence
+    if each.is_settled:
+        yield f"DEMOTED: below the floor of {evidence.floor:g}"
+        return
+    seen = outlook(evidence, FLOORS)
+    shown = "" if seen.shown is None else f"{seen.shown:g} is shown in use, "
+    if seen.next_floor is not None and seen.more is not None:
+        yield f"{shown}{_about(seen.more, evidence)} show {seen.next_floor:g}"
+    elif seen.next_floor is not None:
+        yield f"{shown}not {seen.next_floor:g}, with labels like these"
+    elif shown:
+        yield shown.removesuffix(", ")
+    fallen = fall_to_notice(evidence.floor)
+    until = labels_until(each.decision, fallen)
+    if until is not None:
+        yield f"a fall to {fallen:g} would be noticed after about {until}"
+
+
+def _about(more: int, evidence: Evidence) -> str:
+    """Return a number of labels like those so far."""
+    if not evidence.n:
+        return f"{more} without an error would"
+    if more == 1:
+        return "1 more like these would"
+    return f"about {more} more like these would"
 
 
 def _standing_text(

@@ -10,8 +10,8 @@ from itertools import groupby
 from tierwise.evidence.certify.candidates import Chained, Foreseen, Plain, Unordered
 from tierwise.evidence.certify.levels import Level
 from tierwise.evidence.certify.thresholds import AtThreshold, log_wealth, p_value
+from tierwise.policy.certificates import FLOORS
 
-FLOORS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)
 _MOST = 50  # times as many labels as there are now; more is no advice
 _STEP = 1.02  # between two numbers of labels that are tried
 

@@ -184,17 +184,11 @@ class Samples:
 
     def queue(self) -> list[Item]:
         """Return unlabelled items: disagreements, newest first; then counted ones, oldest first."""
-        disagreements: list[Item] = []
-        counted: list[Item] = []
-        for item in _items(self._read()):
-            # A labelled item always has a label on the answer in use.
-            if item.accepted.right is not None:
-                continue
-            if item.disagrees:
-                disagreements.append(item)
-            elif item.accepted.counted:
-                counted.append(item)
-        return [*reversed(disagreements), *counted]
+        return waiting_items(self.recorded())
+
+    def recorded(self) -> list[Audit]:
+        """Return all samples, in the order of recording."""
+        return self._read()
 
     def labelled(self, step: str) -> list[Audit]:
         """Return the labelled samples of a step, in the order of recording."""
@@ -272,6 +266,21 @@ def identity_of(
     )
 
 
+def waiting_items(audits: Iterable[Audit]) -> list[Item]:
+    """Return the unlabelled items among samples, in the order of `Samples.queue`."""
+    disagreements: list[Item] = []
+    counted: list[Item] = []
+    for item in _items(audits):
+        # A labelled item always has a label on the answer in use.
+        if item.accepted.right is not None:
+            continue
+        if item.disagrees:
+            disagreements.append(item)
+        elif item.accepted.counted:
+            counted.append(item)
+    return [*reversed(disagreements), *counted]
+
+
 def evidence_of(audits: Iterable[Audit], floor: float) -> Evidence:
     """Return the evidence of the counted samples in order, up to the first without a label."""
     evidence = Evidence(floor=floor)
@@ -293,7 +302,7 @@ def demoted(
     # People's labels are of correctness, and they refute a certificate of agreement too.
     for certificate in certificates.all:
         floor = floors.get(certificate.step)
-        if not _is_testable(floor):
+        if not is_testable(floor):
             continue
         evidence = evidence_of(_samples_of(samples, certificate), floor)
         reason = demotion(evidence)
@@ -302,15 +311,18 @@ def demoted(
     return reasons
 
 
-def _is_testable(floor: float | None) -> TypeGuard[float]:
+def is_testable(floor: float | None) -> TypeGuard[float]:
     """Return True if labels can refute a floor: any answer meets 0, and no evidence shows 1."""
     return floor is not None and 0 < floor < 1
 
 
-def _samples_of(samples: Samples, certificate: Certificate) -> list[Audit]:
-    """Return the samples of a certified chain: of its first model, its first two, and so on."""
-    of_chain: list[Audit] = []
-    # A sample is recorded under the models that were asked, so an early answer names fewer.
+def chain_identities(certificate: Certificate) -> list[tuple[str, str]]:
+    """Return the models and the identity under which samples of a certified chain are recorded.
+
+    Those of its first model, its first two, and so on: a sample is recorded under the models that
+    were asked, so an early answer names fewer.
+    """
+    keys = []
     for length in range(1, len(certificate.models) + 1):
         models = certificate.models[:length]
         identities = {name: certificate.identities[name] for name in models}
@@ -320,12 +332,23 @@ def _samples_of(samples: Samples, certificate: Certificate) -> list[Audit]:
             certificate.step_hash,
             certificate.golden_hash,
         )
-        of_chain += samples.of_models(
-            certificate.step, " > ".join(identities), identity
-        )
+        keys.append((" > ".join(identities), identity))
+    return keys
+
+
+def _samples_of(samples: Samples, certificate: Certificate) -> list[Audit]:
+    """Return the samples of a certified chain: of its first model, its first two, and so on."""
+    of_chain: list[Audit] = []
+    for models, identity in chain_identities(certificate):
+        of_chain += samples.of_models(certificate.step, models, identity)
     # Sorted once more, as each part of the chain was read on its own.
     in_use = [audit for audit in of_chain if not audit.shadow]
-    return sorted(in_use, key=lambda audit: (audit.recorded_at, audit.id))
+    return sorted(in_use, key=in_order_of_recording)
+
+
+def in_order_of_recording(audit: Audit) -> tuple[float, str]:
+    """Return the key that sorts samples as evidence takes them."""
+    return audit.recorded_at, audit.id
 
 
 def _labels_by_answer(item: Item, right: Right) -> dict[str, bool]:
@@ -376,7 +399,7 @@ def _items(audits: Iterable[Audit]) -> list[Item]:
 def _standing(audits: Sequence[Audit], floor: float | None) -> Standing:
     """Summarise the samples of one version of a model in one step."""
     evidence = None
-    if _is_testable(floor):
+    if is_testable(floor):
         evidence = evidence_of(audits, floor)
     first = audits[0]
     return Standing(
