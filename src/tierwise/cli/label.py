@@ -147,7 +147,9 @@ def _order(project: Project, ledger: Ledger, step: str | None) -> LabelOrder:
         known = {audit.step for audit in audits}
         if step not in known | set(project.rules.floors):
             raise UnknownName("step with samples", step, sorted(known))
-    return label_order(audits, project.certificates, project.rules.share_floors, step=step)
+    return label_order(
+        audits, project.certificates, project.rules.share_floors, step=step
+    )
 
 
 def _print_decisions_of(item: Item, order: LabelOrder) -> None:
