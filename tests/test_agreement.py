@@ -97,6 +97,7 @@ def test_agreement_counts_where_the_rules_give_a_floor_for_it() -> None:
     assert "agree with large" in taken.reason
     assert "no proof of correctness" in taken.reason
     assert "capable" not in taken.reason
+    assert taken.agrees_with == {"small": "large"}
     [first, _] = choices(
         taken,
         F,
@@ -133,6 +134,11 @@ def test_both_floors_may_be_met_by_either() -> None:
     made = replace(project_policy(agreement(), floors={"draft": 0.9}))
     made = replace(made, certificates=both)
     assert "small" in chosen(made).models
+    # where both count for a named route, correctness is what it is taken for
+    named = [{"name": "default", "try": ["small", "large"]}]
+    made = project_policy(agreement(), floors={"draft": 0.9}, routes=named)
+    assert chosen(made).agrees_with == {"small": "large"}
+    assert chosen(replace(made, certificates=both)).agrees_with == {}
 
 
 def test_agreement_says_nothing_of_documents_that_the_teacher_may_not_see() -> None:

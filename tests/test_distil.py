@@ -15,11 +15,13 @@ from tests.kit.golden_sets import WORDS, right
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Terminal
+from tierwise.cli.render.last_screen import print_last_screen
 from tierwise.engine import Engine
 from tierwise.evidence.distil.pool import is_set_aside
 from tierwise.policy.certificates import load_certificates
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import Batch, Document
+from tierwise.report.summary import summarize_run
 
 TOPICS = """
   topics:
@@ -356,42 +358,70 @@ def test_the_labels_of_people_keep_their_classifier(
     assert servers[1].count == 0
 
 
+def later(size: int) -> Batch:
+    """Documents of a week after, none of which the teacher has seen."""
+    words = list(WORDS.values())
+    documents = [
+        Document(
+            id=f"later-{n}",
+            text=f"Later, {OPENINGS[n % 7]}, number {n * 7919}, {words[n % 2]}.",
+            sensitivity="internal",
+        )
+        for n in range(size)
+    ]
+    return Batch(tuple(documents))
+
+
+def run_later(engine: Engine, batch: Batch) -> str:
+    """Run the step over documents, and return the run's id."""
+    with engine.recorded_run("week") as run:
+        done = engine.run_batch(run, classify.spec, batch, {"labels": list(WORDS)})
+    outcomes = [document.outcomes["classify"] for document in done.load()]
+    assert {outcome.model for outcome in outcomes} == {"topics"}
+    return run.id
+
+
+def test_nothing_that_is_shown_of_a_run_calls_agreement_correctness(
+    project: Path, terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distil(terminal, project).code == 0
+    with Engine(Project(project), env={}) as engine:
+        run = run_later(engine, later(5))
+        capsys.readouterr()
+        print_last_screen(summarize_run(engine.ledger.runs, run), engine)
+    screen = capsys.readouterr().out
+    assert "agreement with large, which is no proof of correctness" in screen
+    assert "proven" not in screen
+    shown = " ".join(terminal("show", run, cwd=project).out.split())
+    assert "certified for agreement with large alone" in shown
+    report = project / "report.html"
+    terminal("report", run, "--out", report, cwd=project)
+    assert "agreement with large, not correctness" in report.read_text()
+    explained = terminal("explain", "later-1", "--run", run, "--json", cwd=project)
+    [decision] = json.loads(explained.out)
+    assert '"agrees_with": {"topics": "large"}' in json.dumps(decision)
+
+
 def test_labels_of_samples_turn_agreement_into_correctness(
-    project: Path, terminal: Terminal, servers: tuple[Standin, Standin]
+    project: Path, terminal: Terminal
 ) -> None:
     """Counted samples alone, in their order, and none that is hard is left out."""
     (project / "pyproject.toml").write_text('[tool.tierwise]\nkeep_text = "all"\n')
     rules = project / "routing_rules" / "rules.yaml"
     rules.write_text(rules.read_text() + "shadow: {share: 1}\n")
     assert distil(terminal, project).code == 0
-    inbox(project, 400, "later.jsonl")
-    rows = [
-        json.loads(line)
-        for line in (project / "later.jsonl").read_text().split("\n")
-        if line
-    ]
-    documents = tuple(
-        Document(
-            id=f"later-{row['id']}",
-            text=f"Later: {row['text']}",
-            sensitivity="internal",
-        )
-        for row in rows
-    )
+    batch = later(400)
     with Engine(Project(project), env={}) as engine:
-        batch = Batch(documents)
-        labels = {"labels": list(WORDS)}
-        with engine.recorded_run("week") as run:
-            done = engine.run_batch(run, classify.spec, batch, labels)
-        outcomes = [document.outcomes["classify"] for document in done.load()]
-        assert {outcome.model for outcome in outcomes} == {"topics"}
+        run_later(engine, batch)
         assert terminal("golden", "samples", "classify", cwd=project).code != 0
         counted = [
             sample
             for sample in engine.ledger.samples.of_step("classify")
             if sample.counted and not sample.shadow
         ]
-        aside = {document.hash for document in documents if is_set_aside(document.text)}
+        aside = {
+            document.hash for document in batch.load() if is_set_aside(document.text)
+        }
         asked_again = next(each for each in counted if each.document_hash in aside)
         # the last but one has no label, so nothing counts from there on
         for sample in counted[:-2]:

@@ -263,6 +263,8 @@ class Route:
     review: Literal["human"] | None = None
     reason: str = ""  # why this order, or why there is nothing to try
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    # model -> the teacher that it is certified to agree with, where that is why it is asked
+    agrees_with: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()  # as recorded: one for each model
     # as recorded: the features that the decision was based on
     features: Mapping[str, Any] = field(default_factory=dict, repr=False)

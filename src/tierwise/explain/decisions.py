@@ -31,7 +31,7 @@ _SHOWN = 10  # names in an error
 # Fields of a route and of an outcome, as scripts get them.
 _ROUTE = (
     *("step", "rule", "reason", "review"),
-    *("features", "thresholds", "choices", "rejected"),
+    *("features", "thresholds", "agrees_with", "choices", "rejected"),
 )
 _OUTCOME = ("status", "model", "value", "reason")
 

@@ -21,8 +21,7 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
     if rule is None or rule.pick is None:
         return None
     floor = engine.policy.floor(step)
-    # A certificate of agreement that counts for this document is in the route's reason.
-    if chosen.thresholds:
+    if chosen.agrees_with:
         return None
     if floor is None and step in rules.agreement_floors:
         return (

@@ -60,22 +60,6 @@ def agreement_doubt(
     return None
 
 
-def agreement_behind(
-    certificates: Certificates, step: str, model: str, threshold: float | None
-) -> AgreementCertificate | None:
-    """Return the certificate of agreement that a route's threshold comes from.
-
-    None where a certificate of correctness gives it.
-    """
-    of_correctness = certificates.find(step, [model])
-    if of_correctness is not None and of_correctness.threshold == threshold:
-        return None
-    agreement = certificates.find_agreement(step, [model])
-    if agreement is not None and agreement.threshold == threshold:
-        return agreement
-    return None
-
-
 def agreements_for(
     step: str,
     certificates: Certificates,

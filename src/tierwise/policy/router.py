@@ -33,6 +33,7 @@ from tierwise.records import (
 
 _NO_THRESHOLDS: Mapping[str, float] = {}
 _NO_DOUBTS: Mapping[str, str] = {}
+_NO_TEACHERS: Mapping[str, str] = {}
 _NAMED = "the order that the route names"
 # What a document waits for that has no model left, the easiest to mend first. The other kinds of
 # rejections need other rules, or another document.
@@ -66,6 +67,8 @@ class CandidateOrder(NamedTuple):
     reason: str
     rejected: tuple[Rejection, ...] = ()
     thresholds: Mapping[str, float] = _NO_THRESHOLDS
+    # model -> teacher, where agreement is the evidence and not correctness
+    agrees_with: Mapping[str, str] = _NO_TEACHERS
 
 
 NO_CANDIDATE = CandidateOrder((), "no acceptable model is left")
@@ -269,6 +272,7 @@ def route(
         review=rule.review,
         reason=order.reason,
         thresholds=order.thresholds,
+        agrees_with=order.agrees_with,
     )
 
 
@@ -456,9 +460,12 @@ def _as_named(
         return CandidateOrder(allowed, _NAMED)
     floor = policy.floor(step)
     thresholds: dict[str, float] = {}
+    teachers: dict[str, str] = {}
     for certificate in _agreements(step, policy, allowed, current, barred):
-        if len(certificate.models) == 1 and certificate.threshold is not None:
-            thresholds[certificate.models[0]] = certificate.threshold
+        if len(certificate.models) == 1:
+            teachers[certificate.models[0]] = certificate.teacher
+            if certificate.threshold is not None:
+                thresholds[certificate.models[0]] = certificate.threshold
     for place, name in enumerate(allowed):
         if floor is None:
             break
@@ -472,7 +479,9 @@ def _as_named(
             thresholds[name] = certified.threshold
         elif certified:
             thresholds.pop(name, None)
-    return CandidateOrder(allowed, _NAMED, thresholds=thresholds)
+        if certified:
+            teachers.pop(name, None)
+    return CandidateOrder(allowed, _NAMED, thresholds=thresholds, agrees_with=teachers)
 
 
 def _agreements(
@@ -557,6 +566,11 @@ def _by_certificates(
             _passed_over(policy, step, name, floor, current, doubts) for name in others
         ),
         thresholds,
+        {
+            certificate.models[0]: certificate.teacher
+            for certificate in best
+            if isinstance(certificate, AgreementCertificate)
+        },
     )
 
 

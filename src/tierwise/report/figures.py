@@ -261,6 +261,14 @@ def _quality_difference(
             valid[certificate.models] = certificate
     # the chain of the best model alone: the others are compared with its accuracy
     top = valid.get((best,))
+    for row in others:
+        asked = _asked_models(row)
+        if asked in teachers and asked not in valid and row.models not in valid:
+            only = (
+                f"{' > '.join(asked)} is certified for agreement with {teachers[asked]} alone, "
+                "which is no accuracy"
+            )
+            return _QualityDifference(None, only)
     if top is None:
         return _QualityDifference(None, f"no certificate in force for {best}")
 
@@ -271,12 +279,6 @@ def _quality_difference(
         asked = _asked_models(row)
         # the whole route's certificate, else that of its models up to the one that answered
         evidence_of_row = valid.get(row.models) or valid.get(asked)
-        if evidence_of_row is None and asked in teachers:
-            only = (
-                f"{' > '.join(asked)} is certified for agreement with {teachers[asked]} alone, "
-                "which is no accuracy"
-            )
-            return _QualityDifference(None, only)
         if evidence_of_row is None:
             missing = f"no certificate in force for {' > '.join(asked)}"
             return _QualityDifference(None, missing)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tierwise.policy.agreement import agreement_behind
 from tierwise.report.attention import command_again
 from tierwise.report.build import total_saving_of
 from tierwise.report.causes import by_cause, command_for
@@ -74,20 +73,20 @@ def print_last_screen(summary: RunSummary, engine: Engine) -> None:
 def _certified(examples: Sequence[OutcomeRow], engine: Engine) -> Certified:
     """Return the proofs behind the routes of these outcomes.
 
-    A model in a route has a confidence threshold if a certificate set one.
+    A model in a route has a confidence threshold if a certificate set one. Agreement with a teacher
+    is on record with the route, so that it is never taken for correctness.
     """
     certificates = engine.policy.certificates
     certified: Certified = {}
     for row in examples:
         route = row.outcome.route
-        for model, threshold in (route.thresholds if route else {}).items():
-            step = row.outcome.step
-            agreement = agreement_behind(certificates, step, model, threshold)
-            if agreement:
-                proof = _Proof(None, agreement.teacher)
-            else:
-                proof = _Proof(certificates.find(step, [model]), None)
-            certified[step, model] = proof
+        if route is None:
+            continue
+        step = row.outcome.step
+        for model in route.thresholds:
+            certified[step, model] = _Proof(certificates.find(step, [model]), None)
+        for model, teacher in route.agrees_with.items():
+            certified[step, model] = _Proof(None, teacher)
     return certified
 
 
