@@ -50,11 +50,13 @@ from tierwise.ledger import (
     RunState,
     SummaryRow,
 )
+from tierwise.ledger.people.demotions import with_suspensions
 from tierwise.ledger.people.samples import demoted
 from tierwise.ledger.rows import WENT_THROUGH
 from tierwise.policy.budget import Limit
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy
+from tierwise.policy.sentinel import Key, Suspension
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Order, Outcome, Status
 from tierwise.steps.examples import ExampleSelector
@@ -197,6 +199,12 @@ class Engine:
         self._tokens = TokenCounts()
         self._listeners: list[OnOutcome] = []
         self._selectors: dict[str, ExampleSelector | None] = {}
+        # the certificates whose server reports another model
+        self.suspended: Mapping[Key, Suspension] = {}
+        self._refuted: dict[Key, str] = {}  # certificates, by labels
+        # by watched model: its names that suspend no certificate
+        self._fitting: Mapping[str, frozenset[str]] = {}
+        self._is_served_otherwise = False  # since suspensions were looked at
         self._lock = threading.Lock()
         # by run: its documents that are under way, on the event loop
         self._tasks: dict[str, set[asyncio.Task[Document]]] = {}
@@ -222,7 +230,7 @@ class Engine:
             stack.callback(self._cascade.close)
             # first of all: the event loop ends once its tasks have
             stack.callback(self._portal.call, self._cascade.end_waits)
-            self._update_demotions()
+            self.update_demotions()
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Engine:
@@ -290,7 +298,7 @@ class Engine:
         if patience_s is None:
             patience_s = self.project.patience_s
         self.ledger.be_patient(patience_s)
-        self._update_demotions()
+        self.update_demotions()
         run_id = (
             f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
         )
@@ -381,10 +389,15 @@ class Engine:
         budget_usd: Decimal | None = None,
         budget_name: str | None = None,
         fresh: bool | None = None,
+        patience_s: float | None = None,
     ) -> Iterator[RunContext]:
         """Begin a run that is no flow's, and end it as the block ends; see `start_run`."""
         run = self.start_run(
-            name, budget_usd=budget_usd, budget_name=budget_name, fresh=fresh
+            name,
+            budget_usd=budget_usd,
+            budget_name=budget_name,
+            fresh=fresh,
+            patience_s=patience_s,
         )
         try:
             yield run
@@ -519,6 +532,7 @@ class Engine:
         Raises ConfigError if the rules escalate on a check that does not exist.
         """
         self.project.refuse_unknown_checks()
+        run = self._with_suspensions(run)
         return Job(
             run=run,
             step=step,
@@ -550,20 +564,60 @@ class Engine:
         }
         return replace(current, demoted=demoted_here)
 
-    def _update_demotions(self) -> None:
-        """Take certificates out of the policy that people's labels contradict by now."""
-        rules = self.policy.rules
-        demotions = demoted(
-            self.ledger.samples, self.policy.certificates, rules.share_floors
+    def update_demotions(self) -> None:
+        """Take certificates out of the policy that labels or a server contradict by now."""
+        policy = self.policy
+        refuted = demoted(
+            self.ledger.samples, policy.certificates, policy.rules.share_floors
         )
-        if demotions == self.policy.demoted:
+        self._refuted = dict(refuted)
+        self._update_suspensions()
+
+    def _update_suspensions(self) -> None:
+        """Take certificates out of the policy whose server reports another model by now."""
+        policy = self.policy
+        watch = self.ledger.served.watch(
+            policy.certificates.certificates, policy.catalog
+        )
+        self.suspended = watch.suspended
+        self._fitting = watch.fitting
+        demotions = with_suspensions(self._refuted, self.suspended)
+        if demotions == policy.demoted:
             return
-        for (step, models), reason in demotions.items() - self.policy.demoted.items():
+        for (step, models), reason in demotions.items() - policy.demoted.items():
             chain = " > ".join(models)
             log.warning(
                 "the certificate of %s for %s no longer counts: %s", chain, step, reason
             )
-        self.policy = replace(self.policy, demoted=demotions)
+        self.policy = replace(policy, demoted=demotions)
+
+    def _note_served(self, outcome: Outcome) -> None:
+        """Notice an answer of a model under a name that may suspend its certificates."""
+        for attempt in outcome.attempts:
+            fitting = self._fitting.get(attempt.model)
+            name = attempt.served_model
+            if fitting is None or name is None or attempt.reused:
+                continue
+            if name not in fitting:
+                self._is_served_otherwise = True
+
+    def _with_suspensions(self, run: RunContext) -> RunContext:
+        """Return the run without certificates that were suspended since it began.
+
+        So a model that changes during a run is no longer chosen from the next batch on.
+        """
+        if self._is_served_otherwise:
+            self._is_served_otherwise = False
+            self._update_suspensions()
+        suspended = {
+            key: suspension.reason
+            for key, suspension in self.suspended.items()
+            if key not in run.policy.demoted
+        }
+        if not suspended:
+            return run
+        demotions = {**run.policy.demoted, **suspended}
+        return replace(run, policy=replace(run.policy, demoted=demotions))
 
     def _selector(self, step: str) -> ExampleSelector | None:
         """Return the example selector of a step, where it has examples and a model uses them."""
@@ -608,6 +662,7 @@ class Engine:
         return replace(job, known=known)
 
     def _notify(self, document: Document, outcome: Outcome) -> None:
+        self._note_served(outcome)
         for notify in self._listeners:
             notify(document, outcome)
 

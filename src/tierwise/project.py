@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator
 from tierwise.errors import ConfigError, Misuse, ModelUnavailable, UnknownName
 from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.alerts import AlertSettings
+from tierwise.policy.canary_settings import CanarySettings
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.embedders import EmbedderEntry
@@ -126,6 +127,10 @@ class ProjectSettings(Scale):
     alerts: AlertSettings = Field(
         AlertSettings(),
         description="What `tierwise up` makes alerts for, and where they go to.",
+    )
+    canaries: CanarySettings = Field(
+        CanarySettings(),
+        description="Golden items that are asked again where a server reports another model.",
     )
     secrets: Mapping[str, str] = Field(
         {},

@@ -179,6 +179,8 @@ class Standin:
         self._answers: deque[Answer] = deque([sensible_answer])
         self._faults: deque[Fault] = deque()
         self.serves = ["small", "large"]  # listed at /models
+        # The model that replies name: the one that was asked for, or this; "" names none.
+        self.served: str | Callable[[Request], str] | None = None
         self._ids = count(1)
         self._started = threading.Event()
         self._thread = threading.Thread(
@@ -289,8 +291,19 @@ class Standin:
                 text = fault.text or ""
             reply = fault.body
             if reply is None:
-                reply = orjson.dumps(encode(request, text, fault, next(self._ids)))
+                encoded = encode(request, text, fault, next(self._ids))
+                reply = orjson.dumps(self._named(request, encoded))
         return await _send(incoming, reply, fault)
+
+    def _named(self, request: Request, reply: dict[str, Any]) -> dict[str, Any]:
+        """Return a reply with the model that this server says it is."""
+        served = self.served
+        if served is None:
+            return reply
+        name = served if isinstance(served, str) else served(request)
+        key = "modelVersion" if "modelVersion" in reply else "model"
+        others = {each: value for each, value in reply.items() if each != key}
+        return {**others, key: name} if name else others
 
     def _answer(self, request: Request) -> str | Fault:
         answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]

@@ -434,6 +434,7 @@ def _answered(
         latency_s=reply.latency_s,
         finish_reason=reply.finish_reason,
         confidence=reply.confidence,
+        served_model=reply.served_model,
         text=reply.text,
     )
 

@@ -58,7 +58,11 @@ def check(
 
     project = find_project()
     result = check_project(
-        project, _variables(project), datetime.date.today(), flows=flows
+        project,
+        _variables(project),
+        datetime.date.today(),
+        flows=flows,
+        demoted=_demoted(project),
     )
     if as_json:
         findings = [finding.data(project.root) for finding in result.findings]
@@ -70,6 +74,28 @@ def check(
         typer.echo(_last_line(result))
     if result.errors or (strict and result.warnings):
         raise typer.Exit(1)
+
+
+def _demoted(project: Project) -> Mapping[tuple[str, tuple[str, ...]], str]:
+    """Return the certificates that no longer count by the ledger, each with the reason.
+
+    A project that never ran has no ledger, and one that is away hinders no check.
+    """
+    from tierwise.cli.opening import open_ledger
+    from tierwise.ledger.database import DEFAULT_PATH
+    from tierwise.ledger.people.demotions import not_counting
+
+    if project.ledger_url is None and not (project.root / DEFAULT_PATH).exists():
+        return {}
+    try:
+        if not project.certificates.certificates:
+            return {}
+        with open_ledger(project) as ledger:
+            return not_counting(
+                ledger, project.certificates, project.rules, project.catalog
+            )
+    except TierwiseError:
+        return {}  # the check reports wrong files itself
 
 
 def _write_schemas(project: Project) -> None:

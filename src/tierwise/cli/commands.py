@@ -104,6 +104,13 @@ COMMANDS = (
         makes_calls=True,
     ),
     Command(
+        "canaries",
+        "canaries:canaries",
+        PROVE,
+        "Restore or void suspended certificates.",
+        makes_calls=True,
+    ),
+    Command(
         "train", "train:train", PROVE, "Train a step's local classifier from examples."
     ),
     Command(

@@ -170,12 +170,12 @@ def _ledger(project: Project) -> str:
 
 
 def _demoted_certificates(project: Project) -> Iterator[Diagnostic]:
-    """Yield the certificates that labels have demoted."""
-    from tierwise.ledger.people.samples import demoted
+    """Yield the certificates that labels or a server have taken out of use."""
+    from tierwise.ledger.people.demotions import not_counting
 
     with open_ledger(project) as ledger:
-        reasons = demoted(
-            ledger.samples, project.certificates, project.rules.share_floors
+        reasons = not_counting(
+            ledger, project.certificates, project.rules, project.catalog
         )
     for (step, models), reason in reasons.items():
         chain = " > ".join(models)

@@ -15,7 +15,7 @@ import typer
 from tierwise.documents.places import source_of
 from tierwise.errors import ConfigError, Misuse, TierwiseError
 from tierwise.explain.step_facts import current_step
-from tierwise.ledger.people.samples import demoted
+from tierwise.ledger.people.demotions import not_counting
 from tierwise.ledger.views.runs import is_measurement_run
 from tierwise.report.build import build_report
 from tierwise.report.figures import CertificateState, ProjectFacts
@@ -63,6 +63,13 @@ def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> Project
         floors=floors,
         agreement_floors=agreement_floors,
         certificates=states,
+        suspended=[
+            suspension
+            for (step, _), suspension in ledger.served.suspensions(
+                certificates, catalog
+            ).items()
+            if step in steps
+        ],
         labels_wanted=len(ledger.samples.queue()),
     )
 
@@ -98,7 +105,7 @@ def _current(project: Project, ledger: Ledger, name: str) -> Current:
     current = current_step(project, name)
     if current is None:
         raise Misuse(f"there is no tasks/{name}.py")
-    reasons = demoted(ledger.samples, project.certificates, project.rules.share_floors)
+    reasons = not_counting(ledger, project.certificates, project.rules, project.catalog)
     demotions = {
         models: reason for (step, models), reason in reasons.items() if step == name
     }

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tierwise.explain.step_facts import current_step, step_facts
 from tierwise.ledger import Ledger, OutcomeRow, RunRow
-from tierwise.ledger.people.samples import demoted
+from tierwise.ledger.people.demotions import not_counting
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import Current
 from tierwise.policy.floors import AtMostWorse, FloorSetting
@@ -231,7 +231,7 @@ class Replay:
             rules=rules,
             certificates=project.certificates,
             unavailable=unavailable,
-            demoted=demoted(ledger.samples, project.certificates, rules.share_floors),
+            demoted=not_counting(ledger, project.certificates, rules, catalog),
         )
         # By step and its hash then, because loading a step may import the project's code.
         self._steps: dict[tuple[str, str], tuple[bool, Current | None]] = {}

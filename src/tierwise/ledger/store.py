@@ -33,6 +33,7 @@ from tierwise.ledger.operations import (
     is_granted,
     lost_row,
 )
+from tierwise.ledger.people.canaries import ServedModels
 from tierwise.ledger.people.repricing import Repricing
 from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
@@ -128,6 +129,7 @@ class Ledger:
         # Reading and writing for people.
         self.reviews = Reviews(database)
         self.samples = Samples(database, self._writer)
+        self.served = ServedModels(database)
         self.retention = Retention(database)
         self.seals = Seals(database)
         self.row_removal = RowRemoval(database, self.seals)

@@ -225,7 +225,17 @@ class AttemptRecord(Base):
     """One attempt; `seq` is the order of recording. The answer is with its call."""
 
     __tablename__ = "attempts"
-    __table_args__ = (Index(None, "run_id", "document_id", "step"),)
+    __table_args__ = (
+        Index(None, "run_id", "document_id", "step"),
+        # The last answers of a model with a served name.
+        Index(
+            "ix_attempts_served",
+            "model",
+            "seq",
+            sqlite_where=text("served_model IS NOT NULL"),
+            postgresql_where=text("served_model IS NOT NULL"),
+        ),
+    )
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
@@ -253,6 +263,7 @@ class AttemptRecord(Base):
     error_text: Mapped[str | None]
     finish_reason: Mapped[str | None]
     confidence: Mapped[float | None]
+    served_model: Mapped[str | None]  # the name that the server gave the model
     # SHA-256 of the answer; it stays when the answer is deleted
     answer_hash: Mapped[str | None]
     # the cost by the last repricing, in place of `cost`; see `RepricingRecord`
@@ -423,6 +434,27 @@ class LabelRecord(Base):
     value_hash: Mapped[str | None]  # of the answer in use
     reviewer: Mapped[str]
     labelled_at: Mapped[float]
+
+
+class CanaryRecord(Base):
+    """What golden items that were asked again showed of another served model.
+
+    Rows are only ever added.
+    """
+
+    __tablename__ = "canaries"
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    step: Mapped[str]
+    models: Mapped[Any] = mapped_column(Json)
+    evidence: Mapped[str]  # of the certificate, see `Certificate.evidence_hash`
+    model: Mapped[str]
+    served: Mapped[str]
+    asked: Mapped[int]
+    lost: Mapped[int]
+    gained: Mapped[int]
+    is_restored: Mapped[bool]
+    at: Mapped[float]
 
 
 class ReviewRecord(Base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tierwise.lint.call_parameters import drift_findings
 from tierwise.lint.code import (
@@ -29,6 +29,7 @@ from tierwise.lint.models import (
 )
 from tierwise.lint.routes import RuleContext, guard_findings, route_findings
 from tierwise.lint.shadowed_modules import shadowing_findings
+from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import unknown_checks
 from tierwise.project import Project, unavailable
@@ -60,16 +61,21 @@ class ProjectCheck:
         return len(self.findings) - self.errors
 
 
+_NOTHING: Mapping[tuple[str, tuple[str, ...]], str] = {}
+
+
 def check_project(
     project: Project,
     env: Mapping[str, str],
     today: datetime.date,
     *,
     flows: bool = True,
+    demoted: Mapping[tuple[str, tuple[str, ...]], str] = _NOTHING,
 ) -> ProjectCheck:
     """Check every file of a project, without the network; a fault in one hides nothing in others.
 
-    With `flows`, import flows and tasks, too, in a separate process.
+    With `flows`, import flows and tasks, too, in a separate process. `demoted` has the certificates
+    that no longer count by the ledger, each with the reason.
     """
     files = read_files(project)
     code = import_code(project.root, today) if flows else Code()
@@ -81,7 +87,7 @@ def check_project(
     findings += shadowing_findings(files.root)
     findings += deployment_findings(files.root)
     findings += code.findings
-    findings += _file_findings(files, code, today)
+    findings += _file_findings(files, code, today, demoted)
     if files.catalog_source and files.catalog:
         findings += address_findings(files.catalog_source, files.catalog, env)
     if context is not None and files.catalog_source is not None:
@@ -120,7 +126,10 @@ def _rule_context(files: ProjectFiles, env: Mapping[str, str]) -> RuleContext | 
 
 
 def _file_findings(
-    files: ProjectFiles, code: Code, today: datetime.date
+    files: ProjectFiles,
+    code: Code,
+    today: datetime.date,
+    demoted: Mapping[tuple[str, tuple[str, ...]], str],
 ) -> Iterator[Finding]:
     """Yield the findings of each file that do not depend on the other files being right."""
     if files.catalog_source and files.catalog:
@@ -137,7 +146,7 @@ def _file_findings(
             files.certificates,
             files.catalog.models,
             files.steps,
-            code.currents,
+            _with_demotions(code.currents, demoted),
         )
     if code.steps:
         yield from prompt_findings(files.prompts, files.broken_prompts, code)
@@ -145,6 +154,20 @@ def _file_findings(
     yield from drift_findings(code.calls, certified)
     choices = {step.name: step.choices for step in code.steps}
     yield from golden_findings(files.root / "golden", choices)
+
+
+def _with_demotions(
+    currents: Mapping[str, Current],
+    demoted: Mapping[tuple[str, tuple[str, ...]], str],
+) -> dict[str, Current]:
+    """Return the state of each step with the certificates that no longer count."""
+    result = {}
+    for step, current in currents.items():
+        of_step = {
+            models: why for (name, models), why in demoted.items() if name == step
+        }
+        result[step] = replace(current, demoted=of_step)
+    return result
 
 
 def _check_name_findings(files: ProjectFiles, code: Code) -> Iterator[Finding]:

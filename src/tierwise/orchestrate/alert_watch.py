@@ -112,7 +112,9 @@ def _conditions(
     return [
         *budget_conditions(limits, budget.states(), settings.budget, now),
         *outage_conditions(runner.outages(), settings.outage),
-        *demotion_conditions(runner.policy.certificates.all, runner.policy.demoted),
+        *demotion_conditions(
+            runner.policy.certificates.all, runner.policy.demoted, runner.suspended
+        ),
     ]
 
 

@@ -230,16 +230,20 @@ def outage_conditions(
 def demotion_conditions(
     certificates: Iterable[Certificate],
     demoted: Collection[tuple[str, tuple[str, ...]]],
+    suspended: Collection[tuple[str, tuple[str, ...]]] = (),
 ) -> Iterator[Condition]:
-    """Yield for each certificate whether people's labels refute it."""
+    """Yield for each certificate whether it no longer counts: for labels, or for a server."""
     for certificate in certificates:
+        why = "labels refute it, so it no longer counts"
+        if (certificate.step, certificate.models) in suspended:
+            why = "a server reports another model, so it is suspended"
         chain = " > ".join(certificate.models)
         what = f"certificate of {chain} for {certificate.step}"
         yield Condition(
             "demoted",
             f"{certificate.step}: {chain}",
             (certificate.step, certificate.models) in demoted,
-            f"{what}: labels refute it, so it no longer counts",
+            f"{what}: {why}",
             f"{what}: counts again",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from tierwise.errors import LedgerError, TierwiseError
+from tierwise.errors import ConfigError, LedgerError, TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.orchestrate.api_password import (
     ADDRESS,
@@ -20,6 +20,7 @@ from tierwise.orchestrate.status import (
     Problem,
     ProjectStatus,
     Server,
+    SuspendedCertificate,
     service_statuses,
     waiting_flows,
 )
@@ -31,7 +32,11 @@ def read_status(project: Project) -> ProjectStatus:
     status = read_services(project)
     try:
         with Ledger.open(project.ledger_url, root=project.root) as ledger:
-            status = replace(status, waiting=waiting_flows(ledger))
+            status = replace(
+                status,
+                waiting=waiting_flows(ledger),
+                suspended=_suspended(project, ledger),
+            )
             if status.deployments:
                 from tierwise.orchestrate.server_status import with_ledger
 
@@ -40,6 +45,22 @@ def read_status(project: Project) -> ProjectStatus:
     except LedgerError as error:
         status = replace(status, ledger_fault=str(error))
     return status
+
+
+def _suspended(project: Project, ledger: Ledger) -> tuple[SuspendedCertificate, ...]:
+    """Return the suspended certificates; none where a file is wrong, as `check` says that."""
+    try:
+        certificates = project.certificates.certificates
+        catalog = project.catalog
+    except ConfigError:
+        return ()
+    suspensions = ledger.served.suspensions(certificates, catalog)
+    return tuple(
+        SuspendedCertificate(
+            step, " > ".join(models), suspension.change, suspension.is_open
+        )
+        for (step, models), suspension in suspensions.items()
+    )
 
 
 def read_services(project: Project) -> ProjectStatus:

@@ -30,6 +30,7 @@ from tierwise.ledger import RunState
 from tierwise.orchestrate.alert_watch import alerts_watched, report_waiting
 from tierwise.orchestrate.artifacts import key_of, publish_summary
 from tierwise.orchestrate.batch_reader import BatchReader
+from tierwise.orchestrate.canaries import restore_suspended
 from tierwise.orchestrate.done_files import DoneFolder, move_files_of_run
 from tierwise.orchestrate.failures import cause_raised
 from tierwise.orchestrate.folders import folders_of
@@ -246,6 +247,7 @@ def _start(
     tags: Mapping[str, str] | None,
 ) -> RunContext:
     """Put a new run on record, with the plan that was made for it."""
+    restore_suspended(runner)
     flow = flow_run.get_flow_name()
     parameters = flow_run.get_parameters() or {}
     plan = None

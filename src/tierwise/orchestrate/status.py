@@ -125,6 +125,16 @@ class WaitingFlow:
 
 
 @dataclass(frozen=True)
+class SuspendedCertificate:
+    """A certificate whose server reports another model; `is_open`: canaries may restore it."""
+
+    step: str
+    models: str
+    change: str
+    is_open: bool
+
+
+@dataclass(frozen=True)
 class ProjectStatus:
     """Everything that `tierwise status` shows."""
 
@@ -134,6 +144,7 @@ class ProjectStatus:
     deployments: tuple[Deployment, ...] = ()
     waiting: tuple[WaitingFlow, ...] = ()
     ledger_fault: str | None = None
+    suspended: tuple[SuspendedCertificate, ...] = ()
 
     def problems(self) -> list[Problem]:
         """Return everything that needs a hand, the cause of others first."""
@@ -142,6 +153,8 @@ class ProjectStatus:
             found += _problems_of(deployment, self.pools)
         if self.ledger_fault:
             found.append(Problem(f"the ledger: {self.ledger_fault}", "tierwise doctor"))
+        for suspension in self.suspended:
+            found.append(_suspension_problem(suspension))
         for flow in self.waiting:
             found += _waiting_problems(flow)
         return found
@@ -237,6 +250,17 @@ def _waiting_problems(flow: WaitingFlow) -> list[Problem]:
         what = f"{flow.flow}: {documents} decided, to be taken up by a run"
         found.append(Problem(what, "tierwise retry --all"))
     return found
+
+
+def _suspension_problem(suspended: SuspendedCertificate) -> Problem:
+    what = (
+        f"the certificate of {suspended.models} for {suspended.step} is out of use: "
+        f"{suspended.change}"
+    )
+    remedy = f"tierwise certify {suspended.step} --fresh"
+    if suspended.is_open:
+        remedy = f"tierwise canaries {suspended.step}"
+    return Problem(what, remedy)
 
 
 def _service_status(service: Service, names: set[str]) -> ServiceStatus:

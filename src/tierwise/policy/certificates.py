@@ -267,6 +267,13 @@ class Certificate(Settings):
     gained: Count | None = None  # items that these models alone have right
     # of the whole golden set, as far as it is a file of the project
     golden_file_hash: str | None = None
+    # catalog name -> what its server called the model, where it said; see `policy.sentinel`
+    served: Mapping[str, tuple[str, ...]] | None = None
+    # when the last of its answers was made; None where all were paid before
+    served_since: float | None = None
+    items: Annotated[int, Field(ge=1)] | None = None  # golden items that were measured
+    # of the items with a wrong answer, the first digits of their texts' SHA-256
+    wrong: tuple[str, ...] | None = None
     # below this confidence the first model hands the document on
     threshold: float | None = None
     # share of the golden set that the first model answers itself
@@ -339,6 +346,26 @@ class Certificate(Settings):
                 "`at_most_worse` claims more than `lost`, `gained` and `n` prove; "
                 "run `tierwise certify` again"
             )
+
+    @property
+    def evidence_hash(self) -> str:
+        """SHA-256 (hex) of what was measured, which a later verdict on it names."""
+        return canonical_hash(
+            [
+                self.step,
+                list(self.models),
+                dict(self.identities),
+                self.prompt_hash,
+                self.step_hash,
+                self.golden_hash,
+                self.n,
+                self.errors,
+                None
+                if self.served is None
+                else {k: list(v) for k, v in self.served.items()},
+                self.date.isoformat(),
+            ]
+        )
 
     @property
     def claim(self) -> str:

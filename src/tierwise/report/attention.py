@@ -51,6 +51,7 @@ def attention_items(
         items += _run_items(summary)
         rows += summary.rows
     items += _setup_items(errors)
+    items += _suspended_items(facts)
     items += _certificate_items(rows, facts, today)
     if facts.labels_wanted:
         text = f"waiting for a label: {plural(facts.labels_wanted, 'answer')}"
@@ -171,6 +172,18 @@ def _setup_items(errors: Sequence[ErrorRow]) -> Iterator[Attention]:
         if row.error in _SETUP_ERRORS:
             text = f"{plural(row.calls, 'call')} to {row.model} ended in {row.error}"
             yield Attention(text, "tierwise doctor")
+
+
+def _suspended_items(facts: ProjectFacts) -> Iterator[Attention]:
+    """Yield the certificates whose server reports another model."""
+    for suspension in facts.suspended:
+        certificate = suspension.certificate
+        models = " > ".join(certificate.models)
+        command = f"tierwise certify {certificate.step} --fresh"
+        if suspension.is_open:
+            command = f"tierwise canaries {certificate.step}"
+        text = f"the certificate of {models} for {certificate.step} is out of use: "
+        yield Attention(text + suspension.change, command)
 
 
 def _certificate_items(

@@ -12,6 +12,7 @@ from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.certificates import AgreementCertificate, Certificate
 from tierwise.policy.floors import FloorSetting
 from tierwise.policy.prices import PriceBand
+from tierwise.policy.sentinel import Suspension
 from tierwise.report.interval import interval
 from tierwise.text.amounts import total
 
@@ -39,6 +40,7 @@ class ProjectFacts:
     floors: Mapping[str, FloorSetting] = field(default_factory=dict)
     agreement_floors: Mapping[str, float] = field(default_factory=dict)
     certificates: Sequence[CertificateState] = ()
+    suspended: Sequence[Suspension] = ()  # certificates of steps that ran
     labels_wanted: int = 0  # answers that wait for a person's label
 
     @property

@@ -26,7 +26,7 @@ from tierwise.policy.certificates import (
     lower_bound,
 )
 from tierwise.policy.floors import PairedFloor
-from tierwise.records import Attempt, Batch, Document, Outcome, Usage
+from tierwise.records import Attempt, Batch, Document, Outcome, Usage, text_hash
 from tierwise.steps.correctness import Rubric
 from tierwise.steps.examples import Example, GoldenSet
 from tierwise.steps.step import Step
@@ -54,6 +54,8 @@ class Evaluation:
     labels: tuple[HumanLabel, ...] = ()  # to validate the judge
     budget_usd: Decimal | None = None  # for everything that is measured
     budget_name: str = field(default_factory=lambda: f"certify {uuid.uuid4().hex[:8]}")
+    # how long its calls wait for a model that is out; None: the project's setting
+    patience_s: float | None = None
     # epoch seconds: older paid answers are asked for again
     fresh_since: float | None = None
     on_progress: OnProgress = _ignore_progress
@@ -130,6 +132,13 @@ class Measurement:
     mean_usage: Mapping[str, MeanUsage] | None = None
     latency_p50_s: float | None = None
     wrong: tuple[WrongAnswer, ...] = ()
+    # of all examples; the names are those that gave at least a fifth of a model's answers
+    served: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    served_since: float | None = (
+        None  # when the last answer was made that was not paid before
+    )
+    items: int = 0  # examples, those that were handed on included
+    wrong_items: tuple[str, ...] = ()  # see `item_key`
     no_answer: str = ""  # the commonest reason for a missing answer
     judged: JudgeValidation | None = None
 
@@ -285,9 +294,47 @@ def measure(
             for s in counted
             if not s.right
         ),
+        served=served_names(scored),
+        served_since=_served_since(scored),
+        items=len(scored),
+        wrong_items=tuple(
+            sorted(item_key(s.example.text) for s in counted if not s.right)
+        ),
         no_answer=commonest[0][0] if commonest else "",
         judged=_validated(evaluation, counted),
     )
+
+
+def item_key(text: str) -> str:
+    """Return the first digits of a golden text's SHA-256, by which a certificate names it."""
+    return text_hash(text)[:12]
+
+
+def served_names(scored: Sequence[ScoredExample]) -> dict[str, tuple[str, ...]]:
+    """Return what each model's server called it, where it said; rare names are left out."""
+    counts: dict[str, Counter[str]] = {}
+    for s in scored:
+        for attempt in s.outcome.attempts:
+            if attempt.served_model:
+                names = counts.setdefault(attempt.model, Counter())
+                names[attempt.served_model] += 1
+    served = {}
+    for model, names in counts.items():
+        most = names.most_common()
+        served[model] = tuple(
+            name for name, count in most if count * 5 >= names.total()
+        )
+    return served
+
+
+def _served_since(scored: Sequence[ScoredExample]) -> float | None:
+    made = [
+        attempt.started_at
+        for s in scored
+        for attempt in s.outcome.attempts
+        if not attempt.reused and attempt.served_model
+    ]
+    return max(made, default=None)
 
 
 def is_handed_on(evaluation: Evaluation, scored: ScoredExample) -> bool:
@@ -317,6 +364,7 @@ def _recorded_run(evaluation: Evaluation, candidate: str) -> Iterator[RunContext
         f"certify {evaluation.step.name}: {candidate}",
         budget_usd=evaluation.budget_usd,
         budget_name=evaluation.budget_name,
+        patience_s=evaluation.patience_s,
     ) as run:
         # All runs of one evaluation share the time since when answers are asked for again.
         yield replace(run, fresh_since=evaluation.fresh_since or run.fresh_since)

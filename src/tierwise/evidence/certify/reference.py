@@ -101,6 +101,7 @@ def compare_with_reference(
         for chain in candidates
         if chain != reference
     }
+    measured = measure(evaluation, reference, beside)
     alpha = alpha_of_look(look)
     levels = share_level(
         list(compared),
@@ -108,7 +109,7 @@ def compare_with_reference(
         lambda chain, level: compared[chain].shown_whole(level),
     )
     first = CandidateResult(
-        measurement=measure(evaluation, reference, beside),
+        measurement=measured,
         level=Level(alpha, max(1, len(compared))),
         bound=0.0,
         certificate=None,
@@ -122,6 +123,7 @@ def compare_with_reference(
             candidate,
             beside,
             floor,
+            measured=measured,
             level=levels[chain],
             look=look,
             machine=machine,
@@ -208,11 +210,15 @@ def _results(
     beside: Sequence[ScoredExample],
     floor: PairedFloor,
     *,
+    measured: Measurement,
     level: Level,
     look: int,
     machine: str,
 ) -> list[CandidateResult]:
-    """Return a candidate's results: all of its answers, and with a threshold if that is shown."""
+    """Return a candidate's results: all of its answers, and with a threshold if that is shown.
+
+    `measured` is the reference's measurement.
+    """
     shown = candidate.shown(level)
     whole = shown is not None and shown.threshold is None
     certificate = None
@@ -226,6 +232,7 @@ def _results(
             look=look,
             machine=machine,
             comparison=_comparison(evaluation, floor, shown),
+            also=measured,
         )
     surest = None
     if shown is not None and not whole:
@@ -235,6 +242,7 @@ def _results(
             beside,
             floor,
             shown,
+            measured=measured,
             level=level,
             look=look,
             machine=machine,
@@ -265,6 +273,7 @@ def _with_threshold(
     floor: PairedFloor,
     shown: Pairs,
     *,
+    measured: Measurement,
     level: Level,
     look: int,
     machine: str,
@@ -290,6 +299,7 @@ def _with_threshold(
             look=look,
             machine=machine,
             comparison=_comparison(evaluation, floor, pairs),
+            also=measured,
         ),
         pairs=pairs,
         reference=floor.reference,

@@ -15,6 +15,7 @@ from tierwise.evidence.certify.next_floor import NextFloor
 from tierwise.evidence.certify.pairs import NextComparison, Pairs
 from tierwise.evidence.judge import HumanLabel
 from tierwise.policy.certificates import AgreementCertificate, Certificate
+from tierwise.policy.sentinel import has_served_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +48,12 @@ def certificate_of(
     look: int,
     machine: str,
     comparison: Mapping[str, Any] | None = None,
+    also: Measurement | None = None,
 ) -> Certificate | None:
     """Return the dated proof of a measurement; None where it proves nothing.
 
     That is so for a rubric without a judge, and for a judge without human labels. `comparison` has
-    the fields of a certificate beside a reference.
+    the fields of a certificate beside a reference, and `also` is the reference's measurement.
     """
     judged = measurement.judged  # None: no judge was asked
     if measurement.n == 0 or (evaluation.rubric and judged is None):
@@ -75,6 +77,17 @@ def certificate_of(
         bound=bound,
         look=look,
         floor=evaluation.floor,
+        served=_watched(evaluation, measurement, also) or None,
+        served_since=max(
+            (
+                each.served_since
+                for each in (measurement, also)
+                if each and each.served_since
+            ),
+            default=None,
+        ),
+        items=measurement.items,
+        wrong=measurement.wrong_items,
         **(comparison or {}),
         threshold=measurement.threshold,
         coverage=measurement.coverage,
@@ -96,6 +109,19 @@ def certificate_of(
         teacher=evaluation.teacher,
         teacher_identity=current.identities[evaluation.teacher],
     )
+
+
+def _watched(
+    evaluation: Evaluation, measurement: Measurement, also: Measurement | None
+) -> dict[str, tuple[str, ...]]:
+    """Return the served names of the models whose server may report another one later."""
+    catalog = evaluation.engine.policy.catalog
+    served = {**(also.served if also else {}), **measurement.served}
+    return {
+        name: names
+        for name, names in sorted(served.items())
+        if has_served_name(catalog.model(name))
+    }
 
 
 def this_machine() -> str:

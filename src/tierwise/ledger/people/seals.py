@@ -581,6 +581,8 @@ def _attempt_record(rows: list[Any]) -> Record:
     if row.usage_unclear is not None:
         # Only where there is something: records that were sealed before have no such field.
         record["usage_unclear"] = row.usage_unclear
+    if row.served_model is not None:
+        record["served_model"] = row.served_model
     return record
 
 
