@@ -67,6 +67,7 @@ def use(words: str, *shows: str, code: int = 0, needs_prefect: bool = False) -> 
 
 
 USES: dict[str, list[Use]] = {
+    "canaries": [use("canaries --yes", "no certificate is suspended")],
     "runs": [
         use("runs", MORNING, DIED),
         use("runs --json", '"crashed"', '"cancelled"', LEFT),
