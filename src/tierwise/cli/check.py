@@ -85,9 +85,9 @@ def _demoted(project: Project) -> Mapping[tuple[str, tuple[str, ...]], str]:
     from tierwise.ledger.database import DEFAULT_PATH
     from tierwise.ledger.people.demotions import not_counting
 
-    if project.ledger_url is None and not (project.root / DEFAULT_PATH).exists():
-        return {}
     try:
+        if project.ledger_url is None and not (project.root / DEFAULT_PATH).exists():
+            return {}
         if not project.certificates.certificates:
             return {}
         with open_ledger(project) as ledger:

@@ -269,7 +269,7 @@ class Certificate(Settings):
     golden_file_hash: str | None = None
     # catalog name -> what its server called the model, where it said; see `policy.sentinel`
     served: Mapping[str, tuple[str, ...]] | None = None
-    # when the last of its answers was made; None where all were paid before
+    # when the last of its answers was made
     served_since: float | None = None
     items: Annotated[int, Field(ge=1)] | None = None  # golden items that were measured
     # of the items with a wrong answer, the first digits of their texts' SHA-256

@@ -134,9 +134,7 @@ class Measurement:
     wrong: tuple[WrongAnswer, ...] = ()
     # of all examples; the names are those that gave at least a fifth of a model's answers
     served: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    served_since: float | None = (
-        None  # when the last answer was made that was not paid before
-    )
+    served_since: float | None = None  # when the last answer was made
     items: int = 0  # examples, those that were handed on included
     wrong_items: tuple[str, ...] = ()  # see `item_key`
     no_answer: str = ""  # the commonest reason for a missing answer
@@ -295,7 +293,7 @@ def measure(
             if not s.right
         ),
         served=served_names(scored),
-        served_since=_served_since(scored),
+        served_since=_served_since(evaluation.engine, scored),
         items=len(scored),
         wrong_items=tuple(
             sorted(item_key(s.example.text) for s in counted if not s.right)
@@ -327,14 +325,19 @@ def served_names(scored: Sequence[ScoredExample]) -> dict[str, tuple[str, ...]]:
     return served
 
 
-def _served_since(scored: Sequence[ScoredExample]) -> float | None:
-    made = [
-        attempt.started_at
+def _served_since(engine: Engine, scored: Sequence[ScoredExample]) -> float | None:
+    """Return when the last of the answers was made, of those with a served name.
+
+    For an answer that was paid before, that is when it was paid: so a measurement that is repeated
+    without a new call gives the same certificate.
+    """
+    calls = {
+        attempt.call_hash
         for s in scored
         for attempt in s.outcome.attempts
-        if not attempt.reused and attempt.served_model
-    ]
-    return max(made, default=None)
+        if attempt.served_model
+    }
+    return engine.ledger.served.last_made(calls)
 
 
 def is_handed_on(evaluation: Evaluation, scored: ScoredExample) -> bool:

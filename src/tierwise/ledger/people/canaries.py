@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, insert, select
 
 from tierwise.ledger.outage import outlasts_outages
-from tierwise.ledger.tables import AttemptRecord, CanaryRecord
+from tierwise.ledger.tables import AttemptRecord, CallRecord, CanaryRecord
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import Certificate
 from tierwise.policy.sentinel import (
@@ -26,6 +26,7 @@ from tierwise.policy.sentinel import (
 if TYPE_CHECKING:
     from tierwise.ledger.database import Database
 
+_AT_ONCE = 500  # hashes in one query
 _VERDICT = tuple(CanaryVerdict.__slots__)
 
 
@@ -79,6 +80,23 @@ class ServedModels:
                     for row in connection.execute(query)
                 ]
         return found
+
+    @outlasts_outages
+    def last_made(self, calls: Collection[str]) -> float | None:
+        """Return when the last of these paid calls was made; None where none is on record."""
+        latest: float | None = None
+        ordered = sorted(calls)
+        with self._database.reading() as connection:
+            for start in range(0, len(ordered), _AT_ONCE):
+                query = (
+                    select(func.max(AttemptRecord.started_at))
+                    .join(CallRecord, CallRecord.attempt_id == AttemptRecord.id)
+                    .where(CallRecord.call_hash.in_(ordered[start : start + _AT_ONCE]))
+                )
+                found = connection.execute(query).scalar()
+                if found is not None and (latest is None or found > latest):
+                    latest = float(found)
+        return latest
 
     @outlasts_outages
     def verdicts(self) -> list[CanaryVerdict]:
