@@ -606,5 +606,8 @@ def test_on_a_terminal_it_asks_one_by_one(office: Office) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "[b]oth, [n]either, [q]uit?" in done.stdout
+    # what is left comes at the start and after each of the two answers
+    told = re.findall(r"classify: cheap \(shadow\)", done.stdout)
+    assert len(told) == 3
     with office.ledger() as ledger:
         assert len(ledger.samples.queue()) == before - 2
