@@ -21,6 +21,7 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
+from tierwise.orchestrate.alerts import demotion_conditions
 from tierwise.policy.certificates import load_certificates
 from tierwise.policy.served_names import is_same_model
 from tierwise.project import CERTIFICATES, Project
@@ -336,6 +337,38 @@ def test_a_run_asks_canaries_of_free_local_models_before_it_begins(
         restore_suspended(engine)
         assert engine.suspended
     assert servers["cheap"].count == before
+
+
+def test_the_alert_names_the_cause_and_not_what_a_server_said(
+    terminal: Terminal, project: Path, servers: dict[str, Standin]
+) -> None:
+    suspend(terminal, project, servers)
+    with Engine(Project(project), env={}) as engine:
+        [found] = demotion_conditions(
+            engine.policy.certificates.all, engine.policy.demoted, engine.suspended
+        )
+    assert found.holds
+    assert found.began == (
+        "certificate of cheap for classify: a server reports another model, so it is suspended"
+    )
+
+
+def test_a_comparison_is_suspended_where_its_reference_is_another_model(
+    terminal: Terminal, project: Path, servers: dict[str, Standin]
+) -> None:
+    """Canaries of the candidate say nothing about the reference."""
+    rules = project / "routing_rules" / "rules.yaml"
+    floor = "{classify: {at_most_worse: 0.2, than: dear}}"
+    rules.write_text(rules.read_text().replace("{classify: 0.7}", floor))
+    certify(terminal, project, "-m", "cheap")
+    assert run_messages(project, 100, 1) == ["cheap"]
+    servers["dear"].served = "another"
+    certify(terminal, project, "-m", "dear > cheap", "--fresh")
+    with Engine(Project(project), env={}) as engine:
+        assert ("classify", ("cheap",)) in engine.suspended
+    done = terminal("canaries", "--yes", "--json", cwd=project)
+    says = {tuple(row["models"]): row["says"] for row in json.loads(done.out)}
+    assert "its reference dear changed" in says["cheap",]
 
 
 def test_a_server_that_is_away_voids_nothing(
