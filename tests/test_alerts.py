@@ -24,12 +24,13 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Standin, status, unused_address
 from tests.kit.terminal import OwnProcess, Terminal
 from tests.test_situations import Inbox, good
+from tierwise.cascade.circuit import LastSign
 from tierwise.errors import ConfigError, Misuse
 from tierwise.orchestrate.alerts import (
     PREFIX,
+    Reported,
     alerts_of,
     budget_conditions,
-    changed,
     outage_conditions,
     waiting_condition,
 )
@@ -118,15 +119,48 @@ def test_a_condition_is_reported_when_it_begins_and_when_it_is_over() -> None:
     budgets = list(budget_conditions(limits, full, 80, now))
     assert [(c.name, c.holds) for c in budgets] == [("day", False), ("run 1", True)]
     # A model that is out for a short time says nothing: neither begun nor over.
-    outages = outage_conditions({"long": 700, "short": 60, "good": 0}, 600)
+    signs = {"long": out(700), "short": out(60), "good": answered(5)}
+    outages = outage_conditions(signs, 600, now)
     assert [(c.name, c.holds) for c in outages] == [("long", True), ("good", False)]
     waits = waiting_condition("inbox", 1, 5, 20, "1 of 5 documents wait")
     assert not waits.holds
     more = waiting_condition("inbox", 2, 5, 20, "2 of 5 documents wait")
-    assert changed([more], []) == [more]
-    assert changed([more], ["waiting: inbox"]) == []
-    assert changed([waits], ["waiting: inbox"]) == [waits]
-    assert changed([waits], []) == []
+    nothing = Reported()
+    reported = nothing.after([more])
+    assert nothing.news([more]) == [more]
+    assert reported.news([more]) == []
+    assert reported.news([waits]) == [waits]
+    assert nothing.news([waits]) == []
+    assert reported.after([waits]) == nothing
+
+
+def out(seconds: float) -> LastSign:
+    return LastSign(is_out=True, seconds=seconds)
+
+
+def answered(seconds: float) -> LastSign:
+    return LastSign(is_out=False, seconds=seconds)
+
+
+def test_an_outage_that_several_runs_see_is_reported_once() -> None:
+    """Each run has its own view of a model: when it failed first, and when it answered last."""
+    reported = Reported()
+    told: list[tuple[float, bool]] = []
+
+    def look(now: float, sign: LastSign) -> None:
+        nonlocal reported
+        news = reported.news(outage_conditions({"m": sign}, 20, now))
+        told.extend((now, condition.holds) for condition in news)
+        reported = reported.after(news)
+
+    look(1000, out(30))  # one run: out since 970
+    look(1005, answered(60))  # another has not asked since 945
+    look(1010, out(21))
+    look(1020, answered(2))  # the model answers a third run, at 1018
+    look(1025, out(55))  # the first does not know yet
+    assert told == [(1000, True), (1020, False)]
+    look(1100, out(25))  # out again, since 1075
+    assert told[-1] == (1100, True)
 
 
 class Receiver:

@@ -24,6 +24,7 @@ from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
 from tierwise.cascade.job import rank_of
@@ -248,9 +249,9 @@ class Engine:
         """The ledger, which a run's summary is read from."""
         return self.ledger.runs
 
-    def outages(self) -> dict[str, float]:
-        """Return the seconds since each model's first fault; 0 for one that has answered since."""
-        return self._portal.call(self._cascade.outages)
+    def last_signs(self) -> dict[str, LastSign]:
+        """Return whether each model that was called is out, and since when."""
+        return self._portal.call(self._cascade.last_signs)
 
     @property
     def spool(self) -> Path | None:

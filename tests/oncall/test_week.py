@@ -26,7 +26,7 @@ SETTINGS = """
 minimum_age = "20 s"
 alerts.webhook = "ONCALL_WEBHOOK"
 alerts.on = ["failed", "outage", "worker"]
-alerts.outage = "20 s"
+alerts.outage = "35 s"
 alerts.worker = "30 s"
 """
 SETTLES_WITHIN_S = 400.0

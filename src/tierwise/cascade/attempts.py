@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
-from tierwise.cascade.circuit import NEVER
+from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import is_free
 from tierwise.cascade.job import Work
@@ -142,17 +142,15 @@ class Attempts:
             self._limits[model.name] = ModelLimits(share, server, self.clock)
         return self._limits[model.name]
 
-    def outages(self) -> dict[str, float]:
-        """Return the seconds since each model's first fault; 0 for one that has answered since."""
+    def last_signs(self) -> dict[str, LastSign]:
+        """Return whether each model that was called is out, and since when."""
         now = self.clock.monotonic()
-        seconds: dict[str, float] = {}
+        signs: dict[str, LastSign] = {}
         for name, limits in self._limits.items():
-            circuit = limits.circuit
-            if circuit.out_since > NEVER:
-                seconds[name] = now - circuit.out_since
-            elif circuit.last_success_begun > NEVER:
-                seconds[name] = 0.0
-        return seconds
+            sign = limits.circuit.last_sign(now)
+            if sign:
+                signs[name] = sign
+        return signs
 
     def end_waits(self) -> None:
         """Let no document wait any longer for a model that is out."""

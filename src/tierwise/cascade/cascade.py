@@ -11,6 +11,7 @@ from decimal import Decimal
 from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.attempts import Attempts, FailedCall, Provider
 from tierwise.cascade.checking import Checking
+from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import CAUSES, cause_of_deferral, decision
 from tierwise.cascade.job import Job, Work
@@ -104,9 +105,9 @@ class Cascade:
         """
         await self._attempts.stop(run_id, seconds)
 
-    def outages(self) -> dict[str, float]:
-        """Return the seconds since each model's first fault; 0 for one that has answered since."""
-        return self._attempts.outages()
+    def last_signs(self) -> dict[str, LastSign]:
+        """Return whether each model that was called is out, and since when."""
+        return self._attempts.last_signs()
 
     async def end_waits(self) -> None:
         """Let no document wait any longer for a model that is out, of whatever run."""

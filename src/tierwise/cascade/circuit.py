@@ -24,6 +24,14 @@ LONGEST_RETRY_AFTER_S = 3600.0
 NEVER = float("-inf")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastSign:
+    """Whether a model is out. `seconds` is the time since its first fault, or its latest answer."""
+
+    is_out: bool
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Circuit:
     """The state of one model. Times are seconds of a monotonic clock."""
@@ -43,6 +51,14 @@ class Circuit:
     def is_half_open(self, now: float) -> bool:
         """Return True if the cooldown is over and no call has succeeded since."""
         return NEVER < self.open_until <= now
+
+    def last_sign(self, now: float) -> LastSign | None:
+        """Return whether the model is out, and since when; None before its first answer or fault."""
+        if self.out_since > NEVER:
+            return LastSign(is_out=True, seconds=now - self.out_since)
+        if self.last_success_begun > NEVER:
+            return LastSign(is_out=False, seconds=now - self.last_success_begun)
+        return None
 
     def after_success(self, begun: float) -> Circuit:
         """Return the state after a success: one more permit after each full window."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock
@@ -23,10 +24,9 @@ from tierwise.orchestrate.alerts import (
     BEGAN,
     OVER,
     Condition,
+    Reported,
     budget_conditions,
-    changed,
     demotion_conditions,
-    key_of_condition,
     outage_conditions,
     waiting_condition,
 )
@@ -111,7 +111,7 @@ def _conditions(
     budget = RunBudget(limits, {state.name: state for state in recorded})
     return [
         *budget_conditions(limits, budget.states(), settings.budget, now),
-        *outage_conditions(runner.outages(), settings.outage),
+        *outage_conditions(runner.last_signs(), settings.outage, now),
         *demotion_conditions(
             runner.policy.certificates.all, runner.policy.demoted, runner.suspended
         ),
@@ -125,17 +125,11 @@ def _report(
     wanted = [condition for condition in conditions if condition.kind in settings.on]
     folder = private_folder(root / _FOLDER)
     with FileLock(folder / f"{_FILE}.lock", timeout=_LOCKED_S, mode=FILE_MODE):
-        raised = _raised(folder / _FILE)
-        news = changed(wanted, raised)
+        before = _read(folder / _FILE)
+        news = before.news(wanted)
         if not news:
             return
-        for condition in news:
-            key = key_of_condition(condition)
-            if condition.holds:
-                raised.add(key)
-            else:
-                raised.discard(key)
-        text = json.dumps(sorted(raised), indent=1)
+        text = json.dumps(asdict(before.after(news)), indent=1, sort_keys=True)
         write_atomically(folder / _FILE, text, private=True)
     for condition in news:
         emit_event(
@@ -145,8 +139,11 @@ def _report(
         )
 
 
-def _raised(path: Path) -> set[str]:
-    """Return the keys of the conditions that hold; none where the file is new or damaged."""
+def _read(path: Path) -> Reported:
+    """Return what was reported; nothing where the file is new or damaged."""
     with suppress(OSError, ValueError, TypeError):
-        return set(json.loads(path.read_text(encoding="utf-8")))
-    return set()
+        found = json.loads(path.read_text(encoding="utf-8"))
+        # Earlier versions kept the keys of what holds alone.
+        kept = {"holding": dict.fromkeys(found)} if isinstance(found, list) else found
+        return Reported(**kept)
+    return Reported()

@@ -6,13 +6,15 @@ A message has names, numbers and closed causes, never a document's text and no e
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from tierwise.cascade.circuit import LastSign
 from tierwise.policy.alerts import AlertSettings, Kind
 from tierwise.policy.budget import BudgetState, Limit
 from tierwise.policy.certificates import Certificate
+from tierwise.text.amounts import duration
 
 PREFIX = "tierwise alert: "  # of the names of our automations
 TAG = "tierwise-alert"
@@ -174,13 +176,61 @@ def _event_trigger(
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Something that a run reports when it begins, and when it is over."""
+    """Something that a run reports when it begins, and when it is over.
+
+    `since` is when it began, or when it was last seen to be over (seconds since 1970); None where
+    only now is known.
+    """
 
     kind: Kind
     name: str  # what it is about, such as a model
     holds: bool
     began: str
     over: str
+    since: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name among all kinds."""
+        return f"{self.kind}: {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What was reported, by whichever run: what holds with its `since`, and what ended when."""
+
+    holding: Mapping[str, float | None] = field(default_factory=dict)
+    ended: Mapping[str, float] = field(default_factory=dict)
+
+    def news(self, conditions: Iterable[Condition]) -> list[Condition]:
+        """Return the conditions that began or ended.
+
+        Runs see a model each for itself. One that answered before an outage began does not end it,
+        and an outage that another run has seen end is not a new one.
+        """
+        return [condition for condition in conditions if self._is_news(condition)]
+
+    def _is_news(self, condition: Condition) -> bool:
+        key = condition.key
+        if condition.holds == (key in self.holding):
+            return False
+        if condition.since is None:
+            return True
+        other = self.ended.get(key) if condition.holds else self.holding[key]
+        return other is None or condition.since > other
+
+    def after(self, news: Iterable[Condition]) -> Reported:
+        """Return what is reported once these are."""
+        holding = dict(self.holding)
+        ended = dict(self.ended)
+        for condition in news:
+            if condition.holds:
+                holding[condition.key] = condition.since
+                continue
+            del holding[condition.key]
+            if condition.since is not None:
+                ended[condition.key] = condition.since
+        return Reported(holding, ended)
 
 
 def budget_conditions(
@@ -207,23 +257,22 @@ def budget_conditions(
 
 
 def outage_conditions(
-    outages: Mapping[str, float], longest_s: float
+    signs: Mapping[str, LastSign], longest_s: float, now: float
 ) -> Iterator[Condition]:
-    """Yield for each model whether it is out for too long.
+    """Yield for each model whether it is out for too long; `now` is in seconds since 1970.
 
-    `outages` has the seconds since a model's first fault; 0 for one that has answered since. One
-    that is out for less says nothing: an earlier run's outage may still be under way.
+    A model that is out for less says nothing: an earlier run's outage may still be under way.
     """
-    for model, seconds in outages.items():
-        if seconds and seconds <= longest_s:
+    for model, sign in signs.items():
+        if sign.is_out and sign.seconds <= longest_s:
             continue
-        minutes = seconds / 60
         yield Condition(
             "outage",
             model,
-            seconds > longest_s,
-            f"model {model}: out for {minutes:.0f} min",
+            sign.is_out,
+            f"model {model}: out for {duration(sign.seconds)}",
             f"model {model}: answers again",
+            since=now - sign.seconds,
         )
 
 
@@ -259,15 +308,3 @@ def waiting_condition(
         f"{flow}: {causes}",
         f"{flow}: no more than {percent:g} % of the documents wait",
     )
-
-
-def changed(
-    conditions: Iterable[Condition], raised: Collection[str]
-) -> list[Condition]:
-    """Return the conditions that began or ended. `raised` has the keys of those that hold."""
-    return [c for c in conditions if c.holds != (key_of_condition(c) in raised)]
-
-
-def key_of_condition(condition: Condition) -> str:
-    """Return the name of a condition among all kinds."""
-    return f"{condition.kind}: {condition.name}"

@@ -37,6 +37,7 @@ _SCHEMES: dict[Channel, tuple[str, ...]] = {
     "slack": ("https://hooks.slack.com/", "https://hooks.slack-gov.com/"),
     "email": ("mailtos://", "mailto://"),
 }
+_SENT_WITHIN_S = 30.0  # events, to the server
 _MARK = "made by `tierwise up` from [tool.tierwise.alerts] "
 
 
@@ -109,7 +110,8 @@ def _watch(flows: set[str]) -> None:
                 }
             ],
         )
-    EventsWorker.instance().wait_until_empty()
+    # Not `wait_until_empty`, which waits for ever once the worker has lost its connection.
+    EventsWorker.drain_all(timeout=_SENT_WITHIN_S, at_exit=False)
 
 
 def _pool_id(client: SyncPrefectClient) -> str | None:
