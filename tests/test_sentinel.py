@@ -308,6 +308,9 @@ def test_confidential_golden_items_go_to_models_in_the_house_alone(
         restore_suspended(engine)
         assert engine.suspended
     assert servers["cheap"].count == before
+    refused = terminal("canaries", "--yes", "--json", cwd=root)
+    assert "give --budget-usd" in json.loads(refused.out)[0]["says"]
+    assert servers["cheap"].count == before
     done = terminal("canaries", "--yes", "--json", "--budget-usd", "1", cwd=root)
     assert json.loads(done.out)[0]["restored"]
     asked = [request.document for request in servers["cheap"].requests[before:]]
@@ -366,7 +369,7 @@ def test_a_comparison_is_suspended_where_its_reference_is_another_model(
     certify(terminal, project, "-m", "dear > cheap", "--fresh")
     with Engine(Project(project), env={}) as engine:
         assert ("classify", ("cheap",)) in engine.suspended
-    done = terminal("canaries", "--yes", "--json", cwd=project)
+    done = terminal("canaries", "--yes", "--json", "--budget-usd", "1", cwd=project)
     says = {tuple(row["models"]): row["says"] for row in json.loads(done.out)}
     assert "its reference dear changed" in says["cheap",]
 

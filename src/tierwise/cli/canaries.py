@@ -42,7 +42,7 @@ def canaries(
     A certificate is suspended when a server reports another model than the certified one. This asks
     golden items again and compares the answers with those on record. The certificate is restored
     for the new model if it is shown to be at most 10 points worse (95 %), and is void otherwise.
-    Confidential golden items go to models of in-house tiers alone.
+    Confidential golden items go to models of in-house tiers alone. Without a budget, so do all.
     """
     from tierwise.engine import Engine
     from tierwise.evidence.canaries import ask_all
@@ -70,12 +70,20 @@ def canaries(
             chain = " > ".join(each.certificate.models)
             what = f"the certificate of {chain} for {each.certificate.step}"
             typer.echo(f"{what}: {each.reason}", err=True)
-        most = "no budget" if budget is None else f"at most {usd(budget)} each"
+        most = "free models of in-house tiers alone"
+        if budget is not None:
+            most = f"at most {usd(budget)} each"
         certificates = plural(sum(each.is_open for each in found), "certificate")
         typer.echo(f"{certificates} x {number} golden items: {most}", err=True)
         if not (yes or is_on(os.environ, "TIERWISE_YES")):
             typer.confirm("Continue?", abort=True, err=True)
-        results = ask_all(engine, items=number, budget_usd=budget, step=step)
+        results = ask_all(
+            engine,
+            items=number,
+            budget_usd=budget,
+            step=step,
+            only_free=budget is None,
+        )
     if as_json:
         print_json([_data(result) for result in results])
         return

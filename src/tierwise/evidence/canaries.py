@@ -261,6 +261,11 @@ def ask_all(
         if not suspension.is_open or certificate.step not in engine.policy.rules.floors:
             continue
         if only_free and not is_free_and_local(engine, certificate):
+            why_not = (
+                "asking its models again may cost money; give --budget-usd, "
+                "or `budget_usd` under [tool.tierwise.canaries]"
+            )
+            results.append(CanaryResult(suspension, None, why_not))
             continue
         results.append(
             ask_canaries(engine, suspension, items=items, budget_usd=budget_usd)

@@ -195,6 +195,7 @@ def _certificate_items(
         for row in rows
         if row.step in facts.floors or row.step in facts.agreement_floors
     )
+    suspended = {each.certificate.step for each in facts.suspended}
     for step in steps:
         states = [
             state for state in facts.certificates if state.certificate.step == step
@@ -204,7 +205,8 @@ def _certificate_items(
         if step not in facts.floors:
             certify = f"tierwise distil {step}"
         # one certificate in force is enough; otherwise the first void one says what is wrong
-        if not valid:
+        # a suspended one has an item of its own
+        if not valid and step not in suspended:
             reason = f": {states[0].void}" if states else ""
             yield Attention(f"no certificate is in force for {step}{reason}", certify)
         for certificate in valid:
