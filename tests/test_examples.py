@@ -16,6 +16,7 @@ import pytest
 from rapidfuzz import fuzz, process
 
 from flows.contract_intake import ContractTerms
+from tierwise.policy.catalog import load_catalog
 
 ROOT = Path(__file__).parents[1]
 INBOX = ROOT / "examples" / "inbox"
@@ -344,3 +345,19 @@ def test_the_golden_readme_counts_right() -> None:
     table = (GOLDEN / "README.md").read_text(encoding="utf-8")
     for name in FIELDS:
         assert f"| `{name}` | {len(golden(name))} |" in table
+
+
+def test_the_demo_fetches_what_its_models_need_and_says_something_first() -> None:
+    """`make demo` trains on an embedder and runs embedded models: no download comes later."""
+    catalog = load_catalog(ROOT / "routing_rules" / "catalog.yaml")
+    embedded = {
+        name
+        for name, entry in catalog.models.items()
+        # entries with `like` share the weights of the first one
+        if entry.weights and not entry.weights.file and not entry.uses_few_shot
+    }
+    needed = embedded | set(catalog.models["topic-classifier"].embedder)
+    recipe = (ROOT / "Makefile").read_text().split("\ndemo:")[1].split("\n\n")[0]
+    first, fetch = [line.strip() for line in recipe.splitlines()][1:3]
+    assert first.startswith("@echo")
+    assert set(fetch.split("fetch ")[1].split()) == needed

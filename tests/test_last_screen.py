@@ -155,6 +155,18 @@ def test_a_run_in_which_all_went_well_says_so(
     assert [line.split()[1] for line in said["Next"]] == ["show", "explain", "report"]
 
 
+def test_a_run_that_only_reuses_answers_compares_no_costs(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing was asked, so the strongest model would have cost nothing either."""
+    screen(project, [SURE], capsys)
+    said = screen(project, [SURE], capsys)
+    [cost] = said["What it cost"]
+    assert cost.startswith("0 calls, 1 paid answers reused; cost 0.000000 USD")
+    some = screen(project, [SURE, HARD], capsys)["What it cost"]
+    assert "for the calls that were made" in some[1]
+
+
 def test_without_a_price_the_comparison_is_unknown(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -246,14 +246,19 @@ def _what_it_cost(summary: RunSummary, engine: Engine) -> list[str]:
 
 
 def _against_strongest(summary: RunSummary, engine: Engine) -> list[str]:
-    """Return what the strongest model would have cost; empty where nothing was answered."""
+    """Return what the strongest model would have cost; empty where no call was made."""
+    run = summary.run
+    if run.attempts == run.reused:
+        return []
     facts = ProjectFacts(catalog=engine.policy.catalog)
     if facts.best is None:
         return ["  Always the strongest model: unknown, as no model has a price."]
-    saving = total_saving_of(engine.ledger, [summary.run.id], facts)
+    saving = total_saving_of(engine.ledger, [run.id], facts)
     if saving is None:
         return []
     name = f"Always {facts.best.name}, the strongest model with a known price"
+    if run.reused:
+        name += ", for the calls that were made"
     if saving.best_cost is None:
         return [f"  {name}: unknown, as calls of unknown cost are among it."]
     about = "about " if saving.estimated else ""
