@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from tierwise.errors import WeightsError
@@ -23,8 +24,9 @@ from tierwise.records import Sensitivity, text_hash
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_KEPT = 4096  # vectors: one text is asked for by the classifier, by the examples and by drift
+_KEPT = 4096  # vectors: one text is asked for by the classifier and by the examples
 _FATAL_ONLY = 4  # onnxruntime's log on stderr; its errors reach us as exceptions
+_LONGEST_REASON = 200  # characters of a library's error
 
 
 class Encoder:
@@ -123,7 +125,7 @@ class Encoder:
         try:
             return self.pooled(ids)
         except Exception as error:  # noqa: BLE001 - the library's errors have no common class
-            reason = str(error).partition("\n")[0]
+            reason = shorten(str(error), _LONGEST_REASON, placeholder=" …")
             raise WeightsError(
                 f"the model cannot read {len(ids)} tokens at once ({reason}); "
                 "lower `window_tokens` in the catalog to what its model card says",
