@@ -43,6 +43,7 @@ USES = {
     "golden": f"golden add {RUN}",
     "check": "check",
     "certify": "certify classify -m small --threshold none --yes",
+    "canaries": "canaries",
     "distil": "distil classify --teacher small --source documents/noon --yes",
     "try": "try classify documents/noon/22-shelf.txt",
     "train": "train classify --yes",

@@ -123,6 +123,7 @@ def test_ctrl_c_while_python_loads_the_command_ends_it(module: str) -> None:
     """Also where Python drops the KeyboardInterrupt, as in a finalizer."""
     code = f"""
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background
 class Last:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
