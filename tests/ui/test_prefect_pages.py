@@ -236,7 +236,7 @@ def test_what_waits_is_listed_by_kind_with_what_to_do_and_names_stay_text(
         "No allowed model answered well: 2",
     )
     see(
-        "Wait for a person's review: 3",
+        "For a person's review: 3",
         f"tierwise review {shown.run_id}",
         f"tierwise report {shown.run_id} --open",
     )
