@@ -29,7 +29,12 @@ from tests.kit.terminal import Terminal
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
 from tierwise.evidence.certify import Evaluation, alpha_of_look, compare
-from tierwise.policy.certificates import Certificate, load_certificates, lower_bound
+from tierwise.policy.certificates import (
+    Certificate,
+    labels_needed,
+    load_certificates,
+    lower_bound,
+)
 from tierwise.project import CERTIFICATES, Project
 from tierwise.records import Batch, Document
 from tierwise.steps.examples import load_golden
@@ -420,6 +425,9 @@ def test_the_table_fits_into_80_columns_and_says_what_to_do(
     assert "classify on classify.jsonl: 60 examples, floor 0.9, 2 compared" in table
     assert "30 of 60" in table
     assert "0.9 needs fewer errors" in sentences
+    # More labels are a second look, which has less of alpha.
+    more = labels_needed(30, 60, 0.9, alpha=alpha_of_look(2)).if_all_right
+    assert f"{more} more without an error" in " ".join(sentences.split())
     assert "2 certificates written to routing_rules/certificates.yaml" in sentences
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +216,16 @@ def _evidence(evaluation: Evaluation, result: CandidateResult) -> str:
     if judged is None:
         if not measured.n:
             return "kept nothing"
-        return measured.shortfall(floor, result.level).sentence
+        shortfall = measured.shortfall(floor, result.level)
+        if shortfall.if_all_right != 0 and result.next_level is not None:
+            # More labels are another look, which has less of alpha to spend.
+            later = measured.shortfall(floor, result.next_level)
+            shortfall = replace(
+                shortfall,
+                at_this_rate=later.at_this_rate,
+                if_all_right=later.if_all_right,
+            )
+        return shortfall.sentence
     # Before any figure of the judge: without these labels it has none that counts.
     if judged.open_labels:
         labels = f"{evaluation.golden.path.stem}-labels.jsonl"

@@ -270,7 +270,8 @@ def _results(
     with_threshold = None
     if shown is not None and shown.threshold is not None:
         with_threshold = _with_threshold(evaluation, candidate, shown.threshold, level)
-    further = _next_floor(evaluation, candidate, bound, with_threshold, look + 1)
+    next_level = Level(alpha_of_look(look + 1), compared=1)
+    further = _next_floor(evaluation, candidate, bound, with_threshold, next_level)
     certificate = None
     if with_threshold is None:
         certificate = certificate_of(
@@ -288,6 +289,7 @@ def _results(
         bound=bound,
         certificate=certificate,
         note=candidate.note,
+        next_level=next_level,
         next_floor=further if with_threshold is None else None,
         to_label=to_label,
     )
@@ -306,6 +308,7 @@ def _results(
             look=look,
             machine=machine,
         ),
+        next_level=next_level,
         next_floor=further,
         to_label=to_label,
     )
@@ -317,9 +320,12 @@ def _next_floor(
     candidate: Plain,
     bound: float,
     with_threshold: Measurement | None,
-    look: int,
+    level: Level,
 ) -> NextFloor | None:
-    """Return what more labels would bring at the next look; None for a rubric, or nothing near."""
+    """Return what more labels would bring at the level of the next look.
+
+    None for a rubric, or where nothing is near.
+    """
     if evaluation.floor is None or evaluation.rubric is not None:
         return None
     above = None
@@ -327,7 +333,6 @@ def _next_floor(
         above = evaluation.floor
     elif bound >= evaluation.floor:
         above = bound
-    level = Level(alpha_of_look(look), compared=1)
     size = len(evaluation.golden.examples)
     return next_floor(candidate, size, level, above=above)
 

@@ -28,6 +28,8 @@ class CandidateResult:
     bound: float
     certificate: Certificate | None
     note: str = ""
+    # that of the next look at the step's labels; None beside a reference
+    next_level: Level | None = None
     # what more labels would bring; None: nothing near
     next_floor: NextFloor | NextComparison | None = None
     # beside a reference: what was compared, and whether it is shown to be close enough
