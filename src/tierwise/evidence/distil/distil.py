@@ -452,7 +452,11 @@ def measured_agreement(
     name = distillation.label_field
 
     def agrees(value: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-        return expected[name] is not None and value.get(name) == expected[name]
+        teacher_said = expected[name]
+        if teacher_said is None:
+            # It gave no acceptable answer, and the classifier gave one: they differ.
+            return False
+        return bool(value.get(name) == teacher_said)
 
     return Evaluation(
         engine=engine,
