@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ def other(url: str, ledger: Ledger, tmp_path: Path) -> Iterator[Ledger]:
     """A second ledger on the same database: another owner, as far as budgets go another process."""
     with Ledger.open(url, root=tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def path_as_before() -> Iterator[None]:
+    """Put Python's path back: Prefect leaves a flow's folder on it when it loads the flow.
+
+    A later test whose own flow has the same name would find it "installed" there.
+    """
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
 
 
 @pytest.fixture
