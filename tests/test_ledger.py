@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.kit.ledgers import DOCUMENT, REPLY, RUN, attempt, python, run
 from tierwise.errors import LedgerError
 from tierwise.ledger import Ledger, Paid
-from tierwise.records import Outcome, Rejection, Route, Verdict
+from tierwise.records import Outcome, Rejection, Route, Usage, Verdict
 
 ANY_TEXT = st.text(
     st.sampled_from("\0\ud800\udfff␛a0") | st.characters(exclude_categories=()),
@@ -292,6 +292,26 @@ def test_an_attempt_comes_back_as_it_was_without_its_text(ledger: Ledger) -> Non
     assert list(ledger.runs.attempts(RUN.id)) == [replace(full, text=None), bare]
     assert ledger.runs.reply(bare.call_hash) == REPLY
     assert ledger.runs.reply("unheard of") is None
+
+
+def test_how_an_attempt_was_sent_and_cached_is_on_record_and_sealed(
+    ledger: Ledger,
+) -> None:
+    usage = replace(
+        REPLY.usage or Usage(1, 1), cache_write_tokens=300, cache_write_1h_tokens=100
+    )
+    sent = attempt(transport="batch", service_tier="flex", usage=usage)
+    run(ledger.settle(RUN.id, sent, None))
+    (back,) = ledger.runs.attempts(RUN.id)
+    assert back.transport == "batch"
+    assert back.service_tier == "flex"
+    assert back.usage == usage
+    ledger.finish_run(RUN.id, "completed")
+    assert ledger.seals.is_sound(RUN.id)
+    (block,) = ledger.seals.blocks()
+    *_, record = block.records
+    assert record["transport"] == "batch"
+    assert record["cache_write_1h_tokens"] == 100
 
 
 def test_a_check_asked_again_replaces_its_verdict(ledger: Ledger) -> None:

@@ -38,6 +38,8 @@ AttemptKind = Literal[
     "first", "retry", "fallback", "escalation", "repair", "reask", "judge", "shadow"
 ]
 Role = Literal["system", "user", "assistant"]
+# How a call is sent: as a request of its own, or as an item of a provider's batch.
+Transport = Literal["online", "batch"]
 
 # Why an outcome is not accepted. Code acts upon this; the sentence beside it is for people.
 # `report/causes.py` has a title and a remedy for each cause of a deferral.
@@ -115,13 +117,17 @@ def text_hash(text: str) -> str:
 class Usage:
     """Tokens of one call, as the server reported them.
 
-    `cached_tokens` are part of `prompt_tokens`. `unclear` says where the server's counts contradict
-    each other: then these are the largest reading of them.
+    `cached_tokens` and `cache_write_tokens` are parts of `prompt_tokens`: what the server read from
+    its prompt cache, and what it wrote to it. `cache_write_1h_tokens` are the part of the latter
+    that is kept for an hour. `unclear` says where the server's counts contradict each other: then
+    these are the reading of them that costs most.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     unclear: str = field(default="", compare=False)
 
 
@@ -178,6 +184,8 @@ class Reply:
     confidence: float | None = None
     # of `usage`, spent on thinking; None where that is not known
     thinking_tokens: int | None = None
+    # as the server named it, such as "flex" or "default"; None when it named none
+    service_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,8 @@ class Attempt:
     text: str | None = field(default=None, repr=False)  # the answer
     verdicts: tuple[Verdict, ...] = ()
     repriced: bool = False  # the cost was filled in or changed later
+    transport: Transport = "online"  # how the call was sent
+    service_tier: str | None = None  # the service tier that the server reported
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,13 @@ RunState = Literal["completed", "waiting", "failed", "cancelled"]
 # The ends of a run that went through all of its documents.
 WENT_THROUGH: tuple[RunState, ...] = ("completed", "waiting")
 
-_TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens")
+_TOKENS = (
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+)
 # Usage has columns of its own, verdicts have rows; of the text only a hash is kept. A new price
 # comes later than the attempt.
 _ATTEMPT = tuple(
@@ -249,10 +255,13 @@ def attempt_of(row: Any, verdicts: Iterable[Verdict] = ()) -> Attempt:
     # An attempt has all counts or none.
     if row.prompt_tokens is not None:
         usage = Usage(
-            row.prompt_tokens,
-            row.completion_tokens,
-            row.cached_tokens,
-            row.usage_unclear or "",
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=row.completion_tokens,
+            cached_tokens=row.cached_tokens,
+            # attempts of older versions have no counts of these
+            cache_write_tokens=row.cache_write_tokens or 0,
+            cache_write_1h_tokens=row.cache_write_1h_tokens or 0,
+            unclear=row.usage_unclear or "",
         )
     values = {name: getattr(row, name) for name in _ATTEMPT}
     is_repriced = row.repriced is not None
@@ -275,6 +284,8 @@ def lost_attempt(in_flight: Mapping[str, Any], repriced: Decimal | None) -> Atte
     values: dict[str, Any] = {name: in_flight.get(name) for name in _ATTEMPT}
     values["cost"] = repriced
     values["error"] = LOST
+    # of a claim of an older version, too
+    values["transport"] = in_flight.get("transport", "online")
     values["error_text"] = (
         "its process ended before the call did; it may have been billed"
     )

@@ -253,6 +253,9 @@ class AttemptRecord(Base):
     prompt_tokens: Mapped[int | None]
     cached_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
+    # written to the server's prompt cache; the second are those that are kept for an hour
+    cache_write_tokens: Mapped[int | None]
+    cache_write_1h_tokens: Mapped[int | None]
     usage_unclear: Mapped[str | None]  # see `records.Usage`
     cost: Mapped[Decimal | None]
     price_date: Mapped[str | None]
@@ -264,6 +267,9 @@ class AttemptRecord(Base):
     finish_reason: Mapped[str | None]
     confidence: Mapped[float | None]
     served_model: Mapped[str | None]  # the name that the server gave the model
+    # how the call was sent: online, or in a batch
+    transport: Mapped[str] = mapped_column(server_default="online")
+    service_tier: Mapped[str | None]  # as the server named it
     # SHA-256 of the answer; it stays when the answer is deleted
     answer_hash: Mapped[str | None]
     # the cost by the last repricing, in place of `cost`; see `RepricingRecord`
@@ -315,6 +321,62 @@ class LostCallRecord(Base):
     attempt: Mapped[Any] = mapped_column(Json)  # its row, as far as it is known
     lost_at: Mapped[float]
     repriced: Mapped[Decimal | None]  # as of an attempt
+
+
+class BatchRecord(Base):
+    """A batch of calls that a provider answers later, at a lower price.
+
+    It is on record before it is uploaded. Until then it has no `provider_id`, and `state` is
+    `intended`; afterwards `state` is the provider's.
+    """
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index(None, "run_id"),
+        Index(None, "model", "collected_at"),
+        Index(
+            "ix_batches_open",
+            "created_at",
+            # Few batches are open at any time, and every start of a run looks for them.
+            sqlite_where=text("collected_at IS NULL"),
+            postgresql_where=text("collected_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # the provider has it as metadata
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    model: Mapped[str]
+    owner: Mapped[str]  # the process that uploads it
+    provider_id: Mapped[str | None]
+    state: Mapped[str]
+    fault: Mapped[str | None]  # of the batch as a whole, in the provider's words
+    items: Mapped[int]
+    succeeded: Mapped[int]  # as the provider counts them; so are those that failed
+    failed: Mapped[int]
+    created_at: Mapped[float]  # when the intent was recorded
+    submitted_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    expires_at: Mapped[float | None]
+    # when all of its items were settled, released or given up
+    collected_at: Mapped[float | None]
+
+
+class BatchItemRecord(Base):
+    """A call in a batch. While it is `waiting`, the call's claim belongs to the batch."""
+
+    __tablename__ = "batch_items"
+    __table_args__ = (Index(None, "attempt_id"),)
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    call_hash: Mapped[str] = mapped_column(primary_key=True)
+    attempt_id: Mapped[str]
+    # waiting, settled, failed, released, lost; rescued: asked online meanwhile, then `late` once
+    # its answer came all the same
+    state: Mapped[str]
+    # the row of its attempt, as far as it is known before the answer
+    attempt: Mapped[Any] = mapped_column(Json, nullable=True)
+    # names of those that it is reserved in
+    budgets: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
 class RepricingRecord(Base):

@@ -583,6 +583,14 @@ def _attempt_record(rows: list[Any]) -> Record:
         record["usage_unclear"] = row.usage_unclear
     if row.served_model is not None:
         record["served_model"] = row.served_model
+    if row.transport != "online":
+        record["transport"] = row.transport
+    if row.service_tier is not None:
+        record["service_tier"] = row.service_tier
+    for name in ("cache_write_tokens", "cache_write_1h_tokens"):
+        # Zero is as good as none: attempts of earlier versions have no count.
+        if getattr(row, name):
+            record[name] = getattr(row, name)
     return record
 
 
