@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -362,6 +363,32 @@ def test_a_certificate_stays_where_a_later_look_has_too_little_alpha_to_show_it(
     assert certificates_by_models(project)["dear",] == first
     [row] = [row for row in rows if row["models"] == ["dear"]]
     assert "the certificate of" in row["says"]
+
+
+def test_a_certificate_stays_where_a_later_look_shows_less_and_misses_a_higher_floor(
+    terminal: Terminal, project: Path
+) -> None:
+    certify(terminal, project, "-m", "dear")
+    first = certificates_by_models(project)["dear",]
+    rules = project / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text().replace("classify: 0.9", "classify: 0.99"))
+    [row] = certify(terminal, project, "-m", "dear", "--threshold", "none")
+    assert not row["capable"]
+    assert certificates_by_models(project)["dear",] == first
+
+
+def test_a_question_is_asked_only_where_money_may_be_spent(
+    terminal: Terminal, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    command = ("certify", "classify", "-m", "cheap")
+    assert terminal(*command, cwd=project).code == 1
+    catalog = project / "routing_rules" / "catalog.yaml"
+    free = re.sub(
+        r"input: [\d.]+, output: [\d.]+", "input: 0, output: 0", catalog.read_text()
+    )
+    catalog.write_text(free)
+    assert terminal(*command, cwd=project).code == 0
 
 
 def test_a_budget_stops_the_measurement_and_what_is_paid_is_kept(

@@ -127,8 +127,7 @@ def test_it_says_what_was_proven_what_went_on_and_why_what_waits_and_the_cost(
         "(97% sure).",
     ]
     assert said["Why"] == [
-        "cheap in classify: 2 of 3 documents went to the next model, as the answer was less sure "
-        "than certified (2).",
+        "cheap in classify: 2 of 3 documents went to the next model (less sure than certified: 2).",
     ]
     assert said["What waits"][0] == "No allowed model answered well: 1 document."
     assert "2.txt in classify" in said["What waits"][1]

@@ -353,7 +353,8 @@ def test_wrong_settings_are_named_with_their_place(
 ) -> None:
     for floor, said in [
         ("{at_most_worse: 0.05, than: deer}", "deer"),
-        ("{at_most_worse: 5}", "less than 1"),
+        ("{at_most_worse: 5}", "write 0.05"),
+        ("{at_most_worse: 1}", "less than 1"),
         ("{at_most_worse: 0}", "greater than 0"),
         ("{at_most: 0.05}", "at_most"),
         ("1.5", "less than or equal to 1"),

@@ -444,6 +444,16 @@ def test_these_rules_are_right(tmp_path: Path) -> None:
             "1.90",
             "7: floors → classify: Input should be less than or equal to 1 (found 1.9)",
         ),
+        (
+            "0.90",
+            "90",
+            "7: floors → classify: a share is at most 1: write 0.9 for 90 % (found 90)",
+        ),
+        (
+            "0.90",
+            "{at_most_worse: 2}",
+            "7: floors → classify → at_most_worse: a share is at most 1: write 0.02 for 2 % (found 2)",
+        ),
         ("version: 1", "version: 2", "1: version: Input should be 1 (found 2)"),
         (
             "tokens_max: 4000",

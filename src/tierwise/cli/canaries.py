@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
 
+from tierwise.cli.confirming import confirm_spending
 from tierwise.cli.opening import find_project
 from tierwise.cli.options import AsJson, Yes
 from tierwise.cli.output import print_json
 from tierwise.text.amounts import plural, usd
-from tierwise.text.variables import is_on
 
 
 def canaries(
@@ -75,8 +74,7 @@ def canaries(
             most = f"at most {usd(budget)} each"
         certificates = plural(sum(each.is_open for each in found), "certificate")
         typer.echo(f"{certificates} x {number} golden items: {most}", err=True)
-        if not (yes or is_on(os.environ, "TIERWISE_YES")):
-            typer.confirm("Continue?", abort=True, err=True)
+        confirm_spending(yes=yes)
         results = ask_all(
             engine,
             items=number,

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.confirming import confirm_spending
 from tierwise.cli.opening import find_project
 from tierwise.cli.options import AsJson, Fresh, Yes
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
 from tierwise.text.amounts import duration, plural, usd
-from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -311,8 +311,7 @@ def _ask_for_earlier_steps(
         f"about {amount(expected, unknown)}, at most {usd(most)}",
         err=True,
     )
-    if not (yes or is_on(os.environ, "TIERWISE_YES")):
-        typer.confirm("Continue?", abort=True, err=True)
+    confirm_spending(yes=yes)
 
 
 def _candidates(
@@ -366,8 +365,8 @@ def _ask(
         text += f"; stops at {usd(evaluation.budget_usd)}"
     text += f"; {_time(most)}"
     typer.echo(text, err=True)
-    if not (yes or is_on(os.environ, "TIERWISE_YES")):
-        typer.confirm("Continue?", abort=True, err=True)
+    if most.usd or most.unknown:
+        confirm_spending(yes=yes)
 
 
 def _time(estimate: CostEstimate) -> str:

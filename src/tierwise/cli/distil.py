@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import asdict, replace
 from decimal import Decimal
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.confirming import confirm_spending
 from tierwise.cli.opening import find_project
 from tierwise.cli.options import AsJson, Yes
 from tierwise.cli.output import print_json
 from tierwise.errors import ConfigError, Misuse
 from tierwise.text.amounts import plural, usd
-from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -319,8 +318,7 @@ def _ask(
     """Print what will be done and the most that it costs, and ask whether to spend it."""
     for line in _plan_lines(distillation, pool, labels):
         typer.echo(line, err=True)
-    if not (yes or is_on(os.environ, "TIERWISE_YES")):
-        typer.confirm("Continue?", abort=True, err=True)
+    confirm_spending(yes=yes)
 
 
 def _plan_lines(

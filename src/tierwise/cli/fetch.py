@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tierwise.cli.opening import find_project
-from tierwise.errors import Misuse
+from tierwise.errors import Misuse, UnknownName
 
 if TYPE_CHECKING:
     from tierwise.policy.catalog import Catalog
@@ -36,6 +36,8 @@ def fetch(
         if name in catalog.embedders:
             _fetch_embedder(catalog.embedder(name))
             continue
+        if name not in catalog.models:
+            raise UnknownName("model or embedder", name, _fetchable(catalog))
         model = catalog.model(name)
         if model.weights is None:
             raise Misuse(f"{model.name} is not embedded: it has no weights to fetch")

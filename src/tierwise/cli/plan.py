@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tierwise.cli.confirming import confirm_spending
 from tierwise.cli.options import AsJson, Fresh, Yes
 from tierwise.cli.output import console, print_json, print_table
 from tierwise.errors import Misuse
@@ -186,8 +187,7 @@ def _ask(planner: Planner, chosen: frozenset[str], *, yes: bool) -> None:
     cost = f"about {amount(expected, unknown)}, at most {usd(most)}"
     # On stderr, so that the output of --json stays JSON.
     typer.echo(f"{len(chosen)} documents for real: {cost}", err=True)
-    if not (yes or is_on(os.environ, "TIERWISE_YES")):
-        typer.confirm("Continue?", abort=True, err=True)
+    confirm_spending(yes=yes)
 
 
 def _print_plan(plan: Plan, hosts: dict[str, str]) -> None:

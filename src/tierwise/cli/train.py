@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 ENTRY = """\
   {step}-learned:
     tier: local
-    description: TF-IDF and logistic regression, trained by `tierwise train {step}`
+    description: A classifier trained by `tierwise train {step}`
     learned: {step}
+    # embedder: e5-small    # learn from an embedder's vectors: often better than TF-IDF
     context_tokens: 1000000
     max_output_tokens: 64
     strength: 5

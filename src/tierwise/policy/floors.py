@@ -10,17 +10,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from tierwise.text.settings import Settings
 
-Probability = Annotated[float, Field(ge=0, le=1)]
+
+def _refuse_percent(share: Any) -> Any:
+    """Refuse a share that was written in percent or in points, and say what was meant."""
+    if isinstance(share, int | float) and 2 <= share <= 100:
+        raise ValueError(f"a share is at most 1: write {share / 100:g} for {share:g} %")
+    return share
+
+
+Probability = Annotated[
+    float,
+    BeforeValidator(_refuse_percent, json_schema_input_type=float),
+    Field(ge=0, le=1),
+]
 
 
 class AtMostWorse(Settings):
     """A floor beside a reference: `{at_most_worse: 0.02, than: claude-large}`."""
 
-    at_most_worse: Annotated[float, Field(gt=0, lt=1)] = Field(
+    at_most_worse: Annotated[
+        float,
+        BeforeValidator(_refuse_percent, json_schema_input_type=float),
+        Field(gt=0, lt=1),
+    ] = Field(
         description="The share of right answers may be at most this much lower than the "
         "reference's: 0.02 is 2 points of 100.",
     )

@@ -42,14 +42,14 @@ _LONGEST_REASON = 160  # characters
 _COMMANDS = 3
 # Causes whose reasons are the same for each document, and said by their title.
 _ALIKE = ("budget", "review")
-# What an answer was that failed a check which tierwise brings, or whose name is one of its names.
+# The fault of an answer that failed a check which tierwise brings, or whose name is one of its names.
 _FAULTS = {
     "schema": "in the wrong form",
     "label": "no allowed label",
     "length": "too long",
-    "grounding": "with words or numbers that are not in the document",
-    "placeholders": "with placeholders",
-    "language": "in another language",
+    "grounding": "words or numbers that are not in the document",
+    "placeholders": "placeholders",
+    "language": "another language",
     "low_confidence": "less sure than certified",
 }
 
@@ -210,14 +210,14 @@ def _why(summary: RunSummary) -> list[str]:
 
 
 def _faults(row: SummaryRow) -> str:
-    """Return what a model's failed answers were, such as `, as the answer was too long (3)`."""
+    """Return why a model's answers failed, such as ` (too long: 3)`."""
     faults = [
-        f"{_FAULTS.get(check, f'failing {check}')} ({count})"
+        f"{_FAULTS.get(check, f'check {check} failed')}: {count}"
         for check, count in row.checks_failed.items()
     ]
     if not faults:
         return ""
-    return f", as the answer was {', '.join(faults)}"
+    return f" ({'; '.join(faults)})"
 
 
 def _what_waits(summary: RunSummary) -> list[str]:

@@ -166,12 +166,12 @@ def keep_earlier(
 ) -> list[CandidateResult]:
     """Return the results without certificates that would replace better ones that are valid.
 
-    Better is one that rests on more labels, or that shows the floor where this look, with its
-    smaller share of alpha, does not. Answers that were asked for anew replace even these.
+    Better is one that rests on more labels, or that shows more where this look, with its smaller
+    share of alpha, does not show the floor. Answers that were asked for again replace even these.
     """
     candidates = [result.measurement.models for result in results]
     larger = larger_certificates(evaluation, candidates, earlier)
-    shown = _shown_before(evaluation, earlier)
+    earlier_valid = _valid_before(evaluation, earlier)
     kept = []
     for result in results:
         models = result.measurement.models
@@ -186,8 +186,10 @@ def keep_earlier(
                 "--replace writes it all the same"
             )
             kept.append(replace(result, certificate=None, note=note))
-        elif models in shown and not _meets_floor(evaluation, result.certificate):
-            certificate = shown[models]
+        elif models in earlier_valid and _shows_more(
+            evaluation, earlier_valid[models], result.certificate
+        ):
+            certificate = earlier_valid[models]
             note = (
                 f"the certificate of {certificate.date} stays: it shows "
                 f"{certificate.bound:.3f}, and a later look at the labels has less of alpha "
@@ -199,10 +201,10 @@ def keep_earlier(
     return kept
 
 
-def _shown_before(
+def _valid_before(
     evaluation: Evaluation, earlier: Iterable[Certificate]
 ) -> dict[Chain, Certificate]:
-    """Return the valid certificates of this step that meet its floor, by their models."""
+    """Return the valid certificates of this step, by their models."""
     if evaluation.fresh_since is not None:
         return {}
     current = evaluation.current
@@ -210,9 +212,15 @@ def _shown_before(
         certificate.models: certificate
         for certificate in earlier
         if certificate.step == evaluation.step.name
-        and _meets_floor(evaluation, certificate)
         and certificate.void_reasons(current) is None
     }
+
+
+def _shows_more(evaluation: Evaluation, earlier: Certificate, new: Certificate) -> bool:
+    """Return True if an earlier certificate shows more than one that misses the floor."""
+    if _meets_floor(evaluation, new):
+        return False
+    return _meets_floor(evaluation, earlier) or earlier.bound > new.bound
 
 
 def _meets_floor(evaluation: Evaluation, certificate: Certificate) -> bool:
