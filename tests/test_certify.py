@@ -377,6 +377,20 @@ def test_a_certificate_stays_where_a_later_look_shows_less_and_misses_a_higher_f
     assert certificates_by_models(project)["dear",] == first
 
 
+def test_certify_says_where_no_route_looks_at_certificates(
+    terminal: Terminal, project: Path
+) -> None:
+    rules = project / "routing_rules" / "rules.yaml"
+    picking = terminal("certify", "classify", "--yes", "-m", "dear", cwd=project)
+    assert "try:" not in picking.out
+    rules.write_text(rules.read_text().replace("pick: cheapest_capable", "try: [dear]"))
+    naming = terminal(
+        "certify", "classify", "--yes", "-m", "dear", "--replace", cwd=project
+    )
+    assert "certificate written" in naming.out
+    assert "pick: cheapest_capable" in naming.out
+
+
 def test_a_question_is_asked_only_where_money_may_be_spent(
     terminal: Terminal, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

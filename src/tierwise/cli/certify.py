@@ -225,6 +225,24 @@ def certify(
         )
     number = plural(written, "certificate") if written else "No certificate"
     typer.echo(f"{number} written to {CERTIFICATES}")
+    if written:
+        typer.echo(_use_of_certificates(project, step))
+
+
+def _use_of_certificates(project: Project, step: str) -> str:
+    """Return whether a route looks at the step's certificates, with the next command."""
+    routes = [
+        rule
+        for rule in project.rules.routes
+        if rule.when.step is None or step in rule.when.step
+    ]
+    if any(rule.pick for rule in routes):
+        return "Next: `tierwise plan FLOW` shows the routes with it"
+    names = ", ".join(rule.name for rule in routes)
+    return (
+        f"The routes of {step} ({names}) name their models with `try:`, so certificates choose "
+        "none of them: write `pick: cheapest_capable` in its place"
+    )
 
 
 def _save_certificates(
