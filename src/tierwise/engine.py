@@ -58,6 +58,7 @@ from tierwise.policy.budget import Limit
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy
 from tierwise.policy.sentinel import Key, Suspension
+from tierwise.policy.transport import TransportSetting
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Order, Outcome, Status
 from tierwise.steps.examples import ExampleSelector
@@ -129,6 +130,8 @@ class StepRunner(Protocol):
         order: Order | None = None,
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
+        transport: TransportSetting | None = None,
+        detached: bool = False,
     ) -> RunContext:
         """Begin a run, record it, and return it; a planner records nothing.
 
@@ -286,6 +289,8 @@ class Engine:
         order: Order | None = None,
         plan: Mapping[str, Any] | None = None,
         ask: AskForTopUp | None = None,
+        transport: TransportSetting | None = None,
+        detached: bool = False,
     ) -> RunContext:
         """Begin a run, record it, and return it.
 
@@ -294,7 +299,9 @@ class Engine:
         how long documents wait for a model that is out (default: the project's setting); `order` is
         depth or breadth (default: the project's setting); `plan` is the plan that it is compared
         with. Runs with the same `budget_name` share one budget. `ask` is called in a thread of its
-        own for a top-up, when the rules say `when_empty: pause`.
+        own for a top-up, when the rules say `when_empty: pause`. `transport` is how calls go, whatever
+        the routes say. With `detached`, a call that is in a provider batch is not waited for: its
+        document is `waiting`.
         """
         if patience_s is None:
             patience_s = self.project.patience_s
@@ -338,6 +345,8 @@ class Engine:
             order=order or self.project.settings.order,
             top_up=top_up,
             retry=self.retry,
+            transport=transport,
+            detached=detached,
         )
 
     def stop_run(self, run: RunContext) -> None:
@@ -475,6 +484,7 @@ class Engine:
         RunStopped once the run was stopped; everything that was paid is on record then.
         """
         _stop_without_budget(job.run)
+        job.run.steps.note(job.step.name)
         documents = batch.load()
         # Counted here, in the caller's thread: the event loop is busy.
         tokens = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
@@ -33,7 +33,8 @@ INCOMPLETE: tuple[Incomplete, ...] = get_args(Incomplete)
 # Whether a batch goes on to the next step before new batches begin, or all go step by step.
 Order = Literal["depth", "breadth"]
 
-Status = Literal["accepted", "deferred", "skipped", "rejected"]
+# `waiting`: a call of the document is in a provider batch that is not over, and the process ended.
+Status = Literal["accepted", "deferred", "skipped", "rejected", "waiting"]
 AttemptKind = Literal[
     "first", "retry", "fallback", "escalation", "repair", "reask", "judge", "shadow"
 ]
@@ -60,6 +61,7 @@ Cause = Literal[
     "earlier_step",  # skipped: an earlier step's outcome was deferred or rejected
     "condition",  # skipped: the step's `only=` condition is false
     "reviewer",  # rejected by a reviewer
+    "batch",  # waiting: for a provider batch, in this step or an earlier one
 ]
 # Why a route leaves a model out.
 RejectionKind = Literal[
@@ -277,6 +279,8 @@ class Route:
     # model -> the teacher that it is certified to agree with, where that is why it is asked
     agrees_with: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()  # as recorded: one for each model
+    # as recorded: model -> the transport of its first call, and why it was chosen
+    transports: Mapping[str, Sequence[str]] = field(default_factory=dict)
     # as recorded: the features that the decision was based on
     features: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -362,7 +366,15 @@ class Document:
     def stopped(self) -> Outcome | None:
         """The outcome that makes later steps skip this document, if any."""
         for outcome in self.outcomes.values():
-            if outcome.status in ("deferred", "rejected"):
+            if outcome.status in ("deferred", "rejected", "waiting"):
+                return outcome
+        return None
+
+    @property
+    def waiting(self) -> Outcome | None:
+        """The first outcome that waits for a provider batch, if any."""
+        for outcome in self.outcomes.values():
+            if outcome.status == "waiting":
                 return outcome
         return None
 

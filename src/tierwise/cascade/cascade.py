@@ -34,6 +34,7 @@ from tierwise.cascade.routing import (
     skipped_by_earlier_step,
 )
 from tierwise.cascade.shadow import Shadows
+from tierwise.cascade.transport import transport_setting
 from tierwise.errors import (
     BudgetExceeded,
     CallError,
@@ -187,7 +188,9 @@ class Cascade:
         if self._stopped:
             unavailable = {**policy.unavailable, **self._stopped}
             policy = replace(policy, unavailable=unavailable)
-        return route_for(work, policy, budget_left)
+        chosen = route_for(work, policy, budget_left)
+        work.transport = transport_setting(work.job, chosen)
+        return chosen
 
     async def _run_route(self, work: Work, chosen: Route) -> Outcome:
         """Try the route's models in order until one answer passes."""

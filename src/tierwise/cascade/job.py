@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tierwise.cascade.empty_budget import TopUp
 from tierwise.cascade.permits import FIRST_COME, Rank
 from tierwise.cascade.step_costs import StepCosts
+from tierwise.cascade.steps_ahead import StepsAhead
 from tierwise.errors import BudgetExceeded
 from tierwise.policy.budget import RunBudget
 from tierwise.policy.certificates import Current
 from tierwise.policy.patience import DEFAULT_PATIENCE_S
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Features
+from tierwise.policy.transport import TransportChoice, TransportSetting
 from tierwise.records import (
     Attempt,
     AttemptKind,
@@ -53,6 +55,11 @@ class RunContext:
     costs: StepCosts = field(default_factory=StepCosts)
     top_up: TopUp | None = None  # asked when the budget is exhausted
     retry: Retry | None = None  # an earlier run that this one repeats
+    # how calls go, where a person says it for the whole run; None: as the routes say
+    transport: TransportSetting | None = None
+    # True: a call that is in a batch is not waited for, and its document is `waiting`
+    detached: bool = False
+    steps: StepsAhead = field(default_factory=StepsAhead)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +122,9 @@ class Work:
     # the rendered prompt, whose tokens `features` has
     question: tuple[Message, ...] = ()
     min_confidence: float | None = None  # the confidence that an answer needs
+    transport: TransportSetting = "auto"  # as the run or the route sets it
+    # model -> transport and reason of its first call, where there was a choice
+    transports: dict[str, TransportChoice] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     # the last reservation that the budget refused
     shortfall: BudgetExceeded | None = None

@@ -6,6 +6,7 @@ The cascade and the planner share them, so that a plan routes and counts as the 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,12 +18,25 @@ from tierwise.records import Cause, Document, Outcome, Route, Status
 
 
 def skipped_by_earlier_step(job: Job, document: Document) -> Outcome | None:
-    """Return the outcome of a document that an earlier step deferred or rejected."""
+    """Return the outcome of a document that an earlier step deferred, rejected or waits in."""
     stopped = document.stopped
     if stopped is None:
         return None
+    if stopped.status == "waiting":
+        return waiting_outcome(job, document, f"{stopped.step} waits for a batch")
     return _skipped(
         job, document, "earlier_step", f"{stopped.step} was {stopped.status}"
+    )
+
+
+def waiting_outcome(job: Job, document: Document, reason: str) -> Outcome:
+    """Return the outcome of a document that waits for a provider batch."""
+    return Outcome(
+        step=job.step.name,
+        status="waiting",
+        reason=reason,
+        cause="batch",
+        sensitivity=document.strictest,
     )
 
 
@@ -117,6 +131,12 @@ def outcome_of(
     **fields: Any,
 ) -> Outcome:
     """Return the outcome of a routed document, with its attempts so far."""
+    if work.transports:
+        transports = {
+            model: (choice.transport, choice.reason)
+            for model, choice in work.transports.items()
+        }
+        chosen = replace(chosen, transports=transports)
     return Outcome(
         step=work.step.name,
         status=status,

@@ -165,9 +165,7 @@ def _bypasses(
     matching = [guard for guard in rules.guards if guard.when.matches(features)]
     forbidding: dict[str, list[str]] = {}
     for tier in catalog.tiers:
-        forbidding[tier] = [
-            guard.name for guard in matching if tier not in guard.allow_tiers
-        ]
+        forbidding[tier] = [guard.name for guard in matching if guard.forbids(tier)]
 
     # first the test before each attempt, which fallbacks, judges and shadows pass too
     for tier, names in forbidding.items():

@@ -62,7 +62,7 @@ class StepLayout:
 
     def forbidden(self, tier: str) -> list[Box]:
         """Return the boxes that guards keep from a tier."""
-        return [box for guard, box in self.guards if tier not in guard.allow_tiers]
+        return [box for guard, box in self.guards if guard.forbids(tier)]
 
 
 def _applies_to(condition: Condition, step: str) -> bool:
@@ -138,6 +138,8 @@ def guard_findings(context: RuleContext) -> Iterator[Finding]:
     """Yield guards that forbid nothing, and tiers without a model."""
     used = {model.tier for model in context.catalog.models.values()}
     for number, guard in enumerate(context.rules.guards):
+        if guard.allow_tiers is None:
+            continue
         place = ("guards", number, "allow_tiers")
         allowed = set(guard.allow_tiers)
         if used <= allowed:
@@ -229,8 +231,8 @@ def _guards_forbid(context: RuleContext, number: int, tiers: set[str]) -> str:
     for layout in context.layouts_of(number):
         route_box = layout.routes[number]
         for guard, guard_box in layout.guards:
-            forbidden_tiers = tiers - set(guard.allow_tiers)
-            if forbidden_tiers and meet(guard_box, route_box) is not None:
+            forbids = any(guard.forbids(tier) for tier in tiers)
+            if forbids and meet(guard_box, route_box) is not None:
                 names[guard.name] = None
     if len(names) == 1:
         return f"guard {next(iter(names))} forbids"

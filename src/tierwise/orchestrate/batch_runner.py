@@ -105,6 +105,8 @@ class BatchTaskRunner(ThreadPoolTaskRunner[T]):
         step = getattr(task, "spec", None)
         if isinstance(step, Step):
             self._steps[step.name] = None
+            if run:
+                run.context.steps.note(step.name)
         for value in parameters.values():
             if isinstance(value, Batch):
                 self._batch_size = max(self._batch_size, value.size)

@@ -44,6 +44,8 @@ def write_manifest(
         "patience_s": run.patience_s,
         "order": run.order,
         "retry": retry,
+        "transport": run.transport,
+        "detached": run.detached,
     }
     write_atomically(
         folder / f"{flow_run_id}.json", json.dumps(manifest, default=str), private=True
@@ -94,6 +96,8 @@ def join_run(path: Path, engine: StepRunner) -> RunContext:
         patience_s=manifest["patience_s"],
         order=manifest["order"],
         retry=retry,
+        transport=manifest["transport"],
+        detached=manifest["detached"],
     )
 
 

@@ -17,6 +17,7 @@ from tierwise.policy.budget import Limit, Period
 from tierwise.policy.catalog import Catalog, not_a_model
 from tierwise.policy.floors import AtMostWorse, FloorSetting, Probability, shares_of
 from tierwise.policy.patience import Patience
+from tierwise.policy.transport import Transport, TransportSetting
 from tierwise.records import Document, Sensitivity, canonical_hash, rank
 from tierwise.steps.checks import BUILT_IN
 from tierwise.steps.step import Stakes, Step
@@ -289,19 +290,57 @@ def _outcome_text(features: Features, path: str) -> str | None:
 
 
 class Guard(Settings):
-    """A rule that forbids all tiers but the allowed ones for the documents that it matches."""
+    """A rule that forbids all tiers, or transports, but the allowed ones."""
 
     name: str = Field(description="The name of this guard in reports.")
     when: Condition = Field(
         Condition(), description="The documents that it applies to; by default all."
     )
-    allow_tiers: tuple[str, ...] = Field(
-        description="The only tiers that may see those documents; [] allows none."
+    allow_tiers: tuple[str, ...] | None = Field(
+        None,
+        description="The only tiers that may see those documents; [] allows none. "
+        "Left out: all tiers, where `allow_transports` is set.",
     )
+    allow_transports: Annotated[tuple[Transport, ...], Field(min_length=1)] | None = (
+        Field(
+            None,
+            description="`[online]` keeps those documents out of provider batches, which a "
+            "provider keeps longer than calls online. Left out: both transports.",
+        )
+    )
+
+    @model_validator(mode="after")
+    def _require_allowed(self) -> Guard:
+        """Refuse a guard that forbids nothing, and one that forbids calls online.
+
+        Every call can go online, and only some in a batch: nothing could answer then.
+        """
+        if self.allow_tiers is None and self.allow_transports is None:
+            raise ValueError(
+                "a guard has `allow_tiers: [tiers]`, or `allow_transports: [online]`"
+            )
+        if self.allow_transports is not None and "online" not in self.allow_transports:
+            raise ValueError(
+                "`allow_transports` must allow `online`: repairs, and models without "
+                "`batch:`, are asked online"
+            )
+        return self
+
+    def forbids(self, tier: str) -> bool:
+        """Return True if this guard keeps the documents that it matches from a tier."""
+        return self.allow_tiers is not None and tier not in self.allow_tiers
+
+    def batch_refusal(self, features: Features, stores_days: float | None) -> str:
+        """Return the reason why this guard keeps a document out of batches."""
+        kept = "providers keep batches longer than calls online"
+        if stores_days is not None:
+            kept = f"the provider keeps batches for {stores_days:g} days"
+        what = f"what is {features.sensitivity} may only go online"
+        return f"guard {self.name}: {what}, as {kept}"
 
     def refusal(self, features: Features) -> str:
         """Return the reason why this guard refuses a document."""
-        allowed = ", ".join(self.allow_tiers) or "no model"
+        allowed = ", ".join(self.allow_tiers or ()) or "no model"
         return f"guard {self.name}: what is {features.sensitivity} may only go to {allowed}"
 
 
@@ -360,6 +399,12 @@ class RouteRule(Settings):
         None,
         description="How long documents wait for a model that does not answer: `30 min`, `90 s`, "
         "or 0. Left out: the run's patience.",
+    )
+    transport: TransportSetting | None = Field(
+        None,
+        description="`online`, `batch` (provider batches, at half the price and within hours) or "
+        "`auto` (a batch where the time left allows it). Left out: `auto`. `--transport` of a run "
+        "comes first.",
     )
     examples: tuple[RouteExample, ...] = Field(
         (),
@@ -481,7 +526,7 @@ class Shadow(Settings):
 
 
 # setting of a route -> the value that it has when the file does not name it
-_LATER_SETTINGS = {"on_outage": "wait", "patience": None}
+_LATER_SETTINGS = {"on_outage": "wait", "patience": None, "transport": None}
 
 
 class Rules(Settings):
@@ -525,6 +570,9 @@ class Rules(Settings):
             for name, unused in _LATER_SETTINGS.items():
                 if route[name] == unused:
                     del route[name]
+        for guard in meaning["guards"]:
+            if guard["allow_transports"] is None:
+                del guard["allow_transports"]
         if not self.agreement_floors:
             del meaning["agreement_floors"]
         return canonical_hash(meaning)
@@ -544,8 +592,23 @@ class Rules(Settings):
     def guard_against(self, tier: str, features: Features) -> Guard | None:
         """Return the first guard that keeps a document from a tier; None if the tier may see it."""
         for guard in self.guards:
-            if tier not in guard.allow_tiers and guard.when.matches(features):
+            if guard.forbids(tier) and guard.when.matches(features):
                 return guard
+        return None
+
+    def batch_forbidden(
+        self, features: Features, stores_days: float | None
+    ) -> str | None:
+        """Return the reason why a document may be in no provider batch; None if it may.
+
+        `stores_days` is how long the model's provider keeps batches.
+        """
+        for guard in self.guards:
+            allowed = guard.allow_transports
+            if allowed is None or "batch" in allowed:
+                continue
+            if guard.when.matches(features):
+                return guard.batch_refusal(features, stores_days)
         return None
 
     def forbidden(self, tier: str, features: Features) -> str | None:
@@ -712,7 +775,7 @@ def _used_names(rules: Rules) -> Iterator[UsedName]:
 
 def _guard_names(guard: Guard, location: Location) -> Iterator[UsedName]:
     yield from _condition_names(guard.when, (*location, "when"))
-    for number, tier in enumerate(guard.allow_tiers):
+    for number, tier in enumerate(guard.allow_tiers or ()):
         yield "tier", tier, (*location, "allow_tiers", number)
 
 
