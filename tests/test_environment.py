@@ -58,6 +58,7 @@ USES = {
     "down": "down",
     "status": "status",
     "ui": "ui --port 4307",
+    "desk": "desk people",
     "audit": "audit verify",
     "reprice": "reprice",
     "retention": "retention --older-than 0h --dry-run --by eve",

@@ -21,7 +21,9 @@ WIDTH = 80
 # Verbs that a command's first line may begin with.
 VERBS = {
     "Add", "Approve", "Check", "Compare", "Create", "Delete", "Download", "Estimate", "Explain",
-    "Export", "Fill", "Label", "List", "Measure", "Open", "Restore", "Run", "Show", "Simulate", "Start", "Stop",
+    "Export", "Fill", "Label", "List", "Measure", "Open", "Restore", "Remove",
+    "Run", "Serve",
+    "Show", "Simulate", "Start", "Stop",
     "Train", "Try", "Turn", "Verify", "Write",
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ from tierwise.policy.alerts import AlertSettings
 from tierwise.policy.canary_settings import CanarySettings
 from tierwise.policy.catalog import Catalog, Model, load_catalog
 from tierwise.policy.certificates import Certificates, load_certificates
+from tierwise.policy.desk_settings import DeskSettings
 from tierwise.policy.embedders import EmbedderEntry
 from tierwise.policy.patience import DEFAULT_PATIENCE_S, Patience, patience_seconds
 from tierwise.policy.router import Policy
@@ -131,6 +132,10 @@ class ProjectSettings(Scale):
     canaries: CanarySettings = Field(
         CanarySettings(),
         description="Golden items that are asked again where a server reports another model.",
+    )
+    desk: DeskSettings = Field(
+        DeskSettings(),
+        description="The web application of `tierwise desk`, for reviewers and operators.",
     )
     secrets: Mapping[str, str] = Field(
         {},

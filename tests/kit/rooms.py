@@ -27,7 +27,15 @@ BANDS = {
         "export",
         "lint",
     ],
-    "surfaces": ["starter", "orchestrate", "testing", "checks", "correctness", "cli"],
+    "surfaces": [
+        "starter",
+        "orchestrate",
+        "testing",
+        "checks",
+        "correctness",
+        "desk",
+        "cli",
+    ],
 }
 
 
@@ -42,7 +50,8 @@ DOORS = {
     "bs4": {"documents"},
     "certifi": {"gateway"},
     "dateutil": {"steps"},
-    "filelock": {"cli", "documents", "gateway", "orchestrate"},
+    "fastapi": {"desk"},
+    "filelock": {"cli", "desk", "documents", "gateway", "orchestrate"},
     "httpx": {"gateway", "orchestrate"},
     "jinja2": {"report", "steps"},
     "jsonschema": {"export", "review"},
@@ -50,7 +59,7 @@ DOORS = {
     "lxml": {"documents"},
     "markitdown": {"documents"},
     "pdfminer": {"documents"},
-    "markupsafe": {"report"},
+    "markupsafe": {"desk", "report"},
     "numpy": {"evidence", "gateway", "plan", "text"},
     "onnxruntime": {"gateway"},
     "orjson": {"documents", "gateway", "records"},
@@ -74,12 +83,13 @@ DOORS = {
     "sklearn": {"evidence", "text"},
     "skops": {"gateway"},
     "sqlalchemy": {"ledger"},
+    "starlette": {"desk"},
     "threadpoolctl": {"evidence"},
     "tiktoken": {"text"},
     "tiktoken_ext": {"text"},
     "tokenizers": {"gateway"},
     "typer": {"cli"},
-    "uvicorn": {"orchestrate"},
+    "uvicorn": {"desk", "orchestrate"},
     "xllamacpp": {"gateway"},
 }
 

@@ -177,6 +177,12 @@ COMMANDS = (
         prefect_log="WARNING",
     ),
     Command(
+        "desk",
+        "desk:desk",
+        OPERATE,
+        "Serve the desk: pages for reviewers and operators.",
+    ),
+    Command(
         "audit",
         "audit:audit",
         OPERATE,

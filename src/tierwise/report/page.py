@@ -1,4 +1,4 @@
-"""The report as one HTML file that loads nothing. The second door to Jinja2, for markup."""
+"""The report as one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
-from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from tierwise import __version__
 from tierwise.report.build import RunReport
 from tierwise.report.figures import TrendPoint
-from tierwise.text.amounts import usd
-from tierwise.text.escape import escape_control
+from tierwise.report.markup import local_time, markup_environment, share
 
 # the drawing of a trend, in SVG units
 _WIDTH = 320
@@ -48,7 +44,7 @@ def render_page(report: RunReport, documents: Mapping[str, Any]) -> str:
     # inline in the page, so that one file can be mailed and opened without a network
     style = (templates / "report.css").read_text(encoding="utf-8")
     script = (templates / "report.js").read_text(encoding="utf-8")
-    template = _environment().get_template("report.html.j2")
+    template = markup_environment("tierwise.report").get_template("report.html.j2")
     return template.render(
         report=report,
         style=Markup(style),  # noqa: S704 - our own file
@@ -64,34 +60,6 @@ def render_page(report: RunReport, documents: Mapping[str, Any]) -> str:
         made=local_time(time.time()),
         version=__version__,
     )
-
-
-@cache
-def _environment() -> Environment:
-    # every text of a document passes autoescape and finalize, whatever a template writes
-    environment = Environment(
-        loader=PackageLoader("tierwise.report"),
-        autoescape=True,
-        finalize=_escape_control_characters,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "share": share,
-        "cost": cost,
-        "seconds": seconds,
-        "when": local_time,
-        "number": number,
-    }
-    return environment
-
-
-def _escape_control_characters(value: Any) -> Any:
-    """Escape what turns a text's direction or cannot be encoded; markup is our own already."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return escape_control(value)
-    return value
 
 
 def trend_lines(points: Sequence[TrendPoint]) -> list[TrendLine]:
@@ -134,42 +102,6 @@ def _trend_line(
         points.append((round(x, 1), round(y, 1), tooltip))
     last = words(known[-1]) if known else "unknown"
     return TrendLine(name, points, words(0.0), words(top), last)
-
-
-def share(value: float | None) -> str:
-    """Return a share in percent, with a decimal except for 0 and 100 %."""
-    if value is None:
-        return "unknown"
-    # "100.0 %" may be a rounded 99.96 %, so exactly all and none are written without decimals
-    if value in (0, 1):
-        return f"{value:.0%}"
-    return f"{value:.1%}"
-
-
-def cost(value: Decimal | None, unknown: int = 0) -> str:
-    """Return an amount in USD, or `unknown`."""
-    return "unknown" if value is None else usd(value, unknown)
-
-
-def seconds(value: float | None) -> str:
-    """Return a latency; a dash where none was measured."""
-    if value is None:
-        return "–"
-    if value < 100:
-        return f"{value:.2f} s"
-    return f"{value:,.0f} s"
-
-
-def local_time(at: float | None) -> str:
-    """Return a time (seconds since the epoch) in the local time zone."""
-    if at is None:
-        return "–"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def number(value: float) -> str:
-    """Return a count with separated thousands."""
-    return f"{value:,}"
 
 
 def _trend_usd(value: float) -> str:

@@ -1,0 +1,93 @@
+"""The desk as an ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from tierwise.desk.access import Access
+from tierwise.desk.desk import Desk
+from tierwise.desk.guard import SIGN_IN, Guard
+from tierwise.desk.pages import health, overview, sign_in, static
+from tierwise.errors import LedgerError, Misuse, TierwiseError, UnknownName
+from tierwise.ledger import Ledger
+from tierwise.project import Project
+
+_TITLES = {
+    401: "Sign in",
+    403: "Not allowed",
+    404: "Not found",
+    421: "Unknown name",
+    503: "The ledger does not answer",
+}
+# One router for each page.
+ROUTERS = (
+    static.router,
+    health.router,
+    sign_in.router,
+    overview.router,
+)
+
+
+def build_app(project: Project, ledger: Ledger, access: Access) -> FastAPI:
+    """Return the application. The caller closes the ledger after the server has ended."""
+    app = FastAPI(
+        title="tierwise desk", docs_url=None, redoc_url=None, openapi_url=None
+    )
+    desk = Desk(project, ledger, access)
+    app.state.desk = desk
+    for router in ROUTERS:
+        app.include_router(router)
+
+    def refuse(request: Request, status: int, why: str) -> Response:
+        return _refusal(desk, request, status, why)
+
+    @app.exception_handler(StarletteHTTPException)
+    def on_http(request: Request, error: HTTPException) -> Response:
+        return refuse(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    def on_wrong_value(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001
+        return refuse(
+            request, 400, "a value in the address or the form is not of its kind"
+        )
+
+    @app.exception_handler(TierwiseError)
+    def on_error(request: Request, error: TierwiseError) -> Response:
+        return refuse(request, _status_of(error), str(error))
+
+    # Outermost: nothing of the application is reached without it.
+    app.add_middleware(Guard, access=access, refusal=refuse)
+    return app
+
+
+def _status_of(error: TierwiseError) -> int:
+    if isinstance(error, UnknownName):
+        return 404
+    if isinstance(error, Misuse):
+        return 400
+    if isinstance(error, LedgerError):
+        return 503
+    return 500
+
+
+def _refusal(desk: Desk, request: Request, status: int, why: str) -> Response:
+    """Return a page that says why a request is refused."""
+    if status == 421:
+        # Without our style sheet, which that name would not get either.
+        return PlainTextResponse(f"{why}\n", status)
+    has_people = desk.access.link_user is None or bool(desk.access.people.accounts())
+    wants_page = "text/html" in request.headers.get("accept", "")
+    if status == 401 and request.method == "GET" and wants_page and has_people:
+        return RedirectResponse(SIGN_IN, 303)
+    return desk.page(
+        request,
+        "refused.html.j2",
+        status,
+        title=_TITLES.get(status, "Refused"),
+        why=why,
+        code=status,
+        has_people=has_people,
+    )

@@ -1,0 +1,116 @@
+"""Signing in, by the link or by a password, and signing out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from tierwise.desk.access import SESSION_S, By, Viewer
+from tierwise.desk.desk import Desk, TheDesk
+from tierwise.desk.guard import SIGN_IN
+
+router = APIRouter()
+_TRIES = 5  # wrong passwords for a name, then it waits
+_WAIT_S = 60.0
+
+
+class _Tries:
+    """Wrong passwords by name, so that nobody tries out thousands."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wrong: dict[str, list[float]] = {}
+        # A check takes 32 MiB and a core for a moment.
+        self.one_at_a_time = threading.Semaphore(2)
+
+    def are_too_many(self, name: str) -> bool:
+        since = time.monotonic() - _WAIT_S
+        with self._lock:
+            recent = [at for at in self._wrong.get(name, []) if at > since]
+            return len(recent) >= _TRIES
+
+    def note(self, name: str) -> None:
+        since = time.monotonic() - _WAIT_S
+        with self._lock:
+            # Names that a stranger makes up must not pile up.
+            for known in list(self._wrong):
+                recent = [at for at in self._wrong[known] if at > since]
+                if recent:
+                    self._wrong[known] = recent
+                else:
+                    del self._wrong[known]
+            self._wrong.setdefault(name, []).append(time.monotonic())
+
+
+_tries = _Tries()
+
+
+@router.get("/enter")
+def enter(
+    desk: TheDesk, request: Request, token: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    """Sign in by the link, and go on to an address without the token."""
+    access = desk.access
+    if access.link_user is None or not access.is_link_token(token):
+        return desk.page(
+            request,
+            "refused.html.j2",
+            401,
+            title="Sign in",
+            why="this link is not valid; `tierwise desk` prints the present one",
+            code=401,
+            has_people=access.link_user is None,
+        )
+    return _signed_in(desk, access.link_user, "link")
+
+
+@router.get(SIGN_IN)
+def sign_in_page(desk: TheDesk, request: Request) -> Response:
+    """Show the form."""
+    return desk.page(request, "sign_in.html.j2", wrong="", name="")
+
+
+@router.post(SIGN_IN)
+def sign_in(desk: TheDesk, request: Request) -> Response:
+    """Check name and password, and begin a session."""
+    form = request.state.form
+    name = str(form.get("name", ""))[:200]
+    password = str(form.get("password", ""))
+    if _tries.are_too_many(name):
+        why = f"too many wrong passwords for this name; wait {_WAIT_S:.0f} s"
+        return desk.page(request, "sign_in.html.j2", 429, wrong=why, name=name)
+    with _tries.one_at_a_time:
+        account = desk.access.people.check(name, password)
+    if account is None:
+        _tries.note(name)
+        why = "name or password is wrong"
+        return desk.page(request, "sign_in.html.j2", 401, wrong=why, name=name)
+    return _signed_in(desk, account.name, "password", account.stamp)
+
+
+@router.post("/sign-out")
+def sign_out(desk: TheDesk, person: Viewer) -> Response:  # noqa: ARG001
+    """End the session of this browser."""
+    answer = RedirectResponse(SIGN_IN, 303)
+    answer.delete_cookie(desk.access.cookie, path="/")
+    return answer
+
+
+def _signed_in(desk: Desk, name: str, by: By, stamp: str = "") -> Response:
+    answer = RedirectResponse("/", 303)
+    answer.set_cookie(
+        desk.access.cookie,
+        desk.access.new_session(name, by, stamp),
+        max_age=int(SESSION_S),
+        path="/",
+        httponly=True,
+        # Not `strict`: a link in an alert's mail would ask to sign in again. A form of another
+        # site comes without the cookie either way.
+        samesite="lax",
+        secure=desk.access.is_secure,
+    )
+    return answer

@@ -1,0 +1,116 @@
+"""The desk's own server: uvicorn on one socket, and the rules for the address it may have."""
+
+from __future__ import annotations
+
+import getpass
+import ipaddress
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from tierwise.desk.access import Access, ensure_key
+from tierwise.desk.people import People
+from tierwise.errors import Misuse
+from tierwise.policy.desk_settings import DeskSettings
+
+
+def access_for(
+    root: Path,
+    settings: DeskSettings,
+    host: str,
+    port: int,
+    *,
+    is_secure: bool = False,
+) -> Access:
+    """Return how people get into a desk at this address.
+
+    On loopback there is a link for the user who started it. Raises Misuse for another address
+    without a password file or a proxy, since anyone may reach it there.
+    """
+    people = People.of(root)
+    is_local = is_loopback(host)
+    if not is_local and not people.accounts() and settings.proxy is None:
+        raise Misuse(
+            f"at {host} others can reach the desk, and there is nobody who may sign in: add people "
+            "with `tierwise desk add NAME`, or name a proxy in [tool.tierwise.desk.proxy]"
+        )
+    return Access(
+        key=ensure_key(root),
+        hosts=hosts_of(host, port, settings.names),
+        # Browsers keep one set of cookies for all ports of a machine.
+        cookie=f"tierwise-desk-{port}",
+        people=people,
+        link_user=_user_name() if is_local else None,
+        proxy=settings.proxy,
+        sees=settings.sees,
+        is_secure=is_secure,
+    )
+
+
+def hosts_of(host: str, port: int, names: Iterable[str]) -> frozenset[str]:
+    """Return the values of the Host header that a desk answers."""
+    hosts = {name.lower() for name in names}
+    # A name of its own without a port is on this one, or behind a proxy on a usual one.
+    hosts |= {f"{name}:{port}" for name in hosts if ":" not in name}
+    shown = f"[{host}]" if ":" in host else host
+    hosts.add(f"{shown}:{port}".lower())
+    if is_loopback(host):
+        hosts |= {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+    return frozenset(hosts)
+
+
+def is_loopback(host: str) -> bool:
+    """Return True for an address that only this machine reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket at an address. Raises Misuse where it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Misuse(
+            f"the desk cannot listen at {host}, port {port}: {error.strerror}; "
+            "choose another port with --port"
+        ) from None
+    return listener
+
+
+def make_server(
+    app: FastAPI, *, certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Server:
+    """Return a server for an application; `run(sockets=[...])` serves until a signal."""
+    config = uvicorn.Config(
+        app,
+        # Addresses would be in the log, and that of the link has its token.
+        access_log=False,
+        server_header=False,
+        # The peer of the socket is the only address that a sender cannot choose.
+        proxy_headers=False,
+        log_level="warning",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=3,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    return uvicorn.Server(config)
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "owner"
