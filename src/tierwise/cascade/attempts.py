@@ -228,7 +228,7 @@ class Attempts:
         longest = self._longest.get(model.name, 0)
         if longest > call.max_tokens:
             most_prompt_tokens = math.ceil(tokens * model.token_margin)
-            return model.cost(Usage(most_prompt_tokens, longest))
+            return model.most_cost(most_prompt_tokens, longest)
         return worst_case(model, tokens, work.prompt.head.max_output_tokens)
 
     async def _reuse(

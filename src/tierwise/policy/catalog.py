@@ -42,9 +42,10 @@ from tierwise.policy.addresses import (
     provider_address,
     provider_fault,
 )
+from tierwise.policy.batch_settings import BATCH_APIS, BatchSettings
 from tierwise.policy.embedders import KIND, EmbedderEntry
 from tierwise.policy.parameters import OUTPUT_LIMITS, OUTPUT_REMEDY, parameter_fault
-from tierwise.policy.prices import Price
+from tierwise.policy.prices import Band, BandPrice, Price
 from tierwise.policy.variables import (
     VARIABLE,
     fill_variables,
@@ -121,6 +122,9 @@ class Model(Settings):
     )
     price: Price | Literal["unknown"] = Field(
         description="USD per million tokens; an `unknown` price never counts as free."
+    )
+    batch: BatchSettings | None = Field(
+        None, description="Its provider's batch API; without it, the model has none."
     )
     strength: Annotated[int, Field(ge=0, le=100)] = Field(
         description="A declared ranking of ability, used without a certificate."
@@ -261,15 +265,35 @@ class Model(Settings):
                 shares[name] = max(1, limit // processes)
         return self.model_copy(update=shares)
 
-    def cost(self, usage: Usage | None) -> Decimal | None:
-        """Return the USD of a call; None if the price is unknown, or the usage it depends on."""
+    def price_in(self, band: Band) -> BandPrice | None:
+        """Return the price of a band; None if the model's price is unknown.
+
+        A band that the catalog does not price costs as much as `online`.
+        """
         if self.price == "unknown":
             return None
-        if self.price.is_zero:
+        reduced = {"online": None, "flex": self.price.flex, "batch": self.batch}[band]
+        return self.price if reduced is None else reduced.of(self.price)
+
+    def cost(self, usage: Usage | None, band: Band = "online") -> Decimal | None:
+        """Return the USD of a call; None if the price is unknown, or the usage it depends on."""
+        price = self.price_in(band)
+        if price is None:
+            return None
+        if price.is_zero:
             return Decimal(0)
         if usage is None:
             return None
-        return self.price.cost(usage)
+        return price.cost(usage)
+
+    def most_cost(
+        self, prompt_tokens: int, completion_tokens: int, band: Band = "online"
+    ) -> Decimal | None:
+        """Return the most USD of a call, whatever the cache does; None if the price is unknown."""
+        price = self.price_in(band)
+        if price is None:
+            return None
+        return price.most(prompt_tokens, completion_tokens)
 
     def missing_variables(self, env: Mapping[str, str]) -> tuple[str, ...]:
         """Return the variables to set before this model can be used; `A|B` means either."""
@@ -708,6 +732,8 @@ def catalog_faults(source: YamlData, catalog: Catalog) -> Iterator[ConfigError]:
             yield from _params_faults(source, model, (*location, "litellm_params"))
         if model.same_as is not None:
             yield from _same_as_faults(source, catalog, model, (*location, "same_as"))
+        if model.batch is not None:
+            yield from _batch_faults(source, model, model.batch, (*location, "batch"))
     for key, entry in catalog.embedders.items():
         yield from _embedder_faults(source, catalog, entry, ("models", key))
 
@@ -781,6 +807,27 @@ def _embedder_name_faults(
             "be sent to it; name an embedder with `weights`, or of an in-house tier"
         )
         yield source.error(message, place)
+
+
+def _batch_faults(
+    source: YamlData, model: Model, batch: BatchSettings, location: Location
+) -> Iterator[ConfigError]:
+    """Yield what is wrong with `batch` in view of the rest of the entry."""
+    if model.weights or model.learned:
+        message = "only a model of a provider has batches; leave `batch` out"
+        yield source.error(message, location)
+        return
+    if model.price == "unknown" and batch.price is not None:
+        message = "a batch price needs the online price too; set `price`"
+        yield source.error(message, (*location, "price"))
+    provider = str(model.litellm_params.get("model")).partition("/")[0]
+    own = BATCH_APIS.get(provider)
+    # An address of its own may be a gateway, which chooses its format itself.
+    if own is None or "api_base" in model.litellm_params:
+        return
+    if batch.api != own:
+        message = f"the batch API of `{provider}/` models is `{own}`"
+        yield source.error(message, (*location, "api"))
 
 
 def _same_as_faults(

@@ -25,6 +25,7 @@ from tierwise.errors import Misuse
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.floors import Floor, PairedFloor, worse_in_words
 from tierwise.policy.paired import least_chance
+from tierwise.policy.prices import Band
 from tierwise.records import canonical_hash
 from tierwise.text.amounts import plural, total
 from tierwise.text.settings import Settings
@@ -218,15 +219,20 @@ class MeanUsage(Settings):
     prompt_tokens: Annotated[float, Field(ge=0)]
     completion_tokens: Annotated[float, Field(ge=0)]
     cached_tokens: Annotated[float, Field(ge=0)] = 0
+    cache_write_tokens: Annotated[float, Field(ge=0)] = 0
+    cache_write_1h_tokens: Annotated[float, Field(ge=0)] = 0
 
-    def cost(self, model: Model) -> Decimal | None:
+    def cost(self, model: Model, band: Band = "online") -> Decimal | None:
         """Return the USD a document at the model's current price; None when it is unknown."""
-        if model.price == "unknown":
+        price = model.price_in(band)
+        if price is None:
             return None
         prompt = Decimal(str(self.prompt_tokens))
         cached = Decimal(str(self.cached_tokens))
         completion = Decimal(str(self.completion_tokens))
-        return model.price.cost_of_tokens(prompt, cached, completion)
+        written = Decimal(str(self.cache_write_tokens))
+        written_1h = Decimal(str(self.cache_write_1h_tokens))
+        return price.cost_of_tokens(prompt, cached, completion, written, written_1h)
 
 
 class Certificate(Settings):

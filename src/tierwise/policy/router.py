@@ -20,6 +20,7 @@ from tierwise.policy.certificates import (
     expected_cost,
 )
 from tierwise.policy.floors import AtMostWorse, Floor, PairedFloor, paired_floor
+from tierwise.policy.prices import Band
 from tierwise.policy.rules import Features, Guard, Rules
 from tierwise.records import (
     Cause,
@@ -366,16 +367,17 @@ def unroutable_cause(chosen: Route) -> Cause:
 
 
 def worst_case(
-    model: Model, prompt_tokens: int, max_output_tokens: int
+    model: Model, prompt_tokens: int, max_output_tokens: int, band: Band = "online"
 ) -> Decimal | None:
     """Return the most that one call can cost (USD), None when the price is unknown.
 
     `prompt_tokens` is an estimate; the model's margin is added. `max_output_tokens` is the prompt's
-    limit of the answer; the tokens that the model may think are added.
+    limit of the answer; the tokens that the model may think are added. Every token of the prompt
+    costs what it may cost at most, such as the price of a write to the cache.
     """
     most_prompt_tokens = _with_margin(model, prompt_tokens)
     most_answer_tokens = model.longest_output(max_output_tokens)
-    return model.cost(Usage(most_prompt_tokens, most_answer_tokens))
+    return model.most_cost(most_prompt_tokens, most_answer_tokens, band)
 
 
 def _with_margin(model: Model, prompt_tokens: int) -> int:
@@ -398,14 +400,12 @@ def _fast_bounds(model: Model, max_output_tokens: int, *, usable: bool) -> FastB
         most_tokens = (model.context_tokens - answer_tokens - 2) / model.token_margin
     if model.price == "unknown":
         return FastBounds(model.tier, most_tokens, math.nan, math.nan)
-    # The price may depend on the prompt's length, so the most expensive band is the bound.
-    bands = [band for band in (model.price, model.price.above) if band]
-    usd_per_input_token = (
-        max(float(band.input) for band in bands) / 1e6 * (1 + _ROUNDING)
-    )
-    usd_per_output_token = (
-        max(float(band.output) for band in bands) / 1e6 * (1 + _ROUNDING)
-    )
+    # The price may depend on the prompt's length, so the most expensive part is the bound.
+    parts = model.price.parts
+    most_input = max(float(part.input_bound) for part in parts)
+    most_output = max(float(part.output) for part in parts)
+    usd_per_input_token = most_input / 1e6 * (1 + _ROUNDING)
+    usd_per_output_token = most_output / 1e6 * (1 + _ROUNDING)
     usd_for_answer = usd_per_input_token + usd_per_output_token * answer_tokens
     usd_per_token = usd_per_input_token * model.token_margin
     return FastBounds(model.tier, most_tokens, usd_per_token, usd_for_answer)

@@ -495,4 +495,8 @@ def _mean(usages: Sequence[Usage], documents: int) -> MeanUsage:
         prompt_tokens=mean(sum(usage.prompt_tokens for usage in usages)),
         cached_tokens=mean(sum(usage.cached_tokens for usage in usages)),
         completion_tokens=mean(sum(usage.completion_tokens for usage in usages)),
+        cache_write_tokens=mean(sum(usage.cache_write_tokens for usage in usages)),
+        cache_write_1h_tokens=mean(
+            sum(usage.cache_write_1h_tokens for usage in usages)
+        ),
     )
