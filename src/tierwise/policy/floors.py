@@ -22,9 +22,12 @@ def _refuse_percent(share: Any) -> Any:
     return share
 
 
+# as the JSON schema has them
+_Share = Annotated[float, Field(ge=0, le=1)]
+_OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[
     float,
-    BeforeValidator(_refuse_percent, json_schema_input_type=float),
+    BeforeValidator(_refuse_percent, json_schema_input_type=_Share),
     Field(ge=0, le=1),
 ]
 
@@ -34,7 +37,7 @@ class AtMostWorse(Settings):
 
     at_most_worse: Annotated[
         float,
-        BeforeValidator(_refuse_percent, json_schema_input_type=float),
+        BeforeValidator(_refuse_percent, json_schema_input_type=_OpenShare),
         Field(gt=0, lt=1),
     ] = Field(
         description="The share of right answers may be at most this much lower than the "
