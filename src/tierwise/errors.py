@@ -31,7 +31,21 @@ TierwiseError
     ├── BadReply                a 200 whose body is not a usable answer
     │   └── NoAnswer            the model's reply has no answer where one belongs
     ├── PromptCut               the server counted far fewer tokens than were sent
-    └── UnreadableReply         reading a reply failed: a fault in tierwise
+    ├── UnreadableReply         reading a reply failed: a fault in tierwise
+    └── BatchError              a provider's batch, or an item of it, failed
+        ├── BatchRefused        no batches for this model, key or address
+        ├── BatchTooLarge       more items or bytes than the provider takes at once
+        ├── BatchQueueFull      the provider's limit of waiting tokens or batches
+        ├── BatchLinesInvalid   validation failed for some items, which it names
+        ├── BatchInvalid        validation failed, for all items
+        ├── BatchFailed         the provider gave the batch up
+        ├── BatchExpired        the provider's window ended before the answer
+        ├── BatchCancelled      somebody cancelled it
+        ├── BatchStalled        still not ended long after its window
+        ├── BatchResultsGone    the batch or its results are not there any more
+        ├── BatchIncomplete     fewer results than the provider counts
+        ├── BatchItemMissing    the results have nothing for this item
+        └── BatchRenamed        refused for a parameter's name, which is mended now
 """
 
 from __future__ import annotations
@@ -253,6 +267,72 @@ class PromptCut(CallError):
 
 class UnreadableReply(CallError):
     """Reading a reply failed: a fault in tierwise. The reply may have been billed."""
+
+
+class BatchError(CallError):
+    """A provider's batch failed, or an item of it for a reason of the batch.
+
+    The class decides, in `cascade/faults.py`. `provider_id` names the batch where there is one.
+    """
+
+    provider_id: str | None = None
+
+
+class BatchRefused(BatchError):
+    """The provider refused the upload or the batch: it has none for this model, key or address."""
+
+
+class BatchTooLarge(BatchError):
+    """The batch has more items or bytes than the provider takes at once."""
+
+
+class BatchQueueFull(BatchError):
+    """The provider's limit of tokens or batches that wait is reached: others must end first."""
+
+
+class BatchLinesInvalid(BatchError):
+    """The provider refused the whole batch for some of its items.
+
+    `lines` has their places in the batch, from 1.
+    """
+
+    lines: tuple[int, ...] = ()
+
+
+class BatchInvalid(BatchError):
+    """The provider's validation refused the batch, without naming items."""
+
+
+class BatchFailed(BatchError):
+    """The provider gave the batch up, for a reason on its own side."""
+
+
+class BatchExpired(BatchError):
+    """The provider's window ended before the item was answered; nothing is charged for it."""
+
+
+class BatchCancelled(BatchError):
+    """The batch was cancelled before the item was answered; nothing is charged for it."""
+
+
+class BatchStalled(BatchError):
+    """The batch has not ended, long after the provider's window."""
+
+
+class BatchResultsGone(BatchError):
+    """The batch or its results do not exist (any more); they may have been paid."""
+
+
+class BatchIncomplete(BatchError):
+    """The results ended early: there are fewer than the provider counts."""
+
+
+class BatchItemMissing(BatchError):
+    """The batch has ended, and its results have nothing for the item."""
+
+
+class BatchRenamed(BatchError):
+    """The item was refused for the name of a parameter; the next one has the other name."""
 
 
 def describe_exception(error: BaseException) -> str:

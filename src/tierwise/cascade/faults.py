@@ -9,6 +9,7 @@ from tierwise import errors
 from tierwise.records import Cause
 
 Decision = Literal["retry", "fallback", "stop"]
+BatchDecision = Literal["retry", "split", "online", "defer", "stop"]
 
 # retry: the same model again, after a pause, and the next model when it keeps failing
 # fallback: the next model at once
@@ -32,6 +33,63 @@ DECISIONS: dict[type[errors.TierwiseError], Decision] = {
     errors.ModelGone: "stop",
     errors.ModelUnavailable: "stop",
     errors.WeightsError: "stop",
+    # Of a batch, when nothing else was decided by `BATCH_DECISIONS`.
+    errors.BatchError: "retry",
+    errors.BatchRefused: "retry",
+    errors.BatchTooLarge: "retry",
+    errors.BatchQueueFull: "retry",
+    errors.BatchLinesInvalid: "retry",
+    errors.BatchInvalid: "retry",
+    errors.BatchFailed: "retry",
+    errors.BatchExpired: "retry",
+    errors.BatchCancelled: "fallback",
+    errors.BatchStalled: "retry",
+    errors.BatchResultsGone: "retry",
+    errors.BatchIncomplete: "retry",
+    errors.BatchItemMissing: "retry",
+    errors.BatchRenamed: "retry",
+}
+
+# The decisions on a provider's batch: on its upload, its state, its results, and on items that end
+# with an error of the batch. An item's own error, as an online call has it, is decided above.
+# retry: the same request again, after a pause; of a batch that has ended, its items in a new batch
+# split: again in smaller batches; the named items go online, where each gets its own error
+# online: the items go online
+# defer: the documents wait for a person
+# stop: this model is out for the rest of the process; batches that are open stay open
+BATCH_DECISIONS: dict[type[errors.TierwiseError], BatchDecision] = {
+    errors.RateLimited: "retry",
+    errors.Overloaded: "retry",
+    errors.ServerFault: "retry",
+    errors.CallTimeout: "retry",
+    errors.Unreachable: "retry",
+    errors.BadReply: "retry",
+    errors.NoAnswer: "retry",
+    errors.CoolingDown: "retry",
+    errors.ContextTooLong: "online",
+    errors.ContentRefused: "online",
+    errors.BadRequest: "online",
+    errors.PromptCut: "online",
+    errors.UnreadableReply: "online",
+    errors.AuthenticationFailed: "stop",
+    errors.OutOfCredit: "stop",
+    errors.ModelGone: "stop",
+    errors.ModelUnavailable: "stop",
+    errors.WeightsError: "stop",
+    errors.BatchError: "online",
+    errors.BatchRefused: "online",
+    errors.BatchTooLarge: "split",
+    errors.BatchQueueFull: "retry",
+    errors.BatchLinesInvalid: "split",
+    errors.BatchInvalid: "online",
+    errors.BatchFailed: "retry",
+    errors.BatchExpired: "retry",
+    errors.BatchCancelled: "defer",
+    errors.BatchStalled: "online",
+    errors.BatchResultsGone: "online",
+    errors.BatchIncomplete: "retry",
+    errors.BatchItemMissing: "online",
+    errors.BatchRenamed: "retry",
 }
 
 # what a document waits for whose calls ended in a fault
@@ -54,6 +112,20 @@ CAUSES: dict[type[errors.TierwiseError], Cause] = {
     errors.ModelUnavailable: "setup",
     errors.WeightsError: "setup",
     errors.UnreadableReply: "provider_fault",
+    errors.BatchError: "outage",
+    errors.BatchRefused: "setup",
+    errors.BatchTooLarge: "setup",
+    errors.BatchQueueFull: "outage",
+    errors.BatchLinesInvalid: "refused",
+    errors.BatchInvalid: "refused",
+    errors.BatchFailed: "outage",
+    errors.BatchExpired: "outage",
+    errors.BatchCancelled: "setup",
+    errors.BatchStalled: "outage",
+    errors.BatchResultsGone: "outage",
+    errors.BatchIncomplete: "outage",
+    errors.BatchItemMissing: "outage",
+    errors.BatchRenamed: "outage",
 }
 # Of several models' faults, the first of these is the document's: what passes by itself, what a
 # person can put right, and what no further try helps.
@@ -69,6 +141,14 @@ NEVER_BILLED = (
     errors.ModelGone,
     errors.ContextTooLong,
     errors.BadRequest,
+    errors.BatchRefused,
+    errors.BatchTooLarge,
+    errors.BatchQueueFull,
+    errors.BatchLinesInvalid,
+    errors.BatchInvalid,
+    errors.BatchExpired,
+    errors.BatchCancelled,
+    errors.BatchRenamed,
 )
 
 # faults that the same request meets again, whenever it is made
@@ -83,6 +163,11 @@ OF_THE_REQUEST = (
 def decision(error: errors.TierwiseError) -> Decision:
     """Return the decision on an error of a call."""
     return DECISIONS[type(error)]
+
+
+def batch_decision(error: errors.TierwiseError) -> BatchDecision:
+    """Return the decision on an error of a provider's batch."""
+    return BATCH_DECISIONS[type(error)]
 
 
 def is_free(error: BaseException) -> bool:

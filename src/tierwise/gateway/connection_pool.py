@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -14,10 +17,23 @@ import certifi
 
 from tierwise.gateway.http_exchange import HttpExchange, TooLarge
 
+if TYPE_CHECKING:
+    from aiohttp.client import _RequestContextManager
+
 LARGEST_BODY = 32 * 2**20  # bytes
+# What is kept of a line that is longer than `LARGEST_BODY`.
+_HEAD_OF_A_LINE = 4096  # bytes
 # Idle connections are closed before the servers do it (vLLM and llama.cpp after 5 s). A request
 # on a connection that the server is closing would fail, and could not be repeated.
 _IDLE_S = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a response; only its head, where it is longer than any answer."""
+
+    content: bytes = field(repr=False)
+    is_whole: bool = True
 
 
 class ConnectionPool:
@@ -46,19 +62,72 @@ class ConnectionPool:
         """Send a GET request; otherwise as `post`."""
         await self._send("GET", exchange, url, headers, None)
 
-    async def _send(
+    async def delete(
+        self, exchange: HttpExchange, url: str, headers: Mapping[str, str]
+    ) -> None:
+        """Send a DELETE request; otherwise as `post`."""
+        await self._send("DELETE", exchange, url, headers, None)
+
+    async def upload(
+        self,
+        exchange: HttpExchange,
+        url: str,
+        headers: Mapping[str, str],
+        parts: Iterable[bytes],
+    ) -> None:
+        """Send a POST request whose body is in parts; otherwise as `post`.
+
+        `headers` must have its `content-length`, as not every server takes a body without one.
+        """
+        await self._send("POST", exchange, url, headers, _sent_in_parts(parts))
+
+    async def lines(
+        self,
+        exchange: HttpExchange,
+        url: str,
+        headers: Mapping[str, str],
+        idle_s: float,
+    ) -> AsyncIterator[Line]:
+        """Send a GET request, and yield the lines of the response as they come, but empty ones.
+
+        A response of any size takes the memory of one line. For a status of 300 or more, there are
+        no lines, and the exchange has the body. Raises as `post` does, and TimeoutError after
+        `idle_s` without a byte.
+        """
+        request = self._request("GET", exchange, url, headers, None)
+        try:
+            async with asyncio.timeout(idle_s):
+                response = await request
+            async with response:
+                exchange.status = response.status
+                exchange.headers = response.headers
+                if response.status >= 300:
+                    async with asyncio.timeout(idle_s):
+                        exchange.content = await _read_body(response)
+                    return
+                async for line in _lines_of(response, idle_s):
+                    yield line
+        except aiohttp.InvalidURL:
+            raise  # nothing was sent
+        except TimeoutError:
+            raise  # an OSError, but none of the connection
+        except (aiohttp.ClientError, OSError, TooLarge) as error:
+            exchange.failure = error
+            raise
+
+    def _request(
         self,
         method: str,
         exchange: HttpExchange,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | None,
-    ) -> None:
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> _RequestContextManager:
         exchange.url = url
         proxy = None if exchange.direct else self._proxy(url)
         exchange.proxy = proxy
         needs_tls = bool(proxy) or url.startswith("https:")
-        request = self._session().request(
+        return self._session().request(
             method,
             url,
             headers=headers,
@@ -68,6 +137,16 @@ class ConnectionPool:
             ssl=self._tls if needs_tls else True,
             trace_request_ctx=exchange,
         )
+
+    async def _send(
+        self,
+        method: str,
+        exchange: HttpExchange,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> None:
+        request = self._request(method, exchange, url, headers, body)
         try:
             async with request as response:
                 exchange.status = response.status
@@ -146,3 +225,46 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
         if size > LARGEST_BODY:
             raise TooLarge
     return b"".join(parts)
+
+
+async def _sent_in_parts(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def _lines_of(
+    response: aiohttp.ClientResponse, idle_s: float
+) -> AsyncIterator[Line]:
+    """Yield the lines of a body, but empty ones; of one that is too long, only its head."""
+    pieces: list[bytes] = []
+    size = 0
+    chunks = response.content.iter_any()
+    while True:
+        async with asyncio.timeout(idle_s):
+            chunk = await anext(chunks, b"")
+        if not chunk:
+            break
+        *ended, rest = chunk.split(b"\n")
+        for end in ended:
+            line = _line([*pieces, end], size + len(end))
+            pieces = []
+            size = 0
+            if line.content.strip():
+                yield line
+        size += len(rest)
+        if size <= LARGEST_BODY:
+            pieces.append(rest)
+        elif pieces:
+            pieces = [b"".join(pieces)[:_HEAD_OF_A_LINE]]
+        else:
+            pieces = [rest[:_HEAD_OF_A_LINE]]
+    line = _line(pieces, size)
+    if line.content.strip():
+        yield line
+
+
+def _line(pieces: list[bytes], size: int) -> Line:
+    content = b"".join(pieces)
+    if size > LARGEST_BODY:
+        return Line(content[:_HEAD_OF_A_LINE], is_whole=False)
+    return Line(content)

@@ -10,22 +10,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tierwise.errors import BadReply, BadRequest, ModelUnavailable, Unreachable
+from tierwise.errors import BadRequest, CallError, ModelUnavailable, Unreachable
+from tierwise.gateway.repeated_secret import check_for_secrets
 from tierwise.gateway.resolved_model import ResolvedModel, resolve_model
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import Call, Reply
 
 if TYPE_CHECKING:
+    from tierwise.gateway.batch import BatchDoor
+    from tierwise.gateway.batch.door import Access
     from tierwise.gateway.connection_pool import ConnectionPool
+    from tierwise.gateway.http_exchange import HttpExchange
     from tierwise.gateway.learned_lane import LearnedLane
+    from tierwise.gateway.prepared import PreparedRequest
     from tierwise.text.vectors import Encoder
 
 __all__ = ["Endpoint", "EndpointProvider", "Gateway", "Lane"]
 
 _OTHER_LIMIT = "max_completion_tokens"
 log = logging.getLogger(__name__)
-
-_LONG_SECRET = 16  # characters; an answer does not hold such a value by chance
 
 
 class Endpoint(Protocol):
@@ -55,6 +58,18 @@ class Lane(Protocol):
 
     async def complete(self, call: Call, resolved: ResolvedModel) -> Reply:
         """Return the reply to one request. Raises CallError and ModelUnavailable."""
+
+    async def prepare(self, call: Call, resolved: ResolvedModel) -> PreparedRequest:
+        """Return the request of a call, without sending it."""
+
+    async def read(
+        self,
+        call: Call,
+        resolved: ResolvedModel,
+        exchange: HttpExchange,
+        latency_s: float,
+    ) -> Reply:
+        """Return the reply in the answer to a request that was sent elsewhere."""
 
 
 class Gateway:
@@ -87,10 +102,8 @@ class Gateway:
         model = self._catalog.model(call.model)
         if model.learned:
             return await self._learned.complete(call, model)
-        resolved = self._with_other_limit.get(model.name)
-        if resolved is None:
-            resolved = await self._resolved(model)
-        lane = self._lean if resolved.lane == "lean" else self._litellm
+        resolved = await self._resolved_for_calls(model)
+        lane = self._lane(resolved)
         try:
             reply = await lane.complete(call, resolved)
         except BadRequest as error:
@@ -103,7 +116,7 @@ class Gateway:
                 # Its server may have died; the next call resolves the model and starts it again.
                 self._resolving.pop(model.name, None)
             raise
-        _check_for_secrets(reply, resolved)
+        check_for_secrets(reply, resolved)
         return reply
 
     async def served_models(self, model: Model, timeout_s: float) -> list[str] | None:
@@ -120,6 +133,41 @@ class Gateway:
         from tierwise.gateway.model_list import read_model_list
 
         return await read_model_list(self._connections, resolved, timeout_s)
+
+    @cached_property
+    def batches(self) -> BatchDoor:
+        """The door to provider batches of the models whose entries have `batch`."""
+        from tierwise.gateway.batch import BatchDoor
+
+        return BatchDoor(
+            self._connections, self._batch_access, self._renames_limit_after
+        )
+
+    async def _batch_access(self, name: str) -> Access:
+        """Return how a model is reached. Raises ModelUnavailable."""
+        from tierwise.gateway.batch.door import Access
+
+        model = self._catalog.model(name)
+        if model.learned:
+            raise ModelUnavailable("it runs in this process", model=name)
+        resolved = await self._resolved_for_calls(model)
+        return Access(resolved, self._lane(resolved))
+
+    def _renames_limit_after(self, resolved: ResolvedModel, error: CallError) -> bool:
+        """Return True if the model's next calls have the other name of their limit."""
+        if not isinstance(error, BadRequest) or error.refused_parameter is None:
+            return False
+        if not _may_rename_limit(resolved):
+            return False
+        self._rename_limit(resolved)
+        return True
+
+    async def _resolved_for_calls(self, model: Model) -> ResolvedModel:
+        resolved = self._with_other_limit.get(model.name)
+        return resolved or await self._resolved(model)
+
+    def _lane(self, resolved: ResolvedModel) -> Lane:
+        return self._lean if resolved.lane == "lean" else self._litellm
 
     def _rename_limit(self, resolved: ResolvedModel) -> ResolvedModel:
         """Return the model with the other name of its limit, for this call and later ones."""
@@ -229,12 +277,3 @@ def _with_largest_settings(model: Model, catalog: Catalog) -> Model:
         "concurrency": max(other.concurrency for other in sharing),
     }
     return model.model_copy(update=changes)
-
-
-def _check_for_secrets(reply: Reply, resolved: ResolvedModel) -> None:
-    """Raise BadReply when a server repeats a key that it was sent: answers are kept."""
-    received = f"{reply.text}\n{reply.served_model}"
-    for secret in resolved.secrets:
-        if len(secret) >= _LONG_SECRET and secret in received:
-            message = "the reply repeats a key that was sent"
-            raise BadReply(message, model=resolved.model.name, usage=reply.usage)

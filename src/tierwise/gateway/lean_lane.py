@@ -17,6 +17,7 @@ import orjson
 from tierwise.gateway.connection_pool import ConnectionPool
 from tierwise.gateway.http_exchange import ErrorStatus, HttpExchange
 from tierwise.gateway.openai_format import request_parts
+from tierwise.gateway.prepared import PreparedRequest
 from tierwise.gateway.provider_errors import translated_errors
 from tierwise.gateway.replies import to_reply
 from tierwise.gateway.resolved_model import BODY_PARAMS, ResolvedModel
@@ -37,15 +38,47 @@ class LeanLane:
         model = resolved.model
         begun = time.monotonic()
         with translated_errors(model, call, exchange, resolved.private):
-            url = completions_url(resolved)
-            headers = build_headers(resolved)
-            body = to_json(build_body(call, resolved))
+            request = _request(call, resolved)
             async with asyncio.timeout(model.timeout_s):
-                await self._connections.post(exchange, url, headers, body)
-            if exchange.status is None or exchange.status >= 300:
-                raise ErrorStatus
+                await self._connections.post(
+                    exchange, request.url, request.headers, request.body
+                )
             latency_s = time.monotonic() - begun
-            return to_reply(exchange.body, exchange, call, model, latency_s)
+            return _reply(call, resolved, exchange, latency_s)
+
+    async def prepare(self, call: Call, resolved: ResolvedModel) -> PreparedRequest:
+        """Return the request of a call, without sending it."""
+        return _request(call, resolved)
+
+    async def read(
+        self,
+        call: Call,
+        resolved: ResolvedModel,
+        exchange: HttpExchange,
+        latency_s: float,
+    ) -> Reply:
+        """Return the reply in the answer to a request that was sent elsewhere.
+
+        Raises CallError.
+        """
+        with translated_errors(resolved.model, call, exchange, resolved.private):
+            return _reply(call, resolved, exchange, latency_s)
+
+
+def _request(call: Call, resolved: ResolvedModel) -> PreparedRequest:
+    return PreparedRequest(
+        url=completions_url(resolved),
+        headers=build_headers(resolved),
+        body=to_json(build_body(call, resolved)),
+    )
+
+
+def _reply(
+    call: Call, resolved: ResolvedModel, exchange: HttpExchange, latency_s: float
+) -> Reply:
+    if exchange.status is None or exchange.status >= 300:
+        raise ErrorStatus
+    return to_reply(exchange.body, exchange, call, resolved.model, latency_s)
 
 
 def completions_url(resolved: ResolvedModel) -> str:

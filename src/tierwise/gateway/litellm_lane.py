@@ -18,6 +18,7 @@ from tierwise.errors import ContentRefused, ContextTooLong, ModelUnavailable
 from tierwise.gateway.connection_pool import ConnectionPool
 from tierwise.gateway.http_exchange import HttpExchange
 from tierwise.gateway.openai_format import request_parts
+from tierwise.gateway.prepared import PreparedRequest
 from tierwise.gateway.provider_errors import kind_by_class, translated_errors
 from tierwise.gateway.replies import to_reply
 from tierwise.gateway.resolved_model import ResolvedModel
@@ -96,6 +97,69 @@ class LiteLLMLane:
                 return to_reply(body, exchange, call, model, latency_s)
         finally:
             CURRENT_EXCHANGE.reset(token)
+
+    async def prepare(self, call: Call, resolved: ResolvedModel) -> PreparedRequest:
+        """Return the request of a call, as LiteLLM writes it, without sending it.
+
+        Raises CallError for a request that LiteLLM refuses, and ModelUnavailable.
+        """
+        _check_provider(resolved)
+        litellm = await self._loaded()
+        from tierwise.gateway.litellm_transport import (
+            CURRENT_EXCHANGE,
+            CURRENT_SENDER,
+            RequestRecorded,
+            RequestRecorder,
+        )
+
+        exchange = HttpExchange(resolved.direct)
+        request = build_request(call, resolved)
+        of_exchange = CURRENT_EXCHANGE.set(exchange)
+        of_sender = CURRENT_SENDER.set(RequestRecorder())
+        try:
+            with translated_errors(resolved.model, call, exchange, resolved.private):
+                await litellm.acompletion(**request, client=litellm.client)
+        except RequestRecorded as recorded:
+            return recorded.request
+        finally:
+            CURRENT_SENDER.reset(of_sender)
+            CURRENT_EXCHANGE.reset(of_exchange)
+        message = "LiteLLM sends its requests by a client of its own"
+        raise ModelUnavailable(message, model=resolved.model.name)
+
+    async def read(
+        self,
+        call: Call,
+        resolved: ResolvedModel,
+        exchange: HttpExchange,
+        latency_s: float,
+    ) -> Reply:
+        """Return the reply in the answer to a request that was sent elsewhere.
+
+        LiteLLM reads it as it reads the answer to an online call. Raises CallError.
+        """
+        model = resolved.model
+        if exchange.has_answered and "choices" in exchange.body:
+            with translated_errors(model, call, exchange, resolved.private):
+                return to_reply(exchange.body, exchange, call, model, latency_s)
+        litellm = await self._loaded()
+        from tierwise.gateway.litellm_transport import (
+            CURRENT_EXCHANGE,
+            CURRENT_SENDER,
+            AnswerReplayer,
+        )
+
+        replayed = HttpExchange(resolved.direct)
+        request = build_request(call, resolved)
+        of_exchange = CURRENT_EXCHANGE.set(replayed)
+        of_sender = CURRENT_SENDER.set(AnswerReplayer(exchange))
+        try:
+            with translated_errors(model, call, replayed, resolved.private):
+                body = await _answered_body(litellm, request, replayed)
+                return to_reply(body, replayed, call, model, latency_s)
+        finally:
+            CURRENT_SENDER.reset(of_sender)
+            CURRENT_EXCHANGE.reset(of_exchange)
 
     async def _loaded(self) -> _LiteLLM:
         async with self._loading:

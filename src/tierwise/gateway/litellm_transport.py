@@ -7,7 +7,9 @@ redirect, and loses statuses, headers and missing usage. So all its requests pas
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextvars import ContextVar
+from typing import Protocol
 
 import aiohttp
 import httpx
@@ -15,9 +17,22 @@ import orjson
 
 from tierwise.gateway.connection_pool import ConnectionPool
 from tierwise.gateway.http_exchange import HttpExchange, TooLarge
+from tierwise.gateway.prepared import PreparedRequest
 from tierwise.gateway.usage import with_plain_counts
 
+
+class Sender(Protocol):
+    """Sends the request of an exchange; usually the connection pool."""
+
+    async def post(
+        self, exchange: HttpExchange, url: str, headers: Mapping[str, str], body: bytes
+    ) -> None:
+        """Fill the exchange with the answer to a request."""
+
+
 CURRENT_EXCHANGE: ContextVar[HttpExchange] = ContextVar("tierwise_exchange")
+# In place of the connections, for a request that is written or read only.
+CURRENT_SENDER: ContextVar[Sender | None] = ContextVar("tierwise_sender", default=None)
 # aiohttp sets these itself for requests, and has decoded responses already.
 _ENCODING = (
     "accept-encoding",
@@ -25,6 +40,7 @@ _ENCODING = (
     "content-length",
     "transfer-encoding",
 )
+_OF_THE_CONNECTION = frozenset({"host", "connection", *_ENCODING})
 # A plain reply, instead of one that LiteLLM would fail on or warn about.
 _STAND_IN = orjson.dumps(
     {
@@ -62,7 +78,8 @@ class SingleRequestTransport(httpx.AsyncBaseTransport):
         }
         body = await request.aread()
         try:
-            await self._connections.post(exchange, str(request.url), headers, body)
+            sender = CURRENT_SENDER.get() or self._connections
+            await sender.post(exchange, str(request.url), headers, body)
         except (aiohttp.ClientError, OSError, TooLarge) as error:
             raise httpx.NetworkError("no whole response", request=request) from error
         assert exchange.status is not None  # noqa: S101 - it was answered
@@ -97,3 +114,52 @@ def _content_for_litellm(exchange: HttpExchange) -> bytes:
         return orjson.dumps(body)
     except TypeError:  # half a character, or a number beyond 64 bits
         return json.dumps(body).encode()
+
+
+class RequestRecorded(BaseException):
+    """A request was written, and is not sent. No `Exception`, so that LiteLLM leaves it alone."""
+
+    def __init__(self, request: PreparedRequest) -> None:
+        self.request = request
+        super().__init__()
+
+
+class RequestRecorder:
+    """Takes the first request that LiteLLM would send, and ends its work."""
+
+    async def post(
+        self,
+        exchange: HttpExchange,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> None:
+        """Raise RequestRecorded with the request."""
+        exchange.url = url
+        own = {
+            name.lower(): value
+            for name, value in headers.items()
+            if name.lower() not in _OF_THE_CONNECTION
+        }
+        raise RequestRecorded(PreparedRequest(url, own, body))
+
+
+class AnswerReplayer:
+    """Gives LiteLLM the answer to a request that was sent elsewhere."""
+
+    def __init__(self, answer: HttpExchange) -> None:
+        self._answer = answer
+
+    async def post(
+        self,
+        exchange: HttpExchange,
+        url: str,
+        headers: Mapping[str, str],  # noqa: ARG002
+        body: bytes,  # noqa: ARG002
+    ) -> None:
+        """Fill the exchange with the answer."""
+        exchange.url = url
+        exchange.sent = True
+        exchange.status = self._answer.status
+        exchange.headers = self._answer.headers
+        exchange.content = self._answer.content
