@@ -269,7 +269,6 @@ def test_an_e_mails_headers_are_metadata_and_its_attachments_are_named(
         "to": "us@example.com",
         "date": "Mon, 02 Nov 2026 10:00:00 +0000",
         "attachments": "Rechnung März.pdf",
-        "incomplete": "the attached file Rechnung März.pdf",
         "path": "a.eml",
         "format": "eml",
     }

@@ -28,9 +28,12 @@ from tests.kit.office_files import pdf
 from tests.kit.reading import read, reason
 from tierwise.documents.readers.formats import extract
 from tierwise.documents.readers.results import Extracted
+from tierwise.documents.readers.settings import ReadingSettings, Request
 from tierwise.errors import DocumentError
 from tierwise.records import Document
 
+# Attachments as documents of their own are in test_attachments.py.
+NAMES_ALONE = Request(".eml", settings=ReadingSettings(attachments="names"))
 SUBJECT = "Subject: Order 7\n\n"
 LAMP = "The lamp is late."
 SOFA = "The sofa is torn."
@@ -38,7 +41,7 @@ SOFA = "The sofa is torn."
 
 def extracted(data: bytes) -> Extracted:
     """The content, with the line ends that documents have."""
-    found = extract(data, ".eml")
+    found = extract(data, NAMES_ALONE)
     text = found.text.replace("\r\n", "\n").strip()
     return Extracted(text, found.metadata, found.declared, found.unread)
 
@@ -52,7 +55,8 @@ def read_all(folder: Path, **mails: bytes) -> dict[str, Document]:
     for name, data in mails.items():
         (folder / f"{name}.eml").write_bytes(data)
     return {
-        name.removesuffix(".eml"): document for name, document in read(folder).items()
+        name.removesuffix(".eml"): document
+        for name, document in read(folder, settings=NAMES_ALONE.settings).items()
     }
 
 
@@ -613,7 +617,7 @@ def test_a_uuencoded_file_in_the_text_is_an_attachment() -> None:
     )
     assert found.unread == ("the attached file plan.pdf",)
     with pytest.raises(DocumentError, match=r"its text is in a\.pdf: save that"):
-        extract(message(part(uuencoded(b"x", "a.pdf"))), ".eml")
+        extract(message(part(uuencoded(b"x", "a.pdf"))), NAMES_ALONE)
 
 
 @pytest.mark.parametrize(
@@ -689,7 +693,7 @@ def test_a_winmail_dat_that_cannot_be_read_waits_or_is_listed(content: bytes) ->
     found = extracted(message(multipart("mixed", part(LAMP), file)))
     assert "the attached file winmail.dat" in found.unread
     with pytest.raises(DocumentError, match=r"its text is in"):
-        extract(message(file), ".eml")
+        extract(message(file), NAMES_ALONE)
 
 
 # --- encrypted and signed ------------------------------------------------------------------------
@@ -977,10 +981,10 @@ def test_every_part_is_in_the_text_or_in_the_list_of_what_was_not_read(
 ) -> None:
     if not sample.markers and sample.attached:
         with pytest.raises(DocumentError) as raised:
-            extract(sample.data, ".eml")
+            extract(sample.data, NAMES_ALONE)
         assert all(name in str(raised.value) for name in list(sample.attached)[:5])
         return
-    found = extract(sample.data, ".eml")
+    found = extract(sample.data, NAMES_ALONE)
     markers = [*sample.markers, *sample.subjects]
     assert [marker for marker in markers if marker not in found.text] == []
     listed = "; ".join(found.unread)

@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from tierwise.documents.readers.settings import (
+    Attachments,
+    ReadingSettings,
+    Tables,
+)
 from tierwise.errors import ConfigError, Misuse, ModelUnavailable, UnknownName
 from tierwise.policy.addresses import Undisclosed
 from tierwise.policy.alerts import AlertSettings
@@ -99,6 +104,25 @@ class ProjectSettings(Scale):
         description="Whether a document goes on that lost a part on reading: `accept` says always, "
         "`wait_for_pages` unless whole pages are missing, `wait` never.",
     )
+    tables: Tables = Field(
+        "auto",
+        description="What a spreadsheet, a JSON or an XML file gives: `rows`, a document for each "
+        "row; `document`, one for each sheet or file; `auto`, rows where there is the text column.",
+    )
+    rows_at: str = Field(
+        "",
+        description="The path of the rows in JSON and XML files, such as `data.items`; without it, "
+        "it is searched for.",
+    )
+    attachments: Attachments = Field(
+        "documents",
+        description="Files attached to e-mails: `documents` of their own, or their `names` alone.",
+    )
+    readers: Mapping[str, str] = Field(
+        {},
+        description="The project's own readers by the ending of their files: "
+        '`".edi" = "readers.edi:read"` for the function `read` of readers/edi.py.',
+    )
     patience: Patience = Field(
         DEFAULT_PATIENCE_S,
         description="How long documents wait for a model that does not answer, such as `30 min`.",
@@ -141,6 +165,23 @@ class ProjectSettings(Scale):
         {},
         description="Prefect secret blocks for variables that are not set, by variable.",
     )
+
+    @field_validator("readers")
+    @classmethod
+    def _are_functions(cls, readers: Mapping[str, str]) -> Mapping[str, str]:
+        """Refuse what is no ending and no function of a module."""
+        for ending, function in readers.items():
+            if not re.fullmatch(r"\.[a-z0-9_-]+", ending):
+                raise ValueError(
+                    f"'{ending}' is not the ending of a file; write it in small letters with its "
+                    "dot, such as '.edi'"
+                )
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", function):
+                raise ValueError(
+                    f"'{function}' is not a function; write module:function, such as "
+                    "readers.edi:read"
+                )
+        return readers
 
     @field_validator("secrets")
     @classmethod
@@ -205,6 +246,18 @@ class Project:
         before, heading, _ = text.partition("[tool.tierwise]")
         line = before.count("\n") + 1 if heading else 1
         return YamlData(path, table, first_line=line).validate(ProjectSettings)
+
+    @property
+    def reading(self) -> ReadingSettings:
+        """How the files of a source are read."""
+        settings = self.settings
+        return ReadingSettings(
+            tables=settings.tables,
+            rows_at=settings.rows_at,
+            attachments=settings.attachments,
+            own=settings.readers,
+            root=self.root,
+        )
 
     @cached_property
     def catalog(self) -> Catalog:

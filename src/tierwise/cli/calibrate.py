@@ -131,6 +131,7 @@ def _documents(
         project.root / folder,
         sensitivity=sensitivity,
         incomplete=project.settings.incomplete,
+        settings=project.reading,
     )
     for batch in batches:
         documents += [document for document in batch.load() if document.text]

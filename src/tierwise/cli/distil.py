@@ -288,6 +288,7 @@ def _read(
         source,
         sensitivity=sensitivity,  # type: ignore[arg-type] # checked there
         text_column=text_column,
+        settings=project.reading,
     )
     return pool_of(
         documents,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tierwise.errors import Misuse, UnknownName
 
 if TYPE_CHECKING:
+    from tierwise.documents.readers.settings import ReadingSettings
     from tierwise.lint.call_parameters import StepCall
     from tierwise.project import Project
     from tierwise.records import Document, Incomplete, Sensitivity
@@ -47,6 +48,7 @@ class ReadingOptions:
     sensitivity: Sensitivity
     text_column: str
     incomplete: Incomplete
+    reading: ReadingSettings
 
 
 # ---- parameters ---------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ def _one_call(
 def find_document(
     project: Project, step: str, name: str, options: ReadingOptions
 ) -> DocumentInput:
-    """Return a document by its path, by `file.csv#3`, by a golden row's id, or from stdin (`-`).
+    """Return a document by its path, by `file.csv#3` or `mail.eml/scan.pdf`, by a golden row's id, or from stdin (`-`).
 
     Files are read as flows read them. Raises Misuse.
     """
@@ -152,6 +154,9 @@ def find_document(
     path = _path(project, file_name) if mark else None
     if path is not None:
         return DocumentInput(_row_of(path, row, options))
+    member = _member_of(project, name, options)
+    if member is not None:
+        return DocumentInput(member)
     examples = _examples(project, step)
     if name not in examples:
         place = f"file, and no id in golden/{step}.jsonl"
@@ -182,9 +187,29 @@ def _only_document(path: Path, options: ReadingOptions) -> Document:
         raise Misuse(f"{path} is a folder; name one document in it")
     # Two are read at most: a table may have millions of rows.
     first, *others = islice(_read(path, options), 2)
-    if others:
+    # The files attached to an e-mail are documents behind it.
+    if others and first.id != path.name:
         raise Misuse(f"{path} has more than one document; name one, such as {first.id}")
     return _readable(first)
+
+
+def _member_of(project: Project, name: str, options: ReadingOptions) -> Document | None:
+    """Return a document inside of a file, such as `mail.eml/invoice.pdf`; None without such a file.
+
+    Raises UnknownName for a file that has no document of this name.
+    """
+    for parent in Path(name).parents:
+        path = _path(project, str(parent))
+        if path is None or not path.is_file():
+            continue
+        wanted = f"{path.name}/{Path(name).relative_to(parent)}"
+        ids = []
+        for document in _read(path, options):
+            if document.id == wanted:
+                return _readable(document)
+            ids.append(document.id)
+        raise UnknownName(f"document in {path}", wanted, ids[:20])
+    return None
 
 
 def _row_of(path: Path, row: str, options: ReadingOptions) -> Document:
@@ -212,6 +237,7 @@ def _read(path: Path, options: ReadingOptions) -> Iterator[Document]:
         sensitivity=options.sensitivity,
         text_column=options.text_column,
         incomplete=options.incomplete,
+        settings=options.reading,
     )
 
 

@@ -106,7 +106,10 @@ def try_step(
 
     project = find_project()
     options = ReadingOptions(
-        _sensitivity(sensitivity), text_column, project.settings.incomplete
+        _sensitivity(sensitivity),
+        text_column,
+        project.settings.incomplete,
+        project.reading,
     )
     # Parameters first: a wrong one is refused before the document is read.
     given = find_parameters(project, step, flow, parameter_values(parameter or ()))

@@ -29,6 +29,7 @@ from tierwise.documents.reading import (
     read_documents,
 )
 from tierwise.documents.seen_files import SeenFiles
+from tierwise.documents.sources import file_of
 from tierwise.documents.writing import write_documents
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "SeenFiles",
     "Shard",
     "Watch",
+    "file_of",
     "in_batches",
     "iter_documents",
     "iter_items",

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from tierwise.documents.done_folder import ReadFile
+from tierwise.documents.file_contents import Content, ContentReader, clean
 from tierwise.documents.left_out import LeftOut
 from tierwise.documents.readers import (
-    ACCEPTED,
-    CONVERTERS,
+    DEFAULTS,
     ROWS,
     ConversionStopped,
     RawDocument,
+    ReadingSettings,
     RowFile,
     Sandbox,
-    decode,
     row_document,
-    split_front_matter,
 )
 from tierwise.documents.seen_files import (
     Known,
@@ -49,7 +48,6 @@ from tierwise.records import (
 from tierwise.text.amounts import plural
 from tierwise.text.language import detect
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 # Letters and symbols without a glyph: Hangul fillers, the blank Braille pattern, and the sign for
 # a character that was lost.
 _BLANK_CHARACTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\ufffd")
@@ -195,6 +193,7 @@ _NO_TEXT = text_hash("")
 _RESERVED_METADATA = (
     "path",
     "format",
+    "parent",
     "duplicate_of",
     "incomplete",
     "sensitivity_note",
@@ -210,6 +209,7 @@ def read_documents(
     text_column: str = "text",
     max_seconds: int = 60,
     incomplete: Incomplete = "wait_for_pages",
+    settings: ReadingSettings = DEFAULTS,
 ) -> list[Batch]:
     """Read all documents of a folder or file, in batches.
 
@@ -222,6 +222,7 @@ def read_documents(
         text_column=text_column,
         max_seconds=max_seconds,
         incomplete=incomplete,
+        settings=settings,
     )
     batches = list(in_batches(documents, batch_size))
     total = sum(batch.size for batch in batches)
@@ -258,13 +259,16 @@ def iter_documents(
     left_out: LeftOut | None = None,
     origin: Origin = _NOWHERE,
     watch: Watch | None = None,
+    settings: ReadingSettings = DEFAULTS,
 ) -> Iterator[Document]:
     """Read the documents of a folder (sorted) or of one file.
 
     Hidden files, files of other programs such as `Thumbs.db`, and earlier results below the source
     are not read; they are counted in `left_out` while the documents are read.
 
-    A CSV or JSON Lines file gives one document a row, with its text from `text_column`. Every
+    A CSV or JSON Lines file gives one document a row, with its text from `text_column`; a
+    spreadsheet, a JSON or an XML file does what `settings` say. The members of an archive and the
+    files attached to an e-mail are documents of their own, at least as sensitive as it. Every
     document gets at least `sensitivity`: what it declares can raise its level, never lower it.
 
     A document is deferred when its file or row has more than `max_bytes`, when converting it takes
@@ -282,14 +286,16 @@ def iter_documents(
         may_be_empty=watch is not None,
         is_document=watch.is_document if watch else _not_known,
     )
-    reader = _Reader(
-        _Finisher(sensitivity, incomplete, origin),
+    contents = ContentReader(
+        Sandbox(seconds=max_seconds),
+        settings,
         max_bytes,
         text_column,
-        shard,
-        Sandbox(seconds=max_seconds),
-        watch or Watch(),
+        shard.holds,
+        left_out if left_out is not None else LeftOut(),
     )
+    finisher = _Finisher(sensitivity, incomplete, origin)
+    reader = _Reader(finisher, contents, shard, watch or Watch())
     return reader.read(files)
 
 
@@ -385,11 +391,11 @@ class _Finisher:
 
         `file` is metadata that says which file the document is from.
         """
-        full_id = self._unique_id(raw.id)
-        if self.origin.is_further:
-            full_id = id_in_run(self.origin.source, full_id)
+        full_id = self._in_run(self._unique_id(raw.id))
         level, note = raise_sensitivity(self.sensitivity, raw.declared)
         metadata = _metadata(raw, file, note)
+        if raw.parent:
+            metadata["parent"] = self._in_run(clean(raw.parent))
         empty = Document(
             id=full_id,
             source=self.origin.source,
@@ -398,12 +404,12 @@ class _Finisher:
             sensitivity_source="flow" if level == self.sensitivity else "document",
             metadata=metadata,
         )
-        text = _clean(raw.text).strip()
-        problem = _clean(raw.problem)
+        text = clean(raw.text).strip()
+        problem = clean(raw.problem)
         if not problem and not any(map(_is_visible, text)):
             problem = "no text found in it"
         if not problem:
-            problem = _clean(_why_incomplete(raw, self.incomplete))
+            problem = clean(_why_incomplete(raw, self.incomplete))
         if problem:
             outcome = Outcome(
                 step="read",
@@ -426,13 +432,16 @@ class _Finisher:
     def skip(self, documents: Sequence[Known]) -> None:
         """Remember the ids and texts of documents that are not read again."""
         for own_id, hash in documents:  # noqa: A001 - the text's
-            full_id = own_id
-            if self.origin.is_further:
-                full_id = id_in_run(self.origin.source, own_id)
+            full_id = self._in_run(own_id)
             self._ids.add(own_id)
             if hash != _NO_TEXT:
                 short_hash = bytes.fromhex(hash)[:16]
                 self._first_ids.setdefault(short_hash, full_id)
+
+    def _in_run(self, own_id: str) -> str:
+        if self.origin.is_further:
+            return id_in_run(self.origin.source, own_id)
+        return own_id
 
     def _unique_id(self, wanted: str) -> str:
         """Return an id that no document had before; `a.csv#1` may be a row and a file."""
@@ -450,20 +459,19 @@ class _Reader:
     """Reads the files of one source."""
 
     finisher: _Finisher
-    max_bytes: int
-    text_column: str
+    contents: ContentReader
     shard: Shard
-    sandbox: Sandbox
     watch: Watch
     # whether the file under way gave a problem that another reading may not give
     _is_passing: bool = False
 
     def read(self, files: Iterator[SourceFile]) -> Iterator[Document]:
         seen = self.watch.seen
-        with self.sandbox:
+        with self.contents.sandbox:
             for file in files:
                 # The rows of a file are in different shards, so the file is read for each of them.
-                if file.suffix not in ROWS and not self.shard.holds(file.id):
+                is_whole = not self.contents.has_several(file.suffix)
+                if is_whole and not self.shard.holds(file.id):
                     continue
                 if self.watch.is_young(file):
                     continue
@@ -480,44 +488,53 @@ class _Reader:
         seen = self.watch.seen
         is_noted = seen is not None or self.watch.files is not None
         self._is_passing = False
+        self.contents.has_passing = False
         read_at_ns = time.time_ns()
         before = _look(file)
         documents: list[Known] = []
         for raw in self._unchanged(file, before):
             # By the id before it is made unique: documents that share one share a shard,
             # so their numbers do not depend on the number of shards.
-            if self.shard.holds(raw.id):
-                document = self.finisher.finish(raw, _file_facts(file))
+            if self.shard.holds(raw.shard_id or raw.id):
+                document = self.finisher.finish(raw, _file_facts(file, raw))
                 if is_noted:
                     documents.append((document.own_id, document.hash))
                 yield document
-        is_settled = not self._is_passing and before == _look(file)
+        is_passing = self._is_passing or self.contents.has_passing
+        is_settled = not is_passing and before == _look(file)
         if not (before and documents and is_settled):
             return
         if seen:
             seen.note(file.id, before, documents, read_at_ns)
         # Of a table, a shard does not know the rows of the others.
-        if self.shard == _WHOLE_SOURCE or file.suffix not in ROWS:
+        if self.shard == _WHOLE_SOURCE or not self.contents.has_several(file.suffix):
             self.watch.note_file(file, before, documents, read_at_ns)
 
     def _unchanged(
         self, file: SourceFile, before: Signature | None
     ) -> Iterator[RawDocument]:
-        """Yield a file's documents; that of a file that is one, if it stayed as it was meanwhile.
+        """Yield a file's documents, if it stayed as it was until the first of them was read.
 
-        The rows of a file are yielded while it is read.
+        The rows of a large file are yielded while it is read.
         """
-        if before is None or file.suffix in ROWS:
-            yield from self._read_file(file)
+        documents = self._read_file(file)
+        if before is None or self._is_streamed(file):
+            yield from documents
             return
-        [raw] = self._read_file(file)
-        if _look(file) == before:
-            yield raw
-        elif self.watch.minimum_age_s:
-            self.watch.waiting.append(file.id)
-        else:
-            self._is_passing = True
-            yield RawDocument(id=file.id, problem=_CHANGED)
+        first = next(documents, None)
+        if _look(file) != before:
+            if self.watch.minimum_age_s:
+                self.watch.waiting.append(file.id)
+            else:
+                self._is_passing = True
+                yield RawDocument(id=file.id, problem=_CHANGED)
+            return
+        if first:
+            yield first
+        yield from documents
+
+    def _is_streamed(self, file: SourceFile) -> bool:
+        return file.suffix in ROWS and file.suffix not in self.contents.settings.own
 
     def _read_file(self, file: SourceFile) -> Iterator[RawDocument]:
         """Yield a file's documents; its problem when it cannot be read, or not to its end."""
@@ -525,11 +542,17 @@ class _Reader:
             problem = file.problem or self._why_refused(file)
             if problem:
                 yield RawDocument(id=file.id, problem=problem)
-            elif file.suffix in ROWS:
-                rows = RowFile(file.path, file.id, self.text_column, self.max_bytes)
+            elif self._is_streamed(file):
+                rows = RowFile(
+                    file.path,
+                    file.id,
+                    self.contents.text_column,
+                    self.contents.max_bytes,
+                )
                 yield from rows.documents()
             else:
-                yield self._read_whole(file)
+                content = Content(file.id, file.suffix, file.path.read_bytes())
+                yield from self.contents.documents(content)
         except DocumentError as error:
             self._is_passing = isinstance(error, ConversionStopped)
             yield RawDocument(id=file.id, problem=str(error))
@@ -540,39 +563,7 @@ class _Reader:
 
     def _why_refused(self, file: SourceFile) -> str:
         """Say why a file is not even opened; empty when it is."""
-        if file.suffix not in ACCEPTED:
-            return (
-                f"files like this are not read; save it as one of {', '.join(ACCEPTED)}"
-            )
-        size = file.path.stat().st_size
-        if size > self.max_bytes and file.suffix not in ROWS:
-            return f"it has {size:,} bytes, more than the limit of {self.max_bytes:,}; split it"
-        if size == 0:
-            return "the file is empty"
-        return ""
-
-    def _read_whole(self, file: SourceFile) -> RawDocument:
-        """Read a file that is one document."""
-        data = file.path.read_bytes()
-        if file.suffix in CONVERTERS:
-            extracted = self.sandbox.extract(data, file.suffix)
-            return RawDocument(
-                id=file.id,
-                text=extracted.text,
-                metadata=extracted.metadata,
-                declared=extracted.declared,
-                unread=extracted.unread,
-                unread_pages=extracted.unread_pages,
-                remedy=extracted.remedy,
-            )
-        text, notes = decode(data)
-        parts = split_front_matter(_clean(text), has_fields=file.suffix == ".md")
-        return RawDocument(
-            id=file.id,
-            text=parts.body,
-            metadata={**parts.fields, **notes},
-            declared=parts.declared,
-        )
+        return self.contents.why_refused(file.suffix, file.path.stat().st_size)
 
 
 def _look(file: SourceFile) -> Signature | None:
@@ -585,9 +576,9 @@ def _look(file: SourceFile) -> Signature | None:
         return None
 
 
-def _file_facts(file: SourceFile) -> dict[str, str]:
+def _file_facts(file: SourceFile, raw: RawDocument) -> dict[str, str]:
     """Return the metadata that says which file a document is from."""
-    return {"path": file.id, "format": file.suffix[1:]}
+    return {"path": file.id, "format": raw.format or file.suffix[1:]}
 
 
 def _metadata(
@@ -604,7 +595,7 @@ def _metadata(
         metadata["incomplete"] = "; ".join(lost)
     if sensitivity_note:
         metadata["sensitivity_note"] = sensitivity_note
-    return {_clean(key): _clean(value) for key, value in metadata.items()}
+    return {clean(key): clean(value) for key, value in metadata.items()}
 
 
 def _why_incomplete(raw: RawDocument, incomplete: Incomplete) -> str:
@@ -629,11 +620,3 @@ def _is_visible(character: str) -> bool:
         return False
     category = unicodedata.category(character)
     return category not in _INVISIBLE_CATEGORIES and category[0] not in "MZ"
-
-
-def _clean(text: str) -> str:
-    """Return a text with one kind of line end, and nothing that a database or UTF-8 refuses."""
-    text = text.replace("\r\n", "\n")
-    text = text.replace("\r", "\n")
-    text = text.replace("\0", "\ufffd")
-    return _HALF_CHARACTER.sub("\ufffd", text)

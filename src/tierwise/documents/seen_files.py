@@ -22,8 +22,11 @@ from tierwise.records import canonical_hash
 from tierwise.text.files import write_atomically
 
 # Raise it where the same file gives another text than before, or other ids.
-READER_VERSION = 1
-_CONVERTERS = ("tierwise", "markitdown", "pdfminer.six", "mammoth", "lxml")
+READER_VERSION = 2
+_CONVERTERS = (
+    *("tierwise", "markitdown", "pdfminer.six", "mammoth", "lxml"),
+    *("openpyxl", "python-pptx", "olefile"),
+)
 _SECOND = 1_000_000_000  # ns
 # Two changes within this time may leave the same times of a file.
 _FINE_NS = 100_000_000  # file systems with fractions of seconds: a tick of the kernel

@@ -90,6 +90,21 @@ def find_files(
     return chain([first], files)
 
 
+def file_of(source: Path, document_id: str) -> Path | None:
+    """Return the file of a source that a document is from; None where it is gone.
+
+    An id is the file's path. A row, a member of an archive and an attached file go on behind it.
+    """
+    if source.is_file():
+        return source
+    path = source / document_id.partition("#")[0]
+    while path != source and not path.is_file():
+        if path == path.parent:
+            return None
+        path = path.parent
+    return path if path.is_file() else None
+
+
 def printable_name(name: str) -> str:
     """Return a file name that can be printed and stored.
 

@@ -219,7 +219,7 @@ def with_words(
     text = None
     for folder in (source, *moved_to):
         if text is None:
-            text = _read_again(folder, explanation.document_id, document_hash)
+            text = _read_again(project, folder, explanation.document_id, document_hash)
     if text is None:
         return explanation
     # Here, as most explanations need neither classifiers nor, below, the readers.
@@ -256,17 +256,21 @@ def _is_learned(project: Project, name: str) -> bool:
     return model is not None and model.learned is not None
 
 
-def _read_again(source: Path, document_id: str, document_hash: str) -> str | None:
+def _read_again(
+    project: Project, source: Path, document_id: str, document_hash: str
+) -> str | None:
     """Return the document's text of then; None if its file is gone or has changed."""
-    path = source
-    if not source.is_file():
-        # An id is the file's path, with `#` and a row number in a table.
-        path = source / document_id.partition("#")[0]
-    if not path.is_file():
-        return None
-    from tierwise.documents import read_documents
+    from tierwise.documents import file_of, read_documents
 
-    batches = read_documents(path, sensitivity="restricted", incomplete="accept")
+    path = file_of(source, document_id)
+    if path is None:
+        return None
+    batches = read_documents(
+        path,
+        sensitivity="restricted",
+        incomplete="accept",
+        settings=project.reading,
+    )
     for batch in batches:
         for document in batch.load():
             if document.hash == document_hash:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tierwise.documents import iter_documents
+from tierwise.documents.readers.settings import ReadingSettings
 from tierwise.errors import Misuse
 from tierwise.evidence.training.labelled import split
 from tierwise.explain.decisions import step_of
@@ -106,7 +107,9 @@ def collect(
     chosen, left_out = choose_answers(records, judgements, wanted, question)
     kept = _not_too_sensitive(chosen, records.sensitivities, wanted, left_out)
     sources = wanted.sources or tuple(records.sources)
-    documents = _find_documents(ledger, kept, records.sensitivities, sources)
+    documents = _find_documents(
+        ledger, kept, records.sensitivities, sources, project.reading
+    )
     builder = _ExampleBuilder(project, spec, parameters, wanted)
     examples = builder.examples(kept, documents, left_out)
     held_out, train = split(examples, validation, _SALT)
@@ -146,6 +149,7 @@ def _find_documents(
     answers: Sequence[AcceptedAnswer],
     sensitivities: Mapping[str, Sensitivity],
     sources: Iterable[Path],
+    reading: ReadingSettings,
 ) -> dict[str, Document]:
     """Return the documents by hash, as the step saw them.
 
@@ -160,7 +164,7 @@ def _find_documents(
         without_text = by_hash.keys() - texts.keys()
         missing = without_text - read.keys()
         if missing and source.exists():
-            read |= _read_source(source, without_text)
+            read |= _read_source(source, without_text, reading)
 
     documents: dict[str, Document] = {}
     for document_hash, answer in by_hash.items():
@@ -187,7 +191,9 @@ def _find_documents(
     return documents
 
 
-def _read_source(source: Path, wanted: Iterable[str]) -> dict[str, Document]:
+def _read_source(
+    source: Path, wanted: Iterable[str], reading: ReadingSettings
+) -> dict[str, Document]:
     """Return a source's documents with the wanted hashes, with the sensitivity that they declare.
 
     Of equal texts, the strictest is returned.
@@ -195,7 +201,9 @@ def _read_source(source: Path, wanted: Iterable[str]) -> dict[str, Document]:
     hashes = set(wanted)
     documents: dict[str, Document] = {}
     try:
-        found = iter_documents(source, sensitivity="public", incomplete="accept")
+        found = iter_documents(
+            source, sensitivity="public", incomplete="accept", settings=reading
+        )
         for document in found:
             if document.hash not in hashes:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from tierwise.documents import (
     iter_items,
 )
 from tierwise.documents.places import place_of, source_of
+from tierwise.documents.readers.settings import Attachments, ReadingSettings, Tables
 from tierwise.errors import Misuse
 from tierwise.orchestrate.done_files import (
     DoneFolder,
@@ -57,6 +59,9 @@ def read_documents(
     only_new: bool = False,
     shard: str = "1/1",
     incomplete: Incomplete | None = None,
+    tables: Tables | None = None,
+    rows_at: str | None = None,
+    attachments: Attachments | None = None,
     minimum_age: timedelta | None = None,
     done: Path | None = None,
 ) -> Sequence[Batch]:
@@ -66,7 +71,10 @@ def read_documents(
     on disk until a task works on them. The first batch is read now, the others while the first
     step is mapped over them, so that work begins before all is read; `len` reads to the end.
 
-    `text_column` holds the text in CSV and JSON Lines files; a file of more than `max_bytes` is
+    `text_column` holds the text in CSV and JSON Lines files, and in tables of other formats, for
+    which `tables` and `rows_at` say where the rows are. With `attachments`, files attached to
+    e-mails are "documents", or only their "names" are read. These three are the project's settings
+    of those names unless they are given; a file of more than `max_bytes` is
     deferred. `only_new` leaves out documents that an earlier run of this flow completed: from the
     same source to the same output, under the same id and with the same text. Those deferred for a
     passing reason (a rate limit, an outage, a budget, a missing key) are taken again; no documents
@@ -102,7 +110,8 @@ def read_documents(
     elif settled is not None:
         age_s = settings.minimum_age
     # what decides, with a file's bytes, which documents it gives
-    reading = [shard, text_column, max_bytes, incomplete]
+    how = _reading(run, tables, rows_at, attachments)
+    reading = [shard, text_column, max_bytes, incomplete, *how.key()]
     watch = _watch(run, origin, age_s, settled, reading, done_folder)
     documents: Iterator[Document] = iter_documents(
         folder,
@@ -114,6 +123,7 @@ def read_documents(
         left_out=left_out,
         origin=origin,
         watch=watch,
+        settings=how,
     )
     documents = _then_said(run, documents, left_out, watch)
     return _batches(run, documents, batch_size, settled)
@@ -208,6 +218,22 @@ def _then_said(
 def _settings(run: Run) -> ProjectSettings:
     """Return the project's settings of now: a process that serves flows outlives a change."""
     return Project(run.engine.project.root).settings
+
+
+def _reading(
+    run: Run,
+    tables: Tables | None,
+    rows_at: str | None,
+    attachments: Attachments | None,
+) -> ReadingSettings:
+    """Return the project's settings for files, with those that a flow gives in their place."""
+    settings = Project(run.engine.project.root).reading
+    return replace(
+        settings,
+        tables=tables or settings.tables,
+        rows_at=settings.rows_at if rows_at is None else rows_at,
+        attachments=attachments or settings.attachments,
+    )
 
 
 def _watch(

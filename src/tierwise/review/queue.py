@@ -167,7 +167,7 @@ def find_texts(
     for source in _source_paths(ledger, project, run):
         if wanted <= texts.keys():
             break
-        texts |= _read_texts(source, wanted - texts.keys())
+        texts |= _read_texts(project, source, wanted - texts.keys())
     return texts
 
 
@@ -179,7 +179,7 @@ def find_metadata(
     metadata: dict[str, Mapping[str, str]] = {}
     for source in _source_paths(ledger, project, run):
         # the first source that has a document decides
-        for document in _read_wanted(source, wanted - metadata.keys()):
+        for document in _read_wanted(project, source, wanted - metadata.keys()):
             metadata[document.hash] = document.metadata
     return metadata
 
@@ -359,12 +359,17 @@ def _source_paths(ledger: Ledger, project: Project, run: RunRow) -> list[Path]:
     return paths + [path for path in done if path.exists() and path not in paths]
 
 
-def _read_texts(source: Path, wanted: set[str]) -> dict[str, str]:
+def _read_texts(project: Project, source: Path, wanted: set[str]) -> dict[str, str]:
     """Return the texts of a source whose hashes are wanted."""
-    return {document.hash: document.text for document in _read_wanted(source, wanted)}
+    return {
+        document.hash: document.text
+        for document in _read_wanted(project, source, wanted)
+    }
 
 
-def _read_wanted(source: Path, wanted: set[str]) -> Iterator[Document]:
+def _read_wanted(
+    project: Project, source: Path, wanted: set[str]
+) -> Iterator[Document]:
     """Yield the documents of a source whose hashes are wanted, until all are found."""
     from tierwise.documents import iter_documents
 
@@ -372,7 +377,10 @@ def _read_wanted(source: Path, wanted: set[str]) -> Iterator[Document]:
     try:
         # found by hash, so the level does not matter; a partly read document may be wanted, too
         documents = iter_documents(
-            source, sensitivity="restricted", incomplete="accept"
+            source,
+            sensitivity="restricted",
+            incomplete="accept",
+            settings=project.reading,
         )
         for document in documents:
             if document.hash in wanted:

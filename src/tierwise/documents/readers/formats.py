@@ -1,6 +1,8 @@
 """The table of formats, and the conversion of one file with every failure as a DocumentError.
 
-To add a format, write a module with a function from bytes to Extracted, and name it in CONVERTERS.
+To add a format, write a module with a function from bytes to Extracted, and name it in CONVERTERS;
+one that reads the project's settings, too, in WITH_SETTINGS. A project's own readers are in
+`own.py`.
 
 markitdown's converters are called one by one, by the file's ending. The library's own front end
 is left out: it guesses formats from content, unpacks archives, and fetches web addresses.
@@ -10,24 +12,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tierwise.documents.readers.archives import read_zip
 from tierwise.documents.readers.html import read_html
 from tierwise.documents.readers.mail import read_mail
+from tierwise.documents.readers.own import read_own
 from tierwise.documents.readers.pdf import read_pdf
 from tierwise.documents.readers.results import Extracted
-from tierwise.documents.readers.word import MOST_UNPACKED_BYTES, read_docx
+from tierwise.documents.readers.settings import Request
+from tierwise.documents.readers.unpacking import MOST_UNPACKED_BYTES
+from tierwise.documents.readers.word import read_docx
 from tierwise.errors import DocumentError
 
 # These run in a child process with limits (`sandbox.py`), as their parsers are not trusted.
 CONVERTERS: dict[str, Callable[[bytes], Extracted]] = {
     ".docx": read_docx,
-    ".eml": read_mail,
     ".htm": read_html,
     ".html": read_html,
     ".pdf": read_pdf,
 }
+WITH_SETTINGS: dict[str, Callable[[bytes, Request], Extracted]] = {
+    ".eml": read_mail,
+    ".zip": read_zip,
+}
 ROWS = (".csv", ".jsonl")  # one document a row, see `rows.py`
 TEXTS = (".md", ".txt")
-ACCEPTED = tuple(sorted([*CONVERTERS, *ROWS, *TEXTS]))
+ACCEPTED = tuple(sorted([*CONVERTERS, *WITH_SETTINGS, *ROWS, *TEXTS]))
+# Files with several documents, each of which has a shard of its own.
+SEVERAL = (*ROWS, ".zip")
+
+# Of files that are not read: how to make one that is.
+_REMEDIES = {
+    ".7z": "unpack it, or pack it as .zip",
+    ".doc": "save it as .docx",
+    ".gz": "unpack it, or pack it as .zip",
+    ".key": "export it as .pdf or .pptx",
+    ".mbox": "export its messages as .eml",
+    ".numbers": "export it as .xlsx",
+    ".pages": "export it as .docx",
+    ".ppt": "save it as .pptx",
+    ".pst": "export its messages as .eml or .msg",
+    ".rar": "unpack it, or pack it as .zip",
+    ".tar": "unpack it, or pack it as .zip",
+    ".tgz": "unpack it, or pack it as .zip",
+    ".xls": "save it as .xlsx",
+    ".xlsb": "save it as .xlsx",
+}
 
 _DAMAGED = "the file is damaged or not what its ending says; ask for a new copy"
 # By the class of the foreign error. Its text may quote the document, so it is left out.
@@ -40,27 +69,62 @@ _REASONS = {
     "BadZipFile": _DAMAGED,
     "MemoryError": "converting it needs too much memory; split it or save it as plain text",
 }
+# The names under which pip knows modules, where they differ.
+_PACKAGES = {"pptx": "python-pptx"}
 
 
-def extract(data: bytes, suffix: str) -> Extracted:
-    """Convert the bytes of a file whose ending is in CONVERTERS.
+def why_not_accepted(suffix: str, request: Request) -> str:
+    """Say why files with this ending are not read, and what to do; empty where they are."""
+    own = request.settings.own
+    if suffix in ACCEPTED or suffix in own:
+        return ""
+    remedy = _REMEDIES.get(suffix)
+    if remedy:
+        return f"{suffix} files are not read; {remedy}"
+    accepted = ", ".join(sorted({*ACCEPTED, *own}))
+    return f"files like this are not read; save it as one of {accepted}"
+
+
+def extract(data: bytes, request: Request | str) -> Extracted:
+    """Convert the bytes of a file; a request may be the ending alone.
 
     Raises DocumentError, and nothing else.
     """
-    convert = CONVERTERS.get(suffix)
-    if convert is None:
-        raise DocumentError(f"{suffix} files are not read")
+    if isinstance(request, str):
+        request = Request(request)
+    suffix = request.suffix
+    problem = why_not_accepted(suffix, request)
+    if problem:
+        raise DocumentError(problem)
     try:
-        extracted = convert(data)
+        if suffix in request.settings.own:
+            extracted = read_own(data, request)
+        elif suffix in WITH_SETTINGS:
+            extracted = WITH_SETTINGS[suffix](data, request)
+        else:
+            extracted = CONVERTERS[suffix](data)
     except DocumentError:
         raise
+    except ImportError as error:
+        raise DocumentError(_why_missing(suffix, error)) from error
     except Exception as error:
         # parsers raise anything on hostile bytes; none may stop a batch
         name = type(error).__name__
         unknown = f"it could not be converted ({name}); save it again or as plain text"
         raise DocumentError(_REASONS.get(name, unknown)) from error
-    if len(extracted.text) > MOST_UNPACKED_BYTES:
+    texts = [extracted, *(part.extracted for part in extracted.parts if part.extracted)]
+    if sum(len(each.text) for each in texts) > MOST_UNPACKED_BYTES:
         raise DocumentError(
             f"it holds more than {MOST_UNPACKED_BYTES:,} characters; split it"
         )
     return extracted
+
+
+def _why_missing(suffix: str, error: ImportError) -> str:
+    """Say which package to install for a format whose library is not there."""
+    module = (error.name or "").partition(".")[0]
+    package = _PACKAGES.get(module, module)
+    return (
+        f"{suffix} files are read with the package {package}, which is missing; install it: "
+        f"pip install {package}"
+    )

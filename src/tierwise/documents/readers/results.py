@@ -13,6 +13,7 @@ class Extracted:
     `unread_pages` says which whole pages are not in the text, such as `page 3 of 4 has no text`;
     `unread` lists the other parts that are not, such as `the attached file plan.pdf`. The encrypted
     parts of an e-mail count as pages. `remedy` is what a person can do about it, in the imperative.
+    `parts` are documents of their own.
     """
 
     text: str = field(repr=False)
@@ -21,6 +22,24 @@ class Extracted:
     unread: tuple[str, ...] = ()
     unread_pages: tuple[str, ...] = ()
     remedy: str = ""
+    parts: tuple[Part, ...] = field(default=(), repr=False)
+    # False for an archive and a table: their parts alone are documents
+    is_document: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A document inside of a file: a row, a sheet, an archive's member, an attached file.
+
+    `key` follows the id of the file: `#Prices!7`, or `/invoice.pdf`. The content is `extracted`, or
+    `data` that is to be read by the ending of `name`. A part that cannot be read has its `problem`.
+    """
+
+    key: str
+    name: str = ""
+    extracted: Extracted | None = field(default=None, repr=False)
+    data: bytes | None = field(default=None, repr=False)
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +48,10 @@ class RawDocument:
 
     Its final sensitivity and language are not decided yet, and its id may not be unique.
     `declared` is the sensitivity in the document's own words; `unread`, `unread_pages` and `remedy`
-    are about its parts that are not in the text, as in Extracted.
+    are about its parts that are not in the text, as in Extracted. `parent` is the id of the document
+    around it, such as the e-mail of an attached file. `format` is its own ending, where it is not
+    that of its file. `shard_id` decides about its shard in the place of its id: an attached file is
+    read where its e-mail is.
     """
 
     id: str
@@ -40,3 +62,6 @@ class RawDocument:
     unread_pages: tuple[str, ...] = ()
     remedy: str = ""
     problem: str = ""
+    parent: str = ""
+    format: str = ""
+    shard_id: str = ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, AnyStr
@@ -59,6 +60,22 @@ class RowFile:
     id: str
     text_column: str
     max_bytes: int
+    # the content of a file that is not on disk, such as an archive's member
+    data: bytes | None = field(default=None, repr=False)
+
+    def open_bytes(self) -> IO[bytes]:
+        """Open the file's bytes."""
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        return self.path.open("rb")
+
+    def open_text(
+        self, encoding: str, *, newline: str, errors: str | None = None
+    ) -> IO[str]:
+        """Open the file's text."""
+        return io.TextIOWrapper(
+            self.open_bytes(), encoding=encoding, errors=errors, newline=newline
+        )
 
     def documents(self) -> Iterator[RawDocument]:
         """Read one document a row.
@@ -68,7 +85,7 @@ class RowFile:
         notes: dict[str, str] = {}
         rows: Iterator[_Row | DocumentError]
         if self.path.suffix.lower() == ".csv":
-            encoding, notes = _csv_encoding(self.path)
+            encoding, notes = _csv_encoding(self)
             rows = _csv_rows(self, encoding)
         else:
             rows = _json_rows(self)
@@ -165,7 +182,7 @@ def _json_rows(source: RowFile) -> Iterator[_Row | DocumentError]:
 
     Raises DocumentError for a file that is one JSON array, or whose objects go over several lines.
     """
-    with source.path.open("rb") as file:
+    with source.open_bytes() as file:
         beginning = file.read(len(codecs.BOM_UTF32_LE))
     encoding = byte_order_mark(beginning) or "utf-8"
     quoted_column = f'"{source.text_column}"'.encode()
@@ -205,13 +222,13 @@ def _numbered_json_lines(
 ) -> Iterator[tuple[int, bytes | DocumentError]]:
     """Yield the lines in UTF-8, without a byte order mark, or an error in the place of one."""
     if encoding in ("utf-8", "utf-8-sig"):
-        with source.path.open("rb") as file:
+        with source.open_bytes() as file:
             for number, line in enumerate(_error_for_line(file, source.max_bytes), 1):
                 if number == 1 and isinstance(line, bytes):
                     line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
                 yield number, line
         return
-    with source.path.open(encoding=encoding, newline="\n") as text:
+    with source.open_text(encoding, newline="\n") as text:
         for number, row in enumerate(_error_for_line(text, source.max_bytes), 1):
             if isinstance(row, str):
                 yield number, row.encode("utf-8", "surrogatepass")
@@ -294,7 +311,7 @@ def _whole_number(digits: str) -> int | str:
 
 
 def _csv_rows(source: RowFile, encoding: str) -> Iterator[_Row | DocumentError]:
-    with _open_csv(source.path, encoding) as file:
+    with _open_csv(source, encoding) as file:
         lines = _with_marked_returns(_error_for_line(file, source.max_bytes))
         first_line, number, separator = _find_header(lines)
         delimiter = separator or _find_delimiter(first_line, source.text_column)
@@ -302,8 +319,8 @@ def _csv_rows(source: RowFile, encoding: str) -> Iterator[_Row | DocumentError]:
             chain([first_line], lines), delimiter, source.max_bytes, number
         )
         _check_columns(header, source.text_column)
-        _check_unique_columns(header)
-        names = _column_names(header)
+        check_unique_columns(header)
+        names = column_names(header)
         for row in _errors_as_rows(rows):
             if isinstance(row, DocumentError):
                 yield row
@@ -313,14 +330,14 @@ def _csv_rows(source: RowFile, encoding: str) -> Iterator[_Row | DocumentError]:
                 yield _csv_row(row, names, encoding)
 
 
-def _open_csv(path: Path, encoding: str) -> IO[str]:
+def _open_csv(source: RowFile, encoding: str) -> IO[str]:
     """Open a CSV file with the line ends of its first line.
 
     Line ends of another kind are part of a cell: some programs write them without quotes.
     """
 
     def opened(newline: str) -> IO[str]:
-        return path.open(encoding=encoding, errors="surrogateescape", newline=newline)
+        return source.open_text(encoding, errors="surrogateescape", newline=newline)
 
     with opened("") as file:
         try:
@@ -416,7 +433,7 @@ def _read_header(
     return header.cells, rows
 
 
-def _column_names(header: list[str]) -> list[str]:
+def column_names(header: Sequence[str]) -> list[str]:
     """Return the columns' names; one without a name is called after its place."""
     return [
         name if name.strip() else f"column {number}"
@@ -424,12 +441,12 @@ def _column_names(header: list[str]) -> list[str]:
     ]
 
 
-def _csv_encoding(path: Path) -> tuple[str, dict[str, str]]:
+def _csv_encoding(source: RowFile) -> tuple[str, dict[str, str]]:
     """Return a CSV file's encoding, by its beginning, and metadata when it is a guess.
 
     A file that is UTF-8 but for a few rows counts as UTF-8: only those rows are refused later.
     """
-    with path.open("rb") as file:
+    with source.open_bytes() as file:
         sample = file.read(_SAMPLE_BYTES)
     is_whole = len(sample) < _SAMPLE_BYTES
     if not byte_order_mark(sample):
@@ -456,17 +473,18 @@ def _find_delimiter(header: str, text_column: str) -> str:
         columns = _split_line(header, delimiter)
         if wanted in [name.strip().casefold() for name in columns]:
             return delimiter
-    raise _no_column(_split_line(header, ","), text_column)
+    raise no_column(_split_line(header, ","), text_column)
 
 
 def _check_columns(header: list[str], text_column: str) -> None:
     """Raise DocumentError when no column holds the text."""
     wanted = text_column.strip().casefold()
     if wanted not in [name.strip().casefold() for name in header]:
-        raise _no_column(header, text_column)
+        raise no_column(header, text_column)
 
 
-def _no_column(header: list[str], text_column: str) -> DocumentError:
+def no_column(header: Sequence[str], text_column: str) -> DocumentError:
+    """Return the error for a table without the column that holds the text."""
     listed = ", ".join(header)[:200]
     return DocumentError(
         f"it has no column '{text_column}' (its columns: {listed});"
@@ -479,7 +497,7 @@ def _split_line(line: str, delimiter: str) -> list[str]:
     return next(rows, [])
 
 
-def _check_unique_columns(header: list[str]) -> None:
+def check_unique_columns(header: Sequence[str]) -> None:
     """Raise DocumentError when two columns share a name: one would hide the other."""
     seen: set[str] = set()
     for column in header:

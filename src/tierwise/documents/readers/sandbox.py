@@ -1,7 +1,8 @@
 """Untrusted formats are converted in a child process with limits, so that no file can stop a run.
 
 A few hundred kilobytes of crafted HTML or PDF keep the parsers busy for hours. The child kills
-itself when the time for a file is up; the next file gets a new child.
+itself when the time for a file is up; the next file gets a new child. It opens no connection and
+starts no program.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ import subprocess
 import sys
 from typing import IO, cast
 
+from tierwise.documents.readers.messages import (
+    parse_reply,
+    receive,
+    request_head,
+    send,
+)
 from tierwise.documents.readers.results import Extracted
+from tierwise.documents.readers.settings import Request
 from tierwise.errors import DocumentError
 
 # Nothing else: no API keys for an attacker who takes over a parser.
 _INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 # Otherwise numpy would reserve memory for every core, of the little that the child may have.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_LENGTH_BYTES = 8  # before each message
 
 
 class ConversionStopped(DocumentError):
@@ -38,29 +45,31 @@ class Sandbox:
         self.memory_bytes = memory_bytes
         self._child: subprocess.Popen[bytes] | None = None
 
-    def extract(self, data: bytes, suffix: str) -> Extracted:
+    def extract(self, data: bytes, request: Request | str) -> Extracted:
         """Do what `formats.extract` does, within the limits. Raises DocumentError."""
+        if isinstance(request, str):
+            request = Request(request)
         if self._child is None:
             self._child = self._start()
         child = self._child
+        replies = cast("IO[bytes]", child.stdout)
+
+        def next_message() -> bytes:
+            message = receive(replies)
+            if message is None:
+                raise ConversionStopped(self._discard(child))
+            return message
+
         try:
-            send(cast("IO[bytes]", child.stdin), suffix.encode() + b"\0" + data)
-            reply = receive(cast("IO[bytes]", child.stdout))
+            requests = cast("IO[bytes]", child.stdin)
+            send(requests, request_head(request))
+            send(requests, data)
         except BrokenPipeError:
-            reply = None
-        if reply is None:
-            raise ConversionStopped(self._discard(child))
-        result = json.loads(reply)
+            raise ConversionStopped(self._discard(child)) from None
+        result = json.loads(next_message())
         if "error" in result:
             raise DocumentError(result["error"])
-        return Extracted(
-            result["text"],
-            result["metadata"],
-            tuple(result["declared"]),
-            tuple(result["unread"]),
-            tuple(result["unread_pages"]),
-            result["remedy"],
-        )
+        return parse_reply(result, next_message)
 
     def close(self) -> None:
         """End the child process, if there is one."""
@@ -101,20 +110,3 @@ class Sandbox:
         else:
             problem = f"ended its process ({child.returncode})"
         return f"converting it {problem}; split it or save it as plain text"
-
-
-def send(stream: IO[bytes], data: bytes) -> None:
-    """Write one message: eight bytes of length, then the data."""
-    length = len(data).to_bytes(_LENGTH_BYTES, "big")
-    stream.write(length + data)
-    stream.flush()
-
-
-def receive(stream: IO[bytes]) -> bytes | None:
-    """Return the next message, or None when the other side is gone."""
-    header = stream.read(_LENGTH_BYTES)
-    if len(header) < _LENGTH_BYTES:
-        return None
-    length = int.from_bytes(header, "big")
-    data = stream.read(length)
-    return data if len(data) == length else None

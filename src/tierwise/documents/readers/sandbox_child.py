@@ -5,35 +5,41 @@ Started as `python -m tierwise.documents.readers.sandbox_child SECONDS BYTES`.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
 import sys
 
 from tierwise.documents.readers.formats import extract
-from tierwise.documents.readers.sandbox import receive, send
+from tierwise.documents.readers.messages import (
+    error_messages,
+    parse_request,
+    receive,
+    reply_messages,
+    send,
+)
 from tierwise.errors import DocumentError
 
+# Events of Python for connections and programs; readers need neither.
+_REFUSED = (
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"),
+    *("socket.getaddrinfo", "socket.gethostbyname"),
+    *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"),
+)
 
-def convert(message: bytes) -> bytes:
-    """Convert one message (ending, NUL, content) into JSON with the content, or with the error."""
-    suffix, _, data = message.partition(b"\0")
-    reply: dict[str, object]
+
+def convert(head: bytes, data: bytes) -> list[bytes]:
+    """Convert one file into the messages of a reply: its content, or the error."""
     try:
-        extracted = extract(data, suffix.decode())
+        return reply_messages(extract(data, parse_request(head)))
     except DocumentError as error:
-        reply = {"error": str(error)}
-    else:
-        reply = {
-            "text": extracted.text,
-            "metadata": extracted.metadata,
-            "declared": extracted.declared,
-            "unread": extracted.unread,
-            "unread_pages": extracted.unread_pages,
-            "remedy": extracted.remedy,
-        }
-    return json.dumps(reply).encode()
+        return error_messages(str(error))
+
+
+def refuse(event: str, _: tuple[object, ...]) -> None:
+    """Raise PermissionError for an event of Python's audit that no reader needs."""
+    if event in _REFUSED:
+        raise PermissionError(f"a reader may not use {event}")
 
 
 def main(seconds: int, memory_bytes: int) -> None:
@@ -44,11 +50,16 @@ def main(seconds: int, memory_bytes: int) -> None:
     # Replies get a stream of their own: what a library prints must not mix with them.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    while (message := receive(sys.stdin.buffer)) is not None:
+    sys.addaudithook(refuse)
+    while (head := receive(sys.stdin.buffer)) is not None:
+        data = receive(sys.stdin.buffer)
+        if data is None:
+            break
         signal.alarm(seconds)  # ends the process, even inside C code
-        reply = convert(message)
+        messages = convert(head, data)
         signal.alarm(0)
-        send(replies, reply)
+        for message in messages:
+            send(replies, message)
 
 
 if __name__ == "__main__":

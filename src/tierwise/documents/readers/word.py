@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from typing import TYPE_CHECKING
 
 from tierwise.documents.readers.results import Extracted
+from tierwise.documents.readers.unpacking import (
+    check_office,
+    check_unpacked_size,
+)
 from tierwise.errors import DocumentError
 
 if TYPE_CHECKING:
     from tierwise.documents.readers.word_parts import WordArchive, WordParts
-
-MOST_UNPACKED_BYTES = 50_000_000
-_OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # how old Word files and encrypted ones begin
-_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
-_PIECE_BYTES = 1 << 16
 
 
 def read_docx(data: bytes) -> Extracted:
@@ -29,11 +27,7 @@ def read_docx(data: bytes) -> Extracted:
         readable,
     )
 
-    if data.startswith(_OLE):
-        if _ENCRYPTED in data:
-            raise DocumentError("the file is encrypted; save a copy without a password")
-        raise DocumentError("it is an old .doc; save it as .docx")
-    _check_unpacked_size(data)
+    check_office(data, old=".doc", new=".docx")
     archive = WordArchive(data)
     text = _converted(readable(archive, data))
     parts = _parts(archive, text)
@@ -74,20 +68,5 @@ def _converted(data: bytes) -> str:
 
 def _converted_inside(data: bytes) -> str:
     """Return the text of a Word file inside another, which was unpacked with it."""
-    _check_unpacked_size(data)
+    check_unpacked_size(data)
     return _converted(data)
-
-
-def _check_unpacked_size(data: bytes) -> None:
-    """Raise DocumentError for an archive that would fill the memory when unpacked."""
-    unpacked = 0
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for info in archive.infolist():
-            # Unpacked piece by piece and counted: the sizes in the archive's directory can lie.
-            with archive.open(info) as member:
-                while piece := member.read(_PIECE_BYTES):
-                    unpacked += len(piece)
-                    if unpacked > MOST_UNPACKED_BYTES:
-                        raise DocumentError(
-                            f"it would unpack to more than {MOST_UNPACKED_BYTES:,} bytes; split it"
-                        )

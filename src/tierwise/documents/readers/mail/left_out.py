@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Literal
+
+from tierwise.documents.readers.archives import unique
+from tierwise.documents.readers.results import Part
 
 # `attached` and `unreadable` hold something that is not in the text; a `picture` is small and part
 # of the layout, a `signature` proves who wrote, `read` is in the text, too.
@@ -17,6 +22,8 @@ OUTLOOK = ("application/ms-tnef", "application/vnd.ms-tnef")  # winmail.dat
 
 DECRYPT = "save a decrypted copy"
 
+# contacts, and references to files elsewhere
+_NO_FILES = ("message/", "text/vcard", "text/x-vcard", "text/css", "text/javascript")
 _LONGEST_NAME = 100
 _MOST_NAMES = 100
 _MOST_PHRASES = 20
@@ -63,6 +70,30 @@ def printable(name: str) -> str:
     if len(clean) <= _LONGEST_NAME:
         return clean
     return f"{clean[: _LONGEST_NAME - 16]}…{clean[-15:]}"
+
+
+def is_document(part: LeftOut) -> bool:
+    """Return True for an attached file that can be read as a document of its own."""
+    if part.status != "attached" or not part.data:
+        return False
+    return part.kind not in OUTLOOK and not part.kind.startswith(_NO_FILES)
+
+
+def attached_parts(parts: Iterable[LeftOut]) -> tuple[Part, ...]:
+    """Return the attached files, to be read as documents of their own.
+
+    One whose name has no ending gets that of its type.
+    """
+    keys: set[str] = set()
+    found: list[Part] = []
+    for part in parts:
+        if not is_document(part):
+            continue
+        name = part.name.replace("/", "_").replace("\\", "_")
+        if not PurePosixPath(name).suffix:
+            name = f"{name}{mimetypes.guess_extension(part.kind) or ''}"
+        found.append(Part(key=unique(f"/{name}", keys), name=name, data=part.data))
+    return tuple(found)
 
 
 def attachments_line(parts: Sequence[LeftOut]) -> str:

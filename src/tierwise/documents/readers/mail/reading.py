@@ -5,15 +5,18 @@ from __future__ import annotations
 from tierwise.documents.readers.mail.entity import parse_entity
 from tierwise.documents.readers.mail.left_out import (
     DECRYPT,
+    attached_parts,
     attachment_names,
     attachments_line,
     encrypted_phrases,
+    is_document,
     unread_phrases,
     why_it_waits,
 )
 from tierwise.documents.readers.mail.parts import PartReader, join_texts
 from tierwise.documents.readers.mail.saved import open_saved
-from tierwise.documents.readers.results import Extracted
+from tierwise.documents.readers.results import Extracted, Part
+from tierwise.documents.readers.settings import Request
 from tierwise.errors import DocumentError
 
 _HEADERS = ("subject", "from", "to", "date")
@@ -26,12 +29,13 @@ _SENSITIVITY = {
 }
 
 
-def read_mail(data: bytes) -> Extracted:
+def read_mail(data: bytes, request: Request) -> Extracted:
     """Return an e-mail's subject and texts, with its headers as metadata.
 
     All text parts are read in their order, those of attached messages too. Other attachments are
-    named at the text's end and in the metadata, never opened. Raises DocumentError when the file
-    is not an e-mail, is encrypted, or has its text in an attachment alone.
+    named at the text's end and in the metadata; unless the settings want their names alone, they
+    are parts. Raises DocumentError when the file is not an e-mail, is encrypted, or has its text
+    in something that is neither read nor a part.
     """
     saved = open_saved(data)
     message = parse_entity(saved.messages[0])
@@ -52,8 +56,16 @@ def read_mail(data: bytes) -> Extracted:
     encrypted = any(part.status == "encrypted" for part in reader.left_out)
     if not reader.has_text and not encrypted:
         texts += reader.read_text_attachments()
+    parts: tuple[Part, ...] = ()
+    missing = reader.left_out
+    if request.settings.attachments == "documents":
+        parts = attached_parts(reader.left_out)
+        missing = [part for part in reader.left_out if not is_document(part)]
     if not reader.has_text:
-        reason = why_it_waits(reader.left_out, [*reader.doubts, *reader.pictures])
+        reason = ""
+        if not parts or encrypted:
+            doubts = [*reader.doubts, *reader.pictures]
+            reason = why_it_waits(missing, doubts)
         if reason:
             raise DocumentError(reason)
 
@@ -64,7 +76,7 @@ def read_mail(data: bytes) -> Extracted:
     subject = metadata.get("subject", "")
     body = join_texts(texts)
     text = ""
-    if subject or body.strip():
+    if subject or body.strip() or parts:
         text = f"Subject: {subject or '(none)'}\n\n{body}"
     attachments = attachments_line(reader.left_out)
     if attachments:
@@ -74,7 +86,8 @@ def read_mail(data: bytes) -> Extracted:
         text,
         metadata,
         tuple(declared),
-        unread=unread_phrases(reader.left_out, reader.doubts),
+        unread=unread_phrases(missing, reader.doubts),
         unread_pages=encrypted_phrases(reader.left_out),
         remedy=DECRYPT if encrypted else "",
+        parts=parts,
     )
