@@ -13,6 +13,8 @@ TierwiseError
 │   └── LedgerAway              its database is gone, locked or full: that may pass
 ├── BudgetExceeded              a call would exceed a budget, or a run's budget is exhausted
 ├── RunStopped                  a run was stopped, so that no further call of it is made
+├── CallWaiting                 a call waits in a provider's batch, and its run does not
+├── CallInBatch                 a call that was to be made is in a provider's batch already
 ├── StepReached                 a flow that is only followed up to a step has reached it
 ├── GuardViolation              a call was about to break a guard; nothing was sent
 └── CallError                   a call to a provider failed (what to do: `cascade/faults.py`)
@@ -160,6 +162,22 @@ class BudgetExceeded(TierwiseError):
 
 class RunStopped(TierwiseError):
     """A run was stopped by a person or by the system; none of its calls is made any more."""
+
+
+class CallWaiting(TierwiseError):
+    """A call waits in a provider's batch, and its run does not wait for it."""
+
+    def __init__(self, batch: str) -> None:
+        self.batch = batch
+        super().__init__(f"waits in batch {batch}")
+
+
+class CallInBatch(TierwiseError):
+    """A call that was to be made is in a provider's batch already: its answer comes with that."""
+
+    def __init__(self, batch: str) -> None:
+        self.batch = batch
+        super().__init__(f"the call is in batch {batch} already")
 
 
 class GuardViolation(TierwiseError):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from tierwise.ledger.outage import outlasts_outages
-from tierwise.ledger.processes import is_dead
+from tierwise.ledger.processes import is_dead, is_gathering
 from tierwise.ledger.rows import Row
 from tierwise.ledger.tables import (
+    BatchItemRecord,
     BudgetEntry,
     BudgetRecord,
     CallRecord,
@@ -295,15 +296,30 @@ class Accounts:
         if not unswept:
             return
         self._swept |= unswept
+        in_batches = self._reserved_in_batches()
         query = _RESERVED.where(ReservationRecord.budget.in_(unswept))
         for row in self._connection.execute(query):
+            if row.id in in_batches:
+                continue
             # A holder always has a lease, so `lease_until` is never None where it is compared.
             has_claim = row.holder == row.owner and row.lease_until > self._lease_time
             if has_claim and not is_dead(row.owner):
                 continue
             # The query does not see what this transaction has ended, as that is written last.
-            if (row.id, row.budget) not in self._ended:
-                self._end(dict(row._mapping), "lost", row.usd)
+            if (row.id, row.budget) in self._ended:
+                continue
+            if is_gathering(row.owner):
+                # Its process died before the batch was on its way.
+                self._end(dict(row._mapping), "settled", ZERO, "not sent")
+                continue
+            self._end(dict(row._mapping), "lost", row.usd)
+
+    def _reserved_in_batches(self) -> frozenset[str]:
+        """Return the attempts whose answer, or bill, may still come with a batch."""
+        query = select(BatchItemRecord.attempt_id).where(
+            BatchItemRecord.state.in_(("waiting", "rescued"))
+        )
+        return frozenset(self._connection.scalars(query))
 
 
 # Parameters have other names than columns, since SQLAlchemy keeps those for `values`.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import bindparam, insert, inspect, select, update
+from sqlalchemy import bindparam, insert, inspect, select, text, update
 
 from tierwise.errors import LedgerError
 from tierwise.ledger.budgets import (
@@ -25,10 +25,13 @@ from tierwise.ledger.tables import (
     AttemptRecord,
     AuditRecord,
     Base,
+    BatchItemRecord,
+    BatchRecord,
     BudgetEntry,
     CallRecord,
     LostCallRecord,
     OutcomeRecord,
+    ReservationRecord,
     Run,
     VerdictRecord,
 )
@@ -50,6 +53,13 @@ Kind = Literal[
     "alive",
     "renew",
     "free",
+    "batch",
+    "item",
+    "moved",
+    "moved_money",
+    "batch_submitted",
+    "batch_status",
+    "item_end",
 ]
 
 
@@ -76,6 +86,7 @@ class ClaimedElsewhere:
     """Another owner pays for this call; its lease lasts `seconds` more."""
 
     seconds: float
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +269,60 @@ _RENEW = (
 )
 
 
+# A claim and its money belong to the batch from its intent on.
+_MOVE = (
+    update(CallRecord)
+    .where(
+        CallRecord.call_hash == bindparam("call"),
+        CallRecord.owner == bindparam("holder"),
+    )
+    .values(owner=bindparam("to_owner"), lease_until=bindparam("until"))
+)
+
+
+_MOVE_MONEY = (
+    update(ReservationRecord)
+    .where(
+        ReservationRecord.id == bindparam("reservation"),
+        ReservationRecord.owner == bindparam("holder"),
+    )
+    .values(owner=bindparam("to_owner"))
+)
+
+
+_SUBMITTED = (
+    update(BatchRecord)
+    .where(BatchRecord.id == bindparam("batch"))
+    .values(provider_id=bindparam("provider"), submitted_at=bindparam("at"))
+)
+
+
+_STATUS = (
+    update(BatchRecord)
+    .where(BatchRecord.id == bindparam("batch"))
+    .values(
+        state=bindparam("to_state"),
+        fault=bindparam("to_fault"),
+        succeeded=bindparam("good"),
+        failed=bindparam("bad"),
+        ended_at=bindparam("ended"),
+        expires_at=bindparam("expires"),
+    )
+)
+
+
+_ITEM_END = (
+    update(BatchItemRecord)
+    .where(
+        BatchItemRecord.batch_id == bindparam("batch"),
+        BatchItemRecord.call_hash == bindparam("call"),
+        # One that has ended stays as it is.
+        text("state IN ('waiting', 'rescued')"),
+    )
+    .values(state=bindparam("to_state"))
+)
+
+
 _ALIVE = (
     update(Run).where(Run.id == bindparam("run")).values(lease_until=bindparam("until"))
 )
@@ -294,6 +359,14 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
         "finish": finish,
         "alive": _ALIVE,
         "renew": _RENEW,
+        # Without columns: an intent is written once.
+        "batch": _upsert(dialect, BatchRecord),
+        "item": _upsert(dialect, BatchItemRecord),
+        "moved": _MOVE,
+        "moved_money": _MOVE_MONEY,
+        "batch_submitted": _SUBMITTED,
+        "batch_status": _STATUS,
+        "item_end": _ITEM_END,
     }
 
 
@@ -465,6 +538,9 @@ _CALLS = (
         CallRecord.paid_at,
         CallRecord.in_flight,
         COST.label("cost"),
+        AttemptRecord.run_id,
+        AttemptRecord.document_id,
+        AttemptRecord.step,
     )
     .outerjoin(AttemptRecord, AttemptRecord.id == CallRecord.attempt_id)
     .where(CallRecord.call_hash.in_(bindparam("hashes", expanding=True)))
@@ -480,12 +556,15 @@ def _claim_result(
     """
     # The reply comes first: a paid call may be claimed again, for a fresher one.
     if row and row.reply is not None and row.paid_at >= (claim.fresh_since or 0):
-        return Paid(reply_of(row.reply), row.attempt_id, row.cost)
+        paid_for = None
+        if row.run_id is not None:
+            paid_for = (row.run_id, row.document_id, row.step)
+        return Paid(reply_of(row.reply), row.attempt_id, row.cost, paid_for)
     if granted_row:
-        return ClaimedElsewhere(granted_row["lease_until"] - now)
+        return ClaimedElsewhere(granted_row["lease_until"] - now, granted_row["owner"])
     if row is None or row.owner is None or row.owner == claim.owner:
         return None  # free, or granted to this very claim by an earlier transaction
     if row.lease_until > lease_time and not is_dead(row.owner):
         # While leases stand still, this one may have ended: the caller asks again soon.
-        return ClaimedElsewhere(max(row.lease_until - now, 0.0))
+        return ClaimedElsewhere(max(row.lease_until - now, 0.0), row.owner)
     return None

@@ -18,6 +18,31 @@ def new_process_identity() -> str:
     return f"{_place()} {pid} {uuid.uuid4().hex} {started}".rstrip()
 
 
+# At the end of an owner's name: a claim on a call that waits for its batch, so nothing was sent.
+_GATHERING = " gathering"
+_BATCH = "batch:"  # before a batch's id, as the owner of its calls
+
+
+def gathering(owner: str) -> str:
+    """Return the owner of a claim on a call that waits for its batch to be sent."""
+    return f"{owner}{_GATHERING}"
+
+
+def is_gathering(owner: str) -> bool:
+    """Return True if nothing was sent for a claim yet."""
+    return owner.endswith(_GATHERING)
+
+
+def batch_owner(batch_id: str) -> str:
+    """Return the owner of the calls in a batch. It never dies, and any process may collect it."""
+    return f"{_BATCH}{batch_id}"
+
+
+def batch_of_owner(owner: str) -> str | None:
+    """Return the id of the batch that owns a call, if one does."""
+    return owner.removeprefix(_BATCH) if owner.startswith(_BATCH) else None
+
+
 def is_dead(owner: str) -> bool:
     """Return True if an owner is certainly dead; if that is unknown, its lease decides."""
     pid = _pid(owner)

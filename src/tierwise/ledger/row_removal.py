@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
+from tierwise.ledger.batches import remove_batches
 from tierwise.ledger.database import is_sqlite
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.people.seals import deletion_record, seal_row
@@ -34,6 +35,7 @@ from tierwise.ledger.rows import WENT_THROUGH
 from tierwise.ledger.tables import (
     AttemptRecord,
     Base,
+    BatchRecord,
     CallRecord,
     DeletionRecord,
     OutcomeRecord,
@@ -188,6 +190,9 @@ class RowRemoval:
         has_rows = or_(
             exists().where(AttemptRecord.run_id == Run.id),
             exists().where(OutcomeRecord.run_id == Run.id),
+            exists().where(
+                BatchRecord.run_id == Run.id, BatchRecord.collected_at.is_not(None)
+            ),
         )
         with self._database.reading() as connection:
             query = select(Run.id).where(Run.removed_at.is_not(None), has_rows)
@@ -207,6 +212,8 @@ class RowRemoval:
                 pass
             while self._delete_some_outcomes(batch):
                 pass
+            with self._writing_for_good() as connection:
+                remove_batches(connection, batch)
 
     def _delete_some_attempts(
         self, run_ids: Sequence[str], heirs: dict[str, str]

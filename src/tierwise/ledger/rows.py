@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
@@ -103,11 +103,15 @@ class RunFolders:
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A call that was paid before: its reply, attempt and cost (USD, None when unknown)."""
+    """A call that was paid before: its reply, attempt and cost (USD, None when unknown).
+
+    `paid_for` are the run, the document and the step of that attempt.
+    """
 
     reply: Reply
     attempt_id: str
     cost: Decimal | None
+    paid_for: tuple[str, str, str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,18 +282,24 @@ def in_flight_row(run_id: str, attempt: Attempt) -> Row:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def lost_attempt(in_flight: Mapping[str, Any], repriced: Decimal | None) -> Attempt:
-    """Return the attempt of a lost call, given the row of `in_flight_row`."""
+def in_flight_attempt(in_flight: Mapping[str, Any]) -> Attempt:
+    """Return the attempt of a row of `in_flight_row`, with nothing known of its end."""
     # Fields that were left out as None are None again.
     values: dict[str, Any] = {name: in_flight.get(name) for name in _ATTEMPT}
-    values["cost"] = repriced
-    values["error"] = LOST
     # of a claim of an older version, too
     values["transport"] = in_flight.get("transport", "online")
-    values["error_text"] = (
-        "its process ended before the call did; it may have been billed"
+    return Attempt(**values, usage=None)
+
+
+def lost_attempt(in_flight: Mapping[str, Any], repriced: Decimal | None) -> Attempt:
+    """Return the attempt of a lost call, given the row of `in_flight_row`."""
+    return replace(
+        in_flight_attempt(in_flight),
+        cost=repriced,
+        error=LOST,
+        error_text="its process ended before the call did; it may have been billed",
+        repriced=repriced is not None,
     )
-    return Attempt(**values, usage=None, repriced=repriced is not None)
 
 
 def verdict_rows(attempt_id: str, verdicts: Sequence[Verdict]) -> list[Row]:

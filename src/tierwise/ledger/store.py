@@ -8,20 +8,20 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tierwise.errors import BudgetExceeded, LedgerAway, LedgerError
+from tierwise.errors import BudgetExceeded, CallInBatch, LedgerAway, LedgerError
 from tierwise.ledger import unwritten
+from tierwise.ledger.batches import Batches
 from tierwise.ledger.budgets import (
     BudgetChange,
     Budgets,
     LimitIncrease,
     ReservationResult,
-    Settlement,
 )
+from tierwise.ledger.claims import HeldClaim
 from tierwise.ledger.database import Database, open_database
 from tierwise.ledger.leases import RunLeases
 from tierwise.ledger.operations import (
@@ -39,7 +39,11 @@ from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
 from tierwise.ledger.people.samples import Samples
 from tierwise.ledger.people.seals import Seals
-from tierwise.ledger.processes import new_process_identity
+from tierwise.ledger.processes import (
+    batch_of_owner,
+    gathering,
+    new_process_identity,
+)
 from tierwise.ledger.row_removal import RowRemoval
 from tierwise.ledger.rows import (
     DeferredRow,
@@ -91,23 +95,6 @@ _MONEY_POLL_S = 0.2  # one caller of a process polls
 _MONEY = "money"  # the signal that reserved money came back
 
 
-@dataclass(frozen=True, slots=True)
-class _HeldClaim:
-    """A claim that this process holds, and the reservation that came with it."""
-
-    token: str
-    lease_s: float
-    reservation: ReservationRequest | None
-    in_flight: Row | None = None
-
-    def settlement(self, cost: Decimal | None, note: str = "") -> Settlement | None:
-        """Return the end of the reservation, if any; `cost` is in USD, None when unknown."""
-        if self.reservation is None:
-            return None
-        budgets = tuple(self.reservation.limits)
-        return Settlement(self.reservation.id, budgets, cost, note)
-
-
 class Ledger:
     """The append-only record of a project, in SQLite or PostgreSQL.
 
@@ -138,9 +125,16 @@ class Ledger:
         self._counter = itertools.count()
         self.budgets = Budgets(database, self._top_up)
         self.budget_states: dict[str, BudgetState] = {}  # as this process last saw them
-        self._held: dict[str, _HeldClaim] = {}  # by call hash
+        self._held: dict[str, HeldClaim] = {}  # by call hash
         # By call hash: set when the call is paid or given up in this process.
         self._signals: dict[str, asyncio.Event] = {}
+        self.batches = Batches(
+            database,
+            self._writer,
+            self._owner,
+            self._held,
+            on_settled=self._on_settled,
+        )
         # By budgets: held by the call that is first in line for their money.
         self._lines: dict[tuple[str, ...], asyncio.Lock] = {}
 
@@ -186,7 +180,8 @@ class Ledger:
         while self._held:
             call_hash, held = self._held.popitem()
             # The call may have been sent at an unknown cost: the reservation counts in full.
-            self._give_up(call_hash, held, cost=None)
+            cost = Decimal(0) if held.is_unsent else None
+            self._give_up(call_hash, held, cost=cost)
         self._database.hurry(_CLOSES_IN_S)
         self._writer.close()
         self._unwritten.close()
@@ -269,6 +264,7 @@ class Ledger:
         reservation: ReservationRequest | None = None,
         run_id: str | None = None,
         attempt: Attempt | None = None,
+        for_batch: bool = False,
     ) -> Paid | None:
         """Return the paid reply of this very call, or None once the caller holds the claim on it.
 
@@ -282,10 +278,12 @@ class Ledger:
         that calls under way may give back; raise BudgetExceeded if there is too little even then.
 
         `attempt` is what the claim is for, in the run `run_id`. If its end is never recorded, that
-        run has a call of unknown cost.
+        run has a call of unknown cost. With `for_batch` the call waits for its batch: until
+        `batches.intend`, the end of this process costs nothing. Raises CallInBatch for a call that
+        is in a batch already.
         """
         in_flight = None
-        if run_id is not None and attempt is not None:
+        if run_id is not None and attempt is not None and not for_batch:
             in_flight = in_flight_row(run_id, attempt)
         delay = _FIRST_POLL_S
         is_first_in_line = False
@@ -294,7 +292,9 @@ class Ledger:
                 # A new token for each try: a late release of an earlier claim must not free
                 # this one.
                 token = f"{owner or self._owner} {next(self._counter)}"
-                held = _HeldClaim(token, lease_s, reservation, in_flight)
+                if for_batch:
+                    token = gathering(token)
+                held = HeldClaim(token, lease_s, reservation, in_flight)
                 result = await self._try_to_claim(call_hash, held, fresh_since)
                 if is_granted(result):
                     self._held[call_hash] = held
@@ -304,6 +304,9 @@ class Ledger:
                     self._notify(call_hash)
                     return result
                 if isinstance(result, ClaimedElsewhere):
+                    batch_id = batch_of_owner(result.owner)
+                    if batch_id is not None:
+                        raise CallInBatch(batch_id)
                     # Another process sends no signal, so look again now and then, and at the
                     # end of the lease at the latest.
                     await self._wait_for_signal(
@@ -327,7 +330,7 @@ class Ledger:
                 delay = min(delay * 2, _LAST_POLL_S)
 
     async def _try_to_claim(
-        self, call_hash: str, held: _HeldClaim, fresh_since: float | None
+        self, call_hash: str, held: HeldClaim, fresh_since: float | None
     ) -> OperationResult:
         """Ask once for the claim."""
         claim = Claim(
@@ -449,7 +452,7 @@ class Ledger:
         await self._writer.write(Operation(rows=rows))
 
     def _give_up(
-        self, call_hash: str, held: _HeldClaim, *, cost: Decimal | None
+        self, call_hash: str, held: HeldClaim, *, cost: Decimal | None
     ) -> None:
         rows = _free(call_hash, held.token)
         if cost is None and held.in_flight is not None:
@@ -475,13 +478,19 @@ class Ledger:
         if isinstance(result, ReservationResult):
             self.budget_states.update((state.name, state) for state in result.states)
 
-    def _settled(self, call_hash: str, held: _HeldClaim | None) -> None:
+    def _settled(self, call_hash: str, held: HeldClaim | None) -> None:
         # `is`: after an expired lease, a newer claim of this process may have taken the place.
         if held and self._held.get(call_hash) is held:
             del self._held[call_hash]
         self._notify(call_hash)
         if held and held.reservation:
             self._notify(_MONEY)
+
+    def _on_settled(self, call_hash: str, result: OperationResult) -> None:
+        """Note the end of an item of a batch: callers of its call look again."""
+        self._remember_budgets(result)
+        self._notify(call_hash)
+        self._notify(_MONEY)
 
     async def _wait_for_signal(self, call_hash: str, seconds: float) -> None:
         """Wait until the call is paid or given up in this process, or the time is over."""

@@ -36,6 +36,9 @@ _KEPT: tuple[Kind, ...] = (
     "outcome",
     "audit",
     "finish",
+    "batch_submitted",
+    "batch_status",
+    "item_end",
 )
 _CLOSED = json.dumps(
     {"closed": True}
