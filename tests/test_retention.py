@@ -19,7 +19,7 @@ from tierwise.engine import Engine
 from tierwise.ledger import Ledger
 from tierwise.project import Project
 from tierwise.records import Batch, Document
-from tierwise.review.queue import edit, find_item
+from tierwise.review.queue import By, edit, find_item
 from tierwise.steps.checks import evidence_is_quoted
 from tierwise.steps.step import Step
 
@@ -331,7 +331,7 @@ def test_the_note_of_a_decision_is_deleted_from_the_runs_that_took_it_over(
     with Engine(Project(project), env={}) as engine:
         item = find_item(engine.ledger, first, "a.txt")
         answer = json.dumps({"label": "billing", "evidence": "none"})
-        edit(engine.ledger, item, answer, by="ada", note=f"{PRIVATE} called")
+        edit(engine.ledger, item, answer, by=By("ada", f"{PRIVATE} called"))
     run(project, DOCUMENTS[0])
     with Ledger.open(url, root=project) as ledger:
         ledger.retention.forget_document("a.txt", by="ada")

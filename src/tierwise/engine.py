@@ -28,7 +28,7 @@ from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
 from tierwise.cascade.job import rank_of
-from tierwise.cascade.known_outcomes import Retry, known_outcomes
+from tierwise.cascade.known_outcomes import Retry, known_outcomes, sent_again
 from tierwise.cascade.outages import SHORT_PATIENCE_S
 from tierwise.documents import write_documents
 from tierwise.documents.places import place_of, source_of
@@ -670,7 +670,8 @@ class Engine:
         known = known_outcomes(
             self.ledger, step, job.question, documents, job.run.retry
         )
-        return replace(job, known=known)
+        again = sent_again(self.ledger, job.question, documents)
+        return replace(job, known=known, sent_again=again)
 
     def _notify(self, document: Document, outcome: Outcome) -> None:
         self._note_served(outcome)

@@ -4,7 +4,8 @@ TierwiseError
 ├── Misuse                      the command or call was wrong (exit code 2)
 │   ├── ConfigError             a project file is wrong: place, thing, remedy
 │   │   └── UndefinedVariable   a prompt uses a variable that is not there
-│   └── UnknownName             no model, step, flow or run of that name
+│   ├── UnknownName             no model, step, flow or run of that name
+│   └── DecidedMeanwhile        another person decided about the item after it was read
 ├── DocumentError               a document cannot be read; it becomes a deferred one
 │   └── ConversionStopped       its converter was ended from outside: that may pass
 ├── ModelUnavailable            a model cannot be used here; says what to set
@@ -95,6 +96,17 @@ class ConfigError(Misuse):
         elif path:
             place = f"{path}: "
         super().__init__(place + message)
+
+
+class DecidedMeanwhile(Misuse):
+    """Another decision about the item was recorded after the person read it.
+
+    `decisions` are those that the person has not seen, the first one first.
+    """
+
+    def __init__(self, message: str, decisions: tuple[Any, ...] = ()) -> None:
+        self.decisions = decisions
+        super().__init__(message)
 
 
 class UnknownName(Misuse):

@@ -36,7 +36,9 @@ _FIELDS = (
     "usage_unclear latency_s reused "
     "error finish_reason confidence prompt prompt_hash call_hash answer_hash question "
     "value_hash note_hash number flow state ended budget_usd parameters_hash tierwise "
-    "item shadow scope removed records scope_run scope_since sealed seal"
+    "item shadow scope removed records scope_run scope_since sealed seal "
+    "seen request undoes selection settles blind comparison swapped second_hash "
+    "served_model note price catalog changes"
 )
 COLUMNS = (*_FIELDS.split(), *_LINKS)
 

@@ -199,7 +199,7 @@ class Attempts:
             attempt = _unanswered(work, model, call, kind, attempt_id)
             paid = await self._ledger.claim(
                 call.hash,
-                fresh_since=work.run.fresh_since,
+                fresh_since=work.fresh_since,
                 reservation=reservation,
                 run_id=work.run.id,
                 attempt=attempt,

@@ -82,6 +82,8 @@ class Job:
     only: Callable[[Document], bool] | None = None
     # by document id: outcomes that need no call
     known: Mapping[str, Outcome] = field(default_factory=dict)
+    # by document id: when a person sent it again (epoch seconds)
+    sent_again: Mapping[str, float] = field(default_factory=dict)
     # by document id: tokens of texts that were counted already
     tokens: Mapping[str, int] = field(default_factory=dict)
     rank: Rank = FIRST_COME  # of its calls among those that wait for a model
@@ -133,6 +135,12 @@ class Work:
     def run(self) -> RunContext:
         """The run that this is part of."""
         return self.job.run
+
+    @property
+    def fresh_since(self) -> float | None:
+        """The time before which paid answers are not reused; None for any time."""
+        times = [self.run.fresh_since, self.job.sent_again.get(self.document.id)]
+        return max((time for time in times if time is not None), default=None)
 
     @property
     def step(self) -> Step:

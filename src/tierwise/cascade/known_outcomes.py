@@ -52,6 +52,20 @@ def known_outcomes(
     return known
 
 
+def sent_again(
+    ledger: Ledger, question: str, documents: Sequence[Document]
+) -> Mapping[str, float]:
+    """Return by document id when a person sent it again; answers paid earlier are not reused."""
+    times = ledger.reviews.sent_again(
+        question, {document.hash for document in documents}
+    )
+    return {
+        document.id: times[document.hash]
+        for document in documents
+        if document.hash in times
+    }
+
+
 def _is_lost(outcome: Outcome) -> bool:
     """Return True if the answer's text was deleted since."""
     return outcome.status == "accepted" and outcome.value is None

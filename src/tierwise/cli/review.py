@@ -299,14 +299,15 @@ def _decide(
     """Record the decision that the options name."""
     from tierwise.review import queue
 
+    person = queue.By(by, note)
     if approve:
-        return queue.approve(ledger, item, attempt, by=by, note=note)
+        return queue.approve(ledger, item, attempt, by=person)
     if answer is not None:
-        return queue.edit(ledger, item, answer, by=by, note=note)
+        return queue.edit(ledger, item, answer, by=person)
     if reject:
-        return queue.reject(ledger, item, by=by, note=note)
+        return queue.reject(ledger, item, by=person)
     # The only option that is left: the caller comes here with one of them.
-    return queue.reopen(ledger, item, by=by, note=note)
+    return queue.reopen(ledger, item, by=person)
 
 
 def _decide_in_turn(
@@ -359,7 +360,7 @@ def _decide_by_key(ledger: Ledger, item: ReviewItem, key: str, by: str) -> Decis
         return queue.edit(ledger, item, _write_in_editor(item), by=by)
     # Only a rejection asks for its reason: an answer speaks for itself.
     note = typer.prompt("Why", default="", show_default=False)
-    return queue.reject(ledger, item, by=by, note=note)
+    return queue.reject(ledger, item, by=queue.By(by, note))
 
 
 def _key(prompt: str) -> str:

@@ -478,12 +478,16 @@ class AuditRecord(Base):
 
 
 class LabelRecord(Base):
-    """A reviewer's label of one sampled item; the last one of an item counts.
+    """A reviewer's label of one sampled item; the last one that settles it counts.
 
     Rows are only ever added.
     """
 
     __tablename__ = "labels"
+    __table_args__ = (
+        Index(None, "item"),
+        Index("uq_labels_request_item", "request", "item", unique=True),
+    )
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
     item: Mapped[str]
@@ -492,10 +496,58 @@ class LabelRecord(Base):
     step: Mapped[str]
     model: Mapped[str]  # of the answer in use
     shadow: Mapped[str | None]  # the shadow, if its answer is labelled too
-    word: Mapped[str]  # which is right: accepted, shadow, both or neither
+    word: Mapped[str]  # which is right: accepted, shadow, both or neither; or undone
     value_hash: Mapped[str | None]  # of the answer in use
     reviewer: Mapped[str]
     labelled_at: Mapped[float]
+    # the id of the request; the same one is applied once
+    request: Mapped[str | None]
+    # whether it is the item's label; None, of older rows, is yes
+    settles: Mapped[bool | None]
+    # whether the person saw no model's answer
+    is_blind: Mapped[bool | None]
+    # the right answer, if the person gave one
+    answer: Mapped[Any] = mapped_column(Json, nullable=True)
+    answer_hash: Mapped[str | None]
+    undoes: Mapped[int | None]  # the number of the label that this one takes back
+
+
+class ComparisonRecord(Base):
+    """Two variants of a step, a model with a prompt each, whose answers people compare."""
+
+    __tablename__ = "comparisons"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[str]
+    first: Mapped[Any] = mapped_column(Json)
+    second: Mapped[Any] = mapped_column(Json)
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+
+
+class ComparisonVerdictRecord(Base):
+    """A person's verdict on two answers to one document. Rows are only ever added."""
+
+    __tablename__ = "comparison_verdicts"
+    __table_args__ = (
+        Index(None, "comparison"),
+        Index("uq_comparison_verdicts_request", "request", unique=True),
+    )
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    comparison: Mapped[str] = mapped_column(ForeignKey("comparisons.id"))
+    document_hash: Mapped[str]
+    step: Mapped[str]
+    word: Mapped[str]  # first, second, both or neither; or undone
+    is_swapped: Mapped[bool]  # whether the second was shown on the left
+    first_hash: Mapped[str]  # of the answers
+    second_hash: Mapped[str]
+    answer: Mapped[Any] = mapped_column(Json, nullable=True)  # the right one, if given
+    answer_hash: Mapped[str | None]
+    reviewer: Mapped[str]
+    judged_at: Mapped[float]
+    request: Mapped[str]
+    undoes: Mapped[int | None]
 
 
 class CanaryRecord(Base):
@@ -520,12 +572,24 @@ class CanaryRecord(Base):
 
 
 class ReviewRecord(Base):
-    """A reviewer's decision on an outcome; the last one counts. Rows are only ever added."""
+    """A reviewer's decision on an outcome, or a comment; the last decision counts.
+
+    Rows are only ever added.
+    """
 
     __tablename__ = "reviews"
     __table_args__ = (
         Index(None, "run_id", "document_id", "step"),
         Index(None, "question", "document_hash"),
+        # Requests that are sent twice are applied once; this holds also against a fault of ours.
+        Index(
+            "uq_reviews_request_run_id_document_id_step",
+            "request",
+            "run_id",
+            "document_id",
+            "step",
+            unique=True,
+        ),
     )
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
@@ -534,7 +598,7 @@ class ReviewRecord(Base):
     document_hash: Mapped[str]
     step: Mapped[str]
     question: Mapped[str | None]  # see `Step.question`
-    decision: Mapped[str]  # approved, edited, rejected or reopened
+    decision: Mapped[str]  # see `decisions.Word`
     value: Mapped[Any] = mapped_column(Json, nullable=True)
     value_hash: Mapped[str | None]
     model: Mapped[str | None]  # of the approved answer
@@ -543,6 +607,13 @@ class ReviewRecord(Base):
     reviewed_at: Mapped[float]
     note: Mapped[str]
     note_hash: Mapped[str | None]
+    # the version that the person saw, see `decisions.Version`
+    seen: Mapped[str | None]
+    # the id of the request: rows that have it in common are one action
+    request: Mapped[str | None]
+    undoes: Mapped[int | None]  # the number of the decision that this one takes back
+    # what selected the items of an action over many
+    selection: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
 class QuestionRecord(Base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.errors import Misuse, UnknownName
-from tierwise.ledger.people.reviews import Decision, Word
+from tierwise.ledger.people.decisions import COMMENT, Decision, Version, Word
 from tierwise.records import Attempt, Document, Outcome
 from tierwise.steps.step import json_parts
 
@@ -29,12 +30,19 @@ class ReviewItem:
     document_hash: str
     outcome: Outcome
     question: str | None
-    decisions: tuple[Decision, ...]
+    decisions: tuple[Decision, ...]  # comments included
+    version: Version  # of the item as it was read
 
     @property
     def step(self) -> str:
         """The step of the outcome."""
         return self.outcome.step
+
+    @property
+    def last_decision(self) -> Decision | None:
+        """The last decision, None without one; a comment is none."""
+        made = [each for each in self.decisions if each.decision != COMMENT]
+        return made[-1] if made else None
 
     @property
     def faults(self) -> str:
@@ -84,40 +92,45 @@ def reply_text(ledger: Ledger, attempt: Attempt) -> str | None:
     return reply.text if reply else None
 
 
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who decides: the name, a note, and the request that may arrive twice.
+
+    `seen` is the text of the version that the person saw; without it, that of the item as read.
+    """
+
+    name: str
+    note: str = ""
+    request: str | None = None
+    seen: str | None = None
+
+
 def approve(
-    ledger: Ledger, item: ReviewItem, number: int | None, *, by: str, note: str = ""
+    ledger: Ledger, item: ReviewItem, number: int | None, *, by: By | str
 ) -> Decision:
     """Take an answer as it is: the outcome's own, or that of an attempt.
 
     `number` counts attempts from 1. Without it, the last attempt with an answer is taken. Raises
     Misuse when there is no answer that fits the question.
     """
+    value, model = answer_to_approve(ledger, item, number)
+    return _record_decision(ledger, item, "approved", by=by, value=value, model=model)
+
+
+def answer_to_approve(
+    ledger: Ledger, item: ReviewItem, number: int | None = None
+) -> tuple[Any, str | None]:
+    """Return the answer that an approval takes, and its model; see `approve`."""
     outcome = item.outcome
     # a deferral for review has its answer already: there is no attempt to choose
     if number is None and outcome.value is not None:
-        return _record_decision(
-            ledger,
-            item,
-            "approved",
-            by=by,
-            note=note,
-            value=outcome.value,
-            model=outcome.model,
-        )
+        return outcome.value, outcome.model
     for attempt in _attempts_to_approve(item, number):
         text = reply_text(ledger, attempt)
         if text:
             # the reply may have failed every check, even that of its schema
-            value = _parse_answer(ledger, item, text, f"the answer of {attempt.model}")
-            return _record_decision(
-                ledger,
-                item,
-                "approved",
-                by=by,
-                note=note,
-                value=value,
-                model=attempt.model,
-            )
+            value = parse_answer(ledger, item, text, f"the answer of {attempt.model}")
+            return value, attempt.model
     raise Misuse(
         "there is no answer to approve: none was given, or it is no longer kept; "
         "use --edit or --reject"
@@ -136,25 +149,36 @@ def _attempts_to_approve(item: ReviewItem, number: int | None) -> list[Attempt]:
     return [attempts[number - 1]]
 
 
-def edit(
-    ledger: Ledger, item: ReviewItem, text: str, *, by: str, note: str = ""
-) -> Decision:
+def edit(ledger: Ledger, item: ReviewItem, text: str, *, by: By | str) -> Decision:
     """Take a person's answer, given as JSON. Raises Misuse when it does not fit the question."""
-    value = _parse_answer(ledger, item, text, "the edited answer")
-    return _record_decision(ledger, item, "edited", by=by, note=note, value=value)
+    value = parse_answer(ledger, item, text, "the edited answer")
+    return _record_decision(ledger, item, "edited", by=by, value=value)
 
 
-def reject(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Decision:
+def reject(ledger: Ledger, item: ReviewItem, *, by: By | str) -> Decision:
     """Take no answer: the document is finished, and later steps skip it."""
-    return _record_decision(ledger, item, "rejected", by=by, note=note)
+    return _record_decision(ledger, item, "rejected", by=by)
 
 
-def reopen(ledger: Ledger, item: ReviewItem, *, by: str, note: str = "") -> Decision:
+def send_again(ledger: Ledger, item: ReviewItem, *, by: By | str) -> Decision:
+    """Ask the models once more, in the next `tierwise retry`: paid answers are not reused."""
+    return _record_decision(ledger, item, "again", by=by)
+
+
+def comment(ledger: Ledger, item: ReviewItem, *, by: By) -> Decision:
+    """Record a comment, which decides nothing. Raises Misuse for an empty one."""
+    if not by.note.strip():
+        raise Misuse("a comment needs some text")
+    return _record_decision(ledger, item, "commented", by=by)
+
+
+def reopen(ledger: Ledger, item: ReviewItem, *, by: By | str) -> Decision:
     """Take the last decision back. Raises Misuse when there is none."""
     # only the last decision counts, and a reopened one is open already
-    if not item.decisions or item.decisions[-1].decision == "reopened":
+    last = item.last_decision
+    if last is None or last.decision == "reopened":
         raise Misuse(f"nothing was decided about {item.document_id} at {item.step}")
-    return _record_decision(ledger, item, "reopened", by=by, note=note)
+    return _record_decision(ledger, item, "reopened", by=by)
 
 
 def find_texts(
@@ -247,6 +271,10 @@ def find_retry(
 
 def _read_item(ledger: Ledger, run_id: str, row: OutcomeRow) -> ReviewItem:
     step = row.outcome.step
+    # Before all that is shown: what is decided meanwhile is then newer than this version.
+    version = ledger.reviews.version(
+        run_id, row.document_id, step, row.question, row.document_hash
+    )
     attempts = tuple(ledger.runs.attempts(run_id, row.document_id, step))
     return ReviewItem(
         run_id=run_id,
@@ -255,6 +283,7 @@ def _read_item(ledger: Ledger, run_id: str, row: OutcomeRow) -> ReviewItem:
         outcome=replace(row.outcome, attempts=attempts),
         question=row.question,
         decisions=tuple(ledger.reviews.history(run_id, row.document_id, step)),
+        version=version,
     )
 
 
@@ -272,18 +301,33 @@ def _record_decision(
     item: ReviewItem,
     word: Word,
     *,
-    by: str,
-    note: str,
+    by: By | str,
     value: Any = None,
     model: str | None = None,
 ) -> Decision:
     """Record a decision. Raises Misuse where the step asked nothing."""
-    # reading a document asks nothing, so a deferral there has no answer to decide about
-    if item.question is None:
+    decision = decision_about(item, word, by, value=value, model=model)
+    return ledger.reviews.decide(decision)
+
+
+def decision_about(
+    item: ReviewItem,
+    word: Word,
+    by: By | str,
+    *,
+    value: Any = None,
+    model: str | None = None,
+) -> Decision:
+    """Return a decision, which is not recorded. Raises Misuse where the step asked nothing."""
+    if isinstance(by, str):
+        by = By(by)
+    # Reading a document asks nothing, so a deferral there has no answer to decide about. It may be
+    # commented on all the same.
+    if item.question is None and word != COMMENT:
         raise Misuse(
             f"there is no answer to decide about at the step {item.step}: {item.outcome.reason}"
         )
-    decision = Decision(
+    return Decision(
         run_id=item.run_id,
         document_id=item.document_id,
         document_hash=item.document_hash,
@@ -294,15 +338,15 @@ def _record_decision(
         value=value,
         model=model,
         sensitivity=item.outcome.sensitivity,
-        reviewer=by,
+        reviewer=by.name,
         reviewed_at=time.time(),
-        note=note,
+        note=by.note,
+        seen=by.seen or item.version.text,
+        request=by.request or uuid.uuid4().hex,
     )
-    ledger.reviews.decide(decision)
-    return decision
 
 
-def _parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
+def parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
     """Return the JSON object in a text, which has to fit the step's schema. Raises Misuse."""
     # needed for a decision alone; listing the queue starts without it
     from jsonschema import Draft202012Validator

@@ -2,83 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, insert, null, select
+from sqlalchemy import case, func, null, select
 
 from tierwise.ledger.outage import outlasts_outages
-from tierwise.ledger.people.seals import decision_record, seal_row
+from tierwise.ledger.people.decisions import (
+    GIVES_OUTCOME,
+    IS_DECISION,
+    Decision,
+    Recorded,
+    Version,
+    Word,
+    about,
+    decision_of,
+    last_number,
+    last_request,
+    record_decisions,
+    refuse,
+    undo_request,
+)
 from tierwise.ledger.rows import outcome_of
 from tierwise.ledger.tables import OutcomeRecord, QuestionRecord, ReviewRecord
 from tierwise.ledger.upserts import insert_into
-from tierwise.records import Outcome, Sensitivity, Status, canonical_hash, text_hash
+from tierwise.records import Outcome
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tierwise.ledger.database import Database
 
-Word = Literal["approved", "edited", "rejected", "reopened"]
-# `reopened` has no status: the recorded outcome counts again.
-_STATUS: Mapping[Word, Status] = {
-    "approved": "accepted",
-    "edited": "accepted",
-    "rejected": "rejected",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """A reviewer's decision on one outcome. `reopened` takes an earlier decision back.
-
-    `value` is the answer that counts from now on, plain JSON data; `model` says whose answer was
-    approved. `reviewed_at` is seconds since the epoch, UTC; `question` is what was asked (see
-    `Step.question`).
-    """
-
-    run_id: str
-    document_id: str
-    document_hash: str
-    step: str
-    question: str | None
-    decision: Word
-    value: Any = None
-    model: str | None = None
-    sensitivity: Sensitivity = "restricted"
-    reviewer: str
-    reviewed_at: float
-    note: str = ""
-
-    @property
-    def says(self) -> str:
-        """Such as `edited by ada: wrong label`."""
-        return f"{self.decision} by {self.reviewer}" + (
-            f": {self.note}" if self.note else ""
-        )
-
-    @property
-    def known(self) -> bool:
-        """True if it gives an outcome: it was not taken back, and its value is still kept."""
-        return self.decision == "rejected" or (
-            self.decision in _STATUS and self.value is not None
-        )
-
-    def outcome(self) -> Outcome:
-        """Return the outcome that a document has by this decision, which must be known."""
-        return Outcome(
-            step=self.step,
-            status=_STATUS[self.decision],
-            value=self.value,
-            reason=f"{self.says} (run {self.run_id})",
-            cause="reviewer" if self.decision == "rejected" else None,
-            quotes=bool(self.note),
-            model=self.model,
-            sensitivity=self.sensitivity,
-        )
-
-
-_FIELDS = tuple(f.name for f in fields(Decision))
-# All decisions, numbered by age: 1 is the last one about an outcome.
+__all__ = ["CURRENT", "Decision", "Recorded", "Reviews", "Version", "Word"]
+# All decisions, numbered by age: 1 is the last one about an outcome. Comments are none.
 _LAST = (
     select(
         ReviewRecord.__table__,
@@ -92,7 +50,7 @@ _LAST = (
             order_by=ReviewRecord.seq.desc(),
         )
         .label("age"),
-    )
+    ).where(IS_DECISION)
 ).subquery("last")
 # `Decision.says` in SQL.
 _SAYS = (
@@ -137,7 +95,7 @@ CURRENT = (
         & (_LAST.c.step == OutcomeRecord.step)
         & (_LAST.c.age == 1)
         # In the join, not in `where`: a reopened outcome must keep its row, as recorded.
-        & (_LAST.c.decision != "reopened"),
+        & _LAST.c.decision.in_(GIVES_OUTCOME),
     )
     .subquery("current")
 )
@@ -149,21 +107,77 @@ class Reviews:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def decide(self, decision: Decision) -> None:
-        """Record a decision, and seal it."""
-        row = {name: getattr(decision, name) for name in _FIELDS}
-        # Hashes outlive the texts, so that the seal remains valid after a deletion.
-        row["value_hash"] = (
-            None if decision.value is None else canonical_hash(decision.value)
-        )
-        row["note_hash"] = text_hash(decision.note) if decision.note else None
+    def decide(self, decision: Decision) -> Decision:
+        """Record a decision, and seal it.
+
+        Raises DecidedMeanwhile where another one was recorded after the version that was seen.
+        """
+        recorded = self.decide_all([decision])
+        refuse(recorded)
+        return recorded.decisions[0]
+
+    def decide_all(self, decisions: Sequence[Decision]) -> Recorded:
+        """Record the decisions of one action, and seal them.
+
+        Those on items that were decided since they were seen are refused, and returned. A request
+        that was recorded before is not recorded again.
+        """
+        recording = partial(record_decisions, decisions=decisions)
+        if all(decision.request for decision in decisions):
+            return self._record_again(recording)
+        return self._record(recording)
+
+    def undo(self, request: str, *, by: str, undo: str) -> Recorded:
+        """Take an action back, as the request `undo`; what was decided since stays.
+
+        Raises Misuse for an unknown action.
+        """
+        at = time.time()
+        undoing = partial(undo_request, request=request, by=by, at=at, undo=undo)
+        return self._record_again(undoing)
+
+    def _record(self, recording: Callable[[Connection], Recorded]) -> Recorded:
         with self._database.writing() as connection:
-            added = insert(ReviewRecord).values(row).returning(ReviewRecord.__table__)
-            stored = connection.execute(added).one()
-            seal_row(connection, "decision", stored.seq, decision_record(stored))
+            return recording(connection)
+
+    @outlasts_outages
+    def _record_again(self, recording: Callable[[Connection], Recorded]) -> Recorded:
+        """Record requests that have an id: after an outage, one that was committed is found."""
+        return self._record(recording)
+
+    @outlasts_outages
+    def last_request(self, by: str) -> str | None:
+        """Return a person's last action that can be taken back; None without one."""
+        with self._database.reading() as connection:
+            return last_request(connection, by)
+
+    @outlasts_outages
+    def last_number(self) -> int:
+        """Return the number of the last decision: a page that shows many items has seen it."""
+        with self._database.reading() as connection:
+            return last_number(connection)
+
+    @outlasts_outages
+    def version(
+        self,
+        run_id: str,
+        document_id: str,
+        step: str,
+        question: str | None,
+        document_hash: str,
+    ) -> Version:
+        """Return the present version of an outcome."""
+        is_about = about(run_id, document_id, step, question, document_hash)
+        o = OutcomeRecord
+        recorded_at = select(o.recorded_at).where(
+            o.run_id == run_id, o.document_id == document_id, o.step == step
+        )
+        with self._database.reading() as connection:
+            last = connection.scalar(select(func.max(ReviewRecord.seq)).where(is_about))
+            return Version(last or 0, connection.scalar(recorded_at))
 
     def history(self, run_id: str, document_id: str, step: str) -> list[Decision]:
-        """All decisions about one outcome, the first one first."""
+        """Return all decisions and comments on one outcome, the first one first."""
         one = (
             ReviewRecord.run_id == run_id,
             ReviewRecord.document_id == document_id,
@@ -173,12 +187,20 @@ class Reviews:
             select(ReviewRecord.__table__).where(*one).order_by(ReviewRecord.seq)
         )
 
+    def of_person(self, by: str, since: float) -> list[Decision]:
+        """Return the decisions and comments of a person since a time, the last one first."""
+        r = ReviewRecord
+        wanted = (r.reviewer == by, r.reviewed_at >= since)
+        return self._decisions(
+            select(r.__table__).where(*wanted).order_by(r.seq.desc())
+        )
+
     def standing(self, run_id: str, step: str | None = None) -> list[Decision]:
         """Return the valid decisions on a run's outcomes, in the order in which they were made."""
         wanted = [
             _LAST.c.run_id == run_id,
             _LAST.c.age == 1,
-            _LAST.c.decision != "reopened",
+            _LAST.c.decision.in_(GIVES_OUTCOME),
         ]
         if step is not None:
             wanted.append(_LAST.c.step == step)
@@ -189,17 +211,40 @@ class Reviews:
         self, question: str, document_hashes: Iterable[str]
     ) -> dict[str, Decision]:
         """Return the last decision on the same question and text, in any run, by hash."""
+        last = self._last_on_texts(question, document_hashes)
+        # `known` is asked only now: a decision that was reopened must not bring back the one
+        # before it.
+        return {key: decision for key, decision in last.items() if decision.known}
+
+    @outlasts_outages
+    def sent_again(
+        self, question: str, document_hashes: Iterable[str]
+    ) -> dict[str, float]:
+        """Return by hash when a person sent a document again (epoch seconds).
+
+        Answers that were paid earlier are not the ones that the person wants.
+        """
+        last = self._last_on_texts(question, document_hashes)
+        return {
+            key: decision.reviewed_at
+            for key, decision in last.items()
+            if decision.decision == "again"
+        }
+
+    def _last_on_texts(
+        self, question: str, document_hashes: Iterable[str]
+    ) -> dict[str, Decision]:
+        """Return the last decision on the same question and text, in any run, by hash."""
         same = (
             ReviewRecord.question == question,
             ReviewRecord.document_hash.in_(set(document_hashes)),
+            IS_DECISION,
         )
         rows = self._decisions(
             select(ReviewRecord.__table__).where(*same).order_by(ReviewRecord.seq)
         )
-        # Rows come in order, so the last decision on a text stays. `known` is asked only then:
-        # a decision that was reopened must not bring back the one before it.
-        last = {decision.document_hash: decision for decision in rows}
-        return {key: decision for key, decision in last.items() if decision.known}
+        # Rows come in order, so the last decision on a text stays.
+        return {decision.document_hash: decision for decision in rows}
 
     @outlasts_outages
     def as_in(
@@ -273,6 +318,4 @@ class Reviews:
     def _decisions(self, query: Any) -> list[Decision]:
         with self._database.reading() as connection:
             rows: Sequence[Any] = connection.execute(query).all()
-        return [
-            Decision(**{name: getattr(row, name) for name in _FIELDS}) for row in rows
-        ]
+        return [decision_of(row) for row in rows]

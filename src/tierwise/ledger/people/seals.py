@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -398,21 +398,34 @@ def add_seal(
     )
     if connection.scalar(existing) is not None:
         return
+    _add_seals(connection, kind, [(subject, records, head)])
+
+
+def _add_seals(
+    connection: Connection, kind: str, chains: Sequence[tuple[str, int, str]]
+) -> None:
+    """Add the seals of some chains: subject, number of records and head of each."""
     last_hash = select(SealRecord.hash).order_by(SealRecord.seq.desc()).limit(1)
     previous = connection.scalar(last_hash) or START
     now = time.time()
-    row = {
-        "kind": kind,
-        "subject": subject,
-        "records": records,
-        "head": head,
-        "sealed_at": now,
-        "previous": previous,
-        "hash": seal_hash(
+    rows = []
+    for subject, records, head in chains:
+        own_hash = seal_hash(
             kind, subject, records, head, sealed_at=now, previous=previous
-        ),
-    }
-    connection.execute(insert(SealRecord).values(row))
+        )
+        row = {
+            "kind": kind,
+            "subject": subject,
+            "records": records,
+            "head": head,
+            "sealed_at": now,
+            "previous": previous,
+            "hash": own_hash,
+        }
+        rows.append(row)
+        previous = own_hash
+    if rows:
+        connection.execute(insert(SealRecord), rows)
 
 
 def seal_row(connection: Connection, kind: str, number: int, record: Record) -> None:
@@ -421,8 +434,20 @@ def seal_row(connection: Connection, kind: str, number: int, record: Record) -> 
     add_seal(connection, kind, str(number), count, head)
 
 
+def seal_rows(
+    connection: Connection, kind: str, records: Iterable[tuple[int, Record]]
+) -> None:
+    """Seal rows of one kind, with their numbers, in the transaction that adds them."""
+    chains = []
+    for number, record in records:
+        count, head = chained([record])
+        chains.append((str(number), count, head))
+    _add_seals(connection, kind, chains)
+
+
 def decision_record(row: Any) -> Record:
     """Return the record of a reviewer's decision, without the value decided on."""
+    # Empty fields are in no digest, so those of newer versions change no older record.
     return {
         "record": "decision",
         "number": row.seq,
@@ -436,6 +461,10 @@ def decision_record(row: Any) -> Record:
         "model": row.model,
         "value_hash": row.value_hash,
         "note_hash": row.note_hash,
+        "seen": row.seen,
+        "request": row.request,
+        "undoes": row.undoes,
+        "selection": row.selection,
     }
 
 
@@ -454,6 +483,11 @@ def label_record(row: Any) -> Record:
         "model": row.model,
         "shadow": row.shadow,
         "value_hash": row.value_hash,
+        "request": row.request,
+        "settles": row.settles,
+        "blind": row.is_blind,
+        "answer_hash": row.answer_hash,
+        "undoes": row.undoes,
     }
 
 

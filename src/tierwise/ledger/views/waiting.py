@@ -50,7 +50,8 @@ class WaitingRow:
     reason: str
     question: str | None
     waits_since: float
-    is_decided: bool  # a person accepted an answer, and no later run took it up
+    # a person accepted an answer or sent it again, and no later run took it up
+    is_decided: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,9 @@ def decisions_query() -> Select[Any]:
     """Select the decisions about deferred texts, the first one first."""
     r = ReviewRecord
     deferred_texts = select(OutcomeRecord.document_hash).where(_DEFERRED)
-    # An accepted answer that was deleted since is asked for again.
-    has_effect = or_(r.decision.in_(("rejected", "reopened")), r.value.is_not(None))
+    # An accepted answer that was deleted since is asked for again. A comment decides nothing.
+    without_value = r.decision.in_(("rejected", "reopened", "again"))
+    has_effect = or_(without_value, r.value.is_not(None))
     columns = (
         r.run_id,
         r.document_id,
@@ -122,6 +124,7 @@ def decisions_query() -> Select[Any]:
         r.step,
         r.question,
         r.decision,
+        r.reviewed_at,
     )
     return (
         select(*columns)
@@ -134,22 +137,33 @@ class Decisions:
     """The last decision about each outcome, and about each question and text."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
-        self._of_outcomes: dict[tuple[str, str, str], str] = {}
-        self._of_texts: dict[tuple[str, str], str] = {}
+        self._of_outcomes: dict[tuple[str, str, str], Any] = {}
+        self._of_texts: dict[tuple[str, str], Any] = {}
         for row in rows:
             outcome = (row.run_id, row.document_id, row.step)
-            self._of_outcomes[outcome] = row.decision
+            self._of_outcomes[outcome] = row
             if row.question is not None:
-                self._of_texts[row.question, row.document_hash] = row.decision
+                self._of_texts[row.question, row.document_hash] = row
 
     def about(self, row: Any) -> str | None:
         """Return the decision that applies to an outcome; None without one."""
         own = self._of_outcomes.get((row.run_id, row.document_id, row.step))
-        if own is not None and own != "reopened":
-            return own
+        word = _word(own, row)
+        if word is not None:
+            return word
         # The same question about the same text, in another run or another folder.
-        other = self._of_texts.get((row.question, row.document_hash))
-        return None if other == "reopened" else other
+        return _word(self._of_texts.get((row.question, row.document_hash)), row)
+
+
+def _word(decision: Any, outcome: Any) -> str | None:
+    """Return what a decision says about an outcome; None where it says nothing about it."""
+    if decision is None or decision.decision == "reopened":
+        return None
+    # Who sent a document again waits for the next outcome; this one is it.
+    if decision.decision == "again" and decision.reviewed_at <= outcome.recorded_at:
+        return None
+    word: str = decision.decision
+    return word
 
 
 def runs_query(is_counted: Any) -> Select[Any]:
