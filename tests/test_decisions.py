@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.ledgers import DATABASES, migrated_url
+from tests.kit.ledgers import DATABASES, DOCUMENT, migrated_url
 from tests.test_queue import deferred, queue, record
 from tierwise.audit.verify import verify_ledger
 from tierwise.errors import DecidedMeanwhile, Misuse
@@ -105,7 +106,11 @@ def test_an_outcome_that_the_run_replaced_is_no_longer_the_one_that_was_seen(
 ) -> None:
     record(ledger, 1, {"a": deferred()})
     item = find_item(ledger, "run-1", "a")
-    record(ledger, 1, {"a": deferred("budget")})
+    document = replace(DOCUMENT, id="a", text="The text of a")
+    outcome = deferred("budget")
+    asyncio.run(
+        ledger.record_outcome("run-1", document, outcome, question="q-classify")
+    )
     with pytest.raises(DecidedMeanwhile) as refused:
         reject(ledger, item, by="ada")
     assert refused.value.decisions == ()
@@ -148,7 +153,11 @@ def test_undo_is_a_row_and_brings_back_what_counted_before(ledger: Ledger) -> No
     assert ledger.reviews.last_request("bob") is None
     # Undone once, it is not undone again: the row that took it back is later.
     assert ledger.reviews.undo("r2", by="bob", undo="u2").refused
-    assert words(ledger) == [("rejected", "ada"), ("edited", "bob"), ("rejected", "bob")]
+    assert words(ledger) == [
+        ("rejected", "ada"),
+        ("edited", "bob"),
+        ("rejected", "bob"),
+    ]
     with pytest.raises(Misuse):
         ledger.reviews.undo("unknown", by="bob", undo="u3")
 
@@ -159,7 +168,7 @@ def test_undo_of_the_first_decision_opens_the_item(ledger: Ledger) -> None:
     assert queue(ledger) == []
     ledger.reviews.undo("r1", by="ada", undo="u1")
     assert queue(ledger) == [("run-1", "a")]
-    assert [number for number, in [(each.undoes,) for each in history(ledger)]] == [
+    assert [number for (number,) in [(each.undoes,) for each in history(ledger)]] == [
         None,
         history(ledger)[0].number,
     ]

@@ -141,9 +141,7 @@ def decision_of(row: Any) -> Decision:
     return Decision(**values, number=row.seq)
 
 
-def record_decisions(
-    connection: Connection, decisions: Sequence[Decision]
-) -> Recorded:
+def record_decisions(connection: Connection, decisions: Sequence[Decision]) -> Recorded:
     """Record the decisions of one action, and seal them, in the connection's transaction.
 
     Those on items that were decided since the person saw them are refused; the others count.
@@ -365,9 +363,7 @@ def refuse(recorded: Recorded) -> None:
         item = f"{decision.document_id} at {decision.step}"
         if unseen:
             last = unseen[-1]
-            message = (
-                f"{item} was {last.says} after you read it; nothing was recorded for you"
-            )
+            message = f"{item} was {last.says} after you read it; nothing was recorded for you"
         else:
             message = (
                 f"{item} was answered again after you read it; nothing was recorded"

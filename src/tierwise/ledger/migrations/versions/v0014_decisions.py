@@ -29,7 +29,9 @@ def upgrade() -> None:
         op.add_column("labels", sa.Column(name, sa.Boolean(), nullable=True))
     op.add_column("labels", sa.Column("undoes", sa.BigInteger(), nullable=True))
     op.create_index("ix_labels_item", "labels", ["item"])
-    op.create_index("uq_labels_request_item", "labels", ["request", "item"], unique=True)
+    op.create_index(
+        "uq_labels_request_item", "labels", ["request", "item"], unique=True
+    )
     _add_comparisons()
 
 
