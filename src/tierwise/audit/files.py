@@ -38,7 +38,8 @@ _FIELDS = (
     "value_hash note_hash number flow state ended budget_usd parameters_hash tierwise "
     "item shadow scope removed records scope_run scope_since sealed seal "
     "seen request undoes selection settles blind comparison swapped second_hash "
-    "served_model note price catalog changes"
+    "served_model transport service_tier cache_write_tokens cache_write_1h_tokens "
+    "note price catalog changes"
 )
 COLUMNS = (*_FIELDS.split(), *_LINKS)
 

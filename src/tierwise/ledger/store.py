@@ -34,6 +34,7 @@ from tierwise.ledger.operations import (
     lost_row,
 )
 from tierwise.ledger.people.canaries import ServedModels
+from tierwise.ledger.people.comparisons import Comparisons
 from tierwise.ledger.people.repricing import Repricing
 from tierwise.ledger.people.retention import Retention
 from tierwise.ledger.people.reviews import Decision, Reviews
@@ -116,6 +117,7 @@ class Ledger:
         # Reading and writing for people.
         self.reviews = Reviews(database)
         self.samples = Samples(database, self._writer)
+        self.comparisons = Comparisons(database)
         self.served = ServedModels(database)
         self.retention = Retention(database)
         self.seals = Seals(database)

@@ -536,6 +536,8 @@ class ComparisonVerdictRecord(Base):
 
     seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
     comparison: Mapped[str] = mapped_column(ForeignKey("comparisons.id"))
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))  # of the first's answer
+    document_id: Mapped[str]
     document_hash: Mapped[str]
     step: Mapped[str]
     word: Mapped[str]  # first, second, both or neither; or undone

@@ -16,8 +16,10 @@ from tierwise.records import canonical_hash, text_hash
 
 Record = Mapping[str, Any]
 # A crash ends a run whose process is dead. If the run ends by itself after all, that end counts.
-Kind = Literal["run", "crash", "decision", "label", "deletion", "repricing"]
-_NUMBERED = ("decision", "label", "deletion", "repricing")
+Kind = Literal[
+    "run", "crash", "decision", "label", "comparison", "deletion", "repricing"
+]
+_NUMBERED = ("decision", "label", "comparison", "deletion", "repricing")
 START = "0" * 64  # takes the place of the hash before the first record
 
 

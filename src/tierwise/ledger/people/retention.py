@@ -30,7 +30,9 @@ from tierwise.ledger.tables import (
     AuditRecord,
     Base,
     CallRecord,
+    ComparisonVerdictRecord,
     DeletionRecord,
+    LabelRecord,
     OutcomeRecord,
     ReviewRecord,
     Run,
@@ -300,6 +302,12 @@ def _strip(
     if not decisions:
         return Removed(replies, values)
     written = or_(ReviewRecord.value.is_not(None), ReviewRecord.note != "")
+    samples = select(AuditRecord.id).where(meant(AuditRecord))
+    has_answer = LabelRecord.answer.is_not(None)
+    of_sample = (LabelRecord.item + ".accepted").in_(samples)
+    empty(LabelRecord, of_sample, has_answer, answer=None)
+    verdict = ComparisonVerdictRecord
+    empty(verdict, meant(verdict), verdict.answer.is_not(None), answer=None)
     return Removed(
         replies,
         values,

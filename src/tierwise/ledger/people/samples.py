@@ -17,9 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 from sqlalchemy import func, insert, select
 from sqlalchemy import update as sql_update
 
-from tierwise.errors import Misuse, UnknownName
+from tierwise.errors import DecidedMeanwhile, Misuse, UnknownName
 from tierwise.ledger.operations import Operation
 from tierwise.ledger.outage import outlasts_outages
+from tierwise.ledger.people.labels import (
+    UNDONE,
+    Label,
+    Labeller,
+    Right,
+    by_item,
+    label_rows,
+    settled,
+    settles,
+    standing_labels,
+)
 from tierwise.ledger.people.seals import label_record, seal_row
 from tierwise.ledger.rows import Row
 from tierwise.ledger.tables import AuditRecord, LabelRecord
@@ -28,12 +39,13 @@ from tierwise.policy.sequential_test import Evidence, demotion, drawn, update
 from tierwise.records import canonical_hash
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tierwise.ledger.database import Database
     from tierwise.ledger.writer import Writer
 
 # The share of the items that evidence counts. Another share would change past evidence.
 COUNTED = 0.5
-Right = Literal["shadow", "accepted", "both", "neither"]
 # step, models -> why their certificate no longer counts
 Demoted = Mapping[tuple[str, tuple[str, ...]], str]
 
@@ -138,35 +150,73 @@ class Samples:
         rows = [asdict(audit) for audit in audits]
         await self._writer.write(Operation(rows={"audit": rows}))
 
-    def label(self, item_id: str, right: Right, reviewer: str) -> Item:
-        """Record and seal a label of the item whose id is or starts with this; the last one counts.
+    def label(self, item_id: str, right: Right, labeller: Labeller | str) -> Item:
+        """Record and seal a label of the item whose id is or starts with this.
 
-        Raises UnknownName, and Misuse for an ambiguous id or a label that does not fit.
+        A name alone is a person whose label counts whatever others said. Raises UnknownName, and
+        Misuse for an ambiguous id or a label that does not fit; see `labels.settles` too.
         """
+        if isinstance(labeller, str):
+            labeller = Labeller(name=labeller)
         item = self.item(item_id)
         if right not in item.words:
             raise Misuse(
                 f"{item.id} cannot be labelled '{right}'; it takes {', '.join(item.words)}"
             )
-        row = _label_row(item, right, reviewer)
         with self._database.writing() as connection:
-            for audit_id, is_right in _labels_by_answer(item, right).items():
-                label_of_answer = (
-                    sql_update(AuditRecord)
-                    .where(AuditRecord.id == audit_id)
-                    .values(
-                        right=is_right,
-                        reviewer=reviewer,
-                        reviewed_at=row["labelled_at"],
-                    )
-                )
-                connection.execute(label_of_answer)
-            record_label = (
-                insert(LabelRecord).values(row).returning(LabelRecord.__table__)
-            )
-            stored = connection.execute(record_label).one()
-            seal_row(connection, "label", stored.seq, label_record(stored))
+            rows = label_rows(connection, item.id)
+            if any(row.request == labeller.request for row in rows if row.request):
+                return item  # the same request, once more
+            is_settled = settles(standing_labels(rows), right, labeller)
+            row = _label_row(item, right, labeller, is_settled)
+            if is_settled:
+                _set_label(connection, item, right, labeller.name, row["labelled_at"])
+            _add_label(connection, row)
         return self.item(item.id)
+
+    def undo_label(self, item_id: str, by: str, request: str) -> Item:
+        """Take a person's last label of an item back, by a row that says so.
+
+        Raises Misuse where there is none, and DecidedMeanwhile where another person has labelled
+        the item since.
+        """
+        item = self.item(item_id)
+        with self._database.writing() as connection:
+            rows = label_rows(connection, item.id)
+            if any(row.request == request for row in rows):
+                return item
+            labels = standing_labels(rows)
+            own = [label for label in labels if label.reviewer == by]
+            if not own:
+                raise Misuse(f"{item.id} has no label of {by} to take back")
+            later = [label for label in labels if label.number > own[-1].number]
+            if later:
+                last = later[-1]
+                raise DecidedMeanwhile(
+                    f"{item.id} was labelled by {last.reviewer} since; both labels stay",
+                    (last,),
+                )
+            before = settled(labels)
+            rest = settled([label for label in labels if label is not own[-1]])
+            if rest is not before:
+                if rest is None:
+                    _set_label(connection, item, None, None, None)
+                else:
+                    _set_label(
+                        connection, item, rest.word, rest.reviewer, rest.labelled_at
+                    )
+            row = _label_row(item, UNDONE, Labeller(name=by, request=request), False)
+            _add_label(connection, row | {"undoes": own[-1].number})
+        return self.item(item.id)
+
+    @outlasts_outages
+    def labels(self, step: str | None = None) -> Mapping[str, list[Label]]:
+        """Return the labels that were not taken back, by item; of one step or of all."""
+        query = select(LabelRecord.__table__).order_by(LabelRecord.seq)
+        if step is not None:
+            query = query.where(LabelRecord.step == step)
+        with self._database.reading() as connection:
+            return by_item(connection.execute(query))
 
     def item(self, item_id: str) -> Item:
         """Return the item whose id starts with this. Raises UnknownName, or Misuse for several."""
@@ -359,7 +409,9 @@ def _labels_by_answer(item: Item, right: Right) -> dict[str, bool]:
     return labels
 
 
-def _label_row(item: Item, right: Right, reviewer: str) -> Row:
+def _label_row(
+    item: Item, word: Right | Literal["undone"], labeller: Labeller, is_settled: bool
+) -> Row:
     in_use = item.accepted
     value_hash = None
     if in_use.value is not None:
@@ -367,6 +419,9 @@ def _label_row(item: Item, right: Right, reviewer: str) -> Row:
     shadow = None
     if item.shadow and item.asks_both:
         shadow = item.shadow.model
+    answer_hash = None
+    if labeller.answer is not None:
+        answer_hash = canonical_hash(labeller.answer)
     return {
         "item": item.id,
         "run_id": in_use.run_id,
@@ -374,11 +429,44 @@ def _label_row(item: Item, right: Right, reviewer: str) -> Row:
         "step": in_use.step,
         "model": in_use.model,
         "shadow": shadow,
-        "word": right,
+        "word": word,
         "value_hash": value_hash,
-        "reviewer": reviewer,
+        "reviewer": labeller.name,
         "labelled_at": time.time(),
+        "request": labeller.request,
+        "settles": is_settled,
+        "is_blind": labeller.is_blind,
+        "answer": labeller.answer,
+        "answer_hash": answer_hash,
     }
+
+
+def _add_label(connection: Connection, row: Row) -> None:
+    adding = insert(LabelRecord).values(row).returning(LabelRecord.__table__)
+    stored = connection.execute(adding).one()
+    seal_row(connection, "label", stored.seq, label_record(stored))
+
+
+def _set_label(
+    connection: Connection,
+    item: Item,
+    right: Right | None,
+    reviewer: str | None,
+    at: float | None,
+) -> None:
+    """Write the label that counts to the samples of an item; None takes it away."""
+    by_answer: Mapping[str, bool | None]
+    if right is None:
+        by_answer = dict.fromkeys(_labels_by_answer(item, "neither"), None)
+    else:
+        by_answer = _labels_by_answer(item, right)
+    for audit_id, is_right in by_answer.items():
+        label_of_answer = (
+            sql_update(AuditRecord)
+            .where(AuditRecord.id == audit_id)
+            .values(right=is_right, reviewer=reviewer, reviewed_at=at)
+        )
+        connection.execute(label_of_answer)
 
 
 def _items(audits: Iterable[Audit]) -> list[Item]:

@@ -26,11 +26,13 @@ from tierwise.ledger.people.chain import (
     chained,
     seal_hash,
 )
+from tierwise.ledger.people.labels import by_item, settled
 from tierwise.ledger.rows import reply_of
 from tierwise.ledger.tables import (
     AttemptRecord,
     AuditRecord,
     CallRecord,
+    ComparisonVerdictRecord,
     DeletionRecord,
     LabelRecord,
     LostCallRecord,
@@ -171,6 +173,7 @@ class Seals:
         yield from self._run_blocks(scope, seals)
         yield from self._row_blocks(_DECISIONS, scope, seals)
         yield from self._row_blocks(_LABELS, scope, seals)
+        yield from self._row_blocks(_COMPARISONS, scope, seals)
         # a deletion belongs to no run, a repricing to many
         if scope.run is None:
             yield from self._row_blocks(_DELETIONS, scope, seals)
@@ -215,6 +218,7 @@ class Seals:
         yield from self._altered_values(scope)
         yield from self._altered_answers(scope)
         yield from self._altered_decisions(scope)
+        yield from self._altered_right_answers(scope)
 
     def _altered_values(self, scope: Scope) -> Iterator[str]:
         query = (
@@ -261,6 +265,17 @@ class Seals:
             if value_altered or note_altered:
                 yield f"decision {row.seq}: its value or note was changed"
 
+    def _altered_right_answers(self, scope: Scope) -> Iterator[str]:
+        for kind in (_LABELS, _COMPARISONS):
+            query = (
+                select(kind.table.seq, kind.table.answer, kind.table.answer_hash)
+                .where(*_within(scope, kind.run_id, kind.recorded_at))
+                .where(kind.table.answer.is_not(None))
+            )
+            for row in self._stream(query):
+                if canonical_hash(row.answer) != row.answer_hash:
+                    yield f"{kind.name} {row.seq}: the right answer was changed"
+
     def altered_labels(self) -> Iterator[str]:
         """Yield the sampled answers whose label is not the last one on record.
 
@@ -269,8 +284,7 @@ class Seals:
         query = select(LabelRecord.__table__).order_by(LabelRecord.seq)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
-        # Rows come in order, so the last label of an item stays.
-        last_labels = {row.item: row for row in rows}
+        counting = {item: settled(labels) for item, labels in by_item(rows).items()}
         records_began = min((row.labelled_at for row in rows), default=None)
         samples = select(
             AuditRecord.id,
@@ -280,8 +294,11 @@ class Seals:
         )
         for sample in self._stream(samples):
             item = sample.id.partition(".")[0]
-            label = last_labels.get(item)
-            if label is None:
+            label = counting.get(item)
+            if item in counting and label is None:
+                # two people differ so far, or the label was taken back; checks need no person
+                altered = sample.right is not None and sample.reviewer != "checks"
+            elif label is None:
                 altered = _labelled_after(sample, records_began)
             else:
                 altered = _differs_from_label(sample, label)
@@ -491,6 +508,28 @@ def label_record(row: Any) -> Record:
     }
 
 
+def verdict_record(row: Any) -> Record:
+    """Return the record of a person's verdict on two answers."""
+    return {
+        "record": "comparison",
+        "number": row.seq,
+        "time": _time(row.judged_at),
+        "run": row.run_id,
+        "step": row.step,
+        "document": row.document_hash,
+        "comparison": row.comparison,
+        "decision": row.word,
+        "by": row.reviewer,
+        "swapped": row.is_swapped,
+        # of the first and of the second answer
+        "value_hash": row.first_hash,
+        "second_hash": row.second_hash,
+        "answer_hash": row.answer_hash,
+        "request": row.request,
+        "undoes": row.undoes,
+    }
+
+
 def deletion_record(row: Any) -> Record:
     """Return the record of a deletion of texts or rows."""
     return {
@@ -542,6 +581,13 @@ _LABELS = _RowKind(
     run_id=LabelRecord.run_id,
     recorded_at=LabelRecord.labelled_at,
     record_of=label_record,
+)
+_COMPARISONS = _RowKind(
+    "comparison",
+    ComparisonVerdictRecord,
+    run_id=ComparisonVerdictRecord.run_id,
+    recorded_at=ComparisonVerdictRecord.judged_at,
+    record_of=verdict_record,
 )
 _DELETIONS = _RowKind(
     "deletion",

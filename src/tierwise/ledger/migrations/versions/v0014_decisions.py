@@ -46,7 +46,7 @@ def _add_comparisons() -> None:
     op.create_table(
         "comparison_verdicts",
         sa.Column("seq", number, autoincrement=True, nullable=False),
-        *_texts("comparison", "document_hash", "step", "word"),
+        *_texts("comparison", "run_id", "document_id", "document_hash", "step", "word"),
         sa.Column("is_swapped", sa.Boolean(), nullable=False),
         *_texts("first_hash", "second_hash"),
         *_texts("answer", "answer_hash", nullable=True),
@@ -58,6 +58,9 @@ def _add_comparisons() -> None:
             ["comparison"],
             ["comparisons.id"],
             name="fk_comparison_verdicts_comparison_comparisons",
+        ),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name="fk_comparison_verdicts_run_id_runs"
         ),
         sa.PrimaryKeyConstraint("seq", name="pk_comparison_verdicts"),
     )
