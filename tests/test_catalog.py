@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from tests.kit.projects import ROOT
 from tierwise.errors import ConfigError, ModelUnavailable, UnknownName
 from tierwise.policy.addresses import in_house
 from tierwise.policy.catalog import Catalog, Model, load_catalog
-from tierwise.policy.prices import Price
+from tierwise.policy.prices import Band, Price
 from tierwise.policy.weights import Weights
 from tierwise.records import Usage
 
+litellm_file = find_spec("litellm")
+assert litellm_file is not None
 SHIPPED = load_catalog(ROOT / "routing_rules" / "catalog.yaml")
 KNOWN_TO_GENAI_PRICES = [
     "gpt-mini",
@@ -105,24 +109,107 @@ def test_the_shipped_catalog_names_each_model_by_its_key() -> None:
     }
 
 
-@pytest.mark.parametrize("prompt", [1_000, 100_000, 100_001, 272_000, 272_001, 900_000])
-@pytest.mark.parametrize("name", KNOWN_TO_GENAI_PRICES)
-def test_a_shipped_price_is_what_genai_prices_says(name: str, prompt: int) -> None:
-    """Fresh and cached prompt tokens, output, and the dearer price of long prompts."""
+PROMPTS = [2_000, 100_000, 100_001, 272_000, 272_001, 900_000]
+
+
+def from_genai_prices(name: str, usage: Usage) -> Decimal:
+    """The cost of a call, online, by the source that the catalog names."""
     vendor, _, ref = str(SHIPPED.model(name).litellm_params["model"]).partition("/")
+    hour = usage.cache_write_1h_tokens
     reported = ReportedUsage(
-        input_tokens=prompt, cache_read_tokens=700, output_tokens=3_000
+        input_tokens=usage.prompt_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.completion_tokens,
+        **({"cache_write_1h_tokens": hour} if hour else {}),
     )
-    expected = calc_price(
+    return calc_price(
         reported,
         ref,
         provider_id={"gemini": "google"}.get(vendor, vendor),
         genai_request_timestamp=DAY,
-    )
-    assert (
-        SHIPPED.model(name).cost(Usage(prompt, 3_000, cached_tokens=700))
-        == expected.total_price
-    )
+    ).total_price
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("name", KNOWN_TO_GENAI_PRICES)
+def test_a_shipped_price_is_what_genai_prices_says(name: str, prompt: int) -> None:
+    """Plain and cached prompt tokens, writes to the cache, output, and prices of long prompts."""
+    model = SHIPPED.model(name)
+    assert model.price != "unknown"
+    usages = [Usage(prompt, 3_000, cached_tokens=700)]
+    if model.price.cache_write is not None:
+        usages.append(Usage(prompt, 3_000, 700, cache_write_tokens=900))
+    if model.price.cache_write_1h is not None:
+        usages.append(Usage(prompt, 3_000, 700, 900, cache_write_1h_tokens=400))
+    for usage in usages:
+        assert model.cost(usage) == from_genai_prices(name, usage)
+
+
+def test_every_cache_price_that_genai_prices_knows_is_shipped() -> None:
+    """A write that costs more than the plain prompt there costs more here, too."""
+    for name in KNOWN_TO_GENAI_PRICES:
+        price = SHIPPED.model(name).price
+        assert price != "unknown"
+        plain = from_genai_prices(name, Usage(2_000, 0))
+        kinds = {
+            "cached_input": Usage(2_000, 0, cached_tokens=1_000),
+            "cache_write": Usage(2_000, 0, cache_write_tokens=1_000),
+            "cache_write_1h": Usage(2_000, 0, 0, 1_000, 1_000),
+        }
+        for kind, usage in kinds.items():
+            is_sold = from_genai_prices(name, usage) != plain
+            sold_apart = is_sold and (
+                kind != "cache_write_1h"
+                or from_genai_prices(name, usage)
+                != from_genai_prices(name, kinds["cache_write"])
+            )
+            assert (getattr(price, kind) is not None) == sold_apart, (name, kind)
+
+
+# The prices of batches and of the flex tier, in the map that LiteLLM brings along.
+LITELLM_PRICES = json.loads(
+    (
+        Path(litellm_file.origin or "").parent
+        / "model_prices_and_context_window_backup.json"
+    ).read_text()
+)
+
+
+@pytest.mark.parametrize("band", ["flex", "batch"])
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("name", KNOWN_TO_GENAI_PRICES)
+def test_a_reduced_price_is_what_litellm_knows(
+    name: str, prompt: int, band: Band
+) -> None:
+    model = SHIPPED.model(name)
+    ref = str(model.litellm_params["model"])
+    entry = LITELLM_PRICES.get(ref) or LITELLM_PRICES[ref.partition("/")[2]]
+    suffix = {"flex": "_flex", "batch": "_batches"}[band]
+    long_from = model.price.above if model.price != "unknown" else None
+    above = ""
+    if long_from and prompt > long_from.prompt_tokens:
+        above = f"_above_{long_from.prompt_tokens // 1000}k_tokens"
+
+    def per_token(kind: str) -> Decimal:
+        return Decimal(str(entry[f"{kind}{above}{suffix}"]))
+
+    usage = Usage(prompt, 3_000, cached_tokens=700, cache_write_tokens=900)
+    if f"input_cost_per_token{suffix}" not in entry:
+        # Mistral's batches are on its price page alone, and only OpenAI and Google sell flex.
+        online = model.cost(usage)
+        assert online is not None
+        expected = online / 2 if band == "batch" else online
+    else:
+        write = "cache_creation_input_token_cost"
+        is_sold = write in entry
+        expected = (
+            (prompt - 700 - 900) * per_token("input_cost_per_token")
+            + 700 * per_token("cache_read_input_token_cost")
+            + 900 * per_token(write if is_sold else "input_cost_per_token")
+            + 3_000 * per_token("output_cost_per_token")
+        )
+    assert model.cost(usage, band) == expected
 
 
 def test_every_shipped_price_of_a_vendor_is_compared() -> None:
@@ -143,7 +230,9 @@ def test_no_shipped_price_of_a_language_model_is_a_pretended_zero() -> None:
     for name, price in prices.items():
         assert price.input > 0, name
         assert price.output > 0, name
-        assert price.cached_input is None or price.cached_input > 0, name
+        for kind in ("cached_input", "cache_write", "cache_write_1h"):
+            usd = getattr(price, kind)
+            assert usd is None or usd > 0, (name, kind)
         assert price.source, name
 
 

@@ -30,6 +30,8 @@ MODEL = Model.model_validate(
             "input": 1,
             "output": 2,
             "cached_input": "0.1",
+            "cache_write": "1.25",
+            "cache_write_1h": 2,
             "source": "a test",
             "date": "2026-11-01",
         },
@@ -49,7 +51,7 @@ def openai(prompt: Any, answer: Any, total: Any = None, **more: Any) -> dict[str
 
 
 # Bodies as providers document them: (prompt, answer, cached), without any doubt.
-DOCUMENTED = {
+DOCUMENTED: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "OpenAI": (
         openai(
             100,
@@ -86,7 +88,52 @@ DOCUMENTED = {
                 "service_tier": "standard",
             }
         },
-        (1000, 9, 900),
+        (1000, 9, 900, 74),
+    ),
+    "Anthropic, written for two lifetimes": (
+        {
+            "usage": {
+                "input_tokens": 26,
+                "cache_read_input_tokens": 0,
+                "cache_creation_input_tokens": 974,
+                "cache_creation": {
+                    "ephemeral_5m_input_tokens": 900,
+                    "ephemeral_1h_input_tokens": 74,
+                },
+                "output_tokens": 9,
+            }
+        },
+        (1000, 9, 0, 974, 74),
+    ),
+    "a gateway that names only the lifetimes": (
+        {
+            "usage": {
+                "input_tokens": 26,
+                "cache_creation": {"ephemeral_1h_input_tokens": 974},
+                "output_tokens": 9,
+            }
+        },
+        (1000, 9, 0, 974, 974),
+    ),
+    "OpenAI, written to the cache": (
+        openai(
+            1000,
+            9,
+            1009,
+            prompt_tokens_details={"cached_tokens": 200, "cache_write_tokens": 700},
+        ),
+        (1000, 9, 200, 700),
+    ),
+    "OpenAI Responses, written to the cache": (
+        {
+            "usage": {
+                "input_tokens": 1000,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 900},
+                "output_tokens": 9,
+                "total_tokens": 1009,
+            }
+        },
+        (1000, 9, 0, 900),
     ),
     "Bedrock": (
         {
@@ -98,7 +145,23 @@ DOCUMENTED = {
                 "totalTokens": 1009,
             }
         },
-        (1000, 9, 900),
+        (1000, 9, 900, 74),
+    ),
+    "Bedrock, written for two lifetimes": (
+        {
+            "usage": {
+                "inputTokens": 26,
+                "cacheReadInputTokens": 0,
+                "cacheWriteInputTokens": 974,
+                "cacheDetails": [
+                    {"ttl": "1h", "inputTokens": 900},
+                    {"ttl": "5m", "inputTokens": 74},
+                ],
+                "outputTokens": 9,
+                "totalTokens": 1009,
+            }
+        },
+        (1000, 9, 0, 974, 900),
     ),
     "Gemini": (
         {
@@ -149,7 +212,7 @@ DOCUMENTED = {
             cache_creation_input_tokens=74,
             prompt_tokens_details={"cached_tokens": 900},
         ),
-        (1000, 9, 900),
+        (1000, 9, 900, 74),
     ),
     "Cohere": (
         {
@@ -195,14 +258,14 @@ DOCUMENTED = {
 
 @pytest.mark.parametrize("provider", DOCUMENTED)
 def test_what_providers_document_is_read_without_doubt(provider: str) -> None:
-    body, (prompt, answer, cached) = DOCUMENTED[provider]
+    body, counts = DOCUMENTED[provider]
     usage = read(body)
-    assert usage == Usage(prompt, answer, cached)
+    assert usage == Usage(*counts)
     assert usage.unclear == ""
 
 
 # Bodies that contradict themselves, and the reading that costs most.
-UNCLEAR = {
+UNCLEAR: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "thoughts in the total alone": (openai(100, 10, 3110), (100, 3010, 0)),
     "more thoughts than answer": (
         openai(100, 10, completion_tokens_details={"reasoning_tokens": 3000}),
@@ -241,6 +304,40 @@ UNCLEAR = {
         },
         (1900, 10, 900),
     ),
+    "more written to the cache than the prompt has": (
+        openai(100, 10, prompt_tokens_details={"cache_write_tokens": 900}),
+        (1000, 10, 0, 900),
+    ),
+    "more read from the cache and written to it than the prompt has": (
+        openai(
+            100,
+            10,
+            prompt_tokens_details={"cached_tokens": 60, "cache_write_tokens": 60},
+        ),
+        (160, 10, 0, 60),
+    ),
+    "lifetimes that lack a part of what was written": (
+        {
+            "usage": {
+                "input_tokens": 26,
+                "cache_creation_input_tokens": 974,
+                "cache_creation": {"ephemeral_5m_input_tokens": 900},
+                "output_tokens": 9,
+            }
+        },
+        (1000, 9, 0, 974, 74),
+    ),
+    "lifetimes with more than what was written": (
+        {
+            "usage": {
+                "input_tokens": 26,
+                "cache_creation_input_tokens": 74,
+                "cache_creation": {"ephemeral_1h_input_tokens": 974},
+                "output_tokens": 9,
+            }
+        },
+        (1000, 9, 0, 974, 974),
+    ),
     "a fraction beside a total": (openai(120, 9.5, 129), (120, 9, 0)),
     "an answer of no tokens, and a larger total": (openai(120, 0, 129), (120, 9, 0)),
     "an answer longer than was allowed, and no prompt": (
@@ -252,9 +349,9 @@ UNCLEAR = {
 
 @pytest.mark.parametrize("case", UNCLEAR)
 def test_counts_that_contradict_each_other_are_read_at_their_largest(case: str) -> None:
-    body, (prompt, answer, cached) = UNCLEAR[case]
+    body, counts = UNCLEAR[case]
     usage = read(body)
-    assert usage == Usage(prompt, answer, cached)
+    assert usage == Usage(*counts)
     assert usage.unclear
 
 
@@ -294,6 +391,7 @@ def test_the_reading_that_costs_most_depends_on_the_price() -> None:
 
 # All that can be sent as JSON.
 SENT = [case for case in UNKNOWN if case not in ("nothing", "not a number", "infinite")]
+FORMATS = ["xAI", "DeepSeek", "Moonshot", "OpenAI, written to the cache"]
 FAR = ["texts", "floats", "a list of details", "details in details", "null details"]
 
 
@@ -301,13 +399,13 @@ FAR = ["texts", "floats", "a list of details", "details in details", "null detai
 @pytest.mark.parametrize(
     "usage",
     [
-        *(DOCUMENTED[case] for case in [*FAR, "xAI", "DeepSeek", "Moonshot"]),
+        *(DOCUMENTED[case] for case in [*FAR, *FORMATS]),
         *(UNCLEAR[case] for case in ("thoughts in the total alone",)),
     ],
     ids=str,
 )
 def test_both_lanes_read_the_same(
-    standin: Standin, name: str, usage: tuple[dict[str, Any], tuple[int, int, int]]
+    standin: Standin, name: str, usage: tuple[dict[str, Any], tuple[int, ...]]
 ) -> None:
     body, counts = usage
     standin.faults([Fault(usage={"total_tokens": None, **body["usage"]})])
@@ -340,12 +438,20 @@ def test_other_formats_are_read_as_their_providers_wrote_them(
 ) -> None:
     usage = {
         "gemini": {"promptTokenCount": "100", "thoughtsTokenCount": 3000.0},
-        "anthropic": {"input_tokens": "26", "cache_read_input_tokens": 74.0},
+        "anthropic": {
+            "input_tokens": "26",
+            "cache_read_input_tokens": 74.0,
+            "cache_creation_input_tokens": "50",
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": 20.0,
+                "ephemeral_1h_input_tokens": "30",
+            },
+        },
     }[name]
     standin.answer("x" * 15)
     standin.faults([Fault(usage={"totalTokenCount": None, **usage})])
     [reply] = ask(catalog_at(standin.url), replace(CALL, model=name))
-    expected = {"gemini": Usage(100, 3004), "anthropic": Usage(100, 4, 74)}
+    expected = {"gemini": Usage(100, 3004), "anthropic": Usage(150, 4, 74, 50, 30)}
     assert reply.usage == expected[name]
 
 

@@ -202,7 +202,8 @@ class CallError(TierwiseError):
     `model` names the catalog entry, and `message` is the text without that name. `usage` is what
     the provider reported with the failure, if any. `sent` is False where the request surely did not
     go out, so that the call cost nothing. `billable` says whether the answer may be charged; None
-    where there was none, so that the kind of the error decides.
+    where there was none, so that the kind of the error decides. `service_tier` is the one that the
+    answer names, if any: `usage` is billed at its price.
     """
 
     def __init__(
@@ -221,6 +222,7 @@ class CallError(TierwiseError):
         self.usage = usage
         self.sent = sent
         self.billable = billable
+        self.service_tier: str | None = None
         super().__init__(f"{model}: {message}")
 
 

@@ -103,6 +103,7 @@ class Fault:
     usage: Mapping[str, Any] | None = field(
         default_factory=dict
     )  # added to the real one; None leaves it out
+    service_tier: str | None = None  # in the place where the provider names it
     cut_at: float | None = None  # share of the body after which the connection is reset
     truncate: bool = False  # half the body, properly ended
     trickle: bool = False  # a space now and then, for ever
@@ -397,6 +398,8 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
             "total_tokens": prompt + completion,
         }
         reply["usage"] = _with_total(usage | fault.usage, fault, "total_tokens")
+    if fault.service_tier:
+        reply["service_tier"] = fault.service_tier
     return reply
 
 
@@ -428,6 +431,7 @@ def _anthropic(
         reply["usage"] = {
             "input_tokens": prompt,
             "output_tokens": completion,
+            **({"service_tier": fault.service_tier} if fault.service_tier else {}),
             **fault.usage,
         }
     return reply

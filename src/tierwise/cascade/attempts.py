@@ -411,7 +411,10 @@ def _checked(reply: Reply, claimed: _Claimed, model: Model) -> Reply | CallError
         return _unreadable(error, model.name)
     messages = claimed.call.messages
     cut = prompt_cut(model, messages, claimed.prompt_tokens, reply.usage)
-    return reply if cut is None else cut
+    if cut is None:
+        return reply
+    cut.service_tier = reply.service_tier
+    return cut
 
 
 def _unreadable(error: Exception, model: str) -> UnreadableReply:
@@ -428,7 +431,8 @@ def _answered(
         attempt,
         started_at=started_at,
         usage=usage,
-        cost=model.cost(usage),
+        cost=model.billed(usage, attempt.transport, reply.service_tier),
+        service_tier=reply.service_tier,
         latency_s=reply.latency_s,
         finish_reason=reply.finish_reason,
         confidence=reply.confidence,
@@ -440,9 +444,13 @@ def _answered(
 def _failed(
     attempt: Attempt, model: Model, error: BaseException, seconds: float
 ) -> Attempt:
-    reported = error.usage if isinstance(error, CallError) else None
+    reported = None
+    service_tier = None
+    if isinstance(error, CallError):
+        reported = error.usage
+        service_tier = error.service_tier
     usage = _usage_if_plausible(reported, model)
-    cost = model.cost(usage)
+    cost = model.billed(usage, attempt.transport, service_tier)
     # A usage that is not believed shows all the same that tokens were counted.
     if reported is None and is_free(error):
         cost = Decimal(0)
@@ -452,6 +460,7 @@ def _failed(
         error_text=str(error) or "stopped while the call was under way",
         usage=usage,
         cost=cost,
+        service_tier=service_tier,
         latency_s=seconds,
     )
 

@@ -64,6 +64,7 @@ def _embedder_rows(
                 "available": _availability(missing, blocks),
                 "input": price,
                 "output": "",
+                "in batches": "",
                 "price of": "",
                 "window": entry.window_tokens,
                 "note": note,
@@ -103,10 +104,21 @@ def _cells(
         "available": _availability(reason, secret_blocks),
         "input": input_price,
         "output": output_price,
+        "in batches": _batch_prices(model),
         "price of": price_date,
         "window": model.context_tokens,
         "note": note,
     }
+
+
+def _batch_prices(model: Model) -> str:
+    """Return a model's prices in batches, prompt and answer; empty where it has no batches."""
+    if model.batch is None:
+        return ""
+    price = model.price_in("batch")
+    if price is None:
+        return "unknown"
+    return f"{_amount(price.input)}/{_amount(price.output)}"
 
 
 def _amount(value: Decimal) -> str:

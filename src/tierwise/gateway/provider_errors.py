@@ -25,6 +25,7 @@ from tierwise.gateway.error_body import (
 from tierwise.gateway.error_text import quotes_prompt, safe_detail
 from tierwise.gateway.http_exchange import HttpExchange, NotAReply, TooLarge
 from tierwise.gateway.no_credit import is_out_of_credit
+from tierwise.gateway.reply_fields import service_tier
 from tierwise.gateway.retry_hints import RetryHint, retry_hint
 from tierwise.gateway.usage import read_usage
 from tierwise.policy.catalog import Model
@@ -157,7 +158,9 @@ def translated_errors(
     """Turn everything that a lane raises into a CallError without a key and without the prompt."""
     try:
         yield
-    except CallError:
+    except CallError as error:
+        # An error that reports tokens is billed at the price of its service tier.
+        error.service_tier = service_tier(exchange.body, exchange.headers)
         raise
     except Exception as error:  # noqa: BLE001 - LiteLLM and wrong bodies raise any class
         diagnosis = diagnose(error, model, call, exchange)
@@ -174,6 +177,7 @@ def translated_errors(
             sent=exchange.sent or exchange.url is None,
             billable=is_billable(error, diagnosis.kind, exchange),
         )
+        call_error.service_tier = service_tier(exchange.body, exchange.headers)
         if isinstance(call_error, errors.BadRequest):
             call_error.refused_parameter = diagnosis.refused_parameter
         # From None: the traceback of the foreign error may hold the prompt.

@@ -15,4 +15,6 @@ def check_for_secrets(reply: Reply, resolved: ResolvedModel) -> None:
     for secret in resolved.secrets:
         if len(secret) >= _LONG_SECRET and secret in received:
             message = "the reply repeats a key that was sent"
-            raise BadReply(message, model=resolved.model.name, usage=reply.usage)
+            error = BadReply(message, model=resolved.model.name, usage=reply.usage)
+            error.service_tier = reply.service_tier
+            raise error

@@ -18,6 +18,7 @@ from tierwise.gateway.reply_fields import (
     ReplyFields,
     read_reply,
     served_model,
+    service_tier,
 )
 from tierwise.gateway.usage import read_usage, thinking_tokens
 from tierwise.policy.catalog import Model
@@ -57,6 +58,7 @@ def to_reply(
         served_model=served_model(exchange.body),
         confidence=fields.confidence,
         thinking_tokens=_thinking_tokens(fields, exchange, model, usage),
+        service_tier=service_tier(exchange.body, exchange.headers),
     )
 
 

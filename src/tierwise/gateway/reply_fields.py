@@ -42,6 +42,7 @@ _MEANINGS = {
 _BY_WORD = {
     word: meaning for meaning, words in _MEANINGS.items() for word in words.split()
 }
+_TIER_WORD = re.compile(r"[A-Za-z_]{1,30}")
 _LONGEST_WORD = 40  # characters of a finish reason that is kept
 _FINISH_FIELDS = (
     "finish_reason",
@@ -150,6 +151,27 @@ def read_reply(body: Mapping[str, Any], call: Call) -> ReplyFields:
 def served_model(body: Mapping[str, Any]) -> str | None:
     """Return the name that the server gives the model, if it gives one."""
     return _text(body.get("model")) or _text(body.get("modelVersion")) or None
+
+
+def service_tier(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """Return the service tier that a response names, which decides its price, if it names one.
+
+    OpenAI and Groq name it in the body, Anthropic in the usage, Gemini in a header, Vertex in the
+    usage's `trafficType`.
+    """
+    places: list[Any] = [body.get("service_tier"), body.get("serviceTier")]
+    for section in ("usage", "usageMetadata"):
+        usage = body.get(section)
+        if isinstance(usage, Mapping):
+            places += [usage.get("service_tier"), usage.get("trafficType")]
+    for name, value in headers.items():
+        if name.lower() == "x-gemini-service-tier":
+            places.append(value)
+    for place in places:
+        # It is recorded, so anything that may hold a key or a text is not taken.
+        if isinstance(place, str) and _TIER_WORD.fullmatch(place):
+            return place
+    return None
 
 
 def has_generated_text(body: Mapping[str, Any]) -> bool:

@@ -57,10 +57,11 @@ _CACHED = frozenset(
         "cachedprompttokens",
         "cachedcontenttokencount",
         "promptcachehittokens",
+        "cachedprompttexttokens",
     }
 )
 _NOT_CACHED = frozenset({"promptcachemisstokens"})
-# Cached tokens that come on top of the prompt's, and those that are cached now, at full price.
+# Cached tokens that come on top of the prompt's, and those that are written to the cache now.
 _CACHE_READ = frozenset({"cachereadinputtokens", "cachereadinputtokencount"})
 _CACHE_WRITTEN = frozenset(
     {
@@ -69,6 +70,13 @@ _CACHE_WRITTEN = frozenset(
         "cachewriteinputtokencount",
     }
 )
+# Written tokens that are a part of the prompt's.
+_WRITTEN_IN_PROMPT = frozenset({"cachewritetokens", "cachecreationtokens"})
+# The written tokens by their lifetime in the cache.
+_WRITTEN_5M = frozenset({"ephemeral5minputtokens"})
+_WRITTEN_1H = frozenset({"ephemeral1hinputtokens"})
+# Bedrock has a list of these, each with a `ttl`, in place of a name for each lifetime.
+_BY_LIFETIME = {"5m": "ephemeral_5m_input_tokens", "1h": "ephemeral_1h_input_tokens"}
 # Prompt tokens that come on top of the prompt's.
 _PROMPT_ON_TOP = frozenset({"tooluseprompttokencount"})
 # The names at the top of a body that are not ambiguous there.
@@ -83,6 +91,9 @@ _KNOWN = frozenset().union(
     _NOT_CACHED,
     _CACHE_READ,
     _CACHE_WRITTEN,
+    _WRITTEN_IN_PROMPT,
+    _WRITTEN_5M,
+    _WRITTEN_1H,
     _PROMPT_ON_TOP,
 )
 # A count above this multiple of the context window is not believed. It is well above 1, since the
@@ -105,6 +116,9 @@ class _Counts:
     cached: int
     cache_read: int
     cache_written: int
+    written_in_prompt: int
+    written_5m: int
+    written_1h: int
     prompt_on_top: int
     prompt_includes_cache: bool  # by the name of the prompt's count
     unreadable: tuple[str, ...]
@@ -155,8 +169,12 @@ def _completed(usage: Usage, model: Model, call: Call) -> Usage | None:
     unclear = (
         f"the server did not count the {missing}, so this is the most that it may have"
     )
-    return Usage(
-        max(prompt, most_prompt), max(answer, call.max_tokens), unclear=unclear
+    return replace(
+        usage,
+        prompt_tokens=max(prompt, most_prompt),
+        completion_tokens=max(answer, call.max_tokens),
+        cached_tokens=0,
+        unclear=unclear,
     )
 
 
@@ -228,8 +246,7 @@ def _with_total(usage: Usage, counts: _Counts) -> tuple[Usage, ...]:
     if surplus < 0 and total > answer:
         # A shorter prompt may cost more: its tokens may not have been cached.
         rest = total - answer
-        cached = usage.cached_tokens if usage.cached_tokens <= rest else 0
-        return usage, Usage(rest, answer, cached)
+        return usage, _with_shorter_prompt(usage, rest)
     if surplus <= 0:
         return (usage,)
     as_answer = replace(usage, completion_tokens=answer + surplus)
@@ -239,6 +256,20 @@ def _with_total(usage: Usage, counts: _Counts) -> tuple[Usage, ...]:
     if counts.prompt and not counts.answer:
         return (as_answer,)
     return as_answer, as_prompt
+
+
+def _with_shorter_prompt(usage: Usage, prompt: int) -> Usage:
+    """Return a usage with fewer tokens of prompt; a cached part that does not fit is left out."""
+    cached = usage.cached_tokens
+    if cached + usage.cache_write_tokens > prompt:
+        cached = 0
+    return replace(
+        usage,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        cache_write_tokens=min(usage.cache_write_tokens, prompt),
+        cache_write_1h_tokens=min(usage.cache_write_1h_tokens, prompt),
+    )
 
 
 def _doubt_total(counts: _Counts, prompt: int, answer: int, doubts: list[str]) -> None:
@@ -280,7 +311,12 @@ def _prompt_readings(
 ) -> tuple[Usage, ...]:
     """Return the readings of the prompt and its cached tokens, before a look at the total."""
     prompt = counts.prompt or 0
-    on_top = counts.cache_read + counts.cache_written
+    by_lifetime = counts.written_5m + counts.written_1h
+    written_on_top = counts.cache_written
+    if not counts.written_in_prompt:
+        # Some servers name the lifetimes alone.
+        written_on_top = max(written_on_top, by_lifetime)
+    on_top = counts.cache_read + written_on_top
     cached = max(counts.cached, counts.cache_read)
     includes_cache = (
         counts.prompt_includes_cache
@@ -295,12 +331,60 @@ def _prompt_readings(
             doubts.append("cached tokens may be a part of the prompt's or come on top")
         prompt = with_cache
     prompt += counts.prompt_on_top
-    if cached <= prompt:
-        return (Usage(prompt, answer, cached),)
+    usages = [
+        Usage(prompt, answer, cached, written, written_1h)
+        for written, written_1h in _written_readings(counts, doubts)
+    ]
+    most_in_cache = cached + max(usage.cache_write_tokens for usage in usages)
+    if most_in_cache > prompt:
+        doubts.append(
+            "more tokens read from the cache and written to it than the prompt has "
+            f"({most_in_cache:,} and {prompt:,})"
+        )
+    readings: list[Usage] = []
+    for usage in usages:
+        readings += _with_cache_that_fits(usage)
+    return tuple(readings)
+
+
+def _written_readings(
+    counts: _Counts, doubts: list[str]
+) -> tuple[tuple[int, int], ...]:
+    """Return the readings of the tokens written to the cache: all, and those kept for an hour."""
+    written = max(counts.cache_written, counts.written_in_prompt)
+    hour = counts.written_1h
+    by_lifetime = counts.written_5m + hour
+    if not by_lifetime or by_lifetime == written:
+        return ((written, hour),)
+    if not written:
+        return ((by_lifetime, hour),)
+    doubts.append(
+        f"{written:,} tokens were written to the cache, {by_lifetime:,} by their lifetimes"
+    )
+    if by_lifetime > written:
+        return (written, min(hour, written)), (by_lifetime, hour)
+    # The others may be kept as long as the cheaper or as the more expensive ones.
+    return (written, hour), (written, written - counts.written_5m)
+
+
+def _with_cache_that_fits(usage: Usage) -> tuple[Usage, ...]:
+    """Return the readings of a usage whose cached and written tokens exceed the prompt."""
+    prompt = usage.prompt_tokens
+    written = usage.cache_write_tokens
+    if usage.cached_tokens + written <= prompt:
+        return (usage,)
     # No discount for what cannot be: the cached tokens come on top, at the full price, or are not
     # there.
-    doubts.append(f"more cached tokens than the prompt has ({cached:,} and {prompt:,})")
-    return Usage(prompt, answer), Usage(prompt + cached, answer)
+    within = replace(
+        usage,
+        cached_tokens=0,
+        cache_write_tokens=min(written, prompt),
+        cache_write_1h_tokens=min(usage.cache_write_1h_tokens, prompt),
+    )
+    on_top = prompt + usage.cached_tokens
+    if written > prompt:
+        on_top += written
+    return within, replace(usage, prompt_tokens=on_top, cached_tokens=0)
 
 
 def _read_counts(body: Mapping[str, Any], model: Model) -> _Counts:
@@ -330,6 +414,9 @@ def _read_counts(body: Mapping[str, Any], model: Model) -> _Counts:
         cached=cached,
         cache_read=_largest(found, _CACHE_READ) or 0,
         cache_written=_largest(found, _CACHE_WRITTEN) or 0,
+        written_in_prompt=_largest(found, _WRITTEN_IN_PROMPT) or 0,
+        written_5m=_largest(found, _WRITTEN_5M) or 0,
+        written_1h=_largest(found, _WRITTEN_1H) or 0,
         prompt_on_top=_largest(found, _PROMPT_ON_TOP) or 0,
         prompt_includes_cache="prompttokens" in found,
         unreadable=tuple(unreadable),
@@ -363,6 +450,12 @@ def _values_below(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
         for item in value:
             yield from _values_below(item, depth - 1)
     if not isinstance(value, Mapping):
+        return
+    lifetime = _BY_LIFETIME.get(str(value.get("ttl")))
+    if lifetime is not None:
+        count = value.get("inputTokens")
+        if count is not None:
+            yield lifetime, count
         return
     for name, inner in value.items():
         if isinstance(inner, Mapping | list):

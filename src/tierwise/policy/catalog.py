@@ -45,7 +45,7 @@ from tierwise.policy.addresses import (
 from tierwise.policy.batch_settings import BATCH_APIS, BatchSettings
 from tierwise.policy.embedders import KIND, EmbedderEntry
 from tierwise.policy.parameters import OUTPUT_LIMITS, OUTPUT_REMEDY, parameter_fault
-from tierwise.policy.prices import Band, BandPrice, Price
+from tierwise.policy.prices import Band, BandPrice, Price, billed_band
 from tierwise.policy.variables import (
     VARIABLE,
     fill_variables,
@@ -54,7 +54,7 @@ from tierwise.policy.variables import (
     variable_value,
 )
 from tierwise.policy.weights import Weights
-from tierwise.records import Usage, canonical_hash
+from tierwise.records import Transport, Usage, canonical_hash
 from tierwise.text.settings import Settings
 from tierwise.text.yaml import Location, YamlData, read_yaml
 
@@ -285,6 +285,23 @@ class Model(Settings):
         if usage is None:
             return None
         return price.cost(usage)
+
+    def billed(
+        self,
+        usage: Usage | None,
+        transport: Transport = "online",
+        service_tier: str | None = None,
+    ) -> Decimal | None:
+        """Return the USD that the provider bills for a call that was made.
+
+        `service_tier` is the one that the reply reports. None as in `cost`, and where the service
+        tier has a price that the catalog does not have.
+        """
+        band = billed_band(transport, service_tier)
+        if band is not None:
+            return self.cost(usage, band)
+        is_free = self.price != "unknown" and self.price.is_zero
+        return Decimal(0) if is_free else None
 
     def most_cost(
         self, prompt_tokens: int, completion_tokens: int, band: Band = "online"

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from tierwise.records import Usage
+from tierwise.records import Transport, Usage
 from tierwise.text.settings import Settings
 
 MILLION = Decimal(1_000_000)
@@ -22,8 +22,29 @@ MILLION = Decimal(1_000_000)
 Band = Literal["online", "flex", "batch"]
 BANDS: tuple[Band, ...] = get_args(Band)
 
+# Service tiers as servers name them in replies, in lower case. All others cost as much as `online`.
+_FLEX = "flex"
+_PRIORITY = "priority"
+
 Tokens = int | Decimal
 _Usd = Annotated[Decimal, Field(ge=0)]
+
+
+def billed_band(transport: Transport, service_tier: str | None) -> Band | None:
+    """Return the band at which a provider bills a call; None where no band of ours describes it.
+
+    `service_tier` is the one that the reply reports: a server that did not grant `flex` bills the
+    standard price. `priority` costs more than `online`, by a price that the catalog does not have.
+    """
+    if transport == "batch":
+        return "batch"
+    # Google's Vertex writes ON_DEMAND_FLEX.
+    words = (service_tier or "").lower().split("_")
+    if _FLEX in words:
+        return "flex"
+    if _PRIORITY in words:
+        return None
+    return "online"
 
 
 class PriceBand(Settings):
