@@ -33,6 +33,7 @@ USES = {
     "run": "run post --source documents/noon",
     "plan": "plan post --source documents/noon",
     "retry": f"retry {RUN}",
+    "resume": "resume 20261128-045300-765f",
     "show": f"show {RUN}",
     "runs": "runs",
     "report": f"report {RUN} --out report.html",

@@ -39,6 +39,7 @@ NOON = "20261128-045249-e5b5"
 REDACTED = "20261128-045250-9af7"
 # the budget ended after an answer that the reason quotes
 QUOTED = "20261128-045255-c577"
+STOPPED = "20261128-045300-765f"  # by a person, before its end
 RETRIED = "20261128-045258-53dd"  # MORNING once more, after a person had decided
 LEFT = "20261128-045356-565f"  # its process died, and no command has noticed yet
 
@@ -112,6 +113,10 @@ USES: dict[str, list[Use]] = {
             f"run {MORNING} are asked again",
             needs_prefect=True,
         )
+    ],
+    "resume": [
+        use(f"resume {STOPPED} --json", '"completed"', needs_prefect=True),
+        use(f"resume {MORNING}", MORNING, code=2),
     ],
     "run": [
         use(

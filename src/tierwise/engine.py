@@ -15,7 +15,8 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +76,20 @@ SPOOL = Path(".tierwise/spool")  # below the project's root
 OnOutcome = Callable[[Document, Outcome], None]
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a command says of the run that it starts, for any flow.
+
+    A flow that has a parameter of the same name gets the value as well. `continues` is the id of an
+    earlier run that goes on.
+    """
+
+    within: timedelta | None = None
+    transport: TransportSetting | None = None
+    detach: bool = False
+    continues: str | None = None
+
+
 class RunRecords(Protocol):
     """The records of runs that a summary is made of: `ledger.runs`, or those of a dry run."""
 
@@ -105,6 +120,7 @@ class StepRunner(Protocol):
     left_out: list[str]  # files that were not read, in words
     moved: list[str]  # files that moved to a done folder, in words
     retry: Retry | None
+    options: RunOptions
 
     @property
     def records(self) -> RunRecords:
@@ -132,6 +148,7 @@ class StepRunner(Protocol):
         ask: AskForTopUp | None = None,
         transport: TransportSetting | None = None,
         detached: bool = False,
+        continues: str | None = None,
     ) -> RunContext:
         """Begin a run, record it, and return it; a planner records nothing.
 
@@ -199,6 +216,7 @@ class Engine:
         # True asks again for answers that were paid in earlier runs
         self.fresh = is_on(self.env, "TIERWISE_FRESH")
         self.retry: Retry | None = None  # an earlier run that is repeated
+        self.options = RunOptions()  # what a command says of the next run
         self._questions: set[str] = set()  # hashes of those on record
         self._tokens = TokenCounts()
         self._listeners: list[OnOutcome] = []
@@ -291,6 +309,7 @@ class Engine:
         ask: AskForTopUp | None = None,
         transport: TransportSetting | None = None,
         detached: bool = False,
+        continues: str | None = None,
     ) -> RunContext:
         """Begin a run, record it, and return it.
 
@@ -301,36 +320,45 @@ class Engine:
         with. Runs with the same `budget_name` share one budget. `ask` is called in a thread of its
         own for a top-up, when the rules say `when_empty: pause`. `transport` is how calls go, whatever
         the routes say. With `detached`, a call that is in a provider batch is not waited for: its
-        document is `waiting`.
+        document is `waiting`. `continues` is an earlier run that goes on, under its own id, budget
+        and tags.
         """
         if patience_s is None:
             patience_s = self.project.patience_s
         self.ledger.be_patient(patience_s)
         self.update_demotions()
-        run_id = (
-            f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:4]}"
-        )
         now = time.time()
+        run_id = continues or _new_run_id(now)
+        since = now
+        if continues:
+            earlier = self.ledger.runs.resolve(continues)
+            budget_usd = earlier.budget_usd
+            tags = earlier.tags
+            since = earlier.started_at
         budget_rules = self.policy.rules.budget
         limits = list(budget_rules.shared(tags or {}))
         if budget_usd is not None:
             limits.insert(0, Limit(budget_name or f"run {run_id}", budget_usd))
         run_budget = self.ledger.run_budget(limits)
-        self.ledger.start_run(
-            RunInfo(
-                id=run_id,
-                flow=flow,
-                flow_run_id=flow_run_id,
-                flow_run_name=flow_run_name,
-                policy_hash=self.policy.hash,
-                budget_usd=budget_usd,
-                parameters=dict(parameters or {}),
-                tierwise_version=__version__,
-                started_at=now,
-                tags=tags or {},
-                plan=plan,
-            )
+        info = RunInfo(
+            id=run_id,
+            flow=flow,
+            flow_run_id=flow_run_id,
+            flow_run_name=flow_run_name,
+            policy_hash=self.policy.hash,
+            budget_usd=budget_usd,
+            parameters=dict(parameters or {}),
+            tierwise_version=__version__,
+            started_at=now,
+            tags=tags or {},
+            plan=plan,
         )
+        if continues:
+            self.ledger.reopen_run(
+                run_id, flow_run_id=flow_run_id, flow_run_name=flow_run_name
+            )
+        else:
+            self.ledger.start_run(info)
         top_up = None
         if ask and budget_rules.when_empty == "pause":
             top_up = TopUp(ask, self.ledger)
@@ -339,7 +367,7 @@ class Engine:
             id=run_id,
             policy=self.policy,
             budget=run_budget,
-            fresh_since=now if asks_again else None,
+            fresh_since=since if asks_again else None,
             deadline=deadline,
             patience_s=patience_s,
             order=order or self.project.settings.order,
@@ -677,6 +705,12 @@ class Engine:
         self._note_served(outcome)
         for notify in self._listeners:
             notify(document, outcome)
+
+
+def _new_run_id(now: float) -> str:
+    """Return an id that sorts by time: its second in UTC, and four random digits."""
+    second = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    return f"{second}-{uuid.uuid4().hex[:4]}"
 
 
 def _without_words(step: Step, error: Exception) -> TierwiseError:

@@ -67,5 +67,7 @@ def sent_again(
 
 
 def _is_lost(outcome: Outcome) -> bool:
-    """Return True if the answer's text was deleted since."""
+    """Return True if the answer's text was deleted since, or has not come yet."""
+    if outcome.status == "waiting":
+        return True
     return outcome.status == "accepted" and outcome.value is None

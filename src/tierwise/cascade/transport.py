@@ -40,7 +40,7 @@ def choose_transport(
     a repair or an escalation goes online once the time is too short for another batch.
     """
     run = work.run
-    batch = getattr(model, "batch", None)
+    batch = model.batch
     forbidden = None
     if batch is not None:
         rules = run.policy.rules

@@ -65,6 +65,15 @@ COMMANDS = (
         makes_calls=True,
     ),
     Command(
+        "resume",
+        "resume:resume",
+        RUN,
+        "Go on with a run whose calls are in provider batches.",
+        prefect_log="CRITICAL",
+        uses_server=True,
+        makes_calls=True,
+    ),
+    Command(
         "show", "show:show", INSPECT, "Show the cost, quality and deferrals of one run."
     ),
     Command("runs", "runs:runs", INSPECT, "List the recorded runs, newest first."),

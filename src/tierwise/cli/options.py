@@ -12,6 +12,28 @@ Fresh = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")]
+Within = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="The time until the results are needed, such as 6h: with it, calls go in provider "
+        "batches, at half the price, where there is time enough.",
+    ),
+]
+Transport = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TRANSPORT",
+        help="online, batch or auto, for all calls of the run; default: as the routes say.",
+    ),
+]
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach",
+        help="End once all calls are in provider batches; `tierwise resume` goes on.",
+    ),
+]
 DecidedBy = Annotated[
     str | None,
     typer.Option("--by", metavar="NAME", help="Who decides; default: your user name."),

@@ -271,7 +271,7 @@ class StepBars(_Display):
             # The first outcome shows that the start is over.
             self._bars.update(self._starting, visible=False)
             self._tasks[step] = self._bars.add_task(step, total=None, note="")
-        words = ("escalated", "deferred", "skipped")
+        words = ("escalated", "deferred", "skipped", "waiting")
         note = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
         # It grows while documents are read.
         total = self._runner.expected_documents or None

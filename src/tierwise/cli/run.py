@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tierwise.cli.options import AsJson, Fresh, Verbose
+from tierwise.cli.options import AsJson, Detach, Fresh, Transport, Verbose, Within
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse, unknown_name
 from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
     from tierwise.cascade.known_outcomes import Retry
+    from tierwise.engine import RunOptions
     from tierwise.orchestrate.temporary_server import TemporaryServer
     from tierwise.report import RunSummary
 
@@ -27,6 +28,9 @@ def run(
     flow: Annotated[
         str | None, typer.Argument(help="A flow in flows/, such as support_inbox.")
     ] = None,
+    within: Within = None,
+    transport: Transport = None,
+    detach: Detach = False,
     fresh: Fresh = False,
     strict: Annotated[
         bool,
@@ -48,11 +52,15 @@ def run(
     are options, and `tierwise run FLOW --help` lists them. Paid answers are reused, so an
     interrupted run continues where it stopped when it is run again.
 
+    With `--within 6h`, calls go in provider batches, at half the price, where the time allows it.
+    With `--detach`, the run ends once its calls are in batches.
+
     Exit code 0: done. 1: the run failed, or more documents wait than `fail_when_waiting` in
     pyproject.toml allows. 2: the command or a project file is wrong, or the source is missing.
-    130: stopped.
+    3: documents wait for provider batches; `tierwise resume` goes on. 130: stopped.
     """
     from tierwise.cli.progress import status
+    from tierwise.cli.run_options import given_options
     from tierwise.orchestrate.environment import show_prefect_log
     from tierwise.orchestrate.temporary_server import start_temporary_server
     from tierwise.project import Project
@@ -65,19 +73,24 @@ def run(
     if flow is None:
         print_flow_help(context, None)
         raise typer.Exit(2)
+    options = given_options(within, transport, detach=detach)
     if verbose:
         show_prefect_log()
     # Before the flow is loaded, which imports Prefect: the server starts up meanwhile.
     server = start_temporary_server(project.root)
     with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
-        parameters = flow_parameters(function, context.args)
+        parameters = flow_parameters(function, context.args, options)
         project.rules  # noqa: B018 - a wrong project file is an error before anything starts
-    summary = run_flow(function, parameters, server=server, fresh=fresh)
+    summary = run_flow(
+        function, parameters, server=server, fresh=fresh, options=options
+    )
     show_summary(summary, as_json=as_json)
     # A few deferrals are a normal end, unless a script asks to be strict.
     if summary.failed or (strict and summary.run.deferred):
         raise typer.Exit(1)
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)
 
 
 def print_flow_help(context: typer.Context, flow: str | None) -> None:
@@ -103,12 +116,14 @@ def run_flow(
     server: TemporaryServer | None,
     fresh: bool,
     retry: Retry | None = None,
+    options: RunOptions | None = None,
 ) -> RunSummary:
     """Run a flow with progress.
 
     Raises Misuse when it gives no summary, and TierwiseError for what its own code raises.
     """
     from tierwise.cli.progress import StepBars
+    from tierwise.engine import RunOptions
     from tierwise.orchestrate.failures import failures_described
     from tierwise.orchestrate.process_state import engine
     from tierwise.orchestrate.server import require_server
@@ -117,6 +132,7 @@ def run_flow(
     # The steps of a flow find this engine by themselves, so it is set up before the flow begins.
     engine().fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
     engine().retry = retry
+    engine().options = options or RunOptions()
     described = failures_described(function.name, engine().project.root)
     with StepBars(engine()) as bars, engine().on_outcome(bars):
         # None: another server is configured, or Prefect chooses one.
@@ -163,10 +179,19 @@ def show_summary(summary: RunSummary, *, as_json: bool) -> None:
         typer.echo("In Prefect's UI: make ui, then " + summary.ui_path())
 
 
-def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
-    """Return `--budget-usd 2 --flag=x` as the flow's parameters, checked. Raises Misuse."""
+def flow_parameters(
+    function: Any, arguments: list[str], options: RunOptions | None = None
+) -> dict[str, Any]:
+    """Return `--budget-usd 2 --flag=x` as the flow's parameters, checked. Raises Misuse.
+
+    Options of the command go to the parameters of these names, too, where the flow has them.
+    """
     known = inspect.signature(function.fn).parameters
     parameters: dict[str, Any] = {}
+    if options is not None:
+        from tierwise.cli.run_options import with_options
+
+        parameters = with_options(known, options)
     # An iterator, so that an option can take the next word as its value.
     words = iter(arguments)
     for word in words:
@@ -175,8 +200,8 @@ def flow_parameters(function: Any, arguments: list[str]) -> dict[str, Any]:
         option, has_value, value = word[2:].partition("=")
         name = option.replace("-", "_")
         if name not in known:
-            options = [f"--{_dashed(parameter)}" for parameter in known]
-            raise Misuse(unknown_name("option", f"--{option}", options))
+            names = [f"--{_dashed(parameter)}" for parameter in known]
+            raise Misuse(unknown_name("option", f"--{option}", names))
         parameters[name] = _value(value if has_value else next(words, None), option)
     # Checked here, and not by Prefect within the run: a wrong option must leave no failed run.
     check_parameters(function, parameters)

@@ -39,8 +39,9 @@ def write_documents(
 ) -> Path:
     """Write `outcomes.jsonl` and a Markdown page for each document; return the path of the former.
 
-    Nothing in the files depends on when, or at what price, they were made. `outcomes.jsonl`
-    appears only when it is complete. With `keep`, the lines of other documents stay in it, after
+    A document that waits for a provider batch has its line and no page. Nothing in the files
+    depends on when, or at what price, they were made. `outcomes.jsonl` appears only when it is
+    complete. With `keep`, the lines of other documents stay in it, after
     the new ones. `find_owner` says which source a folder of several sources belongs to: pages of
     the others have a hash in their names. Raises Misuse when the folder cannot be used, and TierwiseError when the disk
     fails otherwise.
@@ -74,6 +75,8 @@ def _write_all(
                     owner = find_owner(document.source)
                 lines.write(_json_line(document, owner))
                 written.add((document.source, document.own_id))
+                if document.waiting:
+                    continue  # its answer is still in a batch, so there is no result yet
                 name = _name_in(owner, document)
                 with open_atomically(folder / name, errors=_ERRORS) as page:
                     page.write(document_page(document))

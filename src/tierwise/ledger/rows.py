@@ -29,9 +29,12 @@ from tierwise.records import (
 Row = dict[str, Any]
 
 # How a run ended. `waiting`: it went through all documents, and too many of them wait.
-RunState = Literal["completed", "waiting", "failed", "cancelled"]
+# `detached`: it ended while calls are in provider batches, and goes on under its own id.
+RunState = Literal["completed", "waiting", "failed", "cancelled", "detached"]
 # The ends of a run that went through all of its documents.
 WENT_THROUGH: tuple[RunState, ...] = ("completed", "waiting")
+# The states of runs that `tierwise resume` goes on with.
+RESUMABLE = ("detached", "cancelled", "failed", "crashed")
 
 _TOKENS = (
     "prompt_tokens",
@@ -147,6 +150,7 @@ class RunRow:
     plan: dict[str, Any] | None = None
     usage_unclear: int = 0
     repriced: int = 0
+    in_batches: int = 0  # documents that wait for a provider batch
 
     @property
     def cost(self) -> Decimal | None:

@@ -23,6 +23,7 @@ from tierwise.ledger.budgets import (
 )
 from tierwise.ledger.claims import HeldClaim
 from tierwise.ledger.database import Database, open_database
+from tierwise.ledger.detached import DetachedRuns
 from tierwise.ledger.leases import RunLeases
 from tierwise.ledger.operations import (
     Claim,
@@ -114,6 +115,7 @@ class Ledger:
         self.summaries = Summaries(database)
         self.history = History(database)
         self.folders = FoldersOfRuns(database)
+        self.detached = DetachedRuns(database)
         # Reading and writing for people.
         self.reviews = Reviews(database)
         self.samples = Samples(database, self._writer)
@@ -210,13 +212,35 @@ class Ledger:
         ).result()
         self.seals.end_crashed()
 
+    def reopen_run(
+        self, run_id: str, *, flow_run_id: str | None, flow_run_name: str | None
+    ) -> None:
+        """Begin a run again, under its own id, that ended before its documents were done.
+
+        Raises Misuse for a run that is complete or under way elsewhere.
+        """
+        self._write_left_behind()
+        lease = self._leases.begin(run_id)
+        try:
+            self.detached.reopen(
+                run_id,
+                flow_run_id=flow_run_id,
+                flow_run_name=flow_run_name,
+                lease=lease,
+            )
+        except BaseException:
+            self._leases.end(run_id)
+            raise
+        self.seals.end_crashed()
+
     def finish_run(self, run_id: str, state: RunState) -> None:
-        """Record the end of a run, and seal its records."""
+        """Record the end of a run, and seal its records; a detached run is sealed at its end."""
         row = {"run": run_id, "end": state, "at": time.time()}
         self._writer.submit(Operation(rows={"finish": [row]})).result()
         # The seal comes last, because it covers the run's state and end too.
         self._leases.end(run_id)
-        self.seals.seal_run(run_id)
+        if state != "detached":
+            self.seals.seal_run(run_id)
 
     def _write_left_behind(self) -> None:
         """Write what earlier processes, and this one, could not while the database was away."""

@@ -18,7 +18,7 @@ from tierwise.ledger.views.summary import ErrorRow
 from tierwise.orchestrate.server import tellable
 from tierwise.report import PlanComparison, RunSummary
 from tierwise.report.attention import Attention, attention_items
-from tierwise.report.causes import by_cause, faults_in_words
+from tierwise.report.causes import by_cause, faults_in_words, remedy_for
 from tierwise.report.figures import ProjectFacts
 from tierwise.report.interval import interval
 from tierwise.text.amounts import rounded, usd
@@ -85,7 +85,7 @@ def attention(summary: RunSummary) -> str:
     """
     run = summary.run
     lines = [
-        f"# {run.deferred} of {run.documents} documents wait",
+        f"# {run.deferred + run.in_batches} of {run.documents} documents wait",
         "",
         f"Run `{run.id}`: {summary.headline()}.",
         "",
@@ -96,6 +96,10 @@ def attention(summary: RunSummary) -> str:
         if faults:
             lines += [f"Calls ended in: {faults}.", ""]
         lines += [remedy.text.replace("RUN", run.id), "", *_listed(rows), ""]
+    if run.in_batches:
+        remedy = remedy_for("batch")
+        lines += [f"## {remedy.title}: {run.in_batches}", ""]
+        lines += [remedy.text.replace("RUN", run.id), ""]
     others = _others(summary)
     if others:
         lines += ["## Worth a look", ""]

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FAILED = "Failed"  # the name that automations on failed runs look for
 NEEDS_ATTENTION = "NeedsAttention"
 NOTHING_NEW = "NothingNew"
+IN_BATCHES = "WaitsForBatches"
 _SECONDS_BETWEEN_UPDATES = 2.0  # of a bar
 
 

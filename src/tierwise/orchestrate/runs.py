@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
@@ -24,7 +24,7 @@ from prefect.runtime import flow_run
 from tierwise.cascade import RunContext
 from tierwise.documents import Origin
 from tierwise.documents.spool import Spool, SpoolFolder
-from tierwise.engine import StepRunner
+from tierwise.engine import RunOptions, StepRunner
 from tierwise.errors import Misuse
 from tierwise.ledger import RunState
 from tierwise.orchestrate.alert_watch import alerts_watched, report_waiting
@@ -38,6 +38,7 @@ from tierwise.orchestrate.mapped_batches import ReadingThread
 from tierwise.orchestrate.pause_for_top_up import ask_by_pausing
 from tierwise.orchestrate.prefect_ui import (
     FAILED,
+    IN_BATCHES,
     NEEDS_ATTENTION,
     NOTHING_NEW,
     FinalState,
@@ -49,11 +50,13 @@ from tierwise.orchestrate.prefect_ui import (
 )
 from tierwise.orchestrate.process_state import STATE, step_runner
 from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
+from tierwise.orchestrate.run_options import recorded_parameters
 from tierwise.orchestrate.server import wait_until_recorded
 from tierwise.plan import take_plan
+from tierwise.policy.transport import TransportSetting
 from tierwise.records import Batch, Order
 from tierwise.report import RunSummary, summarize_run
-from tierwise.report.causes import by_cause
+from tierwise.report.causes import by_cause, command_to_resume
 from tierwise.text.amounts import plural
 
 
@@ -163,11 +166,16 @@ def recorded_run(
     patience: timedelta | None = None,
     order: Order | None = None,
     tags: Mapping[str, str] | None = None,
+    transport: TransportSetting | None = None,
+    detach: bool = False,
 ) -> Iterator[Run]:
     """Record everything that steps do inside this block as one run, under one budget.
 
     `budget_usd` is in USD; None is no limit. `within` sets a deadline that routes may look at
-    (`minutes_left_max`), and after which no document waits for a model. `patience` is how long
+    (`minutes_left_max`), and after which no document waits for a model; with it, calls go in
+    provider batches where there is time enough. `transport` is how calls go, whatever the routes
+    say. With `detach`, the run ends once its calls are in provider batches, and the next run of the
+    flow with these parameters, or `tierwise resume`, goes on with it. `patience` is how long
     documents wait for a model that does not answer (default: the project's setting). With `order`
     "depth", a batch goes through all steps before new batches begin; with "breadth", all batches go
     through a step before the next one begins (default: the project's setting). `tags` say whose run
@@ -178,13 +186,18 @@ def recorded_run(
     configure_prefect_logging()
     runner = step_runner()
     budget = None if budget_usd is None else Decimal(str(budget_usd))
-    deadline = None if within is None else time.time() + within.total_seconds()
     patience_s = None if patience is None else patience.total_seconds()
+    options = RunOptions(
+        within=within or runner.options.within,
+        transport=_checked_transport(transport or runner.options.transport),
+        detach=detach or runner.options.detach,
+        continues=runner.options.continues,
+    )
     context = _start(
         runner,
         flow_run_id,
+        options,
         budget=budget,
-        deadline=deadline,
         patience_s=patience_s,
         order=_checked_order(order),
         tags=tags,
@@ -212,10 +225,7 @@ def recorded_run(
             runner.finish_run(context, state)
         raise
     else:
-        failed = run.summary().failed
-        runner.finish_run(
-            context, "waiting" if failed else "completed", folders_of(run)
-        )
+        runner.finish_run(context, _final_state(run), folders_of(run))
         move_files_of_run(run)
         if flow_run_id:
             _publish(run, flow_run_id)
@@ -239,17 +249,27 @@ def current_run() -> Run:
 def _start(
     runner: StepRunner,
     flow_run_id: str | None,
+    options: RunOptions,
     *,
     budget: Decimal | None,
-    deadline: float | None,
     patience_s: float | None,
     order: Order | None,
     tags: Mapping[str, str] | None,
 ) -> RunContext:
-    """Put a new run on record, with the plan that was made for it."""
+    """Put a new run on record, with the plan that was made for it, or go on with an earlier one."""
     restore_suspended(runner)
     flow = flow_run.get_flow_name()
     parameters = flow_run.get_parameters() or {}
+    on_record = recorded_parameters(parameters, runner.options)
+    continues = options.continues
+    if continues is None and options.detach and flow and STATE.dry_run is None:
+        continues = runner.ledger.detached.same(flow, on_record)
+    deadline = None
+    if options.within is not None:
+        began = time.time()
+        if continues:
+            began = runner.ledger.runs.resolve(continues).started_at
+        deadline = began + options.within.total_seconds()
     plan = None
     if flow:
         texts = {name: str(value) for name, value in parameters.items()}
@@ -257,7 +277,7 @@ def _start(
     return runner.start_run(
         flow or "script",
         budget_usd=budget,
-        parameters={name: _as_json(value) for name, value in parameters.items()},
+        parameters=on_record,
         flow_run_id=flow_run_id,
         flow_run_name=flow_run.get_name(),
         tags=tags,
@@ -266,7 +286,26 @@ def _start(
         order=order,
         plan=plan,
         ask=ask_by_pausing() if flow_run_id else None,
+        transport=options.transport,
+        detached=options.detach,
+        continues=continues,
     )
+
+
+def _final_state(run: Run) -> RunState:
+    """Return the state of a run whose flow has come to its end."""
+    summary = run.summary()
+    if summary.run.in_batches:
+        return "detached"
+    return "waiting" if summary.failed else "completed"
+
+
+def _checked_transport(transport: TransportSetting | None) -> TransportSetting | None:
+    """Return the transport. Raises Misuse for another word, which a flow's parameter may hold."""
+    settings = get_args(TransportSetting)
+    if transport is None or transport in settings:
+        return transport
+    raise Misuse(f"transport is '{transport}'; write {', '.join(settings)}")
 
 
 def _checked_order(order: Order | None) -> Order | None:
@@ -275,13 +314,6 @@ def _checked_order(order: Order | None) -> Order | None:
     if order is None or order in orders:
         return order
     raise Misuse(f"order is '{order}'; write {' or '.join(orders)}")
-
-
-def _as_json(value: Any) -> Any:
-    """Return a parameter as JSON's own types; a path and the like as text."""
-    if value is None or isinstance(value, bool | int | float | str | list | dict):
-        return value
-    return str(value)
 
 
 def _publish(run: Run, flow_run_id: str) -> None:
@@ -304,6 +336,12 @@ def _publish(run: Run, flow_run_id: str) -> None:
         return
     with warn_on_failure():
         publish_summary(summary)
+    if summary.run.in_batches and not summary.failed:
+        in_batches = plural(summary.run.in_batches, "document")
+        message = f"{in_batches} in provider batches: {command_to_resume(run.id)}"
+        waiting = StateType.COMPLETED, IN_BATCHES, message
+        set_final_state(flow_run_id, FinalState(*waiting, tag=IN_BATCHES))
+        return
     if not summary.run.deferred:
         return
     key = key_of(summary.flow, "attention")

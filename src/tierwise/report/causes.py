@@ -126,6 +126,12 @@ REMEDIES: Mapping[Cause, Remedy] = {
         "the outcome of every document and step",
         "The step's `only=` left them out; nothing has to be done.",
     ),
+    "batch": Remedy(
+        "In provider batches",
+        "tierwise resume RUN",
+        "collect the answers that are there, and go on",
+        "`tierwise resume RUN` collects the answers that are there, and goes on with the next steps.",
+    ),
     "reviewer": Remedy(
         "Rejected by a reviewer",
         _SHOW,
@@ -189,6 +195,11 @@ def command_for(remedy: Remedy, run: RunRow, row: DeferredRow, again: str) -> st
         "AGAIN": again,
     }
     return " ".join(words.get(word, word) for word in remedy.command.split())
+
+
+def command_to_resume(run_id: str) -> str:
+    """Return the command that goes on with a run whose calls are in provider batches."""
+    return REMEDIES["batch"].command.replace("RUN", run_id)
 
 
 def faults_in_words(

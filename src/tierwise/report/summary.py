@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tierwise.ledger import DeferredRow, Ledger, RunRow, SummaryRow
 
 
+IN_BATCHES = 3  # the exit code of a run that goes on once its provider batches are over
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanComparison:
     """The plan for one step on one model compared with the run. Costs are USD, None when unknown.
@@ -88,6 +91,8 @@ class RunSummary:
         """Return the run in one line."""
         run = self.run
         documents = [f"{run.documents} documents", f"{run.deferred} deferred"]
+        if run.in_batches:
+            documents.append(f"{run.in_batches} in batches")
         if not run.documents:
             documents = [self.empty()]
         parts = [*documents, f"{run.attempts} calls"]
@@ -162,8 +167,13 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """The exit code for a script that runs the flow: 1 for a failed run, else 0."""
-        return 1 if self.failed else 0
+        """The exit code for a script that runs the flow.
+
+        1 for a failed run, 3 for one whose documents wait for provider batches, else 0.
+        """
+        if self.failed:
+            return 1
+        return IN_BATCHES if self.run.in_batches else 0
 
     def empty(self) -> str:
         """Return why no document went through the run, in words; empty where one did."""

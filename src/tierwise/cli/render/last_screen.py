@@ -11,7 +11,12 @@ import typer
 
 from tierwise.report.attention import command_again
 from tierwise.report.build import total_saving_of
-from tierwise.report.causes import by_cause, command_for
+from tierwise.report.causes import (
+    REMEDIES,
+    by_cause,
+    command_for,
+    command_to_resume,
+)
 from tierwise.report.figures import ProjectFacts
 from tierwise.text.amounts import plural, usd
 
@@ -111,7 +116,10 @@ def _what_happened(
     if nothing:
         return [f"  {nothing[0].upper()}{nothing[1:]}.", *_left_out(engine)]
     documents = plural(run.documents, "document")
-    lines = [f"  {documents}: {run.accepted} accepted, {run.deferred} deferred."]
+    counts = f"{run.accepted} accepted, {run.deferred} deferred"
+    if run.in_batches:
+        counts += f", {run.in_batches} in provider batches"
+    lines = [f"  {documents}: {counts}."]
     for step in summary.outcomes:
         parts = [
             _model_part(row, engine, certified)
@@ -125,6 +133,9 @@ def _what_happened(
         deferred = summary.outcomes[step].get("deferred", 0)
         if deferred:
             parts.append(f"{deferred} deferred")
+        in_batches = summary.outcomes[step].get("waiting", 0)
+        if in_batches:
+            parts.append(f"{in_batches} in batches")
         lines.append(f"  {step}: {', '.join(parts) or 'nothing'}.")
     lines += _free_and_proven(summary, engine, certified)
     return lines + _left_out(engine)
@@ -202,6 +213,8 @@ def _why(summary: RunSummary) -> list[str]:
     if summary.deferred:
         return []
     accepted = sum(counts.get("accepted", 0) for counts in summary.outcomes.values())
+    if summary.run.in_batches:
+        return []
     if accepted:
         return ["  Each answer of the first model in its route passed all checks."]
     if summary.run.documents:
@@ -225,7 +238,18 @@ def _what_waits(summary: RunSummary) -> list[str]:
     lines = []
     for remedy, cause, rows in by_cause(summary.deferred):
         lines += _why_deferred(remedy, cause, rows)
+    if summary.run.in_batches:
+        lines = [*_in_batches(summary), *lines]
     return lines or ["  Nothing waits for a person."]
+
+
+def _in_batches(summary: RunSummary) -> list[str]:
+    """Return what is in provider batches, and what happens to it."""
+    run = summary.run
+    title = REMEDIES["batch"].title
+    return [
+        f"  {title}: {plural(run.in_batches, 'document')}. They go on when the run is resumed.",
+    ]
 
 
 def _what_it_cost(summary: RunSummary, engine: Engine) -> list[str]:
@@ -301,6 +325,9 @@ def _next_commands(summary: RunSummary, examples: list[OutcomeRow]) -> list[str]
             "the outcome of every document and step",
         )
     ]
+    if summary.run.in_batches:
+        resume = command_to_resume(run_id)
+        commands.insert(0, (resume, REMEDIES["batch"].purpose))
     for remedy, _, rows in _most_first(summary.deferred):
         again = command_again(summary.run)
         command = command_for(remedy, summary.run, rows[0], again)

@@ -696,6 +696,7 @@ def _documents(run_ids: list[str]) -> _Query:
             CURRENT.c.run_id,
             any_is("accepted").label("accepted"),
             any_is("deferred").label("deferred"),
+            any_is("waiting").label("in_batches"),
         )
         .where(CURRENT.c.run_id.in_(run_ids))
         .group_by(CURRENT.c.run_id, CURRENT.c.document_id)
@@ -705,8 +706,11 @@ def _documents(run_ids: list[str]) -> _Query:
         one.c.run_id,
         func.count().label("documents"),
         func.sum(one.c.deferred).label("deferred"),
-        # Both are 1 or 0: accepted somewhere, and deferred nowhere.
-        func.sum(one.c.accepted * (1 - one.c.deferred)).label("accepted"),
+        func.sum(one.c.in_batches).label("in_batches"),
+        # All are 1 or 0: accepted somewhere, and deferred or waiting nowhere.
+        func.sum(one.c.accepted * (1 - one.c.deferred) * (1 - one.c.in_batches)).label(
+            "accepted"
+        ),
     ).group_by(one.c.run_id)
 
 
@@ -735,6 +739,7 @@ def _run_row(run: Any, spent: Any, documents: Any, lost: Sequence[Attempt]) -> R
         documents=documents.documents if documents else 0,
         accepted=int(documents.accepted) if documents else 0,
         deferred=int(documents.deferred) if documents else 0,
+        in_batches=int(documents.in_batches) if documents else 0,
         attempts=(spent.attempts if spent else 0) + len(lost),
         reused=spent.reused if spent else 0,
         cost_known=known,

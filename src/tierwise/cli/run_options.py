@@ -1,0 +1,54 @@
+"""The options of `tierwise run` and `tierwise plan` that every flow has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, get_args
+
+from tierwise.errors import Misuse, unknown_name
+from tierwise.text.durations import duration
+
+if TYPE_CHECKING:
+    from tierwise.engine import RunOptions
+
+
+def given_options(
+    within: str | None, transport: str | None, *, detach: bool = False
+) -> RunOptions:
+    """Return a command's options. Raises Misuse for a time or a transport that is none."""
+    from tierwise.engine import RunOptions
+    from tierwise.policy.transport import TransportSetting
+
+    settings = get_args(TransportSetting)
+    if transport is not None and transport not in settings:
+        raise Misuse(unknown_name("transport", transport, settings))
+    return RunOptions(
+        within=None if within is None else _time(within),
+        transport=transport,  # type: ignore[arg-type] # one of the settings
+        detach=detach,
+    )
+
+
+def with_options(known: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    """Return the options that a flow has parameters for."""
+    given: dict[str, Any] = {}
+    if options.within is not None:
+        given["within"] = options.within
+    if options.transport is not None:
+        given["transport"] = options.transport
+    if options.detach:
+        given["detach"] = True
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _time(text: str) -> timedelta:
+    seconds = duration(text)
+    if not seconds:
+        raise Misuse(
+            f"--within takes a time with its unit, such as 6h or 90min, not '{text}'"
+        )
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise Misuse(f"--within {text}: too long; write some days at most") from None
