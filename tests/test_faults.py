@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tierwise import errors
-from tierwise.cascade.faults import CAUSES, DECISIONS, NEVER_BILLED, decision
-from tierwise.errors import CallError, ModelUnavailable, TierwiseError
+from tierwise.cascade.faults import (
+    BATCH_DECISIONS,
+    CAUSES,
+    DECISIONS,
+    NEVER_BILLED,
+    batch_decision,
+    decision,
+)
+from tierwise.errors import BatchError, CallError, ModelUnavailable, TierwiseError
 
 
 def below(kind: type[TierwiseError]) -> list[type[TierwiseError]]:
@@ -34,6 +41,20 @@ def test_every_fault_of_a_call_has_a_decision(kind: type[TierwiseError]) -> None
 
 def test_there_is_no_decision_for_what_is_no_fault_of_a_call() -> None:
     assert set(DECISIONS) == set(FAULTS)
+
+
+@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)
+def test_every_fault_has_a_decision_for_batches(kind: type[TierwiseError]) -> None:
+    decided = batch_decision(instance(kind))
+    assert decided in ("retry", "split", "online", "defer", "stop")
+    assert set(BATCH_DECISIONS) == set(FAULTS)
+
+
+def test_a_fault_of_a_batch_alone_stops_no_model() -> None:
+    """Only what online calls meet too takes a model out; a person's cancellation is kept."""
+    for kind in below(BatchError):
+        assert batch_decision(instance(kind)) != "stop"
+    assert batch_decision(instance(errors.BatchCancelled)) == "defer"
 
 
 def test_every_fault_of_a_call_says_what_its_document_waits_for() -> None:

@@ -57,7 +57,7 @@ async def respond(
     query = {
         name: values[0] for name, values in parse_qs(incoming.query_string).items()
     }
-    for pattern, handler in _ROUTES[method]:
+    for pattern, handler in _ROUTES.get(method, ()):
         match = re.fullmatch(pattern, path)
         if match is not None:
             body = await incoming.read()
@@ -216,6 +216,305 @@ async def _openai_list(
     standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: dict[str, str]
 ) -> web.StreamResponse:
     return await _listed(standin, incoming, query, _openai_batch, "after")
+
+
+# Mistral.
+
+
+async def _mistral_create(
+    standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: Any
+) -> web.StreamResponse:
+    from tests.kit.batch_standin import Item
+
+    wanted = orjson.loads(body)
+    content = standin.stored.get(wanted["input_files"][0])
+    assert isinstance(content, bytes)
+    items = [Item(line["custom_id"], line["body"]) for line in _lines_of(content)]
+    refused = await _refused(standin, incoming, "create", len(items))
+    if refused is not None:
+        return refused
+    key = (wanted.get("metadata") or {}).get("tierwise_batch")
+
+    def make() -> StandinBatch:
+        window = min(wanted["timeout_hours"] * 3600, standin.window_s)
+        batch = standin.make("mistral", wanted["model"], key, items, window)
+        batch.files["input"] = wanted["input_files"][0]
+        return batch
+
+    return await _made(standin, incoming, make, _mistral_job)
+
+
+def _mistral_job(standin: BatchStandin, batch: StandinBatch) -> dict[str, Any]:
+    _write_files(standin, batch, _openai_line)
+    done = batch.state != "open"
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "input_files": [batch.files["input"]],
+        "metadata": {"tierwise_batch": batch.key} if batch.key else {},
+        "endpoint": "/v1/chat/completions",
+        "model": batch.model,
+        "output_file": batch.files.get("output"),
+        "error_file": batch.files.get("error"),
+        "errors": batch.errors,
+        "status": _MISTRAL_STATES[batch.state],
+        "created_at": int(batch.created),
+        "total_requests": len(batch.items),
+        "completed_requests": len(batch.answers) if done else 0,
+        "succeeded_requests": len(batch.good) if done else 0,
+        "failed_requests": len(batch.bad) if done else 0,
+        "completed_at": int(batch.ended) if batch.ended is not None else None,
+    }
+
+
+async def _mistral_list(
+    standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: dict[str, str]
+) -> web.StreamResponse:
+    order = standin.take_order("list")
+    if order is not None:
+        return await _fault(incoming, order.details["fault"])
+    jobs = [batch for batch in standin.all_current() if batch.api == "mistral"]
+    size = int(query["page_size"])
+    begin = int(query["page"]) * size
+    page = [_mistral_job(standin, batch) for batch in jobs[begin : begin + size]]
+    return _json({"object": "list", "data": page, "total": len(jobs)})
+
+
+# Anthropic.
+
+
+async def _anthropic_create(
+    standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: Any
+) -> web.StreamResponse:
+    from tests.kit.batch_standin import Item
+
+    refused = await _refused(standin, incoming, "upload")
+    if refused is not None:
+        return refused
+    if standin.max_bytes is not None and len(body) > standin.max_bytes:
+        return await _fault(incoming, status(413, "Request exceeds the maximum size"))
+    wanted = orjson.loads(body)
+    items = [Item(each["custom_id"], each["params"]) for each in wanted["requests"]]
+    refused = await _refused(standin, incoming, "create", len(items))
+    if refused is not None:
+        return refused
+    model = items[0].body["model"]
+    assert "anthropic-version" in incoming.headers
+
+    def make() -> StandinBatch:
+        return standin.make("anthropic", model, None, items, standin.window_s)
+
+    return await _made(standin, incoming, make, _anthropic_batch)
+
+
+def _anthropic_batch(standin: BatchStandin, batch: StandinBatch) -> dict[str, Any]:
+    kinds = [answer.kind for answer in batch.answers]
+    done = not batch.is_open
+    errored = sum(a.status >= 300 for a in batch.answers if a.kind == "answered")
+    counts = {
+        "processing": 0 if done else len(batch.items),
+        "succeeded": len(batch.good) if done else 0,
+        "errored": errored if done else 0,
+        "canceled": kinds.count("cancelled"),
+        "expired": kinds.count("expired"),
+    }
+    states = {"open": "in_progress", "cancelling": "canceling"}
+    return {
+        "id": batch.id,
+        "type": "message_batch",
+        "processing_status": states.get(batch.state, "ended"),
+        "request_counts": counts,
+        "created_at": _iso(batch.created),
+        "expires_at": _iso(batch.expires),
+        "ended_at": _iso(batch.ended),
+        "cancel_initiated_at": _iso(batch.cancel_asked),
+        "archived_at": None,
+        "results_url": f"https://elsewhere.example/{batch.id}" if done else None,
+    }
+
+
+def _anthropic_line(answer: ItemAnswer) -> dict[str, Any]:
+    if answer.kind == "expired":
+        result: dict[str, Any] = {"type": "expired"}
+    elif answer.kind == "cancelled":
+        result = {"type": "canceled"}
+    elif answer.status < 300:
+        result = {"type": "succeeded", "message": _body(answer)}
+    else:
+        names = {400: "invalid_request_error", 429: "rate_limit_error"}
+        kind = names.get(answer.status, "api_error")
+        given = _body(answer)
+        message = given["error"]["message"] if isinstance(given, dict) else "failed"
+        error = {"type": kind, "message": message}
+        result = {"type": "errored", "error": {"type": "error", "error": error}}
+    return {"custom_id": answer.custom_id, "result": result}
+
+
+async def _anthropic_results(
+    standin: BatchStandin,
+    incoming: web.BaseRequest,
+    body: bytes,
+    query: Any,
+    own_id: str,
+) -> web.StreamResponse:
+    order = standin.take_order("results")
+    if order is not None:
+        return await _fault(incoming, order.details["fault"])
+    batch = standin.current(own_id)
+    is_gone = batch is None or any(
+        batch.ordered(name) is not None for name in ("results_gone", "results_missing")
+    )
+    if batch is None or batch.is_open or is_gone:
+        return await _fault(incoming, status(404, "the results are not available"))
+    lines = lines_with_faults(batch, batch.answers, _anthropic_line)
+    return await _stream(standin, incoming, lines)
+
+
+async def _anthropic_list(
+    standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: dict[str, str]
+) -> web.StreamResponse:
+    return await _listed(standin, incoming, query, _anthropic_batch, "after_id")
+
+
+async def _anthropic_delete(
+    standin: BatchStandin,
+    incoming: web.BaseRequest,
+    body: bytes,
+    query: Any,
+    own_id: str,
+) -> web.StreamResponse:
+    standin.deleted.append(own_id)
+    return _json({"id": own_id, "type": "message_batch_deleted"})
+
+
+# Gemini.
+
+
+async def _gemini_upload(
+    standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: dict[str, str]
+) -> web.StreamResponse:
+    refused = await _refused(standin, incoming, "upload")
+    if refused is not None:
+        return refused
+    if incoming.headers["x-goog-upload-command"] == "start":
+        size = int(incoming.headers["x-goog-upload-header-content-length"])
+        if standin.max_bytes is not None and size > standin.max_bytes:
+            return await _fault(incoming, status(413, "The file is too large"))
+        address = f"{standin.url}{incoming.path}?upload_id=1"
+        return web.Response(headers={"X-Goog-Upload-URL": address})
+    file_id = standin.store("input.jsonl", body)
+    return _json({"file": {"name": f"files/{file_id}"}})
+
+
+async def _gemini_create(
+    standin: BatchStandin,
+    incoming: web.BaseRequest,
+    body: bytes,
+    query: Any,
+    model: str,
+) -> web.StreamResponse:
+    from tests.kit.batch_standin import Item
+
+    wanted = orjson.loads(body)["batch"]
+    file_name = wanted["input_config"]["file_name"]
+    content = standin.stored.get(file_name.removeprefix("files/"))
+    assert isinstance(content, bytes)
+    items = [Item(line["key"], line["request"]) for line in _lines_of(content)]
+    refused = await _refused(standin, incoming, "create", len(items))
+    if refused is not None:
+        return refused
+
+    def make() -> StandinBatch:
+        key = wanted["display_name"]
+        batch = standin.make("gemini", model, key, items, standin.window_s)
+        batch.files["input"] = file_name.removeprefix("files/")
+        return batch
+
+    return await _made(standin, incoming, make, _gemini_batch)
+
+
+def _gemini_batch(standin: BatchStandin, batch: StandinBatch) -> dict[str, Any]:
+    _write_files(standin, batch, _gemini_line)
+    done = not batch.is_open
+    # Gemini has one file for all, and none where nothing was answered.
+    files = [batch.files.get(name) for name in ("output", "error")]
+    named = [f"files/{each}" for each in files if each]
+    stats = {
+        "requestCount": str(len(batch.items)),
+        "successfulRequestCount": str(len(batch.good) if done else 0),
+        "failedRequestCount": str(len(batch.bad) if done else 0),
+        "pendingRequestCount": str(0 if done else len(batch.items)),
+    }
+    metadata = {
+        "model": f"models/{batch.model}",
+        "displayName": batch.key or "",
+        "createTime": _iso(batch.created),
+        "endTime": _iso(batch.ended),
+        "batchStats": stats,
+        "state": _GEMINI_STATES[batch.state],
+        "inputConfig": {"fileName": f"files/{batch.files.get('input')}"},
+        "name": batch.id,
+    }
+    entry: dict[str, Any] = {"name": batch.id, "metadata": metadata, "done": done}
+    if named:
+        metadata["output"] = {"responsesFile": named[-1]}
+        entry["response"] = {"responsesFile": named[0]}
+    if batch.errors:
+        codes = {"token_limit_exceeded": 8, "internal_error": 13}
+        entry["error"] = {"code": codes.get(batch.errors[0]["code"], 3), "message": "x"}
+    return entry
+
+
+def _gemini_line(answer: ItemAnswer) -> dict[str, Any]:
+    if answer.kind == "answered" and answer.status < 300:
+        return {"key": answer.custom_id, "response": _body(answer)}
+    codes = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 500: 13, 503: 14}
+    code = codes.get(answer.status, 13)
+    if answer.kind != "answered":
+        code = 1
+    return {"key": answer.custom_id, "error": {"code": code, "message": "ordered"}}
+
+
+async def _gemini_list(
+    standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: dict[str, str]
+) -> web.StreamResponse:
+    order = standin.take_order("list")
+    if order is not None:
+        return await _fault(incoming, order.details["fault"])
+    batches = [each for each in standin.all_current() if each.api == "gemini"]
+    begin = int(query.get("pageToken", 0))
+    page = batches[begin : begin + standin.page_size]
+    answer: dict[str, Any] = {
+        "operations": [_gemini_batch(standin, batch) for batch in page]
+    }
+    if begin + len(page) < len(batches):
+        answer["nextPageToken"] = str(begin + len(page))
+    return _json(answer)
+
+
+async def _gemini_cancel(
+    standin: BatchStandin,
+    incoming: web.BaseRequest,
+    body: bytes,
+    query: Any,
+    own_id: str,
+) -> web.StreamResponse:
+    batch = standin.current(own_id)
+    if batch is None:
+        return await _fault(incoming, status(404, "No such batch"))
+    standin.cancel(batch)
+    return _json({})
+
+
+async def _gemini_delete(
+    standin: BatchStandin,
+    incoming: web.BaseRequest,
+    body: bytes,
+    query: Any,
+    own_id: str,
+) -> web.StreamResponse:
+    standin.deleted.append(own_id)
+    return _json({})
 
 
 # The parts that the formats share.
@@ -450,17 +749,37 @@ def _routed(
 
 
 _ID = r"([\w.:-]+)"
+_GEMINI_ID = r"(batches/[\w.-]+)"
 _ROUTES: dict[str, list[tuple[str, Any]]] = {
     "POST": [
+        (r"/upload/v1beta/files", _gemini_upload),
+        (r".*/v1beta/models/([\w.-]+):batchGenerateContent", _gemini_create),
+        (rf".*/v1beta/{_GEMINI_ID}:cancel", _gemini_cancel),
+        (r".*/messages/batches", _anthropic_create),
+        (rf".*/messages/batches/{_ID}/cancel", _routed(_cancelled, _anthropic_batch)),
+        (r".*/batch/jobs", _mistral_create),
+        (rf".*/batch/jobs/{_ID}/cancel", _routed(_cancelled, _mistral_job)),
         (r".*/files", _upload),
         (rf".*/batches/{_ID}/cancel", _routed(_cancelled, _openai_batch)),
         (r".*/batches", _openai_create),
     ],
     "GET": [
+        (rf"/download/v1beta/files/{_ID}:download", _content),
+        (rf".*/v1beta/{_GEMINI_ID}", _routed(_status, _gemini_batch)),
+        (r".*/v1beta/batches", _gemini_list),
+        (rf".*/messages/batches/{_ID}/results", _anthropic_results),
+        (rf".*/messages/batches/{_ID}", _routed(_status, _anthropic_batch)),
+        (r".*/messages/batches", _anthropic_list),
+        (rf".*/batch/jobs/{_ID}", _routed(_status, _mistral_job)),
+        (r".*/batch/jobs", _mistral_list),
         (rf".*/files/{_ID}/content", _content),
         (rf".*/files/{_ID}", _file),
         (rf".*/batches/{_ID}", _routed(_status, _openai_batch)),
         (r".*/batches", _openai_list),
     ],
-    "DELETE": [(rf".*/files/{_ID}", _delete_file)],
+    "DELETE": [
+        (rf".*/v1beta/{_GEMINI_ID}", _gemini_delete),
+        (rf".*/messages/batches/{_ID}", _anthropic_delete),
+        (rf".*/files/{_ID}", _delete_file),
+    ],
 }

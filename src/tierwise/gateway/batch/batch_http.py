@@ -33,6 +33,7 @@ class BatchHttp:
     connections: ConnectionPool
     resolved: ResolvedModel
     base: str
+    call_url: str = field(repr=False)  # of an online call
     headers: Mapping[str, str] = field(repr=False)
     quotable: Sequence[Message] = field(default=(), repr=False)
 
@@ -49,6 +50,8 @@ class BatchHttp:
         path: str,
         body: Sequence[bytes] = (),
         headers: Mapping[str, str] | None = None,
+        *,
+        allows_empty: bool = False,
     ) -> Answer:
         """Send a body in parts, and return the JSON object of the answer. Raises CallError."""
         exchange = self._exchange()
@@ -59,7 +62,9 @@ class BatchHttp:
         longest = max(
             self._timeout_s, _SHORTEST_UPLOAD_S if size else 0, size / _BYTES_A_SECOND
         )
-        return await self._answer(stage, exchange, sending, longest)
+        return await self._answer(
+            stage, exchange, sending, longest, allows_empty=allows_empty
+        )
 
     async def delete(self, stage: Stage, path: str) -> Answer:
         """Delete what is at a path. Raises CallError."""
@@ -123,6 +128,8 @@ class BatchHttp:
         exchange: HttpExchange,
         sending: Awaitable[None],
         timeout_s: float,
+        *,
+        allows_empty: bool = False,
     ) -> Answer:
         try:
             with self._translated(exchange):
@@ -136,7 +143,8 @@ class BatchHttp:
                     ) from None
                 if exchange.status is None or exchange.status >= 300:
                     raise ErrorStatus
-                if stage != "delete" and not exchange.body:
+                is_empty = not exchange.body and not allows_empty
+                if stage not in ("cancel", "delete") and is_empty:
                     message = "the batch API's answer is no JSON object"
                     raise BadReply(message, model=self.model)
         except CallError as error:
@@ -159,6 +167,10 @@ class Answer:
     body: Mapping[str, Any] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     server_time: float
+
+    def part(self, entry: Mapping[str, Any]) -> Answer:
+        """Return one entry of a list as an answer of its own."""
+        return Answer(entry, self.headers, self.server_time)
 
 
 def _server_time(headers: Mapping[str, str]) -> float:

@@ -210,8 +210,14 @@ class BatchDoor:
         style: BatchFormat,
         requests: Sequence[PreparedRequest],
     ) -> BatchHttp:
-        base = style.base(requests[0].url)
-        return BatchHttp(self._connections, resolved, base, _joined_headers(requests))
+        url = requests[0].url
+        return BatchHttp(
+            self._connections,
+            resolved,
+            style.base(url),
+            url,
+            _joined_headers(requests),
+        )
 
     def _format(self, model: Model) -> BatchFormat:
         if model.batch is None:

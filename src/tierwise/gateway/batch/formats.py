@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,6 +78,18 @@ def find_format(api: str) -> BatchFormat:
         from tierwise.gateway.batch.openai import OpenAIBatches
 
         return OpenAIBatches()
+    if api == "anthropic":
+        from tierwise.gateway.batch.anthropic import AnthropicBatches
+
+        return AnthropicBatches()
+    if api == "mistral":
+        from tierwise.gateway.batch.mistral import MistralJobs
+
+        return MistralJobs()
+    if api == "gemini":
+        from tierwise.gateway.batch.gemini import GeminiBatches
+
+        return GeminiBatches()
     raise ValueError(f"no batch API named '{api}'")
 
 
@@ -107,6 +120,6 @@ def as_time(value: object) -> float | None:
     return None
 
 
-def size_of(lines: Sequence[bytes]) -> int:
-    """Return the bytes of some lines."""
-    return sum(map(len, lines))
+def by_server_clock(seconds: float, server_time: float) -> float:
+    """Return a time of our clock as the server's clock had it, whose time is known now."""
+    return seconds + server_time - time.time()

@@ -22,6 +22,7 @@ from tierwise.gateway.batch.formats import (
     MOST_PAGES,
     RawResult,
     as_time,
+    by_server_clock,
     checked_id,
 )
 from tierwise.gateway.batch.lines import as_count, as_mapping, as_text, read_line
@@ -90,11 +91,7 @@ class OpenAIBatches:
         self, http: BatchHttp, lines: Sequence[bytes], key: str
     ) -> ProviderBatch:
         """Upload the file, and make the batch."""
-        content_type, form = multipart({"purpose": "batch"}, _file_name(key), lines)
-        uploaded = await http.post(
-            "upload", "/files", form, {"content-type": content_type}
-        )
-        file_id = checked_id(uploaded.body.get("id"), http.model)
+        file_id = await upload_file(http, lines, key)
         settings = http.resolved.model.batch
         hours = settings.window_hours if settings else 24
         endpoint = orjson.loads(lines[0])["url"]
@@ -120,13 +117,15 @@ class OpenAIBatches:
             answer = await http.get("status", f"/batches?limit=100{after}")
             listed = answer.body.get("data")
             entries = [each for each in listed or () if isinstance(each, Mapping)]
+            # By the server's clock, as ours may be wrong.
+            begun = by_server_clock(since, answer.server_time) - FIND_MARGIN_S
             for entry in entries:
                 created = as_time(entry.get("created_at"))
-                is_older = created is not None and created < since - FIND_MARGIN_S
+                is_older = created is not None and created < begun
                 if not is_older and await self._is_ours(http, entry, key):
-                    return _batch(_part(answer, entry), http.model)
+                    return _batch(answer.part(entry), http.model)
             oldest = _oldest(entries)
-            is_over = oldest is not None and oldest < since - FIND_MARGIN_S
+            is_over = oldest is not None and oldest < begun
             if not entries or not answer.body.get("has_more") or is_over:
                 return None
             last = checked_id(entries[-1].get("id"), http.model)
@@ -181,7 +180,34 @@ class OpenAIBatches:
         answer = await http.get("status", _path(batch.id, http.model))
         entry = as_mapping(answer.body.get("job")) or answer.body
         names = ("input_file_id", "output_file_id", "error_file_id")
-        for file_id in filter(None, map(entry.get, names)):
+        await delete_files(http, [entry.get(name) for name in names])
+
+
+async def upload_file(http: BatchHttp, lines: Sequence[bytes], key: str) -> str:
+    """Upload the requests of a batch, and return the file's id. Raises CallError."""
+    content_type, form = multipart({"purpose": "batch"}, _file_name(key), lines)
+    headers = {"content-type": content_type}
+    uploaded = await http.post("upload", "/files", form, headers)
+    return checked_id(uploaded.body.get("id"), http.model)
+
+
+async def file_lines(
+    http: BatchHttp, batch: ProviderBatch, files: Sequence[str]
+) -> AsyncIterator[RawResult]:
+    """Yield the results in files. Raises BatchResultsGone where there is no file."""
+    if not files and batch.state == "ended" and batch.total:
+        raise batch_error(errors.BatchResultsGone, http.model, provider_id=batch.id)
+    for file_id in files:
+        path = f"/files/{quote(checked_id(file_id, http.model), safe='')}/content"
+        async for line in http.lines(path):
+            custom_id, value = read_line(line, "custom_id")
+            yield _result(custom_id, value)
+
+
+async def delete_files(http: BatchHttp, ids: Sequence[object]) -> None:
+    """Delete files, those that are gone already too."""
+    for file_id in ids:
+        if file_id:
             path = "/files/" + quote(checked_id(file_id, http.model), safe="")
             with suppress(errors.BatchResultsGone, errors.ModelGone):
                 await http.delete("delete", path)
@@ -193,10 +219,6 @@ def _file_name(key: str) -> str:
 
 def _path(provider_id: str, model: str) -> str:
     return "/batches/" + quote(checked_id(provider_id, model), safe="")
-
-
-def _part(answer: Answer, entry: Mapping[str, Any]) -> Answer:
-    return Answer(entry, answer.headers, answer.server_time)
 
 
 def _oldest(entries: Sequence[Mapping[str, Any]]) -> float | None:
