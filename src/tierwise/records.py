@@ -325,6 +325,69 @@ def id_in_run(source: str, own_id: str) -> str:
     return f"{source}//{own_id}"
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word that text recognition (OCR) read on a page.
+
+    `start` and `end` are its span in the document's text. `box` is left, top, right and bottom,
+    each from 0 to 1 of the page as it is displayed, from its top left corner.
+    """
+
+    text: str = field(repr=False)
+    start: int
+    end: int
+    box: tuple[float, float, float, float]
+    confidence: float  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageWords:
+    """The words of one page that text recognition read, in reading order.
+
+    `start` and `end` are the span of the page's text in the document's text. `width` and `height`
+    are those of the picture that was read, in pixels. `turn` is the clockwise turn, in degrees,
+    that made its text upright.
+    """
+
+    page: int  # counted from 1
+    width: int
+    height: int
+    start: int
+    end: int
+    words: tuple[Word, ...] = field(repr=False)
+    confidence: float  # 0 to 1: the mean of its letters
+    language: str | None = None
+    turn: int = 0
+
+    def moved(self, by: int) -> PageWords:
+        """Return the page with all its spans moved by N characters."""
+        words = tuple(
+            replace(word, start=word.start + by, end=word.end + by)
+            for word in self.words
+        )
+        return replace(self, start=self.start + by, end=self.end + by, words=words)
+
+
+def page_words(data: Mapping[str, Any]) -> PageWords:
+    """Return a page from its fields as plain JSON data."""
+    words = tuple(Word(**{**word, "box": tuple(word["box"])}) for word in data["words"])
+    return PageWords(**{**data, "words": words})
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """The file that a document's pages can be drawn from, as it was when it was read.
+
+    A document whose text is no longer the one of `text_hash`, such as a redacted one, has no pages
+    to show.
+    """
+
+    path: str
+    sha256: str
+    pages: int
+    text_hash: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Document:
     """One input. Missing sensitivity means restricted.
@@ -343,6 +406,10 @@ class Document:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     # the folder that it is from, below the project or absolute; empty for a program's own
     source: str = ""
+    # what text recognition read, page by page; none where the file has its text in letters
+    pages: tuple[PageWords, ...] = field(default=(), repr=False)
+    # None where there are no pages to look at, and once the text was changed
+    page_file: PageFile | None = field(default=None, repr=False)
 
     @cached_property
     def hash(self) -> str:
@@ -393,6 +460,13 @@ class Document:
         if outcome is None or outcome.status != "accepted":
             return None
         return outcome.value
+
+    def with_text(self, text: str) -> Document:
+        """Return this document with another text, such as a part of it or a redacted one.
+
+        It has no pages: their words and pictures are those of the whole text.
+        """
+        return replace(self, text=text, pages=(), page_file=None)
 
     def with_outcome(self, outcome: Outcome) -> Document:
         """Return this document with one more outcome."""

@@ -32,7 +32,7 @@ def parts_of(job: Job, document: Document) -> tuple[Document, ...]:
     if tokens is None or count_tokens(document.text) <= tokens:
         return (document,)
     pieces = split(document.text, tokens, overlap=int(tokens * OVERLAP))
-    return tuple(replace(document, text=piece) for piece in pieces)
+    return tuple(document.with_text(piece) for piece in pieces)
 
 
 def merged_outcome(step: Step, outcomes: Sequence[Outcome]) -> Outcome:

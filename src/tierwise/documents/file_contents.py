@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from tierwise.documents.readers import (
 from tierwise.documents.readers.archives import MOST_ARCHIVE_BYTES, MOST_MEMBERS
 from tierwise.documents.sources import printable_name
 from tierwise.errors import DocumentError
+from tierwise.records import PageFile
 
 _MOST_NESTED = 4  # files in files
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -53,6 +55,7 @@ class Content:
     """A file's bytes and where they are from.
 
     `parent` is the id of the document around it, and `declared` the sensitivity of all around it.
+    `path` is None for a file in a file.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Content:
     shard_id: str = ""
     depth: int = 0
     quota: _Quota = field(default_factory=_Quota)
+    path: Path | None = None
 
 
 @dataclass
@@ -136,7 +140,12 @@ class ContentReader:
         request = self.request(content.suffix)
         extracted = self.sandbox.extract(content.data, request)
         if extracted.is_document:
-            yield _inside(content, _raw(content.id, extracted))
+            raw = replace(
+                _raw(content.id, extracted),
+                pages=extracted.pages,
+                page_file=_page_file(content, extracted),
+            )
+            yield _inside(content, raw)
         for part in extracted.parts:
             if part.extracted or (part.problem and not part.name):
                 yield _inside(content, _raw_part(content.id, part))
@@ -206,6 +215,15 @@ def _raw(id_: str, extracted: Extracted) -> RawDocument:
         unread_pages=extracted.unread_pages,
         remedy=extracted.remedy,
     )
+
+
+def _page_file(content: Content, extracted: Extracted) -> PageFile | None:
+    """Return the file as one whose pages can be looked at; None where it has none."""
+    if content.path is None or not extracted.page_total:
+        return None
+    path = str(content.path.absolute())
+    digest = hashlib.sha256(content.data).hexdigest()
+    return PageFile(path, digest, extracted.page_total, text_hash="")
 
 
 def _raw_part(id_: str, part: Part) -> RawDocument:

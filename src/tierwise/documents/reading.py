@@ -41,6 +41,8 @@ from tierwise.records import (
     Document,
     Incomplete,
     Outcome,
+    PageFile,
+    PageWords,
     Sensitivity,
     id_in_run,
     text_hash,
@@ -356,6 +358,8 @@ def _finish_document(
         metadata=metadata,
         declared=(document.sensitivity,),
         unread=(incomplete,) if incomplete else (),
+        pages=document.pages,
+        page_file=document.page_file,
     )
     finished = finisher.finish(_limited(raw, max_bytes), {})
     return replace(
@@ -419,7 +423,13 @@ class _Finisher:
                 sensitivity=level,
             )
             return replace(empty, outcomes={"read": outcome})
-        document = replace(empty, text=text, language=detect(text))
+        document = replace(
+            empty,
+            text=text,
+            language=detect(text),
+            pages=_finished_pages(raw, text),
+            page_file=_finished_page_file(raw, text),
+        )
         # millions of them fit into memory
         short_hash = bytes.fromhex(document.hash)[:16]
         first_id = self._first_ids.setdefault(short_hash, full_id)
@@ -551,7 +561,8 @@ class _Reader:
                 )
                 yield from rows.documents()
             else:
-                content = Content(file.id, file.suffix, file.path.read_bytes())
+                data = file.path.read_bytes()
+                content = Content(file.id, file.suffix, data, path=file.path)
                 yield from self.contents.documents(content)
         except DocumentError as error:
             self._is_passing = isinstance(error, ConversionStopped)
@@ -596,6 +607,27 @@ def _metadata(
     if sensitivity_note:
         metadata["sensitivity_note"] = sensitivity_note
     return {clean(key): clean(value) for key, value in metadata.items()}
+
+
+def _finished_pages(raw: RawDocument, text: str) -> tuple[PageWords, ...]:
+    """Return the recognized pages with their spans in the finished text, and their languages."""
+    if not raw.pages:
+        return ()
+    # Finishing takes away white space around the text, and nothing else of these texts.
+    moved = len(raw.text) - len(raw.text.lstrip())
+    pages = []
+    for page in raw.pages:
+        words = page.moved(-moved)
+        language = detect(text[words.start : words.end])
+        pages.append(replace(words, language=words.language or language))
+    return tuple(pages)
+
+
+def _finished_page_file(raw: RawDocument, text: str) -> PageFile | None:
+    """Return the file of the pages, with the text that they belong to."""
+    if raw.page_file is None or raw.page_file.text_hash:
+        return raw.page_file
+    return replace(raw.page_file, text_hash=text_hash(text))
 
 
 def _why_incomplete(raw: RawDocument, incomplete: Incomplete) -> str:

@@ -11,14 +11,14 @@ import json
 import shutil
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from tierwise.errors import Misuse
-from tierwise.records import Batch, Document, Outcome
+from tierwise.records import Batch, Document, Outcome, PageFile, page_words
 from tierwise.text.private import FILE_MODE, FOLDER_MODE, open_private, private_folder
 
 _LOCK = "alive"  # held as long as the run lives; a folder whose lock is free is dead
@@ -120,6 +120,8 @@ def _to_json(document: Document) -> dict[str, Any]:
         "metadata": dict(document.metadata),
         "outcomes": outcomes,
         "source": document.source,
+        "pages": [asdict(page) for page in document.pages],
+        "page_file": asdict(document.page_file) if document.page_file else None,
     }
 
 
@@ -128,4 +130,11 @@ def _from_json(data: dict[str, Any]) -> Document:
     for fields in data.pop("outcomes"):
         outcome = Outcome(**fields)
         outcomes[outcome.step] = outcome
-    return Document(**data, outcomes=outcomes)
+    pages = tuple(page_words(page) for page in data.pop("pages"))
+    page_file = data.pop("page_file")
+    return Document(
+        **data,
+        outcomes=outcomes,
+        pages=pages,
+        page_file=PageFile(**page_file) if page_file else None,
+    )

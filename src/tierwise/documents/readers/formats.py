@@ -16,6 +16,9 @@ from tierwise.documents.readers.archives import read_zip
 from tierwise.documents.readers.html import read_html
 from tierwise.documents.readers.mail import read_mail
 from tierwise.documents.readers.own import read_own
+from tierwise.documents.readers.pages.pictures import read_picture
+from tierwise.documents.readers.pages.recognizer import Recognizer
+from tierwise.documents.readers.pages.rendering import PICTURES
 from tierwise.documents.readers.pdf import read_pdf
 from tierwise.documents.readers.results import Extracted
 from tierwise.documents.readers.settings import Request
@@ -23,12 +26,18 @@ from tierwise.documents.readers.unpacking import MOST_UNPACKED_BYTES
 from tierwise.documents.readers.word import read_docx
 from tierwise.errors import DocumentError
 
+# The formats of pages: what is not in letters is read by text recognition.
+PAGED: dict[str, Callable[[bytes, Recognizer | None], Extracted]] = {
+    ".pdf": read_pdf,
+    **dict.fromkeys(PICTURES, read_picture),
+}
 # These run in a child process with limits (`sandbox.py`), as their parsers are not trusted.
 CONVERTERS: dict[str, Callable[[bytes], Extracted]] = {
     ".docx": read_docx,
     ".htm": read_html,
     ".html": read_html,
     ".pdf": read_pdf,
+    **dict.fromkeys(PICTURES, read_picture),
 }
 WITH_SETTINGS: dict[str, Callable[[bytes, Request], Extracted]] = {
     ".eml": read_mail,
@@ -85,10 +94,13 @@ def why_not_accepted(suffix: str, request: Request) -> str:
     return f"files like this are not read; save it as one of {accepted}"
 
 
-def extract(data: bytes, request: Request | str) -> Extracted:
+def extract(
+    data: bytes, request: Request | str, recognizer: Recognizer | None = None
+) -> Extracted:
     """Convert the bytes of a file; a request may be the ending alone.
 
-    Raises DocumentError, and nothing else.
+    Pages without text in letters are read by the recognizer, if there is one. Raises DocumentError,
+    and nothing else.
     """
     if isinstance(request, str):
         request = Request(request)
@@ -101,6 +113,8 @@ def extract(data: bytes, request: Request | str) -> Extracted:
             extracted = read_own(data, request)
         elif suffix in WITH_SETTINGS:
             extracted = WITH_SETTINGS[suffix](data, request)
+        elif suffix in PAGED:
+            extracted = PAGED[suffix](data, recognizer)
         else:
             extracted = CONVERTERS[suffix](data)
     except DocumentError:

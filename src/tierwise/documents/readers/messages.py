@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from tierwise.documents.readers.results import Extracted, Part
 from tierwise.documents.readers.settings import ReadingSettings, Request
+from tierwise.records import page_words
 
 _LENGTH_BYTES = 8  # before each message
 
@@ -100,6 +102,8 @@ def parse_reply(data: Any, next_blob: Callable[[], bytes]) -> Extracted:
         data["remedy"],
         tuple(parts),
         data["is_document"],
+        tuple(page_words(page) for page in data["pages"]),
+        data["page_total"],
     )
 
 
@@ -130,4 +134,6 @@ def _to_json(extracted: Extracted, blobs: list[bytes]) -> dict[str, Any]:
         "remedy": extracted.remedy,
         "parts": parts,
         "is_document": extracted.is_document,
+        "pages": [asdict(page) for page in extracted.pages],
+        "page_total": extracted.page_total,
     }

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,11 @@ from pdfminer.pdfpage import PDFPage
 from pdfminer.pdftypes import PDFStream, dict_value, resolve1
 from pdfminer.utils import MATRIX_IDENTITY, Matrix, apply_matrix_pt
 
-from tierwise.documents.readers.page_numbers import is_page_number, line_key
+from tierwise.documents.readers.page_numbers import (
+    is_page_number,
+    line_key,
+    pages_named,
+)
 
 _SHORT_TEXT = 100  # letters: a header, a stamp, a caption
 _TITLE_SIZE = 24  # points
@@ -102,11 +106,15 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The pages of a file that are not in its text, in words, by the remedy."""
+    """The pages of a file, and those that are not in its text."""
 
     pages: tuple[Page, ...]
-    # for these, run text recognition
-    without_text: tuple[str, ...]
+    # with those that are missing from the file
+    total: int
+    # numbers of pages: without text of their own, pictures with little text, unknown letters
+    silent: tuple[int, ...]
+    with_little: tuple[int, ...]
+    garbled: tuple[int, ...]
     # for these, get a new copy
     damaged: tuple[str, ...]
     # other parts
@@ -116,6 +124,31 @@ class Survey:
     def needs_own_text(self) -> bool:
         """True if a page has to be left out or turned."""
         return any(page.failed or page.is_garbled or page.turn for page in self.pages)
+
+    @property
+    def to_recognize(self) -> tuple[int, ...]:
+        """The pages that text recognition can read."""
+        return tuple(sorted([*self.silent, *self.with_little, *self.garbled]))
+
+    def without_text(self, recognized: Collection[int] = ()) -> tuple[str, ...]:
+        """Say which pages have no text in letters, but for those that were recognized."""
+        of = f"of {self.total}"
+        silent = [page for page in self.silent if page not in recognized]
+        little = [page for page in self.with_little if page not in recognized]
+        garbled = [page for page in self.garbled if page not in recognized]
+        return (
+            *_phrase(silent, f"{of} has no text", f"{of} have no text"),
+            *_phrase(
+                little,
+                f"{of} is a picture with little text",
+                f"{of} are pictures with little text",
+            ),
+            *_phrase(
+                garbled,
+                f"{of} has fonts that do not say which letters they show",
+                f"{of} have fonts that do not say which letters they show",
+            ),
+        )
 
 
 def survey(document: PDFDocument) -> Survey:
@@ -151,19 +184,6 @@ def survey(document: PDFDocument) -> Survey:
         page.number for page in pages if page.unknown >= 10 and not page.is_garbled
     ]
     of = f"of {total}"
-    without_text = [
-        *_phrase(silent, f"{of} has no text", f"{of} have no text"),
-        *_phrase(
-            with_little,
-            f"{of} is a picture with little text",
-            f"{of} are pictures with little text",
-        ),
-        *_phrase(
-            garbled,
-            f"{of} has fonts that do not say which letters they show",
-            f"{of} have fonts that do not say which letters they show",
-        ),
-    ]
     damaged = [
         *_phrase(failed, f"{of} cannot be read", f"{of} cannot be read"),
         *_phrase(cut, f"{of} is cut off", f"{of} are cut off"),
@@ -175,22 +195,15 @@ def survey(document: PDFDocument) -> Survey:
         parts.append(f"a picture on {pages_named(pictures)}")
     if unknown:
         parts.append(f"letters on {pages_named(unknown)} whose font does not say them")
-    return Survey(pages, tuple(without_text), tuple(damaged), tuple(parts))
-
-
-def pages_named(numbers: Sequence[int]) -> str:
-    """Return page numbers as ranges: `page 3`, `pages 2-4, 7`."""
-    ranges: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if ranges and number == ranges[-1][-1] + 1:
-            ranges[-1] = [ranges[-1][0], number]
-        else:
-            ranges.append([number])
-    parts = ["-".join(str(end) for end in part) for part in ranges]
-    word = "pages"
-    if len(ranges) == 1 and len(ranges[0]) == 1:
-        word = "page"
-    return f"{word} {', '.join(parts)}"
+    return Survey(
+        pages,
+        total,
+        silent=tuple(silent),
+        with_little=tuple(with_little),
+        garbled=tuple(garbled),
+        damaged=tuple(damaged),
+        parts=tuple(parts),
+    )
 
 
 def text_lines(letters: Sequence[Letter]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tierwise.records import PageFile, PageWords
+
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
@@ -14,6 +16,8 @@ class Extracted:
     `unread` lists the other parts that are not, such as `the attached file plan.pdf`. The encrypted
     parts of an e-mail count as pages. `remedy` is what a person can do about it, in the imperative.
     `parts` are documents of their own.
+    `pages` are those that text recognition read, and `page_total` is the number of pages that can
+    be looked at.
     """
 
     text: str = field(repr=False)
@@ -25,6 +29,8 @@ class Extracted:
     parts: tuple[Part, ...] = field(default=(), repr=False)
     # False for an archive and a table: their parts alone are documents
     is_document: bool = True
+    pages: tuple[PageWords, ...] = field(default=(), repr=False)
+    page_total: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +71,6 @@ class RawDocument:
     parent: str = ""
     format: str = ""
     shard_id: str = ""
+    pages: tuple[PageWords, ...] = field(default=(), repr=False)
+    # its `text_hash` is that of the finished text
+    page_file: PageFile | None = field(default=None, repr=False)

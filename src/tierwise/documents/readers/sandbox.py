@@ -37,7 +37,8 @@ class ConversionStopped(DocumentError):
 class Sandbox:
     """A child process that converts one file at a time, started at the first file.
 
-    One file may take `seconds`, and the child may use `memory_bytes`.
+    One file may take `seconds`, and each page that text recognition reads as long
+    again. The child may use `memory_bytes`.
     """
 
     def __init__(self, *, seconds: int = 60, memory_bytes: int = 2 << 30) -> None:

@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 
+from tierwise.documents.readers import time_limit
 from tierwise.documents.readers.formats import extract
 from tierwise.documents.readers.messages import (
     error_messages,
@@ -18,6 +19,7 @@ from tierwise.documents.readers.messages import (
     reply_messages,
     send,
 )
+from tierwise.documents.readers.pages.recognizer import Recognizer, is_installed
 from tierwise.errors import DocumentError
 
 # Events of Python for connections and programs; readers need neither.
@@ -28,10 +30,12 @@ _REFUSED = (
 )
 
 
-def convert(head: bytes, data: bytes) -> list[bytes]:
+def convert(
+    head: bytes, data: bytes, recognizer: Recognizer | None = None
+) -> list[bytes]:
     """Convert one file into the messages of a reply: its content, or the error."""
     try:
-        return reply_messages(extract(data, parse_request(head)))
+        return reply_messages(extract(data, parse_request(head), recognizer))
     except DocumentError as error:
         return error_messages(str(error))
 
@@ -51,13 +55,15 @@ def main(seconds: int, memory_bytes: int) -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.addaudithook(refuse)
+    # Its models are loaded once for all files, at the first page that needs them.
+    recognizer = Recognizer() if is_installed() else None
     while (head := receive(sys.stdin.buffer)) is not None:
         data = receive(sys.stdin.buffer)
         if data is None:
             break
-        signal.alarm(seconds)  # ends the process, even inside C code
-        messages = convert(head, data)
-        signal.alarm(0)
+        time_limit.start(seconds)
+        messages = convert(head, data, recognizer)
+        time_limit.stop()
         for message in messages:
             send(replies, message)
 

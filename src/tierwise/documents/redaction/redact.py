@@ -92,7 +92,7 @@ class Redaction:
         }
         reason = _why_not_lowered(document, before, goal) or eraser.describe_doubts()
 
-        redacted = replace(document, text=text, metadata=metadata)
+        redacted = replace(document.with_text(text), metadata=metadata)
         if not reason:
             redacted = replace(redacted, sensitivity=goal, sensitivity_source=STEP)
         value = {
