@@ -80,7 +80,7 @@ TEXTS = st.fixed_dictionaries(
 )
 
 
-def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
+def story(ledger: Ledger, texts: Mapping[str, str], run_id: str = RUN.id) -> None:
     """A run with one document that was escalated, one that failed and one that waits, all in these words."""
     step, name, why = texts["step"], texts["model"], texts["reason"]
     route = Route(
@@ -100,9 +100,8 @@ def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
         "expected_unknown": 0,
         "rows": [{**row, **planned}],
     }
-    ledger.start_run(
-        replace(RUN, flow=texts["flow"], tags={texts["tag"]: texts["value"]}, plan=plan)
-    )
+    tags = {texts["tag"]: texts["value"]}
+    ledger.start_run(replace(RUN, id=run_id, flow=texts["flow"], tags=tags, plan=plan))
     failed = {**SMALL, **row, "error": texts["error"], "error_text": why, "usage": None}
     bad = {**SMALL, **row, "verdicts": (Verdict(texts["check"], False, why),)}
     escalated = {**LARGE, **row, "kind": "escalation"}
@@ -112,12 +111,13 @@ def story(ledger: Ledger, texts: Mapping[str, str]) -> None:
         "route": route,
         "value": {texts["answer"]: [texts["answer"]]},
     }
-    record(ledger, texts["id"], bad, escalated, **outcome)
-    record(ledger, f"{texts['id']}#2", failed, bad, **outcome)
+    record(ledger, texts["id"], bad, escalated, run_id=run_id, **outcome)
+    record(ledger, f"{texts['id']}#2", failed, bad, run_id=run_id, **outcome)
     record(
         ledger,
         f"{texts['id']}#3",
         bad,
+        run_id=run_id,
         **outcome | {"status": "deferred", "value": None, "reason": why},
     )
 

@@ -94,7 +94,7 @@ class Browser:
 
 @contextmanager
 def desk_at(
-    root: Path, *, sees: Sees | None = None, **access: Any
+    root: Path, *, sees: Sees | None = None, keep_s: float = 0.0, **access: Any
 ) -> Iterator[ServedDesk]:
     """Serve a project's desk on a free port of this machine; `access` replaces parts of it."""
     project = Project(root)
@@ -105,7 +105,7 @@ def desk_at(
         access["sees"] = sees
     made = replace(made, **access)
     with Ledger.open(project.ledger_url, root=root) as ledger:
-        server = make_server(build_app(project, ledger, made))
+        server = make_server(build_app(project, ledger, made, keep_s=keep_s))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         served = ServedDesk(f"http://127.0.0.1:{port}", ledger, made, project)

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from tierwise.documents.places import source_of
-from tierwise.errors import ConfigError, Misuse, TierwiseError
-from tierwise.explain.step_facts import current_step
-from tierwise.ledger.people.demotions import not_counting
+from tierwise.errors import ConfigError
+from tierwise.explain.project_facts import project_facts
 from tierwise.ledger.views.runs import is_measurement_run
 from tierwise.report.build import build_report
-from tierwise.report.figures import CertificateState, ProjectFacts
+from tierwise.report.figures import ProjectFacts
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger, RunRow
-    from tierwise.policy.certificates import Current
     from tierwise.project import Project
     from tierwise.report.build import RunReport
 
@@ -46,67 +43,7 @@ def _project_facts(project: Project, ledger: Ledger, steps: set[str]) -> Project
     The past is readable even where a file is wrong today, so that is a note and no error.
     """
     try:
-        catalog = project.catalog
-        floors = project.rules.floors
-        agreement_floors = project.rules.agreement_floors
-        certificates = project.certificates.all
+        return project_facts(project, ledger, steps)
     except ConfigError as error:
         typer.echo(f"without savings and certificates: {error}", err=True)
         return ProjectFacts()
-    # Only steps that ran: each one here may have to be imported.
-    certified = sorted({certificate.step for certificate in certificates} & steps)
-    states: list[CertificateState] = []
-    for step in certified:
-        states += _certificate_states(project, ledger, step)
-    return ProjectFacts(
-        catalog=catalog,
-        floors=floors,
-        agreement_floors=agreement_floors,
-        certificates=states,
-        suspended=[
-            suspension
-            for (step, _), suspension in ledger.served.suspensions(
-                certificates, catalog
-            ).items()
-            if step in steps
-        ],
-        labels_wanted=len(ledger.samples.queue()),
-    )
-
-
-def _certificate_states(
-    project: Project, ledger: Ledger, step: str
-) -> list[CertificateState]:
-    """Return the certificates of a step, each with the reason that voids it, if there is one."""
-    certificates = [
-        certificate
-        for certificate in project.certificates.all
-        if certificate.step == step
-    ]
-    try:
-        current = _current(project, ledger, step)
-    except (TierwiseError, ImportError) as error:
-        # The step or its golden set may have been removed or broken since.
-        reason = f"it cannot be checked: {error}"
-        return [CertificateState(certificate, reason) for certificate in certificates]
-    return [
-        # `void_reasons` is None while it is in force.
-        CertificateState(certificate, certificate.void_reasons(current))
-        for certificate in certificates
-    ]
-
-
-def _current(project: Project, ledger: Ledger, name: str) -> Current:
-    """Return what a step's certificates must agree with today.
-
-    Raises Misuse for an unknown step.
-    """
-    # the step is imported where the cache has no facts about it
-    current = current_step(project, name)
-    if current is None:
-        raise Misuse(f"there is no tasks/{name}.py")
-    reasons = not_counting(ledger, project.certificates, project.rules, project.catalog)
-    demotions = {
-        models: reason for (step, models), reason in reasons.items() if step == name
-    }
-    return replace(current, demoted=demotions)

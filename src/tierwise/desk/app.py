@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
@@ -10,7 +12,16 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from tierwise.desk.access import Access
 from tierwise.desk.desk import Desk
 from tierwise.desk.guard import SIGN_IN, Guard
-from tierwise.desk.pages import health, overview, sign_in, static
+from tierwise.desk.pages import (
+    alerts,
+    document,
+    health,
+    metrics,
+    overview,
+    run,
+    sign_in,
+    static,
+)
 from tierwise.errors import LedgerError, Misuse, TierwiseError, UnknownName
 from tierwise.ledger import Ledger
 from tierwise.project import Project
@@ -28,15 +39,30 @@ ROUTERS = (
     health.router,
     sign_in.router,
     overview.router,
+    run.router,
+    document.router,
+    alerts.router,
+    metrics.router,
 )
 
 
-def build_app(project: Project, ledger: Ledger, access: Access) -> FastAPI:
-    """Return the application. The caller closes the ledger after the server has ended."""
+def build_app(
+    project: Project,
+    ledger: Ledger,
+    access: Access,
+    *,
+    prefect_url: Callable[[], str | None] = lambda: None,
+    keep_s: float = 2.0,
+) -> FastAPI:
+    """Return the application. The caller closes the ledger after the server has ended.
+
+    `prefect_url` returns the address of Prefect's UI, if any. Figures are up to `keep_s` seconds
+    old; with 0, each page reads them from the ledger.
+    """
     app = FastAPI(
         title="tierwise desk", docs_url=None, redoc_url=None, openapi_url=None
     )
-    desk = Desk(project, ledger, access)
+    desk = Desk(project, ledger, access, prefect_url, keep_s)
     app.state.desk = desk
     for router in ROUTERS:
         app.include_router(router)

@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
+from jinja2 import Environment
 from markupsafe import Markup
 
 from tierwise import __version__
 from tierwise.desk.access import Access
+from tierwise.desk.addresses import document_path, run_path, to_parameter
 from tierwise.desk.guard import CSRF_FIELD, person_of
 from tierwise.desk.navigation import NAVIGATION
+from tierwise.desk.pace import Pace
+from tierwise.desk.tries import Tries
 from tierwise.ledger import Ledger
 from tierwise.project import Project
 from tierwise.report.markup import markup_environment
 
 _T = TypeVar("_T")
+log = logging.getLogger(__name__)
+_DUTY = 10.0  # an answer that takes a second is made every ten
+_STALE_S = 20.0
+_MOST_KEPT = 500
 
 
 @dataclass
 class Desk:
     """One desk: the project, its open ledger, and how people get in.
 
-    `prefect_url` returns the address of Prefect's UI, or None while there is none.
+    `prefect_url` returns the address of Prefect's UI, or None while there is none. Figures may be
+    `keep_s` seconds old, and older where they take long to read.
     """
 
     project: Project
     ledger: Ledger
     access: Access
     prefect_url: Callable[[], str | None] = field(default=lambda: None)
+    keep_s: float = 2.0
+    pace: Pace = field(default_factory=Pace)
+    tries: Tries = field(default_factory=Tries)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """Answers of the ledger that are kept for a moment."""
+        return Kept(self.keep_s)
 
     @cached_property
     def styles(self) -> str:
@@ -59,7 +77,7 @@ class Desk:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def page(
-        self, request: Request, template: str, status: int = 200, **values: Any
+        self, request: Request, template: str, code: int = 200, /, **values: Any
     ) -> HTMLResponse:
         """Return a page. All text is escaped; `person` and `csrf` are there for the template."""
         person = person_of(request)
@@ -72,7 +90,7 @@ class Desk:
             ]
         field_of_form = Markup('<input type="hidden" name="{}" value="{}">')
         html = (
-            markup_environment("tierwise.desk")
+            _environment()
             .get_template(template)
             .render(
                 **values,
@@ -88,7 +106,18 @@ class Desk:
             )
         )
         # A lone half of a character cannot be encoded; `finalize` has spelt out those of values.
-        return HTMLResponse(html.encode("utf-8", "replace"), status_code=status)
+        return HTMLResponse(html.encode("utf-8", "replace"), status_code=code)
+
+
+@cache
+def _environment() -> Environment:
+    environment = markup_environment("tierwise.desk")
+    environment.filters |= {
+        "run_path": run_path,
+        "parameter": to_parameter,
+    }
+    environment.globals["document_path"] = document_path
+    return environment
 
 
 def desk_of(request: Request) -> Desk:
@@ -101,21 +130,71 @@ TheDesk = Annotated[Desk, Depends(desk_of)]
 
 
 class Kept:
-    """Keeps an answer for some seconds, so that many open pages ask the ledger once."""
+    """Keeps answers, so that many open pages ask the ledger once, and none waits for it.
+
+    An answer that is older than its time is still given, while a thread makes the next one. The
+    time grows with the time that it takes, so that looking never becomes the ledger's main load.
+    """
 
     def __init__(self, seconds: float) -> None:
+        """With 0 seconds, every answer is made when it is asked for."""
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._kept: dict[Hashable, tuple[float, Any]] = {}
+        self._kept: dict[Hashable, _Answer] = {}
+        self._making: dict[Hashable, threading.Lock] = {}
 
-    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """Return the answer for a key, made again when it is older than the time."""
+    def get(self, key: Hashable, make: Callable[[], _T], seconds: float = 0.0) -> _T:
+        """Return the answer for a key. `seconds` is its time, where it is longer than usual."""
+        if not self._seconds:
+            return make()
         with self._lock:
-            now = time.monotonic()
-            made = self._kept.get(key)
-            if made is not None and now - made[0] < self._seconds:
-                value: _T = made[1]
-                return value
-            fresh = make()
-            self._kept[key] = (time.monotonic(), fresh)
-            return fresh
+            answer = self._kept.get(key)
+            making = self._making.setdefault(key, threading.Lock())
+        if answer is None:
+            with making:
+                # Another request may have made it meanwhile.
+                answer = self._kept.get(key) or self._make(key, make)
+            value: _T = answer.value
+            return value
+        time_s = max(self._seconds, seconds, _DUTY * answer.took_s)
+        age = time.monotonic() - answer.made_at
+        if age > time_s + _STALE_S:
+            # A page that nobody had open: what it showed last would mislead.
+            with making:
+                newer = self._kept[key]
+                answer = newer if newer is not answer else self._make(key, make)
+        elif age > time_s and making.acquire(blocking=False):
+            thread = threading.Thread(
+                target=self._make_again, args=(key, make, making), daemon=True
+            )
+            thread.start()
+        kept: _T = answer.value
+        return kept
+
+    def _make(self, key: Hashable, make: Callable[[], Any]) -> _Answer:
+        began = time.monotonic()
+        value = make()
+        answer = _Answer(value, time.monotonic(), time.monotonic() - began)
+        with self._lock:
+            if len(self._kept) > _MOST_KEPT:
+                oldest = min(self._kept, key=lambda key: self._kept[key].made_at)
+                del self._kept[oldest]
+            self._kept[key] = answer
+        return answer
+
+    def _make_again(
+        self, key: Hashable, make: Callable[[], Any], making: threading.Lock
+    ) -> None:
+        try:
+            self._make(key, make)
+        except Exception as error:  # noqa: BLE001 - the page shows it once the answer is too old
+            log.warning("%s could not be read again: %s", key, type(error).__name__)
+        finally:
+            making.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    value: Any
+    made_at: float
+    took_s: float

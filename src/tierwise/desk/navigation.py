@@ -18,4 +18,5 @@ class Entry(NamedTuple):
 NAVIGATION = (
     Entry("Overview", "/", "viewer"),
     Entry("Runs", "/runs", "viewer"),
+    Entry("Alerts", "/alerts", "viewer"),
 )

@@ -65,6 +65,7 @@ from tierwise.ledger.rows import (
 )
 from tierwise.ledger.run_folders import FoldersOfRuns
 from tierwise.ledger.views.history import History
+from tierwise.ledger.views.overview import Overview
 from tierwise.ledger.views.runs import Runs
 from tierwise.ledger.views.summary import Summaries
 from tierwise.ledger.writer import Writer
@@ -113,6 +114,7 @@ class Ledger:
         # Reading, for commands and reports.
         self.runs = Runs(database)
         self.summaries = Summaries(database)
+        self.overview = Overview(database)
         self.history = History(database)
         self.folders = FoldersOfRuns(database)
         self.detached = DetachedRuns(database)

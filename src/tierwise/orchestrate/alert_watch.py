@@ -83,7 +83,7 @@ def report_waiting(
         settings.waiting,
         causes,
     )
-    _report(runner.project.root, settings, [condition])
+    report_conditions(runner.project.root, settings, [condition])
 
 
 def _is_reported(settings: AlertSettings, flow_run_id: str | None) -> bool:
@@ -97,7 +97,8 @@ def _is_reported(settings: AlertSettings, flow_run_id: str | None) -> bool:
 def _look(runner: Engine, context: RunContext, settings: AlertSettings) -> None:
     """Report what began or ended. What fails here never ends a run."""
     try:
-        _report(runner.project.root, settings, _conditions(runner, context, settings))
+        conditions = _conditions(runner, context, settings)
+        report_conditions(runner.project.root, settings, conditions)
     except Exception as error:  # noqa: BLE001 - as above
         log.warning("alerts could not be reported: %s", type(error).__name__)
 
@@ -118,7 +119,7 @@ def _conditions(
     ]
 
 
-def _report(
+def report_conditions(
     root: Path, settings: AlertSettings, conditions: Iterable[Condition]
 ) -> None:
     """Emit an event for each condition that began or ended since any run's last look."""
@@ -135,8 +136,16 @@ def _report(
         emit_event(
             BEGAN if condition.holds else OVER,
             {"prefect.resource.id": f"tierwise.{condition.kind}.{condition.name}"},
-            payload={"text": condition.began if condition.holds else condition.over},
+            payload={
+                "text": condition.began if condition.holds else condition.over,
+                "page": condition.page,
+            },
         )
+
+
+def reported(root: Path) -> Reported:
+    """Return what runs and the desk of a project have reported."""
+    return _read(root / _FOLDER / _FILE)
 
 
 def _read(path: Path) -> Reported:

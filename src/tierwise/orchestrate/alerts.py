@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from tierwise.cascade.circuit import LastSign
-from tierwise.policy.alerts import AlertSettings, Kind
+from tierwise.policy.alerts import DESK_KINDS, AlertSettings, Kind
 from tierwise.policy.budget import BudgetState, Limit
 from tierwise.policy.certificates import Certificate
 from tierwise.text.amounts import duration
@@ -141,9 +141,11 @@ def _of_worker(url: str, pool_id: str, seconds: float) -> list[Alert]:
 
 
 def _of_events(kind: Kind, url: str) -> list[Alert]:
-    """Return the alerts for what a run reports itself, each once: when it begins and is over."""
+    """Return the alerts for what a run or the desk reports, each once: as it begins and is over."""
     match = {"prefect.resource.id": f"tierwise.{kind}.*"}
     link = f"{url}/runs"
+    if kind in DESK_KINDS:
+        link = "{{ event.payload.page }}"
     text = "{{ event.payload.text }}"
     began = _event_trigger(expect={BEGAN}, match=match, within=timedelta(0))
     over = _event_trigger(expect={OVER}, match=match, within=timedelta(0))
@@ -188,6 +190,7 @@ class Condition:
     began: str
     over: str
     since: float | None = None
+    page: str = ""  # the address of the page to open, where the desk reports it
 
     @property
     def key(self) -> str:

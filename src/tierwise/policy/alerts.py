@@ -14,7 +14,20 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from tierwise.policy.patience import Patience
 from tierwise.text.settings import Settings
 
-Kind = Literal["failed", "waiting", "budget", "worker", "outage", "demoted"]
+# The last four are reported by the desk, all others by runs or by the server.
+Kind = Literal[
+    "failed",
+    "waiting",
+    "budget",
+    "worker",
+    "outage",
+    "demoted",
+    "reviews",
+    "certificate",
+    "served",
+    "batch",
+]
+DESK_KINDS: frozenset[Kind] = frozenset({"reviews", "certificate", "served", "batch"})
 Channel = Literal["webhook", "slack", "email"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CHANNELS: tuple[Channel, ...] = get_args(Channel)

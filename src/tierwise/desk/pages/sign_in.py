@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -12,41 +10,9 @@ from fastapi.responses import RedirectResponse, Response
 from tierwise.desk.access import SESSION_S, By, Viewer
 from tierwise.desk.desk import Desk, TheDesk
 from tierwise.desk.guard import SIGN_IN
+from tierwise.desk.tries import WAIT_S
 
 router = APIRouter()
-_TRIES = 5  # wrong passwords for a name, then it waits
-_WAIT_S = 60.0
-
-
-class _Tries:
-    """Wrong passwords by name, so that nobody tries out thousands."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wrong: dict[str, list[float]] = {}
-        # A check takes 32 MiB and a core for a moment.
-        self.one_at_a_time = threading.Semaphore(2)
-
-    def are_too_many(self, name: str) -> bool:
-        since = time.monotonic() - _WAIT_S
-        with self._lock:
-            recent = [at for at in self._wrong.get(name, []) if at > since]
-            return len(recent) >= _TRIES
-
-    def note(self, name: str) -> None:
-        since = time.monotonic() - _WAIT_S
-        with self._lock:
-            # Names that a stranger makes up must not pile up.
-            for known in list(self._wrong):
-                recent = [at for at in self._wrong[known] if at > since]
-                if recent:
-                    self._wrong[known] = recent
-                else:
-                    del self._wrong[known]
-            self._wrong.setdefault(name, []).append(time.monotonic())
-
-
-_tries = _Tries()
 
 
 @router.get("/enter")
@@ -80,13 +46,13 @@ def sign_in(desk: TheDesk, request: Request) -> Response:
     form = request.state.form
     name = str(form.get("name", ""))[:200]
     password = str(form.get("password", ""))
-    if _tries.are_too_many(name):
-        why = f"too many wrong passwords for this name; wait {_WAIT_S:.0f} s"
+    if desk.tries.are_too_many(name):
+        why = f"too many wrong passwords for this name; wait {WAIT_S:.0f} s"
         return desk.page(request, "sign_in.html.j2", 429, wrong=why, name=name)
-    with _tries.one_at_a_time:
+    with desk.tries.one_at_a_time:
         account = desk.access.people.check(name, password)
     if account is None:
-        _tries.note(name)
+        desk.tries.note(name)
         why = "name or password is wrong"
         return desk.page(request, "sign_in.html.j2", 401, wrong=why, name=name)
     return _signed_in(desk, account.name, "password", account.stamp)

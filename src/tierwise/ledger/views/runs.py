@@ -659,6 +659,11 @@ def _runs(connection: Connection, query: _Query) -> list[RunRow]:
     ]
 
 
+def runs_of(connection: Connection, run_ids: Collection[str]) -> list[RunRow]:
+    """Return these runs, in no order."""
+    return _runs(connection, select(Run).where(Run.id.in_(run_ids)))
+
+
 def totals_of(
     connection: Connection, run_ids: Collection[str]
 ) -> dict[str, dict[str, Any]]:

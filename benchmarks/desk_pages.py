@@ -1,0 +1,257 @@
+"""The desk's pages over a large ledger: how long the server takes for each.
+
+    python -m benchmarks.desk_pages build FOLDER [--documents 100000] [--runs 200]
+    python -m benchmarks.desk_pages measure FOLDER [--writing 500]
+
+`build` makes a project with a ledger: runs of two steps, with escalations, failed checks, deferred
+and confidential documents. `measure` serves its desk, loads each page ten times, and prints the
+median and the slowest in milliseconds, as seen by a client on the same machine. With `--writing N`
+a second process records N documents a second meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.kit.projects import make_project, model
+from tierwise.ledger import Ledger, RunInfo
+from tierwise.records import (
+    Attempt,
+    Choice,
+    Document,
+    Outcome,
+    Rejection,
+    Reply,
+    Route,
+    Usage,
+    Verdict,
+    canonical_hash,
+)
+
+DAY_S = 86_400.0
+STEPS = ("classify", "extract")
+MODELS = (("small", "local"), ("large", "proprietary"))
+TIMES = 10
+ROUTE = Route(
+    step="classify",
+    rule="default",
+    models=("small", "large"),
+    reason="the cheapest certified model first",
+    rejected=(Rejection("huge", "more expensive than small", "cost"),),
+    choices=(Choice("small", Decimal("0.0001"), "certified: 97 of 100"),),
+    features={"tokens": 120, "language": "en"},
+)
+
+
+def build(folder: Path, documents: int, runs: int) -> None:
+    """Make a project whose ledger has this many documents in this many runs."""
+    root = folder / "project"
+    url = "http://127.0.0.1:1"
+    make_project(
+        root, model("small", url), model("large", url, tier="proprietary", strength=50)
+    )
+    began = time.perf_counter()
+    with Ledger.open(root=root) as ledger:
+        per_run = documents // runs
+        now = time.time()
+        for number in range(runs):
+            started = now - DAY_S * 60 * (runs - number) / runs
+            asyncio.run(record_run(ledger, f"run-{number:04}", started, per_run))
+    print(f"built in {time.perf_counter() - began:.0f} s: {root}")
+
+
+async def record_run(
+    ledger: Ledger, run_id: str, started: float, documents: int, *, ends: bool = True
+) -> None:
+    """Record a run with its documents."""
+    info = RunInfo(
+        id=run_id,
+        flow=("support-inbox", "invoices", "minutes")[hash_of(run_id) % 3],
+        policy_hash="p" * 64,
+        tierwise_version="0.1.0",
+        started_at=started,
+        budget_usd=Decimal(5),
+        tags={"team": ("claims", "sales")[hash_of(run_id) % 2]},
+    )
+    ledger.start_run(info)
+    for first in range(0, documents, 500):
+        many = range(first, min(first + 500, documents))
+        await asyncio.gather(
+            *(record_document(ledger, run_id, started, number) for number in many)
+        )
+    if ends:
+        ledger.finish_run(run_id, "completed")
+
+
+async def record_document(
+    ledger: Ledger, run_id: str, started: float, number: int
+) -> None:
+    """Record one document of two steps, some escalated, deferred or confidential."""
+    chance = random.Random(f"{run_id} {number}")
+    document = Document(
+        id=f"inbox/letter-{number:06}.txt",
+        text=f"{run_id}: I want my money back for order {number}.",
+        sensitivity="confidential" if chance.random() < 0.1 else "internal",
+    )
+    for step in STEPS:
+        is_escalated = chance.random() < 0.15
+        is_deferred = chance.random() < 0.03
+        models = MODELS if is_escalated else MODELS[:1]
+        for position, (name, tier) in enumerate(models):
+            passed = position == len(models) - 1 and not is_deferred
+            made = attempt_of(document, step, name, tier, started + number, position)
+            reply = Reply(
+                text='{"label": "refund"}',
+                finish_reason="stop",
+                usage=made.usage,
+                latency_s=0.4,
+            )
+            await ledger.settle(run_id, made, reply)
+            verdicts = (
+                Verdict("schema", True),
+                Verdict("grounding", passed, "" if passed else "no quote in the text"),
+            )
+            await ledger.record_verdicts(run_id, made.id, verdicts)
+        outcome = Outcome(
+            step=step,
+            status="deferred" if is_deferred else "accepted",
+            value=None
+            if is_deferred
+            else {"label": "refund", "evidence": "money back"},
+            cause="failed_checks" if is_deferred else None,
+            reason="no model passed grounding" if is_deferred else "",
+            model=models[-1][0],
+            sensitivity=document.sensitivity,
+            route=replace(ROUTE, step=step),
+        )
+        await ledger.record_outcome(run_id, document, outcome)
+
+
+def attempt_of(
+    document: Document, step: str, name: str, tier: str, at: float, position: int
+) -> Attempt:
+    """Return an attempt at a document."""
+    key = canonical_hash([document.text, step, name])
+    return Attempt(
+        id=key[:32],
+        step=step,
+        document_id=document.id,
+        document_hash=document.hash,
+        model=name,
+        tier=tier,
+        kind="escalation" if position else "first",
+        call_hash=key,
+        prompt=f"{step} v1",
+        prompt_hash=key,
+        policy_hash="p" * 64,
+        usage=Usage(700, 50, 20),
+        cost=Decimal("0.0001") if tier == "local" else Decimal("0.004"),
+        price_date="2026-11-01",
+        latency_s=0.4,
+        started_at=at,
+        finish_reason="stop",
+        served_model=f"{name}-1",
+    )
+
+
+def hash_of(text: str) -> int:
+    """Return a number that is the same in every process."""
+    return int(canonical_hash(text)[:8], 16)
+
+
+def write(folder: Path, rate: int, seconds: float) -> None:
+    """Record documents at a rate in a run of their own, and print the rate that was reached."""
+    root = folder / "project"
+
+    async def story(ledger: Ledger) -> None:
+        run_id = f"live-{time.time():.0f}"
+        await record_run(ledger, run_id, time.time(), 0, ends=False)
+        began = time.perf_counter()
+        number = 0
+        while time.perf_counter() - began < seconds:
+            many = range(number, number + rate // 10)
+            tasks = (record_document(ledger, run_id, time.time(), n) for n in many)
+            await asyncio.gather(*tasks)
+            number += len(many)
+            due = number / rate - (time.perf_counter() - began)
+            await asyncio.sleep(max(0.0, due))
+        took = time.perf_counter() - began
+        print(f"written: {number / took:.0f} documents a second")
+        ledger.finish_run(run_id, "completed")
+
+    with Ledger.open(root=root) as ledger:
+        asyncio.run(story(ledger))
+
+
+def measure(folder: Path, writing: int) -> None:
+    """Serve the desk and time its pages."""
+    from tests.kit.desk import desk_at
+
+    root = folder / "project"
+    with desk_at(root, keep_s=2.0) as desk:
+        browser = desk.signed_in()
+        began = time.perf_counter()
+        browser.get("/")
+        print(f"first overview: {1000 * (time.perf_counter() - began):.0f} ms")
+        run_id = desk.ledger.runs.newest(1)[0].id
+        outcome = next(desk.ledger.runs.outcomes(run_id))
+        document = {"id": outcome.document_id}
+        pages: dict[str, dict[str, Any]] = {
+            "/": {},
+            "/?days=90": {},
+            "/runs": {},
+            f"/runs/{run_id}": {},
+            f"/runs/{run_id}/document": {"params": document},
+            "/alerts": {},
+            "/metrics": {},
+        }
+        writer = None
+        if writing:
+            command = ["benchmarks.desk_pages", "write", str(folder)]
+            rate = ["--writing", str(writing)]
+            writer = subprocess.Popen([sys.executable, "-m", *command, *rate])
+            time.sleep(5)
+        for path, settings in pages.items():
+            times = []
+            for _ in range(TIMES):
+                began = time.perf_counter()
+                answer = browser.get(path, **settings)
+                times.append(1000 * (time.perf_counter() - began))
+                assert answer.status_code == 200, (path, answer.status_code)
+                time.sleep(0.3)
+            median = statistics.median(times)
+            print(f"{path:32} median {median:6.0f} ms, slowest {max(times):6.0f} ms")
+        if writer is not None:
+            writer.wait()
+
+
+def main() -> None:
+    """Run one of the commands."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["build", "measure", "write"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--writing", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=40)
+    arguments = parser.parse_args()
+    if arguments.command == "build":
+        build(arguments.folder, arguments.documents, arguments.runs)
+    elif arguments.command == "write":
+        write(arguments.folder, arguments.writing, arguments.seconds)
+    else:
+        measure(arguments.folder, arguments.writing)
+
+
+if __name__ == "__main__":
+    main()
