@@ -1,6 +1,8 @@
-"""Style sheet and script. They hold nothing of the project."""
+"""Style sheet, script and icon. They hold nothing of the project."""
 
 from __future__ import annotations
+
+from importlib.resources import files
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -24,3 +26,10 @@ def script(desk: TheDesk, version: str) -> Response:
     """Return the script."""
     headers = _KEPT if version == desk.assets else {}
     return Response(desk.script, media_type="text/javascript", headers=headers)
+
+
+@router.get("/static/{version}/desk.svg")
+def icon(version: str) -> Response:  # noqa: ARG001 - the icon has no versions
+    """Return the icon."""
+    path = files("tierwise.desk") / "static" / "desk.svg"
+    return Response(path.read_bytes(), media_type="image/svg+xml", headers=_KEPT)
