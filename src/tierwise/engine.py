@@ -25,6 +25,7 @@ from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.cascade.batches import BatchLane
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.empty_budget import AskForTopUp, TopUp
@@ -246,8 +247,19 @@ class Engine:
                 project.catalog, self.env, self._local, root=project.root
             )
             stack.callback(self._portal.call, self._gateway.aclose)
+            self._batches = BatchLane(
+                lambda: self._gateway.batches,
+                self.ledger,
+                clock,
+                linger_s=project.settings.batch_linger,
+            )
+            stack.callback(self._portal.call, self._batches.aclose)
             self._cascade = Cascade(
-                self._gateway, self.ledger, project.scale.workers, clock
+                self._gateway,
+                self.ledger,
+                project.scale.workers,
+                clock,
+                self._batches,
             )
             stack.callback(self._cascade.close)
             # first of all: the event loop ends once its tasks have
@@ -363,7 +375,7 @@ class Engine:
         if ask and budget_rules.when_empty == "pause":
             top_up = TopUp(ask, self.ledger)
         asks_again = self.fresh if fresh is None else fresh
-        return RunContext(
+        run = RunContext(
             id=run_id,
             policy=self.policy,
             budget=run_budget,
@@ -376,6 +388,11 @@ class Engine:
             transport=transport,
             detached=detached,
         )
+        # Answers of earlier processes' batches are collected meanwhile.
+        self._portal.start_task_soon(
+            self._batches.adopt_open, run_id, self.policy.catalog
+        )
+        return run
 
     def stop_run(self, run: RunContext) -> None:
         """Begin no call of a run any more, and wait until those under way are on record.

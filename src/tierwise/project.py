@@ -137,6 +137,11 @@ class ProjectSettings(Scale):
         description="`depth`: a batch goes through all steps before new batches begin; "
         "`breadth`: all batches go through a step before the next step begins.",
     )
+    batch_linger: Patience = Field(
+        2.0,
+        description="A provider batch is sent once no call has joined it for this long, such as "
+        "`2 s`; at once when it is full.",
+    )
     fail_when_waiting: FailWhenWaiting = Field(
         DEFAULT_FAIL_WHEN_WAITING,
         validate_default=True,

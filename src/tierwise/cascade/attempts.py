@@ -18,25 +18,44 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
+from tierwise.cascade.attempt_ends import (
+    answered_attempt,
+    checked_reply,
+    failed_attempt,
+    note_of,
+    unreadable,
+)
+from tierwise.cascade.batched_calls import (
+    Again,
+    BatchedCall,
+    BatchEnd,
+    Broken,
+    GoesOnline,
+    Settled,
+)
+from tierwise.cascade.batches import BatchLane
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
-from tierwise.cascade.faults import is_free
+from tierwise.cascade.faults import batch_decision
 from tierwise.cascade.job import Work
 from tierwise.cascade.prompt_cut import prompt_cut
 from tierwise.cascade.rate_limits import ModelLimits, RatePermit, ServerPermits
+from tierwise.cascade.transport import choose_transport, rescue_time
 from tierwise.errors import (
     CallError,
+    CallInBatch,
+    CallWaiting,
     CoolingDown,
     GuardViolation,
     ModelUnavailable,
     PromptCut,
     RunStopped,
     TierwiseError,
-    UnreadableReply,
-    describe_exception,
 )
 from tierwise.ledger import CallLedger, Paid
+from tierwise.policy.budget import ReservationRequest
 from tierwise.policy.catalog import Model
+from tierwise.policy.prices import Band
 from tierwise.policy.router import worst_case
 from tierwise.policy.weights import Weights
 from tierwise.records import (
@@ -51,9 +70,6 @@ from tierwise.records import (
 from tierwise.steps.step import schema_instruction
 from tierwise.text.tokens import estimate_prompt_tokens
 
-# A usage above this multiple of the context window is not believed. The gateway drops single
-# counts that are far above the window; this is for all other providers of replies.
-_IMPLAUSIBLE_WINDOWS = 100
 _LOOKS_EVERY_S = 0.05  # for calls under way, once a run was stopped
 # What ends a call that was claimed, before anything is sent.
 _NOT_SENT = (CoolingDown, ModelUnavailable, RunStopped, asyncio.CancelledError)
@@ -95,8 +111,11 @@ class Attempts:
         ledger: CallLedger,
         workers: int = 1,
         clock: Clock | None = None,
+        batches: BatchLane | None = None,
     ) -> None:
+        """Without `batches`, every call goes online."""
         self.clock = clock or Clock()
+        self._batches = batches
         self.closing = asyncio.Event()  # no document waits any longer
         self._provider = provider
         self._ledger = ledger
@@ -108,6 +127,7 @@ class Attempts:
         self._first_call: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stopped_runs: set[str] = set()
         self._under_way: Counter[str] = Counter()  # calls by run
+        self._recorded: set[str] = set()  # ids of attempts that this process has used
 
     async def stop(self, run_id: str, seconds: float) -> None:
         """Begin no call of a run any more; wait until those under way are on record.
@@ -167,16 +187,126 @@ class Attempts:
         any call is made, and RunStopped once the run was stopped.
         """
         self._refuse_stopped(work)
-        rules = work.run.policy.rules
-        forbidden = rules.forbidden(model.tier, work.features)
-        if forbidden:
-            raise GuardViolation(f"{model.name}: {forbidden}")
+        _check_guards(work, model)
+        call = build_call(work, model, messages)
+        while True:
+            try:
+                if await self._goes_in_batch(work, model):
+                    end = await self._ask_in_batch(work, model, call, kind)
+                    made = self._end_in_batch(work, end)
+                    if made is not None:
+                        return made
+                    if isinstance(end, Again):
+                        continue
+                    if isinstance(end, Settled):
+                        kind = "retry" if kind == "first" else kind
+                return await self._make_online(work, model, call, kind)
+            except CallInBatch as held:
+                await self._until_answered(work, model, call, held.batch)
+
+    async def _make_online(
+        self, work: Work, model: Model, call: Call, kind: AttemptKind
+    ) -> tuple[Reply, Attempt]:
+        """Make a call online, alone where the length of the model's answers is not known."""
         if work.run.budget.limits and self._is_first(model):
             # Alone under a budget: how long the model's answers are is not known yet.
             async with self._first_call[model.name]:
                 if self._is_first(model):
-                    return await self._make(work, model, messages, kind)
-        return await self._make(work, model, messages, kind)
+                    return await self._make(work, model, call, kind)
+        return await self._make(work, model, call, kind)
+
+    # Calls in batches.
+
+    async def _goes_in_batch(self, work: Work, model: Model) -> bool:
+        """Return True if the next call of a document to a model goes in a batch."""
+        if self._batches is None:
+            return False
+        turnaround = None
+        if model.batch is not None:
+            turnaround = await self._batches.turnaround(model.name)
+        choice = choose_transport(work, model, turnaround)
+        return choice.transport == "batch" and not self._batches.refuses(model.name)
+
+    async def _ask_in_batch(
+        self, work: Work, model: Model, call: Call, kind: AttemptKind
+    ) -> BatchEnd:
+        """Claim a call, and wait for its answer in a batch.
+
+        A call in a batch takes no permit: the provider queues it. Raises as `make` does, and
+        CallWaiting where the run does not wait.
+        """
+        if self._batches is None:
+            return GoesOnline()
+        tokens = prompt_tokens(work, call.messages)
+        worst = self._worst_cost(work, model, tokens, call, "batch")
+        attempt_id = uuid.uuid4().hex
+        attempt = replace(
+            _unanswered(work, model, call, kind, attempt_id), transport="batch"
+        )
+        paid = await self._ledger.claim(
+            call.hash,
+            fresh_since=work.run.fresh_since,
+            reservation=self._reservation(work, model, attempt_id, worst),
+            run_id=work.run.id,
+            attempt=attempt,
+            for_batch=True,
+        )
+        if paid:
+            cut = prompt_cut(model, call.messages, tokens, paid.reply.usage)
+            reply, reused = await self._reuse(work, model, attempt, paid, cut)
+            return Settled(reused, reply)
+        batched = BatchedCall(
+            run_id=work.run.id,
+            model=model,
+            call=call,
+            attempt=attempt,
+            prompt_tokens=tokens,
+            refusal=lambda: _batch_refusal(work, model),
+            checked=lambda reply: checked_reply(reply, model, call.messages, tokens),
+        )
+        with self._ledger.kept(call.hash):
+            end = await self._batches.answer(
+                batched, detached=work.run.detached, rescue_at=rescue_time(work)
+            )
+        if isinstance(end, Settled):
+            self._count(work, end.attempt, worst or Decimal(0))
+        return end
+
+    def _end_in_batch(self, work: Work, end: BatchEnd) -> tuple[Reply, Attempt] | None:
+        """Return the reply of a call in a batch; None where the caller goes on by itself.
+
+        Raises FailedCall, and what else ended it.
+        """
+        self._refuse_stopped(work)
+        if isinstance(end, Broken):
+            if isinstance(end.error, CallError | ModelUnavailable):
+                raise FailedCall(end.error)
+            raise end.error
+        if not isinstance(end, Settled):
+            return None
+        if isinstance(end.result, Reply):
+            return end.result, end.attempt
+        if batch_decision(end.result) == "online" and not end.attempt.reused:
+            return None
+        raise FailedCall(end.result)
+
+    async def _until_answered(
+        self, work: Work, model: Model, call: Call, batch_id: str
+    ) -> None:
+        """Wait for a batch that has a call already: of an earlier start, or of another run."""
+        self._refuse_stopped(work)
+        if self._batches is None:
+            raise CallWaiting(batch_id)
+        end = await self._batches.join(
+            batch_id,
+            model,
+            call.hash,
+            run_id=work.run.id,
+            detached=work.run.detached,
+            rescue_at=rescue_time(work),
+        )
+        if isinstance(end, Broken):
+            self._end_in_batch(work, end)
 
     def _is_first(self, model: Model) -> bool:
         """Return True while no call has ended, of a model that costs money."""
@@ -184,17 +314,12 @@ class Attempts:
         return not is_free and model.name not in self._longest
 
     async def _make(
-        self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
+        self, work: Work, model: Model, call: Call, kind: AttemptKind
     ) -> tuple[Reply, Attempt]:
-        call = build_call(work, model, messages)
         tokens = prompt_tokens(work, call.messages)
         worst = self._worst_cost(work, model, tokens, call)
         attempt_id = uuid.uuid4().hex
-        reservation = work.run.budget.reservation(
-            attempt_id,
-            worst,
-            unpriced_allowed=model.name in work.run.policy.rules.budget.allow_unpriced,
-        )
+        reservation = self._reservation(work, model, attempt_id, worst)
         async with self.limits(model).claim_permit(work.job.rank):
             attempt = _unanswered(work, model, call, kind, attempt_id)
             paid = await self._ledger.claim(
@@ -217,8 +342,22 @@ class Attempts:
             with self._ledger.kept(call.hash):
                 return await self._pay(work, model, claimed)
 
+    def _reservation(
+        self, work: Work, model: Model, attempt_id: str, worst: Decimal | None
+    ) -> ReservationRequest | None:
+        rules = work.run.policy.rules
+        is_unpriced_allowed = model.name in rules.budget.allow_unpriced
+        return work.run.budget.reservation(
+            attempt_id, worst, unpriced_allowed=is_unpriced_allowed
+        )
+
     def _worst_cost(
-        self, work: Work, model: Model, tokens: int, call: Call
+        self,
+        work: Work,
+        model: Model,
+        tokens: int,
+        call: Call,
+        band: Band = "online",
     ) -> Decimal | None:
         """Return the most that a call may cost in USD; None when the price is unknown.
 
@@ -228,8 +367,8 @@ class Attempts:
         longest = self._longest.get(model.name, 0)
         if longest > call.max_tokens:
             most_prompt_tokens = math.ceil(tokens * model.token_margin)
-            return model.most_cost(most_prompt_tokens, longest)
-        return worst_case(model, tokens, work.prompt.head.max_output_tokens)
+            return model.most_cost(most_prompt_tokens, longest, band)
+        return worst_case(model, tokens, work.prompt.head.max_output_tokens, band)
 
     async def _reuse(
         self,
@@ -239,15 +378,25 @@ class Attempts:
         paid: Paid,
         cut: PromptCut | None,
     ) -> tuple[Reply, Attempt]:
-        """Record a paid reply as this document's. Raises FailedCall for one to a cut prompt."""
+        """Record a paid reply as this document's. Raises FailedCall for one to a cut prompt.
+
+        An attempt that is on record for this very document, in this run, is taken as it is: the
+        process that made it ended before it was used.
+        """
         reply = paid.reply
+        own = None if cut else await self._own_attempt(work, paid)
+        if own is not None:
+            self._note_length(own)
+            self._count(work, own, Decimal(0))
+            return reply, own
         if cut is None:
-            answered = _answered(attempt, model, reply, attempt.started_at)
+            answered = answered_attempt(attempt, model, reply, attempt.started_at)
         else:
-            answered = _failed(attempt, model, cut, 0.0)
+            answered = failed_attempt(attempt, model, cut, 0.0)
         reused = replace(answered, reused=True, cost=Decimal(0))
         self._note_length(reused)
         await self._ledger.settle(work.run.id, reused, None)
+        self._recorded.add(reused.id)
         work.attempts.append(reused)
         if cut is not None:
             raise FailedCall(cut)
@@ -279,15 +428,16 @@ class Attempts:
                     raise
                 raise FailedCall(error) from error
             if isinstance(sent, Reply):
-                sent = _checked(sent, claimed, model)
+                messages = claimed.call.messages
+                sent = checked_reply(sent, model, messages, claimed.prompt_tokens)
             if isinstance(sent, Reply):
-                attempt = _answered(claimed.attempt, model, sent, started_at)
+                attempt = answered_attempt(claimed.attempt, model, sent, started_at)
                 permit.succeeded(attempt.usage)
                 self._note_length(attempt)
                 await self._commit(work, attempt, sent, claimed.worst_cost)
                 return sent, attempt
             attempt = replace(claimed.attempt, started_at=started_at)
-            failed = _failed(attempt, model, sent, time.monotonic() - begun)
+            failed = failed_attempt(attempt, model, sent, time.monotonic() - begun)
             return await self._fail(work, failed, sent, permit, claimed.worst_cost)
 
     async def _fail(
@@ -305,13 +455,7 @@ class Attempts:
             self._note_length(attempt)
         else:
             permit.given_up()
-        note = ""
-        if isinstance(error, CallError):
-            if not error.sent:
-                note = f"not sent: {error.message}"
-            elif attempt.cost == 0 and is_free(error):
-                # Its message may quote the server, and notes are kept for good.
-                note = f"not billed: {type(error).__name__}"
+        note = note_of(error, attempt) if isinstance(error, CallError) else ""
         await asyncio.shield(self._commit(work, attempt, None, worst_cost, note))
         if isinstance(error, CallError):
             raise FailedCall(error)
@@ -326,7 +470,7 @@ class Attempts:
         except TierwiseError:
             raise
         except Exception as error:  # noqa: BLE001 - a paid call must come on record
-            return _unreadable(error, call.model)
+            return unreadable(error, call.model)
 
     def _note_length(self, attempt: Attempt) -> None:
         """Remember the longest answer of a model."""
@@ -344,10 +488,43 @@ class Attempts:
     ) -> None:
         """Commit an attempt with its cost. Only then does anyone act on it."""
         await self._ledger.settle(work.run.id, attempt, reply, note=note)
+        self._count(work, attempt, worst_cost)
+
+    def _count(self, work: Work, attempt: Attempt, worst_cost: Decimal) -> None:
+        """Count a committed attempt as the document's."""
         cost = worst_cost if attempt.cost is None else attempt.cost
-        work.run.budget.spent += cost
-        work.run.costs.spend(work.step.name, cost)
-        work.attempts.append(attempt)
+        if attempt.id not in {each.id for each in work.attempts}:
+            work.run.budget.spent += cost
+            work.run.costs.spend(work.step.name, cost)
+            work.attempts.append(attempt)
+        self._recorded.add(attempt.id)
+
+    async def _own_attempt(self, work: Work, paid: Paid) -> Attempt | None:
+        """Return the attempt of a paid call that this document made in this run, and never used."""
+        this = (work.run.id, work.document.id, work.step.name)
+        if paid.paid_for != this or paid.attempt_id in self._recorded:
+            return None
+        attempt = await self._ledger.recorded_attempt(paid.attempt_id)
+        # A reuse by another part of the document comes later, and is recorded as one.
+        self._recorded.add(paid.attempt_id)
+        if attempt is None:
+            return None
+        return replace(attempt, text=paid.reply.text)
+
+
+def _check_guards(work: Work, model: Model) -> None:
+    """Raise GuardViolation if a guard keeps the document from the model."""
+    forbidden = work.run.policy.rules.forbidden(model.tier, work.features)
+    if forbidden:
+        raise GuardViolation(f"{model.name}: {forbidden}")
+
+
+def _batch_refusal(work: Work, model: Model) -> str | None:
+    """Return the guard that keeps the document from a batch of the model; None for none."""
+    rules = work.run.policy.rules
+    stores_days = model.batch.stores_days if model.batch else None
+    forbidden = rules.forbidden(model.tier, work.features)
+    return forbidden or rules.batch_forbidden(work.features, stores_days)
 
 
 def prompt_tokens(work: Work, messages: tuple[Message, ...]) -> int:
@@ -401,75 +578,3 @@ def _unanswered(
         latency_s=0.0,
         started_at=time.time(),
     )
-
-
-def _checked(reply: Reply, claimed: _Claimed, model: Model) -> Reply | CallError:
-    """Return the reply, or the fault that makes it no answer to the call."""
-    try:
-        model.cost(_usage_if_plausible(reply.usage, model))
-    except Exception as error:  # noqa: BLE001 - a paid call must come on record
-        return _unreadable(error, model.name)
-    messages = claimed.call.messages
-    cut = prompt_cut(model, messages, claimed.prompt_tokens, reply.usage)
-    if cut is None:
-        return reply
-    cut.service_tier = reply.service_tier
-    return cut
-
-
-def _unreadable(error: Exception, model: str) -> UnreadableReply:
-    """Return the fault of a reply that we fail to read. Its text may quote a document."""
-    reason = f"reading the reply failed: {describe_exception(error)}"
-    return UnreadableReply(reason, model=model)
-
-
-def _answered(
-    attempt: Attempt, model: Model, reply: Reply, started_at: float
-) -> Attempt:
-    usage = _usage_if_plausible(reply.usage, model)
-    return replace(
-        attempt,
-        started_at=started_at,
-        usage=usage,
-        cost=model.billed(usage, attempt.transport, reply.service_tier),
-        service_tier=reply.service_tier,
-        latency_s=reply.latency_s,
-        finish_reason=reply.finish_reason,
-        confidence=reply.confidence,
-        served_model=reply.served_model,
-        text=reply.text,
-    )
-
-
-def _failed(
-    attempt: Attempt, model: Model, error: BaseException, seconds: float
-) -> Attempt:
-    reported = None
-    service_tier = None
-    if isinstance(error, CallError):
-        reported = error.usage
-        service_tier = error.service_tier
-    usage = _usage_if_plausible(reported, model)
-    cost = model.billed(usage, attempt.transport, service_tier)
-    # A usage that is not believed shows all the same that tokens were counted.
-    if reported is None and is_free(error):
-        cost = Decimal(0)
-    return replace(
-        attempt,
-        error=type(error).__name__,
-        error_text=str(error) or "stopped while the call was under way",
-        usage=usage,
-        cost=cost,
-        service_tier=service_tier,
-        latency_s=seconds,
-    )
-
-
-def _usage_if_plausible(usage: Usage | None, model: Model) -> Usage | None:
-    """Return a reported usage; None (unknown) when it is far above the model's window."""
-    if usage is None:
-        return None
-    reported = usage.prompt_tokens + usage.completion_tokens
-    if reported > _IMPLAUSIBLE_WINDOWS * model.context_tokens:
-        return None
-    return usage

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from tierwise.cascade.answers import Answer, Answers
 from tierwise.cascade.attempts import Attempts, FailedCall, Provider
+from tierwise.cascade.batches import BatchLane
 from tierwise.cascade.checking import Checking
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
@@ -32,12 +33,14 @@ from tierwise.cascade.routing import (
     route_for,
     skipped_by_condition,
     skipped_by_earlier_step,
+    waiting_outcome,
 )
 from tierwise.cascade.shadow import Shadows
 from tierwise.cascade.transport import transport_setting
 from tierwise.errors import (
     BudgetExceeded,
     CallError,
+    CallWaiting,
     ModelUnavailable,
     TierwiseError,
 )
@@ -85,9 +88,14 @@ class Cascade:
         ledger: CallLedger,
         workers: int = 1,
         clock: Clock | None = None,
+        batches: BatchLane | None = None,
     ) -> None:
-        """`workers` is the number of processes that share every model's limits."""
-        self._attempts = Attempts(provider, ledger, workers, clock)
+        """`workers` is the number of processes that share every model's limits.
+
+        Without `batches`, every call goes online.
+        """
+        self._attempts = Attempts(provider, ledger, workers, clock, batches)
+        self._batches = batches
         self._checking = Checking()
         self._answers = Answers(self._attempts, self._checking)
         self._shadows = Shadows(self._answers, ledger)
@@ -104,7 +112,10 @@ class Cascade:
 
         Wait for at most `seconds`.
         """
-        await self._attempts.stop(run_id, seconds)
+        stops = [self._attempts.stop(run_id, seconds)]
+        if self._batches is not None:
+            stops.append(self._batches.stop(run_id, seconds))
+        await asyncio.gather(*stops)
 
     def last_signs(self) -> dict[str, LastSign]:
         """Return whether each model that was called is out, and since when."""
@@ -126,18 +137,34 @@ class Cascade:
             if document.id not in job.known:
                 job.run.costs.finish(job.step.name, answered=False)
         else:
-            parts = parts_of(job, document)
-            if len(parts) == 1:
-                work = _work(job, document)
-                outcome = await self._run_with_top_ups(work)
-                _count_costs(work, outcome)
-            else:
-                outcome = await self._run_parts(job, parts)
-                job.run.costs.finish(job.step.name, answered=True)
+            try:
+                outcome, work = await self._answered(job, document)
+            except CallWaiting as held:
+                # Not counted: the document is asked again, and its paid answers are found.
+                reason = f"in batch {held.batch}"
+                outcome = waiting_outcome(job, document, reason)
         await self._ledger.record_outcome(job.run.id, document, outcome, job.question)
-        if work and not job.models:
+        if work and not job.models and not job.run.detached:
             await self._shadows.follow(work, outcome, self._stopped)
         return document.with_outcome(outcome)
+
+    async def _answered(
+        self, job: Job, document: Document
+    ) -> tuple[Outcome, Work | None]:
+        """Route a document and return its outcome, with its work where it has one part."""
+        parts = parts_of(job, document)
+        if len(parts) > 1:
+            outcome = await self._run_parts(job, parts)
+            job.run.costs.finish(job.step.name, answered=True)
+            return outcome, None
+        work = _work(job, document)
+        outcome = await self._run_with_top_ups(work)
+        _count_costs(work, outcome)
+        if job.run.detached and not job.models:
+            # Before the outcome is on record: where the shadow waits for a batch, the document
+            # waits too, as nothing would ask the shadow again.
+            await self._shadows.follow(work, outcome, self._stopped)
+        return outcome, work
 
     async def _run_parts(self, job: Job, parts: Sequence[Document]) -> Outcome:
         """Route and answer each part by itself; return the document's outcome."""

@@ -424,6 +424,8 @@ class Batches:
         query = select(Run.state, Run.owner).where(Run.id == run_id)
         with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
+        if row is not None and row.state == "detached":
+            return run_id
         if row is None or row.state != "running":
             return collecting_run
         if row.owner is None or is_dead(row.owner):

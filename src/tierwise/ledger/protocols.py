@@ -33,11 +33,17 @@ class CallLedger(Protocol):
         reservation: ReservationRequest | None = None,
         run_id: str | None = None,
         attempt: Attempt | None = None,
+        for_batch: bool = False,
     ) -> Paid | None:
         """Return the paid reply of a call, or None once the caller holds the claim on it.
 
-        `attempt` is what the claim is for, in the run `run_id`.
+        `attempt` is what the claim is for, in the run `run_id`; `for_batch` gathers it for a batch.
+        Raises CallInBatch for a call that is in a batch already.
         """
+        ...
+
+    async def recorded_attempt(self, attempt_id: str) -> Attempt | None:
+        """Return an attempt that is on record, without its text."""
         ...
 
     async def available(self) -> None:

@@ -51,6 +51,7 @@ _ATTEMPT = tuple(
     if f.name not in ("usage", "text", "verdicts", "repriced")
 )
 _read_attempt = attrgetter(*_ATTEMPT)
+LATE = "AnsweredLate"  # the error of an item of a batch that was made online meanwhile
 LOST = "CallLost"  # the error of a call whose process did not record its end
 
 

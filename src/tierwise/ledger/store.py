@@ -446,6 +446,10 @@ class Ledger:
         )
         self._settled(attempt.call_hash, held)
 
+    async def recorded_attempt(self, attempt_id: str) -> Attempt | None:
+        """Return an attempt that is on record, without its text and verdicts."""
+        return await asyncio.to_thread(self.batches.recorded_attempt, attempt_id)
+
     async def record_verdicts(
         self,
         run_id: str,  # noqa: ARG002

@@ -39,6 +39,9 @@ class _ReadOnlyLedger:
             return None
         return Paid(reply, "", None)
 
+    async def recorded_attempt(self, _: str) -> None:
+        return None
+
     async def available(self) -> None:
         pass
 
