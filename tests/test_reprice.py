@@ -239,3 +239,39 @@ def test_a_new_cost_without_a_record_is_found(project: Path, say: Say) -> None:
         )
     engine.dispose()
     assert "its new cost is not the one on record" in say("audit", "verify", code=1).out
+
+
+def test_calls_of_the_flex_tier_and_writes_to_the_cache_have_their_own_prices(
+    project: Path, say: Say, standin: Standin
+) -> None:
+    written = {**COUNTS, "prompt_tokens_details": {"cache_write_tokens": 60}}
+    standin.faults([Fault(usage=written, service_tier="flex"), Fault(usage=written)])
+    with Engine(Project(project), env={}) as engine:
+        run = engine.start_run("inbox", budget_usd=Decimal(1))
+        documents = tuple(
+            Document(id=f"{n}", text=f"{TEXT} flex {n}", sensitivity="internal")
+            for n in range(2)
+        )
+        engine.run_batch(run, CLASSIFY, Batch(documents), LABELS).load()
+        engine.finish_run(run, "completed")
+    price = PRICE.replace(
+        "{input: 1", "{cache_write: 1.25, flex: {discount: 0.75}, input: 1"
+    )
+    set_price(project, price)
+    say("reprice", "--run", "latest", "--apply")
+    # 40 plain at 1, 60 written at 1.25, 20 answered at 2 USD a million; a quarter by flex
+    online = Decimal("0.000155")
+    assert figures(say)[0] == online + online / 4
+    # A price of one's own is that of online calls, too.
+    say(
+        "reprice",
+        "--all-of",
+        "small",
+        "--price",
+        "2/4/2/2.5",
+        "--run",
+        "latest",
+        "--apply",
+    )
+    assert figures(say)[0] == 2 * (online + online / 4)
+    say("reprice", "--price", "1/2/3/4/5", "--model", "small", code=2)

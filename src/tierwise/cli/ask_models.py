@@ -118,19 +118,22 @@ async def _call(gateway: Gateway, model: Model) -> Asked:
         async with asyncio.timeout(_CALL_SECONDS):
             reply = await gateway.complete(call)
         usage = reply.usage
+        service_tier = reply.service_tier
     except TimeoutError:
         error = CallTimeout(f"no answer within {_CALL_SECONDS:g} s", model=model.name)
         return _fault(model, error)
     except (BadReply, ContentRefused) as error:
         # An odd answer, or none, to an odd question: the server took the key and has the model.
         usage = error.usage
+        service_tier = error.service_tier
     except (CallError, ModelUnavailable) as error:
         return _fault(model, error)
-    return Asked(model.name, True, f"answers a call, which cost {_cost(model, usage)}")
+    cost = _cost(model, usage, service_tier)
+    return Asked(model.name, True, f"answers a call, which cost {cost}")
 
 
-def _cost(model: Model, usage: Usage | None) -> str:
-    cost = model.cost(usage)
+def _cost(model: Model, usage: Usage | None, service_tier: str | None) -> str:
+    cost = model.billed(usage, "online", service_tier)
     return "an unknown amount" if cost is None else usd(cost)
 
 

@@ -19,7 +19,7 @@ from tierwise.text.amounts import plural, usd
 if TYPE_CHECKING:
     from tierwise.ledger.people.repricing import NewCost
     from tierwise.policy.catalog import Catalog
-    from tierwise.policy.prices import PriceBand
+    from tierwise.policy.prices import BandPrice, PriceBand
     from tierwise.records import Attempt
 
 _PRICE = "USD per million tokens"
@@ -60,7 +60,8 @@ def reprice(
         typer.Option(
             "--price",
             metavar="IN/OUT",
-            help=f"A price of your own, {_PRICE}: 0.4/1.6, or 0.4/1.6/0.1 with cached prompts.",
+            help=f"A price of your own, {_PRICE}: 0.4/1.6, 0.4/1.6/0.1 with cached prompts, or "
+            "0.4/1.6/0.1/0.5 with prompts written to the cache.",
         ),
     ] = None,
     usd_each: Annotated[
@@ -93,7 +94,8 @@ def reprice(
 ) -> None:
     """Fill in the cost of recorded calls whose price was unknown.
 
-    Prices come from the catalog as it is now, or from `--price`. Only shows what would change;
+    Prices come from the catalog as it is now, or from `--price`. Calls that were sent in batches, or
+    answered by the flex tier, cost what the catalog says for those. Only shows what would change;
     `--apply` records it, and corrects budgets and sums. Known costs never change without `--all-of`.
 
     Calls whose tokens are unknown, such as lost ones, keep the amount that budgets reserved for
@@ -164,7 +166,7 @@ def reprice(
 def _changes(
     calls: Sequence[Attempt],
     catalog: Catalog,
-    given: PriceBand | None,
+    given: BandPrice | None,
     each: Decimal | None,
 ) -> list[_ModelChange]:
     """Return the new costs of calls by model."""
@@ -192,28 +194,37 @@ def _changes(
 
 
 def _new_cost(
-    attempt: Attempt, catalog: Catalog, given: PriceBand | None, each: Decimal | None
+    attempt: Attempt, catalog: Catalog, given: BandPrice | None, each: Decimal | None
 ) -> tuple[Decimal | None, str]:
     """Return the new cost of a call, or None and the reason."""
     from tierwise.ledger.tables import in_units
+    from tierwise.policy.prices import billed_band
 
     usage = attempt.usage
     if usage is None:
         if attempt.cost is not None:
             return None, "not billed"
         return each, "" if each is not None else "tokens unknown"
-    if given is not None:
-        return in_units(given.cost(usage)), ""
     model = catalog.models.get(attempt.model)
+    band = billed_band(attempt.transport, attempt.service_tier)
+    if given is not None:
+        # The given price is that of an online call; the catalog has the reductions.
+        if band == "online" or band is None:
+            return in_units(given.cost(usage)), ""
+        if model is None:
+            return None, f"not in the catalog: no price of {band} calls"
+        return in_units(model.reduced(given, band).cost(usage)), ""
     if model is None:
         return None, "not in the catalog: name a --price"
-    cost = model.cost(usage)
+    cost = model.billed(usage, attempt.transport, attempt.service_tier)
+    if cost is None and band is None:
+        return None, f"no price of the {attempt.service_tier} tier: name a --price"
     if cost is None:
         return None, "no price in the catalog"
     return in_units(cost), ""
 
 
-def _price_words(name: str, catalog: Catalog, given: PriceBand | None) -> str:
+def _price_words(name: str, catalog: Catalog, given: BandPrice | None) -> str:
     if given is not None:
         return f"{_band(given)}, given"
     model = catalog.models.get(name)
@@ -224,8 +235,13 @@ def _price_words(name: str, catalog: Catalog, given: PriceBand | None) -> str:
 
 def _band(price: PriceBand) -> str:
     words = f"{price.input}/{price.output}"
-    if price.cached_input is not None:
-        words += f"/{price.cached_input}"
+    # Where a later price is known, an unknown one before it is that of the plain prompt.
+    cached = price.cached_input
+    if cached is None and price.cache_write is not None:
+        cached = price.input
+    for further in (cached, price.cache_write):
+        if further is not None:
+            words += f"/{further}"
     return words
 
 
@@ -275,18 +291,18 @@ def _print_end(meant: int, changed: int, *, apply: bool) -> None:
             typer.echo(f"{others} had been changed by another process meanwhile.")
 
 
-def _price(text: str) -> PriceBand:
+def _price(text: str) -> BandPrice:
     """Return a price such as 0.4/1.6. Raises Misuse."""
-    from tierwise.policy.prices import PriceBand
+    from tierwise.policy.prices import BandPrice
 
     parts = text.split("/")
-    if len(parts) not in (2, 3):
+    if len(parts) not in (2, 3, 4):
         raise Misuse(
             f"--price '{text}' is no price; write prompt/answer, such as 0.4/1.6"
         )
     numbers = [_usd(part, "--price") for part in parts]
-    cached = numbers[2] if len(numbers) == 3 else None
-    return PriceBand(input=numbers[0], output=numbers[1], cached_input=cached)
+    names = ("input", "output", "cached_input", "cache_write")
+    return BandPrice(**dict(zip(names, numbers, strict=False)))
 
 
 def _usd(text: str, option: str) -> Decimal:

@@ -76,8 +76,7 @@ def is_free_and_local(engine: Engine, certificate: Certificate) -> bool:
     return all(
         catalog.tiers[model.tier].stays_in_house
         and model.price != "unknown"
-        and not model.price.input
-        and not model.price.output
+        and model.price.is_zero
         for model in models
     )
 

@@ -11,6 +11,7 @@ from typing import Literal
 from tierwise.ledger.views.history import Past
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Certificate
+from tierwise.policy.prices import Band
 from tierwise.policy.router import worst_case
 from tierwise.records import Usage
 from tierwise.text.amounts import plural, total
@@ -33,6 +34,7 @@ class Expectation:
 
     completion_tokens: int
     cached_share: float
+    written_share: float
     repairs: float  # a document
     reasks: float  # a document
     passes: float | None
@@ -40,12 +42,16 @@ class Expectation:
     source: Source
     basis: str  # the source in words
 
-    def cost(self, model: Model, prompts: tuple[int, ...]) -> Decimal | None:
+    def cost(
+        self, model: Model, prompts: tuple[int, ...], band: Band = "online"
+    ) -> Decimal | None:
         """Return the USD for calls with these prompts, follow-ups included; None when unknown."""
         costs = []
         for tokens in prompts:
             cached = int(tokens * self.cached_share)
-            costs.append(model.cost(Usage(tokens, self.completion_tokens, cached)))
+            written = int(tokens * self.written_share)
+            usage = Usage(tokens, self.completion_tokens, cached, written)
+            costs.append(model.cost(usage, band))
         cost = total(costs)
         if cost is None:
             return None
@@ -81,6 +87,7 @@ def expect(
         return Expectation(
             completion_tokens=math.ceil(past.completion_tokens),
             cached_share=past.cached_share,
+            written_share=past.written_share,
             repairs=past.repairs / past.documents,
             reasks=_expected_reasks(past, reask),
             passes=passes,
@@ -103,6 +110,7 @@ def expect(
     return Expectation(
         completion_tokens=tokens,
         cached_share=0.0,
+        written_share=0.0,
         repairs=0.0,
         reasks=0.0,
         passes=passes,
@@ -126,7 +134,12 @@ def _passed(passes: float | None) -> str:
 
 
 def highest_cost(
-    model: Model, prompts: tuple[int, ...], limit: int, *, reask: int
+    model: Model,
+    prompts: tuple[int, ...],
+    limit: int,
+    *,
+    reask: int,
+    band: Band = "online",
 ) -> Decimal | None:
     """Return the USD when each answer has the longest length and is repaired; None when unknown.
 
@@ -135,13 +148,14 @@ def highest_cost(
     answer = model.longest_answer(limit)
     costs = []
     for tokens in prompts:
-        costs.append(worst_case(model, tokens, limit))
+        costs.append(worst_case(model, tokens, limit, band))
         # The repair's prompt has the first answer in it.
-        costs.append(worst_case(model, tokens + answer + _REPAIR_TOKENS, limit))
+        longer = tokens + answer + _REPAIR_TOKENS
+        costs.append(worst_case(model, longer, limit, band))
     for number in range(1, reask + 1):
         # Its prompt has the repaired answer and those of the re-asks before it in it.
         added = (number + 1) * answer + _REPAIR_TOKENS + number * _REASK_TOKENS
-        costs.append(worst_case(model, prompts[-1] + added, limit))
+        costs.append(worst_case(model, prompts[-1] + added, limit, band))
     return total(costs)
 
 

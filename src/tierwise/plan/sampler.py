@@ -105,7 +105,9 @@ class Sampler(DryRunEngine):
         if attempt.error and attempt.cost == 0:
             return Decimal(0)  # a fault that no provider bills
         model = self.policy.catalog.models.get(attempt.model)
-        return model.cost(attempt.usage) if model else None
+        if model is None:
+            return None
+        return model.billed(attempt.usage, attempt.transport, attempt.service_tier)
 
 
 def choose(ids: Iterable[str], number: int, seed: int) -> frozenset[str]:

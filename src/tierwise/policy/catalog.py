@@ -270,10 +270,13 @@ class Model(Settings):
 
         A band that the catalog does not price costs as much as `online`.
         """
-        if self.price == "unknown":
-            return None
-        reduced = {"online": None, "flex": self.price.flex, "batch": self.batch}[band]
-        return self.price if reduced is None else reduced.of(self.price)
+        return None if self.price == "unknown" else self.reduced(self.price, band)
+
+    def reduced(self, online: BandPrice, band: Band) -> BandPrice:
+        """Return the price of a band, given that of an online call."""
+        flex = None if self.price == "unknown" else self.price.flex
+        reduction = {"online": None, "flex": flex, "batch": self.batch}[band]
+        return online if reduction is None else reduction.of(online)
 
     def cost(self, usage: Usage | None, band: Band = "online") -> Decimal | None:
         """Return the USD of a call; None if the price is unknown, or the usage it depends on."""

@@ -215,9 +215,16 @@ def _price(best: Model, row: NeededRow | EstimateRow) -> Decimal:
     if row.long and best.price.above:
         band = best.price.above
     usage = row.usage
+    written = usage.cache_write_tokens
+    written_1h = usage.cache_write_1h_tokens
     # The band's own formula: the tokens of all calls together say nothing of one prompt's length.
     return PriceBand.cost_of_tokens(
-        band, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
+        band,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens,
+        written,
+        written_1h,
     )
 
 

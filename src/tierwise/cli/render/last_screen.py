@@ -171,7 +171,7 @@ def _is_free(name: str, engine: Engine) -> bool:
     model = engine.policy.catalog.models.get(name)
     if model is None or model.price == "unknown":
         return False
-    return model.price.input == 0 and model.price.output == 0
+    return model.price.is_zero
 
 
 def _left_out(engine: Engine) -> list[str]:

@@ -219,7 +219,7 @@ def is_paid(model: Model) -> bool:
     """Return True for a model that has, or may have, a price."""
     if model.price == "unknown":
         return True
-    return bool(model.price.input or model.price.output)
+    return not model.price.is_zero
 
 
 def fewest_kept(floor: float, look: int) -> int:

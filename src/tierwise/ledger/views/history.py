@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, select
 
@@ -29,6 +29,7 @@ class Past:
     reasks: int
     completion_tokens: float | None  # None when no server said
     cached_share: float  # of the prompt tokens
+    written_share: float  # of the prompt tokens, to the prompt cache
     latency_s: float
     documents: int  # that the model answered for, reused answers included
     passed: int  # of those, documents whose outcome came from it
@@ -71,6 +72,7 @@ class History:
                 ),
                 func.avg(AttemptRecord.completion_tokens).label("completion_tokens"),
                 func.sum(AttemptRecord.cached_tokens).label("cached"),
+                func.sum(AttemptRecord.cache_write_tokens).label("written"),
                 func.sum(AttemptRecord.prompt_tokens).label("prompted"),
                 func.avg(AttemptRecord.latency_s).label("latency_s"),
             )
@@ -115,7 +117,8 @@ class History:
                 completion_tokens=None
                 if row.completion_tokens is None
                 else float(row.completion_tokens),
-                cached_share=float(row.cached / row.prompted) if row.prompted else 0.0,
+                cached_share=_share(row.cached, row.prompted),
+                written_share=_share(row.written, row.prompted),
                 latency_s=float(row.latency_s),
                 documents=held[row.step, row.prompt, row.model].documents,
                 passed=int(held[row.step, row.prompt, row.model].passed),
@@ -132,3 +135,9 @@ class History:
         )
         with self._database.reading() as connection:
             return frozenset(connection.scalars(query))
+
+
+def _share(part: Any, whole: Any) -> float:
+    """Return a part of the prompt tokens; 0 where either was not counted."""
+    # Attempts of earlier versions have no count of what was written.
+    return float((part or 0) / whole) if whole else 0.0

@@ -37,6 +37,8 @@ _TOKENS = (
     AttemptRecord.prompt_tokens,
     AttemptRecord.completion_tokens,
     AttemptRecord.cached_tokens,
+    AttemptRecord.cache_write_tokens,
+    AttemptRecord.cache_write_1h_tokens,
 )
 # every call that a document needs is answered first as one of these
 _NEEDED = ("first", "retry", "fallback")
@@ -266,6 +268,8 @@ class Summaries:
                     int(row.prompt_tokens),
                     int(row.completion_tokens),
                     int(row.cached_tokens),
+                    int(row.cache_write_tokens),
+                    int(row.cache_write_1h_tokens),
                 ),
                 cost_known=row.cost_known or Decimal(0),
                 cost_unknown=int(row.cost_unknown),
@@ -359,7 +363,8 @@ def _marked(run_ids: Sequence[str], model: str, long_from: int | None) -> Subque
     reported its tokens. `barred`: a guard keeps `model` from the document. `long`: its prompt is
     above the limit.
     """
-    prompt_tokens, completion_tokens, _ = _TOKENS
+    prompt_tokens = AttemptRecord.prompt_tokens
+    completion_tokens = AttemptRecord.completion_tokens
     document = (AttemptRecord.run_id, AttemptRecord.document_id, AttemptRecord.step)
     was_answered = and_(AttemptRecord.error.is_(None), AttemptRecord.reused.is_(False))
     is_needed = and_(AttemptRecord.kind.in_(_NEEDED), was_answered)
