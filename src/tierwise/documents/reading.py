@@ -411,7 +411,7 @@ class _Finisher:
         text = clean(raw.text).strip()
         problem = clean(raw.problem)
         if not problem and not any(map(_is_visible, text)):
-            problem = "no text found in it"
+            problem = clean(_why_empty(raw))
         if not problem:
             problem = clean(_why_incomplete(raw, self.incomplete))
         if problem:
@@ -628,6 +628,14 @@ def _finished_page_file(raw: RawDocument, text: str) -> PageFile | None:
     if raw.page_file is None or raw.page_file.text_hash:
         return raw.page_file
     return replace(raw.page_file, text_hash=text_hash(text))
+
+
+def _why_empty(raw: RawDocument) -> str:
+    """Say why a document without text waits."""
+    if not raw.unread_pages:
+        return "no text found in it"
+    remedy = raw.remedy or "put its text into the document"
+    return f"no text found: {'; '.join(raw.unread_pages)}; {remedy}"
 
 
 def _why_incomplete(raw: RawDocument, incomplete: Incomplete) -> str:

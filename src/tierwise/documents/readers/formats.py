@@ -13,15 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tierwise.documents.readers.archives import read_zip
+from tierwise.documents.readers.excel import read_xlsx
 from tierwise.documents.readers.html import read_html
-from tierwise.documents.readers.mail import read_mail
+from tierwise.documents.readers.mail import read_mail, read_msg
+from tierwise.documents.readers.opendocument import read_odp, read_ods, read_odt
 from tierwise.documents.readers.own import read_own
 from tierwise.documents.readers.pages.pictures import read_picture
 from tierwise.documents.readers.pages.recognizer import Recognizer
 from tierwise.documents.readers.pages.rendering import PICTURES
 from tierwise.documents.readers.pdf import read_pdf
 from tierwise.documents.readers.results import Extracted
+from tierwise.documents.readers.rtf import read_rtf
 from tierwise.documents.readers.settings import Request
+from tierwise.documents.readers.slides import read_pptx
+from tierwise.documents.readers.structured import read_json, read_xml
 from tierwise.documents.readers.unpacking import MOST_UNPACKED_BYTES
 from tierwise.documents.readers.word import read_docx
 from tierwise.errors import DocumentError
@@ -33,21 +38,33 @@ PAGED: dict[str, Callable[[bytes, Recognizer | None], Extracted]] = {
 }
 # These run in a child process with limits (`sandbox.py`), as their parsers are not trusted.
 CONVERTERS: dict[str, Callable[[bytes], Extracted]] = {
+    ".docm": read_docx,
     ".docx": read_docx,
     ".htm": read_html,
     ".html": read_html,
+    ".odp": read_odp,
+    ".odt": read_odt,
     ".pdf": read_pdf,
     **dict.fromkeys(PICTURES, read_picture),
+    ".pptm": read_pptx,
+    ".pptx": read_pptx,
+    ".rtf": read_rtf,
 }
 WITH_SETTINGS: dict[str, Callable[[bytes, Request], Extracted]] = {
     ".eml": read_mail,
+    ".json": read_json,
+    ".msg": read_msg,
+    ".ods": read_ods,
+    ".xlsm": read_xlsx,
+    ".xlsx": read_xlsx,
+    ".xml": read_xml,
     ".zip": read_zip,
 }
 ROWS = (".csv", ".jsonl")  # one document a row, see `rows.py`
 TEXTS = (".md", ".txt")
 ACCEPTED = tuple(sorted([*CONVERTERS, *WITH_SETTINGS, *ROWS, *TEXTS]))
 # Files with several documents, each of which has a shard of its own.
-SEVERAL = (*ROWS, ".zip")
+SEVERAL = (*ROWS, ".json", ".ods", ".xlsm", ".xlsx", ".xml", ".zip")
 
 # Of files that are not read: how to make one that is.
 _REMEDIES = {
@@ -76,6 +93,10 @@ _REASONS = {
     "PSEOF": _DAMAGED,
     "PDFNoValidXRef": _DAMAGED,
     "BadZipFile": _DAMAGED,
+    "InvalidFileException": _DAMAGED,
+    "PackageNotFoundError": _DAMAGED,
+    "XMLSyntaxError": _DAMAGED,
+    "KeyError": _DAMAGED,
     "MemoryError": "converting it needs too much memory; split it or save it as plain text",
 }
 # The names under which pip knows modules, where they differ.

@@ -7,7 +7,7 @@ multipart     the parts between boundaries, also between wrong ones
 parts         the walk over the parts: each one is read, or kept as left out
 left_out      the parts that are not in the text: names, sizes, hashes
 alternatives  the plain and the HTML version of one text
-markup        text/enriched, RTF, flowed text
+markup        text/enriched, flowed text
 blocks        uuencoded files and PGP messages inside a text
 invitations   text/calendar
 outlook       winmail.dat (TNEF)
@@ -16,6 +16,7 @@ signed        S/MIME signed data
 
 from __future__ import annotations
 
+from tierwise.documents.readers.mail.message_files import read_msg
 from tierwise.documents.readers.mail.reading import read_mail
 
-__all__ = ["read_mail"]
+__all__ = ["read_mail", "read_msg"]

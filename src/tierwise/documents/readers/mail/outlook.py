@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tierwise.documents.readers.html import html_to_text
 from tierwise.documents.readers.mail.entity import to_text
-from tierwise.documents.readers.mail.markup import rtf_to_text
+from tierwise.documents.readers.rtf import rtf_to_text
 
 _SIGNATURE = b"\x78\x9f\x3e\x22"
 _ATTRIBUTE = struct.Struct("<BII")  # level, name, length
@@ -128,7 +128,7 @@ def _bodies(value: bytes, charset: str | None) -> dict[int, str]:
         elif number == _HTML:
             bodies[_HTML] = html_to_text(_property_text(kind, content, charset))
         elif number == _RTF:
-            bodies[_RTF] = rtf_to_text(_unpack_rtf(content).decode("latin-1"))
+            bodies[_RTF] = rtf_to_text(unpack_rtf(content).decode("latin-1"))
     return bodies
 
 
@@ -178,7 +178,7 @@ def _behind_name(value: bytes, at: int) -> int:
     return at + length + -length % 4
 
 
-def _unpack_rtf(data: bytes) -> bytes:
+def unpack_rtf(data: bytes) -> bytes:
     """Decompress RTF. Raises ValueError and struct.error."""
     _, size, kind, _ = struct.unpack_from("<II4sI", data)
     packed = data[16:]

@@ -32,7 +32,6 @@ from tierwise.documents.readers.mail.left_out import (
 )
 from tierwise.documents.readers.mail.markup import (
     enriched_to_text,
-    rtf_to_text,
     unflow,
 )
 from tierwise.documents.readers.mail.multipart import (
@@ -44,6 +43,7 @@ from tierwise.documents.readers.mail.multipart import (
 )
 from tierwise.documents.readers.mail.outlook import read_outlook
 from tierwise.documents.readers.mail.signed import envelope_of, signed_content
+from tierwise.documents.readers.rtf import rtf_to_text
 from tierwise.errors import DocumentError
 
 _SHOWN_HEADERS = ("From", "To", "Date", "Subject")
