@@ -27,7 +27,7 @@ from tierwise.gateway import Gateway
 from tierwise.gateway.batch import ProviderBatch, missing_item
 from tierwise.records import Reply
 
-FORMATS = ["openai", "mistral", "anthropic", "gemini"]
+FORMATS = ["openai", "openrouter", "mistral", "anthropic", "gemini"]
 every_format = pytest.mark.parametrize("model", FORMATS)
 
 
@@ -94,7 +94,7 @@ def test_a_status_of_an_upload_is_a_fault_of_the_batch_or_of_the_account(
             standin.order("upload_refused", fault=status(code, "no"))
             error = at_door(models, submit(model))
             assert type(error) is kind, code
-            if model != "anthropic":
+            if model not in ("anthropic", "openrouter"):
                 # There, the upload is the batch.
                 assert is_free(error), code
 
@@ -304,7 +304,7 @@ def _is_reply(result: object) -> bool:
     return isinstance(result, Reply)
 
 
-@every_format
+@pytest.mark.parametrize("model", [each for each in FORMATS if each != "openrouter"])
 def test_a_batch_can_be_cancelled(model: str) -> None:
     with BatchStandin() as standin:
         standin.turnaround_s = HOUR_S
@@ -324,6 +324,55 @@ def test_a_batch_can_be_cancelled(model: str) -> None:
         assert batch.state == "cancelled"
         replies = [result for result in results.values() if isinstance(result, Reply)]
         assert len(replies) == 2
+
+
+def test_a_batch_that_cannot_be_cancelled_goes_on() -> None:
+    """OpenRouter has no cancellation."""
+    with BatchStandin() as standin:
+        standin.turnaround_s = HOUR_S
+
+        async def go(gateway: Gateway) -> str:
+            made = await gateway.batches.submit(
+                "openrouter", items_of("openrouter", 2), KEY
+            )
+            return (await gateway.batches.cancel("openrouter", made.id)).state
+
+        assert at_door(batch_catalog(standin.url), go) == "in_progress"
+
+
+def test_results_in_pages_are_all_read() -> None:
+    with BatchStandin() as standin:
+        standin.page_size = 2
+        items = items_of("openrouter", 7)
+        work = lambda gateway: round_trip(gateway, "openrouter", items)  # noqa: E731
+        _, results = at_door(batch_catalog(standin.url), work)
+        assert [type(results[item.custom_id]) for item in items] == [Reply] * 7
+
+
+def test_togethers_words_are_understood() -> None:
+    """Another upload, states in capitals, no counts, no metadata, a list without an object."""
+    with BatchStandin() as standin:
+        standin.is_together = True
+        standin.turnaround_s = HOUR_S
+        items = items_of("openai", 3)
+
+        async def go(gateway: Gateway) -> tuple[Any, ...]:
+            door = gateway.batches
+            since = standin.clock.time()
+            made = await door.submit("openai", items, KEY)
+            await door.submit("openai", items_of("openai", 2), "another")
+            found = await door.find("openai", KEY, since)
+            standin.finish()
+            batch = await door.status("openai", made.id)
+            return made, found, batch, await collect(gateway, "openai", batch, items)
+
+        models = batch_catalog(standin.url, {"api": "together"})
+        made, found, batch, results = at_door(models, go)
+        assert found.id == made.id == batch.id
+        assert batch.state == "ended"
+        assert made.total == 3
+        assert made.expires_at is not None
+        assert [type(results[item.custom_id]) for item in items] == [Reply] * 3
 
 
 @every_format

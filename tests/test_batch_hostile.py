@@ -27,7 +27,7 @@ from tierwise.gateway.batch import ProviderBatch
 from tierwise.gateway.connection_pool import LARGEST_BODY
 from tierwise.records import Reply
 
-FORMATS = ["openai", "mistral", "anthropic", "gemini"]
+FORMATS = ["openai", "openrouter", "mistral", "anthropic", "gemini"]
 every_format = pytest.mark.parametrize("model", FORMATS)
 KEY_VALUE = ENV["API_KEY"]
 
@@ -50,7 +50,7 @@ def with_lines(
     }
 
 
-@every_format
+@pytest.mark.parametrize("model", [each for each in FORMATS if each != "openrouter"])
 def test_lines_that_cannot_be_read_disturb_no_other_line(model: str) -> None:
     id_name = "key" if model == "gemini" else "custom_id"
     lines: list[Any] = [

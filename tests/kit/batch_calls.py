@@ -18,6 +18,7 @@ from tierwise.records import Call, Message, Reply
 BATCH_MODELS = {
     "openai": ("openai/small", "/v1", "openai"),
     "openai-litellm": ("openai/gpt-6-luna", "/v1", "openai"),
+    "openrouter": ("openai/small", "/api/v1", "openrouter"),
     "mistral": ("mistral/mistral-small-2603", "/v1", "mistral"),
     "anthropic": ("anthropic/claude-haiku-5-5", "", "anthropic"),
     "old-anthropic": ("anthropic/claude-3-haiku-20240307", "", "anthropic"),

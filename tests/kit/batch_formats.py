@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tests.kit.batch_answers import batch_cancelled, batch_status, routed
 from tests.kit.batch_openai import (
+    delete_batch,
     delete_file,
     file_content,
     file_entry,
@@ -19,6 +20,7 @@ from tests.kit.batch_openai import (
     openai_batch,
     openai_create,
     openai_list,
+    openrouter_results,
     upload_file,
 )
 from tests.kit.batch_others import (
@@ -70,7 +72,7 @@ _ROUTES: dict[str, list[tuple[str, Any]]] = {
         ),
         (r".*/batch/jobs", mistral_create),
         (rf".*/batch/jobs/{_ID}/cancel", routed(batch_cancelled, mistral_job)),
-        (r".*/files", upload_file),
+        (r".*/files(?:/upload)?", upload_file),
         (rf".*/batches/{_ID}/cancel", routed(batch_cancelled, openai_batch)),
         (r".*/batches", openai_create),
     ],
@@ -85,6 +87,7 @@ _ROUTES: dict[str, list[tuple[str, Any]]] = {
         (r".*/batch/jobs", mistral_list),
         (rf".*/files/{_ID}/content", file_content),
         (rf".*/files/{_ID}", file_entry),
+        (rf".*/batches/{_ID}/results", openrouter_results),
         (rf".*/batches/{_ID}", routed(batch_status, openai_batch)),
         (r".*/batches", openai_list),
     ],
@@ -92,5 +95,6 @@ _ROUTES: dict[str, list[tuple[str, Any]]] = {
         (rf".*/v1beta/{_GEMINI_ID}", gemini_delete),
         (rf".*/messages/batches/{_ID}", anthropic_delete),
         (rf".*/files/{_ID}", delete_file),
+        (rf".*/batches/{_ID}", delete_batch),
     ],
 }

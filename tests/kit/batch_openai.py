@@ -13,7 +13,9 @@ from tests.kit.batch_answers import (
     batch_list,
     body_of,
     faulty,
+    iso,
     json_answer,
+    lines_with_faults,
     made,
     refused,
     stream,
@@ -67,7 +69,8 @@ async def upload_file(
             content = value.removesuffix(b"\r\n")
         else:
             fields[field[1].decode()] = value.removesuffix(b"\r\n").decode()
-    assert fields.get("purpose") == "batch"
+    wanted = "batch-api" if incoming.path.endswith("/upload") else "batch"
+    assert fields.get("purpose") == wanted
     if standin.max_bytes is not None and len(content) > standin.max_bytes:
         return await faulty(incoming, status(413, "The file is too large"))
     file_id = standin.store(name, content)
@@ -134,6 +137,8 @@ async def openai_create(
     standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: Any
 ) -> web.StreamResponse:
     wanted = orjson.loads(body)
+    if "requests" in wanted:
+        return await openrouter_create(standin, incoming, wanted)
     content = standin.stored.get(wanted["input_file_id"])
     assert isinstance(content, bytes)
     lines = list(lines_of(content))
@@ -153,7 +158,11 @@ async def openai_create(
         batch.files["input"] = wanted["input_file_id"]
         return batch
 
-    return await made(standin, incoming, make, openai_batch)
+    def write(standin: BatchStandin, batch: StandinBatch) -> dict[str, Any]:
+        entry = openai_batch(standin, batch)
+        return {"job": entry, "warning": ""} if standin.is_together else entry
+
+    return await made(standin, incoming, make, write)
 
 
 def openai_batch(standin: BatchStandin, batch: StandinBatch) -> dict[str, Any]:
@@ -175,9 +184,77 @@ def openai_batch(standin: BatchStandin, batch: StandinBatch) -> dict[str, Any]:
         "request_counts": counts,
         "metadata": {"tierwise_batch": batch.key} if batch.key else None,
     }
+    if standin.is_together:
+        del entry["request_counts"], entry["metadata"], entry["expires_at"]
+        entry["status"] = entry["status"].upper()
+        entry["created_at"] = iso(batch.created)
+        entry["job_deadline"] = iso(batch.expires)
+        return entry
     if batch.ended is not None:
         entry[f"{_OPENAI_STATES[batch.state]}_at"] = int(batch.ended)
     return entry
+
+
+async def openrouter_create(
+    standin: BatchStandin, incoming: web.BaseRequest, wanted: dict[str, Any]
+) -> web.StreamResponse:
+    """Make a batch of the requests in the body; its answer names neither files nor a key."""
+    assert list(wanted) == ["endpoint", "model", "requests"]
+    for stage in ("upload", "create"):
+        refusal = await refused(standin, incoming, stage, len(wanted["requests"]))
+        if refusal is not None:
+            return refusal
+    items = [Item(each["custom_id"], each["body"]) for each in wanted["requests"]]
+
+    def make() -> StandinBatch:
+        return standin.make("openai", wanted["model"], None, items, standin.window_s)
+
+    return await made(standin, incoming, make, openrouter_batch)
+
+
+def openrouter_batch(standin: BatchStandin, batch: StandinBatch) -> dict[str, Any]:
+    batch.files["written"] = "yes"  # it has none
+    entry = openai_batch(standin, batch)
+    kept = ("id", "object", "endpoint", "status", "created_at", "request_counts")
+    return {name: entry[name] for name in kept} | {"finalized_at": batch.ended}
+
+
+async def openrouter_results(
+    standin: BatchStandin,
+    incoming: web.BaseRequest,
+    body: bytes,
+    query: dict[str, str],
+    own_id: str,
+) -> web.StreamResponse:
+    order = standin.take_order("results")
+    if order is not None:
+        return await faulty(incoming, order.details["fault"])
+    batch = standin.current(own_id)
+    gone = ("results_gone", "results_missing")
+    if (
+        batch is None
+        or batch.is_open
+        or any(batch.ordered(name) is not None for name in gone)
+    ):
+        return await faulty(incoming, status(404, "no results"))
+    lines = lines_with_faults(batch, batch.answers, openai_line)
+    rows = [orjson.loads(line) for line in lines]
+    begin = int(query.get("cursor", 0))
+    end = begin + standin.page_size
+    following = str(end) if end < len(rows) else None
+    page = {"object": "list", "data": rows[begin:end], "next_cursor": following}
+    return json_answer(page)
+
+
+async def delete_batch(
+    standin: BatchStandin,
+    incoming: web.BaseRequest,
+    body: bytes,
+    query: Any,
+    own_id: str,
+) -> web.StreamResponse:
+    standin.deleted.append(own_id)
+    return json_answer({"id": own_id, "deleted": True})
 
 
 def openai_line(answer: ItemAnswer) -> dict[str, Any]:
@@ -197,7 +274,11 @@ def openai_line(answer: ItemAnswer) -> dict[str, Any]:
 async def openai_list(
     standin: BatchStandin, incoming: web.BaseRequest, body: bytes, query: dict[str, str]
 ) -> web.StreamResponse:
-    return await batch_list(standin, incoming, query, openai_batch, "after")
+    answer = await batch_list(standin, incoming, query, openai_batch, "after")
+    if standin.is_together and isinstance(answer, web.Response):
+        assert isinstance(answer.body, bytes)
+        return json_answer(orjson.loads(answer.body)["data"])
+    return answer
 
 
 # Mistral.

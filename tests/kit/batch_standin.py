@@ -79,6 +79,7 @@ class BatchStandin(Standin):
         self.turnaround_s: float | Callable[[StandinBatch], float] = 0.0
         self.window_s = 24 * HOUR_S
         self.keeps_metadata = True
+        self.is_together = False  # OpenAI's format as Together has it
         self.caches_prefixes = False  # reads and writes of the system prompt, by model
         self.max_items: int | None = None
         self.max_bytes: int | None = None

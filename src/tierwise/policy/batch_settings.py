@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from tierwise.policy.prices import ReducedPrice
 
-BatchApi = Literal["openai", "anthropic", "mistral", "gemini"]
+BatchApi = Literal["openai", "anthropic", "mistral", "gemini", "openrouter", "together"]
 
 # The format of a provider's own batch API, by the prefix of LiteLLM's model names.
 BATCH_APIS: Mapping[str, BatchApi] = {
@@ -22,6 +22,9 @@ BATCH_APIS: Mapping[str, BatchApi] = {
     "anthropic": "anthropic",
     "mistral": "mistral",
     "gemini": "gemini",
+    "groq": "openai",
+    "openrouter": "openrouter",
+    "together_ai": "together",
 }
 
 
@@ -29,8 +32,8 @@ class BatchSettings(ReducedPrice):
     """How a model is asked in batches: format, price and limits. One of `discount`, `price`."""
 
     api: BatchApi = Field(
-        description="The format: `openai` (files and batches; also Azure, OpenRouter, Groq, "
-        "Together), `anthropic` (message batches), `mistral` (jobs) or `gemini`."
+        description="The format: `openai` (files and batches; also Azure and Groq), `anthropic` "
+        "(message batches), `mistral` (jobs), `gemini`, `openrouter` or `together`."
     )
     max_items: Annotated[int, Field(gt=0)] = Field(
         10_000, description="The most requests of one batch."

@@ -3,10 +3,12 @@
 values         a batch as the provider describes it, its items and their results
 door           submits, finds, asks, reads and cancels batches, whichever format the model has
 formats        what each format does for the door; find_format chooses
-openai         files and batches: OpenAI, Azure, OpenRouter, Groq, Together
+openai         files and batches: OpenAI, Azure, Groq, Together
+openrouter     OpenAI's batches without files
 anthropic      message batches
 mistral        jobs
 gemini         batches of Gemini's API
+find_by_items  finds a batch where the provider has no place for our key
 batch_http     the requests to a batch API, and their errors
 batch_faults   refusals and states become our errors; add a provider's code there
 lines          the lines of a file of results

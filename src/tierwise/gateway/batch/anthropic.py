@@ -13,14 +13,8 @@ from tierwise import errors
 from tierwise.errors import BadReply
 from tierwise.gateway.batch.batch_faults import batch_error
 from tierwise.gateway.batch.batch_http import Answer, BatchHttp
-from tierwise.gateway.batch.formats import (
-    FIND_MARGIN_S,
-    MOST_PAGES,
-    RawResult,
-    as_time,
-    by_server_clock,
-    checked_id,
-)
+from tierwise.gateway.batch.find_by_items import find_by_items
+from tierwise.gateway.batch.formats import RawResult, as_time, checked_id
 from tierwise.gateway.batch.lines import as_count, as_mapping, as_text, read_line
 from tierwise.gateway.batch.values import BatchState, ProviderBatch
 from tierwise.gateway.prepared import PreparedRequest
@@ -76,35 +70,9 @@ class AnthropicBatches:
         ids: Collection[str],
     ) -> ProviderBatch | None:
         """Return the first batch since then of as many items, unless its results are of others."""
-        candidates: list[ProviderBatch] = []
-        after = ""
-        for _ in range(MOST_PAGES):
-            answer = await http.get("status", f"{_BATCHES}?limit=100{after}")
-            begun = by_server_clock(since, answer.server_time) - FIND_MARGIN_S
-            listed = answer.body.get("data")
-            entries = [each for each in listed or () if isinstance(each, Mapping)]
-            batches = [_batch(answer.part(entry), http.model) for entry in entries]
-            recent = [each for each in batches if (each.created_at or begun) >= begun]
-            candidates += [each for each in recent if each.total == len(ids)]
-            is_over = len(recent) < len(batches)
-            if not batches or is_over or not answer.body.get("has_more"):
-                break
-            after = f"&after_id={quote(batches[-1].id, safe='')}"
-        for batch in reversed(candidates):
-            if await self._may_have(http, batch, ids):
-                return batch
-        return None
-
-    async def _may_have(
-        self, http: BatchHttp, batch: ProviderBatch, ids: Collection[str]
-    ) -> bool:
-        """Return False if a batch has ended with results of other items."""
-        if not batch.has_ended:
-            return True
-        with suppress(errors.BatchResultsGone):
-            async for result in self.results(http, batch):
-                return result.custom_id in ids
-        return False
+        return await find_by_items(
+            http, _BATCHES, "after_id", _batch, self.results, since, ids
+        )
 
     async def status(self, http: BatchHttp, provider_id: str) -> ProviderBatch:
         """Return a batch."""

@@ -15,8 +15,8 @@ from tierwise.gateway.error_body import words_of_error
 from tierwise.gateway.http_exchange import HttpExchange
 
 # Where an error met us: the upload of the items, the request that makes the batch of them, its
-# state, its results, a cancellation, or the deletion of its files.
-Stage = Literal["upload", "create", "status", "results", "cancel", "delete"]
+# state, a list of batches, its results, a cancellation, or the deletion of its files.
+Stage = Literal["upload", "create", "status", "list", "results", "cancel", "delete"]
 
 # Codes of refused batches, by what is to be done. Codes of OpenAI and Azure, as errors of the
 # request and of the batch's validation.

@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
+
 from tierwise.errors import BadReply, CallError, CallTimeout
 from tierwise.gateway.batch.batch_faults import Stage, batch_fault
 from tierwise.gateway.connection_pool import ConnectionPool, Line
@@ -21,6 +23,8 @@ from tierwise.records import Call, Message
 # An upload may be as large as a batch; a second for each 100 kB, and at least these.
 _SHORTEST_UPLOAD_S = 300.0
 _BYTES_A_SECOND = 100_000
+# Stages whose answers may have nothing in them.
+_MAY_BE_EMPTY: frozenset[Stage] = frozenset({"list", "cancel", "delete"})
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,17 @@ class BatchHttp:
                 if exchange.status is None or exchange.status >= 300:
                     raise ErrorStatus
                 is_empty = not exchange.body and not allows_empty
-                if stage not in ("cancel", "delete") and is_empty:
+                if stage not in _MAY_BE_EMPTY and is_empty:
                     message = "the batch API's answer is no JSON object"
                     raise BadReply(message, model=self.model)
         except CallError as error:
             raise batch_fault(error, exchange, stage) from None
-        return Answer(exchange.body, exchange.headers, _server_time(exchange.headers))
+        return Answer(
+            exchange.body,
+            exchange.headers,
+            _server_time(exchange.headers),
+            exchange.content,
+        )
 
     def _translated(self, exchange: HttpExchange) -> Any:
         """Translate errors as those of a call, of which no word of the batch is quoted."""
@@ -167,6 +176,19 @@ class Answer:
     body: Mapping[str, Any] = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     server_time: float
+    content: bytes = field(default=b"", repr=False)
+
+    def listed(self, name: str) -> list[Mapping[str, Any]]:
+        """Return the objects of a list: that of this name, or the answer as a whole."""
+        value = self.body.get(name)
+        if not isinstance(value, list):
+            try:
+                value = orjson.loads(self.content)
+            except orjson.JSONDecodeError:
+                return []
+        if not isinstance(value, list):
+            return []
+        return [each for each in value if isinstance(each, Mapping)]
 
     def part(self, entry: Mapping[str, Any]) -> Answer:
         """Return one entry of a list as an answer of its own."""

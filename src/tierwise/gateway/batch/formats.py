@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from tierwise.errors import BadReply, BatchError
 from tierwise.gateway.batch.values import ProviderBatch
 from tierwise.gateway.prepared import PreparedRequest
+from tierwise.policy.batch_settings import BatchApi
 
 if TYPE_CHECKING:
     from tierwise.gateway.batch.batch_http import BatchHttp
@@ -72,12 +73,8 @@ class BatchFormat(Protocol):
         """Delete what the provider stores of a batch, as far as it can."""
 
 
-def find_format(api: str) -> BatchFormat:
-    """Return the format of this name."""
-    if api == "openai":
-        from tierwise.gateway.batch.openai import OpenAIBatches
-
-        return OpenAIBatches()
+def find_format(api: BatchApi) -> BatchFormat:
+    """Return the format of this name. Each is imported at its first use."""
     if api == "anthropic":
         from tierwise.gateway.batch.anthropic import AnthropicBatches
 
@@ -90,7 +87,13 @@ def find_format(api: str) -> BatchFormat:
         from tierwise.gateway.batch.gemini import GeminiBatches
 
         return GeminiBatches()
-    raise ValueError(f"no batch API named '{api}'")
+    if api == "openrouter":
+        from tierwise.gateway.batch.openrouter import OpenRouterBatches
+
+        return OpenRouterBatches()
+    from tierwise.gateway.batch.openai import OpenAIBatches, TogetherBatches
+
+    return TogetherBatches() if api == "together" else OpenAIBatches()
 
 
 def checked_id(value: object, model: str) -> str:

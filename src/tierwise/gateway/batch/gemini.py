@@ -92,10 +92,9 @@ class GeminiBatches:
         """Look for our key in the names of the batches since then."""
         token = ""
         for _ in range(MOST_PAGES):
-            answer = await http.get("status", f"/batches?pageSize=100{token}")
+            answer = await http.get("list", f"/batches?pageSize=100{token}")
             begun = by_server_clock(since, answer.server_time) - FIND_MARGIN_S
-            listed = answer.body.get("operations")
-            entries = [each for each in listed or () if isinstance(each, Mapping)]
+            entries = answer.listed("operations")
             for entry in entries:
                 if as_mapping(entry.get("metadata")).get("displayName") == _NAME + key:
                     return _batch(answer.part(entry), http.model)

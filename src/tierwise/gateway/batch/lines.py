@@ -26,11 +26,17 @@ def read_line(line: Line, id_name: str) -> tuple[str | None, dict[str, Any] | No
         except orjson.JSONDecodeError:
             value = None
         if isinstance(value, dict):
-            own_id = value.get(id_name)
-            is_usable = isinstance(own_id, str) and 0 < len(own_id) <= _LONGEST_ID
-            return (own_id if is_usable else None), value
+            return read_object(value, id_name), value
     match = _ID.search(line.content)
     return (match[1].decode() if match else None), None
+
+
+def read_object(value: Mapping[str, Any], id_name: str) -> str | None:
+    """Return the id in an item's result; None where there is no usable one."""
+    own_id = value.get(id_name)
+    if isinstance(own_id, str) and 0 < len(own_id) <= _LONGEST_ID:
+        return own_id
+    return None
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:

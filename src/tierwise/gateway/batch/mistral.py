@@ -78,9 +78,8 @@ class MistralJobs:
         """Look for our key in the metadata of the jobs since then."""
         for page in range(MOST_PAGES):
             path = f"/batch/jobs?page={page}&page_size={_PAGE}"
-            answer = await http.get("status", path)
-            listed = answer.body.get("data")
-            entries = [each for each in listed or () if isinstance(each, Mapping)]
+            answer = await http.get("list", path)
+            entries = answer.listed("data")
             for entry in entries:
                 if as_mapping(entry.get("metadata")).get(_OUR_KEY) == key:
                     return _batch(answer.part(entry), http.model)

@@ -1,7 +1,6 @@
 """OpenAI's batches: a file of requests, a batch of it, and files of results.
 
-Azure, OpenRouter, Groq, Together and others have the same with small differences, see
-`docs/batches.md`.
+Azure, Groq, Together and others have the same with small differences, see `docs/batches.md`.
 """
 
 from __future__ import annotations
@@ -74,6 +73,10 @@ _STATUS_OF_CODE: Mapping[str, int] = {
 class OpenAIBatches:
     """OpenAI's format."""
 
+    # Where files are uploaded, and for what, as other servers may have it.
+    _upload_path = "/files"
+    _purpose = "batch"
+
     def base(self, url: str) -> str:
         """Return the address without the path of chat completions."""
         return url.partition(_COMPLETIONS)[0]
@@ -91,7 +94,9 @@ class OpenAIBatches:
         self, http: BatchHttp, lines: Sequence[bytes], key: str
     ) -> ProviderBatch:
         """Upload the file, and make the batch."""
-        file_id = await upload_file(http, lines, key)
+        file_id = await upload_file(
+            http, lines, key, path=self._upload_path, purpose=self._purpose
+        )
         settings = http.resolved.model.batch
         hours = settings.window_hours if settings else 24
         endpoint = orjson.loads(lines[0])["url"]
@@ -102,7 +107,7 @@ class OpenAIBatches:
             "metadata": {_OUR_KEY: key},
         }
         answer = await http.post("create", "/batches", [orjson.dumps(wanted)])
-        return _batch(answer, http.model)
+        return batch_of(answer, http.model)
 
     async def find(
         self,
@@ -114,16 +119,15 @@ class OpenAIBatches:
         """Look for our key in the metadata, or in the name of the file."""
         after = ""
         for _ in range(MOST_PAGES):
-            answer = await http.get("status", f"/batches?limit=100{after}")
-            listed = answer.body.get("data")
-            entries = [each for each in listed or () if isinstance(each, Mapping)]
+            answer = await http.get("list", f"/batches?limit=100{after}")
+            entries = answer.listed("data")
             # By the server's clock, as ours may be wrong.
             begun = by_server_clock(since, answer.server_time) - FIND_MARGIN_S
             for entry in entries:
                 created = as_time(entry.get("created_at"))
                 is_older = created is not None and created < begun
                 if not is_older and await self._is_ours(http, entry, key):
-                    return _batch(answer.part(entry), http.model)
+                    return batch_of(answer.part(entry), http.model)
             oldest = _oldest(entries)
             is_over = oldest is not None and oldest < begun
             if not entries or not answer.body.get("has_more") or is_over:
@@ -151,7 +155,7 @@ class OpenAIBatches:
     async def status(self, http: BatchHttp, provider_id: str) -> ProviderBatch:
         """Return a batch."""
         answer = await http.get("status", _path(provider_id, http.model))
-        return _batch(answer, http.model)
+        return batch_of(answer, http.model)
 
     async def results(
         self, http: BatchHttp, batch: ProviderBatch
@@ -167,13 +171,13 @@ class OpenAIBatches:
             path = f"/files/{quote(checked_id(file_id, http.model), safe='')}/content"
             async for line in http.lines(path):
                 custom_id, value = read_line(line, "custom_id")
-                yield _result(custom_id, value)
+                yield result_of(custom_id, value)
 
     async def cancel(self, http: BatchHttp, provider_id: str) -> ProviderBatch:
         """Ask for the end of a batch."""
         path = _path(provider_id, http.model) + "/cancel"
         answer = await http.post("cancel", path)
-        return _batch(answer, http.model)
+        return batch_of(answer, http.model)
 
     async def delete(self, http: BatchHttp, batch: ProviderBatch) -> None:
         """Delete the files of requests, results and errors."""
@@ -183,11 +187,29 @@ class OpenAIBatches:
         await delete_files(http, [entry.get(name) for name in names])
 
 
-async def upload_file(http: BatchHttp, lines: Sequence[bytes], key: str) -> str:
+class TogetherBatches(OpenAIBatches):
+    """Together's format: another upload, no metadata, and a list without an object around it."""
+
+    _upload_path = "/files/upload"
+    _purpose = "batch-api"
+
+
+async def upload_file(
+    http: BatchHttp,
+    lines: Sequence[bytes],
+    key: str,
+    *,
+    path: str = "/files",
+    purpose: str = "batch",
+) -> str:
     """Upload the requests of a batch, and return the file's id. Raises CallError."""
-    content_type, form = multipart({"purpose": "batch"}, _file_name(key), lines)
+    name = _file_name(key)
+    fields = {"purpose": purpose}
+    if path != "/files":
+        fields["file_name"] = name
+    content_type, form = multipart(fields, name, lines)
     headers = {"content-type": content_type}
-    uploaded = await http.post("upload", "/files", form, headers)
+    uploaded = await http.post("upload", path, form, headers)
     return checked_id(uploaded.body.get("id"), http.model)
 
 
@@ -201,7 +223,7 @@ async def file_lines(
         path = f"/files/{quote(checked_id(file_id, http.model), safe='')}/content"
         async for line in http.lines(path):
             custom_id, value = read_line(line, "custom_id")
-            yield _result(custom_id, value)
+            yield result_of(custom_id, value)
 
 
 async def delete_files(http: BatchHttp, ids: Sequence[object]) -> None:
@@ -227,7 +249,7 @@ def _oldest(entries: Sequence[Mapping[str, Any]]) -> float | None:
     return min(known) if known else None
 
 
-def _batch(answer: Answer, model: str) -> ProviderBatch:
+def batch_of(answer: Answer, model: str) -> ProviderBatch:
     """Return the batch in an answer. Raises BadReply for what is none."""
     entry = as_mapping(answer.body.get("job")) or answer.body  # Together
     provider_id = checked_id(entry.get("id"), model)
@@ -240,7 +262,8 @@ def _batch(answer: Answer, model: str) -> ProviderBatch:
     total = as_count(counts.get("total"))
     names = ("output_file_id", "error_file_id")
     files = [entry.get(name) for name in names if entry.get(name)]
-    ended = [f"{each}_at" for each in ("completed", "failed", "expired", "cancelled")]
+    words = ("completed", "failed", "expired", "cancelled", "finalized")
+    ended = [f"{each}_at" for each in words]
     ended_at = next(filter(None, (as_time(entry.get(name)) for name in ended)), None)
     key = as_mapping(entry.get("metadata")).get(_OUR_KEY)
     return ProviderBatch(
@@ -251,7 +274,7 @@ def _batch(answer: Answer, model: str) -> ProviderBatch:
         failed=as_count(counts.get("failed")),
         created_at=as_time(entry.get("created_at")),
         ended_at=ended_at,
-        expires_at=as_time(entry.get("expires_at")),
+        expires_at=as_time(entry.get("expires_at") or entry.get("job_deadline")),
         key=key if isinstance(key, str) else None,
         fault=_fault(entry, state, total, model, provider_id),
         seen_at=answer.server_time,
@@ -282,7 +305,7 @@ def _fault(
     return fault_of_validation(known, lines, total, model, provider_id)
 
 
-def _result(custom_id: str | None, value: Mapping[str, Any] | None) -> RawResult:
+def result_of(custom_id: str | None, value: Mapping[str, Any] | None) -> RawResult:
     """Return the result in a line."""
     if value is None:
         return RawResult(custom_id)
