@@ -25,6 +25,7 @@ from anyio.from_thread import start_blocking_portal
 
 from tierwise import __version__
 from tierwise.cascade import Cascade, Job, RunContext
+from tierwise.cascade.batch_waits import ON_PARKED, BatchWaits
 from tierwise.cascade.batches import BatchLane
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
@@ -537,7 +538,9 @@ class Engine:
             for document in documents
             if not document.stopped and document.id not in job.known
         }
-        job = replace(job, tokens=tokens, rank=rank_of(job.run, batch))
+        waits = BatchWaits(ON_PARKED.get())
+        rank = rank_of(job.run, batch)
+        job = replace(job, tokens=tokens, rank=rank, waits=waits)
 
         async def run_one(document: Document) -> Document:
             try:

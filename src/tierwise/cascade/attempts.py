@@ -264,7 +264,7 @@ class Attempts:
             refusal=lambda: _batch_refusal(work, model),
             checked=lambda reply: checked_reply(reply, model, call.messages, tokens),
         )
-        with self._ledger.kept(call.hash):
+        with self._ledger.kept(call.hash), work.job.waits.one():
             end = await self._batches.answer(
                 batched, detached=work.run.detached, rescue_at=rescue_time(work)
             )
@@ -297,14 +297,15 @@ class Attempts:
         self._refuse_stopped(work)
         if self._batches is None:
             raise CallWaiting(batch_id)
-        end = await self._batches.join(
-            batch_id,
-            model,
-            call.hash,
-            run_id=work.run.id,
-            detached=work.run.detached,
-            rescue_at=rescue_time(work),
-        )
+        with work.job.waits.one():
+            end = await self._batches.join(
+                batch_id,
+                model,
+                call.hash,
+                run_id=work.run.id,
+                detached=work.run.detached,
+                rescue_at=rescue_time(work),
+            )
         if isinstance(end, Broken):
             self._end_in_batch(work, end)
 

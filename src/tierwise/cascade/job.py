@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tierwise.cascade.batch_waits import BatchWaits
 from tierwise.cascade.empty_budget import TopUp
 from tierwise.cascade.permits import FIRST_COME, Rank
 from tierwise.cascade.step_costs import StepCosts
@@ -87,6 +88,7 @@ class Job:
     # by document id: tokens of texts that were counted already
     tokens: Mapping[str, int] = field(default_factory=dict)
     rank: Rank = FIRST_COME  # of its calls among those that wait for a model
+    waits: BatchWaits = field(default_factory=BatchWaits)  # its calls in batches
 
     @cached_property
     def question(self) -> str:

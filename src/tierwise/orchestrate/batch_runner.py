@@ -17,6 +17,7 @@ from prefect.futures import PrefectConcurrentFuture, PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.collections import visit_collection
 
+from tierwise.cascade.batch_waits import ON_PARKED
 from tierwise.errors import Misuse
 from tierwise.orchestrate.ready_queue import Place, ReadyQueue
 from tierwise.orchestrate.runs import Run, current_run
@@ -50,7 +51,11 @@ class BatchTaskRunner(ThreadPoolTaskRunner[T]):
         super().__enter__()
         self._numbers = itertools.count()
         self._places: dict[uuid.UUID, Place] = {}
-        self._queue = ReadyQueue(self._max_workers, may_begin=self._is_affordable)
+        self._queue = ReadyQueue(
+            self._max_workers,
+            may_begin=self._is_affordable,
+            on_parked=self._note_parked,
+        )
         self._run: Run | None = None  # the latest one
         self._steps: dict[str, None] = {}  # that were submitted
         self._batch_size = 1  # of the largest batch
@@ -71,9 +76,11 @@ class BatchTaskRunner(ThreadPoolTaskRunner[T]):
         done = tuple(future.wrapped_future for future in inputs)
         # Prefect copies the context for the task run, so that it knows its own place.
         token = _SUBMISSION.set(_Submission(self, place, done))
+        parking = ON_PARKED.set(self._queue.parking(place))
         try:
             future = super().submit(task, parameters, wait_for, dependencies)
         finally:
+            ON_PARKED.reset(parking)
             _SUBMISSION.reset(token)
         self._places[future.task_run_id] = place
         return future
@@ -110,6 +117,11 @@ class BatchTaskRunner(ThreadPoolTaskRunner[T]):
         for value in parameters.values():
             if isinstance(value, Batch):
                 self._batch_size = max(self._batch_size, value.size)
+
+    def _note_parked(self, number: int) -> None:
+        """Let the run read further batches in place of those that wait for provider batches."""
+        if self._run:
+            self._run.note_parked(number)
 
     def _is_affordable(self, under_way: int) -> bool:
         """Return True if there is money for one more batch, besides those under way.

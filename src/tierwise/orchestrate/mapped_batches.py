@@ -17,6 +17,7 @@ from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.records import Batch
 
 READ_AHEAD = 64  # batches that are read and not through their first step, at most
+_LOOKS_EVERY_S = 1.0
 READING_THREAD = "tierwise reads batches"
 Source = Batch | PrefectFuture[Batch]
 Submit = Callable[[Source], PrefectFuture[Batch]]
@@ -25,10 +26,20 @@ Submit = Callable[[Source], PrefectFuture[Batch]]
 class ReadingThread:
     """Reads batches in a thread, and submits each of them to the steps that are mapped over it."""
 
-    def __init__(self, batches: BatchReader, on_waiting: Callable[[], None]) -> None:
-        """`on_waiting` is called once the flow waits for results."""
+    def __init__(
+        self,
+        batches: BatchReader,
+        on_waiting: Callable[[], None],
+        parked: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`on_waiting` is called once the flow waits for results.
+
+        `parked` returns the number of task runs that wait for provider batches: they do not keep
+        others from being read.
+        """
         self.is_awaited = False
         self._on_waiting = on_waiting
+        self._parked = parked
         self._first_steps: list[MappedBatches] = []
         self._unread = iter(batches)
         self._read: list[Batch] = []
@@ -93,7 +104,9 @@ class ReadingThread:
         try:
             while not self._ended:
                 with self.changed:
-                    self.changed.wait_for(self._has_room)
+                    # Looked at again and again, as no one says when task runs are parked.
+                    if not self.changed.wait_for(self._has_room, _LOOKS_EVERY_S):
+                        continue
                 if self._stopped:
                     break
                 self._read_one()
@@ -104,7 +117,10 @@ class ReadingThread:
             self.changed.notify_all()
 
     def _has_room(self) -> bool:
-        return self._stopped or self._unfinished < READ_AHEAD * len(self._first_steps)
+        if self._stopped:
+            return True
+        ahead = READ_AHEAD * len(self._first_steps)
+        return self._unfinished < ahead + self._parked()
 
     def _read_one(self) -> None:
         """Read a batch and submit it. Reading takes long, so it does not hold the lock."""

@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+# Task runs that wait for provider batches, at most: each keeps its documents in memory.
+MOST_PARKED = 400
 AHEAD = 2  # times the batches of one step: those that are begun and not finished
 _MOST_THREADS = 10_000  # the places limit them, long before
 
@@ -39,13 +41,21 @@ class ReadyQueue:
 
     At most `width` of one step run at once, so that a slow step leaves threads to the others. A new
     batch begins while fewer than AHEAD times `width` batches are under way, and `may_begin` agrees.
-    One begins in any case where nothing else is under way. Thread-safe.
+    One begins in any case where nothing else is under way. A call that is parked, as it waits for a
+    provider batch, leaves its place to others: up to MOST_PARKED at once. Thread-safe.
     """
 
-    def __init__(self, width: int, may_begin: Callable[[int], bool]) -> None:
-        """`may_begin` is given the number of batches under way."""
+    def __init__(
+        self,
+        width: int,
+        may_begin: Callable[[int], bool],
+        on_parked: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`may_begin` gets the number of batches under way, `on_parked` that of parked calls."""
         self._width = width
         self._may_begin = may_begin
+        self._on_parked = on_parked
+        self._parked: Counter[int] = Counter()  # calls, by batch
         self._threads = ThreadPoolExecutor(_MOST_THREADS)
         self._lock = threading.RLock()
         self._arrivals = itertools.count()
@@ -140,7 +150,35 @@ class ReadyQueue:
             return True
         if len(batches) >= AHEAD * self._width:
             return False
-        return self._may_begin(len(batches))
+        # Those that are parked need money for their later steps, too.
+        return self._may_begin(len(batches | self._parked.keys()))
+
+    def parking(self, place: Place) -> Callable[[bool], None]:
+        """Return the function that parks the call at a place, or takes it back."""
+        is_parked = False
+
+        def park(wanted: bool) -> None:
+            nonlocal is_parked
+            with self._lock:
+                if wanted and self._parked.total() < MOST_PARKED:
+                    is_parked = True
+                    self._move(place, self._parked, 1)
+                elif not wanted and is_parked:
+                    is_parked = False
+                    self._move(place, self._parked, -1)
+                parked = self._parked.total()
+                self._start()
+            self._on_parked(parked)
+
+        return park
+
+    def _move(self, place: Place, parked: Counter[int], number: int) -> None:
+        """Count a call as parked in place of running, or (-1) the other way round."""
+        parked[place.batch] += number
+        if not parked[place.batch]:
+            del parked[place.batch]
+        self._running[place.step] -= number
+        self._batches[place.batch] -= number
 
     def look_again(self) -> None:
         """Start what may run by now, as `may_begin` depends on more than this queue."""

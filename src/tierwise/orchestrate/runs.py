@@ -83,6 +83,7 @@ class Run:
         self.is_stopped = False  # nothing that is read is recorded any more
         self.recording = threading.Lock()  # held while what was read is recorded
         self._reading = threading.RLock()
+        self.parked = 0  # task runs that wait for provider batches
         self._threads: dict[BatchReader, ReadingThread] = {}
         self._spool = folder
         if folder is None and engine.spool:
@@ -110,7 +111,9 @@ class Run:
     def reading_thread(self, batches: BatchReader) -> ReadingThread:
         """Return the thread that reads batches and submits them to steps."""
         if batches not in self._threads:
-            self._threads[batches] = ReadingThread(batches, self._look_again)
+            self._threads[batches] = ReadingThread(
+                batches, self._look_again, lambda: self.parked
+            )
         return self._threads[batches]
 
     @property
@@ -121,6 +124,10 @@ class Run:
 
     def _look_again(self) -> None:
         self.context.costs.on_news()
+
+    def note_parked(self, number: int) -> None:
+        """Note how many task runs wait for provider batches: as many more are read meanwhile."""
+        self.parked = number
 
     def stop_reading(self) -> None:
         """Read, record and submit no further batch. A file that is being read is not waited for."""
