@@ -58,6 +58,7 @@ USES = {
     "up": "up --port 4307",
     "down": "down",
     "status": "status",
+    "batches": "batches --all",
     "ui": "ui --port 4307",
     "desk": "desk people",
     "audit": "audit verify",

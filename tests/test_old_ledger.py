@@ -128,6 +128,7 @@ USES: dict[str, list[Use]] = {
     "plan": [
         use("plan post --source documents/noon --json", "post", needs_prefect=True)
     ],
+    "batches": [use("batches", "no batch is open"), use("batches --all --json", "[]")],
     "budgets": [
         use("budgets", "claims", RUN_BUDGET),
         Use(("budgets", RUN_BUDGET), ("the week before the fair", "granted")),

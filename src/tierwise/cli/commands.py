@@ -171,6 +171,12 @@ COMMANDS = (
         prefect_log="CRITICAL",
     ),
     Command(
+        "batches",
+        "batches:batches",
+        OPERATE,
+        "List provider batches, and cancel one.",
+    ),
+    Command(
         "status",
         "status:status",
         OPERATE,

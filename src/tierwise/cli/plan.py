@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tierwise.cli.confirming import confirm_spending
-from tierwise.cli.options import AsJson, Fresh, Yes
+from tierwise.cli.options import AsJson, Fresh, Transport, Within, Yes
 from tierwise.cli.output import console, print_json, print_table
 from tierwise.errors import Misuse
 from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
+    from tierwise.engine import RunOptions
     from tierwise.plan import Plan, Planner
     from tierwise.project import Project
 
@@ -35,6 +36,8 @@ def plan(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed that draws the sample.")] = 0,
+    within: Within = None,
+    transport: Transport = None,
     yes: Yes = False,
     fresh: Fresh = False,
     as_json: AsJson = False,
@@ -53,9 +56,13 @@ def plan(
     `--sample 20` runs 20 random documents for real, and estimates the cost of the whole batch from
     them: half of all batches cost at most P50, and 19 of 20 at most P95. A later run reuses their
     answers.
+
+    Where models have provider batches, it compares both bills and both durations: all calls online,
+    and all calls in batches. `--within 6h` says how much time there is for them.
     """
     from tierwise.cli.progress import status
     from tierwise.cli.run import flow_parameters, print_flow_help
+    from tierwise.cli.run_options import given_options
     from tierwise.plan import save_plan
     from tierwise.project import Project
 
@@ -66,13 +73,14 @@ def plan(
     if flow is None:
         print_flow_help(context, None)
         raise typer.Exit(2)
+    options = given_options(within, transport)
     with status("setting up: loading the flow and its rules"):
         function = project.load_flow(flow)
-        given = flow_parameters(function, context.args)
+        given = flow_parameters(function, context.args, options)
         parameters = function.validate_parameters(with_defaults(function, given))
     # Before the rehearsal, in which they run.
     warn_of_plain_tasks(function)
-    result, planner = _make_plan(project, function, parameters, fresh=fresh)
+    result, planner = _make_plan(project, function, parameters, options, fresh=fresh)
     if sample:
         result = _plan_with_sample(
             project, function, parameters, planner, sample, seed, yes=yes
@@ -121,7 +129,12 @@ def with_defaults(function: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _make_plan(
-    project: Project, function: Any, parameters: dict[str, Any], *, fresh: bool
+    project: Project,
+    function: Any,
+    parameters: dict[str, Any],
+    options: RunOptions,
+    *,
+    fresh: bool,
 ) -> tuple[Plan, Planner]:
     """Run the flow in rehearsal; return its plan, and the planner with its totals."""
     from tierwise.plan import Planner
@@ -129,6 +142,7 @@ def _make_plan(
     environment = project.env_with_secrets(os.environ)
     with closing(Planner(project, environment)) as planner:
         planner.fresh = fresh or is_on(os.environ, "TIERWISE_FRESH")
+        planner.options = options
         rehearse(function, parameters, planner)
         # As text, since a later run is matched with this plan by these values.
         texts = {name: str(value) for name, value in parameters.items()}
@@ -174,7 +188,9 @@ def _plan_with_sample(
         rehearse(function, parameters, sampler)
         measured = sampler.sample(of=len(readable))
     # The sample's calls are in the ledger now, so a new plan knows their cost and latency.
-    result, _ = _make_plan(project, function, parameters, fresh=planner.fresh)
+    result, _ = _make_plan(
+        project, function, parameters, planner.options, fresh=planner.fresh
+    )
     return replace(result, sample=measured)
 
 
@@ -200,6 +216,10 @@ def _print_plan(plan: Plan, hosts: dict[str, str]) -> None:
     if plan.rows:
         print_table(
             [row.cells() for row in plan.rows], title="Cost by step, tier and model"
+        )
+    if plan.has_batches:
+        print_table(
+            [row.transport_cells() for row in plan.rows], title="Online and in batches"
         )
     if hosts:
         print_table(
@@ -248,9 +268,23 @@ def _sentences(plan: Plan) -> Iterator[str]:
         documents = rounded(plan.expected_deferred)
         yield f"Expected to be deferred because no answer passes: {documents} documents"
     yield _time_text(plan)
+    if plan.has_batches:
+        yield _both_bills(plan)
     if plan.sample:
         yield plan.sample.sentence
     yield plan.headline()
+
+
+def _both_bills(plan: Plan) -> str:
+    """Return the bills and durations with all calls online, and with all in batches that may."""
+    from tierwise.text.amounts import duration, usd
+
+    online_time = "unknown time"
+    if plan.seconds_most is not None:
+        online_time = f"at most {duration(plan.seconds_most)}"
+    online = f"all calls online: {usd(plan.online)}, {online_time}"
+    batch_time = f"about {duration(plan.batch_seconds)}"
+    return f"{online[0].upper()}{online[1:]}; in batches: {usd(plan.in_batches)}, {batch_time}"
 
 
 def _time_text(plan: Plan) -> str:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from tierwise.text.amounts import rounded, usd
+from tierwise.records import Transport
+from tierwise.text.amounts import duration, rounded, usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,14 @@ class CostRow:
     # seconds until all answers are there, one call after the other; None when unknown
     busy_s: float | None
     basis: str
+    # how its calls are expected to go, which `expected` is the cost of
+    transport: Transport = "online"
+    online: Decimal = Decimal(0)  # USD when all calls go online
+    # USD when all calls go in batches that may; None where none may
+    in_batches: Decimal | None = None
+    # seconds that a batch is expected to take; None without batches
+    batch_s: float | None = None
+    batch_basis: str = ""
 
     def cells(self) -> dict[str, Any]:
         """Return the row as it is displayed."""
@@ -74,6 +83,23 @@ class CostRow:
             "expected": amount(self.expected, self.expected_unknown),
             "at most": amount(self.most, self.most_unknown),
             "estimated from": self.basis,
+        }
+
+    def transport_cells(self) -> dict[str, Any]:
+        """Return the bills and durations of both transports as they are displayed."""
+        in_batches = ""
+        batch_time = ""
+        if self.in_batches is not None:
+            in_batches = amount(self.in_batches, self.expected_unknown)
+        if self.batch_s is not None:
+            batch_time = f"{duration(self.batch_s)}: {self.batch_basis}"
+        return {
+            "step": self.step,
+            "model": self.model,
+            "goes": self.transport,
+            "online": amount(self.online, self.expected_unknown),
+            "in batches": in_batches or "no batches",
+            "a batch takes": batch_time,
         }
 
 
@@ -157,6 +183,30 @@ class Plan:
     sample: Sample | None = None
 
     @property
+    def has_batches(self) -> bool:
+        """True if any call may go in a provider batch."""
+        return any(row.in_batches is not None for row in self.rows)
+
+    @property
+    def online(self) -> Decimal:
+        """USD that the run should cost with all calls online."""
+        return sum((row.online for row in self.rows), Decimal(0))
+
+    @property
+    def in_batches(self) -> Decimal:
+        """USD that the run should cost with all calls in batches that may go in one."""
+        bills = [
+            row.online if row.in_batches is None else row.in_batches
+            for row in self.rows
+        ]
+        return sum(bills, Decimal(0))
+
+    @property
+    def batch_seconds(self) -> float:
+        """Seconds that the run takes in batches: one after the other for each step and model."""
+        return sum(row.batch_s or 0.0 for row in self.rows if row.calls > row.reused)
+
+    @property
     def untimed(self) -> Sequence[str]:
         """The models, by step, that have no latency on record."""
         return [
@@ -207,6 +257,9 @@ class Plan:
             "expected": self.expected,
             "expected_unknown": self.unknown,
             "most": self.most,
+            "online": self.online,
+            "in_batches": self.in_batches if self.has_batches else None,
+            "batch_seconds": self.batch_seconds if self.has_batches else None,
         }
         return {**asdict(self), **totals}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from tierwise.cascade.routing import (
     skipped_by_condition,
     skipped_by_earlier_step,
 )
+from tierwise.cascade.transport import transport_setting
 from tierwise.engine import RunRecords
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import DeferredRow, RunFolders, RunRow, RunState, SummaryRow
@@ -45,11 +47,13 @@ from tierwise.plan.expected_cost import Expectation, expect, highest_cost, promp
 from tierwise.plan.missing_certificates import missing_certificate
 from tierwise.plan.paid_answers import UnpaidCall, paid_cascade
 from tierwise.plan.plan import Plan
+from tierwise.plan.planned_transports import PlannedTransports
 from tierwise.plan.totals import ZERO, Totals
 from tierwise.policy.budget import Budget
 from tierwise.policy.catalog import Model
 from tierwise.policy.router import Policy, unroutable_cause, worst_case
 from tierwise.policy.rules import Features, RouteRule, Rules
+from tierwise.policy.transport import TransportSetting, Turnaround
 from tierwise.project import Project
 from tierwise.records import Batch, Document, Message, Outcome, Route, Status
 from tierwise.text.tokens import PER_MESSAGE, count_tokens, estimate_prompt_tokens
@@ -68,6 +72,7 @@ class Planner(DryRunEngine):
         super().__init__(project, env)
         self.totals = Totals()
         self.budget_usd: Decimal | None = None
+        self.time_left_s: float | None = None  # until the run's deadline
         # by step and model: call hashes
         self._paid: dict[tuple[str, str], frozenset[str]] = {}
         self._expectations: dict[tuple[str, str, int], Expectation] = {}
@@ -90,6 +95,8 @@ class Planner(DryRunEngine):
         budget_usd: Decimal | None = None,
         tags: Mapping[str, str] | None = None,
         deadline: float | None = None,
+        transport: TransportSetting | None = None,
+        detached: bool = False,
         **_: Any,
     ) -> RunContext:
         """Return a run that is not recorded.
@@ -97,6 +104,9 @@ class Planner(DryRunEngine):
         Its budget is its own, or the rest of the rules' limits where that is less.
         """
         self.budget_usd = budget_usd
+        self.time_left_s = math.inf if detached else None
+        if deadline is not None:
+            self.time_left_s = deadline - time.time()
         shared_limits = self.policy.rules.budget.shared(tags or {})
         left_of_shared = self.ledger.run_budget(shared_limits).left
         limits = [usd for usd in (budget_usd, left_of_shared) if usd is not None]
@@ -106,6 +116,8 @@ class Planner(DryRunEngine):
             policy=self.policy,
             budget=Budget(limit),
             deadline=deadline,
+            transport=transport,
+            detached=detached,
         )
 
     def stop_run(self, run: RunContext) -> None:
@@ -147,7 +159,7 @@ class Planner(DryRunEngine):
             documents=len(totals.documents),
             budget_usd=self.budget_usd,
             routes=totals.routes,
-            rows=totals.rows,
+            rows=totals.rows(self._transports()),
             waiting=totals.waiting,
             skipped=dict(totals.skipped),
             assumed=dict(totals.assumed),
@@ -157,6 +169,15 @@ class Planner(DryRunEngine):
             shadow=shadow_share,
             seconds_least=seconds_least,
             seconds_most=seconds_most,
+        )
+
+    def _transports(self) -> PlannedTransports:
+        """Return what the choice between online calls and batches depends on."""
+        return PlannedTransports(
+            time_left_s=self.time_left_s,
+            turnaround=lambda model: Turnaround.of(
+                self.ledger.batches.seconds_taken(model)
+            ),
         )
 
     # ---- one document
@@ -203,6 +224,7 @@ class Planner(DryRunEngine):
             job=job, document=document, parameters=job.parameters, features=features
         )
         chosen = route_for(work, self.policy, job.run.budget.left)
+        work.transport = transport_setting(job, chosen)
         self._note_missing_certificate(work, chosen)
         if not chosen.models:
             reason = no_attempt_reason(chosen)
@@ -371,8 +393,25 @@ class Planner(DryRunEngine):
             ),
             # Each answer may be repaired, and the last one asked for again.
             most_calls=2 * len(prompts) + reask,
+            batch_cost=self._batch_cost(work, model, expectation, prompts),
+            setting=work.transport,
         )
         return (cost or ZERO) * Decimal(str(reach))
+
+    def _batch_cost(
+        self,
+        work: Work,
+        model: Model,
+        expectation: Expectation,
+        prompts: tuple[int, ...],
+    ) -> Decimal | None:
+        """Return the USD of a document in batches; None where it may be in none."""
+        if model.batch is None or work.transport == "online":
+            return None
+        stores_days = model.batch.stores_days
+        if self.policy.rules.batch_forbidden(work.features, stores_days):
+            return None
+        return expectation.cost(model, prompts, "batch")
 
     def _prompts(
         self, work: Work, model: Model, expectation: Expectation

@@ -10,7 +10,9 @@ from decimal import Decimal
 
 from tierwise.plan.expected_cost import Expectation
 from tierwise.plan.plan import CostRow, Reference, RouteRow, Waiting
+from tierwise.plan.planned_transports import PlannedTransports
 from tierwise.policy.catalog import Model
+from tierwise.policy.transport import TransportSetting
 from tierwise.records import Route
 
 ZERO = Decimal(0)
@@ -43,6 +45,9 @@ class _ModelCosts:
     expected_unknown: float = 0
     most: Decimal = ZERO
     most_unknown: float = 0
+    in_batches: Decimal = ZERO
+    has_batches: bool = False
+    setting: TransportSetting = "auto"
 
     @property
     def made(self) -> float:
@@ -112,10 +117,13 @@ class Totals:
         cost: Decimal | None,
         most: Decimal | None,
         most_calls: int,
+        batch_cost: Decimal | None = None,
+        setting: TransportSetting = "auto",
     ) -> None:
         """Count a document that reaches a model with the probability `reach`.
 
-        The model then answers these prompts (tokens).
+        The model then answers these prompts (tokens). `batch_cost` is None where the document may
+        be in no batch, `setting` what a person says of its transport.
         """
         calls = len(prompts) * expectation.calls_a_prompt
         expected = ZERO if cost is None else cost * Decimal(str(reach))
@@ -127,6 +135,11 @@ class Totals:
         row.completion_tokens += reach * calls * expectation.completion_tokens
         row.expected += expected
         row.expected_unknown += unknown_calls
+        row.setting = setting
+        row.in_batches += expected
+        if batch_cost is not None:
+            row.has_batches = True
+            row.in_batches += batch_cost * Decimal(str(reach)) - expected
         row.most += most or ZERO
         row.most_unknown += most_calls if most is None else 0
         document = self._document_costs.setdefault(document_id, _DocumentCosts())
@@ -187,10 +200,28 @@ class Totals:
             rows.append(row)
         return tuple(rows)
 
-    @property
-    def rows(self) -> tuple[CostRow, ...]:
-        """Cost by step and model."""
-        return tuple(_cost_row(step, costs) for (step, _), costs in self._costs.items())
+    def rows(self, transports: PlannedTransports) -> tuple[CostRow, ...]:
+        """Return the cost by step and model."""
+        steps = list(dict.fromkeys(step for step, _ in self._costs))
+        rows = []
+        elapsed_s = 0.0
+        for step in steps:
+            steps_left = len(steps) - steps.index(step)
+            for (of_step, _), costs in self._costs.items():
+                if of_step != step:
+                    continue
+                row = transports.applied(
+                    _cost_row(step, costs),
+                    costs.model if costs.has_batches else None,
+                    costs.in_batches,
+                    costs.setting,
+                    elapsed_s=elapsed_s,
+                    steps_left=steps_left,
+                )
+                if row.transport == "batch" and costs.made >= _FEW_CALLS:
+                    elapsed_s += row.batch_s or 0.0
+                rows.append(row)
+        return tuple(rows)
 
     @property
     def waiting(self) -> tuple[Waiting, ...]:
@@ -260,6 +291,7 @@ def _cost_row(step: str, costs: _ModelCosts) -> CostRow:
         prompt_tokens=costs.prompt_tokens,
         completion_tokens=costs.completion_tokens,
         expected=costs.expected,
+        online=costs.expected,
         expected_unknown=costs.expected_unknown,
         most=costs.most,
         most_unknown=costs.most_unknown,

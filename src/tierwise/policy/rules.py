@@ -17,8 +17,8 @@ from tierwise.policy.budget import Limit, Period
 from tierwise.policy.catalog import Catalog, not_a_model
 from tierwise.policy.floors import AtMostWorse, FloorSetting, Probability, shares_of
 from tierwise.policy.patience import Patience
-from tierwise.policy.transport import Transport, TransportSetting
-from tierwise.records import Document, Sensitivity, canonical_hash, rank
+from tierwise.policy.transport import TransportSetting
+from tierwise.records import Document, Sensitivity, Transport, canonical_hash, rank
 from tierwise.steps.checks import BUILT_IN
 from tierwise.steps.step import Stakes, Step
 from tierwise.text.settings import Settings

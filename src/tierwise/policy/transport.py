@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from tierwise.records import Transport
 from tierwise.text.amounts import duration, plural
 
-Transport = Literal["online", "batch"]
 # As a route or a run sets it: `auto` decides by the time that is left.
 TransportSetting = Literal["online", "batch", "auto"]
 # The share of batches that the expected turnaround covers.

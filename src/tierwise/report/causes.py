@@ -130,7 +130,8 @@ REMEDIES: Mapping[Cause, Remedy] = {
         "In provider batches",
         "tierwise resume RUN",
         "collect the answers that are there, and go on",
-        "`tierwise resume RUN` collects the answers that are there, and goes on with the next steps.",
+        "`tierwise resume RUN` collects the answers that are there, and goes on with the next steps; "
+        "`tierwise batches` says how far the batches are.",
     ),
     "reviewer": Remedy(
         "Rejected by a reviewer",

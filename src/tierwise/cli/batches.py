@@ -1,0 +1,190 @@
+"""`tierwise batches`: the provider batches on record, and the end of one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tierwise.cli.opening import find_project, open_ledger
+from tierwise.cli.options import AsJson
+from tierwise.cli.output import print_json, print_table
+from tierwise.errors import Misuse, UnknownName
+from tierwise.text.amounts import duration
+
+if TYPE_CHECKING:
+    from tierwise.gateway.batch import ProviderBatch
+    from tierwise.ledger import Ledger
+    from tierwise.ledger.batches import BatchRow
+    from tierwise.policy.transport import Turnaround
+    from tierwise.project import Project
+
+_NEWEST = 50  # batches that --all lists
+
+
+def batches(
+    every: Annotated[
+        bool, typer.Option("--all", help="List past batches too, the newest first.")
+    ] = False,
+    cancel: Annotated[
+        str | None,
+        typer.Option(
+            "--cancel",
+            metavar="ID",
+            help="Ask the provider to end a batch: its id, or the beginning of an id.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List provider batches, and cancel one.
+
+    Lists the batches whose answers may still come, with the items that are done, their age and
+    their expected end. What a cancelled batch answered before is paid and used; the money that was
+    reserved for the rest comes back when `tierwise resume` collects it.
+    """
+    project = find_project()
+    with open_ledger(project) as ledger:
+        if cancel is not None:
+            if every:
+                raise Misuse("give --all or --cancel ID, not both")
+            _cancel(project, ledger, cancel, as_json=as_json)
+            return
+        rows = ledger.batches.open_batches()
+        if every:
+            rows = ledger.batches.newest(_NEWEST)
+        lines = [_Line(row, _expected_end(project, ledger, row)) for row in rows]
+    if as_json:
+        print_json([line.data() for line in lines])
+        return
+    empty = "no batch is open; `tierwise batches --all` lists past ones"
+    if every:
+        empty = "no batch was sent yet"
+    print_table([line.cells() for line in lines], empty=empty)
+
+
+class _Line:
+    """A batch with the time at which it is expected to end; None where that is not known."""
+
+    def __init__(self, row: BatchRow, expected_end: float | None) -> None:
+        self._row = row
+        self._expected_end = expected_end
+
+    def data(self) -> dict[str, Any]:
+        """Return the batch as plain data."""
+        return {**asdict(self._row), "expected_end": self._expected_end}
+
+    def cells(self) -> dict[str, Any]:
+        """Return the batch as it is displayed."""
+        row = self._row
+        now = time.time()
+        done = f"{row.succeeded + row.failed} of {row.items}"
+        if row.failed:
+            done += f", {row.failed} failed"
+        return {
+            "batch": row.id,
+            "run": row.run_id,
+            "model": row.model,
+            "state": _state(row),
+            "items done": done,
+            "age": duration(max(0.0, (row.ended_at or now) - row.created_at)),
+            "expected end": _moment(self._expected_end, now),
+            "provider's id": row.provider_id or "",
+        }
+
+
+def _state(row: BatchRow) -> str:
+    """Return the state of a batch in words."""
+    state = row.state.replace("_", " ")
+    if row.fault:
+        state += f": {row.fault}"
+    if row.ended_at is not None and row.is_open:
+        state += ", not collected"
+    return state
+
+
+def _moment(moment: float | None, now: float) -> str:
+    if moment is None:
+        return ""
+    if moment <= now:
+        return "overdue"
+    at = time.strftime("%H:%M", time.localtime(moment))
+    return f"{at} (in {duration(moment - now)})"
+
+
+def _expected_end(project: Project, ledger: Ledger, row: BatchRow) -> float | None:
+    """Return when an open batch should end, by its model's past batches or by the catalog."""
+    from tierwise.policy.transport import Turnaround, expected_turnaround
+
+    model = project.catalog.models.get(row.model)
+    if not row.is_open or row.ended_at is not None or model is None:
+        return None
+    if model.batch is None or row.submitted_at is None:
+        return None
+    turnaround: Turnaround | None = Turnaround.of(
+        ledger.batches.seconds_taken(row.model)
+    )
+    seconds, _ = expected_turnaround(model.batch, turnaround)
+    return row.submitted_at + seconds
+
+
+def _cancel(project: Project, ledger: Ledger, name: str, *, as_json: bool) -> None:
+    """Ask a provider to end a batch, and record what it says."""
+    row = _named(ledger, name)
+    if row.provider_id is None:
+        raise Misuse(
+            f"batch {row.id} is not known to be at its provider; "
+            f"`tierwise resume {row.run_id}` looks for it"
+        )
+    state = asyncio.run(_cancelled(project, ledger, row))
+    if as_json:
+        print_json({"batch": row.id, "state": state.state})
+        return
+    typer.echo(
+        f"batch {row.id}: {state.state.replace('_', ' ')}, "
+        f"{state.succeeded} of {row.items} items answered"
+    )
+    typer.echo(
+        f"`tierwise resume {row.run_id}` collects these answers and asks the others again; "
+        "until then, the money for them stays reserved"
+    )
+
+
+def _named(ledger: Ledger, name: str) -> BatchRow:
+    """Return the open batch with this id, or the beginning of it. Raises Misuse, UnknownName."""
+    rows = ledger.batches.open_batches()
+    found = [row for row in rows if row.id.startswith(name)]
+    exact = [row for row in found if row.id == name]
+    if len(found) == 1 or exact:
+        return (exact or found)[0]
+    if not found:
+        raise UnknownName("open batch", name, [row.id for row in rows])
+    ids = ", ".join(row.id for row in found)
+    raise Misuse(f"'{name}' fits several batches: {ids}; give more of the id")
+
+
+async def _cancelled(project: Project, ledger: Ledger, row: BatchRow) -> ProviderBatch:
+    from tierwise.gateway import Gateway
+    from tierwise.gateway.local import LocalServers
+    from tierwise.ledger.batches import BatchStatus
+    from tierwise.orchestrate.secrets import variables
+
+    servers = LocalServers()
+    gateway = Gateway(project.catalog, variables(project), servers, root=project.root)
+    try:
+        provider_id = row.provider_id or ""
+        batch = await gateway.batches.cancel(row.model, provider_id)
+        status = BatchStatus(
+            state=batch.state,
+            succeeded=batch.succeeded,
+            failed=batch.failed,
+            ended_at=batch.ended_at,
+            expires_at=batch.expires_at,
+        )
+        await ledger.batches.noted(row.id, status)
+        return batch
+    finally:
+        await gateway.aclose()
+        servers.close()
