@@ -18,6 +18,7 @@ from tierwise.desk.pages import (
     health,
     metrics,
     overview,
+    queue,
     run,
     sign_in,
     static,
@@ -43,6 +44,7 @@ ROUTERS = (
     document.router,
     alerts.router,
     metrics.router,
+    queue.router,
 )
 
 

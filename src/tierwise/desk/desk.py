@@ -60,15 +60,16 @@ class Desk:
     def styles(self) -> str:
         """The style sheet: the report's, and the desk's own after it."""
         report = files("tierwise.report") / "templates" / "report.css"
-        own = files("tierwise.desk") / "static" / "desk.css"
-        return report.read_text(encoding="utf-8") + own.read_text(encoding="utf-8")
+        own = files("tierwise.desk") / "static"
+        sheets = (report, own / "desk.css", own / "review.css")
+        return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
     @cached_property
     def script(self) -> str:
         """The script of all pages."""
-        return (files("tierwise.desk") / "static" / "desk.js").read_text(
-            encoding="utf-8"
-        )
+        own = files("tierwise.desk") / "static"
+        scripts = (own / "desk.js", own / "keys.js")
+        return "".join(script.read_text(encoding="utf-8") for script in scripts)
 
     @cached_property
     def assets(self) -> str:

@@ -19,4 +19,5 @@ NAVIGATION = (
     Entry("Overview", "/", "viewer"),
     Entry("Runs", "/runs", "viewer"),
     Entry("Alerts", "/alerts", "viewer"),
+    Entry("Reviews", "/review", "viewer"),
 )

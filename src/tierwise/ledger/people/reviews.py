@@ -145,6 +145,13 @@ class Reviews:
         """Record requests that have an id: after an outage, one that was committed is found."""
         return self._record(recording)
 
+    def action(self, request: str) -> list[Decision]:
+        """Return the decisions of one action, the first one first."""
+        r = ReviewRecord
+        return self._decisions(
+            select(r.__table__).where(r.request == request).order_by(r.seq)
+        )
+
     @outlasts_outages
     def last_request(self, by: str) -> str | None:
         """Return a person's last action that can be taken back; None without one."""

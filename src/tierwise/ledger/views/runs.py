@@ -446,6 +446,13 @@ class Runs:
             return without_replaced(waiting, runs, seen_later)
 
     @outlasts_outages
+    def tags_of(self, run_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Return the tags of runs, by id."""
+        query = select(Run.id, Run.tags).where(Run.id.in_(sorted(run_ids)))
+        with self._database.reading() as connection:
+            return {row.id: row.tags or {} for row in connection.execute(query)}
+
+    @outlasts_outages
     def flows(self) -> list[str]:
         """Return the names of all flows that ran."""
         query = select(Run.flow).where(is_measurement() == 0).distinct()

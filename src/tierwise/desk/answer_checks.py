@@ -1,0 +1,41 @@
+"""The checks of a step on an answer that a person has edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from tierwise.errors import Misuse, TierwiseError
+from tierwise.project import Project
+from tierwise.records import Document, Verdict
+from tierwise.review.queue import ReviewItem
+
+
+def failed_checks(
+    project: Project, item: ReviewItem, answer: Mapping[str, Any], text: str | None
+) -> list[Verdict]:
+    """Return the checks that an answer fails; none where the step or the text is gone.
+
+    Raises Misuse for an answer that does not fit the step.
+    """
+    from tierwise.evidence.certify import measured_step
+
+    try:
+        step, parameters = measured_step(project, item.step)
+    except TierwiseError:
+        return []  # the schema on record is checked all the same
+    try:
+        output = step.returns.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise Misuse(f"{path}: {first['msg']}" if path else str(first["msg"])) from None
+    if text is None:
+        return []
+    document = Document(
+        id=item.document_id, text=text, sensitivity=item.outcome.sensitivity
+    )
+    verdicts = [check(output, document, parameters) for check in step.checks]
+    return [verdict for verdict in verdicts if verdict.passed is False]

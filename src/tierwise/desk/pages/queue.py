@@ -1,0 +1,411 @@
+"""The review queue: what waits for a person, one item with its forms, and decisions."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import RedirectResponse, Response
+
+from tierwise.desk.access import Person, Reviewer, Viewer
+from tierwise.desk.addresses import to_parameter
+from tierwise.desk.answer_checks import failed_checks
+from tierwise.desk.desk import Desk, TheDesk
+from tierwise.desk.forms import Field, answer_of, fields_of
+from tierwise.desk.marks import Part, marked
+from tierwise.desk.queue_view import (
+    ORDERS,
+    ItemKey,
+    QueueReader,
+    QueueView,
+    Selection,
+    existing,
+    key_of,
+    next_after,
+    read_queue,
+)
+from tierwise.errors import DecidedMeanwhile, Misuse, UnknownName
+from tierwise.ledger import Decision
+from tierwise.ledger.people.decisions import Version
+from tierwise.records import Verdict, highest
+from tierwise.review import bulk
+from tierwise.review.queue import (
+    By,
+    ReviewItem,
+    answer_to_approve,
+    approve,
+    comment,
+    edit,
+    find_item,
+    find_texts,
+    reject,
+    reply_text,
+    send_again,
+)
+
+router = APIRouter()
+_MOST_LISTED = 50
+_LONGEST_TEXT = 200_000  # characters on a page
+_BULK_WORDS = ("approved", "rejected", "again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptView:
+    """One attempt as a reviewer reads it."""
+
+    model: str
+    kind: str
+    answer: str | None
+    faults: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemView:
+    """One item as a person may see it. Where `is_shown` is false, nothing quotes the document."""
+
+    key: ItemKey
+    item: ReviewItem
+    is_shown: bool
+    may_decide: bool
+    text: Sequence[Part] | None
+    is_cut: bool
+    fields: Sequence[Field]
+    answer: str | None  # as JSON, which an approval takes
+    attempts: Sequence[AttemptView]
+    decisions: Sequence[Decision]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """What a page says about the last action. `is_fault` is read out at once."""
+
+    text: str
+    is_fault: bool = False
+    decisions: Sequence[Decision] = ()
+    failed: Sequence[Verdict] = ()
+
+
+@router.get("/review")
+def queue_page(desk: TheDesk, request: Request, person: Viewer) -> Response:
+    """Return the list of what waits, as selected."""
+    selection = Selection.of(request.query_params)
+    view = _queue(desk, request, selection)
+    return desk.page(
+        request,
+        "queue.html.j2",
+        view=view,
+        rows=view.rows[:_MOST_LISTED],
+        keys=[ItemKey.of(row) for row in view.rows[:_MOST_LISTED]],
+        selection=selection,
+        orders=ORDERS,
+        notice=_notice(desk, request, person),
+        last=desk.ledger.reviews.last_request(person.name),
+        seen=desk.ledger.reviews.last_number(),
+        request_id=uuid.uuid4().hex,
+        undo_id=uuid.uuid4().hex,
+        most=bulk.MOST_AT_ONCE,
+        shown_at=time.time(),
+    )
+
+
+@router.get("/review/item")
+def item_page(desk: TheDesk, request: Request, person: Viewer) -> Response:
+    """Return one item."""
+    selection = Selection.of(request.query_params)
+    key = key_of(request.query_params)
+    return _item_page(
+        desk, request, person, selection, key, _notice(desk, request, person)
+    )
+
+
+@router.post("/review/decide")
+def decide(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Record one decision, and go to the next item."""
+    form = request.state.form
+    selection = Selection.of(form)
+    key = key_of(form)
+    before = _queue(desk, request, selection)
+    try:
+        item = find_item(desk.ledger, key.run_id, key.document_id, key.step)
+        _require_sight(desk, person, item)
+        decision = _decide(desk, item, person, form)
+    except DecidedMeanwhile as error:
+        notice = Notice(text=str(error), is_fault=True, decisions=error.decisions)
+        return _item_page(desk, request, person, selection, key, notice, 409)
+    except _FailedChecks as error:
+        notice = Notice(
+            text="Nothing was recorded yet: the answer fails checks.",
+            is_fault=True,
+            failed=error.verdicts,
+        )
+        return _item_page(desk, request, person, selection, key, notice, 422, form)
+    except (HTTPException, UnknownName):
+        raise
+    except Misuse as error:
+        notice = Notice(text=f"Nothing was recorded: {error}", is_fault=True)
+        return _item_page(desk, request, person, selection, key, notice, 422, form)
+    if decision.decision == "commented":
+        return _to(selection.address(key, done=decision.request or ""))
+    following = next_after(before, _queue(desk, request, selection), key)
+    return _to(selection.address(following, done=decision.request or ""))
+
+
+@router.post("/review/undo")
+def undo(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Take the person's own last action back, and go to its item."""
+    form = request.state.form
+    selection = Selection.of(form)
+    action = str(form.get("action") or "")
+    done = desk.ledger.reviews.action(action)
+    if not done or any(each.reviewer != person.name for each in done):
+        raise HTTPException(403, "people take back their own decisions only")
+    # The same undo that arrives twice is one: it is named after what it takes back.
+    undo_id = str(form.get("request") or f"undo-{action}")
+    recorded = desk.ledger.reviews.undo(action, by=person.name, undo=undo_id)
+    if recorded.decisions and len(done) == 1:
+        first = recorded.decisions[0]
+        key = ItemKey(first.run_id, first.document_id, first.step)
+        return _to(selection.address(key, done=undo_id))
+    more = {"kept": str(len(recorded.refused))} if recorded.refused else {}
+    return _to(selection.address(None, done=undo_id, **more))
+
+
+@router.post("/review/bulk")
+def decide_many(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Record one decision about all that the selection showed, as one action."""
+    form = request.state.form
+    selection = Selection.of(form)
+    word = str(form.get("word") or "")
+    if word not in _BULK_WORDS:
+        raise Misuse("choose what to do with all of these")
+    view = _queue(desk, request, selection)
+    rows = existing(view.rows, float(form.get("shown_at") or 0))
+    rows = [
+        row for row in rows if _may_see_all(desk, person, row.run_id, row.document_id)
+    ]
+    by = By(
+        person.name,
+        str(form.get("note") or "").strip(),
+        request=_request_id(form),
+        seen=Version(int(form.get("seen") or 0)).text,
+    )
+    done = bulk.decide(
+        desk.ledger,
+        rows,
+        word,  # type: ignore[arg-type] # checked above
+        by=by,
+        selection={**selection.chosen, "items": len(rows)},
+    )
+    more = {}
+    if done.refused:
+        more["kept"] = str(len(done.refused))
+    if done.without_answer:
+        more["without"] = str(len(done.without_answer))
+    return _to(selection.address(None, done=by.request or "", **more))
+
+
+class _FailedChecks(Misuse):
+    """An edited answer that fails checks, and that the person has not confirmed."""
+
+    def __init__(self, verdicts: Sequence[Verdict]) -> None:
+        super().__init__("the answer fails checks")
+        self.verdicts = verdicts
+
+
+def _decide(
+    desk: Desk, item: ReviewItem, person: Person, form: Mapping[str, Any]
+) -> Decision:
+    """Record the decision of a form. Raises Misuse, DecidedMeanwhile."""
+    by = By(
+        person.name,
+        str(form.get("note") or "").strip(),
+        request=_request_id(form),
+        seen=str(form.get("seen") or ""),
+    )
+    word = form.get("word")
+    if word == "approve":
+        return approve(desk.ledger, item, None, by=by)
+    if word == "reject":
+        return reject(desk.ledger, item, by=by)
+    if word == "again":
+        return send_again(desk.ledger, item, by=by)
+    if word == "comment":
+        return comment(desk.ledger, item, by=by)
+    if word != "edit":
+        raise Misuse("the form names no decision")
+    schema = desk.ledger.reviews.schema(item.question or "") or {}
+    answer = answer_of(schema, form)
+    if not form.get("although"):
+        text = _text(desk, item)
+        failed = failed_checks(desk.project, item, answer, text)
+        if failed:
+            raise _FailedChecks(failed)
+    return edit(desk.ledger, item, json.dumps(answer), by=by)
+
+
+def _item_page(
+    desk: Desk,
+    request: Request,
+    person: Person,
+    selection: Selection,
+    key: ItemKey,
+    notice: Notice | None,
+    status: int = 200,
+    entered: Mapping[str, str] | None = None,
+) -> Response:
+    queue = _queue(desk, request, selection)
+    try:
+        item = find_item(desk.ledger, key.run_id, key.document_id, key.step)
+    except UnknownName:
+        raise HTTPException(404, "there is no such item") from None
+    before, after = queue.neighbours(key)
+    place = queue.place(key)
+    return desk.page(
+        request,
+        "item.html.j2",
+        status,
+        view=_item_view(desk, person, key, item, entered),
+        queue=queue,
+        place=place,
+        selection=selection,
+        before=before,
+        after=after,
+        notice=notice,
+        last=desk.ledger.reviews.last_request(person.name),
+        request_id=uuid.uuid4().hex,
+        undo_id=uuid.uuid4().hex,
+        document_parameter=to_parameter(key.document_id),
+    )
+
+
+def _item_view(
+    desk: Desk,
+    person: Person,
+    key: ItemKey,
+    item: ReviewItem,
+    entered: Mapping[str, str] | None,
+) -> ItemView:
+    """Return what a person may see of an item."""
+    is_shown = desk.access.may_see(person, _sensitivity(desk, item))
+    may_decide = is_shown and person.is_at_least("reviewer") and bool(item.question)
+    if not is_shown:
+        outcome = replace(item.outcome, reason="", value=None, attempts=())
+        return ItemView(
+            key=key,
+            item=replace(item, outcome=outcome),
+            is_shown=False,
+            may_decide=False,
+            text=None,
+            is_cut=False,
+            fields=(),
+            answer=None,
+            attempts=(),
+            decisions=[replace(each, note="", value=None) for each in item.decisions],
+        )
+    value = item.outcome.value
+    answer = None
+    try:
+        value, _ = answer_to_approve(desk.ledger, item)
+        answer = json.dumps(value, indent=2, ensure_ascii=False)
+    except Misuse:
+        pass  # no answer that fits: the person writes one, or rejects
+    text = _text(desk, item)
+    schema = desk.ledger.reviews.schema(item.question or "") or {}
+    parts = None if text is None else marked(text[:_LONGEST_TEXT], {"answer": value})
+    return ItemView(
+        key=key,
+        item=item,
+        is_shown=True,
+        may_decide=may_decide,
+        text=parts,
+        is_cut=text is not None and len(text) > _LONGEST_TEXT,
+        fields=fields_of(schema, value, entered),
+        answer=answer,
+        attempts=[_attempt_view(desk, each) for each in item.outcome.attempts],
+        decisions=item.decisions,
+    )
+
+
+def _attempt_view(desk: Desk, attempt: Any) -> AttemptView:
+    faults = []
+    for verdict in attempt.verdicts:
+        if verdict.passed is False:
+            reason = f": {verdict.reason}" if verdict.reason else ""
+            faults.append(f"failed {verdict.check}{reason}")
+    if attempt.error:
+        faults.append(attempt.error)
+    return AttemptView(
+        model=attempt.model,
+        kind=attempt.kind,
+        answer=reply_text(desk.ledger, attempt),
+        faults=faults,
+    )
+
+
+def _text(desk: Desk, item: ReviewItem) -> str | None:
+    run = desk.ledger.runs.resolve(item.run_id)
+    hashes = [item.document_hash]
+    return find_texts(desk.ledger, desk.project, run, hashes).get(item.document_hash)
+
+
+def _sensitivity(desk: Desk, item: ReviewItem) -> Any:
+    """Return the strictest level of a document: what is derived from it is as sensitive."""
+    rows = desk.ledger.runs.outcomes(item.run_id, item.document_id)
+    return highest(*(row.outcome.sensitivity for row in rows))
+
+
+def _may_see_all(desk: Desk, person: Person, run_id: str, document_id: str) -> bool:
+    rows = desk.ledger.runs.outcomes(run_id, document_id)
+    levels = [row.outcome.sensitivity for row in rows]
+    return all(desk.access.may_see(person, level) for level in levels)
+
+
+def _require_sight(desk: Desk, person: Person, item: ReviewItem) -> None:
+    """Refuse a decision about a document that the person may not read."""
+    if not desk.access.may_see(person, _sensitivity(desk, item)):
+        raise HTTPException(403, "your role may not read this document")
+
+
+def _queue(desk: Desk, request: Request, selection: Selection) -> QueueView:
+    state = request.app.state
+    if not hasattr(state, "queue_reader"):
+        state.queue_reader = QueueReader()
+    return read_queue(desk, state.queue_reader, selection)
+
+
+def _request_id(form: Mapping[str, Any]) -> str:
+    return str(form.get("request") or uuid.uuid4().hex)[:80]
+
+
+def _notice(desk: Desk, request: Request, person: Person) -> Notice | None:
+    """Return what the person's last action did, as the address names it."""
+    done = desk.ledger.reviews.action(request.query_params.get("done", ""))
+    done = [each for each in done if each.reviewer == person.name]
+    if not done:
+        return None
+    first = done[0]
+    what = "taken back" if first.undoes else _PAST.get(first.decision, first.decision)
+    subject = first.document_id if len(done) == 1 else f"{len(done)} items"
+    text = f"{subject}: {what}"
+    kept = request.query_params.get("kept", "")
+    if kept.isdecimal():
+        text += f"; {kept} others were decided meanwhile and stay as they are"
+    without = request.query_params.get("without", "")
+    if without.isdecimal():
+        text += f"; {without} have no answer to approve, and still wait"
+    return Notice(text=text)
+
+
+_PAST = {
+    "again": "sent again with the next `tierwise retry`",
+    "commented": "comment added",
+}
+
+
+def _to(address: str) -> RedirectResponse:
+    return RedirectResponse(address, 303)

@@ -1,0 +1,236 @@
+"""The review queue as pages show it: selected, in an order, with the neighbours of an item."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from tierwise.desk.addresses import from_parameter, to_parameter
+from tierwise.desk.desk import Desk
+from tierwise.documents.places import source_of
+from tierwise.errors import Misuse
+from tierwise.ledger.views.waiting import WaitingRow
+from tierwise.review.backlog import QueueFilter
+
+Order = Literal["oldest", "value"]
+ORDERS: Mapping[Order, str] = {
+    "oldest": "the longest wait first",
+    "value": "those that settle the most documents first",
+}
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_FRESH_S = 5.0  # what runs defer meanwhile is shown after that time at the latest
+
+
+@dataclass(frozen=True, slots=True)
+class ItemKey:
+    """One item of the queue."""
+
+    run_id: str
+    document_id: str
+    step: str
+
+    @classmethod
+    def of(cls, row: WaitingRow) -> ItemKey:
+        """Return the key of a row."""
+        return cls(row.run_id, row.document_id, row.step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What a person selected; empty texts are all."""
+
+    step: str = ""
+    cause: str = ""
+    flow: str = ""
+    tag: str = ""
+    older: str = ""
+    order: Order = "oldest"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Selection:
+        """Return the selection in an address or a form. Raises Misuse for an unknown order."""
+        names = ("step", "cause", "flow", "tag", "older")
+        chosen = {name: str(values.get(name) or "").strip() for name in names}
+        order = str(values.get("order") or "oldest")
+        if order not in ORDERS:
+            raise Misuse(f"'{order}' is no order of the queue: {', '.join(ORDERS)}")
+        selection = cls(**chosen, order=order)  # type: ignore[arg-type] # checked above
+        selection.filter()  # an age that is none is refused here
+        return selection
+
+    def filter(self) -> QueueFilter:
+        """Return the filter of the command line for this selection. Raises Misuse."""
+        older = _seconds(self.older) if self.older else None
+        return QueueFilter(
+            flow=self.flow or None,
+            cause=self.cause or None,
+            step=self.step or None,
+            older_than_s=older,
+        )
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The parts that select something, by name."""
+        names = ("step", "cause", "flow", "tag", "older")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+    @property
+    def query(self) -> str:
+        """The selection as the query of an address, without the question mark."""
+        values = dict(self.chosen)
+        if self.order != "oldest":
+            values["order"] = self.order
+        return urlencode(values)
+
+    def address(self, key: ItemKey | None = None, **more: str) -> str:
+        """Return the address of an item's page, or of the list, with this selection."""
+        path = "/review"
+        values: dict[str, str] = {}
+        if key is not None:
+            path = "/review/item"
+            values = {
+                "run": key.run_id,
+                "document": to_parameter(key.document_id),
+                "at": key.step,
+            }
+        values |= self.chosen
+        if self.order != "oldest":
+            values["order"] = self.order
+        values |= more
+        return f"{path}?{urlencode(values)}" if values else path
+
+
+def _seconds(span: str) -> float:
+    """Return a span such as `12h` in seconds. Raises Misuse for another text."""
+    number, unit = span[:-1], span[-1:].lower()
+    if unit not in _UNITS or not number.isdecimal():
+        raise Misuse(f"'{span}' is no age; write 30m, 12h, 2d or 1w")
+    return int(number) * _UNITS[unit]
+
+
+def key_of(values: Mapping[str, Any]) -> ItemKey:
+    """Return the item that an address or a form names."""
+    return ItemKey(
+        str(values.get("run", "")),
+        from_parameter(str(values.get("document", ""))),
+        str(values.get("at", "")),
+    )
+
+
+class QueueReader:
+    """Reads the queue once for many requests; a decision, or some seconds, make it anew."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = 0.0
+        self._last = -1
+        self._rows: Sequence[WaitingRow] = ()
+        self._tags: Mapping[str, Mapping[str, str]] = {}
+
+    def rows(
+        self, desk: Desk
+    ) -> tuple[Sequence[WaitingRow], Mapping[str, Mapping[str, str]]]:
+        """Return what waits for a person, and the tags of its runs."""
+        last = desk.ledger.reviews.last_number()
+        with self._lock:
+            is_old = time.monotonic() - self._read_at > _FRESH_S
+            if last != self._last or is_old:
+                root = desk.project.root
+                rows = desk.ledger.runs.queue(lambda path: source_of(path, root))
+                # Reading a document asks nothing: there is no answer to decide about.
+                self._rows = [
+                    row for row in rows if not row.is_decided and row.question
+                ]
+                run_ids = {row.run_id for row in self._rows}
+                self._tags = desk.ledger.runs.tags_of(run_ids)
+                self._last = last
+                self._read_at = time.monotonic()
+            return self._rows, self._tags
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueView:
+    """The queue as a person selected it. `every` is the queue without the selection."""
+
+    selection: Selection
+    rows: Sequence[WaitingRow]
+    every: Sequence[WaitingRow]
+    tags: Sequence[str]
+    settles: Mapping[tuple[str | None, str], int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def place(self, key: ItemKey) -> int | None:
+        """Return the position of an item, from 0; None where it does not wait."""
+        for place, row in enumerate(self.rows):
+            if ItemKey.of(row) == key:
+                return place
+        return None
+
+    def neighbours(self, key: ItemKey) -> tuple[ItemKey | None, ItemKey | None]:
+        """Return the items before and after one."""
+        place = self.place(key)
+        if place is None:
+            return None, (ItemKey.of(self.rows[0]) if self.rows else None)
+        before = ItemKey.of(self.rows[place - 1]) if place else None
+        is_last = place + 1 >= len(self.rows)
+        return before, (None if is_last else ItemKey.of(self.rows[place + 1]))
+
+    def values(self, name: str) -> list[tuple[str, int]]:
+        """Return the values of a field of the whole queue, each with the number of items."""
+        counts = Counter(getattr(row, name) or "" for row in self.every)
+        return sorted((value, count) for value, count in counts.items() if value)
+
+
+def read_queue(desk: Desk, reader: QueueReader, selection: Selection) -> QueueView:
+    """Return the queue as selected."""
+    every, tags = reader.rows(desk)
+    wanted = selection.filter()
+    now = time.time()
+    rows = [
+        row
+        for row in every
+        if wanted.fits(row, now)
+        and (not selection.tag or selection.tag in _tags(tags, row.run_id))
+    ]
+    # How many waiting documents one decision settles: the same question about the same text.
+    settles = Counter((row.question, row.document_hash) for row in every)
+    if selection.order == "value":
+        rows.sort(key=lambda row: -settles[row.question, row.document_hash])
+    names = sorted({tag for run_id in tags for tag in _tags(tags, run_id)})
+    return QueueView(
+        selection=selection, rows=rows, every=every, tags=names, settles=settles
+    )
+
+
+def _tags(tags: Mapping[str, Mapping[str, str]], run_id: str) -> list[str]:
+    return [f"{name}={value}" for name, value in tags.get(run_id, {}).items()]
+
+
+def next_after(before: QueueView, now: QueueView, key: ItemKey) -> ItemKey | None:
+    """Return the item to show after one was decided: the next in the order that still waits."""
+    place = before.place(key)
+    waiting = {ItemKey.of(row) for row in now.rows}
+    if place is not None:
+        for row in before.rows[place + 1 :]:
+            if ItemKey.of(row) in waiting:
+                return ItemKey.of(row)
+    for row in now.rows:
+        if ItemKey.of(row) != key:
+            return ItemKey.of(row)
+    return None
+
+
+def existing(rows: Iterable[WaitingRow], shown_at: float) -> list[WaitingRow]:
+    """Return the rows that were there when a page was shown: nobody decides unseen."""
+    return [
+        row
+        for row in rows
+        if row.waits_since <= shown_at and row.run_started_at <= shown_at
+    ]
