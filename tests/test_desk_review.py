@@ -40,7 +40,9 @@ def bob(desk: ServedDesk) -> Browser:
 def form_of(page: httpx.Response, action: str) -> dict[str, str]:
     """Return the fields of a form as a browser would send them, its buttons left out."""
     form = re.search(
-        rf'<form method="post" action="{re.escape(action)}".*?</form>', page.text, re.DOTALL
+        rf'<form method="post" action="{re.escape(action)}".*?</form>',
+        page.text,
+        re.DOTALL,
     )
     assert form, page.text[:2000]
     found: dict[str, str] = {}

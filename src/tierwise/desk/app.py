@@ -16,6 +16,7 @@ from tierwise.desk.pages import (
     alerts,
     document,
     health,
+    labels,
     metrics,
     overview,
     queue,
@@ -45,6 +46,7 @@ ROUTERS = (
     alerts.router,
     metrics.router,
     queue.router,
+    labels.router,
 )
 
 

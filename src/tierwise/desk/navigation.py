@@ -20,4 +20,5 @@ NAVIGATION = (
     Entry("Runs", "/runs", "viewer"),
     Entry("Alerts", "/alerts", "viewer"),
     Entry("Reviews", "/review", "viewer"),
+    Entry("Labels", "/labels", "viewer"),
 )

@@ -74,6 +74,11 @@ class DeskSettings(Settings):
     """`[tool.tierwise.desk]`: the web application of `tierwise desk`."""
 
     port: int = Field(PORT, ge=1, le=65535, description="The port of the desk.")
+    labellers: Literal[1, 2] = Field(
+        1,
+        description="The number of people who label each sampled answer independently. With 2, a "
+        "third person labels those on which the two differ.",
+    )
     names: tuple[str, ...] = Field(
         (),
         description="Names under which browsers reach the desk, such as `desk.example.com` or "

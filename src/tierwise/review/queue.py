@@ -348,16 +348,21 @@ def decision_about(
 
 def parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
     """Return the JSON object in a text, which has to fit the step's schema. Raises Misuse."""
-    # needed for a decision alone; listing the queue starts without it
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
     # as recorded with the run, since tasks/ may have changed meanwhile
     schema = ledger.reviews.schema(item.question or "")
     if schema is None:
         raise Misuse(
             f"the question of the step {item.step} is not recorded; run the flow again first"
         )
+    return fitting_answer(schema, item.step, text, what)
+
+
+def fitting_answer(schema: Mapping[str, Any], step: str, text: str, what: str) -> Any:
+    """Return the JSON object in a text, which has to fit a step's schema. Raises Misuse."""
+    # needed for a decision alone; listing the queue starts without it
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
     validator = Draft202012Validator(schema)
     # A reply may have words around the object. Several that fit have to agree, as in `Step.parse`.
     fault = "it contains no JSON object"
@@ -377,11 +382,11 @@ def parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
         fault = f"{place}: {mismatch.message}" if place else mismatch.message
     if len(values) > 1:
         raise Misuse(
-            f"{what} contains {len(values)} different answers to the step {item.step}; give one"
+            f"{what} contains {len(values)} different answers to the step {step}; give one"
         )
     if values:
         return values[0]
-    raise Misuse(f"{what} does not fit the step {item.step}: {fault}")
+    raise Misuse(f"{what} does not fit the step {step}: {fault}")
 
 
 def _source_paths(ledger: Ledger, project: Project, run: RunRow) -> list[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tierwise.errors import ConfigError, Misuse, unknown_name
+from tierwise.ledger.people.labels import settled
 from tierwise.records import Sensitivity, rank
 from tierwise.review.queue import find_metadata, find_texts
 from tierwise.steps.examples import read_golden
@@ -81,6 +82,7 @@ def write_sampled_rows(
         )
     result = SampledRows(path, waiting=len(accepted) - len(labelled))
     included = _included(ledger, project, step, labelled, result, confidential)
+    by_people = _answers_of_people(ledger, step)
     missing = []
     for row in included:
         given = answers.get(row.sample.item)
@@ -89,6 +91,8 @@ def write_sampled_rows(
         row.expected = _right_answer(row.sample, shadows.get(row.sample.item))
         if row.expected is None and given is not None:
             row.expected = {label_field: given}
+        if row.expected is None:
+            row.expected = by_people.get(row.sample.item)
         if row.expected is None:
             row.expected = known.get(row.sample.item)
         if row.expected is None:
@@ -134,6 +138,23 @@ def _right_answer(sample: Audit, shadow: Audit | None) -> Mapping[str, Any] | No
     if shadow is not None and shadow.right and shadow.value is not None:
         return dict(shadow.value)
     return None
+
+
+def _answers_of_people(ledger: Ledger, step: str) -> dict[str, Mapping[str, Any]]:
+    """Return the right answers that people gave with their labels, by item.
+
+    That of the label that counts; else of another one that says the same.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for item, labels in ledger.samples.labels(step).items():
+        counting = settled(labels)
+        if counting is None:
+            continue
+        same = [label for label in labels if label.word == counting.word]
+        for label in (*same, counting):
+            if isinstance(label.answer, Mapping):
+                found[item] = label.answer
+    return found
 
 
 def _known_answers(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from tierwise.desk.answer_checks import failed_checks
 from tierwise.desk.desk import Desk, TheDesk
 from tierwise.desk.forms import Field, answer_of, fields_of
 from tierwise.desk.marks import Part, marked
+from tierwise.desk.notices import Notice
 from tierwise.desk.queue_view import (
     ORDERS,
     ItemKey,
@@ -78,16 +79,6 @@ class ItemView:
     answer: str | None  # as JSON, which an approval takes
     attempts: Sequence[AttemptView]
     decisions: Sequence[Decision]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Notice:
-    """What a page says about the last action. `is_fault` is read out at once."""
-
-    text: str
-    is_fault: bool = False
-    decisions: Sequence[Decision] = ()
-    failed: Sequence[Verdict] = ()
 
 
 @router.get("/review")

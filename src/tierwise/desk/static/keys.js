@@ -50,7 +50,7 @@
     try {
       const body = new URLSearchParams(new FormData(form));
       if (button && button.name) body.append(button.name, button.value);
-      const answer = await fetch(form.action, { method: "POST", body, headers: { accept: "text/html" } });
+      const answer = await fetch(form.getAttribute("action"), { method: "POST", body, headers: { accept: "text/html" } });
       show(await answer.text(), answer.redirected ? answer.url : location.href, answer.redirected);
     } catch {
       form.removeAttribute("aria-busy");
@@ -62,7 +62,7 @@
 
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.method !== "post" || !form.closest("main") || !document.querySelector("main [data-key]")) return;
+    if (form.getAttribute("method") !== "post" || !form.closest("main") || !document.querySelector("main [data-key]")) return;
     event.preventDefault();
     send(form, event.submitter);
   });
@@ -83,6 +83,8 @@
     const place = document.querySelector(`main [data-focus="${wanted}"]`);
     if (place) {
       const first = place.querySelector("select, input, textarea");
+      const folded = place.closest("details");
+      if (folded) folded.open = true;
       if (first) { event.preventDefault(); first.focus(); }
       return;
     }
