@@ -21,6 +21,7 @@ from tierwise.desk.pages import (
     overview,
     queue,
     run,
+    compare,
     sign_in,
     static,
 )
@@ -47,6 +48,7 @@ ROUTERS = (
     metrics.router,
     queue.router,
     labels.router,
+    compare.router,
 )
 
 

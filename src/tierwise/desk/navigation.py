@@ -21,4 +21,5 @@ NAVIGATION = (
     Entry("Alerts", "/alerts", "viewer"),
     Entry("Reviews", "/review", "viewer"),
     Entry("Labels", "/labels", "viewer"),
+    Entry("Compare", "/compare", "viewer"),
 )

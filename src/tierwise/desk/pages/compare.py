@@ -1,0 +1,305 @@
+"""Two models or two prompts side by side, in an order of chance, without their names."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import RedirectResponse, Response
+
+from tierwise.desk.access import Person, Reviewer, Viewer
+from tierwise.desk.comparing import Pair, pair_of, result_of, shown, word_of
+from tierwise.desk.desk import Desk, TheDesk
+from tierwise.desk.forms import answer_of, fields_of
+from tierwise.desk.marks import marked
+from tierwise.desk.notices import Notice
+from tierwise.desk.pages.labels import query_address
+from tierwise.errors import DecidedMeanwhile, Misuse, TierwiseError
+from tierwise.ledger.people.comparisons import (
+    Comparison,
+    Judged,
+    Judgement,
+    Variant,
+    is_swapped,
+)
+from tierwise.review.compared_rows import ComparedRow, write_compared_rows
+from tierwise.review.queue import find_texts, fitting_answer
+
+router = APIRouter()
+_LONGEST_TEXT = 200_000
+Verdicts = Mapping[str, Judged]
+
+
+@router.get("/compare")
+def compare_page(desk: TheDesk, request: Request, person: Viewer) -> Response:
+    """Return the comparisons, and what can be compared."""
+    return _overview(desk, request, person, None)
+
+
+@router.post("/compare/new")
+def new_comparison(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Begin a comparison of two variants of a step."""
+    form = request.state.form
+    step = str(form.get("step") or "")
+    known = dict(
+        enumerate(v for v, _ in desk.ledger.comparisons.variants().get(step, ()))
+    )
+    first = _chosen(known, form.get("first"))
+    second = _chosen(known, form.get("second"))
+    comparison = desk.ledger.comparisons.create(step, first, second, person.name)
+    return _to("/compare/next", {"id": comparison.id})
+
+
+@router.get("/compare/next")
+def next_pair(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Go to the next document that needs a verdict."""
+    query = request.query_params
+    comparison = desk.ledger.comparisons.get(query.get("id", ""))
+    verdicts = desk.ledger.comparisons.verdicts(comparison.id)
+    for pair in _pairs(desk, comparison):
+        answered = pair.answered
+        is_open = not pair.is_same and answered.document_hash not in verdicts
+        if is_open and desk.access.may_see(person, answered.sensitivity):
+            more = {"id": comparison.id, "text": answered.document_hash}
+            return _to("/compare/pair", more)
+    return _to("/compare", {"done": comparison.id})
+
+
+@router.get("/compare/pair")
+def pair_page(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Return two answers to one document."""
+    query = request.query_params
+    comparison = desk.ledger.comparisons.get(query.get("id", ""))
+    pair = _pair(desk, comparison, query.get("text", ""))
+    return _pair_page(desk, request, person, comparison, pair, None)
+
+
+@router.post("/compare/verdict")
+def verdict(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Record a verdict, and go to the next document."""
+    form = request.state.form
+    comparison = desk.ledger.comparisons.get(str(form.get("id") or ""))
+    pair = _pair(desk, comparison, str(form.get("text") or ""))
+    if not desk.access.may_see(person, pair.answered.sensitivity):
+        raise HTTPException(403, "your role may not read this document")
+    swapped = is_swapped(comparison.id, pair.answered.document_hash)
+    try:
+        word = word_of(str(form.get("word") or ""), is_swapped=swapped)
+        answer = None
+        if word == "neither" and form.get("give"):
+            schema = _schema(desk, pair.answered.question)
+            given = json.dumps(answer_of(schema, form))
+            answer = fitting_answer(schema, comparison.step, given, "your answer")
+        judgement = Judgement(
+            word=word,
+            by=person.name,
+            request=str(form.get("request") or uuid.uuid4().hex)[:80],
+            is_swapped=swapped,
+            answer=answer,
+        )
+        desk.ledger.comparisons.judge(comparison, pair.answered, judgement)
+    except DecidedMeanwhile as error:
+        notice = Notice(text=str(error), is_fault=True)
+        return _pair_page(desk, request, person, comparison, pair, notice, 409)
+    except Misuse as error:
+        notice = Notice(text=f"Nothing was recorded: {error}", is_fault=True)
+        return _pair_page(desk, request, person, comparison, pair, notice, 422, form)
+    return _to("/compare/next", {"id": comparison.id})
+
+
+@router.post("/compare/undo")
+def undo(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Take the person's own last verdict back, and show its document."""
+    form = request.state.form
+    comparison = desk.ledger.comparisons.get(str(form.get("id") or ""))
+    own_request = str(form.get("request") or uuid.uuid4().hex)
+    text = desk.ledger.comparisons.undo(comparison, person.name, own_request)
+    if text is None:
+        return _to("/compare/next", {"id": comparison.id})
+    return _to("/compare/pair", {"id": comparison.id, "text": text})
+
+
+@router.post("/compare/golden")
+def golden_set(desk: TheDesk, request: Request, person: Reviewer) -> Response:
+    """Write the judged documents as a golden set, for the paired certificate."""
+    form = request.state.form
+    comparison = desk.ledger.comparisons.get(str(form.get("id") or ""))
+    try:
+        rows = _golden_rows(desk, comparison)
+        written = write_compared_rows(desk.project, comparison.step, rows)
+    except TierwiseError as error:
+        notice = Notice(text=str(error), is_fault=True)
+        return _overview(desk, request, person, notice, 422)
+    path = written.path.relative_to(desk.project.root)
+    notice = Notice(
+        text=f"{written.rows} rows in {path}; next: tierwise certify {comparison.step} "
+        f"--golden {path}",
+        lines=[f"{name} was left out: {why}" for name, why in written.left_out[:20]],
+    )
+    return _overview(desk, request, person, notice)
+
+
+def _overview(
+    desk: Desk,
+    request: Request,
+    person: Person,
+    notice: Notice | None,
+    status: int = 200,
+) -> Response:
+    done = request.query_params.get("done", "")
+    if notice is None and done:
+        notice = Notice(text="All documents of this comparison have a verdict.")
+    comparisons = []
+    for comparison in desk.ledger.comparisons.all():
+        pairs = _pairs(desk, comparison)
+        verdicts = desk.ledger.comparisons.verdicts(comparison.id)
+        waiting = [
+            pair
+            for pair in pairs
+            if not pair.is_same and pair.answered.document_hash not in verdicts
+        ]
+        visible = [
+            pair
+            for pair in waiting
+            if desk.access.may_see(person, pair.answered.sensitivity)
+        ]
+        result = result_of(pairs, verdicts)
+        comparisons.append((comparison, len(pairs), len(visible), result))
+    return desk.page(
+        request,
+        "compare.html.j2",
+        status,
+        comparisons=comparisons,
+        variants=desk.ledger.comparisons.variants(),
+        notice=notice,
+    )
+
+
+def _pair_page(
+    desk: Desk,
+    request: Request,
+    person: Person,
+    comparison: Comparison,
+    pair: Pair,
+    notice: Notice | None,
+    status: int = 200,
+    entered: Mapping[str, str] | None = None,
+) -> Response:
+    answered = pair.answered
+    if not desk.access.may_see(person, answered.sensitivity):
+        raise HTTPException(403, "your role may not read this document")
+    text = _texts(desk, [pair]).get(answered.document_hash)
+    sides = [
+        (pair.first, shown(pair.first, answered.first)),
+        (pair.second, shown(pair.second, answered.second)),
+    ]
+    if is_swapped(comparison.id, answered.document_hash):
+        sides.reverse()
+    (left, left_text), (right, right_text) = sides
+    parts = None
+    if text is not None:
+        parts = marked(text[:_LONGEST_TEXT], {"left": left, "right": right})
+    verdicts = desk.ledger.comparisons.verdicts(comparison.id)
+    return desk.page(
+        request,
+        "pair.html.j2",
+        status,
+        comparison=comparison,
+        answered=answered,
+        text=parts,
+        is_cut=text is not None and len(text) > _LONGEST_TEXT,
+        left=left_text,
+        right=right_text,
+        fields=fields_of(_schema(desk, answered.question), None, entered),
+        notice=notice,
+        has_own=any(each.reviewer == person.name for each in verdicts.values()),
+        request_id=uuid.uuid4().hex,
+        undo_id=uuid.uuid4().hex,
+    )
+
+
+def _pairs(desk: Desk, comparison: Comparison) -> list[Pair]:
+    schemas: dict[str | None, Mapping[str, Any]] = {}
+    pairs = []
+    for answered in desk.ledger.comparisons.answered(comparison):
+        question = answered.question
+        if question not in schemas:
+            schemas[question] = _schema(desk, question)
+        # Answers whose text was deleted since cannot be compared, whatever they were.
+        if answered.first is None or answered.second is None:
+            continue
+        pairs.append(pair_of(answered, schemas[question], comparison.step))
+    return pairs
+
+
+def _pair(desk: Desk, comparison: Comparison, text: str) -> Pair:
+    for pair in _pairs(desk, comparison):
+        if pair.answered.document_hash == text:
+            return pair
+    raise HTTPException(404, "this comparison has no such document")
+
+
+def _schema(desk: Desk, question: str | None) -> Mapping[str, Any]:
+    return desk.ledger.reviews.schema(question or "") or {}
+
+
+def _texts(desk: Desk, pairs: Sequence[Pair]) -> dict[str, str]:
+    """Return the texts of documents, by hash."""
+    texts: dict[str, str] = {}
+    for run_id in dict.fromkeys(pair.answered.run_id for pair in pairs):
+        run = desk.ledger.runs.resolve(run_id)
+        hashes = [
+            pair.answered.document_hash
+            for pair in pairs
+            if pair.answered.run_id == run_id
+        ]
+        texts |= find_texts(desk.ledger, desk.project, run, hashes)
+    return texts
+
+
+def _golden_rows(desk: Desk, comparison: Comparison) -> list[ComparedRow]:
+    """Return the judged documents in the order of chance, up to the first without a verdict.
+
+    A document with equal answers has no verdict, so nobody has said what is right there: it is no
+    row of a golden set, and the rows say nothing about how often the two agree.
+    """
+    verdicts = desk.ledger.comparisons.verdicts(comparison.id)
+    judged: list[tuple[Pair, Judged]] = []
+    for pair in _pairs(desk, comparison):
+        if pair.is_same:
+            continue
+        found = verdicts.get(pair.answered.document_hash)
+        if found is None:
+            break
+        judged.append((pair, found))
+    if not judged:
+        raise Misuse("no document of this comparison has a verdict yet")
+    texts = _texts(desk, [pair for pair, _ in judged])
+    rows = []
+    for pair, found in judged:
+        right = {"first": pair.first, "both": pair.first, "second": pair.second}
+        rows.append(
+            ComparedRow(
+                document_id=pair.answered.document_id,
+                text=texts.get(pair.answered.document_hash),
+                sensitivity=pair.answered.sensitivity,
+                expected=right.get(found.word, found.answer),
+                reviewer=found.reviewer,
+                judged_at=found.judged_at,
+            )
+        )
+    return rows
+
+
+def _chosen(known: Mapping[int, Variant], number: Any) -> Variant:
+    text = str(number or "")
+    if not text.isdecimal() or int(text) not in known:
+        raise Misuse("choose two models or prompts of one step")
+    return known[int(text)]
+
+
+def _to(path: str, values: Mapping[str, str]) -> RedirectResponse:
+    return RedirectResponse(query_address(path, values), 303)
