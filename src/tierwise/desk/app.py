@@ -14,6 +14,7 @@ from tierwise.desk.desk import Desk
 from tierwise.desk.guard import SIGN_IN, Guard
 from tierwise.desk.pages import (
     alerts,
+    compare,
     document,
     health,
     labels,
@@ -21,7 +22,6 @@ from tierwise.desk.pages import (
     overview,
     queue,
     run,
-    compare,
     sign_in,
     static,
 )

@@ -42,16 +42,15 @@ _UNBIASED = ("first", "shadow")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Variant:
-    """A model with a prompt."""
+    """A model with a prompt, by its name and version: `classify v2`."""
 
     model: str
     prompt: str
-    prompt_hash: str
 
     @property
     def name(self) -> str:
-        """Such as `small, classify v2 (3fa9c1)`."""
-        return f"{self.model}, {self.prompt} ({self.prompt_hash[:6]})"
+        """Such as `small, classify v2`."""
+        return f"{self.model}, {self.prompt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +119,16 @@ class Comparisons:
                 a.step,
                 a.model,
                 a.prompt,
-                a.prompt_hash,
                 func.count(a.document_hash.distinct()).label("texts"),
             )
             .where(a.kind.in_(_UNBIASED), a.answer_hash.is_not(None))
-            .group_by(a.step, a.model, a.prompt, a.prompt_hash)
-            .order_by(a.step, a.model, a.prompt, a.prompt_hash)
+            .group_by(a.step, a.model, a.prompt)
+            .order_by(a.step, a.model, a.prompt)
         )
         found: dict[str, list[tuple[Variant, int]]] = {}
         with self._database.reading() as connection:
             for row in connection.execute(query):
-                variant = Variant(row.model, row.prompt, row.prompt_hash)
+                variant = Variant(row.model, row.prompt)
                 found.setdefault(row.step, []).append((variant, row.texts))
         return found
 
@@ -295,7 +293,7 @@ def _answers(connection: Connection, step: str, variant: Variant) -> dict[str, A
         .where(
             a.step == step,
             a.model == variant.model,
-            a.prompt_hash == variant.prompt_hash,
+            a.prompt == variant.prompt,
             a.kind.in_(_UNBIASED),
             a.answer_hash.is_not(None),
         )
