@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
-
-from pydantic import ValidationError
 
 from tierwise.errors import Misuse, TierwiseError
 from tierwise.project import Project
@@ -26,12 +25,9 @@ def failed_checks(
         step, parameters = measured_step(project, item.step)
     except TierwiseError:
         return []  # the schema on record is checked all the same
-    try:
-        output = step.returns.model_validate(answer)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise Misuse(f"{path}: {first['msg']}" if path else str(first["msg"])) from None
+    output = step.parse(json.dumps(answer))
+    if isinstance(output, Verdict):
+        raise Misuse(output.reason)
     if text is None:
         return []
     document = Document(
