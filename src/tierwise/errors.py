@@ -293,6 +293,13 @@ class NoAnswer(BadReply):
     """
 
 
+class PagesUnavailable(CallError):
+    """The document's pages cannot be shown to a model that sees: nothing was sent."""
+
+    def __init__(self, message: str, *, model: str) -> None:
+        super().__init__(message, model=model, sent=False)
+
+
 class PromptCut(CallError):
     """The server cut the prompt, so that its answer is about another text."""
 

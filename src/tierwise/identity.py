@@ -19,6 +19,7 @@ from typing import Any
 from tierwise.errors import ConfigError, UnknownName
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
+from tierwise.policy.image_tokens import PAGES_VERSION
 from tierwise.project import Project
 from tierwise.records import canonical_hash
 from tierwise.steps.code import code_hash
@@ -37,6 +38,7 @@ class StepEvidence:
     step_hash: str
     criteria: tuple[str, ...]  # of the step's own rubric
     measure_code: str  # the hash of the rest of the measure
+    sees_pages: bool = False  # whether models that see are shown the pages
 
 
 def examples_of(project: Project, step: str) -> GoldenSet | None:
@@ -58,7 +60,9 @@ def step_evidence(
     if earlier:
         step_hash = canonical_hash([step_hash, earlier])
     criteria, needs = _measure_parts(step.correct)
-    return StepEvidence(step.prompt, step_hash, criteria, code_hash(needs))
+    return StepEvidence(
+        step.prompt, step_hash, criteria, code_hash(needs), step.sees_pages
+    )
 
 
 def _measure_parts(
@@ -139,6 +143,7 @@ def current_for(
             prompt,
             examples_hash,
             identities.selectors.get(name, ()),
+            sees_pages=evidence.sees_pages,
         )
         for name, identity in identities.known.items()
     }
@@ -161,12 +166,14 @@ def _measured_identity(
     prompt: Prompt,
     examples_hash: str | None,
     selectors: Sequence[str],
+    *,
+    sees_pages: bool,
 ) -> str:
     """Return the hash of all that a model's answers to one prompt depend on.
 
     That is its identity, its few-shot examples and the embedder that selects them, its limit where
-    that cuts answers short, and the tokens that it may think, which decide where thoughts are cut
-    off.
+    that cuts answers short, the tokens that it may think, which decide where thoughts are cut off,
+    and whether it is shown the pages.
     """
     if examples_hash is not None and model.uses_few_shot:
         # without an embedder, as it was in earlier certificates
@@ -181,6 +188,8 @@ def _measured_identity(
         identity = canonical_hash([identity, "at most", model.max_output_tokens])
     if model.thinking_tokens:
         identity = canonical_hash([identity, "thinks", model.thinking_tokens])
+    if sees_pages and model.vision:
+        identity = canonical_hash([identity, "sees pages", PAGES_VERSION])
     return identity
 
 

@@ -134,11 +134,23 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class PageImage:
+    """The image of a page, for a model that sees. Its bytes are in no record."""
+
+    sha256: str
+    width: int
+    height: int
+    media_type: str
+    data: bytes = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message."""
+    """One chat message, with the images that go before its text."""
 
     role: Role
     content: str = field(repr=False)
+    images: tuple[PageImage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +173,7 @@ class Call:
     def hash(self) -> str:
         """Identity of the call: an equal one that was paid once is never paid again."""
         messages = [[message.role, message.content] for message in self.messages]
-        parts = [
+        parts: list[object] = [
             self.identity,
             messages,
             self.response_schema,
@@ -170,6 +182,9 @@ class Call:
         ]
         if self.confidence:
             parts.append("confidence")
+        images = [image.sha256 for message in self.messages for image in message.images]
+        if images:
+            parts.append(["images", *images])
         return canonical_hash(parts)
 
 
@@ -420,6 +435,14 @@ class Document:
     def own_id(self) -> str:
         """The id within its source, without the source in front of it."""
         return self.id.removeprefix(id_in_run(self.source, ""))
+
+    @property
+    def pages_to_show(self) -> int:
+        """The number of pages that a model may look at; 0 once the text was changed."""
+        file = self.page_file
+        if file is None or file.text_hash != self.hash:
+            return 0
+        return file.pages
 
     @property
     def deferred(self) -> Outcome | None:

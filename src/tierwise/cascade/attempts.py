@@ -38,6 +38,7 @@ from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import batch_decision
 from tierwise.cascade.job import Work
+from tierwise.cascade.page_images import PageImages, image_tokens
 from tierwise.cascade.prompt_cut import prompt_cut
 from tierwise.cascade.rate_limits import ModelLimits, RatePermit, ServerPermits
 from tierwise.cascade.transport import choose_transport, rescue_time
@@ -48,6 +49,7 @@ from tierwise.errors import (
     CoolingDown,
     GuardViolation,
     ModelUnavailable,
+    PagesUnavailable,
     PromptCut,
     RunStopped,
     TierwiseError,
@@ -125,6 +127,7 @@ class Attempts:
         # By model: the most tokens of an answer so far, once a call has ended.
         self._longest: dict[str, int] = {}
         self._first_call: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._page_images = PageImages()
         self._stopped_runs: set[str] = set()
         self._under_way: Counter[str] = Counter()  # calls by run
         self._recorded: set[str] = set()  # ids of attempts that this process has used
@@ -188,6 +191,10 @@ class Attempts:
         """
         self._refuse_stopped(work)
         _check_guards(work, model)
+        try:
+            messages = await self._page_images.shown(work, model, messages)
+        except PagesUnavailable as error:
+            raise FailedCall(error) from error
         call = build_call(work, model, messages)
         while True:
             try:
@@ -238,7 +245,8 @@ class Attempts:
         if self._batches is None:
             return GoesOnline()
         tokens = prompt_tokens(work, call.messages)
-        worst = self._worst_cost(work, model, tokens, call, "batch")
+        seen_tokens = tokens + image_tokens(model, call.messages)
+        worst = self._worst_cost(work, model, seen_tokens, call, "batch")
         attempt_id = uuid.uuid4().hex
         attempt = replace(
             _unanswered(work, model, call, kind, attempt_id), transport="batch"
@@ -260,7 +268,7 @@ class Attempts:
             model=model,
             call=call,
             attempt=attempt,
-            prompt_tokens=tokens,
+            prompt_tokens=seen_tokens,
             refusal=lambda: _batch_refusal(work, model),
             checked=lambda reply: checked_reply(reply, model, call.messages, tokens),
         )
@@ -318,7 +326,8 @@ class Attempts:
         self, work: Work, model: Model, call: Call, kind: AttemptKind
     ) -> tuple[Reply, Attempt]:
         tokens = prompt_tokens(work, call.messages)
-        worst = self._worst_cost(work, model, tokens, call)
+        seen_tokens = tokens + image_tokens(model, call.messages)
+        worst = self._worst_cost(work, model, seen_tokens, call)
         attempt_id = uuid.uuid4().hex
         reservation = self._reservation(work, model, attempt_id, worst)
         async with self.limits(model).claim_permit(work.job.rank):
@@ -337,7 +346,7 @@ class Attempts:
                 call=call,
                 attempt=attempt,
                 prompt_tokens=tokens,
-                tokens=math.ceil(tokens * model.token_margin) + call.max_tokens,
+                tokens=math.ceil(seen_tokens * model.token_margin) + call.max_tokens,
                 worst_cost=worst or Decimal(0),
             )
             with self._ledger.kept(call.hash):

@@ -22,7 +22,7 @@ from tierwise.errors import BudgetExceeded
 from tierwise.ledger import CallLedger
 from tierwise.ledger.people.samples import Audit, identity_of, item_id
 from tierwise.policy.catalog import Model
-from tierwise.policy.router import rejection_of, worst_case
+from tierwise.policy.router import rejection_of, tokens_for, worst_case
 from tierwise.policy.sequential_test import drawn
 from tierwise.records import Attempt, Outcome, Usage
 from tierwise.steps.row_faults import accepts_every_answer
@@ -175,7 +175,7 @@ def _worst_cost(work: Work, model: Model, attempt: Attempt) -> Decimal:
     if attempt.cost is not None:
         return attempt.cost
     limit = work.prompt.head.max_output_tokens
-    return worst_case(model, work.features.prompt_tokens, limit) or ZERO
+    return worst_case(model, tokens_for(model, work.features), limit) or ZERO
 
 
 def agreement(step: Step, shadow: Any, accepted: Any) -> bool | None:

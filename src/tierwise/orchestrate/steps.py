@@ -97,6 +97,7 @@ def step(
     choices: Mapping[str, str] | None = None,
     splits: str | None = None,
     gathers: Gather | None = None,
+    sees_pages: bool = False,
     stakes: Stakes = "normal",
     correct: Correct | None = None,
 ) -> StepTask[T]:
@@ -115,6 +116,7 @@ def step(
         choices=dict(choices or {}),
         splits=splits,
         gathers=gathers,
+        sees_pages=sees_pages,
         stakes=stakes,
         correct=correct,
     )

@@ -51,7 +51,7 @@ from tierwise.plan.planned_transports import PlannedTransports
 from tierwise.plan.totals import ZERO, Totals
 from tierwise.policy.budget import Budget
 from tierwise.policy.catalog import Model
-from tierwise.policy.router import Policy, unroutable_cause, worst_case
+from tierwise.policy.router import Policy, tokens_for, unroutable_cause, worst_case
 from tierwise.policy.rules import Features, RouteRule, Rules
 from tierwise.policy.transport import TransportSetting, Turnaround
 from tierwise.project import Project
@@ -360,7 +360,8 @@ class Planner(DryRunEngine):
     def _reserve(self, work: Work, budget: Budget, name: str) -> Decimal:
         """Reserve the worst case of a call. Raises BudgetExceeded."""
         limit = work.prompt.head.max_output_tokens
-        worst = worst_case(self._model(name), work.features.prompt_tokens, limit)
+        model = self._model(name)
+        worst = worst_case(model, tokens_for(model, work.features), limit)
         is_unpriced_allowed = name in self.policy.rules.budget.allow_unpriced
         return budget.reserve(worst, unpriced_allowed=is_unpriced_allowed)
 
@@ -417,7 +418,7 @@ class Planner(DryRunEngine):
         self, work: Work, model: Model, expectation: Expectation
     ) -> tuple[int, ...]:
         """Return the tokens of each prompt that a document takes on a model."""
-        tokens = work.features.prompt_tokens
+        tokens = tokens_for(model, work.features)
         if model.uses_few_shot:
             tokens += self._example_tokens(work, model)
         return prompts_of(

@@ -44,6 +44,7 @@ from tierwise.policy.addresses import (
 )
 from tierwise.policy.batch_settings import BATCH_APIS, BatchSettings
 from tierwise.policy.embedders import KIND, EmbedderEntry
+from tierwise.policy.image_tokens import image_tokens, most_image_tokens
 from tierwise.policy.parameters import OUTPUT_LIMITS, OUTPUT_REMEDY, parameter_fault
 from tierwise.policy.prices import Band, BandPrice, Price, billed_band
 from tierwise.policy.variables import (
@@ -154,6 +155,18 @@ class Model(Settings):
         False,
         description="The server returns token probabilities, so that uncertain answers escalate.",
     )
+    vision: bool = Field(
+        False,
+        description="It sees images: in a step with `sees_pages` it is shown the document's pages.",
+    )
+    image_tokens: Annotated[int, Field(gt=0)] | None = Field(
+        None,
+        description="The most tokens that the image of a page takes; by default by the provider's "
+        "formula.",
+    )
+    max_images: Annotated[int, Field(gt=0)] = Field(
+        20, description="A document of more pages is not sent to it in such a step."
+    )
     weights: Weights | None = Field(None, description="Of an embedded model.")
     learned: str | None = Field(
         None,
@@ -247,6 +260,19 @@ class Model(Settings):
     def longest_output(self, limit: int) -> int:
         """Return the most tokens of a reply to a prompt with this limit, thoughts included."""
         return self.longest_answer(limit) + self.thinking_tokens
+
+    def image_tokens_of(self, width: int, height: int) -> int:
+        """Return the most tokens of an image of this size."""
+        if self.image_tokens is not None:
+            return self.image_tokens
+        return image_tokens(str(self.litellm_params.get("model", "")), width, height)
+
+    @property
+    def most_image_tokens(self) -> int:
+        """Return the most tokens of the image of a page."""
+        if self.image_tokens is not None:
+            return self.image_tokens
+        return most_image_tokens(str(self.litellm_params.get("model", "")))
 
     @property
     def price_date(self) -> str | None:

@@ -245,7 +245,8 @@ def route(
         guard = guards[tier]
         # False for an unknown price, which is nan: then the exact check decides.
         fits_budget = tokens * usd_per_token + usd_for_answer <= usd_left
-        if guard is None and tokens <= most_tokens and fits_budget:
+        is_short = tokens <= most_tokens and not f.pages
+        if guard is None and is_short and fits_budget:
             allowed[name] = None
             continue
         model = policy.catalog.models[name]
@@ -321,7 +322,7 @@ def _choice(
     # The measured mean, where there is one, and not the longest answer allowed.
     if certificate and certificate.mean_usage:
         answer_tokens = math.ceil(certificate.mean_usage[name].completion_tokens)
-    cost = model.cost(Usage(f.prompt_tokens, answer_tokens))
+    cost = model.cost(Usage(tokens_for(model, f), answer_tokens))
     if floor is None and agreement is None:
         return Choice(name, cost, "no floor is set")
     if current is None:
@@ -380,6 +381,13 @@ def worst_case(
     return model.most_cost(most_prompt_tokens, most_answer_tokens, band)
 
 
+def tokens_for(model: Model, f: Features) -> int:
+    """Return the tokens of a document's prompt for a model, with the pages that it is shown."""
+    if not (f.pages and model.vision):
+        return f.prompt_tokens
+    return f.prompt_tokens + f.pages * model.most_image_tokens
+
+
 def _with_margin(model: Model, prompt_tokens: int) -> int:
     return math.ceil(prompt_tokens * model.token_margin)
 
@@ -428,7 +436,10 @@ def _rejection(
     unusable = policy.unusable(model, f.step)
     if unusable is not None:
         return unusable
-    tokens = f.prompt_tokens
+    if f.pages > model.max_images and model.vision:
+        reason = f"{f.pages} pages, it is shown at most {model.max_images}"
+        return Rejection(name, reason, "context_length")
+    tokens = tokens_for(model, f)
     needed = _with_margin(model, tokens) + model.longest_output(max_output_tokens)
     if needed > model.context_tokens and not splits:
         reason = f"needs about {needed} tokens, its context window has {model.context_tokens}"

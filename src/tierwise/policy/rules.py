@@ -86,6 +86,7 @@ class Features:
     outcomes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     budget_used: float = 0.0  # share of the budget: spent and reserved
     minutes_left: float | None = None  # until the run's deadline; None without one
+    pages: int = 0  # that a model which sees is shown in this step
 
 
 def features(
@@ -118,6 +119,7 @@ def features(
         outcomes=accepted_values,
         budget_used=budget_used,
         minutes_left=minutes_left,
+        pages=document.pages_to_show if step.sees_pages else 0,
     )
 
 

@@ -2,17 +2,19 @@
 
 A row has `id`, `text` and the fields of a right answer, directly or under `expected`. It may have
 what else production knows of the document: `sensitivity`, `language`, `metadata`, and `outcomes`,
-the answers of earlier steps. In a CSV file the other columns are the fields, and a row without an
+the answers of earlier steps, and `page_file`, the picture or PDF whose pages a step shows, as a
+path from the golden file. In a CSV file the other columns are the fields, and a row without an
 `id` is named after its place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,10 @@ from tierwise.records import (
     SENSITIVITIES,
     Document,
     Outcome,
+    PageFile,
     Sensitivity,
     canonical_hash,
+    text_hash,
 )
 from tierwise.steps.teacher_mark import MARK, teacher_of
 from tierwise.text.neighbours import Neighbours
@@ -38,6 +42,7 @@ _NOT_EXPECTED = (
     *("id", "text", "sensitivity", "expected"),
     *_OF_DOCUMENT,
     "difficulty",
+    "page_file",
     MARK,
 )
 
@@ -57,6 +62,8 @@ class Example:
     language: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     outcomes: Mapping[str, Any] | None = field(default=None, repr=False)
+    # for a step that shows the pages: its `text_hash` is decided by the finished text
+    page_file: PageFile | None = field(default=None, repr=False)
     # the model whose label it is, where no person gave it; see `teacher_mark`
     teacher: str | None = field(default=None, compare=False)
     # the person who gave the label, where the row says it
@@ -78,6 +85,9 @@ class Example:
             )
             for step, value in (self.outcomes or {}).items()
         }
+        page_file = None
+        if self.page_file is not None:
+            page_file = replace(self.page_file, text_hash=text_hash(text))
         return Document(
             id=self.id,
             text=text,
@@ -85,6 +95,7 @@ class Example:
             language=self.language or _language(text),
             metadata=self.metadata,
             outcomes=outcomes,
+            page_file=page_file,
         )
 
     @property
@@ -95,6 +106,8 @@ class Example:
         if self.language or self.metadata or self.outcomes:
             known = [self.language, dict(self.metadata), dict(self.outcomes or {})]
             parts.append(canonical_hash(known))
+        if self.page_file is not None:
+            parts.append(self.page_file.sha256)
         return parts
 
 
@@ -258,7 +271,7 @@ def missing_answer(name: str, example: Example) -> str:
 
 def _example(row: Row, path: Path, line: int) -> Example | ConfigError:
     try:
-        return _parsed(row, line)
+        return _parsed(row, line, path.parent)
     except _Fault as fault:
         return ConfigError(str(fault), path=path, line=line)
 
@@ -267,8 +280,8 @@ class _Fault(Exception):
     """What is wrong with a row."""
 
 
-def _parsed(row: Row, line: int) -> Example:
-    """Return a row as an example. Raises _Fault."""
+def _parsed(row: Row, line: int, folder: Path) -> Example:
+    """Return a row as an example; its page file is below the folder. Raises _Fault."""
     for name in ("id", "text"):
         if name not in row:
             raise _Fault(f"not an example with id and text: '{name}' is missing")
@@ -295,10 +308,33 @@ def _parsed(row: Row, line: int) -> Example:
         language=_given_language(row),
         metadata=_given_metadata(row),
         outcomes=_given_outcomes(row),
+        page_file=_given_page_file(row, folder),
         teacher=teacher_of(row),
         reviewer=str(row.get("reviewer") or row.get("by") or ""),
         line=line,
     )
+
+
+def _given_page_file(row: Row, folder: Path) -> PageFile | None:
+    """Return the file whose pages are shown: its path, or `{"path": …, "pages": 3}`."""
+    given = row.get("page_file")
+    if given is None or given == "":
+        return None
+    if isinstance(given, str):
+        given = {"path": given}
+    path = given.get("path") if isinstance(given, Mapping) else None
+    pages = given.get("pages", 1) if isinstance(given, Mapping) else None
+    if not isinstance(path, str) or not isinstance(pages, int) or pages < 1:
+        raise _Fault(
+            '`page_file` is the path of a picture or PDF, or `{"path": …, "pages": 3}` '
+            f"(found {given!r})"
+        )
+    full = (folder / path).absolute()
+    try:
+        digest = hashlib.sha256(full.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _Fault(f"`page_file`: {path}: {error.strerror}") from None
+    return PageFile(str(full), digest, pages, text_hash="")
 
 
 def _given_language(row: Row) -> str | None:

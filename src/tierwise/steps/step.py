@@ -46,6 +46,8 @@ class Step:
       then combines the results in one more call (map-reduce).
     - A step that `gathers` takes the parameter `part_tokens`. A longer document is processed in
       parts. Each part is routed, checked and paid like a document, and `gathers` merges the outputs.
+    - A step that `sees_pages` shows the document's pages to models with `vision` in the catalog, in
+      addition to its text. Others get the text alone; so do parts of a document.
 
     Raises UnknownName if `choices` or `splits` names a field that the output does not have.
     """
@@ -58,6 +60,8 @@ class Step:
     # the output field whose texts are joined for the reduce call
     splits: str | None = None
     gathers: Gather | None = None
+    # whether models that see are shown the document's pages
+    sees_pages: bool = False
     stakes: Stakes = "normal"
     correct: Correct | None = None  # compares an output with a golden example
 
@@ -103,16 +107,18 @@ class Step:
         That is the schema, the code of the checks, and the parameters. A certificate is valid for
         one such hash.
         """
-        return canonical_hash(
-            [
-                self.name,
-                self.schema(parameters),
-                [check.name for check in self.checks],
-                self.code,
-                self.splits,
-                dict(parameters),
-            ]
-        )
+        parts: list[object] = [
+            self.name,
+            self.schema(parameters),
+            [check.name for check in self.checks],
+            self.code,
+            self.splits,
+            dict(parameters),
+        ]
+        # Other steps keep the hash that they had before there were models that see.
+        if self.sees_pages:
+            parts.append("sees pages")
+        return canonical_hash(parts)
 
     def question(self, parameters: Mapping[str, Any]) -> str:
         """Return the SHA-256 (hex) of the question itself: the schema and the parameters.

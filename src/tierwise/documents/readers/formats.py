@@ -21,6 +21,7 @@ from tierwise.documents.readers.own import read_own
 from tierwise.documents.readers.pages.pictures import read_picture
 from tierwise.documents.readers.pages.recognizer import Recognizer
 from tierwise.documents.readers.pages.rendering import PICTURES
+from tierwise.documents.readers.pages.showing import show_pages
 from tierwise.documents.readers.pdf import read_pdf
 from tierwise.documents.readers.results import Extracted
 from tierwise.documents.readers.rtf import read_rtf
@@ -130,7 +131,9 @@ def extract(
     if problem:
         raise DocumentError(problem)
     try:
-        if suffix in request.settings.own:
+        if request.show and suffix in PAGED:
+            extracted = show_pages(data, suffix, request.show)
+        elif suffix in request.settings.own:
             extracted = read_own(data, request)
         elif suffix in WITH_SETTINGS:
             extracted = WITH_SETTINGS[suffix](data, request)

@@ -43,6 +43,7 @@ def request_head(request: Request) -> bytes:
             "suffix": request.suffix,
             "text_column": request.text_column,
             "max_bytes": request.max_bytes,
+            "show": request.show,
             "tables": settings.tables,
             "rows_at": settings.rows_at,
             "attachments": settings.attachments,
@@ -62,7 +63,13 @@ def parse_request(head: bytes) -> Request:
         own=data["own"],
         root=Path(data["root"]) if data["root"] else None,
     )
-    return Request(data["suffix"], data["text_column"], data["max_bytes"], settings)
+    return Request(
+        data["suffix"],
+        data["text_column"],
+        data["max_bytes"],
+        settings,
+        data["show"],
+    )
 
 
 def reply_messages(extracted: Extracted) -> list[bytes]:

@@ -56,3 +56,5 @@ class Request:
     text_column: str = "text"
     max_bytes: int = 20_000_000
     settings: ReadingSettings = DEFAULTS
+    # pages to return as images, in place of the text
+    show: int = 0
