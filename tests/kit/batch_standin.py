@@ -412,6 +412,9 @@ async def _controlled(
     wanted = incoming.path.removeprefix("/standin/")
     given: dict[str, Any] = orjson.loads(await incoming.read() or b"{}")
     if wanted == "order":
+        fault = given.get("fault")
+        if fault is not None:
+            given["fault"] = status(**{"status_code": 500, **_renamed(fault)})
         standin.order(given.pop("name"), **given)
     elif wanted == "finish":
         standin.finish(given.get("batch"))
@@ -430,6 +433,13 @@ async def _controlled(
     ]
     batches = {batch.id: batch.state for batch in standin.all_current()}
     return web.json_response({"invoice": lines, "batches": batches})
+
+
+def _renamed(fault: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `status` in a fault that came as JSON."""
+    return {
+        ("status_code" if name == "status" else name): fault[name] for name in fault
+    }
 
 
 class Remote:
