@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kit.projects import ROOT
 from tierwise import errors
 from tierwise.cascade.faults import (
     BATCH_DECISIONS,
@@ -89,3 +90,14 @@ def test_every_error_is_drawn_in_the_tree() -> None:
     drawn = errors.__doc__ or ""
     for kind in below(TierwiseError):
         assert f"\u2500 {kind.__name__} " in drawn, kind.__name__
+
+
+def test_the_page_of_batches_has_each_error_with_its_decision() -> None:
+    page = (ROOT / "docs" / "batches.md").read_text(encoding="utf-8")
+    for kind in below(BatchError):
+        (row,) = [
+            line for line in page.splitlines() if f"| `{kind.__name__}` |" in line
+        ]
+        cells = [cell.strip() for cell in row.split("|")]
+        assert cells[3] == f"`{batch_decision(instance(kind))}`", kind
+        assert (cells[4] == "no") == (kind in NEVER_BILLED), kind
