@@ -24,6 +24,19 @@ MOST_ALIKE = 20  # findings of one kind that are printed before the rest is only
 
 
 def check(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder or file of documents: report what can be read in it, and check nothing "
+            "else.",
+            show_default=False,
+        ),
+    ] = None,
+    text_column: Annotated[
+        str,
+        typer.Option(help="With SOURCE: the column with the text in tables."),
+    ] = "text",
     as_json: AsJson = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 for warnings too.")
@@ -48,7 +61,16 @@ def check(
     no combination of rules can pass a guard. Each finding is one line: `file:line: error: fault;
     remedy`. Sends nothing and spends nothing. Exit code 1 for an error, and with `--strict` for a
     warning too.
+
+    `tierwise check SOURCE` reads a folder or file as a run does, and reports by format which
+    documents can be read, which cannot, why, and what to do. Exit code 1 where one cannot be read,
+    and with `--strict` where one is read in part.
     """
+    if source is not None:
+        from tierwise.cli.check_source import check_source
+
+        check_source(source, text_column, as_json=as_json, strict=strict)
+        return
     if schema:
         _write_schemas(find_project())
         return

@@ -112,8 +112,10 @@ def why_not_accepted(suffix: str, request: Request) -> str:
     remedy = _REMEDIES.get(suffix)
     if remedy:
         return f"{suffix} files are not read; {remedy}"
-    accepted = ", ".join(sorted({*ACCEPTED, *own}))
-    return f"files like this are not read; save it as one of {accepted}"
+    return (
+        "files like this are not read; save it as .pdf, .docx, .xlsx or .txt, or give them a reader "
+        "in [tool.tierwise.readers] of pyproject.toml"
+    )
 
 
 def extract(
