@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from tierwise.desk.access import Access
 from tierwise.desk.app import build_app
@@ -32,6 +33,7 @@ class ServedDesk:
     ledger: Ledger
     access: Access
     project: Project
+    app: FastAPI
     _clients: list[httpx.Client] = field(default_factory=list)
 
     def browser(self, **settings: Any) -> Browser:
@@ -105,10 +107,11 @@ def desk_at(
         access["sees"] = sees
     made = replace(made, **access)
     with Ledger.open(project.ledger_url, root=root) as ledger:
-        server = make_server(build_app(project, ledger, made, keep_s=keep_s))
+        app = build_app(project, ledger, made, keep_s=keep_s)
+        server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        served = ServedDesk(f"http://127.0.0.1:{port}", ledger, made, project)
+        served = ServedDesk(f"http://127.0.0.1:{port}", ledger, made, project, app)
         try:
             _await(port)
             yield served

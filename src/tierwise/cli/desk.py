@@ -57,39 +57,50 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return
-    from tierwise.desk.app import build_app
-    from tierwise.desk.server import access_for, listen, make_server
+    from tierwise.desk.server import Place, link_of, listen
+    from tierwise.desk.server import serve as serve_desk
+    from tierwise.orchestrate.services import address, desk_address
 
     if (certificate is None) != (key is None):
         raise Misuse("--certificate and --key belong together")
     project = find_project()
     settings = project.settings.desk
+    root = project.root
+    running = desk_address(root)
+    is_usual = host == _LOOPBACK and port is None and certificate is None
+    if running is not None and is_usual:
+        # The desk of `tierwise up` has the same pages.
+        place = Place(host=host, port=int(running.rpartition(":")[2]))
+        link_there = link_of(place.access(root, settings), running)
+        if link:
+            typer.echo(link_there)
+            return
+        typer.echo(f"desk: {link_there}   (`tierwise down` ends it)")
+        if open_it:
+            typer.launch(link_there)
+        return
     number = port or settings.port
-    is_secure = certificate is not None
-    access = access_for(project.root, settings, host, number, is_secure=is_secure)
-    scheme = "https" if is_secure else "http"
-    shown_host = f"[{host}]" if ":" in host else host
-    url = f"{scheme}://{shown_host}:{number}"
-    address = f"{url}/enter?token={access.link_token}" if access.link_user else url
+    place = Place(host=host, port=number, certificate=certificate, key=key)
+    access = place.access(root, settings)
+    first_page = link_of(access, place.url)
     if link:
         if access.link_user is None:
-            raise Misuse(f"at {host} there is no link; people sign in at {url}")
-        typer.echo(address)
+            raise Misuse(f"at {host} there is no link; people sign in at {place.url}")
+        typer.echo(first_page)
         return
     listener = listen(host, number)
-    typer.echo(f"desk: {address}   (Ctrl-C stops it)")
-    if access.link_user is None and not is_secure and settings.proxy is None:
-        typer.echo(
-            "passwords cross the network unencrypted; give --certificate and --key, "
-            "or put a proxy with TLS in front",
-            err=True,
-        )
-    if open_it:
-        typer.launch(address)
     with open_ledger(project) as ledger:
-        app = build_app(project, ledger, access)
-        server = make_server(app, certificate=certificate, key=key)
-        server.run(sockets=[listener])
+        typer.echo(f"desk: {first_page}   (Ctrl-C stops it)")
+        is_plain = certificate is None and settings.proxy is None
+        if access.link_user is None and is_plain:
+            typer.echo(
+                "passwords cross the network unencrypted; give --certificate and --key, "
+                "or put a proxy with TLS in front",
+                err=True,
+            )
+        if open_it:
+            typer.launch(first_page)
+        serve_desk(project, ledger, access, place, listener, lambda: address(root))
 
 
 @desk.command("add")

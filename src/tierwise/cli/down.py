@@ -123,7 +123,12 @@ def stop_services(root: Path, *, now: bool) -> None:
 
 def _end_services(root: Path) -> list[str]:
     """End what runs; return the names."""
-    from tierwise.orchestrate.services import server_of, supervisor_of, worker_of
+    from tierwise.orchestrate.services import (
+        desk_of,
+        server_of,
+        supervisor_of,
+        worker_of,
+    )
     from tierwise.orchestrate.supervision import want
 
     # So that nothing is started again.
@@ -131,7 +136,7 @@ def _end_services(root: Path) -> list[str]:
     supervisor_of(root).stop()
     ended = []
     # The worker first: it would log errors once its server is gone.
-    for service in (worker_of(root), server_of(root)):
+    for service in (desk_of(root), worker_of(root), server_of(root)):
         if service.pid() is not None:
             service.stop()
             typer.echo(f"{service.name}: ended")

@@ -28,6 +28,7 @@ class Foreground(Enum):
     WORKER = "worker"
 
 
+_PORTS_TRIED = 20  # for the desk
 _STARTS_IN_S = 120.0  # the first start creates the server's database
 
 
@@ -48,6 +49,10 @@ def up(
         typer.Option(
             "--worker/--no-worker", help="Start a worker, which runs deployments."
         ),
+    ] = True,
+    desk: Annotated[
+        bool,
+        typer.Option("--desk/--no-desk", help="Start the desk, the pages for people."),
     ] = True,
     foreground: Annotated[
         Foreground | None,
@@ -93,7 +98,7 @@ def up(
         _become(root, port, foreground, force=force)
     try:
         with FileLock(root / FOLDER / LOCK, timeout=LOCKED_S, mode=FILE_MODE):
-            _up(root, port, worker=worker, force=force)
+            _up(root, port, worker=worker, desk=desk, force=force)
     except Timeout:
         raise Misuse(
             "another `tierwise up` or `down` is at work in this project"
@@ -131,10 +136,11 @@ def _print_units(root: Path, port: int | None, *, system: bool) -> None:
         typer.echo(f"# {unit.path}\n{unit.text}")
 
 
-def _up(root: Path, port: int | None, *, worker: bool, force: bool) -> None:
+def _up(root: Path, port: int | None, *, worker: bool, desk: bool, force: bool) -> None:
     """Start all that does not run yet, or nothing: a failure stops what this call started."""
     from tierwise.orchestrate.api_password import sign_in_note
     from tierwise.orchestrate.services import (
+        desk_of,
         remembered_address,
         server_of,
         worker_of,
@@ -153,12 +159,13 @@ def _up(root: Path, port: int | None, *, worker: bool, force: bool) -> None:
         recover(root)
         if worker:
             _start_worker(root, worker_of(root), started)
+        desk_line = _start_desk(root, started) if desk else ""
         # What systemd keeps is not for our supervisor to start again.
         want(
             root,
             {
                 service.name
-                for service in (server_of(root), worker_of(root))
+                for service in (server_of(root), worker_of(root), desk_of(root))
                 if service.pid() is not None and not service.is_in_foreground()
             },
         )
@@ -181,6 +188,8 @@ def _up(root: Path, port: int | None, *, worker: bool, force: bool) -> None:
         raise
     typer.echo(f"Look: {url}/deployments   (logs: {server_of(root).folder})")
     typer.echo(sign_in_note(root))
+    if desk_line:
+        typer.echo(desk_line)
     typer.echo("Next: run or schedule a deployment there, or `tierwise run FLOW` here.")
     typer.echo("End:  tierwise down")
 
@@ -356,6 +365,42 @@ def _start_worker(root: Path, service: Service, started: list[Service]) -> None:
         typer.echo(f"worker: {how}")
     # A `tierwise down` that was killed leaves the pool paused.
     hold_back(paused=False)
+
+
+def _start_desk(root: Path, started: list[Service]) -> str:
+    """Start the desk unless it runs; return the line that says where it is.
+
+    It is at its last port, else at the first free one from the setting on.
+    """
+    from tierwise.desk.server import Place, link_of
+    from tierwise.orchestrate.ports import is_taken, listener
+    from tierwise.orchestrate.services import (
+        desk_address,
+        desk_of,
+        remembered_desk_address,
+        write_desk_address,
+    )
+    from tierwise.orchestrate.supervision import desk_command, start
+    from tierwise.project import Project
+
+    settings = Project(root).settings.desk
+    url = desk_address(root)
+    if url is None:
+        remembered = remembered_desk_address(root)
+        first = int(remembered.rpartition(":")[2]) if remembered else settings.port
+        ports = [first, *range(settings.port, settings.port + _PORTS_TRIED)]
+        free = next((port for port in ports if not is_taken(port)), None)
+        if free is None:
+            taken = listener(settings.port)
+            return f"Desk: not started, as port {settings.port} is taken by {taken}"
+        url = Place(host="127.0.0.1", port=free).url
+        write_desk_address(root, url)
+        service = desk_of(root)
+        start(service, desk_command(url), {}, root)
+        started.append(service)
+        _await(root, service, lambda: is_taken(free))
+    place = Place(host="127.0.0.1", port=int(url.rpartition(":")[2]))
+    return f"Desk: {link_of(place.access(root, settings), url)}"
 
 
 def _start_supervisor(root: Path, started: list[Service]) -> None:

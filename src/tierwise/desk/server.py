@@ -5,16 +5,26 @@ from __future__ import annotations
 import getpass
 import ipaddress
 import socket
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
+from tierwise.desk import overview_facts
 from tierwise.desk.access import Access, ensure_key
+from tierwise.desk.app import build_app
+from tierwise.desk.desk import Desk
+from tierwise.desk.desk_watch import alerts_reported
 from tierwise.desk.people import People
-from tierwise.errors import Misuse
+from tierwise.errors import Misuse, TierwiseError
+from tierwise.ledger import Ledger
 from tierwise.policy.desk_settings import DeskSettings
+from tierwise.project import Project
 
 
 def access_for(
@@ -86,6 +96,62 @@ def listen(host: str, port: int) -> socket.socket:
             "choose another port with --port"
         ) from None
     return listener
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a desk listens, and what it speaks there."""
+
+    host: str
+    port: int
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """The desk's address."""
+        scheme = "http" if self.certificate is None else "https"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    def access(self, root: Path, settings: DeskSettings) -> Access:
+        """Return how people get in: see `access_for`."""
+        is_secure = self.certificate is not None
+        return access_for(root, settings, self.host, self.port, is_secure=is_secure)
+
+
+def link_of(access: Access, url: str) -> str:
+    """Return the address to open first: with the token where there is a link."""
+    if access.link_user is None:
+        return url
+    return f"{url}/enter?token={access.link_token}"
+
+
+def serve(
+    project: Project,
+    ledger: Ledger,
+    access: Access,
+    place: Place,
+    listener: socket.socket,
+    prefect_url: Callable[[], str | None],
+) -> None:
+    """Serve a project's desk until a signal ends it."""
+    app = build_app(project, ledger, access, prefect_url=prefect_url)
+    desk: Desk = app.state.desk
+    # The first look at a large ledger takes seconds, so it does not wait for a visitor.
+    threading.Thread(target=_warm_up, args=[desk], daemon=True).start()
+    with alerts_reported(desk, place.url):
+        server = make_server(app, certificate=place.certificate, key=place.key)
+        server.run(sockets=[listener])
+
+
+def _warm_up(desk: Desk) -> None:
+    # The first page says what is wrong.
+    with suppress(TierwiseError):
+        now = time.time()
+        overview_facts.all_spending(desk)
+        overview_facts.files_facts(desk)
+        overview_facts.waiting(desk, now)
 
 
 def make_server(

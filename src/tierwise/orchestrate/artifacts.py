@@ -9,8 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 
 from tierwise.documents.markdown import code_span
 from tierwise.ledger import DeferredRow, SummaryRow
@@ -53,6 +58,16 @@ def publish_summary(summary: RunSummary) -> None:
                 "Reused answers count as calls."
             ),
         )
+
+
+def publish_desk_link(flow: str, run_id: str, desk: str) -> None:
+    """Publish a link to the run's page at the desk, which has the figures while it runs."""
+    create_link_artifact(
+        link=f"{desk}/runs/{quote(run_id, safe='')}",
+        link_text=f"Run {run_id} at the desk",
+        key=key_of(flow, "desk"),
+        description="Its documents, cost and quality, live",
+    )
 
 
 def key_of(flow: str, what: str) -> str:

@@ -28,7 +28,11 @@ from tierwise.engine import RunOptions, StepRunner
 from tierwise.errors import Misuse
 from tierwise.ledger import RunState
 from tierwise.orchestrate.alert_watch import alerts_watched, report_waiting
-from tierwise.orchestrate.artifacts import key_of, publish_summary
+from tierwise.orchestrate.artifacts import (
+    key_of,
+    publish_desk_link,
+    publish_summary,
+)
 from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.orchestrate.canaries import restore_suspended
 from tierwise.orchestrate.done_files import DoneFolder, move_files_of_run
@@ -52,6 +56,7 @@ from tierwise.orchestrate.process_state import STATE, step_runner
 from tierwise.orchestrate.run_manifest import find_manifest, join_run, write_manifest
 from tierwise.orchestrate.run_options import recorded_parameters
 from tierwise.orchestrate.server import wait_until_recorded
+from tierwise.orchestrate.services import desk_address
 from tierwise.plan import take_plan
 from tierwise.policy.transport import TransportSetting
 from tierwise.records import Batch, Order
@@ -214,6 +219,7 @@ def recorded_run(
     try:
         if flow_run_id:
             run.open_to_others(flow_run_id)
+            _link_to_desk(run)
         with (
             warnings_on_page(flow_run_id),
             cause_raised(),
@@ -240,6 +246,16 @@ def recorded_run(
     finally:
         run.close()
         STATE.end_run(flow_run_id)
+
+
+def _link_to_desk(run: Run) -> None:
+    """Link from the flow run's page in Prefect to the run's page at the desk, if that is up."""
+    desk = desk_address(run.engine.project.root)
+    flow = flow_run.get_flow_name()
+    if desk is None or not flow or STATE.dry_run is not None:
+        return
+    with warn_on_failure():
+        publish_desk_link(flow, run.id, desk)
 
 
 def current_run() -> Run:

@@ -27,6 +27,7 @@ from tierwise.text.private import (
 
 FOLDER = Path(".tierwise/services")  # below the project's root
 _ADDRESS = "server.url"
+_DESK_ADDRESS = "desk.url"
 _SERVER = "server"
 _LOCKED_S = 1.0  # a lock that is held for longer is a living service's
 
@@ -167,6 +168,30 @@ def worker_of(root: Path) -> Service:
 def supervisor_of(root: Path) -> Service:
     """Return the service that starts the others again when they die."""
     return Service(root / FOLDER, "supervisor")
+
+
+def desk_of(root: Path) -> Service:
+    """Return the service of the desk's pages."""
+    return Service(root / FOLDER, "desk")
+
+
+def desk_address(root: Path) -> str | None:
+    """Return the address of the desk of `tierwise up`; None while it is down."""
+    return remembered_desk_address(root) if desk_of(root).pid() is not None else None
+
+
+def remembered_desk_address(root: Path) -> str | None:
+    """Return the address that the desk had last; None before its first start."""
+    try:
+        return (root / FOLDER / _DESK_ADDRESS).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def write_desk_address(root: Path, url: str) -> None:
+    """Store the address at which the desk will listen."""
+    folder = private_folder(root / FOLDER)
+    write_atomically(folder / _DESK_ADDRESS, url + "\n", private=True)
 
 
 def address(root: Path) -> str | None:

@@ -16,6 +16,7 @@ from tierwise.ledger.processes import started_at
 from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.services import (
     Service,
+    desk_of,
     server_of,
     supervisor_of,
     worker_of,
@@ -217,7 +218,11 @@ def is_waiting_for_live_run(deployment: Deployment, run: LateRun) -> bool:
 def service_statuses(root: Path) -> tuple[ServiceStatus, ...]:
     """Return the project's own services on this machine."""
     names = wanted(root)
-    services = (server_of(root), worker_of(root), supervisor_of(root))
+    services = [server_of(root), worker_of(root), supervisor_of(root)]
+    desk = desk_of(root)
+    # An `up` of an earlier version, or one without a desk, has none to show.
+    if "desk" in names or desk.pid() is not None:
+        services.append(desk)
     return tuple(_service_status(service, names) for service in services)
 
 

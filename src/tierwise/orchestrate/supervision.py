@@ -28,7 +28,9 @@ from tierwise.orchestrate.log_rotation import rotate
 from tierwise.orchestrate.services import (
     FOLDER,
     Service,
+    desk_of,
     remembered_address,
+    remembered_desk_address,
     server_of,
     supervisor_of,
     worker_of,
@@ -60,6 +62,11 @@ def worker_command() -> list[str]:
     # Recovery reads from the name where the number of a run's process counts.
     named = ["--name", name_of_place()]
     return [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process", *named]
+
+
+def desk_command(url: str) -> list[str]:
+    """Return the command of the desk at an address of this machine."""
+    return [sys.executable, "-m", "tierwise.cli.desk_service", str(urlsplit(url).port)]
 
 
 def supervisor_command(*, only_runs: bool = False) -> list[str]:
@@ -99,7 +106,8 @@ def start(
 ) -> None:
     """Start a service for the server that this process is configured for."""
     # The server's files are its owner's alone; those of a worker's flows follow the umask.
-    umask = PRIVATE_UMASK if service == server_of(root) else -1
+    is_private = service in (server_of(root), desk_of(root))
+    umask = PRIVATE_UMASK if is_private else -1
     service.start(command, {**os.environ, **variables}, root, umask=umask)
     write_atomically(_mark(service), _server_in_use() + "\n", private=True)
 
@@ -181,7 +189,7 @@ class Supervisor:
 
     def _rotate_logs(self) -> None:
         """Rotate the logs that are too long; a failure is said once until it is over."""
-        services = (server_of, worker_of, supervisor_of)
+        services = (server_of, worker_of, desk_of, supervisor_of)
         try:
             for service_of in services:
                 rotate(service_of(self._root).log)
@@ -209,7 +217,11 @@ class Supervisor:
     def _dead(self) -> list[str]:
         """Return the wanted services that do not run, the server first."""
         names = wanted(self._root)
-        services = {"server": server_of(self._root), "worker": worker_of(self._root)}
+        services = {
+            "server": server_of(self._root),
+            "worker": worker_of(self._root),
+            "desk": desk_of(self._root),
+        }
         return [
             name
             for name, service in services.items()
@@ -246,7 +258,12 @@ def restart_functions(root: Path) -> dict[str, Callable[[], None]]:
     def start_worker() -> None:
         start(worker_of(root), worker_command(), worker_variables(), root)
 
-    return {"server": start_server, "worker": start_worker}
+    def start_desk() -> None:
+        url = remembered_desk_address(root)
+        if url:
+            start(desk_of(root), desk_command(url), {}, root)
+
+    return {"server": start_server, "worker": start_worker, "desk": start_desk}
 
 
 def _mark(service: Service) -> Path:
