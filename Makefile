@@ -19,7 +19,7 @@ quiet=; if ! test -t 2; then quiet=-q; started=$$SECONDS; \
 	trap "kill $$! 2> /dev/null" EXIT; fi
 endef
 
-.PHONY: help demo ui fast test ui-test real-model server-test oncall-test oncall-week scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
+.PHONY: help demo ui fast test ui-test real-model server-test batch-kill-test oncall-test oncall-week scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -62,6 +62,9 @@ real-model: .venv/ready  ## Run the test on the real 0.5B model
 
 server-test: .venv/ready  ## Run the test that starts a real server and worker and runs deployments
 	TIERWISE_SERVER_TEST=1 $(BIN)/pytest tests/test_up.py tests/test_up_access.py tests/test_comeback.py tests/test_alerts.py
+
+batch-kill-test: .venv/ready  ## Kill runs with provider batches at 20 random moments, on SQLite and PostgreSQL (5 min)
+	$(BIN)/python -m tests.batch_kill
 
 oncall-test: .venv/ready  ## Outages, signals and kills on a real server and worker, with a table at the end (25 min)
 	$(BIN)/python -m tests.oncall $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(FULL),--full)

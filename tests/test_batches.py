@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.batch_kills import Moment, killed_once
 from tests.kit.batch_runs import (
     batch_project,
     letters,
@@ -59,3 +60,19 @@ def test_ten_documents_go_through_two_steps_in_two_batches_at_half_the_price(
     ]
     assert provider.billed == 3 * batched
     assert Decimal(0) < batched
+
+
+@pytest.mark.parametrize(
+    "moment",
+    # The upload of the first batch, the request that makes it, and its results.
+    [Moment(0.0, 1), Moment(0.01, 2), Moment(0.02, 4)],
+    ids=str,
+)
+def test_a_job_that_is_killed_pays_each_item_once(
+    moment: Moment, database: str, tmp_path: Path
+) -> None:
+    report = killed_once(database, tmp_path, documents=4, moment=moment)
+    assert report.was_alive
+    assert report.again <= report.under_way
+    assert report.same_results
+    assert report.same_sum

@@ -50,7 +50,7 @@ def batch_project(
     )
     settings = '[tool.tierwise]\nbatch_linger = "12 s"\n'  # by a clock that is fast
     if ledger is not None:
-        settings += f'ledger = "{ledger}"\n'
+        settings += f'ledger_url = "{ledger}"\n'
     (root / "pyproject.toml").write_text(settings)
     return root
 

@@ -36,7 +36,7 @@ from tierwise.cascade.batched_calls import (
 from tierwise.cascade.batches import BatchLane
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
-from tierwise.cascade.faults import batch_decision
+from tierwise.cascade.faults import goes_online_after
 from tierwise.cascade.job import Work
 from tierwise.cascade.page_images import PageImages, image_tokens
 from tierwise.cascade.prompt_cut import prompt_cut
@@ -294,7 +294,7 @@ class Attempts:
             return None
         if isinstance(end.result, Reply):
             return end.result, end.attempt
-        if batch_decision(end.result) == "online" and not end.attempt.reused:
+        if goes_online_after(end.result):
             return None
         raise FailedCall(end.result)
 

@@ -36,6 +36,7 @@ from tierwise.errors import (
     CallError,
     CallWaiting,
     GuardViolation,
+    RunStopped,
     TierwiseError,
 )
 from tierwise.gateway.batch import BatchItem, ProviderBatch
@@ -105,6 +106,7 @@ class BatchLane:
         self._enqueued: Counter[str] = Counter()
         self._turnarounds: dict[str, tuple[float, Turnaround | None]] = {}
         self._stopped_runs: set[str] = set()
+        self._is_closed = False
 
     def refuses(self, model: str) -> bool:
         """Return True if a model's provider takes no batches from here."""
@@ -128,6 +130,7 @@ class BatchLane:
 
         Raises CallWaiting once it is in a batch, where the run is detached, and GuardViolation.
         """
+        self._refuse_closed()
         gathered = self._gather(call)
         sent = await self._until_sent(gathered, rescue_at)
         if not isinstance(sent, TrackedBatch):
@@ -150,6 +153,7 @@ class BatchLane:
 
         Raises CallWaiting where the run is detached and the batch has not answered it.
         """
+        self._refuse_closed()
         tracked = self._track(batch_id, model, run_id)
         if not detached:
             return await tracked.wait(call_hash, rescue_at)
@@ -193,12 +197,17 @@ class BatchLane:
 
     async def aclose(self) -> None:
         """Stop gathering and polling. Batches go on at their provider."""
+        self._is_closed = True
         tasks = [group.task for group in self._groups.values() if group.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for tracked in list(self._tracked.values()):
             await tracked.stop()
+
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise RunStopped("no batch is sent or followed any more")
 
     def _track(self, batch_id: str, model: Model, run_id: str) -> TrackedBatch:
         tracked = self._tracked.get(batch_id)

@@ -14,7 +14,7 @@ from tierwise.cascade.batches import BatchLane
 from tierwise.cascade.checking import Checking
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
-from tierwise.cascade.faults import CAUSES, cause_of_deferral, decision
+from tierwise.cascade.faults import CAUSES, cause_of_deferral, decision, defers
 from tierwise.cascade.job import Job, Work
 from tierwise.cascade.outages import (
     OutagePatience,
@@ -236,6 +236,9 @@ class Cascade:
             except FailedCall as failure:
                 fault = failure.cause
                 progress.quotes = True  # a provider's error may repeat what it was sent
+                if defers(fault):
+                    self._fall_back(work, name, fault, progress)
+                    break
                 is_own = self._is_own_fault(work, name, progress)
                 waits = self._is_out(work, name, fault, begun, untried, patience)
                 note = ""

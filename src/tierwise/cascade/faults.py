@@ -172,6 +172,16 @@ def batch_decision(error: errors.TierwiseError) -> BatchDecision:
     return BATCH_DECISIONS[type(error)]
 
 
+def goes_online_after(error: errors.TierwiseError) -> bool:
+    """Return True if an item's error is one of its batch, after which its call goes online."""
+    return isinstance(error, errors.BatchError) and batch_decision(error) == "online"
+
+
+def defers(error: errors.TierwiseError) -> bool:
+    """Return True if the document waits for a person after an error of its batch."""
+    return isinstance(error, errors.BatchError) and batch_decision(error) == "defer"
+
+
 def is_free(error: BaseException) -> bool:
     """Return True if no provider charges for a call that ended in this error."""
     if isinstance(error, errors.CallError):

@@ -37,6 +37,7 @@ from tierwise.errors import (
     BatchTooLarge,
     CallError,
     LedgerError,
+    RunStopped,
     TierwiseError,
 )
 from tierwise.gateway.batch import ProviderBatch, missing_item
@@ -160,6 +161,9 @@ class TrackedBatch:
                 await self._clock.wait(self._wake, self._until_next_look(delay))
                 self._wake.clear()
                 delay = min(delay * self._poll.growth, self._poll.most_s)
+        except asyncio.CancelledError:
+            self._end_all(Broken(RunStopped(f"batch {self.id} is followed no longer")))
+            raise
         except LedgerError as error:
             self._end_all(Broken(error))
         except Exception as error:
