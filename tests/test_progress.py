@@ -14,6 +14,7 @@ from tierwise.records import Outcome
 
 class Runner:
     expected_documents = 0
+    batches_text = ""
 
 
 def test_an_activity_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +41,8 @@ def test_a_run_says_how_far_each_step_is() -> None:
         bars(DOCUMENT, Outcome(step="classify", status="accepted"))
         bars(DOCUMENT, Outcome(step="summarize", status="deferred"))
         assert bars.describe() == "classify 2 of 12, summarize 1 of 12; 0.000000 USD"
+        runner.batches_text = "2 batches: 3 of 9 items done"
+        assert bars.describe().endswith("; 2 batches: 3 of 9 items done")
 
 
 def test_a_measurement_says_nothing_before_its_first_call(

@@ -123,6 +123,7 @@ class StepRunner(Protocol):
     moved: list[str]  # files that moved to a done folder, in words
     retry: Retry | None
     options: RunOptions
+    batches_text: str  # how far the run's provider batches are, in words
 
     @property
     def records(self) -> RunRecords:
@@ -219,6 +220,7 @@ class Engine:
         self.fresh = is_on(self.env, "TIERWISE_FRESH")
         self.retry: Retry | None = None  # an earlier run that is repeated
         self.options = RunOptions()  # what a command says of the next run
+        self.batches_text = ""  # how far the run's provider batches are, in words
         self._questions: set[str] = set()  # hashes of those on record
         self._tokens = TokenCounts()
         self._listeners: list[OnOutcome] = []

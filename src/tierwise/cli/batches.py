@@ -13,13 +13,13 @@ from tierwise.cli.opening import find_project, open_ledger
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
 from tierwise.errors import Misuse, UnknownName
+from tierwise.report.batch_progress import expected_end, moment
 from tierwise.text.amounts import duration
 
 if TYPE_CHECKING:
     from tierwise.gateway.batch import ProviderBatch
     from tierwise.ledger import Ledger
     from tierwise.ledger.batches import BatchRow
-    from tierwise.policy.transport import Turnaround
     from tierwise.project import Project
 
 _NEWEST = 50  # batches that --all lists
@@ -55,7 +55,7 @@ def batches(
         rows = ledger.batches.open_batches()
         if every:
             rows = ledger.batches.newest(_NEWEST)
-        lines = [_Line(row, _expected_end(project, ledger, row)) for row in rows]
+        lines = [_Line(row, _end(project, ledger, row)) for row in rows]
     if as_json:
         print_json([line.data() for line in lines])
         return
@@ -80,6 +80,7 @@ class _Line:
         """Return the batch as it is displayed."""
         row = self._row
         now = time.time()
+        end = "" if self._expected_end is None else moment(self._expected_end, now)
         done = f"{row.succeeded + row.failed} of {row.items}"
         if row.failed:
             done += f", {row.failed} failed"
@@ -90,7 +91,7 @@ class _Line:
             "state": _state(row),
             "items done": done,
             "age": duration(max(0.0, (row.ended_at or now) - row.created_at)),
-            "expected end": _moment(self._expected_end, now),
+            "expected end": end,
             "provider's id": row.provider_id or "",
         }
 
@@ -105,29 +106,8 @@ def _state(row: BatchRow) -> str:
     return state
 
 
-def _moment(moment: float | None, now: float) -> str:
-    if moment is None:
-        return ""
-    if moment <= now:
-        return "overdue"
-    at = time.strftime("%H:%M", time.localtime(moment))
-    return f"{at} (in {duration(moment - now)})"
-
-
-def _expected_end(project: Project, ledger: Ledger, row: BatchRow) -> float | None:
-    """Return when an open batch should end, by its model's past batches or by the catalog."""
-    from tierwise.policy.transport import Turnaround, expected_turnaround
-
-    model = project.catalog.models.get(row.model)
-    if not row.is_open or row.ended_at is not None or model is None:
-        return None
-    if model.batch is None or row.submitted_at is None:
-        return None
-    turnaround: Turnaround | None = Turnaround.of(
-        ledger.batches.seconds_taken(row.model)
-    )
-    seconds, _ = expected_turnaround(model.batch, turnaround)
-    return row.submitted_at + seconds
+def _end(project: Project, ledger: Ledger, row: BatchRow) -> float | None:
+    return expected_end(row, project.catalog, ledger.batches.seconds_taken)
 
 
 def _cancel(project: Project, ledger: Ledger, name: str, *, as_json: bool) -> None:

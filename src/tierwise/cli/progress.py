@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import typer
 from rich.progress import (
@@ -25,11 +25,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from tierwise.cli.output import console
 from tierwise.text.amounts import plural, usd
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import TaskID
 
     from tierwise.records import Document, Outcome
@@ -205,13 +207,30 @@ class Countable(Protocol):
     """What runs a flow, and knows how many documents were read."""
 
     expected_documents: int
+    batches_text: str  # how far provider batches are; empty without any
+
+
+class _BarsWithBatches(Progress):
+    """Bars with a line below them while provider batches are open."""
+
+    def __init__(self, runner: Countable, *columns: Any, **settings: Any) -> None:
+        # First, as the base class draws the bars already.
+        self._runner = runner
+        super().__init__(*columns, **settings)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bars, and the line if there is one."""
+        yield from super().get_renderables()
+        if self._runner.batches_text:
+            yield Text(f"waiting for {self._runner.batches_text}")
 
 
 class StepBars(_Display):
     """A bar for each step of a run, called with every document and its outcome."""
 
     def __init__(self, runner: Countable) -> None:
-        bars = Progress(
+        bars = _BarsWithBatches(
+            runner,
             TextColumn("{task.description:<10}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -256,15 +275,18 @@ class StepBars(_Display):
         # Prefect starts before the flow reads a document.
         if not expected and not self._counts:
             return _STARTING
+        in_batches = self._runner.batches_text
         if not self._counts:
             read = plural(expected, "document")
-            return f"{read} read, waiting for the first answers (loading the models)"
+            waits_for = "the first answers (loading the models)"
+            return f"{read} read, waiting for {in_batches or waits_for}"
         # A copy, since the engine's thread adds steps while this one reads.
         steps = [
             f"{step} {counts['done']} of {expected or counts['done']}"
             for step, counts in list(self._counts.items())
         ]
-        return f"{', '.join(steps)}; {usd(self._cost, self._unknown)}"
+        line = f"{', '.join(steps)}; {usd(self._cost, self._unknown)}"
+        return f"{line}; {in_batches}" if in_batches else line
 
     def _update_bar(self, step: str, counts: Counter[str]) -> None:
         if step not in self._tasks:

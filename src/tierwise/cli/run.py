@@ -123,6 +123,7 @@ def run_flow(
     Raises Misuse when it gives no summary, and TierwiseError for what its own code raises.
     """
     from tierwise.cli.progress import StepBars
+    from tierwise.cli.run_options import batches_left
     from tierwise.engine import RunOptions
     from tierwise.orchestrate.failures import failures_described
     from tierwise.orchestrate.process_state import engine
@@ -140,7 +141,7 @@ def run_flow(
             server.wait_until_ready()
         else:
             require_server()
-        with described:
+        with described, batches_left():
             result = function(**parameters)
     # Without its summary, nothing could be shown of the run.
     if not isinstance(result, RunSummary):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
-from tierwise.errors import Misuse, unknown_name
+import typer
+
+from tierwise.errors import LedgerError, Misuse, unknown_name
 from tierwise.text.durations import duration
 
 if TYPE_CHECKING:
@@ -40,6 +43,34 @@ def with_options(known: Mapping[str, Any], options: RunOptions) -> dict[str, Any
     if options.detach:
         given["detach"] = True
     return {name: value for name, value in given.items() if name in known}
+
+
+@contextmanager
+def batches_left() -> Iterator[None]:
+    """Say what goes on at providers, and what to type, where a person stops a run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with suppress(LedgerError):
+            for line in _lines_about_batches():
+                typer.echo(line, err=True)
+        raise
+
+
+def _lines_about_batches() -> Iterator[str]:
+    """Yield lines about the open batches that this process has sent."""
+    from tierwise.orchestrate.process_state import engine
+
+    batches = engine().ledger.batches
+    rows = [row for row in batches.open_batches() if row.owner == batches.owner]
+    if not rows:
+        return
+    number = "1 batch goes" if len(rows) == 1 else f"{len(rows)} batches go"
+    yield f"{number} on at the provider, and its answers are paid all the same:"
+    for run_id in dict.fromkeys(row.run_id for row in rows):
+        yield f"  tierwise resume {run_id} collects the answers, and goes on"
+    for row in rows:
+        yield f"  tierwise batches --cancel {row.id} ends it ({row.items} items)"
 
 
 def _time(text: str) -> timedelta:

@@ -27,7 +27,12 @@ from tierwise.lint.models import (
     routed_findings,
     same_model_findings,
 )
-from tierwise.lint.routes import RuleContext, guard_findings, route_findings
+from tierwise.lint.routes import (
+    RuleContext,
+    guard_findings,
+    route_findings,
+    transport_findings,
+)
 from tierwise.lint.shadowed_modules import shadowing_findings
 from tierwise.policy.certificates import Current
 from tierwise.policy.router import Policy
@@ -191,6 +196,7 @@ def _rule_findings(
     )
     yield from route_findings(context)
     yield from guard_findings(context)
+    yield from transport_findings(context)
     yield from routed_findings(
         context.source, context.rules, context.catalog, context.unavailable
     )

@@ -157,6 +157,28 @@ def guard_findings(context: RuleContext) -> Iterator[Finding]:
             yield finding_at(context.source, place, "error", "empty tier", message)
 
 
+def transport_findings(context: RuleContext) -> Iterator[Finding]:
+    """Yield routes that ask for batches of models that have none."""
+    for number, rule in enumerate(context.rules.routes):
+        if rule.transport != "batch":
+            continue
+        names = rule.candidates or tuple(context.catalog.models)
+        with_batches = [
+            name for name in names if context.catalog.models[name].batch is not None
+        ]
+        without = [name for name in names if name not in with_batches]
+        # A route that names no models may take any: one with batches is enough.
+        if not without or (not rule.candidates and with_batches):
+            continue
+        message = (
+            f"route '{rule.name}' says `transport: batch`, and {_enumerate(without)} "
+            f"{'has' if len(without) == 1 else 'have'} no `batch:` in the catalog: calls to "
+            "them go online; add it, or say `transport: auto`"
+        )
+        place = ("routes", number, "transport")
+        yield finding_at(context.source, place, "warning", "no batches", message)
+
+
 def _unreachable(
     context: RuleContext, number: int, layouts: Sequence[StepLayout]
 ) -> Finding:

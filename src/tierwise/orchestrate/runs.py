@@ -34,6 +34,7 @@ from tierwise.orchestrate.artifacts import (
     publish_summary,
 )
 from tierwise.orchestrate.batch_reader import BatchReader
+from tierwise.orchestrate.batch_watch import batches_watched
 from tierwise.orchestrate.canaries import restore_suspended
 from tierwise.orchestrate.done_files import DoneFolder, move_files_of_run
 from tierwise.orchestrate.failures import cause_raised
@@ -224,6 +225,7 @@ def recorded_run(
             warnings_on_page(flow_run_id),
             cause_raised(),
             alerts_watched(runner, context, flow_run_id),
+            batches_watched(runner, context, flow_run_id),
         ):
             yield run
             run.read_to_end()

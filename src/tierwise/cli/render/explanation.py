@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from tierwise.cli.render.lines import WIDTH, aligned, cost_text, one_line
-from tierwise.text.amounts import plural, total
+from tierwise.text.amounts import duration, plural, total
 
 if TYPE_CHECKING:
     from tierwise.explain.decisions import Explanation
@@ -98,6 +98,11 @@ def _decision_rows(explanation: Explanation) -> list[tuple[str, str]]:
     if route.reason:
         rule += f": {route.reason}"
     rows.append(("Route", rule))
+    for number, (model, (transport, reason)) in enumerate(route.transports.items()):
+        label = "" if number else "Transport"
+        name = f"{model}: " if len(route.transports) > 1 else ""
+        how = "in a batch" if transport == "batch" else "online"
+        rows.append((label, f"{name}{how}: {reason}"))
     if route.review:
         rows.append(("Review", "a person reviews the answer before it counts"))
     policy = f"{explanation.policy_hash[:12]} (rules, catalog, certificates)"
@@ -252,6 +257,9 @@ def _result(attempt: Attempt) -> str:
         text = (attempt.error_text or "").removeprefix(f"{attempt.model}: ")
         return f"{attempt.error}: {text} ({_cost(attempt)})"
     text = f"answered in {attempt.latency_s:.2f} s, {_cost(attempt)}"
+    if attempt.transport == "batch":
+        took = duration(attempt.latency_s)
+        text = f"answered in a provider batch after {took}, {_cost(attempt)}"
     if attempt.confidence is not None:
         text += f", confidence {attempt.confidence:.2f}"
     return text

@@ -1,0 +1,200 @@
+"""Runs in provider batches as a person starts, leaves, resumes, lists and cancels them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.batch_standin import BatchStandin, StandinPrice
+from tests.kit.batched import batched_project
+from tests.kit.terminal import Done, Terminal
+from tierwise.policy.catalog import Catalog
+from tierwise.project import Project
+from tierwise.records import Attempt
+from tierwise.report.batch_progress import batch_progress
+
+pytestmark = pytest.mark.usefixtures("own_modules", "prefect_server")
+DOCUMENTS = 3
+
+
+@pytest.fixture
+def provider() -> Iterator[BatchStandin]:
+    with BatchStandin() as standin:
+        standin.prices["small"] = StandinPrice(input=1, output=2)
+        standin.turnaround_s = 3600.0
+        yield standin
+
+
+@pytest.fixture
+def project(tmp_path: Path, provider: BatchStandin) -> Path:
+    return batched_project(tmp_path, provider, DOCUMENTS)
+
+
+def run(terminal: Terminal, project: Path, *options: str) -> dict[str, Any]:
+    """Run the flow detached, and return its summary."""
+    done = terminal(
+        "run",
+        "two_steps",
+        "--within",
+        "6h",
+        "--detach",
+        *options,
+        "--json",
+        cwd=project,
+    )
+    assert done.code == 3, done.err
+    return summary_of(done)
+
+
+def summary_of(done: Done) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(done.out)
+    return summary
+
+
+def open_batches(terminal: Terminal, project: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(
+        terminal("batches", "--json", cwd=project).out
+    )
+    return rows
+
+
+def attempts(project: Path, run_id: str) -> list[Attempt]:
+    from tierwise.ledger import Ledger
+
+    of_project = Project(project)
+    with Ledger.open(of_project.ledger_url, root=project) as ledger:
+        return list(ledger.runs.attempts(run_id))
+
+
+def test_a_detached_run_is_resumed_step_by_step_at_half_the_price(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    first = run(terminal, project)
+    run_id = first["run"]["id"]
+    assert first["run"]["state"] == "detached"
+    assert first["outcomes"] == {
+        "classify": {"waiting": DOCUMENTS},
+        "summarize": {"waiting": DOCUMENTS},
+    }
+    results = project / "out"
+    assert [path.name for path in results.iterdir()] == ["outcomes.jsonl"]
+    [batch] = open_batches(terminal, project)
+    assert (batch["run_id"], batch["items"]) == (run_id, DOCUMENTS)
+    assert batch["expected_end"] == pytest.approx(time.time() + 3600, abs=120)
+
+    # Nothing is done yet: the run ends as it did, and sends nothing again.
+    again = terminal("resume", "--json", cwd=project)
+    assert again.code == 3, again.err
+    assert len(provider.batches) == 1
+
+    provider.finish()
+    second = terminal("resume", "--json", cwd=project)
+    assert second.code == 3, second.err
+    assert summary_of(second)["run"]["id"] == run_id
+    assert summary_of(second)["outcomes"]["classify"] == {"accepted": DOCUMENTS}
+
+    provider.finish()
+    last = terminal("resume", cwd=project)
+    assert last.code == 0, last.err
+    assert run_id in last.out
+    assert open_batches(terminal, project) == []
+    made = attempts(project, run_id)
+    assert [attempt.transport for attempt in made] == ["batch"] * 2 * DOCUMENTS
+    paid = sum((attempt.cost or Decimal(0) for attempt in made), Decimal(0))
+    assert paid * 1_000_000 == provider.billed
+    shown = terminal("explain", "00001.txt", "classify", cwd=project)
+    assert "batch" in shown.out
+    assert terminal("audit", "verify", cwd=project).code == 0
+    assert terminal("resume", cwd=project).code == 2
+
+    # The same documents online, in another project, give the same bytes.
+    other = batched_project(project / "other", provider, DOCUMENTS)
+    online = terminal("run", "two_steps", "--transport", "online", cwd=other)
+    assert online.code == 0, online.err
+    for path in results.iterdir():
+        assert (other / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_same_command_goes_on_with_the_run_that_waits(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    first = run(terminal, project)
+    provider.finish()
+    second = run(terminal, project)
+    assert second["run"]["id"] == first["run"]["id"]
+    assert second["outcomes"]["classify"] == {"accepted": DOCUMENTS}
+    # Other parameters are another run.
+    third = run(terminal, project, "--budget-usd", "2")
+    assert third["run"]["id"] != first["run"]["id"]
+    unclear = terminal("resume", cwd=project)
+    assert unclear.code == 2
+
+
+def test_a_cancelled_batch_is_asked_again(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    run_id = run(terminal, project)["run"]["id"]
+    [batch] = open_batches(terminal, project)
+    assert terminal("batches", "--cancel", "nothing-like-it", cwd=project).code == 1
+    done = terminal("batches", "--cancel", batch["id"][:-3], cwd=project)
+    assert done.code == 0, done.err
+    assert f"tierwise resume {run_id}" in done.out
+    resumed = terminal("resume", run_id, "--json", cwd=project)
+    assert resumed.code == 3, resumed.err
+    [second] = open_batches(terminal, project)
+    assert second["id"] != batch["id"]
+    listed = json.loads(terminal("batches", "--all", "--json", cwd=project).out)
+    assert {row["id"] for row in listed} == {batch["id"], second["id"]}
+
+
+def test_progress_in_words(terminal: Terminal, project: Path) -> None:
+    from tierwise.ledger import Ledger
+
+    run_id = run(terminal, project)["run"]["id"]
+    of_project = Project(project)
+    with Ledger.open(of_project.ledger_url, root=project) as ledger:
+        rows = ledger.batches.open_batches(run_id)
+        taken = ledger.batches.seconds_taken
+        progress = batch_progress(rows, of_project.catalog, taken)
+        assert progress is not None
+        assert (progress.batches, progress.items, progress.done) == (1, DOCUMENTS, 0)
+        assert progress.percent == 0
+        assert progress.expected_end is not None
+        # A model that is in the catalog no more has no expected end.
+        nothing = Catalog.model_validate({"version": 1, "tiers": {}, "models": {}})
+        without = batch_progress(rows, nothing, taken)
+        assert without is not None
+        assert without.expected_end is None
+        assert batch_progress([], of_project.catalog, taken) is None
+
+
+def test_a_guard_keeps_documents_out_of_the_batch(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    secret = project / "inbox" / "00000.txt"
+    secret.write_text("---\nsensitivity: confidential\n---\nMy parcel has not arrived.")
+    run_id = run(terminal, project)["run"]["id"]
+    [batch] = open_batches(terminal, project)
+    assert batch["items"] == DOCUMENTS - 1
+    made = attempts(project, run_id)
+    assert {attempt.document_id for attempt in made} == {"00000.txt"}
+    assert {attempt.transport for attempt in made} == {"online"}
+
+
+def test_check_warns_of_a_route_to_batches_that_a_model_does_not_have(
+    terminal: Terminal, project: Path
+) -> None:
+    rules = project / "routing_rules" / "rules.yaml"
+    text = rules.read_text()
+    rules.write_text(text.replace("try: [small]", "try: [small], transport: batch"))
+    assert "no batches" not in terminal("check", "--json", cwd=project).out
+    catalog = project / "routing_rules" / "catalog.yaml"
+    lines = catalog.read_text().splitlines(keepends=True)
+    catalog.write_text("".join(line for line in lines if "batch:" not in line))
+    assert "no batches" in terminal("check", "--json", cwd=project).out
