@@ -141,7 +141,7 @@ def test_a_cancelled_batch_is_asked_again(
 ) -> None:
     run_id = run(terminal, project)["run"]["id"]
     [batch] = open_batches(terminal, project)
-    assert terminal("batches", "--cancel", "nothing-like-it", cwd=project).code == 1
+    assert terminal("batches", "--cancel", "nothing-like-it", cwd=project).code == 2
     done = terminal("batches", "--cancel", batch["id"][:-3], cwd=project)
     assert done.code == 0, done.err
     assert f"tierwise resume {run_id}" in done.out

@@ -372,6 +372,7 @@ class Engine:
             self.ledger.reopen_run(
                 run_id, flow_run_id=flow_run_id, flow_run_name=flow_run_name
             )
+            self._cascade.reopen(run_id)
         else:
             self.ledger.start_run(info)
         top_up = None

@@ -130,7 +130,6 @@ class Attempts:
         self._page_images = PageImages()
         self._stopped_runs: set[str] = set()
         self._under_way: Counter[str] = Counter()  # calls by run
-        self._recorded: set[str] = set()  # ids of attempts that this process has used
 
     async def stop(self, run_id: str, seconds: float) -> None:
         """Begin no call of a run any more; wait until those under way are on record.
@@ -141,6 +140,12 @@ class Attempts:
         deadline = time.monotonic() + seconds
         while self._under_way[run_id] and time.monotonic() < deadline:
             await asyncio.sleep(_LOOKS_EVERY_S)
+
+    def reopen(self, run_id: str) -> None:
+        """Let a run that was stopped make calls again."""
+        self._stopped_runs.discard(run_id)
+        if self._batches is not None:
+            self._batches.reopen(run_id)
 
     @contextmanager
     def _counted(self, run_id: str) -> Iterator[None]:
@@ -406,7 +411,7 @@ class Attempts:
         reused = replace(answered, reused=True, cost=Decimal(0))
         self._note_length(reused)
         await self._ledger.settle(work.run.id, reused, None)
-        self._recorded.add(reused.id)
+        work.run.used_attempts.add(reused.id)
         work.attempts.append(reused)
         if cut is not None:
             raise FailedCall(cut)
@@ -507,16 +512,16 @@ class Attempts:
             work.run.budget.spent += cost
             work.run.costs.spend(work.step.name, cost)
             work.attempts.append(attempt)
-        self._recorded.add(attempt.id)
+        work.run.used_attempts.add(attempt.id)
 
     async def _own_attempt(self, work: Work, paid: Paid) -> Attempt | None:
         """Return the attempt of a paid call that this document made in this run, and never used."""
         this = (work.run.id, work.document.id, work.step.name)
-        if paid.paid_for != this or paid.attempt_id in self._recorded:
+        if paid.paid_for != this or paid.attempt_id in work.run.used_attempts:
             return None
         attempt = await self._ledger.recorded_attempt(paid.attempt_id)
         # A reuse by another part of the document comes later, and is recorded as one.
-        self._recorded.add(paid.attempt_id)
+        work.run.used_attempts.add(paid.attempt_id)
         if attempt is None:
             return None
         return replace(attempt, text=paid.reply.text)

@@ -157,7 +157,7 @@ class BatchLane:
         tracked = self._track(batch_id, model, run_id)
         if not detached:
             return await tracked.wait(call_hash, rescue_at)
-        await tracked.looked.wait()
+        await tracked.look_now()
         if tracked.is_over:
             return Again()
         raise CallWaiting(batch_id)
@@ -194,6 +194,10 @@ class BatchLane:
         deadline = time.monotonic() + seconds
         while self._sending[run_id] and time.monotonic() < deadline:
             await asyncio.sleep(_STOP_POLL_S)
+
+    def reopen(self, run_id: str) -> None:
+        """Let a run that was stopped send batches again."""
+        self._stopped_runs.discard(run_id)
 
     async def aclose(self) -> None:
         """Stop gathering and polling. Batches go on at their provider."""

@@ -117,6 +117,10 @@ class Cascade:
             stops.append(self._batches.stop(run_id, seconds))
         await asyncio.gather(*stops)
 
+    def reopen(self, run_id: str) -> None:
+        """Let a run that was stopped make calls again."""
+        self._attempts.reopen(run_id)
+
     def last_signs(self) -> dict[str, LastSign]:
         """Return whether each model that was called is out, and since when."""
         return self._attempts.last_signs()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 _MOST_READS = 4  # of results that cannot be read to their end
 _AT_ONCE = 100  # items that are settled at the same time
+_FRESH_LOOK_S = 0.5  # a look that is not older answers all calls of a resumed run
 _FIND_LOOKS = 3  # for a batch whose upload was under way when its process ended
 _FIND_PAUSE_S = 2.0
 _CANCEL_GRACE_S = (
@@ -93,6 +95,7 @@ class TrackedBatch:
         self._poll = poll
         self._on_refused = on_refused
         self._wake = asyncio.Event()
+        self._last_look = -math.inf  # by the monotonic clock
         self._own: dict[str, BatchedCall] = {}
         self._order: dict[
             str, int
@@ -152,11 +155,21 @@ class TrackedBatch:
         finally:
             self._rescue_at.pop(future, None)
 
+    async def look_now(self) -> None:
+        """Return after a look at the provider, which other callers may share."""
+        if self._task is not None and not self._task.done():
+            age = time.monotonic() - self._last_look
+            if age > _FRESH_LOOK_S:
+                self.looked.clear()
+                self._wake.set()
+        await self.looked.wait()
+
     async def _run(self) -> None:
         """Look again and again, until nothing is open any more."""
         delay = self._poll.first_s
         try:
             while not await self._looked_at():
+                self._last_look = time.monotonic()
                 self.looked.set()
                 await self._clock.wait(self._wake, self._until_next_look(delay))
                 self._wake.clear()
