@@ -1,8 +1,8 @@
 """Text recognition on receipts as page images: errors, time, and the fields that models find.
 
     python -m benchmarks.ocr                          # 6 receipts, 2 minutes on 2 idle cores
-    python -m benchmarks.ocr --receipts 60            # the figures in docs/documents.md
-    python -m benchmarks.ocr --receipts 10 --fields   # the fields, by the embedded models, too
+    python -m benchmarks.ocr --receipts 30            # the error rates in docs/documents.md
+    python -m benchmarks.ocr --receipts 10 --fields   # the fields in docs/documents.md, by the embedded models
 
 Each receipt of SROIE is drawn in one of three fonts, with noise and a tilt of 2 degrees, at 150
 dots an inch, and read in the sandbox as in a run. The character error rate is the edit distance
@@ -147,7 +147,9 @@ def main() -> None:
     if arguments.fields:
         from benchmarks.ocr_fields import compare
 
-        compare(chosen, read)
+        texts = {receipt.id: receipt.text for receipt in chosen}
+        gold = {receipt.id: receipt.gold for receipt in chosen}
+        compare(texts, read, gold)
 
 
 if __name__ == "__main__":

@@ -145,6 +145,27 @@ def test_without_the_extra_a_scan_waits_and_the_remedy_is_a_line_of_pip() -> Non
         extract(encoded(page("Receipt"), "PNG"), ".png")
 
 
+def test_without_the_extra_the_deferrals_say_what_to_install_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'rapidocr' else find(name, *a)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "fax.tif").write_bytes(encoded(page("Fax"), "TIFF"))
+    (folder / "mixed.pdf").write_bytes(mixed_pdf("A cover letter", page("Receipt")))
+    (folder / "typed.pdf").write_bytes(pdf("A typed letter"))
+    documents = read(folder)
+    for name in ("fax.tif", "mixed.pdf"):
+        assert 'pip install "tierwise[ocr]"' in reason(documents[name])
+    assert documents["typed.pdf"].text == "A typed letter"
+
+
 def test_a_picture_is_known_by_its_content_and_drawn_on_white() -> None:
     layer = Image.new("RGBA", (300, 200), (0, 0, 0, 0))
     deep = Image.new("I;16", (300, 200))

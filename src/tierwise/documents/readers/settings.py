@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tierwise.documents.readers.pages.recognizer import installed_version
+
 Tables = Literal["auto", "rows", "document"]
 Attachments = Literal["documents", "names"]
 
@@ -32,7 +34,8 @@ class ReadingSettings:
     def key(self) -> list[object]:
         """Return what decides, with a file's bytes, which documents it gives.
 
-        It changes with a reader's module; not with modules that this one imports.
+        It changes with a reader's module, not with modules that this one imports; and with text
+        recognition, so that scans that wait for it are read once it is installed.
         """
         own: list[tuple[str, str, str]] = []
         for ending, reader in sorted(self.own.items()):
@@ -42,7 +45,7 @@ class ReadingSettings:
             if path.is_file():
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
             own.append((ending, reader, digest))
-        return [self.tables, self.rows_at, self.attachments, own]
+        return [self.tables, self.rows_at, self.attachments, own, installed_version()]
 
 
 DEFAULTS = ReadingSettings()

@@ -6,6 +6,7 @@ files. The number of threads is fixed, so that a page gives the same text each t
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,13 @@ _MODELS = {
 def is_installed() -> bool:
     """Return True if the extra `ocr` is installed."""
     return importlib.util.find_spec(PACKAGE) is not None
+
+
+def installed_version() -> str:
+    """Return the version of text recognition; empty where it is not installed."""
+    if not is_installed():
+        return ""
+    return importlib.metadata.version(PACKAGE)
 
 
 @dataclass(frozen=True, slots=True)
