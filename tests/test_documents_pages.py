@@ -25,7 +25,7 @@ from tests.kit.page_pictures import (
     quad,
 )
 from tests.kit.pdf_files import PdfFile
-from tests.kit.reading import read, reason
+from tests.kit.reading import hide_text_recognition, read, reason
 from tierwise.documents.readers.formats import extract
 from tierwise.documents.readers.pages.reading_order import reading_order
 from tierwise.documents.readers.pages.recognizer import (
@@ -35,9 +35,11 @@ from tierwise.documents.readers.pages.recognizer import (
 )
 from tierwise.documents.readers.pages.rendering import MOST_PAGES
 from tierwise.documents.readers.results import Extracted
+from tierwise.documents.readers.settings import Request
 from tierwise.documents.redaction.redact import Redaction
 from tierwise.documents.spool import Spool
 from tierwise.errors import DocumentError
+from tierwise.project import Project
 from tierwise.records import Batch, Document
 
 needs_ocr = pytest.mark.skipif(
@@ -138,23 +140,10 @@ def test_the_words_come_through_the_spool(
 # ---- without them -------------------------------------------------------------------------------
 
 
-def test_without_the_extra_a_scan_waits_and_the_remedy_is_a_line_of_pip() -> None:
-    scan = mixed_pdf("A typed cover letter", page("Receipt"))
-    assert "pip install" in extract(scan, ".pdf").remedy
-    with pytest.raises(DocumentError, match=r"tierwise\[ocr\]"):
-        extract(encoded(page("Receipt"), "PNG"), ".png")
-
-
 def test_without_the_extra_the_deferrals_say_what_to_install_and_the_rest_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "sitecustomize.py").write_text(
-        "import importlib.util\n"
-        "find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'rapidocr' else find(name, *a)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
+    hide_text_recognition(tmp_path / "hidden", monkeypatch)
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "fax.tif").write_bytes(encoded(page("Fax"), "TIFF"))
@@ -164,6 +153,20 @@ def test_without_the_extra_the_deferrals_say_what_to_install_and_the_rest_is_rea
     for name in ("fax.tif", "mixed.pdf"):
         assert 'pip install "tierwise[ocr]"' in reason(documents[name])
     assert documents["typed.pdf"].text == "A typed letter"
+
+
+def test_a_project_can_turn_text_recognition_off(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.tierwise]\nocr = false\n")
+    settings = Project(tmp_path).reading
+    scan = encoded(page("Fax"), "PNG")
+    words = [line("A word", (10, 10, 90, 30))]
+    canned = cast("Recognizer", CannedRecognizer(words, words))
+    assert extract(scan, Request(".png"), canned).text == "A word"
+    with pytest.raises(DocumentError):
+        extract(scan, Request(".png", settings=settings), canned)
+    assert settings.key() != Project(tmp_path / "other").reading.key() or (
+        not is_installed()
+    )
 
 
 def test_a_picture_is_known_by_its_content_and_drawn_on_white() -> None:

@@ -13,7 +13,7 @@ from tasks.classify import classify
 from tests.kit.letters import age
 from tests.kit.pdf_files import PdfFile
 from tests.kit.projects import make_project, model
-from tests.kit.reading import read, reason
+from tests.kit.reading import hide_text_recognition, read, reason
 from tests.kit.standin import Standin
 from tests.kit.terminal import Terminal
 from tierwise import read_documents, recorded_run, write_documents
@@ -27,6 +27,15 @@ from tierwise.review.queue import find_texts, plan_retry
 
 COVER = "Fax cover sheet. Pages: 4. To: purchasing"
 LOST = "pages 2-4 of 4 have no text"
+
+
+@pytest.fixture(autouse=True)
+def _no_text_recognition(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scans here have no words; looking for some takes seconds a page."""
+    folder = tmp_path_factory.mktemp("path") / "hidden"
+    hide_text_recognition(folder, monkeypatch)
 
 
 def fax() -> bytes:

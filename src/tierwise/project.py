@@ -118,6 +118,10 @@ class ProjectSettings(Scale):
         "documents",
         description="Files attached to e-mails: `documents` of their own, or their `names` alone.",
     )
+    ocr: bool = Field(
+        True,
+        description="Text recognition reads scans and pictures, where the extra `ocr` is installed.",
+    )
     readers: Mapping[str, str] = Field(
         {},
         description="The project's own readers by the ending of their files: "
@@ -260,6 +264,7 @@ class Project:
             tables=settings.tables,
             rows_at=settings.rows_at,
             attachments=settings.attachments,
+            ocr=settings.ocr,
             own=settings.readers,
             root=self.root,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tierwise.documents import iter_documents
 from tierwise.records import Document, Sensitivity
 
@@ -28,3 +30,24 @@ def reason(document: Document) -> str:
         document.sensitivity,
     )
     return outcome.reason
+
+
+_HIDING = """\
+import importlib.util
+
+found = importlib.util.find_spec
+
+
+def find_spec(name, *package):
+    return None if name == "rapidocr" else found(name, *package)
+
+
+importlib.util.find_spec = find_spec
+"""
+
+
+def hide_text_recognition(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sandboxes be without the extra `ocr`; `folder` is a new one on Python's path."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_HIDING)
+    monkeypatch.setenv("PYTHONPATH", str(folder))

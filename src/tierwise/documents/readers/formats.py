@@ -129,6 +129,8 @@ def extract(
     if isinstance(request, str):
         request = Request(request)
     suffix = request.suffix
+    if not request.settings.ocr:
+        recognizer = None
     problem = why_not_accepted(suffix, request)
     if problem:
         raise DocumentError(problem)

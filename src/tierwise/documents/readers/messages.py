@@ -47,6 +47,7 @@ def request_head(request: Request) -> bytes:
             "tables": settings.tables,
             "rows_at": settings.rows_at,
             "attachments": settings.attachments,
+            "ocr": settings.ocr,
             "own": dict(settings.own),
             "root": str(settings.root or ""),
         }
@@ -60,6 +61,7 @@ def parse_request(head: bytes) -> Request:
         tables=data["tables"],
         rows_at=data["rows_at"],
         attachments=data["attachments"],
+        ocr=data["ocr"],
         own=data["own"],
         root=Path(data["root"]) if data["root"] else None,
     )

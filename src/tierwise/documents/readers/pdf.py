@@ -18,7 +18,7 @@ from tierwise.documents.readers import time_limit
 from tierwise.documents.readers.page_numbers import pages_named
 from tierwise.documents.readers.pages.page_text import PageText, page_text
 from tierwise.documents.readers.pages.pictures import LOOK
-from tierwise.documents.readers.pages.recognizer import INSTALL, Recognizer
+from tierwise.documents.readers.pages.recognizer import Recognizer, missing_remedy
 from tierwise.documents.readers.pages.rendering import MOST_PAGES, PdfPages
 from tierwise.documents.readers.results import Extracted
 from tierwise.errors import DocumentError
@@ -127,7 +127,7 @@ def _losses(
         if loss and page.is_legible:
             losses.unread.append(loss)
     if without_text and not has_recognizer:
-        losses.remedies.append(INSTALL)
+        losses.remedies.append(missing_remedy())
     elif without_text or guessed:
         losses.remedies.append(LOOK)
     if damaged:
@@ -270,7 +270,7 @@ def _is_in(line: str, drawn: str) -> bool:
 
 def _check(text: str, *, has_recognizer: bool) -> None:
     """Raise DocumentError for a text of nothing, or of unknown letters."""
-    remedy = LOOK if has_recognizer else INSTALL
+    remedy = LOOK if has_recognizer else missing_remedy()
     if not text.strip():
         raise DocumentError(f"no text found; it may be a scan: {remedy}")
     unmapped = sum(len(glyph) for glyph in _UNMAPPED.findall(text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tierwise.documents.readers import time_limit
 from tierwise.documents.readers.page_numbers import pages_named
 from tierwise.documents.readers.pages.page_text import PageText, joined, page_text
-from tierwise.documents.readers.pages.recognizer import INSTALL, Recognizer
+from tierwise.documents.readers.pages.recognizer import Recognizer, missing_remedy
 from tierwise.documents.readers.pages.rendering import (
     MOST_PAGES,
     draw_frame,
@@ -25,7 +25,7 @@ def read_picture(data: bytes, recognizer: Recognizer | None = None) -> Extracted
     """
     with opened_picture(data) as picture:
         if recognizer is None:
-            raise DocumentError(f"it is a picture: {INSTALL}")
+            raise DocumentError(f"it is a picture: {missing_remedy()}")
         total = frames_of(picture)
         is_animated = picture.format != "TIFF" and getattr(picture, "n_frames", 1) > 1
         read: list[PageText] = []

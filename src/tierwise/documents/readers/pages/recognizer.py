@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PACKAGE = "rapidocr"
-INSTALL = 'install text recognition (pip install "tierwise[ocr]")'
 _THREADS = 2
 _LARGEST_SIDE = 4096  # pictures come smaller, see `rendering.py`
 _TALL = 1.5  # times its width: a line that runs up or down
@@ -34,6 +33,13 @@ _MODELS = {
 def is_installed() -> bool:
     """Return True if the extra `ocr` is installed."""
     return importlib.util.find_spec(PACKAGE) is not None
+
+
+def missing_remedy() -> str:
+    """Say what to do where no text recognition reads a page."""
+    if is_installed():
+        return "set ocr = true in [tool.tierwise] of pyproject.toml"
+    return 'install text recognition (pip install "tierwise[ocr]")'
 
 
 def installed_version() -> str:
