@@ -181,7 +181,7 @@ def test_what_is_no_text_is_deferred_with_the_reason(tmp_path: Path) -> None:
         empty__md=b"",
         blank__txt=" \n\t\n",
         big__txt="x" * 101,
-        picture__png=b"\x89PNG",
+        picture__psd=b"8BPS",
         noname="x",
     )
     documents = read(folder, max_bytes=100)
@@ -191,7 +191,7 @@ def test_what_is_no_text_is_deferred_with_the_reason(tmp_path: Path) -> None:
     assert reason(documents["empty.md"]) == "the file is empty"
     assert "no text found" in reason(documents["blank.txt"])
     assert "101 bytes, more than the limit of 100" in reason(documents["big.txt"])
-    assert ".docx" in reason(documents["picture.png"])
+    assert ".docx" in reason(documents["picture.psd"])
     assert ".docx" in reason(documents["noname"])
 
 
