@@ -22,6 +22,7 @@ from tests.test_report_hostile import BREAKOUTS, CONTROLS, NAMES, story
 from tierwise.desk.addresses import document_path, from_parameter, to_parameter
 from tierwise.desk.figures import by_day, documents_done, progress, waiting_by_age
 from tierwise.desk.marks import marked
+from tierwise.desk.navigation import NAVIGATION
 from tierwise.ledger import Decision, Ledger
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.policy.desk_settings import Sees
@@ -37,7 +38,8 @@ PAGES = ("/", "/?days=90", "/runs", "/alerts", "/metrics")
 
 def project_at(folder: Path) -> Path:
     """A project whose ledger is new."""
-    root = make_project(folder / "project", model("large", "http://127.0.0.1:1"))
+    models = (model(name, "http://127.0.0.1:1") for name in ("small", "large"))
+    root = make_project(folder / "project", *models)
     (root / ".tierwise").mkdir(mode=0o700)
     migrated_url("sqlite", root / ".tierwise")
     return root
@@ -316,6 +318,7 @@ def shape_of_pages(desk: ServedDesk, browser: Browser) -> dict[str, Any]:
     """The number of elements with their attributes on every page."""
     found: dict[str, Any] = {}
     paths = [path for path in PAGES if path != "/metrics"]
+    paths += [entry.path for entry in NAVIGATION]
     for number in range(len(BREAKOUTS)):
         run_id = f"run-{number}"
         paths.append(f"/runs/{run_id}")

@@ -71,6 +71,8 @@ def test_it_starts_for_others_only_where_somebody_may_sign_in(
     refused = terminal("desk", "--host", "0.0.0.0", cwd=root)
     assert refused.code == 2
     assert terminal("desk", "--certificate", "x.pem", cwd=root).code == 2
+    token = terminal("desk", "--metrics-token", cwd=root).out
+    assert re.fullmatch(r"[\w-]{43}\n", token)
     port = str(free_port())
     link = terminal("desk", "--port", port, "--link", cwd=root).out
     assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/enter\?token=[\w-]{{43}}\n", link)
@@ -142,7 +144,7 @@ def test_the_desks_alerts_are_reported_once_and_once_when_over(
         report(desk, served.url)
         [(event, payload)] = sent
         assert event == "tierwise.alert.began"
-        assert payload["page"] == f"{served.url}/#waiting"
+        assert payload["page"] == f"{served.url}/review"
         monkeypatch.setattr("tierwise.desk.desk_watch.time.time", lambda: now)
         report(desk, served.url)
         assert [event for event, _ in sent] == [

@@ -46,6 +46,12 @@ def serve(
     link: Annotated[
         bool, typer.Option("--link", help="Print the link of a desk here, and exit.")
     ] = False,
+    metrics_token: Annotated[
+        bool,
+        typer.Option(
+            "--metrics-token", help="Print the bearer token for /metrics, and exit."
+        ),
+    ] = False,
     open_it: Annotated[
         bool, typer.Option("--open", help="Open the link in the browser.")
     ] = False,
@@ -66,6 +72,10 @@ def serve(
     project = find_project()
     settings = project.settings.desk
     root = project.root
+    if metrics_token:
+        place = Place(host=_LOOPBACK, port=port or settings.port)
+        typer.echo(place.access(root, settings).metrics_token)
+        return
     running = desk_address(root)
     is_usual = host == _LOOPBACK and port is None and certificate is None
     if running is not None and is_usual:

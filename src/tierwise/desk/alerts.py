@@ -88,7 +88,7 @@ def review_alerts(waiting: Iterable[Waiting], now: float) -> list[Alert]:
             f"{row.flow}: {plural(older, 'document')} not decided for more than a day"
         )
         subject = f"{row.flow} since {row.since:.0f}"
-        found.append(Alert("reviews", subject, text, "/#waiting", row.since))
+        found.append(Alert("reviews", subject, text, "/review", row.since))
     return found
 
 
