@@ -43,9 +43,9 @@ TierwiseError
         ├── BatchInvalid        validation failed, for all items
         ├── BatchFailed         the provider gave the batch up
         ├── BatchExpired        the provider's window ended before the answer
-        ├── BatchCancelled      somebody cancelled it
+        ├── BatchCancelled      it was cancelled before the answer
         ├── BatchStalled        still not ended long after its window
-        ├── BatchResultsGone    the batch or its results are not there any more
+        ├── BatchResultsGone    the batch or its results do not exist any more
         ├── BatchIncomplete     fewer results than the provider counts
         ├── BatchItemMissing    the results have nothing for this item
         └── BatchRenamed        refused for a parameter's name, which is mended now

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LARGEST_BODY = 32 * 2**20  # bytes
 # What is kept of a line that is longer than `LARGEST_BODY`.
 _HEAD_OF_A_LINE = 4096  # bytes
+_BYTES_AT_ONCE = 65536  # of an upload
 # Idle connections are closed before the servers do it (vLLM and llama.cpp after 5 s). A request
 # on a connection that the server is closing would fail, and could not be repeated.
 _IDLE_S = 4
@@ -228,8 +229,17 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _sent_in_parts(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield the parts, small ones together."""
+    waiting: list[bytes] = []
+    size = 0
     for part in parts:
-        yield part
+        waiting.append(part)
+        size += len(part)
+        if size >= _BYTES_AT_ONCE:
+            yield b"".join(waiting)
+            waiting = []
+            size = 0
+    yield b"".join(waiting)
 
 
 async def _lines_of(

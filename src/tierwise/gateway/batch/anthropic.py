@@ -56,9 +56,9 @@ class AnthropicBatches:
     ) -> ProviderBatch:
         """Make the batch."""
         body = [b'{"requests":[']
-        for place, line in enumerate(lines):
-            body.append(b"," + line if place else line)
-        body.append(b"]}")
+        for line in lines:
+            body += [line, b","]
+        body[-1] = b"]}"
         answer = await http.post("create", _BATCHES, body)
         return _batch(answer, http.model)
 

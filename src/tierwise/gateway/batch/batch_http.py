@@ -94,11 +94,6 @@ class BatchHttp:
             raise batch_fault(error, exchange, "results") from None
 
     @property
-    def direct(self) -> bool:
-        """Return True if the address is in the house."""
-        return self.resolved.direct
-
-    @property
     def model(self) -> str:
         """Return the model's name in the catalog."""
         return self.resolved.model.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import (
     AsyncIterator,
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # A batch that has not ended this long after its window, by the provider's clock, never will.
 _GRACE_S = 3600.0
+_AT_ONCE = 20  # requests written or results read before other work of the process
 _LONGEST_KEY = 60  # of our own id, which goes into the name of a file
 # These belong to the features that a request uses: a batch has those of all its requests.
 _JOINED_HEADERS = ("anthropic-beta",)
@@ -94,11 +96,13 @@ class BatchDoor:
         unique = {item.custom_id: item for item in items}
         requests = await self._requests(access, list(unique.values()))
         style = self._format(access.resolved.model)
+        http = self._http(access.resolved, style, list(requests.values()))
+        # Taken out one by one: a batch may have hundreds of megabytes.
         lines = [
-            style.line(custom_id, request) for custom_id, request in requests.items()
+            style.line(custom_id, requests.pop(custom_id))
+            for custom_id in list(requests)
         ]
         _check_limits(access.resolved.model, lines)
-        http = self._http(access.resolved, style, list(requests.values()))
         messages: list[Message] = []
         for item in unique.values():
             messages.extend(item.call.messages)
@@ -140,7 +144,11 @@ class BatchDoor:
         access = await self._find_access(model)
         http, style = await self._reach(access)
         reader = _ResultReader(access, batch, calls or {}, self._rename_limit)
+        number = 0
         async for raw in style.results(http, batch):
+            number += 1
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # other calls of this event loop
             result = await reader.read(raw)
             if result is not None:
                 yield result
@@ -177,6 +185,8 @@ class BatchDoor:
         requests: dict[str, PreparedRequest] = {}
         refused: list[int] = []
         for place, item in enumerate(items, start=1):
+            if place % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # other calls of this event loop
             try:
                 requests[item.custom_id] = await access.lane.prepare(
                     item.call, access.resolved
@@ -245,6 +255,7 @@ class _ResultReader:
         self._rename_limit = rename_limit
         self._seen: set[str] = set()
         self._unusable = 0
+        self._repeated = 0
         self._model = access.resolved.model
 
     async def read(self, raw: RawResult) -> ItemResult | None:
@@ -255,11 +266,7 @@ class _ResultReader:
             self._unusable += 1
             return None
         if custom_id in self._seen:
-            log.warning(
-                "%s: batch %s has more than one result for an item; the first is used",
-                self._model.name,
-                self._batch.id,
-            )
+            self._repeated += 1
             return None
         self._seen.add(custom_id)
         return ItemResult(custom_id, await self._reply(custom_id, raw))
@@ -300,6 +307,13 @@ class _ResultReader:
                 self._model.name,
                 self._batch.id,
                 self._unusable,
+            )
+        if self._repeated:
+            log.warning(
+                "%s: batch %s has more than one result for %d items; the first is used",
+                self._model.name,
+                self._batch.id,
+                self._repeated,
             )
         counted = self._batch.succeeded + self._batch.failed
         if len(self._seen) + self._unusable < counted:

@@ -37,9 +37,9 @@ class OpenRouterBatches(OpenAIBatches):
         # The server reads the endpoint and the model before it reads the requests.
         about = orjson.dumps({"endpoint": _PATH, "model": model})
         body = [about[:-1] + b',"requests":[']
-        for place, line in enumerate(lines):
-            body.append(b"," + line if place else line)
-        body.append(b"]}")
+        for line in lines:
+            body += [line, b","]
+        body[-1] = b"]}"
         # The same request again makes no second batch.
         once = {"idempotency-key": key}
         answer = await http.post("create", "/batches", body, once)
@@ -74,7 +74,7 @@ class OpenRouterBatches(OpenAIBatches):
             cursor = f"?cursor={quote(following, safe='')}"
 
     async def cancel(self, http: BatchHttp, provider_id: str) -> ProviderBatch:
-        """Return the batch as it is: OpenRouter has no cancellation, and it goes on."""
+        """Return the batch as it is: OpenRouter has no cancellation, so it continues."""
         return await self.status(http, provider_id)
 
     async def delete(self, http: BatchHttp, batch: ProviderBatch) -> None:
