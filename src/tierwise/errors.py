@@ -33,6 +33,7 @@ TierwiseError
     ├── BadRequest              400, 409, 413, 422: this request will never work
     ├── BadReply                a 200 whose body is not a usable answer
     │   └── NoAnswer            the model's reply has no answer where one belongs
+    ├── PagesUnavailable        the pages cannot be shown to a model that sees
     ├── PromptCut               the server counted far fewer tokens than were sent
     ├── UnreadableReply         reading a reply failed: a fault in tierwise
     └── BatchError              a provider's batch, or an item of it, failed

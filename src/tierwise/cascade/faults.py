@@ -70,6 +70,7 @@ BATCH_DECISIONS: dict[type[errors.TierwiseError], BatchDecision] = {
     errors.ContextTooLong: "online",
     errors.ContentRefused: "online",
     errors.BadRequest: "online",
+    errors.PagesUnavailable: "online",
     errors.PromptCut: "online",
     errors.UnreadableReply: "online",
     errors.AuthenticationFailed: "stop",
