@@ -493,6 +493,9 @@ def no_column(header: Sequence[str], text_column: str) -> DocumentError:
 
 
 def _split_line(line: str, delimiter: str) -> list[str]:
+    # the csv module refuses longer cells, by a limit of the whole process
+    longest = max(csv.field_size_limit(), min(len(line) + 1, 2**31 - 1))
+    csv.field_size_limit(longest)
     rows = csv.reader([line], delimiter=delimiter)
     return next(rows, [])
 

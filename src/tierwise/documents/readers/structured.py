@@ -52,9 +52,18 @@ def _load(text: str) -> Any:
         line = getattr(error, "lineno", 0)
         place = f"line {line}: " if line else ""
         hint = ""
-        if "Extra data" in str(error):
+        if _is_json_lines(text):
             hint = "; a file with one object a line has the ending .jsonl"
         raise DocumentError(f"{place}it is not valid JSON; correct it{hint}") from None
+
+
+def _is_json_lines(text: str) -> bool:
+    """Return True where the first line is an object by itself."""
+    first_line = text.strip().partition("\n")[0]
+    try:
+        return isinstance(json.loads(first_line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _number(digits: str) -> int | str:
