@@ -19,7 +19,7 @@ quiet=; if ! test -t 2; then quiet=-q; started=$$SECONDS; \
 	trap "kill $$! 2> /dev/null" EXIT; fi
 endef
 
-.PHONY: help demo ui fast test ui-test real-model server-test batch-kill-test oncall-test oncall-week scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
+.PHONY: help demo ui fast test ui-test real-model server-test batch-kill-test oncall-test oncall-week desk-test scale-test wheel wheel-test check lint format types docs docs-serve docs-reference bench bench-large fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:            ## Show this list
@@ -71,6 +71,9 @@ oncall-test: .venv/ready  ## Outages, signals and kills on a real server and wor
 
 oncall-week: .venv/ready  ## A week of a watched folder in 20 minutes, with outages and a reboot
 	$(BIN)/python -m tests.oncall --week $(if $(SEED),--seed $(SEED))
+
+desk-test: .venv/ready  ## Two reviewers and a run at once, 1,000 decisions, processes killed at random, on both databases
+	TIERWISE_DESK_DECISIONS=1000 $(BIN)/pytest -n 0 tests/test_desk_kills.py
 
 wheel: .venv/ready  ## Build the wheel into dist/: the engine and the starter project
 	$(BIN)/python -m build --wheel --no-isolation

@@ -226,7 +226,11 @@ def _item_page(
         text=parts,
         is_cut=text is not None and len(text) > _LONGEST_TEXT,
         answers=answers,
-        words=[(word, _title(item, word), _KEYS[word]) for word in item.words],
+        words=[
+            (word, _title(item, word), _KEYS[word])
+            for word in _TITLES
+            if word in item.words
+        ],
         fields=fields_of(outcome.schema, shown, entered),
         own=None if own is None else json.dumps(own),
         is_blind=is_blind,
