@@ -256,3 +256,58 @@ def test_all_of_it_is_in_the_audit_trail(ledger: Ledger) -> None:
     assert {each["request"] for each in records[:2]} == {"r1"}
     assert records[0]["selection"] == {"step": "classify"}
     assert not verify_ledger(ledger.seals).faults
+
+
+def test_a_document_that_was_sent_again_is_asked_anew_and_no_other_one(
+    tmp_path: Path,
+) -> None:
+    """By the commands: paid answers that failed their checks are reused, but for this document."""
+    import json
+
+    from tests.kit.projects import make_project, model
+    from tests.kit.samples import CLASSIFY
+    from tests.kit.standin import Request, Standin
+    from tests.kit.steps import LABELS
+    from tests.kit.terminal import Terminal
+    from tierwise.engine import Engine
+    from tierwise.project import Project
+    from tierwise.records import Batch, Document
+    from tierwise.review.queue import plan_retry
+
+    answers = {"evidence": "words of its own"}
+
+    def answer(_: Request) -> str:
+        return json.dumps({"label": "billing", **answers})
+
+    documents = tuple(
+        Document(id=f"{name}.txt", text=f"Letter {name}: my invoice.") for name in "ab"
+    )
+    with Standin() as server:
+        server.answer(answer)
+        project = make_project(
+            tmp_path,
+            model("small", server.url),
+            model("large", server.url, strength=20),
+        )
+
+        def run(again: str | None) -> tuple[str, dict[str, str]]:
+            with Engine(Project(project), env={}) as engine:
+                if again is not None:
+                    engine.retry = plan_retry(engine.ledger, again).retry
+                context = engine.start_run("flow")
+                done = engine.run_batch(context, CLASSIFY, Batch(documents), LABELS)
+                engine.finish_run(context, "completed")
+                return context.id, {
+                    document.id: document.outcomes["classify"].status
+                    for document in done.load()
+                }
+
+        first, statuses = run(None)
+        assert set(statuses.values()) == {"deferred"}
+        done = Terminal()(
+            "review", first, "a.txt", "--again", "--by", "ada", cwd=project
+        )
+        assert done.code == 0, done.err
+        answers["evidence"] = "my invoice"
+        _, statuses = run(first)
+        assert statuses == {"a.txt": "accepted", "b.txt": "deferred"}

@@ -112,6 +112,14 @@ def review(
             rich_help_panel=_DECIDE,
         ),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Ask the models once more with the next `tierwise retry`.",
+            rich_help_panel=_DECIDE,
+        ),
+    ] = False,
     reopen: Annotated[
         bool,
         typer.Option(
@@ -137,7 +145,7 @@ def review(
     from tierwise.review.queue import find_item, waiting
 
     # --edit with an empty text is an edit, too: hence `is not None`.
-    decisions = [approve, edit is not None, editor, reject, reopen]
+    decisions = [approve, edit is not None, editor, reject, again, reopen]
     _check_options(decisions, attempt, approve=approve)
     wanted = queue_filter(flow, cause, older_than, step)
     if run is not None and (flow or cause or older_than):
@@ -183,6 +191,7 @@ def review(
                 approve,
                 attempt,
                 reject,
+                again,
                 by=by or user_name(),
                 note=note,
             )
@@ -245,7 +254,7 @@ def _check_options(
     """Raise Misuse for options that do not go together."""
     if sum(decisions) > 1:
         raise Misuse(
-            "decide once: only one of --approve, --edit, --editor, --reject and --reopen"
+            "decide once: only one of --approve, --edit, --editor, --reject, --again and --reopen"
         )
     if attempt is not None and not approve:
         raise Misuse(
@@ -292,6 +301,7 @@ def _decide(
     approve: bool,
     attempt: int | None,
     reject: bool,
+    again: bool,
     *,
     by: str,
     note: str,
@@ -306,6 +316,8 @@ def _decide(
         return queue.edit(ledger, item, answer, by=person)
     if reject:
         return queue.reject(ledger, item, by=person)
+    if again:
+        return queue.send_again(ledger, item, by=person)
     # The only option that is left: the caller comes here with one of them.
     return queue.reopen(ledger, item, by=person)
 

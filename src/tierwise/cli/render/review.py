@@ -83,6 +83,8 @@ def print_decision(decision: Decision, *, as_json: bool) -> None:
         print_json(subject | _decision_data(decision))
         return
     typer.echo(f"{decision.document_id}, {decision.step}: {decision.says}")
+    if decision.decision == "again":
+        typer.echo(f"Ask again with: tierwise retry {decision.run_id}", err=True)
     if decision.decision in ("approved", "edited"):
         typer.echo(
             f"Run the later steps with: tierwise retry {decision.run_id}", err=True
