@@ -168,6 +168,8 @@ class Call:
     confidence: bool = False  # whether to ask how likely each token was
     # the document's: a classifier's embedder may be outside the house. Not part of the hash
     sensitivity: Sensitivity = "restricted"
+    # the first messages that the provider is to write to its prompt cache. Not part of the hash
+    cached_messages: int = 0
 
     @cached_property
     def hash(self) -> str:

@@ -39,6 +39,7 @@ from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import goes_online_after
 from tierwise.cascade.job import Work
 from tierwise.cascade.page_images import PageImages, image_tokens
+from tierwise.cascade.prefixes import Beginning, Prefixes, order_group
 from tierwise.cascade.prompt_cut import prompt_cut
 from tierwise.cascade.rate_limits import ModelLimits, RatePermit, ServerPermits
 from tierwise.cascade.transport import choose_transport, rescue_time
@@ -102,6 +103,7 @@ class _Claimed:
     prompt_tokens: int  # by our own count
     tokens: int  # the most that it may use, for the rate limit
     worst_cost: Decimal
+    beginning: Beginning | None
 
 
 class Attempts:
@@ -126,6 +128,7 @@ class Attempts:
         self._servers: dict[Weights, ServerPermits] = {}  # of embedded models
         # By model: the most tokens of an answer so far, once a call has ended.
         self._longest: dict[str, int] = {}
+        self._prefixes = Prefixes(self.clock)
         self._first_call: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._page_images = PageImages()
         self._stopped_runs: set[str] = set()
@@ -220,12 +223,13 @@ class Attempts:
         self, work: Work, model: Model, call: Call, kind: AttemptKind
     ) -> tuple[Reply, Attempt]:
         """Make a call online, alone where the length of the model's answers is not known."""
-        if work.run.budget.limits and self._is_first(model):
-            # Alone under a budget: how long the model's answers are is not known yet.
-            async with self._first_call[model.name]:
-                if self._is_first(model):
-                    return await self._make(work, model, call, kind)
-        return await self._make(work, model, call, kind)
+        with self._prefixes.announced(work, model, call.messages) as beginning:
+            if work.run.budget.limits and self._is_first(model):
+                # Alone under a budget: how long the model's answers are is not known yet.
+                async with self._first_call[model.name]:
+                    if self._is_first(model):
+                        return await self._make(work, model, call, kind, beginning)
+            return await self._make(work, model, call, kind, beginning)
 
     # Calls in batches.
 
@@ -328,14 +332,20 @@ class Attempts:
         return not is_free and model.name not in self._longest
 
     async def _make(
-        self, work: Work, model: Model, call: Call, kind: AttemptKind
+        self,
+        work: Work,
+        model: Model,
+        call: Call,
+        kind: AttemptKind,
+        beginning: Beginning | None,
     ) -> tuple[Reply, Attempt]:
         tokens = prompt_tokens(work, call.messages)
         seen_tokens = tokens + image_tokens(model, call.messages)
         worst = self._worst_cost(work, model, seen_tokens, call)
         attempt_id = uuid.uuid4().hex
         reservation = self._reservation(work, model, attempt_id, worst)
-        async with self.limits(model).claim_permit(work.job.rank):
+        group = order_group(beginning)
+        async with self.limits(model).claim_permit(work.job.rank, group):
             attempt = _unanswered(work, model, call, kind, attempt_id)
             paid = await self._ledger.claim(
                 call.hash,
@@ -353,6 +363,7 @@ class Attempts:
                 prompt_tokens=tokens,
                 tokens=math.ceil(seen_tokens * model.token_margin) + call.max_tokens,
                 worst_cost=worst or Decimal(0),
+                beginning=beginning,
             )
             with self._ledger.kept(call.hash):
                 return await self._pay(work, model, claimed)
@@ -425,7 +436,12 @@ class Attempts:
         with ExitStack() as until_committed:
             try:
                 rank = work.job.rank
-                async with self.limits(model).in_flight_permit(rank):
+                beginning = claimed.beginning
+                group = order_group(beginning)
+                async with (
+                    self._prefixes.turn(beginning),
+                    self.limits(model).in_flight_permit(rank, group),
+                ):
                     # Claimed before the ledger went away: a paid call waits until it is back.
                     await self._ledger.available()
                     permit = await self.limits(model).rate_permit(claimed.tokens, rank)
@@ -433,7 +449,10 @@ class Attempts:
                     until_committed.enter_context(self._counted(work.run.id))
                     started_at = time.time()
                     begun = time.monotonic()
-                    sent = await self._send(claimed.call)
+                    call = self._prefixes.marked(claimed.call, beginning)
+                    sent = await self._send(call)
+                    if isinstance(sent, Reply):
+                        self._prefixes.answered(beginning)
             except _NOT_SENT as error:
                 if permit is not None:
                     permit.given_up()

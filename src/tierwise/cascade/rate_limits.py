@@ -141,7 +141,7 @@ class ModelLimits:
             self._tokens = PerMinute(model.tokens_per_minute)
 
     def claim_permit(
-        self, rank: Rank = FIRST_COME
+        self, rank: Rank = FIRST_COME, group: str = ""
     ) -> AbstractAsyncContextManager[None]:
         """Wait for one of the calls that may be claimed.
 
@@ -149,16 +149,16 @@ class ModelLimits:
         claim is committed.
         """
         if self._server is None:
-            return Held(rank, self._claims)
-        return Held(rank, self._claims, self._server.claims)
+            return Held(rank, self._claims, group=group)
+        return Held(rank, self._claims, self._server.claims, group=group)
 
     def in_flight_permit(
-        self, rank: Rank = FIRST_COME
+        self, rank: Rank = FIRST_COME, group: str = ""
     ) -> AbstractAsyncContextManager[None]:
         """Wait for one of the calls that may be in flight."""
         if self._server is None:
-            return Held(rank, self._in_flight)
-        return Held(rank, self._in_flight, self._server.in_flight)
+            return Held(rank, self._in_flight, group=group)
+        return Held(rank, self._in_flight, self._server.in_flight, group=group)
 
     async def rate_permit(self, tokens: int, rank: Rank = FIRST_COME) -> RatePermit:
         """Wait until a call of at most `tokens` may begin.

@@ -27,6 +27,7 @@ from tierwise.records import Call, Reply
 # Read when LiteLLM is imported or used; a user's own settings win.
 _DEFAULTS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches prices over the network
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",  # else it fetches them, too
     "LITELLM_LOG": "ERROR",
 }
 # Set whatever the user's own settings are.
@@ -181,6 +182,8 @@ def build_request(call: Call, resolved: ResolvedModel) -> dict[str, Any]:
         request["api_key"] = "none"  # else LiteLLM sends the key of another provider
     request.update(resolved.params)
     request.update(request_parts(call, resolved.model, resolved.limit_parameter))
+    if call.cached_messages:
+        _mark_for_cache(request["messages"][call.cached_messages - 1])
     request.update(
         timeout=resolved.model.timeout_s,
         max_retries=0,
@@ -189,6 +192,12 @@ def build_request(call: Call, resolved: ResolvedModel) -> dict[str, Any]:
         stream=False,
     )
     return request
+
+
+def _mark_for_cache(message: dict[str, Any]) -> None:
+    """Let the provider cache the prompt up to the end of a message, for its shortest lifetime."""
+    part = {"type": "text", "text": message["content"]}
+    message["content"] = [{**part, "cache_control": {"type": "ephemeral"}}]
 
 
 def _load_litellm(connections: ConnectionPool) -> _LiteLLM:
