@@ -102,7 +102,7 @@ def make_project(root: Path, source: Path) -> None:
     rules = root / "routing_rules"
     rules.mkdir(parents=True)
     start = f"  {MODEL}:\n"
-    with_examples = catalog.replace(start, f"{start}    fixed_examples: 1\n", 1)
+    with_examples = catalog.replace(start, f"{start}    fixed_examples: 2\n", 1)
     (rules / "catalog.yaml").write_text(with_examples)
     (rules / "rules.yaml").write_text(RULES.format(model=MODEL))
     (root / "prompts").mkdir()
@@ -111,7 +111,7 @@ def make_project(root: Path, source: Path) -> None:
         prompt = PROMPT.format(step=step, guide=GUIDES[step], labels=", ".join(labels))
         (root / "prompts" / f"{step}.md.j2").write_text(prompt)
         rows = []
-        # Fewer than five examples are refused. The first of each label is shown.
+        # Fewer than five examples are refused. The first two of each label are shown.
         for number in range(3):
             for label in labels:
                 text = f"{EXAMPLES[label]} ({number})"
@@ -176,12 +176,20 @@ def main() -> None:
     """Print one row an arm, and the ratios with and without the order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=6)
+    parser.add_argument(
+        "--memory",
+        type=int,
+        nargs="+",
+        default=[0, 512],
+        metavar="MIB",
+        help="for replaced prompts",
+    )
     options = parser.parse_args()
     print(
         "| memory for replaced prompts | order | prompt tokens evaluated | cached | s |"
     )
     print("|---|---|---|---|---|")
-    for memory_mib in (0, 512):
+    for memory_mib in options.memory:
         arms: dict[bool, Figures] = {}
         for ordered in (False, True):
             figures = measured(options.documents, memory_mib, ordered=ordered)
