@@ -196,8 +196,15 @@ def build_request(call: Call, resolved: ResolvedModel) -> dict[str, Any]:
 
 def _mark_for_cache(message: dict[str, Any]) -> None:
     """Let the provider cache the prompt up to the end of a message, for its shortest lifetime."""
-    part = {"type": "text", "text": message["content"]}
-    message["content"] = [{**part, "cache_control": {"type": "ephemeral"}}]
+    content = message["content"]
+    # A message with images has parts already; the last one is its text.
+    parts = content if isinstance(content, list) else [_text_part(content)]
+    marked = {**parts[-1], "cache_control": {"type": "ephemeral"}}
+    message["content"] = [*parts[:-1], marked]
+
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 def _load_litellm(connections: ConnectionPool) -> _LiteLLM:
