@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.kit.batch_standin import BatchStandin, StandinPrice
 from tests.kit.clock import FastClock
+from tests.kit.projects import PRICE as CATALOG_PRICE
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request
 from tests.kit.steps import CLASSIFY, LABELS, SUMMARIZE
@@ -37,14 +38,15 @@ def batch_project(
     tier: str = "clarifai",
     rules: str = ONE_ROUTE,
     ledger: str | None = None,
+    price: str = CATALOG_PRICE,
 ) -> Path:
     """A project with a small and a large model, both with batches; `more` are settings of them."""
     batch = BATCH.format(more=more)
     root.mkdir(parents=True, exist_ok=True)
     make_project(
         root,
-        model("small", url, tier=tier) + batch,
-        model("large", url, tier=tier, strength=20) + batch,
+        model("small", url, tier=tier, price=price) + batch,
+        model("large", url, tier=tier, strength=20, price=price) + batch,
         model("house", url, tier="local", strength=5),
         rules=rules,
     )

@@ -60,9 +60,11 @@ def estimate_cost(evaluation: Evaluation, models: Sequence[str]) -> CostEstimate
     for name in models:
         unpaid = _unpaid(evaluation, job, catalog.model(name), documents)
         experience = past.get((evaluation.step.name, job.prompt.label, name))
-        if unpaid and experience is None:
+        if not unpaid:
+            continue
+        if experience is None or experience.latency_s is None:
             untimed.append(name)
-        elif unpaid and experience is not None:
+        else:
             calls = unpaid * (1 + experience.repairs / experience.calls)
             at_once = min(catalog.model(name).concurrency, unpaid)
             seconds += calls * experience.latency_s / at_once

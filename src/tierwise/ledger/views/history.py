@@ -30,7 +30,7 @@ class Past:
     completion_tokens: float | None  # None when no server said
     cached_share: float  # of the prompt tokens
     written_share: float  # of the prompt tokens, to the prompt cache
-    latency_s: float
+    latency_s: float | None  # of calls online
     documents: int  # that the model answered for, reused answers included
     passed: int  # of those, documents whose outcome came from it
 
@@ -74,7 +74,10 @@ class History:
                 func.sum(AttemptRecord.cached_tokens).label("cached"),
                 func.sum(AttemptRecord.cache_write_tokens).label("written"),
                 func.sum(AttemptRecord.prompt_tokens).label("prompted"),
-                func.avg(AttemptRecord.latency_s).label("latency_s"),
+                # The time in a batch says nothing about calls online.
+                func.avg(
+                    case((AttemptRecord.transport == "online", AttemptRecord.latency_s))
+                ).label("latency_s"),
             )
             .where(*answered, AttemptRecord.reused.is_(False))
             .group_by(*key)
@@ -119,7 +122,7 @@ class History:
                 else float(row.completion_tokens),
                 cached_share=_share(row.cached, row.prompted),
                 written_share=_share(row.written, row.prompted),
-                latency_s=float(row.latency_s),
+                latency_s=None if row.latency_s is None else float(row.latency_s),
                 documents=held[row.step, row.prompt, row.model].documents,
                 passed=int(held[row.step, row.prompt, row.model].passed),
             )

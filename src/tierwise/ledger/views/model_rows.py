@@ -280,7 +280,7 @@ def _named_counts(connection: Connection, query: _Query) -> dict[_Key, dict[str,
 
 
 def latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
-    """Return the nearest-rank 50th and 95th percentiles of the calls' latencies (seconds)."""
+    """Return the nearest-rank 50th and 95th percentiles of the online calls' latencies (seconds)."""
     ranked = (
         select(
             *_GROUP,
@@ -290,7 +290,9 @@ def latencies(connection: Connection, of: _Of) -> dict[_Key, dict[int, float]]:
             .label("rank"),
             func.count().over(partition_by=_GROUP).label("total"),
         )
-        .where(*of, AttemptRecord.reused.is_(False))
+        .where(
+            *of, AttemptRecord.reused.is_(False), AttemptRecord.transport == "online"
+        )
         .subquery()
     )
     # The nearest rank: rounded up, with integers only.
