@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.kit.batch_kills import LATENCY_S, Moment, calm_seconds, killed_once
 from tests.kit.ledgers import DATABASES
 
-REQUESTS = 12  # that an undisturbed job makes, about
+REQUESTS = 10  # that an undisturbed job makes, about
 
 
 def main() -> None:
@@ -45,7 +45,9 @@ def main() -> None:
             moment = Moment(moments.uniform(0, calm_s))
             if number % 2:
                 after = moments.randint(1, REQUESTS)
-                moment = Moment(moments.uniform(0, 2 * LATENCY_S), after)
+                # At once is while the provider works on the request.
+                later_s = moments.choice([0.0, moments.uniform(0, LATENCY_S)])
+                moment = Moment(later_s, after)
             with tempfile.TemporaryDirectory() as folder:
                 report = killed_once(
                     database,

@@ -133,7 +133,7 @@ def test_a_plan_knows_the_latency_of_calls_online_alone(
 @pytest.mark.parametrize(
     "moment",
     # The upload of the first batch, the request that makes it, and its results.
-    [Moment(0.0, 1), Moment(0.01, 2), Moment(0.02, 4)],
+    [Moment(0.0, 1), Moment(0.0, 2), Moment(0.02, 4)],
     ids=str,
 )
 def test_a_job_that_is_killed_pays_each_item_once(
