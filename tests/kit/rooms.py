@@ -65,6 +65,7 @@ DOORS = {
     "olefile": {"documents"},
     "onnxruntime": {"gateway"},
     "openpyxl": {"documents"},
+    "opentelemetry": {"desk"},
     "orjson": {"documents", "gateway", "records"},
     "phonenumbers": {"documents"},
     "platformdirs": {"gateway"},

@@ -21,6 +21,7 @@ from tierwise.desk.app import build_app
 from tierwise.desk.desk import Desk
 from tierwise.desk.desk_watch import alerts_reported
 from tierwise.desk.people import People
+from tierwise.desk.telemetry import calls_sent
 from tierwise.errors import Misuse, TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.policy.desk_settings import DeskSettings
@@ -140,7 +141,7 @@ def serve(
     desk: Desk = app.state.desk
     # The first look at a large ledger takes seconds, so it does not wait for a visitor.
     threading.Thread(target=_warm_up, args=[desk], daemon=True).start()
-    with alerts_reported(desk, place.url):
+    with alerts_reported(desk, place.url), calls_sent(desk):
         server = make_server(app, certificate=place.certificate, key=place.key)
         server.run(sockets=[listener])
 

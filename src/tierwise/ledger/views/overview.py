@@ -88,6 +88,27 @@ class DocumentRow:
     waiting: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRow:
+    """One recorded attempt that made a call. Costs are USD, times seconds since the epoch."""
+
+    seq: int
+    run_id: str
+    step: str
+    document_hash: str
+    model: str
+    tier: str
+    kind: str
+    served_model: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost: Decimal | None
+    started_at: float
+    latency_s: float
+    finish_reason: str | None
+    error: str | None
+
+
 @dataclass
 class _Sums:
     """Sums by group so far, with the last attempt that they have."""
@@ -234,6 +255,25 @@ class Overview:
         with self._database.reading() as connection:
             rows = connection.execute(select(*columns).where(Run.state == "running"))
             return {row.id: run_process(dict(row._mapping), now).sign for row in rows}
+
+    @outlasts_outages
+    def newest_call(self) -> int:
+        """Return the number of the newest attempt on record; 0 without one."""
+        with self._database.reading() as connection:
+            return connection.scalar(select(func.max(AttemptRecord.seq))) or 0
+
+    @outlasts_outages
+    def calls_after(self, seq: int, limit: int = 1000) -> list[CallRow]:
+        """Return calls that were made and recorded after an attempt, in the order of recording."""
+        columns = [getattr(AttemptRecord, name) for name in CallRow.__slots__]
+        query = (
+            select(*columns)
+            .where(AttemptRecord.seq > seq, AttemptRecord.reused.is_(False))
+            .order_by(AttemptRecord.seq)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [CallRow(**row._mapping) for row in connection.execute(query)]
 
     @outlasts_outages
     def labels(self) -> list[LabelCount]:
