@@ -130,7 +130,7 @@ fuzz: .venv/ready  ## Feed damaged input to every reader, SECONDS=60 each
 	$(BIN)/python -m benchmarks.fuzz --seconds $(or $(SECONDS),60)
 
 lock: .venv/ready  ## Resolve the dependencies again
-	$(BIN)/uv pip compile -q pyproject.toml --extra ocr --extra postgres --extra dev $(LOCKING) -o requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra ocr --extra otel --extra postgres --extra dev $(LOCKING) -o requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra dask --extra ray -c requirements.lock $(LOCKING) -o requirements-scale.lock
 
 clean:           ## Remove the environment and the files of runs

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.desk import Browser, ServedDesk, desk_at
-from tests.kit.ledgers import DOCUMENT, RUN, migrated_url
+from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, migrated_url
 from tests.kit.old_project import restore
 from tests.kit.projects import make_project, model
 from tests.kit.reported_runs import CENT, LARGE, SMALL, Page, record
@@ -172,9 +172,11 @@ def test_figures_of_ended_runs_are_those_of_the_ledger(desk: ServedDesk) -> None
         assert counts == desk.ledger.runs.outcome_counts(run.id)
 
 
-def test_new_attempts_decisions_and_repricings_count_at_once(tmp_path: Path) -> None:
-    root = project_at(tmp_path)
-    with Ledger.open(root=root) as ledger:
+@pytest.mark.parametrize("database", DATABASES)
+def test_new_attempts_and_decisions_count_at_once(
+    tmp_path: Path, database: str
+) -> None:
+    with Ledger.open(migrated_url(database, tmp_path), root=tmp_path) as ledger:
         ledger.start_run(RUN)
         record(ledger, "a.txt", SMALL)
         assert [row.calls for row in ledger.overview.spending()] == [1]
@@ -198,6 +200,17 @@ def test_new_attempts_decisions_and_repricings_count_at_once(tmp_path: Path) -> 
         )
         ledger.reviews.decide(decision)
         run, counts = ledger.overview.runs()[0]
+        assert {row.day for row in spending} == {(1_790_000_001 // 86_400)}
+        rows = ledger.overview.documents(RUN.id, status="rejected", part_of_id="b")
+        assert [row.document_id for row in rows] == ["b.txt"]
+        assert [call.model for call in ledger.overview.calls_after(0)] == [
+            "small",
+            "small",
+            "large",
+        ]
+        assert ledger.overview.newest_call() == 3
+        assert ledger.overview.labels() == []
+        assert ledger.overview.running() == {}
         assert run.deferred == 0
         assert counts["classify"] == {"accepted": 1, "rejected": 1}
 
