@@ -15,7 +15,7 @@ import pytest
 from tests.kit.mails import attached, forwarded, message, multipart, part
 from tests.kit.office_files import mail, word
 from tests.kit.reading import read, reason
-from tierwise.documents import LeftOut, Shard, iter_documents
+from tierwise.documents import LeftOut, Origin, Shard, iter_documents
 from tierwise.documents.file_contents import MOST_ARCHIVE_BYTES
 from tierwise.documents.readers import ReadingSettings
 from tierwise.documents.sources import file_of
@@ -302,6 +302,24 @@ def test_a_mail_whose_text_is_a_file_goes_on_with_it(tmp_path: Path) -> None:
     )
     assert documents["m.eml/rows.csv#1"].text == SOFA
     assert documents["n.eml/rows.csv#1"].metadata["parent"] == "n.eml"
+
+
+def test_a_parent_has_the_id_that_it_has_in_the_run(tmp_path: Path) -> None:
+    """In the second source of a run, ids begin with their source."""
+    data = with_files(attached(SOFA.encode(), "a.txt", "text/plain"))
+    (tmp_path / "m.eml").write_bytes(data)
+    origin = Origin("mail/b", is_further=True)
+    mail_, file = iter_documents(tmp_path, sensitivity="internal", origin=origin)
+    assert file.id == "mail/b//m.eml/a.txt"
+    assert file.metadata["parent"] == mail_.id
+
+
+def test_a_picture_in_a_mail_goes_to_the_reader_of_pictures(tmp_path: Path) -> None:
+    picture = attached(b"no picture", "photo.png", "image/png")
+    (tmp_path / "m.eml").write_bytes(with_files(picture))
+    documents = read(tmp_path)
+    assert documents["m.eml/photo.png"].metadata["format"] == "png"
+    assert "picture" in reason(documents["m.eml/photo.png"])
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
