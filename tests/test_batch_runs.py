@@ -26,6 +26,7 @@ from tests.kit.batch_runs import (
 )
 from tests.kit.batch_standin import BatchStandin
 from tests.kit.ledgers import migrated_url
+from tests.kit.projects import PRICE
 from tests.kit.standin import Request
 from tests.kit.steps import CLASSIFY, LABELS
 from tierwise.cascade import attempts
@@ -88,6 +89,21 @@ def test_a_deadline_in_danger_moves_what_is_missing_online_and_pays_it_once(
         (budget,) = engine.ledger.budgets.states()
         assert (budget.reserved, budget.spent) == (0, run.budget.spent)
         assert engine.ledger.batches.open_batches() == []
+
+
+def test_the_more_calls_wait_the_earlier_they_go_online(
+    provider: BatchStandin, tmp_path: Path
+) -> None:
+    """One call at a time: thirty take minutes, so that a minute before the deadline is too late."""
+    one_at_once = f"{PRICE}\n    concurrency: 1"
+    root = batch_project(tmp_path / "project", provider.url, price=one_at_once)
+    provider.turnaround_s = DAY_S
+    with opened(root) as engine:
+        run = engine.start_run("letters", transport="batch", deadline=time.time() + 302)
+        assert classified(engine, run, letters(30)) == ["accepted"] * 30
+        sent = list(engine.ledger.runs.attempts(run.id))
+        assert {attempt.transport for attempt in sent} == {"online"}
+        assert micros(engine) == provider.billed
 
 
 def test_a_late_answer_is_recorded_as_cost_and_used_by_nobody(

@@ -283,11 +283,19 @@ class Attempts:
         )
         with self._ledger.kept(call.hash), work.job.waits.one():
             end = await self._batches.answer(
-                batched, detached=work.run.detached, rescue_at=rescue_time(work)
+                batched,
+                detached=work.run.detached,
+                rescue_at=self._rescue_time(work, model),
             )
         if isinstance(end, Settled):
             self._count(work, end.attempt, worst or Decimal(0))
         return end
+
+    def _rescue_time(self, work: Work, model: Model) -> float | None:
+        """Return when a call that waits for a batch goes online: the earlier, the more wait."""
+        if self._batches is None:
+            return None
+        return rescue_time(work, self._batches.online_seconds(work.run.id, model))
 
     def _end_in_batch(self, work: Work, end: BatchEnd) -> tuple[Reply, Attempt] | None:
         """Return the reply of a call in a batch; None where the caller goes on by itself.
@@ -321,7 +329,7 @@ class Attempts:
                 call.hash,
                 run_id=work.run.id,
                 detached=work.run.detached,
-                rescue_at=rescue_time(work),
+                rescue_at=self._rescue_time(work, model),
             )
         if isinstance(end, Broken):
             self._end_in_batch(work, end)

@@ -43,7 +43,7 @@ from tierwise.gateway.batch import BatchItem, ProviderBatch
 from tierwise.ledger.batches import BatchStatus, NewBatch
 from tierwise.policy.batch_settings import BatchSettings
 from tierwise.policy.catalog import Catalog, Model
-from tierwise.policy.transport import Turnaround
+from tierwise.policy.transport import Turnaround, online_seconds
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ _MOST_UPLOADS = 5  # of one batch, while the provider fails
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 60.0
 _STOP_POLL_S = 0.05
+# Of a call online, to tell how long all that wait would take: a deadline has to be met.
+_ASSUMED_ONLINE_S = 5.0
 
 
 @dataclass(eq=False)
@@ -105,6 +107,7 @@ class BatchLane:
         self._paused_until: dict[str, float] = {}
         self._enqueued: Counter[str] = Counter()
         self._turnarounds: dict[str, tuple[float, Turnaround | None]] = {}
+        self._waiting: Counter[tuple[str, str]] = Counter()  # calls by run and model
         self._stopped_runs: set[str] = set()
         self._is_closed = False
 
@@ -123,6 +126,11 @@ class BatchLane:
         self._turnarounds[model] = (now + _TURNAROUND_S, turnaround)
         return turnaround
 
+    def online_seconds(self, run_id: str, model: Model) -> float:
+        """Return how long the calls that wait, and one more, would take online."""
+        calls = self._waiting[run_id, model.name] + 1
+        return online_seconds(calls, _ASSUMED_ONLINE_S, model.concurrency)
+
     async def answer(
         self, call: BatchedCall, *, detached: bool, rescue_at: float | None
     ) -> BatchEnd:
@@ -131,13 +139,18 @@ class BatchLane:
         Raises CallWaiting once it is in a batch, where the run is detached, and GuardViolation.
         """
         self._refuse_closed()
-        gathered = self._gather(call)
-        sent = await self._until_sent(gathered, rescue_at)
-        if not isinstance(sent, TrackedBatch):
-            return sent
-        if detached:
-            raise CallWaiting(sent.id)
-        return await sent.wait(call.hash, rescue_at)
+        key = (call.run_id, call.model.name)
+        self._waiting[key] += 1
+        try:
+            gathered = self._gather(call)
+            sent = await self._until_sent(gathered, rescue_at)
+            if not isinstance(sent, TrackedBatch):
+                return sent
+            if detached:
+                raise CallWaiting(sent.id)
+            return await sent.wait(call.hash, rescue_at)
+        finally:
+            self._waiting[key] -= 1
 
     async def join(
         self,
@@ -156,7 +169,12 @@ class BatchLane:
         self._refuse_closed()
         tracked = self._track(batch_id, model, run_id)
         if not detached:
-            return await tracked.wait(call_hash, rescue_at)
+            key = (run_id, model.name)
+            self._waiting[key] += 1
+            try:
+                return await tracked.wait(call_hash, rescue_at)
+            finally:
+                self._waiting[key] -= 1
         await tracked.look_now()
         if tracked.is_over:
             return Again()
