@@ -20,7 +20,7 @@ from tierwise.cli.program import load
 WIDTH = 80
 # Verbs that a command's first line may begin with.
 VERBS = {
-    "Add", "Approve", "Check", "Compare", "Create", "Delete", "Download", "Estimate", "Explain",
+    "Add", "Approve", "Check", "Compare", "Continue", "Create", "Delete", "Download", "Estimate", "Explain",
     "Export", "Fill", "Label", "List", "Measure", "Open", "Restore", "Remove",
     "Run", "Serve",
     "Show", "Simulate", "Start", "Stop",

@@ -203,7 +203,9 @@ LEFT_OUT = {
     "train": "learns from labelled files alone, for a model that this project does not have",
     "distil": "asks a teacher as certify does, for a classifier that this project does not have",
     "up": "starts services that stay; they open no ledger",
-    "desk": "serves pages and waits; test_desk_pages.py asks an old ledger's",
+    "desk add": "asks for a password, and looks at no ledger",
+    "desk remove": "changes the password file, and looks at no ledger",
+    "desk people": "lists the password file, and looks at no ledger",
     "ui": "starts Prefect's server and waits; it opens no ledger",
 }
 

@@ -68,7 +68,7 @@ COMMANDS = (
         "resume",
         "resume:resume",
         RUN,
-        "Go on with a run whose calls are in provider batches.",
+        "Continue a run whose calls are in provider batches.",
         prefect_log="CRITICAL",
         uses_server=True,
         makes_calls=True,

@@ -34,7 +34,7 @@ def resume(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Go on with a run whose calls are in provider batches.
+    """Continue a run whose calls are in provider batches.
 
     Collects the answers that are there, takes their documents through the next steps, and submits
     what these ask: under the run's own id, budget and deadline. Ends as a detached run does, unless
