@@ -22,7 +22,13 @@ import pytest
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import Standin, unused_address
 from tierwise.orchestrate.api_password import read_password
-from tierwise.orchestrate.services import server_of, supervisor_of, worker_of
+from tierwise.orchestrate.services import (
+    desk_address,
+    desk_of,
+    server_of,
+    supervisor_of,
+    worker_of,
+)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -173,8 +179,9 @@ class House:
         self.taken, self.since = run, time.monotonic()
 
     def services(self) -> list[int | None]:
-        """The processes of the server and the worker."""
-        return [server_of(self.root).pid(), worker_of(self.root).pid()]
+        """The processes of the server, the worker and the desk."""
+        services = (server_of(self.root), worker_of(self.root), desk_of(self.root))
+        return [service.pid() for service in services]
 
     def newest(self, source: str) -> dict[str, Any]:
         """What the ledger says of the newest run over a source."""
@@ -288,6 +295,34 @@ def test_runs_from_the_command_line_go_to_the_same_server(house: House) -> None:
     assert f"http://127.0.0.1:{house.port}/runs/flow-run/" in printed
 
 
+def test_the_desk_is_up_starts_again_and_is_linked_with_the_runs(house: House) -> None:
+    """A run's page in Prefect has a link to its page at the desk, which links back."""
+    url = desk_address(house.root)
+    assert url
+    assert f"Desk: {url}/enter?token=" in house.first
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    house.wait(answers)
+    house.tierwise("run", "support_inbox")
+    links = house.post(
+        "/artifacts/filter", {"artifacts": {"key": {"any_": ["support-inbox-desk"]}}}
+    )
+    run = json.loads(house.tierwise("runs", "--json"))[0]
+    assert f"{url}/runs/{run['id']}" in str(links)
+    pid = desk_of(house.root).pid()
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    house.wait(lambda: desk_of(house.root).pid() not in (None, pid))
+    house.wait(answers)
+    log = desk_of(house.root).log.read_text()
+    assert "token" not in log
+
+
 def test_a_second_up_mends_what_died_and_leaves_the_rest(house: House) -> None:
     """The worker is there again, and so is the run that it took when it died."""
     supervisor = supervisor_of(house.root)
@@ -351,7 +386,7 @@ def test_down_waits_for_the_run_and_for_the_server_to_record_all_of_it(
     assert down.returncode == 0, err
     assert "worker: ended" in out
     assert "server: ended" in out
-    assert house.services() == [None, None]
+    assert house.services() == [None, None, None]
     assert house.newest("slow-1")["state"] == "completed"
     house.tierwise("up", "--port", house.port)
     assert house.get(f"/flow_runs/{run['id']}")["state"]["type"] == "COMPLETED"
@@ -372,7 +407,7 @@ def test_down_now_cancels_the_run_and_what_it_paid_is_on_record(house: House) ->
     assert down.returncode == 0, err
     assert f"cancelling the run {run['name']}" in err
     assert "server: ended" in out
-    assert house.services() == [None, None]
+    assert house.services() == [None, None, None]
     made, ended = house.provider.count - before, house.newest("slow-2")
     assert ended["state"] == "cancelled"
     assert made - 4 <= ended["attempts"] <= made, (
