@@ -213,6 +213,9 @@ def measure(folder: Path, writing: int) -> None:
             f"/runs/{run_id}": {},
             f"/runs/{run_id}/document": {"params": document},
             "/alerts": {},
+            "/review": {},
+            "/labels": {},
+            "/compare": {},
             "/metrics": {},
         }
         writer = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -31,7 +32,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedDesk]:
 def begun(browser: Browser) -> httpx.Response:
     page = browser.get("/compare")
     form = form_of(page, "/compare/new")
-    answer = browser.post("/compare/new", {**form, "first": "0", "second": "1"})
+    variants = re.findall(r'<option value="([^"]*)"', page.text)
+    answer = browser.post(
+        "/compare/new", {**form, "first": variants[0], "second": variants[1]}
+    )
     assert answer.status_code == 303, answer.text
     return following(browser, answer)
 

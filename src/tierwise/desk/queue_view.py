@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 from tierwise.desk.addresses import from_parameter, to_parameter
 from tierwise.desk.desk import Desk
 from tierwise.documents.places import source_of
-from tierwise.errors import Misuse
+from tierwise.errors import LedgerError, Misuse
+from tierwise.ledger import Decision
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.review.backlog import QueueFilter
 
@@ -23,7 +24,9 @@ ORDERS: Mapping[Order, str] = {
     "value": "those that settle the most documents first",
 }
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_FRESH_S = 5.0  # what runs defer meanwhile is shown after that time at the latest
+_FRESH_S = 5.0  # what runs defer meanwhile is shown after that time
+_DUTY = 20.0  # a read that takes a second is made every 20 s
+_SLOW_S = 0.2  # a read that no request waits for, but the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,35 +125,106 @@ def key_of(values: Mapping[str, Any]) -> ItemKey:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The queue as it was read: its rows, the tags of its runs, and the last decision then."""
+
+    rows: Sequence[WaitingRow]
+    tags: Mapping[str, Mapping[str, str]]
+    last: int
+    read_at: float
+    took_s: float
+
+    def is_old(self, now: float) -> bool:
+        """Return True once it is worth reading again: a slow read less often."""
+        return now - self.read_at > max(_FRESH_S, _DUTY * self.took_s)
+
+
 class QueueReader:
-    """Reads the queue once for many requests; a decision, or some seconds, make it anew."""
+    """Reads the queue once for many requests, and applies newer decisions to what was read.
+
+    What runs defer meanwhile is shown some seconds later. A slow read is made in the background.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._read_at = 0.0
-        self._last = -1
-        self._rows: Sequence[WaitingRow] = ()
-        self._tags: Mapping[str, Mapping[str, str]] = {}
+        self._read: _Read | None = None
+        self._thread: threading.Thread | None = None
 
     def rows(
         self, desk: Desk
     ) -> tuple[Sequence[WaitingRow], Mapping[str, Mapping[str, str]]]:
         """Return what waits for a person, and the tags of its runs."""
-        last = desk.ledger.reviews.last_number()
         with self._lock:
-            is_old = time.monotonic() - self._read_at > _FRESH_S
-            if last != self._last or is_old:
-                root = desk.project.root
-                rows = desk.ledger.runs.queue(lambda path: source_of(path, root))
-                # Reading a document asks nothing: there is no answer to decide about.
-                self._rows = [
-                    row for row in rows if not row.is_decided and row.question
-                ]
-                run_ids = {row.run_id for row in self._rows}
-                self._tags = desk.ledger.runs.tags_of(run_ids)
-                self._last = last
-                self._read_at = time.monotonic()
-            return self._rows, self._tags
+            read = self._read
+            if read is None or (
+                read.is_old(time.monotonic()) and read.took_s < _SLOW_S
+            ):
+                read = self._read = _read(desk)
+            elif read.is_old(time.monotonic()) and not self._is_reading():
+                self._thread = threading.Thread(
+                    target=self._read_again, args=(desk,), daemon=True
+                )
+                self._thread.start()
+        newer = desk.ledger.reviews.since(read.last)
+        rows = _still_waiting(read.rows, newer)
+        if rows is None:
+            # A decision from before the read was taken back: its item is not among the rows.
+            with self._lock:
+                read = self._read = _read(desk)
+            rows = read.rows
+        return rows, read.tags
+
+    def _is_reading(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _read_again(self, desk: Desk) -> None:
+        try:
+            read = _read(desk)
+        except LedgerError:
+            return  # the next request tries again
+        with self._lock:
+            self._read = read
+
+
+def _read(desk: Desk) -> _Read:
+    begun = time.monotonic()
+    # Before the rows: what is decided meanwhile is applied once more, which changes nothing.
+    last = desk.ledger.reviews.last_number()
+    root = desk.project.root
+    found = desk.ledger.runs.queue(lambda path: source_of(path, root))
+    rows = [row for row in found if not row.is_decided]
+    tags = desk.ledger.runs.tags_of({row.run_id for row in rows})
+    now = time.monotonic()
+    return _Read(rows, tags, last, now, now - begun)
+
+
+def _still_waiting(
+    rows: Sequence[WaitingRow], newer: Sequence[Decision]
+) -> Sequence[WaitingRow] | None:
+    """Return the rows without those that newer decisions are about; None where one is missing."""
+    if not newer:
+        return rows
+    of_outcomes: dict[ItemKey, Decision] = {}
+    of_texts: dict[tuple[str | None, str], Decision] = {}
+    for decision in newer:
+        key = ItemKey(decision.run_id, decision.document_id, decision.step)
+        of_outcomes[key] = decision
+        if decision.question is not None:
+            of_texts[decision.question, decision.document_hash] = decision
+    keys = {ItemKey.of(row) for row in rows}
+    for key, decision in of_outcomes.items():
+        if decision.decision == "reopened" and key not in keys:
+            return None
+
+    def waits(row: WaitingRow) -> bool:
+        found = (
+            of_outcomes.get(ItemKey.of(row)),
+            of_texts.get((row.question, row.document_hash)),
+        )
+        return all(each is None or each.decision == "reopened" for each in found)
+
+    return [row for row in rows if waits(row)]
 
 
 @dataclass(frozen=True, kw_only=True)

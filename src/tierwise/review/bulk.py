@@ -38,6 +38,15 @@ class BulkDone:
     repeated: bool = False
 
 
+def refuse_too_many(rows: Sequence[WaitingRow]) -> None:
+    """Raise Misuse for more items than one action may have."""
+    if len(rows) > MOST_AT_ONCE:
+        raise Misuse(
+            f"{len(rows)} items are too many for one action (at most {MOST_AT_ONCE}); "
+            "select fewer, such as by their step"
+        )
+
+
 def decide(
     ledger: Ledger,
     rows: Sequence[WaitingRow],
@@ -53,11 +62,7 @@ def decide(
     """
     if not rows:
         raise Misuse("nothing waits that fits this selection")
-    if len(rows) > MOST_AT_ONCE:
-        raise Misuse(
-            f"{len(rows)} items are too many for one action (at most {MOST_AT_ONCE}); "
-            "select fewer, such as by their step"
-        )
+    refuse_too_many(rows)
     decisions: list[Decision] = []
     without_answer: list[str] = []
     for row in rows:

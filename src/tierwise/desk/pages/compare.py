@@ -44,9 +44,7 @@ def new_comparison(desk: TheDesk, request: Request, person: Reviewer) -> Respons
     """Begin a comparison of two variants of a step."""
     form = request.state.form
     step = str(form.get("step") or "")
-    known = dict(
-        enumerate(v for v, _ in desk.ledger.comparisons.variants().get(step, ()))
-    )
+    known = {variant.name: variant for variant, _ in _variants(desk).get(step, ())}
     first = _chosen(known, form.get("first"))
     second = _chosen(known, form.get("second"))
     comparison = desk.ledger.comparisons.create(step, first, second, person.name)
@@ -173,7 +171,7 @@ def _overview(
         "compare.html.j2",
         status,
         comparisons=comparisons,
-        variants=desk.ledger.comparisons.variants(),
+        variants=_variants(desk),
         notice=notice,
     )
 
@@ -219,6 +217,11 @@ def _pair_page(
         request_id=uuid.uuid4().hex,
         undo_id=uuid.uuid4().hex,
     )
+
+
+def _variants(desk: Desk) -> Mapping[str, list[tuple[Variant, int]]]:
+    """Return what can be compared: read from all attempts, so kept for a while."""
+    return desk.kept.get("variants", desk.ledger.comparisons.variants)
 
 
 def _pairs(desk: Desk, comparison: Comparison) -> list[Pair]:
@@ -294,11 +297,11 @@ def _golden_rows(desk: Desk, comparison: Comparison) -> list[ComparedRow]:
     return rows
 
 
-def _chosen(known: Mapping[int, Variant], number: Any) -> Variant:
-    text = str(number or "")
-    if not text.isdecimal() or int(text) not in known:
+def _chosen(known: Mapping[str, Variant], name: Any) -> Variant:
+    variant = known.get(str(name or ""))
+    if variant is None:
         raise Misuse("choose two models or prompts of one step")
-    return known[int(text)]
+    return variant
 
 
 def _to(path: str, values: Mapping[str, str]) -> RedirectResponse:

@@ -33,6 +33,7 @@ from tierwise.desk.queue_view import (
 from tierwise.errors import DecidedMeanwhile, Misuse, UnknownName
 from tierwise.ledger import Decision
 from tierwise.ledger.people.decisions import Version
+from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.records import Verdict, highest
 from tierwise.review import bulk
 from tierwise.review.queue import (
@@ -176,9 +177,8 @@ def decide_many(desk: TheDesk, request: Request, person: Reviewer) -> Response:
         raise Misuse("choose what to do with all of these")
     view = _queue(desk, request, selection)
     rows = existing(view.rows, float(form.get("shown_at") or 0))
-    rows = [
-        row for row in rows if _may_see_all(desk, person, row.run_id, row.document_id)
-    ]
+    bulk.refuse_too_many(rows)
+    rows = _visible(desk, person, rows)
     by = By(
         person.name,
         str(form.get("note") or "").strip(),
@@ -346,14 +346,25 @@ def _text(desk: Desk, item: ReviewItem) -> str | None:
 
 def _sensitivity(desk: Desk, item: ReviewItem) -> Any:
     """Return the strictest level of a document: what is derived from it is as sensitive."""
-    rows = desk.ledger.runs.outcomes(item.run_id, item.document_id)
-    return highest(*(row.outcome.sensitivity for row in rows))
+    levels = desk.ledger.reviews.levels(item.run_id, [item.document_id])
+    return highest(item.outcome.sensitivity, *levels[item.document_id])
 
 
-def _may_see_all(desk: Desk, person: Person, run_id: str, document_id: str) -> bool:
-    rows = desk.ledger.runs.outcomes(run_id, document_id)
-    levels = [row.outcome.sensitivity for row in rows]
-    return all(desk.access.may_see(person, level) for level in levels)
+def _visible(
+    desk: Desk, person: Person, rows: Sequence[WaitingRow]
+) -> list[WaitingRow]:
+    """Return the rows of documents that a person may read."""
+    of_runs: dict[str, list[WaitingRow]] = {}
+    for row in rows:
+        of_runs.setdefault(row.run_id, []).append(row)
+    visible: set[ItemKey] = set()
+    for run_id, of_run in of_runs.items():
+        levels = desk.ledger.reviews.levels(run_id, (row.document_id for row in of_run))
+        for row in of_run:
+            of_row = levels[row.document_id]
+            if all(desk.access.may_see(person, level) for level in of_row):
+                visible.add(ItemKey.of(row))
+    return [row for row in rows if ItemKey.of(row) in visible]
 
 
 def _require_sight(desk: Desk, person: Person, item: ReviewItem) -> None:

@@ -28,7 +28,7 @@ from tierwise.ledger.people.decisions import (
 from tierwise.ledger.rows import outcome_of
 from tierwise.ledger.tables import OutcomeRecord, QuestionRecord, ReviewRecord
 from tierwise.ledger.upserts import insert_into
-from tierwise.records import Outcome
+from tierwise.records import Outcome, Sensitivity
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -157,6 +157,32 @@ class Reviews:
         """Return a person's last action that can be taken back; None without one."""
         with self._database.reading() as connection:
             return last_request(connection, by)
+
+    @outlasts_outages
+    def since(self, number: int) -> list[Decision]:
+        """Return the decisions after one with this number, comments left out."""
+        r = ReviewRecord
+        return self._decisions(
+            select(r.__table__).where(r.seq > number, IS_DECISION).order_by(r.seq)
+        )
+
+    @outlasts_outages
+    def levels(
+        self, run_id: str, document_ids: Iterable[str]
+    ) -> dict[str, set[Sensitivity]]:
+        """Return the sensitivities of documents of a run, over all steps."""
+        o = OutcomeRecord
+        wanted = sorted(set(document_ids))
+        found: dict[str, set[Sensitivity]] = {name: set() for name in wanted}
+        with self._database.reading() as connection:
+            for start in range(0, len(wanted), 500):
+                query = select(o.document_id, o.sensitivity).where(
+                    o.run_id == run_id,
+                    o.document_id.in_(wanted[start : start + 500]),
+                )
+                for row in connection.execute(query):
+                    found[row.document_id].add(row.sensitivity)
+        return found
 
     @outlasts_outages
     def last_number(self) -> int:
