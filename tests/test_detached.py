@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from tests.kit.batch_standin import BatchStandin, StandinPrice
 from tests.kit.batched import batched_project
 from tests.kit.terminal import Done, Terminal
+from tierwise.ledger import Ledger
+from tierwise.ledger.tables import Run as RunRecord
+from tierwise.orchestrate import resuming
 from tierwise.policy.catalog import Catalog
 from tierwise.project import Project
 from tierwise.records import Attempt
@@ -65,8 +69,6 @@ def open_batches(terminal: Terminal, project: Path) -> list[dict[str, Any]]:
 
 
 def attempts(project: Path, run_id: str) -> list[Attempt]:
-    from tierwise.ledger import Ledger
-
     of_project = Project(project)
     with Ledger.open(of_project.ledger_url, root=project) as ledger:
         return list(ledger.runs.attempts(run_id))
@@ -154,8 +156,6 @@ def test_a_cancelled_batch_is_asked_again(
 
 
 def test_progress_in_words(terminal: Terminal, project: Path) -> None:
-    from tierwise.ledger import Ledger
-
     run_id = run(terminal, project)["run"]["id"]
     of_project = Project(project)
     with Ledger.open(of_project.ledger_url, root=project) as ledger:
@@ -198,3 +198,68 @@ def test_check_warns_of_a_route_to_batches_that_a_model_does_not_have(
     lines = catalog.read_text().splitlines(keepends=True)
     catalog.write_text("".join(line for line in lines if "batch:" not in line))
     assert "no batches" in terminal("check", "--json", cwd=project).out
+
+
+def test_a_run_goes_on_by_itself_once_a_batch_is_over_or_its_deadline_is_near(
+    terminal: Terminal,
+    project: Path,
+    provider: BatchStandin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resuming, "_LOOKS_EVERY_S", 0.0)
+    of_project = Project(project)
+    run_id = run(terminal, project)["run"]["id"]
+    assert resuming.ready_runs(of_project) == []
+    soon = time.time() + 6 * 3600 - 200
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: soon)
+        assert resuming.ready_runs(of_project) == [run_id]
+
+    provider.finish()
+    assert resuming.ready_runs(of_project) == [run_id]
+    said: list[str] = []
+    begun: list[str] = []
+
+    class Process:
+        def poll(self) -> int | None:
+            return 3
+
+    def begin(_: resuming.Resuming, ready: str) -> Process:
+        begun.append(ready)
+        return Process()
+
+    monkeypatch.setattr(resuming.Resuming, "_begin", begin)
+    watch = resuming.Resuming(of_project, said.append)
+    watch.look()
+    assert (begun, said) == ([run_id], [])
+    watch.look()
+    assert len(said) == 1
+    assert begun == [run_id, run_id]
+
+
+def test_a_run_that_is_resumed_late_does_not_miss_its_deadline(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    """Its batch hangs; the deadline of 4 minutes is in danger 2 minutes before it."""
+    done = terminal(
+        *("run", "two_steps", "--within", "4min", "--transport", "batch"),
+        *("--detach", "--json"),
+        cwd=project,
+    )
+    assert done.code == 3, done.err
+    # At its resumption, less is left than a further batch could take: it waits, and goes online.
+    with Ledger.open(Project(project).ledger_url, root=project) as ledger:
+        run_id = summary_of(done)["run"]["id"]
+        earlier = time.time() - 175
+        database = ledger._database
+        with database.writing() as connection:
+            connection.execute(
+                update(RunRecord)
+                .where(RunRecord.id == run_id)
+                .values(started_at=earlier)
+            )
+    resumed = terminal("resume", "--json", cwd=project)
+    assert resumed.code == 0, resumed.err
+    assert summary_of(resumed)["run"]["id"] == run_id
+    made = attempts(project, run_id)
+    assert {attempt.transport for attempt in made} == {"online"}

@@ -47,16 +47,22 @@ def main() -> None:
 
 
 def _look(project: Project) -> Callable[[], None]:
-    """Return a function that ends dead runs; a failure is said once until it is over."""
+    """Return a function that ends dead runs and resumes those whose batches are over.
+
+    A failure is said once until it is over.
+    """
     from tierwise.orchestrate.recovery import Recovery
+    from tierwise.orchestrate.resuming import Resuming
 
     recovery = Recovery(project)
+    resuming = Resuming(project, _say)
     said: set[str] = set()
 
     def look() -> None:
         try:
             for recovered in recovery.look():
                 _say(recovered.line)
+            resuming.look()
             said.clear()
         except Exception as error:  # noqa: BLE001 - the server or the ledger may be away
             problem = (

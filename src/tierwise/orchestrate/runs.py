@@ -59,11 +59,14 @@ from tierwise.orchestrate.run_options import recorded_parameters
 from tierwise.orchestrate.server import wait_until_recorded
 from tierwise.orchestrate.services import desk_address
 from tierwise.plan import take_plan
-from tierwise.policy.transport import TransportSetting
+from tierwise.policy.transport import TransportSetting, rescue_at
 from tierwise.records import Batch, Order
 from tierwise.report import RunSummary, summarize_run
 from tierwise.report.causes import by_cause, command_to_resume
 from tierwise.text.amounts import plural
+
+# A run that is resumed so shortly before its deadline is in danger waits for its batches.
+_EARLY_S = 120.0
 
 
 class Run:
@@ -290,11 +293,16 @@ def _start(
     if continues is None and options.detach and flow and STATE.dry_run is None:
         continues = runner.ledger.detached.same(flow, on_record)
     deadline = None
+    detached = options.detach
     if options.within is not None:
         began = time.time()
         if continues:
             began = runner.ledger.runs.resolve(continues).started_at
         deadline = began + options.within.total_seconds()
+    if continues and detached and deadline is not None:
+        # Nobody but this process moves calls online in time.
+        steps = len(runner.ledger.runs.outcome_counts(continues))
+        detached = time.time() < rescue_at(deadline, steps) - _EARLY_S
     plan = None
     if flow:
         texts = {name: str(value) for name, value in parameters.items()}
@@ -312,7 +320,7 @@ def _start(
         plan=plan,
         ask=ask_by_pausing() if flow_run_id else None,
         transport=options.transport,
-        detached=options.detach,
+        detached=detached,
         continues=continues,
     )
 
