@@ -21,12 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 from tests.kit.batch_standin import BatchStandin, StandinBatch, StandinPrice
 from tests.kit.clock import FastClock
 from tests.kit.projects import make_project, model
 from tests.kit.steps import CLASSIFY, TEXT
 from tierwise.engine import Engine
+from tierwise.ledger.batches import ItemState
 from tierwise.project import Project
 from tierwise.records import Attempt, Batch, Document
 from tierwise.steps.step import Step
@@ -54,19 +56,20 @@ class Result:
             (attempt.cost or Decimal(0) for attempt in self.attempts), Decimal(0)
         )
 
-    @property
-    def best(self) -> Decimal:
-        """USD without what was paid twice."""
-        used: dict[tuple[str, str], Attempt] = {}
+    def best(self, hung: set[str]) -> Decimal:
+        """USD if each turnaround had been known before: see the page's head.
+
+        `hung` are the calls that a batch did not answer in time.
+        """
+        total = Decimal(0)
         for attempt in self.attempts:
-            key = (attempt.document_id, attempt.step)
-            if attempt.error is None and not attempt.reused:
-                # Of two that were paid, the cheaper one would have been enough.
-                other = used.get(key)
-                if other is None or (attempt.cost or 0) < (other.cost or 0):
-                    used[key] = attempt
-        costs = [attempt.cost or Decimal(0) for attempt in used.values()]
-        return sum(costs, Decimal(0))
+            cost = attempt.cost or Decimal(0)
+            at_half = cost if attempt.transport == "batch" else cost / 2
+            is_hung = attempt.call_hash in hung
+            if is_hung and attempt.transport == "batch":
+                continue  # its late answer, which nobody would have paid
+            total += 2 * at_half if is_hung else at_half
+        return total
 
 
 def turnaround(
@@ -152,15 +155,23 @@ def main() -> None:
             ]
             results = [future.result() for future in futures]
             sent = engine.ledger.batches.newest(100_000)
+            hung = {
+                item.call_hash
+                for row in sent
+                if row.state != "ended"
+                for item in engine.ledger.batches.items(row.id, get_args(ItemState))
+            }
         billed = standin.billed / 1_000_000
-    describe(results, billed, [row.state for row in sent])
+    describe(results, billed, [row.state for row in sent], hung)
 
 
-def describe(results: list[Result], billed: Decimal, states: list[str]) -> None:
+def describe(
+    results: list[Result], billed: Decimal, states: list[str], hung: set[str]
+) -> None:
     """Print the figures, and fail where a deadline was missed or a bill is wrong."""
     met = [result for result in results if result.seconds_left >= 0]
     paid = sum((result.paid for result in results), Decimal(0))
-    best = sum((result.best for result in results), Decimal(0))
+    best = sum((result.best(hung) for result in results), Decimal(0))
     attempts = [attempt for result in results for attempt in result.attempts]
     in_batches = sum(attempt.transport == "batch" for attempt in attempts)
     least = min(result.seconds_left for result in results)
@@ -168,7 +179,10 @@ def describe(results: list[Result], billed: Decimal, states: list[str]) -> None:
     print(
         f"deadlines met: {len(met)} of {len(results)}, the closest with {least:.0f} s"
     )
-    print(f"calls: {len(attempts):,}, of which in batches {in_batches:,}")
+    print(
+        f"calls: {len(attempts):,}, of which in batches {in_batches:,}; "
+        f"their batch hung: {len(hung):,}"
+    )
     print(f"batches by their end: {counts}")
     print(f"paid {paid:.6f} USD, best possible {best:.6f} USD: {paid / best:.3f}")
     print(f"invoice {billed:.6f} USD")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
 from tests.kit.batch_standin import BatchStandin, StandinPrice
 from tests.kit.batched import batched_project
 from tests.kit.terminal import Done, Terminal
 from tierwise.ledger import Ledger
-from tierwise.ledger.tables import Run as RunRecord
 from tierwise.orchestrate import resuming
 from tierwise.policy.catalog import Catalog
 from tierwise.project import Project
@@ -248,16 +248,11 @@ def test_a_run_that_is_resumed_late_does_not_miss_its_deadline(
     )
     assert done.code == 3, done.err
     # At its resumption, less is left than a further batch could take: it waits, and goes online.
-    with Ledger.open(Project(project).ledger_url, root=project) as ledger:
-        run_id = summary_of(done)["run"]["id"]
-        earlier = time.time() - 175
-        database = ledger._database
-        with database.writing() as connection:
-            connection.execute(
-                update(RunRecord)
-                .where(RunRecord.id == run_id)
-                .values(started_at=earlier)
-            )
+    run_id = summary_of(done)["run"]["id"]
+    with closing(sqlite3.connect(project / ".tierwise" / "ledger.db")) as database:
+        change = "UPDATE runs SET started_at = ? WHERE id = ?"
+        database.execute(change, (time.time() - 175, run_id))
+        database.commit()
     resumed = terminal("resume", "--json", cwd=project)
     assert resumed.code == 0, resumed.err
     assert summary_of(resumed)["run"]["id"] == run_id
