@@ -90,6 +90,8 @@ def test_scans_photographs_and_faxes_are_read_page_by_page(
     for document in read_pages.values():
         assert not document.outcomes
         assert "incomplete" not in document.metadata
+        assert 0.8 < float(document.metadata["ocr_confidence"]) <= 1
+    assert read_pages["mixed.pdf"].metadata["ocr"] == "page 2"
 
 
 @needs_ocr

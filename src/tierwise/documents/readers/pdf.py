@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING
 
 from tierwise.documents.readers import time_limit
 from tierwise.documents.readers.page_numbers import pages_named
-from tierwise.documents.readers.pages.page_text import PageText, page_text
+from tierwise.documents.readers.pages.page_text import (
+    PageText,
+    describe_recognition,
+    page_text,
+)
 from tierwise.documents.readers.pages.pictures import LOOK
 from tierwise.documents.readers.pages.recognizer import Recognizer, missing_remedy
 from tierwise.documents.readers.pages.rendering import MOST_PAGES, PdfPages
@@ -76,7 +80,8 @@ def read_pdf(data: bytes, recognizer: Recognizer | None = None) -> Extracted:
     if parts.is_xfa:
         unread_pages.append("the XFA form is not read")
         remedies.append(_PRINT)
-    metadata: dict[str, str] = {}
+    pages = _placed(text, recognized)
+    metadata = describe_recognition(pages)
     if parts.files:
         names = ", ".join(parts.files)
         metadata["attachments"] = names
@@ -92,7 +97,7 @@ def read_pdf(data: bytes, recognizer: Recognizer | None = None) -> Extracted:
         unread=tuple(unread),
         unread_pages=tuple(unread_pages),
         remedy=" and ".join(remedies),
-        pages=_placed(text, recognized),
+        pages=pages,
         page_total=len(surveyed.pages),
     )
 

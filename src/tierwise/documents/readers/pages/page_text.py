@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tierwise.documents.readers.page_numbers import pages_named
 from tierwise.documents.readers.pages.reading_order import (
     Point,
     Quad,
@@ -153,6 +154,18 @@ def _turned_back(across: float, down: float, turn: int) -> Point:
     if turn == 270:
         return 1 - down, across
     return across, down
+
+
+def describe_recognition(pages: Sequence[PageWords]) -> dict[str, str]:
+    """Return the metadata of a document that was recognized: which pages, and how surely."""
+    if not pages:
+        return {}
+    letters = sum(page.end - page.start for page in pages)
+    certain = sum(page.confidence * (page.end - page.start) for page in pages)
+    return {
+        "ocr": pages_named([page.page for page in pages]),
+        "ocr_confidence": f"{certain / max(letters, 1):.2f}",
+    }
 
 
 def joined(pages: Sequence[PageText]) -> tuple[str, tuple[PageWords, ...]]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from tierwise.documents.readers import time_limit
 from tierwise.documents.readers.page_numbers import pages_named
-from tierwise.documents.readers.pages.page_text import PageText, joined, page_text
+from tierwise.documents.readers.pages.page_text import (
+    PageText,
+    describe_recognition,
+    joined,
+    page_text,
+)
 from tierwise.documents.readers.pages.recognizer import Recognizer, missing_remedy
 from tierwise.documents.readers.pages.rendering import (
     MOST_PAGES,
@@ -55,6 +60,7 @@ def read_picture(data: bytes, recognizer: Recognizer | None = None) -> Extracted
         unread.append("the moving picture after its first frame")
     return Extracted(
         text,
+        describe_recognition(pages),
         unread=tuple(unread),
         unread_pages=tuple(unread_pages),
         remedy=LOOK,
