@@ -258,8 +258,7 @@ def test_a_document_and_its_copies_are_deleted_from_all_runs(
             engine.ledger,
             find_item(engine.ledger, first, "a.txt"),
             answer,
-            by="ada",
-            note=f"{PRIVATE} called",
+            by=By("ada", f"{PRIVATE} called"),
         )
     before = figures(url, project, first)
     name = DOCUMENTS[0].hash[:16] if by_hash else "a.txt"
