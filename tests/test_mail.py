@@ -32,7 +32,7 @@ from tierwise.documents.readers.settings import ReadingSettings, Request
 from tierwise.errors import DocumentError
 from tierwise.records import Document
 
-# Attachments as documents of their own are in test_attachments.py.
+# Attachments as documents of their own are in test_archives.py.
 NAMES_ALONE = Request(".eml", settings=ReadingSettings(attachments="names"))
 SUBJECT = "Subject: Order 7\n\n"
 LAMP = "The lamp is late."
