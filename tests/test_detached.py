@@ -258,3 +258,21 @@ def test_a_run_that_is_resumed_late_does_not_miss_its_deadline(
     assert summary_of(resumed)["run"]["id"] == run_id
     made = attempts(project, run_id)
     assert {attempt.transport for attempt in made} == {"online"}
+
+
+def test_a_stopped_run_is_continued_in_a_new_run_and_stays_sealed(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    """Its calls are at the provider, and are neither sent again nor added to its records."""
+    first = run(terminal, project)["run"]["id"]
+    of_project = Project(project)
+    with Ledger.open(of_project.ledger_url, root=project) as ledger:
+        ledger.finish_run(first, "cancelled")
+    provider.finish()
+    for code in (3, 0):
+        resumed = terminal("resume", first, "--json", cwd=project)
+        assert resumed.code == code, resumed.err
+        assert summary_of(resumed)["run"]["id"] != first
+        provider.finish()
+    assert len(provider.batches) == 2
+    assert terminal("audit", "verify", cwd=project).code == 0

@@ -90,7 +90,7 @@ def test_a_detached_run_goes_on_under_its_own_id_budget_and_tags(
     assert summarize_run(engine.ledger.runs, first.id).exit_code == 0
 
 
-def test_only_a_run_that_is_not_complete_is_resumed(engine: Engine) -> None:
+def test_only_a_run_that_has_not_ended_is_resumed(engine: Engine) -> None:
     complete = engine.start_run("inbox")
     engine.finish_run(complete, "completed")
     under_way = engine.start_run("inbox")
@@ -98,11 +98,18 @@ def test_only_a_run_that_is_not_complete_is_resumed(engine: Engine) -> None:
         with pytest.raises(Misuse):
             engine.start_run("inbox", continues=run.id)
     engine.finish_run(under_way, "cancelled")
-    again = engine.start_run("inbox", continues=under_way.id)
-    # One process resumes a run, and not two.
+    # Its records are sealed: the audit would call what is added to them a change.
     with pytest.raises(Misuse):
         engine.start_run("inbox", continues=under_way.id)
+    assert engine.ledger.seals.is_sound(under_way.id)
+    detached = engine.start_run("inbox", detached=True)
+    engine.finish_run(detached, "detached")
+    again = engine.start_run("inbox", continues=detached.id)
+    # One process resumes a run, and not two.
+    with pytest.raises(Misuse):
+        engine.start_run("inbox", continues=detached.id)
     engine.finish_run(again, "completed")
+    assert engine.ledger.seals.is_sound(detached.id)
 
 
 # ---- a document that waits

@@ -236,6 +236,8 @@ class BatchLane:
         if tracked is None or tracked.is_over:
             tracked = self._new_tracked(batch_id, model, run_id)
             self._tracked[batch_id] = tracked
+        # The run that began the batch may have ended since, in this very process.
+        tracked.run_id = run_id
         tracked.start()
         return tracked
 

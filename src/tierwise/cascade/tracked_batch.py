@@ -84,11 +84,14 @@ class TrackedBatch:
         poll: PollTimes,
         on_refused: Callable[[CallError, int], None],
     ) -> None:
-        """`run_id` is the run that collects; `on_refused` learns why a batch was not taken."""
+        """`run_id` is the run that collects, the newest of this process that wants the batch.
+
+        `on_refused` learns why a batch was not taken.
+        """
         self.id = batch_id
         self.model = model
         self.looked = asyncio.Event()  # at least once
-        self._run_id = run_id
+        self.run_id = run_id
         self._door = door
         self._ledger = ledger
         self._clock = clock
@@ -391,10 +394,10 @@ class TrackedBatch:
         self._end(item.call_hash, Settled(attempt, result))
 
     async def _run_to_record_in(self, item: BatchItemRow) -> str:
-        if item.run_id == self._run_id:
+        if item.run_id == self.run_id:
             return item.run_id
         return await asyncio.to_thread(
-            self._ledger.batches.run_to_record_in, item.run_id, self._run_id
+            self._ledger.batches.run_to_record_in, item.run_id, self.run_id
         )
 
     async def _unanswered(self, item: BatchItemRow, error: CallError) -> None:

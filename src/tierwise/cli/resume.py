@@ -38,8 +38,9 @@ def resume(
 
     Collects the answers that are there, takes their documents through the next steps, and submits
     what these ask: under the run's own id, budget and deadline. Ends as a detached run does, unless
-    `--wait` is given. A run that was stopped, or that failed, is resumed as well: whatever it paid
-    or sent is not sent again.
+    `--wait` is given. A run that was stopped, failed or crashed has ended, and its records are
+    sealed: a new run with its parameters continues its work. Nothing that was paid or sent is sent
+    again.
 
     Exit codes are those of `tierwise run`: 3 while documents wait for batches.
     """
@@ -70,9 +71,13 @@ def resume(
     # How it was begun does not say how it goes on: a person may wait now.
     if "detach" in known:
         parameters["detach"] = not wait
-    options = replace(options, detach=not wait, continues=before.id)
+    # A run that has ended is sealed, so that it takes no further records.
+    is_over = before.state not in ("detached", "running")
+    continues = None if is_over else before.id
+    options = replace(options, detach=not wait, continues=continues)
     check_parameters(function, parameters)
-    typer.echo(f"going on with run {before.id} of {before.flow}", err=True)
+    how = ", which has ended, in a new run" if is_over else ""
+    typer.echo(f"continuing run {before.id} of {before.flow}{how}", err=True)
     summary = run_flow(
         function, parameters, server=server, fresh=False, options=options
     )

@@ -9,7 +9,7 @@ from sqlalchemy import and_, or_, select, update
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.leases import is_over
 from tierwise.ledger.outage import outlasts_outages
-from tierwise.ledger.rows import RESUMABLE, Row
+from tierwise.ledger.rows import Row
 from tierwise.ledger.tables import Run
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class DetachedRuns:
         flow_run_name: str | None,
         lease: Row,
     ) -> None:
-        """Begin a run again that ended before its documents were done, for this process alone.
+        """Begin a detached run again, or one whose process died just now, for this process alone.
 
-        `lease` is the owner and the end of its lease. Raises Misuse for a run that is complete or
-        under way elsewhere.
+        `lease` is the owner and the end of its lease. Raises Misuse for a run that has ended, whose
+        records are sealed, and for one that is under way elsewhere.
         """
         now = self._database.lease_time()
         with self._database.writing() as connection:
@@ -71,10 +71,10 @@ class DetachedRuns:
             is_dead = row.state == "running" and is_over(
                 row.owner, row.lease_until, now
             )
-            if row.state not in RESUMABLE and not is_dead:
+            if row.state != "detached" and not is_dead:
                 what = "is under way in another process"
                 if row.state != "running":
-                    what = "is complete; nothing is left to resume"
+                    what = f"has ended ({row.state}), and its records are sealed"
                 raise Misuse(f"run {run_id} {what}")
             # Of two processes that saw the same state, the second changes no row.
             unchanged = and_(

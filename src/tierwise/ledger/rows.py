@@ -33,8 +33,6 @@ Row = dict[str, Any]
 RunState = Literal["completed", "waiting", "failed", "cancelled", "detached"]
 # The ends of a run that went through all of its documents.
 WENT_THROUGH: tuple[RunState, ...] = ("completed", "waiting")
-# The states of runs that `tierwise resume` goes on with.
-RESUMABLE = ("detached", "cancelled", "failed", "crashed")
 
 _TOKENS = (
     "prompt_tokens",

@@ -217,9 +217,9 @@ class Ledger:
     def reopen_run(
         self, run_id: str, *, flow_run_id: str | None, flow_run_name: str | None
     ) -> None:
-        """Begin a run again, under its own id, that ended before its documents were done.
+        """Begin a detached run again, under its own id.
 
-        Raises Misuse for a run that is complete or under way elsewhere.
+        Raises Misuse for a run that has ended or is under way elsewhere.
         """
         self._write_left_behind()
         lease = self._leases.begin(run_id)
