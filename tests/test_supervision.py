@@ -23,7 +23,7 @@ from tests.kit.standin import unused_address
 from tierwise.cli.server_address import address_for
 from tierwise.errors import Misuse
 from tierwise.ledger import Ledger, RunInfo
-from tierwise.ledger.processes import is_dead, new_process_identity
+from tierwise.ledger.processes import gathering, is_dead, new_process_identity
 from tierwise.orchestrate import lease_storage, log_rotation, supervision
 from tierwise.orchestrate.ports import is_taken, listener
 from tierwise.orchestrate.services import (
@@ -271,6 +271,21 @@ def test_an_owner_whose_number_another_process_has_is_dead() -> None:
     assert is_dead(" ".join([*words[:3], "1"]))
     # Owners of older versions have no start.
     assert not is_dead(" ".join(words[:3]))
+
+
+def test_a_claim_of_an_owner_whose_number_another_process_has_is_dead() -> None:
+    """Its calls are free at once, those that it gathered for a batch too."""
+    owner = new_process_identity()
+    words = owner.split(" ")
+    reused = " ".join([*words[:3], "1"])
+    for number in (1, 12):
+        claim = f"{owner} {number}"
+        of_reused = f"{reused} {number}"
+        assert not is_dead(claim)
+        assert not is_dead(gathering(claim))
+        assert is_dead(of_reused)
+        assert is_dead(gathering(of_reused))
+    assert not is_dead(gathering(" ".join(words[:3])))
 
 
 class Leases:

@@ -147,8 +147,10 @@ def _stat(pid: str) -> list[str]:
 
 def _start_in(owner: str) -> str | None:
     """Return the start in an owner's name; those of older versions have none."""
+    # A claim has further words: its number, and whether it is gathered for a batch.
     words = owner.split(" ")
-    return words[3] if len(words) == 4 else None
+    has_start = len(words) > 3 and words[3].isdecimal()
+    return words[3] if has_start else None
 
 
 @cache
