@@ -369,7 +369,8 @@ def shape_of(html: str) -> Counter[Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.txt", "ä b&c.txt", "=x", "a/b//c#1?d=e", "\ud800.txt", "="]
+    "name",
+    ["a.txt", "ä b&c.txt", "=x", "a/b//c#1?d=e", "\ud800.txt", "=", "a\x00\r\u202eb"],
 )
 def test_every_id_has_an_address(name: str) -> None:
     assert from_parameter(to_parameter(name)) == name

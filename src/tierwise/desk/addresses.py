@@ -6,6 +6,8 @@ import base64
 import binascii
 from urllib.parse import quote
 
+from tierwise.text.escape import escape_control
+
 _MARK = "="
 
 
@@ -22,11 +24,12 @@ def document_path(run_id: str, document_id: str) -> str:
 
 
 def to_parameter(text: str) -> str:
-    """Return an id as the value of a parameter: itself, or coded where no address can have it.
+    """Return an id as the value of a parameter: itself, or coded where it cannot be one.
 
-    A file's name may have half characters, which no UTF-8 text has.
+    A file's name may have half characters, which no UTF-8 text has, and control characters, which
+    a page spells out: a form would send another id back.
     """
-    is_plain = not text.startswith(_MARK)
+    is_plain = not text.startswith(_MARK) and escape_control(text) == text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -165,7 +165,7 @@ def _read(name: str, node: Mapping[str, Any], text: str, is_optional: bool) -> A
         return [line.strip() for line in text.split("\n") if line.strip()]
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Misuse(f"{name}: this is no JSON: {error}") from None
 
 

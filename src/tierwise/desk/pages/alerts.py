@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from tierwise.desk.access import Reviewer, Viewer
 from tierwise.desk.acknowledged import Acknowledged
+from tierwise.desk.addresses import from_parameter
 from tierwise.desk.alert_facts import current_alerts
 from tierwise.desk.desk import TheDesk
 
@@ -46,7 +47,7 @@ def alerts_page(desk: TheDesk, request: Request, person: Viewer) -> Response:
 def acknowledge(desk: TheDesk, request: Request, person: Reviewer) -> Response:
     """Note that a person sees to an alert."""
     now = time.time()
-    alert_id = str(request.state.form.get("alert", ""))
+    alert_id = from_parameter(str(request.state.form.get("alert", "")))
     present = {alert.id for alert in current_alerts(desk, now)}
     if alert_id not in present:
         raise HTTPException(404, "this alert is over")

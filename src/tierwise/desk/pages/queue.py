@@ -176,14 +176,15 @@ def decide_many(desk: TheDesk, request: Request, person: Reviewer) -> Response:
     if word not in _BULK_WORDS:
         raise Misuse("choose what to do with all of these")
     view = _queue(desk, request, selection)
-    rows = existing(view.rows, float(form.get("shown_at") or 0))
+    shown_at, seen = _as_shown(form)
+    rows = existing(view.rows, shown_at)
     bulk.refuse_too_many(rows)
     rows = _visible(desk, person, rows)
     by = By(
         person.name,
         str(form.get("note") or "").strip(),
         request=_request_id(form),
-        seen=Version(int(form.get("seen") or 0)).text,
+        seen=Version(seen).text,
     )
     done = bulk.decide(
         desk.ledger,
@@ -382,6 +383,14 @@ def _queue(desk: Desk, request: Request, selection: Selection) -> QueueView:
 
 def _request_id(form: Mapping[str, Any]) -> str:
     return str(form.get("request") or uuid.uuid4().hex)[:80]
+
+
+def _as_shown(form: Mapping[str, Any]) -> tuple[float, int]:
+    """Return when a list was shown, and the last decision then. Raises Misuse."""
+    try:
+        return float(form.get("shown_at") or 0), int(form.get("seen") or 0)
+    except ValueError:
+        raise Misuse("the form is not as the page made it; load it again") from None
 
 
 def _notice(desk: Desk, request: Request, person: Person) -> Notice | None:
