@@ -27,7 +27,7 @@ from tests.kit.batch_runs import (
 from tests.kit.batch_standin import BatchStandin
 from tests.kit.ledgers import migrated_url
 from tests.kit.projects import PRICE
-from tests.kit.standin import Request
+from tests.kit.standin import Fault, Request, status
 from tests.kit.steps import CLASSIFY, LABELS
 from tierwise.cascade import attempts
 from tierwise.engine import Engine
@@ -326,3 +326,47 @@ def test_two_processes_with_the_same_documents_pay_them_once(
     assert set(provider.billed_items().values()) == {1}
     with opened(root) as engine:
         assert micros(engine) == provider.billed
+
+
+def test_an_item_that_failed_is_not_asked_again_by_each_start(
+    provider: BatchStandin, root: Path
+) -> None:
+    """The provider refuses one request of the small model for good: it escalates once."""
+
+    def refused_once(request: Request) -> str | Fault:
+        if "number 1 of" in request.document and request.model == "small":
+            return status(400, "ordered fault")
+        return answer(request)
+
+    provider.answer(refused_once)
+    provider.turnaround_s = DAY_S
+    run_id = None
+    for _ in range(4):
+        with opened(root) as engine:
+            run = engine.start_run(
+                "letters",
+                transport="batch",
+                detached=True,
+                continues=run_id,
+                budget_usd=Decimal(1),
+            )
+            run_id = run.id
+            statuses = classified(engine, run, letters(3))
+            is_done = "waiting" not in statuses
+            engine.finish_run(run, "completed" if is_done else "detached")
+            if is_done:
+                break
+        provider.finish()
+    assert statuses == ["accepted"] * 3
+    with opened(root) as engine:
+        sent = Counter(
+            (attempt.model, attempt.kind, attempt.error)
+            for attempt in engine.ledger.runs.attempts(run.id)
+        )
+        assert sent == {
+            ("small", "first", None): 2,
+            ("small", "first", "BadRequest"): 1,
+            ("large", "fallback", None): 1,
+        }
+        assert micros(engine, run.id) == provider.billed
+    assert [len(batch.items) for batch in provider.batches.values()] == [3, 1]

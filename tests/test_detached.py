@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests.kit.batch_standin import BatchStandin, StandinPrice
-from tests.kit.batched import batched_project
+from tests.kit.batched import answer, batched_project
+from tests.kit.projects import PRICE
+from tests.kit.standin import Fault, Request, status
 from tests.kit.terminal import Done, Terminal
 from tierwise.ledger import Ledger
 from tierwise.orchestrate import resuming
@@ -275,4 +277,57 @@ def test_a_stopped_run_is_continued_in_a_new_run_and_stays_sealed(
         assert summary_of(resumed)["run"]["id"] != first
         provider.finish()
     assert len(provider.batches) == 2
+    assert terminal("audit", "verify", cwd=project).code == 0
+
+
+def test_the_commands_about_a_run_know_its_batches(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    """`status`, `report`, `reprice` and `retry`, of a run that paid in batches."""
+    catalog = project / "routing_rules" / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace(f"price: {PRICE}", "price: unknown"))
+    rules = project / "routing_rules" / "rules.yaml"
+    rules.write_text(rules.read_text() + "budget: {allow_unpriced: [small]}\n")
+    letter = project / "inbox" / "00001.txt"
+
+    def refused_letter(request: Request) -> str | Fault:
+        return status(400) if "number 1 " in request.document else answer(request)
+
+    provider.answer(refused_letter)
+    run_id = run(terminal, project)["run"]["id"]
+    assert terminal("status", cwd=project).code in (0, 1)
+    for code in (3, 0):
+        provider.finish()
+        done = terminal("resume", "--json", cwd=project)
+        assert done.code == code, done.err
+    assert summary_of(done)["outcomes"]["classify"] == {"accepted": 2, "deferred": 1}
+    page = project / "page.html"
+    report = terminal("report", run_id, "--out", page, cwd=project)
+    assert report.code == 0, report.err
+    assert run_id in page.read_text()
+
+    # The price was unknown; with it, each call costs what it costs in a batch.
+    catalog.write_text(catalog.read_text().replace("price: unknown", f"price: {PRICE}"))
+    repriced = terminal("reprice", "--model", "small", "--apply", cwd=project)
+    assert repriced.code == 0, repriced.err
+    shown = json.loads(terminal("show", run_id, "--json", cwd=project).out)["run"]
+    assert Decimal(shown["cost_known"]) * 1_000_000 == provider.billed
+    assert shown["cost_unknown"] == 0
+
+    # What was refused is asked again, in a batch as well, and only that.
+    provider.answer(answer)
+    retried = terminal("retry", run_id, "--json", cwd=project)
+    assert retried.code == 3, retried.err
+    again = summary_of(retried)["run"]["id"]
+    assert again != run_id
+    [batch] = open_batches(terminal, project)
+    assert (batch["run_id"], batch["items"]) == (again, 1)
+    for code in (3, 0):
+        provider.finish()
+        resumed = terminal("resume", "--json", cwd=project)
+        assert resumed.code == code, resumed.err
+    asked = [each for each in attempts(project, again) if not each.reused]
+    assert {each.document_id for each in asked} == {letter.name}
+    assert {each.transport for each in asked} == {"batch"}
+    assert set(provider.billed_items().values()) == {1}
     assert terminal("audit", "verify", cwd=project).code == 0

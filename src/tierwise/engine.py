@@ -391,6 +391,7 @@ class Engine:
             retry=self.retry,
             transport=transport,
             detached=detached,
+            is_continued=continues is not None,
         )
         # Answers of earlier processes' batches are collected meanwhile.
         self._portal.start_task_soon(

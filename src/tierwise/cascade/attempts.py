@@ -36,7 +36,7 @@ from tierwise.cascade.batched_calls import (
 from tierwise.cascade.batches import BatchLane
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
-from tierwise.cascade.faults import goes_online_after
+from tierwise.cascade.faults import fault_on_record, goes_online_after
 from tierwise.cascade.job import Work
 from tierwise.cascade.page_images import PageImages, image_tokens
 from tierwise.cascade.prefixes import Beginning, Prefixes, order_group
@@ -205,6 +205,7 @@ class Attempts:
             raise FailedCall(error) from error
         call = build_call(work, model, messages)
         while True:
+            await self._refuse_failed_before(work, model, call, kind)
             try:
                 if await self._goes_in_batch(work, model):
                     end = await self._ask_in_batch(work, model, call, kind)
@@ -540,6 +541,26 @@ class Attempts:
             work.run.costs.spend(work.step.name, cost)
             work.attempts.append(attempt)
         work.run.used_attempts.add(attempt.id)
+
+    async def _refuse_failed_before(
+        self, work: Work, model: Model, call: Call, kind: AttemptKind
+    ) -> None:
+        """Raise FailedCall for a failure that is on record for this document in this run.
+
+        An earlier start made the call, or another process collected it. Each is raised once, in
+        the order of recording, so that the document goes on as it did then.
+        """
+        if not work.run.is_continued:
+            return
+        like = _unanswered(work, model, call, kind, attempt_id="")
+        for failed in await self._ledger.failed_attempts(work.run.id, like):
+            if failed.id in work.run.used_attempts:
+                continue
+            message = (failed.error_text or "").removeprefix(f"{model.name}: ")
+            fault = fault_on_record(failed.error or "", message, model.name)
+            if fault is not None:
+                self._count(work, failed, Decimal(0))
+                raise FailedCall(fault)
 
     async def _own_attempt(self, work: Work, paid: Paid) -> Attempt | None:
         """Return the attempt of a paid call that this document made in this run, and never used."""

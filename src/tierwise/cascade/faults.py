@@ -178,6 +178,21 @@ def goes_online_after(error: errors.TierwiseError) -> bool:
     return isinstance(error, errors.BatchError) and batch_decision(error) == "online"
 
 
+def fault_on_record(name: str, message: str, model: str) -> errors.CallError | None:
+    """Return the fault of an earlier start's attempt, if it is one of the request.
+
+    None for a fault that may be over by now, and for one of a batch: the call is made again.
+    """
+    kind = getattr(errors, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, errors.CallError):
+        return None
+    if issubclass(kind, errors.BatchError):
+        return None
+    if DECISIONS.get(kind) != "fallback" and kind not in OF_THE_REQUEST:
+        return None
+    return kind(message, model=model)
+
+
 def defers(error: errors.TierwiseError) -> bool:
     """Return True if the document waits for a person after an error of its batch."""
     return isinstance(error, errors.BatchError) and batch_decision(error) == "defer"

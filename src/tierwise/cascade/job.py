@@ -60,6 +60,8 @@ class RunContext:
     transport: TransportSetting | None = None
     # True: a call that is in a batch is not waited for, and its document is `waiting`
     detached: bool = False
+    # True: an earlier start of this run has attempts on record
+    is_continued: bool = False
     # ids of the attempts that documents have used since this start of the run
     used_attempts: set[str] = field(default_factory=set)
     steps: StepsAhead = field(default_factory=StepsAhead)

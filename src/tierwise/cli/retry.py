@@ -13,6 +13,7 @@ from tierwise.errors import Misuse, TierwiseError, UnknownName
 from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
+    from tierwise.engine import RunOptions
     from tierwise.ledger import Ledger, RunRow
     from tierwise.project import Project
     from tierwise.review.backlog import QueueFilter
@@ -65,7 +66,7 @@ def retry(
     apply: after a review, it continues with the later steps.
 
     Exit codes are those of `tierwise run`: 1 where more documents wait than `fail_when_waiting` in
-    pyproject.toml allows.
+    pyproject.toml allows, 3 while documents wait for provider batches.
     """
     from tierwise.cli.run import run_flow, show_summary
     from tierwise.cli.waiting import queue_filter
@@ -88,19 +89,24 @@ def retry(
     # Before the flow is loaded, which imports Prefect: the server starts up meanwhile.
     server = start_temporary_server(project.root)
     function = _load_flow(project, before)
-    parameters = _parameters(function, before)
+    parameters, options = _parameters(function, before)
     typer.echo(
         f"{len(plan.waiting)} of {len(plan.retry.documents)} documents of run {before.id} "
         "are asked again",
         err=True,
     )
     summary = run_flow(
-        function, parameters, server=server, fresh=fresh, retry=plan.retry
+        function,
+        parameters,
+        server=server,
+        fresh=fresh,
+        retry=plan.retry,
+        options=options,
     )
     show_summary(summary, as_json=as_json)
     _print_result(project, summary.run.id, plan.waiting)
-    if summary.failed:
-        raise typer.Exit(1)
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)
 
 
 def _retry_all(
@@ -142,9 +148,14 @@ def _retry_all(
         typer.echo(f"run {before.id} of {before.flow}:", err=True)
         try:
             function = _load_flow(project, before)
-            parameters = _parameters(function, before)
+            parameters, options = _parameters(function, before)
             summary = run_flow(
-                function, parameters, server=server, fresh=fresh, retry=plan.retry
+                function,
+                parameters,
+                server=server,
+                fresh=fresh,
+                retry=plan.retry,
+                options=options,
             )
         except TierwiseError as error:
             # Such as a source or a flow that is gone: the other runs are repeated all the same.
@@ -207,20 +218,25 @@ def _load_flow(project: Project, run: RunRow) -> Any:
         ) from None
 
 
-def _parameters(function: Any, run: RunRow) -> dict[str, Any]:
-    """Return the run's parameters. Raises Misuse when the flow no longer takes these."""
+def _parameters(function: Any, run: RunRow) -> tuple[dict[str, Any], RunOptions]:
+    """Return the run's parameters, and the options of its command that are no parameters.
+
+    Raises Misuse when the flow no longer takes these.
+    """
     from tierwise.cli.run import check_parameters
+    from tierwise.orchestrate.run_options import split_options
 
     accepted = inspect.signature(function.fn).parameters
+    parameters, options = split_options(run.parameters, accepted)
     # The flow may have been changed since that run.
-    removed = sorted(set(run.parameters) - set(accepted))
+    removed = sorted(set(parameters) - set(accepted))
     if removed:
         raise Misuse(
             f"the flow {run.flow} no longer has the parameter {', '.join(removed)}; "
             "start it with `tierwise run`"
         )
-    check_parameters(function, run.parameters)
-    return run.parameters
+    check_parameters(function, parameters)
+    return parameters, options
 
 
 def _print_result(project: Project, run_id: str, waited: frozenset[str]) -> None:

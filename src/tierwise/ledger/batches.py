@@ -466,6 +466,23 @@ class Batches:
             row = connection.execute(query).one_or_none()
         return None if row is None else attempt_of(row)
 
+    @outlasts_outages
+    def failed_attempts(self, run_id: str, like: Attempt) -> list[Attempt]:
+        """Return a run's failed attempts of a document's call, in the order of recording."""
+        query = (
+            select(AttemptRecord.__table__)
+            .where(
+                AttemptRecord.run_id == run_id,
+                AttemptRecord.document_id == like.document_id,
+                AttemptRecord.step == like.step,
+                AttemptRecord.call_hash == like.call_hash,
+                AttemptRecord.error.is_not(None),
+            )
+            .order_by(AttemptRecord.seq)
+        )
+        with self._database.reading() as connection:
+            return [attempt_of(row) for row in connection.execute(query)]
+
 
 def remove_batches(connection: Connection, run_ids: Sequence[str]) -> None:
     """Delete the collected batches of runs whose rows are removed, with their items."""

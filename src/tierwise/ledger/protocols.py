@@ -46,6 +46,10 @@ class CallLedger(Protocol):
         """Return an attempt that is on record, without its text."""
         ...
 
+    async def failed_attempts(self, run_id: str, like: Attempt) -> Sequence[Attempt]:
+        """Return a run's failed attempts of a document's call, in the order of recording."""
+        ...
+
     async def available(self) -> None:
         """Return once the ledger is not away, as far as is known."""
         ...

@@ -450,6 +450,13 @@ class Ledger:
         """Return an attempt that is on record, without its text and verdicts."""
         return await asyncio.to_thread(self.batches.recorded_attempt, attempt_id)
 
+    async def failed_attempts(self, run_id: str, like: Attempt) -> Sequence[Attempt]:
+        """Return a run's failed attempts of a document's call, in the order of recording.
+
+        `like` is another attempt of the same call for the same document.
+        """
+        return await asyncio.to_thread(self.batches.failed_attempts, run_id, like)
+
     async def record_verdicts(
         self,
         run_id: str,  # noqa: ARG002

@@ -46,6 +46,7 @@ def write_manifest(
         "retry": retry,
         "transport": run.transport,
         "detached": run.detached,
+        "is_continued": run.is_continued,
     }
     write_atomically(
         folder / f"{flow_run_id}.json", json.dumps(manifest, default=str), private=True
@@ -98,6 +99,7 @@ def join_run(path: Path, engine: StepRunner) -> RunContext:
         retry=retry,
         transport=manifest["transport"],
         detached=manifest["detached"],
+        is_continued=manifest["is_continued"],
     )
 
 

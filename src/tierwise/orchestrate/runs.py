@@ -290,7 +290,8 @@ def _start(
     parameters = flow_run.get_parameters() or {}
     on_record = recorded_parameters(parameters, runner.options)
     continues = options.continues
-    if continues is None and options.detach and flow and STATE.dry_run is None:
+    begins_anew = runner.retry is not None or STATE.dry_run is not None
+    if continues is None and options.detach and flow and not begins_anew:
         continues = runner.ledger.detached.same(flow, on_record)
     deadline = None
     detached = options.detach

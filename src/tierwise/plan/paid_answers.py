@@ -8,7 +8,7 @@ from typing import Any
 
 from tierwise.cascade import Cascade
 from tierwise.ledger import Ledger, Paid
-from tierwise.records import Call, Reply
+from tierwise.records import Attempt, Call, Reply
 
 
 class UnpaidCall(Exception):
@@ -41,6 +41,9 @@ class _ReadOnlyLedger:
 
     async def recorded_attempt(self, _: str) -> None:
         return None
+
+    async def failed_attempts(self, *_: Any) -> tuple[Attempt, ...]:
+        return ()
 
     async def available(self) -> None:
         pass
