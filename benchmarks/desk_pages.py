@@ -4,9 +4,10 @@
     python -m benchmarks.desk_pages measure FOLDER [--writing 500]
 
 `build` makes a project with a ledger: runs of two steps, with escalations, failed checks, deferred
-and confidential documents. `measure` serves its desk, loads each page ten times, and prints the
-median and the slowest in milliseconds, as seen by a client on the same machine. With `--writing N`
-a second process records N documents a second meanwhile.
+and confidential documents. `measure` serves its desk as it is after a start, loads each page ten
+times and decides about ten items. It prints the first, the median and the slowest time in
+milliseconds, as seen by a client on the same machine. With `--writing N` a second process records
+N documents a second meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.kit.projects import make_project, model
 from tierwise.ledger import Ledger, RunInfo
@@ -38,8 +39,16 @@ from tierwise.records import (
     canonical_hash,
 )
 
+if TYPE_CHECKING:
+    from tests.kit.desk import Browser
+
 DAY_S = 86_400.0
 STEPS = ("classify", "extract")
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string"}, "evidence": {"type": "string"}},
+    "required": ["label", "evidence"],
+}
 MODELS = (("small", "local"), ("large", "proprietary"))
 TIMES = 10
 ROUTE = Route(
@@ -63,6 +72,8 @@ def build(folder: Path, documents: int, runs: int) -> None:
     began = time.perf_counter()
     with Ledger.open(root=root) as ledger:
         per_run = documents // runs
+        for step in STEPS:
+            ledger.reviews.ask(f"q-{step}", step, SCHEMA)
         now = time.time()
         for number in range(runs):
             started = now - DAY_S * 60 * (runs - number) / runs
@@ -134,7 +145,7 @@ async def record_document(
             sensitivity=document.sensitivity,
             route=replace(ROUTE, step=step),
         )
-        await ledger.record_outcome(run_id, document, outcome)
+        await ledger.record_outcome(run_id, document, outcome, f"q-{step}")
 
 
 def attempt_of(
@@ -196,13 +207,14 @@ def write(folder: Path, rate: int, seconds: float) -> None:
 def measure(folder: Path, writing: int) -> None:
     """Serve the desk and time its pages."""
     from tests.kit.desk import desk_at
+    from tierwise.desk.server import warm_up
 
     root = folder / "project"
     with desk_at(root, keep_s=2.0) as desk:
-        browser = desk.signed_in()
         began = time.perf_counter()
-        browser.get("/")
-        print(f"first overview: {1000 * (time.perf_counter() - began):.0f} ms")
+        warm_up(desk.app)
+        print(f"reading ahead, as at each start: {time.perf_counter() - began:.1f} s")
+        browser = desk.signed_in()
         run_id = desk.ledger.runs.newest(1)[0].id
         outcome = next(desk.ledger.runs.outcomes(run_id))
         document = {"id": outcome.document_id}
@@ -232,10 +244,42 @@ def measure(folder: Path, writing: int) -> None:
                 times.append(1000 * (time.perf_counter() - began))
                 assert answer.status_code == 200, (path, answer.status_code)
                 time.sleep(0.3)
-            median = statistics.median(times)
-            print(f"{path:32} median {median:6.0f} ms, slowest {max(times):6.0f} ms")
+            print_times(path, times)
+        for what, times in decide(browser).items():
+            print_times(what, times)
         if writer is not None:
             writer.wait()
+
+
+def print_times(what: str, times: list[float]) -> None:
+    """Print the first time, the median and the slowest, in milliseconds."""
+    median = statistics.median(times)
+    figures = f"first {times[0]:6.0f} ms, median {median:6.0f} ms"
+    print(f"{what:32} {figures}, slowest {max(times):6.0f} ms")
+
+
+def decide(browser: Browser) -> dict[str, list[float]]:
+    """Reject a few items one after the other, and take each back."""
+    from tests.test_desk_review import first_item, form_of
+
+    times: dict[str, list[float]] = {"an item": [], "a decision": [], "an undo": []}
+
+    place = first_item(browser).request.url.raw_path.decode()
+    for _ in range(TIMES):
+        began = time.perf_counter()
+        page = browser.get(place)
+        times["an item"].append(1000 * (time.perf_counter() - began))
+        form = {**form_of(page, "/review/decide"), "word": "reject"}
+        began = time.perf_counter()
+        done = browser.post("/review/decide", form)
+        times["a decision"].append(1000 * (time.perf_counter() - began))
+        assert done.status_code == 303, done.text
+        undo = form_of(browser.get(done.headers["location"]), "/review/undo")
+        began = time.perf_counter()
+        back = browser.post("/review/undo", undo)
+        times["an undo"].append(1000 * (time.perf_counter() - began))
+        assert back.status_code == 303, back.text
+    return times
 
 
 def main() -> None:

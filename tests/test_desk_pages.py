@@ -23,6 +23,7 @@ from tierwise.desk.addresses import document_path, from_parameter, to_parameter
 from tierwise.desk.figures import by_day, documents_done, progress, waiting_by_age
 from tierwise.desk.marks import marked
 from tierwise.desk.navigation import NAVIGATION
+from tierwise.desk.server import warm_up
 from tierwise.ledger import Decision, Ledger
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.policy.desk_settings import Sees
@@ -213,6 +214,15 @@ def test_new_attempts_and_decisions_count_at_once(
         assert ledger.overview.running() == {}
         assert run.deferred == 0
         assert counts["classify"] == {"accepted": 1, "rejected": 1}
+
+
+def test_the_desk_reads_ahead_what_its_pages_show(tmp_path: Path) -> None:
+    with desk_at(project_at(tmp_path), keep_s=60.0) as served:
+        warm_up(served.app)
+        served.ledger.start_run(RUN)
+        page = served.signed_in().get("/runs")
+        assert page.status_code == 200
+        assert f"/runs/{RUN.id}" not in page.text
 
 
 def test_a_run_page_lists_its_documents(desk: ServedDesk) -> None:

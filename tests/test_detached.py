@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from tests.kit.batch_standin import BatchStandin, StandinPrice
 from tests.kit.batched import answer, batched_project
+from tests.kit.desk import desk_at
 from tests.kit.projects import PRICE
 from tests.kit.standin import Fault, Request, status
 from tests.kit.terminal import Done, Terminal
@@ -174,6 +176,52 @@ def test_progress_in_words(terminal: Terminal, project: Path) -> None:
         assert without is not None
         assert without.expected_end is None
         assert batch_progress([], of_project.catalog, taken) is None
+
+
+def test_the_desk_shows_a_batch_in_flight_and_an_alert_once_it_is_late(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    run_id = run(terminal, project)["run"]["id"]
+    [batch] = open_batches(terminal, project)
+    alert = f"batch: {batch['id']}"
+    with desk_at(project) as desk:
+        browser = desk.signed_in()
+        shown = browser.get("/").text
+        row = shown.partition(f"<code>{batch['id']}</code>")[2].partition("</tr>")[0]
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+        assert cells[0] == "small"
+        assert cells[2:5] == [str(DOCUMENTS), "0", "0"]
+        assert f"/runs/{run_id}" in row
+        assert alert not in browser.get("/alerts").text
+
+        age_batch(project, submitted_at=time.time() - 90_000, expires_at=1.0)
+        late = browser.get("/alerts").text
+        assert alert in late
+        assert f'href="/runs/{run_id}"' in late
+        assert browser.post("/alerts/acknowledge", {"alert": alert}).status_code == 303
+        assert alert not in re.findall('value="([^"]*)"', browser.get("/alerts").text)
+
+        # One that never reached its provider is late after an hour, whatever else is known.
+        age_batch(project, created_at=time.time() - 4000, submitted_at=None)
+        assert batch["id"] in browser.get("/alerts").text
+        age_batch(project, submitted_at=time.time(), expires_at=time.time() + 3600)
+        assert batch["id"] not in browser.get("/alerts").text
+
+        provider.finish()
+        resumed = terminal("resume", "--json", cwd=project)
+        assert resumed.code == 3, resumed.err
+        after = browser.get("/").text
+        assert batch["id"] not in after
+        [second] = open_batches(terminal, project)
+        assert second["id"] in after
+
+
+def age_batch(project: Path, **times: float | None) -> None:
+    """Set times of the batch on record, as they are when hours have passed."""
+    columns = ", ".join(f"{name} = ?" for name in times)
+    with closing(sqlite3.connect(project / ".tierwise" / "ledger.db")) as database:
+        database.execute(f"UPDATE batches SET {columns}", tuple(times.values()))
+        database.commit()
 
 
 def test_a_guard_keeps_documents_out_of_the_batch(

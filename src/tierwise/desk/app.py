@@ -25,6 +25,7 @@ from tierwise.desk.pages import (
     sign_in,
     static,
 )
+from tierwise.desk.queue_view import QueueReader
 from tierwise.errors import LedgerError, Misuse, TierwiseError, UnknownName
 from tierwise.ledger import Ledger
 from tierwise.project import Project
@@ -70,6 +71,7 @@ def build_app(
     )
     desk = Desk(project, ledger, access, prefect_url, keep_s)
     app.state.desk = desk
+    app.state.queue_reader = QueueReader()
     for router in ROUTERS:
         app.include_router(router)
 

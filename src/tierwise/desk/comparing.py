@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tierwise.desk.desk import Desk
 from tierwise.errors import Misuse
-from tierwise.ledger.people.comparisons import Answered, Better, Judged
+from tierwise.ledger.people.comparisons import Answered, Better, Judged, Variant
 from tierwise.review.queue import fitting_answer
 
 # The differences that a result is tested against: shares of all documents.
 _MARGINS = tuple(step / 200 for step in range(1, 101))
 _ALPHA = 0.05
+_VARIANTS_S = 300.0  # how long what can be compared is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +117,8 @@ def shown(value: Any, text: str | None) -> str:
     if value is not None:
         return json.dumps(value, indent=2, ensure_ascii=False)
     return text or ""
+
+
+def variants_of(desk: Desk) -> Mapping[str, list[tuple[Variant, int]]]:
+    """Return what can be compared: read from all attempts, and new only with another prompt."""
+    return desk.kept.get("variants", desk.ledger.comparisons.variants, _VARIANTS_S)

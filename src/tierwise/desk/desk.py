@@ -121,6 +121,13 @@ def _environment() -> Environment:
     return environment
 
 
+def compile_templates() -> None:
+    """Compile all templates, so that no page's first visitor waits for it."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
 def desk_of(request: Request) -> Desk:
     """Return the desk of a request: a dependency."""
     desk: Desk = request.app.state.desk

@@ -18,8 +18,11 @@ from fastapi import FastAPI
 from tierwise.desk import overview_facts
 from tierwise.desk.access import Access, ensure_key
 from tierwise.desk.app import build_app
-from tierwise.desk.desk import Desk
+from tierwise.desk.comparing import variants_of
+from tierwise.desk.desk import Desk, compile_templates
 from tierwise.desk.desk_watch import alerts_reported
+from tierwise.desk.labelling import order_of
+from tierwise.desk.pages.run import summary_of
 from tierwise.desk.people import People
 from tierwise.desk.telemetry import calls_sent
 from tierwise.errors import Misuse, TierwiseError
@@ -140,19 +143,34 @@ def serve(
     app = build_app(project, ledger, access, prefect_url=prefect_url)
     desk: Desk = app.state.desk
     # The first look at a large ledger takes seconds, so it does not wait for a visitor.
-    threading.Thread(target=_warm_up, args=[desk], daemon=True).start()
+    threading.Thread(target=warm_up, args=[app], daemon=True).start()
     with alerts_reported(desk, place.url), calls_sent(desk):
         server = make_server(app, certificate=place.certificate, key=place.key)
         server.run(sockets=[listener])
 
 
-def _warm_up(desk: Desk) -> None:
-    # The first page says what is wrong.
-    with suppress(TierwiseError):
-        now = time.time()
-        overview_facts.all_spending(desk)
-        overview_facts.files_facts(desk)
-        overview_facts.waiting(desk, now)
+def warm_up(app: FastAPI) -> None:
+    """Read what the first visitor of each page would wait for.
+
+    The reads are those of the pages, so that a page which comes meanwhile waits for the same one.
+    """
+    desk: Desk = app.state.desk
+    reads: tuple[Callable[[], object], ...] = (
+        compile_templates,
+        lambda: overview_facts.all_spending(desk),
+        lambda: overview_facts.running(desk, time.time()),
+        lambda: [summary_of(desk, run) for run, _ in overview_facts.all_runs(desk)[:1]],
+        lambda: overview_facts.all_labels(desk),
+        lambda: overview_facts.files_facts(desk),
+        lambda: overview_facts.waiting(desk, time.time()),
+        lambda: app.state.queue_reader.rows(desk),
+        lambda: order_of(desk),
+        lambda: variants_of(desk),
+    )
+    for read in reads:
+        # The first page says what is wrong, and one fault keeps no other page waiting.
+        with suppress(TierwiseError):
+            read()
 
 
 def make_server(

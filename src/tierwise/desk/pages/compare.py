@@ -11,7 +11,14 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 
 from tierwise.desk.access import Person, Reviewer, Viewer
-from tierwise.desk.comparing import Pair, pair_of, result_of, shown, word_of
+from tierwise.desk.comparing import (
+    Pair,
+    pair_of,
+    result_of,
+    shown,
+    variants_of,
+    word_of,
+)
 from tierwise.desk.desk import Desk, TheDesk
 from tierwise.desk.forms import answer_of, fields_of
 from tierwise.desk.marks import marked
@@ -44,7 +51,7 @@ def new_comparison(desk: TheDesk, request: Request, person: Reviewer) -> Respons
     """Begin a comparison of two variants of a step."""
     form = request.state.form
     step = str(form.get("step") or "")
-    known = {variant.name: variant for variant, _ in _variants(desk).get(step, ())}
+    known = {variant.name: variant for variant, _ in variants_of(desk).get(step, ())}
     first = _chosen(known, form.get("first"))
     second = _chosen(known, form.get("second"))
     comparison = desk.ledger.comparisons.create(step, first, second, person.name)
@@ -171,7 +178,7 @@ def _overview(
         "compare.html.j2",
         status,
         comparisons=comparisons,
-        variants=_variants(desk),
+        variants=variants_of(desk),
         notice=notice,
     )
 
@@ -217,11 +224,6 @@ def _pair_page(
         request_id=uuid.uuid4().hex,
         undo_id=uuid.uuid4().hex,
     )
-
-
-def _variants(desk: Desk) -> Mapping[str, list[tuple[Variant, int]]]:
-    """Return what can be compared: read from all attempts, so kept for a while."""
-    return desk.kept.get("variants", desk.ledger.comparisons.variants)
 
 
 def _pairs(desk: Desk, comparison: Comparison) -> list[Pair]:

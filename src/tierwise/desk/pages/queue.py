@@ -22,7 +22,6 @@ from tierwise.desk.notices import Notice
 from tierwise.desk.queue_view import (
     ORDERS,
     ItemKey,
-    QueueReader,
     QueueView,
     Selection,
     existing,
@@ -375,10 +374,7 @@ def _require_sight(desk: Desk, person: Person, item: ReviewItem) -> None:
 
 
 def _queue(desk: Desk, request: Request, selection: Selection) -> QueueView:
-    state = request.app.state
-    if not hasattr(state, "queue_reader"):
-        state.queue_reader = QueueReader()
-    return read_queue(desk, state.queue_reader, selection)
+    return read_queue(desk, request.app.state.queue_reader, selection)
 
 
 def _request_id(form: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ def run_page(
 ) -> Response:
     """Return one run."""
     run = find_run(desk, run_id)
-    summary = _summary(desk, run)
+    summary = summary_of(desk, run)
     documents = desk.ledger.overview.documents(
         run.id,
         status=status,
@@ -114,7 +114,7 @@ def find_run(desk: Desk, run_id: str) -> RunRow:
     return desk.ledger.runs.resolve(run_id)
 
 
-def _summary(desk: Desk, run: RunRow) -> RunSummary:
+def summary_of(desk: Desk, run: RunRow) -> RunSummary:
     """Return a run's summary, kept for longer once it has ended."""
     seconds = 0.0 if run.finished_at is None else _ENDED_S
     # A decision makes another row, and another row another summary.
