@@ -123,6 +123,15 @@ def test_an_edit_is_validated_by_the_schema_and_the_checks(
     assert "<mark" in again.text
 
 
+def test_enter_in_a_field_saves_the_edit_and_approves_nothing(ada: Browser) -> None:
+    """A browser then presses the first button of the form, shown or not."""
+    page = first_item(ada).text
+    form = page[page.index('action="/review/decide"') :]
+    button = re.search(r"<button[^>]*>", form)
+    assert button
+    assert 'value="edit"' in button[0]
+
+
 def test_a_failed_check_can_be_overruled(desk: ServedDesk, ada: Browser) -> None:
     page = first_item(ada)
     done = send(ada, page, "edit", although="1")
@@ -203,6 +212,8 @@ def test_all_of_a_selection_is_one_action_with_one_undo(
     assert len(re.findall('<th scope="row">', back.text)) == waiting - 1
     assert status(desk, title(item)) == "rejected"
     assert ada.post("/review/bulk", {**form, "word": "nonsense"}).status_code == 400
+    # An action about items without any answer decides nothing, and says so.
+    assert 'role="status"' in ada.get("/review?done=0&without=3").text
 
 
 def test_selections_that_fit_nothing_or_are_none(ada: Browser) -> None:

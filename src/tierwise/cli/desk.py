@@ -124,8 +124,8 @@ def add(
 ) -> None:
     """Add a person to the password file, or give one a new role and password.
 
-    Viewers read. Reviewers also decide and label. Admins also acknowledge alerts and read texts of
-    every sensitivity.
+    Viewers read. Reviewers also decide, label, compare and acknowledge alerts. Admins also read
+    texts of every sensitivity.
     """
     from tierwise.desk.people import SHORTEST_PASSWORD, refuse_name
     from tierwise.policy.desk_settings import ROLES

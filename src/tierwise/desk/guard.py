@@ -142,7 +142,11 @@ class _Begun:
 
 def _refuse_other_origin(request: Request) -> None:
     """Refuse a form of another site's page, or of a page that hides where it is from."""
-    origin = urlsplit(request.headers.get("origin", ""))
+    if "origin" not in request.headers:
+        raise _Refused(
+            403, "the form is sent without an Origin header, which browsers send"
+        )
+    origin = urlsplit(request.headers["origin"])
     is_own = origin.netloc.lower() == request.headers["host"].lower()
     if origin.scheme not in ("http", "https") or not is_own:
         raise _Refused(403, "the form is from another site")

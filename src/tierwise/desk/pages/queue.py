@@ -393,8 +393,12 @@ def _notice(desk: Desk, request: Request, person: Person) -> Notice | None:
     """Return what the person's last action did, as the address names it."""
     done = desk.ledger.reviews.action(request.query_params.get("done", ""))
     done = [each for each in done if each.reviewer == person.name]
+    without = request.query_params.get("without", "")
+    left_out = ""
+    if without.isdecimal():
+        left_out = f"{without} have no answer to decide about, and still wait"
     if not done:
-        return None
+        return Notice(text=f"Nothing was decided: {left_out}") if left_out else None
     first = done[0]
     what = "taken back" if first.undoes else _PAST.get(first.decision, first.decision)
     subject = first.document_id if len(done) == 1 else f"{len(done)} items"
@@ -402,9 +406,8 @@ def _notice(desk: Desk, request: Request, person: Person) -> Notice | None:
     kept = request.query_params.get("kept", "")
     if kept.isdecimal():
         text += f"; {kept} others were decided meanwhile and stay as they are"
-    without = request.query_params.get("without", "")
-    if without.isdecimal():
-        text += f"; {without} have no answer to approve, and still wait"
+    if left_out:
+        text += f"; {left_out}"
     return Notice(text=text)
 
 
