@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.kit.standin import Fault, Request, status
 from tests.kit.terminal import Done, Terminal
 from tierwise.ledger import Ledger
 from tierwise.orchestrate import resuming
+from tierwise.orchestrate.run_options import span_of
 from tierwise.policy.catalog import Catalog
 from tierwise.project import Project
 from tierwise.records import Attempt
@@ -379,3 +381,39 @@ def test_the_commands_about_a_run_know_its_batches(
     assert {each.transport for each in asked} == {"batch"}
     assert set(provider.billed_items().values()) == {1}
     assert terminal("audit", "verify", cwd=project).code == 0
+
+
+def test_a_flow_with_parameters_for_the_deadline_is_resumed_with_them(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    """As Prefect's form and deployments give them: the time in ISO 8601."""
+    flow = project / "flows" / "two_steps.py"
+    text = flow.read_text()
+    text = text.replace("from pathlib", "from datetime import timedelta\nfrom pathlib")
+    text = text.replace(
+        "budget_usd: float = 1.0,",
+        "budget_usd: float = 1.0,\n    within: timedelta | None = None,\n"
+        "    detach: bool = False,",
+    )
+    text = text.replace(
+        "recorded_run(budget_usd=budget_usd)",
+        "recorded_run(budget_usd=budget_usd, within=within, detach=detach)",
+    )
+    flow.write_text(text)
+    # 300 hours: a number of seconds with seven digits.
+    begun = terminal(
+        *("run", "two_steps", "--within", "300h", "--detach", "--json"), cwd=project
+    )
+    assert begun.code == 3, begun.err
+    record = summary_of(begun)["run"]
+    [ready] = open_batches(terminal, project)
+    for code in (3, 0):
+        provider.finish()
+        resumed = terminal("resume", "--json", cwd=project)
+        assert resumed.code == code, resumed.err
+        assert summary_of(resumed)["run"]["id"] == record["id"] == ready["run_id"]
+    of_project = Project(project)
+    with Ledger.open(of_project.ledger_url, root=project) as ledger:
+        parameters = ledger.runs.resolve(record["id"]).parameters
+    assert span_of(parameters["within"]) == timedelta(hours=300)
+    assert {each.transport for each in attempts(project, record["id"])} == {"batch"}

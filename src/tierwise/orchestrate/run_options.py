@@ -61,5 +61,7 @@ def _as_json(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str | list | dict):
         return value
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g} s"
+        # ISO 8601, as a flow's own parameter takes it too.
+        seconds = f"{value.total_seconds():f}".rstrip("0").rstrip(".")
+        return f"PT{seconds}S"
     return str(value)
