@@ -26,8 +26,10 @@ from tests.kit.terminal import OwnProcess, Terminal
 from tests.test_situations import Inbox, good
 from tierwise.cascade.circuit import LastSign
 from tierwise.errors import ConfigError, Misuse
+from tierwise.orchestrate import alert_watch
 from tierwise.orchestrate.alerts import (
     PREFIX,
+    Condition,
     Reported,
     alerts_of,
     budget_conditions,
@@ -92,13 +94,34 @@ def test_every_kind_has_an_alert_and_one_for_its_end_with_the_servers_address() 
     for kind in KINDS:
         assert [a.is_over for a in alerts if a.kind == kind] == [False, True]
     for alert in alerts:
-        # The desk knows its own address, and says it with the event.
-        is_of_desk = alert.kind in DESK_KINDS
-        assert alert.link.startswith(f"{url}/") != is_of_desk
-        assert ("event.payload.page" in alert.link) == is_of_desk
+        # The desk's page comes with the event, and Prefect's is there without a desk.
+        assert (f"{url}/" in alert.link) != (alert.kind in DESK_KINDS)
+        is_of_prefect = alert.kind in ("failed", "worker")
+        assert ("event.payload.page" in alert.link) != is_of_prefect
     assert all(alert.name.startswith(PREFIX) for alert in alerts)
     # An error's words may quote a document.
     assert not any("message" in alert.text for alert in alerts)
+
+
+def test_what_a_run_reports_leads_to_the_desks_page_where_there_is_a_desk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+
+    def note(_event: str, _resource: Any, payload: dict[str, Any]) -> None:
+        pages.append(payload["page"])
+
+    monkeypatch.setattr(alert_watch, "emit_event", note)
+    settings = AlertSettings(webhook="HOOK")
+    for number, desk in enumerate(("http://127.0.0.1:4280", None)):
+        monkeypatch.setattr(alert_watch, "desk_address", lambda _root, at=desk: at)
+        conditions = [
+            Condition("outage", f"m{number}", True, "out", "answers"),
+            Condition("waiting", f"f{number}", True, "wait", "fine", page="/runs/r1"),
+        ]
+        alert_watch.report_conditions(tmp_path, settings, conditions)
+    at_desk = ["http://127.0.0.1:4280/#running", "http://127.0.0.1:4280/runs/r1"]
+    assert pages == [*at_desk, "", ""]
 
 
 @pytest.mark.parametrize("channel", ["webhook", "slack", "email"])

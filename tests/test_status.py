@@ -20,6 +20,7 @@ from prefect.states import Completed, Failed, Pending, Running, Scheduled
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Fault, Standin, status, unused_address
 from tests.kit.terminal import Terminal
+from tierwise.cli.render.status import print_status
 from tierwise.ledger import Ledger, RunInfo
 from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.server_status import read_server_status, with_ledger
@@ -298,3 +299,10 @@ def test_a_server_without_a_list_of_models_is_asked_by_the_smallest_call(
     ok, detail = asked(status(404, "no model small"))
     assert ok is False
     assert "correct `model` in the catalog" in detail
+
+
+def test_the_screen_has_the_desks_address(capsys: pytest.CaptureFixture[str]) -> None:
+    desk = ServiceStatus("desk", 7, NOW, True, "http://127.0.0.1:4281")
+    server = Server(URL, is_own=True)
+    print_status(ProjectStatus((desk,), server, POOLS, (WELL,), ()))
+    assert "http://127.0.0.1:4281" in capsys.readouterr().out

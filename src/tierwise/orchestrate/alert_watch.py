@@ -9,10 +9,11 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from filelock import FileLock
 from prefect.events.utilities import emit_event
@@ -30,8 +31,9 @@ from tierwise.orchestrate.alerts import (
     outage_conditions,
     waiting_condition,
 )
+from tierwise.orchestrate.services import desk_address
 from tierwise.orchestrate.temporary_server import temporary_server
-from tierwise.policy.alerts import AlertSettings
+from tierwise.policy.alerts import AlertSettings, Kind
 from tierwise.policy.budget import RunBudget
 from tierwise.report import RunSummary
 from tierwise.text.files import write_atomically
@@ -42,6 +44,12 @@ _FOLDER = Path(".tierwise")
 _FILE = "alerts.json"
 _LOOK_EVERY_S = 10.0
 _LOCKED_S = 10.0
+# The desk's page about what a run reports.
+_PAGES: Mapping[Kind, str] = {
+    "budget": "/#budgets",
+    "outage": "/#running",
+    "demoted": "/#certificates",
+}
 
 
 @contextmanager
@@ -83,6 +91,8 @@ def report_waiting(
         settings.waiting,
         causes,
     )
+    page = f"/runs/{quote(summary.run.id, safe='')}"
+    condition = replace(condition, page=page)
     report_conditions(runner.project.root, settings, [condition])
 
 
@@ -132,13 +142,18 @@ def report_conditions(
             return
         text = json.dumps(asdict(before.after(news)), indent=1, sort_keys=True)
         write_atomically(folder / _FILE, text, private=True)
+    desk = desk_address(root)
     for condition in news:
+        page = condition.page or _PAGES.get(condition.kind, "")
+        # A run knows the page, and not where the desk is, nor whether it runs.
+        if page.startswith("/"):
+            page = f"{desk}{page}" if desk else ""
         emit_event(
             BEGAN if condition.holds else OVER,
             {"prefect.resource.id": f"tierwise.{condition.kind}.{condition.name}"},
             payload={
                 "text": condition.began if condition.holds else condition.over,
-                "page": condition.page,
+                "page": page,
             },
         )
 

@@ -143,7 +143,8 @@ def _of_worker(url: str, pool_id: str, seconds: float) -> list[Alert]:
 def _of_events(kind: Kind, url: str) -> list[Alert]:
     """Return the alerts for what a run or the desk reports, each once: as it begins and is over."""
     match = {"prefect.resource.id": f"tierwise.{kind}.*"}
-    link = f"{url}/runs"
+    # Without a desk, a run's event has no page.
+    link = f"{{{{ event.payload.page or '{url}/runs' }}}}"
     if kind in DESK_KINDS:
         link = "{{ event.payload.page }}"
     text = "{{ event.payload.text }}"
@@ -190,7 +191,7 @@ class Condition:
     began: str
     over: str
     since: float | None = None
-    page: str = ""  # the address of the page to open, where the desk reports it
+    page: str = ""  # the address of the page to open, or its path at the desk
 
     @property
     def key(self) -> str:

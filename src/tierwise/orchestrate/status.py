@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from tierwise.ledger.processes import started_at
 from tierwise.lint.job_variables import POOL
 from tierwise.orchestrate.services import (
     Service,
+    desk_address,
     desk_of,
     server_of,
     supervisor_of,
@@ -44,12 +45,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """One service of `tierwise up`. `since` is in seconds since the epoch."""
+    """One service of `tierwise up`. `since` is in seconds since the epoch.
+
+    `url` is the desk's address; None of the other services, and while the desk is down.
+    """
 
     name: str
     pid: int | None
     since: float | None
     is_wanted: bool
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,11 @@ def service_statuses(root: Path) -> tuple[ServiceStatus, ...]:
     # An `up` of an earlier version, or one without a desk, has none to show.
     if "desk" in names or desk.pid() is not None:
         services.append(desk)
-    return tuple(_service_status(service, names) for service in services)
+    found = [_service_status(service, names) for service in services]
+    return tuple(
+        replace(status, url=desk_address(root)) if status.name == "desk" else status
+        for status in found
+    )
 
 
 def waiting_flows(ledger: Ledger) -> tuple[WaitingFlow, ...]:

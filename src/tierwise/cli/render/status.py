@@ -36,7 +36,7 @@ def _service_rows(status: ProjectStatus) -> list[dict[str, Any]]:
         state = "runs" if service.pid else "does not run"
         if service.is_wanted and service.pid is None:
             state = "DIED"
-        where = ""
+        where = service.url or ""
         if service.name == "server" and status.server.is_own:
             where = status.server.url or ""
         rows.append(
