@@ -281,7 +281,7 @@ def test_a_detached_run_pays_each_call_once_under_its_own_id(
 
 
 def test_a_stopped_run_leaves_its_batch_and_the_next_one_uses_it(
-    provider: BatchStandin, root: Path
+    provider: BatchStandin, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider.turnaround_s = DAY_S
     with opened(root) as engine, ThreadPoolExecutor(1) as pool:
@@ -297,8 +297,13 @@ def test_a_stopped_run_leaves_its_batch_and_the_next_one_uses_it(
     provider.finish()
     provider.turnaround_s = 0.0
     with opened(root) as engine:
-        again = engine.start_run("letters", transport="batch")
-        assert classified(engine, again, letters(3)) == ["accepted"] * 3
+        again = engine.start_run("letters", transport="online")
+        with caplog.at_level("WARNING", logger="tierwise"):
+            assert classified(engine, again, letters(3)) == ["accepted"] * 3
+        # The run goes online, and says once that its calls are in a batch.
+        [batch_id] = {row.id for row in engine.ledger.batches.newest(10)}
+        said = [record for record in caplog.records if batch_id in record.getMessage()]
+        assert len(said) == 1
         engine.finish_run(again, "completed")
         assert micros(engine, again.id) == provider.billed
         assert all(engine.ledger.seals.is_sound(each.id) for each in (run, again))

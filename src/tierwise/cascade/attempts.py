@@ -8,6 +8,7 @@ crashed, is answered from the ledger: that is how a run resumes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 import uuid
@@ -73,6 +74,8 @@ from tierwise.records import (
 from tierwise.steps.step import schema_instruction
 from tierwise.text.tokens import estimate_prompt_tokens
 
+log = logging.getLogger(__name__)
+
 _LOOKS_EVERY_S = 0.05  # for calls under way, once a run was stopped
 # What ends a call that was claimed, before anything is sent.
 _NOT_SENT = (CoolingDown, ModelUnavailable, RunStopped, asyncio.CancelledError)
@@ -132,6 +135,7 @@ class Attempts:
         self._first_call: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._page_images = PageImages()
         self._stopped_runs: set[str] = set()
+        self._said: set[tuple[str, str]] = set()  # by run: batches that are waited for
         self._under_way: Counter[str] = Counter()  # calls by run
 
     async def stop(self, run_id: str, seconds: float) -> None:
@@ -323,6 +327,7 @@ class Attempts:
         self._refuse_stopped(work)
         if self._batches is None:
             raise CallWaiting(batch_id)
+        self._say_once(work, model, batch_id)
         with work.job.waits.one():
             end = await self._batches.join(
                 batch_id,
@@ -334,6 +339,21 @@ class Attempts:
             )
         if isinstance(end, Broken):
             self._end_in_batch(work, end)
+
+    def _say_once(self, work: Work, model: Model, batch_id: str) -> None:
+        """Log that calls of a run wait for a batch which has them already."""
+        place = (work.run.id, batch_id)
+        # A run that goes on by itself waits for what it has sent, as it did before.
+        is_own = work.run.detached or work.run.is_continued
+        if is_own or place in self._said:
+            return
+        self._said.add(place)
+        log.warning(
+            "calls of run %s to %s are in batch %s already: they wait for its answers",
+            work.run.id,
+            model.name,
+            batch_id,
+        )
 
     def _is_first(self, model: Model) -> bool:
         """Return True while no call has ended, of a model that costs money."""
