@@ -224,7 +224,7 @@ def test_confidential_documents_are_in_no_batch_of_a_provider(
 def test_a_guard_is_asked_again_just_before_the_upload(
     provider: BatchStandin, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "_batch_refusal", lambda *_: "guard late: no")
+    monkeypatch.setattr(attempts, "batch_refusal", lambda *_: "guard late: no")
     with opened(root) as engine:
         run = engine.start_run("letters", transport="batch", budget_usd=Decimal(1))
         with pytest.raises(GuardViolation):

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tierwise.cascade.attempts import Attempts, FailedCall, prompt_tokens
+from tierwise.cascade.attempts import Attempts, FailedCall
+from tierwise.cascade.call_building import prompt_tokens
 from tierwise.cascade.checking import Checking
 from tierwise.cascade.circuit import LONGEST_WAIT_S
 from tierwise.cascade.faults import decision

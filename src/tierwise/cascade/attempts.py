@@ -35,6 +35,13 @@ from tierwise.cascade.batched_calls import (
     Settled,
 )
 from tierwise.cascade.batches import BatchLane
+from tierwise.cascade.call_building import (
+    batch_refusal,
+    build_call,
+    check_guards,
+    prompt_tokens,
+    unanswered_attempt,
+)
 from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import fault_on_record, goes_online_after
@@ -49,7 +56,6 @@ from tierwise.errors import (
     CallInBatch,
     CallWaiting,
     CoolingDown,
-    GuardViolation,
     ModelUnavailable,
     PagesUnavailable,
     PromptCut,
@@ -69,10 +75,7 @@ from tierwise.records import (
     Message,
     Reply,
     Usage,
-    canonical_hash,
 )
-from tierwise.steps.step import schema_instruction
-from tierwise.text.tokens import estimate_prompt_tokens
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +205,7 @@ class Attempts:
         any call is made, and RunStopped once the run was stopped.
         """
         self._refuse_stopped(work)
-        _check_guards(work, model)
+        check_guards(work, model)
         try:
             messages = await self._page_images.shown(work, model, messages)
         except PagesUnavailable as error:
@@ -263,7 +266,7 @@ class Attempts:
         worst = self._worst_cost(work, model, seen_tokens, call, "batch")
         attempt_id = uuid.uuid4().hex
         attempt = replace(
-            _unanswered(work, model, call, kind, attempt_id), transport="batch"
+            unanswered_attempt(work, model, call, kind, attempt_id), transport="batch"
         )
         paid = await self._ledger.claim(
             call.hash,
@@ -283,7 +286,7 @@ class Attempts:
             call=call,
             attempt=attempt,
             prompt_tokens=seen_tokens,
-            refusal=lambda: _batch_refusal(work, model),
+            refusal=lambda: batch_refusal(work, model),
             checked=lambda reply: checked_reply(reply, model, call.messages, tokens),
         )
         with self._ledger.kept(call.hash), work.job.waits.one():
@@ -375,7 +378,7 @@ class Attempts:
         reservation = self._reservation(work, model, attempt_id, worst)
         group = order_group(beginning)
         async with self.limits(model).claim_permit(work.job.rank, group):
-            attempt = _unanswered(work, model, call, kind, attempt_id)
+            attempt = unanswered_attempt(work, model, call, kind, attempt_id)
             paid = await self._ledger.claim(
                 call.hash,
                 fresh_since=work.fresh_since,
@@ -572,7 +575,7 @@ class Attempts:
         """
         if not work.run.is_continued:
             return
-        like = _unanswered(work, model, call, kind, attempt_id="")
+        like = unanswered_attempt(work, model, call, kind, attempt_id="")
         for failed in await self._ledger.failed_attempts(work.run.id, like):
             if failed.id in work.run.used_attempts:
                 continue
@@ -593,71 +596,3 @@ class Attempts:
         if attempt is None:
             return None
         return replace(attempt, text=paid.reply.text)
-
-
-def _check_guards(work: Work, model: Model) -> None:
-    """Raise GuardViolation if a guard keeps the document from the model."""
-    forbidden = work.run.policy.rules.forbidden(model.tier, work.features)
-    if forbidden:
-        raise GuardViolation(f"{model.name}: {forbidden}")
-
-
-def _batch_refusal(work: Work, model: Model) -> str | None:
-    """Return the guard that keeps the document from a batch of the model; None for none."""
-    rules = work.run.policy.rules
-    stores_days = model.batch.stores_days if model.batch else None
-    forbidden = rules.forbidden(model.tier, work.features)
-    return forbidden or rules.batch_forbidden(work.features, stores_days)
-
-
-def prompt_tokens(work: Work, messages: tuple[Message, ...]) -> int:
-    """Estimate a prompt's tokens; the plain question was counted with the features."""
-    if messages == work.question:
-        return work.features.prompt_tokens
-    return estimate_prompt_tokens(messages)
-
-
-def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
-    """Return the call that asks a model for a step's output."""
-    schema = work.job.schema
-    if model.structured_output == "instruct":
-        first, *rest = messages
-        instruction = schema_instruction(schema)
-        messages = (replace(first, content=f"{first.content}\n\n{instruction}"), *rest)
-    if model.structured_output == "schema":
-        schema = work.job.schema_without_limits
-    return Call(
-        model=model.name,
-        identity=work.job.current.calls[model.name],
-        messages=messages,
-        max_tokens=model.longest_output(work.prompt.head.max_output_tokens),
-        response_schema=schema,
-        schema_name=work.step.name,
-        confidence=model.confidence,
-        sensitivity=work.features.sensitivity,
-    )
-
-
-def _unanswered(
-    work: Work, model: Model, call: Call, kind: AttemptKind, attempt_id: str
-) -> Attempt:
-    """Return the attempt before there is an answer: everything unknown, nothing zero."""
-    messages = [[message.role, message.content] for message in call.messages]
-    return Attempt(
-        id=attempt_id,
-        step=work.step.name,
-        document_id=work.document.id,
-        document_hash=work.document.hash,
-        model=model.name,
-        tier=model.tier,
-        kind=kind,
-        call_hash=call.hash,
-        prompt=work.prompt.label,
-        prompt_hash=canonical_hash(messages),
-        policy_hash=work.run.policy.hash,
-        usage=None,
-        cost=None,
-        price_date=model.price_date,
-        latency_s=0.0,
-        started_at=time.time(),
-    )

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 
-from tierwise.cascade.attempts import prompt_tokens
+from tierwise.cascade.call_building import prompt_tokens
 from tierwise.cascade.job import Work
 from tierwise.policy.catalog import Model
 from tierwise.records import Document, Message, rank

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tierwise.cascade.attempts import build_call
+from tierwise.cascade.call_building import build_call
 from tierwise.cascade.few_shot import conversation
 from tierwise.cascade.job import Job, Work
 from tierwise.cascade.routing import features_of, no_attempt_reason, routed

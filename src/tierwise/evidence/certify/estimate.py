@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tierwise.cascade import Job, RunContext
-from tierwise.cascade.attempts import build_call
+from tierwise.cascade.call_building import build_call
 from tierwise.cascade.few_shot import conversation
 from tierwise.cascade.job import Work
 from tierwise.cascade.parts import parts_of
