@@ -27,6 +27,7 @@ from tierwise.desk.tries import Tries
 from tierwise.ledger import Ledger
 from tierwise.project import Project
 from tierwise.report.markup import markup_environment
+from tierwise.text.amounts import duration
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ class Desk:
 def _environment() -> Environment:
     environment = markup_environment("tierwise.desk")
     environment.filters |= {
+        "duration": duration,
         "run_path": run_path,
         "parameter": to_parameter,
     }
