@@ -23,7 +23,8 @@ from tests.kit.batch_calls import (
 )
 from tests.kit.batch_standin import BatchStandin, Remote, StandinPrice
 from tests.kit.rooms import ROOT
-from tierwise.errors import CallError
+from tierwise.cascade.faults import is_free
+from tierwise.errors import BadReply, CallError
 from tierwise.gateway import Gateway
 from tierwise.records import Reply
 
@@ -61,6 +62,23 @@ def test_a_batch_has_the_requests_and_the_answers_of_online_calls(model: str) ->
             line.micros for line in of_calls
         )
         assert standin.billed_items() == {item.custom_id: 1 for item in items}
+
+
+def test_an_answer_that_cannot_be_read_is_no_free_call() -> None:
+    """LiteLLM refuses a request before it looks at the answer, which the provider bills."""
+    with BatchStandin() as standin:
+        items = items_of("anthropic", 1)
+
+        async def work(gateway: Gateway) -> dict[str, Reply | CallError]:
+            batch, _ = await round_trip(gateway, "anthropic", items)
+            emptied = [
+                replace(item, call=replace(item.call, messages=())) for item in items
+            ]
+            return await collect(gateway, "anthropic", batch, emptied)
+
+        [error] = at_door(batch_catalog(standin.url), work).values()
+        assert isinstance(error, BadReply)
+        assert not is_free(error)
 
 
 PRICE = {

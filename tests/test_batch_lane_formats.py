@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,33 @@ def test_a_run_in_batches_answers_as_online_and_its_sum_is_the_invoice(
     assert values["batch"] == values["online"]
     assert len(provider.batches) == 4
     assert set(provider.billed_items().values()) == {1}
+
+
+@every_format
+def test_another_process_collects_what_a_detached_run_sent(
+    api: str, provider: BatchStandin, tmp_path: Path
+) -> None:
+    """It does not have the prompts, and needs none of them to read the answers."""
+    root = project_of(tmp_path / "project", provider, api)
+    run_id = None
+    for _ in range(3):
+        with opened(root) as engine:
+            options: dict[str, Any] = {"transport": "batch", "detached": True}
+            run = engine.start_run("letters", continues=run_id, **options)
+            run_id = run.id
+            done = two_steps(engine, run, letters(3))
+            is_over = all("summarize" in each.outcomes for each in done)
+            states = {
+                outcome.status for each in done for outcome in each.outcomes.values()
+            }
+            engine.finish_run(
+                run, "completed" if states == {"accepted"} else "detached"
+            )
+            provider.finish()
+            paid = micros(engine)
+            attempts = list(engine.ledger.runs.attempts(run_id))
+    assert is_over
+    assert states == {"accepted"}
+    assert [attempt.error for attempt in attempts] == [None] * 6
+    assert paid == sum(line.micros for line in provider.invoice)
+    assert len(provider.batches) == 2

@@ -325,6 +325,8 @@ def test_a_stopped_run_is_continued_in_a_new_run_and_stays_sealed(
         resumed = terminal("resume", first, "--json", cwd=project)
         assert resumed.code == code, resumed.err
         assert summary_of(resumed)["run"]["id"] != first
+        # Of the two, one is sealed, and one has not ended.
+        assert terminal("audit", "verify", cwd=project).code == 0
         provider.finish()
     assert len(provider.batches) == 2
     assert terminal("audit", "verify", cwd=project).code == 0

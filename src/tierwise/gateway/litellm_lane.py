@@ -14,7 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tierwise.errors import ContentRefused, ContextTooLong, ModelUnavailable
+from tierwise.errors import (
+    BadReply,
+    CallError,
+    ContentRefused,
+    ContextTooLong,
+    ModelUnavailable,
+)
 from tierwise.gateway.connection_pool import ConnectionPool
 from tierwise.gateway.http_exchange import HttpExchange
 from tierwise.gateway.openai_format import request_parts
@@ -158,6 +164,12 @@ class LiteLLMLane:
             with translated_errors(model, call, replayed, resolved.private):
                 body = await _answered_body(litellm, request, replayed)
                 return to_reply(body, replayed, call, model, latency_s)
+        except CallError as error:
+            if replayed.status is None and exchange.has_answered:
+                # LiteLLM refused before it saw the answer, which is billed all the same.
+                message = f"its answer cannot be read: {error.message}"
+                raise BadReply(message, model=model.name) from error
+            raise
         finally:
             CURRENT_SENDER.reset(of_sender)
             CURRENT_EXCHANGE.reset(of_exchange)

@@ -383,9 +383,17 @@ def _joined_headers(requests: Sequence[PreparedRequest]) -> dict[str, str]:
 
 
 def _unknown_call(model: Model) -> Call:
-    """Return a call in place of one that is not known, with the most that it may be."""
+    """Return a call in place of one that another process has sent, to read its answer with.
+
+    LiteLLM refuses a request without a message. It reads an answer that is a call of the schema's
+    tool as JSON only where a schema was asked for.
+    """
     return Call(
-        model=model.name, identity="", messages=(), max_tokens=model.max_output_tokens
+        model=model.name,
+        identity="",
+        messages=(Message("user", "-"),),
+        max_tokens=model.max_output_tokens,
+        response_schema={"type": "object", "properties": {}},
     )
 
 

@@ -184,7 +184,7 @@ class Seals:
         for removal in self.removals():
             removed |= removal.runs
         query = (
-            select(Run.id, Run.finished_at, Run.removed_at)
+            select(Run.id, Run.state, Run.finished_at, Run.removed_at)
             .where(*_within(scope, Run.id, Run.started_at))
             .order_by(Run.started_at, Run.id)
         )
@@ -195,7 +195,9 @@ class Seals:
             records = _LazyRecords(partial(self._run_records, row.id))
             # A run that was taken for dead and then ended by itself has both; its own counts.
             seal = seals.get(("run", row.id)) or seals.get(("crash", row.id))
-            yield Block("run", row.id, records, row.finished_at, seal)
+            # A detached run waits for its batches: it is sealed when it has ended.
+            ended = None if row.state == "detached" else row.finished_at
+            yield Block("run", row.id, records, ended, seal)
 
     def _row_blocks(
         self, kind: _RowKind, scope: Scope, seals: _SealsByBlock
