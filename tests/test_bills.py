@@ -412,7 +412,7 @@ def test_a_cut_answer_that_was_paid_before_is_not_reused_without_a_word(
     provider.answer(counting(0.14))
     engine = build("lean", context=65536, small=provider.url)
     with monkeypatch.context() as before:
-        before.setattr("tierwise.cascade.attempts.prompt_cut", lambda *_: None)
+        before.setattr("tierwise.cascade.attempt_ends.prompt_cut", lambda *_: None)
         [accepted] = run(engine, documents(1, LONG))
     [again] = run(engine, documents(1, LONG))
     assert (accepted.status, again.status) == ("accepted", "deferred")
