@@ -200,7 +200,7 @@ def decide_many(desk: TheDesk, request: Request, person: Reviewer) -> Response:
     return _to(selection.address(None, done=by.request or "", **more))
 
 
-class _FailedChecks(Misuse):
+class _FailedChecks(Exception):
     """An edited answer that fails checks, and that the person has not confirmed."""
 
     def __init__(self, verdicts: Sequence[Verdict]) -> None:
