@@ -334,7 +334,9 @@ MISTAKES = [
         2,
         (
             "tierwise: ROOT/no/such: there is no such file or folder; give a folder or a file"
-            " (.csv, .docx, .eml, .htm, .html, .jsonl, .md, .pdf, .txt)",
+            " (.bmp, .csv, .docm, .docx, .eml, .gif, .htm, .html, .jpeg, .jpg, .json, .jsonl, .md,"
+            " .msg, .odp, .ods, .odt, .pdf, .png, .pptm, .pptx, .rtf, .tif, .tiff, .txt, .webp,"
+            " .xlsm, .xlsx, .xml, .zip)",
         ),
     ),
     Mistake(
