@@ -145,7 +145,7 @@ def test_options_of_a_command_are_on_record_and_come_back() -> None:
     assert split_options(on_record, {"source": None}) == ({"source": "in"}, options)
     # A flow's own parameter of the name stays one.
     own, others = split_options(on_record, {"source": None, "within": None})
-    assert own["within"] == "21600 s"
+    assert own["within"] == "PT21600S"
     assert others.within is None
     assert with_options({"within": None}, options) == {"within": timedelta(hours=6)}
     assert recorded_parameters({}, RunOptions()) == {}
