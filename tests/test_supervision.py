@@ -237,7 +237,7 @@ def test_a_service_in_the_foreground_is_found_and_is_there_once(
     command = [sys.executable, "-c", code, *SLEEPS]
     first = subprocess.Popen(command, cwd=watched.root)
     service = server_of(watched.root)
-    while service.pid() is None:
+    while not service.pid():  # the lock comes before the number
         time.sleep(0.02)
     assert service.pid() == first.pid
     assert service.is_in_foreground()

@@ -100,12 +100,13 @@ class Service:
         file = open(self._file, "a+b", opener=open_private)  # noqa: SIM115
         if not _lock(file.fileno()):
             raise Misuse(f"the {self.name} runs already (process {self.pid()})")
+        # Before its number: whoever reads that finds the mark too.
+        self.foreground_mark.touch(mode=FILE_MODE)
         file.truncate(0)
         file.write(str(os.getpid()).encode())
         file.flush()
         # The lock lives as long as the program that takes this one's place.
         os.set_inheritable(file.fileno(), True)
-        self.foreground_mark.touch(mode=FILE_MODE)
         # The server's files are its owner's alone; those of a worker's flows follow the umask.
         if self.name == _SERVER:
             os.umask(PRIVATE_UMASK)
